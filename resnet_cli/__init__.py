@@ -1,0 +1,1 @@
+"""resnet-cli: train residual image classifiers from one command."""

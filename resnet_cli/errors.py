@@ -1,0 +1,28 @@
+"""What can go wrong in a way that a user can act on; each kind has its own exit status."""
+
+
+class InputError(ValueError):
+    """The user's input is wrong: config, data, checkpoint or path (exit status 2).
+
+    Each problem is one line that names the key or path, what was given and what is allowed.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class DivergedError(RuntimeError):
+    """Training met a non-finite loss, gradient or buffer (exit status 3)."""
+
+
+class MachineError(OSError):
+    """The machine failed: disk full, no permission, no shared memory (exit status 4)."""
+
+
+class StoppedError(Exception):
+    """A signal asked the run to stop; the step was finished and saved first (exit status 128 + signal)."""
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+        super().__init__(f"stopped by signal {signum}")

@@ -1,0 +1,107 @@
+"""Draws the curves of a run: loss and accuracy by epoch, training against validation."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# Okabe & Ito's colours, told apart with every common form of colour blindness; line styles differ too.
+TRAIN, VALIDATION, TEST, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+LONGEST_TITLE = 80  # characters that fit above the panels
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str, test: Mapping[str, Any] | None = None) -> None:
+    """Draws loss (left) and accuracy (right) by epoch as a PNG of 1000 x 400 pixels, replacing `path` in one move.
+
+    Args:
+        rows: One for each epoch: `epoch`, `train_loss`, `train_accuracy` and, missing or None without a validation set,
+            `val_loss`, `val_accuracy`. Accuracies in percent. Non-finite values leave a gap. Other keys are ignored.
+        path: The picture to write; its folder exists.
+        title: Shown above the panels, as it is: `$` does not start a formula, characters the font lacks become boxes.
+        test: `accuracy` (percent) and `loss` on the test set, shown as horizontal lines.
+
+    The best epoch is the first one with the highest validation accuracy.
+
+    Raises:
+        OSError: if the file cannot be written; the previous one is then intact.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: half a second that only drawing needs
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), dpi=100, facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.05, right=0.985, top=0.83, bottom=0.12, wspace=0.12)
+    figure.text(0.05, 0.93, _drawable(title), fontsize=12, fontweight="bold", parse_math=False)
+
+    epochs = [row["epoch"] for row in rows]
+    accuracies = _numbers(rows, "val_accuracy")
+    measured = [i for i, accuracy in enumerate(accuracies) if not math.isnan(accuracy)]
+    best = max(measured, key=accuracies.__getitem__, default=None)
+    for axes, quantity, unit in zip(figure.subplots(1, 2), ("loss", "accuracy"), ("", " %"), strict=True):
+        digits = 1 if unit else 3
+        _panel(axes, epochs, _numbers(rows, f"train_{quantity}"), _numbers(rows, f"val_{quantity}"), best, digits, unit)
+        value = _number((test or {}).get(quantity))
+        if not math.isnan(value):
+            axes.axhline(value, color=TEST, linestyle=":", linewidth=1.6, label=f"test {value:.{digits}f}{unit}")
+        axes.set_title(quantity + " (%)" * bool(unit), loc="left", fontsize=10)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=9.5, handlelength=2.6)
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        figure.savefig(temporary, format="png")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _panel(
+    axes: Any,  # matplotlib.axes.Axes, which is untyped
+    epochs: Sequence[int],
+    train: Sequence[float],
+    validation: Sequence[float],
+    best: int | None,
+    digits: int,
+    unit: str,
+) -> None:
+    """Training and validation curve of one quantity, the best epoch marked on the latter."""
+    from matplotlib.ticker import MaxNLocator
+
+    marker = "o" if len(epochs) <= 25 else None  # points show where the few epochs are; with many they hide the line
+    style = {"linewidth": 1.8, "marker": marker, "markersize": 3.5}
+    curves = ((train, TRAIN, "--", "train"), (validation, VALIDATION, "-", "validation"))
+    for values, colour, linestyle, label in curves:
+        if not all(map(math.isnan, values)):
+            axes.plot(epochs, values, color=colour, linestyle=linestyle, label=label, **style)
+    if best is not None:
+        axes.axvline(epochs[best], color=GREY, linewidth=0.8, alpha=0.5, zorder=0)
+        if not math.isnan(validation[best]):
+            label = f"best epoch {epochs[best]}: {validation[best]:.{digits}f}{unit}"
+            edge = {"markeredgecolor": "white", "markeredgewidth": 0.8, "zorder": 5}
+            axes.plot(epochs[best], validation[best], "*", color=VALIDATION, markersize=14, label=label, **edge)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.25, linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _number(value: float | None) -> float:
+    """The value, or NaN where there is none to draw."""
+    return math.nan if value is None or not math.isfinite(value) else float(value)
+
+
+def _numbers(rows: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    return [_number(row.get(key)) for row in rows]
+
+
+def _drawable(title: str) -> str:
+    """The title on one line of bearable length, with a box for every character that the font lacks.
+
+    Otherwise matplotlib warns about each of them.
+    """
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    known = get_font(findfont(FontProperties(weight="bold"))).get_charmap()
+    text = "".join(character if ord(character) in known else "\u25a1" for character in " ".join(title.split()))
+    return text if len(text) <= LONGEST_TITLE else text[: LONGEST_TITLE - 1] + "\u2026"

@@ -1,0 +1,89 @@
+"""The network of airbench94, a speed record for CIFAR-10 (Jordan 2024, arXiv 2404.00498), before any whitening."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cli.errors import InputError
+from resnet_cli.models.arguments import image_size
+from resnet_cli.ranges import AtLeast, Positive
+
+WHITENING_KERNEL = 2  # pixels
+HEAD_POOL = 3  # pixels
+
+
+class ShiftBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that learns a shift but no scale: its `weight` is a buffer of ones."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__(num_features, eps=1e-12, momentum=0.4)
+        del self.weight
+        self.register_buffer("weight", torch.ones(num_features))
+
+
+class Airbench(nn.Module):
+    """2x2 convolution with bias, GELU, three groups of layers, max-pooling over 3x3, linear without bias, scaled.
+
+    A group is convolution, max-pooling over 2x2, batch norm, GELU, convolution, batch norm, GELU; convolutions are 3x3
+    without bias. The first convolution has two outputs for each of its inputs (24 for colour images): one for each
+    principal component of a patch and one for its negative, if a hook whitens it.
+
+    Args:
+        in_size: Channels, height and width of the images; height and width at least 25.
+        out_classes: Number of classes, K.
+        widths: Channels of each group.
+        scale: Factor on the class scores.
+        init: default: what PyTorch draws. partial_identity: each 3x3 convolution starts by passing its inputs on in its
+            first outputs (section 3.2).
+
+    Raises:
+        InputError: images too small for the poolings.
+    """
+
+    def __init__(
+        self,
+        in_size: Sequence[int],
+        out_classes: int,
+        *,
+        widths: Sequence[Annotated[int, AtLeast(1)]] = (64, 256, 256),
+        scale: Annotated[float, Positive()] = 1 / 9,
+        init: Literal["default", "partial_identity"] = "partial_identity",
+    ) -> None:
+        super().__init__()
+        channels, *size = image_size(in_size)
+        size = [(side - WHITENING_KERNEL + 1) // 2 ** len(widths) // HEAD_POOL for side in size]
+        if min(size) < 1:
+            least = HEAD_POOL * 2 ** len(widths) + WHITENING_KERNEL - 1
+            raise InputError(f"in_size={list(in_size)}: height and width must be {least} or more for this network")
+        in_channels = 2 * channels * WHITENING_KERNEL**2
+        layers: list[nn.Module] = [nn.Conv2d(channels, in_channels, WHITENING_KERNEL), nn.GELU()]
+        for width in widths:
+            layers += _group(in_channels, width)
+            in_channels = width
+        layers.append(nn.MaxPool2d(HEAD_POOL))
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Linear(in_channels * size[0] * size[1], out_classes, bias=False)
+        self.scale = scale
+        if init == "partial_identity":
+            for layer in self.features[1:].modules():
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.dirac_(layer.weight.data[: layer.in_channels])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class scores `[B, K]` of `images` `[B, C, H, W]`."""
+        scores: Tensor = self.head(self.features(images).flatten(1)) * self.scale
+        return scores
+
+
+def _group(in_channels: int, width: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
+        nn.MaxPool2d(2),
+        ShiftBatchNorm2d(width),
+        nn.GELU(),
+        nn.Conv2d(width, width, 3, padding=1, bias=False),
+        ShiftBatchNorm2d(width),
+        nn.GELU(),
+    ]

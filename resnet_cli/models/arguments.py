@@ -1,0 +1,78 @@
+"""Refusals that the models share: they name the argument, what was given, what is allowed and the nearest name."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from torch import nn
+
+from resnet_cli.errors import InputError
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+NOT_OPTIONS = ("device", "dtype", "return_indices")  # arguments of torch layers that are no choice of architecture
+
+
+def nearest(name: object, allowed: Iterable[str], n: int = 1) -> str:
+    """`; did you mean X?` for the names closest to `name`, or nothing."""
+    close = get_close_matches(str(name).lower(), allowed, n=n)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def check_choice(key: str, value: object, allowed: Sequence[str]) -> None:
+    """Refuse a `value` of argument `key` that is none of `allowed`.
+
+    Raises:
+        InputError: with the nearest allowed name.
+    """
+    if value not in allowed:
+        raise InputError(f"{key}={value!r}: must be one of {', '.join(allowed)}{nearest(value, allowed)}")
+
+
+def check_counts(key: str, values: Sequence[int]) -> None:
+    """Refuse an empty list of widths, or one with a width below 1.
+
+    Raises:
+        InputError: naming the element.
+    """
+    if not values:
+        raise InputError(f"{key}=[]: must name at least one layer")
+    for i, value in enumerate(values):
+        if value < 1:
+            raise InputError(f"{key}[{i}]={value}: must be 1 or more")
+
+
+def image_size(in_size: Sequence[int], *, halvings: int = 0, hint: str = "") -> tuple[int, int, int]:
+    """`in_size` as (channels, height, width), for a network that halves height and width `halvings` times.
+
+    Raises:
+        InputError: not three positive numbers, or images that the halvings would leave less than one pixel of.
+    """
+    if len(in_size) != 3 or min(in_size) < 1:
+        raise InputError(f"in_size={list(in_size)}: must be channels, height and width, each 1 or more")
+    channels, height, width = in_size
+    least = 2**halvings
+    if min(height, width) < least:
+        raise InputError(
+            f"in_size={list(in_size)}: this network halves its images {halvings} times, "
+            f"so height and width must be {least} or more{hint}"
+        )
+    return channels, height, width
+
+
+def make_layer(key: str, layer: Callable[..., Layer], *args: int, params: Mapping[str, Any]) -> Layer:
+    """`layer(*args, **params)`, where `params` are what the user gave under `key`.
+
+    Raises:
+        InputError: a name that the layer does not take, with the nearest that it does, or a value that it refuses.
+    """
+    name = getattr(layer, "__name__", str(layer))
+    takes = [p for p in list(inspect.signature(layer).parameters)[len(args) :] if p not in NOT_OPTIONS]
+    for unknown in sorted(set(params) - set(takes)):
+        allowed = ", ".join(takes) or "no options"
+        raise InputError(f"{key}.{unknown}: {name} takes {allowed}{nearest(unknown, takes)}")
+    try:
+        return layer(*args, **params)
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise InputError(f"{key}={dict(params)}: {name} refuses it: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,145 @@
+"""The residual block that every family here is made of, and its two teaching forms."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from resnet_cli.errors import InputError
+from resnet_cli.models.activations import Activation, activation
+from resnet_cli.models.arguments import check_counts
+
+
+class Residual(nn.Module):
+    """`after(main_path(z) + shortcut_path(z))` with `z = before(x)` (He et al. 2015, arXiv 1512.03385, eq. 1).
+
+    Args:
+        main_path: The residual branch, F.
+        shortcut_path: What is added to the branch, of the same output shape; None: nothing is.
+        before: What precedes the split into the two paths.
+        after: What follows the sum.
+    """
+
+    def __init__(
+        self,
+        main_path: nn.Module,
+        shortcut_path: nn.Module | None,
+        *,
+        before: nn.Module | None = None,
+        after: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.before = nn.Identity() if before is None else before
+        self.main_path = main_path
+        self.shortcut_path = shortcut_path
+        self.after = nn.Identity() if after is None else after
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Maps `[B, C, H, W]` to the shape of the main path's output."""
+        inputs = self.before(inputs)
+        outputs: Tensor = self.main_path(inputs)
+        if self.shortcut_path is not None:
+            outputs = outputs + self.shortcut_path(inputs)
+        after: Tensor = self.after(outputs)
+        return after
+
+
+class ResidualBlock(Residual):
+    """Convolutions of stride 1 with a shortcut around them; the sum goes through a ReLU.
+
+    `main_path`: for each convolution but the last, convolution (bias, same padding), `Dropout2d` if any, batch norm if
+    any, activation; the last convolution stands alone. `shortcut_path`: the identity (an empty `nn.Sequential`), or one
+    1x1 convolution without bias where the channel counts differ.
+
+    Args:
+        in_channels: Channels of the input `[B, in_channels, H, W]`.
+        channels: Output channels of each convolution; the output is `[B, channels[-1], H, W]`.
+        kernel_sizes: Side of each convolution's kernel, in pixels; odd.
+        batchnorm: Whether to normalise between convolutions.
+        dropout: Probability of dropping a channel between convolutions.
+        activation_type: Nonlinearity between convolutions.
+        activation_params: Its keyword arguments.
+        residual: False leaves the shortcut out.
+
+    Raises:
+        InputError: `channels` and `kernel_sizes` of unequal lengths, a width below 1, an even kernel.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: Sequence[int],
+        kernel_sizes: Sequence[int],
+        batchnorm: bool = False,
+        dropout: float = 0.0,
+        activation_type: Activation = "relu",
+        activation_params: Mapping[str, Any] = {},
+        *,
+        residual: bool = True,
+    ) -> None:
+        check_counts("channels", channels)
+        if len(channels) != len(kernel_sizes):
+            raise InputError(f"kernel_sizes={list(kernel_sizes)}: must be one for each of channels={list(channels)}")
+        for i, side in enumerate(kernel_sizes):
+            if side < 1 or side % 2 == 0:
+                raise InputError(f"kernel_sizes[{i}]={side}: must be odd, so that the padding keeps the image's size")
+        layers: list[nn.Module] = []
+        for i, (width, side) in enumerate(zip(channels, kernel_sizes, strict=True)):
+            width_in = channels[i - 1] if i else in_channels
+            layers.append(nn.Conv2d(width_in, width, side, padding=side // 2))
+            if i == len(channels) - 1:
+                break
+            if dropout > 0:
+                layers.append(nn.Dropout2d(dropout))
+            if batchnorm:
+                layers.append(nn.BatchNorm2d(width))
+            layers.append(activation(activation_type, activation_params))
+        shortcut = nn.Sequential()
+        if residual and in_channels != channels[-1]:
+            shortcut.append(nn.Conv2d(in_channels, channels[-1], 1, bias=False))
+        super().__init__(nn.Sequential(*layers), shortcut if residual else None, after=nn.ReLU())
+
+
+class ResidualBottleneckBlock(ResidualBlock):
+    """A residual block that works at fewer channels inside (He et al. 2015, figure 5, right).
+
+    A 1x1 convolution to `inner_channels[0]`, the inner convolutions, a 1x1 convolution back to `in_out_channels`; the
+    other arguments are those of `ResidualBlock`.
+
+    Args:
+        in_out_channels: Channels of the input and of the output.
+        inner_channels: Output channels of each inner convolution.
+        inner_kernel_sizes: Side of each inner convolution's kernel, in pixels; odd.
+        batchnorm: Whether to normalise between convolutions.
+        dropout: Probability of dropping a channel between convolutions.
+        activation_type: Nonlinearity between convolutions.
+        activation_params: Its keyword arguments.
+        residual: False leaves the shortcut out.
+
+    Raises:
+        InputError: as `ResidualBlock`.
+    """
+
+    def __init__(
+        self,
+        in_out_channels: int,
+        inner_channels: Sequence[int],
+        inner_kernel_sizes: Sequence[int],
+        batchnorm: bool = False,
+        dropout: float = 0.0,
+        activation_type: Activation = "relu",
+        activation_params: Mapping[str, Any] = {},
+        *,
+        residual: bool = True,
+    ) -> None:
+        check_counts("inner_channels", inner_channels)
+        super().__init__(
+            in_out_channels,
+            [inner_channels[0], *inner_channels, in_out_channels],
+            [1, *inner_kernel_sizes, 1],
+            batchnorm,
+            dropout,
+            activation_type,
+            activation_params,
+            residual=residual,
+        )

@@ -1,0 +1,208 @@
+"""The teaching networks: `CNN`, and `ResNet`, the same with residual blocks for convolutions.
+
+Layers are built, and so their weights drawn, in the order in which they are applied; sizes are computed, not tried out.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args
+
+from torch import Tensor, nn
+
+from resnet_cli.errors import InputError
+from resnet_cli.models.activations import Activation, activation
+from resnet_cli.models.arguments import check_choice, check_counts, image_size, make_layer
+from resnet_cli.models.blocks import ResidualBlock, ResidualBottleneckBlock
+from resnet_cli.models.init import Init, initialise
+from resnet_cli.models.mlp import MLP, classifier_head
+from resnet_cli.ranges import AtLeast, Below
+
+Pooling = Literal["max", "avg"]
+Width = Annotated[int, AtLeast(1)]
+Windowed = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
+
+
+class FeaturesThenMLP(nn.Module):
+    """Images `[B, C, H, W]` -> `feature_extractor` -> flatten -> `mlp` -> class scores `[B, K]`."""
+
+    def __init__(self, feature_extractor: nn.Sequential, mlp: MLP) -> None:
+        super().__init__()
+        self.feature_extractor = feature_extractor
+        self.mlp = mlp
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class scores `[B, K]` of `images` `[B, C, H, W]`."""
+        scores: Tensor = self.mlp(self.feature_extractor(images).flatten(1))
+        return scores
+
+
+class CNN(FeaturesThenMLP):
+    """`[(CONV -> ACT)*P -> POOL]*(N/P) -> (FC -> ACT)*M -> FC`: N convolutions, M hidden linear layers.
+
+    A pool follows every P-th convolution; N mod P convolutions at the end have none.
+
+    Args:
+        in_size: Channels, height and width of the images.
+        out_classes: Number of classes, K.
+        channels: Output channels of each convolution (N of them).
+        pool_every: P, the convolutions between poolings.
+        hidden_dims: Features of each hidden linear layer (M of them, or none).
+        conv_params: Arguments of every `nn.Conv2d`; without a `kernel_size`, 3 with padding 1.
+        activation_type: The nonlinearity.
+        activation_params: Its keyword arguments.
+        pooling_type: Which pooling.
+        pooling_params: Arguments of every pooling layer; without a `kernel_size`, 2.
+        init: How weights are drawn.
+
+    Raises:
+        InputError: a layer that leaves nothing of the image, or an argument that cannot be used.
+    """
+
+    def __init__(
+        self,
+        in_size: Sequence[int],
+        out_classes: int,
+        channels: Sequence[Width],
+        pool_every: Annotated[int, AtLeast(1)],
+        hidden_dims: Sequence[Width],
+        conv_params: Mapping[str, Any] = {},
+        activation_type: Activation = "relu",
+        activation_params: Mapping[str, Any] = {},
+        pooling_type: Pooling = "max",
+        pooling_params: Mapping[str, Any] = {},
+        *,
+        init: Init = "default",
+    ) -> None:
+        _check_layout(channels, pool_every)
+        conv_params = conv_params if "kernel_size" in conv_params else {"kernel_size": 3, "padding": 1, **conv_params}
+        width_in, *size = image_size(in_size)
+        features = nn.Sequential()
+        for i, width in enumerate(channels, start=1):
+            conv = make_layer("conv_params", nn.Conv2d, width_in, width, params=conv_params)
+            size = _size_after(conv, size, f"convolution {i}")
+            features.extend([conv, activation(activation_type, activation_params)])
+            if i % pool_every == 0:
+                pool = _pooling(pooling_type, pooling_params)
+                size = _size_after(pool, size, f"pooling {i // pool_every}")
+                features.append(pool)
+            width_in = width
+        in_dim = width_in * size[0] * size[1]
+        super().__init__(
+            features, classifier_head(in_dim, hidden_dims, out_classes, activation_type, activation_params)
+        )
+        initialise(self, init)
+
+
+class ResNet(FeaturesThenMLP):
+    """`CNN` with each P 3x3 convolutions made one residual block, which a pool follows; a remainder has no pool.
+
+    With `bottleneck`, a group of at least three convolutions whose input channels equal its last channels becomes a
+    bottleneck over its middle channels.
+
+    Args:
+        in_size: Channels, height and width of the images.
+        out_classes: Number of classes, K.
+        channels: Output channels of each convolution (N of them).
+        pool_every: P, the convolutions of a block.
+        hidden_dims: Features of each hidden linear layer (M of them, or none).
+        batchnorm: Whether blocks normalise between convolutions.
+        dropout: Probability of dropping a channel between the convolutions of a block.
+        bottleneck: Whether to use bottlenecks where they fit.
+        activation_type: The nonlinearity inside blocks and between linear layers; sums go through a ReLU.
+        activation_params: Its keyword arguments.
+        pooling_type: Which pooling.
+        pooling_params: Arguments of every pooling layer; without a `kernel_size`, 2.
+        residual: False leaves all shortcuts out.
+        init: How weights are drawn.
+
+    Raises:
+        InputError: a pool that leaves nothing of the image, or an argument that cannot be used.
+    """
+
+    def __init__(
+        self,
+        in_size: Sequence[int],
+        out_classes: int,
+        channels: Sequence[Width],
+        pool_every: Annotated[int, AtLeast(1)],
+        hidden_dims: Sequence[Width],
+        batchnorm: bool = False,
+        dropout: Annotated[float, Below(0, 1)] = 0.0,
+        bottleneck: bool = False,
+        activation_type: Activation = "relu",
+        activation_params: Mapping[str, Any] = {},
+        pooling_type: Pooling = "max",
+        pooling_params: Mapping[str, Any] = {},
+        *,
+        residual: bool = True,
+        init: Init = "default",
+    ) -> None:
+        _check_layout(channels, pool_every)
+        width_in, *size = image_size(in_size)
+        features = nn.Sequential()
+        for start in range(0, len(channels), pool_every):
+            group = list(channels[start : start + pool_every])
+            narrow = bottleneck and len(group) >= 3 and width_in == group[-1]
+            block = ResidualBottleneckBlock if narrow else ResidualBlock
+            inner = group[1:-1] if narrow else group
+            sides = [3] * len(inner)
+            features.append(
+                block(width_in, inner, sides, batchnorm, dropout, activation_type, activation_params, residual=residual)
+            )
+            if len(group) == pool_every:
+                pool = _pooling(pooling_type, pooling_params)
+                size = _size_after(pool, size, f"pooling {start // pool_every + 1}")
+                features.append(pool)
+            width_in = group[-1]
+        in_dim = width_in * size[0] * size[1]
+        super().__init__(
+            features, classifier_head(in_dim, hidden_dims, out_classes, activation_type, activation_params)
+        )
+        initialise(self, init)
+
+
+def _check_layout(channels: Sequence[int], pool_every: int) -> None:
+    check_counts("channels", channels)
+    if pool_every < 1:
+        raise InputError(f"pool_every={pool_every}: must be 1 or more")
+
+
+def _pooling(pooling_type: Pooling, params: Mapping[str, Any]) -> nn.MaxPool2d | nn.AvgPool2d:
+    check_choice("pooling_type", pooling_type, get_args(Pooling))
+    params = {"kernel_size": 2, **params}
+    if pooling_type == "max":
+        return make_layer("pooling_params", nn.MaxPool2d, params=params)
+    return make_layer("pooling_params", nn.AvgPool2d, params=params)
+
+
+def _size_after(layer: Windowed, size: Sequence[int], name: str) -> list[int]:
+    """Height and width that `layer` makes of `size`, by the formula in the layers' documentation.
+
+    Raises:
+        InputError: less than one pixel, or padding that the pooling cannot take.
+    """
+    kernel, stride, dilation = (_pair(getattr(layer, key, 1)) for key in ("kernel_size", "stride", "dilation"))
+    ceil_mode = getattr(layer, "ceil_mode", False)
+    after = []
+    for axis in (0, 1):
+        reach = dilation[axis] * (kernel[axis] - 1)
+        if isinstance(layer.padding, str):
+            pad = reach if layer.padding == "same" else 0
+        else:
+            pad = 2 * _pair(layer.padding)[axis]
+        if not isinstance(layer, nn.Conv2d) and pad > kernel[axis]:
+            raise InputError(f"{name}: its padding {layer.padding} is more than half of its kernel {layer.kernel_size}")
+        windows, rest = divmod(size[axis] + pad - reach - 1, stride[axis])
+        # the last window of ceil_mode must start on the image or its near padding
+        extra = ceil_mode and rest > 0 and (windows + 1) * stride[axis] < size[axis] + pad // 2
+        after.append(windows + 1 + extra)
+    if min(after) < 1:
+        raise InputError(
+            f"{name}: leaves {after[0]}x{after[1]} pixels of {size[0]}x{size[1]} "
+            f"(kernel {kernel[0]}x{kernel[1]}, stride {stride[0]}x{stride[1]}): "
+            f"the network shrinks its images too often; use a larger pool_every or fewer channels"
+        )
+    return after
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

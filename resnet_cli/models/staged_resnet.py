@@ -1,0 +1,65 @@
+"""The ImageNet family of residual networks, ResNet-18, 34, 50 (arXiv 1512.03385, table 1), for small images too."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from torch import Tensor, nn
+
+from resnet_cli.models.arguments import check_counts, image_size
+from resnet_cli.models.init import Init, initialise
+from resnet_cli.models.units import Block, UnitStyle, conv
+from resnet_cli.ranges import AtLeast
+
+STEM = 64  # channels after the stem, and the width of the first stage; each later stage has twice the last one's
+
+
+class StagedResNet(nn.Module):
+    """Stem, stages of 64, 128, 256, 512 ... channels that halve the image, global average pooling, linear classifier.
+
+    Shortcuts are the identity, or a normalised 1x1 convolution where the shape changes (option B). Bottlenecks halve in
+    their 3x3 convolution, as torchvision's do.
+
+    Args:
+        in_size: Channels, height and width of the images.
+        out_classes: Number of classes, K.
+        block: Two 3x3 convolutions, or a bottleneck 1x1, 3x3, 1x1 with four times the channels at its end.
+        layers: Units of each stage: 2, 2, 2, 2 is ResNet-18; 3, 4, 6, 3 is ResNet-34, and ResNet-50 with bottlenecks.
+        stem: cifar: 3x3 convolution of stride 1. imagenet: 7x7 convolution of stride 2, then max-pooling of stride 2.
+        residual: False leaves the shortcuts out.
+        init: How weights are drawn.
+
+    Raises:
+        InputError: images too small for the stem and the stages.
+    """
+
+    def __init__(
+        self,
+        in_size: Sequence[int],
+        out_classes: int,
+        *,
+        block: Block = "basic",
+        layers: Sequence[Annotated[int, AtLeast(1)]] = (2, 2, 2, 2),
+        stem: Literal["cifar", "imagenet"] = "cifar",
+        residual: bool = True,
+        init: Init = "he",
+    ) -> None:
+        super().__init__()
+        check_counts("layers", layers)
+        halvings = len(layers) - 1 + (2 if stem == "imagenet" else 0)
+        hint = "; stem=cifar halves two times less" if stem == "imagenet" else ""
+        channels, _, _ = image_size(in_size, halvings=halvings, hint=hint)
+        style = UnitStyle(block=block, shortcut="B", residual=residual)
+        widths = [STEM * 2**i for i in range(len(layers))]
+        if stem == "cifar":
+            self.stem = style.stem(conv(channels, STEM, 3))
+        else:
+            self.stem = style.stem(conv(channels, STEM, 7, stride=2))
+            self.stem.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))
+        self.stages = style.stages(STEM, widths, layers)
+        self.head = style.head(style.out_channels(widths[-1]), out_classes)
+        initialise(self, init)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class scores `[B, K]` of `images` `[B, C, H, W]`."""
+        scores: Tensor = self.head(self.stages(self.stem(images)))
+        return scores

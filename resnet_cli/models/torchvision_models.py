@@ -1,0 +1,68 @@
+"""Any of torchvision's image classifiers, by name, with fresh weights."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from resnet_cli.errors import InputError
+from resnet_cli.models.arguments import image_size, nearest
+from resnet_cli.models.meta import meta_twin, run_twin
+
+GIVEN = ("weights", "progress", "num_classes")  # not the user's to choose: fresh weights, classes of the data
+WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
+
+
+def torchvision_model(
+    in_size: Sequence[int], out_classes: int, *, name: str = "resnet18", options: Mapping[str, Any] = {}
+) -> nn.Module:
+    """A classifier of `torchvision.models`, untrained: images `[B, 3, H, W]` -> class scores `[B, K]`.
+
+    Auxiliary heads are left out; networks that are made for one image size (`vit_*`, `maxvit_t`) are made for this one.
+
+    Args:
+        in_size: Channels (3), height and width of the images.
+        out_classes: Number of classes, K.
+        name: One of `torchvision.models.list_models(module=torchvision.models)`.
+        options: Further arguments of the network, such as `dropout` or `norm_layer`.
+
+    Raises:
+        InputError: an unknown name (with the nearest), images that are not RGB or that the network cannot take, options
+            that it refuses.
+    """
+    from torchvision import models  # slow to import, and wanted for this function only
+
+    names = models.list_models(module=models)
+    if name not in names:
+        raise InputError(f"name={name!r}: torchvision has no such classifier{nearest(name, names, n=3)}")
+    channels, height, width = image_size(in_size)
+    if channels != 3:
+        raise InputError(
+            f"in_size={list(in_size)}: torchvision's {name} takes RGB images of 3 channels, not {channels}"
+        )
+    reserved = [key for key in options if key in GIVEN]
+    if reserved:
+        raise InputError(f"options.{reserved[0]}: cannot be set; weights are fresh and the data give the classes")
+    if name in WITH_AUXILIARY_HEADS:
+        if options.get("aux_logits"):
+            raise InputError(f"options.aux_logits=true: must be false; {name} has to give one list of scores")
+        options = {"aux_logits": False, "init_weights": True, **options}
+    elif name.startswith("vit_"):
+        options = {"image_size": height, **options}
+    elif name.startswith("maxvit_"):
+        options = {"input_size": (height, width), **options}
+    try:
+        model: nn.Module = models.get_model(name, weights=None, num_classes=out_classes, **options)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise InputError(f"options={dict(options)}: torchvision's {name} refuses them: {_first_line(error)}") from error
+    try:
+        run_twin(meta_twin(model), in_size)
+    except (ValueError, RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"in_size={list(in_size)}: torchvision's {name} cannot take such images: {_first_line(error)}"
+        ) from error
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -20,7 +20,11 @@ class MachineError(OSError):
     """The machine failed: disk full, no permission, no shared memory (exit status 4)."""
 
 
-class StoppedError(Exception):
+class JobFailedError(RuntimeError):
+    """A job of a sweep did not finish; what went wrong was told when it happened (exit status 1)."""
+
+
+class StoppedError(BaseException):
     """A signal asked the run to stop; the step was finished and saved first (exit status 128 + signal)."""
 
     def __init__(self, signum: int) -> None:

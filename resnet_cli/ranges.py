@@ -18,7 +18,7 @@ class AtLeast:
         return math.isfinite(value) and value >= self.low
 
     def __str__(self) -> str:
-        return f"{self.low:g} or more"
+        return f"{self.low} or more"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Between:
         return self.low <= value <= self.high
 
     def __str__(self) -> str:
-        return f"from {self.low:g} to {self.high:g}"
+        return f"from {self.low} to {self.high}"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Below:
         return self.low <= value < self.high
 
     def __str__(self) -> str:
-        return f"from {self.low:g} to below {self.high:g}"
+        return f"from {self.low} to below {self.high}"
 
 
 @dataclass(frozen=True)

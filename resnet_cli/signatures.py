@@ -6,17 +6,15 @@ annotations from its syntax tree; nothing of it is executed. A callable without 
 
 import ast
 import importlib
-import importlib.util
 import inspect
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, Union
 
 from resnet_cli import ranges
+from resnet_cli.sources import Module, definition, module_source
 
 PLAIN_NAMES: dict[str, Any] = {
     "int": int, "float": float, "bool": bool, "str": str, "None": None, "list": list, "dict": dict, "tuple": tuple,
@@ -59,114 +57,19 @@ class NotFoundError(LookupError):
         super().__init__(message)
 
 
-@dataclass(frozen=True)
-class Module:
-    """A parsed source file and what its top level defines."""
-
-    name: str
-    is_package: bool
-    tree: ast.Module
-
-    def definitions(self) -> Iterator[tuple[str, ast.stmt, str | None]]:
-        """Every top-level name, the statement that binds it and, for an import, the name it has at its origin."""
-        for node in _statements(self.tree.body):
-            if isinstance(node, ast.ClassDef | ast.FunctionDef):
-                yield node.name, node, None
-            elif isinstance(node, ast.ImportFrom | ast.Import):
-                for alias in node.names:
-                    yield alias.asname or alias.name, node, alias.name
-            elif isinstance(node, ast.Assign):
-                for target in node.targets:
-                    if isinstance(target, ast.Name):
-                        yield target.id, node, None
-            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                yield node.target.id, node, None
-
-    def origin(self, node: ast.ImportFrom) -> str:
-        """The absolute name of the module that an import statement reads from."""
-        if not node.level:
-            return node.module or ""
-        base = self.name.split(".")
-        base = base[: len(base) - node.level + (1 if self.is_package else 0)]
-        return ".".join([*base, *([node.module] if node.module else [])])
-
-
-def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """Top-level statements, those inside `if` and `try` included."""
-    for node in body:
-        yield node
-        if isinstance(node, ast.If):
-            yield from _statements([*node.body, *node.orelse])
-        elif isinstance(node, ast.Try):
-            yield from _statements([*node.body, *(s for h in node.handlers for s in h.body)])
-
-
-def _find_spec(name: str) -> ModuleSpec | None:
-    """The spec of a module without importing its parents."""
-    first, *rest = name.split(".")
-    try:
-        spec = importlib.util.find_spec(first)
-    except (ValueError, ImportError):
-        return None
-    full = first
-    for part in rest:
-        if spec is None or spec.submodule_search_locations is None:
-            return None
-        full = f"{full}.{part}"
-        spec = PathFinder.find_spec(full, list(spec.submodule_search_locations))
-    return spec
-
-
-@lru_cache(maxsize=256)
-def _module(name: str) -> Module | None:
-    spec = _find_spec(name)
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return None
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    return Module(name, spec.submodule_search_locations is not None, tree)
-
-
-def _locate(module: Module, name: str, depth: int = 0) -> tuple[Module, ast.stmt] | None:
-    """The statement that defines `name`, re-exports followed."""
-    found = None
-    for defined, node, original in module.definitions():
-        if defined == name and (found is None or not isinstance(node, ast.Assign)):
-            found = node, original
-    if depth > 8:
-        return None
-    if found is None:
-        return _locate_starred(module, name, depth + 1)
-    node, original = found
-    if isinstance(node, ast.ImportFrom) and original is not None:
-        source = _module(module.origin(node))
-        return _locate(source, original, depth + 1) if source else None
-    return (module, node) if not isinstance(node, ast.Import) else None
-
-
-def _locate_starred(module: Module, name: str, depth: int) -> tuple[Module, ast.stmt] | None:
-    """The definition of `name` behind one of the module's `from x import *`."""
-    for defined, node, _ in module.definitions():
-        if defined == "*" and isinstance(node, ast.ImportFrom):
-            source = _module(module.origin(node))
-            located = _locate(source, name, depth) if source else None
-            if located is not None:
-                return located
-    return None
-
-
 @lru_cache(maxsize=256)
 def signature(target: str) -> Signature:
-    """The signature of the callable with dotted name `target` (a class, a function, or a method as `module.Class.method`).
+    """The signature of a class, a function, or a method (`module.Class.method`) by its dotted name.
 
     Raises:
         NotFoundError: there is no such module or no such name in it.
     """
     parts = target.split(".")
     for cut in range(len(parts) - 1, 0, -1):
-        module = _module(".".join(parts[:cut]))
+        module = module_source(".".join(parts[:cut]))
         if module is None:
             continue
-        located = _locate(module, parts[cut])
+        located = definition(module, parts[cut])
         if located is not None:
             read = _read(*located, parts[cut + 1 :])
             if read is not None:
@@ -192,7 +95,7 @@ def _method(module: Module, node: ast.ClassDef, name: str) -> tuple[Module, ast.
         if isinstance(statement, ast.FunctionDef) and statement.name == name:
             return module, statement
     for base in node.bases:
-        located = _locate(module, base.id) if isinstance(base, ast.Name) else None
+        located = definition(module, base.id) if isinstance(base, ast.Name) else None
         if located is not None and isinstance(located[1], ast.ClassDef):
             found = _method(located[0], located[1], name)
             if found is not None:
@@ -213,7 +116,7 @@ def _function(module: Module, node: ast.FunctionDef, *, skip_first: bool) -> Sig
     return Signature(parameters, open=arguments.kwarg is not None)
 
 
-def _literal(node: ast.expr) -> Any:  # noqa: ANN401
+def _literal(node: ast.expr) -> Any:
     """The value of a literal default; `Opaque` for an expression."""
     try:
         return ast.literal_eval(node)
@@ -221,21 +124,21 @@ def _literal(node: ast.expr) -> Any:  # noqa: ANN401
         return Opaque
 
 
-def _type_of(default: Any) -> Any:  # noqa: ANN401
+def _type_of(default: Any) -> Any:
     """What an unannotated parameter takes, judged by its default: its type, a number for a whole number."""
     if default is inspect.Parameter.empty or default is None or default is Opaque:
         return Any
     return float if type(default) is int else type(default)
 
 
-def _type(module: Module, node: ast.expr, depth: int = 0) -> Any:  # noqa: ANN401, PLR0911
+def _type(module: Module, node: ast.expr, depth: int = 0) -> Any:
     """The typing object that an annotation stands for; `Opaque` for classes that are not plain data."""
     if isinstance(node, ast.Constant):
         if isinstance(node.value, str):
             return _type(module, ast.parse(node.value, mode="eval").body, depth)
         return None
     if isinstance(node, ast.BinOp):
-        return Union[_type(module, node.left, depth), _type(module, node.right, depth)]  # noqa: UP007
+        return Union[_type(module, node.left, depth), _type(module, node.right, depth)]  # noqa: UP007  not types here
     if isinstance(node, ast.Attribute):
         return PLAIN_NAMES.get(node.attr, Opaque)
     if isinstance(node, ast.Subscript):
@@ -243,14 +146,14 @@ def _type(module: Module, node: ast.expr, depth: int = 0) -> Any:  # noqa: ANN40
     if isinstance(node, ast.Name):
         if node.id in PLAIN_NAMES:
             return PLAIN_NAMES[node.id]
-        located = _locate(module, node.id) if depth < 4 else None
+        located = definition(module, node.id) if depth < 4 else None
         alias = located[1] if located else None
         if located and isinstance(alias, ast.Assign | ast.AnnAssign) and alias.value is not None:
             return _type(located[0], alias.value, depth + 1)
     return Opaque
 
 
-def _subscript(module: Module, node: ast.Subscript, depth: int) -> Any:  # noqa: ANN401
+def _subscript(module: Module, node: ast.Subscript, depth: int) -> Any:
     base = _type(module, node.value, depth)
     items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
     if base is Opaque or base is Any:
@@ -261,18 +164,18 @@ def _subscript(module: Module, node: ast.Subscript, depth: int) -> Any:  # noqa:
         return Annotated[_type(module, items[0], depth), *(_range(item) for item in items[1:])]
     inner = tuple(... if isinstance(i, ast.Constant) and i.value is ... else _type(module, i, depth) for i in items)
     if base is Optional:
-        return Optional[inner[0]]
+        return Union[inner[0], None]  # noqa: UP007
     return base[inner if len(inner) > 1 else inner[0]]
 
 
-def _range(node: ast.expr) -> Any:  # noqa: ANN401
+def _range(node: ast.expr) -> Any:
     """`AtLeast(1)` in an annotation, as an object."""
     assert isinstance(node, ast.Call), f"an annotation's metadata must be a range: {ast.unparse(node)}"
     name = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
     return getattr(ranges, name)(*(ast.literal_eval(ast.unparse(a)) for a in node.args))
 
 
-def locate(target: str) -> Any:  # noqa: ANN401
+def locate(target: str) -> Any:
     """Import the object with dotted name `target`.
 
     Raises:

@@ -6,14 +6,20 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from resnet_cli.ranges import Range
 from resnet_cli.signatures import Opaque
 
-SINGULAR = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list", dict: "a mapping"}
+SINGULAR = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list: "a list",
+    dict: "a mapping",
+}
 PLURAL = {int: "whole numbers", float: "numbers", bool: "trues and falses", str: "texts"}
 
 
-def fits(value: Any, annotation: Any) -> bool:  # noqa: ANN401, PLR0911
+def fits(value: Any, annotation: Any) -> bool:
     """Whether `value`, plain data from YAML, is of the type and inside the range that `annotation` says.
 
     A whole number fits `float`, a boolean fits neither `int` nor `float`, and infinities and NaN fit nothing but `Any`.
@@ -41,11 +47,13 @@ def fits(value: Any, annotation: Any) -> bool:  # noqa: ANN401, PLR0911
     if annotation in (list, tuple, Sequence) or origin in (list, tuple, Sequence):
         return isinstance(value, list | tuple) and (not arguments or all(fits(item, arguments[0]) for item in value))
     if annotation in (dict, Mapping) or origin in (dict, Mapping):
-        return isinstance(value, Mapping) and (not arguments or all(fits(item, arguments[1]) for item in value.values()))
+        return isinstance(value, Mapping) and (
+            not arguments or all(fits(item, arguments[1]) for item in value.values())
+        )
     return isinstance(value, Mapping) and "_target_" in value  # a class of its own: built from a node
 
 
-def describe(annotation: Any) -> str:  # noqa: ANN401, PLR0911
+def describe(annotation: Any) -> str:
     """What fits `annotation`, in words: `a whole number 1 or more`, `one of A, B, C`, `a list of numbers`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is None or annotation is type(None):
@@ -57,7 +65,9 @@ def describe(annotation: Any) -> str:  # noqa: ANN401, PLR0911
     if origin is Literal:
         return ("one of " if len(arguments) > 1 else "") + ", ".join(map(str, arguments))
     if origin in (Union, types.UnionType):
-        parts = list(dict.fromkeys(describe(choice) for choice in arguments if choice is not Opaque))
+        numbers = float in arguments  # then a whole number goes without saying
+        kept = [choice for choice in arguments if choice is not Opaque and not (choice is int and numbers)]
+        parts = list(dict.fromkeys(describe(choice) for choice in kept))
         return " or ".join(parts)
     if origin is tuple and Ellipsis not in arguments:
         return f"a list of {len(arguments)}: " + ", ".join(map(describe, arguments))
@@ -70,20 +80,23 @@ def describe(annotation: Any) -> str:  # noqa: ANN401, PLR0911
     return "a node with _target_"
 
 
-def limits(annotation: Any) -> list[Range]:  # noqa: ANN401
-    """The ranges that an annotation carries."""
-    return [limit for limit in get_args(annotation)[1:] if isinstance(limit, Range)] if get_origin(annotation) is Annotated else []
-
-
 def nearest(word: str, names: Sequence[str]) -> str:
     """`; did you mean X?` for the name closest to `word`, or nothing."""
     by_lower = {name.lower(): name for name in names}
-    close = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return f"; did you mean {by_lower[close[0]]}?" if close else ""
+    close = get_close_matches(word.lower(), by_lower, n=5, cutoff=0.6)
+    if not close:
+        return ""
+    best = max(close, key=lambda name: _common_start(name, word.lower()))  # resnet21: resnet20, not resnet32
+    return f"; did you mean {by_lower[best]}?"
 
 
-def shown(value: Any) -> str:  # noqa: ANN401
+def shown(value: Any) -> str:
     """A value as the user would type it, shortened."""
     text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
     text = text or str(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _common_start(a: str, b: str) -> int:
+    """Length of the longest common beginning."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -1,0 +1,102 @@
+"""The check that Hydra calls before anything is made, and the tidying after a job that never began."""
+
+import copy
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, flag_override
+
+from resnet_cli import config
+from resnet_cli.commands.arguments import override_keys, task_overrides
+from resnet_cli.errors import InputError
+from resnet_cli.run import find
+
+
+def run_settings(composed: DictConfig, overrides: Sequence[str]) -> config.Settings:
+    """The composed config checked, or with `resume=RUN` that run's own with the overrides on top.
+
+    Raises:
+        InputError: with all the problems of the config.
+    """
+    keys = override_keys(overrides)
+    settings = config.without_leftovers(config.plain(composed), keys)
+    resume = settings.get("resume")
+    if isinstance(resume, str) and resume != "auto":
+        run = find(resume)
+        stored = config.load(run.config.read_text(encoding="utf-8"), run.config)
+        settings = config.overlaid(stored, settings, keys)
+    config.check(settings)
+    return settings
+
+
+class CheckConfig(Callback):
+    """Checks every job's config before a folder is made, and takes away the folder of a run refused later."""
+
+    def __init__(self) -> None:
+        self._missing: list[Path] = []
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check the run's config."""
+        HydraConfig.instance().set_config(config)
+        try:
+            run_settings(_without_hydra(config), task_overrides(config.hydra))
+        except InputError as error:
+            _refuse(error.problems)
+        folder = Path(str(OmegaConf.select(config, "hydra.run.dir"))).absolute()
+        self._missing = [path for path in (folder, *folder.parents) if not path.exists()]
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check the config of every combination that the sweep will run."""
+        if not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
+            return  # other sweepers choose values as they go; each job is checked when it starts
+        loader = GlobalHydra.instance().config_loader()
+        problems = []
+        for number, overrides in enumerate(_combinations([str(o) for o in config.hydra.overrides.task])):
+            job = loader.load_sweep_config(config, overrides)
+            HydraConfig.instance().set_config(job)
+            try:
+                run_settings(_without_hydra(job), task_overrides(job.hydra))
+            except InputError as error:
+                shown = ", ".join(override.removeprefix("++") for override in overrides)
+                problems += [f"job {number} ({shown}): {problem}" for problem in error.problems]
+        if problems:
+            _refuse(problems)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Take away the empty folders that were made for a job that never began."""
+        if job_return.status != JobStatus.FAILED:
+            return
+        folder = Path(config.hydra.runtime.output_dir)
+        for path in self._missing or [folder]:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def _without_hydra(composed: DictConfig) -> DictConfig:
+    own = copy.deepcopy(composed)
+    with flag_override(own, ["readonly", "struct"], False):
+        del own["hydra"]
+    return own
+
+
+def _combinations(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """The overrides of each job of a grid sweep."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
+        yield from (list(job) for job in batch)
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    """End with status 2. Hydra turns what a callback raises into a warning, but for an exit."""
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,47 @@
+"""Errors of Hydra, OmegaConf and the operating system, told in a line."""
+
+import errno
+
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+    SearchPathException,
+)
+from omegaconf.errors import OmegaConfBaseException
+
+from resnet_cli.errors import InputError, MachineError
+from resnet_cli.values import nearest
+
+MACHINE_ERRNOS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,
+    errno.ENAMETOOLONG, errno.EIO,
+}  # fmt: skip
+
+
+def explained(error: BaseException) -> Exception | None:
+    """The error as an `InputError` or `MachineError` of one line; None when it is a defect of ours."""
+    if isinstance(error, MissingConfigException):
+        return InputError(_missing_option(error))
+    if isinstance(error, OverrideParseException):
+        override = error.override.removeprefix("++")
+        reason = str(error).splitlines()[0].replace("++", "")
+        return InputError(f"{override}: not key=value as Hydra reads it ({reason}); quote text with special characters")
+    if isinstance(error, ConfigCompositionException | SearchPathException | HydraException | OmegaConfBaseException):
+        cause = error.__cause__ or error
+        key = getattr(cause, "full_key", None)
+        first = str(error).splitlines()[0].replace("++", "")
+        return InputError(f"{key}: {first}" if key and not first.startswith(str(key)) else first)
+    if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS and error.filename:
+        return MachineError(error.errno, f"{error.filename}: {error.strerror}")
+    return None
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    """`model=resnet21: no such option; did you mean resnet20? (...)`."""
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    options = [name for name in error.options or [] if not name.startswith("_")]
+    if not group or not options:
+        return " ".join(str(error).splitlines()[0].split())
+    return f"{group}={option}: no such option{nearest(option, options)} ({', '.join(options)})"

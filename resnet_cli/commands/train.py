@@ -1,0 +1,163 @@
+"""resnet-train: the Hydra app that trains. Torch is imported only when a run begins."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import hydra
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from resnet_cli.commands import compatibility
+from resnet_cli.commands.arguments import CONFIG_FOLDER, hydra_arguments, task_overrides
+from resnet_cli.commands.callback import run_settings
+from resnet_cli.commands.explain import explained
+from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError, StoppedError
+from resnet_cli.run import command_line, job_folder, random_letters
+
+
+class WorkingFolderConfig(SearchPathPlugin):
+    """Adds `./conf` of the working folder, after everything else: a user's `conf/model/mine.yaml` is an option."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append the folder if there is one."""
+        own = Path.cwd() / "conf"
+        if own.is_dir() and own.resolve() != CONFIG_FOLDER.resolve():
+            search_path.append("working folder", f"file://{own}")
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    status = run(sys.argv[1:])
+    sys.stdout.flush()
+    sys.exit(status)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `resnet-train` with these arguments; gives the exit status (see the table in the README)."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing, so that its errors can be told in a line
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait do not burn the core that another needs
+    try:
+        _start_hydra(hydra_arguments(arguments))
+    except (InputError, MachineError, DivergedError, JobFailedError) as error:
+        return _tell(error)
+    except StoppedError as stop:
+        return 128 + stop.signum
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        known = explained(error)
+        if known is not None:
+            return _tell(known)
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _tell(error: Exception) -> int:
+    for line in error.problems if isinstance(error, InputError) else [str(error.args[-1])]:
+        print(f"error: {line}", file=sys.stderr)
+    return {InputError: 2, DivergedError: 3, MachineError: 4}.get(type(error), 1)
+
+
+def _start_hydra(arguments: Sequence[str]) -> None:
+    """Let Hydra compose the config and call `task` for each job."""
+    OmegaConf.register_new_resolver("letters", random_letters, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
+    Plugins.instance().register(WorkingFolderConfig)
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # a user's own classes; appended, so that they hide nothing
+    typed = sys.argv[1:]
+    sys.argv[1:] = arguments
+    try:
+        with compatibility.patched_argparse():
+            hydra.main(config_path=str(CONFIG_FOLDER), config_name="train", **compatibility.main_options())(task)()
+    finally:
+        sys.argv[1:] = typed
+
+
+def _job_folder() -> str:
+    return job_folder(task_overrides(HydraConfig.get()))
+
+
+def task(composed: DictConfig) -> float | None:
+    """One job: train with the composed config; gives the best validation accuracy, for sweepers to maximise."""
+    hydra_config = HydraConfig.get()
+    overrides = task_overrides(hydra_config)
+    settings = run_settings(composed, overrides)
+    folder = Path(hydra_config.runtime.output_dir)
+    try:
+        record = _train(settings, _relative(folder))
+    except Exception as error:
+        if hydra_config.mode != RunMode.MULTIRUN:
+            raise
+        _tell_job(error, hydra_config.job.num, overrides)
+        traceback.clear_frames(error.__traceback__)  # a kept traceback would keep model and data of a failed job
+        raise JobFailedError("not every job of the sweep finished") from None
+    best = record.get("best") or {}
+    return best.get("val_accuracy")
+
+
+def _tell_job(error: Exception, number: int, overrides: Sequence[str]) -> None:
+    known = error if isinstance(error, InputError | MachineError | DivergedError) else explained(error)
+    if known is None:
+        traceback.print_exception(error)
+    reason = str(known).splitlines()[0] if known else f"{type(error).__name__}: {error}"
+    print(f"error: job {number} ({', '.join(overrides)}): {reason}", file=sys.stderr, flush=True)
+
+
+def _relative(folder: Path) -> Path:
+    """The folder as seen from the working folder, where it is below it: that is what the user types."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def _train(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    from resnet_cli import session
+    from resnet_cli.logs import RunLog
+
+    with RunLog() as log, _stop_signals() as stop:
+        command = command_line("resnet-train", sys.argv[1:])
+        try:
+            record = session.train(
+                folder=folder, command=command, log=log, should_stop=lambda: stop["signal"], **settings
+            )
+        except StoppedError:
+            log.info(f"stopped; go on with: {command_line('resnet-train', [f'resume={folder}'])}")
+            raise
+        for line in session.next_commands(settings, folder):
+            log.info(line)
+        return record
+
+
+@contextmanager
+def _stop_signals() -> Iterator[dict[str, int | None]]:
+    """Turn SIGTERM, SIGINT and SIGUSR1 into a request to stop after the current step; a second Ctrl-C stops at once."""
+    asked: dict[str, int | None] = {"signal": None}
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGINT and asked["signal"] is not None:
+            raise KeyboardInterrupt
+        asked["signal"] = signum
+        print("\nstopping after this step (Ctrl-C again: at once)", file=sys.stderr, flush=True)
+
+    numbers = [signal.SIGTERM, signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""Checks a composed config against the signatures of what it names, before anything is built.
+
+Every node with a `_target_` is held against the callable's parameters, the top level against those of
+`resnet_cli.session.train`.
+No list of options is kept here: a parameter added to a signature is a key that can be set.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from resnet_cli.errors import InputError
+from resnet_cli.signatures import NotFoundError, Parameter, Signature, signature
+from resnet_cli.values import describe, fits, nearest, shown
+
+Settings = dict[str, Any]
+
+RUN_TARGET = "resnet_cli.session.train"
+CONTROL_KEYS = ("resume", "init_from", "resume_force")  # how a run starts, no part of what it is
+SAFE_TO_CHANGE = ("trainer.epochs", "trainer.device", "trainer.checkpoint_every", "data.root", "data.workers",
+                  "data.download", "data.verify", "data.eval_batch_size", "name")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Part:
+    """A config group: what the builder passes besides its keys, and who else reads keys of its node."""
+
+    given: tuple[str, ...]
+    readers: tuple[str, ...] = ()
+
+
+PARTS: Mapping[str, Part] = {
+    "model": Part(given=("in_size", "in_channels", "out_classes", "num_classes")),
+    "optimizer": Part(given=("params", "model", "factory"), readers=("resnet_cli.optim.build_optimizer",)),
+    "schedule": Part(given=("total_steps", "steps_per_epoch")),
+    "data": Part(given=("dataset", "device", "seed"), readers=("resnet_cli.data.make_loaders",)),
+    "trainer": Part(given=("model", "loss_fn", "optimizer", "schedule", "seed")),
+}
+
+
+def plain(config: DictConfig) -> Settings:
+    """The composed config as plain data with every interpolation resolved.
+
+    Raises:
+        InputError: an interpolation names a key or variable that does not exist, or a `???` was left open.
+    """
+    try:
+        missing = OmegaConf.missing_keys(config)
+        if missing:
+            raise InputError(*(f"{key}: a value must be given ({key}=...)" for key in sorted(missing)))
+        resolved = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "config"
+        raise InputError(f"{key}: {str(error).splitlines()[0]}") from None
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def without_leftovers(settings: Settings, given_keys: Sequence[str]) -> Settings:
+    """Drop the group file's arguments of each part whose `_target_` the user replaced, but for those given with it.
+
+    `model._target_=my_package.Net` over `model=resnet8` must not pass `depth: 8` to `Net`.
+    """
+    settings = deepcopy(settings)
+    for part in PARTS:
+        node = settings.get(part)
+        if f"{part}._target_" not in given_keys or not isinstance(node, dict):
+            continue
+        named = {key.split(".")[1] for key in given_keys if key.startswith(f"{part}.")}
+        read_elsewhere = {name for reader in PARTS[part].readers for name in signature(reader).parameters}
+        settings[part] = {key: value for key, value in node.items() if key in named | read_elsewhere}
+    return settings
+
+
+def check(settings: Settings) -> None:
+    """Hold every key and value against the signatures.
+
+    Raises:
+        InputError: with all the problems, one line each.
+    """
+    problems = list(_problems(settings))
+    if problems:
+        raise InputError(*problems)
+
+
+def _problems(settings: Settings) -> Iterator[str]:
+    top = signature(RUN_TARGET)
+    keys = {name: p for name, p in top.parameters.items() if name not in ("folder", "command", "log", "should_stop")}
+    unknown = Signature({name: p for name, p in keys.items() if name not in PARTS})
+    yield from _check_keys("", {k: v for k, v in settings.items() if k not in PARTS}, unknown, all_keys(settings))
+    for name, part in PARTS.items():
+        node = settings.get(name)
+        if not isinstance(node, Mapping):
+            yield f"{name}: {shown(node)} is not a node with _target_; choose an option of the group, {name}=..."
+        else:
+            yield from _check_node(name, node, part, all_keys(settings))
+
+
+def _check_node(path: str, node: Mapping[str, Any], part: Part, known: Sequence[str]) -> Iterator[str]:
+    target = node.get("_target_")
+    if not isinstance(target, str):
+        yield f"{path}._target_: {shown(target)} is not the dotted name of a class or function"
+        return
+    try:
+        own = signature(target)
+    except NotFoundError as error:
+        yield f"{path}._target_: {error}{nearest(target.rsplit('.', 1)[-1], error.names)}"
+        return
+    except Exception as error:  # a user's module can fail in any way while it is imported
+        yield f"{path}._target_: importing {target} failed: {type(error).__name__}: {error}"
+        return
+    parameters: dict[str, list[Parameter]] = {}
+    for source in (own, *map(signature, part.readers)):
+        for name, parameter in source.parameters.items():
+            if name not in part.given:
+                parameters.setdefault(name, []).append(parameter)
+    arguments = {key: value for key, value in node.items() if key != "_target_"}
+    for key, value in arguments.items():
+        for parameter in parameters.get(key, []):
+            problem = _check_value(f"{path}.{key}", value, parameter, known)
+            if problem:
+                yield from problem
+                break
+    merged = Signature({name: found[0] for name, found in parameters.items()}, own.open)
+    yield from _check_names(path, arguments, merged, known)
+
+
+def _check_keys(path: str, node: Mapping[str, Any], allowed: Signature, known: Sequence[str]) -> Iterator[str]:
+    for key, value in node.items():
+        if key in allowed.parameters:
+            yield from _check_value(f"{path}{key}", value, allowed.parameters[key], known)
+    yield from _check_names(path, node, allowed, known)
+
+
+def _check_names(path: str, node: Mapping[str, Any], allowed: Signature, known: Sequence[str]) -> Iterator[str]:
+    prefix = f"{path}." if path else ""
+    for key in node:
+        if key not in allowed.parameters and not allowed.open:
+            yield f"{prefix}{key}: unknown key{_suggest(prefix, str(key), allowed, known)}"
+    for name, parameter in allowed.parameters.items():
+        if parameter.required and name not in node and not allowed.open:
+            yield f"{prefix}{name}: missing; give {prefix}{name}={describe(parameter.annotation)}"
+
+
+def _suggest(prefix: str, key: str, allowed: Signature, known: Sequence[str]) -> str:
+    """The nearest key of this node, else the key of the same name elsewhere, else what is allowed here."""
+    near = nearest(key, list(allowed.parameters))
+    if near:
+        return near.replace("mean ", f"mean {prefix}")
+    known = [*PARTS, *(full for full in known if full != f"{prefix}{key}")]
+    elsewhere = [full for full in known if full.rsplit(".", 1)[-1] == key]
+    if elsewhere:
+        return f"; did you mean {elsewhere[0]}?"
+    near = nearest(key, known) if not prefix else ""
+    return near or f" (allowed: {', '.join(allowed.parameters) or 'none'})"
+
+
+def _check_value(path: str, value: object, parameter: Parameter, known: Sequence[str]) -> Iterator[str]:
+    annotation = parameter.annotation
+    if not fits(value, annotation):
+        allowed = describe(annotation)
+        near = (
+            nearest(value, allowed.removeprefix("one of ").replace(" or ", ", ").split(", "))
+            if isinstance(value, str)
+            else ""
+        )
+        yield f"{path}: {shown(value)} is not allowed; it takes {allowed}{near}"
+    elif isinstance(value, Mapping) and "_target_" in value:
+        yield from _check_node(path, value, Part(given=("seed",)), known)
+
+
+def all_keys(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Every key of a config with its full path: `model.depth`, ..."""
+    keys = []
+    for key, value in settings.items():
+        keys.append(f"{prefix}{key}")
+        if isinstance(value, Mapping):
+            keys += all_keys(value, f"{prefix}{key}.")
+    return keys
+
+
+def overlaid(stored: Settings, composed: Settings, given_keys: Sequence[str]) -> Settings:
+    """A stored config with what the user gave now on top.
+
+    Args:
+        stored: The run's own config.
+        composed: Today's config with the user's overrides, to take their values from.
+        given_keys: What the user gave: groups are taken whole, an experiment takes everything.
+    """
+    result = deepcopy(composed if "experiment" in given_keys else stored)
+    for key in given_keys:
+        *path, last = key.split(".")
+        source: Any = composed
+        target: Any = result
+        for name in path:
+            source = source.get(name) if isinstance(source, Mapping) else None
+            target = target.setdefault(name, {}) if isinstance(target, dict) else None
+        if isinstance(source, Mapping) and last in source and isinstance(target, dict):
+            target[last] = deepcopy(source[last])
+    return {**result, **{key: composed[key] for key in CONTROL_KEYS if key in composed}}
+
+
+class _DataOnlyLoader(yaml.SafeLoader):
+    """YAML without anchors: nothing that this program stores has any, and nested ones can grow without bound."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed in a stored config")
+        return super().compose_node(parent, index)
+
+
+def dump(settings: Settings) -> str:
+    """The config as YAML text."""
+    return yaml.safe_dump(deepcopy(settings), sort_keys=False, allow_unicode=True, width=120)
+
+
+def load(text: str, path: str | os.PathLike[str]) -> Settings:
+    """A stored config as plain data; interpolations in it stay text.
+
+    Raises:
+        InputError: it is not a mapping in plain YAML.
+    """
+    try:
+        loaded = yaml.load(text, Loader=_DataOnlyLoader)  # a SafeLoader with less
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{os.fspath(path)}: not a stored config: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(loaded, dict):
+        raise InputError(f"{os.fspath(path)}: not a stored config: no mapping")
+    return loaded
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves by full path; an empty mapping is a leaf."""
+    leaves: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
+
+
+def differences(stored: Settings, given: Settings) -> list[str]:
+    """Lines `key: stored -> given` for every key that makes the continued run another run than the stored one."""
+    before, after = (flat({k: v for k, v in s.items() if k not in CONTROL_KEYS}) for s in (stored, given))
+    lines = []
+    for key in dict.fromkeys([*before, *after]):
+        if key not in before or key not in after or before[key] != after[key]:
+            shorter = key == "trainer.epochs" and isinstance(after.get(key), int) and after[key] < before.get(key, 0)
+            if key not in SAFE_TO_CHANGE or shorter:
+                lines.append(f"{key}: {_leaf(before, key)} -> {_leaf(after, key)}")
+    return lines
+
+
+def _leaf(leaves: Mapping[str, Any], key: str) -> str:
+    return shown(leaves[key]) if key in leaves else "(absent)"

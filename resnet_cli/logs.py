@@ -1,0 +1,61 @@
+"""Where log lines go: the terminal, around any progress bar, and the run folder's `train.log`."""
+
+import logging
+import sys
+from logging.handlers import MemoryHandler
+from pathlib import Path
+from types import TracebackType
+
+from tqdm import tqdm
+
+logger = logging.getLogger("resnet_cli")
+
+
+class _Terminal(logging.Handler):
+    """Prints lines to standard output without breaking a bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+class RunLog:
+    """For the length of a run, sends this package's log lines to the terminal and, once attached, to a file.
+
+    Lines from before `attach` are kept and written to the file then. Leaving puts the logger back as it was.
+    """
+
+    def __init__(self) -> None:
+        self._terminal = _Terminal()
+        self._waiting = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
+        self._file: logging.FileHandler | None = None
+
+    def __enter__(self) -> "RunLog":
+        self._before = logger.level, logger.propagate
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        logger.addHandler(self._terminal)
+        logger.addHandler(self._waiting)
+        return self
+
+    def attach(self, path: Path) -> None:
+        """Write the lines so far, and all that follow, at the end of the file `path`."""
+        self._file = logging.FileHandler(path, encoding="utf-8")
+        self._waiting.setTarget(self._file)
+        self._waiting.close()  # hands over what it holds
+        logger.removeHandler(self._waiting)
+        logger.addHandler(self._file)
+
+    def info(self, line: str) -> None:
+        """Log a line."""
+        logger.info(line)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for handler in (self._terminal, self._waiting, self._file):
+            if handler is not None:
+                logger.removeHandler(handler)
+                handler.close()
+        logger.setLevel(self._before[0])
+        logger.propagate = self._before[1]

@@ -1,0 +1,112 @@
+"""Sums and counts of an epoch, kept on the device so that a step never waits for the host; and rows of metrics."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an epoch came to: mean loss, accuracy in percent, and how many samples that is."""
+
+    loss: float
+    accuracy: float
+    count: int
+
+
+@dataclass
+class Totals:
+    """Running sums over the samples of an epoch.
+
+    `sums_2` holds the summed loss and the number of correct predictions, on the device, in float64 where it exists.
+    """
+
+    device: torch.device
+    count: int = 0
+    sums_2: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        self.sums_2 = torch.zeros(2, dtype=dtype, device=self.device)
+
+    def add(self, mean_loss: Tensor, correct: Tensor, count: int) -> None:
+        """Add a batch: its mean loss (scalar), its number of correct predictions (scalar) and its size."""
+        self.sums_2[0] += mean_loss.detach() * count
+        self.sums_2[1] += correct
+        self.count += count
+
+    def read(self) -> Scores:
+        """The scores so far; this waits for the device."""
+        loss, correct = self.sums_2.tolist()
+        count = max(self.count, 1)
+        return Scores(loss / count, 100.0 * correct / count, self.count)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data for a checkpoint."""
+        return {"sums": self.sums_2.tolist(), "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The reverse of `state_dict`."""
+        self.sums_2.copy_(torch.tensor(state["sums"], dtype=self.sums_2.dtype))
+        self.count = state["count"]
+
+
+def correct_predictions(logits_BK: Tensor, labels: Tensor) -> Tensor:
+    """How many of a batch are right, on the device; of labels that are probabilities [B, K] the largest counts."""
+    classes_B = labels.argmax(dim=1) if labels.ndim == 2 else labels
+    return (logits_BK.argmax(dim=1) == classes_B).sum()
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """Mean loss and number of correct predictions of one batch."""
+
+    loss: float
+    num_correct: int
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One loss a batch, and the accuracy over the epoch in percent."""
+
+    losses: list[float]
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Mean losses and accuracies (percent), one an epoch."""
+
+    num_epochs: int
+    train_loss: list[float]
+    train_acc: list[float]
+    test_loss: list[float]
+    test_acc: list[float]
+
+
+def epoch_line(row: Row, of: int, *, is_best: bool) -> str:
+    """One epoch in one line."""
+    width = len(str(of))
+    val = (
+        f"  val loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:6.2f} %" if row["val_loss"] is not None else ""
+    )
+    return (
+        f"epoch {row['epoch']:{width}d}/{of}  loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:6.2f} %{val}"
+        f"  lr {row['lr']:.4g}  {row['samples_per_second'] or 0:,.0f} images/s  {row['seconds']:.1f} s"
+        f"{'  best' if is_best else ''}"
+    )
+
+
+def fit_result(rows: list[Row]) -> FitResult:
+    """The columns of the rows as one result."""
+
+    def column(name: str) -> list[float]:
+        return [row[name] for row in rows if row[name] is not None]
+
+    return FitResult(
+        len(rows), column("train_loss"), column("train_accuracy"), column("val_loss"), column("val_accuracy")
+    )

@@ -1,0 +1,147 @@
+"""RunDir: the names of the files in a run folder, its record `run.json`, and what it notes about the environment."""
+
+import hashlib
+import json
+import platform
+import re
+import secrets
+import shlex
+import string
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from resnet_cli.errors import InputError, MachineError
+from resnet_cli.files import write_whole
+
+PACKAGES = ("resnet-cli", "torch", "torchvision", "hydra-core", "omegaconf", "numpy")
+
+
+class RunDir:
+    """A run folder. Creating the object touches no file; `create` makes the folder."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.record = self.path / "run.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.log = self.path / "train.log"
+        self.curves = self.path / "curves.png"
+        self.checkpoints = self.path / "checkpoints"
+        self.last = self.checkpoints / "last.pt"
+        self.best = self.checkpoints / "best.pt"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run has written here."""
+        return self.record.exists() or self.config.exists() or self.last.exists()
+
+    def create(self, config_text: str, **record: Any) -> None:
+        """Make the folder with its config and record; on a continued run, renew both.
+
+        Raises:
+            MachineError: the folder cannot be made or written.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MachineError(error.errno, f"{self.path}: cannot be made: {error.strerror}") from None
+        write_whole(self.config, config_text)
+        self.note(**record)
+
+    def read(self) -> dict[str, Any]:
+        """The record; empty when there is none.
+
+        Raises:
+            InputError: `run.json` is not JSON.
+        """
+        try:
+            record = json.loads(self.record.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise InputError(f"{self.record}: not a run record: {error}") from None
+        if not isinstance(record, dict):
+            raise InputError(f"{self.record}: not a run record: no mapping")
+        return record
+
+    def note(self, **fields: Any) -> None:
+        """Set fields of the record; those given as None are kept as null."""
+        record = {**self.read(), **fields}
+        write_whole(self.record, json.dumps(record, indent=2, ensure_ascii=False, default=str) + "\n")
+
+    def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write `metrics.jsonl` anew, so that it holds exactly one row for each epoch of `rows`."""
+        write_whole(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, platform and the state of the code: what one needs to run it again."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {"versions": versions, "platform": platform.platform(), **_git()}
+
+
+def _git() -> dict[str, Any]:
+    """Commit and cleanliness of the checkout in the working folder, else of the one that holds this package."""
+    for folder in (Path.cwd(), Path(__file__).parent):
+        commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
+        if commit:
+            return {"git_commit": commit, "git_dirty": bool(_output("git", "-C", str(folder), "status", "--porcelain"))}
+    return {"git_commit": None, "git_dirty": None}
+
+
+def _output(*command: str) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def command_line(program: str, arguments: Sequence[str]) -> str:
+    """The command as the user can type it again."""
+    return shlex.join([program, *arguments])
+
+
+def random_letters() -> str:
+    """Four letters that keep runs of the same second apart."""
+    return "".join(secrets.choice(string.ascii_lowercase) for _ in range(4))
+
+
+def job_folder(overrides: Sequence[str], limit: int = 100) -> str:
+    """A sweep job's folder name: its overrides, safe on every file system, ended by a hash when cut or changed."""
+    text = ",".join(override.lstrip("+~") for override in overrides) or "defaults"
+    safe = re.sub(r"[^A-Za-z0-9_.,=+-]", "_", text)
+    if safe == text and len(safe) <= limit and not safe.endswith("."):
+        return safe
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{safe[: limit - 9]}-{digest}"
+
+
+def find(path: str) -> RunDir:
+    """The run folder that `path` names: the folder itself, or a checkpoint in it.
+
+    Raises:
+        InputError: there is no such folder, or it is no run folder.
+    """
+    given = Path(path).expanduser()
+    folder = given.parent.parent if given.suffix == ".pt" and given.parent.name == "checkpoints" else given
+    if not given.exists():
+        raise InputError(f"{path}: no such run folder")
+    run = RunDir(folder)
+    if not run.config.is_file():
+        raise InputError(f"{path}: not a run folder (it has no config.yaml)")
+    return run

@@ -1,0 +1,286 @@
+"""One run from its config to its test result: build, start, train, test once, note."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+
+from resnet_cli import build, checkpoint, config
+from resnet_cli.build import Node
+from resnet_cli.curves import draw
+from resnet_cli.data import Loaders
+from resnet_cli.device import device_name, resolve_device
+from resnet_cli.diagnose import count_parameters
+from resnet_cli.errors import InputError, StoppedError
+from resnet_cli.logs import RunLog
+from resnet_cli.metrics import Row
+from resnet_cli.ranges import Between
+from resnet_cli.run import RunDir, command_line, environment, now
+from resnet_cli.state import TrainState
+from resnet_cli.trainer import ClassifierTrainer
+
+logger = logging.getLogger("resnet_cli")
+
+
+class RunSaver:
+    """Writes a run's checkpoints, metrics and curves into its folder."""
+
+    def __init__(self, run: RunDir, settings: config.Settings, data: dict[str, Any]) -> None:
+        self.run, self.settings, self.data = run, settings, data
+
+    def last(self, state: TrainState) -> None:
+        """Everything, to go on from."""
+        self._save(self.run.last, state.state_dict())
+
+    def best(self, state: TrainState) -> None:
+        """The weights as they were evaluated, to use."""
+        with state.evaluated_weights():
+            self._save(self.run.best, {"model": state.model.state_dict(), "epoch": state.epoch, "step": state.step})
+        self.run.note(best=state.best)
+
+    def rows(self, rows: list[Row]) -> None:
+        """`metrics.jsonl` and `curves.png`."""
+        self.run.write_rows(rows)
+        draw(rows, self.run.curves, title=self.settings["name"])
+
+    def _save(self, path: Path, state: dict[str, Any]) -> None:
+        checkpoint.save(path, {"config": self.settings, "data": self.data, "state": state})
+
+
+def train(
+    *,
+    folder: Path,
+    command: str,
+    log: RunLog,
+    should_stop: Callable[[], int | None],
+    model: Node,
+    optimizer: Node,
+    schedule: Node,
+    data: Node,
+    trainer: Node,
+    name: str,
+    seed: Annotated[int, Between(0, 9223372036854775807)] = 0,
+    resume: str | None = None,
+    init_from: str | None = None,
+    resume_force: bool = False,
+) -> dict[str, Any]:
+    """Train, keep everything in `folder`, and read the test set once at the end.
+
+    The folder is made only when everything has been built, so that wrong input leaves nothing behind.
+
+    Args:
+        folder: The run folder.
+        command: What the user typed, for the record.
+        log: Writes what the terminal shows into the folder too.
+        should_stop: See `ClassifierTrainer.fit`.
+        model: Group `model`.
+        optimizer: Group `optimizer`.
+        schedule: Group `schedule`.
+        data: Group `data`.
+        trainer: Group `trainer`.
+        name: What the run is called.
+        seed: Decides weights, order, augmentation and dropout.
+        resume: `auto` goes on from the folder's last checkpoint if there is one; a path must have one.
+        init_from: A run whose weights are the start.
+        resume_force: Go on although the config has changed.
+
+    Returns:
+        The record that `run.json` holds.
+
+    Raises:
+        InputError: config, data or checkpoint are wrong.
+        DivergedError: training met a non-finite number.
+        StoppedError: a signal asked to stop.
+    """
+    run = RunDir(folder)
+    settings: config.Settings = {
+        "model": model, "optimizer": optimizer, "schedule": schedule, "data": data, "trainer": trainer,
+        "name": name, "seed": seed,
+    }  # fmt: skip
+    stored = _stored(run, resume)
+    changes = _changes(stored["config"], settings, force=resume_force) if stored else []
+    device = _device(trainer)
+    loaders = build.loaders(data, device=device, seed=seed)
+    net = build.model(model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=seed)
+    the_trainer = _trainer(settings, net, loaders)
+    started = _start(the_trainer.state, stored, init_from, run, changes)
+    record = _open_folder(run, settings, the_trainer, command, started, changes)
+    log.attach(run.log)
+    _say_what(settings, loaders, the_trainer, record, run, started)
+    saver = RunSaver(run, settings, _data_record(loaders))
+    try:
+        _finish(run, saver, the_trainer, loaders, should_stop)
+    except StoppedError:
+        run.note(status="interrupted", ended=now())
+        raise
+    except BaseException as error:
+        run.note(status="failed", ended=now(), reason=f"{type(error).__name__}: {error}")
+        raise
+    return run.read()
+
+
+def _stored(run: RunDir, resume: str | None) -> dict[str, Any] | None:
+    """The checkpoint to go on from, by the start order: `auto` where there is one, else RUN, else none."""
+    if resume is None:
+        if run.exists:
+            raise InputError(f"{run.path}: holds a run already; resume=auto continues it")
+        return None
+    if resume == "auto" and not run.last.exists():
+        if run.metrics.exists():
+            raise InputError(f"{run.last}: no checkpoint, but {run.metrics.name} has rows; name another folder")
+        return None
+    return checkpoint.load(run.last)
+
+
+def _changes(stored: config.Settings, settings: config.Settings, *, force: bool) -> list[str]:
+    changes = config.differences(stored, settings)
+    if changes and not force:
+        raise InputError(
+            *(f"{change}: changed since the run was saved" for change in changes),
+            "resume: this is not the config of the run; start a new run, or accept the change with resume_force=true",
+        )
+    return changes
+
+
+def _device(trainer: Node) -> torch.device:
+    try:
+        return resolve_device(trainer.get("device"))
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def _trainer(settings: config.Settings, net: torch.nn.Module, loaders: Loaders) -> ClassifierTrainer:
+    options = settings["trainer"]
+    steps_per_epoch = min(len(loaders.train), options.get("max_batches") or options.get("overfit_batches") or 10**9)
+    schedule = build.schedule(
+        settings["schedule"],
+        total_steps=steps_per_epoch * options.get("epochs", 1),
+        steps_per_epoch=steps_per_epoch,
+    )
+    optimizer = build.optimizer(settings["optimizer"], net)
+    return build.trainer(options, net=net, optimizer=optimizer, schedule=schedule, seed=settings["seed"])
+
+
+def _start(
+    state: TrainState, stored: dict[str, Any] | None, init_from: str | None, run: RunDir, changes: Sequence[str]
+) -> str:
+    """Fill the state from where the run starts; says from where."""
+    if stored is not None:
+        fresh = [line.split(":")[0].split(".")[1] for line in changes if line.startswith("optimizer.")]
+        try:
+            state.load_state_dict(stored["state"], keep_options=fresh)
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise InputError(f"{run.last}: does not fit this model and optimizer: {reason}") from error
+        return f"epoch {state.epoch}" + (f" and {state.batches} batches" if state.batches else "")
+    if init_from is not None:
+        left = build.load_weights(state.model, init_from)
+        state.restart_average()
+        if left:
+            logger.info("init_from: no weights for %s; drawn anew", ", ".join(left))
+        return init_from
+    return "scratch"
+
+
+def _open_folder(
+    run: RunDir, settings: config.Settings, trainer: ClassifierTrainer, command: str, started: str, changes: list[str]
+) -> dict[str, Any]:
+    before = run.read()
+    resumed = list(before.get("resumed_from") or [])
+    if before or trainer.state.step:
+        resumed.append({"step": trainer.state.step, "epoch": trainer.state.epoch, "at": now(), "changes": changes})
+    run.create(
+        config.dump(settings),
+        status="running",
+        command=command,
+        started=before.get("started") or now(),
+        ended=None,
+        reason=None,
+        seed=settings["seed"],
+        parameters=count_parameters(trainer.model),
+        device=device_name(trainer.device),
+        precision=trainer.precision.name,
+        threads=torch.get_num_threads(),
+        start="scratch" if started.startswith("epoch") else started,
+        resumed_from=resumed or None,
+        best=trainer.state.best,
+        test=before.get("test"),
+        **environment(),
+    )
+    run.write_rows(trainer.state.rows)
+    return run.read()
+
+
+def _finish(
+    run: RunDir,
+    saver: RunSaver,
+    trainer: ClassifierTrainer,
+    loaders: Loaders,
+    should_stop: Callable[[], int | None],
+) -> None:
+    """Train to the end, then let the chosen weights read the test set."""
+    before = trainer.state.epoch
+    trainer.fit(loaders.train, loaders.val, saver=saver, should_stop=should_stop)
+    state = trainer.state
+    record = run.read()
+    if state.epoch == before and record.get("test"):
+        run.note(status="finished", ended=now())
+        logger.info("nothing to do: %d epochs are done; more with trainer.epochs=%d", state.epoch, 2 * state.epoch)
+        return
+    state.model.load_state_dict(checkpoint.load(run.best, trainer.device)["state"]["model"])
+    state.average = None
+    scores = trainer.evaluate(loaders.test)
+    test: dict[str, Any] = {"accuracy": scores.accuracy, "loss": scores.loss, "samples": scores.count}
+    by = "val_accuracy" if loaders.val is not None else None
+    selection = {"weights": "best epoch" if by else "last epoch", "by": by, "val_samples": loaders.counts["val"]}
+    run.note(status="finished", ended=now(), test=test, selection=selection)
+    draw(state.rows, run.curves, title=saver.settings["name"], test=test)
+    chosen = f"epoch {state.best['epoch']}, the best on validation" if state.best else "the last epoch"
+    logger.info("test accuracy %.2f %%, loss %.4f on %d images (%s)", *list(test.values()), chosen)
+
+
+def _data_record(loaders: Loaders) -> dict[str, Any]:
+    """What a checkpoint says of the data that its model was trained on."""
+    return {
+        "class_names": list(loaders.class_names),
+        "in_size": list(loaders.in_size),
+        "mean": list(loaders.mean),
+        "std": list(loaders.std),
+    }
+
+
+def _say_what(
+    settings: config.Settings,
+    loaders: Loaders,
+    trainer: ClassifierTrainer,
+    record: dict[str, Any],
+    run: RunDir,
+    started: str,
+) -> None:
+    counts, size = loaders.counts, "x".join(map(str, loaders.in_size))
+    logger.info(
+        "model   %s, %s parameters", settings["model"]["_target_"].rsplit(".", 1)[-1], f"{record['parameters']:,}"
+    )
+    logger.info(
+        "data    %s: %s training, %s validation, %s test images of %s, %d classes",
+        settings["data"]["_target_"].rsplit(".", 1)[-1],
+        *(f"{counts[part]:,}" for part in ("train", "val", "test")), size, len(loaders.class_names),
+    )  # fmt: skip
+    logger.info("device  %s, %s, seed %d", record["device"], record["precision"], settings["seed"])
+    logger.info("folder  %s", run.path)
+    if started != "scratch":
+        logger.info("from    %s", started)
+
+
+def next_commands(settings: config.Settings, folder: Path) -> list[str]:
+    """What to try after this run, as commands to type."""
+    epochs = settings["trainer"].get("epochs", 20)
+    commands = {
+        command_line("resnet-train", [f"resume={folder}", f"trainer.epochs={2 * epochs}"]): "train this one for longer",
+        "resnet-train model=resnet data=cifar10": "colour photographs (downloads 170 MB)",
+        "resnet-train -m model=resnet20,plain20 seed=0,1,2": "a sweep: with and without shortcuts",
+    }
+    width = max(map(len, commands))
+    return ["next:", *(f"  {command:{width}}  {meaning}" for command, meaning in commands.items())]

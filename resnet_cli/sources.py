@@ -1,0 +1,105 @@
+"""Finds where a dotted name is defined, in source text alone: nothing is imported or executed."""
+
+import ast
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Module:
+    """A parsed source file and what its top level defines."""
+
+    name: str
+    is_package: bool
+    tree: ast.Module
+
+    def definitions(self) -> Iterator[tuple[str, ast.stmt, str | None]]:
+        """Every top-level name, the statement that binds it and, for an import, the name it has at its origin."""
+        for node in _statements(self.tree.body):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                yield node.name, node, None
+            elif isinstance(node, ast.ImportFrom | ast.Import):
+                for alias in node.names:
+                    yield alias.asname or alias.name, node, alias.name
+            elif isinstance(node, ast.Assign):
+                for target in node.targets:
+                    if isinstance(target, ast.Name):
+                        yield target.id, node, None
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                yield node.target.id, node, None
+
+    def origin(self, node: ast.ImportFrom) -> str:
+        """The absolute name of the module that an import statement reads from."""
+        if not node.level:
+            return node.module or ""
+        base = self.name.split(".")
+        base = base[: len(base) - node.level + (1 if self.is_package else 0)]
+        return ".".join([*base, *([node.module] if node.module else [])])
+
+
+def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """Top-level statements, those inside `if` and `try` included."""
+    for node in body:
+        yield node
+        if isinstance(node, ast.If):
+            yield from _statements([*node.body, *node.orelse])
+        elif isinstance(node, ast.Try):
+            yield from _statements([*node.body, *(s for h in node.handlers for s in h.body)])
+
+
+def _find_spec(name: str) -> ModuleSpec | None:
+    """The spec of a module without importing its parents."""
+    first, *rest = name.split(".")
+    try:
+        spec = importlib.util.find_spec(first)
+    except (ValueError, ImportError):
+        return None
+    full = first
+    for part in rest:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        full = f"{full}.{part}"
+        spec = PathFinder.find_spec(full, list(spec.submodule_search_locations))
+    return spec
+
+
+@lru_cache(maxsize=256)
+def module_source(name: str) -> Module | None:
+    """The parsed source of a module; None when there is none to read."""
+    spec = _find_spec(name)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    return Module(name, spec.submodule_search_locations is not None, tree)
+
+
+def definition(module: Module, name: str, depth: int = 0) -> tuple[Module, ast.stmt] | None:
+    """The statement that defines `name`, re-exports followed."""
+    found = None
+    for defined, node, original in module.definitions():
+        if defined == name and (found is None or not isinstance(node, ast.Assign)):
+            found = node, original
+    if depth > 8:
+        return None
+    if found is None:
+        return _starred(module, name, depth + 1)
+    node, original = found
+    if isinstance(node, ast.ImportFrom) and original is not None:
+        source = module_source(module.origin(node))
+        return definition(source, original, depth + 1) if source else None
+    return (module, node) if not isinstance(node, ast.Import) else None
+
+
+def _starred(module: Module, name: str, depth: int) -> tuple[Module, ast.stmt] | None:
+    """The definition of `name` behind one of the module's `from x import *`."""
+    for defined, node, _ in module.definitions():
+        if defined == "*" and isinstance(node, ast.ImportFrom):
+            source = module_source(module.origin(node))
+            located = definition(source, name, depth) if source else None
+            if located is not None:
+                return located
+    return None

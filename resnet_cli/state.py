@@ -1,0 +1,113 @@
+"""TrainState: everything about a run that must survive a restart, in one object."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from resnet_cli.averaging import ExponentialAverage
+from resnet_cli.metrics import Row, Totals
+
+
+@dataclass
+class TrainState:
+    """The state of a training run between two steps.
+
+    No random state is here: every draw is a function of (seed, epoch, step). `batches` and `totals` say how far
+    the current epoch is, so that a run continues in the middle of one.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    totals: Totals
+    scaler: torch.amp.GradScaler
+    average: ExponentialAverage | None = None
+    step: int = 0  # optimizer steps taken
+    epoch: int = 0  # epochs finished
+    batches: int = 0  # batches of the current epoch done
+    seconds: float = 0.0  # training time of the current epoch so far
+    best: Row | None = None  # {epoch, val_accuracy, val_loss} of the best epoch
+    stale: int = 0  # epochs since the best one
+    rows: list[Row] = field(default_factory=list)  # one for each epoch finished
+
+    def start_epoch(self) -> None:
+        """Forget the sums of the epoch before."""
+        self.totals = Totals(self.totals.device)
+        self.batches, self.seconds = 0, 0.0
+
+    def consider_best(self, row: Row) -> bool:
+        """Note whether `row` is the best epoch so far: higher accuracy, then lower loss. Says whether it is."""
+        if row.get("val_accuracy") is None:
+            return False
+        key = (row["val_accuracy"], -row["val_loss"])
+        if self.best is not None and key <= (self.best["val_accuracy"], -self.best["val_loss"]):
+            self.stale += 1
+            return False
+        self.best = {name: row[name] for name in ("epoch", "val_accuracy", "val_loss")}
+        self.stale = 0
+        return True
+
+    def non_finite(self) -> list[str]:
+        """Names of the model's parameters and buffers that hold an infinity or NaN."""
+        named = [(n, t) for n, t in self.model.state_dict().items() if t.is_floating_point()]
+        if not named:
+            return []
+        flags = torch.stack([torch.isfinite(t).all() for _, t in named]).tolist()
+        return [name for (name, _), finite in zip(named, flags, strict=True) if not finite]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain data only, readable with `torch.load(weights_only=True)`."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "scaler": self.scaler.state_dict(),
+            "totals": self.totals.state_dict(),
+            "step": self.step,
+            "epoch": self.epoch,
+            "batches": self.batches,
+            "seconds": self.seconds,
+            "best": self.best,
+            "stale": self.stale,
+            "rows": self.rows,
+        }
+
+    def evaluated_weights(self) -> AbstractContextManager[None]:
+        """Inside this block the model holds the weights that count: the averages when averaging is on."""
+        return self.average.applied() if self.average else nullcontext()
+
+    def restart_average(self) -> None:
+        """Begin the average anew at the model's present weights."""
+        if self.average is not None:
+            self.average = ExponentialAverage(self.model, self.average.decay)
+
+    def load_state_dict(self, state: dict[str, Any], *, keep_options: Sequence[str] = ()) -> None:
+        """The reverse of `state_dict`.
+
+        Args:
+            state: What `state_dict` gave.
+            keep_options: Options of the optimizer that stay as they are instead of becoming the stored ones.
+
+        Raises:
+            RuntimeError, ValueError, KeyError: the stored state is of another model, optimizer or setting.
+        """
+        self.model.load_state_dict(state["model"])
+        own = [{name: group[name] for name in keep_options if name in group} for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group, options in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(options)
+            if "lr" in options:
+                group["initial_lr"] = float(options["lr"])
+        if (self.average is None) != (state["average"] is None):
+            raise ValueError("trainer.averaging is on in one and off in the other")
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.totals.load_state_dict(state["totals"])
+        for name in ("step", "epoch", "batches", "seconds", "best", "stale"):
+            setattr(self, name, state[name])
+        self.rows[:] = state["rows"]

@@ -1,5 +1,6 @@
 """Which device, which precision, and the process-wide switches that go with them for the length of a run."""
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -109,6 +110,8 @@ def backend_switches(precision: Precision, *, deterministic: bool) -> Iterator[N
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     conv = getattr(cudnn, "conv")  # noqa: B009  the stubs do not know it
     before = (torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, matmul.fp32_precision, conv.fp32_precision)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when CUDA is first used
     torch.use_deterministic_algorithms(deterministic)
     cudnn.benchmark = not deterministic
     matmul.fp32_precision = conv.fp32_precision = "tf32" if precision.name == "tf32" else "ieee"

@@ -21,9 +21,9 @@ class Progress:
     It is refreshed by the clock, not by the step, so a step costs one look at the time.
     """
 
-    def __init__(self, description: str, *, batches: int, done: int, shown: bool = True) -> None:
+    def __init__(self, description: str, *, batches: int | None, done: int, shown: bool = True) -> None:
         self._description, self._batches = description, batches
-        self._start_batch = self._batch = done
+        self._batch = done
         self._first_count: int | None = None
         self._bar: tqdm | None = None  # type: ignore[type-arg]
         self._shown = shown
@@ -57,9 +57,11 @@ class Progress:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(self._batch - self._bar.n)
         else:
-            logger.info("%s  batch %d/%d  %s", self._description, self._batch, self._batches, text)
+            logger.info("%s  batch %d/%s  %s", self._description, self._batch, self._batches or "?", text)
 
-    def close(self) -> None:
-        """Take the bar away."""
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -32,12 +32,13 @@ class RunSaver:
 
     def last(self, state: TrainState) -> None:
         """Everything, to go on from."""
-        self._save(self.run.last, state.state_dict())
+        self._save(self.run.last, state, state.state_dict())
 
     def best(self, state: TrainState) -> None:
         """The weights as they were evaluated, to use."""
         with state.evaluated_weights():
-            self._save(self.run.best, {"model": state.model.state_dict(), "epoch": state.epoch, "step": state.step})
+            content = {"model": state.model.state_dict(), "epoch": state.epoch, "step": state.step}
+            self._save(self.run.best, state, content)
         self.run.note(best=state.best)
 
     def rows(self, rows: list[Row]) -> None:
@@ -45,8 +46,9 @@ class RunSaver:
         self.run.write_rows(rows)
         draw(rows, self.run.curves, title=self.settings["name"])
 
-    def _save(self, path: Path, state: dict[str, Any]) -> None:
-        checkpoint.save(path, {"config": self.settings, "data": self.data, "state": state})
+    def _save(self, path: Path, state: TrainState, content: dict[str, Any]) -> None:
+        state.require_finite_weights()  # the save before this one stays
+        checkpoint.save(path, {"config": self.settings, "data": self.data, "state": content})
 
 
 def train(

@@ -1,15 +1,19 @@
 """TrainState: everything about a run that must survive a restart, in one object."""
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from resnet_cli.averaging import ExponentialAverage
-from resnet_cli.metrics import Row, Totals
+from resnet_cli.errors import DivergedError
+from resnet_cli.metrics import Row, Scores, Totals
+
+REMEDY = "try a smaller optimizer.lr, a longer schedule.warmup, trainer.clip_norm=1 or trainer.precision=fp32"
 
 
 @dataclass
@@ -50,13 +54,43 @@ class TrainState:
         self.stale = 0
         return True
 
-    def non_finite(self) -> list[str]:
-        """Names of the model's parameters and buffers that hold an infinity or NaN."""
-        named = [(n, t) for n, t in self.model.state_dict().items() if t.is_floating_point()]
-        if not named:
-            return []
-        flags = torch.stack([torch.isfinite(t).all() for _, t in named]).tolist()
-        return [name for (name, _), finite in zip(named, flags, strict=True) if not finite]
+    def row(self, train: Scores, val: Scores | None) -> Row:
+        """The row of metrics for the epoch that is now complete."""
+        return {
+            "epoch": self.epoch + 1,
+            "step": self.step,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "train_loss": train.loss,
+            "train_accuracy": train.accuracy,
+            "val_loss": val.loss if val else None,
+            "val_accuracy": val.accuracy if val else None,
+            "samples_per_second": round(train.count / self.seconds, 1) if self.seconds else None,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def require_finite_loss(self, loss: float) -> None:
+        """Refuse to go on with a loss that is infinite or NaN.
+
+        Raises:
+            DivergedError: names the step and the keys that most likely help.
+        """
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss is {loss} {self._where()}; {REMEDY}")
+
+    def require_finite_weights(self) -> None:
+        """Refuse weights or buffers that hold an infinity or NaN: one bad image gets into batch-norm statistics.
+
+        Raises:
+            DivergedError: names the tensor, the step and the keys that most likely help.
+        """
+        named = [(name, tensor) for name, tensor in self.model.state_dict().items() if tensor.is_floating_point()]
+        flags = torch.stack([torch.isfinite(tensor).all() for _, tensor in named]).tolist() if named else []
+        for (name, _), finite in zip(named, flags, strict=True):
+            if not finite:
+                raise DivergedError(f"{name} is not finite {self._where()}; {REMEDY}")
+
+    def _where(self) -> str:
+        return f"at step {self.step} (epoch {self.epoch + 1}, batch {self.batches + 1})"
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain data only, readable with `torch.load(weights_only=True)`."""
@@ -111,3 +145,16 @@ class TrainState:
         for name in ("step", "epoch", "batches", "seconds", "best", "stale"):
             setattr(self, name, state[name])
         self.rows[:] = state["rows"]
+
+
+class Saver(Protocol):
+    """Where `fit` keeps what must survive: see `resnet_cli.session.RunSaver`."""
+
+    def last(self, state: TrainState) -> None:
+        """Save the whole state."""
+
+    def best(self, state: TrainState) -> None:
+        """Save the weights of the best epoch so far."""
+
+    def rows(self, rows: list[Row]) -> None:
+        """Write the metrics."""

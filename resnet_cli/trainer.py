@@ -4,24 +4,23 @@
 """
 
 import logging
-import math
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from time import monotonic
-from typing import Annotated, Literal, Protocol, cast
+from typing import Annotated, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from resnet_cli.averaging import ExponentialAverage
 from resnet_cli.device import PrecisionName, backend_switches, resolve_device, resolve_precision, seed_device
-from resnet_cli.errors import DivergedError, StoppedError
+from resnet_cli.errors import StoppedError
 from resnet_cli.evaluation import LossFunction, evaluate
+from resnet_cli.feed import Batch, batch_count, epoch_batches, to_device
 from resnet_cli.metrics import (
     BatchResult,
     EpochResult,
     FitResult,
-    Row,
     Scores,
     Totals,
     epoch_line,
@@ -30,26 +29,13 @@ from resnet_cli.metrics import (
 from resnet_cli.optim import set_lr
 from resnet_cli.progress import Progress
 from resnet_cli.ranges import AtLeast, Below, Positive
-from resnet_cli.state import TrainState
+from resnet_cli.state import Saver, TrainState
 from resnet_cli.step import train_step
 
 logger = logging.getLogger("resnet_cli")
 
-Batch = tuple[Tensor, Tensor]
+SAVE_SECONDS = 300.0  # the longest time between saves when no number of steps is given
 GPU_CHECK_STEPS = 50  # between looks at the loss where each look would make the host wait for the device
-
-
-class Saver(Protocol):
-    """Where `fit` keeps what must survive: see `resnet_cli.build.RunSaver`."""
-
-    def last(self, state: TrainState) -> None:
-        """Save the whole state."""
-
-    def best(self, state: TrainState) -> None:
-        """Save the weights of the best epoch so far."""
-
-    def rows(self, rows: list[Row]) -> None:
-        """Write the metrics."""
 
 
 class ClassifierTrainer:
@@ -114,8 +100,9 @@ class ClassifierTrainer:
         own = first.device if first is not None else torch.device("cpu")
         self.device = own if device is None else resolve_device(device)
         self.precision = resolve_precision(precision, self.device, cpu_bf16=cpu_bf16)
-        self.memory_format = torch.channels_last if channels_last else torch.preserve_format
-        self.model = model.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.channels_last = channels_last
+        memory_format = torch.channels_last if channels_last else torch.preserve_format
+        self.model = model.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
         self.forward = cast(nn.Module, torch.compile(self.model)) if compile == "model" else self.model
         self.loss_fn = loss_fn or nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         self.eval_loss_fn = loss_fn or nn.functional.cross_entropy
@@ -124,6 +111,7 @@ class ClassifierTrainer:
         self.early_stopping, self.checkpoint_every = early_stopping, checkpoint_every
         self.max_batches, self.overfit_batches = max_batches, overfit_batches
         self.deterministic = deterministic
+        self._saved_at = monotonic()
         self.state = TrainState(
             model=self.model,
             optimizer=optimizer,
@@ -144,12 +132,12 @@ class ClassifierTrainer:
         saver: Saver | None = None,
         should_stop: Callable[[], int | None] = lambda: None,
     ) -> FitResult:
-        """Train until `num_epochs` epochs are done, those of an earlier call or a loaded state included.
+        """Train for `num_epochs` more epochs; or, when None, until the run has the epochs that the constructor said.
 
         Args:
             dl_train: A loader of this package, or any iterable of (images, labels) that can be gone through again.
             dl_test: What each epoch is validated on; None keeps the last epoch instead of the best.
-            num_epochs: As many as the constructor said when None.
+            num_epochs: None counts the epochs of a loaded state as done.
             early_stopping: Overrides the constructor's.
             max_batches: Overrides the constructor's.
             verbose: Show a bar inside each epoch and log a line after it.
@@ -161,61 +149,61 @@ class ClassifierTrainer:
             StoppedError: `should_stop` gave a signal.
         """
         state = self.state
-        num_epochs = self.epochs if num_epochs is None else num_epochs
+        before = 0 if num_epochs is None else len(state.rows)
+        last_epoch = self.epochs if num_epochs is None else state.epoch + num_epochs
         patience = self.early_stopping if early_stopping is None else early_stopping
         limit = self.max_batches if max_batches is None else max_batches
         if self.overfit_batches is not None:
-            dl_train = dl_test = list(islice(_epoch(dl_train, 0, 0), self.overfit_batches))
-        save_due = self._save_clock()
+            dl_train = dl_test = list(epoch_batches(dl_train, epoch=0, limit=self.overfit_batches))
         with backend_switches(self.precision, deterministic=self.deterministic):
-            while state.epoch < num_epochs and not (patience and state.stale >= patience):
-                progress = self._progress(dl_train, limit, num_epochs, shown=verbose)
-                for images, labels in self._batches(dl_train, limit):
-                    started = monotonic()
-                    self._step(images, labels)
-                    state.seconds += monotonic() - started
-                    progress.step(state.totals)
-                    signal = should_stop()
-                    if saver and (signal or save_due()):
-                        self._save(saver)
-                    if signal:
-                        progress.close()
-                        raise StoppedError(signal)
-                progress.close()
-                train = state.totals.read()
-                self._refuse_non_finite(train.loss)
-                val = self._evaluate(dl_test, limit, saver, should_stop) if dl_test is not None else None
-                row = self._row(train, val)
-                is_best = state.consider_best(row) or dl_test is None
+            while state.epoch < last_epoch and not (patience and state.stale >= patience):
+                with self._progress(dl_train, limit, last_epoch, shown=verbose) as progress:
+                    clock = monotonic()
+                    for images, labels in self._batches(dl_train, limit):
+                        self._step(images, labels)
+                        progress.step(state.totals)
+                        state.seconds += monotonic() - clock
+                        signal = should_stop()
+                        if saver and (signal or self._save_due()):
+                            self._save(saver)
+                        if signal:
+                            raise StoppedError(signal)
+                        clock = monotonic()
+                    train = state.totals.read()
+                    state.seconds += monotonic() - clock
+                state.require_finite_loss(train.loss)
+                val = self._validate(dl_test, limit, saver, should_stop) if dl_test is not None else None
+                row = state.row(train, val)
+                is_best = state.consider_best(row)
                 state.rows.append(row)
                 state.epoch += 1
                 state.start_epoch()
                 if saver:
-                    if is_best:
+                    if is_best or dl_test is None:
                         saver.best(state)
                     self._save(saver)
                     saver.rows(state.rows)
                 if verbose:
-                    logger.info(epoch_line(row, num_epochs, is_best=is_best and dl_test is not None))
-        return fit_result(state.rows)
+                    logger.info(epoch_line(row, last_epoch, is_best=is_best))
+        return fit_result(state.rows[before:])
 
     def train_epoch(
         self, dl_train: Iterable[Batch], max_batches: int | None = None, verbose: bool = True
     ) -> EpochResult:
         """Train for one epoch, or for its first `max_batches` batches."""
-        self.state.start_epoch()
-        losses: list[Tensor] = []
+        state = self.state
+        state.start_epoch()
         limit = self.max_batches if max_batches is None else max_batches
-        progress = self._progress(dl_train, limit, None, shown=verbose)
-        with backend_switches(self.precision, deterministic=self.deterministic):
+        switches = backend_switches(self.precision, deterministic=self.deterministic)
+        with switches, self._progress(dl_train, limit, None, shown=verbose) as progress:
+            losses: list[Tensor] = []
             for images, labels in self._batches(dl_train, limit):
                 losses.append(self._step(images, labels)[0])
-                progress.step(self.state.totals)
-        progress.close()
-        scores = self.state.totals.read()
-        self.state.epoch += 1
-        self.state.start_epoch()
-        return EpochResult(torch.stack(losses).tolist() if losses else [], scores.accuracy)
+                progress.step(state.totals)
+        accuracy = state.totals.read().accuracy
+        state.epoch += 1
+        state.start_epoch()
+        return EpochResult(torch.stack(losses).tolist() if losses else [], accuracy)
 
     def test_epoch(self, dl_test: Iterable[Batch], max_batches: int | None = None, verbose: bool = True) -> EpochResult:
         """Evaluate on all of `dl_test`, or on its first `max_batches` batches."""
@@ -232,7 +220,7 @@ class ClassifierTrainer:
 
     def train_batch(self, batch: Batch) -> BatchResult:
         """Take one optimizer step on (images, labels)."""
-        loss, correct = self._step(*self._to_device(*batch))
+        loss, correct = self._step(*to_device(batch, self.device, channels_last=self.channels_last))
         return BatchResult(loss.item(), int(correct.item()))
 
     def test_batch(self, batch: Batch) -> BatchResult:
@@ -258,7 +246,7 @@ class ClassifierTrainer:
         loss, correct = train_step(
             self.forward, images, labels, loss_fn=self.loss_fn, optimizer=state.optimizer, scaler=state.scaler,
             autocast=self.precision.autocast, accumulate=self.accumulate, clip_norm=self.clip_norm,
-            check=self._refuse_loss if self.device.type == "cpu" else None,
+            check=(lambda part: state.require_finite_loss(part.item())) if self.device.type == "cpu" else None,
         )  # fmt: skip
         skipped = state.scaler.is_enabled() and state.scaler.get_scale() < scale
         if not skipped:  # float16 overflowed: no weight changed, so neither schedule nor average moves
@@ -268,23 +256,15 @@ class ClassifierTrainer:
         state.totals.add(loss, correct, len(images))
         state.batches += 1
         if self.device.type != "cpu" and state.batches % GPU_CHECK_STEPS == 0:
-            self._refuse_non_finite(state.totals.read().loss)
+            state.require_finite_loss(state.totals.read().loss)
         return loss.detach(), correct
 
     def _batches(self, loader: Iterable[Batch], limit: int | None) -> Iterator[Batch]:
         """The current epoch's batches from where the state is, on the device."""
-        start = self.state.batches
-        stop = None if limit is None else max(limit - start, 0)
-        for images, labels in islice(_epoch(loader, self.state.epoch, start), stop):
-            yield self._to_device(images, labels)
+        for batch in epoch_batches(loader, self.state.epoch, self.state.batches, limit):
+            yield to_device(batch, self.device, channels_last=self.channels_last)
 
-    def _to_device(self, images: Tensor, labels: Tensor) -> Batch:
-        images = images.to(self.device, non_blocking=True)
-        if images.ndim == 4 and self.memory_format is torch.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images, labels.to(self.device, non_blocking=True)
-
-    def _evaluate(
+    def _validate(
         self, loader: Iterable[Batch], limit: int | None, saver: Saver | None, should_stop: Callable[[], int | None]
     ) -> Scores:
         def stoppable() -> Iterator[Batch]:
@@ -301,66 +281,16 @@ class ClassifierTrainer:
                 self._save(saver)
             raise
 
-    def _save(self, saver: Saver) -> None:
-        bad = self.state.non_finite()
-        if bad:
-            raise DivergedError(f"{bad[0]} is not finite {self._where()}; {_REMEDY}")
-        saver.last(self.state)
-
-    def _save_clock(self) -> Callable[[], bool]:
-        """Says after each step whether a save inside the epoch is due."""
-        last = monotonic()
-
-        def due() -> bool:
-            nonlocal last
-            if self.checkpoint_every is not None:
-                return self.state.step % self.checkpoint_every == 0
-            if monotonic() - last < 300.0:
-                return False
-            last = monotonic()
-            return True
-
-        return due
-
-    def _refuse_loss(self, loss: Tensor) -> None:
-        self._refuse_non_finite(loss.item())
-
-    def _refuse_non_finite(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise DivergedError(f"the loss is {loss} {self._where()}; {_REMEDY}")
-
-    def _where(self) -> str:
-        state = self.state
-        return f"at step {state.step} (epoch {state.epoch + 1}, batch {state.batches + 1})"
-
-    def _row(self, train: Scores, val: Scores | None) -> Row:
-        state = self.state
-        return {
-            "epoch": state.epoch + 1,
-            "step": state.step,
-            "lr": state.optimizer.param_groups[0]["lr"],
-            "train_loss": train.loss,
-            "train_accuracy": train.accuracy,
-            "val_loss": val.loss if val else None,
-            "val_accuracy": val.accuracy if val else None,
-            "samples_per_second": round(train.count / state.seconds, 1) if state.seconds else None,
-            "seconds": round(state.seconds, 3),
-        }
-
     def _progress(self, loader: Iterable[Batch], limit: int | None, of: int | None, *, shown: bool) -> Progress:
-        batches = len(loader) if isinstance(loader, Sized) else 0
-        batches = batches if limit is None else min(limit, batches) if batches else limit
         description = f"epoch {self.state.epoch + 1}" + (f"/{of}" if of else "")
-        return Progress(description, batches=batches, done=self.state.batches, shown=shown)
+        return Progress(description, batches=batch_count(loader, limit), done=self.state.batches, shown=shown)
 
+    def _save_due(self) -> bool:
+        """Every `checkpoint_every` steps; when it is not given, after five minutes without a save."""
+        if self.checkpoint_every is not None:
+            return self.state.step % self.checkpoint_every == 0
+        return monotonic() - self._saved_at > SAVE_SECONDS
 
-_REMEDY = "try a smaller optimizer.lr, a longer schedule.warmup, trainer.clip_norm=1 or trainer.precision=fp32"
-
-
-def _epoch(loader: Iterable[Batch], epoch: int, start: int) -> Iterator[Batch]:
-    """Batch `start` and later of an epoch: by number from our own loaders, by counting from any other."""
-    by_number = getattr(loader, "epoch", None)
-    if callable(by_number):
-        batches: Iterator[Batch] = by_number(epoch, start)
-        return batches
-    return islice(iter(loader), start, None)
+    def _save(self, saver: Saver) -> None:
+        saver.last(self.state)
+        self._saved_at = monotonic()

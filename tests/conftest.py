@@ -1,5 +1,50 @@
 """Shared fixtures: one thread, so that tests run side by side without fighting over cores."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+TINY = [  # a run of a second
+    "data=synthetic", "data.image_size=8", "data.count=96", "data.test_count=32", "data.classes=3",
+    "data.batch_size=32",
+    "model=resnet8", "trainer.epochs=2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def repository():
+    return Path(__file__).parent.parent
+
+
+@pytest.fixture
+def train_command(tmp_path):
+    """Runs resnet-train in a process of its own and an empty working folder."""
+
+    def run(*arguments, cwd=tmp_path, env=None, **kwargs):
+        return subprocess.run(
+            [sys.executable, "-m", "resnet_cli.commands.train", *arguments],
+            cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}, capture_output=True, text=True,
+            timeout=300, check=False, **kwargs,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch, capsys):
+    """Runs resnet-train in this process, in an empty working folder: (status, stdout, stderr)."""
+    from resnet_cli.commands.train import run
+
+    def train(*arguments, cwd=tmp_path):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["resnet-train", *arguments])
+        status = run(list(arguments))
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return train

@@ -7,7 +7,7 @@ from pathlib import Path
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import resnet_cli
 from resnet_cli.errors import InputError
@@ -73,7 +73,9 @@ def _resume_folder(argument: str) -> list[str]:
 
 def task_overrides(hydra_config: HydraConf | DictConfig) -> list[str]:
     """The job's overrides as the user would type them: without our `++`, and without `hydra.` ones."""
-    return [str(override).removeprefix("++") for override in hydra_config.overrides.task]
+    task = OmegaConf.to_container(OmegaConf.create(hydra_config.overrides.task), resolve=False)  # `${...}` stays text
+    assert isinstance(task, list)
+    return [str(override).removeprefix("++") for override in task]
 
 
 def override_keys(overrides: Sequence[str]) -> list[str]:

@@ -57,17 +57,23 @@ class CheckConfig(Callback):
         if not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
             return  # other sweepers choose values as they go; each job is checked when it starts
         loader = GlobalHydra.instance().config_loader()
-        problems = []
-        for number, overrides in enumerate(_combinations([str(o) for o in config.hydra.overrides.task])):
+        jobs_with: dict[str, list[str]] = {}
+        typed = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+        assert isinstance(typed, list)
+        for number, overrides in enumerate(_combinations([str(override) for override in typed])):
             job = loader.load_sweep_config(config, overrides)
             HydraConfig.instance().set_config(job)
             try:
                 run_settings(_without_hydra(job), task_overrides(job.hydra))
             except InputError as error:
                 shown = ", ".join(override.removeprefix("++") for override in overrides)
-                problems += [f"job {number} ({shown}): {problem}" for problem in error.problems]
-        if problems:
-            _refuse(problems)
+                for problem in error.problems:
+                    jobs_with.setdefault(problem, []).append(f"job {number} ({shown})")
+        if jobs_with:
+            more = {
+                problem: f" and {len(jobs) - 1} more" if len(jobs) > 1 else "" for problem, jobs in jobs_with.items()
+            }
+            _refuse([f"{jobs[0]}{more[problem]}: {problem}" for problem, jobs in jobs_with.items()])
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Take away the empty folders that were made for a job that never began."""

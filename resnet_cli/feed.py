@@ -1,0 +1,34 @@
+"""Batches of an epoch, from this package's loaders or any other iterable, on the device."""
+
+from collections.abc import Iterable, Iterator, Sized
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+Batch = tuple[Tensor, Tensor]
+
+
+def epoch_batches(loader: Iterable[Batch], epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Batch]:
+    """Batch number `start` of an epoch and those after it, up to batch number `limit`.
+
+    A loader of this package (`resnet_cli.data.Loader`) makes any batch of any epoch; of other iterables the first
+    `start` batches are gone through and dropped.
+    """
+    by_number = getattr(loader, "epoch", None)
+    batches = by_number(epoch, start) if callable(by_number) else islice(iter(loader), start, None)
+    return islice(batches, None if limit is None else max(limit - start, 0))
+
+
+def batch_count(loader: Iterable[Batch], limit: int | None) -> int | None:
+    """How many batches an epoch has; None when the loader cannot tell."""
+    counts = [*([len(loader)] if isinstance(loader, Sized) else []), *([limit] if limit is not None else [])]
+    return min(counts, default=None)
+
+
+def to_device(batch: Batch, device: torch.device, *, channels_last: bool) -> Batch:
+    """The batch on the device; images [B, C, H, W] in channels-last memory order if asked for."""
+    images, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
+    if channels_last and images.ndim == 4:
+        images = images.contiguous(memory_format=torch.channels_last)
+    return images, labels

@@ -84,8 +84,8 @@ def _units_per_stage(depth: int, block: Block) -> int:
     if rest == 0 and units > 0:
         return units
     below, above = max(units, 1) * per_unit + 2, max(units + 1, 1) * per_unit + 2
-    nearest = f"{below}" if below >= depth else f"{below} and {above}"
-    problem = f"depth={depth}: must be {per_unit}n+2 with block={block}; the nearest are {nearest}"
+    nearest = f"is {below}" if below >= depth else f"are {below} and {above}"
+    problem = f"depth={depth}: must be {per_unit}n+2 with block={block}; the nearest {nearest}"
     if block == "basic" and rest == 2 and units > 0:
         problem += f" (a WRN-{depth} is depth={depth - 2} here: its name counts two shortcut convolutions)"
     raise InputError(problem)

@@ -58,6 +58,6 @@ def _zero_gamma(model: nn.Module) -> None:
         if block.shortcut_path is None or not branch or not isinstance(branch[-1], nn.BatchNorm2d):
             raise InputError(
                 f"init=zero_gamma: the block {name} must have a shortcut and a branch that ends in a batch norm "
-                f"(order=original, residual=true); init=he suits every network"
+                f"(order=original or relu_only_preactivation, residual=true); init=he suits every network"
             )
         nn.init.zeros_(branch[-1].weight)

@@ -1,0 +1,298 @@
+"""ClassifierTrainer by hand, with ordinary PyTorch loaders, and the promises of its loop."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from resnet_cli import ClassifierTrainer
+from resnet_cli.errors import DivergedError, StoppedError
+from resnet_cli.models import MLP, ArgMaxClassifier
+from resnet_cli.schedule import multistep
+
+
+def blobs(count=96, classes=3, seed=0):
+    """Images of one channel, 4x4, whose brightness tells the class."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (count,), generator=generator)
+    images = labels.view(-1, 1, 1, 1) + 0.3 * torch.randn(count, 1, 4, 4, generator=generator)
+    return TensorDataset(images, labels)
+
+
+def net(classes=3, dropout=0.0):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.ReLU(), nn.Dropout(dropout), nn.Linear(32, classes))
+
+
+def trainer_of(model, lr=0.1, loss_fn=None, **options):
+    return ClassifierTrainer(model, loss_fn, torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9), **options)
+
+
+def loader(dataset=None, batch_size=32):
+    return DataLoader(dataset or blobs(), batch_size=batch_size)
+
+
+def weights(trainer):
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+class Kept:
+    """A saver that keeps the state of each save in memory."""
+
+    def __init__(self):
+        self.states, self.bests, self.written = [], [], []
+
+    def last(self, state):
+        self.states.append(copy.deepcopy(state.state_dict()))
+
+    def best(self, state):
+        with state.evaluated_weights():
+            self.bests.append(copy.deepcopy(state.model.state_dict()))
+
+    def rows(self, rows):
+        self.written = list(rows)
+
+
+def test_by_hand_as_in_a_notebook():
+    model = ArgMaxClassifier(MLP(in_dim=16, dims=[16, 3], nonlins=["relu", "none"]))
+    flat = TensorDataset(blobs().tensors[0].flatten(1), blobs().tensors[1])
+    trainer = ClassifierTrainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.1))
+    result = trainer.fit(loader(flat), loader(flat), num_epochs=4, verbose=False)
+    assert result.num_epochs == 4
+    assert [len(x) for x in (result.train_loss, result.train_acc, result.test_loss, result.test_acc)] == [4] * 4
+    assert result.train_loss[-1] < result.train_loss[0]
+    assert 0 <= result.test_acc[-1] <= 100
+    epoch = trainer.train_epoch(loader(flat), max_batches=2, verbose=False)
+    assert len(epoch.losses) == 2
+    test = trainer.test_epoch(loader(flat), verbose=False)
+    assert len(test.losses) == 3
+    again = trainer.fit(loader(flat), loader(flat), num_epochs=2, verbose=False)
+    assert again.num_epochs == 2  # a number of epochs given by hand is that many more
+
+
+def test_an_epoch_is_the_plain_loop():
+    """Losses, accuracies and weights equal a loop written out, bit for bit."""
+    trainer = trainer_of(net(), loss_fn=nn.CrossEntropyLoss())
+    plain = net()
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9)
+    losses, correct = [], 0
+    for images, labels in loader():
+        optimizer.zero_grad()
+        scores = plain(images)
+        loss = nn.functional.cross_entropy(scores, labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        correct += (scores.argmax(1) == labels).sum().item()
+    result = trainer.train_epoch(loader(), verbose=False)
+    assert result.losses == losses
+    assert result.accuracy == pytest.approx(100 * correct / 96)
+    assert_same(weights(trainer), plain.state_dict())
+
+
+def test_evaluation_weighs_a_short_last_batch_by_its_count():
+    trainer = trainer_of(net())
+    dataset = blobs(count=50)
+    scores = trainer.evaluate(loader(dataset, batch_size=32))
+    whole = trainer.evaluate(loader(dataset, batch_size=50))
+    assert scores.count == 50
+    assert scores.loss == pytest.approx(whole.loss, rel=1e-6)
+    assert scores.accuracy == pytest.approx(whole.accuracy)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.05])
+def test_accumulation_gives_the_large_batch(clip_norm):
+    a, b = (trainer_of(net(), accumulate=n, clip_norm=clip_norm) for n in (1, 4))
+    for trainer in (a, b):
+        trainer.train_epoch(loader(), verbose=False)
+    for name, value in weights(a).items():
+        torch.testing.assert_close(value, weights(b)[name], rtol=1e-5, atol=1e-6)
+
+
+def test_accumulation_with_a_batch_that_does_not_divide():
+    a, b = (trainer_of(net(), accumulate=n) for n in (1, 3))
+    batch = next(iter(loader(batch_size=32)))
+    assert a.train_batch(batch).loss == pytest.approx(b.train_batch(batch).loss, rel=1e-6)
+    torch.testing.assert_close(weights(a)["1.weight"], weights(b)["1.weight"])
+
+
+def test_clipping_bounds_the_step():
+    trainer = trainer_of(net(), lr=1.0, clip_norm=0.01)
+    before = weights(trainer)
+    trainer.train_batch(next(iter(loader())))
+    moved = torch.sqrt(sum((weights(trainer)[name] - before[name]).square().sum() for name in before))
+    assert moved.item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_label_smoothing_is_in_the_training_loss_only():
+    plain, smooth = trainer_of(net()), trainer_of(net(), label_smoothing=0.2)
+    batch = next(iter(loader()))
+    assert plain.test_batch(batch).loss == smooth.test_batch(batch).loss
+    assert plain.train_batch(batch).loss != smooth.train_batch(batch).loss
+    with pytest.raises(ValueError, match="label_smoothing"):
+        trainer_of(net(), loss_fn=nn.CrossEntropyLoss(), label_smoothing=0.1)
+
+
+def test_averages_are_what_is_evaluated_and_kept():
+    trainer = trainer_of(net(), averaging="ema", averaging_decay=0.9)
+    kept = Kept()
+    trainer.fit(loader(), loader(), num_epochs=2, verbose=False, saver=kept)
+    own = weights(trainer)
+    with trainer.state.average.applied():
+        averaged = weights(trainer)
+    assert_same(own, weights(trainer))
+    assert not torch.equal(own["1.weight"], averaged["1.weight"])
+    raw = trainer_of(net())
+    raw.model.load_state_dict(averaged)
+    assert raw.evaluate(loader()).loss == trainer.evaluate(loader()).loss
+
+
+def test_the_average_is_the_recursion_written_out():
+    trainer = trainer_of(net(), averaging="ema", averaging_decay=0.5)
+    expected = trainer.model[1].weight.detach().clone()
+    for step, batch in enumerate(loader(), start=1):
+        trainer.train_batch(batch)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * trainer.model[1].weight.detach()
+    torch.testing.assert_close(trainer.state.average.state_dict()["average"][0], expected)
+
+
+def test_early_stopping_counts_epochs_without_a_better_accuracy():
+    trainer = trainer_of(net(), lr=0.0, early_stopping=3, epochs=50)
+    result = trainer.fit(loader(), loader(), verbose=False)
+    assert result.num_epochs == 4  # the first is the best, then three without a better one
+
+
+def test_the_schedule_scales_each_step():
+    schedule = multistep(total_steps=6, steps_per_epoch=3, milestones=["2 steps", "4 steps"], gamma=0.1)
+    trainer = trainer_of(net(), schedule=schedule)
+    seen = []
+    for _ in range(2):
+        for batch in loader():
+            trainer.train_batch(batch)
+            seen.append(trainer.state.optimizer.param_groups[0]["lr"])
+    assert seen == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_dropout_is_a_function_of_seed_epoch_and_batch():
+    batch = next(iter(loader()))
+    results = []
+    for noise in (1, 2):
+        torch.manual_seed(noise)
+        trainer = trainer_of(net(dropout=0.5), seed=7)
+        torch.manual_seed(noise)  # the global stream's position does not matter
+        results.append(trainer.train_batch(batch).loss)
+    other = trainer_of(net(dropout=0.5), seed=8).train_batch(batch).loss
+    assert results[0] == results[1] != other
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4, 7])
+@pytest.mark.parametrize("options", [{}, {"averaging": "ema"}, {"accumulate": 2, "clip_norm": 0.1}])
+def test_a_state_taken_anywhere_goes_on_to_the_same_end(stop_after, options):
+    def make():
+        schedule = multistep(total_steps=9, steps_per_epoch=3, milestones=["50%"])
+        return trainer_of(net(dropout=0.3), seed=1, epochs=3, schedule=schedule, **options)
+
+    whole, kept = make(), Kept()
+    whole.fit(loader(), loader(), verbose=False, saver=kept)
+
+    stopped, saver = make(), Kept()
+    calls = iter(range(1, 1000))
+    with pytest.raises(StoppedError):
+        stopped.fit(
+            loader(), loader(), verbose=False, saver=saver,
+            should_stop=lambda: 15 if next(calls) >= stop_after else None,
+        )  # fmt: skip
+    resumed, rest = make(), Kept()
+    resumed.state.load_state_dict(saver.states[-1])
+    resumed.fit(loader(), loader(), verbose=False, saver=rest)
+
+    assert_same(weights(whole), weights(resumed))
+    a, b = kept.states[-1], rest.states[-1]
+    for state in (a, b):
+        for row in state["rows"]:
+            row.pop("seconds"), row.pop("samples_per_second")
+    assert a["rows"] == b["rows"]
+    assert a["best"] == b["best"]
+    momenta = [s["optimizer"]["state"][0]["momentum_buffer"] for s in (a, b)]
+    assert torch.equal(*momenta)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_non_finite_loss_stops_before_the_update(bad):
+    dataset = blobs()
+    dataset.tensors[0][40] = bad  # in the second batch
+    trainer = trainer_of(net())
+    kept = Kept()
+    with pytest.raises(DivergedError, match=r"step 1 \(epoch 1, batch 2\).*optimizer\.lr"):
+        trainer.fit(loader(dataset), None, num_epochs=1, verbose=False, saver=kept)
+    assert all(torch.isfinite(value).all() for value in weights(trainer).values())
+    assert kept.states == []
+
+
+def test_a_state_with_non_finite_buffers_is_refused():
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(16, 3))
+    trainer = trainer_of(model)
+    trainer.state.require_finite_weights()
+    model[0].running_var[0] = math.inf
+    with pytest.raises(DivergedError, match=r"0\.running_var"):
+        trainer.state.require_finite_weights()
+
+
+def test_overfitting_uses_the_same_batches_again():
+    trainer = trainer_of(net(), overfit_batches=1, epochs=30)
+    result = trainer.fit(loader(), loader(), verbose=False)
+    assert result.train_acc[-1] > 95
+    assert trainer.state.step == 30
+
+
+def test_max_batches_limits_training_and_validation():
+    trainer = trainer_of(net(), max_batches=2, epochs=1)
+    trainer.fit(loader(), loader(), verbose=False)
+    assert trainer.state.step == 2
+
+
+def test_channels_last_and_its_default_give_the_same_losses():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+    a, b = trainer_of(copy.deepcopy(model)), trainer_of(copy.deepcopy(model), channels_last=True)
+    batch = next(iter(loader()))
+    assert a.train_batch(batch).loss == pytest.approx(b.train_batch(batch).loss, rel=1e-5)
+
+
+def test_bf16_keeps_the_loss_in_float32():
+    trainer = trainer_of(net(), precision="bf16")
+    reference = trainer_of(net())
+    batch = next(iter(loader()))
+    assert trainer.train_batch(batch).loss == pytest.approx(reference.train_batch(batch).loss, rel=0.02)
+    assert trainer.model[1].weight.dtype == torch.float32
+
+
+def test_float16_overflow_moves_neither_schedule_nor_average():
+    trainer = trainer_of(net(), averaging="ema")
+    trainer.state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    before = weights(trainer)
+    images, labels = next(iter(loader()))
+    batch = (1000 * images, labels)  # the first scaled gradients overflow
+    trainer.train_batch(batch)
+    assert trainer.state.step == 0
+    assert_same(before, weights(trainer))
+    assert torch.equal(trainer.state.average.state_dict()["average"][0], before["1.weight"])
+    while trainer.state.step == 0:
+        trainer.train_batch(batch)
+    assert not torch.equal(before["1.weight"], weights(trainer)["1.weight"])
+
+
+def test_compiled_equals_eager_up_to_rounding():
+    a, b = trainer_of(net()), trainer_of(net(), compile="model")
+    batch = next(iter(loader()))
+    assert a.train_batch(batch).loss == pytest.approx(b.train_batch(batch).loss, rel=1e-5)

@@ -2,8 +2,7 @@
 
 import hashlib
 import io
-import pickle
-import zipfile
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,10 +38,11 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        payload = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # a damaged file is told below, once
+            payload = torch.load(path, map_location=device, weights_only=True)
     except PermissionError as error:
         raise MachineError(error.errno, f"{path}: cannot be read: {error.strerror}") from None
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # damage can make the reader fail in any way
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{path}: damaged, or not a checkpoint of resnet-cli ({reason[:120]})") from None
     if not isinstance(payload, dict) or any(key not in payload for key in KEYS):

@@ -1,0 +1,73 @@
+"""Run folders: names, records, environment."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resnet_cli import run as run_module
+from resnet_cli.errors import InputError
+from resnet_cli.run import RunDir, command_line, environment, find, job_folder, random_letters
+
+
+def test_the_record_grows_field_by_field(tmp_path):
+    run = RunDir(tmp_path / "a")
+    assert not run.exists
+    run.create("name: x\n", status="running", seed=1)
+    run.note(status="finished", test={"accuracy": 98.5})
+    assert json.loads(run.record.read_text()) == {"status": "finished", "seed": 1, "test": {"accuracy": 98.5}}
+    assert run.exists
+
+
+def test_rows_replace_rows(tmp_path):
+    run = RunDir(tmp_path)
+    run.create("", status="running")
+    run.write_rows([{"epoch": 1}, {"epoch": 2}, {"epoch": 3}])
+    run.write_rows([{"epoch": 1}])
+    assert run.metrics.read_text() == '{"epoch": 1}\n'
+
+
+def test_a_broken_record_is_named(tmp_path):
+    run = RunDir(tmp_path)
+    run.record.write_text("{")
+    with pytest.raises(InputError, match=r"run\.json: not a run record"):
+        run.read()
+
+
+def test_a_run_is_found_by_its_folder_or_a_checkpoint(tmp_path):
+    run = RunDir(tmp_path / "r")
+    run.create("name: x\n", status="running")
+    run.last.write_bytes(b"")
+    assert find(str(run.path)).path == find(str(run.last)).path == run.path
+    for path, words in [(tmp_path / "none", "no such run folder"), (tmp_path, "not a run folder")]:
+        with pytest.raises(InputError, match=words):
+            find(str(path))
+
+
+@given(st.lists(st.text(min_size=1, max_size=60), max_size=4))
+def test_job_folders_are_safe_and_tell_jobs_apart(overrides):
+    name = job_folder(overrides)
+    assert 0 < len(name) <= 100
+    assert not set(name) & set('/\\:*?"<>| \n\0')
+    assert name not in (".", "..")
+    assert job_folder([*overrides, "seed=1"]) != job_folder([*overrides, "seed=2"])
+
+
+def test_job_folders_are_readable():
+    assert job_folder(["++model=resnet20", "seed=1"]) == "model=resnet20,seed=1"
+
+
+def test_letters_differ():
+    assert len({random_letters() for _ in range(50)}) > 40
+
+
+def test_command_lines_can_be_typed_again():
+    assert command_line("resnet-train", ["data.root=a b"]) == "resnet-train 'data.root=a b'"
+
+
+def test_environment_names_versions_and_commit(tmp_path, monkeypatch):
+    record = environment()
+    assert {"python", "torch", "hydra-core"} <= set(record["versions"])
+    monkeypatch.setattr(run_module, "_output", lambda *command: None)  # no git
+    assert environment()["git_commit"] is None

@@ -44,10 +44,11 @@ def test_by_default_all_trainable_parameters_form_one_group_in_order():
 
 def test_norms_and_biases_can_go_without_decay():
     model = net()
+    model.register_parameter("map_bias", nn.Parameter(torch.zeros(2, 6, 6)))
     groups = parameter_groups(model, decay_norm_and_bias=False)
     assert described(model, groups) == {
         "all": ["0.weight", "3.weight", "5.weight"],
-        "all, no decay": ["0.bias", "1.weight", "1.bias", "5.bias"],
+        "all, no decay": ["map_bias", "0.bias", "1.weight", "1.bias", "5.bias"],
     }
     assert "weight_decay" not in groups[0]
     assert groups[1]["weight_decay"] == 0

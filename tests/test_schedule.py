@@ -31,7 +31,7 @@ def trajectory(schedule, total):
 
 @pytest.mark.parametrize(
     ("duration", "expected"),
-    [(0, 0), (3, 30), (0.25, 2), (1.5, 15), ("400 steps", 400), ("1 step", 1), ("5 epochs", 50), ("0.5epochs", 5),
+    [(0, 0), (3, 30), (0.27, 3), (1.5, 15), ("400 steps", 400), ("1 step", 1), ("5 epochs", 50), ("0.5epochs", 5),
      ("10%", 20), ("12.5 %", 25), ("1e2 steps", 100), (" 2 epochs ", 20)],
 )  # fmt: skip
 def test_durations(duration, expected):

@@ -1,0 +1,102 @@
+"""What every loader shares: the order of the samples, augmentation, normalisation. All are functions of (seed, epoch).
+
+Shapes: B batch, C channels, H height, W width, K classes.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from resnet_cli.data.augment import Augment
+from resnet_cli.seeding import generator
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Normalize:
+    """uint8 images to float32 with mean 0 and standard deviation 1 in each channel, in channels-last memory.
+
+    Args:
+        mean: Mean of each channel on the scale 0 to 1.
+        std: Standard deviation of each channel, likewise.
+        device: Where the images are.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu") -> None:
+        self.scale_C = torch.tensor([1 / (255 * s) for s in std], device=device)
+        self.shift_C = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)
+
+    def __call__(self, images_BCHW: Tensor) -> Tensor:
+        """Normalises uint8 [B, C, H, W]."""
+        b, channels, h, w = images_BCHW.shape
+        # Whole rows of pixels in one product: four times as fast as broadcasting over three channels.
+        rows = images_BCHW.permute(0, 2, 3, 1).reshape(b * h, w * channels).float()
+        rows = torch.addcmul(self.shift_C.repeat(w), rows, self.scale_C.repeat(w))
+        return rows.view(b, h, w, channels).permute(0, 3, 1, 2)
+
+
+class Batches(ABC):
+    """The batches of an epoch: (float32 [B, C, H, W] channels-last, classes [B] or probabilities [B, K]).
+
+    Subclasses say how the pixels of given samples are found; everything random is here, so that all of them give the
+    same batches. Only one epoch may be in progress at a time.
+
+    Args:
+        indices: The samples, as places in the part they come from.
+        device: Where the batches are made.
+        batch_size: Samples in a batch.
+        num_classes: K.
+        normalize: Turns uint8 images into floats on `device`.
+        seed: With `augment` or `shuffle`: epochs are a function of it.
+        shuffle: A new order in each epoch.
+        drop_last: Leave out a last batch that is not full.
+        augment: What is done to images on the way.
+    """
+
+    def __init__(
+        self,
+        indices: Tensor,
+        *,
+        device: torch.device | str,
+        batch_size: int,
+        num_classes: int,
+        normalize: Normalize,
+        seed: int = 0,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        augment: Augment | None = None,
+    ) -> None:
+        self.indices, self.device = indices, torch.device(device)
+        self.batch_size, self.num_classes = batch_size, num_classes
+        self.normalize, self.seed, self.shuffle, self.augment = normalize, seed, shuffle, augment
+        full, rest = divmod(len(indices), batch_size)
+        self._length = full + (1 if rest and not drop_last else 0)
+        self.samples = full * batch_size if drop_last else len(indices)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.epoch(0)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of epoch `epoch`, from number `start` on: the same as the tail of the whole epoch."""
+        order = self.indices
+        if self.shuffle:
+            order = order[torch.randperm(len(order), generator=generator("cpu", self.seed, "order", epoch))]
+        chunks = torch.split(order[start * self.batch_size : self.samples], self.batch_size)
+        for step, (images_BHWC, labels_B, indices_B) in enumerate(self._gather(chunks), start):
+            yield self._finish(images_BHWC.permute(0, 3, 1, 2), labels_B, indices_B, epoch, step)
+
+    @abstractmethod
+    def _gather(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """For each chunk of places: uint8 images [B, H, W, C], labels and the places, on the device."""
+
+    def _finish(self, images_BCHW: Tensor, labels_B: Tensor, indices_B: Tensor, epoch: int, step: int) -> Batch:
+        if self.augment is None:
+            return self.normalize(images_BCHW), labels_B
+        source = generator(self.device, self.seed, "augment", epoch, step)
+        images_BCHW = self.augment.pixels(images_BCHW, indices_B, epoch=epoch, seed=self.seed, generator=source)
+        return self.augment.mix(self.normalize(images_BCHW), labels_B, num_classes=self.num_classes, generator=source)

@@ -42,7 +42,7 @@ def synthetic(
     image_size: Annotated[int, AtLeast(1)] = 32,
     channels: Annotated[int, AtLeast(1)] = 3,
     noise: Annotated[float, AtLeast(0)] = 0.1,
-    seed: Annotated[int, AtLeast(0)] = 0,
+    image_seed: Annotated[int, AtLeast(0)] = 0,
 ) -> Dataset:
     """Made-up images that can be learnt: each class has a smooth pattern, each image a shift of it, a contrast, noise.
 
@@ -53,9 +53,9 @@ def synthetic(
         image_size: Side in pixels.
         channels: Channels.
         noise: Standard deviation of the noise on the scale 0 to 1.
-        seed: The images are a function of the arguments; this is one of them.
+        image_seed: The images are a function of the arguments alone; not of a run's seed.
     """
-    coarse = torch.randn(classes, channels, 4, 4, generator=generator("cpu", seed, "synthetic patterns"))
+    coarse = torch.randn(classes, channels, 4, 4, generator=generator("cpu", image_seed, "synthetic patterns"))
     patterns = F.interpolate(coarse, size=(image_size, image_size), mode="bicubic").permute(0, 2, 3, 1)
 
     def part(name: str, size: int) -> Part:
@@ -63,7 +63,7 @@ def synthetic(
         images = torch.empty(size, image_size, image_size, channels, dtype=torch.uint8)
         per_chunk = max(1, 4_000_000 // images[0].numel())  # keeps the floats of a chunk in 16 MB
         for i, rows in enumerate(torch.split(torch.arange(size), per_chunk)):
-            source = generator("cpu", seed, "synthetic", name, i)
+            source = generator("cpu", image_seed, "synthetic", name, i)
             images[rows] = _draw(patterns, labels[rows], noise, source)
         return Part(images, labels)
 

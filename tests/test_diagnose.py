@@ -62,5 +62,11 @@ def test_counting_leaves_no_trace():
     assert not any(m._forward_hooks for m in model.modules())
 
 
+def test_counts_in_evaluation_mode():
+    """One image is too few for the batch statistics of a 1x1 map."""
+    norm = nn.BatchNorm1d(4).train()
+    assert [row.parameters for row in layer_table(norm, (4,))] == [8]
+
+
 def test_models_in_double_precision():
     assert count_multiply_adds(nn.Linear(3, 2).double(), (3,)) == 6

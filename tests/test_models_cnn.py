@@ -154,7 +154,7 @@ def test_padding_by_name():
         ({"init": "zero_gamma"}, "init=zero_gamma: this network has no residual blocks"),
         ({"channels": []}, "channels=[]: must name at least one layer"),
         ({"channels": [4, 0]}, "channels[1]=0: must be 1 or more"),
-        ({"hidden_dims": [0]}, "dims[0]=0: must be 1 or more"),
+        ({"hidden_dims": [0]}, "hidden_dims[0]=0: must be 1 or more"),
         ({"pool_every": 0}, "pool_every=0: must be 1 or more"),
         ({"in_size": (8, 8)}, "in_size=[8, 8]: must be channels, height and width"),
     ],

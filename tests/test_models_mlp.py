@@ -40,6 +40,8 @@ def test_activations():
     assert activation("relu") is not activation("relu")
     with pytest.raises(ValueError, match=r"activation_params\.alfa: ELU takes alpha, inplace; did you mean alpha\?"):
         activation("elu", {"alfa": 2.0})
+    with pytest.raises(ValueError, match=r"activation_params\.alpha: Identity takes no options"):
+        activation("none", {"alpha": 2.0})
 
 
 def test_classifier_takes_the_highest_score():

@@ -9,14 +9,10 @@ from torch import nn
 from resnet_cli.models import torchvision_model
 
 
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [("resnet18", 32), ("regnet_y_400mf", 32), ("squeezenet1_1", 32), ("maxvit_t", 224), ("googlenet", 32)],
-)
-def test_scores_for_every_class(name, size):
-    model = torchvision_model((3, size, size), 7, name=name).train()
-    if size == 32:
-        assert model(torch.zeros(2, 3, size, size)).shape == (2, 7)
+@pytest.mark.parametrize("name", ["resnet18", "regnet_y_400mf", "squeezenet1_1", "googlenet"])
+def test_scores_for_every_class(name):
+    model = torchvision_model((3, 32, 32), 7, name=name).train()
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
     assert not [k for k in model.state_dict() if "aux" in k]
 
 
@@ -51,6 +47,7 @@ def test_building_draws_what_torchvision_draws():
         ((1, 28, 28), {}, "in_size=[1, 28, 28]: torchvision's resnet18 takes RGB images of 3 channels, not 1"),
         ((3, 32, 32), {"name": "alexnet"}, "in_size=[3, 32, 32]: torchvision's alexnet cannot take such images: "),
         ((3, 28, 28), {"name": "vit_b_16"}, "torchvision's vit_b_16 refuses them: Input shape indivisible"),
+        ((3, 32, 32), {"name": "maxvit_t"}, "torchvision's maxvit_t refuses them: Input size ("),
         ((3, 32, 48), {"name": "vit_b_16"}, "in_size=[3, 32, 48]: torchvision's vit_b_16 cannot take such images"),
         ((3, 32, 32), {"options": {"weights": "DEFAULT"}}, "options.weights: cannot be set"),
         ((3, 32, 32), {"options": {"droput": 1}}, "options={'droput': 1}: torchvision's resnet18 refuses them"),

@@ -32,6 +32,4 @@ def activation(name: Activation, params: Mapping[str, Any] = {}) -> nn.Module:
         InputError: an unknown name or parameter, with the nearest right one.
     """
     check_choice("activation_type", name, get_args(Activation))
-    if name == "none":
-        return nn.Identity()
     return make_layer("activation_params", LAYERS[name], params=params)

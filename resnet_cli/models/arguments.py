@@ -68,7 +68,8 @@ def make_layer(key: str, layer: Callable[..., Layer], *args: int, params: Mappin
         InputError: a name that the layer does not take, with the nearest that it does, or a value that it refuses.
     """
     name = getattr(layer, "__name__", str(layer))
-    takes = [p for p in list(inspect.signature(layer).parameters)[len(args) :] if p not in NOT_OPTIONS]
+    named = [p.name for p in inspect.signature(layer).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    takes = [option for option in named[len(args) :] if option not in NOT_OPTIONS]
     for unknown in sorted(set(params) - set(takes)):
         allowed = ", ".join(takes) or "no options"
         raise InputError(f"{key}.{unknown}: {name} takes {allowed}{nearest(unknown, takes)}")

@@ -45,5 +45,7 @@ def classifier_head(
     in_dim: int, hidden_dims: Sequence[int], out_classes: int, activation_type: Activation, params: Mapping[str, Any]
 ) -> MLP:
     """`(FC -> ACT)*M -> FC`: an MLP whose last layer gives the `out_classes` scores as they are."""
+    if hidden_dims:
+        check_counts("hidden_dims", hidden_dims)
     hidden = [activation(activation_type, params) for _ in hidden_dims]
     return MLP(in_dim, [*hidden_dims, out_classes], [*hidden, None])

@@ -4,7 +4,8 @@ Each function takes a node (`_target_` and its arguments as plain data, checked 
 builder knows: the data's sizes, the device, the seed.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,18 @@ def call(key: str, node: Node, given: Mapping[str, Any], *, skip: frozenset[str]
         arguments["num_classes"] = given["num_classes"]
     try:
         return locate(target)(**arguments)
-    except InputError:
-        raise
+    except InputError as error:
+        own = set(known.parameters) - set(given)
+        raise InputError(*(_with_full_key(key, problem, own) for problem in error.problems)) from error
     except ValueError as error:
         raise InputError(f"{key}: {' '.join(str(error).split())}") from error
+
+
+def _with_full_key(key: str, problem: str, parameters: Set[str]) -> str:
+    """`depth=21: ...` as `model.depth=21: ...`."""
+    if problem.startswith(f"{key}."):
+        return problem
+    return f"{key}{'.' if re.split(r'[^a-z_]', problem)[0] in parameters else ': '}{problem}"
 
 
 def _readers_keys(part: str) -> frozenset[str]:
@@ -65,7 +74,7 @@ def _readers_keys(part: str) -> frozenset[str]:
 def loaders(node: Node, *, device: torch.device, seed: int) -> Loaders:
     """The data set that `node` names, split and behind loaders."""
     keys = _readers_keys("data")
-    dataset = call("data", node, {"seed": seed}, skip=keys)
+    dataset = call("data", node, {}, skip=keys)
     options = {name: value for name, value in node.items() if name in keys}
     if options.get("augment") is not None:
         options["augment"] = call("data.augment", options["augment"], {})
@@ -120,10 +129,8 @@ def optimizer(node: Node, net: nn.Module) -> torch.optim.Optimizer:
     rest = {name: value for name, value in node.items() if name not in keys and name != "_target_"}
     try:
         return build_optimizer(net, factory, **options, **rest)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"optimizer: {error}") from error
+    except InputError as error:
+        raise InputError(*(p if p.startswith("optimizer") else f"optimizer.{p}" for p in error.problems)) from error
 
 
 def schedule(node: Node, *, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:

@@ -45,15 +45,12 @@ PARTS: Mapping[str, Part] = {
 
 
 def plain(config: DictConfig) -> Settings:
-    """The composed config as plain data with every interpolation resolved.
+    """The composed config as plain data with every interpolation resolved; a `???` that is open stays one.
 
     Raises:
-        InputError: an interpolation names a key or variable that does not exist, or a `???` was left open.
+        InputError: an interpolation names a key or variable that does not exist.
     """
     try:
-        missing = OmegaConf.missing_keys(config)
-        if missing:
-            raise InputError(*(f"{key}: a value must be given ({key}=...)" for key in sorted(missing)))
         resolved = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "config"
@@ -163,7 +160,9 @@ def _suggest(prefix: str, key: str, allowed: Signature, known: Sequence[str]) ->
 
 def _check_value(path: str, value: object, parameter: Parameter, known: Sequence[str]) -> Iterator[str]:
     annotation = parameter.annotation
-    if not fits(value, annotation):
+    if value == "???":
+        yield f"{path}: a value must be given ({path}=...)"
+    elif not fits(value, annotation):
         allowed = describe(annotation)
         near = (
             nearest(value, allowed.removeprefix("one of ").replace(" or ", ", ").split(", "))

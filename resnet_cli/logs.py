@@ -33,6 +33,7 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         self._before = logger.level, logger.propagate
         logger.setLevel(logging.INFO)
+        logger.disabled = False  # Hydra configures logging for each job, which turns off loggers that exist
         logger.propagate = False
         logger.addHandler(self._terminal)
         logger.addHandler(self._waiting)

@@ -16,6 +16,12 @@ TINY = [  # a run of a second
 ]  # fmt: skip
 
 
+def tiny(*arguments):
+    """Arguments of a run of a second; those given replace its own."""
+    given = {argument.partition("=")[0] for argument in arguments}
+    return [*(option for option in TINY if option.partition("=")[0] not in given), *arguments]
+
+
 @pytest.fixture(scope="session")
 def repository():
     return Path(__file__).parent.parent

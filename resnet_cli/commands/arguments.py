@@ -16,6 +16,10 @@ from resnet_cli.run import find
 PACKAGE = Path(resnet_cli.__file__).parent
 CONFIG_FOLDER = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
 
+OPTIONS_WITH_VALUE = {
+    "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c",
+    "--info", "-i",
+}  # fmt: skip
 VALUE_KEY = re.compile(r"(?!hydra\.)[A-Za-z_][\w.]*")
 
 
@@ -24,35 +28,48 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
 
     Every `key=value` that is no choice from a group is marked `++`, "set or add": Hydra then leaves judging keys to
     our check, which tells all wrong ones together with their nearest names. `resume=RUN` makes RUN the output folder.
+    Options come first, since Hydra 1.3 does not take them between overrides.
 
     Raises:
-        InputError: `resume=` names no run, or an option is refused.
+        InputError: a key is given twice, `resume=` names no run, or an option is refused.
     """
-    groups = {folder.name for root in _config_folders(arguments) for folder in root.iterdir() if folder.is_dir()}
-    multirun = any(argument in ("-m", "--multirun") for argument in arguments)
-    result = []
+    options, overrides = _options_and_overrides(arguments)
+    groups = {folder.name for root in _config_folders(options) for folder in root.iterdir() if folder.is_dir()}
+    multirun = any(option in ("-m", "--multirun") for option in options)
     seen: dict[str, str] = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if equals and not key.startswith("-") and seen.setdefault(key, value) is not value:
+    result = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if equals and key in seen:
             raise InputError(f"{key}: given twice, as {seen[key]} and as {value}")
-        if key.split("=")[0] == "--experimental-rerun":
-            raise InputError("--experimental-rerun: refused, it would run code from a file; use resume=RUN")
+        seen[key] = value
         if equals and key == "resume" and not multirun:
-            result += _resume_folder(argument)
+            result += _resume_folder(override)
         is_value = bool(equals) and VALUE_KEY.fullmatch(key) is not None and key not in groups
-        result.append(f"++{argument}" if is_value else argument)
-    return result
+        result.append(f"++{override}" if is_value else override)
+    return [*options, *result]
 
 
-def _config_folders(arguments: Sequence[str]) -> Iterator[Path]:
+def _options_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    options: list[str] = []
+    overrides: list[str] = []
+    takes_value = False
+    for argument in arguments:
+        if argument.startswith("--experimental-rerun"):
+            raise InputError("--experimental-rerun: refused, it would run code from a file; use resume=RUN")
+        (options if argument.startswith("-") or takes_value else overrides).append(argument)
+        takes_value = argument in OPTIONS_WITH_VALUE
+    return options, overrides
+
+
+def _config_folders(options: Sequence[str]) -> Iterator[Path]:
     """Where groups may be: the package's folder, `./conf`, and one given with --config-dir."""
     yield CONFIG_FOLDER
     given = [Path("conf")]
-    for i, argument in enumerate(arguments):
+    for i, argument in enumerate(options):
         option, equals, value = argument.partition("=")
         if option in ("--config-dir", "-cd"):
-            given.append(Path(value if equals else "".join(arguments[i + 1 : i + 2])))
+            given.append(Path(value if equals else "".join(options[i + 1 : i + 2])))
     yield from (folder for folder in given if folder.is_dir())
 
 

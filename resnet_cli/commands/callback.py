@@ -1,4 +1,4 @@
-"""The check that Hydra calls before anything is made, and the tidying after a job that never began."""
+"""What Hydra calls around a job: the check before anything is made, and the tidying after a job that never began."""
 
 import copy
 import sys
@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from resnet_cli import config
@@ -60,20 +61,23 @@ class CheckConfig(Callback):
         jobs_with: dict[str, list[str]] = {}
         typed = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
         assert isinstance(typed, list)
-        for number, overrides in enumerate(_combinations([str(override) for override in typed])):
+        jobs = list(_combinations([str(override) for override in typed]))
+        for number, overrides in enumerate(jobs):
             job = loader.load_sweep_config(config, overrides)
             HydraConfig.instance().set_config(job)
             try:
                 run_settings(_without_hydra(job), task_overrides(job.hydra))
             except InputError as error:
-                shown = ", ".join(override.removeprefix("++") for override in overrides)
+                varying = [given for given in overrides if any(given not in other for other in jobs)]
+                shown = ", ".join(override.removeprefix("++") for override in varying)
                 for problem in error.problems:
                     jobs_with.setdefault(problem, []).append(f"job {number} ({shown})")
         if jobs_with:
-            more = {
-                problem: f" and {len(jobs) - 1} more" if len(jobs) > 1 else "" for problem, jobs in jobs_with.items()
-            }
-            _refuse([f"{jobs[0]}{more[problem]}: {problem}" for problem, jobs in jobs_with.items()])
+            lines = []
+            for problem, names in jobs_with.items():
+                more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+                lines.append(f"{names[0]}{more}: {problem}")
+            _refuse(lines)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Take away the empty folders that were made for a job that never began."""
@@ -83,6 +87,17 @@ class CheckConfig(Callback):
         for path in self._missing or [folder]:
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
+        if config.hydra.mode != RunMode.MULTIRUN:
+            assert isinstance(job_return._return_value, Exception)
+            raise RunFailedError(job_return._return_value)
+
+
+class RunFailedError(BaseException):
+    """Carries what ended a run past Hydra, which would print a line of its own; callbacks may only raise such."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        super().__init__(str(error))
 
 
 def _without_hydra(composed: DictConfig) -> DictConfig:

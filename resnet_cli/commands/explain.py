@@ -11,7 +11,7 @@ from hydra.errors import (
 )
 from omegaconf.errors import OmegaConfBaseException
 
-from resnet_cli.errors import InputError, MachineError
+from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError
 from resnet_cli.values import nearest
 
 MACHINE_ERRNOS = {
@@ -21,7 +21,9 @@ MACHINE_ERRNOS = {
 
 
 def explained(error: BaseException) -> Exception | None:
-    """The error as an `InputError` or `MachineError` of one line; None when it is a defect of ours."""
+    """The error as one that says what the user can do; None when it is a defect, ours or in a user's own class."""
+    if isinstance(error, InputError | MachineError | DivergedError | JobFailedError):
+        return error
     if isinstance(error, MissingConfigException):
         return InputError(_missing_option(error))
     if isinstance(error, OverrideParseException):

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.commands import compatibility
 from resnet_cli.commands.arguments import CONFIG_FOLDER, hydra_arguments, task_overrides
-from resnet_cli.commands.callback import run_settings
+from resnet_cli.commands.callback import RunFailedError, run_settings
 from resnet_cli.commands.explain import explained
 from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError, StoppedError
 from resnet_cli.run import command_line, job_folder, random_letters
@@ -49,25 +49,28 @@ def run(arguments: Sequence[str]) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait do not burn the core that another needs
     try:
         _start_hydra(hydra_arguments(arguments))
-    except (InputError, MachineError, DivergedError, JobFailedError) as error:
-        return _tell(error)
     except StoppedError as stop:
         return 128 + stop.signum
     except KeyboardInterrupt:
         return 130
+    except SystemExit as done:  # --help and the like; and our check, see `callback`
+        return int(done.code or 0)
+    except RunFailedError as failed:
+        return _tell(failed.error)
     except Exception as error:
-        known = explained(error)
-        if known is not None:
-            return _tell(known)
-        traceback.print_exc()
-        return 1
+        return _tell(error)
     return 0
 
 
 def _tell(error: Exception) -> int:
-    for line in error.problems if isinstance(error, InputError) else [str(error.args[-1])]:
+    """Print a failure: a line for each problem, or the traceback of a defect. Gives the exit status."""
+    known = explained(error)
+    if known is None:
+        traceback.print_exception(error)
+        return 1
+    for line in known.problems if isinstance(known, InputError) else [str(known.args[-1])]:
         print(f"error: {line}", file=sys.stderr)
-    return {InputError: 2, DivergedError: 3, MachineError: 4}.get(type(error), 1)
+    return {InputError: 2, DivergedError: 3, MachineError: 4}.get(type(known), 1)
 
 
 def _start_hydra(arguments: Sequence[str]) -> None:
@@ -109,7 +112,7 @@ def task(composed: DictConfig) -> float | None:
 
 
 def _tell_job(error: Exception, number: int, overrides: Sequence[str]) -> None:
-    known = error if isinstance(error, InputError | MachineError | DivergedError) else explained(error)
+    known = explained(error)
     if known is None:
         traceback.print_exception(error)
     reason = str(known).splitlines()[0] if known else f"{type(error).__name__}: {error}"

@@ -1,7 +1,9 @@
 """Batches from a set that stays in main memory or in files, gathered by worker processes."""
 
+import multiprocessing
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -52,11 +54,28 @@ class StreamLoader(Batches):
         self._order.chunks = chunks
         if self._loader is None:
             self._loader = self._make_loader()
-        for found in _report(iter(self._loader)):
+        others = set(multiprocessing.active_children())
+        batches = failure = None
+        while not failure:
+            try:
+                batches = batches or iter(self._loader)
+                found = next(batches)
+            except StopIteration:
+                return
+            except (RuntimeError, OSError) as error:  # a worker died or hangs, or there was no memory to share
+                failure = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
+                continue
             if isinstance(found, str):
                 raise InputError(*found.split("\n"))
             images_BHWC, labels_B, indices_B = (tensor.to(self.device, non_blocking=True) for tensor in found)
             yield images_BHWC, labels_B, indices_B
+        self._loader = batches = None  # stops the workers that still answer
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.kill()
+        raise MachineError(
+            f"data.workers={self.workers}: {failure}: if shared memory (/dev/shm) is full, use data.workers=0 or "
+            "data.backend=device"
+        )
 
     def _make_loader(self) -> "DataLoader[Any]":
         return DataLoader(
@@ -65,7 +84,7 @@ class StreamLoader(Batches):
             num_workers=self.workers,
             collate_fn=_as_is,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=_prepare_worker,
             persistent_workers=self.persistent and self.workers > 0,
             timeout=WORKER_TIMEOUT if self.workers else 0,
             # The loader draws a base seed in each epoch: from here, not from the global stream.
@@ -112,22 +131,19 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def _ignore_signals(_worker: int) -> None:
-    """The main process decides when to stop: a signal to the whole group must not take its workers away."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _prepare_worker(_worker: int) -> None:
+    """The main process decides when to stop: a signal to everybody must not take its workers away.
+
+    SIGTERM is obeyed only when the main process sends it, which `multiprocessing` does at its exit.
+    """
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS: there SIGTERM stops a worker
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_parent, daemon=True).start()
 
 
-def _report(batches: Iterator[Any]) -> Iterator[Any]:
-    """Passes batches on; workers that died or hang, or had no shared memory, become one line with the remedy."""
-    remedy = "data.workers=0 works without them, data.backend=device without a loader"
-    try:
-        yield from batches
-    except RuntimeError as error:
-        if "DataLoader" not in str(error):
-            raise
-        first_line = str(error).splitlines()[0]
-        raise MachineError(f"data workers failed ({first_line}): is shared memory (/dev/shm) full? {remedy}") from None
-    except OSError as error:
-        raise MachineError(error.errno, f"data workers failed: {os.strerror(error.errno or 0)}: {remedy}") from None
+def _obey_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -1,0 +1,193 @@
+"""The composed config against the signatures: every shipped file, every key, and what is said of wrong ones."""
+
+import copy
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from resnet_cli import config
+from resnet_cli.commands.arguments import CONFIG_FOLDER, hydra_arguments
+from resnet_cli.errors import InputError
+from resnet_cli.signatures import signature
+
+GROUPS = ("model", "optimizer", "schedule", "data", "trainer", "experiment")
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]
+
+
+def settings_of(*overrides):
+    options = {"version_base": "1.3"} if "version_base" in signature("hydra.initialize_config_dir").parameters else {}
+    with initialize_config_dir(str(CONFIG_FOLDER), **options):
+        return config.plain(compose("train", ["name=x", *overrides]))
+
+
+def problems_of(settings):
+    try:
+        config.check(settings)
+    except InputError as error:
+        return list(error.problems)
+    return []
+
+
+def complete(settings):
+    """A folder in the place of one that only the user can name."""
+    if settings["data"].get("root") == "???":
+        settings["data"]["root"] = "images"
+    return settings
+
+
+def arguments_of(path, node):
+    """Full keys of a node's arguments and of those of the nodes in it."""
+    for key, value in node.items():
+        if key == "_target_":
+            continue
+        yield f"{path}.{key}"
+        if isinstance(value, dict) and "_target_" in value:
+            yield from arguments_of(f"{path}.{key}", value)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_shipped_file_composes_and_passes(group, option):
+    assert problems_of(complete(settings_of(f"{group}={option}"))) == []
+
+
+@pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] != "experiment"])
+def test_every_key_of_every_shipped_file_refuses_a_wrong_type(group, option):
+    settings = complete(settings_of(f"{group}={option}"))
+    keys = list(arguments_of(group, settings[group]))
+    assert keys
+    for key in keys:
+        wrong = copy.deepcopy(settings)
+        *path, last = key.split(".")
+        node = wrong
+        for name in path:
+            node = node[name]
+        takes_mapping = isinstance(node[last], dict) and "_target_" not in node[last]
+        node[last] = ["wrong"] if takes_mapping else {"wrong": 1}
+        found = problems_of(wrong)
+        assert len(found) == 1, key
+        assert found[0].startswith(f"{key}: ")
+
+
+@pytest.mark.parametrize("key", ["seed", "name", "resume", "init_from", "resume_force"])
+def test_every_top_level_key_refuses_a_wrong_type(key):
+    settings = settings_of()
+    settings[key] = ["wrong"]
+    assert [problem.split(":")[0] for problem in problems_of(settings)] == [key]
+
+
+@pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] in ("optimizer", "schedule", "trainer")])
+def test_shipped_files_list_what_can_be_set(group, option):
+    """`--cfg job` shows a user everything that a part of the package takes."""
+    node = settings_of(f"{group}={option}")[group]
+    if not node["_target_"].startswith("resnet_cli."):
+        return
+    part = config.PARTS[group]
+    takes = {name for target in (node["_target_"], *part.readers) for name in signature(target).parameters}
+    assert takes - set(part.given) == set(node) - {"_target_"}
+
+
+def test_all_problems_come_together_with_the_nearest_names():
+    settings = settings_of()
+    settings["model"]["depht"] = 20
+    settings["trainer"]["precision"] = "fp17"
+    settings["optimizer"]["lr"] = "abc"
+    settings["clip_norm"] = 3
+    settings["data"]["augment"] = {"_target_": "resnet_cli.data.Augment", "flipp": "random"}
+    found = "\n".join(problems_of(settings))
+    for words in (
+        "model.depht: unknown key; did you mean model.depth?",
+        "trainer.precision: fp17 is not allowed; it takes one of auto, fp32, tf32, bf16, fp16; did you mean fp16?",
+        "optimizer.lr: abc is not allowed; it takes a number",
+        "clip_norm: unknown key; did you mean trainer.clip_norm?",
+        "data.augment.flipp: unknown key; did you mean data.augment.flip?",
+    ):
+        assert words in found
+
+
+def test_a_part_that_is_no_node_is_refused():
+    settings = settings_of()
+    settings["model"] = None
+    settings["schedule"] = {"warmup": 3}
+    found = problems_of(settings)
+    assert found[0].startswith("model: null is not a node")
+    assert found[1].startswith("schedule._target_: null is not the dotted name")
+
+
+def test_a_replaced_target_leaves_the_old_arguments_behind():
+    settings = settings_of()
+    settings["model"]["_target_"] = "torch.nn.Flatten"
+    settings["model"]["start_dim"] = 1
+    settings["optimizer"]["_target_"] = "torch.optim.NAdam"
+    kept = config.without_leftovers(
+        settings, ["model._target_", "model.start_dim", "optimizer._target_", "optimizer.lr"]
+    )
+    assert kept["model"] == {"_target_": "torch.nn.Flatten", "start_dim": 1}
+    assert set(kept["optimizer"]) >= {"_target_", "lr", "groups", "decay_norm_and_bias"}
+    assert "nesterov" not in kept["optimizer"]
+    assert problems_of(kept) == []
+
+
+def test_interpolations_that_lead_nowhere_are_named():
+    with pytest.raises(InputError, match="nope"):
+        config.plain(OmegaConf.create({"a": "${nope}"}))
+    assert problems_of(settings_of("data=image_folder")) == ["data.root: a value must be given (data.root=...)"]
+
+
+def test_stored_configs_round_trip():
+    settings = settings_of("model=resnet20")
+    assert config.load(config.dump(settings), "config.yaml") == settings
+    assert config.differences(settings, settings) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: &x [1]\nb: *x\n", "- 1\n", "a: [", "!!python/object/apply:os.system ['true']", "a: " + "[" * 3000],
+)
+def test_stored_configs_are_data(text):
+    with pytest.raises(InputError, match=r"config\.yaml: not a stored config"):
+        config.load(text, "config.yaml")
+
+
+def test_a_stored_interpolation_stays_text(monkeypatch):
+    monkeypatch.setenv("SECRET", "hunter2")
+    assert config.load("a: ${oc.env:SECRET}\n", "config.yaml") == {"a": "${oc.env:SECRET}"}
+
+
+def test_differences_name_keys_and_values():
+    stored, given = settings_of(), settings_of("optimizer.lr=0.2", "trainer.epochs=40", "data.workers=0", "seed=3")
+    assert config.differences(stored, given) == ["seed: 0 -> 3", "optimizer.lr: 0.1 -> 0.2"]
+    shorter = settings_of("trainer.epochs=3")
+    assert config.differences(stored, shorter) == ["trainer.epochs: 20 -> 3"]
+
+
+def test_overrides_go_on_top_of_a_stored_config():
+    stored, composed = settings_of("model=resnet20", "seed=5"), settings_of("trainer.epochs=40", "optimizer=adamw")
+    result = config.overlaid(stored, composed, ["trainer.epochs", "optimizer", "resume"])
+    assert result["model"] == stored["model"]
+    assert result["seed"] == 5
+    assert result["trainer"]["epochs"] == 40
+    assert result["optimizer"] == composed["optimizer"]
+
+
+def test_arguments_for_hydra(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "loss").mkdir(parents=True)
+    given = ["model=resnet20", "seed=1", "model.width=2", "+a=1", "~b", "hydra.run.dir=x", "loss=focal", "--cfg", "job"]
+    assert hydra_arguments(given) == [
+        "--cfg", "job", "model=resnet20", "++seed=1", "++model.width=2", "+a=1", "~b", "hydra.run.dir=x", "loss=focal",
+    ]  # fmt: skip
+    for arguments, words in [
+        (["seed=1", "seed=2"], "seed: given twice"),
+        (["--experimental-rerun=x"], "refused"),
+        (["resume=nowhere"], "nowhere: no such run folder"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            hydra_arguments(arguments)
+    run = tmp_path / "it's a run"
+    run.mkdir()
+    (run / "config.yaml").write_text("a: 1\n")
+    quoted = hydra_arguments([f'resume="{run}"'])
+    assert quoted == ["hydra.run.dir='" + str(run).replace("'", "\\'") + "'", f'++resume="{run}"']
+    assert Path(str(run)).exists()

@@ -1,0 +1,370 @@
+"""resnet-train as a user runs it: runs, folders, resuming, sweeps, wrong input, signals."""
+
+import json
+import math
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny
+
+FILES = {"config.yaml", "run.json", "metrics.jsonl", "train.log", "curves.png", "checkpoints"}
+
+
+class Killed(BaseException):
+    """Ends a run at once, wherever it is raised."""
+
+
+def only_run(folder):
+    (record,) = folder.rglob("run.json")
+    return record.parent
+
+
+def record_of(run):
+    return json.loads((run / "run.json").read_text())
+
+
+def rows_of(run):
+    """Rows without what the clock says."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "samples_per_second")} for row in rows]
+
+
+def assert_equal(a, b, path=""):
+    assert type(a) is type(b), path
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            if key not in ("seconds", "samples_per_second"):
+                assert_equal(a[key], b[key], f"{path}.{key}")
+    elif isinstance(a, list):
+        assert len(a) == len(b), path
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{path}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    else:
+        assert a == b or (a != a and b != b), path
+
+
+def assert_same_end(run, other):
+    """Everything that a checkpoint keeps is equal, bit for bit, and so are the rows and the test result."""
+    a, b = (torch.load(r / "checkpoints" / "last.pt", weights_only=True) for r in (run, other))
+    assert_equal(a["state"], b["state"])
+    assert rows_of(run) == rows_of(other)
+    assert record_of(run)["test"] == record_of(other)["test"]
+    assert record_of(run)["best"] == record_of(other)["best"]
+
+
+def test_a_run_leaves_what_the_interface_says(train, tmp_path):
+    status, out, err = train(*tiny())
+    assert (status, err) == (0, "")
+    run = only_run(tmp_path)
+    assert re.fullmatch(r"outputs/\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d-resnet8-[a-z]{4}", str(run.relative_to(tmp_path)))
+    assert {path.name for path in run.iterdir()} == FILES
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.pt", "best.pt"}
+    record = record_of(run)
+    assert record["status"] == "finished"
+    assert record["command"].startswith("resnet-train data=synthetic")
+    assert {"git_commit", "git_dirty", "versions", "device", "seed", "parameters", "started", "ended"} <= set(record)
+    assert {"epoch", "val_accuracy", "val_loss"} == set(record["best"])
+    assert 0 <= record["test"]["accuracy"] <= 100
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    expected = ["epoch", "step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
+    assert list(rows[0]) == [*expected, "samples_per_second", "seconds"]
+    for words in ("parameters", "training", "validation", "cpu", str(run.relative_to(tmp_path)), "epoch 1/2", "test"):
+        assert words in out
+    assert "next:" in out
+    assert (run / "train.log").read_text() in out
+    assert "\r" not in (run / "train.log").read_text()
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_test_set_is_read_once_at_the_end(train, tmp_path, monkeypatch):
+    from resnet_cli.data.device_loader import DeviceLoader
+
+    reads = []
+    original = DeviceLoader.epoch
+
+    def epoch(self, *arguments):
+        reads.append(self.samples)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(DeviceLoader, "epoch", epoch)
+    train(*tiny())
+    assert reads.count(32) == 1
+    assert reads[-1] == 32
+
+
+def test_without_validation_the_last_epoch_is_kept(train, tmp_path):
+    status, _, _ = train(*tiny("data.val_fraction=0"))
+    run = only_run(tmp_path)
+    assert status == 0
+    assert record_of(run)["selection"] == {"weights": "last epoch", "by": None, "val_samples": 0}
+    assert record_of(run)["best"] is None
+    assert record_of(run)["test"]["samples"] == 32
+    last, best = (
+        torch.load(run / "checkpoints" / n, weights_only=True)["state"]["model"] for n in ("last.pt", "best.pt")
+    )
+    assert_equal(dict(last), dict(best))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["trainer.averaging=ema", "data.augment.mixup=0.4", "model.dropout=0.2", "schedule=cosine",
+         "schedule.warmup=3 steps"],
+        ["data.backend=stream", "data.workers=1", "data.augment.flip=alternating", "trainer.accumulate=2"],
+        ["optimizer=adamw", "schedule=cosine", "trainer.precision=bf16", "trainer.clip_norm=0.5"],
+        ["optimizer=muon", "trainer.early_stopping=2", "data.augment.cutmix=1.0"],
+    ],
+)  # fmt: skip
+def test_an_interrupted_run_ends_as_if_it_had_not_been(train, tmp_path, monkeypatch, options):
+    from resnet_cli.session import RunSaver
+
+    arguments = tiny(*options, "trainer.epochs=3", "name=x")
+    assert train(*arguments, "hydra.run.dir=whole")[0] == 0
+    original = RunSaver.rows
+
+    def rows(self, rows):
+        original(self, rows)
+        if len(rows) == 2:
+            raise Killed  # behind the second epoch's save
+
+    monkeypatch.setattr(RunSaver, "rows", rows)
+    with pytest.raises(Killed):
+        train(*arguments, "hydra.run.dir=parts")
+    monkeypatch.setattr(RunSaver, "rows", original)
+    status, out, err = train("resume=parts")
+    assert (status, err) == (0, "")
+    assert "epoch 3/3" in out
+    assert_same_end(tmp_path / "whole", tmp_path / "parts")
+    assert record_of(tmp_path / "parts")["resumed_from"][0]["epoch"] == 2
+
+
+def test_resume_auto_starts_then_goes_on_then_has_nothing_to_do(train, tmp_path):
+    line = tiny("hydra.run.dir=d", "resume=auto")
+    assert train(*line)[0] == 0
+    first = rows_of(tmp_path / "d")
+    status, out, _ = train(*line)
+    assert status == 0
+    assert "nothing to do" in out
+    assert rows_of(tmp_path / "d") == first
+
+
+def test_a_finished_run_can_be_extended(train, tmp_path):
+    train(*tiny("hydra.run.dir=d"))
+    status, _, _ = train("resume=d/checkpoints/last.pt", "trainer.epochs=4")
+    assert status == 0
+    assert [row["epoch"] for row in rows_of(tmp_path / "d")] == [1, 2, 3, 4]
+    assert record_of(tmp_path / "d")["status"] == "finished"
+    assert "epochs: 4" in (tmp_path / "d" / "config.yaml").read_text()
+
+
+def test_a_changed_config_is_refused_unless_forced(train, tmp_path):
+    train(*tiny("hydra.run.dir=d"))
+    before = (tmp_path / "d" / "config.yaml").read_text()
+    status, _, err = train("resume=d", "optimizer.lr=0.5", "model.width=2")
+    assert status == 2
+    assert "error: optimizer.lr: 0.1 -> 0.5" in err
+    assert "error: model.width: 1 -> 2" in err
+    assert (tmp_path / "d" / "config.yaml").read_text() == before
+    status, _, _ = train("resume=d", "optimizer.lr=0.5", "trainer.epochs=3", "resume_force=true")
+    assert status == 0
+    resumed = record_of(tmp_path / "d")["resumed_from"][-1]
+    assert "optimizer.lr: 0.1 -> 0.5" in resumed["changes"]
+    group = torch.load(tmp_path / "d/checkpoints/last.pt", weights_only=True)["state"]["optimizer"]["param_groups"][0]
+    assert group["initial_lr"] == 0.5
+
+
+def test_a_run_folder_is_not_written_over(train, tmp_path):
+    train(*tiny("hydra.run.dir=d"))
+    status, _, err = train(*tiny("hydra.run.dir=d"))
+    assert status == 2
+    assert "error: d: holds a run already; resume=auto continues it" in err
+
+
+def test_a_damaged_checkpoint_is_named(train, tmp_path):
+    train(*tiny("hydra.run.dir=d"))
+    (tmp_path / "d/checkpoints/last.pt").write_bytes(b"nonsense")
+    status, _, err = train("resume=d", "trainer.epochs=4")
+    assert status == 2
+    assert err.startswith("error: d/checkpoints/last.pt: damaged")
+
+
+def test_weights_of_another_run_are_a_start(train, tmp_path):
+    train(*tiny("hydra.run.dir=a"))
+    status, out, _ = train(*tiny("data.classes=4", "init_from=a", "hydra.run.dir=b", "optimizer.lr=1e-9"))
+    assert status == 0
+    assert "no weights for" in out
+    a, b = (torch.load(tmp_path / n / "checkpoints/best.pt", weights_only=True)["state"]["model"] for n in "ab")
+    shared = [name for name in a if a[name].shape == b[name].shape and name.endswith("weight") and a[name].ndim == 4]
+    assert shared
+    for name in shared:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-5)
+    assert record_of(tmp_path / "b")["start"] == "a"
+    status, _, err = train(*tiny("model=cnn", "init_from=a"))
+    assert status == 2
+    assert "is of another model" in err
+
+
+def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(train, tmp_path):
+    status, _, _ = train("-m", *tiny("model=resnet8,cnn", "seed=0,1", "hydra.sweep.dir=s"))
+    assert status == 0
+    runs = sorted(path.parent.name for path in (tmp_path / "s").rglob("run.json"))
+    assert len(runs) == 4
+    assert all(record_of(tmp_path / "s" / name)["status"] == "finished" for name in runs)
+
+
+def test_a_failing_job_of_a_sweep_is_told_and_the_others_go_on(train, tmp_path):
+    status, _, err = train("-m", *tiny("optimizer.lr=0.1,1e30,0.05", "hydra.sweep.dir=s"))
+    assert status == 1
+    assert "error: job 1" in err
+    assert "not finite" in err or "the loss is" in err
+    statuses = sorted(record_of(path.parent)["status"] for path in (tmp_path / "s").rglob("run.json"))
+    assert statuses == ["failed", "finished", "finished"]
+
+
+def test_divergence_keeps_the_last_good_checkpoint(train, tmp_path):
+    train(*tiny("hydra.run.dir=d"))
+    good = (tmp_path / "d/checkpoints/last.pt").read_bytes()
+    status, _, err = train("resume=d", "trainer.epochs=5", "optimizer.lr=1e30", "resume_force=true")
+    assert status == 3
+    assert re.match(r"error: .* at step \d+ \(epoch 3, batch \d+\); try a smaller optimizer.lr", err)
+    assert (tmp_path / "d/checkpoints/last.pt").read_bytes() == good
+    assert record_of(tmp_path / "d")["status"] == "failed"
+    assert math.isfinite(rows_of(tmp_path / "d")[-1]["train_loss"])
+
+
+OWN_NET = """
+import torch
+class Net(torch.nn.Module):
+    def __init__(self, in_size, num_classes, hidden: int = 8):
+        super().__init__()
+        c, h, w = in_size
+        self.layers = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(c * h * w, hidden), torch.nn.Linear(hidden, num_classes))
+    def forward(self, x):
+        return self.layers(x)
+"""
+
+
+def test_a_users_own_class_and_config_folder(train, tmp_path, monkeypatch):
+    (tmp_path / "mynets.py").write_text(OWN_NET)
+    monkeypatch.syspath_prepend(tmp_path)
+    status, out, err = train(*tiny("model._target_=mynets.Net", "model.hidden=5", "hydra.run.dir=a"))
+    assert (status, err) == (0, "")
+    assert "model   Net" in out
+    status, _, err = train(*tiny("model._target_=mynets.Net", "model.hiden=5"))
+    assert status == 2
+    assert "error: model.hiden: unknown key; did you mean model.hidden?" in err
+    for folder, arguments in [("conf", []), ("other", ["--config-dir", "other"])]:
+        (tmp_path / folder / "model").mkdir(parents=True)
+        (tmp_path / folder / "model" / f"{folder}_net.yaml").write_text("_target_: mynets.Net\nhidden: 6\n")
+        status, _, err = train(*arguments, *tiny(f"model={folder}_net", f"hydra.run.dir=run-{folder}"))
+        assert (status, err) == (0, "")
+        assert record_of(tmp_path / f"run-{folder}")["parameters"] == 192 * 6 + 6 + 6 * 3 + 3
+
+
+WRONG = [
+    (["model=resnet21"], "model=resnet21: no such option; did you mean resnet20?"),
+    (["modle=resnet20"], "modle: unknown key; did you mean model?"),
+    (["model.depht=20"], "model.depht: unknown key; did you mean model.depth?"),
+    (["+epochs=3"], "epochs: unknown key; did you mean trainer.epochs?"),
+    (["model=resnet20", "model=plain20"], "model: given twice"),
+    (["trainer.epochs=2.5"], "trainer.epochs: 2.5 is not allowed; it takes a whole number 1 or more"),
+    (["trainer.epochs=0"], "trainer.epochs: 0 is not allowed"),
+    (["optimizer.lr=abc"], "optimizer.lr: abc is not allowed; it takes a number"),
+    (["optimizer.lr=nan"], "optimizer.lr: nan"),
+    (["optimizer.lr="], "optimizer.lr:"),
+    (["trainer.precision=fp17"], "did you mean fp16?"),
+    (["trainer.device=gpu0"], "trainer.device: 'gpu0' is no device"),
+    (["data.batch_size=0"], "data.batch_size: 0 is not allowed"),
+    (["model=cifar_resnet", "model.depth=21"], "model.depth=21: must be 6n+2"),
+    (["schedule.warmup=1000"], "schedule.warmup=1000 is"),
+    (["seed=-1"], "seed: -1"),
+    (["seed=${nope}"], "nope"),
+    (["a=b=c"], "a=b=c: not key=value"),
+    (["[1,2"], "[1,2: not key=value"),
+    (["--nonsense"], "unrecognized arguments: --nonsense"),
+    (["resume=nowhere"], "nowhere: no such run folder"),
+    (["init_from=nowhere"], "nowhere: no such run folder"),
+    (["data=image_folder", "data.root=nowhere"], "nowhere"),
+    (["model._target_=nowhere.Net"], "model._target_: there is no module named 'nowhere'"),
+    (["--config-dir", "nowhere"], "nowhere"),
+    (["--experimental-rerun=x.pickle"], "--experimental-rerun: refused"),
+    (["-m", "seed=1,2", "model.width=1,a"], "job 1 (seed=1, model.width=a) and 1 more: model.width: a"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_wrong_input_is_a_line_and_leaves_nothing(train, tmp_path, arguments, words):
+    whole = arguments if arguments[0].startswith(("data=", "resume=")) else tiny(*arguments)
+    status, _, err = train(*whole)
+    assert status == 2
+    lines = err.splitlines()
+    assert lines
+    assert all(line.startswith("error: ") for line in lines)
+    assert words in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_problems_come_at_once(train):
+    _, _, err = train("trainer.epochs=x", "optimizer.lrr=0.1", "model.shortcut=D")
+    assert len(err.splitlines()) == 3
+
+
+def test_outputs_that_cannot_be_made_are_the_machines_fault(train, tmp_path):
+    (tmp_path / "outputs").write_text("a file")
+    status, _, err = train(*tiny())
+    assert status == 4
+    assert err.count("\n") == 1
+    assert "outputs" in err
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_the_run_goes_on_from_there(train, tmp_path, number, status):
+    arguments = tiny("data.count=640", "data.batch_size=16", "trainer.epochs=4", "name=x")
+    command = [sys.executable, "-m", "resnet_cli.commands.train", *arguments, "hydra.run.dir=parts"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "parts/metrics.jsonl").exists() or not (tmp_path / "parts/metrics.jsonl").read_text():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "Traceback" not in err
+    assert "go on with: resnet-train resume=parts" in out
+    assert record_of(tmp_path / "parts")["status"] == "interrupted"
+    assert train("resume=parts")[0] == 0
+    assert train(*arguments, "hydra.run.dir=whole")[0] == 0
+    assert_same_end(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_the_installed_command_prints_plain_lines_without_a_terminal(train_command, tmp_path):
+    done = train_command(*tiny())
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "\r" not in done.stdout
+    assert "\x1b" not in done.stdout
+    assert Path(tmp_path / "outputs").is_dir()
+
+
+def test_help_and_config_are_shown(train_command):
+    done = train_command("--help")
+    assert done.returncode == 0
+    assert "resnet-train model=resnet data=cifar10" in done.stdout
+    assert "digits" in done.stdout
+    done = train_command("model=resnet20", "--cfg", "job")
+    assert "depth: 20" in done.stdout

@@ -1,10 +1,11 @@
 """Draws the curves of a run: loss and accuracy by epoch, training against validation."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from resnet_cli.files import write_whole
 
 # Okabe & Ito's colours, told apart with every common form of colour blindness; line styles differ too.
 TRAIN, VALIDATION, TEST, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
@@ -21,10 +22,10 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str, test: Map
         title: Shown above the panels, as it is: `$` does not start a formula, characters the font lacks become boxes.
         test: `accuracy` (percent) and `loss` on the test set, shown as horizontal lines.
 
-    The best epoch is the first one with the highest validation accuracy.
+    The best epoch is the first one with the highest validation accuracy and, among those, the lowest loss.
 
     Raises:
-        OSError: if the file cannot be written; the previous one is then intact.
+        MachineError: if the file cannot be written; the previous one is then intact.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: half a second that only drawing needs
     from matplotlib.figure import Figure
@@ -37,7 +38,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str, test: Map
     epochs = [row["epoch"] for row in rows]
     accuracies = _numbers(rows, "val_accuracy")
     measured = [i for i, accuracy in enumerate(accuracies) if not math.isnan(accuracy)]
-    best = max(measured, key=accuracies.__getitem__, default=None)
+    losses = _numbers(rows, "val_loss")
+    best = max(measured, key=lambda i: (accuracies[i], -losses[i]), default=None)
     for axes, quantity, unit in zip(figure.subplots(1, 2), ("loss", "accuracy"), ("", " %"), strict=True):
         digits = 1 if unit else 3
         _panel(axes, epochs, _numbers(rows, f"train_{quantity}"), _numbers(rows, f"val_{quantity}"), best, digits, unit)
@@ -48,12 +50,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str, test: Map
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=9.5, handlelength=2.6)
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, lambda file: figure.savefig(file, format="png"))
 
 
 def _panel(

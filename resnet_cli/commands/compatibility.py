@@ -2,12 +2,13 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
 from typing import Any, NoReturn
 
 import hydra
+from omegaconf import OmegaConf
 
 from resnet_cli.errors import InputError
 
@@ -17,6 +18,12 @@ def main_options() -> dict[str, Any]:
     if "execution_whitelist" in signature(hydra.main).parameters:
         return {"execution_whitelist": ["resnet_cli.*", "hydra.*", "hydra_plugins.*", "logging.*", "colorlog.*"]}
     return {"version_base": "1.3"}
+
+
+def register_resolver(name: str, function: Callable[[], str], *, use_cache: bool = False) -> None:
+    """Make `${name:}` in a config call `function`; OmegaConf 2.4 has a new name for that."""
+    register = getattr(OmegaConf, "register_resolver", OmegaConf.register_new_resolver)
+    register(name, function, use_cache=use_cache, replace=True)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from resnet_cli.commands import compatibility
 from resnet_cli.commands.arguments import CONFIG_FOLDER, hydra_arguments, task_overrides
@@ -75,8 +75,8 @@ def _tell(error: Exception) -> int:
 
 def _start_hydra(arguments: Sequence[str]) -> None:
     """Let Hydra compose the config and call `task` for each job."""
-    OmegaConf.register_new_resolver("letters", random_letters, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
+    compatibility.register_resolver("letters", random_letters, use_cache=True)
+    compatibility.register_resolver("job_folder", _job_folder)
     Plugins.instance().register(WorkingFolderConfig)
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # a user's own classes; appended, so that they hide nothing

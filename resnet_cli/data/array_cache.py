@@ -2,13 +2,14 @@
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
+
+from resnet_cli.files import write_whole
 
 log = logging.getLogger("resnet_cli")
 
@@ -54,16 +55,8 @@ class ArrayCache:
     def _write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
         if self.folder is None:
             return
-        temporary = self.folder / f".{name}.{os.getpid()}.tmp"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                with temporary.open("wb") as file:
-                    write(file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(self.folder / name)
-            finally:
-                temporary.unlink(missing_ok=True)
+            write_whole(self.folder / name, write)
         except OSError as error:
-            log.warning("%s: decoded images are not kept: %s", self.folder, error.strerror or error)
+            log.warning("%s: decoded images are not kept: %s", self.folder, error.args[-1])

@@ -1,11 +1,8 @@
 """Batches from a set that stays in main memory or in files, gathered by worker processes."""
 
-import multiprocessing
-import os
-import signal
-import threading
-import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -15,9 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 from resnet_cli.data.batches import Batches
 from resnet_cli.data.dataset import Part
 from resnet_cli.data.images import LazyImages
+from resnet_cli.data.workers import prepare_worker, watched
 from resnet_cli.errors import InputError, MachineError
-
-WORKER_TIMEOUT = 30.0  # seconds without a batch before the workers count as hung
 
 
 class StreamLoader(Batches):
@@ -49,33 +45,30 @@ class StreamLoader(Batches):
         self.part, self.workers, self.persistent = part, workers, persistent
         self._order = _Order()
         self._loader: DataLoader[Any] | None = None
+        self._processes: set[BaseProcess] = set()
 
     def _gather(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         self._order.chunks = chunks
         if self._loader is None:
             self._loader = self._make_loader()
-        others = set(multiprocessing.active_children())
-        batches = failure = None
-        while not failure:
-            try:
-                batches = batches or iter(self._loader)
-                found = next(batches)
-            except StopIteration:
-                return
-            except (RuntimeError, OSError) as error:  # a worker died or hangs, or there was no memory to share
-                failure = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
-                continue
-            if isinstance(found, str):
-                raise InputError(*found.split("\n"))
-            images_BHWC, labels_B, indices_B = (tensor.to(self.device, non_blocking=True) for tensor in found)
-            yield images_BHWC, labels_B, indices_B
-        self._loader = batches = None  # stops the workers that still answer
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.kill()
-        raise MachineError(
-            f"data.workers={self.workers}: {failure}: if shared memory (/dev/shm) is full, use data.workers=0 or "
-            "data.backend=device"
-        )
+        failure = ""
+        try:
+            for found in watched(self._loader, self._processes) if self.workers else self._loader:
+                if isinstance(found, str):
+                    raise InputError(*found.split("\n"))
+                pixels, labels, places = (
+                    tensor.to(self.device, non_blocking=True) for tensor in (found.pixels, found.labels, found.places)
+                )
+                yield pixels, labels, places
+        except RuntimeError as error:
+            failure = str(error).partition("\n")[0]
+            if not failure.startswith("DataLoader"):  # how torch begins what it says of dead workers
+                raise
+        except OSError as error:
+            failure = error.strerror or str(error)
+        if failure:
+            self._loader = None
+            raise MachineError(f"data.workers={self.workers}: {failure}: data.workers=0 works without processes")
 
     def _make_loader(self) -> "DataLoader[Any]":
         return DataLoader(
@@ -84,9 +77,8 @@ class StreamLoader(Batches):
             num_workers=self.workers,
             collate_fn=_as_is,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=_prepare_worker,
+            worker_init_fn=prepare_worker,
             persistent_workers=self.persistent and self.workers > 0,
-            timeout=WORKER_TIMEOUT if self.workers else 0,
             # The loader draws a base seed in each epoch: from here, not from the global stream.
             generator=torch.Generator(),
         )
@@ -105,16 +97,36 @@ class _Order:
         return (chunk.tolist() for chunk in self.chunks)
 
 
+@dataclass(frozen=True)
+class _Gathered:
+    """One batch on its way. It is pickled as plain arrays: torch would hand each tensor over by a file in /dev/shm.
+
+    Containers often have 64 MB of that, and the handing over takes longer than copying a batch of small images.
+    """
+
+    pixels: Tensor  # uint8 [B, H, W, C]
+    labels: Tensor  # [B]
+    places: Tensor  # [B]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _from_arrays, (self.pixels.numpy(), self.labels.numpy(), self.places.numpy())
+
+    def pin_memory(self) -> "_Gathered":
+        """The same in page-locked memory; the loader calls this for CUDA devices."""
+        return _Gathered(self.pixels.pin_memory(), self.labels.pin_memory(), self.places.pin_memory())
+
+
+def _from_arrays(*arrays: Any) -> _Gathered:
+    return _Gathered(*map(torch.from_numpy, arrays))
+
+
 class _Samples(Dataset[Any]):
     """Whole batches by their places; an unusable file is handed over as text, a worker's error would be a traceback."""
 
     def __init__(self, part: Part) -> None:
         self.part = part
 
-    def __getitem__(self, index: int) -> Any:
-        return self.__getitems__([index])
-
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor] | str:
+    def __getitems__(self, indices: list[int]) -> _Gathered | str:
         places = torch.tensor(indices)
         images = self.part.images
         try:
@@ -124,26 +136,8 @@ class _Samples(Dataset[Any]):
                 pixels = images.index_select(0, places)
         except InputError as error:
             return str(error)
-        return pixels, self.part.labels.index_select(0, places), places
+        return _Gathered(pixels, self.part.labels.index_select(0, places), places)
 
 
 def _as_is(batch: Any) -> Any:
     return batch
-
-
-def _prepare_worker(_worker: int) -> None:
-    """The main process decides when to stop: a signal to everybody must not take its workers away.
-
-    SIGTERM is obeyed only when the main process sends it, which `multiprocessing` does at its exit.
-    """
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS: there SIGTERM stops a worker
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_obey_parent, daemon=True).start()
-
-
-def _obey_parent() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)

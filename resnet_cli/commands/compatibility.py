@@ -21,8 +21,9 @@ def main_options() -> dict[str, Any]:
 
 
 def register_resolver(name: str, function: Callable[[], str], *, use_cache: bool = False) -> None:
-    """Make `${name:}` in a config call `function`; OmegaConf 2.4 has a new name for that."""
-    register = getattr(OmegaConf, "register_resolver", OmegaConf.register_new_resolver)
+    """Make `${name:}` in a config call `function`. OmegaConf 2.4 calls that what meant something older before."""
+    renamed = "use_cache" in signature(OmegaConf.register_resolver).parameters
+    register: Any = OmegaConf.register_resolver if renamed else OmegaConf.register_new_resolver
     register(name, function, use_cache=use_cache, replace=True)
 
 

@@ -96,7 +96,7 @@ def test_a_failed_drawing_leaves_the_previous_picture_and_nothing_else(tmp_path,
     path.write_bytes(b"previous")
 
     def fill_the_disk(self, target, **options):
-        target.write_bytes(b"half a pict")
+        target.write(b"half a pict")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", fill_the_disk)

@@ -86,7 +86,8 @@ class Batches(ABC):
         order = self.indices
         if self.shuffle:
             order = order[torch.randperm(len(order), generator=generator("cpu", self.seed, "order", epoch))]
-        chunks = torch.split(order[start * self.batch_size : self.samples], self.batch_size)
+        rest = order[start * self.batch_size : self.samples]
+        chunks = torch.split(rest, self.batch_size) if len(rest) else ()  # nothing would be split into one empty chunk
         for step, (images_BHWC, labels_B, indices_B) in enumerate(self._gather(chunks), start):
             yield self._finish(images_BHWC.permute(0, 3, 1, 2), labels_B, indices_B, epoch, step)
 

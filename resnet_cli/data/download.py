@@ -71,6 +71,8 @@ def fetch(source: Source, root: Path, load: Callable[[Path], object]) -> None:
                 load(Path(folder))
             _move(Path(folder), root)
     except (urllib.error.URLError, http.client.HTTPException, RuntimeError, TimeoutError, ConnectionError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
         reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
         raise InputError(
             f"{source.name}: could not fetch {', '.join(source.urls)} ({reason}): put it at {source.wanted(root)} "

@@ -95,7 +95,12 @@ def _stand_ins() -> dict[tuple[str, str], Callable[..., Any]]:
     def encode(text: str, _encoding: str) -> bytes:
         return text.encode("latin1")
 
+    def no_bytes() -> bytes:
+        return b""
+
     return {
+        ("builtins", "bytes"): no_bytes,  # b"" in old protocols
+        ("__builtin__", "bytes"): no_bytes,
         ("numpy", "dtype"): Dtype,
         ("numpy", "ndarray"): Array,
         ("numpy.core.multiarray", "_reconstruct"): reconstruct,

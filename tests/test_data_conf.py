@@ -1,0 +1,46 @@
+"""The data YAMLs list everything that can be set, with the code's defaults but where a data set needs others."""
+
+import inspect
+
+import pytest
+import yaml
+
+from resnet_cli import data
+from resnet_cli.data import Augment, make_loaders
+
+FILES = ["cifar10", "cifar100", "digits", "fashion_mnist", "flowers102", "image_folder", "mnist", "svhn", "synthetic"]
+GIVEN = {"dataset", "device", "seed"}  # by the builder
+OWN = {"root", "cache", "mean", "std", "batch_size", "augment"}  # differ from the code's defaults in some files
+
+
+def defaults_of(function):
+    return {name: p.default for name, p in inspect.signature(function).parameters.items() if name not in GIVEN}
+
+
+def read(repository, name):
+    return yaml.safe_load((repository / "conf" / "data" / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def test_every_file_is_listed_here(repository):
+    assert sorted(path.stem for path in (repository / "conf" / "data").glob("*.yaml")) == FILES
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_list_every_key_with_its_default(repository, name):
+    node = read(repository, name)
+    assert node.pop("_target_") == f"resnet_cli.data.{name}"
+    takes = defaults_of(getattr(data, name)) | defaults_of(make_loaders)
+    assert set(node) == set(takes)
+    assert {k: v for k, v in node.items() if k not in OWN} == {k: v for k, v in takes.items() if k not in OWN}
+    assert node["augment"].pop("_target_") == "resnet_cli.data.Augment"
+    assert set(node["augment"]) == set(defaults_of(Augment))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_augmentation_fits_the_images(repository, name):
+    node = read(repository, name)["augment"]
+    del node["_target_"]
+    sizes = {"digits": (1, 16, 16), "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28), "flowers102": (3, 128, 128)}
+    Augment(**node).check(sizes.get(name, (3, 32, 32)))
+    if name in ("digits", "mnist", "svhn"):
+        assert node["flip"] == "none"  # a mirrored digit is another one, or none

@@ -1,0 +1,144 @@
+"""A folder of images: its layouts, the order of what is in it, and everything in it accounted for."""
+
+import logging
+
+import pytest
+import torch
+from PIL import Image
+
+from resnet_cli.data import image_folder
+from resnet_cli.errors import InputError
+
+
+def put(root, *names):
+    """Image files whose grey value is their rank."""
+    for i, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), (i, i, i)).save(path)
+    return str(root)
+
+
+def values(part):
+    return part.images.load()[:, 0, 0, 0].tolist()
+
+
+def problems_of(root, **options):
+    with pytest.raises(InputError) as caught:
+        image_folder(root=str(root), cache=None, **options)
+    return caught.value.problems
+
+
+def test_three_parts_in_sorted_order(tmp_path):
+    root = put(
+        tmp_path, "train/b/1.png", "train/a/z.png", "train/a/sub/x.bmp", "train/b/0.png", "test/a/0.png",
+        "test/b/0.png", "val/b/0.png", "val/a/0.png",
+    )  # fmt: skip
+    data = image_folder(root=root, cache=None)
+    assert data.class_names == ("a", "b")
+    assert values(data.train) == [2, 1, 3, 0]
+    assert data.train.labels.tolist() == [0, 0, 1, 1]
+    assert values(data.test) == [4, 5]
+    assert values(data.val) == [7, 6]
+    assert data.val.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("base", ["", "train/"])
+def test_a_test_part_is_split_off_and_stays_the_same(tmp_path, base):
+    root = put(tmp_path, *[f"{base}{label}/{i}.png" for label in "abc" for i in range(10)])
+    data, again = (image_folder(root=root, cache=None, test_fraction=0.3) for _ in range(2))
+    assert torch.bincount(data.test.labels).tolist() == [3, 3, 3]
+    assert sorted(values(data.train) + values(data.test)) == list(range(30))
+    assert values(data.test) == values(again.test)
+    assert [value // 10 for value in values(data.test)] == data.test.labels.tolist()
+    assert data.val is None
+
+
+@pytest.mark.parametrize("name", ["with space", "é 日本", "a'b", "(x)", "k=v,w", "x" * 200])
+def test_any_folder_name_and_a_link_to_it(tmp_path, name):
+    root = put(tmp_path / name, "train/ä ö/1 2.png", "train/(b)/0.png", "test/ä ö/1.png", "test/(b)/0.png")
+    (tmp_path / "link").symlink_to(root)
+    for place in (root, root + "/", str(tmp_path / "link")):
+        data = image_folder(root=place, cache=str(tmp_path / "cache"))
+        assert data.class_names == ("(b)", "ä ö")
+        assert values(data.train) == [1, 0]
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    put(tmp_path / "set", *[f"{label}/{i}.png" for label in "ab" for i in range(5)])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = image_folder(root="~/set", cache="~/kept")
+    data.train.images.load()
+    assert list((tmp_path / "kept").glob("*.npy"))
+
+
+def test_grey_and_resized(tmp_path):
+    root = put(tmp_path, "train/a/0.png", "train/b/0.png", "test/a/0.png", "test/b/0.png")
+    data = image_folder(root=root, cache=None, image_size=2, mode="L", mean=[0.5], std=[0.2])
+    assert data.train.size == (1, 2, 2)
+    assert values(data.train) == [0, 1]
+    assert data.mean == [0.5]
+
+
+def test_missing_folder_and_layouts_that_are_none(tmp_path):
+    assert "does not exist" in problems_of(tmp_path / "nowhere")[0]
+    (tmp_path / "file").write_text("")
+    assert "is not a folder" in problems_of(tmp_path / "file")[0]
+    put(tmp_path / "no_train", "test/a/0.png", "test/b/0.png")
+    assert "has test/ but no train/" in problems_of(tmp_path / "no_train")[0]
+    put(tmp_path / "flat", "0.png", "1.png")
+    assert "no class folders" in problems_of(tmp_path / "flat")[0]
+
+
+def test_one_class_is_refused(tmp_path):
+    put(tmp_path, "a/0.png", "a/1.png")
+    assert "has 1 class ('a')" in problems_of(tmp_path)[0]
+
+
+def test_classes_that_train_does_not_have_are_refused_with_both_numbers(tmp_path):
+    put(tmp_path, "train/a/0.png", "train/b/0.png", "test/a/0.png", "test/b/0.png", "val/a/0.png", "val/c/0.png")
+    (problem,) = problems_of(tmp_path)
+    assert f"{tmp_path}/val has 2 classes and {tmp_path}/train has 2" in problem
+    assert "'c' of val/ not in train/ ('a', 'b')" in problem
+
+
+def test_classes_that_only_train_has_are_a_warning(tmp_path, caplog):
+    put(tmp_path, "train/a/0.png", "train/b/0.png", "test/a/0.png")
+    with caplog.at_level(logging.WARNING, "resnet_cli"):
+        image_folder(root=str(tmp_path), cache=None)
+    assert "'b' of train/ not in test/" in caplog.text
+
+
+def test_empty_folders_broken_links_and_loops_are_named(tmp_path):
+    put(tmp_path, "a/0.png", "b/0.png")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "a" / "x.png").mkdir()
+    (tmp_path / "b" / "gone.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "b" / "loop").symlink_to(tmp_path / "b")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    found = "\n".join(problems_of(tmp_path))
+    for words in ("/c is a folder without images", "/a/x.png is a folder without images", "/b/gone.png is not a file",
+                  "/b/loop is a link back to", "/a/up is a link back to"):  # fmt: skip
+        assert words in found
+
+
+def test_files_outside_of_classes_are_counted_in_a_warning(tmp_path, caplog):
+    put(tmp_path, *[f"{label}/{i}.png" for label in "ab" for i in range(5)])
+    for name in ("labels.csv", ".DS_Store", "a/.hidden"):
+        (tmp_path / name).write_text("")
+    with caplog.at_level(logging.WARNING, "resnet_cli"):
+        data = image_folder(root=str(tmp_path), cache=None)
+    assert len(data.train) + len(data.test) == 10
+    assert "3 files outside of the classes" in caplog.text
+
+
+def test_other_files_in_a_class_are_refused(tmp_path):
+    put(tmp_path, "train/a/0.png", "train/b/0.png", "test/a/0.png", "test/b/0.png")
+    (tmp_path / "train/a/notes.txt").write_text("x")
+    with pytest.raises(InputError, match=r"notes\.txt: not an image"):
+        image_folder(root=str(tmp_path), cache=None).train.images.check()
+
+
+def test_a_test_part_that_cannot_be_split_off_names_the_key(tmp_path):
+    put(tmp_path, "a/0.png", "a/1.png", "b/0.png")
+    assert "data.test_fraction" in problems_of(tmp_path)[0]

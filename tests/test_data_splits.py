@@ -1,0 +1,87 @@
+"""Stratified splits: exact counts, classes in proportion, nothing lost, nothing left out."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resnet_cli.data.splits import stratified_split, stratified_subset
+from resnet_cli.errors import InputError
+
+class_sizes = st.lists(st.integers(2, 40), min_size=2, max_size=6)
+seeds = st.integers(0, 5)
+
+
+def labels_of(sizes, seed=0):
+    labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
+
+
+def check_counts(chosen, sizes, count):
+    ideal = [size * count / sum(sizes) for size in sizes]
+    small = sum(share < 1 for share in ideal)  # classes that are lifted to one image take it from others
+    for got, share in zip(torch.bincount(chosen, minlength=len(sizes)).tolist(), ideal, strict=True):
+        assert got >= 1
+        assert abs(got - share) < 1 + small
+
+
+@settings(max_examples=60, deadline=None)
+@given(class_sizes, st.floats(0.02, 0.98), seeds)
+def test_split_is_exact_proportional_and_complete(sizes, fraction, seed):
+    labels = labels_of(sizes)
+    n, count = len(labels), round(fraction * len(labels))
+    if not len(sizes) <= count <= n - len(sizes):
+        with pytest.raises(InputError, match=f"{n - count} and {count}"):
+            stratified_split(labels, fraction, seed)
+        return
+    rest, part = stratified_split(labels, fraction, seed)
+    assert len(part) == count
+    assert torch.equal(torch.cat([rest, part]).sort().values, torch.arange(n))
+    assert torch.equal(part, part.sort().values)
+    check_counts(labels[part], sizes, count)
+    assert torch.bincount(labels[rest], minlength=len(sizes)).min() >= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(class_sizes, st.data())
+def test_subset_is_exact_and_proportional(sizes, data):
+    labels = labels_of(sizes)
+    count = data.draw(st.integers(len(sizes), len(labels)))
+    chosen = stratified_subset(labels, count, seed=1)
+    assert len(set(chosen.tolist())) == count
+    assert torch.equal(chosen, chosen.sort().values)
+    check_counts(labels[chosen], sizes, count)
+
+
+def test_equal_classes_get_equal_counts():
+    labels = labels_of([100] * 10)
+    assert torch.bincount(labels[stratified_split(labels, 0.1, 0)[1]]).tolist() == [10] * 10
+
+
+def test_split_is_a_function_of_the_seed():
+    labels = labels_of([50, 50])
+    assert torch.equal(stratified_split(labels, 0.2, 3)[1], stratified_split(labels, 0.2, 3)[1])
+    assert not torch.equal(stratified_split(labels, 0.2, 3)[1], stratified_split(labels, 0.2, 4)[1])
+
+
+def test_split_does_not_depend_on_the_order_within_a_class():
+    picks = torch.stack([stratified_split(labels_of([20, 20]), 0.5, seed)[1] for seed in range(40)])
+    shares = torch.bincount(picks.flatten(), minlength=40) / 40
+    assert shares.min() > 0.2  # each image is chosen about half of the time
+    assert shares.max() < 0.8
+
+
+@pytest.mark.parametrize("count", [0, 2, 11])
+def test_impossible_subset_names_the_numbers(count):
+    with pytest.raises(InputError, match=rf"{count}: allowed are 3 .* to 10 images"):
+        stratified_subset(labels_of([5, 3, 2]), count, 0)
+
+
+def test_class_of_one_image_is_named():
+    with pytest.raises(InputError, match="class 1 has only 1 image"):
+        stratified_split(labels_of([5, 1]), 0.5, 0)
+
+
+def test_no_images_is_an_error():
+    with pytest.raises(InputError, match="no images"):
+        stratified_subset(torch.zeros(0, dtype=torch.int64), 1, 0)

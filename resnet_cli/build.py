@@ -56,12 +56,12 @@ def call(key: str, node: Node, given: Mapping[str, Any], *, skip: frozenset[str]
         own = set(known.parameters) - set(given)
         raise InputError(*(_with_full_key(key, problem, own) for problem in error.problems)) from error
     except ValueError as error:
-        raise InputError(f"{key}: {' '.join(str(error).split())}") from error
+        raise InputError(_with_full_key(key, " ".join(str(error).split()), set())) from error
 
 
 def _with_full_key(key: str, problem: str, parameters: Set[str]) -> str:
     """`depth=21: ...` as `model.depth=21: ...`."""
-    if problem.startswith(f"{key}."):
+    if problem.startswith((f"{key}.", f"{key}=")):
         return problem
     return f"{key}{'.' if re.split(r'[^a-z_]', problem)[0] in parameters else ': '}{problem}"
 

@@ -17,7 +17,7 @@ from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.logs import RunLog
 from resnet_cli.metrics import Row
 from resnet_cli.ranges import Between
-from resnet_cli.run import RunDir, command_line, environment, now
+from resnet_cli.run import RunDir, environment, now
 from resnet_cli.state import TrainState
 from resnet_cli.trainer import ClassifierTrainer
 
@@ -274,15 +274,3 @@ def _say_what(
     logger.info("folder  %s", run.path)
     if started != "scratch":
         logger.info("from    %s", started)
-
-
-def next_commands(settings: config.Settings, folder: Path) -> list[str]:
-    """What to try after this run, as commands to type."""
-    epochs = settings["trainer"].get("epochs", 20)
-    commands = {
-        command_line("resnet-train", [f"resume={folder}", f"trainer.epochs={2 * epochs}"]): "train this one for longer",
-        "resnet-train model=resnet data=cifar10": "colour photographs (downloads 170 MB)",
-        "resnet-train -m model=resnet20,plain20 seed=0,1,2": "a sweep: with and without shortcuts",
-    }
-    width = max(map(len, commands))
-    return ["next:", *(f"  {command:{width}}  {meaning}" for command, meaning in commands.items())]

@@ -216,11 +216,14 @@ def test_weights_of_another_run_are_a_start(train, tmp_path):
 
 
 def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(train, tmp_path):
-    status, _, _ = train("-m", *tiny("model=resnet8,cnn", "seed=0,1", "hydra.sweep.dir=s"))
+    status, out, _ = train("-m", *tiny("model=resnet8,cnn", "seed=0,1"))
     assert status == 0
-    runs = sorted(path.parent.name for path in (tmp_path / "s").rglob("run.json"))
+    (sweep,) = (tmp_path / "multirun").glob("*/*")
+    assert re.fullmatch(r"\d\d-\d\d-\d\d-resnet8,cnn", sweep.name)
+    assert out.count("\njob ") == 4
+    runs = sorted(path.parent.name for path in sweep.rglob("run.json"))
     assert len(runs) == 4
-    assert all(record_of(tmp_path / "s" / name)["status"] == "finished" for name in runs)
+    assert all(record_of(sweep / name)["status"] == "finished" for name in runs)
 
 
 def test_a_failing_job_of_a_sweep_is_told_and_the_others_go_on(train, tmp_path):

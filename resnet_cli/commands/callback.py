@@ -1,8 +1,8 @@
 """What Hydra calls around a job: the check before anything is made, and the tidying after a job that never began."""
 
 import copy
-import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf import DictConfig, OmegaConf, flag_override, read_write
 
 from resnet_cli import config
 from resnet_cli.commands.arguments import override_keys, task_overrides
@@ -37,6 +37,23 @@ def run_settings(composed: DictConfig, overrides: Sequence[str]) -> config.Setti
     return settings
 
 
+class RunFailedError(BaseException):
+    """Carries an error past Hydra, which turns what a callback raises into a warning unless it is no `Exception`."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors inside this block end the command."""
+    try:
+        yield
+    except Exception as error:
+        raise RunFailedError(error) from error
+
+
 class CheckConfig(Callback):
     """Checks every job's config before a folder is made, and takes away the folder of a run refused later."""
 
@@ -45,39 +62,20 @@ class CheckConfig(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the run's config."""
-        HydraConfig.instance().set_config(config)
-        try:
+        with _told():
+            HydraConfig.instance().set_config(config)
             run_settings(_without_hydra(config), task_overrides(config.hydra))
-        except InputError as error:
-            _refuse(error.problems)
-        folder = Path(str(OmegaConf.select(config, "hydra.run.dir"))).absolute()
-        self._missing = [path for path in (folder, *folder.parents) if not path.exists()]
+            folder = Path(str(OmegaConf.select(config, "hydra.run.dir"))).absolute()
+            self._missing = [path for path in (folder, *folder.parents) if not path.exists()]
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check the config of every combination that the sweep will run."""
-        if not str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
-            return  # other sweepers choose values as they go; each job is checked when it starts
-        loader = GlobalHydra.instance().config_loader()
-        jobs_with: dict[str, list[str]] = {}
-        typed = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
-        assert isinstance(typed, list)
-        jobs = list(_combinations([str(override) for override in typed]))
-        for number, overrides in enumerate(jobs):
-            job = loader.load_sweep_config(config, overrides)
-            HydraConfig.instance().set_config(job)
-            try:
-                run_settings(_without_hydra(job), task_overrides(job.hydra))
-            except InputError as error:
-                varying = [given for given in overrides if any(given not in other for other in jobs)]
-                shown = ", ".join(override.removeprefix("++") for override in varying)
-                for problem in error.problems:
-                    jobs_with.setdefault(problem, []).append(f"job {number} ({shown})")
-        if jobs_with:
-            lines = []
-            for problem, names in jobs_with.items():
-                more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-                lines.append(f"{names[0]}{more}: {problem}")
-            _refuse(lines)
+        """Fix the sweep's folder, and check the config of every combination that a grid sweep will run."""
+        with _told():
+            HydraConfig.instance().set_config(config)
+            _pin_sweep_folder(config)
+            if str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
+                _check_jobs(config)  # other sweepers choose values as they go; each job is checked when it starts
+            HydraConfig.instance().set_config(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Take away the empty folders that were made for a job that never began."""
@@ -87,17 +85,31 @@ class CheckConfig(Callback):
         for path in self._missing or [folder]:
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
-        if config.hydra.mode != RunMode.MULTIRUN:
+        if config.hydra.mode != RunMode.MULTIRUN:  # Hydra would print a line of its own
             assert isinstance(job_return._return_value, Exception)
             raise RunFailedError(job_return._return_value)
 
 
-class RunFailedError(BaseException):
-    """Carries what ended a run past Hydra, which would print a line of its own; callbacks may only raise such."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-        super().__init__(str(error))
+def _check_jobs(config: DictConfig) -> None:
+    """Check each job of a grid sweep; a problem that several have is told once."""
+    loader = GlobalHydra.instance().config_loader()
+    jobs_with: dict[str, list[str]] = {}
+    typed = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    assert isinstance(typed, list)
+    jobs = list(_combinations([str(override) for override in typed]))
+    for number, overrides in enumerate(jobs):
+        job = loader.load_sweep_config(config, overrides)
+        HydraConfig.instance().set_config(job)
+        try:
+            run_settings(_without_hydra(job), task_overrides(job.hydra))
+        except InputError as error:
+            varying = [given for given in overrides if any(given not in other for other in jobs)]
+            shown = ", ".join(override.removeprefix("++") for override in varying)
+            for problem in error.problems:
+                jobs_with.setdefault(problem, []).append(f"job {number} ({shown})")
+    if jobs_with:
+        more = {problem: f" and {len(names) - 1} more" * (len(names) > 1) for problem, names in jobs_with.items()}
+        raise InputError(*(f"{names[0]}{more[problem]}: {problem}" for problem, names in jobs_with.items()))
 
 
 def _without_hydra(composed: DictConfig) -> DictConfig:
@@ -107,6 +119,15 @@ def _without_hydra(composed: DictConfig) -> DictConfig:
     return own
 
 
+def _pin_sweep_folder(config: DictConfig) -> None:
+    """Resolve the sweep's folder once: each job's config would resolve it anew, with its own names."""
+    folder = str(OmegaConf.select(config, "hydra.sweep.dir"))
+    quoted = folder.replace("\\", "\\\\").replace("'", "\\'")
+    with read_write(config.hydra):
+        config.hydra.sweep.dir = folder
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
+
+
 def _combinations(overrides: Sequence[str]) -> Iterator[list[str]]:
     """The overrides of each job of a grid sweep."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -114,10 +135,3 @@ def _combinations(overrides: Sequence[str]) -> Iterator[list[str]]:
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
         yield from (list(job) for job in batch)
-
-
-def _refuse(problems: Sequence[str]) -> None:
-    """End with status 2. Hydra turns what a callback raises into a warning, but for an exit."""
-    for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
-    sys.exit(2)

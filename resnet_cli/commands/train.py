@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
         return 128 + stop.signum
     except KeyboardInterrupt:
         return 130
-    except SystemExit as done:  # --help and the like; and our check, see `callback`
+    except SystemExit as done:  # --help and the like
         return int(done.code or 0)
     except RunFailedError as failed:
         return _tell(failed.error)
@@ -77,6 +77,7 @@ def _start_hydra(arguments: Sequence[str]) -> None:
     """Let Hydra compose the config and call `task` for each job."""
     compatibility.register_resolver("letters", random_letters, use_cache=True)
     compatibility.register_resolver("job_folder", _job_folder)
+    compatibility.register_resolver("sweep_name", _sweep_name)
     Plugins.instance().register(WorkingFolderConfig)
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # a user's own classes; appended, so that they hide nothing
@@ -93,20 +94,32 @@ def _job_folder() -> str:
     return job_folder(task_overrides(HydraConfig.get()))
 
 
+def _sweep_name() -> str:
+    """The sweep's `name=`, else its `model=` with all the options, else the default model."""
+    given = dict(override.split("=", 1) for override in task_overrides(HydraConfig.get()) if "=" in override)
+    name = given.get("name") or given.get("model") or str(HydraConfig.get().runtime.choices["model"])
+    return job_folder([name], limit=60)
+
+
 def task(composed: DictConfig) -> float | None:
     """One job: train with the composed config; gives the best validation accuracy, for sweepers to maximise."""
     hydra_config = HydraConfig.get()
     overrides = task_overrides(hydra_config)
     settings = run_settings(composed, overrides)
-    folder = Path(hydra_config.runtime.output_dir)
+    folder = _relative(Path(hydra_config.runtime.output_dir))
+    sweeping = hydra_config.mode == RunMode.MULTIRUN
+    if sweeping:
+        print(f"\njob {hydra_config.job.num}: {' '.join(overrides)}", flush=True)
     try:
-        record = _train(settings, _relative(folder))
+        record = _train(settings, folder)
     except Exception as error:
-        if hydra_config.mode != RunMode.MULTIRUN:
+        if not sweeping:
             raise
         _tell_job(error, hydra_config.job.num, overrides)
         traceback.clear_frames(error.__traceback__)  # a kept traceback would keep model and data of a failed job
         raise JobFailedError("not every job of the sweep finished") from None
+    if not sweeping:
+        print(*next_commands(settings, folder), sep="\n")
     best = record.get("best") or {}
     return best.get("val_accuracy")
 
@@ -137,9 +150,19 @@ def _train(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
         except StoppedError:
             log.info(f"stopped; go on with: {command_line('resnet-train', [f'resume={folder}'])}")
             raise
-        for line in session.next_commands(settings, folder):
-            log.info(line)
         return record
+
+
+def next_commands(settings: dict[str, Any], folder: Path) -> list[str]:
+    """What to try after this run, as commands to type."""
+    longer = command_line("resnet-train", [f"resume={folder}", f"trainer.epochs={2 * settings['trainer']['epochs']}"])
+    commands = {
+        longer: "train this one for longer",
+        "resnet-train model=resnet data=cifar10": "photographs (downloads 170 MB)",
+        "resnet-train -m model=resnet20,plain20 seed=0,1,2": "a sweep: with and without shortcuts",
+    }
+    width = min(max(map(len, commands)), 80)
+    return ["next:", *(f"  {command:{width}}  {meaning}" for command, meaning in commands.items())]
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def train(
         trainer: Group `trainer`.
         name: What the run is called.
         seed: Decides weights, order, augmentation and dropout.
-        resume: `auto` goes on from the folder's last checkpoint if there is one; a path must have one.
+        resume: Go on from the folder's last checkpoint if there is one.
         init_from: A run whose weights are the start.
         resume_force: Go on although the config has changed.
 
@@ -114,7 +114,7 @@ def train(
     saver = RunSaver(run, settings, _data_record(loaders))
     try:
         _finish(run, saver, the_trainer, loaders, should_stop)
-    except StoppedError:
+    except (StoppedError, KeyboardInterrupt):
         run.note(status="interrupted", ended=now())
         raise
     except BaseException as error:
@@ -124,14 +124,11 @@ def train(
 
 
 def _stored(run: RunDir, resume: str | None) -> dict[str, Any] | None:
-    """The checkpoint to go on from, by the start order: `auto` where there is one, else RUN, else none."""
-    if resume is None:
-        if run.exists:
-            raise InputError(f"{run.path}: holds a run already; resume=auto continues it")
-        return None
-    if resume == "auto" and not run.last.exists():
-        if run.metrics.exists():
-            raise InputError(f"{run.last}: no checkpoint, but {run.metrics.name} has rows; name another folder")
+    """The checkpoint to go on from; None where none is asked for, or the run was stopped before its first."""
+    if resume is None and run.exists:
+        raise InputError(f"{run.path}: holds a run already; resume=auto continues it")
+    began = run.metrics.exists() and run.metrics.stat().st_size > 0
+    if resume is None or not (run.last.exists() or began):
         return None
     return checkpoint.load(run.last)
 

@@ -159,6 +159,25 @@ def test_resume_auto_starts_then_goes_on_then_has_nothing_to_do(train, tmp_path)
     assert rows_of(tmp_path / "d") == first
 
 
+@pytest.mark.parametrize("resume", ["auto", "d"])
+def test_a_run_killed_before_its_first_save_starts_over(train, tmp_path, monkeypatch, resume):
+    from resnet_cli.session import RunSaver
+
+    def last(self, state):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunSaver, "last", last)
+        with pytest.raises(Killed):
+            train(*tiny("hydra.run.dir=d"))
+    arguments = tiny("hydra.run.dir=d", "resume=auto") if resume == "auto" else [f"resume={resume}"]
+    assert train(*arguments)[0] == 0
+    assert [row["epoch"] for row in rows_of(tmp_path / "d")] == [1, 2]
+    (tmp_path / "d/checkpoints/last.pt").unlink()
+    status, _, err = train(*arguments)
+    assert (status, err) == (2, "error: d/checkpoints/last.pt: no such checkpoint\n")
+
+
 def test_a_finished_run_can_be_extended(train, tmp_path):
     train(*tiny("hydra.run.dir=d"))
     status, _, _ = train("resume=d/checkpoints/last.pt", "trainer.epochs=4")

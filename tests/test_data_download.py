@@ -114,7 +114,11 @@ def test_root_that_cannot_be_made_is_named(tmp_path):
 
 
 def test_patience_with_servers_ends_with_the_fetch(tmp_path):
-    before, during = socket.getdefaulttimeout(), []
-    fetch(SOURCE, tmp_path, lambda place: during.append(socket.getdefaulttimeout()))
-    assert during[0] > 0
-    assert socket.getdefaulttimeout() == before
+    during = []
+    socket.setdefaulttimeout(7.5)
+    try:
+        fetch(SOURCE, tmp_path, lambda place: during.append(socket.getdefaulttimeout()))
+        assert during == [30]
+        assert socket.getdefaulttimeout() == 7.5
+    finally:
+        socket.setdefaulttimeout(None)

@@ -5,6 +5,7 @@ import os
 import struct
 import zlib
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -34,13 +35,13 @@ def folder_of(tmp_path, count=4, h=6, w=5):
     return tmp_path / "set", names
 
 
-def huge_png(path):
+def huge_png(path, side=20_000):
     """The header of a 20,000 x 20,000 image: 400 Mpx in under 100 bytes."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
 
 
@@ -55,7 +56,7 @@ def test_pixels_are_those_of_the_file(tmp_path):
 )
 def test_other_modes_become_rgb(tmp_path, mode, suffix):
     path = save(tmp_path / f"a.{suffix}", pixels(6, 6), mode)
-    expected = torch.from_numpy(__import__("numpy").array(Image.open(path).convert("RGB")))
+    expected = torch.from_numpy(np.array(Image.open(path).convert("RGB")))
     assert torch.equal(read_image(path), expected)
     assert read_image(path, mode="L").shape == (6, 6, 1)
 
@@ -115,6 +116,11 @@ def test_bad_files_are_named(tmp_path, spoil, reason, how):
         assert reason in str(caught.value)
 
 
+def test_large_but_allowed_images_raise_no_warning(tmp_path):
+    huge_png(tmp_path / "a.png", side=10_000)  # Pillow warns from 89 Mpx
+    LazyImages(tmp_path, ["a.png"], image_size=4).check()
+
+
 def test_many_bad_files_are_counted_and_five_named(tmp_path):
     root, names = folder_of(tmp_path, count=9)
     for name in names[1:9]:
@@ -159,8 +165,12 @@ def test_loaded_lazy_and_cached_images_are_the_same(tmp_path):
     assert torch.equal(again, expected)
     again.zero_()  # a user's changes stay out of the cache
     assert torch.equal(LazyImages(root, names, cache=cache).load(), expected)
-    kept.write_bytes(kept.read_bytes()[:100])
-    assert torch.equal(LazyImages(root, names, cache=cache).load(), expected)  # damaged: decoded again
+    for damage in (kept.read_bytes()[:100], b"", b"x" * 200):
+        kept.write_bytes(damage)
+        assert torch.equal(LazyImages(root, names, cache=cache).load(), expected)  # decoded again
+    for other in (expected[:2], expected.long()):
+        np.save(kept, other.numpy())
+        assert torch.equal(LazyImages(root, names, cache=cache).load(), expected)
 
 
 def test_cached_array_is_used(tmp_path, monkeypatch):

@@ -117,6 +117,16 @@ def test_epochs_are_functions_of_seed_and_epoch():
     assert not torch.equal(first[0][0], next(iter(other))[0])
 
 
+def test_order_and_augmentation_change_from_epoch_to_epoch_and_batch_to_batch():
+    plain = make(augment=None).train
+    assert not torch.equal(next(plain.epoch(0))[0], next(plain.epoch(1))[0])
+    data = data_set()
+    data.train.images[:] = data.train.images[0]  # with equal images the order does not show
+    cropped = make(data, augment={"crop": 2}).train
+    batches = [images for epoch in (0, 1) for images, _ in cropped.epoch(epoch) if len(images) == 8]
+    assert not any(torch.equal(a, b) for i, a in enumerate(batches) for b in batches[:i])
+
+
 @pytest.mark.parametrize(("backend", "workers"), [("device", 0), ("stream", 0), ("stream", 1)])
 def test_the_global_random_stream_is_left_alone(backend, workers):
     torch.manual_seed(0)
@@ -206,8 +216,9 @@ def test_a_file_that_breaks_while_streaming_is_named(folder, workers):
     loaders = make(data, backend="stream", workers=workers)
     bad = next((folder / "test" / "0").iterdir())
     bad.write_bytes(b"")
-    with pytest.raises(InputError, match=f"{bad.name}: an empty file"):
+    with pytest.raises(InputError) as caught:
         list(loaders.test)
+    assert caught.value.problems == (f"{bad}: an empty file",)
 
 
 def test_auto_streams_what_does_not_fit(folder, monkeypatch):

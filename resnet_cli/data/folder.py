@@ -54,7 +54,7 @@ def image_folder(
     """
     base = Path(root).expanduser()
     parts = _find_parts(base)
-    class_names = tuple(sorted(parts["train"]))
+    class_names = tuple(parts["train"])
     kept = None if cache is None else Path(cache).expanduser()
 
     def part(names: Sequence[str], labels: Tensor) -> Part:
@@ -156,7 +156,7 @@ def _find_files(base: Path, folder: Path, above: tuple[str, ...], findings: _Fin
             findings.problems.append(f"{entry.path} is not a file (a broken link?)")
     if not entries:
         findings.problems.append(f"{folder} is a folder without images")
-    return sorted(names)
+    return names
 
 
 def _entries(folder: Path, findings: _Findings) -> list[os.DirEntry[str]]:

@@ -230,7 +230,7 @@ def test_auto_streams_what_does_not_fit(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    ({"drop_last": True, "batch_size": 55}, "data.batch_size=55 is more than the 54 training images"),
+    ({"drop_last": True, "batch_size": 55}, "data.batch_size=55: with data.drop_last=true at most 54"),
     ({"train_size": 55}, "data.train_size=55: a subset of 55: allowed are 3 .* to 54"),
     ({"train_size": 2}, "data.train_size=2: "),
     ({"val_fraction": 0.01}, "data.val_fraction=0.01: "),

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -67,21 +66,20 @@ def make_loaders(
     drop_last: bool = False,
     augment: Augment | None = None,
 ) -> Loaders:
-    """Splits a data set and makes its loaders.
+    """Splits a data set and makes its loaders, on `device`. Order and augmentation are functions of `seed` and epoch.
 
     Args:
         dataset: The data set.
         device: Where batches are made.
-        seed: Order and augmentation are functions of it and of the epoch.
+        seed: See above; the split does not depend on it.
         batch_size: Training images in a batch.
         eval_batch_size: Validation and test images in a batch.
-        val_fraction: Share of the training part that is held out for validation; 0 holds out nothing. A data set with
-            a validation part of its own uses that one unless this is 0.
+        val_fraction: Share of the training part held out for validation, stratified; 0 holds out nothing. A data set
+            with a validation part of its own uses that one unless this is 0.
         train_size: Train on so many images, a stratified part of what the split left; None takes all.
         split_seed: The split and the part are functions of it alone, so that runs with other seeds compare.
-        backend: `device` keeps the images on the device as uint8, `stream` gathers them with worker processes; both
-            give the same batches. `auto` takes `device` while the decoded images need less than a quarter of the
-            machine's memory and half of the GPU's free memory, or are in main memory anyway.
+        backend: `device` keeps uint8 images on the device, `stream` has worker processes gather them: the same batches.
+            `auto` is `device` while they need less than `RAM_SHARE` and `DEVICE_SHARE`, or are in main memory anyway.
         workers: Processes of `stream`.
         drop_last: Leave out a last training batch that is not full.
         augment: What is done to training images.
@@ -95,49 +93,62 @@ def make_loaders(
     train, held_out = _split(dataset, val_fraction, train_size, split_seed)
     if drop_last and batch_size > len(train):
         raise InputError(
-            f"data.batch_size={batch_size} is more than the {len(train)} training images: with data.drop_last=true "
-            f"no batch is left: use at most {len(train)}"
+            f"data.batch_size={batch_size}: with data.drop_last=true at most {len(train)}, the training images"
         )
-    on_device = backend == "device" or (backend == "auto" and _fits(dataset, torch.device(device)))
-    for part in (dataset.train, dataset.val, dataset.test):
-        # What is decoded below needs no check of its own; the test part is decoded when it is needed.
-        if part is not None and isinstance(part.images, LazyImages) and not (on_device and part is dataset.train):
-            part.images.check()
-    resident = Resident(dataset.train, device)
-    measured = Part(resident.host_images, dataset.train.labels) if on_device else dataset.train
-    mean, std = dataset.mean, dataset.std
-    if mean is None or std is None:
-        found = channel_statistics(measured, train)
-        mean, std = mean or found[0], std or found[1]
-    common: dict[str, Any] = {
-        "num_classes": len(dataset.class_names),
-        "normalize": Normalize(mean, std, device),
-        "seed": seed,
-    }
-
-    def loader(part: Part, indices: Tensor, *, persistent: bool = True, **options: Any) -> Batches:
-        if on_device:
-            place = resident if part is dataset.train else Resident(part, device)
-            return DeviceLoader(place, indices, **common, **options)
-        return StreamLoader(part, indices, device=device, workers=workers, persistent=persistent, **common, **options)
-
-    evaluate = partial(loader, batch_size=eval_batch_size)
+    make = _Maker(dataset, train, torch.device(device), seed, backend, workers)
     val = None
     if val_fraction:
-        val = (
-            evaluate(dataset.val, torch.arange(len(dataset.val))) if dataset.val else evaluate(dataset.train, held_out)
-        )
+        part, indices = (dataset.val, None) if dataset.val else (dataset.train, held_out)
+        val = make(part, indices, batch_size=eval_batch_size)
     return Loaders(
-        train=loader(dataset.train, train, batch_size=batch_size, shuffle=True, drop_last=drop_last, augment=augment),
+        train=make(dataset.train, train, batch_size=batch_size, shuffle=True, drop_last=drop_last, augment=augment),
         val=val,
-        test=evaluate(dataset.test, torch.arange(len(dataset.test)), persistent=False),
-        mean=tuple(mean),
-        std=tuple(std),
+        test=make(dataset.test, None, batch_size=eval_batch_size, persistent=False),
+        mean=tuple(make.mean),
+        std=tuple(make.std),
         class_names=tuple(dataset.class_names),
         in_size=dataset.train.size,
         counts={"train": len(train), "val": val.samples if val else 0, "test": len(dataset.test)},
-        backend="device" if on_device else "stream",
+        backend="device" if make.on_device else "stream",
     )
+
+
+class _Maker:
+    """Makes loaders that share the backend, the images of the training part, and the normalisation."""
+
+    def __init__(
+        self, dataset: Dataset, train: Tensor, device: torch.device, seed: int, backend: Backend, workers: int
+    ) -> None:
+        self.device, self.workers = device, workers
+        self.on_device = backend == "device" or (backend == "auto" and _fits(dataset, device))
+        for part in (dataset.train, dataset.val, dataset.test):
+            # What is decoded below needs no check of its own; the test part is decoded when it is needed.
+            if (
+                part is not None
+                and isinstance(part.images, LazyImages)
+                and not (self.on_device and part is dataset.train)
+            ):
+                part.images.check()
+        self.resident = Resident(dataset.train, device)
+        measured = Part(self.resident.host_images, dataset.train.labels) if self.on_device else dataset.train
+        mean, std = dataset.mean, dataset.std
+        if mean is None or std is None:
+            found = channel_statistics(measured, train)
+            mean, std = mean or found[0], std or found[1]
+        self.mean, self.std = mean, std
+        self.common: dict[str, Any] = {
+            "num_classes": len(dataset.class_names),
+            "normalize": Normalize(mean, std, device),
+            "seed": seed,
+        }
+
+    def __call__(self, part: Part, indices: Tensor | None, *, persistent: bool = True, **options: Any) -> Batches:
+        indices = torch.arange(len(part)) if indices is None else indices
+        options = self.common | options
+        if self.on_device:
+            resident = self.resident if part is self.resident.part else Resident(part, self.device)
+            return DeviceLoader(resident, indices, **options)
+        return StreamLoader(part, indices, device=self.device, workers=self.workers, persistent=persistent, **options)
 
 
 def _split(dataset: Dataset, val_fraction: float, train_size: int | None, split_seed: int) -> tuple[Tensor, Tensor]:

@@ -286,8 +286,8 @@ def _symmetric_beta(alpha: float, generator: torch.Generator, device: torch.devi
 
     Bailey 1994 makes Student's t from two uniform numbers; t / sqrt(n + t^2) with n = 2 alpha is 2 Beta - 1.
     """
-    draws = torch.rand(2, generator=generator, device=device, dtype=torch.float64)
+    draws = torch.rand(2, generator=generator, device=device)
     power = (1 - draws[0]) ** (1 / alpha)
     cosine = torch.cos(2 * torch.pi * draws[1])
     share: Tensor = 0.5 + 0.5 * cosine * torch.sqrt((1 - power) / (power + cosine.square() * (1 - power)))
-    return share.float()
+    return share

@@ -11,6 +11,7 @@ import socket
 import sys
 import tarfile
 import tempfile
+import textwrap
 import urllib.error
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -48,7 +49,7 @@ class Source:
 
     def wanted(self, root: Path) -> str:
         """The files' paths, as text."""
-        return " or ".join(str(root / place) for place in self.places)
+        return " or ".join(f"{root}/{place}" for place in self.places)
 
 
 def fetch(source: Source, root: Path, load: Callable[[Path], object]) -> None:
@@ -73,7 +74,7 @@ def fetch(source: Source, root: Path, load: Callable[[Path], object]) -> None:
     except (urllib.error.URLError, http.client.HTTPException, RuntimeError, TimeoutError, ConnectionError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # it holds the connection
-        reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
+        reason = textwrap.shorten(str(getattr(error, "reason", error)), 120) or type(error).__name__
         raise InputError(
             f"{source.name}: could not fetch {', '.join(source.urls)} ({reason}): put it at {source.wanted(root)} "
             "yourself, or use data=digits, which needs no download"

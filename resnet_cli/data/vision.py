@@ -164,7 +164,7 @@ def _load_mnist(
     folder = base / source.__name__ / "raw"
     archives = {folder / archive: md5 for archive, md5 in source.resources}
     files = [archive.with_suffix("") for archive in archives]
-    origin = Source(name, [source.mirrors[0] + archive for archive, _ in source.resources], [f"{source.__name__}/raw/"])
+    origin = Source(name, [f"{source.mirrors[0]}*.gz"], [f"{source.__name__}/raw/"])
     _provide(origin, base, files, download, lambda place: source(place, download=True))
     if verify:
         for archive, md5 in archives.items():

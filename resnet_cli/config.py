@@ -24,7 +24,7 @@ Settings = dict[str, Any]
 RUN_TARGET = "resnet_cli.session.train"
 CONTROL_KEYS = ("resume", "init_from", "resume_force")  # how a run starts, no part of what it is
 SAFE_TO_CHANGE = ("trainer.epochs", "trainer.device", "trainer.checkpoint_every", "data.root", "data.workers",
-                  "data.download", "data.verify", "data.eval_batch_size", "name")  # fmt: skip
+                  "data.backend", "data.cache", "data.download", "data.verify", "data.eval_batch_size", "name")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from resnet_cli.data import Loaders
 from resnet_cli.device import device_name, resolve_device
 from resnet_cli.diagnose import count_parameters
 from resnet_cli.errors import InputError, StoppedError
+from resnet_cli.feed import epoch_batches
 from resnet_cli.logs import RunLog
 from resnet_cli.metrics import Row
 from resnet_cli.ranges import Between
@@ -230,7 +231,7 @@ def _finish(
         return
     state.model.load_state_dict(checkpoint.load(run.best, trainer.device)["state"]["model"])
     state.average = None
-    scores = trainer.evaluate(loaders.test)
+    scores = trainer.evaluate(epoch_batches(loaders.test, epoch=0, limit=trainer.max_batches))
     test: dict[str, Any] = {"accuracy": scores.accuracy, "loss": scores.loss, "samples": scores.count}
     by = "val_accuracy" if loaders.val is not None else None
     selection = {"weights": "best epoch" if by else "last epoch", "by": by, "val_samples": loaders.counts["val"]}

@@ -102,6 +102,14 @@ def test_the_test_set_is_read_once_at_the_end(train, tmp_path, monkeypatch):
     assert reads[-1] == 32
 
 
+def test_debugging_reads_two_batches_of_everything(train, tmp_path):
+    status, _, _ = train(*tiny("trainer=debug", "trainer.epochs=1", "data.eval_batch_size=4"))
+    run = only_run(tmp_path)
+    assert status == 0
+    assert rows_of(run)[0]["step"] == 2
+    assert record_of(run)["test"]["samples"] == 8
+
+
 def test_without_validation_the_last_epoch_is_kept(train, tmp_path):
     status, _, _ = train(*tiny("data.val_fraction=0"))
     run = only_run(tmp_path)

@@ -1,0 +1,76 @@
+"""The README is true: its tree is the tree, its commands are accepted, its names exist."""
+
+import re
+import shlex
+
+import pytest
+from test_config import problems_of, settings_of
+
+from resnet_cli import config
+from resnet_cli.commands.arguments import CONFIG_FOLDER
+
+
+def readme(repository):
+    return (repository / "README.md").read_text(encoding="utf-8")
+
+
+def commands(text):
+    """Every resnet-train line of the README, without its comment."""
+    for line in text.splitlines():
+        found = re.match(r"\s+(?:\$ |pip install .* && )?(resnet-train.*)", line)
+        if found:
+            yield shlex.split(found[1], comments=True)[1:]
+
+
+def test_the_tree_names_every_file_and_no_other(repository):
+    tree = readme(repository).partition("## The code")[2]
+    files = {p for p in (repository / "resnet_cli").rglob("*.py") if p.name != "__init__.py"}
+    for path in files:
+        assert re.search(rf"^ +{re.escape(path.name)} ", tree, re.MULTILINE), path.name
+    for name in re.findall(r"^ +(\w+\.py) ", tree, re.MULTILINE):
+        assert name in {p.name for p in files}, name
+    for folder in ("conf", "tests", "docs", "outputs", "resnet_cli/models", "resnet_cli/data", "resnet_cli/commands"):
+        assert (repository / folder).is_dir()
+        assert f"{folder.split('/')[-1]}/" in tree
+
+
+def test_every_command_is_accepted(repository):
+    seen = 0
+    for arguments in commands(readme(repository)):
+        overrides = [a for a in arguments if not a.startswith("-") and not a.startswith(("resume", "+"))]
+        if any("mynets" in a or "depht" in a for a in overrides):
+            continue  # the reader's own file, and the example of wrong input
+        first = [a.split(",")[0] for a in overrides]  # of a sweep, the first job
+        assert problems_of(settings_of(*first)) == [], arguments
+        seen += 1
+    assert seen >= 5
+
+
+def test_the_example_of_wrong_input_is_what_is_printed(repository):
+    text = readme(repository)
+    settings = settings_of("+model.depht=20", "trainer.precision=fp17", "+epochs=3")
+    printed = re.findall(r"^ +error: (.*)$", text, re.MULTILINE)
+    assert printed == problems_of(settings)
+
+
+@pytest.mark.parametrize("group", ["optimizer", "schedule", "data", "trainer"])
+def test_every_option_is_in_the_table_of_groups(repository, group):
+    row = next(line for line in readme(repository).splitlines() if line.startswith(f"| `{group}`"))
+    for path in (CONFIG_FOLDER / group).glob("*.yaml"):
+        assert f"`{path.stem}`" in row
+
+
+def test_every_model_preset_is_in_the_table_of_sizes(repository):
+    text = readme(repository)
+    for path in (CONFIG_FOLDER / "model").glob("*.yaml"):
+        if not path.stem.startswith("plain"):
+            assert f"`{path.stem}`" in text, path.stem
+
+
+def test_the_pictures_exist(repository):
+    for path in re.findall(r"!\[[^]]*\]\(([^)]*)\)", readme(repository)):
+        assert (repository / path).is_file()
+
+
+def test_top_level_keys_of_the_interface_exist():
+    assert set(config.CONTROL_KEYS) <= set(settings_of())

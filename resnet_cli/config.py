@@ -23,8 +23,10 @@ Settings = dict[str, Any]
 
 RUN_TARGET = "resnet_cli.session.train"
 CONTROL_KEYS = ("resume", "init_from", "resume_force")  # how a run starts, no part of what it is
-SAFE_TO_CHANGE = ("trainer.epochs", "trainer.device", "trainer.checkpoint_every", "data.root", "data.workers",
-                  "data.backend", "data.cache", "data.download", "data.verify", "data.eval_batch_size", "name")  # fmt: skip
+SAFE_TO_CHANGE = {
+    "name", "trainer.epochs", "trainer.device", "trainer.checkpoint_every", "data.root", "data.workers", "data.backend",
+    "data.cache", "data.download", "data.verify", "data.eval_batch_size",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,6 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run `resnet-train` with these arguments; gives the exit status (see the table in the README)."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing, so that its errors can be told in a line
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait do not burn the core that another needs
     try:
         _start_hydra(hydra_arguments(arguments))
     except StoppedError as stop:

@@ -116,6 +116,21 @@ def command_line(program: str, arguments: Sequence[str]) -> str:
     return shlex.join([program, *arguments])
 
 
+def resume_command(folder: Path, *overrides: str) -> str:
+    """The command that goes on with a run, its path quoted for Hydra and then for the shell where it has to be."""
+    return command_line("resnet-train", [f"resume={quoted(str(folder))}", *overrides])
+
+
+def quoted(text: str) -> str:
+    """The text as the value of an override, in quotes where Hydra would read something else into it.
+
+    Inside quotes a backslash is special only before a quote.
+    """
+    if re.fullmatch(r"[A-Za-z0-9_./+-]+", text):
+        return text
+    return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), text) + '"'
+
+
 def random_letters() -> str:
     """Four letters that keep runs of the same second apart."""
     return "".join(secrets.choice(string.ascii_lowercase) for _ in range(4))

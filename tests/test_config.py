@@ -1,7 +1,6 @@
 """The composed config against the signatures: every shipped file, every key, and what is said of wrong ones."""
 
 import copy
-from pathlib import Path
 
 import hydra
 import pytest
@@ -179,6 +178,7 @@ def test_arguments_for_hydra(monkeypatch, tmp_path):
     assert hydra_arguments(given) == [
         "--cfg", "job", "model=resnet20", "++seed=1", "++model.width=2", "+a=1", "~b", "hydra.run.dir=x", "loss=focal",
     ]  # fmt: skip
+    assert hydra_arguments(["-sc", "install=bash"]) == ["-sc", "install=bash"]
     for arguments, words in [
         (["seed=1", "seed=2"], "seed: given twice"),
         (["--experimental-rerun=x"], "refused"),
@@ -189,6 +189,4 @@ def test_arguments_for_hydra(monkeypatch, tmp_path):
     run = tmp_path / "it's a run"
     run.mkdir()
     (run / "config.yaml").write_text("a: 1\n")
-    quoted = hydra_arguments([f'resume="{run}"'])
-    assert quoted == ["hydra.run.dir='" + str(run).replace("'", "\\'") + "'", f'++resume="{run}"']
-    assert Path(str(run)).exists()
+    assert hydra_arguments([f'resume="{run}"']) == [f'hydra.run.dir="{run}"', f'++resume="{run}"']

@@ -1,14 +1,17 @@
 """Run folders: names, records, environment."""
 
 import json
+import shlex
+from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
 from resnet_cli import run as run_module
 from resnet_cli.errors import InputError
-from resnet_cli.run import RunDir, command_line, environment, find, job_folder, random_letters
+from resnet_cli.run import RunDir, command_line, environment, find, job_folder, random_letters, resume_command
 
 
 def test_the_record_grows_field_by_field(tmp_path):
@@ -64,6 +67,14 @@ def test_letters_differ():
 
 def test_command_lines_can_be_typed_again():
     assert command_line("resnet-train", ["data.root=a b"]) == "resnet-train 'data.root=a b'"
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "a b", "é (日本)", "model=resnet8,seed=0", 'quo"te', "it's", "back\\slash", "~"]
+)
+def test_the_command_that_goes_on_is_understood(name):
+    _, argument = shlex.split(resume_command(Path(name)))
+    assert OverridesParser.create().parse_override(argument).value() == name
 
 
 def test_environment_names_versions_and_commit(tmp_path, monkeypatch):

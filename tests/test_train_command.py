@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import tiny
+
+from resnet_cli.run import resume_command
 
 FILES = {"config.yaml", "run.json", "metrics.jsonl", "train.log", "curves.png", "checkpoints"}
 
@@ -269,6 +272,9 @@ def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(train, tmp_path):
     runs = sorted(path.parent.name for path in sweep.rglob("run.json"))
     assert len(runs) == 4
     assert all(record_of(sweep / name)["status"] == "finished" for name in runs)
+    _, resume = shlex.split(resume_command(sweep / runs[0]))
+    assert train(resume, "trainer.epochs=3")[0] == 0
+    assert len(rows_of(sweep / runs[0])) == 3
 
 
 def test_a_failing_job_of_a_sweep_is_told_and_the_others_go_on(train, tmp_path):

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import resnet_cli
 from resnet_cli.errors import InputError
-from resnet_cli.run import find
+from resnet_cli.run import find, quoted
 
 PACKAGE = Path(resnet_cli.__file__).parent
 CONFIG_FOLDER = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
@@ -34,6 +34,8 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
         InputError: a key is given twice, `resume=` names no run, or an option is refused.
     """
     options, overrides = _options_and_overrides(arguments)
+    if any(option in ("-sc", "--shell-completion") for option in options):
+        return list(arguments)  # what follows is for the shell's installer, no overrides
     groups = {folder.name for root in _config_folders(options) for folder in root.iterdir() if folder.is_dir()}
     multirun = any(option in ("-m", "--multirun") for option in options)
     seen: dict[str, str] = {}
@@ -84,8 +86,7 @@ def _resume_folder(argument: str) -> list[str]:
         raise InputError(f"resume: quote the path twice, once for the shell: 'resume=\"{path}\"'") from None
     if value is None or value == "auto":
         return []
-    folder = str(find(str(value)).path).replace("\\", "\\\\").replace("'", "\\'")
-    return [f"hydra.run.dir='{folder}'"]
+    return [f"hydra.run.dir={quoted(str(find(str(value)).path))}"]
 
 
 def task_overrides(hydra_config: HydraConf | DictConfig) -> list[str]:

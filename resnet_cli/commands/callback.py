@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override, read_write
 from resnet_cli import config
 from resnet_cli.commands.arguments import override_keys, task_overrides
 from resnet_cli.errors import InputError
-from resnet_cli.run import find
+from resnet_cli.run import find, quoted
 
 
 def run_settings(composed: DictConfig, overrides: Sequence[str]) -> config.Settings:
@@ -122,10 +122,9 @@ def _without_hydra(composed: DictConfig) -> DictConfig:
 def _pin_sweep_folder(config: DictConfig) -> None:
     """Resolve the sweep's folder once: each job's config would resolve it anew, with its own names."""
     folder = str(OmegaConf.select(config, "hydra.sweep.dir"))
-    quoted = folder.replace("\\", "\\\\").replace("'", "\\'")
     with read_write(config.hydra):
         config.hydra.sweep.dir = folder
-        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
 
 
 def _combinations(overrides: Sequence[str]) -> Iterator[list[str]]:

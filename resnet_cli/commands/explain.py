@@ -29,7 +29,11 @@ def explained(error: BaseException) -> Exception | None:
     if isinstance(error, OverrideParseException):
         override = error.override.removeprefix("++")
         reason = str(error).splitlines()[0].replace("++", "")
-        return InputError(f"{override}: not key=value as Hydra reads it ({reason}); quote text with special characters")
+        example = f"""'{override.partition("=")[0]}="..."'"""
+        return InputError(
+            f"{override}: not key=value as Hydra reads it ({reason}); "
+            f"text with special characters is quoted twice, once for the shell: {example}"
+        )
     if isinstance(error, ConfigCompositionException | SearchPathException | HydraException | OmegaConfBaseException):
         cause = error.__cause__ or error
         key = getattr(cause, "full_key", None)

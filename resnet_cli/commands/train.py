@@ -23,7 +23,7 @@ from resnet_cli.commands.arguments import CONFIG_FOLDER, hydra_arguments, task_o
 from resnet_cli.commands.callback import RunFailedError, run_settings
 from resnet_cli.commands.explain import explained
 from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError, StoppedError
-from resnet_cli.run import command_line, job_folder, random_letters
+from resnet_cli.run import command_line, job_folder, random_letters, resume_command
 
 
 class WorkingFolderConfig(SearchPathPlugin):
@@ -147,16 +147,15 @@ def _train(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
                 folder=folder, command=command, log=log, should_stop=lambda: stop["signal"], **settings
             )
         except StoppedError:
-            log.info(f"stopped; go on with: {command_line('resnet-train', [f'resume={folder}'])}")
+            log.info(f"stopped; go on with: {resume_command(folder)}")
             raise
         return record
 
 
 def next_commands(settings: dict[str, Any], folder: Path) -> list[str]:
     """What to try after this run, as commands to type."""
-    longer = command_line("resnet-train", [f"resume={folder}", f"trainer.epochs={2 * settings['trainer']['epochs']}"])
     commands = {
-        longer: "train this one for longer",
+        resume_command(folder, f"trainer.epochs={2 * settings['trainer']['epochs']}"): "train this one for longer",
         "resnet-train model=resnet data=cifar10": "photographs (downloads 170 MB)",
         "resnet-train -m model=resnet20,plain20 seed=0,1,2": "a sweep: with and without shortcuts",
     }

@@ -66,6 +66,14 @@ def _with_full_key(key: str, problem: str, parameters: Set[str]) -> str:
     return f"{key}{'.' if re.split(r'[^a-z_]', problem)[0] in parameters else ': '}{problem}"
 
 
+def argument(node: Node, name: str) -> Any:
+    """What the node's callable gets for `name`: the node's value, or the parameter's default; None if it takes none."""
+    if name in node:
+        return node[name]
+    parameter = signature(node["_target_"]).parameters.get(name)
+    return parameter.default if parameter else None
+
+
 def _readers_keys(part: str) -> frozenset[str]:
     """Keys of a part's node that its reader takes, not its target."""
     return frozenset(name for reader in PARTS[part].readers for name in signature(reader).parameters)

@@ -153,10 +153,11 @@ def _device(trainer: Node) -> torch.device:
 
 def _trainer(settings: config.Settings, net: torch.nn.Module, loaders: Loaders) -> ClassifierTrainer:
     options = settings["trainer"]
-    steps_per_epoch = min(len(loaders.train), options.get("max_batches") or options.get("overfit_batches") or 10**9)
+    limits = [build.argument(options, name) for name in ("max_batches", "overfit_batches")]
+    steps_per_epoch = min([len(loaders.train), *(limit for limit in limits if limit)])
     schedule = build.schedule(
         settings["schedule"],
-        total_steps=steps_per_epoch * options.get("epochs", 1),
+        total_steps=steps_per_epoch * (build.argument(options, "epochs") or 1),
         steps_per_epoch=steps_per_epoch,
     )
     optimizer = build.optimizer(settings["optimizer"], net)
@@ -199,6 +200,7 @@ def _open_folder(
         ended=None,
         reason=None,
         seed=settings["seed"],
+        epochs=trainer.epochs,
         parameters=count_parameters(trainer.model),
         device=device_name(trainer.device),
         precision=trainer.precision.name,

@@ -230,7 +230,7 @@ class ClassifierTrainer:
 
     def evaluate(self, batches: Iterable[Batch]) -> Scores:
         """Mean loss and accuracy, by the averaged weights when averaging is on."""
-        with self.state.evaluated_weights():
+        with self.state.evaluated_weights(), backend_switches(self.precision, deterministic=self.deterministic):
             return evaluate(
                 self.forward, batches, device=self.device, loss_fn=self.eval_loss_fn, autocast=self.precision.autocast
             )

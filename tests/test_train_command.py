@@ -123,6 +123,17 @@ def test_the_test_set_is_read_once_at_the_end(train, tmp_path, monkeypatch):
     assert reads[-1] == 32
 
 
+def test_a_trainer_file_of_ones_own_may_leave_things_out(train, tmp_path):
+    (tmp_path / "conf" / "trainer").mkdir(parents=True)
+    target = "_target_: resnet_cli.trainer.ClassifierTrainer\n"
+    (tmp_path / "conf" / "trainer" / "short.yaml").write_text(target)
+    options = [option for option in tiny("trainer=short", "data.count=64") if not option.startswith("trainer.epochs")]
+    assert train(*options)[0] == 0
+    rows = rows_of(only_run(tmp_path))
+    assert len(rows) == 20  # the constructor's default
+    assert rows[4]["lr"] > rows[10]["lr"] > rows[19]["lr"]  # and the schedule is of that length
+
+
 def test_debugging_reads_two_batches_of_everything(train, tmp_path):
     status, _, _ = train(*tiny("trainer=debug", "trainer.epochs=1", "data.eval_batch_size=4"))
     run = only_run(tmp_path)

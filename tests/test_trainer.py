@@ -99,6 +99,15 @@ def test_an_epoch_is_the_plain_loop():
     assert_same(weights(trainer), plain.state_dict())
 
 
+def test_evaluation_runs_under_the_run_s_switches():
+    seen = []
+    model = net()
+    model.register_forward_hook(lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()))
+    trainer_of(model, deterministic=True).evaluate(loader())
+    assert seen == [True] * 3
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 def test_evaluation_weighs_a_short_last_batch_by_its_count():
     trainer = trainer_of(net())
     dataset = blobs(count=50)

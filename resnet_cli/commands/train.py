@@ -118,7 +118,7 @@ def task(composed: DictConfig) -> float | None:
         traceback.clear_frames(error.__traceback__)  # a kept traceback would keep model and data of a failed job
         raise JobFailedError("not every job of the sweep finished") from None
     if not sweeping:
-        print(*next_commands(settings, folder), sep="\n")
+        print(*next_commands(record["epochs"], folder), sep="\n")
     best = record.get("best") or {}
     return best.get("val_accuracy")
 
@@ -152,10 +152,10 @@ def _train(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
         return record
 
 
-def next_commands(settings: dict[str, Any], folder: Path) -> list[str]:
+def next_commands(epochs: int, folder: Path) -> list[str]:
     """What to try after this run, as commands to type."""
     commands = {
-        resume_command(folder, f"trainer.epochs={2 * settings['trainer']['epochs']}"): "train this one for longer",
+        resume_command(folder, f"trainer.epochs={2 * epochs}"): "train this one for longer",
         "resnet-train model=resnet data=cifar10": "photographs (downloads 170 MB)",
         "resnet-train -m model=resnet20,plain20 seed=0,1,2": "a sweep: with and without shortcuts",
     }

@@ -32,8 +32,8 @@ def test_mlp_refusals():
 
 
 def test_activations():
-    x = torch.linspace(-2, 2, 9)
-    for name in LAYERS:
+    x = torch.linspace(-2, 2, 8)[None]
+    for name in set(LAYERS) - {"maxout", "crelu"}:
         assert activation(name)(x).shape == x.shape
     assert torch.equal(activation("none")(x), x)
     assert torch.equal(activation("elu", {"alpha": 2.0})(x), nn.functional.elu(x, 2.0))

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from resnet_cli.models.units import LAYOUTS, GlobalAveragePool, SqueezeExcitation, UnitStyle, ZeroPadShortcut
+from resnet_cli.models.shortcuts import ZeroPadShortcut
+from resnet_cli.models.units import LAYOUTS, GlobalAveragePool, SqueezeExcitation, UnitStyle
 
 
 def figure_4(order, unit, x):

@@ -1,22 +1,65 @@
-"""Activation functions by name."""
+"""Rectifiers and other activation functions by name, and what they do to the number of channels around them."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from resnet_cli.models.arguments import check_choice, make_layer
 
-Activation = Literal["relu", "lrelu", "tanh", "sigmoid", "elu", "gelu", "silu", "none"]
+Activation = Literal[
+    "relu", "lrelu", "prelu", "tanh", "sigmoid", "elu", "gelu", "silu", "maxout", "crelu", "none"
+]  # fmt: skip
+
+
+class Maxout(nn.Module):
+    """The largest of `pieces` neighbouring channels: `[B, pieces * C, ...]` -> `[B, C, ...]`.
+
+    Goodfellow et al. 2013, arXiv 1302.4389.
+
+    Args:
+        pieces: Linear functions that each output is the largest of.
+    """
+
+    def __init__(self, pieces: int = 2) -> None:
+        if not isinstance(pieces, int) or pieces < 2:
+            raise ValueError(f"pieces={pieces}: must be 2 or more")
+        super().__init__()
+        self.pieces = pieces
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Maps `[B, pieces * C, ...]` to `[B, C, ...]`."""
+        return inputs.view(len(inputs), -1, self.pieces, *inputs.shape[2:]).amax(2)
+
+    def extra_repr(self) -> str:
+        """The arguments, for printing."""
+        return f"pieces={self.pieces}"
+
+
+class CReLU(nn.Module):
+    """The positive and the negative part, one after the other: `[B, C, ...]` -> `[B, 2 * C, ...]`.
+
+    Shang et al. 2016, arXiv 1603.05201.
+    """
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Maps `[B, C, ...]` to `[B, 2 * C, ...]`."""
+        return torch.cat([inputs.relu(), (-inputs).relu()], 1)
+
 
 LAYERS: Mapping[str, Callable[..., nn.Module]] = {
     "relu": nn.ReLU,
     "lrelu": nn.LeakyReLU,
+    "prelu": nn.PReLU,
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
     "elu": nn.ELU,
     "gelu": nn.GELU,
     "silu": nn.SiLU,
+    "maxout": Maxout,
+    "crelu": CReLU,
     "none": nn.Identity,
 }
 
@@ -26,10 +69,57 @@ def activation(name: Activation, params: Mapping[str, Any] = {}) -> nn.Module:
 
     Args:
         name: One of `Activation`; `none` is the identity.
-        params: Keyword arguments of the layer, such as `negative_slope` for `lrelu`.
+        params: Keyword arguments of the layer, such as `negative_slope` for `lrelu`, `init` for `prelu`, whose slope is
+            learned, or `pieces` for `maxout`.
 
     Raises:
         InputError: an unknown name or parameter, with the nearest right one.
     """
     check_choice("activation_type", name, get_args(Activation))
     return make_layer("activation_params", LAYERS[name], params=params)
+
+
+@dataclass(frozen=True)
+class Rectifier:
+    """An activation by name that knows how wide the layers around it must be.
+
+    For a layer of `channels` units in the config, the layer before the activation has `widened(channels)` outputs and
+    the layer after it `passed(channels)` inputs. Both are `channels` unless the activation is `maxout`, which takes
+    `pieces` outputs for each unit, or `crelu`, which passes two on for each.
+
+    Args:
+        name: One of `Activation`.
+        params: Keyword arguments of the layer.
+
+    Raises:
+        InputError: an unknown name or parameter, with the nearest right one.
+    """
+
+    name: Activation = "relu"
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.layer()  # refuses wrong names and parameters before any width is computed from them
+
+    def layer(self) -> nn.Module:
+        """A new activation layer."""
+        return activation(self.name, self.params)
+
+    @property
+    def keeps_width(self) -> bool:
+        """Whether as many channels come out as go in."""
+        return self.name not in ("maxout", "crelu")
+
+    def widened(self, channels: int) -> int:
+        """Outputs that the layer before needs."""
+        layer = self.layer()
+        return channels * layer.pieces if isinstance(layer, Maxout) else channels
+
+    def passed(self, channels: int) -> int:
+        """Inputs that the layer after gets."""
+        return 2 * channels if self.name == "crelu" else channels
+
+
+def on_the_shortcut(rectifier: Rectifier) -> Rectifier:
+    """The rectifier where widths must stay, as after a sum: `relu` in place of those that change it."""
+    return rectifier if rectifier.keeps_width else Rectifier("relu")

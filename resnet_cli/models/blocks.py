@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from resnet_cli.errors import InputError
 from resnet_cli.models.activations import Activation, activation
 from resnet_cli.models.arguments import check_counts
+from resnet_cli.models.shortcuts import Gate
 
 
 class Residual(nn.Module):
@@ -18,6 +19,7 @@ class Residual(nn.Module):
         shortcut_path: What is added to the branch, of the same output shape; None: nothing is.
         before: What precedes the split into the two paths.
         after: What follows the sum.
+        gate: g of `g * main_path + (1 - g) * shortcut_path` (arXiv 1603.05027, section 3.1, exclusive gating).
     """
 
     def __init__(
@@ -27,19 +29,25 @@ class Residual(nn.Module):
         *,
         before: nn.Module | None = None,
         after: nn.Module | None = None,
+        gate: Gate | None = None,
     ) -> None:
         super().__init__()
         self.before = nn.Identity() if before is None else before
         self.main_path = main_path
         self.shortcut_path = shortcut_path
         self.after = nn.Identity() if after is None else after
+        self.gate = gate
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Maps `[B, C, H, W]` to the shape of the main path's output."""
         inputs = self.before(inputs)
         outputs: Tensor = self.main_path(inputs)
         if self.shortcut_path is not None:
-            outputs = outputs + self.shortcut_path(inputs)
+            shortcut = self.shortcut_path(inputs)
+            if self.gate is not None:
+                gates = self.gate(inputs)
+                outputs, shortcut = gates * outputs, (1 - gates) * shortcut
+            outputs = outputs + shortcut
         after: Tensor = self.after(outputs)
         return after
 

@@ -3,19 +3,20 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from resnet_cli.errors import InputError
 from resnet_cli.models.arguments import image_size
-from resnet_cli.models.init import Init, initialise
-from resnet_cli.models.units import Block, Order, Shortcut, UnitStyle, conv
+from resnet_cli.models.init import Init, Initialised, initialise
+from resnet_cli.models.shortcuts import Shortcut
+from resnet_cli.models.units import Block, Order, UnitStyle, conv
 from resnet_cli.ranges import AtLeast, Below
 
 STEM = 16  # channels after the first convolution, whatever the width
 WIDTHS = (16, 32, 64)
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(Initialised):
     """3x3 convolution, three stages of n units each, global average pooling, linear classifier.
 
     `depth` is 6n+2 with basic units and 9n+2 with bottlenecks: the convolutions along the branches and the classifier.

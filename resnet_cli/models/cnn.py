@@ -12,7 +12,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.models.activations import Activation, activation
 from resnet_cli.models.arguments import check_choice, check_counts, image_size, make_layer
 from resnet_cli.models.blocks import ResidualBlock, ResidualBottleneckBlock
-from resnet_cli.models.init import Init, initialise
+from resnet_cli.models.init import Init, Initialised, initialise
 from resnet_cli.models.mlp import MLP, classifier_head
 from resnet_cli.ranges import AtLeast, Below
 
@@ -21,7 +21,7 @@ Width = Annotated[int, AtLeast(1)]
 Windowed = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 
 
-class FeaturesThenMLP(nn.Module):
+class FeaturesThenMLP(Initialised):
     """Images `[B, C, H, W]` -> `feature_extractor` -> flatten -> `mlp` -> class scores `[B, K]`."""
 
     def __init__(self, feature_extractor: nn.Sequential, mlp: MLP) -> None:

@@ -12,7 +12,13 @@ from resnet_cli.models.blocks import Residual
 Init = Literal["default", "he", "xavier", "orthogonal", "zero_gamma"]
 
 
-def initialise(model: nn.Module, init: Init) -> None:
+class Initialised(nn.Module):
+    """A network that was initialised by name; `init` is that name."""
+
+    init: Init = "default"
+
+
+def initialise(model: Initialised, init: Init) -> None:
     """Draw the weights of every convolution and linear layer of `model`, in the order of its modules.
 
     * `default`: leave what PyTorch drew when the layers were built.
@@ -29,6 +35,7 @@ def initialise(model: nn.Module, init: Init) -> None:
         InputError: `zero_gamma` for a branch that could not learn: without a shortcut, or without a norm at its end.
     """
     check_choice("init", init, get_args(Init))
+    model.init = init
     if init == "default":
         return
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]

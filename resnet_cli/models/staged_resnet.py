@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 from torch import Tensor, nn
 
 from resnet_cli.models.arguments import check_counts, image_size
-from resnet_cli.models.init import Init, initialise
+from resnet_cli.models.init import Init, Initialised, initialise
 from resnet_cli.models.units import Block, UnitStyle, conv
 from resnet_cli.ranges import AtLeast
 
 STEM = 64  # channels after the stem, and the width of the first stage; each later stage has twice the last one's
 
 
-class StagedResNet(nn.Module):
+class StagedResNet(Initialised):
     """Stem, stages of 64, 128, 256, 512 ... channels that halve the image, global average pooling, linear classifier.
 
     Shortcuts are the identity, or a normalised 1x1 convolution where the shape changes (option B). Bottlenecks halve in

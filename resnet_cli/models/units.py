@@ -10,14 +10,13 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from resnet_cli.models.blocks import Residual
+from resnet_cli.models.shortcuts import Shortcut, ZeroPadShortcut
 
 Order = Literal[
     "original", "bn_after_addition", "relu_before_addition", "relu_only_preactivation", "preactivation"
 ]  # fmt: skip
-Shortcut = Literal["A", "B", "C"]
 Block = Literal["basic", "bottleneck"]
 
 EXPANSION = 4  # a bottleneck's output channels over its width
@@ -48,23 +47,6 @@ class GlobalAveragePool(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Means `[B, C]`."""
         return features.mean((2, 3))
-
-
-class ZeroPadShortcut(nn.Module):
-    """Shortcut A: every `stride`-th pixel, then `extra` channels of zeros at the end; no parameters."""
-
-    def __init__(self, stride: int, extra: int) -> None:
-        super().__init__()
-        self.stride = stride
-        self.extra = extra
-
-    def forward(self, features: Tensor) -> Tensor:
-        """`[B, C, H, W]` -> `[B, C + extra, ceil(H / stride), ceil(W / stride)]`."""
-        return F.pad(features[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
-
-    def extra_repr(self) -> str:
-        """The arguments, for printing."""
-        return f"stride={self.stride}, extra={self.extra}"
 
 
 class SqueezeExcitation(nn.Module):

@@ -1,0 +1,93 @@
+"""Regularisers that PyTorch has no layer for: DropConnect on weights, stochastic depth on residual branches."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class DropConnectConv2d(nn.Conv2d):
+    """A convolution that drops weights in training (Wan et al. 2013); `drop_connect` is the probability.
+
+    Each batch draws one mask. What is kept is divided by the probability of keeping it, so that the expected output is
+    that of evaluation, where nothing is dropped. The bias is kept.
+    """
+
+    drop_connect = 0.0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Maps `[B, C, H, W]` as `nn.Conv2d` does, by the weights that were kept."""
+        weight = F.dropout(self.weight, self.drop_connect, self.training)
+        outputs: Tensor = self._conv_forward(inputs, weight, self.bias)
+        return outputs
+
+    def extra_repr(self) -> str:
+        """The arguments, for printing."""
+        described: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        return f"{described}, drop_connect={self.drop_connect}"
+
+
+class DropConnectLinear(nn.Linear):
+    """A linear layer that drops weights in training, as `DropConnectConv2d` does."""
+
+    drop_connect = 0.0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Maps `[B, C]` as `nn.Linear` does, by the weights that were kept."""
+        return F.linear(inputs, F.dropout(self.weight, self.drop_connect, self.training), self.bias)
+
+    def extra_repr(self) -> str:
+        """The arguments, for printing."""
+        return f"{super().extra_repr()}, drop_connect={self.drop_connect}"
+
+
+def add_drop_connect(model: nn.Module, probability: float) -> None:
+    """Make every convolution and linear layer of `model` drop weights in training; nothing changes at 0.
+
+    The layers keep their names, weights and biases; nothing is drawn.
+    """
+    if not probability:
+        return
+    for parent in list(model.modules()):
+        for name, layer in parent.named_children():
+            replacement: DropConnectConv2d | DropConnectLinear
+            with torch.device("meta"):  # an empty shell for the layer's own weights and settings
+                if type(layer) is nn.Conv2d:
+                    replacement = DropConnectConv2d(1, 1, 1)
+                elif type(layer) is nn.Linear:
+                    replacement = DropConnectLinear(1, 1)
+                else:
+                    continue
+            vars(replacement).update(vars(layer))
+            replacement.drop_connect = probability
+            setattr(parent, name, replacement)
+
+
+class StochasticDepth(nn.Module):
+    """Leaves a residual branch out for some samples in training (Huang et al. 2016, arXiv 1603.09382).
+
+    Each sample draws for itself. Branches that are kept are divided by the probability of keeping them, so that nothing
+    has to change in evaluation.
+
+    Args:
+        probability: Of leaving the branch out, from 0 to below 1.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """The branch's output `[B, ...]`, zero for the samples that do without it."""
+        if not self.training:
+            return branch
+        kept = branch.new_empty(branch.shape[:1]).bernoulli_(1 - self.probability) / (1 - self.probability)
+        return branch * kept.view(-1, *[1] * (branch.ndim - 1))
+
+    def extra_repr(self) -> str:
+        """The arguments, for printing."""
+        return f"probability={self.probability}"
+
+
+def linear_rates(blocks: int, last: float) -> list[float]:
+    """Probabilities of leaving each of `blocks` out that grow in equal steps to `last` (Huang et al., eq. 4)."""
+    return [last * (block + 1) / blocks for block in range(blocks)]

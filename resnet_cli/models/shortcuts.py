@@ -1,0 +1,223 @@
+"""Shortcuts by name: what is added to a residual branch, between feature maps or between vectors.
+
+A, B, C: He et al. 2015, arXiv 1512.03385, section 4.1. The others: He et al. 2016, arXiv 1603.05027, table 1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resnet_cli.errors import InputError
+
+Shortcut = Literal[
+    "A", "B", "C", "identity", "parameter_free", "projection", "scaled_shortcut", "scaled_both", "exclusive_gating",
+    "shortcut_gating", "dropout_shortcut", "none",
+]  # fmt: skip
+
+SCALE = 0.5  # of the constant-scaled shortcuts, and the probability of the dropout shortcut
+
+
+class ZeroPadShortcut(nn.Module):
+    """Parameter-free: every `stride`-th pixel, then `extra` channels of zeros at the end, or as many fewer channels.
+
+    Works on maps `[B, C, H, W]` and, at stride 1, on vectors `[B, C]`.
+    """
+
+    def __init__(self, stride: int, extra: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.extra = extra
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[B, C, H, W]` -> `[B, C + extra, ceil(H / stride), ceil(W / stride)]`; `[B, C]` -> `[B, C + extra]`."""
+        if features.ndim == 2:
+            return F.pad(features, (0, self.extra))
+        return F.pad(features[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
+
+    def extra_repr(self) -> str:
+        """The arguments, for printing."""
+        return f"stride={self.stride}, extra={self.extra}"
+
+
+class Scale(nn.Module):
+    """Multiplies by a constant."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps `[B, ...]` to the same shape."""
+        return features * self.factor
+
+    def extra_repr(self) -> str:
+        """The arguments, for printing."""
+        return f"factor={self.factor}"
+
+
+class Gate(nn.Module):
+    """A gate between 0 and 1 for each element of a block's output: `sigmoid(layer(x))`.
+
+    Args:
+        layer: Maps the block's input to the shape of its output; a 1x1 convolution or linear layer with bias.
+        bias: What the layer's bias starts at; the lower, the more of the shortcut is kept.
+    """
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear, bias: float) -> None:
+        super().__init__()
+        self.layer = layer
+        self.bias = bias
+        self.reset_bias()
+
+    def reset_bias(self) -> None:
+        """Set the layer's bias to its start, after an initialisation has set all biases to zero."""
+        assert self.layer.bias is not None
+        nn.init.constant_(self.layer.bias, self.bias)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Gates of the shape of the block's output."""
+        return torch.sigmoid(self.layer(inputs))
+
+
+class GatedShortcut(nn.Module):
+    """`(1 - gate(x)) * path(x)`."""
+
+    def __init__(self, gate: Gate, path: nn.Module) -> None:
+        super().__init__()
+        self.gate = gate
+        self.path = path
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Maps the block's input to the shape of its output."""
+        kept: Tensor = (1 - self.gate(inputs)) * self.path(inputs)
+        return kept
+
+
+@dataclass(frozen=True)
+class Paths:
+    """What a shortcut adds to a block: the path itself, what ends the branch, and a gate between the two."""
+
+    shortcut: nn.Module | None
+    branch_end: nn.Module | None = None
+    gate: Gate | None = None
+
+
+def projects(kind: Shortcut, *, changes: bool) -> bool:
+    """Whether the shortcut is a learned projection in a block that does or does not change the shape."""
+    return kind in ("C", "projection") or (kind == "B" and changes)
+
+
+def paths(
+    kind: Shortcut,
+    *,
+    changes: str | None,
+    resize: Callable[[], nn.Module],
+    project: Callable[[], nn.Module],
+    gate_layer: Callable[[], nn.Conv2d | nn.Linear],
+    gate_bias: float,
+) -> Paths:
+    """The shortcut `kind` of one block.
+
+    * `identity`: the input as it is; `none`: nothing.
+    * `A`, `parameter_free`: the input as it is; where the shape changes, subsampled, with channels of zeros.
+    * `B`: the input as it is; a projection where the shape changes. `C`, `projection`: a projection in every block.
+    * `scaled_shortcut`: half of A. `scaled_both`: half of A, and half of the branch.
+    * `exclusive_gating`: `(1 - g(x)) * A + g(x) * branch`. `shortcut_gating`: `(1 - g(x)) * A + branch`.
+    * `dropout_shortcut`: A with half of its elements dropped in training.
+
+    Args:
+        kind: One of `Shortcut`.
+        changes: `16x32x32 becomes 32x16x16`, where the block changes the shape; None where it does not.
+        resize: Makes the parameter-free map to the output's shape.
+        project: Makes the learned map to the output's shape.
+        gate_layer: Makes the layer of a gate.
+        gate_bias: Where a gate's bias starts.
+
+    Raises:
+        InputError: `identity` in a block that changes the shape, with the shortcuts that would do.
+    """
+    if kind == "none":
+        return Paths(None)
+    if kind == "identity" and changes:
+        raise InputError(
+            f"shortcut=identity: {changes} in a block, and the identity cannot follow; parameter_free (A), "
+            f"projection (C), or B, a projection just there, can"
+        )
+    if projects(kind, changes=changes is not None):
+        return Paths(project())
+    path = resize() if changes else nn.Identity()
+    if kind == "scaled_shortcut":
+        return Paths(nn.Sequential(path, Scale(SCALE)))
+    if kind == "scaled_both":
+        return Paths(nn.Sequential(path, Scale(SCALE)), branch_end=Scale(SCALE))
+    if kind == "exclusive_gating":
+        return Paths(path, gate=Gate(gate_layer(), gate_bias))
+    if kind == "shortcut_gating":
+        return Paths(GatedShortcut(Gate(gate_layer(), gate_bias), path))
+    if kind == "dropout_shortcut":
+        return Paths(nn.Sequential(path, nn.Dropout(SCALE)))
+    return Paths(path)
+
+
+def map_paths(
+    kind: Shortcut,
+    in_size: tuple[int, int, int],
+    out_channels: int,
+    stride: int,
+    *,
+    norm: Callable[[int], nn.Module | None] = lambda channels: None,
+    gate_bias: float = -6.0,
+) -> Paths:
+    """The shortcut of a block of feature maps.
+
+    Args:
+        kind: One of `Shortcut`.
+        in_size: Channels, height and width of the block's input.
+        out_channels: Channels of its output, whose height and width are `ceil(side / stride)`.
+        stride: Pixels between outputs.
+        norm: Makes the normalisation of a projection's channels.
+        gate_bias: Where a gate's bias starts.
+
+    Raises:
+        InputError: see `paths`.
+    """
+    channels, height, width = in_size
+    out_size = (out_channels, -(-height // stride), -(-width // stride))
+    before, after = ("x".join(map(str, size)) for size in (in_size, out_size))
+
+    def project() -> nn.Module:
+        projection = nn.Sequential()
+        projection.add_module("conv", nn.Conv2d(channels, out_channels, 1, stride, bias=False))
+        layer = norm(out_channels)
+        if layer is not None:
+            projection.add_module("norm", layer)
+        return projection
+
+    return paths(
+        kind,
+        changes=f"{before} becomes {after}" if stride != 1 or channels != out_channels else None,
+        resize=lambda: ZeroPadShortcut(stride, out_channels - channels),
+        project=project,
+        gate_layer=lambda: nn.Conv2d(channels, out_channels, 1, stride),
+        gate_bias=gate_bias,
+    )
+
+
+def vector_paths(kind: Shortcut, in_features: int, out_features: int, *, gate_bias: float = -6.0) -> Paths:
+    """The shortcut of a block of vectors, where a projection is a linear map without bias.
+
+    Raises:
+        InputError: see `paths`.
+    """
+    return paths(
+        kind,
+        changes=f"{in_features} becomes {out_features} features" if in_features != out_features else None,
+        resize=lambda: ZeroPadShortcut(1, out_features - in_features),
+        project=lambda: nn.Linear(in_features, out_features, bias=False),
+        gate_layer=lambda: nn.Linear(in_features, out_features),
+        gate_bias=gate_bias,
+    )

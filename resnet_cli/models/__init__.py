@@ -6,6 +6,7 @@ from resnet_cli.models.cifar_resnet import CifarResNet
 from resnet_cli.models.classifier import ArgMaxClassifier
 from resnet_cli.models.cnn import CNN, ResNet
 from resnet_cli.models.mlp import MLP
+from resnet_cli.models.residual_mlp import ResidualMLP
 from resnet_cli.models.scalar_chain import ScalarChain
 from resnet_cli.models.staged_resnet import StagedResNet
 from resnet_cli.models.torchvision_models import torchvision_model
@@ -19,6 +20,7 @@ __all__ = [
     "ResNet",
     "ResidualBlock",
     "ResidualBottleneckBlock",
+    "ResidualMLP",
     "ScalarChain",
     "StagedResNet",
     "torchvision_model",

@@ -31,7 +31,7 @@ class Maxout(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Maps `[B, pieces * C, ...]` to `[B, C, ...]`."""
-        return inputs.view(len(inputs), -1, self.pieces, *inputs.shape[2:]).amax(2)
+        return torch.unflatten(inputs, 1, (-1, self.pieces)).amax(2)
 
     def extra_repr(self) -> str:
         """The arguments, for printing."""
@@ -49,10 +49,15 @@ class CReLU(nn.Module):
         return torch.cat([inputs.relu(), (-inputs).relu()], 1)
 
 
+def prelu(init: float = 0.25) -> nn.PReLU:
+    """A leaky ReLU whose slope, one for all channels, is learned from `init` on (He et al. 2015, arXiv 1502.01852)."""
+    return nn.PReLU(init=init)
+
+
 LAYERS: Mapping[str, Callable[..., nn.Module]] = {
     "relu": nn.ReLU,
     "lrelu": nn.LeakyReLU,
-    "prelu": nn.PReLU,
+    "prelu": prelu,
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
     "elu": nn.ELU,
@@ -77,6 +82,16 @@ def activation(name: Activation, params: Mapping[str, Any] = {}) -> nn.Module:
     """
     check_choice("activation_type", name, get_args(Activation))
     return make_layer("activation_params", LAYERS[name], params=params)
+
+
+def widened(layer: nn.Module, channels: int) -> int:
+    """Outputs that the layer before the activation `layer` needs, for `channels` units."""
+    return channels * layer.pieces if isinstance(layer, Maxout) else channels
+
+
+def passed(layer: nn.Module, channels: int) -> int:
+    """Inputs that the layer after the activation `layer` gets, for `channels` units."""
+    return 2 * channels if isinstance(layer, CReLU) else channels
 
 
 @dataclass(frozen=True)
@@ -112,12 +127,11 @@ class Rectifier:
 
     def widened(self, channels: int) -> int:
         """Outputs that the layer before needs."""
-        layer = self.layer()
-        return channels * layer.pieces if isinstance(layer, Maxout) else channels
+        return widened(self.layer(), channels)
 
     def passed(self, channels: int) -> int:
         """Inputs that the layer after gets."""
-        return 2 * channels if self.name == "crelu" else channels
+        return passed(self.layer(), channels)
 
 
 def on_the_shortcut(rectifier: Rectifier) -> Rectifier:

@@ -1,14 +1,17 @@
 """The residual block that every family here is made of, and its two teaching forms."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
 from resnet_cli.errors import InputError
-from resnet_cli.models.activations import Activation, activation
+from resnet_cli.models.activations import Activation, Rectifier
 from resnet_cli.models.arguments import check_counts
-from resnet_cli.models.shortcuts import Gate
+from resnet_cli.models.normalisation import Norm, Normalisation
+from resnet_cli.models.regularisers import StochasticDepth, check_stochastic_depth
+from resnet_cli.models.shortcuts import Gate, Paths, Shortcut, map_paths
+from resnet_cli.ranges import Below
 
 
 class Residual(nn.Module):
@@ -55,9 +58,9 @@ class Residual(nn.Module):
 class ResidualBlock(Residual):
     """Convolutions of stride 1 with a shortcut around them; the sum goes through a ReLU.
 
-    `main_path`: for each convolution but the last, convolution (bias, same padding), `Dropout2d` if any, batch norm if
-    any, activation; the last convolution stands alone. `shortcut_path`: the identity (an empty `nn.Sequential`), or one
-    1x1 convolution without bias where the channel counts differ.
+    `main_path`: for each convolution but the last, convolution (bias, same padding), `Dropout2d` if any, normalisation
+    if any, activation; the last convolution stands alone. `shortcut_path`, unless `shortcut` says otherwise: the
+    identity (an empty `nn.Sequential`), or one 1x1 convolution without bias where the channel counts differ.
 
     Args:
         in_channels: Channels of the input `[B, in_channels, H, W]`.
@@ -68,9 +71,16 @@ class ResidualBlock(Residual):
         activation_type: Nonlinearity between convolutions.
         activation_params: Its keyword arguments.
         residual: False leaves the shortcut out.
+        norm: The normalisation between convolutions, whatever `batchnorm` says; None follows `batchnorm`.
+        norm_params: Its keyword arguments.
+        shortcut: What is added to the branch; see `shortcuts.paths`.
+        gate_bias: Where the bias of a gated shortcut starts; the lower, the more of the shortcut is kept.
+        stochastic_depth: Probability of leaving the branch out for a sample in training.
+        map_size: H, W where they are known; only refusals name them.
 
     Raises:
-        InputError: `channels` and `kernel_sizes` of unequal lengths, a width below 1, an even kernel.
+        InputError: `channels` and `kernel_sizes` of unequal lengths, a width below 1, an even kernel, an identity
+            between unequal channels, stochastic depth without a shortcut.
     """
 
     def __init__(
@@ -79,33 +89,38 @@ class ResidualBlock(Residual):
         channels: Sequence[int],
         kernel_sizes: Sequence[int],
         batchnorm: bool = False,
-        dropout: float = 0.0,
+        dropout: Annotated[float, Below(0, 1)] = 0.0,
         activation_type: Activation = "relu",
         activation_params: Mapping[str, Any] = {},
         *,
         residual: bool = True,
+        norm: Norm | None = None,
+        norm_params: Mapping[str, Any] = {},
+        shortcut: Shortcut = "B",
+        gate_bias: float = -6.0,
+        stochastic_depth: Annotated[float, Below(0, 1)] = 0.0,
+        map_size: Sequence[int] = (),
     ) -> None:
-        check_counts("channels", channels)
-        if len(channels) != len(kernel_sizes):
-            raise InputError(f"kernel_sizes={list(kernel_sizes)}: must be one for each of channels={list(channels)}")
-        for i, side in enumerate(kernel_sizes):
-            if side < 1 or side % 2 == 0:
-                raise InputError(f"kernel_sizes[{i}]={side}: must be odd, so that the padding keeps the image's size")
-        layers: list[nn.Module] = []
-        for i, (width, side) in enumerate(zip(channels, kernel_sizes, strict=True)):
-            width_in = channels[i - 1] if i else in_channels
-            layers.append(nn.Conv2d(width_in, width, side, padding=side // 2))
-            if i == len(channels) - 1:
-                break
-            if dropout > 0:
-                layers.append(nn.Dropout2d(dropout))
-            if batchnorm:
-                layers.append(nn.BatchNorm2d(width))
-            layers.append(activation(activation_type, activation_params))
-        shortcut = nn.Sequential()
-        if residual and in_channels != channels[-1]:
-            shortcut.append(nn.Conv2d(in_channels, channels[-1], 1, bias=False))
-        super().__init__(nn.Sequential(*layers), shortcut if residual else None, after=nn.ReLU())
+        _check_layout(channels, kernel_sizes)
+        shortcut = shortcut if residual else "none"
+        check_stochastic_depth(stochastic_depth, shortcuts=shortcut != "none")
+        rectifier = Rectifier(activation_type, activation_params)
+        normalisation = Normalisation(norm or ("batch" if batchnorm else "none"), norm_params)
+        main_path = nn.Sequential()
+        width_in = in_channels
+        for width, side in zip(channels[:-1], kernel_sizes[:-1], strict=True):
+            wide = rectifier.widened(width)
+            main_path.append(nn.Conv2d(width_in, wide, side, padding=side // 2))
+            between = [nn.Dropout2d(dropout) if dropout > 0 else None, normalisation.maps(wide), rectifier.layer()]
+            main_path.extend(layer for layer in between if layer is not None)
+            width_in = rectifier.passed(width)
+        main_path.append(nn.Conv2d(width_in, channels[-1], kernel_sizes[-1], padding=kernel_sizes[-1] // 2))
+        paths = _paths(shortcut, in_channels, channels[-1], map_size, gate_bias)
+        if paths.branch_end is not None:
+            main_path.add_module("scale", paths.branch_end)
+        if stochastic_depth > 0:
+            main_path.add_module("stochastic_depth", StochasticDepth(stochastic_depth))
+        super().__init__(main_path, paths.shortcut, after=nn.ReLU(), gate=paths.gate)
 
 
 class ResidualBottleneckBlock(ResidualBlock):
@@ -123,6 +138,12 @@ class ResidualBottleneckBlock(ResidualBlock):
         activation_type: Nonlinearity between convolutions.
         activation_params: Its keyword arguments.
         residual: False leaves the shortcut out.
+        norm: The normalisation between convolutions, whatever `batchnorm` says; None follows `batchnorm`.
+        norm_params: Its keyword arguments.
+        shortcut: What is added to the branch; see `shortcuts.paths`.
+        gate_bias: Where the bias of a gated shortcut starts.
+        stochastic_depth: Probability of leaving the branch out for a sample in training.
+        map_size: H, W where they are known; only refusals name them.
 
     Raises:
         InputError: as `ResidualBlock`.
@@ -134,11 +155,17 @@ class ResidualBottleneckBlock(ResidualBlock):
         inner_channels: Sequence[int],
         inner_kernel_sizes: Sequence[int],
         batchnorm: bool = False,
-        dropout: float = 0.0,
+        dropout: Annotated[float, Below(0, 1)] = 0.0,
         activation_type: Activation = "relu",
         activation_params: Mapping[str, Any] = {},
         *,
         residual: bool = True,
+        norm: Norm | None = None,
+        norm_params: Mapping[str, Any] = {},
+        shortcut: Shortcut = "B",
+        gate_bias: float = -6.0,
+        stochastic_depth: Annotated[float, Below(0, 1)] = 0.0,
+        map_size: Sequence[int] = (),
     ) -> None:
         check_counts("inner_channels", inner_channels)
         super().__init__(
@@ -150,4 +177,29 @@ class ResidualBottleneckBlock(ResidualBlock):
             activation_type,
             activation_params,
             residual=residual,
+            norm=norm,
+            norm_params=norm_params,
+            shortcut=shortcut,
+            gate_bias=gate_bias,
+            stochastic_depth=stochastic_depth,
+            map_size=map_size,
         )
+
+
+def _check_layout(channels: Sequence[int], kernel_sizes: Sequence[int]) -> None:
+    check_counts("channels", channels)
+    if len(channels) != len(kernel_sizes):
+        raise InputError(f"kernel_sizes={list(kernel_sizes)}: must be one for each of channels={list(channels)}")
+    for i, side in enumerate(kernel_sizes):
+        if side < 1 or side % 2 == 0:
+            raise InputError(f"kernel_sizes[{i}]={side}: must be odd, so that the padding keeps the image's size")
+
+
+def _paths(shortcut: Shortcut, in_channels: int, out_channels: int, map_size: Sequence[int], gate_bias: float) -> Paths:
+    """The paths around a block of stride 1."""
+    if shortcut != "B":
+        return map_paths(shortcut, (in_channels, *map_size), out_channels, 1, gate_bias=gate_bias)
+    path = nn.Sequential()  # the parts of B have no names: the module's first form, which notebooks rely on
+    if in_channels != out_channels:
+        path.append(nn.Conv2d(in_channels, out_channels, 1, bias=False))
+    return Paths(path)

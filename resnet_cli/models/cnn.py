@@ -9,11 +9,14 @@ from typing import Annotated, Any, Literal, get_args
 from torch import Tensor, nn
 
 from resnet_cli.errors import InputError
-from resnet_cli.models.activations import Activation, activation
+from resnet_cli.models.activations import Activation, Rectifier
 from resnet_cli.models.arguments import check_choice, check_counts, image_size, make_layer
 from resnet_cli.models.blocks import ResidualBlock, ResidualBottleneckBlock
 from resnet_cli.models.init import Init, Initialised, initialise
 from resnet_cli.models.mlp import MLP, classifier_head
+from resnet_cli.models.normalisation import Norm, Normalisation
+from resnet_cli.models.regularisers import add_drop_connect, check_stochastic_depth, linear_rates
+from resnet_cli.models.shortcuts import Shortcut
 from resnet_cli.ranges import AtLeast, Below
 
 Pooling = Literal["max", "avg"]
@@ -38,12 +41,13 @@ class FeaturesThenMLP(Initialised):
 class CNN(FeaturesThenMLP):
     """`[(CONV -> ACT)*P -> POOL]*(N/P) -> (FC -> ACT)*M -> FC`: N convolutions, M hidden linear layers.
 
-    A pool follows every P-th convolution; N mod P convolutions at the end have none.
+    A pool follows every P-th convolution; N mod P convolutions at the end have none. With the regularisers, each
+    `CONV -> ACT` is `CONV -> NORM -> ACT -> DROPOUT2D` and each hidden `FC -> ACT` is `FC -> ACT -> DROPOUT`.
 
     Args:
         in_size: Channels, height and width of the images.
         out_classes: Number of classes, K.
-        channels: Output channels of each convolution (N of them).
+        channels: Units of each convolution (N of them), which are its output channels unless the activation is maxout.
         pool_every: P, the convolutions between poolings.
         hidden_dims: Features of each hidden linear layer (M of them, or none).
         conv_params: Arguments of every `nn.Conv2d`; without a `kernel_size`, 3 with padding 1.
@@ -51,6 +55,11 @@ class CNN(FeaturesThenMLP):
         activation_params: Its keyword arguments.
         pooling_type: Which pooling.
         pooling_params: Arguments of every pooling layer; without a `kernel_size`, 2.
+        norm: The normalisation after each convolution.
+        norm_params: Its keyword arguments.
+        spatial_dropout: Probability of dropping a channel after each convolution's activation.
+        hidden_dropout: Probability of dropping a unit after each hidden linear layer's activation.
+        drop_connect: Probability of dropping a weight of a convolution or linear layer.
         init: How weights are drawn.
 
     Raises:
@@ -70,26 +79,34 @@ class CNN(FeaturesThenMLP):
         pooling_type: Pooling = "max",
         pooling_params: Mapping[str, Any] = {},
         *,
+        norm: Norm = "none",
+        norm_params: Mapping[str, Any] = {},
+        spatial_dropout: Annotated[float, Below(0, 1)] = 0.0,
+        hidden_dropout: Annotated[float, Below(0, 1)] = 0.0,
+        drop_connect: Annotated[float, Below(0, 1)] = 0.0,
         init: Init = "default",
     ) -> None:
         _check_layout(channels, pool_every)
+        rectifier, normalisation = Rectifier(activation_type, activation_params), Normalisation(norm, norm_params)
         conv_params = conv_params if "kernel_size" in conv_params else {"kernel_size": 3, "padding": 1, **conv_params}
         width_in, *size = image_size(in_size)
         features = nn.Sequential()
         for i, width in enumerate(channels, start=1):
-            conv = make_layer("conv_params", nn.Conv2d, width_in, width, params=conv_params)
+            conv = make_layer("conv_params", nn.Conv2d, width_in, rectifier.widened(width), params=conv_params)
             size = _size_after(conv, size, f"convolution {i}")
-            features.extend([conv, activation(activation_type, activation_params)])
+            dropout = nn.Dropout2d(spatial_dropout) if spatial_dropout > 0 else None
+            layers = [conv, normalisation.maps(conv.out_channels), rectifier.layer(), dropout]
+            features.extend(layer for layer in layers if layer is not None)
             if i % pool_every == 0:
                 pool = _pooling(pooling_type, pooling_params)
                 size = _size_after(pool, size, f"pooling {i // pool_every}")
                 features.append(pool)
-            width_in = width
+            width_in = rectifier.passed(width)
         in_dim = width_in * size[0] * size[1]
-        super().__init__(
-            features, classifier_head(in_dim, hidden_dims, out_classes, activation_type, activation_params)
-        )
+        head = classifier_head(in_dim, hidden_dims, out_classes, activation_type, activation_params, hidden_dropout)
+        super().__init__(features, head)
         initialise(self, init)
+        add_drop_connect(self, drop_connect)
 
 
 class ResNet(FeaturesThenMLP):
@@ -104,7 +121,7 @@ class ResNet(FeaturesThenMLP):
         channels: Output channels of each convolution (N of them).
         pool_every: P, the convolutions of a block.
         hidden_dims: Features of each hidden linear layer (M of them, or none).
-        batchnorm: Whether blocks normalise between convolutions.
+        batchnorm: Whether blocks normalise between convolutions, by batch norm.
         dropout: Probability of dropping a channel between the convolutions of a block.
         bottleneck: Whether to use bottlenecks where they fit.
         activation_type: The nonlinearity inside blocks and between linear layers; sums go through a ReLU.
@@ -112,10 +129,18 @@ class ResNet(FeaturesThenMLP):
         pooling_type: Which pooling.
         pooling_params: Arguments of every pooling layer; without a `kernel_size`, 2.
         residual: False leaves all shortcuts out.
+        shortcut: What is added to each block's branch; see `shortcuts.paths`.
+        gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
+        norm: The normalisation in blocks, whatever `batchnorm` says; None follows `batchnorm`.
+        norm_params: Its keyword arguments.
+        hidden_dropout: Probability of dropping a unit after each hidden linear layer's activation.
+        drop_connect: Probability of dropping a weight of a convolution or linear layer.
+        stochastic_depth: Probability of leaving out the last block's branch; that of the others grows linearly to it.
         init: How weights are drawn.
 
     Raises:
-        InputError: a pool that leaves nothing of the image, or an argument that cannot be used.
+        InputError: a pool that leaves nothing of the image, an identity between unequal channels, stochastic depth
+            without shortcuts, or an argument that cannot be used.
     """
 
     def __init__(
@@ -134,30 +159,41 @@ class ResNet(FeaturesThenMLP):
         pooling_params: Mapping[str, Any] = {},
         *,
         residual: bool = True,
+        shortcut: Shortcut = "B",
+        gate_bias: float = -6.0,
+        norm: Norm | None = None,
+        norm_params: Mapping[str, Any] = {},
+        hidden_dropout: Annotated[float, Below(0, 1)] = 0.0,
+        drop_connect: Annotated[float, Below(0, 1)] = 0.0,
+        stochastic_depth: Annotated[float, Below(0, 1)] = 0.0,
         init: Init = "default",
     ) -> None:
         _check_layout(channels, pool_every)
+        check_stochastic_depth(stochastic_depth, shortcuts=residual and shortcut != "none")
+        groups = [list(channels[i : i + pool_every]) for i in range(0, len(channels), pool_every)]
         width_in, *size = image_size(in_size)
         features = nn.Sequential()
-        for start in range(0, len(channels), pool_every):
-            group = list(channels[start : start + pool_every])
+        for i, (group, rate) in enumerate(zip(groups, linear_rates(len(groups), stochastic_depth), strict=True)):
             narrow = bottleneck and len(group) >= 3 and width_in == group[-1]
             block = ResidualBottleneckBlock if narrow else ResidualBlock
             inner = group[1:-1] if narrow else group
-            sides = [3] * len(inner)
             features.append(
-                block(width_in, inner, sides, batchnorm, dropout, activation_type, activation_params, residual=residual)
-            )
+                block(
+                    width_in, inner, [3] * len(inner), batchnorm, dropout, activation_type, activation_params,
+                    residual=residual, norm=norm, norm_params=norm_params, shortcut=shortcut, gate_bias=gate_bias,
+                    stochastic_depth=rate, map_size=size,
+                )
+            )  # fmt: skip
             if len(group) == pool_every:
                 pool = _pooling(pooling_type, pooling_params)
-                size = _size_after(pool, size, f"pooling {start // pool_every + 1}")
+                size = _size_after(pool, size, f"pooling {i + 1}")
                 features.append(pool)
             width_in = group[-1]
         in_dim = width_in * size[0] * size[1]
-        super().__init__(
-            features, classifier_head(in_dim, hidden_dims, out_classes, activation_type, activation_params)
-        )
+        head = classifier_head(in_dim, hidden_dims, out_classes, activation_type, activation_params, hidden_dropout)
+        super().__init__(features, head)
         initialise(self, init)
+        add_drop_connect(self, drop_connect)
 
 
 def _check_layout(channels: Sequence[int], pool_every: int) -> None:

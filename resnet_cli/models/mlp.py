@@ -1,39 +1,55 @@
-"""The multi-layer perceptron: linear layers, each followed by its nonlinearity."""
+"""The multi-layer perceptron: linear layers, each followed by its nonlinearity, and dropout if any."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 from torch import Tensor, nn
 
 from resnet_cli.errors import InputError
-from resnet_cli.models.activations import Activation, activation
+from resnet_cli.models.activations import Activation, CReLU, activation, passed, widened
 from resnet_cli.models.arguments import check_counts
+from resnet_cli.ranges import Below
 
 
 class MLP(nn.Module):
     """Linear layers with a nonlinearity after each; inputs `[B, ...]` are flattened, outputs are `[B, dims[-1]]`.
 
-    `layers` is the `nn.Sequential` of linear layers and nonlinearities in turn.
+    `layers` is the `nn.Sequential` of linear layers and nonlinearities in turn, with the dropout layers if any. The
+    linear layer before a maxout has `pieces` outputs for each of its `dims`; the one after a CReLU has twice as many
+    inputs.
 
     Args:
         in_dim: Features of one input.
-        dims: Features after each linear layer, the output included.
+        dims: Units of each linear layer, the output included.
         nonlins: One nonlinearity for each linear layer: a name from `Activation`, a module, or None for the identity.
+        dropout: Probability of dropping a unit after each nonlinearity but the last.
 
     Raises:
-        InputError: unequal lengths of `dims` and `nonlins`, a dimension below 1, an unknown name.
+        InputError: unequal lengths of `dims` and `nonlins`, a dimension below 1, an unknown name, a CReLU at the end,
+            where it would double the outputs.
     """
 
-    def __init__(self, in_dim: int, dims: Sequence[int], nonlins: Sequence[str | nn.Module | None]) -> None:
+    def __init__(
+        self,
+        in_dim: int,
+        dims: Sequence[int],
+        nonlins: Sequence[str | nn.Module | None],
+        *,
+        dropout: Annotated[float, Below(0, 1)] = 0.0,
+    ) -> None:
         super().__init__()
         check_counts("dims", dims)
         if len(dims) != len(nonlins):
             raise InputError(f"nonlins: {len(nonlins)} given for {len(dims)} layers; must be one for each of dims")
-        layers: list[nn.Module] = []
-        for width_in, width_out, nonlin in zip([in_dim, *dims[:-1]], dims, nonlins, strict=True):
-            layers.append(nn.Linear(width_in, width_out))
-            layers.append(nonlin if isinstance(nonlin, nn.Module) else activation(cast(Activation, nonlin or "none")))
-        self.layers = nn.Sequential(*layers)
+        modules = [n if isinstance(n, nn.Module) else activation(cast(Activation, n or "none")) for n in nonlins]
+        if isinstance(modules[-1], CReLU):
+            raise InputError(f"nonlins: the last is crelu, which would make {2 * dims[-1]} outputs of {dims[-1]} units")
+        self.layers = nn.Sequential()
+        for i, (dim, nonlin) in enumerate(zip(dims, modules, strict=True), start=1):
+            self.layers.extend([nn.Linear(in_dim, widened(nonlin, dim)), nonlin])
+            if dropout > 0 and i < len(dims):
+                self.layers.append(nn.Dropout(dropout))
+            in_dim = passed(nonlin, dim)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs `[B, dims[-1]]` of `inputs` `[B, ...]`."""
@@ -42,10 +58,15 @@ class MLP(nn.Module):
 
 
 def classifier_head(
-    in_dim: int, hidden_dims: Sequence[int], out_classes: int, activation_type: Activation, params: Mapping[str, Any]
+    in_dim: int,
+    hidden_dims: Sequence[int],
+    out_classes: int,
+    activation_type: Activation,
+    params: Mapping[str, Any],
+    hidden_dropout: float = 0.0,
 ) -> MLP:
-    """`(FC -> ACT)*M -> FC`: an MLP whose last layer gives the `out_classes` scores as they are."""
+    """`(FC -> ACT -> DROPOUT)*M -> FC`: an MLP whose last layer gives the `out_classes` scores as they are."""
     if hidden_dims:
         check_counts("hidden_dims", hidden_dims)
     hidden = [activation(activation_type, params) for _ in hidden_dims]
-    return MLP(in_dim, [*hidden_dims, out_classes], [*hidden, None])
+    return MLP(in_dim, [*hidden_dims, out_classes], [*hidden, None], dropout=hidden_dropout)

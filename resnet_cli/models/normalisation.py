@@ -1,17 +1,18 @@
 """Normalisation by name, for feature maps `[B, C, H, W]` and for vectors `[B, C]`."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from torch import nn
 
+from resnet_cli.errors import InputError
 from resnet_cli.models.arguments import check_choice, make_layer
 
 Norm = Literal["batch", "layer", "group", "none"]
 
-GROUPS = 8  # of channels in a group norm that says nothing else; fewer where they would not divide the channels
+GROUPS = (8, 4, 2, 1)  # of channels in a group norm that says nothing else: the first that fits
+LEAST = 4  # channels of a group; a vector's feature alone in its group would always become zero
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Normalisation:
     * `batch`: over the batch and the map (Ioffe and Szegedy 2015, arXiv 1502.03167).
     * `layer`: over the channels and the map of one sample (Ba et al. 2016, arXiv 1607.06450).
     * `group`: over groups of channels and the map of one sample (Wu and He 2018, arXiv 1803.08494); `num_groups` of
-      `params`, or 8, or the largest divisor that 8 and the channels share.
+      `params`, or the most of 8, 4, 2 and 1 that leave four channels or more in each.
     * `none`: no layer at all.
 
     Args:
@@ -29,7 +30,7 @@ class Normalisation:
         params: Keyword arguments of the layers, such as `eps`, `momentum` for batch norm, `num_groups` for group norm.
 
     Raises:
-        InputError: an unknown name or parameter, with the nearest right one.
+        InputError: an unknown name, with the nearest right one, or parameters of no normalisation.
     """
 
     name: Norm = "batch"
@@ -37,6 +38,8 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         check_choice("norm", self.name, get_args(Norm))
+        if self.name == "none" and self.params:
+            raise InputError(f"norm_params={dict(self.params)}: there is no normalisation that could take them")
 
     def maps(self, channels: int) -> nn.Module | None:
         """A new layer for feature maps `[B, channels, H, W]`, or None.
@@ -54,15 +57,27 @@ class Normalisation:
         """A new layer for vectors `[B, features]`, or None.
 
         Raises:
-            InputError: a parameter that the layer does not take or refuses for so many features.
+            InputError: a parameter that the layer does not take or refuses for so many features, or groups of one
+                feature, which would always become zero.
         """
         if self.name == "batch":
             return make_layer("norm_params", nn.BatchNorm1d, features, params=self.params)
+        if self.name == "none":
+            return None
+        layer: nn.LayerNorm | nn.GroupNorm
         if self.name == "layer":
-            return make_layer("norm_params", nn.LayerNorm, features, params=self.params)
-        return self._groups(features) if self.name == "group" else None
+            layer = make_layer("norm_params", nn.LayerNorm, features, params=self.params)
+        else:
+            layer = self._groups(features)
+        groups = layer.num_groups if isinstance(layer, nn.GroupNorm) else 1
+        if groups == features:
+            raise InputError(
+                f"norm={self.name}: {features} features in {groups} group(s) would all become zero; there must be two "
+                f"or more in a group"
+            )
+        return layer
 
-    def _groups(self, channels: int) -> nn.Module:
+    def _groups(self, channels: int) -> nn.GroupNorm:
         params = dict(self.params)
-        groups = params.pop("num_groups", math.gcd(GROUPS, channels))
-        return make_layer("norm_params", nn.GroupNorm, groups, channels, params=params)
+        fitting = next(g for g in GROUPS if g == 1 or (channels % g == 0 and channels // g >= LEAST))
+        return make_layer("norm_params", nn.GroupNorm, params.pop("num_groups", fitting), channels, params=params)

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resnet_cli.errors import InputError
+
 
 class DropConnectConv2d(nn.Conv2d):
     """A convolution that drops weights in training (Wan et al. 2013); `drop_connect` is the probability.
@@ -44,7 +46,11 @@ def add_drop_connect(model: nn.Module, probability: float) -> None:
     """Make every convolution and linear layer of `model` drop weights in training; nothing changes at 0.
 
     The layers keep their names, weights and biases; nothing is drawn.
+
+    Raises:
+        InputError: a probability outside 0 to below 1.
     """
+    _check_probability("drop_connect", probability)
     if not probability:
         return
     for parent in list(model.modules()):
@@ -70,9 +76,13 @@ class StochasticDepth(nn.Module):
 
     Args:
         probability: Of leaving the branch out, from 0 to below 1.
+
+    Raises:
+        InputError: another probability.
     """
 
     def __init__(self, probability: float) -> None:
+        _check_probability("stochastic_depth", probability)
         super().__init__()
         self.probability = probability
 
@@ -91,3 +101,22 @@ class StochasticDepth(nn.Module):
 def linear_rates(blocks: int, last: float) -> list[float]:
     """Probabilities of leaving each of `blocks` out that grow in equal steps to `last` (Huang et al., eq. 4)."""
     return [last * (block + 1) / blocks for block in range(blocks)]
+
+
+def check_stochastic_depth(last: float, *, shortcuts: bool) -> None:
+    """Refuse to leave branches out, by a probability of up to `last`, where there are no `shortcuts` instead of them.
+
+    Raises:
+        InputError: nothing would be left of a block.
+    """
+    _check_probability("stochastic_depth", last)
+    if last > 0 and not shortcuts:
+        raise InputError(
+            f"stochastic_depth={last}: nothing would be left of a block without a shortcut; "
+            f"it must be 0 with residual=false or shortcut=none"
+        )
+
+
+def _check_probability(key: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise InputError(f"{key}={value}: must be from 0 to below 1")

@@ -1,0 +1,109 @@
+"""The residual perceptron: a linear layer, blocks of one more each that is added to a shortcut, and the classes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from torch import Tensor, nn
+
+from resnet_cli.errors import InputError
+from resnet_cli.models.activations import Activation, Rectifier
+from resnet_cli.models.arguments import check_counts, image_size
+from resnet_cli.models.blocks import Residual
+from resnet_cli.models.init import Init, Initialised, initialise
+from resnet_cli.models.normalisation import Norm, Normalisation
+from resnet_cli.models.regularisers import StochasticDepth, add_drop_connect, check_stochastic_depth, linear_rates
+from resnet_cli.models.shortcuts import Shortcut, vector_paths
+from resnet_cli.ranges import AtLeast, Below
+
+
+class ResidualMLP(Initialised):
+    """Images `[B, C, H, W]` -> flatten -> `first` -> `blocks` -> `head` -> class scores `[B, K]`.
+
+    A block is `FC -> NORM -> ACT -> DROPOUT`, added to the identity or to a linear map of the block's input; nothing
+    follows the sum. The linear layer of a maxout block has `pieces` outputs for each of the block's features, that of a
+    CReLU block half as many outputs as the block.
+
+    Args:
+        in_size: Channels, height and width of the images.
+        out_classes: Number of classes, K.
+        width: Features after the first linear layer.
+        dims: Features after each block.
+        shortcut: What is added to each block's branch; see `shortcuts.paths`.
+        residual: False leaves all shortcuts out.
+        gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
+        norm: The normalisation in blocks.
+        norm_params: Its keyword arguments.
+        activation_type: The nonlinearity in blocks.
+        activation_params: Its keyword arguments.
+        dropout: Probability of dropping a unit of a branch.
+        drop_connect: Probability of dropping a weight of a linear layer.
+        stochastic_depth: Probability of leaving out the last block's branch; that of the others grows linearly to it.
+        init: How weights are drawn.
+
+    Raises:
+        InputError: an identity between unequal features, odd features of a CReLU block, stochastic depth without
+            shortcuts, or an argument that cannot be used.
+    """
+
+    def __init__(
+        self,
+        in_size: Sequence[int],
+        out_classes: int,
+        *,
+        width: Annotated[int, AtLeast(1)] = 256,
+        dims: Sequence[Annotated[int, AtLeast(1)]] = (256, 256, 128, 128),
+        shortcut: Shortcut = "B",
+        residual: bool = True,
+        gate_bias: float = -6.0,
+        norm: Norm = "layer",
+        norm_params: Mapping[str, Any] = {},
+        activation_type: Activation = "relu",
+        activation_params: Mapping[str, Any] = {},
+        dropout: Annotated[float, Below(0, 1)] = 0.0,
+        drop_connect: Annotated[float, Below(0, 1)] = 0.0,
+        stochastic_depth: Annotated[float, Below(0, 1)] = 0.0,
+        init: Init = "default",
+    ) -> None:
+        super().__init__()
+        check_counts("dims", dims)
+        shortcut = shortcut if residual else "none"
+        check_stochastic_depth(stochastic_depth, shortcuts=shortcut != "none")
+        rectifier, normalisation = Rectifier(activation_type, activation_params), Normalisation(norm, norm_params)
+        channels, height, image_width = image_size(in_size)
+        self.first = nn.Linear(channels * height * image_width, width)
+        self.blocks = nn.Sequential()
+        for dim_in, dim, rate in zip([width, *dims], dims, linear_rates(len(dims), stochastic_depth), strict=False):
+            branch = _branch(dim_in, dim, rectifier, normalisation, dropout)
+            paths = vector_paths(shortcut, dim_in, dim, gate_bias=gate_bias)
+            if paths.branch_end is not None:
+                branch.add_module("scale", paths.branch_end)
+            if rate > 0:
+                branch.add_module("stochastic_depth", StochasticDepth(rate))
+            self.blocks.append(Residual(branch, paths.shortcut, gate=paths.gate))
+        self.head = nn.Linear(dims[-1], out_classes)
+        initialise(self, init)
+        add_drop_connect(self, drop_connect)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class scores `[B, K]` of `images` `[B, C, H, W]`."""
+        scores: Tensor = self.head(self.blocks(self.first(images.flatten(1))))
+        return scores
+
+
+def _branch(dim_in: int, dim: int, rectifier: Rectifier, normalisation: Normalisation, dropout: float) -> nn.Sequential:
+    """`FC -> NORM -> ACT -> DROPOUT`, `[B, dim_in]` -> `[B, dim]`."""
+    units, rest = divmod(dim, rectifier.passed(1))
+    if rest:
+        raise InputError(f"dims={dim}: must be even with activation_type=crelu, which gives two features for each unit")
+    linear = nn.Linear(dim_in, rectifier.widened(units))
+    layers = {
+        "linear": linear,
+        "norm": normalisation.vectors(linear.out_features),
+        "activation": rectifier.layer(),
+        "dropout": nn.Dropout(dropout) if dropout > 0 else None,
+    }
+    branch = nn.Sequential()
+    for name, layer in layers.items():
+        if layer is not None:
+            branch.add_module(name, layer)
+    return branch

@@ -88,7 +88,6 @@ def gradient_flow(
         layer.register_forward_hook(lambda *_, name=name: order.setdefault(name))
     cuda = [images_BCHW.device] if images_BCHW.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), torch.enable_grad():
-        twin.zero_grad()
         loss_fn(twin(images_BCHW).float(), labels_B).backward()  # type: ignore[no-untyped-call]
     return gradient_norms(twin, list(order))
 

@@ -1,13 +1,16 @@
 """Residual networks for small images: 6n+2 layers (arXiv 1512.03385, section 4.2), and their successors."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 from torch import Tensor
 
 from resnet_cli.errors import InputError
+from resnet_cli.models.activations import Activation, Rectifier
 from resnet_cli.models.arguments import image_size
 from resnet_cli.models.init import Init, Initialised, initialise
+from resnet_cli.models.normalisation import Norm, Normalisation
+from resnet_cli.models.regularisers import add_drop_connect, check_stochastic_depth
 from resnet_cli.models.shortcuts import Shortcut
 from resnet_cli.models.units import Block, Order, UnitStyle, conv
 from resnet_cli.ranges import AtLeast, Below
@@ -28,16 +31,27 @@ class CifarResNet(Initialised):
         out_classes: Number of classes, K.
         depth: Layers: 8, 14, 20, 26, 32 ... with basic units, 11, 20, 29 ... with bottlenecks.
         width: Factor on the channels 16, 32, 64 of the three stages.
-        shortcut: A: parameter-free. B: 1x1 convolution where the shape changes. C: 1x1 convolution everywhere.
+        shortcut: What is added to each branch, see `resnet_cli.models.shortcuts.paths`. A: parameter-free. B: 1x1
+            convolution where the shape changes. C: 1x1 convolution everywhere.
+        gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
         residual: False leaves the shortcuts out: the plain network.
         order: Where normalisation and activation go (arXiv 1603.05027, figure 4).
         block: Two 3x3 convolutions, or a bottleneck 1x1, 3x3, 1x1 with four times the channels at its end.
+        norm: The normalisation.
+        norm_params: Its keyword arguments.
+        activation_type: The activation; where `maxout` or `crelu` would change the channels of what is added up, ReLU
+            stands for them, see `resnet_cli.models.units.UnitStyle`.
+        activation_params: Its keyword arguments.
         dropout: Probability of dropping an activation before the last convolution of a unit.
+        spatial_dropout: Probability of dropping a channel there.
+        drop_connect: Probability of dropping a weight of a convolution or linear layer.
+        stochastic_depth: Probability of leaving out the last unit's branch; those before grow to it in equal steps.
         se_ratio: Reduction of squeeze-and-excitation (16 in arXiv 1709.01507); None: without.
-        init: How weights are drawn.
+        init: How weights are drawn. `fixup` adds Fixup's scalars; it wants order=original, norm=none and shortcuts.
 
     Raises:
-        InputError: a depth that is not of the form above, with the nearest that are; images too small.
+        InputError: a depth that is not of the form above, with the nearest that are; images too small; options that do
+            not go together.
     """
 
     def __init__(
@@ -48,35 +62,66 @@ class CifarResNet(Initialised):
         depth: Annotated[int, AtLeast(8)] = 20,
         width: Annotated[int, AtLeast(1)] = 1,
         shortcut: Shortcut = "A",
+        gate_bias: float = -6.0,
         residual: bool = True,
         order: Order = "original",
         block: Block = "basic",
+        norm: Norm = "batch",
+        norm_params: Mapping[str, Any] = {},
+        activation_type: Activation = "relu",
+        activation_params: Mapping[str, Any] = {},
         dropout: Annotated[float, Below(0, 1)] = 0.0,
+        spatial_dropout: Annotated[float, Below(0, 1)] = 0.0,
+        drop_connect: Annotated[float, Below(0, 1)] = 0.0,
+        stochastic_depth: Annotated[float, Below(0, 1)] = 0.0,
         se_ratio: Annotated[int, AtLeast(1)] | None = None,
         init: Init = "he",
     ) -> None:
         super().__init__()
-        channels, _, _ = image_size(in_size, halvings=2)
+        size = image_size(in_size, halvings=2)
         units = _units_per_stage(depth, block)
+        has_shortcuts = residual and shortcut != "none"
+        check_stochastic_depth(stochastic_depth, shortcuts=has_shortcuts)
+        if init == "fixup":
+            _check_fixup(order, norm, has_shortcuts=has_shortcuts)
         style = UnitStyle(
             block=block,
             order=order,
+            norm=Normalisation(norm, norm_params),
+            rectifier=Rectifier(activation_type, activation_params),
             shortcut=shortcut,
+            gate_bias=gate_bias,
             residual=residual,
             dropout=dropout,
+            spatial_dropout=spatial_dropout,
+            stochastic_depth=stochastic_depth,
             se_ratio=se_ratio,
+            fixup=init == "fixup",
             stride_first=True,  # as in the reference code of arXiv 1603.05027
         )
         widths = [width * w for w in WIDTHS]
-        self.stem = style.stem(conv(channels, STEM, 3))
-        self.stages = style.stages(STEM, widths, [units] * len(widths))
+        self.stem = style.stem(conv(size[0], STEM, 3))
+        self.stages = style.stages((STEM, *size[1:]), widths, [units] * len(widths))
         self.head = style.head(style.out_channels(widths[-1]), out_classes)
         initialise(self, init)
+        add_drop_connect(self, drop_connect)
 
     def forward(self, images: Tensor) -> Tensor:
         """Class scores `[B, K]` of `images` `[B, C, H, W]`."""
         scores: Tensor = self.head(self.stages(self.stem(images)))
         return scores
+
+
+def _check_fixup(order: Order, norm: Norm, *, has_shortcuts: bool) -> None:
+    wrong = []
+    if order != "original":
+        wrong.append(f"init=fixup: its scalars have their places in the original order; order={order}: set original")
+    if norm != "none":
+        wrong.append(f"init=fixup: stands in for normalisation; norm={norm}: set none")
+    if not has_shortcuts:
+        wrong.append("init=fixup: branches start at zero, so shortcuts are needed; set residual=true and shortcut=A")
+    if wrong:
+        raise InputError(*wrong)
 
 
 def _units_per_stage(depth: int, block: Block) -> int:

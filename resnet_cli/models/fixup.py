@@ -62,7 +62,8 @@ def initialise_fixup(model: nn.Module) -> None:
     gains: dict[nn.Module, float] = {}
     for branch in branches:
         *others, last = (m for m in branch.children() if isinstance(m, nn.Conv2d))
-        gains |= {conv: len(branches) ** (-1 / (2 * len(others))) for conv in others} | {last: 0.0}
+        gains |= dict.fromkeys(others, len(branches) ** (-1 / (2 * len(others))))
+        gains[last] = 0.0
     gains[[m for m in model.modules() if isinstance(m, nn.Linear)][-1]] = 0.0
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):

@@ -5,13 +5,14 @@ A, B, C: He et al. 2015, arXiv 1512.03385, section 4.1. The others: He et al. 20
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnet_cli.errors import InputError
+from resnet_cli.models.arguments import check_choice
 
 Shortcut = Literal[
     "A", "B", "C", "identity", "parameter_free", "projection", "scaled_shortcut", "scaled_both", "exclusive_gating",
@@ -131,21 +132,23 @@ def paths(
 
     Args:
         kind: One of `Shortcut`.
-        changes: `16x32x32 becomes 32x16x16`, where the block changes the shape; None where it does not.
+        changes: `[16, 32, 32] -> [32, 16, 16]`, where the block changes the shape; None where it does not.
         resize: Makes the parameter-free map to the output's shape.
         project: Makes the learned map to the output's shape.
         gate_layer: Makes the layer of a gate.
         gate_bias: Where a gate's bias starts.
 
     Raises:
-        InputError: `identity` in a block that changes the shape, with the shortcuts that would do.
+        InputError: an unknown name; `identity` in a block that changes the shape, with the shortcuts that would do.
     """
+    check_choice("shortcut", kind, get_args(Shortcut))
     if kind == "none":
         return Paths(None)
     if kind == "identity" and changes:
         raise InputError(
-            f"shortcut=identity: {changes} in a block, and the identity cannot follow; parameter_free (A), "
-            f"projection (C), or B, a projection just there, can"
+            f"shortcut=identity: a block maps {changes}, which the identity cannot follow; use A (parameter_free: "
+            f"subsamples, adds channels of zeros), B (a projection just there), C (projection: in every block), a "
+            f"scaled, gated or dropout one, or none"
         )
     if projects(kind, changes=changes is not None):
         return Paths(project())
@@ -165,7 +168,7 @@ def paths(
 
 def map_paths(
     kind: Shortcut,
-    in_size: tuple[int, int, int],
+    in_size: tuple[int, ...],
     out_channels: int,
     stride: int,
     *,
@@ -176,7 +179,7 @@ def map_paths(
 
     Args:
         kind: One of `Shortcut`.
-        in_size: Channels, height and width of the block's input.
+        in_size: Channels of the block's input, then height and width where they are known; only refusals name them.
         out_channels: Channels of its output, whose height and width are `ceil(side / stride)`.
         stride: Pixels between outputs.
         norm: Makes the normalisation of a projection's channels.
@@ -185,9 +188,8 @@ def map_paths(
     Raises:
         InputError: see `paths`.
     """
-    channels, height, width = in_size
-    out_size = (out_channels, -(-height // stride), -(-width // stride))
-    before, after = ("x".join(map(str, size)) for size in (in_size, out_size))
+    channels, *sides = in_size
+    out_size = [out_channels, *(-(-side // stride) for side in sides)]
 
     def project() -> nn.Module:
         projection = nn.Sequential()
@@ -199,7 +201,7 @@ def map_paths(
 
     return paths(
         kind,
-        changes=f"{before} becomes {after}" if stride != 1 or channels != out_channels else None,
+        changes=f"{list(in_size)} -> {out_size}" if stride != 1 or channels != out_channels else None,
         resize=lambda: ZeroPadShortcut(stride, out_channels - channels),
         project=project,
         gate_layer=lambda: nn.Conv2d(channels, out_channels, 1, stride),
@@ -215,7 +217,7 @@ def vector_paths(kind: Shortcut, in_features: int, out_features: int, *, gate_bi
     """
     return paths(
         kind,
-        changes=f"{in_features} becomes {out_features} features" if in_features != out_features else None,
+        changes=f"[{in_features}] -> [{out_features}]" if in_features != out_features else None,
         resize=lambda: ZeroPadShortcut(1, out_features - in_features),
         project=lambda: nn.Linear(in_features, out_features, bias=False),
         gate_layer=lambda: nn.Linear(in_features, out_features),

@@ -1,14 +1,17 @@
 """The ImageNet family of residual networks, ResNet-18, 34, 50 (arXiv 1512.03385, table 1), for small images too."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
 from resnet_cli.models.arguments import check_counts, image_size
 from resnet_cli.models.init import Init, Initialised, initialise
+from resnet_cli.models.normalisation import Norm, Normalisation
+from resnet_cli.models.regularisers import check_stochastic_depth
+from resnet_cli.models.shortcuts import Shortcut
 from resnet_cli.models.units import Block, UnitStyle, conv
-from resnet_cli.ranges import AtLeast
+from resnet_cli.ranges import AtLeast, Below
 
 STEM = 64  # channels after the stem, and the width of the first stage; each later stage has twice the last one's
 
@@ -16,8 +19,7 @@ STEM = 64  # channels after the stem, and the width of the first stage; each lat
 class StagedResNet(Initialised):
     """Stem, stages of 64, 128, 256, 512 ... channels that halve the image, global average pooling, linear classifier.
 
-    Shortcuts are the identity, or a normalised 1x1 convolution where the shape changes (option B). Bottlenecks halve in
-    their 3x3 convolution, as torchvision's do.
+    Bottlenecks halve in their 3x3 convolution, as torchvision's do.
 
     Args:
         in_size: Channels, height and width of the images.
@@ -25,11 +27,17 @@ class StagedResNet(Initialised):
         block: Two 3x3 convolutions, or a bottleneck 1x1, 3x3, 1x1 with four times the channels at its end.
         layers: Units of each stage: 2, 2, 2, 2 is ResNet-18; 3, 4, 6, 3 is ResNet-34, and ResNet-50 with bottlenecks.
         stem: cifar: 3x3 convolution of stride 1. imagenet: 7x7 convolution of stride 2, then max-pooling of stride 2.
+        shortcut: What is added to each branch, see `resnet_cli.models.shortcuts.paths`. B, the papers': the identity,
+            or a normalised 1x1 convolution where the shape changes.
+        gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
         residual: False leaves the shortcuts out.
+        norm: The normalisation.
+        norm_params: Its keyword arguments.
+        stochastic_depth: Probability of leaving out the last unit's branch; those before grow to it in equal steps.
         init: How weights are drawn.
 
     Raises:
-        InputError: images too small for the stem and the stages.
+        InputError: images too small for the stem and the stages; options that do not go together.
     """
 
     def __init__(
@@ -40,22 +48,36 @@ class StagedResNet(Initialised):
         block: Block = "basic",
         layers: Sequence[Annotated[int, AtLeast(1)]] = (2, 2, 2, 2),
         stem: Literal["cifar", "imagenet"] = "cifar",
+        shortcut: Shortcut = "B",
+        gate_bias: float = -6.0,
         residual: bool = True,
+        norm: Norm = "batch",
+        norm_params: Mapping[str, Any] = {},
+        stochastic_depth: Annotated[float, Below(0, 1)] = 0.0,
         init: Init = "he",
     ) -> None:
         super().__init__()
         check_counts("layers", layers)
         halvings = len(layers) - 1 + (2 if stem == "imagenet" else 0)
         hint = "; stem=cifar halves two times less" if stem == "imagenet" else ""
-        channels, _, _ = image_size(in_size, halvings=halvings, hint=hint)
-        style = UnitStyle(block=block, shortcut="B", residual=residual)
+        channels, height, width = image_size(in_size, halvings=halvings, hint=hint)
+        check_stochastic_depth(stochastic_depth, shortcuts=residual and shortcut != "none")
+        style = UnitStyle(
+            block=block,
+            norm=Normalisation(norm, norm_params),
+            shortcut=shortcut,
+            gate_bias=gate_bias,
+            residual=residual,
+            stochastic_depth=stochastic_depth,
+        )
         widths = [STEM * 2**i for i in range(len(layers))]
         if stem == "cifar":
             self.stem = style.stem(conv(channels, STEM, 3))
         else:
             self.stem = style.stem(conv(channels, STEM, 7, stride=2))
             self.stem.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))
-        self.stages = style.stages(STEM, widths, layers)
+            height, width = (-(-side // 4) for side in (height, width))  # halved twice, rounded up
+        self.stages = style.stages((STEM, height, width), widths, layers)
         self.head = style.head(style.out_channels(widths[-1]), out_classes)
         initialise(self, init)
 

@@ -1,13 +1,18 @@
 """Residual networks for small images: exact counts, the papers' variants, every combination of options."""
 
+from typing import get_args
+
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from resnet_cli.diagnose import count_multiply_adds, count_parameters
 from resnet_cli.models import CifarResNet
+from resnet_cli.models.activations import Activation
+from resnet_cli.models.normalisation import Norm
+from resnet_cli.models.shortcuts import Gate, Shortcut
 from resnet_cli.models.units import LAYOUTS
 
 PREACT = {"order": "preactivation"}
@@ -75,30 +80,97 @@ def test_the_plain_twin_has_the_same_weights_and_another_function():
     assert not torch.allclose(models[0](x), models[1](x))
 
 
-@settings(max_examples=40, deadline=None)
+OPTIONS = {
+    "width": st.integers(1, 2),
+    "shortcut": st.sampled_from([kind for kind in get_args(Shortcut) if kind != "identity"]),
+    "residual": st.booleans(),
+    "order": st.sampled_from(list(LAYOUTS)),
+    "norm": st.sampled_from(get_args(Norm)),
+    "activation_type": st.sampled_from(get_args(Activation)),
+    "dropout": st.sampled_from([0.0, 0.4]),
+    "spatial_dropout": st.sampled_from([0.0, 0.4]),
+    "drop_connect": st.sampled_from([0.0, 0.4]),
+    "stochastic_depth": st.sampled_from([0.0, 0.4]),
+    "se_ratio": st.sampled_from([None, 4, 64]),
+    "init": st.sampled_from(["default", "he", "xavier", "orthogonal", "fixup", "zero_gamma"]),
+}
+
+
+@settings(max_examples=60, deadline=None)
 @given(
-    in_size=st.tuples(st.integers(1, 4), st.integers(4, 18), st.integers(4, 18)),
+    in_size=st.tuples(st.integers(1, 4), st.integers(4, 9), st.integers(4, 9)),
     classes=st.integers(2, 5),
     block=st.sampled_from(["basic", "bottleneck"]),
-    options=st.fixed_dictionaries(
-        {},
-        optional={
-            "width": st.integers(1, 2),
-            "shortcut": st.sampled_from("ABC"),
-            "residual": st.booleans(),
-            "order": st.sampled_from(list(LAYOUTS)),
-            "dropout": st.sampled_from([0.0, 0.4]),
-            "se_ratio": st.sampled_from([None, 4, 64]),
-            "init": st.sampled_from(["default", "he", "xavier", "orthogonal"]),
-        },
-    ),
+    options=st.fixed_dictionaries({}, optional=OPTIONS),
 )
 def test_every_combination_trains_a_step(in_size, classes, block, options):
+    has_shortcuts = options.get("residual", True) and options.get("shortcut") != "none"
+    assume(has_shortcuts or not options.get("stochastic_depth"))
+    order, norm, init = (options.get(key, "") for key in ("order", "norm", "init"))
+    assume(init != "fixup" or (has_shortcuts and order in ("", "original") and norm == "none"))
+    scaled_end = order in ("", "original", "relu_only_preactivation") and norm != "none"
+    assume(init != "zero_gamma" or (has_shortcuts and scaled_end))
     model = CifarResNet(in_size, classes, depth=8 if block == "basic" else 11, block=block, **options)
     scores = model(torch.randn(3, *in_size))
     assert scores.shape == (3, classes)
     scores.logsumexp(1).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    options=st.fixed_dictionaries(
+        {"shortcut": st.sampled_from(["A", "parameter_free", "scaled_both", "dropout_shortcut"])},
+        optional={k: v for k, v in OPTIONS.items() if k in ("order", "norm", "activation_type", "se_ratio")},
+    )
+)
+def test_twins_under_a_parameter_free_shortcut_have_the_same_weights(options):
+    models = []
+    for residual in (True, False):
+        torch.manual_seed(0)
+        models.append(CifarResNet((3, 4, 4), 3, depth=8, residual=residual, **options))
+    a, b = (m.state_dict() for m in models)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_with_crelu_a_pre_activation_network_can_start_linear(residual):
+    torch.manual_seed(0)
+    crelu = {"activation_type": "crelu", "norm": "none", "order": "preactivation", "residual": residual}
+    model = CifarResNet((3, 8, 8), 10, depth=14, init="looks_linear", **crelu).double()
+    x, y = torch.randn(2, 2, 3, 8, 8, dtype=torch.float64)
+    assert torch.allclose(model(2 * x - 3 * y), 2 * model(x) - 3 * model(y), atol=1e-9)
+    assert model(x).std() > 1e-3
+
+
+def test_drop_connect_is_on_every_convolution_and_linear_layer_and_keeps_the_weights():
+    models = []
+    for probability in (0.0, 0.5):
+        torch.manual_seed(0)
+        models.append(CifarResNet((3, 8, 8), 10, depth=8, drop_connect=probability, shortcut="C", se_ratio=4))
+    plain, dropping = models
+    x = torch.randn(2, 3, 8, 8)
+    assert not torch.equal(dropping(x), dropping(x))
+    assert all(hasattr(m, "drop_connect") for m in dropping.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    dropping.load_state_dict(plain.state_dict())
+    assert torch.equal(plain.eval()(x), dropping.eval()(x))
+
+
+@pytest.mark.parametrize("options", [{"residual": False}, {"shortcut": "none"}])
+def test_stochastic_depth_needs_shortcuts(options):
+    with pytest.raises(ValueError, match=r"stochastic_depth=0\.5: .*shortcut"):
+        CifarResNet((3, 8, 8), 10, depth=8, stochastic_depth=0.5, **options)
+
+
+def test_params_reach_their_layers():
+    model = on_meta(
+        depth=8, norm="group", norm_params={"num_groups": 2}, activation_type="lrelu",
+        activation_params={"negative_slope": 0.3}, gate_bias=1.5, shortcut="shortcut_gating",
+    )  # fmt: skip
+    assert {m.num_groups for m in model.modules() if isinstance(m, nn.GroupNorm)} == {2}
+    assert {m.negative_slope for m in model.modules() if isinstance(m, nn.LeakyReLU)} == {0.3}
+    assert {m.bias for m in model.modules() if isinstance(m, Gate)} == {1.5}
 
 
 def test_layers_on_the_longest_path():

@@ -1,11 +1,14 @@
 """The ImageNet family: exact counts, and torchvision's function with the same weights."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torchvision import models
 
 from resnet_cli.diagnose import count_multiply_adds, count_parameters
 from resnet_cli.models import StagedResNet
+from resnet_cli.models.shortcuts import Gate, Shortcut
 
 FIFTY = {"layers": [3, 4, 6, 3], "block": "bottleneck"}
 
@@ -43,6 +46,27 @@ def test_plain_twin():
         plain, residual = (StagedResNet((3, 32, 32), 10, layers=[1, 2], residual=r) for r in (False, True))
     lost = count_parameters(residual) - count_parameters(plain)
     assert lost == 64 * 128 + 2 * 128, "the projection and its norm"
+
+
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+@pytest.mark.parametrize("shortcut", [kind for kind in get_args(Shortcut) if kind not in ("identity", "none")])
+def test_every_shortcut_norm_and_stochastic_depth(shortcut, stem):
+    for norm in ("group", "none"):
+        options = {"norm": norm, "shortcut": shortcut, "gate_bias": -1.0, "stochastic_depth": 0.5}
+        with torch.device("meta"):
+            model = StagedResNet((3, 15, 9), 5, layers=[1, 1], stem=stem, **options)
+            assert model(torch.zeros(2, 3, 15, 9)).shape == (2, 5)
+        assert [stage[0].main_path.depth.probability for stage in model.stages] == [0.25, 0.5]
+        assert any(isinstance(m, torch.nn.GroupNorm) for m in model.modules()) == (norm == "group")
+        assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
+        assert {m.bias for m in model.modules() if isinstance(m, Gate)} <= {-1.0}
+
+
+def test_refusals_name_the_sizes():
+    with pytest.raises(ValueError, match=r"a block maps \[64, 4, 3\] -> \[128, 2, 2\]"):
+        StagedResNet((3, 15, 9), 5, layers=[1, 1], shortcut="identity", stem="imagenet")
+    with pytest.raises(ValueError, match="stochastic_depth"):
+        StagedResNet((3, 8, 8), 5, layers=[1], residual=False, stochastic_depth=0.1)
 
 
 def test_small_images():

@@ -1,14 +1,17 @@
-"""The network of airbench94, a speed record for CIFAR-10 (Jordan 2024, arXiv 2404.00498), before any whitening."""
+"""The network of airbench94, a speed record for CIFAR-10 (Jordan 2024, arXiv 2404.00498)."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from resnet_cli.errors import InputError
-from resnet_cli.models.arguments import image_size
+from resnet_cli.models.arguments import check_choice, image_size
+from resnet_cli.models.init import Initialised, initialise
 from resnet_cli.ranges import AtLeast, Positive
+
+AirbenchInit = Literal["default", "partial_identity", "whitening"]
 
 WHITENING_KERNEL = 2  # pixels
 HEAD_POOL = 3  # pixels
@@ -23,12 +26,12 @@ class ShiftBatchNorm2d(nn.BatchNorm2d):
         self.register_buffer("weight", torch.ones(num_features))
 
 
-class Airbench(nn.Module):
+class Airbench(Initialised):
     """2x2 convolution with bias, GELU, three groups of layers, max-pooling over 3x3, linear without bias, scaled.
 
     A group is convolution, max-pooling over 2x2, batch norm, GELU, convolution, batch norm, GELU; convolutions are 3x3
     without bias. The first convolution has two outputs for each of its inputs (24 for colour images): one for each
-    principal component of a patch and one for its negative, if a hook whitens it.
+    principal component of a patch and one for its negative, where `init` whitens it.
 
     Args:
         in_size: Channels, height and width of the images; height and width at least 25.
@@ -36,7 +39,8 @@ class Airbench(nn.Module):
         widths: Channels of each group.
         scale: Factor on the class scores.
         init: default: what PyTorch draws. partial_identity: each 3x3 convolution starts by passing its inputs on in its
-            first outputs (section 3.2).
+            first outputs (section 3.2). whitening: that, and a first convolution that whitens the training images, once
+            `initialise_from_data` has seen them (section 3.1).
 
     Raises:
         InputError: images too small for the poolings.
@@ -49,9 +53,10 @@ class Airbench(nn.Module):
         *,
         widths: Sequence[Annotated[int, AtLeast(1)]] = (64, 256, 256),
         scale: Annotated[float, Positive()] = 1 / 9,
-        init: Literal["default", "partial_identity"] = "partial_identity",
+        init: AirbenchInit = "whitening",
     ) -> None:
         super().__init__()
+        check_choice("init", init, get_args(AirbenchInit))
         channels, *size = image_size(in_size)
         size = [(side - WHITENING_KERNEL + 1) // 2 ** len(widths) // HEAD_POOL for side in size]
         if min(size) < 1:
@@ -66,10 +71,8 @@ class Airbench(nn.Module):
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(in_channels * size[0] * size[1], out_classes, bias=False)
         self.scale = scale
-        if init == "partial_identity":
-            for layer in self.features[1:].modules():
-                if isinstance(layer, nn.Conv2d):
-                    nn.init.dirac_(layer.weight.data[: layer.in_channels])
+        initialise(self, "default" if init == "default" else "partial_identity")
+        self.init = init
 
     def forward(self, images: Tensor) -> Tensor:
         """Class scores `[B, K]` of `images` `[B, C, H, W]`."""

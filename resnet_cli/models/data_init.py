@@ -1,0 +1,210 @@
+"""Initialisations that look at training images: LSUV, and a first convolution that whitens.
+
+Shapes: B images, C channels, H height, W width, N patches, D = C * kernel height * kernel width values in a patch.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from resnet_cli.errors import InputError
+
+IMAGES: Mapping[str, int] = {"lsuv": 256, "whitening": 5_000}  # that each looks at
+
+SHOWN = 5_000  # images, to a network that does not say how many it looks at
+VALUES = 2**26  # of all images that are shown, at most: 256 MB
+
+TOLERANCE = 0.1  # of LSUV's variances (section 3)
+TRIES = 10
+CONSTANT = 1e-12  # share of an output's mean square below which its variance is rounding: (float32's 6e-8)^2 is 4e-15
+EPS = 5e-4  # added to eigenvalues, of images of unit variance, as in the code of airbench94
+CHUNK = 2**24  # values of the patches that are in memory at once
+
+Layer = nn.Conv2d | nn.Linear
+
+
+def show_images(model: nn.Module, sample: Callable[[int], Tensor]) -> list[str]:
+    """Let a network that has a method `initialise_from_data(images_BCHW) -> list[str]` see training images.
+
+    It gets as many as its attribute `init_images` says, 5,000 without one, and fewer where they are large. It may set
+    its weights by them; what it returns are lines for the log.
+
+    Args:
+        model: On the device that it is trained on. Without the method, or with `init_images` 0, nothing happens.
+        sample: Count -> at most so many training images `[B, C, H, W]`, on that device.
+
+    Raises:
+        InputError: the method's, with `model.` before the keys.
+    """
+    method = getattr(model, "initialise_from_data", None)
+    count = int(getattr(model, "init_images", SHOWN))
+    if method is None or count < 1:
+        return []
+    images_BCHW = sample(min(count, max(1, VALUES // sample(1).numel())))
+    try:
+        return [str(line) for line in method(images_BCHW)]
+    except InputError as error:
+        raise InputError(*(f"model.{problem}" for problem in error.problems)) from error
+
+
+@torch.no_grad()
+def lsuv(model: nn.Module, images_BCHW: Tensor) -> list[str]:
+    """Rescale each convolution and linear layer, in the order of their calls, until its output has unit variance.
+
+    Layer-sequential unit variance (Mishkin and Matas 2015, arXiv 1511.06422, algorithm 1) on the first images; the
+    weights should be orthonormal. One pass does it: a layer is done before the next one is called. Nothing is dropped,
+    and batch norms go by the batch.
+
+    Returns:
+        Lines for the log.
+    """
+    images_BCHW = images_BCHW[: IMAGES["lsuv"]]
+    variances: dict[nn.Module, tuple[float, float]] = {}
+    constant: set[nn.Module] = set()
+
+    def rescale(layer: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
+        assert isinstance(layer, Layer)
+        if layer in variances or layer in constant:  # a layer that is called again keeps its scale
+            return output
+        before = after = _variance(output)
+        if not before > CONSTANT * output.square().mean().item():  # nor are infinities and NaN
+            constant.add(layer)
+            return output
+        tries = 0
+        while abs(after - 1) > TOLERANCE and tries < TRIES:
+            layer.weight.div_(math.sqrt(after))
+            output = layer.forward(*args, **kwargs)
+            after = _variance(output)
+            tries += 1
+        variances[layer] = (before, after)
+        return output
+
+    layers: dict[nn.Module, str] = {m: name for name, m in model.named_modules() if isinstance(m, Layer)}
+    hooks = [layer.register_forward_hook(rescale, with_kwargs=True) for layer in layers]
+    try:
+        with _calibrating(model):
+            model(images_BCHW)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    lines = [f"lsuv on {len(images_BCHW)} images: {_summary(list(variances.values()))}"]
+    off = [f"{layers[m]} ({after:.3g})" for m, (_, after) in variances.items() if not abs(after - 1) <= TOLERANCE]
+    if off:
+        lines.append(f"lsuv warning: after {TRIES} tries the output variance is not 1 in {_some(off)}")
+    if constant:
+        names = [layers[m] for m in layers if m in constant]
+        lines.append(f"lsuv warning: left as drawn, since their outputs are constant or not finite: {_some(names)}")
+    return lines
+
+
+def _variance(output: Tensor) -> float:
+    return output.var(correction=0).item()
+
+
+def _summary(variances: Sequence[tuple[float, float]]) -> str:
+    if not variances:
+        return "no layer was rescaled"
+    before, after = zip(*variances, strict=True)
+    return (
+        f"{len(variances)} layer{'s' if len(variances) > 1 else ''}, output variances {min(before):.3g} to {max(before):.3g} before, "
+        f"{min(after):.3g} to {max(after):.3g} after"
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+
+
+@contextmanager
+def _calibrating(model: nn.Module) -> Iterator[None]:
+    """Nothing is dropped and batch norms go by the batch; modes, buffers and the random stream are put back."""
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    cuda = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.train()
+    try:
+        with torch.random.fork_rng(devices=list(cuda)):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for buffer, value in buffers:
+            buffer.copy_(value)
+
+
+def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d]:
+    """Name and module of the convolution that `whiten` fills.
+
+    Raises:
+        InputError: there is none, or it has groups or fewer than two filters.
+    """
+    name, conv = next(((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)), ("", None))
+    if conv is None:
+        raise InputError("init=whitening: this network has no convolution; init=he suits every network")
+    if conv.groups != 1 or conv.out_channels < 2:
+        raise InputError(
+            f"init=whitening: the first convolution, {name}, has groups={conv.groups} and {conv.out_channels} filters; "
+            f"it must have groups=1 and 2 filters or more"
+        )
+    return name, conv
+
+
+@torch.no_grad()
+def whiten(model: nn.Module, images_BCHW: Tensor) -> list[str]:
+    """Fill the first convolution with the principal components of the images' patches and with their negatives.
+
+    Each eigenvector of the patches' covariance is divided by sqrt(eigenvalue + eps), so that the outputs are
+    uncorrelated and of unit variance (Page 2018; Jordan 2024, arXiv 2404.00498, section 3.1). The leading components
+    come first, then their negatives; filters that are left over keep their weights. The bias is zero.
+
+    Returns:
+        A line for the log.
+
+    Raises:
+        InputError: the images have other channels than the convolution, or no patch of its size; see also
+            `first_convolution`.
+    """
+    name, conv = first_convolution(model)
+    images_BCHW = images_BCHW[: IMAGES["whitening"]]
+    spans = [(k - 1) * d + 1 for k, d in zip(conv.kernel_size, conv.dilation, strict=True)]
+    channels, *sides = images_BCHW.shape[1:]
+    if channels != conv.in_channels or any(side < span for side, span in zip(sides, spans, strict=True)):
+        raise InputError(
+            f"init=whitening: images of {channels}x{sides[0]}x{sides[1]} have no patches of "
+            f"{conv.in_channels}x{spans[0]}x{spans[1]}, which the first convolution, {name}, takes"
+        )
+    values_D, vectors_DD = torch.linalg.eigh(_patch_covariance(images_BCHW, conv))
+    values_D, vectors_DD = values_D.flip(0).clamp(min=0), vectors_DD.T.flip(0)  # the largest first, as rows
+    count = min(conv.out_channels // 2, len(values_D))
+    filters = (vectors_DD / (values_D + EPS).sqrt()[:, None])[:count].view(count, *conv.weight.shape[1:])
+    conv.weight[: 2 * count].copy_(torch.cat([filters, -filters]))
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return [
+        f"whitening on {len(images_BCHW):,} images: {2 * count} of {conv.out_channels} filters of {name}, "
+        f"eigenvalues {values_D[0].item():.3g} to {values_D[count - 1].item():.3g}"
+    ]
+
+
+def _patch_covariance(images_BCHW: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Covariance [D, D] of the patches that the convolution sees without its padding; float64, on the CPU."""
+    size = conv.weight[0].numel()
+    total_D, moments_DD, count = torch.zeros(size).double(), torch.zeros(size, size).double(), 0
+    for images in torch.split(images_BCHW, max(1, CHUNK // (size * images_BCHW[0, 0].numel()))):
+        columns = F.unfold(images, conv.kernel_size, dilation=conv.dilation, stride=conv.stride)
+        patches_ND = columns.transpose(1, 2).flatten(0, 1)
+        total_D += patches_ND.sum(0).cpu().double()
+        moments_DD += (patches_ND.T @ patches_ND).cpu().double()
+        count += len(patches_ND)
+    mean_D = total_D / count
+    return moments_DD / count - mean_D.outer(mean_D)

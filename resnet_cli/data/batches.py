@@ -91,6 +91,16 @@ class Batches(ABC):
         for step, (images_BHWC, labels_B, indices_B) in enumerate(self._gather(chunks), start):
             yield self._finish(images_BHWC.permute(0, 3, 1, 2), labels_B, indices_B, epoch, step)
 
+    def sample(self, count: int) -> Tensor:
+        """At most `count` images, normalised and not augmented: float32 [count, C, H, W], always the same.
+
+        They are the first of an order that is a function of the seed. No epoch may be in progress.
+        """
+        order = torch.randperm(len(self.indices), generator=generator("cpu", self.seed, "sample"))[:count]
+        chunks = torch.split(self.indices[order], self.batch_size)
+        found = [self.normalize(images_BHWC.permute(0, 3, 1, 2)) for images_BHWC, _, _ in self._gather(chunks)]
+        return torch.cat(found)
+
     @abstractmethod
     def _gather(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """For each chunk of places: uint8 images [B, H, W, C], labels and the places, on the device."""

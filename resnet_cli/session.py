@@ -17,6 +17,7 @@ from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.feed import epoch_batches
 from resnet_cli.logs import RunLog
 from resnet_cli.metrics import Row
+from resnet_cli.models.data_init import show_images
 from resnet_cli.ranges import Between
 from resnet_cli.run import RunDir, environment, now
 from resnet_cli.state import TrainState
@@ -109,9 +110,12 @@ def train(
     net = build.model(model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=seed)
     the_trainer = _trainer(settings, net, loaders)
     started = _start(the_trainer.state, stored, init_from, run, changes)
+    seen = _show_images(the_trainer, loaders) if started == "scratch" else []
     record = _open_folder(run, settings, the_trainer, command, started, changes)
     log.attach(run.log)
     _say_what(settings, loaders, the_trainer, record, run, started)
+    for line in seen:
+        logger.info("init    %s", line)
     saver = RunSaver(run, settings, _data_record(loaders))
     try:
         _finish(run, saver, the_trainer, loaders, should_stop)
@@ -183,6 +187,13 @@ def _start(
             logger.info("init_from: no weights for %s; drawn anew", ", ".join(left))
         return init_from
     return "scratch"
+
+
+def _show_images(trainer: ClassifierTrainer, loaders: Loaders) -> list[str]:
+    """Initialisation by training images, if the model wants it; what it says of it."""
+    lines = show_images(trainer.model, loaders.train.sample)
+    trainer.state.restart_average()
+    return lines
 
 
 def _open_folder(

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Protocol
 
 import torch
@@ -11,17 +12,19 @@ from torch import nn
 
 from resnet_cli.averaging import ExponentialAverage
 from resnet_cli.errors import DivergedError
+from resnet_cli.gradients import GradientSums
 from resnet_cli.metrics import Row, Scores, Totals
 
 REMEDY = "try a smaller optimizer.lr, a longer schedule.warmup, trainer.clip_norm=1 or trainer.precision=fp32"
+SAVE_SECONDS = 300.0  # the longest time between saves when no number of steps is given
 
 
 @dataclass
 class TrainState:
     """The state of a training run between two steps.
 
-    No random state is here: every draw is a function of (seed, epoch, step). `batches` and `totals` say how far
-    the current epoch is, so that a run continues in the middle of one.
+    No random state is here: every draw is a function of (seed, epoch, step). `batches`, `totals` and `gradients` say
+    how far the current epoch is, so that a run continues in the middle of one.
     """
 
     model: nn.Module
@@ -29,6 +32,7 @@ class TrainState:
     totals: Totals
     scaler: torch.amp.GradScaler
     average: ExponentialAverage | None = None
+    gradients: GradientSums | None = None  # gradient norms of the current epoch, when they are recorded
     step: int = 0  # optimizer steps taken
     epoch: int = 0  # epochs finished
     batches: int = 0  # batches of the current epoch done
@@ -40,6 +44,8 @@ class TrainState:
     def start_epoch(self) -> None:
         """Forget the sums of the epoch before."""
         self.totals = Totals(self.totals.device)
+        if self.gradients is not None:
+            self.gradients = GradientSums(self.model, self.totals.device)
         self.batches, self.seconds = 0, 0.0
 
     def consider_best(self, row: Row) -> bool:
@@ -56,7 +62,7 @@ class TrainState:
 
     def row(self, train: Scores, val: Scores | None) -> Row:
         """The row of metrics for the epoch that is now complete."""
-        return {
+        row: Row = {
             "epoch": self.epoch + 1,
             "step": self.step,
             "lr": self.optimizer.param_groups[0]["lr"],
@@ -67,6 +73,9 @@ class TrainState:
             "samples_per_second": round(train.count / self.seconds, 1) if self.seconds else None,
             "seconds": round(self.seconds, 3),
         }
+        if self.gradients is not None:
+            row["gradient_norms"] = self.gradients.read()
+        return row
 
     def require_finite_loss(self, loss: float) -> None:
         """Refuse to go on with a loss that is infinite or NaN.
@@ -100,6 +109,7 @@ class TrainState:
             "average": self.average.state_dict() if self.average else None,
             "scaler": self.scaler.state_dict(),
             "totals": self.totals.state_dict(),
+            "gradients": self.gradients.state_dict() if self.gradients is not None else None,
             "step": self.step,
             "epoch": self.epoch,
             "batches": self.batches,
@@ -142,6 +152,8 @@ class TrainState:
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.totals.load_state_dict(state["totals"])
+        if self.gradients is not None and state.get("gradients"):  # absent in states of before they were recorded
+            self.gradients.load_state_dict(state["gradients"])
         for name in ("step", "epoch", "batches", "seconds", "best", "stale"):
             setattr(self, name, state[name])
         self.rows[:] = state["rows"]
@@ -158,3 +170,38 @@ class Saver(Protocol):
 
     def rows(self, rows: list[Row]) -> None:
         """Write the metrics."""
+
+
+class Saving:
+    """When a run's state goes to its saver.
+
+    Args:
+        saver: None keeps nothing.
+        every: Steps between saves inside an epoch; when None, five minutes without a save make one.
+    """
+
+    def __init__(self, saver: Saver | None, every: int | None) -> None:
+        self._saver, self._every = saver, every
+        self._saved_at = monotonic()
+
+    def after_step(self, state: TrainState) -> None:
+        """Save the state if it is due."""
+        if self._every is None and monotonic() - self._saved_at > SAVE_SECONDS:
+            self.now(state)
+        if self._every is not None and state.step % self._every == 0:
+            self.now(state)
+
+    def after_epoch(self, state: TrainState, *, is_best: bool) -> None:
+        """Save the state, the metrics and, of the best epoch so far, the weights."""
+        if self._saver is None:
+            return
+        if is_best:
+            self._saver.best(state)
+        self.now(state)
+        self._saver.rows(state.rows)
+
+    def now(self, state: TrainState) -> None:
+        """Save the state."""
+        if self._saver is not None:
+            self._saver.last(state)
+            self._saved_at = monotonic()

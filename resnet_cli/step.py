@@ -23,6 +23,7 @@ def train_step(
     accumulate: int = 1,
     clip_norm: float | None = None,
     check: Callable[[Tensor], None] | None = None,
+    after_backward: Callable[[], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One optimizer step on one batch.
 
@@ -38,6 +39,7 @@ def train_step(
             rounding, for models that treat samples apart (batch norm does not).
         clip_norm: The largest norm of all gradients together; longer ones are scaled down to it.
         check: Called with the loss of each part before its backward pass; raises to stop before the update.
+        after_backward: Called once the gradients of the whole batch are there, unscaled and not yet clipped.
 
     Returns:
         Mean loss and number of correct predictions, scalars on the device.
@@ -57,8 +59,11 @@ def train_step(
         with torch.no_grad():
             loss += part
             correct += correct_predictions(logits, targets)
-    if clip_norm is not None:
+    if clip_norm is not None or after_backward is not None:
         scaler.unscale_(optimizer)
+    if after_backward is not None:
+        after_backward()
+    if clip_norm is not None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(parameters, clip_norm)
     scaler.step(optimizer)

@@ -17,24 +17,16 @@ from resnet_cli.device import PrecisionName, backend_switches, resolve_device, r
 from resnet_cli.errors import StoppedError
 from resnet_cli.evaluation import LossFunction, evaluate
 from resnet_cli.feed import Batch, batch_count, epoch_batches, to_device
-from resnet_cli.metrics import (
-    BatchResult,
-    EpochResult,
-    FitResult,
-    Scores,
-    Totals,
-    epoch_line,
-    fit_result,
-)
+from resnet_cli.gradients import GradientSums
+from resnet_cli.metrics import BatchResult, EpochResult, FitResult, Scores, Totals, epoch_line, fit_result
 from resnet_cli.optim import set_lr
 from resnet_cli.progress import Progress
 from resnet_cli.ranges import AtLeast, Below, Positive
-from resnet_cli.state import Saver, TrainState
+from resnet_cli.state import Saver, Saving, TrainState
 from resnet_cli.step import train_step
 
 logger = logging.getLogger("resnet_cli")
 
-SAVE_SECONDS = 300.0  # the longest time between saves when no number of steps is given
 GPU_CHECK_STEPS = 50  # between looks at the loss where each look would make the host wait for the device
 
 
@@ -64,6 +56,8 @@ class ClassifierTrainer:
         max_batches: Use only the first batches of each epoch, and of each evaluation, to try things out.
         overfit_batches: Train on the first batches of the first epoch again and again, and validate on them too.
         deterministic: Only operations that repeat exactly on one machine; slower on CUDA.
+        log_gradients: Record the gradient norm of each convolution and linear layer's weight, before clipping and as
+            the mean over the steps of the epoch, in the epoch's row as `gradient_norms`: {layer: norm}.
 
     Raises:
         ValueError: the device or precision is not to be had here, or `label_smoothing` goes with a loss of one's own.
@@ -93,6 +87,7 @@ class ClassifierTrainer:
         max_batches: Annotated[int, AtLeast(1)] | None = None,
         overfit_batches: Annotated[int, AtLeast(1)] | None = None,
         deterministic: bool = False,
+        log_gradients: bool = False,
     ) -> None:
         if loss_fn is not None and label_smoothing:
             raise ValueError("label_smoothing goes with the default loss; pass loss_fn=None or smooth in your own loss")
@@ -111,13 +106,13 @@ class ClassifierTrainer:
         self.early_stopping, self.checkpoint_every = early_stopping, checkpoint_every
         self.max_batches, self.overfit_batches = max_batches, overfit_batches
         self.deterministic = deterministic
-        self._saved_at = monotonic()
         self.state = TrainState(
             model=self.model,
             optimizer=optimizer,
             totals=Totals(self.device),
             scaler=torch.amp.GradScaler(self.device.type, enabled=self.precision.scales),
             average=ExponentialAverage(self.model, averaging_decay) if averaging == "ema" else None,
+            gradients=GradientSums(self.model, self.device) if log_gradients else None,
         )
 
     def fit(
@@ -153,6 +148,7 @@ class ClassifierTrainer:
         last_epoch = self.epochs if num_epochs is None else state.epoch + num_epochs
         patience = self.early_stopping if early_stopping is None else early_stopping
         limit = self.max_batches if max_batches is None else max_batches
+        saving = Saving(saver, self.checkpoint_every)
         if self.overfit_batches is not None:
             dl_train = dl_test = list(epoch_batches(dl_train, epoch=0, limit=self.overfit_batches))
         with backend_switches(self.precision, deterministic=self.deterministic):
@@ -164,25 +160,21 @@ class ClassifierTrainer:
                         progress.step(state.totals)
                         state.seconds += monotonic() - clock
                         signal = should_stop()
-                        if saver and (signal or self._save_due()):
-                            self._save(saver)
                         if signal:
+                            saving.now(state)
                             raise StoppedError(signal)
+                        saving.after_step(state)
                         clock = monotonic()
                     train = state.totals.read()
                     state.seconds += monotonic() - clock
                 state.require_finite_loss(train.loss)
-                val = self._validate(dl_test, limit, saver, should_stop) if dl_test is not None else None
+                val = self._validate(dl_test, limit, saving, should_stop) if dl_test is not None else None
                 row = state.row(train, val)
                 is_best = state.consider_best(row)
                 state.rows.append(row)
                 state.epoch += 1
                 state.start_epoch()
-                if saver:
-                    if is_best or dl_test is None:
-                        saver.best(state)
-                    self._save(saver)
-                    saver.rows(state.rows)
+                saving.after_epoch(state, is_best=is_best or dl_test is None)
                 if verbose:
                     logger.info(epoch_line(row, last_epoch, is_best=is_best))
         return fit_result(state.rows[before:])
@@ -247,6 +239,7 @@ class ClassifierTrainer:
             self.forward, images, labels, loss_fn=self.loss_fn, optimizer=state.optimizer, scaler=state.scaler,
             autocast=self.precision.autocast, accumulate=self.accumulate, clip_norm=self.clip_norm,
             check=(lambda part: state.require_finite_loss(part.item())) if self.device.type == "cpu" else None,
+            after_backward=state.gradients.add if state.gradients is not None else None,
         )  # fmt: skip
         skipped = state.scaler.is_enabled() and state.scaler.get_scale() < scale
         if not skipped:  # float16 overflowed: no weight changed, so neither schedule nor average moves
@@ -265,7 +258,7 @@ class ClassifierTrainer:
             yield to_device(batch, self.device, channels_last=self.channels_last)
 
     def _validate(
-        self, loader: Iterable[Batch], limit: int | None, saver: Saver | None, should_stop: Callable[[], int | None]
+        self, loader: Iterable[Batch], limit: int | None, saving: Saving, should_stop: Callable[[], int | None]
     ) -> Scores:
         def stoppable() -> Iterator[Batch]:
             for batch in islice(loader, limit):
@@ -277,20 +270,9 @@ class ClassifierTrainer:
         try:
             return self.evaluate(stoppable())
         except StoppedError:
-            if saver:
-                self._save(saver)
+            saving.now(self.state)
             raise
 
     def _progress(self, loader: Iterable[Batch], limit: int | None, of: int | None, *, shown: bool) -> Progress:
         description = f"epoch {self.state.epoch + 1}" + (f"/{of}" if of else "")
         return Progress(description, batches=batch_count(loader, limit), done=self.state.batches, shown=shown)
-
-    def _save_due(self) -> bool:
-        """Every `checkpoint_every` steps; when it is not given, after five minutes without a save."""
-        if self.checkpoint_every is not None:
-            return self.state.step % self.checkpoint_every == 0
-        return monotonic() - self._saved_at > SAVE_SECONDS
-
-    def _save(self, saver: Saver) -> None:
-        saver.last(self.state)
-        self._saved_at = monotonic()

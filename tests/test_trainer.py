@@ -205,7 +205,9 @@ def test_dropout_is_a_function_of_seed_epoch_and_batch():
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 7])
-@pytest.mark.parametrize("options", [{}, {"averaging": "ema"}, {"accumulate": 2, "clip_norm": 0.1}])
+@pytest.mark.parametrize(
+    "options", [{}, {"averaging": "ema"}, {"accumulate": 2, "clip_norm": 0.1}, {"log_gradients": True}]
+)
 def test_a_state_taken_anywhere_goes_on_to_the_same_end(stop_after, options):
     def make():
         schedule = multistep(total_steps=9, steps_per_epoch=3, milestones=["50%"])
@@ -306,3 +308,84 @@ def test_compiled_equals_eager_up_to_rounding():
     a, b = trainer_of(net()), trainer_of(net(), compile="model")
     batch = next(iter(loader()))
     assert a.train_batch(batch).loss == pytest.approx(b.train_batch(batch).loss, rel=1e-5)
+
+
+def norms_by_hand(model, images, labels):
+    loss = nn.functional.cross_entropy(model(images), labels)
+    gradients = torch.autograd.grad(loss, [model[1].weight, model[4].weight])
+    return [math.sqrt(gradient.square().sum().item()) for gradient in gradients]
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate": 4, "clip_norm": 1e-3}, {"averaging": "ema"}])
+def test_gradient_norms_are_the_means_over_the_steps_of_each_epoch(options):
+    trainer = trainer_of(net(), log_gradients=True, epochs=2, **options)
+    kept, expected = Kept(), []
+    twin = trainer_of(net(), **options)  # takes the same steps
+    for _ in range(2):
+        steps = []
+        for images, labels in loader():
+            steps.append(norms_by_hand(twin.model, images, labels))
+            twin.train_batch((images, labels))
+        expected.append([sum(column) / 3 for column in zip(*steps, strict=True)])
+    trainer.fit(loader(), loader(), verbose=False, saver=kept)
+    assert_same(weights(twin), weights(trainer))  # recording changes no step
+    for row, means in zip(kept.written, expected, strict=True):
+        assert list(row["gradient_norms"]) == ["1", "4"]
+        assert list(row["gradient_norms"].values()) == pytest.approx(means, rel=1e-5)
+
+
+def test_gradient_norms_are_not_recorded_unless_asked_for():
+    kept = Kept()
+    trainer_of(net(), epochs=1).fit(loader(), loader(), verbose=False, saver=kept)
+    assert "gradient_norms" not in kept.written[0]
+    assert kept.states[-1]["gradients"] is None
+
+
+def test_gradient_norms_of_float16_runs_are_unscaled_and_leave_overflows_out():
+    trainer, reference = trainer_of(net(), log_gradients=True), net()
+    trainer.state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**126)
+    images, labels = next(iter(loader()))
+    batch = (1000 * images, labels)  # the first scaled gradients overflow
+    trainer.train_batch(batch)
+    assert trainer.state.step == 0
+    assert trainer.state.gradients.read() == {"1": None, "4": None}
+    while trainer.state.step == 0:
+        trainer.train_batch(batch)
+    expected = norms_by_hand(reference, *batch)
+    assert [*trainer.state.gradients.read().values()] == pytest.approx(expected, rel=1e-3)
+
+
+def test_gradient_norms_of_layers_without_a_gradient_are_zero_or_absent():
+    model = net()
+    model.add_module("unused", nn.Linear(2, 2))
+    model.forward = lambda images: model[4](model[3](model[2](model[1](model[0](images)))))
+    trainer = trainer_of(model, log_gradients=True)
+    model[1].requires_grad_(False)  # frozen after the trainer was made, as a data-dependent start may
+    trainer.train_batch(next(iter(loader())))
+    norms = trainer.state.gradients.read()
+    assert list(norms) == ["4", "unused"]
+    assert norms["4"] > 0 == norms["unused"]
+
+
+def test_a_state_from_before_gradient_norms_can_be_loaded():
+    state = trainer_of(net()).state.state_dict()
+    del state["gradients"]
+    trainer = trainer_of(net(), log_gradients=True)
+    trainer.state.load_state_dict(state)
+    trainer.train_batch(next(iter(loader())))
+    assert len(trainer.state.gradients.read()) == 2
+
+
+def test_gradient_norms_of_a_model_without_such_layers_are_none_at_all():
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16))
+    trainer = trainer_of(model, log_gradients=True)
+    trainer.train_batch(next(iter(loader())))
+    assert trainer.state.gradients.read() == {}
+
+
+@pytest.mark.parametrize(("seconds", "every", "saves"), [(-1.0, None, 4), (300.0, None, 1), (-1.0, 2, 2)])
+def test_saves_inside_an_epoch_by_the_clock_or_the_step(monkeypatch, seconds, every, saves):
+    monkeypatch.setattr("resnet_cli.state.SAVE_SECONDS", seconds)
+    kept = Kept()
+    trainer_of(net(), epochs=1, checkpoint_every=every).fit(loader(), None, verbose=False, saver=kept)
+    assert len(kept.states) == saves  # of an epoch of three steps, its end included

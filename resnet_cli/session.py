@@ -1,8 +1,10 @@
 """One run from its config to its test result: build, start, train, test once, note."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Annotated, Any
 
 import torch
@@ -25,12 +27,15 @@ from resnet_cli.trainer import ClassifierTrainer
 
 logger = logging.getLogger("resnet_cli")
 
+DRAW_SECONDS = 1.0  # drawing takes a fifth of a second, and epochs on tiny data a hundredth
+
 
 class RunSaver:
     """Writes a run's checkpoints, metrics and curves into its folder."""
 
     def __init__(self, run: RunDir, settings: config.Settings, data: dict[str, Any]) -> None:
         self.run, self.settings, self.data = run, settings, data
+        self._drawn_at = -math.inf
 
     def last(self, state: TrainState) -> None:
         """Everything, to go on from."""
@@ -44,9 +49,15 @@ class RunSaver:
         self.run.note(best=state.best)
 
     def rows(self, rows: list[Row]) -> None:
-        """`metrics.jsonl` and `curves.png`."""
+        """`metrics.jsonl`, and `curves.png` unless that was drawn within the last second."""
         self.run.write_rows(rows)
-        draw(rows, self.run.curves, title=self.settings["name"])
+        if monotonic() - self._drawn_at > DRAW_SECONDS:
+            self.draw(rows)
+
+    def draw(self, rows: list[Row], test: dict[str, Any] | None = None) -> None:
+        """`curves.png`."""
+        draw(rows, self.run.curves, title=self.settings["name"], test=test)
+        self._drawn_at = monotonic()
 
     def _save(self, path: Path, state: TrainState, content: dict[str, Any]) -> None:
         state.require_finite_weights()  # the save before this one stays
@@ -121,6 +132,7 @@ def train(
         _finish(run, saver, the_trainer, loaders, should_stop)
     except (StoppedError, KeyboardInterrupt):
         run.note(status="interrupted", ended=now())
+        saver.draw(the_trainer.state.rows)
         raise
     except BaseException as error:
         run.note(status="failed", ended=now(), reason=f"{type(error).__name__}: {error}")
@@ -249,7 +261,7 @@ def _finish(
     by = "val_accuracy" if loaders.val is not None else None
     selection = {"weights": "best epoch" if by else "last epoch", "by": by, "val_samples": loaders.counts["val"]}
     run.note(status="finished", ended=now(), test=test, selection=selection)
-    draw(state.rows, run.curves, title=saver.settings["name"], test=test)
+    saver.draw(state.rows, test)
     chosen = f"epoch {state.best['epoch']}, the best on validation" if state.best else "the last epoch"
     logger.info("test accuracy %.2f %%, loss %.4f on %d images (%s)", *list(test.values()), chosen)
 

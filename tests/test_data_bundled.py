@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnet_cli.data import digits, synthetic
+from resnet_cli.data import digits, noise, synthetic
 
 
 def test_digits_are_all_there():
@@ -63,9 +63,23 @@ def test_synthetic_classes_can_be_told_apart_but_not_by_heart():
     assert not torch.equal(same_size.test.images, same_size.train.images)
 
 
-def test_noise_is_noise():
+def test_noise_of_synthetic_images():
     quiet, loud = (synthetic(count=64, test_count=2, classes=2, image_size=8, noise=x) for x in (0.0, 0.2))
     difference = (quiet.train.images.float() - loud.train.images.float())[
         quiet.train.images.float().sub(128).abs() < 40
     ]
     assert difference.std() == pytest.approx(0.2 * 255, rel=0.1)
+
+
+def test_noise_is_random_in_images_and_labels():
+    data = noise(count=3000, test_count=50, classes=4, image_size=6)
+    again, other = noise(count=3000, test_count=50, classes=4, image_size=6), noise(count=3000, image_seed=1)
+    assert data.train.images.shape == (3000, 6, 6, 1)
+    assert torch.equal(data.train.images, again.train.images)
+    assert not torch.equal(data.train.labels[:100], other.train.labels[:100])
+    assert not torch.equal(data.test.images, data.train.images[:50])
+    assert data.train.images.float().mean().item() == pytest.approx(127.5, abs=1.5)
+    for label in range(4):
+        chosen = data.train.images[data.train.labels == label].float()
+        assert len(chosen) == pytest.approx(750, abs=100)
+        assert chosen.mean(0).sub(127.5).abs().max() < 20  # classes have no mean of their own; its deviation is 2.7

@@ -8,7 +8,10 @@ import yaml
 from resnet_cli import data
 from resnet_cli.data import Augment, make_loaders
 
-FILES = ["cifar10", "cifar100", "digits", "fashion_mnist", "flowers102", "image_folder", "mnist", "svhn", "synthetic"]
+FILES = [
+    "cifar10", "cifar100", "digits", "fashion_mnist", "flowers102", "image_folder", "mnist", "noise", "svhn",
+    "synthetic",
+]  # fmt: skip
 GIVEN = {"dataset", "device", "seed"}  # by the builder
 OWN = {"root", "cache", "mean", "std", "batch_size", "augment"}  # differ from the code's defaults in some files
 
@@ -40,7 +43,13 @@ def test_files_list_every_key_with_its_default(repository, name):
 def test_augmentation_fits_the_images(repository, name):
     node = read(repository, name)["augment"]
     del node["_target_"]
-    sizes = {"digits": (1, 16, 16), "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28), "flowers102": (3, 128, 128)}
+    sizes = {
+        "digits": (1, 16, 16),
+        "mnist": (1, 28, 28),
+        "noise": (1, 28, 28),
+        "fashion_mnist": (1, 28, 28),
+        "flowers102": (3, 128, 128),
+    }
     Augment(**node).check(sizes.get(name, (3, 32, 32)))
     if name in ("digits", "mnist", "svhn"):
         assert node["flip"] == "none"  # a mirrored digit is another one, or none

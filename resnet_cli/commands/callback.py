@@ -64,7 +64,9 @@ class CheckConfig(Callback):
         """Check the run's config."""
         with _told():
             HydraConfig.instance().set_config(config)
-            run_settings(_without_hydra(config), task_overrides(config.hydra))
+            overrides = task_overrides(config.hydra)
+            run_settings(_without_hydra(config), overrides)
+            _require_values(config, override_keys(overrides))
             folder = Path(str(OmegaConf.select(config, "hydra.run.dir"))).absolute()
             self._missing = [path for path in (folder, *folder.parents) if not path.exists()]
 
@@ -74,6 +76,7 @@ class CheckConfig(Callback):
             HydraConfig.instance().set_config(config)
             _pin_sweep_folder(config)
             if str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
+                _spell_as_params(config)
                 _check_jobs(config)  # other sweepers choose values as they go; each job is checked when it starts
             HydraConfig.instance().set_config(config)
 
@@ -96,7 +99,8 @@ def _check_jobs(config: DictConfig) -> None:
     jobs_with: dict[str, list[str]] = {}
     typed = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     assert isinstance(typed, list)
-    jobs = list(_combinations([str(override) for override in typed]))
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    jobs = list(_combinations([*params, *(str(override) for override in typed)]))
     for number, overrides in enumerate(jobs):
         job = loader.load_sweep_config(config, overrides)
         HydraConfig.instance().set_config(job)
@@ -125,6 +129,27 @@ def _pin_sweep_folder(config: DictConfig) -> None:
     with read_write(config.hydra):
         config.hydra.sweep.dir = folder
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
+
+
+def _require_values(config: DictConfig, given_keys: Sequence[str]) -> None:
+    """Refuse an experiment that is a sweep without -m, unless each key that it sweeps over has been given a value."""
+    params = config.hydra.sweeper.get("params") or {}
+    if any(str(key).lstrip("+") not in given_keys for key in params):
+        keys = ", ".join(map(str, params))
+        raise InputError(f"this experiment sweeps over {keys}: add -m, or give each of them one value")
+
+
+def _spell_as_params(config: DictConfig) -> None:
+    """Give typed overrides the prefix that the experiment's sweep has, so that they take the place of its values."""
+    params = {str(key).lstrip("+"): str(key) for key in config.hydra.sweeper.get("params") or {}}
+    typed = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    assert isinstance(typed, list)
+    spelt = []
+    for override in typed:
+        key, equals, value = str(override).partition("=")
+        spelt.append(params.get(key.lstrip("+"), key) + equals + value)
+    with read_write(config.hydra):
+        config.hydra.overrides.task = spelt
 
 
 def _combinations(overrides: Sequence[str]) -> Iterator[list[str]]:

@@ -94,9 +94,10 @@ def _job_folder() -> str:
 
 
 def _sweep_name() -> str:
-    """The sweep's `name=`, else its `model=` with all the options, else the default model."""
+    """The sweep's `name=`, else its `model=` with all the options, else its experiment, else the default model."""
     given = dict(override.split("=", 1) for override in task_overrides(HydraConfig.get()) if "=" in override)
-    name = given.get("name") or given.get("model") or str(HydraConfig.get().runtime.choices["model"])
+    name = given.get("name") or given.get("model") or given.get("experiment")
+    name = name or str(HydraConfig.get().runtime.choices["model"])
     return job_folder([name], limit=60)
 
 

@@ -2,7 +2,7 @@
 
 from resnet_cli.data.augment import Augment
 from resnet_cli.data.batches import Batches, Normalize
-from resnet_cli.data.bundled import digits, synthetic
+from resnet_cli.data.bundled import digits, noise, synthetic
 from resnet_cli.data.cifar import cifar10, cifar100
 from resnet_cli.data.dataset import Dataset, Part
 from resnet_cli.data.decode import read_image
@@ -32,6 +32,7 @@ __all__ = [
     "image_folder",
     "make_loaders",
     "mnist",
+    "noise",
     "read_image",
     "stratified_split",
     "stratified_subset",

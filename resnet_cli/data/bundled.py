@@ -1,4 +1,4 @@
-"""Data sets that need no files of the user's: handwritten digits that ship with the package, and made-up images."""
+"""Data sets that need no files of the user's: handwritten digits that ship with the package, made-up images, noise."""
 
 from pathlib import Path
 from typing import Annotated
@@ -83,3 +83,32 @@ def _draw(patterns_KHWC: Tensor, labels_B: Tensor, noise: float, source: torch.G
     images = 0.5 + 0.2 * contrast_B[:, None, None, None] * images
     images = images + noise * torch.randn(b, h, w, channels, generator=source)
     return (images * 255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def noise(
+    *,
+    count: Annotated[int, AtLeast(2)] = 100,
+    test_count: Annotated[int, AtLeast(2)] = 100,
+    classes: Annotated[int, Between(2, 10_000)] = 10,
+    image_size: Annotated[int, AtLeast(1)] = 28,
+    channels: Annotated[int, AtLeast(1)] = 1,
+    image_seed: Annotated[int, AtLeast(0)] = 0,
+) -> Dataset:
+    """Random pixels with random labels: nothing can be learnt, only memorised (Zhang et al. 2017, arXiv 1611.03530).
+
+    Args:
+        count: Training images.
+        test_count: Test images; no net can do better on them than chance.
+        classes: Number of classes.
+        image_size: Side in pixels.
+        channels: Channels.
+        image_seed: Images and labels are a function of the arguments alone; not of a run's seed.
+    """
+
+    def part(name: str, size: int) -> Part:
+        source = generator("cpu", image_seed, "noise", name)
+        shape = (size, image_size, image_size, channels)
+        images = torch.randint(0, 256, shape, generator=source, dtype=torch.uint8)
+        return Part(images, torch.randint(0, classes, (size,), generator=source))
+
+    return Dataset("noise", tuple(f"class {k}" for k in range(classes)), part("train", count), part("test", test_count))

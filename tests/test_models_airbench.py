@@ -46,6 +46,31 @@ def test_partial_identity_passes_inputs_on():
     assert torch.equal(default[2].weight[24:], convs[2].weight[24:]), "the other outputs keep their draw"
 
 
+def test_whitening_is_partial_identity_with_a_white_first_convolution():
+    nets = {init: small(init=init) for init in ("partial_identity", "whitening")}
+    white, other = nets["whitening"], nets["partial_identity"]
+    assert white.init == Airbench((3, 32, 32), 10).init == "whitening"
+    images = torch.randn(50, 3, 25, 27) @ torch.randn(27, 27)
+    images /= images.std()
+    (line,) = white.initialise_from_data(images)
+    assert line.startswith("whitening on 50 images: 24 of 24 filters of features.0, eigenvalues ")
+    changed = [
+        n for (n, a), b in zip(white.state_dict().items(), other.state_dict().values(), strict=True)
+        if not torch.equal(a, b)
+    ]  # fmt: skip
+    assert changed == ["features.0.weight", "features.0.bias"]
+    outputs = white.features[0](images).detach().transpose(0, 1).flatten(1)
+    covariance = torch.cov(outputs, correction=0)
+    torch.testing.assert_close(covariance[:12, :12], torch.eye(12), rtol=0, atol=0.05)
+    torch.testing.assert_close(outputs[12:], -outputs[:12])
+    assert other.initialise_from_data(images) == small(init="default").initialise_from_data(images) == []
+
+
+def test_an_unknown_init_is_refused():
+    with pytest.raises(ValueError, match="init='he': must be one of default, partial_identity, whitening"):
+        small(init="he")
+
+
 def test_scores_are_scaled():
     a, b = small(scale=1.0).eval(), small(scale=0.25).eval()
     x = torch.randn(2, 3, 25, 27)

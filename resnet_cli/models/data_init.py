@@ -66,23 +66,29 @@ def lsuv(model: nn.Module, images_BCHW: Tensor) -> list[str]:
     """
     images_BCHW = images_BCHW[: IMAGES["lsuv"]]
     variances: dict[nn.Module, tuple[float, float]] = {}
+    stubborn: dict[nn.Module, float] = {}
     constant: set[nn.Module] = set()
 
     def rescale(layer: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
         assert isinstance(layer, Layer)
-        if layer in variances or layer in constant:  # a layer that is called again keeps its scale
+        if layer in variances or layer in stubborn or layer in constant:  # called again
             return output
         before = after = _variance(output)
         if not before > CONSTANT * output.square().mean().item():  # nor are infinities and NaN
             constant.add(layer)
             return output
-        tries = 0
-        while abs(after - 1) > TOLERANCE and tries < TRIES:
+        drawn, rescaled = layer.weight.clone(), output
+        for _ in range(TRIES):
+            if abs(after - 1) <= TOLERANCE or not 0 < after < math.inf:
+                break
             layer.weight.div_(math.sqrt(after))
-            output = layer.forward(*args, **kwargs)
-            after = _variance(output)
-            tries += 1
-        variances[layer] = (before, after)
+            rescaled = layer.forward(*args, **kwargs)
+            after = _variance(rescaled)
+        if abs(after - 1) <= TOLERANCE:
+            variances[layer] = (before, after)
+            return rescaled
+        stubborn[layer] = before  # its output is not in proportion to its weights
+        layer.weight.copy_(drawn)
         return output
 
     layers: dict[nn.Module, str] = {m: name for name, m in model.named_modules() if isinstance(m, Layer)}
@@ -94,9 +100,11 @@ def lsuv(model: nn.Module, images_BCHW: Tensor) -> list[str]:
         for hook in hooks:
             hook.remove()
     lines = [f"lsuv on {len(images_BCHW)} images: {_summary(list(variances.values()))}"]
-    off = [f"{layers[m]} ({after:.3g})" for m, (_, after) in variances.items() if not abs(after - 1) <= TOLERANCE]
-    if off:
-        lines.append(f"lsuv warning: after {TRIES} tries the output variance is not 1 in {_some(off)}")
+    if stubborn:
+        names = [f"{layers[m]} ({variance:.3g})" for m, variance in stubborn.items()]
+        lines.append(
+            f"lsuv warning: left as drawn, {TRIES} tries brought their variances nowhere near 1: {_some(names)}"
+        )
     if constant:
         names = [layers[m] for m in layers if m in constant]
         lines.append(f"lsuv warning: left as drawn, since their outputs are constant or not finite: {_some(names)}")
@@ -110,11 +118,9 @@ def _variance(output: Tensor) -> float:
 def _summary(variances: Sequence[tuple[float, float]]) -> str:
     if not variances:
         return "no layer was rescaled"
-    before, after = zip(*variances, strict=True)
-    return (
-        f"{len(variances)} layer{'s' if len(variances) > 1 else ''}, output variances {min(before):.3g} to {max(before):.3g} before, "
-        f"{min(after):.3g} to {max(after):.3g} after"
-    )
+    (low, high), (least, most) = ((min(values), max(values)) for values in zip(*variances, strict=True))
+    count = f"{len(variances)} layer{'s' if len(variances) > 1 else ''}"
+    return f"{count}, output variances {low:.3g} to {high:.3g} before, {least:.3g} to {most:.3g} after"
 
 
 def _some(names: Sequence[str]) -> str:

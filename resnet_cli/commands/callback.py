@@ -1,6 +1,5 @@
 """What Hydra calls around a job: the check before anything is made, and the tidying after a job that never began."""
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,29 +11,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, flag_override, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 
-from resnet_cli import config
 from resnet_cli.commands.arguments import override_keys, task_overrides
+from resnet_cli.commands.compose import run_settings, without_hydra
 from resnet_cli.errors import InputError
-from resnet_cli.run import find, quoted
-
-
-def run_settings(composed: DictConfig, overrides: Sequence[str]) -> config.Settings:
-    """The composed config checked, or with `resume=RUN` that run's own with the overrides on top.
-
-    Raises:
-        InputError: with all the problems of the config.
-    """
-    keys = override_keys(overrides)
-    settings = config.without_leftovers(config.plain(composed), keys)
-    resume = settings.get("resume")
-    if isinstance(resume, str) and resume != "auto":
-        run = find(resume)
-        stored = config.load(run.config.read_text(encoding="utf-8"), run.config)
-        settings = config.overlaid(stored, settings, keys)
-    config.check(settings)
-    return settings
+from resnet_cli.run import quoted
 
 
 class RunFailedError(BaseException):
@@ -65,7 +47,7 @@ class CheckConfig(Callback):
         with _told():
             HydraConfig.instance().set_config(config)
             overrides = task_overrides(config.hydra)
-            run_settings(_without_hydra(config), overrides)
+            run_settings(without_hydra(config), overrides)
             _require_values(config, override_keys(overrides))
             folder = Path(str(OmegaConf.select(config, "hydra.run.dir"))).absolute()
             self._missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -105,7 +87,7 @@ def _check_jobs(config: DictConfig) -> None:
         job = loader.load_sweep_config(config, overrides)
         HydraConfig.instance().set_config(job)
         try:
-            run_settings(_without_hydra(job), task_overrides(job.hydra))
+            run_settings(without_hydra(job), task_overrides(job.hydra))
         except InputError as error:
             varying = [given for given in overrides if any(given not in other for other in jobs)]
             shown = ", ".join(override.removeprefix("++") for override in varying)
@@ -114,13 +96,6 @@ def _check_jobs(config: DictConfig) -> None:
     if jobs_with:
         more = {problem: f" and {len(names) - 1} more" * (len(names) > 1) for problem, names in jobs_with.items()}
         raise InputError(*(f"{names[0]}{more[problem]}: {problem}" for problem, names in jobs_with.items()))
-
-
-def _without_hydra(composed: DictConfig) -> DictConfig:
-    own = copy.deepcopy(composed)
-    with flag_override(own, ["readonly", "struct"], False):
-        del own["hydra"]
-    return own
 
 
 def _pin_sweep_folder(config: DictConfig) -> None:

@@ -20,6 +20,11 @@ def main_options() -> dict[str, Any]:
     return {"version_base": "1.3"}
 
 
+def compose_options() -> dict[str, Any]:
+    """Arguments of `hydra.initialize_config_dir`: Hydra 1.3 wants a version, 1.4 has one behaviour only."""
+    return {} if "execution_whitelist" in signature(hydra.main).parameters else {"version_base": "1.3"}
+
+
 def register_resolver(name: str, function: Callable[[], str], *, use_cache: bool = False) -> None:
     """Make `${name:}` in a config call `function`. OmegaConf 2.4 calls that what meant something older before."""
     renamed = "use_cache" in signature(OmegaConf.register_resolver).parameters

@@ -1,6 +1,8 @@
 """Errors of Hydra, OmegaConf and the operating system, told in a line."""
 
 import errno
+import sys
+import traceback
 
 from hydra.errors import (
     ConfigCompositionException,
@@ -18,6 +20,17 @@ MACHINE_ERRNOS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,
     errno.ENAMETOOLONG, errno.EIO,
 }  # fmt: skip
+
+
+def tell(error: Exception) -> int:
+    """Print a failure: a line for each problem, or the traceback of a defect. Gives the exit status."""
+    known = explained(error)
+    if known is None:
+        traceback.print_exception(error)
+        return 1
+    for line in known.problems if isinstance(known, InputError) else [str(known.args[-1])]:
+        print(f"error: {line}", file=sys.stderr)
+    return {InputError: 2, DivergedError: 3, MachineError: 4}.get(type(known), 1)
 
 
 def explained(error: BaseException) -> Exception | None:

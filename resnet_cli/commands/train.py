@@ -11,29 +11,17 @@ from types import FrameType
 from typing import Any
 
 import hydra
-from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from resnet_cli.commands import compatibility
 from resnet_cli.commands.arguments import CONFIG_FOLDER, hydra_arguments, task_overrides
-from resnet_cli.commands.callback import RunFailedError, run_settings
-from resnet_cli.commands.explain import explained
-from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError, StoppedError
+from resnet_cli.commands.callback import RunFailedError
+from resnet_cli.commands.compose import run_settings, use_working_folder
+from resnet_cli.commands.explain import explained, tell
+from resnet_cli.errors import JobFailedError, StoppedError
 from resnet_cli.run import command_line, job_folder, random_letters, resume_command
-
-
-class WorkingFolderConfig(SearchPathPlugin):
-    """Adds `./conf` of the working folder, after everything else: a user's `conf/model/mine.yaml` is an option."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append the folder if there is one."""
-        own = Path.cwd() / "conf"
-        if own.is_dir() and own.resolve() != CONFIG_FOLDER.resolve():
-            search_path.append("working folder", f"file://{own}")
 
 
 def main() -> None:
@@ -55,21 +43,10 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as done:  # --help and the like
         return int(done.code or 0)
     except RunFailedError as failed:
-        return _tell(failed.error)
+        return tell(failed.error)
     except Exception as error:
-        return _tell(error)
+        return tell(error)
     return 0
-
-
-def _tell(error: Exception) -> int:
-    """Print a failure: a line for each problem, or the traceback of a defect. Gives the exit status."""
-    known = explained(error)
-    if known is None:
-        traceback.print_exception(error)
-        return 1
-    for line in known.problems if isinstance(known, InputError) else [str(known.args[-1])]:
-        print(f"error: {line}", file=sys.stderr)
-    return {InputError: 2, DivergedError: 3, MachineError: 4}.get(type(known), 1)
 
 
 def _start_hydra(arguments: Sequence[str]) -> None:
@@ -77,9 +54,7 @@ def _start_hydra(arguments: Sequence[str]) -> None:
     compatibility.register_resolver("letters", random_letters, use_cache=True)
     compatibility.register_resolver("job_folder", _job_folder)
     compatibility.register_resolver("sweep_name", _sweep_name)
-    Plugins.instance().register(WorkingFolderConfig)
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # a user's own classes; appended, so that they hide nothing
+    use_working_folder()
     typed = sys.argv[1:]
     sys.argv[1:] = arguments
     try:

@@ -1,0 +1,136 @@
+"""A config composed as resnet-train composes it, without running it; and what both ways have in common."""
+
+import copy
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, flag_override
+
+from resnet_cli import config
+from resnet_cli.commands import compatibility
+from resnet_cli.commands.arguments import CONFIG_FOLDER, hydra_arguments, override_keys, task_overrides
+from resnet_cli.errors import InputError
+from resnet_cli.run import find, quoted
+
+
+class WorkingFolderConfig(SearchPathPlugin):
+    """Adds `./conf` of the working folder, after everything else: a user's `conf/model/mine.yaml` is an option."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append the folder if there is one."""
+        own = Path.cwd() / "conf"
+        if own.is_dir() and own.resolve() != CONFIG_FOLDER.resolve():
+            search_path.append("working folder", f"file://{own}")
+
+
+def use_working_folder() -> None:
+    """Let configs name what is in the working folder: files in `./conf`, and a user's own classes."""
+    Plugins.instance().register(WorkingFolderConfig)
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # appended, so that it hides nothing
+
+
+def run_settings(composed: DictConfig, overrides: Sequence[str]) -> config.Settings:
+    """The composed config checked, or with `resume=RUN` that run's own with the overrides on top.
+
+    Raises:
+        InputError: with all the problems of the config.
+    """
+    keys = override_keys(overrides)
+    settings = config.without_leftovers(config.plain(composed), keys)
+    resume = settings.get("resume")
+    if isinstance(resume, str) and resume != "auto":
+        run = find(resume)
+        stored = config.load(run.config.read_text(encoding="utf-8"), run.config)
+        settings = config.overlaid(stored, settings, keys)
+    config.check(settings)
+    return settings
+
+
+def without_hydra(composed: DictConfig) -> DictConfig:
+    """The config without Hydra's own node."""
+    own = copy.deepcopy(composed)
+    with flag_override(own, ["readonly", "struct"], False):
+        del own["hydra"]
+    return own
+
+
+@dataclass(frozen=True)
+class Composed:
+    """One checked config.
+
+    Args:
+        settings: The config.
+        keys: What the user gave.
+        model: What to call the model: its class where the user named one, else the run, else the option.
+        run: The run folder or checkpoint that the config is from, if any.
+    """
+
+    settings: config.Settings
+    keys: tuple[str, ...]
+    model: str
+    run: str | None
+
+
+def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> Composed:
+    """The config that `items` make: overrides as resnet-train takes them, and at most one run to start from.
+
+    Args:
+        items: `key=value`, `group=option`, or the path of a run folder or checkpoint.
+        config_dir: A further folder of config groups.
+
+    Raises:
+        InputError: with all the problems of the config, or of an item.
+    """
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise InputError(f"--config-dir={config_dir}: no such folder")
+    runs = [item for item in items if _is_run(item)]
+    if len(runs) > 1:
+        raise InputError(f"{', '.join(runs)}: give one run folder")
+    overrides = [f"resume={quoted(_existing(item))}" if item in runs else item for item in items]
+    folder = [] if config_dir is None else ["--config-dir", config_dir]
+    marked = hydra_arguments([*folder, *overrides])[len(folder) :]
+    for override in OverridesParser.create().parse_overrides(marked):
+        if override.is_sweep_override():
+            raise InputError(f"{str(override.input_line).removeprefix('++')}: a sweep; give one value")
+    if config_dir is not None:
+        marked.append(f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).absolute()}')}]")
+    use_working_folder()
+    before = HydraConfig.instance().cfg
+    try:
+        with initialize_config_dir(str(CONFIG_FOLDER), **compatibility.compose_options()):
+            composed = compose("train", marked, return_hydra_config=True)
+            HydraConfig.instance().set_config(composed)
+            given = task_overrides(composed.hydra)
+            settings = run_settings(without_hydra(composed), given)
+    finally:
+        HydraConfig.instance().cfg = before
+    keys = tuple(override_keys(given))
+    name = _model_name(settings, keys, str(composed.hydra.runtime.choices["model"]))
+    return Composed(settings, keys, name, runs[0] if runs else None)
+
+
+def _is_run(item: str) -> bool:
+    """Whether an item is a path; the folders of a sweep's jobs have `=` in their names too."""
+    return ("=" not in item and not item.startswith("~")) or ("/" in item and Path(item).expanduser().exists())
+
+
+def _existing(path: str) -> str:
+    if Path(path).expanduser().exists():
+        return path
+    is_option = (CONFIG_FOLDER / "model" / f"{path}.yaml").is_file()
+    raise InputError(f"{path}: no such run folder" + (f"; did you mean model={path}?" if is_option else ""))
+
+
+def _model_name(settings: config.Settings, keys: Sequence[str], choice: str) -> str:
+    if "model._target_" in keys:
+        return str(settings["model"]["_target_"]).rpartition(".")[2]
+    return str(settings["name"]) if "resume" in keys and "model" not in keys else choice

@@ -1,6 +1,7 @@
 """The teaching networks: weights and outputs of the plain layers built in order, sizes, refusals."""
 
 import re
+from typing import get_args
 
 import pytest
 import torch
@@ -8,9 +9,138 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from resnet_cli.diagnose import count_parameters
 from resnet_cli.models import CNN, ResidualBlock, ResidualBottleneckBlock, ResNet
+from resnet_cli.models.activations import Activation, CReLU, Maxout
+from resnet_cli.models.cnn import Pooling
+from resnet_cli.models.normalisation import Norm
+from resnet_cli.models.regularisers import DropConnectConv2d, DropConnectLinear, StochasticDepth
+from resnet_cli.models.shortcuts import Gate, Shortcut
 
 IMAGES = torch.arange(2 * 3 * 40 * 36, dtype=torch.float32).reshape(2, 3, 40, 36).sin()
+
+
+rates = st.sampled_from([0.0, 0.3])
+layouts = st.fixed_dictionaries(
+    {
+        "in_size": st.just((3, 6, 5)),
+        "out_classes": st.integers(1, 4),
+        "channels": st.lists(st.integers(1, 9), min_size=1, max_size=4),
+        "pool_every": st.integers(2, 4),
+        "hidden_dims": st.lists(st.integers(1, 4), max_size=2),
+    }
+)
+common = {
+    "activation_type": st.sampled_from(get_args(Activation)),
+    "pooling_type": st.sampled_from(get_args(Pooling)),
+    "hidden_dropout": rates,
+    "drop_connect": rates,
+    "init": st.sampled_from(["default", "he", "xavier", "orthogonal"]),
+}
+cnn_styles = st.fixed_dictionaries({**common, "norm": st.sampled_from(get_args(Norm)), "spatial_dropout": rates})
+resnet_styles = st.fixed_dictionaries(
+    {
+        **common,
+        "batchnorm": st.booleans(),
+        "norm": st.sampled_from([None, *get_args(Norm)]),
+        "dropout": rates,
+        "bottleneck": st.booleans(),
+        "shortcut": st.sampled_from(get_args(Shortcut)),
+        "residual": st.booleans(),
+        "stochastic_depth": rates,
+    }
+)
+
+
+def check_whole(model, layout):
+    """Scores `[B, K]` in training and evaluation, the latter repeatable; every weight takes part."""
+    images = torch.randn(2, *layout["in_size"])
+    scores = model(images)
+    assert scores.shape == (2, layout["out_classes"])
+    scores.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    model.eval()
+    assert torch.equal(model(images), model(images))
+    assert model(images).isfinite().all()
+
+
+@settings(max_examples=60)
+@given(layouts, cnn_styles)
+def test_cnn_of_every_style_has_the_sizes_it_says(layout, style):
+    model = CNN(**layout, **style)
+    check_whole(model, layout)
+    pieces = 2 if style["activation_type"] == "maxout" else 1
+    for kind, widths in ((nn.Conv2d, layout["channels"]), (nn.Linear, layout["hidden_dims"])):
+        layers = [m for m in model.modules() if isinstance(m, kind)][: len(widths)]
+        assert [len(m.weight) for m in layers] == [pieces * width for width in widths]
+
+
+@settings(max_examples=60)
+@given(layouts, resnet_styles)
+def test_resnet_of_every_style_has_the_sizes_it_says(layout, style):
+    shortcut = style["shortcut"] if style["residual"] else "none"
+    ends = [*layout["channels"][layout["pool_every"] - 1 :: layout["pool_every"]], layout["channels"][-1]]
+    if shortcut == "none" and style["stochastic_depth"]:
+        with pytest.raises(ValueError, match=r"stochastic_depth=0\.3: nothing would be left"):
+            ResNet(**layout, **style)
+    elif shortcut == "identity" and {*ends} != {3}:
+        with pytest.raises(ValueError, match=r"shortcut=identity: .*\[\d, \d, \d\] -> \[\d, \d, \d\].*projection"):
+            ResNet(**layout, **style)
+    else:
+        model = ResNet(**layout, **style)
+        check_whole(model, layout)
+        blocks = [m for m in model.feature_extractor if isinstance(m, ResidualBlock)]
+        last = [[m for m in b.main_path if isinstance(m, nn.Conv2d)][-1].out_channels for b in blocks]
+        assert last == ends[: len(blocks)]
+
+
+@settings(max_examples=20)
+@given(layouts, resnet_styles, st.sampled_from(["A", "parameter_free"]))
+def test_parameter_free_twins_have_the_same_weights(layout, style, shortcut):
+    style = {**style, "shortcut": shortcut, "stochastic_depth": 0.0}
+    twins = []
+    for residual in (True, False):
+        torch.manual_seed(0)
+        twins.append(ResNet(**layout, **{**style, "residual": residual}))
+    assert count_parameters(twins[0]) == count_parameters(twins[1])
+    same_weights(*twins)
+
+
+def test_regularisers_of_a_cnn_where_they_belong():
+    model = CNN(
+        (3, 8, 8), 2, [4, 8], 2, [5], activation_type="maxout", activation_params={"pieces": 3}, norm="group",
+        norm_params={"num_groups": 2}, spatial_dropout=0.1, hidden_dropout=0.2, drop_connect=0.3,
+    )  # fmt: skip
+    convolution = [DropConnectConv2d, nn.GroupNorm, Maxout, nn.Dropout2d]
+    assert [type(m) for m in model.feature_extractor] == [*convolution, *convolution, nn.MaxPool2d]
+    assert [m.num_groups for m in model.modules() if isinstance(m, nn.GroupNorm)] == [2, 2]
+    hidden = [DropConnectLinear, Maxout, nn.Dropout]
+    assert [type(m) for m in model.mlp.layers] == [*hidden, DropConnectLinear, nn.Identity]
+    assert {m.p for m in model.modules() if isinstance(m, nn.Dropout2d)} == {0.1}
+    assert {m.p for m in model.modules() if isinstance(m, nn.Dropout)} == {0.2}
+    assert {m.drop_connect for m in model.modules() if hasattr(m, "drop_connect")} == {0.3}
+
+
+def test_crelu_doubles_what_the_next_layer_gets():
+    model = CNN((3, 8, 8), 2, [4, 6], 2, [5], activation_type="crelu")
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert [m.weight.shape[:2] for m in layers] == [(4, 3), (6, 8), (5, 12 * 16), (2, 10)]
+    assert sum(isinstance(m, CReLU) for m in model.modules()) == 3
+
+
+def test_regularisers_of_a_resnet_where_they_belong():
+    options = {"hidden_dropout": 0.2, "drop_connect": 0.3, "stochastic_depth": 0.6}
+    model = ResNet(
+        (3, 8, 8), 2, [3, 4, 5, 6, 7], 2, [5], dropout=0.1, shortcut="exclusive_gating", gate_bias=-3, **options
+    )
+    rates = [m.probability for m in model.modules() if isinstance(m, StochasticDepth)]
+    assert rates == pytest.approx([0.2, 0.4, 0.6])
+    assert [type(m) for m in model.mlp.layers] == [
+        DropConnectLinear, nn.ReLU, nn.Dropout, DropConnectLinear, nn.Identity
+    ]  # fmt: skip
+    assert {m.drop_connect for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)} == {0.3}
+    assert [m.layer.bias.unique().tolist() for m in model.modules() if isinstance(m, Gate)] == [[-3.0]] * 3
+    assert not [m for m in ResNet((3, 8, 8), 2, [4] * 4, 2, []).modules() if isinstance(m, StochasticDepth)]
 
 
 def same_weights(model, layers):
@@ -152,6 +282,11 @@ def test_padding_by_name():
         ({"activation_params": {"slope": 1}}, "activation_params.slope: ReLU takes inplace"),
         ({"init": "hee"}, "init='hee': must be one of default, he,"),
         ({"init": "zero_gamma"}, "init=zero_gamma: this network has no residual blocks"),
+        ({"norm": "bach"}, "norm='bach': must be one of batch, layer, group, none; did you mean batch?"),
+        ({"norm_params": {"eps": 1}}, "norm_params={'eps': 1}: there is no normalisation that could take them"),
+        ({"norm": "batch", "norm_params": {"epss": 1}}, "norm_params.epss: BatchNorm2d takes eps"),
+        ({"activation_type": "maxout", "activation_params": {"pieces": 1}}, "pieces=1: must be 2 or more"),
+        ({"drop_connect": 1.0}, "drop_connect=1.0: must be from 0 to below 1"),
         ({"channels": []}, "channels=[]: must name at least one layer"),
         ({"channels": [4, 0]}, "channels[1]=0: must be 1 or more"),
         ({"hidden_dims": [0]}, "hidden_dims[0]=0: must be 1 or more"),

@@ -1,11 +1,16 @@
-"""The perceptron, the activations and the classifier on top."""
+"""The perceptron, its form as a head, and the classifier on top."""
+
+from typing import get_args
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from resnet_cli.models import MLP, ArgMaxClassifier
-from resnet_cli.models.activations import LAYERS, activation
+from resnet_cli.models.activations import Activation, CReLU, Maxout
+from resnet_cli.models.mlp import classifier_head
 
 
 def test_layers_in_order_with_the_weights_of_plain_layers():
@@ -31,17 +36,35 @@ def test_mlp_refusals():
         MLP(3, [], [])
 
 
-def test_activations():
-    x = torch.linspace(-2, 2, 8)[None]
-    for name in set(LAYERS) - {"maxout", "crelu"}:
-        assert activation(name)(x).shape == x.shape
-    assert torch.equal(activation("none")(x), x)
-    assert torch.equal(activation("elu", {"alpha": 2.0})(x), nn.functional.elu(x, 2.0))
-    assert activation("relu") is not activation("relu")
-    with pytest.raises(ValueError, match=r"activation_params\.alfa: ELU takes alpha, inplace; did you mean alpha\?"):
-        activation("elu", {"alfa": 2.0})
-    with pytest.raises(ValueError, match=r"activation_params\.alpha: Identity takes no options"):
-        activation("none", {"alpha": 2.0})
+@settings(max_examples=30)
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.sampled_from(get_args(Activation))), min_size=1, max_size=4),
+    st.sampled_from([0.0, 0.3]),
+)
+def test_widths_follow_the_nonlinearities(layers, dropout):
+    """Every unit in `dims` is one unit, whatever maxout and CReLU make of the widths between."""
+    dims, nonlins = zip(*layers, strict=True)
+    if nonlins[-1] == "crelu":
+        with pytest.raises(ValueError, match=f"nonlins: the last is crelu, which would make {2 * dims[-1]} outputs"):
+            MLP(3, dims, nonlins)
+        return
+    model = MLP(3, dims, nonlins, dropout=dropout)
+    assert model(torch.randn(4, 3, 1)).shape == (4, dims[-1])
+    linears = [m for m in model.layers if isinstance(m, nn.Linear)]
+    assert [m.out_features // (2 if n == "maxout" else 1) for m, n in zip(linears, nonlins, strict=True)] == list(dims)
+    assert sum(isinstance(m, nn.Dropout) for m in model.layers) == (len(dims) - 1 if dropout else 0)
+
+
+def test_modules_have_widths_too():
+    model = MLP(3, [4, 5, 2], [Maxout(3), CReLU(), None])
+    assert [m.weight.shape for m in model.layers if isinstance(m, nn.Linear)] == [(12, 3), (5, 4), (2, 10)]
+
+
+def test_head_drops_units_after_each_hidden_activation():
+    head = classifier_head(6, [5, 4], 3, "tanh", {}, 0.25)
+    hidden = [nn.Linear, nn.Tanh, nn.Dropout]
+    assert [type(m) for m in head.layers] == [*hidden, *hidden, nn.Linear, nn.Identity]
+    assert {m.p for m in head.layers if isinstance(m, nn.Dropout)} == {0.25}
 
 
 def test_classifier_takes_the_highest_score():

@@ -15,6 +15,19 @@ GROUPS = (8, 4, 2, 1)  # of channels in a group norm that says nothing else: the
 LEAST = 4  # channels of a group; a vector's feature alone in its group would always become zero
 
 
+def group_norm(channels: int, num_groups: int | None = None, eps: float = 1e-5, affine: bool = True) -> nn.GroupNorm:
+    """A group norm of as many groups as fit, unless said.
+
+    Raises:
+        InputError: groups of unequal sizes.
+    """
+    if num_groups is None:
+        num_groups = next(g for g in GROUPS if g == 1 or (channels % g == 0 and channels // g >= LEAST))
+    elif not isinstance(num_groups, int) or num_groups < 1 or channels % num_groups:
+        raise InputError(f"num_groups={num_groups!r}: must divide the {channels} channels")
+    return nn.GroupNorm(num_groups, channels, eps, affine)
+
+
 @dataclass(frozen=True)
 class Normalisation:
     """A normalisation by name.
@@ -51,7 +64,9 @@ class Normalisation:
             return make_layer("norm_params", nn.BatchNorm2d, channels, params=self.params)
         if self.name == "layer":
             return make_layer("norm_params", nn.GroupNorm, 1, channels, params=self.params)
-        return self._groups(channels) if self.name == "group" else None
+        if self.name == "group":
+            return make_layer("norm_params", group_norm, channels, params=self.params)
+        return None
 
     def vectors(self, features: int) -> nn.Module | None:
         """A new layer for vectors `[B, features]`, or None.
@@ -68,7 +83,7 @@ class Normalisation:
         if self.name == "layer":
             layer = make_layer("norm_params", nn.LayerNorm, features, params=self.params)
         else:
-            layer = self._groups(features)
+            layer = make_layer("norm_params", group_norm, features, params=self.params)
         groups = layer.num_groups if isinstance(layer, nn.GroupNorm) else 1
         if groups == features:
             raise InputError(
@@ -76,8 +91,3 @@ class Normalisation:
                 f"or more in a group"
             )
         return layer
-
-    def _groups(self, channels: int) -> nn.GroupNorm:
-        params = dict(self.params)
-        fitting = next(g for g in GROUPS if g == 1 or (channels % g == 0 and channels // g >= LEAST))
-        return make_layer("norm_params", nn.GroupNorm, params.pop("num_groups", fitting), channels, params=params)

@@ -121,6 +121,19 @@ def test_the_same_images_give_the_same_bits_with_and_without_dropout(init):
         assert all(torch.equal(a, b) for a, b in zip(nets[0].parameters(), net.parameters(), strict=True))
 
 
+class Noise(nn.Module):
+    """Draws from the global stream, in evaluation too."""
+
+    def forward(self, inputs):
+        return inputs + torch.randn_like(inputs)
+
+
+def test_lsuv_puts_the_random_stream_back():
+    model, state = nn.Sequential(Noise(), nn.Conv2d(3, 4, 3)), torch.get_rng_state()
+    lsuv(model, images())
+    assert torch.equal(state, torch.get_rng_state())
+
+
 def test_lsuv_looks_at_the_first_256_images():
     many = torch.cat([images(256), 100 * images(10)])
     nets = []

@@ -57,8 +57,13 @@ def test_weights_are_orthogonal_pairs():
     for layer in (model[2], model[5]):
         positive, negative = layer.weight.chunk(2, 1)
         assert torch.equal(positive, -negative)
-        rows = positive.flatten(1)
-        torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)))
+        assert_orthonormal(positive)
+    assert_orthonormal(model[0].weight)
+
+
+def assert_orthonormal(weight):
+    rows = weight.detach().flatten(1)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)))
 
 
 @pytest.mark.parametrize("shortcut", LINEAR_SHORTCUTS)
@@ -93,6 +98,9 @@ def test_pairs_pass_shortcuts_only_where_they_stay_pairs():
     assert_linear(both)
     with pytest.raises(ValueError, match="set residual=false"):
         initialise_looks_linear(net(nn.Conv2d(8, 8, 1), shortcut=nn.Identity()))
+    wider = net(nn.Conv2d(8, 6, 1), CReLU(), shortcut=ZeroPadShortcut(1, 4))
+    with pytest.raises(ValueError, match="shortcut_path is a ZeroPadShortcut, which is not linear"):
+        initialise_looks_linear(wider)
     with pytest.raises(ValueError, match="1 is a CReLU, which is not linear"):
         initialise_looks_linear(nn.Sequential(CReLU(), CReLU()))
     with pytest.raises(ValueError, match=r"2 has groups=2 behind a CReLU; set groups=1"):

@@ -1,6 +1,6 @@
 """Initialisations that look at training images: LSUV, and a first convolution that whitens.
 
-Shapes: B images, C channels, H height, W width, N patches, D = C * kernel height * kernel width values in a patch.
+Shapes: B images, C channels, H height, W width, N patches of an image, D values of a patch (C * its height * width).
 """
 
 import math
@@ -207,10 +207,9 @@ def _patch_covariance(images_BCHW: Tensor, conv: nn.Conv2d) -> Tensor:
     size = conv.weight[0].numel()
     total_D, moments_DD, count = torch.zeros(size).double(), torch.zeros(size, size).double(), 0
     for images in torch.split(images_BCHW, max(1, CHUNK // (size * images_BCHW[0, 0].numel()))):
-        columns = F.unfold(images, conv.kernel_size, dilation=conv.dilation, stride=conv.stride)
-        patches_ND = columns.transpose(1, 2).flatten(0, 1)
-        total_D += patches_ND.sum(0).cpu().double()
-        moments_DD += (patches_ND.T @ patches_ND).cpu().double()
-        count += len(patches_ND)
+        patches_BDN = F.unfold(images, conv.kernel_size, dilation=conv.dilation, stride=conv.stride)
+        total_D += patches_BDN.sum((0, 2)).cpu().double()
+        moments_DD += (patches_BDN @ patches_BDN.mT).sum(0).cpu().double()
+        count += len(patches_BDN) * patches_BDN.shape[2]
     mean_D = total_D / count
     return moments_DD / count - mean_D.outer(mean_D)

@@ -167,10 +167,13 @@ def test_params_reach_their_layers():
     model = on_meta(
         depth=8, norm="group", norm_params={"num_groups": 2}, activation_type="lrelu",
         activation_params={"negative_slope": 0.3}, gate_bias=1.5, shortcut="shortcut_gating",
+        dropout=0.1, spatial_dropout=0.2, stochastic_depth=0.6,
     )  # fmt: skip
     assert {m.num_groups for m in model.modules() if isinstance(m, nn.GroupNorm)} == {2}
     assert {m.negative_slope for m in model.modules() if isinstance(m, nn.LeakyReLU)} == {0.3}
     assert {m.bias for m in model.modules() if isinstance(m, Gate)} == {1.5}
+    assert [(u.main_path.dropout.p, u.main_path.spatial_dropout.p) for (u,) in model.stages] == [(0.1, 0.2)] * 3
+    assert [u.main_path.depth.probability for (u,) in model.stages] == pytest.approx([0.2, 0.4, 0.6])
 
 
 def test_layers_on_the_longest_path():

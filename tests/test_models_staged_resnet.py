@@ -51,13 +51,14 @@ def test_plain_twin():
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 @pytest.mark.parametrize("shortcut", [kind for kind in get_args(Shortcut) if kind not in ("identity", "none")])
 def test_every_shortcut_norm_and_stochastic_depth(shortcut, stem):
-    for norm in ("group", "none"):
-        options = {"norm": norm, "shortcut": shortcut, "gate_bias": -1.0, "stochastic_depth": 0.5}
+    for norm, params in (("group", {"num_groups": 2}), ("none", {})):
+        options = {"norm": norm, "norm_params": params, "shortcut": shortcut, "gate_bias": -1.0}
         with torch.device("meta"):
-            model = StagedResNet((3, 15, 9), 5, layers=[1, 1], stem=stem, **options)
+            model = StagedResNet((3, 15, 9), 5, layers=[1, 1], stem=stem, stochastic_depth=0.5, **options)
             assert model(torch.zeros(2, 3, 15, 9)).shape == (2, 5)
         assert [stage[0].main_path.depth.probability for stage in model.stages] == [0.25, 0.5]
-        assert any(isinstance(m, torch.nn.GroupNorm) for m in model.modules()) == (norm == "group")
+        groups = {m.num_groups for m in model.modules() if isinstance(m, torch.nn.GroupNorm)}
+        assert groups == ({2} if norm == "group" else set())
         assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
         assert {m.bias for m in model.modules() if isinstance(m, Gate)} <= {-1.0}
 

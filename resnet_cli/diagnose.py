@@ -4,6 +4,7 @@ All of it is read off the model's skeleton: the model, which may be on the meta 
 as they are.
 """
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.models.skeleton import Weighted, reach_skeleton, shape_skeleton
+from resnet_cli.models.skeleton import Weighted, Window, reach_skeleton, shape_skeleton
 
 Call = tuple[nn.Module, Any]  # a module and what it gave
 
@@ -46,7 +47,13 @@ def layer_table(model: nn.Module, in_size: Sequence[int]) -> list[LayerRow]:
 
     Listed are layers that own weights or change the shape. A layer called twice has two rows, its weights in the first.
     """
-    skeleton = shape_skeleton(model)
+    try:
+        return _rows(model, shape_skeleton(model), in_size)
+    except Exception:  # a user's forward may want its own numbers; and what is wrong is best told by the model itself
+        return _rows(model, nn.Sequential(copy.deepcopy(model).eval()), in_size)
+
+
+def _rows(model: nn.Module, twin: nn.Sequential, in_size: Sequence[int]) -> list[LayerRow]:
     rows: list[LayerRow] = []
     counted: set[nn.Parameter] = set()
 
@@ -61,11 +68,12 @@ def layer_table(model: nn.Module, in_size: Sequence[int]) -> list[LayerRow]:
             rows.append(LayerRow(name, type(layer).__name__, *shapes, _count(own), _multiply_adds(layer, outputs)))
 
     for name, layer in model.named_modules():
-        bone = skeleton[0].get_submodule(name)
-        bone.register_forward_hook(lambda _, i, o, name=name, layer=layer: record(name, layer, i, o))
+        twin[0].get_submodule(name).register_forward_hook(
+            lambda _, i, o, name=name, layer=layer: record(name, layer, i, o)
+        )
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        first = next(skeleton.parameters(), torch.ones(()))
-        skeleton(torch.ones(1, *in_size, dtype=first.dtype))
+        first = next(twin.parameters(), torch.ones(()))
+        twin(torch.ones(1, *in_size, dtype=first.dtype, device=first.device))
     return rows
 
 
@@ -139,7 +147,10 @@ def _field(skeleton: nn.Module, in_size: Sequence[int], last: int) -> tuple[int,
     """The field of a central place of the map, on a canvas that grows until its border does not cut the field."""
     channels, *image = in_size
     canvas = [2 * side for side in image]
+    windows = [layer for layer in skeleton.modules() if isinstance(layer, Window)]
     while True:
+        for window in windows:
+            window.cut = False
         pixels = torch.ones(1, channels, *canvas, requires_grad=True)
         calls: list[Call] = []
         try:
@@ -151,12 +162,18 @@ def _field(skeleton: nn.Module, in_size: Sequence[int], last: int) -> tuple[int,
         _, _, h, w = features.shape
         (gradient,) = torch.autograd.grad(features[0, :, h // 2, w // 2].sum(), pixels)
         reached_HW = gradient[0].ne(0).any(0)
-        ends = [reached_HW.any(1 - axis).nonzero().flatten()[[0, -1]].tolist() for axis in (0, 1)]
-        fields = [end - start + 1 for start, end in ends]
-        cut = [start == 0 or end == side - 1 for (start, end), side in zip(ends, canvas, strict=True)]
-        if not any(c and field < side for c, field, side in zip(cut, fields, image, strict=True)):
+        fields = [_extent(reached_HW.any(1 - axis)) for axis in (0, 1)]
+        if not any(window.cut for window in windows) or all(
+            field >= side for field, side in zip(fields, image, strict=True)
+        ):
             return min(fields[0], image[0]), min(fields[1], image[1])
         canvas = [2 * side for side in canvas]
+
+
+def _extent(reached: Tensor) -> int:
+    """From the first to the last true place."""
+    places = reached.nonzero().flatten().tolist()
+    return places[-1] - places[0] + 1 if places else 0
 
 
 def _longest_path(end: Any, counted: set[Any]) -> int:

@@ -119,8 +119,11 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
 
 
 def _is_run(item: str) -> bool:
-    """Whether an item is a path; the folders of a sweep's jobs have `=` in their names too."""
-    return ("=" not in item and not item.startswith("~")) or ("/" in item and Path(item).expanduser().exists())
+    """Whether an item is a path. The folders of a sweep's jobs have `=` in their names; keys of ours have no slash."""
+    key, equals, _ = item.partition("=")
+    if equals:
+        return "/" in key and not key.startswith(("+", "hydra/"))
+    return not item.startswith("~") or item.startswith("~/")
 
 
 def _existing(path: str) -> str:

@@ -52,13 +52,13 @@ class Convolution(Weighted):
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__(layer)
         self.groups, self.repeats = layer.groups, layer.out_channels // layer.groups
-        self.window = _Window(layer)
+        self.window = Window(layer)
 
     def forward(self, features: Tensor) -> Tensor:
         """`[B, C, H, W]` -> ones of the convolution's output shape."""
         if features.shape[-3] != self.groups * self.weight.shape[1]:
             raise ValueError(f"a convolution of {self.groups * self.weight.shape[1]} channels got {features.shape[-3]}")
-        outputs = self.window(features.unflatten(-3, (self.groups, -1)).mean(-3))
+        outputs: Tensor = self.window(torch.unflatten(features, -3, (self.groups, -1)).mean(-3))
         self.nodes.append(outputs.grad_fn)
         return outputs.repeat_interleave(self.repeats, -3)
 
@@ -68,12 +68,11 @@ class Pooling(nn.Module):
 
     def __init__(self, layer: nn.MaxPool2d | nn.AvgPool2d) -> None:
         super().__init__()
-        self.window = _Window(layer)
-        self.extra = max(self.window.stride) - 1 if layer.ceil_mode else 0
+        self.window = Window(layer)
 
     def forward(self, features: Tensor) -> Tensor:
         """`[B, C, H, W]` -> ones of the pooling's output shape (with `ceil_mode`, of at least that)."""
-        ones: Tensor = self.window(F.pad(features, (0, self.extra, 0, self.extra)))
+        ones: Tensor = self.window(features)
         return ones
 
 
@@ -102,20 +101,45 @@ class HalfOpen(nn.Module):
         return torch.full_like(self.layer(features), 0.5)
 
 
-class _Window(nn.Module):
-    """Ones that depend on the windows of a convolution or pooling, channel by channel."""
+class Window(nn.Module):
+    """Ones that depend on the windows of a convolution or pooling, channel by channel.
+
+    `cut` becomes true when a gradient comes back through a window that reaches over the border.
+    """
 
     def __init__(self, layer: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> None:
         super().__init__()
         self.kernel, self.stride, self.dilation = (
             _pair(getattr(layer, key, 1)) for key in ("kernel_size", "stride", "dilation")
         )
-        self.padding = layer.padding if isinstance(layer.padding, str) else _pair(layer.padding)
+        self.reach = [dilation * (kernel - 1) for dilation, kernel in zip(self.dilation, self.kernel, strict=True)]
+        if isinstance(layer.padding, str):
+            before, after = [r // 2 for r in self.reach], [r - r // 2 for r in self.reach]
+            before, after = (before, after) if layer.padding == "same" else ([0, 0], [0, 0])
+        else:
+            before = after = list(_pair(layer.padding))
+        if getattr(layer, "ceil_mode", False):
+            after = [a + stride - 1 for a, stride in zip(after, self.stride, strict=True)]
+        self.before, self.after = before, after
+        self.cut = False
 
     def forward(self, features: Tensor) -> Tensor:
-        channels = features.shape[-3]
+        """`[B, C, H, W]` -> ones for each window."""
+        *_, channels, height, width = features.shape
         kernels = features.new_ones(channels, 1, *self.kernel)
-        return _ones(F.conv2d(features, kernels, None, self.stride, self.padding, self.dilation, channels))
+        padded = F.pad(features, (self.before[1], self.after[1], self.before[0], self.after[0]))
+        ones = _ones(F.conv2d(padded, kernels, None, self.stride, 0, self.dilation, channels))
+        if ones.requires_grad:
+            ones.register_hook(lambda gradient: self._look(gradient, (height, width)))  # type: ignore[no-untyped-call]
+        return ones
+
+    def _look(self, gradient: Tensor, size: tuple[int, int]) -> None:
+        for axis, side in zip((-2, -1), size, strict=True):
+            first = -(-self.before[axis] // self.stride[axis])
+            end = (side - 1 + self.before[axis] - self.reach[axis]) // self.stride[axis] + 1
+            over = [gradient.narrow(axis, 0, min(first, gradient.shape[axis]))]
+            over.append(gradient.narrow(axis, max(end, 0), gradient.shape[axis] - max(end, 0)))
+            self.cut |= any(bool(part.any()) for part in over)
 
 
 def _ones(reached: Tensor) -> Tensor:
@@ -125,7 +149,7 @@ def _ones(reached: Tensor) -> Tensor:
     """
     ones = reached - reached.detach() + 1
     if ones.requires_grad:
-        ones.register_hook(lambda gradient: gradient.ne(0).to(gradient.dtype))
+        ones.register_hook(lambda gradient: gradient.ne(0).to(gradient.dtype))  # type: ignore[no-untyped-call]
     return ones
 
 

@@ -10,9 +10,10 @@ from torch import nn
 
 from resnet_cli.diagnose import count_parameters
 from resnet_cli.models import ResidualBlock, ResidualBottleneckBlock
-from resnet_cli.models.activations import Activation
+from resnet_cli.models.activations import Activation, Maxout
 from resnet_cli.models.blocks import Residual
 from resnet_cli.models.normalisation import Norm
+from resnet_cli.models.regularisers import StochasticDepth
 from resnet_cli.models.shortcuts import Gate, Scale, Shortcut
 
 SHORTCUTS = get_args(Shortcut)
@@ -167,6 +168,17 @@ def test_plain_block_keeps_all_but_the_shortcut():
     x = torch.randn(1, 4, 5, 5)
     assert torch.equal(block(x), block.main_path(x).relu())
     assert count_parameters(block) == 4 * 6 * 9 + 6 + 6 * 8 * 9 + 8
+
+
+def test_bottleneck_passes_its_options_on():
+    block = ResidualBottleneckBlock(
+        16, [8], [3], True, 0.1, "maxout", {"pieces": 3}, norm="group", norm_params={"num_groups": 4},
+        shortcut="exclusive_gating", gate_bias=-2, stochastic_depth=0.3,
+    )  # fmt: skip
+    inner = [nn.Conv2d, nn.Dropout2d, nn.GroupNorm, Maxout]
+    assert [type(m) for m in block.main_path] == [*inner, *inner, nn.Conv2d, StochasticDepth]
+    assert (block.main_path[2].num_groups, block.main_path[3].pieces, block.main_path[-1].probability) == (4, 3, 0.3)
+    assert block.gate.layer.bias.eq(-2).all()
 
 
 def test_bottleneck_projects_in_and_out():

@@ -143,6 +143,24 @@ def test_regularisers_of_a_resnet_where_they_belong():
     assert not [m for m in ResNet((3, 8, 8), 2, [4] * 4, 2, []).modules() if isinstance(m, StochasticDepth)]
 
 
+def test_norms_of_a_resnet():
+    def norms(**options):
+        model = ResNet((3, 8, 8), 2, [8, 4, 8, 8, 4, 8], 3, [], bottleneck=True, **options)
+        assert {type(m) for m in model.feature_extractor} == {ResidualBlock, ResidualBottleneckBlock, nn.MaxPool2d}
+        return [(type(m), m.eps) for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)]
+
+    assert norms() == norms(batchnorm=True, norm="none") == []
+    assert norms(batchnorm=True) == norms(norm="batch") == [(nn.BatchNorm2d, 1e-5)] * 4
+    assert norms(batchnorm=True, norm="group", norm_params={"eps": 0.1}) == [(nn.GroupNorm, 0.1)] * 4
+
+
+def test_resnet_refuses_an_identity_between_unequal_channels():
+    with pytest.raises(ValueError, match=r"shortcut=identity: .*\[8, 4, 3\] -> \[9, 4, 3\].*A .*B .*C "):
+        ResNet((8, 8, 6), 2, [4, 8, 4, 9], 2, [], shortcut="identity")
+    with pytest.raises(ValueError, match=r"stochastic_depth=0\.5: nothing would be left"):
+        ResNet((8, 8, 6), 2, [4, 8, 4, 9], 2, [], stochastic_depth=0.5, residual=False)
+
+
 def same_weights(model, layers):
     ours, plain = list(model.state_dict().values()), list(layers.state_dict().values())
     assert len(ours) == len(plain)

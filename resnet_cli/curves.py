@@ -33,7 +33,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str, test: Map
     figure = Figure(figsize=(10, 4), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
     figure.subplots_adjust(left=0.05, right=0.985, top=0.83, bottom=0.12, wspace=0.12)
-    figure.text(0.05, 0.93, _drawable(title), fontsize=12, fontweight="bold", parse_math=False)
+    figure.text(0.05, 0.93, drawable(title), fontsize=12, fontweight="bold", parse_math=False)
 
     epochs = [row["epoch"] for row in rows]
     accuracies = _numbers(rows, "val_accuracy")
@@ -92,7 +92,7 @@ def _numbers(rows: Sequence[Mapping[str, Any]], key: str) -> list[float]:
     return [_number(row.get(key)) for row in rows]
 
 
-def _drawable(title: str) -> str:
+def drawable(title: str) -> str:
     """The title on one line of bearable length, with a box for every character that the font lacks.
 
     Otherwise matplotlib warns about each of them.

@@ -8,7 +8,7 @@ import pytest
 
 LAYERS = [
     {"errors", "ranges", "seeding", "sources", "schedule", "averaging", "metrics", "files", "curves", "logs", "models",
-     "diagnose"},
+     "diagnose", "gradients"},
     {"signatures", "values", "data", "optim", "run", "device", "checkpoint", "evaluation"},
     {"config", "state", "step", "progress", "feed"},
     {"trainer"},

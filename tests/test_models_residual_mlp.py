@@ -120,6 +120,16 @@ def test_parts_of_a_branch_and_their_order():
     assert torch.allclose(block(x), gates * block.main_path(x) + (1 - gates) * x, atol=1e-6)
 
 
+def test_what_the_shortcuts_add():
+    x = torch.randn(4, 8)
+    for shortcut, branch_part, shortcut_part in [("A", 1, 1), ("scaled_shortcut", 1, 0.5), ("scaled_both", 0.5, 0.5)]:
+        block = ResidualMLP((1, 2, 2), 3, width=8, dims=[10], shortcut=shortcut).eval().blocks[0]
+        padded = F.pad(x, (0, 2))
+        assert torch.allclose(block(x), branch_part * block.main_path[:3](x) + shortcut_part * padded)
+    (linear,) = ResidualMLP((1, 2, 2), 3, width=8, dims=[8], shortcut="projection").blocks[0].shortcut_path.parameters()
+    assert linear.shape == (8, 8)
+
+
 def test_widths_of_maxout_and_crelu():
     maxout = ResidualMLP((1, 2, 2), 3, width=6, dims=[6], activation_type="maxout", activation_params={"pieces": 3})
     crelu = ResidualMLP((1, 2, 2), 3, width=6, dims=[6], activation_type="crelu")

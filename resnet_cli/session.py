@@ -1,67 +1,27 @@
 """One run from its config to its test result: build, start, train, test once, note."""
 
 import logging
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from time import monotonic
 from typing import Annotated, Any
 
 import torch
 
 from resnet_cli import build, checkpoint, config
 from resnet_cli.build import Node
-from resnet_cli.curves import draw
 from resnet_cli.data import Loaders
 from resnet_cli.device import device_name, resolve_device
 from resnet_cli.diagnose import count_parameters
 from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.feed import epoch_batches
 from resnet_cli.logs import RunLog
-from resnet_cli.metrics import Row
-from resnet_cli.models.data_init import show_images
 from resnet_cli.ranges import Between
 from resnet_cli.run import RunDir, environment, now
-from resnet_cli.state import TrainState
+from resnet_cli.saver import RunSaver
+from resnet_cli.start import accepted_changes, fill, see_images, stored_state
 from resnet_cli.trainer import ClassifierTrainer
 
 logger = logging.getLogger("resnet_cli")
-
-DRAW_SECONDS = 1.0  # drawing takes a fifth of a second, and epochs on tiny data a hundredth
-
-
-class RunSaver:
-    """Writes a run's checkpoints, metrics and curves into its folder."""
-
-    def __init__(self, run: RunDir, settings: config.Settings, data: dict[str, Any]) -> None:
-        self.run, self.settings, self.data = run, settings, data
-        self._drawn_at = -math.inf
-
-    def last(self, state: TrainState) -> None:
-        """Everything, to go on from."""
-        self._save(self.run.last, state, state.state_dict())
-
-    def best(self, state: TrainState) -> None:
-        """The weights as they were evaluated, to use."""
-        with state.evaluated_weights():
-            content = {"model": state.model.state_dict(), "epoch": state.epoch, "step": state.step}
-            self._save(self.run.best, state, content)
-        self.run.note(best=state.best)
-
-    def rows(self, rows: list[Row]) -> None:
-        """`metrics.jsonl`, and `curves.png` unless that was drawn within the last second."""
-        self.run.write_rows(rows)
-        if monotonic() - self._drawn_at > DRAW_SECONDS:
-            self.draw(rows)
-
-    def draw(self, rows: list[Row], test: dict[str, Any] | None = None) -> None:
-        """`curves.png`."""
-        draw(rows, self.run.curves, title=self.settings["name"], test=test)
-        self._drawn_at = monotonic()
-
-    def _save(self, path: Path, state: TrainState, content: dict[str, Any]) -> None:
-        state.require_finite_weights()  # the save before this one stays
-        checkpoint.save(path, {"config": self.settings, "data": self.data, "state": content})
 
 
 def train(
@@ -114,14 +74,14 @@ def train(
         "model": model, "optimizer": optimizer, "schedule": schedule, "data": data, "trainer": trainer,
         "name": name, "seed": seed,
     }  # fmt: skip
-    stored = _stored(run, resume)
-    changes = _changes(stored["config"], settings, force=resume_force) if stored else []
+    stored = stored_state(run, resume)
+    changes = accepted_changes(stored["config"], settings, force=resume_force) if stored else []
     device = _device(trainer)
     loaders = build.loaders(data, device=device, seed=seed)
     net = build.model(model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=seed)
     the_trainer = _trainer(settings, net, loaders)
-    started = _start(the_trainer.state, stored, init_from, run, changes)
-    seen = _show_images(the_trainer, loaders) if started == "scratch" else []
+    started = fill(the_trainer.state, stored, init_from, run, changes)
+    seen = see_images(the_trainer, loaders) if started == "scratch" else []
     record = _open_folder(run, settings, the_trainer, command, started, changes)
     log.attach(run.log)
     _say_what(settings, loaders, the_trainer, record, run, started)
@@ -138,26 +98,6 @@ def train(
         run.note(status="failed", ended=now(), reason=f"{type(error).__name__}: {error}")
         raise
     return run.read()
-
-
-def _stored(run: RunDir, resume: str | None) -> dict[str, Any] | None:
-    """The checkpoint to go on from; None where none is asked for, or the run was stopped before its first."""
-    if resume is None and run.exists:
-        raise InputError(f"{run.path}: holds a run already; resume=auto continues it")
-    began = run.metrics.exists() and run.metrics.stat().st_size > 0
-    if resume is None or not (run.last.exists() or began):
-        return None
-    return checkpoint.load(run.last)
-
-
-def _changes(stored: config.Settings, settings: config.Settings, *, force: bool) -> list[str]:
-    changes = config.differences(stored, settings)
-    if changes and not force:
-        raise InputError(
-            *(f"{change}: changed since the run was saved" for change in changes),
-            "resume: this is not the config of the run; start a new run, or accept the change with resume_force=true",
-        )
-    return changes
 
 
 def _device(trainer: Node) -> torch.device:
@@ -178,34 +118,6 @@ def _trainer(settings: config.Settings, net: torch.nn.Module, loaders: Loaders) 
     )
     optimizer = build.optimizer(settings["optimizer"], net)
     return build.trainer(options, net=net, optimizer=optimizer, schedule=schedule, seed=settings["seed"])
-
-
-def _start(
-    state: TrainState, stored: dict[str, Any] | None, init_from: str | None, run: RunDir, changes: Sequence[str]
-) -> str:
-    """Fill the state from where the run starts; says from where."""
-    if stored is not None:
-        fresh = [line.split(":")[0].split(".")[1] for line in changes if line.startswith("optimizer.")]
-        try:
-            state.load_state_dict(stored["state"], keep_options=fresh)
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[-1].strip()
-            raise InputError(f"{run.last}: does not fit this model and optimizer: {reason}") from error
-        return f"epoch {state.epoch}" + (f" and {state.batches} batches" if state.batches else "")
-    if init_from is not None:
-        left = build.load_weights(state.model, init_from)
-        state.restart_average()
-        if left:
-            logger.info("init_from: no weights for %s; drawn anew", ", ".join(left))
-        return init_from
-    return "scratch"
-
-
-def _show_images(trainer: ClassifierTrainer, loaders: Loaders) -> list[str]:
-    """Initialisation by training images, if the model wants it; what it says of it."""
-    lines = show_images(trainer.model, loaders.train.sample)
-    trainer.state.restart_average()
-    return lines
 
 
 def _open_folder(

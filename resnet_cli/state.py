@@ -160,7 +160,7 @@ class TrainState:
 
 
 class Saver(Protocol):
-    """Where `fit` keeps what must survive: see `resnet_cli.session.RunSaver`."""
+    """Where `fit` keeps what must survive: see `resnet_cli.saver.RunSaver`."""
 
     def last(self, state: TrainState) -> None:
         """Save the whole state."""

@@ -12,7 +12,8 @@ LAYERS = [
     {"signatures", "values", "data", "optim", "run", "device", "checkpoint", "evaluation"},
     {"config", "state", "step", "progress", "feed"},
     {"trainer"},
-    {"build"},
+    {"build", "saver"},
+    {"start"},
     {"session"},
     {"commands"},
 ]  # fmt: skip

@@ -167,7 +167,7 @@ def test_without_validation_the_last_epoch_is_kept(train, tmp_path):
     ],
 )  # fmt: skip
 def test_an_interrupted_run_ends_as_if_it_had_not_been(train, tmp_path, monkeypatch, options):
-    from resnet_cli.session import RunSaver
+    from resnet_cli.saver import RunSaver
 
     arguments = tiny(*options, "trainer.epochs=3", "name=x")
     assert train(*arguments, "hydra.run.dir=whole")[0] == 0
@@ -201,7 +201,7 @@ def test_resume_auto_starts_then_goes_on_then_has_nothing_to_do(train, tmp_path)
 
 @pytest.mark.parametrize("resume", ["auto", "d"])
 def test_a_run_killed_before_its_first_save_starts_over(train, tmp_path, monkeypatch, resume):
-    from resnet_cli.session import RunSaver
+    from resnet_cli.saver import RunSaver
 
     def last(self, state):
         raise Killed

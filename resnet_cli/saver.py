@@ -1,0 +1,48 @@
+"""RunSaver: writes a run's checkpoints, metrics and curves into its folder."""
+
+import math
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from resnet_cli import checkpoint, config
+from resnet_cli.curves import draw
+from resnet_cli.metrics import Row
+from resnet_cli.run import RunDir
+from resnet_cli.state import TrainState
+
+DRAW_SECONDS = 1.0  # drawing takes a fifth of a second, and epochs on tiny data a hundredth
+
+
+class RunSaver:
+    """Writes a run's checkpoints, metrics and curves into its folder."""
+
+    def __init__(self, run: RunDir, settings: config.Settings, data: dict[str, Any]) -> None:
+        self.run, self.settings, self.data = run, settings, data
+        self._drawn_at = -math.inf
+
+    def last(self, state: TrainState) -> None:
+        """Everything, to go on from."""
+        self._save(self.run.last, state, state.state_dict())
+
+    def best(self, state: TrainState) -> None:
+        """The weights as they were evaluated, to use."""
+        with state.evaluated_weights():
+            content = {"model": state.model.state_dict(), "epoch": state.epoch, "step": state.step}
+            self._save(self.run.best, state, content)
+        self.run.note(best=state.best)
+
+    def rows(self, rows: list[Row]) -> None:
+        """`metrics.jsonl`, and `curves.png` unless that was drawn within the last second."""
+        self.run.write_rows(rows)
+        if monotonic() - self._drawn_at > DRAW_SECONDS:
+            self.draw(rows)
+
+    def draw(self, rows: list[Row], test: dict[str, Any] | None = None) -> None:
+        """`curves.png`."""
+        draw(rows, self.run.curves, title=self.settings["name"], test=test)
+        self._drawn_at = monotonic()
+
+    def _save(self, path: Path, state: TrainState, content: dict[str, Any]) -> None:
+        state.require_finite_weights()  # the save before this one stays
+        checkpoint.save(path, {"config": self.settings, "data": self.data, "state": content})

@@ -13,15 +13,20 @@ import torch
 from torch import nn
 
 from resnet_cli import checkpoint
-from resnet_cli.config import PARTS
+from resnet_cli.config import PARTS, check_part
 from resnet_cli.data import Loaders, make_loaders
 from resnet_cli.errors import InputError
 from resnet_cli.optim import build_optimizer
 from resnet_cli.run import RunDir, find
 from resnet_cli.signatures import locate, signature
+from resnet_cli.stored import plain_data
 from resnet_cli.trainer import ClassifierTrainer
+from resnet_cli.trust import check_kinds, check_names
+from resnet_cli.values import shown
 
 Node = Mapping[str, Any]
+
+LARGEST_IMAGE = 1 << 26  # numbers in one image of what a checkpoint says of its data
 
 
 def call(key: str, node: Node, given: Mapping[str, Any], *, skip: frozenset[str] = frozenset()) -> Any:
@@ -57,6 +62,10 @@ def call(key: str, node: Node, given: Mapping[str, Any], *, skip: frozenset[str]
         raise InputError(*(_with_full_key(key, problem, own) for problem in error.problems)) from error
     except ValueError as error:
         raise InputError(_with_full_key(key, " ".join(str(error).split()), set())) from error
+    except (RuntimeError, MemoryError) as error:
+        if "memory" in str(error) or "overflow" in str(error) or isinstance(error, MemoryError):
+            raise InputError(f"{key}: {target} needs more memory than there is") from error
+        raise
 
 
 def _with_full_key(key: str, problem: str, parameters: Set[str]) -> str:
@@ -175,7 +184,7 @@ def load_weights(net: nn.Module, path: str) -> list[str]:
     file = Path(path).expanduser()
     if file == run.path or file.is_dir():
         file = run.best if run.best.exists() else run.last
-    stored = checkpoint.load(file)["state"]["model"]
+    stored = _weights(checkpoint.load(file), file)
     own = net.state_dict()
     fitting = {name: value for name, value in stored.items() if name in own and own[name].shape == value.shape}
     if not any(name in fitting for name, _ in net.named_parameters()):
@@ -184,31 +193,70 @@ def load_weights(net: nn.Module, path: str) -> list[str]:
     return [name for name in own if name not in fitting]
 
 
-def open_run(path: str, *, device: str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+def _weights(payload: Mapping[str, Any], file: Path) -> dict[str, torch.Tensor]:
+    """The model's tensors in a checkpoint.
+
+    Raises:
+        InputError: they are something else.
+    """
+    found = payload["state"].get("model")
+    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise InputError(f"{file}: not a checkpoint of resnet-cli: state.model holds no weights")
+    return found
+
+
+def _sizes(payload: Mapping[str, Any], file: Path) -> tuple[tuple[int, int, int], int]:
+    """`in_size` and the number of classes that a checkpoint says its data had.
+
+    Raises:
+        InputError: it says something else, or images larger than any.
+    """
+    size, names = payload["data"].get("in_size"), payload["data"].get("class_names")
+    whole = isinstance(size, list) and len(size) == 3 and all(type(n) is int and n > 0 for n in size)
+    if not whole or size[0] * size[1] * size[2] > LARGEST_IMAGE:
+        raise InputError(f"{file}: data.in_size: {shown(size)} is no size of an image")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{file}: data.class_names: {shown(names)} are no names")
+    channels, height, width = size
+    return (channels, height, width), len(names)
+
+
+def open_run(
+    path: str, *, device: str = "cpu", trust: bool = False, named: Mapping[str, str] | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     """A trained model from a run folder or checkpoint, in evaluation mode, and what it knows of its data.
+
+    The config in the checkpoint says what is built: a model of this package, `torch.nn` or `torchvision.models`.
 
     Args:
         path: A run folder (its best checkpoint, or the last where there is no best) or a checkpoint in one.
         device: Where the model goes.
+        trust: Build whatever else the config names; that runs code of its author's choice.
+        named: Build these others, if the config names them: dotted names by key (`{"model": "my_package.Net"}`).
 
     Returns:
         The model, and a mapping with `class_names`, `in_size` (C, H, W), `mean` and `std` (per channel, of images in
         the range 0 to 1).
 
     Raises:
-        InputError: no such run, or its checkpoint is damaged or does not fit its config.
+        InputError: no such run, its checkpoint is damaged or does not fit its config, or that names other classes.
     """
     run: RunDir = find(path)
     file = Path(path).expanduser()
     if file.is_dir():
         file = run.best if run.best.exists() else run.last
     payload = checkpoint.load(file)
-    data = payload["data"]
-    net = model(
-        payload["config"]["model"], in_size=tuple(data["in_size"]), num_classes=len(data["class_names"]), seed=0
-    )
+    node = {"model": plain_data(payload["config"], str(file)).get("model")}
+    if not trust:
+        check_names(node, named or {})
+    check_part("model", node["model"])
+    if not trust:
+        check_kinds(node, named or {})
+    in_size, classes = _sizes(payload, file)
+    weights = _weights(payload, file)
+    net = model(node["model"] or {}, in_size=in_size, num_classes=classes, seed=0)
     try:
-        net.load_state_dict(payload["state"]["model"])
+        net.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"{file}: its weights do not fit its config: {str(error).splitlines()[-1].strip()}") from error
-    return net.to(device).eval(), data
+    return net.to(device).eval(), payload["data"]

@@ -5,13 +5,11 @@ Every node with a `_target_` is held against the callable's parameters, the top 
 No list of options is kept here: a parameter added to a signature is a key that can be set.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -22,11 +20,7 @@ from resnet_cli.values import describe, fits, nearest, shown
 Settings = dict[str, Any]
 
 RUN_TARGET = "resnet_cli.session.train"
-CONTROL_KEYS = ("resume", "init_from", "resume_force")  # how a run starts, no part of what it is
-SAFE_TO_CHANGE = {
-    "name", "trainer.epochs", "trainer.device", "trainer.checkpoint_every", "data.root", "data.workers", "data.backend",
-    "data.cache", "data.download", "data.verify", "data.eval_batch_size",
-}  # fmt: skip
+CONTROL_KEYS = ("resume", "init_from", "resume_force", "trust")  # how a run starts, no part of what it is
 
 
 @dataclass(frozen=True)
@@ -88,17 +82,27 @@ def check(settings: Settings) -> None:
         raise InputError(*problems)
 
 
+def check_part(part: str, node: object) -> None:
+    """Hold one part's node alone against its signatures; see `check`."""
+    problems = list(_check_part(part, node, ()))
+    if problems:
+        raise InputError(*problems)
+
+
 def _problems(settings: Settings) -> Iterator[str]:
     top = signature(RUN_TARGET)
     keys = {name: p for name, p in top.parameters.items() if name not in ("folder", "command", "log", "should_stop")}
     unknown = Signature({name: p for name, p in keys.items() if name not in PARTS})
     yield from _check_keys("", {k: v for k, v in settings.items() if k not in PARTS}, unknown, all_keys(settings))
-    for name, part in PARTS.items():
-        node = settings.get(name)
-        if not isinstance(node, Mapping):
-            yield f"{name}: {shown(node)} is not a node with _target_; choose an option of the group, {name}=..."
-        else:
-            yield from _check_node(name, node, part, all_keys(settings))
+    for name in PARTS:
+        yield from _check_part(name, settings.get(name), all_keys(settings))
+
+
+def _check_part(name: str, node: object, known: Sequence[str]) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        yield from _check_node(name, node, PARTS[name], known)
+    else:
+        yield f"{name}: {shown(node)} is not a node with _target_; choose an option of the group, {name}=..."
 
 
 def _check_node(path: str, node: Mapping[str, Any], part: Part, known: Sequence[str]) -> Iterator[str]:
@@ -184,80 +188,3 @@ def all_keys(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
         if isinstance(value, Mapping):
             keys += all_keys(value, f"{prefix}{key}.")
     return keys
-
-
-def overlaid(stored: Settings, composed: Settings, given_keys: Sequence[str]) -> Settings:
-    """A stored config with what the user gave now on top.
-
-    Args:
-        stored: The run's own config.
-        composed: Today's config with the user's overrides, to take their values from.
-        given_keys: What the user gave: groups are taken whole, an experiment takes everything.
-    """
-    result = deepcopy(composed if "experiment" in given_keys else stored)
-    for key in given_keys:
-        *path, last = key.split(".")
-        source: Any = composed
-        target: Any = result
-        for name in path:
-            source = source.get(name) if isinstance(source, Mapping) else None
-            target = target.setdefault(name, {}) if isinstance(target, dict) else None
-        if isinstance(source, Mapping) and last in source and isinstance(target, dict):
-            target[last] = deepcopy(source[last])
-    return {**result, **{key: composed[key] for key in CONTROL_KEYS if key in composed}}
-
-
-class _DataOnlyLoader(yaml.SafeLoader):
-    """YAML without anchors: nothing that this program stores has any, and nested ones can grow without bound."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed in a stored config")
-        return super().compose_node(parent, index)
-
-
-def dump(settings: Settings) -> str:
-    """The config as YAML text."""
-    return yaml.safe_dump(deepcopy(settings), sort_keys=False, allow_unicode=True, width=120)
-
-
-def load(text: str, path: str | os.PathLike[str]) -> Settings:
-    """A stored config as plain data; interpolations in it stay text.
-
-    Raises:
-        InputError: it is not a mapping in plain YAML.
-    """
-    try:
-        loaded = yaml.load(text, Loader=_DataOnlyLoader)  # a SafeLoader with less
-    except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{os.fspath(path)}: not a stored config: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(loaded, dict):
-        raise InputError(f"{os.fspath(path)}: not a stored config: no mapping")
-    return loaded
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves by full path; an empty mapping is a leaf."""
-    leaves: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            leaves |= flat(value, f"{prefix}{key}.")
-        else:
-            leaves[f"{prefix}{key}"] = value
-    return leaves
-
-
-def differences(stored: Settings, given: Settings) -> list[str]:
-    """Lines `key: stored -> given` for every key that makes the continued run another run than the stored one."""
-    before, after = (flat({k: v for k, v in s.items() if k not in CONTROL_KEYS}) for s in (stored, given))
-    lines = []
-    for key in dict.fromkeys([*before, *after]):
-        if key not in before or key not in after or before[key] != after[key]:
-            shorter = key == "trainer.epochs" and isinstance(after.get(key), int) and after[key] < before.get(key, 0)
-            if key not in SAFE_TO_CHANGE or shorter:
-                lines.append(f"{key}: {_leaf(before, key)} -> {_leaf(after, key)}")
-    return lines
-
-
-def _leaf(leaves: Mapping[str, Any], key: str) -> str:
-    return shown(leaves[key]) if key in leaves else "(absent)"

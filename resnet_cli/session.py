@@ -19,6 +19,7 @@ from resnet_cli.ranges import Between
 from resnet_cli.run import RunDir, environment, now
 from resnet_cli.saver import RunSaver
 from resnet_cli.start import accepted_changes, fill, see_images, stored_state
+from resnet_cli.stored import dump
 from resnet_cli.trainer import ClassifierTrainer
 
 logger = logging.getLogger("resnet_cli")
@@ -40,6 +41,7 @@ def train(
     resume: str | None = None,
     init_from: str | None = None,
     resume_force: bool = False,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Train, keep everything in `folder`, and read the test set once at the end.
 
@@ -60,6 +62,7 @@ def train(
         resume: Go on from the folder's last checkpoint if there is one.
         init_from: A run whose weights are the start.
         resume_force: Go on although the config has changed.
+        trust: Use classes that only a stored config names; judged before this is called.
 
     Returns:
         The record that `run.json` holds.
@@ -128,7 +131,7 @@ def _open_folder(
     if before or trainer.state.step:
         resumed.append({"step": trainer.state.step, "epoch": trainer.state.epoch, "at": now(), "changes": changes})
     run.create(
-        config.dump(settings),
+        dump(settings),
         status="running",
         command=command,
         started=before.get("started") or now(),

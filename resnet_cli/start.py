@@ -10,6 +10,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.models.data_init import show_images
 from resnet_cli.run import RunDir
 from resnet_cli.state import TrainState
+from resnet_cli.stored import differences
 from resnet_cli.trainer import ClassifierTrainer
 
 logger = logging.getLogger("resnet_cli")
@@ -31,7 +32,7 @@ def accepted_changes(stored: config.Settings, settings: config.Settings, *, forc
     Raises:
         InputError: something does, and it was not accepted with `force`; a line for each difference.
     """
-    changes = config.differences(stored, settings)
+    changes = differences(stored, settings)
     if changes and not force:
         raise InputError(
             *(f"{change}: changed since the run was saved" for change in changes),

@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from resnet_cli import config
+from resnet_cli import config, stored
 from resnet_cli.commands.arguments import CONFIG_FOLDER, hydra_arguments
 from resnet_cli.errors import InputError
 from resnet_cli.signatures import signature
@@ -70,7 +70,7 @@ def test_every_key_of_every_shipped_file_refuses_a_wrong_type(group, option):
         assert found[0].startswith(f"{key}: ")
 
 
-@pytest.mark.parametrize("key", ["seed", "name", "resume", "init_from", "resume_force"])
+@pytest.mark.parametrize("key", ["seed", "name", "resume", "init_from", "resume_force", "trust"])
 def test_every_top_level_key_refuses_a_wrong_type(key):
     settings = settings_of()
     settings[key] = ["wrong"]
@@ -137,8 +137,8 @@ def test_interpolations_that_lead_nowhere_are_named():
 
 def test_stored_configs_round_trip():
     settings = settings_of("model=resnet20")
-    assert config.load(config.dump(settings), "config.yaml") == settings
-    assert config.differences(settings, settings) == []
+    assert stored.load(stored.dump(settings), "config.yaml") == settings
+    assert stored.differences(settings, settings) == []
 
 
 @pytest.mark.parametrize(
@@ -147,25 +147,25 @@ def test_stored_configs_round_trip():
 )
 def test_stored_configs_are_data(text):
     with pytest.raises(InputError, match=r"config\.yaml: not a stored config"):
-        config.load(text, "config.yaml")
+        stored.load(text, "config.yaml")
 
 
 def test_a_stored_interpolation_stays_text(monkeypatch):
     monkeypatch.setenv("SECRET", "hunter2")
-    assert config.load("a: ${oc.env:SECRET}\n", "config.yaml") == {"a": "${oc.env:SECRET}"}
+    assert stored.load("a: ${oc.env:SECRET}\n", "config.yaml") == {"a": "${oc.env:SECRET}"}
 
 
 def test_differences_name_keys_and_values():
-    stored, given = settings_of(), settings_of("optimizer.lr=0.2", "trainer.epochs=40", "data.workers=0", "seed=3")
-    assert config.differences(stored, given) == ["seed: 0 -> 3", "optimizer.lr: 0.1 -> 0.2"]
+    before, given = settings_of(), settings_of("optimizer.lr=0.2", "trainer.epochs=40", "data.workers=0", "seed=3")
+    assert stored.differences(before, given) == ["seed: 0 -> 3", "optimizer.lr: 0.1 -> 0.2"]
     shorter = settings_of("trainer.epochs=3")
-    assert config.differences(stored, shorter) == ["trainer.epochs: 20 -> 3"]
+    assert stored.differences(before, shorter) == ["trainer.epochs: 20 -> 3"]
 
 
 def test_overrides_go_on_top_of_a_stored_config():
-    stored, composed = settings_of("model=resnet20", "seed=5"), settings_of("trainer.epochs=40", "optimizer=adamw")
-    result = config.overlaid(stored, composed, ["trainer.epochs", "optimizer", "resume"])
-    assert result["model"] == stored["model"]
+    before, composed = settings_of("model=resnet20", "seed=5"), settings_of("trainer.epochs=40", "optimizer=adamw")
+    result = stored.overlaid(before, composed, ["trainer.epochs", "optimizer", "resume"])
+    assert result["model"] == before["model"]
     assert result["seed"] == 5
     assert result["trainer"]["epochs"] == 40
     assert result["optimizer"] == composed["optimizer"]
@@ -182,6 +182,8 @@ def test_arguments_for_hydra(monkeypatch, tmp_path):
     for arguments, words in [
         (["seed=1", "seed=2"], "seed: given twice"),
         (["--experimental-rerun=x"], "refused"),
+        (["seed=1", "--experimental-rerun", "x"], "refused"),
+        (["--exp", "x"], "refused"),  # argparse takes beginnings of options
         (["resume=nowhere"], "nowhere: no such run folder"),
     ]:
         with pytest.raises(InputError, match=words):

@@ -57,7 +57,8 @@ def _options_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[st
     overrides: list[str] = []
     takes_value = False
     for argument in arguments:
-        if argument.startswith("--experimental-rerun"):
+        option = argument.partition("=")[0]
+        if len(option) > 2 and "--experimental-rerun".startswith(option):  # argparse takes beginnings of options
             raise InputError("--experimental-rerun: refused, it would run code from a file; use resume=RUN")
         (options if argument.startswith("-") or takes_value else overrides).append(argument)
         takes_value = argument in OPTIONS_WITH_VALUE

@@ -14,11 +14,11 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, flag_override
 
-from resnet_cli import config
+from resnet_cli import config, stored, trust
 from resnet_cli.commands import compatibility
 from resnet_cli.commands.arguments import CONFIG_FOLDER, hydra_arguments, override_keys, task_overrides
 from resnet_cli.errors import InputError
-from resnet_cli.run import find, quoted
+from resnet_cli.run import RunDir, find, quoted
 
 
 class WorkingFolderConfig(SearchPathPlugin):
@@ -48,11 +48,22 @@ def run_settings(composed: DictConfig, overrides: Sequence[str]) -> config.Setti
     settings = config.without_leftovers(config.plain(composed), keys)
     resume = settings.get("resume")
     if isinstance(resume, str) and resume != "auto":
-        run = find(resume)
-        stored = config.load(run.config.read_text(encoding="utf-8"), run.config)
-        settings = config.overlaid(stored, settings, keys)
+        return _of_run(settings, keys, find(resume))
     config.check(settings)
     return settings
+
+
+def _of_run(settings: config.Settings, keys: Sequence[str], run: RunDir) -> config.Settings:
+    """A run's config with the given keys of `settings` on top, checked."""
+    named = trust.targets(settings)
+    result = stored.overlaid(stored.read(run.config), settings, keys)
+    trusted = settings.get("trust") is True
+    if not trusted:
+        trust.check_names(result, named)
+    config.check(result)
+    if not trusted:
+        trust.check_kinds(result, named)
+    return result
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:

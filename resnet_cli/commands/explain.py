@@ -29,8 +29,13 @@ def tell(error: Exception) -> int:
         traceback.print_exception(error)
         return 1
     for line in known.problems if isinstance(known, InputError) else [str(known.args[-1])]:
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {_printable(line)}", file=sys.stderr)
     return {InputError: 2, DivergedError: 3, MachineError: 4}.get(type(known), 1)
+
+
+def _printable(line: str) -> str:
+    """The line with its control characters escaped: it may quote a file that came from elsewhere."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def explained(error: BaseException) -> Exception | None:
@@ -52,6 +57,8 @@ def explained(error: BaseException) -> Exception | None:
         key = getattr(cause, "full_key", None)
         first = str(error).splitlines()[0].replace("++", "")
         return InputError(f"{key}: {first}" if key and not first.startswith(str(key)) else first)
+    if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
+        return InputError("a group was given null; it takes the name of one of its options, as in model=resnet8")
     if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS and error.filename:
         return MachineError(error.errno, f"{error.filename}: {error.strerror}")
     return None

@@ -22,6 +22,7 @@ from resnet_cli.models import ScalarChain
 from resnet_cli.models.data_init import show_images
 from resnet_cli.run import find
 from resnet_cli.signatures import locate, signature
+from resnet_cli.trust import targets
 
 Report = dict[str, Any]
 
@@ -167,7 +168,8 @@ def _trained(composed: Composed, loaders: Loaders) -> dict[str, nn.Module]:
     weights = _weights(composed)
     if weights is None:
         return {}
-    net, data = build.open_run(str(weights))
+    settings = composed.settings  # checked, so what it names is known or trusted
+    net, data = build.open_run(str(weights), trust=settings["trust"], named=targets(settings))
     if (tuple(data["in_size"]), len(data["class_names"])) != (loaders.in_size, len(loaders.class_names)):
         print("the run's weights are for images of another size or other classes: left out", file=sys.stderr)
         return {}

@@ -21,6 +21,11 @@ class ExponentialAverage:
         self._whole = [b for b in model.buffers() if not b.is_floating_point()]
         self._average = [tensor.detach().clone() for tensor in self._live]
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The averages, in the order of `state_dict`."""
+        return self._average
+
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights as they are after optimizer step number `step` (1 is the first)."""

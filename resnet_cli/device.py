@@ -11,6 +11,8 @@ import torch
 
 from resnet_cli.seeding import mix
 
+GRAPHS = 64  # of one model: sizes of full, last and accumulated batches of three parts, times two modes, come to 18
+
 PrecisionName = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 
 
@@ -101,11 +103,12 @@ def resolve_precision(name: PrecisionName, device: torch.device, *, cpu_bf16: bo
 
 
 @contextmanager
-def backend_switches(precision: Precision, *, deterministic: bool) -> Iterator[None]:
+def backend_switches(precision: Precision, *, deterministic: bool, compiled: bool = False) -> Iterator[None]:
     """Set PyTorch's process-wide switches for a run, and put them back: jobs of a sweep must not see each other's.
 
     `deterministic` makes every operation repeatable on one machine and refuses those that cannot be. Otherwise cuDNN
-    measures which convolution is fastest. TF32 is on for `tf32` and off for the others.
+    measures which convolution is fastest. TF32 is on for `tf32` and off for the others. `compiled` leaves room for a
+    graph for each size of batch: past its limit, which may come at another step after a restart, torch goes eager.
     """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     conv = getattr(cudnn, "conv")  # noqa: B009  the stubs do not know it
@@ -116,10 +119,18 @@ def backend_switches(precision: Precision, *, deterministic: bool) -> Iterator[N
     cudnn.benchmark = not deterministic
     matmul.fp32_precision = conv.fp32_precision = "tf32" if precision.name == "tf32" else "ieee"
     try:
-        yield
+        with _compiler_limits() if compiled else nullcontext():
+            yield
     finally:
         torch.use_deterministic_algorithms(before[0])
         cudnn.benchmark, matmul.fp32_precision, conv.fp32_precision = before[1:]
+
+
+def _compiler_limits() -> AbstractContextManager[Any]:
+    from torch._dynamo import config  # takes a second, which only compiled runs spend
+
+    patch: AbstractContextManager[Any] = config.patch(recompile_limit=GRAPHS)
+    return patch
 
 
 def seed_device(device: torch.device, *parts: int | str) -> None:

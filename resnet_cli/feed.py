@@ -1,10 +1,12 @@
 """Batches of an epoch, from this package's loaders or any other iterable, on the device."""
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import islice
 
 import torch
 from torch import Tensor
+
+from resnet_cli.errors import StoppedError
 
 Batch = tuple[Tensor, Tensor]
 
@@ -18,6 +20,19 @@ def epoch_batches(loader: Iterable[Batch], epoch: int, start: int = 0, limit: in
     by_number = getattr(loader, "epoch", None)
     batches = by_number(epoch, start) if callable(by_number) else islice(iter(loader), start, None)
     return islice(batches, None if limit is None else max(limit - start, 0))
+
+
+def stoppable(batches: Iterable[Batch], should_stop: Callable[[], int | None]) -> Iterator[Batch]:
+    """The batches, for as long as `should_stop`, asked behind each, gives no signal's number.
+
+    Raises:
+        StoppedError: it gave one.
+    """
+    for batch in batches:
+        yield batch
+        signum = should_stop()
+        if signum:
+            raise StoppedError(signum)
 
 
 def batch_count(loader: Iterable[Batch], limit: int | None) -> int | None:

@@ -5,6 +5,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from itertools import islice
 from time import monotonic
 from typing import Annotated, Literal, cast
@@ -16,7 +17,7 @@ from resnet_cli.averaging import ExponentialAverage
 from resnet_cli.device import PrecisionName, backend_switches, resolve_device, resolve_precision, seed_device
 from resnet_cli.errors import StoppedError
 from resnet_cli.evaluation import LossFunction, evaluate
-from resnet_cli.feed import Batch, batch_count, epoch_batches, to_device
+from resnet_cli.feed import Batch, batch_count, epoch_batches, stoppable, to_device
 from resnet_cli.gradients import GradientSums
 from resnet_cli.metrics import BatchResult, EpochResult, FitResult, Scores, Totals, epoch_line, fit_result
 from resnet_cli.optim import set_lr
@@ -98,7 +99,10 @@ class ClassifierTrainer:
         self.channels_last = channels_last
         memory_format = torch.channels_last if channels_last else torch.preserve_format
         self.model = model.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
-        self.forward = cast(nn.Module, torch.compile(self.model)) if compile == "model" else self.model
+        # A graph for each size of batch: one for any size would round otherwise than the one before it, and when it
+        # is made depends on which sizes came first, which a restart changes.
+        self.compiled = compile == "model"
+        self.forward = cast(nn.Module, torch.compile(self.model, dynamic=False)) if self.compiled else self.model
         self.loss_fn = loss_fn or nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         self.eval_loss_fn = loss_fn or nn.functional.cross_entropy
         self.schedule, self.seed, self.epochs = schedule, seed, epochs
@@ -151,8 +155,8 @@ class ClassifierTrainer:
         saving = Saving(saver, self.checkpoint_every)
         if self.overfit_batches is not None:
             dl_train = dl_test = list(epoch_batches(dl_train, epoch=0, limit=self.overfit_batches))
-        with backend_switches(self.precision, deterministic=self.deterministic):
-            while state.epoch < last_epoch and not (patience and state.stale >= patience):
+        with self._switches():
+            while not state.is_done(last_epoch, patience):
                 with self._progress(dl_train, limit, last_epoch, shown=verbose) as progress:
                     clock = monotonic()
                     for images, labels in self._batches(dl_train, limit):
@@ -186,8 +190,7 @@ class ClassifierTrainer:
         state = self.state
         state.start_epoch()
         limit = self.max_batches if max_batches is None else max_batches
-        switches = backend_switches(self.precision, deterministic=self.deterministic)
-        with switches, self._progress(dl_train, limit, None, shown=verbose) as progress:
+        with self._switches(), self._progress(dl_train, limit, None, shown=verbose) as progress:
             losses: list[Tensor] = []
             for images, labels in self._batches(dl_train, limit):
                 losses.append(self._step(images, labels)[0])
@@ -222,7 +225,7 @@ class ClassifierTrainer:
 
     def evaluate(self, batches: Iterable[Batch]) -> Scores:
         """Mean loss and accuracy, by the averaged weights when averaging is on."""
-        with self.state.evaluated_weights(), backend_switches(self.precision, deterministic=self.deterministic):
+        with self.state.evaluated_weights(), self._switches():
             return evaluate(
                 self.forward, batches, device=self.device, loss_fn=self.eval_loss_fn, autocast=self.precision.autocast
             )
@@ -239,7 +242,7 @@ class ClassifierTrainer:
             self.forward, images, labels, loss_fn=self.loss_fn, optimizer=state.optimizer, scaler=state.scaler,
             autocast=self.precision.autocast, accumulate=self.accumulate, clip_norm=self.clip_norm,
             check=(lambda part: state.require_finite_loss(part.item())) if self.device.type == "cpu" else None,
-            after_backward=state.gradients.add if state.gradients is not None else None,
+            after_backward=self._after_backward if self.device.type == "cpu" or state.gradients is not None else None,
         )  # fmt: skip
         skipped = state.scaler.is_enabled() and state.scaler.get_scale() < scale
         if not skipped:  # float16 overflowed: no weight changed, so neither schedule nor average moves
@@ -252,6 +255,12 @@ class ClassifierTrainer:
             state.require_finite_loss(state.totals.read().loss)
         return loss.detach(), correct
 
+    def _after_backward(self) -> None:
+        if self.device.type == "cpu":
+            self.state.require_finite_gradients()
+        if self.state.gradients is not None:
+            self.state.gradients.add()
+
     def _batches(self, loader: Iterable[Batch], limit: int | None) -> Iterator[Batch]:
         """The current epoch's batches from where the state is, on the device."""
         for batch in epoch_batches(loader, self.state.epoch, self.state.batches, limit):
@@ -260,18 +269,16 @@ class ClassifierTrainer:
     def _validate(
         self, loader: Iterable[Batch], limit: int | None, saving: Saving, should_stop: Callable[[], int | None]
     ) -> Scores:
-        def stoppable() -> Iterator[Batch]:
-            for batch in islice(loader, limit):
-                yield batch
-                signal = should_stop()
-                if signal:
-                    raise StoppedError(signal)
-
         try:
-            return self.evaluate(stoppable())
+            val = self.evaluate(stoppable(islice(loader, limit), should_stop))
         except StoppedError:
             saving.now(self.state)
             raise
+        self.state.require_finite_loss(val.loss, "the validation loss")
+        return val
+
+    def _switches(self) -> AbstractContextManager[None]:
+        return backend_switches(self.precision, deterministic=self.deterministic, compiled=self.compiled)
 
     def _progress(self, loader: Iterable[Batch], limit: int | None, of: int | None, *, shown: bool) -> Progress:
         description = f"epoch {self.state.epoch + 1}" + (f"/{of}" if of else "")

@@ -250,13 +250,120 @@ def test_a_non_finite_loss_stops_before_the_update(bad):
     assert kept.states == []
 
 
-def test_a_state_with_non_finite_buffers_is_refused():
+def poisoned(where, bad, call):
+    """A net in whose forward pass number `call` one number becomes `bad`."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
+    calls = iter(range(1, 1000))
+
+    def poison(module, inputs, scores):
+        if next(calls) != call:
+            return scores
+        if where == "loss":
+            return torch.cat([scores[:1] + bad, scores[1:]])
+        if where == "buffer":
+            model[1].running_mean.data[1] = bad  # unseen by autograd, as a kernel does it
+        if where == "gradient":
+            scores.register_hook(lambda gradient: gradient.masked_fill(gradient == gradient[0, 0], bad))
+        return scores
+
+    model.register_forward_hook(poison)
+    return model
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"precision": "bf16"}, {"clip_norm": 1.0}, {"accumulate": 2, "averaging": "ema"}, {"log_gradients": True}],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("loss", "the loss is"),
+        ("gradient", r"the gradient of \S+ is not finite"),
+        ("buffer", r"1\.running_mean is not"),
+    ],
+)
+def test_nothing_non_finite_reaches_the_weights_or_a_save(where, words, options, bad):
+    parts = options.get("accumulate", 1)
+    trainer, kept = trainer_of(poisoned(where, bad, call=2 * parts + 1), checkpoint_every=1, **options), Kept()
+    with pytest.raises(DivergedError, match=rf"{words}.* at step 2 \(epoch 1, batch 3\)"):
+        trainer.fit(loader(), None, num_epochs=1, verbose=False, saver=kept)
+    good = kept.states[-1]
+    assert (good["step"], len(kept.states)) == (2, 2)
+    assert_same(good["model"] | dict(trainer.model.named_parameters()), good["model"])  # nothing moved
+    assert all(torch.isfinite(value).all() for value in good["model"].values())
+    again = trainer_of(poisoned(where, bad, call=0), **options)
+    again.state.load_state_dict(good)
+    again.fit(loader(), None, num_epochs=1, verbose=False)
+    assert again.state.step == 3
+
+
+def test_large_gradients_are_no_infinite_ones():
+    """Their norm overflows in float32, they do not."""
+    trainer = trainer_of(net(), lr=0.0, loss_fn=lambda scores, labels: 1e30 * scores.mean())
+    trainer.train_batch(next(iter(loader())))
+    assert trainer.state.step == 1
+
+
+def test_an_infinite_validation_loss_ends_the_run():
+    dataset = blobs()
+    dataset.tensors[0][95] = math.nan
+    kept = Kept()
+    with pytest.raises(DivergedError, match=r"the validation loss is nan at step 3"):
+        trainer_of(net()).fit(loader(), loader(dataset), num_epochs=1, verbose=False, saver=kept)
+    assert kept.bests == kept.states == []
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_state_that_is_not_finite_is_refused(bad):
     model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(16, 3))
-    trainer = trainer_of(model)
-    trainer.state.require_finite_weights()
-    model[0].running_var[0] = math.inf
-    with pytest.raises(DivergedError, match=r"0\.running_var"):
-        trainer.state.require_finite_weights()
+    trainer = trainer_of(model, averaging="ema")
+    trainer.train_batch(next(iter(loader())))
+    state = trainer.state
+    state.require_finite_weights()
+    memory = state.optimizer.state[model[2].weight]["momentum_buffer"]
+    for tensor, words in [
+        (model[0].running_var, r"0\.running_var"), (model[2].weight, r"2\.weight"),
+        (memory, "the optimizer's momentum_buffer of parameter 2"), (state.average.tensors[2], "average"),
+    ]:  # fmt: skip
+        before = tensor.detach().clone()
+        with torch.no_grad():
+            tensor.view(-1)[0] = bad
+        with pytest.raises(DivergedError, match=words):
+            state.require_finite_weights()
+        with torch.no_grad():
+            tensor.copy_(before)
+    state.require_finite_weights()
+
+
+def test_float16_keeps_its_scale_over_a_restart_and_leaves_gradients_to_it():
+    def make():
+        trainer = trainer_of(net(dropout=0.2), seed=1, epochs=3, averaging="ema", loss_fn=nn.CrossEntropyLoss())
+        trainer.state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**126, growth_interval=3)
+        return trainer
+
+    def big():
+        return loader(TensorDataset(1000 * blobs().tensors[0], blobs().tensors[1]))
+
+    whole, kept = make(), Kept()
+    whole.fit(big(), big(), verbose=False, saver=kept)
+    assert whole.state.step < 9, "some steps overflowed"
+    for stop_after in (1, 2, 4, 8):
+        stopped, saver = make(), Kept()
+        calls = iter(range(1, 1000))
+        with pytest.raises(StoppedError):
+            stopped.fit(
+                big(), big(), verbose=False, saver=saver,
+                should_stop=lambda calls=calls, last=stop_after: 15 * (next(calls) >= last),
+            )  # fmt: skip
+        resumed, rest = make(), Kept()
+        resumed.state.load_state_dict(saver.states[-1])
+        resumed.fit(big(), big(), verbose=False, saver=rest)
+        assert_same(weights(whole), weights(resumed))
+        assert rest.states[-1]["scaler"] == kept.states[-1]["scaler"]
+        assert rest.states[-1]["step"] == kept.states[-1]["step"]
 
 
 def test_overfitting_uses_the_same_batches_again():

@@ -17,15 +17,20 @@ FORMAT = 1
 KEYS = ("format", "config", "data", "state")
 
 
-def save(path: Path, payload: Mapping[str, Any]) -> None:
+def save(path: Path, payload: Mapping[str, Any], *, keep: Path | None = None) -> None:
     """Save `payload` (see `KEYS`) with a checksum over its content.
 
     It is serialised in memory first, so that a full disk is an ordinary write error and nothing is left half done.
+
+    Args:
+        path: Its folder exists.
+        payload: Tensors and plain data.
+        keep: What was at `path` goes on under this name.
     """
     content = {"format": FORMAT, **payload}
     buffer = io.BytesIO()
     torch.save({**content, "checksum": checksum(content)}, buffer)
-    write_whole(path, buffer.getvalue())
+    write_whole(path, buffer.getvalue(), keep=keep)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -51,6 +56,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise InputError(f"{path}: checkpoint format {payload['format']!r}; this version reads format {FORMAT}")
     if payload.pop("checksum", None) != checksum(payload):
         raise InputError(f"{path}: damaged: its content does not match its checksum")
+    if not all(isinstance(payload[key], dict) for key in KEYS[1:]):
+        raise InputError(f"{path}: not a checkpoint of resnet-cli")
     return payload
 
 

@@ -1,12 +1,17 @@
 """Where log lines go: the terminal, around any progress bar, and the run folder's `train.log`."""
 
 import logging
+import os
 import sys
+from contextlib import suppress
+from io import TextIOWrapper
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from types import TracebackType
 
 from tqdm import tqdm
+
+from resnet_cli.errors import MachineError
 
 logger = logging.getLogger("resnet_cli")
 
@@ -17,6 +22,25 @@ class _Terminal(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stdout)
         sys.stdout.flush()
+
+
+class _LogFile(logging.FileHandler):
+    """Appends to a file that is no symbolic link. Lines are lost when the disk is full: the next save says that."""
+
+    def _open(self) -> TextIOWrapper:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        try:
+            return os.fdopen(os.open(self.baseFilename, flags, 0o666), "a", encoding="utf-8")
+        except OSError as error:
+            raise MachineError(error.errno, f"{self.baseFilename}: cannot be written: {error.strerror}") from None
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say nothing: the default prints a traceback for each line."""
+
+    def close(self) -> None:
+        """Close the file, whatever of it could not be written."""
+        with suppress(OSError):
+            super().close()
 
 
 class RunLog:
@@ -41,7 +65,7 @@ class RunLog:
 
     def attach(self, path: Path) -> None:
         """Write the lines so far, and all that follow, at the end of the file `path`."""
-        self._file = logging.FileHandler(path, encoding="utf-8")
+        self._file = _LogFile(path, encoding="utf-8")
         self._waiting.setTarget(self._file)
         self._waiting.close()  # hands over what it holds
         logger.removeHandler(self._waiting)

@@ -1,11 +1,14 @@
 """RunDir: the names of the files in a run folder, its record `run.json`, and what it notes about the environment."""
 
+import errno
 import hashlib
 import json
+import os
 import platform
 import re
 import secrets
 import shlex
+import stat
 import string
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -15,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.files import write_whole
+from resnet_cli.files import sweep, write_whole
 
 PACKAGES = ("resnet-cli", "torch", "torchvision", "hydra-core", "omegaconf", "numpy")
 
@@ -32,15 +35,36 @@ class RunDir:
         self.curves = self.path / "curves.png"
         self.checkpoints = self.path / "checkpoints"
         self.last = self.checkpoints / "last.pt"
+        self.previous = self.checkpoints / "previous.pt"  # the save before it
         self.best = self.checkpoints / "best.pt"
 
     @property
     def exists(self) -> bool:
         """Whether a run has written here."""
-        return self.record.exists() or self.config.exists() or self.last.exists()
+        return any(path.exists() for path in (self.record, self.config, self.last, self.previous))
+
+    def require_writable(self) -> None:
+        """Refuse a path that a run could not write to, before any work is done; nothing is made.
+
+        Raises:
+            InputError: `train.log`, which is appended to, is a symbolic link.
+            MachineError: the path is no folder and cannot become one, or cannot be written.
+        """
+        try:
+            if self.log.is_symlink():
+                raise InputError(f"{self.log}: a symbolic link; the log is written only to a file in the run folder")
+            for path in (self.checkpoints, self.path, *self.path.absolute().parents):
+                if _require_folder(path) and path != self.checkpoints:
+                    return
+        except MachineError:
+            raise
+        except OSError as error:
+            raise MachineError(error.errno, f"{self.path}: cannot be written: {error.strerror}") from None
 
     def create(self, config_text: str, **record: Any) -> None:
         """Make the folder with its config and record; on a continued run, renew both.
+
+        What killed processes left half-written is removed, so nobody else may be writing here.
 
         Raises:
             MachineError: the folder cannot be made or written.
@@ -49,8 +73,18 @@ class RunDir:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MachineError(error.errno, f"{self.path}: cannot be made: {error.strerror}") from None
+        for folder in (self.path, self.checkpoints):
+            files = (self.config, self.record, self.metrics, self.curves, self.last, self.previous, self.best)
+            sweep(folder, {file.name for file in files if file.parent == folder})
         write_whole(self.config, config_text)
         self.note(**record)
+
+    def promote_previous(self) -> None:
+        """Make the save before the last one the last: else the next save would keep a damaged one in its place."""
+        try:
+            self.previous.replace(self.last)
+        except OSError as error:
+            raise MachineError(error.errno, f"{self.last}: cannot be written: {error.strerror}") from None
 
     def read(self) -> dict[str, Any]:
         """The record; empty when there is none.
@@ -76,6 +110,19 @@ class RunDir:
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write `metrics.jsonl` anew, so that it holds exactly one row for each epoch of `rows`."""
         write_whole(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _require_folder(path: Path) -> bool:
+    """Whether there is something at `path`, which is then a folder that can be written."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if not stat.S_ISDIR(path.stat().st_mode):
+        raise MachineError(errno.ENOTDIR, f"{path}: is not a folder")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise MachineError(errno.EACCES, f"{path}: cannot be written: no permission, or a read-only disk")
+    return True
 
 
 def now() -> str:

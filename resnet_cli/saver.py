@@ -5,8 +5,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import torch
+
 from resnet_cli import checkpoint, config
 from resnet_cli.curves import draw
+from resnet_cli.errors import InputError
 from resnet_cli.metrics import Row
 from resnet_cli.run import RunDir
 from resnet_cli.state import TrainState
@@ -22,8 +25,8 @@ class RunSaver:
         self._drawn_at = -math.inf
 
     def last(self, state: TrainState) -> None:
-        """Everything, to go on from."""
-        self._save(self.run.last, state, state.state_dict())
+        """Everything, to go on from; the save before it is kept."""
+        self._save(self.run.last, state, state.state_dict(), keep=self.run.previous)
 
     def best(self, state: TrainState) -> None:
         """The weights as they were evaluated, to use."""
@@ -31,6 +34,19 @@ class RunSaver:
             content = {"model": state.model.state_dict(), "epoch": state.epoch, "step": state.step}
             self._save(self.run.best, state, content)
         self.run.note(best=state.best)
+
+    def load_best(self, state: TrainState, device: torch.device) -> None:
+        """Fill the model with the weights that the run chose.
+
+        Raises:
+            InputError: `best.pt` is damaged, or of another epoch than the best.
+        """
+        found = checkpoint.load(self.run.best, device)["state"]
+        epoch = state.best["epoch"] if state.best else state.epoch
+        if found["epoch"] != epoch:
+            raise InputError(f"{self.run.best}: holds epoch {found['epoch']}, not the best epoch {epoch}")
+        state.model.load_state_dict(found["model"])
+        state.average = None
 
     def rows(self, rows: list[Row]) -> None:
         """`metrics.jsonl`, and `curves.png` unless that was drawn within the last second."""
@@ -43,6 +59,6 @@ class RunSaver:
         draw(rows, self.run.curves, title=self.settings["name"], test=test)
         self._drawn_at = monotonic()
 
-    def _save(self, path: Path, state: TrainState, content: dict[str, Any]) -> None:
+    def _save(self, path: Path, state: TrainState, content: dict[str, Any], keep: Path | None = None) -> None:
         state.require_finite_weights()  # the save before this one stays
-        checkpoint.save(path, {"config": self.settings, "data": self.data, "state": content})
+        checkpoint.save(path, {"config": self.settings, "data": self.data, "state": content}, keep=keep)

@@ -2,23 +2,25 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 
-from resnet_cli import build, checkpoint, config
+from resnet_cli import build, config
 from resnet_cli.build import Node
 from resnet_cli.data import Loaders
 from resnet_cli.device import device_name, resolve_device
 from resnet_cli.diagnose import count_parameters
-from resnet_cli.errors import InputError, StoppedError
+from resnet_cli.errors import InputError, MachineError, StoppedError
 from resnet_cli.feed import epoch_batches
+from resnet_cli.lock import only_writer
 from resnet_cli.logs import RunLog
 from resnet_cli.ranges import Between
 from resnet_cli.run import RunDir, environment, now
 from resnet_cli.saver import RunSaver
-from resnet_cli.start import accepted_changes, fill, see_images, stored_state
+from resnet_cli.start import Start, accepted_changes, fill, see_images, stored_state
 from resnet_cli.stored import dump
 from resnet_cli.trainer import ClassifierTrainer
 
@@ -45,7 +47,7 @@ def train(
 ) -> dict[str, Any]:
     """Train, keep everything in `folder`, and read the test set once at the end.
 
-    The folder is made only when everything has been built, so that wrong input leaves nothing behind.
+    The folder's files are made only when everything has been built, so that wrong input leaves nothing behind.
 
     Args:
         folder: The run folder.
@@ -70,6 +72,7 @@ def train(
     Raises:
         InputError: config, data or checkpoint are wrong.
         DivergedError: training met a non-finite number.
+        MachineError: the folder cannot be written.
         StoppedError: a signal asked to stop.
     """
     run = RunDir(folder)
@@ -77,30 +80,35 @@ def train(
         "model": model, "optimizer": optimizer, "schedule": schedule, "data": data, "trainer": trainer,
         "name": name, "seed": seed,
     }  # fmt: skip
-    stored = stored_state(run, resume)
-    changes = accepted_changes(stored["config"], settings, force=resume_force) if stored else []
-    device = _device(trainer)
-    loaders = build.loaders(data, device=device, seed=seed)
-    net = build.model(model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=seed)
-    the_trainer = _trainer(settings, net, loaders)
-    started = fill(the_trainer.state, stored, init_from, run, changes)
-    seen = see_images(the_trainer, loaders) if started == "scratch" else []
-    record = _open_folder(run, settings, the_trainer, command, started, changes)
-    log.attach(run.log)
-    _say_what(settings, loaders, the_trainer, record, run, started)
-    for line in seen:
-        logger.info("init    %s", line)
-    saver = RunSaver(run, settings, _data_record(loaders))
-    try:
-        _finish(run, saver, the_trainer, loaders, should_stop)
-    except (StoppedError, KeyboardInterrupt):
-        run.note(status="interrupted", ended=now())
-        saver.draw(the_trainer.state.rows)
-        raise
-    except BaseException as error:
-        run.note(status="failed", ended=now(), reason=f"{type(error).__name__}: {error}")
-        raise
-    return run.read()
+    run.require_writable()
+    with only_writer(run.path):
+        save = stored_state(run, resume)
+        accepted_changes(save, settings, force=resume_force)  # before the data are read, which can take minutes
+        loaders = build.loaders(data, device=_device(trainer), seed=seed)
+        net = build.model(model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=seed)
+        the_trainer = _trainer(settings, net, loaders)
+        start = fill(the_trainer.state, save, init_from, run, settings, force=resume_force)
+        del save  # a second copy of weights and optimizer
+        seen = see_images(the_trainer, loaders) if start.words == "scratch" else []
+        record = _open_folder(run, settings, the_trainer, command, start)
+        log.attach(run.log)
+        _say_what(settings, loaders, the_trainer, record, run, start.words)
+        for line in seen:
+            logger.info("init    %s", line)
+        saver = RunSaver(run, settings, _data_record(loaders))
+        try:
+            if start.best_lost:
+                saver.best(the_trainer.state)
+            _finish(run, saver, the_trainer, loaders, should_stop)
+        except (StoppedError, KeyboardInterrupt):
+            run.note(status="interrupted", ended=now())
+            saver.draw(the_trainer.state.rows)
+            raise
+        except BaseException as error:
+            with suppress(MachineError):  # a full disk has more important things to say
+                run.note(status="failed", ended=now(), reason=f"{type(error).__name__}: {error}")
+            raise
+        return run.read()
 
 
 def _device(trainer: Node) -> torch.device:
@@ -124,12 +132,16 @@ def _trainer(settings: config.Settings, net: torch.nn.Module, loaders: Loaders) 
 
 
 def _open_folder(
-    run: RunDir, settings: config.Settings, trainer: ClassifierTrainer, command: str, started: str, changes: list[str]
+    run: RunDir, settings: config.Settings, trainer: ClassifierTrainer, command: str, start: Start
 ) -> dict[str, Any]:
     before = run.read()
     resumed = list(before.get("resumed_from") or [])
     if before or trainer.state.step:
-        resumed.append({"step": trainer.state.step, "epoch": trainer.state.epoch, "at": now(), "changes": changes})
+        resumed.append(
+            {"step": trainer.state.step, "epoch": trainer.state.epoch, "at": now(), "changes": start.changes}
+        )
+    if start.file == run.previous:
+        run.promote_previous()
     run.create(
         dump(settings),
         status="running",
@@ -143,7 +155,7 @@ def _open_folder(
         device=device_name(trainer.device),
         precision=trainer.precision.name,
         threads=torch.get_num_threads(),
-        start="scratch" if started.startswith("epoch") else started,
+        start="scratch" if start.file else start.words,
         resumed_from=resumed or None,
         best=trainer.state.best,
         test=before.get("test"),
@@ -169,8 +181,7 @@ def _finish(
         run.note(status="finished", ended=now())
         logger.info("nothing to do: %d epochs are done; more with trainer.epochs=%d", state.epoch, 2 * state.epoch)
         return
-    state.model.load_state_dict(checkpoint.load(run.best, trainer.device)["state"]["model"])
-    state.average = None
+    saver.load_best(state, trainer.device)
     scores = trainer.evaluate(epoch_batches(loaders.test, epoch=0, limit=trainer.max_batches))
     test: dict[str, Any] = {"accuracy": scores.accuracy, "loss": scores.loss, "samples": scores.count}
     by = "val_accuracy" if loaders.val is not None else None

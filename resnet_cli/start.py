@@ -1,8 +1,12 @@
-"""Where a run starts from: its folder's last checkpoint, another run's weights, or from scratch. Decided here alone."""
+"""Where a run starts from: its folder's last usable save, another run's weights, or nothing. Decided here alone."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from resnet_cli import build, checkpoint, config
 from resnet_cli.data import Loaders
@@ -10,29 +14,86 @@ from resnet_cli.errors import InputError
 from resnet_cli.models.data_init import show_images
 from resnet_cli.run import RunDir
 from resnet_cli.state import TrainState
-from resnet_cli.stored import differences
+from resnet_cli.stored import differences, flat
 from resnet_cli.trainer import ClassifierTrainer
 
 logger = logging.getLogger("resnet_cli")
 
+REPLAYED_ALIKE = ("trainer.epochs", "trainer.device")  # safe to change, but epochs to come end in other numbers
+LIKE_PARAMETERS = ("momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg")
+MISFIT = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)
 
-def stored_state(run: RunDir, resume: str | None) -> dict[str, Any] | None:
-    """The checkpoint to go on from; None where none is asked for, or the run was stopped before its first."""
+
+@dataclass(frozen=True)
+class Save:
+    """A save that could be read.
+
+    Args:
+        file: Where it is.
+        content: See `checkpoint.load`.
+        problems: What is wrong with newer ones, by file.
+    """
+
+    file: Path
+    content: dict[str, Any]
+    problems: Mapping[Path, str]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run started from.
+
+    Args:
+        words: The same for a person.
+        changes: Lines on how the config differs from the stored one.
+        file: The save that was taken.
+        best_lost: The best epoch is the one that the state is at the end of, and its weights are to be saved anew.
+    """
+
+    words: str
+    changes: list[str] = field(default_factory=list)
+    file: Path | None = None
+    best_lost: bool = False
+
+
+def stored_state(run: RunDir, resume: str | None) -> Save | None:
+    """The save to go on from; None where none is asked for, or the run was stopped before its first.
+
+    Raises:
+        InputError: the folder holds a run and `resume` was not given, or no save of it can be used.
+    """
     if resume is None and run.exists:
         raise InputError(f"{run.path}: holds a run already; resume=auto continues it")
     began = run.metrics.exists() and run.metrics.stat().st_size > 0
-    if resume is None or not (run.last.exists() or began):
+    if resume is None or not (run.last.exists() or run.previous.exists() or began):
         return None
-    return checkpoint.load(run.last)
+    return _newest(run, {})
 
 
-def accepted_changes(stored: config.Settings, settings: config.Settings, *, force: bool) -> list[str]:
+def _newest(run: RunDir, refused: Mapping[Path, str]) -> Save:
+    """The newest save that can be read, of those not refused yet."""
+    problems = dict(refused)
+    for file in (run.last, run.previous):
+        if file in problems:
+            continue
+        try:
+            content = checkpoint.load(file)
+        except InputError as error:
+            problems[file] = str(error)
+            continue
+        if problems:
+            logger.info("%s; going on from %s", "; ".join(problems.values()), file.name)
+        return Save(file, content, problems)
+    raise InputError(*dict.fromkeys(problems.values()))
+
+
+def accepted_changes(save: Save | None, settings: config.Settings, *, force: bool) -> list[str]:
     """What differs from the stored config.
 
     Raises:
         InputError: something does, and it was not accepted with `force`; a line for each difference.
     """
-    changes = differences(stored, settings)
+    changes = differences(save.content["config"], settings) if save else []
     if changes and not force:
         raise InputError(
             *(f"{change}: changed since the run was saved" for change in changes),
@@ -42,24 +103,95 @@ def accepted_changes(stored: config.Settings, settings: config.Settings, *, forc
 
 
 def fill(
-    state: TrainState, stored: dict[str, Any] | None, init_from: str | None, run: RunDir, changes: Sequence[str]
-) -> str:
-    """Fill the state from where the run starts; says from where."""
-    if stored is not None:
-        fresh = [line.split(":")[0].split(".")[1] for line in changes if line.startswith("optimizer.")]
+    state: TrainState,
+    save: Save | None,
+    init_from: str | None,
+    run: RunDir,
+    settings: config.Settings,
+    *,
+    force: bool,
+) -> Start:
+    """Fill the state from where the run starts: the save, an older one if it does not fit, or other weights.
+
+    Raises:
+        InputError: no save fits, or the weights of the best epoch are lost.
+    """
+    while save is not None:
+        changes = accepted_changes(save, settings, force=force)
         try:
-            state.load_state_dict(stored["state"], keep_options=fresh)
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[-1].strip()
-            raise InputError(f"{run.last}: does not fit this model and optimizer: {reason}") from error
-        return f"epoch {state.epoch}" + (f" and {state.batches} batches" if state.batches else "")
-    if init_from is not None:
-        left = build.load_weights(state.model, init_from)
-        state.restart_average()
-        if left:
-            logger.info("init_from: no weights for %s; drawn anew", ", ".join(left))
-        return init_from
-    return "scratch"
+            _load(state, save, changes)
+            best_lost = _best_lost(state, run, exact=_replays(save, settings, changes))
+        except InputError as error:
+            save = _newest(run, {**save.problems, save.file: str(error)})
+            continue
+        words = f"epoch {state.epoch}" + (f" and {state.batches} batches" if state.batches else "")
+        return Start(words, changes, save.file, best_lost)
+    if init_from is None:
+        return Start("scratch")
+    left = build.load_weights(state.model, init_from)
+    state.restart_average()
+    if left:
+        logger.info("init_from: no weights for %s; drawn anew", ", ".join(left))
+    return Start(init_from)
+
+
+def _load(state: TrainState, save: Save, changes: list[str]) -> None:
+    fresh = [line.split(":")[0].split(".")[1] for line in changes if line.startswith("optimizer.")]
+    try:
+        state.load_state_dict(save.content["state"], keep_options=fresh)
+        for parameter, values in state.optimizer.state.items():
+            for name in LIKE_PARAMETERS:  # torch loads them in any shape, and broadcasts
+                if isinstance(values.get(name), torch.Tensor) and values[name].shape != parameter.shape:
+                    raise ValueError(f"{name} of shape {list(values[name].shape)} for {list(parameter.shape)} weights")
+    except MISFIT as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        raise InputError(f"{save.file}: does not fit this model and optimizer: {reason}") from error
+
+
+def _replays(save: Save, settings: config.Settings, changes: list[str]) -> bool:
+    """Whether the epochs after the save come out as they did before."""
+    before, after = flat(save.content["config"]), flat(settings)
+    return not changes and all(before.get(key) == after.get(key) for key in REPLAYED_ALIKE)
+
+
+def _best_lost(state: TrainState, run: RunDir, *, exact: bool) -> bool:
+    """Whether `best.pt` is to be saved from this state because it does not hold the best epoch so far.
+
+    The run ends with the weights in `best.pt`, so those of another epoch must not be taken for them. One that is newer
+    than the state was written just before a kill, or before the save that is damaged: the epochs come out the same
+    and write it again.
+
+    Raises:
+        InputError: the best epoch is over and its weights are nowhere.
+    """
+    if state.epoch == 0 or (state.best is None and state.batches):  # without validation this epoch's end writes it
+        return False
+    epoch = state.best["epoch"] if state.best else state.epoch
+    try:
+        stored = checkpoint.load(run.best)["state"]
+        found = stored["epoch"]
+        problem = f"{run.best}: holds epoch {found}, not the best epoch {epoch}"
+        if _shapes(stored["model"]) != _shapes(state.model.state_dict()):
+            found, problem = -1, f"{run.best}: of another model"
+    except InputError as error:
+        found, problem = -1, str(error)
+    except MISFIT:
+        found, problem = -1, f"{run.best}: not a checkpoint of weights"
+    if found == epoch or (found > state.epoch and exact):
+        return False
+    if state.epoch == epoch and not state.batches:
+        logger.info("%s; saved anew from the state at the end of epoch %d", problem, epoch)
+        return True
+    remedy = (
+        "go on once with the config as it was, then change it"
+        if found > state.epoch
+        else f"put a copy back, or start a new run with init_from={run.last}"
+    )
+    raise InputError(f"{problem}, and the weights of that epoch are nowhere else; {remedy}")
+
+
+def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in weights.items()}
 
 
 def see_images(trainer: ClassifierTrainer, loaders: Loaders) -> list[str]:

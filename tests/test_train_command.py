@@ -70,7 +70,7 @@ def test_a_run_leaves_what_the_interface_says(train, tmp_path):
     run = only_run(tmp_path)
     assert re.fullmatch(r"outputs/\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d-resnet8-[a-z]{4}", str(run.relative_to(tmp_path)))
     assert {path.name for path in run.iterdir()} == FILES
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.pt", "best.pt"}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.pt", "previous.pt", "best.pt"}
     record = record_of(run)
     assert record["status"] == "finished"
     assert record["command"].startswith("resnet-train data=synthetic")
@@ -213,9 +213,11 @@ def test_a_run_killed_before_its_first_save_starts_over(train, tmp_path, monkeyp
     arguments = tiny("hydra.run.dir=d", "resume=auto") if resume == "auto" else [f"resume={resume}"]
     assert train(*arguments)[0] == 0
     assert [row["epoch"] for row in rows_of(tmp_path / "d")] == [1, 2]
-    (tmp_path / "d/checkpoints/last.pt").unlink()
+    files = ["d/checkpoints/last.pt", "d/checkpoints/previous.pt"]
+    for file in files:
+        (tmp_path / file).unlink()
     status, _, err = train(*arguments)
-    assert (status, err) == (2, "error: d/checkpoints/last.pt: no such checkpoint\n")
+    assert (status, err) == (2, "".join(f"error: {file}: no such checkpoint\n" for file in files))
 
 
 def test_a_finished_run_can_be_extended(train, tmp_path):
@@ -252,10 +254,12 @@ def test_a_run_folder_is_not_written_over(train, tmp_path):
 
 def test_a_damaged_checkpoint_is_named(train, tmp_path):
     train(*tiny("hydra.run.dir=d"))
-    (tmp_path / "d/checkpoints/last.pt").write_bytes(b"nonsense")
+    for file in ("last", "previous"):
+        (tmp_path / f"d/checkpoints/{file}.pt").write_bytes(b"nonsense")
     status, _, err = train("resume=d", "trainer.epochs=4")
     assert status == 2
     assert err.startswith("error: d/checkpoints/last.pt: damaged")
+    assert "\nerror: d/checkpoints/previous.pt: damaged" in err
 
 
 def test_weights_of_another_run_are_a_start(train, tmp_path):

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from resnet_cli.commands.arguments import override_keys, task_overrides
 from resnet_cli.commands.compose import run_settings, without_hydra
 from resnet_cli.errors import InputError
-from resnet_cli.run import quoted
+from resnet_cli.run import RunDir, quoted
 
 
 class RunFailedError(BaseException):
@@ -50,6 +50,7 @@ class CheckConfig(Callback):
             run_settings(without_hydra(config), overrides)
             _require_values(config, override_keys(overrides))
             folder = Path(str(OmegaConf.select(config, "hydra.run.dir"))).absolute()
+            RunDir(folder).require_writable()  # here too: torch is not imported yet
             self._missing = [path for path in (folder, *folder.parents) if not path.exists()]
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:

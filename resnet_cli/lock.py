@@ -1,0 +1,112 @@
+"""One writer for each run folder: a lock that ends with its process, however that ends."""
+
+import errno
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from resnet_cli.errors import InputError, MachineError
+
+if sys.platform != "win32":
+    import fcntl
+
+NAME = ".lock"
+# The kernel's locks belong to a process and end when it closes any descriptor of the file, so a second attempt in one
+# process would succeed and undo the first. What this process holds must be known to all of it.
+_held: set[str] = set()
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Inside this block no other process of this kind writes to `folder`; it is made if need be.
+
+    The file `.lock` is locked with POSIX `lockf`, which child processes do not inherit: after SIGKILL the folder is
+    free at once though loader workers live on. At the end the file is removed, and folders made for it if still empty.
+    On Windows, which has no such locks, and on file systems without locks nothing is held.
+
+    Raises:
+        InputError: another process, named by number and host, writes there.
+        MachineError: the folder cannot be made or written.
+    """
+    key = os.path.realpath(folder)
+    if key in _held:
+        raise InputError(f"{folder}: this process (pid {os.getpid()}) writes this run already")
+    if sys.platform == "win32":
+        yield
+        return
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = _locked(folder / NAME)
+        except OSError as error:
+            raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror}") from None
+        _held.add(key)
+        owner = os.getpid()
+        try:
+            yield
+        finally:
+            _held.discard(key)
+            if os.getpid() == owner:  # a forked child that gets here has no lock
+                with suppress(OSError):  # the folder is gone
+                    if _is(folder / NAME, descriptor):
+                        (folder / NAME).unlink()  # while it is locked: the file of the next process must stay
+            os.close(descriptor)
+    finally:
+        with suppress(OSError):  # not empty: the run began
+            for path in made:
+                path.rmdir()
+
+
+if sys.platform != "win32":
+
+    def _locked(path: Path) -> int:
+        """A descriptor of the file, locked and with our name in it."""
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            try:
+                _lock(path, descriptor)
+                if _is(path, descriptor):  # else its holder ended and removed it after we had opened it
+                    _sign(path, descriptor)
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    def _lock(path: Path, descriptor: int) -> None:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                owner = _owner(descriptor)
+                raise InputError(f"{path.parent}: {owner} writes this run; wait for it to end, or stop it") from None
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise  # those are network file systems without locks: refusing them would refuse whole clusters
+
+    def _sign(path: Path, descriptor: int) -> None:
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
+        except OSError:
+            path.unlink(missing_ok=True)  # the disk is full
+            raise
+
+    def _is(path: Path, descriptor: int) -> bool:
+        """Whether the open file is still the one of that name."""
+        try:
+            return os.path.samestat(path.lstat(), os.fstat(descriptor))
+        except FileNotFoundError:
+            return False
+
+    def _owner(descriptor: int) -> str:
+        for _ in range(20):  # its holder writes its name a moment after locking
+            text = os.pread(descriptor, 200, 0).decode(errors="replace")
+            if text.endswith("\n"):
+                return text.strip()
+            time.sleep(0.05)
+        return "another process"

@@ -1,0 +1,128 @@
+"""Whole files: the second copy kept, full disks, planted links, what kills leave."""
+
+import errno
+import os
+import signal
+
+import pytest
+
+from resnet_cli import files
+from resnet_cli.errors import MachineError
+from resnet_cli.files import sweep, write_whole
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of threads that others began
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_the_file_before_is_kept(tmp_path, monkeypatch, hard_links):
+    path, kept = tmp_path / "last", tmp_path / "previous"
+    if not hard_links:
+        monkeypatch.setattr(os, "link", lambda *names: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
+    write_whole(path, "1", keep=kept)
+    assert names(tmp_path) == ["last"]
+    for number in "234":
+        write_whole(path, number, keep=kept)
+        assert (path.read_text(), kept.read_text()) == (number, str(int(number) - 1))
+    assert names(tmp_path) == ["last", "previous"]
+
+
+def test_a_second_name_of_one_file_leaves_nothing_behind(tmp_path):
+    path, kept = tmp_path / "last", tmp_path / "previous"
+    path.write_text("1")
+    os.link(path, kept)  # as after a kill between the two renames
+    write_whole(path, "2", keep=kept)
+    assert (path.read_text(), kept.read_text(), names(tmp_path)) == ("2", "1", ["last", "previous"])
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_a_kill_anywhere_leaves_a_whole_save(tmp_path, monkeypatch, hard_links):
+    """The process ends before each call of the system in turn; every time one of the last two saves is whole."""
+    calls = ("open", "fsync", "link", "replace", "unlink")
+    for moment in range(12):
+        folder = tmp_path / str(moment)
+        folder.mkdir()
+        path, kept = folder / "last", folder / "previous"
+        write_whole(path, "old")
+        write_whole(path, "new", keep=kept)
+        if os.fork() == 0:
+            left = [moment]
+            originals = {call: getattr(os, call) for call in calls}
+
+            def counted(call, originals=originals, left=left):
+                def wrapped(*arguments, **options):
+                    if left[0] == 0:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    left[0] -= 1
+                    if call == "link" and not hard_links:
+                        raise OSError(errno.EPERM, "no links here")
+                    return originals[call](*arguments, **options)
+
+                return wrapped
+
+            for call in calls:
+                setattr(os, call, counted(call))
+            files.write_whole(path, "newest", keep=kept)
+            os._exit(0)
+        os.wait()
+        found = [file.read_text() for file in (path, kept) if file.exists()]
+        assert found in (["new", "old"], ["new", "new"], ["new"], ["newest", "new"])
+        assert path.exists() or not hard_links
+        sweep(folder, {"last", "previous"})
+        assert set(names(folder)) <= {"last", "previous"}
+
+
+def test_only_our_own_leftovers_are_swept(tmp_path):
+    (tmp_path / "victim").write_text("theirs")
+    for name in [".last.pt.123.tmp", ".last.pt.tmp", ".other.pt.123.tmp", "last.pt.123.tmp", ".last.pt.123.tmp~"]:
+        (tmp_path / name).write_text("")
+    (tmp_path / ".last.pt.9.tmp").symlink_to("victim")
+    (tmp_path / ".last.pt.10.tmp").mkdir()
+    sweep(tmp_path, {"last.pt"})
+    left = [".last.pt.10.tmp", ".last.pt.123.tmp~", ".last.pt.tmp", ".other.pt.123.tmp", "last.pt.123.tmp", "victim"]
+    assert names(tmp_path) == left
+    assert (tmp_path / "victim").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("planted", ["file", ".file.{}.tmp", "kept", ".kept.{}.tmp"])
+def test_planted_links_are_not_followed(tmp_path, planted):
+    victim = tmp_path / "victim"
+    victim.write_text("theirs")
+    path = tmp_path / "file"
+    if planted != "file":
+        path.write_text("before")
+    (tmp_path / planted.format(os.getpid())).symlink_to(victim)
+    write_whole(path, "mine", keep=tmp_path / "kept")
+    assert victim.read_text() == "theirs"
+    assert (path.read_text(), path.is_symlink()) == ("mine", False)
+    assert set(names(tmp_path)) <= {"file", "kept", "victim"}
+
+
+def test_a_link_planted_in_between_is_not_followed(tmp_path, monkeypatch):
+    victim = tmp_path / "victim"
+    victim.write_text("theirs")
+    (tmp_path / f".file.{os.getpid()}.tmp").symlink_to(victim)
+    monkeypatch.setattr(files, "_remove", lambda path: None)
+    with pytest.raises(MachineError, match="file: cannot be written"):
+        write_whole(tmp_path / "file", "mine")
+    assert victim.read_text() == "theirs"
+
+
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
+def test_a_full_disk_is_one_line_with_numbers(tmp_path, monkeypatch, call):
+    path = tmp_path / "file"
+    write_whole(path, "before")
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if call != "write":
+            patch.setattr(os, call, full)
+        with pytest.raises(MachineError, match=r"file: cannot be written: No space left on device \(.*[\d,]+ free\)"):
+            write_whole(path, full if call == "write" else "after", keep=tmp_path / "kept")
+    assert path.read_text() == "before"
+    assert set(names(tmp_path)) <= {"file", "kept"}

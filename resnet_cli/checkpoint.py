@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import pickletools
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,11 @@ from resnet_cli.files import write_whole
 
 FORMAT = 1
 KEYS = ("format", "config", "data", "state")
+PLAIN_NAMES = {
+    "collections OrderedDict", "collections Counter", "torch Size", "torch device", "_codecs encode",
+    "builtins set", "__builtin__ set", "builtins complex", "__builtin__ complex", "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_tensor_v3", "torch._utils _rebuild_parameter",
+}  # fmt: skip
 
 
 def save(path: Path, payload: Mapping[str, Any], *, keep: Path | None = None) -> None:
@@ -43,8 +50,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
+        _require_plain(path)
         with warnings.catch_warnings(action="ignore"):  # a damaged file is told below, once
             payload = torch.load(path, map_location=device, weights_only=True)
+        _require_bounded(payload, [4 * path.stat().st_size + 100_000])
     except PermissionError as error:
         raise MachineError(error.errno, f"{path}: cannot be read: {error.strerror}") from None
     except Exception as error:  # damage can make the reader fail in any way
@@ -53,12 +62,51 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not isinstance(payload, dict) or any(key not in payload for key in KEYS):
         raise InputError(f"{path}: not a checkpoint of resnet-cli")
     if payload["format"] != FORMAT:
-        raise InputError(f"{path}: checkpoint format {payload['format']!r}; this version reads format {FORMAT}")
+        raise InputError(f"{path}: checkpoint format {str(payload['format'])[:20]}; this version reads format {FORMAT}")
     if payload.pop("checksum", None) != checksum(payload):
         raise InputError(f"{path}: damaged: its content does not match its checksum")
     if not all(isinstance(payload[key], dict) for key in KEYS[1:]):
         raise InputError(f"{path}: not a checkpoint of resnet-cli")
     return payload
+
+
+def _require_plain(path: Path) -> None:
+    """Refuse an archive that unpacks to more than its size, or whose pickle makes anything but tensors and plain data.
+
+    `weights_only=True` executes nothing of a file's choice, but what it does accept can take all the memory there is.
+    """
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type for entry in entries) or sum(e.file_size for e in entries) > path.stat().st_size:
+            raise ValueError("it declares more than it holds")
+        for entry in entries:
+            if not entry.filename.endswith("data.pkl"):
+                continue
+            for opcode, argument, _ in pickletools.genops(archive.read(entry)):
+                if opcode.name in ("GLOBAL", "STACK_GLOBAL", "INST", "OBJ") and not _is_plain(str(argument)):
+                    raise ValueError(f"it names {argument}")
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a pickle's `module name` is of a tensor or plain data."""
+    module, _, last = name.partition(" ")
+    if name in PLAIN_NAMES:
+        return True
+    return module == "torch" and (last.endswith("Storage") or isinstance(getattr(torch, last, None), torch.dtype))
+
+
+def _require_bounded(value: Any, left: list[int]) -> None:
+    """Refuse content that is many times larger than its file, by one tensor or list standing in many places."""
+    left[0] -= value.numel() * value.element_size() if isinstance(value, Tensor) else 1
+    if left[0] < 0 or (type(value) is int and value.bit_length() > 1024):
+        raise ValueError("it declares more than it holds")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _require_bounded(key, left)
+            _require_bounded(item, left)
+    elif isinstance(value, list | tuple | set):
+        for item in value:
+            _require_bounded(item, left)
 
 
 def checksum(content: Mapping[str, Any]) -> str:

@@ -131,9 +131,9 @@ def differences(stored: Settings, given: Settings) -> list[str]:
     """
     plain_data(stored, "the checkpoint's config")
     defaults = _defaults(stored, given)
-    before, after = (
-        {**defaults, **flat({k: v for k, v in s.items() if k not in CONTROL_KEYS})} for s in (stored, given)
-    )
+    before, after = (flat({k: v for k, v in s.items() if k not in CONTROL_KEYS}) for s in (stored, given))
+    for leaves in (before, after):
+        leaves |= {key: value for key, value in defaults.items() if key not in leaves}
     return [
         f"{key}: {_leaf(before, key)} -> {_leaf(after, key)}"
         for key in dict.fromkeys([*after, *before])

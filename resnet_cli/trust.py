@@ -63,7 +63,7 @@ def check_kinds(settings: Mapping[str, Any], named: Mapping[str, Any]) -> None:
     Raises:
         InputError: a line for each, with what to type.
     """
-    _refuse({path: target for path, target in _unnamed(settings, named) if not _is_of_kind(path, locate(target))})
+    _refuse({path: target for path, target in _unnamed(settings, named) if not _is_of_kind(path, target)})
 
 
 def _unnamed(settings: Mapping[str, Any], named: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -105,7 +105,11 @@ def _defined_inside(path: str, target: Any) -> bool:
     return defined is not None and _inside(defined[0].name, packages)
 
 
-def _is_of_kind(path: str, found: Any) -> bool:
+def _is_of_kind(path: str, target: str) -> bool:
+    try:
+        found = locate(target)
+    except Exception:  # a module of a package can need what is not installed
+        return False
     if not _inside(getattr(found, "__module__", None) or "", _packages(path)):
         return False
     part = path.partition(".")[0].partition("[")[0]

@@ -192,3 +192,66 @@ def test_arguments_for_hydra(monkeypatch, tmp_path):
     run.mkdir()
     (run / "config.yaml").write_text("a: 1\n")
     assert hydra_arguments([f'resume="{run}"']) == [f'hydra.run.dir="{run}"', f'++resume="{run}"']
+
+
+def without(settings, *keys):
+    settings = copy.deepcopy(settings)
+    for key in keys:
+        *path, last = key.split(".")
+        node = settings
+        for name in path:
+            node = node[name]
+        del node[last]
+    return settings
+
+
+def test_a_key_that_one_side_lacks_has_its_default():
+    full = settings_of()
+    old = without(full, "trainer.log_gradients", "optimizer.nesterov", "data.augment.mixup", "data.drop_last", "seed")
+    old["optimizer"]["nesterov"] = False
+    new = copy.deepcopy(full)
+    new["optimizer"]["nesterov"] = False
+    assert stored.differences(old, new) == []
+    assert stored.differences(new, old) == []
+    del old["optimizer"]["nesterov"]
+    assert stored.differences(old, new) == []
+    new["data"]["augment"]["mixup"], new["seed"] = 0.5, 1
+    assert stored.differences(old, new) == ["seed: 0 -> 1", "data.augment.mixup: 0.0 -> 0.5"]
+    assert stored.differences(new, old) == ["seed: 1 -> 0", "data.augment.mixup: 0.5 -> 0.0"]
+    assert stored.differences(without(full, "model.depth"), full) == ["model.depth: (absent) -> 8"]
+
+
+def test_a_node_against_none_is_a_difference():
+    full, none = settings_of(), settings_of("data.augment=null")
+    assert any(line.startswith("data.augment") for line in stored.differences(full, none))
+    assert any(line.startswith("data.augment") for line in stored.differences(none, full))
+    assert any(line.startswith("data.augment") for line in stored.differences(without(full, "data.augment"), full))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        (1, 1.0, True), ((0.9, 1), [0.9, 1.0], True), (True, 1, False), ([1], [1, 2], False), (0, None, False),
+        ("1", 1, False),
+    ],
+)  # fmt: skip
+def test_numbers_are_equal_whatever_their_type(a, b, same):
+    before, after = settings_of(), settings_of()
+    before["optimizer"]["lr"], after["optimizer"]["lr"] = a, b
+    assert (stored.differences(before, after) == []) is same
+
+
+def test_only_more_epochs_are_safe():
+    before = settings_of()
+    for epochs, same in [(20, True), (21, True), (19, False), ("21", False), (None, False)]:
+        after = settings_of()
+        after["trainer"]["epochs"] = epochs
+        assert (stored.differences(before, after) == []) is same
+        assert (stored.differences(after, before) == []) is (epochs in (19, 20))
+
+
+@pytest.mark.parametrize("value", [[[]], {1: 2}, 1 << 70, b"x", object()])
+def test_a_checkpoints_config_must_be_plain(value):
+    value = value if value != [[]] else [value] * 30_000
+    with pytest.raises(InputError, match="not a stored config"):
+        stored.differences({"model": value}, settings_of())

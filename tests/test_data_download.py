@@ -1,5 +1,6 @@
 """Unpacking: only the files that were asked for, inside of the folder, and not more than fits."""
 
+import gzip
 import io
 import os
 import socket
@@ -53,6 +54,30 @@ def test_bombs_are_refused_by_what_they_unpack_to(tmp_path):
     assert archive.stat().st_size < 10_000
     with pytest.raises(InputError, match="more than 1,000,000 bytes"):
         unpack(archive, tmp_path, members="set/[^/]+", limit=1_000_000)
+
+
+def test_declared_sizes_and_counts_are_limited(tmp_path):
+    many = archive_of(tmp_path / "many.tar.gz", *(tarfile.TarInfo(f"x/{number}") for number in range(10_001)))
+    with pytest.raises(InputError, match="more than 10,000 files"):
+        unpack(many, tmp_path, members="set/[^/]+", limit=1 << 30)
+    large = tarfile.TarInfo("set/large")
+    large.size = 1 << 40
+    (tmp_path / "large.tar.gz").write_bytes(gzip.compress(large.tobuf()))
+    with pytest.raises(InputError, match="more than 1,000 bytes"):
+        unpack(tmp_path / "large.tar.gz", tmp_path, members="set/[^/]+", limit=1000)
+    assert names_in(tmp_path) == ["large.tar.gz", "many.tar.gz"]
+
+
+def test_a_members_mode_and_parent_are_not_taken_and_doubles_are_damage(tmp_path):
+    setuid = tarfile.TarInfo("set/tool")
+    setuid.mode = 0o4777
+    archive = archive_of(tmp_path / "a.tar.gz", setuid, tarfile.TarInfo("set/.."))
+    unpack(archive, tmp_path / "into", members="set/[^/]+", limit=1 << 20)
+    assert names_in(tmp_path / "into") == ["set/tool"]
+    assert not (tmp_path / "into" / "set" / "tool").stat().st_mode & 0o7111
+    twice = archive_of(tmp_path / "b.tar.gz", setuid, setuid)
+    with pytest.raises(InputError, match=r"b\.tar\.gz: damaged"):
+        unpack(twice, tmp_path / "other", members="set/[^/]+", limit=1 << 20)
 
 
 @pytest.mark.parametrize("cut", [0, 5, 60])

@@ -114,3 +114,11 @@ def test_damaged_files_are_one_line(tmp_path, content):
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         load_arrays(tmp_path / "nothing")
+
+
+def test_lists_that_grow_without_bound_are_refused(tmp_path):
+    value = [1]
+    for _ in range(40):
+        value = [value, value]
+    with pytest.raises(InputError, match="more than 5,000,000 values"):
+        load_arrays(written(tmp_path, pickle.dumps(value)))

@@ -21,6 +21,7 @@ from typing import BinaryIO, cast
 
 from resnet_cli.errors import InputError, MachineError
 
+LARGEST_COUNT = 10_000  # files in an archive; those of CIFAR have about 10
 SILENCE = 30.0  # seconds without a byte from a server before giving up
 
 log = logging.getLogger("resnet_cli")
@@ -109,20 +110,24 @@ def unpack(archive: Path, into: Path, *, members: str, limit: int) -> None:
         limit: Most bytes that the archive may unpack to, whatever sizes it declares.
 
     Raises:
-        InputError: The archive is damaged or larger than `limit`.
+        InputError: The archive is damaged, larger than `limit`, or has too many members.
     """
     try:
         with gzip.open(archive) as stream:
             limited = cast(BinaryIO, _Limited(stream, limit, archive))
             with tarfile.open(fileobj=limited, mode="r|") as tar:
-                for member in tar:
-                    source = tar.extractfile(member) if member.isreg() and re.fullmatch(members, member.name) else None
+                for number, member in enumerate(tar):
+                    if number >= LARGEST_COUNT or member.size > limit:
+                        what = f"{limit:,} bytes" if member.size > limit else f"{LARGEST_COUNT:,} files"
+                        raise InputError(f"{archive}: unpacks to more than {what}")
+                    wanted = member.isreg() and re.fullmatch(members, member.name) and ".." not in member.name
+                    source = tar.extractfile(member) if wanted else None
                     if source is not None:
                         place = into / member.name
                         place.parent.mkdir(parents=True, exist_ok=True)
                         with place.open("xb") as file:
                             shutil.copyfileobj(source, file)
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, FileExistsError) as error:
         raise InputError(f"{archive}: damaged: {error}: delete it, data.download=true fetches it again") from None
 
 

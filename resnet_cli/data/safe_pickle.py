@@ -12,6 +12,7 @@ from typing import Any
 
 from resnet_cli.errors import InputError
 
+LARGEST_COUNT = 5_000_000  # values; CIFAR-100's training batch has 200,000
 PLAIN_DTYPE = re.compile(r"[<>=|]?[biufSU]\d*")  # no objects, records or times
 
 
@@ -23,7 +24,7 @@ def load_arrays(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
-            return _plain(_Unpickler(file, encoding="latin1").load())
+            return _plain(_Unpickler(file, encoding="latin1").load(), [LARGEST_COUNT])
     except pickle.UnpicklingError as error:
         raise InputError(f"{path}: {error}") from None
     except OSError as error:
@@ -52,13 +53,17 @@ class _Pending:
     value: Any = None
 
 
-def _plain(found: Any) -> Any:
+def _plain(found: Any, left: list[int]) -> Any:
+    """The value with stand-ins replaced; a list that stands in many places could grow without bound."""
+    left[0] -= 1
+    if left[0] < 0:
+        raise pickle.UnpicklingError(f"refused: it holds more than {LARGEST_COUNT:,} values")
     if isinstance(found, _Pending):
         return found.value
     if isinstance(found, dict):
-        return {k.decode("latin1") if isinstance(k, bytes) else k: _plain(v) for k, v in found.items()}
+        return {k.decode("latin1") if isinstance(k, bytes) else k: _plain(v, left) for k, v in found.items()}
     if isinstance(found, list | tuple):
-        return type(found)(map(_plain, found))
+        return type(found)(_plain(item, left) for item in found)
     return found
 
 

@@ -4,6 +4,7 @@ Shapes: B matrices of M rows and N columns; a convolution's weight `[out, in, he
 rows and N = in * height * width columns.
 """
 
+import inspect
 import math
 import re
 from collections import defaultdict
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cli.errors import InputError
-from resnet_cli.ranges import AtLeast, Below
+from resnet_cli.ranges import AtLeast, Below, Positive
 
 
 def parameter_groups(
@@ -80,9 +81,12 @@ def build_optimizer(
 
     Raises:
         InputError: for the patterns as `parameter_groups`; if a group's option is none of the optimizer's, or no value
-            for it.
+            for it; if the optimizer's step cannot do without a closure.
     """
     optimizer = factory(parameter_groups(model, decay_norm_and_bias=decay_norm_and_bias, groups=groups), **options)
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise InputError(f"_target_: {type(optimizer).__name__} runs the model itself in each step; choose another")
     defaults = {"lr_scale": 1.0, **optimizer.defaults}
     problems = [
         problem
@@ -140,7 +144,7 @@ class Muon(torch.optim.Optimizer):
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
         *,
-        lr: Annotated[float, AtLeast(0)] = 0.1,
+        lr: Annotated[float, Positive()] = 0.1,
         momentum: Annotated[float, Below(0, 1)] = 0.6,
         weight_decay: Annotated[float, AtLeast(0)] = 0.0,
         renormalise: bool = False,

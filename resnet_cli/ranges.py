@@ -5,6 +5,7 @@ Each range says in words what it allows and whether a number is inside. Non-fini
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -61,3 +62,11 @@ class Positive:
 
 
 Range = AtLeast | Between | Below | Positive
+
+# torch.optim annotates its numbers without ranges, refuses some wrong ones without naming them, and takes others that
+# cannot train: a learning rate of 0, a momentum of 1.5.
+TORCH_OPTIM: Mapping[str, Range] = {
+    "lr": Positive(), "weight_decay": AtLeast(0), "momentum": Below(0, 1), "dampening": Between(0, 1),
+    "eps": AtLeast(0), "betas": Below(0, 1), "alpha": Between(0, 1), "rho": Between(0, 1), "momentum_decay": AtLeast(0),
+    "lambd": AtLeast(0), "lr_decay": AtLeast(0), "ns_steps": AtLeast(1),
+}  # fmt: skip

@@ -112,6 +112,8 @@ def _function(module: Module, node: ast.FunctionDef, *, skip_first: bool) -> Sig
     for argument, default in pairs[1:] if skip_first else pairs:
         value = inspect.Parameter.empty if default is None else _literal(default)
         annotation = _type(module, argument.annotation) if argument.annotation else _type_of(value)
+        if module.name.startswith("torch.optim."):
+            annotation = _ranged(annotation, ranges.TORCH_OPTIM.get(argument.arg))
         parameters[argument.arg] = Parameter(argument.arg, annotation, value)
     return Signature(parameters, open=arguments.kwarg is not None)
 
@@ -173,6 +175,16 @@ def _range(node: ast.expr) -> Any:
     assert isinstance(node, ast.Call), f"an annotation's metadata must be a range: {ast.unparse(node)}"
     name = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
     return getattr(ranges, name)(*(ast.literal_eval(ast.unparse(a)) for a in node.args))
+
+
+def _ranged(annotation: Any, limit: ranges.Range | None) -> Any:
+    """A number, or each number of a pair, held inside a range."""
+    if limit is None:
+        return annotation
+    origin: Any = typing.get_origin(annotation)
+    if origin is tuple:
+        return origin[tuple(_ranged(item, limit) for item in typing.get_args(annotation))]
+    return Annotated[annotation, limit]
 
 
 def locate(target: str) -> Any:

@@ -3,7 +3,7 @@
 import math
 import types
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from resnet_cli.signatures import Opaque
@@ -32,9 +32,9 @@ def fits(value: Any, annotation: Any) -> bool:
     if annotation is bool or annotation is str:
         return type(value) is annotation
     if annotation is int:
-        return type(value) is int
+        return type(value) is int and _in_64_bits(value)
     if annotation is float:
-        return type(value) in (int, float) and math.isfinite(value)
+        return type(value) in (int, float) and _in_64_bits(value) and math.isfinite(value)
     if origin is Annotated:
         inside = all(value in limit for limit in arguments[1:]) if type(value) in (int, float) else True
         return fits(value, arguments[0]) and inside
@@ -81,20 +81,33 @@ def describe(annotation: Any) -> str:
 
 
 def nearest(word: str, names: Sequence[str]) -> str:
-    """`; did you mean X?` for the name closest to `word`, or nothing."""
+    """`; did you mean X?` for the name that `word` spells out or is closest to, or nothing."""
     by_lower = {name.lower(): name for name in names}
-    close = get_close_matches(word.lower(), by_lower, n=5, cutoff=0.6)
+    initials = "".join(part[:1] for part in word.lower().split("_"))
+    if len(initials) > 1 and initials in by_lower:
+        return f"; did you mean {by_lower[initials]}?"  # learning_rate: lr
+    close = get_close_matches(word.lower(), by_lower, n=len(by_lower) or 1, cutoff=0.6)
     if not close:
         return ""
-    best = max(close, key=lambda name: _common_start(name, word.lower()))  # resnet21: resnet20, not resnet32
-    return f"; did you mean {by_lower[best]}?"
+    best = max(close, key=lambda name: (_likeness(name, word.lower()), _common_start(name, word.lower())))
+    return f"; did you mean {by_lower[best]}?"  # resnet21: resnet20, as like as resnet32 is, but it starts alike
 
 
 def shown(value: Any) -> str:
     """A value as the user would type it, shortened."""
     text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
-    text = text or str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    text = text or str(value) or "nothing"
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return text if _in_64_bits(value) else f"{text} (more than 64 bits hold)"
+
+
+def _in_64_bits(value: Any) -> bool:
+    """False for whole numbers that tensors and files of ours cannot hold."""
+    return type(value) is not int or -(2**63) <= value < 2**63
+
+
+def _likeness(a: str, b: str) -> float:
+    return SequenceMatcher(a=a, b=b).ratio()
 
 
 def _common_start(a: str, b: str) -> int:

@@ -79,8 +79,11 @@ def _config_folders(options: Sequence[str]) -> Iterator[Path]:
 def _resume_folder(argument: str) -> list[str]:
     """`hydra.run.dir=RUN` for `resume=RUN`; nothing for `auto` and null."""
     try:
-        value = OverridesParser.create().parse_override(argument).value()
+        parsed = OverridesParser.create().parse_override(argument)
+        value = parsed.value()
     except HydraException:
+        parsed = None
+    if parsed is None or parsed.is_sweep_override():
         path = argument.partition("=")[2]
         if not Path(path).exists():
             return []  # Hydra tells what is wrong with it

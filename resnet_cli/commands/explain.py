@@ -56,6 +56,10 @@ def explained(error: BaseException) -> Exception | None:
         cause = error.__cause__ or error
         key = getattr(cause, "full_key", None)
         first = str(error).splitlines()[0].replace("++", "")
+        if first.startswith("Ambiguous value"):
+            override = first.split("'", 1)[-1].removesuffix("'")
+            key, _, value = override.partition("=")
+            return InputError(f"""{override}: several values: add -m for a sweep, or quote them: '{key}="{value}"'""")
         return InputError(f"{key}: {first}" if key and not first.startswith(str(key)) else first)
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
         return InputError("a group was given null; it takes the name of one of its options, as in model=resnet8")

@@ -20,7 +20,8 @@ from resnet_cli.values import describe, fits, nearest, shown
 Settings = dict[str, Any]
 
 RUN_TARGET = "resnet_cli.session.train"
-CONTROL_KEYS = ("resume", "init_from", "resume_force", "trust")  # how a run starts, no part of what it is
+# How a run starts, no part of what it is.
+CONTROL_KEYS = ("resume", "init_from", "resume_force", "trust", "verify_resume")
 
 
 @dataclass(frozen=True)

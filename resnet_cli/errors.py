@@ -24,6 +24,10 @@ class JobFailedError(RuntimeError):
     """A job of a sweep did not finish; what went wrong was told when it happened (exit status 1)."""
 
 
+class NotIdenticalError(JobFailedError):
+    """A run that was killed and resumed ended otherwise than one that was not: a defect (exit status 1)."""
+
+
 class StoppedError(BaseException):
     """A signal asked the run to stop; the step was finished and saved first (exit status 128 + signal)."""
 

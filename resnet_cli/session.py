@@ -1,20 +1,21 @@
 """One run from its config to its test result: build, start, train, test once, note."""
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 
-from resnet_cli import build, config
+from resnet_cli import build, config, verify
 from resnet_cli.build import Node
 from resnet_cli.data import Loaders
 from resnet_cli.device import device_name, resolve_device
 from resnet_cli.diagnose import count_parameters
 from resnet_cli.errors import InputError, MachineError, StoppedError
-from resnet_cli.feed import epoch_batches
+from resnet_cli.feed import epoch_batches, stoppable
 from resnet_cli.lock import only_writer
 from resnet_cli.logs import RunLog
 from resnet_cli.ranges import Between
@@ -44,10 +45,9 @@ def train(
     init_from: str | None = None,
     resume_force: bool = False,
     trust: bool = False,
+    verify_resume: bool = False,
 ) -> dict[str, Any]:
     """Train, keep everything in `folder`, and read the test set once at the end.
-
-    The folder's files are made only when everything has been built, so that wrong input leaves nothing behind.
 
     Args:
         folder: The run folder.
@@ -65,50 +65,108 @@ def train(
         init_from: A run whose weights are the start.
         resume_force: Go on although the config has changed.
         trust: Use classes that only a stored config names; judged before this is called.
+        verify_resume: Instead train for a moment in temporary folders, once straight through and once killed and
+            resumed, and compare: see `resnet_cli.verify`.
 
     Returns:
-        The record that `run.json` holds.
+        The record that `run.json` holds; or what `verify.prove` found.
 
     Raises:
         InputError: config, data or checkpoint are wrong.
         DivergedError: training met a non-finite number.
         MachineError: the folder cannot be written.
+        NotIdenticalError: `verify_resume` found a difference.
         StoppedError: a signal asked to stop.
     """
-    run = RunDir(folder)
     settings: config.Settings = {
         "model": model, "optimizer": optimizer, "schedule": schedule, "data": data, "trainer": trainer,
         "name": name, "seed": seed,
     }  # fmt: skip
+    if verify_resume:
+        return verify.prove(train_settings, settings, init_from=init_from)
+    return train_settings(
+        folder=folder, command=command, log=log, should_stop=should_stop, settings=settings, planned=trainer,
+        resume=resume, init_from=init_from, resume_force=resume_force,
+    )  # fmt: skip
+
+
+def train_settings(
+    *,
+    folder: Path,
+    command: str,
+    log: RunLog,
+    should_stop: Callable[[], int | None],
+    settings: config.Settings,
+    planned: Node,
+    resume: str | None,
+    init_from: str | None,
+    resume_force: bool,
+) -> dict[str, Any]:
+    """Do what `train` says with the config in one piece. `planned` is the trainer's node that schedules go by.
+
+    The folder's files are made only when everything has been built, so that wrong input leaves nothing behind.
+    """
+    run = RunDir(folder)
     run.require_writable()
-    with only_writer(run.path):
+    with only_writer(run.path), _forgotten_graphs(settings["trainer"]):
         save = stored_state(run, resume)
         accepted_changes(save, settings, force=resume_force)  # before the data are read, which can take minutes
-        loaders = build.loaders(data, device=_device(trainer), seed=seed)
-        net = build.model(model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=seed)
-        the_trainer = _trainer(settings, net, loaders)
+        loaders = build.loaders(settings["data"], device=_device(settings["trainer"]), seed=settings["seed"])
+        net = build.model(
+            settings["model"], in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=settings["seed"]
+        )
+        the_trainer = _trainer(settings, net, loaders, planned)
         start = fill(the_trainer.state, save, init_from, run, settings, force=resume_force)
         del save  # a second copy of weights and optimizer
         seen = see_images(the_trainer, loaders) if start.words == "scratch" else []
+        _go_on(should_stop)  # the last look at which stopping leaves no folder
+        before = run.read()
         record = _open_folder(run, settings, the_trainer, command, start)
         log.attach(run.log)
         _say_what(settings, loaders, the_trainer, record, run, start.words)
-        for line in seen:
-            logger.info("init    %s", line)
+        for line in [*(f"init    {line}" for line in seen), *_inexact(before, record)]:
+            logger.info("%s", line)
         saver = RunSaver(run, settings, _data_record(loaders))
         try:
             if start.best_lost:
                 saver.best(the_trainer.state)
             _finish(run, saver, the_trainer, loaders, should_stop)
-        except (StoppedError, KeyboardInterrupt):
+        except (StoppedError, KeyboardInterrupt) as stop:
             run.note(status="interrupted", ended=now())
-            saver.draw(the_trainer.state.rows)
+            if isinstance(stop, StoppedError):  # the second Ctrl-C does not wait for a picture
+                saver.draw(the_trainer.state.rows)
             raise
         except BaseException as error:
             with suppress(MachineError):  # a full disk has more important things to say
                 run.note(status="failed", ended=now(), reason=f"{type(error).__name__}: {error}")
             raise
         return run.read()
+
+
+def _go_on(should_stop: Callable[[], int | None]) -> None:
+    signum = should_stop()
+    if signum:
+        raise StoppedError(signum)
+
+
+@contextmanager
+def _forgotten_graphs(trainer: Node) -> Iterator[None]:
+    """Leave nothing of torch.compile behind: it keeps graphs by code, and jobs of a sweep share theirs."""
+    try:
+        yield
+    finally:
+        if "torch._dynamo" in sys.modules and build.argument(trainer, "compile") not in (None, "off"):
+            torch._dynamo.reset()
+
+
+def _inexact(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What makes a resumed run differ in the last digits from one that was never stopped, though it may change."""
+    old, new = (
+        {**{name: record.get(name) for name in ("device", "precision")}, **(record.get("versions") or {})}
+        for record in (before, now)
+    )
+    changed = [f"{name} {old[name]} -> {new.get(name)}" for name in old if before and old[name] != new.get(name)]
+    return [f"warning: {', '.join(changed)}: not bit for bit the run that was stopped"] if changed else []
 
 
 def _device(trainer: Node) -> torch.device:
@@ -118,17 +176,16 @@ def _device(trainer: Node) -> torch.device:
         raise InputError(str(error)) from None
 
 
-def _trainer(settings: config.Settings, net: torch.nn.Module, loaders: Loaders) -> ClassifierTrainer:
-    options = settings["trainer"]
-    limits = [build.argument(options, name) for name in ("max_batches", "overfit_batches")]
+def _trainer(settings: config.Settings, net: torch.nn.Module, loaders: Loaders, planned: Node) -> ClassifierTrainer:
+    limits = [build.argument(planned, name) for name in ("max_batches", "overfit_batches")]
     steps_per_epoch = min([len(loaders.train), *(limit for limit in limits if limit)])
     schedule = build.schedule(
         settings["schedule"],
-        total_steps=steps_per_epoch * (build.argument(options, "epochs") or 1),
+        total_steps=steps_per_epoch * (build.argument(planned, "epochs") or 1),
         steps_per_epoch=steps_per_epoch,
     )
     optimizer = build.optimizer(settings["optimizer"], net)
-    return build.trainer(options, net=net, optimizer=optimizer, schedule=schedule, seed=settings["seed"])
+    return build.trainer(settings["trainer"], net=net, optimizer=optimizer, schedule=schedule, seed=settings["seed"])
 
 
 def _open_folder(
@@ -158,7 +215,7 @@ def _open_folder(
         start="scratch" if start.file else start.words,
         resumed_from=resumed or None,
         best=trainer.state.best,
-        test=before.get("test"),
+        test=before.get("test") if trainer.state.is_done(trainer.epochs, trainer.early_stopping) else None,
         **environment(),
     )
     run.write_rows(trainer.state.rows)
@@ -182,7 +239,7 @@ def _finish(
         logger.info("nothing to do: %d epochs are done; more with trainer.epochs=%d", state.epoch, 2 * state.epoch)
         return
     saver.load_best(state, trainer.device)
-    scores = trainer.evaluate(epoch_batches(loaders.test, epoch=0, limit=trainer.max_batches))
+    scores = trainer.evaluate(stoppable(epoch_batches(loaders.test, epoch=0, limit=trainer.max_batches), should_stop))
     test: dict[str, Any] = {"accuracy": scores.accuracy, "loss": scores.loss, "samples": scores.count}
     by = "val_accuracy" if loaders.val is not None else None
     selection = {"weights": "best epoch" if by else "last epoch", "by": by, "val_samples": loaders.counts["val"]}

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from resnet_cli.commands.arguments import override_keys, task_overrides
 from resnet_cli.commands.compose import run_settings, without_hydra
+from resnet_cli.commands.signals import JobStoppedError
 from resnet_cli.errors import InputError
 from resnet_cli.run import RunDir, quoted
 
@@ -64,14 +65,15 @@ class CheckConfig(Callback):
             HydraConfig.instance().set_config(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Take away the empty folders that were made for a job that never began."""
-        if job_return.status != JobStatus.FAILED:
-            return
+        """Take away the empty folders that were made for a job that never began, or that only proved something."""
         folder = Path(config.hydra.runtime.output_dir)
         for path in self._missing or [folder]:
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
-        if config.hydra.mode != RunMode.MULTIRUN:  # Hydra would print a line of its own
+        if job_return.status != JobStatus.FAILED:
+            return
+        stopped = isinstance(job_return._return_value, JobStoppedError)
+        if config.hydra.mode != RunMode.MULTIRUN or stopped:  # Hydra would print a line of its own; or run on
             assert isinstance(job_return._return_value, Exception)
             raise RunFailedError(job_return._return_value)
 

@@ -1,0 +1,100 @@
+"""Signals that ask to stop: at once before training, after the step during it, at once again by a second Ctrl-C."""
+
+import _thread
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from types import FrameType, TracebackType
+
+from resnet_cli.errors import StoppedError
+
+GRACE = 0.5  # seconds that a second Ctrl-C leaves for noting that the run was interrupted
+
+
+class JobStoppedError(Exception):
+    """A signal stopped a job: an `Exception`, so that Hydra calls the callback that tidies up."""
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+        super().__init__(signum)
+
+
+class StopSignals:
+    """Inside this block SIGTERM, SIGINT and SIGUSR1 ask to stop.
+
+    It is what training calls as `should_stop`. Before the first call, while imports and data are being read, a signal
+    raises StoppedError there and then. From that call until `rest` it is only noted, and whoever asks stops in a good
+    place; a second SIGINT does not wait for one.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._asked = False
+        self._process = os.getpid()
+        self._wakeup = -1
+
+    def __enter__(self) -> "StopSignals":
+        numbers = [signal.SIGTERM, signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
+        self._before = {number: signal.signal(number, self._handle) for number in numbers}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._wakeup >= 0:
+            signal.set_wakeup_fd(-1)
+            os.close(self._wakeup)
+
+    def __call__(self) -> int | None:
+        """The signal that came, if one did."""
+        self._asked = True
+        return self.signum
+
+    def rest(self) -> None:
+        """Nobody trains any more, as between the jobs of a sweep.
+
+        Raises:
+            StoppedError: a signal came too late for the run to see it.
+        """
+        self._asked = False
+        if self.signum is not None:
+            raise StoppedError(self.signum)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # a loader's worker that inherited this handler a moment ago: the main process decides
+        if self.signum is None:
+            self.signum = signum
+            if not self._asked:
+                raise StoppedError(signum)
+            with suppress(OSError):  # `print` must not be entered twice, and this may come in the middle of one
+                start = "\n" if sys.stderr.isatty() else ""
+                os.write(2, f"{start}stopping after this step (Ctrl-C again: at once)\n".encode())
+            self._listen()
+        elif signum == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            raise KeyboardInterrupt
+
+    def _listen(self) -> None:
+        """Have a thread see the second Ctrl-C too: Python's handlers wait for the end of a step in native code."""
+        reader, self._wakeup = os.pipe()
+        os.set_blocking(self._wakeup, False)
+        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        _thread.start_new_thread(_end_on_interrupt, (reader,))  # without a lock that the main thread may hold just now
+
+
+def _end_on_interrupt(reader: int) -> None:
+    number = os.read(reader, 1)
+    while number and number[0] != signal.SIGINT:
+        number = os.read(reader, 1)
+    os.close(reader)
+    if number:
+        time.sleep(GRACE)
+        for child in multiprocessing.active_children():
+            child.kill()
+        os._exit(128 + signal.SIGINT)

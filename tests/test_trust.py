@@ -125,6 +125,13 @@ def test_names_are_judged_without_importing(tmp_path, monkeypatch):
     assert not (tmp_path / "canary").exists()
 
 
+@pytest.mark.parametrize("target", ["torch.nn.modules.module.torch.load", "resnet_cli.models.torch.hub.load"])
+def test_what_a_module_has_from_elsewhere_is_refused_by_name(target):
+    """The check of the keys, which comes next, would import it to read its signature."""
+    with pytest.raises(InputError, match="trust=true"):
+        trust.check_names(changed(model___target_=target), {})
+
+
 NET = """
 import torch
 open("canary", "a").close()

@@ -218,7 +218,9 @@ def test_a_key_that_one_side_lacks_has_its_default():
     new["data"]["augment"]["mixup"], new["seed"] = 0.5, 1
     assert set(stored.differences(old, new)) == {"data.augment.mixup: 0.0 -> 0.5", "seed: 0 -> 1"}
     assert set(stored.differences(new, old)) == {"data.augment.mixup: 0.5 -> 0.0", "seed: 1 -> 0"}
-    assert stored.differences(without(full, "model.depth"), full) == ["model.depth: (absent) -> 8"]
+    assert stored.differences(without(full, "model.depth"), full) == ["model.depth: 20 -> 8"]
+    del new["model"]["_target_"]
+    assert "model._target_: (absent) -> resnet_cli.models.CifarResNet" in stored.differences(new, full)
 
 
 def test_a_node_against_none_is_a_difference():

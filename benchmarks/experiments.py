@@ -10,6 +10,7 @@ The pictures and tables are those of docs/experiments.md. A run that has finishe
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -69,12 +70,19 @@ def jobs(name: str) -> list[list[str]]:
 
 
 def read(folder: Path) -> Iterator[dict[str, Any]]:
-    """Label, seed, rows and record of each run below the folder."""
-    for record in sorted(folder.glob("*/run.json")):
+    """Label, seed, rows and record of each finished run below the folder, numbers in their order."""
+    for record in sorted(folder.glob("*/run.json"), key=lambda path: natural(path.parent.name)):
+        if json.loads(record.read_text())["status"] != "finished":
+            continue
         *overrides, seed = record.parent.name.split(",")
         rows = [json.loads(line) for line in (record.parent / "metrics.jsonl").read_text().splitlines()]
         label = ", ".join(override.removeprefix("model.") for override in overrides)
         yield {"label": label or folder.name, "seed": seed, "rows": rows, "record": json.loads(record.read_text())}
+
+
+def natural(text: str) -> list[str | int]:
+    """A key that sorts `depth=8` before `depth=20`."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
 
 
 def grouped(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -89,8 +97,8 @@ def table(runs: list[dict[str, Any]]) -> str:
     """Markdown: mean and standard deviation over the seeds."""
     lines = [
         "| run | n | training loss, first epoch | last | training error, % "
-        f"| epochs to {TARGET:g} % | test accuracy, % | s |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| epochs to {TARGET:g} % | test accuracy, % |",
+        "|---|---|---|---|---|---|---|",
     ]
     for label, group in grouped(runs).items():
         last = [each["rows"][-1] for each in group]
@@ -102,7 +110,6 @@ def table(runs: list[dict[str, Any]]) -> str:
             spread([100 - row["train_accuracy"] for row in last], 1),
             ", ".join(str(epochs_to(each["rows"]) or "-") for each in group),
             spread([each["record"]["test"]["accuracy"] for each in group], 1),
-            spread([sum(row["seconds"] for row in each["rows"]) for each in group], 0),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

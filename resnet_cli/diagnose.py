@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from resnet_cli.models.skeleton import Weighted, Window, reach_skeleton, shape_skeleton
 
+LARGEST_CANVAS = 1024  # pixels of a side
+
 Call = tuple[nn.Module, Any]  # a module and what it gave
 
 
@@ -80,7 +82,7 @@ def _rows(model: nn.Module, twin: nn.Sequential, in_size: Sequence[int]) -> list
 def depth(model: nn.Module, in_size: Sequence[int]) -> int | None:
     """Convolutions and linear layers on the longest way through `model`, as papers count: 20 for ResNet-20.
 
-    Those of squeeze-and-excitation and of gates, which only scale, are not counted.
+    Those of squeeze-and-excitation, which only scale, are not counted.
 
     Returns:
         The number; None for a model whose operations cannot be followed.
@@ -99,8 +101,7 @@ def receptive_field(model: nn.Module, in_size: Sequence[int]) -> tuple[int, int]
     """Height and width, in pixels, of what one place of the last feature map can depend on; at most the image's.
 
     The last feature map is the last output of a layer that is a map [B, C, H, W], before any adaptive pooling. By
-    convention normalisation, gates and squeeze-and-excitation, which look at the whole image only to scale, do not
-    count.
+    convention normalisation and squeeze-and-excitation, which look at the whole image only to scale, do not count.
 
     Args:
         model: Images [B, C, H, W] -> anything.
@@ -143,14 +144,17 @@ def _last_map(calls: Sequence[Call]) -> int | None:
     return last
 
 
-def _field(skeleton: nn.Module, in_size: Sequence[int], last: int) -> tuple[int, int]:
-    """The field of a central place of the map, on a canvas that grows until its border does not cut the field."""
+def _field(skeleton: nn.Module, in_size: Sequence[int], last: int) -> tuple[int, int] | None:
+    """The field of a central place of the map, on a canvas that grows until its border does not cut the field.
+
+    None where it does on every canvas, as with a model that crops its images to a fixed size.
+    """
     channels, *image = in_size
     canvas = [2 * side for side in image]
     windows = [layer for layer in skeleton.modules() if isinstance(layer, Window)]
-    while True:
+    while max(canvas) <= max(LARGEST_CANVAS, 2 * max(image)):
         for window in windows:
-            window.cut = False
+            window.cut = [False, False]
         pixels = torch.ones(1, channels, *canvas, requires_grad=True)
         calls: list[Call] = []
         try:
@@ -163,11 +167,12 @@ def _field(skeleton: nn.Module, in_size: Sequence[int], last: int) -> tuple[int,
         (gradient,) = torch.autograd.grad(features[0, :, h // 2, w // 2].sum(), pixels)
         reached_HW = gradient[0].ne(0).any(0)
         fields = [_extent(reached_HW.any(1 - axis)) for axis in (0, 1)]
-        if not any(window.cut for window in windows) or all(
-            field >= side for field, side in zip(fields, image, strict=True)
-        ):
+        cut = [any(window.cut[axis] for window in windows) for axis in (0, 1)]
+        open_axes = [axis for axis in (0, 1) if cut[axis] and fields[axis] < image[axis]]
+        if not open_axes:
             return min(fields[0], image[0]), min(fields[1], image[1])
-        canvas = [2 * side for side in canvas]
+        canvas = [side * (2 if axis in open_axes else 1) for axis, side in enumerate(canvas)]
+    return None
 
 
 def _extent(reached: Tensor) -> int:

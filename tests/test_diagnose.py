@@ -85,8 +85,9 @@ class Noisy(nn.Module):
         self.layer = nn.Linear(2, 3)
 
     def forward(self, inputs):
+        noise = torch.rand(())
         assert (self.layer(inputs).std() > 0).item(), "all weights are equal"
-        return self.layer(inputs) * torch.rand(())
+        return self.layer(inputs) * noise
 
 
 def test_a_model_that_looks_at_its_numbers_is_counted_too():
@@ -94,8 +95,8 @@ def test_a_model_that_looks_at_its_numbers_is_counted_too():
     with torch.random.fork_rng():
         model = Noisy()
     assert [row.multiply_adds for row in layer_table(model, (2,))] == [6, 6]
-    assert torch.equal(torch.get_rng_state(), state)
     assert depth(nn.Sequential(model), (2,)) is None
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_what_does_not_fit_is_told_in_the_models_own_words():
@@ -156,8 +157,32 @@ def test_receptive_fields_are_those_of_the_closed_formula(stack, height, width):
 
 
 def test_receptive_fields_of_deep_networks_do_not_fade():
-    layers = [layer for _ in range(30) for layer in (nn.Conv2d(1, 1, 3, padding=1), nn.Sigmoid())]
-    assert receptive_field(nn.Sequential(*layers), (1, 64, 50)) == (61, 50)
+    layers = [layer for _ in range(110) for layer in (nn.Conv2d(1, 1, 3, padding=1), nn.Sigmoid())]
+    assert receptive_field(nn.Sequential(*layers), (1, 240, 8)) == (221, 8)
+    saturated = CifarResNet((1, 64, 16), 3, depth=62, order="preactivation", activation_type="tanh", norm="none")
+    assert receptive_field(saturated, (1, 64, 16)) == (64, 16)
+
+
+class Functions(nn.Module):
+    """Activations as functions, some of them in place, and branches that end in unequal ways."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 8, 5, padding=2)
+        self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.halve = nn.Conv2d(8, 8, 3, 2, padding=1)
+        self.last = nn.Conv2d(16, 4, 1)
+        self.head = nn.Linear(4 * 8 * 8, 3)
+
+    def forward(self, images):
+        maps = torch.tanh(self.conv(images.sub_(1).add_(1)))
+        maps = self.last(torch.cat([self.pool(maps), self.halve(maps)], 1))
+        return torch.relu_(self.head(maps.flatten(1)))
+
+
+def test_functions_are_followed():
+    assert depth(Functions(), (2, 16, 16)) == 4
+    assert receptive_field(Functions(), (2, 16, 16)) == (8, 8)
 
 
 @pytest.mark.parametrize(("block", "layers", "field"), [
@@ -216,7 +241,20 @@ class Tokens(nn.Module):
         return self.norm(self.mix(tokens, tokens, tokens)[0])
 
 
+class Crop(nn.Module):
+    """Looks at a corner of its images, whatever their size."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 7, padding=3)
+
+    def forward(self, images):
+        return self.conv(images[:, :, :4, :4])
+
+
 def test_networks_without_a_field():
+    assert receptive_field(Crop(), (3, 8, 8)) is None
     assert receptive_field(MLP(12, [3], [None]), (12,)) is None
     assert receptive_field(Tokens(), (3, 16, 16)) is None
+    assert depth(Tokens(), (3, 16, 16)) == 1
     assert [row.kind for row in layer_table(Tokens(), (3, 16, 16))] == ["Conv2d", "LayerNorm"]

@@ -259,10 +259,11 @@ def test_help_has_examples(info):
         assert all(word in out for word in text.split())
 
 
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}  # as users have it
 PRINTS = """
 import sys
 from resnet_cli.commands import info
-info._single = lambda options: {"text": 100_000 * "x"}
+info._single = lambda options: {"text": 100 * "x"}
 sys.argv = ["resnet-info", "--format", "json"]
 info.main()
 """
@@ -272,7 +273,7 @@ def test_a_reader_that_leaves_is_no_failure():
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [sys.executable, "-c", PRINTS], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+        [sys.executable, "-c", PRINTS], env=BUFFERED, stdout=write, stderr=subprocess.PIPE, text=True, check=False
     )  # fmt: skip
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
@@ -282,7 +283,7 @@ def test_a_reader_that_leaves_is_no_failure():
 def test_a_full_disk_is_told():
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(
-            [sys.executable, "-c", PRINTS], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            [sys.executable, "-c", PRINTS], env=BUFFERED, stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (4, "error: standard output: No space left on device\n")
 

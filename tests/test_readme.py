@@ -7,7 +7,11 @@ import pytest
 from test_config import problems_of, settings_of
 
 from resnet_cli import config
+from resnet_cli.commands import info
 from resnet_cli.commands.arguments import CONFIG_FOLDER
+from resnet_cli.commands.compose import compose_settings
+
+PAGES = ["README.md", "docs/experiments.md"]
 
 
 def readme(repository):
@@ -34,9 +38,10 @@ def test_the_tree_names_every_file_and_no_other(repository):
         assert f"{folder.split('/')[-1]}/" in tree
 
 
-def test_every_command_is_accepted(repository):
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_is_accepted(repository, page):
     seen = 0
-    for arguments in commands(readme(repository)):
+    for arguments in commands((repository / page).read_text(encoding="utf-8")):
         overrides = [a for a in arguments if not a.startswith("-") and not a.startswith(("resume", "+"))]
         if any("mynets" in a or "depht" in a for a in overrides):
             continue  # the reader's own file, and the example of wrong input
@@ -44,6 +49,17 @@ def test_every_command_is_accepted(repository):
         assert problems_of(settings_of(*first)) == [], arguments
         seen += 1
     assert seen >= 5
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_resnet_info_is_accepted(repository, page):
+    text = (repository / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    found = re.findall(r"^ +(resnet-info.*)$", text, re.MULTILINE)
+    assert found
+    for line in found:
+        options = info._parser().parse_intermixed_args(shlex.split(line, comments=True)[1:])
+        for side in options.compare or [""]:
+            compose_settings([*options.items, *shlex.split(side)])
 
 
 def test_the_example_of_wrong_input_is_what_is_printed(repository):
@@ -67,9 +83,11 @@ def test_every_model_preset_is_in_the_table_of_sizes(repository):
             assert f"`{path.stem}`" in text, path.stem
 
 
-def test_the_pictures_exist(repository):
-    for path in re.findall(r"!\[[^]]*\]\(([^)]*)\)", readme(repository)):
-        assert (repository / path).is_file()
+@pytest.mark.parametrize("page", PAGES)
+def test_pictures_and_pages_that_are_linked_exist(repository, page):
+    path = repository / page
+    for link in re.findall(r"\]\(([^):]*)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / link).is_file(), link
 
 
 def test_top_level_keys_of_the_interface_exist():

@@ -18,7 +18,7 @@ from resnet_cli.run import job_folder
 
 HELP = """\
 The layers of a network with their output shapes, parameters and multiply-adds, its depth, and its receptive field: the
-pixels that one place of the last feature map can depend on (normalisation, gates and squeeze-and-excitation apart).
+pixels that one place of the last feature map can depend on (normalisation and squeeze-and-excitation apart).
 The data set only gives the size of the images and the number of classes; it need not be there. Nothing is written but
 the figure of --gradients.
 """

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnet_cli.models.regularisers import DropConnectConv2d, DropConnectLinear
-from resnet_cli.models.shortcuts import Gate
 
 StandIn = Callable[[nn.Module], nn.Module | None]
 
@@ -32,7 +31,7 @@ def reach_skeleton(model: nn.Module) -> nn.Sequential:
     """`[model]`, copied, in evaluation mode: pixels that an output can depend on have a gradient, the others have none.
 
     Left out is what does not move anything across the image, or looks at all of it only to scale: activations,
-    normalisation, gates and squeeze-and-excitation.
+    normalisation and squeeze-and-excitation.
     """
     return _skeleton(model, _any_stand_in)
 
@@ -89,22 +88,10 @@ class Linear(Weighted):
         return outputs.expand(*features.shape[:-1], out_features).clone()  # some write into it
 
 
-class HalfOpen(nn.Module):
-    """Stands for a gate: one half, whatever it sees."""
-
-    def __init__(self, gate: Gate) -> None:
-        super().__init__()
-        self.layer = gate.layer
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Halves of the gate's shape."""
-        return torch.full_like(self.layer(features), 0.5)
-
-
 class Window(nn.Module):
     """Ones that depend on the windows of a convolution or pooling, channel by channel.
 
-    `cut` becomes true when a gradient comes back through a window that reaches over the border.
+    `cut` becomes true, along the height or the width, when a gradient comes back through a window over that border.
     """
 
     def __init__(self, layer: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> None:
@@ -121,7 +108,7 @@ class Window(nn.Module):
         if getattr(layer, "ceil_mode", False):
             after = [a + stride - 1 for a, stride in zip(after, self.stride, strict=True)]
         self.before, self.after = before, after
-        self.cut = False
+        self.cut = [False, False]
 
     def forward(self, features: Tensor) -> Tensor:
         """`[B, C, H, W]` -> ones for each window."""
@@ -139,7 +126,7 @@ class Window(nn.Module):
             end = (side - 1 + self.before[axis] - self.reach[axis]) // self.stride[axis] + 1
             over = [gradient.narrow(axis, 0, min(first, gradient.shape[axis]))]
             over.append(gradient.narrow(axis, max(end, 0), gradient.shape[axis] - max(end, 0)))
-            self.cut |= any(bool(part.any()) for part in over)
+            self.cut[axis] |= any(bool(part.any()) for part in over)
 
 
 def _ones(reached: Tensor) -> Tensor:
@@ -184,8 +171,6 @@ def _weighted_stand_in(layer: nn.Module) -> nn.Module | None:
 def _any_stand_in(layer: nn.Module) -> nn.Module | None:
     if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
         return Pooling(layer)
-    if isinstance(layer, Gate):
-        return HalfOpen(layer)
     is_activation = type(layer).__module__ == nn.ReLU.__module__ and next(layer.children(), None) is None
     if is_activation or isinstance(layer, NORMS) or type(layer).__name__ == "SqueezeExcitation":
         return nn.Identity()

@@ -53,6 +53,11 @@ def check_names(settings: Mapping[str, Any], named: Mapping[str, Any]) -> None:
     _refuse({path: target for path, target in _unnamed(settings, named) if not _defined_inside(path, target)})
 
 
+def to_name_again(settings: Mapping[str, Any]) -> list[str]:
+    """The overrides that a command needs to go on with a run of this config: its classes from outside, named."""
+    return [f"{path}._target_={target}" for path, target in _unnamed(settings, {}) if not _defined_inside(path, target)]
+
+
 def check_kinds(settings: Mapping[str, Any], named: Mapping[str, Any]) -> None:
     """Refuse what is no model, optimizer, ... although it is defined in the right package; imports that package.
 

@@ -331,6 +331,8 @@ def test_a_users_own_class_and_config_folder(train, tmp_path, monkeypatch):
     status, out, err = train(*tiny("model._target_=mynets.Net", "model.hidden=5", "hydra.run.dir=a"))
     assert (status, err) == (0, "")
     assert "model   Net" in out
+    [command] = [line.split("  train this")[0] for line in out.splitlines() if "train this one for longer" in line]
+    assert train(*command.split()[1:])[0] == 0  # names the class again, as a stored config may not
     status, _, err = train(*tiny("model._target_=mynets.Net", "model.hiden=5"))
     assert status == 2
     assert "error: model.hiden: unknown key; did you mean model.hidden?" in err

@@ -21,6 +21,7 @@ from resnet_cli.commands.explain import explained, tell
 from resnet_cli.commands.signals import JobStoppedError, StopSignals
 from resnet_cli.errors import JobFailedError, StoppedError
 from resnet_cli.run import RunDir, command_line, job_folder, quoted, random_letters, resume_command
+from resnet_cli.trust import to_name_again
 
 
 def run(arguments: Sequence[str], stop: StopSignals) -> int:
@@ -86,7 +87,8 @@ def task(composed: DictConfig, stop: StopSignals, typed: Sequence[str]) -> float
     sweeping = hydra_config.mode == RunMode.MULTIRUN
     if sweeping:
         print(f"\njob {hydra_config.job.num}: {' '.join(overrides)}", flush=True)
-    go_on = _sweep_command(typed, hydra_config) if sweeping else resume_command(folder)
+    own = to_name_again(settings)
+    go_on = _sweep_command(typed, hydra_config) if sweeping else resume_command(folder, *own)
     try:
         stop.rest()
         record = _train(settings, folder, stop, command_line("resnet-train", typed), go_on)
@@ -101,7 +103,7 @@ def task(composed: DictConfig, stop: StopSignals, typed: Sequence[str]) -> float
     finally:
         gc.collect()  # the next job of a sweep begins with the memory of this one
     if not sweeping and not settings.get("verify_resume"):
-        print(*next_commands(record["epochs"], folder), sep="\n")
+        print(*next_commands(record["epochs"], folder, own), sep="\n")
     best = record.get("best") or {}
     return best.get("val_accuracy")
 
@@ -148,10 +150,10 @@ def _train(settings: dict[str, Any], folder: Path, stop: StopSignals, command: s
             raise
 
 
-def next_commands(epochs: int, folder: Path) -> list[str]:
-    """What to try after this run, as commands to type."""
+def next_commands(epochs: int, folder: Path, own: Sequence[str]) -> list[str]:
+    """What to try after this run, as commands to type; `own` are the overrides that name the user's own classes."""
     commands = {
-        resume_command(folder, f"trainer.epochs={2 * epochs}"): "train this one for longer",
+        resume_command(folder, *own, f"trainer.epochs={2 * epochs}"): "train this one for longer",
         "resnet-train model=resnet data=cifar10": "photographs (downloads 170 MB)",
         "resnet-train -m model=resnet20,plain20 seed=0,1,2": "a sweep: with and without shortcuts",
     }

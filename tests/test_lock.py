@@ -111,6 +111,24 @@ def test_a_vanished_folder_and_links_are_survived(tmp_path):
         pass
 
 
+def test_a_file_that_its_holder_removes_as_we_open_it_is_not_taken_for_the_lock(tmp_path, monkeypatch):
+    from resnet_cli import lock
+
+    original, opened = lock._lock, []
+
+    def late(path, descriptor):
+        if not opened:
+            path.unlink()
+        opened.append(descriptor)
+        original(path, descriptor)
+
+    monkeypatch.setattr(lock, "_lock", late)
+    with only_writer(tmp_path / "run"):
+        monkeypatch.undo()
+        assert len(opened) == 2
+        assert locked_for_others(tmp_path / "run")
+
+
 def test_two_never_hold_it_together(tmp_path):
     """Processes take and leave the folder as fast as they can; each finds it its own while it holds it."""
 

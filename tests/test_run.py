@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnet_cli import run as run_module
-from resnet_cli.errors import InputError
+from resnet_cli.errors import InputError, MachineError
 from resnet_cli.run import RunDir, command_line, environment, find, job_folder, random_letters, resume_command
 
 
@@ -29,6 +29,43 @@ def test_rows_replace_rows(tmp_path):
     run.write_rows([{"epoch": 1}, {"epoch": 2}, {"epoch": 3}])
     run.write_rows([{"epoch": 1}])
     assert run.metrics.read_text() == '{"epoch": 1}\n'
+
+
+def test_what_kills_left_is_removed_when_a_run_begins(tmp_path):
+    run = RunDir(tmp_path)
+    run.create("", status="running")
+    for file in (run.last, run.previous, run.best, run.record, run.metrics, run.config, run.curves):
+        file.with_name(f".{file.name}.12345.tmp").write_text("half")
+    (tmp_path / ".notes.txt.12345.tmp").write_text("somebody's")
+    run.create("", status="running")
+    assert [path.name for path in tmp_path.rglob(".*")] == [".notes.txt.12345.tmp"]
+
+
+def test_a_path_that_cannot_be_written_is_refused_and_nothing_made(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("theirs")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "dangling").symlink_to("nothing")
+    before = sorted(tmp_path.iterdir())
+    for name, words in [
+        ("file", "file: is not a folder"),
+        ("file/a/b", "file: is not a folder"),
+        ("link", "link: is not a folder"),
+        ("dangling", "dangling: cannot be written: No such file"),
+        ("n" * 300, "cannot be written: File name too long"),
+    ]:
+        with pytest.raises(MachineError, match=words):
+            RunDir(tmp_path / name).require_writable()
+    RunDir(tmp_path / "new" / "folder").require_writable()
+    monkeypatch.setattr(run_module.os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(MachineError, match="no permission, or a read-only disk"):
+        RunDir(tmp_path / "new" / "folder").require_writable()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_log_that_is_a_link_is_refused(tmp_path):
+    (tmp_path / "train.log").symlink_to("victim")
+    with pytest.raises(InputError, match=r"train\.log: a symbolic link"):
+        RunDir(tmp_path).require_writable()
 
 
 def test_a_broken_record_is_named(tmp_path):

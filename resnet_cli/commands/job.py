@@ -55,6 +55,7 @@ def _start_hydra(arguments: Sequence[str], stop: StopSignals) -> None:
     compatibility.register_resolver("job_folder", _job_folder)
     compatibility.register_resolver("sweep_name", _sweep_name)
     use_working_folder()
+    stop()  # from here to the task signals are noted: raised inside Hydra they would leave its empty folder behind
     sys.argv[1:] = arguments
     try:
         with compatibility.patched_argparse():

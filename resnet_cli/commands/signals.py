@@ -56,10 +56,10 @@ class StopSignals:
         return self.signum
 
     def rest(self) -> None:
-        """Nobody trains any more, as between the jobs of a sweep.
+        """Nobody asks for a while: a job begins, and reads its data first.
 
         Raises:
-            StoppedError: a signal came too late for the run to see it.
+            StoppedError: a signal came before.
         """
         self._asked = False
         if self.signum is not None:
@@ -74,7 +74,7 @@ class StopSignals:
                 raise StoppedError(signum)
             with suppress(OSError):  # `print` must not be entered twice, and this may come in the middle of one
                 start = "\n" if sys.stderr.isatty() else ""
-                os.write(2, f"{start}stopping after this step (Ctrl-C again: at once)\n".encode())
+                os.write(2, f"{start}stopping when all is saved (Ctrl-C again: at once)\n".encode())
             self._listen()
         elif signum == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_IGN)

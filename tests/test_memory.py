@@ -1,0 +1,63 @@
+"""Memory: jobs of a sweep give back what they took, failed ones too, and epochs take nothing."""
+
+import gc
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny
+
+# A net that notes the process's resident memory when it is built, and is large enough to be missed if it stays.
+HEAVY = """
+import os
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, in_size, num_classes, fails: bool = False):
+        super().__init__()
+        pages = int(open("/proc/self/statm").read().split()[1])
+        with open("resident.txt", "a") as file:
+            print(pages * os.sysconf("SC_PAGE_SIZE") // 2**20, file=file)
+        self.heavy = torch.nn.Linear(2500, 2500)
+        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, num_classes))
+        self.fails = fails
+
+    def forward(self, x):
+        if self.fails and self.training:
+            raise RuntimeError("as asked")
+        return self.layers(x)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for the resident memory")
+def test_jobs_of_a_sweep_give_back_their_memory(train_command, tmp_path):
+    (tmp_path / "heavy_nets.py").write_text(HEAVY)
+    arguments = tiny("model._target_=heavy_nets.Net", "data.augment.flip=random", "trainer.epochs=1")
+    done = train_command("-m", *arguments, "+model.fails=false,true", "seed=0,1,2,3,4,5")
+    assert done.returncode == 1
+    assert done.stderr.count("RuntimeError: as asked") == 2 * 6
+    resident = [int(line) for line in (tmp_path / "resident.txt").read_text().split()]
+    assert len(resident) == 12
+    assert max(resident[2:]) < 1.1 * resident[1], resident  # one job that stayed would take 25 MB three times over
+
+
+def test_epochs_take_nothing():
+    """Objects, rather than pages: those of an epoch are gone after it."""
+    from resnet_cli import ClassifierTrainer
+
+    torch.manual_seed(0)
+    batches = [(torch.randn(8, 4), torch.randint(2, (8,))) for _ in range(3)]
+    model = torch.nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    trainer = ClassifierTrainer(model, None, optimizer, averaging="ema", log_gradients=True)
+    counts = []
+    for _ in range(4):
+        trainer.fit(batches, batches, num_epochs=5, verbose=False)
+        gc.collect()
+        counts.append(sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects()))
+    assert counts[1] == counts[2] == counts[3]
+    gone = weakref.ref(trainer)
+    del trainer
+    gc.collect()
+    assert gone() is None

@@ -21,7 +21,7 @@ Settings = dict[str, Any]
 
 RUN_TARGET = "resnet_cli.session.train"
 # How a run starts, no part of what it is.
-CONTROL_KEYS = ("resume", "init_from", "resume_force", "trust", "verify_resume")
+CONTROL_KEYS = ("resume", "init_from", "resume_force", "trust", "verify_resume", "sweep")
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,16 @@ _held: set[str] = set()
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path, what: str = "run") -> Iterator[None]:
     """Inside this block no other process of this kind writes to `folder`; it is made if need be.
 
     The file `.lock` is locked with POSIX `lockf`, which child processes do not inherit: after SIGKILL the folder is
     free at once though loader workers live on. At the end the file is removed, and folders made for it if still empty.
     On Windows, which has no such locks, and on file systems without locks nothing is held.
+
+    Args:
+        folder: The folder.
+        what: What messages call what is written.
 
     Raises:
         InputError: another process, named by number and host, writes there.
@@ -34,7 +38,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     """
     key = os.path.realpath(folder)
     if key in _held:
-        raise InputError(f"{folder}: this process (pid {os.getpid()}) writes this run already")
+        raise InputError(f"{folder}: this process (pid {os.getpid()}) writes this {what} already")
     if sys.platform == "win32":
         yield
         return
@@ -42,7 +46,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     try:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            descriptor = _locked(folder / NAME)
+            descriptor = _locked(folder / NAME, what)
         except OSError as error:
             raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror}") from None
         _held.add(key)
@@ -64,12 +68,12 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 if sys.platform != "win32":
 
-    def _locked(path: Path) -> int:
+    def _locked(path: Path, what: str) -> int:
         """A descriptor of the file, locked and with our name in it."""
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:
-                _lock(path, descriptor)
+                _lock(path, descriptor, what)
                 if _is(path, descriptor):  # else its holder ended and removed it after we had opened it
                     _sign(path, descriptor)
                     return descriptor
@@ -78,13 +82,14 @@ if sys.platform != "win32":
                 raise
             os.close(descriptor)
 
-    def _lock(path: Path, descriptor: int) -> None:
+    def _lock(path: Path, descriptor: int, what: str) -> None:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 owner = _owner(descriptor)
-                raise InputError(f"{path.parent}: {owner} writes this run; wait for it to end, or stop it") from None
+                problem = f"{path.parent}: {owner} writes this {what}; wait for it to end, or stop it"
+                raise InputError(problem) from None
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise  # those are network file systems without locks: refusing them would refuse whole clusters
 

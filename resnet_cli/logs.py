@@ -43,14 +43,25 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
+def append(path: Path, text: str) -> None:
+    """Write text at the end of a log, if that can be done; see `_LogFile`."""
+    with suppress(MachineError):
+        handler = _LogFile(path, encoding="utf-8")
+        handler.emit(logging.makeLogRecord({"msg": text.rstrip()}))
+        handler.close()
+
+
 class RunLog:
     """For the length of a run, sends this package's log lines to the terminal and, once attached, to a file.
 
     Lines from before `attach` are kept and written to the file then. Leaving puts the logger back as it was.
+
+    Args:
+        terminal: Lines go there too.
     """
 
-    def __init__(self) -> None:
-        self._terminal = _Terminal()
+    def __init__(self, *, terminal: bool = True) -> None:
+        self._terminal = _Terminal() if terminal else None
         self._waiting = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
         self._file: logging.FileHandler | None = None
 
@@ -59,8 +70,9 @@ class RunLog:
         logger.setLevel(logging.INFO)
         logger.disabled = False  # Hydra configures logging for each job, which turns off loggers that exist
         logger.propagate = False
-        logger.addHandler(self._terminal)
-        logger.addHandler(self._waiting)
+        for handler in (self._terminal, self._waiting):
+            if handler is not None:
+                logger.addHandler(handler)
         return self
 
     def attach(self, path: Path) -> None:

@@ -46,6 +46,7 @@ def train(
     resume_force: bool = False,
     trust: bool = False,
     verify_resume: bool = False,
+    sweep: Node | None = None,
 ) -> dict[str, Any]:
     """Train, keep everything in `folder`, and read the test set once at the end.
 
@@ -67,6 +68,7 @@ def train(
         trust: Use classes that only a stored config names; judged before this is called.
         verify_resume: Instead train for a moment in temporary folders, once straight through and once killed and
             resumed, and compare: see `resnet_cli.verify`.
+        sweep: Options of the sweep that this is a job of; obeyed before this is called.
 
     Returns:
         The record that `run.json` holds; or what `verify.prove` found.

@@ -1,7 +1,7 @@
 """What Hydra calls around a job: the check before anything is made, and the tidying after a job that never began."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from resnet_cli.commands.arguments import override_keys, task_overrides
 from resnet_cli.commands.compose import run_settings, without_hydra
+from resnet_cli.commands.plugins import require_plugins
 from resnet_cli.commands.signals import JobStoppedError
+from resnet_cli.commands.sweeping import launching
 from resnet_cli.errors import InputError
 from resnet_cli.run import RunDir, quoted
+from resnet_cli.sweep import place
 
 
 class RunFailedError(BaseException):
@@ -57,12 +60,21 @@ class CheckConfig(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Fix the sweep's folder, and check the config of every combination that a grid sweep will run."""
         with _told():
+            launch = launching()
+            assert launch is not None
             HydraConfig.instance().set_config(config)
-            _pin_sweep_folder(config)
-            if str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
+            require_plugins(config)
+            own_place = _pin_sweep_folder(config)
+            jobs: dict[str, Sequence[str]] = {}
+            if is_grid(config):
                 _spell_as_params(config)
-                _check_jobs(config)  # other sweepers choose values as they go; each job is checked when it starts
+                jobs = _check_jobs(config)  # other sweepers choose values as they go; each job is checked on its start
             HydraConfig.instance().set_config(config)
+            folder = launch.begin(Path(config.hydra.sweep.dir), jobs, may_move=own_place)
+            _set_sweep_folder(config, str(folder))
+            if not str(config.hydra.launcher._target_).endswith("BasicLauncher"):
+                launch.leave_signals_to_jobs()
+                launch.relay()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Take away the empty folders that were made for a job that never began, or that only proved something."""
@@ -73,37 +85,57 @@ class CheckConfig(Callback):
         if job_return.status != JobStatus.FAILED:
             return
         stopped = isinstance(job_return._return_value, JobStoppedError)
-        if config.hydra.mode != RunMode.MULTIRUN or stopped:  # Hydra would print a line of its own; or run on
+        serial = launching() is not None
+        if config.hydra.mode != RunMode.MULTIRUN or (stopped and serial):  # Hydra would print a line; or run on
             assert isinstance(job_return._return_value, Exception)
             raise RunFailedError(job_return._return_value)
+        if is_grid(config):  # here too Hydra would print a line, at the end, for one of the jobs that failed
+            job_return.status, job_return.return_value = JobStatus.COMPLETED, None
 
 
-def _check_jobs(config: DictConfig) -> None:
-    """Check each job of a grid sweep; a problem that several have is told once."""
+def is_grid(config: DictConfig) -> bool:
+    """Whether Hydra's own sweeper runs, which knows all jobs from the start."""
+    return str(config.hydra.sweeper._target_).endswith(".BasicSweeper")
+
+
+def _check_jobs(config: DictConfig) -> dict[str, Sequence[str]]:
+    """Check each job of a grid sweep; a problem that several have is told once. Gives their overrides by folder."""
     loader = GlobalHydra.instance().config_loader()
     jobs_with: dict[str, list[str]] = {}
     typed = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     assert isinstance(typed, list)
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     jobs = list(_combinations([*params, *(str(override) for override in typed)]))
+    folders: dict[str, Sequence[str]] = {}
     for number, overrides in enumerate(jobs):
         job = loader.load_sweep_config(config, overrides)
         HydraConfig.instance().set_config(job)
         try:
-            run_settings(without_hydra(job), task_overrides(job.hydra))
+            settings = run_settings(without_hydra(job), task_overrides(job.hydra))
         except InputError as error:
             varying = [given for given in overrides if any(given not in other for other in jobs)]
             shown = ", ".join(override.removeprefix("++") for override in varying)
             for problem in error.problems:
                 jobs_with.setdefault(problem, []).append(f"job {number} ({shown})")
+            continue
+        folder = Path(config.hydra.sweep.dir, str(OmegaConf.select(job, "hydra.sweep.subdir")))
+        with suppress(InputError):  # an unreadable folder is told when its job comes
+            folder = place(folder, settings).run.path
+        folders[str(folder.relative_to(config.hydra.sweep.dir))] = task_overrides(job.hydra)
     if jobs_with:
         more = {problem: f" and {len(names) - 1} more" * (len(names) > 1) for problem, names in jobs_with.items()}
         raise InputError(*(f"{names[0]}{more[problem]}: {problem}" for problem, names in jobs_with.items()))
+    return folders
 
 
-def _pin_sweep_folder(config: DictConfig) -> None:
-    """Resolve the sweep's folder once: each job's config would resolve it anew, with its own names."""
-    folder = str(OmegaConf.select(config, "hydra.sweep.dir"))
+def _pin_sweep_folder(config: DictConfig) -> bool:
+    """Resolve the sweep's folder once, where each job's config would resolve it anew; whether it is of our choice."""
+    _set_sweep_folder(config, str(OmegaConf.select(config, "hydra.sweep.dir")))
+    given = override_keys([str(override) for override in config.hydra.overrides.hydra])
+    return given.count("hydra.sweep.dir") == 1  # that is the one just set
+
+
+def _set_sweep_folder(config: DictConfig, folder: str) -> None:
     with read_write(config.hydra):
         config.hydra.sweep.dir = folder
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")

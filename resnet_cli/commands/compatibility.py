@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
@@ -30,6 +31,11 @@ def register_resolver(name: str, function: Callable[[], str], *, use_cache: bool
     renamed = "use_cache" in signature(OmegaConf.register_resolver).parameters
     register: Any = OmegaConf.register_resolver if renamed else OmegaConf.register_new_resolver
     register(name, function, use_cache=use_cache, replace=True)
+
+
+def silence_schema_warning() -> None:
+    """Let files in `conf/hydra/launcher` have the names of plugins' own configs: Hydra 1.3 warns, 1.4 just does it."""
+    warnings.filterwarnings("ignore", r"\n'hydra/(launcher|sweeper)/.* is validated against ConfigStore", UserWarning)
 
 
 @contextmanager

@@ -3,24 +3,24 @@
 import gc
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from resnet_cli.commands import compatibility
+from resnet_cli.commands import compatibility, sweep_job, sweeping
 from resnet_cli.commands.arguments import CONFIG_FOLDER, hydra_arguments, override_keys, task_overrides
 from resnet_cli.commands.callback import RunFailedError
 from resnet_cli.commands.compose import run_settings, use_working_folder
-from resnet_cli.commands.explain import explained, tell
+from resnet_cli.commands.explain import tell
+from resnet_cli.commands.run_job import train
 from resnet_cli.commands.signals import JobStoppedError, StopSignals
-from resnet_cli.errors import JobFailedError, StoppedError
-from resnet_cli.run import RunDir, command_line, job_folder, quoted, random_letters, resume_command
+from resnet_cli.errors import InputError, JobFailedError, StoppedError
+from resnet_cli.run import command_line, job_folder, random_letters, resume_command
+from resnet_cli.sweep import SweepDir
 from resnet_cli.trust import to_name_again
 
 
@@ -31,6 +31,24 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
         StoppedError, KeyboardInterrupt: a signal ended it.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing, so that its errors can be told in a line
+    status, folder = 0, None
+    try:
+        for words, kept, before in sweeping.commands(arguments):
+            with sweeping.Launch(kept, before, stop) as launch:
+                try:
+                    status = max(status, _status(words, stop))
+                finally:
+                    folder = launch.folder or folder
+    except InputError as error:
+        return tell(error)
+    finally:
+        unfinished = _tell_sweep(folder) if folder else 0
+    if stop.signum is not None and folder:
+        raise StoppedError(stop.signum)
+    return status or (1 if unfinished else 0)
+
+
+def _status(arguments: Sequence[str], stop: StopSignals) -> int:
     try:
         _start_hydra(hydra_arguments(arguments), stop)
     except SystemExit as done:  # --help and the like
@@ -39,7 +57,13 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
         if isinstance(failed.error, JobStoppedError):
             raise StoppedError(failed.error.signum) from None
         return tell(failed.error)
+    except JobStoppedError as stopped:
+        raise StoppedError(stopped.signum) from None
     except Exception as error:
+        if stop.signum is not None:  # jobs in other processes end in ways of their launcher's
+            raise StoppedError(stop.signum) from None
+        if isinstance(error, JobFailedError) and sweeping.launching() is not None:
+            return 1  # the table tells
         return tell(error)
     return 0
 
@@ -48,9 +72,12 @@ def _start_hydra(arguments: Sequence[str], stop: StopSignals) -> None:
     """Let Hydra compose the config and call `task` for each job."""
     typed = sys.argv[1:]
 
-    def job(composed: DictConfig) -> float | None:
-        return task(composed, stop, typed)
+    origin = sweeping.Origin(stop, typed)
 
+    def job(composed: DictConfig) -> float | None:
+        return task(composed, origin)
+
+    compatibility.silence_schema_warning()
     compatibility.register_resolver("letters", random_letters, use_cache=True)
     compatibility.register_resolver("job_folder", _job_folder)
     compatibility.register_resolver("sweep_name", _sweep_name)
@@ -64,11 +91,17 @@ def _start_hydra(arguments: Sequence[str], stop: StopSignals) -> None:
         sys.argv[1:] = typed
 
 
-def _job_folder() -> str:
-    """The job's overrides but for those that go on with it: the same folder for both."""
-    overrides = task_overrides(HydraConfig.get())
+def _job_folder(*named: str) -> str:
+    """The job's overrides but for those that go on with it, and with `named` in the place of those of the same key."""
     ways = {"resume", "resume_force", "verify_resume"}
-    return job_folder([override for override in overrides if override_keys([override])[0] not in ways])
+    names = dict(zip(override_keys(named), named, strict=True))
+    words = []
+    for override in task_overrides(HydraConfig.get()):
+        [key] = override_keys([override])
+        word = names.get(key, override)
+        if key not in ways and not key.startswith("sweep.") and (key not in names or "=" in word):
+            words.append(word)
+    return job_folder(words)
 
 
 def _sweep_name() -> str:
@@ -79,76 +112,52 @@ def _sweep_name() -> str:
     return job_folder([name], limit=60)
 
 
-def task(composed: DictConfig, stop: StopSignals, typed: Sequence[str]) -> float | None:
+def _tell_sweep(sweep: SweepDir) -> int:
+    """Print a sweep's table, and what runs the jobs that did not finish; gives their number."""
+    from resnet_cli.report import short_table
+
+    jobs = sweep.jobs()
+    unfinished = sum(job.status not in ("finished", "pruned") for job in jobs)
+    if any(job.record for job in jobs):
+        print(f"\n{short_table(sweep.path)}", flush=True)
+    waiting = sum(not job.record for job in jobs)
+    if waiting:
+        print(f"{waiting} of {len(jobs)} jobs have not begun", flush=True)
+    if unfinished:
+        go_on = sweeping.sweep_command(_relative(sweep.path.absolute()))
+        print(
+            f"error: {unfinished} of {len(jobs)} jobs did not finish; go on with: {go_on}", file=sys.stderr, flush=True
+        )
+    return unfinished
+
+
+def task(composed: DictConfig, origin: sweeping.Origin) -> float | None:
     """One job: train with the composed config; gives the best validation accuracy, for sweepers to maximise."""
     hydra_config = HydraConfig.get()
     overrides = task_overrides(hydra_config)
     settings = run_settings(composed, overrides)
     folder = _relative(Path(hydra_config.runtime.output_dir))
-    sweeping = hydra_config.mode == RunMode.MULTIRUN
-    if sweeping:
-        print(f"\njob {hydra_config.job.num}: {' '.join(overrides)}", flush=True)
+    stop, command = origin.stop, command_line("resnet-train", origin.typed)
+    if hydra_config.mode == RunMode.MULTIRUN:
+        sweep = SweepDir(_relative(Path(hydra_config.sweep.dir).absolute()))
+        return sweep_job.run(settings, overrides, hydra_config.job.num, folder, sweep, stop, command)
     own = to_name_again(settings)
-    go_on = _sweep_command(typed, hydra_config) if sweeping else resume_command(folder, *own)
     try:
         stop.rest()
-        record = _train(settings, folder, stop, command_line("resnet-train", typed), go_on)
+        record = train(settings, folder, stop, command, resume_command(folder, *own))
     except StoppedError as stopped:
         raise JobStoppedError(stopped.signum) from None
-    except Exception as error:
-        if not sweeping:
-            raise
-        _tell_job(error, hydra_config.job.num, overrides)
-        _clear_frames(error)
-        raise JobFailedError("not every job of the sweep finished") from None
     finally:
-        gc.collect()  # the next job of a sweep begins with the memory of this one
-    if not sweeping and not settings.get("verify_resume"):
+        gc.collect()  # in tests, many runs share a process
+    if not settings.get("verify_resume"):
         print(*next_commands(record["epochs"], folder, own), sep="\n")
     best = record.get("best") or {}
     return best.get("val_accuracy")
 
 
-def _clear_frames(error: BaseException | None) -> None:
-    """Empty the frames of an error and of those behind it: a kept traceback keeps model and data of a failed job."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
-
-
-def _tell_job(error: Exception, number: int, overrides: Sequence[str]) -> None:
-    known = explained(error)
-    if known is None:
-        traceback.print_exception(error)
-    reason = str(known).splitlines()[0] if known else f"{type(error).__name__}: {error}"
-    print(f"error: job {number} ({', '.join(overrides)}): {reason}", file=sys.stderr, flush=True)
-
-
 def _relative(folder: Path) -> Path:
     """The folder as seen from the working folder, where it is below it: that is what the user types."""
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-
-
-def _sweep_command(typed: Sequence[str], hydra_config: Any) -> str:
-    """What goes on with a sweep that was stopped: its command again, in its folder."""
-    given = [word for word in typed if override_keys([word])[0] not in ("hydra.sweep.dir", "resume")]
-    sweep = _relative(Path(hydra_config.sweep.dir).absolute())
-    return command_line("resnet-train", [*given, f"hydra.sweep.dir={quoted(str(sweep))}", "resume=auto"])
-
-
-def _train(settings: dict[str, Any], folder: Path, stop: StopSignals, command: str, go_on: str) -> dict[str, Any]:
-    from resnet_cli import session
-    from resnet_cli.logs import RunLog
-
-    with RunLog() as log:
-        try:
-            return session.train(folder=folder, command=command, log=log, should_stop=stop, **settings)
-        except StoppedError:
-            if RunDir(folder).record.exists():
-                log.info(f"stopped; go on with: {go_on}")
-            raise
 
 
 def next_commands(epochs: int, folder: Path, own: Sequence[str]) -> list[str]:

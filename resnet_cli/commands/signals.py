@@ -5,12 +5,15 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType, TracebackType
 
 from resnet_cli.errors import StoppedError
 
+SIGNALS = [signal.SIGTERM, signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
 GRACE = 0.5  # seconds that a second Ctrl-C leaves for noting that the run was interrupted
 
 
@@ -28,18 +31,28 @@ class StopSignals:
     It is what training calls as `should_stop`. Before the first call, while imports and data are being read, a signal
     raises StoppedError there and then. From that call until `rest` it is only noted, and whoever asks stops in a good
     place; a second SIGINT does not wait for one.
+
+    Args:
+        quiet: Say nothing: the process that launched this one does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         self.signum: int | None = None
+        self.tell: Callable[[int], object] | None = None  # is given the first signal
+        self._quiet = quiet
         self._asked = False
         self._process = os.getpid()
         self._wakeup = -1
 
     def __enter__(self) -> "StopSignals":
-        numbers = [signal.SIGTERM, signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
-        self._before = {number: signal.signal(number, self._handle) for number in numbers}
+        in_main = threading.current_thread() is threading.main_thread()  # Python lets no other thread have handlers
+        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS} if in_main else {}
         return self
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it hears the signals of this process."""
+        return self._process == os.getpid() and hasattr(self, "_before")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -72,13 +85,29 @@ class StopSignals:
             self.signum = signum
             if not self._asked:
                 raise StoppedError(signum)
-            with suppress(OSError):  # `print` must not be entered twice, and this may come in the middle of one
-                start = "\n" if sys.stderr.isatty() else ""
-                os.write(2, f"{start}stopping when all is saved (Ctrl-C again: at once)\n".encode())
+            self._hear()
             self._listen()
         elif signum == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             raise KeyboardInterrupt
+
+    def _hear(self) -> None:
+        """Tell of the first signal."""
+        assert self.signum is not None
+        if self.tell is not None:
+            self.tell(self.signum)
+        if not self._quiet:
+            with suppress(OSError):  # `print` must not be entered twice, and this may come in the middle of one
+                start = "\n" if sys.stderr.isatty() else ""
+                os.write(2, f"{start}stopping when all is saved (Ctrl-C again: at once)\n".encode())
+
+    def wait_in_thread(self) -> None:
+        """Wait for signals that every thread blocks: hear the first one, and end the process at a second Ctrl-C."""
+        self.signum = signal.sigwait(SIGNALS)
+        self._hear()
+        while signal.sigwait(SIGNALS) != signal.SIGINT:
+            pass
+        _end_at_once()
 
     def _listen(self) -> None:
         """Have a thread see the second Ctrl-C too: Python's handlers wait for the end of a step in native code."""
@@ -94,7 +123,11 @@ def _end_on_interrupt(reader: int) -> None:
         number = os.read(reader, 1)
     os.close(reader)
     if number:
-        time.sleep(GRACE)
-        for child in multiprocessing.active_children():
-            child.kill()
-        os._exit(128 + signal.SIGINT)
+        _end_at_once()
+
+
+def _end_at_once() -> None:
+    time.sleep(GRACE)
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(128 + signal.SIGINT)

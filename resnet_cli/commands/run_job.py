@@ -1,0 +1,40 @@
+"""Trains one checked config with its log: the step from commands to the session. Torch is imported here, and late."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from resnet_cli.config import Settings
+from resnet_cli.errors import StoppedError
+from resnet_cli.run import RunDir
+
+
+def train(
+    settings: Settings,
+    folder: Path,
+    should_stop: Callable[[], int | None],
+    command: str,
+    go_on: str,
+    *,
+    terminal: bool = True,
+) -> dict[str, Any]:
+    """Train in `folder`; gives the run's record. See `resnet_cli.session.train`.
+
+    Args:
+        settings: The config, checked.
+        folder: The run folder.
+        should_stop: Whether a signal came.
+        command: What the user typed.
+        go_on: The command that goes on with it when it was stopped.
+        terminal: Show what happens there too.
+    """
+    from resnet_cli import session
+    from resnet_cli.logs import RunLog
+
+    with RunLog(terminal=terminal) as log:
+        try:
+            return session.train(folder=folder, command=command, log=log, should_stop=should_stop, **settings)
+        except StoppedError:
+            if RunDir(folder).record.exists():
+                log.info(f"stopped; go on with: {go_on}")
+            raise

@@ -11,7 +11,7 @@ LAYERS = [
      "diagnose", "gradients"},
     {"signatures", "values", "data", "optim", "run", "lock", "device", "checkpoint", "evaluation"},
     {"config", "stored", "state", "step", "progress", "feed", "verify"},
-    {"trainer", "trust"},
+    {"trainer", "trust", "report"},
     {"build", "saver"},
     {"start"},
     {"session"},

@@ -1,0 +1,196 @@
+"""Which config keys tell runs apart, and how they are shown: `model=resnet20` for the ten keys that it stands for."""
+
+import re
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from inspect import Parameter
+from pathlib import Path
+from typing import Any
+
+import resnet_cli
+from resnet_cli.config import CONTROL_KEYS, PARTS
+from resnet_cli.report.runs import Run, natural
+from resnet_cli.signatures import Opaque, signature
+from resnet_cli.stored import SAFE_TO_CHANGE
+from resnet_cli.values import shown
+
+# What a run is called, where it runs and where its files are: no part of the comparison.
+PRESENTATION = (SAFE_TO_CHANGE - {"trainer.epochs"}) | set(CONTROL_KEYS) | {"logger"}
+PRESENTATION_NODES = ("hydra.", "logger.", "sweep.")
+FOLDER_OF_IMAGES = "image_folder"  # the data set that data.root decides
+ABSENT = "-"
+OURS = r"(resnet_cli\.(models|data|schedule|optim|trainer)|torch\.optim)\.[A-Za-z]\w*"  # found in source text
+
+PACKAGE = Path(resnet_cli.__file__).parent
+PRESETS = (PACKAGE / "conf" / "model", PACKAGE.parent / "conf" / "model")  # installed, or a checkout
+
+
+@dataclass(frozen=True)
+class Column:
+    """A key that varies: its name, and its value for each run by the run's folder."""
+
+    name: str
+    values: Mapping[Path, Any]
+
+    def of(self, run: Run) -> Any:
+        """The run's value, `ABSENT` where it has none."""
+        return self.values.get(run.folder, ABSENT)
+
+
+def same(value: Any) -> Any:
+    """A value as what can be compared and hashed: 1 is 1.0, but not true, and a list is a tuple."""
+    if isinstance(value, bool) or value is None:
+        return (str(value),)
+    if isinstance(value, list | tuple):
+        return tuple(map(same, value))
+    return str(value) if isinstance(value, dict) else value
+
+
+def settings(runs: Sequence[Run]) -> dict[Path, dict[str, Any]]:
+    """By folder the keys of each run that can make its result another, seed included.
+
+    A key that a run lacks and another has is filled with its default: it is an option that was added since.
+    """
+    found = {run.folder: _own(run) for run in runs}
+    keys = dict.fromkeys(key for own in found.values() for key in own)
+    for own in found.values():
+        for part in PARTS:
+            defaults = _defaults(part, own.get(f"{part}._target_"))
+            own |= {key: defaults[key] for key in keys if key not in own and key in defaults}
+    return found
+
+
+@lru_cache(maxsize=256)
+def _defaults(part: str, target: str) -> dict[str, Any]:
+    """Defaults by full key of a part's options; none for targets from elsewhere, which would have to be imported."""
+    if not isinstance(target, str) or not re.fullmatch(OURS, target):
+        return {}
+    found: dict[str, Any] = {}
+    for source in (target, *PARTS[part].readers):
+        try:
+            parameters = signature(source).parameters
+        except Exception:  # of another version of this package
+            continue
+        found |= {f"{part}.{name}": p.default for name, p in parameters.items()}
+    return {key: value for key, value in found.items() if value is not Parameter.empty and value is not Opaque}
+
+
+def _own(run: Run) -> dict[str, Any]:
+    data = str(run.leaves.get("data._target_", "")).rpartition(".")[2]
+    kept = {
+        key: value
+        for key, value in run.leaves.items()
+        if (key not in PRESENTATION or (key == "data.root" and data == FOLDER_OF_IMAGES))
+        and not key.startswith(PRESENTATION_NODES)
+    }
+    start = run.record.get("start")
+    if isinstance(start, str) and start != "scratch" and not re.match(r"epoch \d", start):
+        kept["init_from"] = start
+    return kept
+
+
+def varying(runs: Sequence[Run], leave_out: Collection[str]) -> list[Column]:
+    """The keys in which these runs differ, choices of a group in place of what they stand for.
+
+    Args:
+        runs: Runs to be compared.
+        leave_out: Keys that are not to be told, such as `seed`.
+    """
+    leaves = settings(runs)
+    order = dict.fromkeys(key for own in leaves.values() for key in own)
+    columns = [Column(key, {f: own[key] for f, own in leaves.items() if key in own}) for key in order]
+    differing = [c for c in columns if c.name not in leave_out and len({same(c.of(run)) for run in runs}) > 1]
+    overrides = {run.folder: given(run) for run in runs}
+    by_hand = {key for own in overrides.values() for key in own}
+    shown_columns: list[Column] = []
+    for part in PARTS:
+        own = [column for column in differing if column.name.startswith(f"{part}.")]
+        label = _label(part, runs, leaves, overrides) if own else None
+        if label is not None:
+            shown_columns.append(label)
+            own = [c for c in own if not _decides(label, c, runs) or (c.name in by_hand and c.name != label.name)]
+            own = [c for c in own if c.name != f"{part}._target_"]
+        shown_columns += own
+    others = [c for c in differing if c.name.partition(".")[0] not in PARTS]
+    return [*shown_columns, *others]
+
+
+def _decides(label: Column, column: Column, runs: Sequence[Run]) -> bool:
+    """Whether runs of one label have one value."""
+    values: dict[Any, set[Any]] = {}
+    for run in runs:
+        values.setdefault(same(label.of(run)), set()).add(same(column.of(run)))
+    return all(len(found) == 1 for found in values.values())
+
+
+def _label(
+    part: str,
+    runs: Sequence[Run],
+    leaves: Mapping[Path, Mapping[str, Any]],
+    overrides: Mapping[Path, Mapping[str, str]],
+) -> Column | None:
+    """The group's option of each run if all are known, else the class or function; None if that is one for all."""
+    nodes = {
+        run.folder: tuple((k, same(v)) for k, v in leaves[run.folder].items() if k.startswith(f"{part}."))
+        for run in runs
+    }
+    known = {run.folder: choice for run in runs if (choice := _choice(part, run, overrides[run.folder]))}
+    by_node = {nodes[folder]: choice for folder, choice in known.items()}
+    choices = {run.folder: known.get(run.folder) or by_node.get(nodes[run.folder]) for run in runs}
+    targets = {run.folder: str(leaves[run.folder].get(f"{part}._target_", "")).rpartition(".")[2] for run in runs}
+    for names in (choices, targets):
+        if all(names.values()):
+            return Column(part, names) if len(set(names.values())) > 1 else None
+    return None
+
+
+def _choice(part: str, run: Run, overrides: Mapping[str, str]) -> str | None:
+    """The option of a group that made this run, as far as its folder tells."""
+    if overrides.get(part):
+        return overrides[part]
+    if part != "model" or "name" in overrides:
+        return None
+    if "resume" in overrides and not any((folder / f"{run.name}.yaml").is_file() for folder in PRESETS):
+        return None  # the command that made the run may have given a name
+    return run.name if run.name == run.leaves.get("name") else None  # conf/train.yaml: the name is the model's
+
+
+def given(run: Run) -> dict[str, str]:
+    """The overrides that made a run: from its command, and of a sweep from its folder's name.
+
+    A key that was swept over and is cut from the folder's name has an empty value.
+    """
+    try:
+        words = shlex.split(str(run.record.get("command") or ""))
+    except ValueError:
+        words = []
+    pairs = dict(word.lstrip("+~").split("=", 1) for word in words[1:] if re.match(r"[+~]*[\w./@]+=", word))
+    found: dict[str, str] = {}
+    for key, value in pairs.items():
+        swept = re.search(r"(?:^|,)" + re.escape(key) + r"=([^,]*)(,|$)", run.folder.name)
+        cut = re.search(r"-[0-9a-f]{8}$", run.folder.name) and swept and not swept[2]
+        if "," not in value and "(" not in value:
+            found[key] = value
+        else:
+            found[key] = swept[1] if swept and not cut else ""
+    return found
+
+
+def cell(value: Any) -> str:
+    """A value in a table, in one line."""
+    if isinstance(value, str):
+        return value if len(value) <= 60 else f"{value[:57]}..."
+    if isinstance(value, list):
+        return f"[{','.join(map(cell, value))}]"
+    if isinstance(value, dict):
+        return "{}" if not value else str(value)
+    return shown(value)
+
+
+def sort_key(value: Any) -> tuple[int, Any]:
+    """Numbers by size, then texts in their natural order."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (0, value)
+    return (1, natural(cell(value)))

@@ -10,7 +10,7 @@ LAYERS = [
     {"errors", "ranges", "seeding", "sources", "schedule", "averaging", "metrics", "files", "curves", "logs", "models",
      "diagnose", "gradients"},
     {"signatures", "values", "data", "optim", "run", "lock", "device", "checkpoint", "evaluation"},
-    {"config", "stored", "state", "step", "progress", "feed", "verify"},
+    {"config", "stored", "state", "step", "progress", "feed", "verify", "trackers"},
     {"trainer", "trust"},
     {"build", "saver"},
     {"start"},

@@ -18,6 +18,7 @@ from resnet_cli.commands.compose import run_settings, without_hydra
 from resnet_cli.commands.signals import JobStoppedError
 from resnet_cli.errors import InputError
 from resnet_cli.run import RunDir, quoted
+from resnet_cli.trackers import missing_packages
 
 
 class RunFailedError(BaseException):
@@ -48,7 +49,7 @@ class CheckConfig(Callback):
         with _told():
             HydraConfig.instance().set_config(config)
             overrides = task_overrides(config.hydra)
-            run_settings(without_hydra(config), overrides)
+            missing_packages(run_settings(without_hydra(config), overrides).get("logger"))
             _require_values(config, override_keys(overrides))
             folder = Path(str(OmegaConf.select(config, "hydra.run.dir"))).absolute()
             RunDir(folder).require_writable()  # here too: torch is not imported yet
@@ -90,7 +91,7 @@ def _check_jobs(config: DictConfig) -> None:
         job = loader.load_sweep_config(config, overrides)
         HydraConfig.instance().set_config(job)
         try:
-            run_settings(without_hydra(job), task_overrides(job.hydra))
+            missing_packages(run_settings(without_hydra(job), task_overrides(job.hydra)).get("logger"))
         except InputError as error:
             varying = [given for given in overrides if any(given not in other for other in jobs)]
             shown = ", ".join(override.removeprefix("++") for override in varying)

@@ -65,10 +65,10 @@ def _start_hydra(arguments: Sequence[str], stop: StopSignals) -> None:
 
 
 def _job_folder() -> str:
-    """The job's overrides but for those that go on with it: the same folder for both."""
+    """The job's overrides but for those that go on with it or watch it: the same folder for both."""
     overrides = task_overrides(HydraConfig.get())
-    ways = {"resume", "resume_force", "verify_resume"}
-    return job_folder([override for override in overrides if override_keys([override])[0] not in ways])
+    ways = {"resume", "resume_force", "verify_resume", "logger"}
+    return job_folder([override for override in overrides if override_keys([override])[0].split(".")[0] not in ways])
 
 
 def _sweep_name() -> str:

@@ -20,6 +20,7 @@ from resnet_cli.optim import build_optimizer
 from resnet_cli.run import RunDir, find
 from resnet_cli.signatures import locate, signature
 from resnet_cli.stored import plain_data
+from resnet_cli.trackers import Tracker, missing_packages
 from resnet_cli.trainer import ClassifierTrainer
 from resnet_cli.trust import check_kinds, check_names
 from resnet_cli.values import shown
@@ -164,6 +165,20 @@ def trainer(
     """The trainer that `node` names, with cross-entropy as its loss."""
     given = {"model": net, "loss_fn": None, "optimizer": optimizer, "schedule": schedule, "seed": seed}
     made: ClassifierTrainer = call("trainer", node, given)
+    return made
+
+
+def trackers(nodes: Mapping[str, Node] | None) -> dict[str, Tracker]:
+    """The trackers that `nodes` name, by their names.
+
+    Raises:
+        InputError: a package is not installed, or what is named is no tracker.
+    """
+    missing_packages(nodes)
+    made = {name: call(f"logger.{name}", node, {}) for name, node in (nodes or {}).items()}
+    for name, tracker in made.items():
+        if not isinstance(tracker, Tracker):
+            raise InputError(f"logger.{name}: {type(tracker).__name__} is no subclass of resnet_cli.trackers.Tracker")
     return made
 
 

@@ -97,6 +97,20 @@ def _problems(settings: Settings) -> Iterator[str]:
     yield from _check_keys("", {k: v for k, v in settings.items() if k not in PARTS}, unknown, all_keys(settings))
     for name in PARTS:
         yield from _check_part(name, settings.get(name), all_keys(settings))
+    trackers = settings.get("logger")
+    for name, node in trackers.items() if isinstance(trackers, Mapping) else ():
+        yield from _check_tracker(name, node, all_keys(settings))
+
+
+def _check_tracker(name: str, node: object, known: Sequence[str]) -> Iterator[str]:
+    if name == "_target_":  # a group file without its package line
+        yield "logger: holds trackers by name; begin the group file with the line `# @package logger.<name>`"
+    elif not isinstance(node, Mapping):
+        pass  # told with the other top-level keys
+    elif "_target_" in node:
+        yield from _check_node(f"logger.{name}", node, Part(given=()), known)
+    else:
+        yield f"logger.{name}: is not switched on; choose it with logger={name}"
 
 
 def _check_part(name: str, node: object, known: Sequence[str]) -> Iterator[str]:

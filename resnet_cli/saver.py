@@ -13,6 +13,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.metrics import Row
 from resnet_cli.run import RunDir
 from resnet_cli.state import TrainState
+from resnet_cli.trackers import Trackers
 
 DRAW_SECONDS = 1.0  # drawing takes a fifth of a second, and epochs on tiny data a hundredth
 
@@ -20,8 +21,8 @@ DRAW_SECONDS = 1.0  # drawing takes a fifth of a second, and epochs on tiny data
 class RunSaver:
     """Writes a run's checkpoints, metrics and curves into its folder."""
 
-    def __init__(self, run: RunDir, settings: config.Settings, data: dict[str, Any]) -> None:
-        self.run, self.settings, self.data = run, settings, data
+    def __init__(self, run: RunDir, settings: config.Settings, data: dict[str, Any], trackers: Trackers) -> None:
+        self.run, self.settings, self.data, self.trackers = run, settings, data, trackers
         self._drawn_at = -math.inf
 
     def last(self, state: TrainState) -> None:
@@ -49,8 +50,9 @@ class RunSaver:
         state.average = None
 
     def rows(self, rows: list[Row]) -> None:
-        """`metrics.jsonl`, and `curves.png` unless that was drawn within the last second."""
+        """`metrics.jsonl`, `curves.png` unless that was drawn within the last second, and the last row to trackers."""
         self.run.write_rows(rows)
+        self.trackers.row(rows[-1])
         if monotonic() - self._drawn_at > DRAW_SECONDS:
             self.draw(rows)
 

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +22,8 @@ from resnet_cli.ranges import Between
 from resnet_cli.run import RunDir, environment, now
 from resnet_cli.saver import RunSaver
 from resnet_cli.start import Start, accepted_changes, fill, see_images, stored_state
-from resnet_cli.stored import dump
+from resnet_cli.stored import dump, flat
+from resnet_cli.trackers import Trackers
 from resnet_cli.trainer import ClassifierTrainer
 
 logger = logging.getLogger("resnet_cli")
@@ -47,6 +48,7 @@ def train(
     trust: bool = False,
     verify_resume: bool = False,
     sweep: Node | None = None,
+    logger: Mapping[str, Node] | None = None,
 ) -> dict[str, Any]:
     """Train, keep everything in `folder`, and read the test set once at the end.
 
@@ -69,6 +71,7 @@ def train(
         verify_resume: Instead train for a moment in temporary folders, once straight through and once killed and
             resumed, and compare: see `resnet_cli.verify`.
         sweep: Options of the sweep that this is a job of; obeyed before this is called.
+        logger: Trackers by name, group `logger`.
 
     Returns:
         The record that `run.json` holds; or what `verify.prove` found.
@@ -82,10 +85,10 @@ def train(
     """
     settings: config.Settings = {
         "model": model, "optimizer": optimizer, "schedule": schedule, "data": data, "trainer": trainer,
-        "name": name, "seed": seed,
+        "name": name, "seed": seed, "logger": logger,
     }  # fmt: skip
     if verify_resume:
-        return verify.prove(train_settings, settings, init_from=init_from)
+        return verify.prove(train_settings, {**settings, "logger": None}, init_from=init_from)
     return train_settings(
         folder=folder, command=command, log=log, should_stop=should_stop, settings=settings, planned=trainer,
         resume=resume, init_from=init_from, resume_force=resume_force,
@@ -110,6 +113,7 @@ def train_settings(
     """
     run = RunDir(folder)
     run.require_writable()
+    trackers = Trackers(build.trackers(settings.get("logger")))
     with only_writer(run.path), _forgotten_graphs(settings["trainer"]):
         save = stored_state(run, resume)
         accepted_changes(save, settings, force=resume_force)  # before the data are read, which can take minutes
@@ -128,8 +132,9 @@ def train_settings(
         _say_what(settings, loaders, the_trainer, record, run, start.words)
         for line in [*(f"init    {line}" for line in seen), *_inexact(before, record)]:
             logger.info("%s", line)
-        saver = RunSaver(run, settings, _data_record(loaders))
+        saver = RunSaver(run, settings, _data_record(loaders), trackers)
         try:
+            _start_trackers(trackers, run, settings, the_trainer)
             if start.best_lost:
                 saver.best(the_trainer.state)
             _finish(run, saver, the_trainer, loaders, should_stop)
@@ -142,6 +147,8 @@ def train_settings(
             with suppress(MachineError):  # a full disk has more important things to say
                 run.note(status="failed", ended=now(), reason=f"{type(error).__name__}: {error}")
             raise
+        finally:
+            trackers.end(run.read(), the_trainer.state.epoch)
         return run.read()
 
 
@@ -249,6 +256,13 @@ def _finish(
     saver.draw(state.rows, test)
     chosen = f"epoch {state.best['epoch']}, the best on validation" if state.best else "the last epoch"
     logger.info("test accuracy %.2f %%, loss %.4f on %d images (%s)", *list(test.values()), chosen)
+
+
+def _start_trackers(trackers: Trackers, run: RunDir, settings: config.Settings, trainer: ClassifierTrainer) -> None:
+    parameters = flat({key: value for key, value in settings.items() if key != "logger"})
+    ids = trackers.start(run.path, parameters, trainer.state.rows, run.read().get("trackers") or {})
+    if ids:
+        run.note(trackers=ids)
 
 
 def _data_record(loaders: Loaders) -> dict[str, Any]:

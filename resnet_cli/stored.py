@@ -20,8 +20,8 @@ LARGEST_COUNT = 20_000  # values
 DEEPEST = 20  # levels
 
 SAFE_TO_CHANGE = {
-    "name", "trainer.epochs", "trainer.device", "trainer.checkpoint_every", "trainer.log_gradients", "data.root",
-    "data.workers", "data.backend", "data.cache", "data.download", "data.verify", "data.eval_batch_size",
+    "name", "logger", "trainer.epochs", "trainer.device", "trainer.checkpoint_every", "trainer.log_gradients",
+    "data.root", "data.workers", "data.backend", "data.cache", "data.download", "data.verify", "data.eval_batch_size",
 }  # fmt: skip
 
 
@@ -110,7 +110,9 @@ def overlaid(stored: Settings, composed: Settings, given_keys: Sequence[str]) ->
         target: Any = result
         for name in path:
             source = source.get(name) if isinstance(source, Mapping) else None
-            target = target.setdefault(name, {}) if isinstance(target, dict) else None
+            if isinstance(target, dict) and target.get(name) is None:  # nothing to overlay: as it is composed now
+                target[name] = deepcopy(source)
+            target = target[name] if isinstance(target, dict) else None
         if isinstance(source, Mapping) and last in source and isinstance(target, dict):
             target[last] = deepcopy(source[last])
     own = {key: value for key, value in result.items() if key not in CONTROL_KEYS}
@@ -130,8 +132,9 @@ def differences(stored: Settings, given: Settings) -> list[str]:
         InputError: `stored` is no plain data.
     """
     plain_data(stored, "the checkpoint's config")
+    stored, given = ({k: v for k, v in s.items() if k not in {*CONTROL_KEYS, *SAFE_TO_CHANGE}} for s in (stored, given))
     defaults = _defaults(stored, given)
-    before, after = (flat({k: v for k, v in s.items() if k not in CONTROL_KEYS}) for s in (stored, given))
+    before, after = flat(stored), flat(given)
     for leaves in (before, after):
         leaves |= {key: value for key, value in defaults.items() if key not in leaves}
     return [

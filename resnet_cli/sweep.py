@@ -210,7 +210,7 @@ def config_hash(settings: Settings) -> str:
     leaves = {
         key: value
         for key, value in flat(settings).items()
-        if key.split(".")[0] not in CONTROL_KEYS and (key not in SAFE_TO_CHANGE or key == "trainer.epochs")
+        if not {key, key.split(".")[0]} & {*CONTROL_KEYS, *(SAFE_TO_CHANGE - {"trainer.epochs"})}
     }
     return hashlib.sha256(json.dumps(leaves, sort_keys=True, default=str).encode()).hexdigest()[:8]
 

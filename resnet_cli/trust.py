@@ -21,6 +21,7 @@ PACKAGES = {
     "data": ("resnet_cli.data",),
     "data.augment": ("resnet_cli.data",),
     "trainer": ("resnet_cli.trainer",),
+    "logger": ("resnet_cli.trackers",),
 }
 
 
@@ -91,8 +92,12 @@ def _refuse(found: Mapping[str, Any]) -> None:
 
 
 def _packages(path: str) -> tuple[str, ...]:
-    """Where a node at this place may come from; models hold models."""
-    return PACKAGES.get("model" if path.startswith(("model.", "model[")) else path, ())
+    """Where a node at this place may come from; models hold models, and `logger` trackers by name."""
+    if path.startswith(("model.", "model[")):
+        return PACKAGES["model"]
+    if path.count(".") == 1 and path.startswith("logger."):
+        return PACKAGES["logger"]
+    return PACKAGES.get(path, ()) if path != "logger" else ()
 
 
 def _inside(module: str, packages: tuple[str, ...]) -> bool:
@@ -130,6 +135,10 @@ def _is_of_kind(path: str, target: str) -> bool:
         from resnet_cli.trainer import ClassifierTrainer
 
         return found is ClassifierTrainer
+    if part == "logger":
+        from resnet_cli.trackers import Tracker
+
+        return inspect.isclass(found) and issubclass(found, Tracker)
     from resnet_cli import data
 
     if path == "data.augment":

@@ -44,9 +44,9 @@ def test_sweeps_need_m_or_one_value_for_each_key(path, train):
 def test_values_typed_take_the_place_of_an_experiments(train, tmp_path):
     status, out, _ = train("-m", "experiment=degradation", *TINY, "model.depth=8")
     assert status == 0
-    assert [line.split(" experiment")[0] for line in out.splitlines() if line.startswith("job ")] == [
-        "job 0: model.residual=False model.depth=8",
-        "job 1: model.residual=True model.depth=8",
+    assert [line.split(", experiment")[0] for line in out.splitlines() if line.startswith("job ")] == [
+        "job 0 (model.residual=False, model.depth=8",
+        "job 1 (model.residual=True, model.depth=8",
     ]
     [sweep] = tmp_path.glob("multirun/*/*-degradation")
     assert len(list(sweep.glob("*/run.json"))) == 2

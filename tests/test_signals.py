@@ -92,13 +92,13 @@ def test_a_stopped_sweep_goes_on_with_what_it_says(start, tmp_path, train):
     wait_for(tmp_path, "s/seed=1*/train.log", process)
     process.terminate()
     out = ended(process, 143)
-    (line,) = (line for line in out.splitlines() if "go on with: " in line)
+    (line,) = (line for line in out.splitlines() if "stopped; go on with: " in line)
     command = line.partition("go on with: resnet-train ")[2].split()
     folders = sorted(path.parent for path in (tmp_path / "s").rglob("run.json"))
     assert [json.loads((f / "run.json").read_text())["status"] for f in folders] == ["finished", "interrupted"]
     status, out, err = train(*command)
     assert (status, err) == (0, "")
-    assert "nothing to do" in out
+    assert "seed=0, " in out and "finished before, best " in out
     assert sorted(path.parent for path in (tmp_path / "s").rglob("run.json")) == folders
     assert [json.loads((f / "run.json").read_text())["status"] for f in folders] == ["finished", "finished"]
 

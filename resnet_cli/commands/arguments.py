@@ -47,6 +47,8 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
         seen[key] = value
         if equals and key == "resume" and not multirun:
             result += _resume_folder(override)
+        if override == "logger=null":
+            override = "logger=[]"  # Hydra takes no null for a group
         is_value = bool(equals) and VALUE_KEY.fullmatch(key) is not None and key not in groups
         result.append(f"++{override}" if is_value else override)
     return [*options, *result]

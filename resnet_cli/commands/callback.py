@@ -21,6 +21,7 @@ from resnet_cli.commands.sweeping import launching
 from resnet_cli.errors import InputError
 from resnet_cli.run import RunDir, quoted
 from resnet_cli.sweep import place
+from resnet_cli.trackers import missing_packages
 
 
 class RunFailedError(BaseException):
@@ -51,7 +52,7 @@ class CheckConfig(Callback):
         with _told():
             HydraConfig.instance().set_config(config)
             overrides = task_overrides(config.hydra)
-            run_settings(without_hydra(config), overrides)
+            missing_packages(run_settings(without_hydra(config), overrides).get("logger"))
             _require_values(config, override_keys(overrides))
             folder = Path(str(OmegaConf.select(config, "hydra.run.dir"))).absolute()
             RunDir(folder).require_writable()  # here too: torch is not imported yet
@@ -112,6 +113,7 @@ def _check_jobs(config: DictConfig) -> dict[str, Sequence[str]]:
         HydraConfig.instance().set_config(job)
         try:
             settings = run_settings(without_hydra(job), task_overrides(job.hydra))
+            missing_packages(settings.get("logger"))
         except InputError as error:
             varying = [given for given in overrides if any(given not in other for other in jobs)]
             shown = ", ".join(override.removeprefix("++") for override in varying)

@@ -13,6 +13,7 @@ from hydra.errors import (
 )
 from omegaconf.errors import OmegaConfBaseException
 
+from resnet_cli.commands.arguments import CONFIG_FOLDER
 from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError
 from resnet_cli.values import nearest
 
@@ -71,7 +72,8 @@ def explained(error: BaseException) -> Exception | None:
 def _missing_option(error: MissingConfigException) -> str:
     """`model=resnet21: no such option; did you mean resnet20? (...)`."""
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
-    options = [name for name in error.options or [] if not name.startswith("_")]
+    shipped = [file.stem for file in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]  # Hydra tells none for a list
+    options = [name for name in error.options or shipped if not name.startswith("_")]
     if not group or not options:
         return " ".join(str(error).splitlines()[0].split())
     return f"{group}={option}: no such option{nearest(option, options)} ({', '.join(options)})"

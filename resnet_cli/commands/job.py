@@ -92,14 +92,14 @@ def _start_hydra(arguments: Sequence[str], stop: StopSignals) -> None:
 
 
 def _job_folder(*named: str) -> str:
-    """The job's overrides but for those that go on with it, and with `named` in the place of those of the same key."""
-    ways = {"resume", "resume_force", "verify_resume"}
+    """The job's overrides but for those that go on with it or watch it; `named` take the place of those of their keys."""
+    ways = {"resume", "resume_force", "verify_resume", "logger", "sweep"}
     names = dict(zip(override_keys(named), named, strict=True))
     words = []
     for override in task_overrides(HydraConfig.get()):
         [key] = override_keys([override])
         word = names.get(key, override)
-        if key not in ways and not key.startswith("sweep.") and (key not in names or "=" in word):
+        if key.split(".")[0] not in ways and (key not in names or "=" in word):
             words.append(word)
     return job_folder(words)
 

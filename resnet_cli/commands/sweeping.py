@@ -168,7 +168,7 @@ def _with(command: Command, extra: Sequence[str], folder: Path) -> Command:
     arguments, named = list(command.arguments), list(command.named)
     for override in extra:
         key = override_keys([override])[0]
-        ours = key in SAFE_TO_CHANGE
+        ours = bool({key, key.split(".")[0]} & SAFE_TO_CHANGE)
         if not (ours or key.startswith(("hydra/", "hydra.", "sweep.")) or override.startswith("-")):
             raise InputError(f"{override}: would make other jobs; add some with hydra.sweep.dir={folder}")
         before = [word for word in arguments if override_keys([word])[0] == key]

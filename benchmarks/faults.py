@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.metadata import version
@@ -27,9 +27,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from campaign.harness import REPOSITORY, Bench, Test, Trial
 
-MODULES = (
-    "checkpoints", "exact_resume", "stop_signals", "sweeps", "bad_input", "security", "environment", "numerics",
-)  # fmt: skip
+MODULES = {
+    "A": "checkpoints", "B": "exact_resume", "C": "stop_signals", "D": "sweeps", "E": "bad_input", "F": "security",
+    "G": "environment", "H": "numerics",
+}  # fmt: skip
 RESULTS = REPOSITORY / "benchmarks" / "results" / "faults.json"
 Record = dict[str, Any]
 
@@ -41,32 +42,26 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="tests run at the same time")
     parser.add_argument("--out", type=Path, help="a .json file; its table goes beside it")
     options = parser.parse_args()
-    tests = chosen(every_test(), options.only)
+    tests = chosen(options.only)
     out = options.out or (RESULTS if not options.only and not options.quick else None)
-    with tempfile.TemporaryDirectory(prefix="resnet-cli-faults-") as folder:
-        with ThreadPoolExecutor(options.jobs) as pool:
-            running = [pool.submit(run, test, Path(folder), quick=options.quick) for test in tests]
-            records = []
-            for each in running:
-                records.append(each.result())
-                print(told(records[-1]), flush=True)
+    records = []
+    with tempfile.TemporaryDirectory(prefix="resnet-cli-faults-") as folder, ThreadPoolExecutor(options.jobs) as pool:
+        for each in [pool.submit(run, test, Path(folder), quick=options.quick) for test in tests]:
+            records.append(each.result())
+            print(told(records[-1]), flush=True)
     print(f"\n{totals(records)}")
     if out is not None:
         write(out, records)
     return 1 if any(not trial["passed"] for record in records for trial in record["trials"]) else 0
 
 
-def every_test() -> list[Test]:
-    """The tests of all letters."""
-    return [test for name in MODULES for test in import_module(f"campaign.{name}").TESTS]
-
-
-def chosen(tests: Iterable[Test], only: Sequence[str]) -> list[Test]:
+def chosen(only: Sequence[str]) -> list[Test]:
     """The tests of these letters and ids; all if there are none."""
-    tests = list(tests)
-    unknown = [name for name in only if name not in {known for test in tests for known in (test.id, test.id[0])}]
+    letters = [letter for letter in MODULES if not only or any(name.startswith(letter) for name in only)]
+    tests = [test for letter in letters for test in import_module(f"campaign.{MODULES[letter]}").TESTS]
+    unknown = set(only) - {name for test in tests for name in (test.id, test.id[0])}
     if unknown:
-        raise SystemExit(f"error: --only: no test {', '.join(unknown)}; there are {', '.join(t.id for t in tests)}")
+        raise SystemExit(f"error: --only: no test {', '.join(sorted(unknown))}; ids are as in A1, letters A to H")
     return [test for test in tests if not only or test.id in only or test.id[0] in only]
 
 
@@ -138,7 +133,7 @@ def write(path: Path, records: Sequence[Record]) -> None:
     ids = {record["id"] for record in records}
     merged = sorted([*records, *(r for r in before if r["id"] not in ids)], key=lambda r: str(r["id"]))
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine(), "sums": sums(merged), "tests": merged}
+    content: Record = {"machine": machine(), "sums": sums(merged), "tests": merged}
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     path.with_suffix(".md").write_text(table(merged, content["machine"]), encoding="utf-8")
 

@@ -209,6 +209,11 @@ class Bench:
             "name=x",
         ]  # fmt: skip
 
+    def tiny_with(self, *options: str) -> list[str]:
+        """The tiny run with other options; Hydra refuses a key that is given twice."""
+        given = {option.partition("=")[0] for option in options}
+        return [*(option for option in self.tiny if option.partition("=")[0] not in given), *options]
+
     def start(
         self, *args: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, prefix: Sequence[str] = (),
         forked: bool = False, command: Sequence[str] = COMMAND,

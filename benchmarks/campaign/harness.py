@@ -216,7 +216,7 @@ class Bench:
 
     def start(
         self, *args: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, prefix: Sequence[str] = (),
-        forked: bool = False, command: Sequence[str] = COMMAND,
+        forked: bool = False, code: str = "", command: Sequence[str] = COMMAND,
     ) -> Running:  # fmt: skip
         """Start `resnet-train` and do not wait for it.
 
@@ -226,13 +226,14 @@ class Bench:
             env: Environment variables on top of those of this process.
             prefix: A command that runs the command, such as ("unshare", "-n").
             forked: Fork it from a process that has imported torch; one is started for each `prefix`.
+            code: Python to run first in the forked process: it puts a fault inside the program.
             command: What to run in place of `resnet-train`; not with `forked`.
         """
         folder, number = self.root / "output", next(self._numbers)
         folder.mkdir(exist_ok=True)
         cwd = cwd or self.root
         if forked:
-            run = self.server(prefix).start(args, cwd, env or {}, folder, number)
+            run = self.server(prefix).start(args, cwd, env or {}, folder, number, code)
         else:
             out, err = (path.open("wb") for path in _outputs(folder, number))
             with out, err:
@@ -247,13 +248,13 @@ class Bench:
     def cli(
         self, *args: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout: float = 60,
         prefix: Sequence[str] = (), kill_after: float | None = None, signals: Signals = (), group: bool = False,
-        forked: bool = False, command: Sequence[str] = COMMAND,
+        forked: bool = False, code: str = "", command: Sequence[str] = COMMAND,
     ) -> Done:  # fmt: skip
         """Run `resnet-train` to its end; arguments as for `start` and `Running.wait`.
 
         SIGKILL comes after `kill_after` seconds; with `group`, signals go to the workers too.
         """
-        run = self.start(*args, cwd=cwd, env=env, prefix=prefix, forked=forked, command=command)
+        run = self.start(*args, cwd=cwd, env=env, prefix=prefix, forked=forked, code=code, command=command)
         killed = [(kill_after, signal.SIGKILL)] if kill_after is not None else []
         return run.wait(timeout, signals=[*signals, *killed], group=group)
 
@@ -286,9 +287,13 @@ class _Server:
         )
         self.pid: int = self._read()["ready"]
 
-    def start(self, args: Sequence[str], cwd: Path, env: Mapping[str, str], folder: Path, number: int) -> Running:
+    def start(
+        self, args: Sequence[str], cwd: Path, env: Mapping[str, str], folder: Path, number: int, code: str
+    ) -> Running:
         out, err = _outputs(folder, number)
-        command = {"args": list(args), "folder": str(cwd), "env": dict(env), "out": str(out), "err": str(err)}
+        command = {
+            "args": list(args), "folder": str(cwd), "env": dict(env), "out": str(out), "err": str(err), "code": code,
+        }  # fmt: skip
         pid = self._ask({"start": command})["pid"]
 
         def poll() -> tuple[int | None, int]:

@@ -1,9 +1,12 @@
 """A process that imports torch and resnet-train once and forks for each command; it reads and writes lines of JSON.
 
-{"start": {args, folder, env, out, err}} -> {"pid"}     in a session of its own, in `folder`
-{"poll": pid} -> {"status", "peak_kib"}                 both null while it runs
+{"start": {args, folder, env, out, err, code}} -> {"pid"}     in a session of its own, in `folder`; `code` is run first
+{"poll": pid} -> {"status", "peak_kib"}                       both null while it runs
 """
 
+import atexit
+import atexit
+import gc
 import json
 import os
 import sys
@@ -15,6 +18,8 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     warm_up()
+    gc.collect()
+    gc.freeze()  # else each child's own collections would copy all the memory that it shares with this process
     print(json.dumps({"ready": os.getpid()}), file=replies, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
@@ -60,6 +65,8 @@ def become(command: dict[str, Any]) -> None:
     sys.argv = ["resnet-train", *command["args"]]
     from resnet_cli.commands.train import main as train
 
+    atexit.register(gc.unfreeze)  # else what is frozen counts as leaked at the end
+    exec(command["code"], {})
     train()
 
 

@@ -1,7 +1,7 @@
 """What Hydra calls around a job: the check before anything is made, and the tidying after a job that never began."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from resnet_cli.commands.arguments import override_keys, task_overrides
 from resnet_cli.commands.compose import run_settings, without_hydra
 from resnet_cli.commands.signals import JobStoppedError
-from resnet_cli.errors import InputError
+from resnet_cli.errors import InputError, MachineError
 from resnet_cli.run import RunDir, quoted
 
 
@@ -53,6 +53,7 @@ class CheckConfig(Callback):
             folder = Path(str(OmegaConf.select(config, "hydra.run.dir"))).absolute()
             RunDir(folder).require_writable()  # here too: torch is not imported yet
             self._missing = [path for path in (folder, *folder.parents) if not path.exists()]
+            _make(folder, self._missing)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Fix the sweep's folder, and check the config of every combination that a grid sweep will run."""
@@ -63,6 +64,9 @@ class CheckConfig(Callback):
                 _spell_as_params(config)
                 _check_jobs(config)  # other sweepers choose values as they go; each job is checked when it starts
             HydraConfig.instance().set_config(config)
+            folder = Path(str(config.hydra.sweep.dir)).absolute()
+            RunDir(folder).require_writable()
+            _make(folder, [path for path in (folder, *folder.parents) if not path.exists()])
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Take away the empty folders that were made for a job that never began, or that only proved something."""
@@ -76,6 +80,21 @@ class CheckConfig(Callback):
         if config.hydra.mode != RunMode.MULTIRUN or stopped:  # Hydra would print a line of its own; or run on
             assert isinstance(job_return._return_value, Exception)
             raise RunFailedError(job_return._return_value)
+
+
+def _make(folder: Path, missing: Sequence[Path]) -> None:
+    """Make the folder, which Hydra would do next: of what can go wrong only its making tells all.
+
+    Raises:
+        MachineError: it cannot be made; neither are those of its parents that are `missing`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+        raise MachineError(error.errno, f"{folder}: cannot be made: {error.strerror}") from None
 
 
 def _check_jobs(config: DictConfig) -> None:

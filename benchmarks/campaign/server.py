@@ -5,12 +5,12 @@
 """
 
 import atexit
-import atexit
 import gc
 import json
 import os
 import sys
 import tempfile
+import traceback
 from typing import Any
 
 
@@ -65,9 +65,17 @@ def become(command: dict[str, Any]) -> None:
     sys.argv = ["resnet-train", *command["args"]]
     from resnet_cli.commands.train import main as train
 
-    atexit.register(gc.unfreeze)  # else what is frozen counts as leaked at the end
     exec(command["code"], {})
-    train()
+    try:
+        train()
+    except SystemExit as done:
+        status = int(done.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(status)  # the interpreter's end would go through all that is frozen, and tell of leaks
 
 
 if __name__ == "__main__":

@@ -40,13 +40,16 @@ def main() -> int:
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], metavar="A1,C", help="letters and ids")
     parser.add_argument("--quick", action="store_true", help="a handful of trials of each test")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="tests run at the same time")
+    parser.add_argument("--minutes", type=float, default=10, help="no new trial of a test begins after so many")
     parser.add_argument("--out", type=Path, help="a .json file; its table goes beside it")
     options = parser.parse_args()
     tests = chosen(options.only)
     out = options.out or (RESULTS if not options.only and not options.quick else None)
     records = []
     with tempfile.TemporaryDirectory(prefix="resnet-cli-faults-") as folder, ThreadPoolExecutor(options.jobs) as pool:
-        for each in [pool.submit(run, test, Path(folder), quick=options.quick) for test in tests]:
+        for each in [
+            pool.submit(run, test, Path(folder), quick=options.quick, minutes=options.minutes) for test in tests
+        ]:
             records.append(each.result())
             print(told(records[-1]), flush=True)
     print(f"\n{totals(records)}")
@@ -65,15 +68,18 @@ def chosen(only: Sequence[str]) -> list[Test]:
     return [test for test in tests if not only or test.id in only or test.id[0] in only]
 
 
-def run(test: Test, folder: Path, *, quick: bool) -> Record:
-    """All trials of a test, as a record."""
+def run(test: Test, folder: Path, *, quick: bool, minutes: float = 10) -> Record:
+    """All trials of a test that its time is enough for, as a record."""
     began, trials = time.monotonic(), list[Trial]()
     if not test.missing:
         try:
             root = folder / test.id
             root.mkdir()
             with Bench(root, folder / "images", test.id, quick=quick) as bench:
-                trials += test.run(bench)
+                for trial in test.run(bench):
+                    trials.append(trial)
+                    if time.monotonic() - began > 60 * minutes:
+                        return record(test, trials, time.monotonic() - began, cut=True)
         except Exception as error:  # the test itself is broken: the others are worth running
             where = traceback.extract_tb(error.__traceback__)[-1]
             trials.append(
@@ -84,8 +90,8 @@ def run(test: Test, folder: Path, *, quick: bool) -> Record:
     return record(test, trials, time.monotonic() - began)
 
 
-def record(test: Test, trials: Sequence[Trial], seconds: float = 0.0) -> Record:
-    """What a test came to, as plain data."""
+def record(test: Test, trials: Sequence[Trial], seconds: float = 0.0, *, cut: bool = False) -> Record:
+    """What a test came to, as plain data; `cut` says that its time was over before its trials."""
     made = [trial for trial in trials if not trial.skipped]
     passes = sum(trial.passed for trial in made)
     share = passes / len(made) if made else 0.0
@@ -94,6 +100,8 @@ def record(test: Test, trials: Sequence[Trial], seconds: float = 0.0) -> Record:
     note = test.missing and f"missing: {test.missing}"
     if not note and trials and len(made) < len(trials):
         note = f"{len(trials) - len(made)} skipped: {next(trial.detail for trial in trials if trial.skipped)}"
+    if cut:
+        note = f"out of time after these trials{'; ' if note else ''}{note}"
     return {
         "id": test.id, "title": test.title, "points": test.points, "got": round(test.points * share, 2),
         "made": len(made), "passes": passes, "note": note, "seconds": round(seconds, 1),

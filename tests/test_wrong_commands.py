@@ -218,7 +218,7 @@ def test_labels_and_classes_disagree(train, tmp_path, monkeypatch, names, top, w
 
 ODD_NAMES = {
     "space": "a b", "accent": "é", "japanese": "日本", "quote": "it's", "double quote": 'a"b', "parenthesis": "a(b",
-    "equals": "a=b", "comma": "a,b", "tilde": "~a", "colon": "a:b", "long": 200 * "x",
+    "equals": "a=b", "comma": "a,b", "tilde": "~a", "colon": "a:b", "dollar": "a${b}", "long": 200 * "x",
     "trailing slash": "a/",
 }  # fmt: skip
 

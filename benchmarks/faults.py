@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from campaign.harness import REPOSITORY, Bench, Test, Trial
+from campaign.harness import REPOSITORY, Bench, Servers, Test, Trial
 
 MODULES = {
     "A": "checkpoints", "B": "exact_resume", "C": "stop_signals", "D": "sweeps", "E": "bad_input", "F": "security",
@@ -45,13 +46,15 @@ def main() -> int:
     options = parser.parse_args()
     tests = chosen(options.only)
     out = options.out or (RESULTS if not options.only and not options.quick else None)
-    records = []
+    records, servers = list[Record](), Servers()
     with tempfile.TemporaryDirectory(prefix="resnet-cli-faults-") as folder, ThreadPoolExecutor(options.jobs) as pool:
-        for each in [
-            pool.submit(run, test, Path(folder), quick=options.quick, minutes=options.minutes) for test in tests
-        ]:
-            records.append(each.result())
-            print(told(records[-1]), flush=True)
+        try:
+            each_run = partial(run, quick=options.quick, minutes=options.minutes, servers=servers)
+            for each in [pool.submit(each_run, test, Path(folder)) for test in tests]:
+                records.append(each.result())
+                print(told(records[-1]), flush=True)
+        finally:
+            servers.close()
     print(f"\n{totals(records)}")
     if out is not None:
         write(out, records)
@@ -68,14 +71,14 @@ def chosen(only: Sequence[str]) -> list[Test]:
     return [test for test in tests if not only or test.id in only or test.id[0] in only]
 
 
-def run(test: Test, folder: Path, *, quick: bool, minutes: float = 10) -> Record:
+def run(test: Test, folder: Path, *, quick: bool, minutes: float = 10, servers: Servers | None = None) -> Record:
     """All trials of a test that its time is enough for, as a record."""
     began, trials = time.monotonic(), list[Trial]()
     if not test.missing:
         try:
             root = folder / test.id
             root.mkdir()
-            with Bench(root, folder / "images", test.id, quick=quick) as bench:
+            with Bench(root, folder / "images", test.id, quick=quick, servers=servers) as bench:
                 for trial in test.run(bench):
                     trials.append(trial)
                     if time.monotonic() - began > 60 * minutes:

@@ -58,20 +58,18 @@ def chain(bench: Bench, name: str, options: list[str], forked: bool, most: int) 
         yield Trial(f"{name}, killed after {when}", not problem, problem and f"{problem} (kills: {', '.join(times)})")
 
 
-_WHOLE: dict[tuple[Path, tuple[str, ...], bool], tuple[dict[str, str], float]] = {}
-
-
 def whole_run(bench: Bench, *options: str, forked: bool = True) -> tuple[dict[str, str], float]:
     """What the run that is never stopped leaves behind, and the seconds it takes."""
-    key = (bench.root, options, forked)
-    if key not in _WHOLE:
+    key = (options, forked)
+    if key not in bench.kept:
         run = bench.folder("whole") / "run"
         bench.server()
         done = bench.cli(*command(bench, run, *options), forked=forked)
         if done.clean():
             raise RuntimeError(f"the run that is not stopped: {done.clean()}")
-        _WHOLE[key] = (outcome(run), done.seconds)
-    return _WHOLE[key]
+        bench.kept[key] = (outcome(run), done.seconds)
+    found: tuple[dict[str, str], float] = bench.kept[key]
+    return found
 
 
 def damages(bench: Bench) -> Iterator[Trial]:

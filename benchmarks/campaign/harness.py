@@ -160,13 +160,16 @@ class Bench:
         fixture: Where the images of the tiny run are, or will be.
         seed: The test's id.
         quick: Make only a handful of trials.
+        servers: The processes to fork from, shared between tests; None makes own ones.
     """
 
-    def __init__(self, root: Path, fixture: Path, seed: str, *, quick: bool) -> None:
+    def __init__(self, root: Path, fixture: Path, seed: str, *, quick: bool, servers: "Servers | None" = None) -> None:
         self.root, self.quick = root, quick
         self.random = random.Random(seed)
         self._fixture = fixture
-        self._servers: dict[tuple[str, ...], _Server] = {}
+        self.kept: dict[Any, Any] = {}  # what trials of the test share
+        self._servers = servers or Servers()
+        self._own_servers = servers is None
         self._runs: list[Running] = []
         self._numbers = iter(range(1, 1_000_000))
 
@@ -176,8 +179,8 @@ class Bench:
     def __exit__(self, *error: object) -> None:
         for run in self._runs:
             end_session(run.pid)
-        for server in self._servers.values():
-            server.close()
+        if self._own_servers:
+            self._servers.close()
 
     def count(self, full: int, quick: int) -> int:
         """How many trials to make."""
@@ -264,10 +267,7 @@ class Bench:
 
     def server(self, prefix: Sequence[str] = ()) -> "_Server":
         """The process that `fork` forks from."""
-        key = tuple(prefix)
-        if key not in self._servers:
-            self._servers[key] = _Server([*prefix, *SERVER], self._environment())
-        return self._servers[key]
+        return self._servers.get(tuple(prefix), self._environment())
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -278,10 +278,31 @@ class Bench:
         }
 
 
+class Servers:
+    """The processes to fork from, one for each prefix."""
+
+    def __init__(self) -> None:
+        self._servers: dict[tuple[str, ...], _Server] = {}
+        self._lock = threading.Lock()
+
+    def get(self, prefix: tuple[str, ...], environment: Mapping[str, str]) -> "_Server":
+        """The one for a prefix; it is started the first time."""
+        with self._lock:
+            if prefix not in self._servers:
+                self._servers[prefix] = _Server([*prefix, *SERVER], environment)
+            return self._servers[prefix]
+
+    def close(self) -> None:
+        """End all of them."""
+        for server in self._servers.values():
+            server.close()
+
+
 class _Server:
-    """See server.py."""
+    """See server.py; several threads may use it."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._lock = threading.Lock()
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
         )
@@ -308,9 +329,10 @@ class _Server:
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return self._read()
+        with self._lock:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            return self._read()
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -105,7 +105,7 @@ def harmless(bench: Bench) -> Iterator[Trial]:
 REFUSED = {
     "other classes": ("", []),
     "another model": ("model.", ["model=resnet20"]),
-    "another width": ("model.widths", ["model.widths=[8,16,32]"]),
+    "another width": ("model.width", ["model.width=2"]),
     "another optimizer": ("optimizer.", ["optimizer=adamw"]),
     "another learning rate": ("optimizer.lr", ["optimizer.lr=0.01"]),
     "another seed": ("seed", ["seed=1"]),

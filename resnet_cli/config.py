@@ -51,9 +51,16 @@ def plain(config: DictConfig) -> Settings:
         resolved = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "config"
-        raise InputError(f"{key}: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{key}: {str(error).splitlines()[0]}{literal_hint(key, error)}") from None
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
+
+
+def literal_hint(key: str, error: BaseException) -> str:
+    """What to type when `${` was no reference but part of a name."""
+    if "nterpolation" not in str(error):
+        return ""
+    return f"""; a ${{ that is text is written \\${{ inside quotes, which the shell needs too: '{key}="...\\${{..."'"""
 
 
 def without_leftovers(settings: Settings, given_keys: Sequence[str]) -> Settings:
@@ -171,7 +178,7 @@ def _suggest(prefix: str, key: str, allowed: Signature, known: Sequence[str]) ->
     near = nearest(key, list(allowed.parameters))
     if near:
         return near.replace("mean ", f"mean {prefix}")
-    known = [*PARTS, *(full for full in known if full != f"{prefix}{key}")]
+    known = [*PARTS, "experiment", *(full for full in known if full != f"{prefix}{key}")]
     elsewhere = [full for full in known if full.rsplit(".", 1)[-1] == key]
     if elsewhere:
         return f"; did you mean {elsewhere[0]}?"

@@ -85,11 +85,15 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _space(folder: Path, data: bytes | Callable[[BinaryIO], object]) -> str:
+    return f" ({free(folder)})" if callable(data) else f" ({len(data):,} bytes needed, {free(folder)})"
+
+
+def free(folder: Path) -> str:
+    """How many bytes are left there, for a person."""
     try:
-        free = f"{shutil.disk_usage(folder).free:,} free"
+        return f"{shutil.disk_usage(folder).free:,} free"
     except OSError:  # the folder is gone too
-        free = "free space unknown"
-    return f" ({free})" if callable(data) else f" ({len(data):,} bytes needed, {free})"
+        return "free space unknown"
 
 
 def _remove(path: Path) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from resnet_cli.errors import InputError, MachineError
+from resnet_cli.files import OUT_OF_SPACE, free
 
 if sys.platform != "win32":
     import fcntl
@@ -48,7 +49,8 @@ def only_writer(folder: Path, what: str = "run") -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             descriptor = _locked(folder / NAME, what)
         except OSError as error:
-            raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror}") from None
+            left = f" ({free(folder)})" if error.errno in OUT_OF_SPACE else ""
+            raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror}{left}") from None
         _held.add(key)
         owner = os.getpid()
         try:

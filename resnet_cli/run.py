@@ -171,10 +171,11 @@ def resume_command(folder: Path, *overrides: str) -> str:
 def quoted(text: str) -> str:
     """The text as the value of an override, in quotes where Hydra would read something else into it.
 
-    Inside quotes a backslash is special only before a quote.
+    Inside quotes a backslash is special only before a quote, and before `${`, which would be a reference.
     """
     if re.fullmatch(r"[A-Za-z0-9_./+-]+", text):
         return text
+    text = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + "\\${", text)
     return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), text) + '"'
 
 

@@ -91,15 +91,21 @@ def accepted_changes(save: Save | None, settings: config.Settings, *, force: boo
     """What differs from the stored config.
 
     Raises:
-        InputError: something does, and it was not accepted with `force`; a line for each difference.
+        InputError: something does, and it was not accepted with `force`; a line for each difference that tells.
     """
     changes = differences(save.content["config"], settings) if save else []
     if changes and not force:
         raise InputError(
-            *(f"{change}: changed since the run was saved" for change in changes),
+            *(f"{change}: changed since the run was saved" for change in _telling(changes)),
             "resume: this is not the config of the run; start a new run, or accept the change with resume_force=true",
         )
     return changes
+
+
+def _telling(changes: list[str]) -> list[str]:
+    """The changes without the arguments of what is another class now: they go with it."""
+    others = tuple(change.split("_target_: ")[0] for change in changes if "._target_: " in change)
+    return [change for change in changes if "._target_: " in change or not change.startswith(others)]
 
 
 def fill(

@@ -1,5 +1,6 @@
 """One writer for each run folder."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -116,11 +117,11 @@ def test_a_file_that_its_holder_removes_as_we_open_it_is_not_taken_for_the_lock(
 
     original, opened = lock._lock, []
 
-    def late(path, descriptor):
+    def late(path, descriptor, what):
         if not opened:
             path.unlink()
         opened.append(descriptor)
-        original(path, descriptor)
+        original(path, descriptor, what)
 
     monkeypatch.setattr(lock, "_lock", late)
     with only_writer(tmp_path / "run"):
@@ -153,3 +154,17 @@ def test_two_never_hold_it_together(tmp_path):
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
+
+
+def test_a_full_disk_is_told_with_what_is_left_of_it(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with (
+        pytest.raises(MachineError, match=r"run: cannot be written: No space left on device \([\d,]+ free\)"),
+        only_writer(tmp_path / "run"),
+    ):
+        pass
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 from string import ascii_lowercase
 
 import pytest
@@ -217,7 +218,7 @@ def test_labels_and_classes_disagree(train, tmp_path, monkeypatch, names, top, w
 
 ODD_NAMES = {
     "space": "a b", "accent": "é", "japanese": "日本", "quote": "it's", "double quote": 'a"b', "parenthesis": "a(b",
-    "equals": "a=b", "comma": "a,b", "tilde": "~a", "colon": "a:b", "long": 200 * "x",
+    "equals": "a=b", "comma": "a,b", "tilde": "~a", "colon": "a:b", "dollar": "a${b}", "long": 200 * "x",
     "trailing slash": "a/",
 }  # fmt: skip
 
@@ -262,7 +263,7 @@ def a_run(tmp_path_factory):
 
 
 OTHER_RUNS = {
-    "resume=d model=cnn": ("model._target_: resnet_cli.models.CifarResNet -> resnet_cli.models.CNN", 40),
+    "resume=d model=cnn": ("model._target_: resnet_cli.models.CifarResNet -> resnet_cli.models.CNN", 2),
     "resume=d model.width=2": ("model.width: 1 -> 2: changed since", 2),
     "resume=d model.widht=2": ("did you mean model.width?", 1),
     "resume=d/config.yaml": ("d/config.yaml: not a run folder", 1),
@@ -317,3 +318,13 @@ def test_any_misspelling_of_a_key_is_told_with_the_right_one(composed, data):
         config.check(settings)
     full = ".".join([*path, wrong])
     assert f"{full}: unknown key; did you mean {key}?" in refused.value.problems
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder that takes none though it seems writable")
+@pytest.mark.parametrize("arguments", [["hydra.run.dir={}"], ["-m", "seed=0,1", "hydra.sweep.dir={}"]])
+@pytest.mark.parametrize("folder", ["/proc/nowhere/run", f"new/{'x' * 300}"])
+def test_a_folder_that_cannot_be_made_is_told_in_a_line(train, tmp_path, arguments, folder):
+    status, out, err = train(*(argument.format(folder) for argument in arguments))
+    assert (status, out, err.count("\n")) == (4, "", 1)
+    assert f"{folder}: cannot be made: " in err
+    assert list(tmp_path.iterdir()) == []

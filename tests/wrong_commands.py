@@ -26,6 +26,9 @@ optimiser=sgd -> did you mean optimizer?
 scheduler=cosine -> did you mean schedule?
 dataset=digits -> did you mean data?
 training=fast -> did you mean trainer?
+experiments=he2015 -> experiments: unknown key; did you mean experiment?
+model=[resnet8,cnn] -> model=[resnet8,cnn]: not the name of one option; -m model=a,b
+experiment={a:1} -> experiment={a:1}: not the name of one option
 model=resnet20 model=plain20 -> model: given twice, as resnet20 and as plain20
 seed=1 seed=2 -> seed: given twice
 model.depht=20 -> model.depht: unknown key; did you mean model.depth?
@@ -156,6 +159,7 @@ schedule=multistep schedule.gamma=0 -> schedule.gamma: 0 is not allowed; it take
 schedule=multistep schedule.milestones=5 -> schedule.milestones: 5 is not allowed; it takes a list
 schedule=piecewise_linear schedule.points=[[0,1,2]] -> schedule.points: [[0, 1, 2]] is not allowed
 seed=${nope} -> nope
+'data.root="a${b}"' -> data.root: Interpolation key 'b' not found; a ${ that is text is written \\${ inside quotes
 name=${oc.env:NOPE_NOT_SET} -> NOPE_NOT_SET
 [1,2 -> [1,2: not key=value
 seed=[1,2 -> not key=value

@@ -8,8 +8,10 @@ from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 import resnet_cli
+from resnet_cli.config import PARTS
 from resnet_cli.errors import InputError
 from resnet_cli.run import find, quoted
 
@@ -20,6 +22,7 @@ OPTIONS_WITH_VALUE = {
     "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c",
     "--info", "-i",
 }  # fmt: skip
+ONE_OPTION = (*PARTS, "experiment")
 VALUE_KEY = re.compile(r"(?!hydra\.)[A-Za-z_][\w.]*")
 
 
@@ -49,6 +52,10 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
             result += _resume_folder(override)
         if override == "logger=null":
             override = "logger=[]"  # Hydra takes no null for a group
+        if key in ONE_OPTION and value.startswith(("[", "{")):
+            raise InputError(
+                f"{key}={value}: not the name of one option; -m {key}=a,b runs several, one after the other"
+            )
         is_value = bool(equals) and VALUE_KEY.fullmatch(key) is not None and key not in groups
         result.append(f"++{override}" if is_value else override)
     return [*options, *result]
@@ -82,7 +89,9 @@ def _resume_folder(argument: str) -> list[str]:
     """`hydra.run.dir=RUN` for `resume=RUN`; nothing for `auto` and null."""
     try:
         parsed = OverridesParser.create().parse_override(argument)
-        value = parsed.value()
+        value = OmegaConf.create({"path": parsed.value()}).path  # a reference is followed, and \\${ is text
+    except OmegaConfBaseException:
+        return []  # Hydra tells what is wrong with it
     except HydraException:
         parsed = None
     if parsed is None or parsed.is_sweep_override():

@@ -18,7 +18,7 @@ from resnet_cli.commands.compose import run_settings, without_hydra
 from resnet_cli.commands.plugins import require_plugins
 from resnet_cli.commands.signals import JobStoppedError
 from resnet_cli.commands.sweeping import launching
-from resnet_cli.errors import InputError
+from resnet_cli.errors import InputError, MachineError
 from resnet_cli.run import RunDir, quoted
 from resnet_cli.sweep import place
 from resnet_cli.trackers import missing_packages
@@ -57,6 +57,7 @@ class CheckConfig(Callback):
             folder = Path(str(OmegaConf.select(config, "hydra.run.dir"))).absolute()
             RunDir(folder).require_writable()  # here too: torch is not imported yet
             self._missing = [path for path in (folder, *folder.parents) if not path.exists()]
+            _make(folder, self._missing)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Fix the sweep's folder, and check the config of every combination that a grid sweep will run."""
@@ -71,6 +72,7 @@ class CheckConfig(Callback):
                 _spell_as_params(config)
                 jobs = _check_jobs(config)  # other sweepers choose values as they go; each job is checked on its start
             HydraConfig.instance().set_config(config)
+            RunDir(config.hydra.sweep.dir).require_writable()
             folder = launch.begin(Path(config.hydra.sweep.dir), jobs, may_move=own_place)
             _set_sweep_folder(config, str(folder))
             if not str(config.hydra.launcher._target_).endswith("BasicLauncher"):
@@ -97,6 +99,21 @@ class CheckConfig(Callback):
 def is_grid(config: DictConfig) -> bool:
     """Whether Hydra's own sweeper runs, which knows all jobs from the start."""
     return str(config.hydra.sweeper._target_).endswith(".BasicSweeper")
+
+
+def _make(folder: Path, missing: Sequence[Path]) -> None:
+    """Make the folder, which Hydra would do next: of what can go wrong only its making tells all.
+
+    Raises:
+        MachineError: it cannot be made; neither are those of its parents that are `missing`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+        raise MachineError(error.errno, f"{folder}: cannot be made: {error.strerror}") from None
 
 
 def _check_jobs(config: DictConfig) -> dict[str, Sequence[str]]:

@@ -14,6 +14,7 @@ from hydra.errors import (
 from omegaconf.errors import OmegaConfBaseException
 
 from resnet_cli.commands.arguments import CONFIG_FOLDER
+from resnet_cli.config import literal_hint
 from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError
 from resnet_cli.values import nearest
 
@@ -61,6 +62,7 @@ def explained(error: BaseException) -> Exception | None:
             override = first.split("'", 1)[-1].removesuffix("'")
             key, _, value = override.partition("=")
             return InputError(f"""{override}: several values: add -m for a sweep, or quote them: '{key}="{value}"'""")
+        first += literal_hint(str(key), cause) if key else ""
         return InputError(f"{key}: {first}" if key and not first.startswith(str(key)) else first)
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
         return InputError("a group was given null; it takes the name of one of its options, as in model=resnet8")

@@ -92,7 +92,7 @@ def _start_hydra(arguments: Sequence[str], stop: StopSignals) -> None:
 
 
 def _job_folder(*named: str) -> str:
-    """The job's overrides but for those that go on with it or watch it; `named` take the place of those of their keys."""
+    """The job's overrides but for those that go on with it or watch it; `named` replace those of their keys."""
     ways = {"resume", "resume_force", "verify_resume", "logger", "sweep"}
     names = dict(zip(override_keys(named), named, strict=True))
     words = []

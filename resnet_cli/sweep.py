@@ -42,8 +42,8 @@ class Command:
             `trainer.epochs` where there was none.
     """
 
-    arguments: Sequence[str]
-    named: Sequence[str] = ()
+    arguments: tuple[str, ...]
+    named: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,10 @@ class SweepDir:
     def _read(self) -> tuple[list[Command], dict[str, list[str]]]:
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
-            commands = [Command(_texts(one["arguments"]), _texts(one["named"])) for one in record["commands"]]
-            return commands, {str(name): _texts(overrides) for name, overrides in record["jobs"].items()}
+            commands = [
+                Command(tuple(_texts(one["arguments"])), tuple(_texts(one["named"]))) for one in record["commands"]
+            ]
+            return commands, {str(name): list(_texts(overrides)) for name, overrides in record["jobs"].items()}
         except FileNotFoundError:
             raise InputError(f"{self.path}: not a sweep's folder (it has no {self.record.name})") from None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -154,10 +156,10 @@ class SweepDir:
             return None
 
 
-def _texts(words: Any) -> list[str]:
+def _texts(words: Any) -> tuple[str, ...]:
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise TypeError("not a list of texts")
-    return words
+    return tuple(words)
 
 
 def _record(folder: Path) -> dict[str, Any]:

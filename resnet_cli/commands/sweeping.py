@@ -126,7 +126,7 @@ def commands(arguments: Sequence[str]) -> Iterator[tuple[list[str], Command, Com
     if value is not None and (Path(value) / "sweep.json").is_file() and not RunDir(value).exists:
         raise InputError(f"{value}: a sweep; go on with it by {sweep_command(Path(value))}")
     kept = [word for word in words if override_keys([word])[0] not in ("hydra.sweep.dir", "resume")]
-    yield words, Command(kept), None
+    yield words, Command(tuple(kept)), None
 
 
 def sweep_command(folder: Path) -> str:
@@ -171,6 +171,9 @@ def _with(command: Command, extra: Sequence[str], folder: Path) -> Command:
         ours = bool({key, key.split(".")[0]} & SAFE_TO_CHANGE)
         if not (ours or key.startswith(("hydra/", "hydra.", "sweep.")) or override.startswith("-")):
             raise InputError(f"{override}: would make other jobs; add some with hydra.sweep.dir={folder}")
+        if key.startswith("hydra/"):  # options of the launcher before are none of this one
+            options = f"{key.replace('/', '.')}."
+            arguments = [word for word in arguments if not override_keys([word])[0].startswith(options)]
         before = [word for word in arguments if override_keys([word])[0] == key]
         if ours and key not in override_keys(named):
             if any("'" in word or "${" in word or "," in word for word in before):
@@ -178,7 +181,7 @@ def _with(command: Command, extra: Sequence[str], folder: Path) -> Command:
             named += before or [key]
         arguments = [override if word in before else word for word in arguments]
         arguments += [] if before else [override]
-    return Command(arguments, named)
+    return Command(tuple(arguments), tuple(named))
 
 
 def _print_lines(path: Path, done: threading.Event) -> None:

@@ -21,7 +21,7 @@ from resnet_cli.logs import RunLog
 from resnet_cli.ranges import Between
 from resnet_cli.run import RunDir, environment, now
 from resnet_cli.saver import RunSaver
-from resnet_cli.start import Start, accepted_changes, fill, see_images, stored_state
+from resnet_cli.start import Start, accepted_changes, fill, require_same_data, see_images, stored_state
 from resnet_cli.stored import dump, flat
 from resnet_cli.trackers import Trackers
 from resnet_cli.trainer import ClassifierTrainer
@@ -118,6 +118,7 @@ def train_settings(
         save = stored_state(run, resume)
         accepted_changes(save, settings, force=resume_force)  # before the data are read, which can take minutes
         loaders = build.loaders(settings["data"], device=_device(settings["trainer"]), seed=settings["seed"])
+        require_same_data(save, _data_record(loaders), force=resume_force)
         net = build.model(
             settings["model"], in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=settings["seed"]
         )

@@ -16,6 +16,7 @@ from resnet_cli.run import RunDir
 from resnet_cli.state import TrainState
 from resnet_cli.stored import differences, flat
 from resnet_cli.trainer import ClassifierTrainer
+from resnet_cli.values import shown
 
 logger = logging.getLogger("resnet_cli")
 
@@ -106,6 +107,35 @@ def _telling(changes: list[str]) -> list[str]:
     """The changes without the arguments of what is another class now: they go with it."""
     others = tuple(change.split("_target_: ")[0] for change in changes if "._target_: " in change)
     return [change for change in changes if "._target_: " in change or not change.startswith(others)]
+
+
+def require_same_data(save: Save | None, data: Mapping[str, Any], *, force: bool) -> None:
+    """Hold the data against those that the save was trained on: the same config may find other files today.
+
+    Args:
+        save: The save, if there is one.
+        data: What is stored of data today; see `resnet_cli.session`.
+        force: Other data are accepted.
+
+    Raises:
+        InputError: the classes, the size of the images or their statistics are others.
+    """
+    if save is None or force:
+        return
+    before = save.content["data"]
+    changed = [f"data: {_data_words(key, before.get(key))} -> {_data_words(key, data[key])}" for key in data
+               if before.get(key) != data[key]]  # fmt: skip
+    if changed:
+        raise InputError(
+            *(f"{line}: changed since the run was saved" for line in changed),
+            "resume: these are not the data of the run; accept them with resume_force=true",
+        )
+
+
+def _data_words(key: str, value: Any) -> str:
+    if key == "class_names" and isinstance(value, list):
+        return f"{len(value)} classes ({shown(value)[:60]})"
+    return f"{key.replace('_', ' ')} {shown(value)[:60]}"
 
 
 def fill(

@@ -311,3 +311,34 @@ def test_a_run_folder_that_is_a_link_to_a_file_is_refused(train, tmp_path):
     status, _, err = train(*tiny("hydra.run.dir=d"))
     assert (status, err) == (4, f"error: {tmp_path}/d: is not a folder\n")
     assert (tmp_path / "victim").read_text() == "theirs"
+
+
+def test_other_data_under_the_same_config_are_refused(train, tmp_path):
+    """A folder of images from which a class was taken away, or an image changed."""
+    from PIL import Image
+
+    for part in ("train", "test"):
+        for number, name in enumerate(("a", "b", "c")):
+            (tmp_path / f"d/{part}/{name}").mkdir(parents=True)
+            for i in range(4):
+                Image.new("RGB", (8, 8), (60 * number, 9 * i, 7)).save(tmp_path / f"d/{part}/{name}/{i}.png")
+    command = [
+        "data=image_folder",
+        "data.root=d",
+        "data.batch_size=4",
+        "data.val_fraction=0",
+        "model=resnet8",
+        "hydra.run.dir=r",
+        "resume=auto",
+    ]
+    assert train(*command, "trainer.epochs=1")[0] == 0
+    Image.new("RGB", (8, 8), (250, 250, 250)).save(tmp_path / "d/train/a/0.png")
+    status, _, err = train(*command, "trainer.epochs=2")
+    assert status == 2
+    assert "error: data: mean [" in err
+    for part in ("train", "test"):
+        (tmp_path / f"d/{part}/c").rename(tmp_path / f"c-{part}")
+    status, _, err = train(*command, "trainer.epochs=2")
+    assert status == 2
+    assert "error: data: 3 classes (['a', 'b', 'c']) -> 2 classes (['a', 'b']): changed since the run was saved" in err
+    assert "resume: these are not the data of the run; accept them with resume_force=true" in err

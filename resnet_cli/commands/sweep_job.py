@@ -74,7 +74,7 @@ def run(
         except Exception as error:
             raise _failed(job, error, found.run, settings, command) from None
         finally:
-            gc.collect()  # the next job begins with the memory of this one
+            _give_back_memory()
     if not job.here:
         job.say(_result(record))
     return _objective(record)
@@ -100,6 +100,14 @@ class _Told:
             print(line, file=sys.stderr, flush=True)
         else:
             self.sweep.say(line, error=True)
+
+
+def _give_back_memory() -> None:
+    """The next job, or another process on the GPU, begins with the memory that this one had."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _result(record: Any) -> str:

@@ -34,10 +34,12 @@ class Net(torch.nn.Module):
         if self.training:
             self.seen += 1
             if self.fails and Path("broken").exists() and self.seen > 8:
+                if Path("broken").read_text():
+                    raise SystemExit(0)
                 raise RuntimeError("as asked")
         return self.layers(x)
 """
-NET = tiny("model._target_=own_nets.Net", "trainer.epochs=4", "hydra.sweep.dir=s")
+NET = tiny("model._target_=own_nets.Net", "hydra.sweep.dir=s", "trainer.epochs=4")
 
 
 @pytest.fixture
@@ -174,6 +176,25 @@ def test_stop_on_failure_starts_no_further_job(train, own_nets):
     assert not any("fails=False" in path.name for path in (own_nets / "s").iterdir())
     (own_nets / "broken").unlink()
     assert train("-m", "resume=s")[0] == 0
+
+
+def test_a_job_that_calls_exit_ends_itself_alone(train, own_nets):
+    (own_nets / "broken").write_text("exit")
+    status, out, err = train(
+        "-m", "+model.fails=true,false", *[w for w in NET if "epochs" not in w], "trainer.epochs=3"
+    )
+    assert status == 1
+    assert "SystemExit: 0; see s/" in err
+    assert "2 runs: 1 finished, 1 failed" in out
+
+
+def test_a_proof_in_a_sweep_leaves_no_jobs(train, own_nets):
+    status, out, _ = train(
+        "-m", "seed=0,1", *[w for w in NET if "epochs" not in w], "trainer.epochs=2", "verify_resume=true"
+    )
+    assert status == 0
+    assert out.count("identical") == 2
+    assert not list((own_nets / "s").rglob("run.json"))
 
 
 def test_a_job_that_fails_before_it_has_a_folder_leaves_its_reason(train, tmp_path):

@@ -72,6 +72,8 @@ class CheckConfig(Callback):
                 _spell_as_params(config)
                 jobs = _check_jobs(config)  # other sweepers choose values as they go; each job is checked on its start
             HydraConfig.instance().set_config(config)
+            if config.get("verify_resume"):
+                return  # the jobs leave nothing, and there is nothing to go on with
             RunDir(config.hydra.sweep.dir).require_writable()
             folder = launch.begin(Path(config.hydra.sweep.dir), jobs, may_move=own_place)
             _set_sweep_folder(config, str(folder))
@@ -92,7 +94,9 @@ class CheckConfig(Callback):
         if config.hydra.mode != RunMode.MULTIRUN or (stopped and serial):  # Hydra would print a line; or run on
             assert isinstance(job_return._return_value, Exception)
             raise RunFailedError(job_return._return_value)
-        if is_grid(config):  # here too Hydra would print a line, at the end, for one of the jobs that failed
+        if is_grid(config) and not config.get(
+            "verify_resume"
+        ):  # here too Hydra would print a line, at the end, for one of the jobs that failed
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
 
 

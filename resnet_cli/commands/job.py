@@ -42,10 +42,12 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
     except InputError as error:
         return tell(error)
     finally:
-        unfinished = _tell_sweep(folder) if folder else 0
+        if folder:
+            told = _tell_sweep(folder)
+            status = status or told
     if stop.signum is not None and folder:
         raise StoppedError(stop.signum)
-    return status or (1 if unfinished else 0)
+    return status
 
 
 def _status(arguments: Sequence[str], stop: StopSignals) -> int:
@@ -113,22 +115,24 @@ def _sweep_name() -> str:
 
 
 def _tell_sweep(sweep: SweepDir) -> int:
-    """Print a sweep's table, and what runs the jobs that did not finish; gives their number."""
+    """Print a sweep's table, and what runs the jobs that did not finish; gives the exit status."""
     from resnet_cli.report import short_table
 
-    jobs = sweep.jobs()
-    unfinished = sum(job.status not in ("finished", "pruned") for job in jobs)
-    if any(job.record for job in jobs):
-        print(f"\n{short_table(sweep.path)}", flush=True)
+    try:
+        jobs = sweep.jobs()
+        if any(job.record for job in jobs):
+            print(f"\n{short_table(sweep.path)}", flush=True)
+    except InputError as error:  # the folder has gone
+        return tell(error)
     waiting = sum(not job.record for job in jobs)
     if waiting:
         print(f"{waiting} of {len(jobs)} jobs have not begun", flush=True)
-    if unfinished:
-        go_on = sweeping.sweep_command(_relative(sweep.path.absolute()))
-        print(
-            f"error: {unfinished} of {len(jobs)} jobs did not finish; go on with: {go_on}", file=sys.stderr, flush=True
-        )
-    return unfinished
+    unfinished = sum(job.status not in ("finished", "pruned") for job in jobs)
+    if not unfinished:
+        return 0
+    go_on = sweeping.sweep_command(_relative(sweep.path.absolute()))
+    print(f"error: {unfinished} of {len(jobs)} jobs did not finish; go on with: {go_on}", file=sys.stderr, flush=True)
+    return 1
 
 
 def task(composed: DictConfig, origin: sweeping.Origin) -> float | None:

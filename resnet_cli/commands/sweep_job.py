@@ -71,7 +71,7 @@ def run(
             record = train(own, found.run.path, should_stop, command, go_on, terminal=job.here)
         except StoppedError as signal:
             raise JobStoppedError(signal.signum) from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a model that calls sys.exit ends itself, not the sweep
             raise _failed(job, error, found.run, settings, command) from None
         finally:
             _give_back_memory()
@@ -122,14 +122,17 @@ def _objective(record: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _failed(job: _Told, error: Exception, run: RunDir, settings: Settings, command: str) -> JobFailedError:
+def _failed(job: _Told, error: BaseException, run: RunDir, settings: Settings, command: str) -> JobFailedError:
     """Tell and note a failure, and let go of what the job held; gives a bare error for the launcher."""
     known = explained(error)
     reason = str(known.args[-1] if isinstance(known, MachineError) else known).splitlines()[0] if known else ""
     reason = reason or f"{type(error).__name__}: {error}".splitlines()[0]
-    with suppress(InputError, MachineError):  # another process writes there, or the disk is full
-        note_failure(run, settings, command, error)
-    job.say_error(f"{reason}; see {run.log}")
+    if settings.get("verify_resume"):
+        job.say_error(reason)
+    else:
+        with suppress(InputError, MachineError):  # another process writes there, or the disk is full
+            note_failure(run, settings, command, error)
+        job.say_error(f"{reason}; see {run.log}")
     if (settings.get("sweep") or {}).get("stop_on_failure"):
         job.sweep.stop(FAILURE)
     clear_frames(error)

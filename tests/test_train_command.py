@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -290,6 +291,26 @@ def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(train, tmp_path):
     _, resume = shlex.split(resume_command(sweep / runs[0]))
     assert train(resume, "trainer.epochs=3")[0] == 0
     assert len(rows_of(sweep / runs[0])) == 3
+
+
+def test_sweeps_of_one_second_have_folders_of_their_own(train, tmp_path, monkeypatch):
+    from resnet_cli.commands import job
+
+    taken = tmp_path / "multirun" / "x"
+    monkeypatch.setattr(job, "CONFIG_FOLDER", _with_fixed_sweeps(tmp_path, job.CONFIG_FOLDER))
+    for count in (1, 2, 3):
+        assert train("-m", *tiny("seed=0,1", "trainer.epochs=1"))[0] == 0
+        found = [path for path in taken.parent.iterdir() if path.name.startswith("x")]
+        assert len(found) == count
+        assert all(len(list(path.glob("*/run.json"))) == 2 for path in found)
+
+
+def _with_fixed_sweeps(folder, source):
+    """A copy of the config whose sweeps' folders do not tell the time."""
+    copied = shutil.copytree(source, folder / "copied")
+    text = (copied / "train.yaml").read_text()
+    (copied / "train.yaml").write_text(text.replace("${now:%Y-%m-%d}/${now:%H-%M-%S}-${sweep_name:}", "x"))
+    return copied
 
 
 def test_a_failing_job_of_a_sweep_is_told_and_the_others_go_on(train, tmp_path):

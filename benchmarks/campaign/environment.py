@@ -93,7 +93,7 @@ def one_writer(bench: Bench) -> Iterator[Trial]:
     }
     (folder / "link").symlink_to("run")
     seconds["another path of it"][-1] = f"hydra.run.dir={folder}/./run"
-    whole = bench.fork(*bench.tiny, "trainer.epochs=6", "hydra.run.dir=whole", cwd=folder)
+    whole = bench.fork(*_long(bench, "trainer.epochs=6"), "hydra.run.dir=whole", cwd=folder)
     if whole.status:
         yield Trial("the run", False, success(whole))
         return

@@ -17,7 +17,7 @@ from resnet_cli.commands.arguments import override_keys, task_overrides
 from resnet_cli.commands.compose import run_settings, without_hydra
 from resnet_cli.commands.signals import JobStoppedError
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.run import RunDir, quoted
+from resnet_cli.run import RunDir, quoted, random_letters
 
 
 class RunFailedError(BaseException):
@@ -59,14 +59,19 @@ class CheckConfig(Callback):
         """Fix the sweep's folder, and check the config of every combination that a grid sweep will run."""
         with _told():
             HydraConfig.instance().set_config(config)
-            _pin_sweep_folder(config)
+            typed = any(str(word).startswith("hydra.sweep.dir=") for word in config.hydra.overrides.hydra)
+            _pin_sweep_folder(config, str(OmegaConf.select(config, "hydra.sweep.dir")))
             if str(config.hydra.sweeper._target_).endswith("BasicSweeper"):
                 _spell_as_params(config)
                 _check_jobs(config)  # other sweepers choose values as they go; each job is checked when it starts
-            HydraConfig.instance().set_config(config)
-            folder = Path(str(config.hydra.sweep.dir)).absolute()
+            folder = Path(str(config.hydra.sweep.dir))
             RunDir(folder).require_writable()
-            _make(folder, [path for path in (folder, *folder.parents) if not path.exists()])
+            made = _make_own(
+                folder.absolute(), [path for path in (folder, *folder.parents) if not path.exists()], typed
+            )
+            if made != folder.absolute():
+                _pin_sweep_folder(config, str(folder.with_name(made.name)))
+            HydraConfig.instance().set_config(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Take away the empty folders that were made for a job that never began, or that only proved something."""
@@ -97,6 +102,23 @@ def _make(folder: Path, missing: Sequence[Path]) -> None:
         raise MachineError(error.errno, f"{folder}: cannot be made: {error.strerror}") from None
 
 
+def _make_own(folder: Path, missing: Sequence[Path], shared: bool) -> Path:
+    """The folder made; under a name of its own when it is not to be shared and a sweep of this second has it."""
+    _make(folder.parent, missing)
+    own = folder
+    while not shared:
+        try:
+            own.mkdir()
+        except FileExistsError:
+            own = folder.with_name(f"{folder.name}-{random_letters()}")
+        except OSError:
+            break  # told next
+        else:
+            return own
+    _make(own, missing)
+    return own
+
+
 def _check_jobs(config: DictConfig) -> None:
     """Check each job of a grid sweep; a problem that several have is told once."""
     loader = GlobalHydra.instance().config_loader()
@@ -120,9 +142,8 @@ def _check_jobs(config: DictConfig) -> None:
         raise InputError(*(f"{names[0]}{more[problem]}: {problem}" for problem, names in jobs_with.items()))
 
 
-def _pin_sweep_folder(config: DictConfig) -> None:
-    """Resolve the sweep's folder once: each job's config would resolve it anew, with its own names."""
-    folder = str(OmegaConf.select(config, "hydra.sweep.dir"))
+def _pin_sweep_folder(config: DictConfig, folder: str) -> None:
+    """Give every job the sweep's folder: each job's config would resolve it anew, with its own names."""
     with read_write(config.hydra):
         config.hydra.sweep.dir = folder
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")

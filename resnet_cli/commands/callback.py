@@ -50,7 +50,10 @@ class CheckConfig(Callback):
             overrides = task_overrides(config.hydra)
             run_settings(without_hydra(config), overrides)
             _require_values(config, override_keys(overrides))
-            folder = Path(str(OmegaConf.select(config, "hydra.run.dir"))).absolute()
+            path = str(OmegaConf.select(config, "hydra.run.dir"))
+            if "${" in path:  # Hydra would look up what comes next
+                raise InputError(f"hydra.run.dir={path}: a folder's name cannot hold ${{")
+            folder = Path(path).absolute()
             RunDir(folder).require_writable()  # here too: torch is not imported yet
             self._missing = [path for path in (folder, *folder.parents) if not path.exists()]
             _make(folder, self._missing)

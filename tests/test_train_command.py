@@ -415,6 +415,16 @@ def test_all_problems_come_at_once(train):
     assert len(err.splitlines()) == 3
 
 
+def test_a_workers_death_is_the_machines_fault_wherever_it_is_noticed():
+    from resnet_cli.commands.explain import explained
+    from resnet_cli.errors import MachineError
+
+    told = explained(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
+    assert isinstance(told, MachineError)
+    assert str(told) == "DataLoader worker (pid 7) is killed by signal: Killed: data.workers=0 works without processes"
+    assert explained(RuntimeError("another")) is None
+
+
 def test_outputs_that_cannot_be_made_are_the_machines_fault(train, tmp_path):
     (tmp_path / "outputs").write_text("a file")
     status, _, err = train(*tiny())

@@ -47,6 +47,9 @@ def only_writer(folder: Path, what: str = "run") -> Iterator[None]:
     try:
         try:
             folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MachineError(error.errno, f"{folder}: cannot be made: {error.strerror}") from None
+        try:
             descriptor = _locked(folder / NAME, what)
         except OSError as error:
             left = f" ({free(folder)})" if error.errno in OUT_OF_SPACE else ""
@@ -63,8 +66,8 @@ def only_writer(folder: Path, what: str = "run") -> Iterator[None]:
                         (folder / NAME).unlink()  # while it is locked: the file of the next process must stay
             os.close(descriptor)
     finally:
-        with suppress(OSError):  # not empty: the run began
-            for path in made:
+        for path in made:
+            with suppress(OSError):  # not empty: the run began; or never made
                 path.rmdir()
 
 

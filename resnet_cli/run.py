@@ -41,7 +41,8 @@ class RunDir:
     @property
     def exists(self) -> bool:
         """Whether a run has written here."""
-        return any(path.exists() for path in (self.record, self.config, self.last, self.previous))
+        own = (self.record, self.config, self.metrics, self.log, self.curves, self.last, self.previous)
+        return any(path.exists() for path in own)
 
     def require_writable(self) -> None:
         """Refuse a path that a run could not write to, before any work is done; nothing is made.
@@ -96,7 +97,7 @@ class RunDir:
             record = json.loads(self.record.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{self.record}: not a run record: {error}") from None
         if not isinstance(record, dict):
             raise InputError(f"{self.record}: not a run record: no mapping")

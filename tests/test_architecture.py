@@ -13,6 +13,7 @@ LAYERS = [
     {"config", "stored", "state", "step", "progress", "feed", "verify", "trackers"},
     {"trainer", "trust", "report", "sweep"},
     {"build", "saver"},
+    {"rehearsal"},
     {"start"},
     {"session"},
     {"commands"},

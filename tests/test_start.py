@@ -18,7 +18,7 @@ from resnet_cli.lock import only_writer
 
 ARGUMENTS = tiny("trainer.checkpoint_every=1", "trainer.epochs=3", "trainer.averaging=ema", "data.augment.mixup=0.4",
                  "model.dropout=0.2", "name=x")  # fmt: skip
-KILLS = 12
+KILLS = 6
 # Imports once and forks each run; a timer of CPU time kills it, so that a busy machine changes nothing.
 SERVER = """
 import os, random, signal, sys

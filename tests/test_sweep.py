@@ -188,13 +188,22 @@ def test_a_job_that_calls_exit_ends_itself_alone(train, own_nets):
     assert "2 runs: 1 finished, 1 failed" in out
 
 
-def test_a_proof_in_a_sweep_leaves_no_jobs(train, own_nets):
-    status, out, _ = train(
-        "-m", "seed=0,1", *[w for w in NET if "epochs" not in w], "trainer.epochs=2", "verify_resume=true"
-    )
-    assert status == 0
-    assert out.count("identical") == 2
-    assert not list((own_nets / "s").rglob("run.json"))
+def test_a_proof_in_a_sweep_leaves_no_jobs(train, tmp_path, monkeypatch):
+    from resnet_cli import session
+    from resnet_cli.errors import NotIdenticalError
+
+    def prove(*, seed, verify_resume, **settings):
+        assert verify_resume
+        if seed:
+            raise NotIdenticalError("not identical: here")
+        return {"epochs": 1}
+
+    monkeypatch.setattr(session, "train", prove)
+    assert train("-m", "seed=0", "verify_resume=true", *tiny("hydra.sweep.dir=s"))[0] == 0
+    status, _, err = train("-m", "seed=0,1", "verify_resume=true", *tiny("hydra.sweep.dir=s"))
+    assert status == 1
+    assert "): not identical: here\n" in err
+    assert not list((tmp_path / "s").rglob("*.json"))
 
 
 def test_a_job_that_fails_before_it_has_a_folder_leaves_its_reason(train, tmp_path):

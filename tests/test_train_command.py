@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -292,6 +293,26 @@ def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(train, tmp_path):
     assert len(rows_of(sweep / runs[0])) == 3
 
 
+def test_sweeps_of_one_second_have_folders_of_their_own(train, tmp_path, monkeypatch):
+    from resnet_cli.commands import job
+
+    taken = tmp_path / "multirun" / "x"
+    monkeypatch.setattr(job, "CONFIG_FOLDER", _with_fixed_sweeps(tmp_path, job.CONFIG_FOLDER))
+    for count in (1, 2, 3):
+        assert train("-m", *tiny("seed=0,1", "trainer.epochs=1"))[0] == 0
+        found = [path for path in taken.parent.iterdir() if path.name.startswith("x")]
+        assert len(found) == count
+        assert all(len(list(path.glob("*/run.json"))) == 2 for path in found)
+
+
+def _with_fixed_sweeps(folder, source):
+    """A copy of the config whose sweeps' folders do not tell the time."""
+    copied = shutil.copytree(source, folder / "copied")
+    text = (copied / "train.yaml").read_text()
+    (copied / "train.yaml").write_text(text.replace("${now:%Y-%m-%d}/${now:%H-%M-%S}-${sweep_name:}", "x"))
+    return copied
+
+
 def test_a_failing_job_of_a_sweep_is_told_and_the_others_go_on(train, tmp_path):
     status, _, err = train("-m", *tiny("optimizer.lr=0.1,1e30,0.05", "hydra.sweep.dir=s"))
     assert status == 1
@@ -392,6 +413,16 @@ def test_wrong_input_is_a_line_and_leaves_nothing(train, tmp_path, arguments, wo
 def test_all_problems_come_at_once(train):
     _, _, err = train("trainer.epochs=x", "optimizer.lrr=0.1", "model.shortcut=D")
     assert len(err.splitlines()) == 3
+
+
+def test_a_workers_death_is_the_machines_fault_wherever_it_is_noticed():
+    from resnet_cli.commands.explain import explained
+    from resnet_cli.errors import MachineError
+
+    told = explained(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
+    assert isinstance(told, MachineError)
+    assert str(told) == "DataLoader worker (pid 7) is killed by signal: Killed: data.workers=0 works without processes"
+    assert explained(RuntimeError("another")) is None
 
 
 def test_outputs_that_cannot_be_made_are_the_machines_fault(train, tmp_path):

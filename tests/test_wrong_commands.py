@@ -218,7 +218,7 @@ def test_labels_and_classes_disagree(train, tmp_path, monkeypatch, names, top, w
 
 ODD_NAMES = {
     "space": "a b", "accent": "é", "japanese": "日本", "quote": "it's", "double quote": 'a"b', "parenthesis": "a(b",
-    "equals": "a=b", "comma": "a,b", "tilde": "~a", "colon": "a:b", "dollar": "a${b}", "long": 200 * "x",
+    "equals": "a=b", "comma": "a,b", "tilde": "~a", "colon": "a:b", "long": 200 * "x",
     "trailing slash": "a/",
 }  # fmt: skip
 
@@ -238,6 +238,15 @@ def test_odd_paths_work_when_quoted_and_a_line_tells_how_else(train, tmp_path, n
     if status:
         assert_refused(status, err, "quote")
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
+
+
+def test_a_reference_in_a_path_is_text_when_quoted_but_hydra_cannot_write_to_it(train, tmp_path):
+    paint(tmp_path / "data/a${b}")
+    assert train(*folder_run("data/a${b}"), "hydra.run.dir=d")[0] == 0
+    before = sorted(tmp_path.rglob("*"))
+    status, _, err = train(*folder_run("data/a${b}"), f"hydra.run.dir={quoted('runs/a${b}')}")
+    assert_refused(status, err, "hydra.run.dir=runs/a${b}: a folder's name cannot hold ${", most=1)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_root_that_is_a_link_works(train, tmp_path):

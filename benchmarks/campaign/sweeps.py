@@ -34,12 +34,15 @@ class Net(torch.nn.Module):
         if self.training and self.kind.startswith("killed"):
             os.kill(os.getpid(), signal.SIGKILL)
         scores = self.layer(x.flatten(1)) + 0 * self.weight.sum()
-        return scores * float("nan") if self.training and self.kind.startswith("nan") else scores
+        return scores * float("nan") if self.training and self.kind.startswith("nans") else scores
 """
 OWN = (
     "data=synthetic", "data.image_size=8", "data.count=96", "data.test_count=32", "data.classes=3",
     "data.batch_size=32", "model._target_=swept.Net", "trainer.epochs=1",
 )  # fmt: skip
+
+
+NUMBERED = "hydra.sweep.subdir=${hydra:job.num}"  # else a folder's name has every override in it
 
 
 def records(sweep: Path) -> dict[str, dict[str, Any]]:
@@ -54,7 +57,7 @@ def _own(bench: Bench, name: str) -> Path:
 
 
 def failures(bench: Bench) -> Iterator[Trial]:
-    for kind in ("raises",) if bench.quick else ("raises", "memory", "nan", "killed"):
+    for kind in ("raises",) if bench.quick else ("raises", "memory", "nans", "killed"):
         for place in (1,) if bench.quick else (0, 3):
             folder = _own(bench, f"{kind} {place}")
             kinds = [f"good{i}" for i in range(2 if bench.quick else 4)]
@@ -122,7 +125,7 @@ def _alone(
     keys = {argument.partition("=")[0] for argument in [*swept, *fixed]}
     base = [option for option in SMALL if option.partition("=")[0] not in keys] + fixed
     sweep = folder / f"sweep {what}"
-    done = bench.fork("-m", *base, *swept, f'hydra.sweep.dir="{sweep}"', cwd=folder, timeout=300)
+    done = bench.fork("-m", *base, *swept, NUMBERED, f'hydra.sweep.dir="{sweep}"', cwd=folder, timeout=300)
     if done.status != status:
         yield Trial(f"{what}sweep", False, tail(done))
         return
@@ -130,11 +133,11 @@ def _alone(
     for argument in swept:
         key, _, values = argument.partition("=")
         jobs = [[*job, f"{key}={value}"] for job in jobs for value in values.split(",")]
-    for job in jobs:
+    for number, job in enumerate(jobs):
         name = ",".join(job)
-        run, single = sweep / name, folder / f"alone {what}{name}"
-        if not (run / "run.json").exists() or records(sweep)[name]["status"] != "finished":
-            if not status or job != jobs[0]:
+        run, single = sweep / str(number), folder / f"alone {what}{name}"
+        if not (run / "run.json").exists() or records(sweep)[run.name]["status"] != "finished":
+            if not status or number:
                 yield Trial(f"{what}{name}", False, "did not finish in the sweep")
             continue
         done = bench.fork(*base, *job, f'hydra.run.dir="{single}"', cwd=folder, timeout=300)
@@ -178,9 +181,9 @@ def growth(bench: Bench) -> Iterator[Trial]:
 def killed(bench: Bench) -> Iterator[Trial]:
     folder = bench.folder("x")
     base = [option for option in bench.tiny if option != "name=x"]
-    sweep = ["-m", *base, "seed=0,1,2", "hydra.sweep.dir=s"]
-    whole = bench.fork("-m", *base, "seed=0,1,2", "hydra.sweep.dir=whole", cwd=folder)
-    names = [f"seed={seed}" for seed in range(3)]
+    sweep = ["-m", *base, "seed=0,1,2", NUMBERED, "hydra.sweep.dir=s"]
+    whole = bench.fork("-m", *base, "seed=0,1,2", NUMBERED, "hydra.sweep.dir=whole", cwd=folder)
+    names = ["0", "1", "2"]
     if whole.status:
         yield Trial("the sweep", False, tail(whole))
         return

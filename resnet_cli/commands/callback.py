@@ -5,9 +5,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -15,12 +13,12 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from resnet_cli.commands.arguments import override_keys, task_overrides
 from resnet_cli.commands.compose import run_settings, without_hydra
+from resnet_cli.commands.grid import check_jobs, is_grid, spell_as_params
 from resnet_cli.commands.plugins import require_plugins
 from resnet_cli.commands.signals import JobStoppedError
 from resnet_cli.commands.sweeping import launching
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.run import RunDir, quoted
-from resnet_cli.sweep import place
 from resnet_cli.trackers import missing_packages
 
 
@@ -54,7 +52,10 @@ class CheckConfig(Callback):
             overrides = task_overrides(config.hydra)
             missing_packages(run_settings(without_hydra(config), overrides).get("logger"))
             _require_values(config, override_keys(overrides))
-            folder = Path(str(OmegaConf.select(config, "hydra.run.dir"))).absolute()
+            path = str(OmegaConf.select(config, "hydra.run.dir"))
+            if "${" in path:  # Hydra would look up what comes next
+                raise InputError(f"hydra.run.dir={path}: a folder's name cannot hold ${{")
+            folder = Path(path).absolute()
             RunDir(folder).require_writable()  # here too: torch is not imported yet
             self._missing = [path for path in (folder, *folder.parents) if not path.exists()]
             _make(folder, self._missing)
@@ -69,11 +70,13 @@ class CheckConfig(Callback):
             own_place = _pin_sweep_folder(config)
             jobs: dict[str, Sequence[str]] = {}
             if is_grid(config):
-                _spell_as_params(config)
-                jobs = _check_jobs(config)  # other sweepers choose values as they go; each job is checked on its start
+                spell_as_params(config)
+                jobs = check_jobs(config)  # other sweepers choose values as they go; each job is checked on its start
             HydraConfig.instance().set_config(config)
             if config.get("verify_resume"):
                 return  # the jobs leave nothing, and there is nothing to go on with
+            if "${" in str(config.hydra.sweep.dir):
+                raise InputError(f"hydra.sweep.dir={config.hydra.sweep.dir}: a folder's name cannot hold ${{")
             RunDir(config.hydra.sweep.dir).require_writable()
             folder = launch.begin(Path(config.hydra.sweep.dir), jobs, may_move=own_place)
             _set_sweep_folder(config, str(folder))
@@ -94,15 +97,9 @@ class CheckConfig(Callback):
         if config.hydra.mode != RunMode.MULTIRUN or (stopped and serial):  # Hydra would print a line; or run on
             assert isinstance(job_return._return_value, Exception)
             raise RunFailedError(job_return._return_value)
-        if is_grid(config) and not config.get(
-            "verify_resume"
-        ):  # here too Hydra would print a line, at the end, for one of the jobs that failed
+        # Here too Hydra would print a line, at the end, for one of the jobs that failed.
+        if is_grid(config) and not config.get("verify_resume"):
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
-
-
-def is_grid(config: DictConfig) -> bool:
-    """Whether Hydra's own sweeper runs, which knows all jobs from the start."""
-    return str(config.hydra.sweeper._target_).endswith(".BasicSweeper")
 
 
 def _make(folder: Path, missing: Sequence[Path]) -> None:
@@ -118,37 +115,6 @@ def _make(folder: Path, missing: Sequence[Path]) -> None:
             with suppress(OSError):
                 path.rmdir()
         raise MachineError(error.errno, f"{folder}: cannot be made: {error.strerror}") from None
-
-
-def _check_jobs(config: DictConfig) -> dict[str, Sequence[str]]:
-    """Check each job of a grid sweep; a problem that several have is told once. Gives their overrides by folder."""
-    loader = GlobalHydra.instance().config_loader()
-    jobs_with: dict[str, list[str]] = {}
-    typed = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
-    assert isinstance(typed, list)
-    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-    jobs = list(_combinations([*params, *(str(override) for override in typed)]))
-    folders: dict[str, Sequence[str]] = {}
-    for number, overrides in enumerate(jobs):
-        job = loader.load_sweep_config(config, overrides)
-        HydraConfig.instance().set_config(job)
-        try:
-            settings = run_settings(without_hydra(job), task_overrides(job.hydra))
-            missing_packages(settings.get("logger"))
-        except InputError as error:
-            varying = [given for given in overrides if any(given not in other for other in jobs)]
-            shown = ", ".join(override.removeprefix("++") for override in varying)
-            for problem in error.problems:
-                jobs_with.setdefault(problem, []).append(f"job {number} ({shown})")
-            continue
-        folder = Path(config.hydra.sweep.dir, str(OmegaConf.select(job, "hydra.sweep.subdir")))
-        with suppress(InputError):  # an unreadable folder is told when its job comes
-            folder = place(folder, settings).run.path
-        folders[str(folder.relative_to(config.hydra.sweep.dir))] = task_overrides(job.hydra)
-    if jobs_with:
-        more = {problem: f" and {len(names) - 1} more" * (len(names) > 1) for problem, names in jobs_with.items()}
-        raise InputError(*(f"{names[0]}{more[problem]}: {problem}" for problem, names in jobs_with.items()))
-    return folders
 
 
 def _pin_sweep_folder(config: DictConfig) -> bool:
@@ -170,25 +136,3 @@ def _require_values(config: DictConfig, given_keys: Sequence[str]) -> None:
     if any(str(key).lstrip("+") not in given_keys for key in params):
         keys = ", ".join(map(str, params))
         raise InputError(f"this experiment sweeps over {keys}: add -m, or give each of them one value")
-
-
-def _spell_as_params(config: DictConfig) -> None:
-    """Give typed overrides the prefix that the experiment's sweep has, so that they take the place of its values."""
-    params = {str(key).lstrip("+"): str(key) for key in config.hydra.sweeper.get("params") or {}}
-    typed = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
-    assert isinstance(typed, list)
-    spelt = []
-    for override in typed:
-        key, equals, value = str(override).partition("=")
-        spelt.append(params.get(key.lstrip("+"), key) + equals + value)
-    with read_write(config.hydra):
-        config.hydra.overrides.task = spelt
-
-
-def _combinations(overrides: Sequence[str]) -> Iterator[list[str]]:
-    """The overrides of each job of a grid sweep."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
-        yield from (list(job) for job in batch)

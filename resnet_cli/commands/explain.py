@@ -66,6 +66,9 @@ def explained(error: BaseException) -> Exception | None:
         return InputError(f"{key}: {first}" if key and not first.startswith(str(key)) else first)
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
         return InputError("a group was given null; it takes the name of one of its options, as in model=resnet8")
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
+        # torch raises it when the worker dies, wherever the main process is just then.
+        return MachineError(f"{str(error).splitlines()[0].rstrip('. ')}: data.workers=0 works without processes")
     if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS and error.filename:
         return MachineError(error.errno, f"{error.filename}: {error.strerror}")
     return None

@@ -118,7 +118,7 @@ def commands(arguments: Sequence[str]) -> Iterator[tuple[list[str], Command, Com
     words = list(arguments)
     given = [word for word in words if override_keys([word])[0] == "resume" and "=" in word]
     multirun = any(word in ("-m", "--multirun") for word in words)
-    value = _value(given[0]) if len(given) == 1 else None
+    value = _value(given[0], multirun) if len(given) == 1 else None
     if multirun and value not in (None, "auto"):
         assert value is not None
         yield from _again(value, [word for word in words if word not in (*given, "-m", "--multirun")])
@@ -134,15 +134,17 @@ def sweep_command(folder: Path) -> str:
     return command_line("resnet-train", ["-m", f"resume={quoted(str(folder))}"])
 
 
-def _value(override: str) -> str | None:
-    """The value of `resume=`, if it is one."""
+def _value(override: str, multirun: bool) -> str | None:
+    """The value of `resume=`, if it is one; else whoever reads it next tells what is wrong."""
     try:
         parsed = OverridesParser.create().parse_override(override)
         if parsed.is_sweep_override():
-            raise InputError(f"{override}: with -m it takes one sweep's folder")
+            if multirun:
+                raise InputError(f"{override}: with -m it takes one sweep's folder; quote a path that holds a comma")
+            return None
         value = parsed.value()
     except HydraException:
-        return None  # told by whoever reads it next
+        return None
     return None if value is None else str(value)
 
 

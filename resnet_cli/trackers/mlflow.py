@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import time
 from typing import Any
@@ -14,10 +15,16 @@ STATUS: Mapping[End, str] = {"finished": "FINISHED", "interrupted": "KILLED", "f
 ALWAYS = "train_loss"  # in each row, so it tells which epochs are there
 MOST_PARAMETERS = 100  # in one request
 LONGEST_PARAMETER = 6000
+SQLITE = "sqlite:///"
+
+if sys.platform != "win32":
+    import fcntl
 
 
 class MLflow(Tracker):
     """Logs the run to an MLflow store: by default the SQLite file mlflow.db in the working folder.
+
+    MLflow's reports to its makers are off unless `MLFLOW_DISABLE_TELEMETRY=false` asks for them.
 
     Args:
         experiment: The experiment that the run is part of.
@@ -33,11 +40,15 @@ class MLflow(Tracker):
 
     def start(self, folder: Path, parameters: Mapping[str, Any], rows: Sequence[Row], run_id: str | None) -> str:
         """Open the run of this id if the store has it, else a new one, and log the epochs that it lacks."""
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read at import; else threads that stay
         from mlflow import MlflowClient
 
-        uri = self.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-        self._client = MlflowClient(tracking_uri=uri)
-        self._run_id = self._known(run_id) or self._new(folder.resolve().name)
+        uri = self.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+        file = Path(uri.removeprefix(SQLITE)).absolute() if uri.startswith(SQLITE) else None
+        uri = f"{SQLITE}{file}" if file else uri  # MLflow keeps connections by address, whatever the working folder
+        with _one_maker(file):
+            self._client = MlflowClient(tracking_uri=uri)
+            self._run_id = self._known(run_id) or self._new(folder.resolve().name)
         self._client.update_run(self._run_id, status="RUNNING")
         self._log_parameters(parameters)
         self._logged = self._steps(ALWAYS)
@@ -96,6 +107,25 @@ class MLflow(Tracker):
 
     def _steps(self, name: str) -> set[int]:
         return {metric.step for metric in self._client.get_metric_history(self._run_id, name)}
+
+
+@contextmanager
+def _one_maker(database: Path | None) -> Iterator[None]:
+    """Wait for other processes that open a SQLite store in this folder: two that make its tables spoil the file.
+
+    Nothing is held on Windows, nor on file systems that lock no folders.
+    """
+    if sys.platform == "win32" or database is None:
+        yield
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(database.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # ends with the descriptor; a lock file would stay behind
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _name(key: str) -> str:

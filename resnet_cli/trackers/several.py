@@ -89,7 +89,9 @@ class Trackers:
         finally:
             self._working.clear()
             for name, value in self._environment.items():
-                _set_variable(name, value)
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
 
     def _each(self, moment: str, act: Callable[[str, Tracker], None], *, is_last: bool = False) -> None:
         for name, tracker in list(self._working.items()):
@@ -117,10 +119,3 @@ class Trackers:
             for name in environment.keys() | os.environ.keys():
                 if environment.get(name) != os.environ.get(name):
                     self._environment.setdefault(name, environment.get(name))
-
-
-def _set_variable(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value

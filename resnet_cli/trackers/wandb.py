@@ -53,13 +53,13 @@ class WeightsAndBiases(Tracker):
         run_id = run_id or secrets.token_hex(4)
         mode = self.mode or os.environ.get("WANDB_MODE") or "online"
         self._hooks = sys.exit, sys.excepthook  # wandb replaces both
-        quiet = wandb.Settings(silent=True, console="off")
+        quiet = wandb.Settings(silent=True, console="off", mode=mode)  # offline no threads that report to its makers
         wandb.setup(quiet)
         if mode == "online" and not wandb.login(prompt=False, verify=False):
             raise RuntimeError("no API key: wandb login, or logger.wandb.mode=offline")
         self._run = wandb.init(
             project=self.project, entity=self.entity, group=self.group, tags=list(self.tags), dir=str(folder),
-            id=run_id, name=folder.resolve().name, resume="allow", mode=mode, config=dict(parameters),
+            id=run_id, name=folder.resolve().name, resume="allow", config=dict(parameters),
             allow_val_change=True, settings=quiet,
         )  # fmt: skip
         for row in rows:

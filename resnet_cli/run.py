@@ -186,12 +186,19 @@ def random_letters() -> str:
 
 
 def job_folder(overrides: Sequence[str], limit: int = 100) -> str:
-    """A sweep job's folder name: its overrides, safe on every file system, ended by a hash when cut or changed."""
-    text = ",".join(override.lstrip("+~") for override in overrides) or "defaults"
+    """A sweep job's folder name: its overrides, safe on every file system, ended by a hash when cut or changed.
+
+    It depends on nothing else: the same job of another sweep has the same folder.
+    """
+    words = [override.lstrip("+~") for override in overrides]
+    text = ",".join(words) or "defaults"
     safe = re.sub(r"[^A-Za-z0-9_.,=+-]", "_", text)
     if safe == text and len(safe) <= limit and not safe.endswith("."):
         return safe
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    if len(safe) > limit:  # `optimizer.lr=0.1` as `lr=0.1`: more of them can be read
+        short = ",".join(re.sub(r"^[\w.]*\.(?=\w+=)", "", word) for word in words)
+        safe = re.sub(r"[^A-Za-z0-9_.,=+-]", "_", short)
     return f"{safe[: limit - 9]}-{digest}"
 
 

@@ -80,7 +80,7 @@ def _told(done: Done, sweep: Path, kinds: list[str], failing: str) -> str:
     if missing:
         return f"no table of all jobs at the end: {missing} not in it"
     if failing == "raises":
-        logs = [path.read_text() for path in sweep.glob("*raises*/train.log")]
+        logs = [path.read_text() for path in sweep.glob("*/train.log")]
         if not any("Traceback" in log and "this one raises" in log for log in logs):
             return "no traceback in the job's log"
     return ""

@@ -70,8 +70,13 @@ def _jobs(config: DictConfig) -> list[tuple[list[str], DictConfig]]:
     typed = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     assert isinstance(typed, list)
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-    combinations = _combinations([*params, *(str(override) for override in typed)])
-    return [(overrides, loader.load_sweep_config(config, overrides)) for overrides in combinations]
+    jobs = []
+    for number, overrides in enumerate(_combinations([*params, *(str(override) for override in typed)])):
+        job = loader.load_sweep_config(config, overrides)
+        with read_write(job.hydra.job):
+            job.hydra.job.num = number  # as its launcher will: the folder's name may have it
+        jobs.append((overrides, job))
+    return jobs
 
 
 class _Problems:

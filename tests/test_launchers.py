@@ -46,7 +46,7 @@ def test_jobs_in_other_processes(launcher, train_command, train, tmp_path):
     assert "finished" in done.stdout
     assert "2 runs: 1 finished, 1 failed" in done.stdout
     (told,) = (line for line in done.stderr.splitlines() if line.startswith("error: job 1 "))
-    assert "; see s/optimizer.lr=1e+30" in told
+    assert "; see s/lr=1e+30" in told
     assert "Traceback" not in done.stderr
     assert "Traceback" in (job(tmp_path / "s", "1e+30") / "train.log").read_text()
     assert "test accuracy" in (job(tmp_path / "s", "lr=0.1,") / "train.log").read_text()

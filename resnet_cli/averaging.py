@@ -35,7 +35,6 @@ class ExponentialAverage:
         """1 - decay_t: how much of the weights goes into the average after optimizer step number `step`."""
         return 1.0 - min(self.decay, (1 + step) / (10 + step))
 
-    @torch.no_grad()
     def move(self, weight: Tensor) -> None:
         """`update` by a weight that is a tensor on the device: to compiled code its value is no constant."""
         difference = torch._foreach_sub(self._live, self._average)

@@ -68,7 +68,7 @@ class CompiledStepper(Stepper):
             raise ValueError(f"trainer.compile=step: not on {device}; use trainer.compile=model or off")
         if state.scaler.is_enabled():
             raise ValueError("trainer.compile=step: not with fp16; use trainer.precision=bf16 or trainer.compile=model")
-        self._forward = torch.compile(self.forward, dynamic=False)
+        self._forward = torch.compile(self._part, dynamic=False)
         self._optimizer_step = _plain_step(state.optimizer)
         self._finish = torch.compile(self._clip_update_average, dynamic=False)
         self._rates = [torch.zeros((), device=device) for _ in state.optimizer.param_groups]
@@ -113,6 +113,7 @@ class CompiledStepper(Stepper):
         Raises:
             InputError: the model or optimizer cannot be compiled like this.
         """
+        self.state.model.train()
         self._prepare_memory()
         if self._addresses != self._tensors_at():  # something was loaded
             self._shapes.clear()
@@ -177,13 +178,17 @@ class CompiledStepper(Stepper):
             for group, lr in zip(groups, own, strict=True):
                 group["lr"] = lr
 
-    @torch.no_grad()
+    # Both are plain functions: torch compiles partial objects and decorated functions by way of one that they share.
+    def _part(self, images_BCHW: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        return self.forward(images_BCHW, targets, share)
+
     def _clip_update_average(self) -> None:
-        if self.clip_norm is not None:
-            clip(self.state.optimizer, self.clip_norm)
-        self._optimizer_step(self.state.optimizer)
-        if self.state.average is not None:
-            self.state.average.move(self._weight)
+        with torch.no_grad():
+            if self.clip_norm is not None:
+                clip(self.state.optimizer, self.clip_norm)
+            self._optimizer_step(self.state.optimizer)
+            if self.state.average is not None:
+                self.state.average.move(self._weight)
 
     def _take_over(self) -> None:
         """Put the memory that the optimizer has begun with into the tensors that the step was compiled for."""

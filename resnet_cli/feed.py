@@ -35,24 +35,25 @@ def stoppable(batches: Iterable[Batch], should_stop: Callable[[], int | None]) -
             raise StoppedError(signum)
 
 
-def batch_sizes(loader: Iterable[Batch], epoch: int, limit: int | None) -> list[Batch]:
+def batch_sizes(loader: Iterable[Batch], epoch: int, limit: int | None) -> Iterator[Batch]:
     """A batch of each size that an epoch has, as far as the loader tells: a first one, and one cut like the last.
 
     The global random stream stays where it is.
     """
     if isinstance(loader, list):
-        return list({len(images): (images, labels) for images, labels in loader}.values())
+        yield from {len(images): (images, labels) for images, labels in loader[:limit]}.values()
+        return
     with torch.random.fork_rng(devices=[]):
         first = next(epoch_batches(loader, epoch, limit=limit), None)
     if first is None:
-        return []
+        return
+    yield first
     samples = getattr(loader, "samples", None)  # of a loader of this package; else ask as torch's loaders are asked
     if samples is None and isinstance(getattr(loader, "dataset", None), Sized) and not getattr(loader, "drop_last", 0):
         samples = len(loader.dataset)  # type: ignore[attr-defined]
     rest = (samples or 0) % len(first[0])
-    if not rest or (limit is not None and isinstance(loader, Sized) and limit < len(loader)):
-        return [first]
-    return [first, (first[0][:rest], first[1][:rest])]
+    if rest and not (limit is not None and isinstance(loader, Sized) and limit < len(loader)):
+        yield first[0][:rest], first[1][:rest]
 
 
 def batch_count(loader: Iterable[Batch], limit: int | None) -> int | None:

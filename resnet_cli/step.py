@@ -1,6 +1,6 @@
 """One training step as a free function: forward, loss, backward, clip, update; and Stepper, which takes a run's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cli.evaluation import LossFunction
+from resnet_cli.feed import Batch
 from resnet_cli.metrics import correct_predictions
 from resnet_cli.state import TrainState
 
@@ -167,6 +168,10 @@ class Stepper:
             if state.average is not None:
                 state.average.update(state.step)
         return result
+
+    def warm_up(self, batches: Iterable[Batch]) -> bool:
+        """Make ready for batches of these shapes; says whether there was anything to do. Here there is not."""
+        return False
 
     def take(
         self,

@@ -48,8 +48,7 @@ class ClassifierTrainer:
             elsewhere.
         cpu_bf16: `auto` is bf16 on a CPU with bf16 matrix units too.
         channels_last: Keep convolution weights and images in channels-last memory order.
-        compile: `model` runs the model through torch.compile; `step` the whole step, which on CUDA becomes a CUDA
-            graph, and warms up on noise before the first epoch.
+        compile: `model` compiles the model; `step` all of a step, on CUDA into a CUDA graph, before the first epoch.
         accumulate: Parts that a batch is run through the model in, for batches that do not fit into memory.
         clip_norm: The largest norm of all gradients together; null does not clip.
         label_smoothing: Probability spread evenly over all classes (Szegedy et al. 2016, section 7).
@@ -113,9 +112,8 @@ class ClassifierTrainer:
         self.eval_loss_fn = loss_fn or nn.functional.cross_entropy
         self.schedule, self.seed, self.epochs = schedule, seed, epochs
         self.early_stopping, self.checkpoint_every = early_stopping, checkpoint_every
-        self.max_batches, self.overfit_batches = max_batches, overfit_batches
-        self.deterministic, self.profile = deterministic, profile
-        self.section: Section = unmarked
+        self.max_batches, self.overfit_batches, self.profile = max_batches, overfit_batches, profile
+        self.deterministic, self.section = deterministic, cast(Section, unmarked)
         self.state = TrainState(
             model=self.model,
             optimizer=optimizer,
@@ -271,21 +269,16 @@ class ClassifierTrainer:
         while True:
             with self.section("data"):
                 batch = next(batches, None)
-                if batch is not None:
-                    batch = to_device(batch, self.device, channels_last=self.channels_last)
-            if batch is None:
+                moved = batch and to_device(batch, self.device, channels_last=self.channels_last)
+            if moved is None:
                 return
-            yield batch
+            yield moved
 
     def _warm_up(self, loader: Iterable[Batch], limit: int | None, *, said: bool) -> None:
         """Compile what the coming epochs need, before their clock starts."""
-        if not isinstance(self.take_step, CompiledStepper):
-            return
         clock = monotonic()
-        self.model.train()
         sizes = batch_sizes(loader, self.state.epoch, limit)
-        new = self.take_step.warm_up(to_device(batch, self.device, channels_last=self.channels_last) for batch in sizes)
-        if new and said:
+        if self.take_step.warm_up(to_device(b, self.device, channels_last=self.channels_last) for b in sizes) and said:
             logger.info("warm-up %.1f s", monotonic() - clock)
 
     def _validate(

@@ -202,6 +202,7 @@ class CompiledStepper(Stepper):
                     kept[name] = value
             state[parameter] = kept
         self._begun = {}
+        self.state.optimizer.zero_grad(set_to_none=True)  # recorded steps have gradients of their own
 
     def _prepare_memory(self) -> None:
         """On CUDA, a recorded update counts its steps on the device."""

@@ -31,7 +31,9 @@ OPTIONS = {"averaging": "ema", "averaging_decay": 0.9, "clip_norm": 0.5, "log_gr
 
 def make(compile="step", optimizer="sgd", dropout=0.0, **options):  # noqa: A002
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(dropout), nn.Linear(16, 3))
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(dropout), nn.Linear(16, 3)
+    )
     schedule = multistep(total_steps=9, steps_per_epoch=3, milestones=["3 steps", "5 steps"], gamma=0.5)
     chosen = OPTIMIZERS[optimizer](net.parameters())
     return ClassifierTrainer(net, None, chosen, schedule=schedule, seed=1, epochs=3, compile=compile, **options)
@@ -69,8 +71,11 @@ def test_compiled_for_good_it_takes_the_eager_steps():
         torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("options", [{}, OPTIONS, {"precision": "bf16", "accumulate": 2}], ids=["plain", "all", "bf16"])
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [*((name, OPTIONS) for name in OPTIMIZERS), ("sgd", {"precision": "bf16", "accumulate": 2})],
+    ids=[*OPTIMIZERS, "bf16"],
+)
 def test_losses_and_weights_are_those_of_eager_steps(uncompiled, optimizer, options):
     a, b = make("off", optimizer, **options), make("step", optimizer, **options)
     tolerance = 0.05 if "precision" in options else 1e-4
@@ -83,7 +88,7 @@ def test_losses_and_weights_are_those_of_eager_steps(uncompiled, optimizer, opti
             assert other["gradient_norms"] == pytest.approx(row["gradient_norms"], rel=1e-3)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 def test_nothing_is_compiled_after_the_warm_up(uncompiled, optimizer):
     trainer = make(optimizer=optimizer, dropout=0.2, **OPTIONS)
     with trainer._switches():
@@ -95,8 +100,7 @@ def test_nothing_is_compiled_after_the_warm_up(uncompiled, optimizer):
     assert trainer.take_step.warm_up([]) is False
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.parametrize(("optimizer", "steps"), [("sgd", 0), ("sgd", 2), ("adamw", 0), ("muon", 2)])
 def test_the_warm_up_leaves_no_trace(uncompiled, optimizer, steps):
     first = make(optimizer=optimizer, dropout=0.2, **OPTIONS)
     for batch in [*batches()][:steps]:
@@ -120,8 +124,9 @@ def test_the_warm_up_leaves_no_trace(uncompiled, optimizer, steps):
     assert after["gradients"] == {"sums": norms, "steps": steps}
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("stop_after", [1, 3, 5])
+@pytest.mark.parametrize(
+    ("optimizer", "stop_after"), [("sgd", 1), ("sgd", 5), ("plain sgd", 3), ("adamw", 3), ("muon", 5)]
+)
 def test_a_state_taken_anywhere_goes_on_to_the_same_end(uncompiled, optimizer, stop_after):
     new = partial(make, optimizer=optimizer, dropout=0.3, **OPTIONS)
     whole, kept = new(), Kept()

@@ -29,8 +29,17 @@ class ExponentialAverage:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights as they are after optimizer step number `step` (1 is the first)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._average, self._live, 1.0 - decay)
+        torch._foreach_lerp_(self._average, self._live, self.weight(step))
+
+    def weight(self, step: int) -> float:
+        """1 - decay_t: how much of the weights goes into the average after optimizer step number `step`."""
+        return 1.0 - min(self.decay, (1 + step) / (10 + step))
+
+    def move(self, weight: Tensor) -> None:
+        """`update` by a weight that is a tensor on the device: to compiled code its value is no constant."""
+        difference = torch._foreach_sub(self._live, self._average)
+        torch._foreach_mul_(difference, weight)
+        torch._foreach_add_(self._average, difference)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -35,6 +35,27 @@ def stoppable(batches: Iterable[Batch], should_stop: Callable[[], int | None]) -
             raise StoppedError(signum)
 
 
+def batch_sizes(loader: Iterable[Batch], epoch: int, limit: int | None) -> Iterator[Batch]:
+    """A batch of each size that an epoch has, as far as the loader tells: a first one, and one cut like the last.
+
+    The global random stream stays where it is.
+    """
+    if isinstance(loader, list):
+        yield from {len(images): (images, labels) for images, labels in loader[:limit]}.values()
+        return
+    with torch.random.fork_rng(devices=[]):
+        first = next(epoch_batches(loader, epoch, limit=limit), None)
+    if first is None:
+        return
+    yield first
+    samples = getattr(loader, "samples", None)  # of a loader of this package; else ask as torch's loaders are asked
+    if samples is None and isinstance(getattr(loader, "dataset", None), Sized) and not getattr(loader, "drop_last", 0):
+        samples = len(loader.dataset)  # type: ignore[attr-defined]
+    rest = (samples or 0) % len(first[0])
+    if rest and not (limit is not None and isinstance(loader, Sized) and limit < len(loader)):
+        yield first[0][:rest], first[1][:rest]
+
+
 def batch_count(loader: Iterable[Batch], limit: int | None) -> int | None:
     """How many batches an epoch has; None when the loader cannot tell."""
     counts = [*([len(loader)] if isinstance(loader, Sized) else []), *([limit] if limit is not None else [])]

@@ -113,11 +113,25 @@ class GradientSums:
         self._sums_L = torch.tensor(sums, dtype=dtype, device=self.device)
         self._steps = torch.tensor(steps, device=self.device)
 
-    def add(self) -> None:
-        """Add the gradients that are there; a layer without one counts as zero."""
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """What a step adds to."""
+        return self._sums_L, self._steps
+
+    def begin(self) -> None:
+        """Find the layers, unless that is done."""
         if not self._weights:
             self._weights = {name: layer.weight for name, layer in weighted_layers(self.model).items()}
             self._set([0.0] * len(self._weights), 0)
+
+    def restart(self) -> None:
+        """Forget the sums; they stay where they are, for a recorded step adds to that place."""
+        for tensor in self.tensors:
+            tensor.zero_()
+
+    def add(self) -> None:
+        """Add the gradients that are there; a layer without one counts as zero."""
+        self.begin()
         if not self._weights:
             return
         gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in self._weights.values()]

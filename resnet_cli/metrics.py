@@ -28,6 +28,8 @@ class Totals:
     device: torch.device
     count: int = 0
     sums_2: Tensor = field(init=False)
+    _copy: tuple[Tensor, torch.cuda.Event, int] | None = field(init=False, default=None)  # on its way to the host
+    _seen: Scores | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
@@ -41,9 +43,23 @@ class Totals:
 
     def read(self) -> Scores:
         """The scores so far; this waits for the device."""
-        loss, correct = self.sums_2.tolist()
-        count = max(self.count, 1)
-        return Scores(loss / count, 100.0 * correct / count, self.count)
+        return _scores(self.sums_2, self.count)
+
+    def peek(self) -> Scores | None:
+        """The scores without waiting for a CUDA device: as they were at an earlier call; None before they are there.
+
+        Elsewhere the scores as they are.
+        """
+        if self.device.type != "cuda":
+            return self.read()
+        if self._copy is not None and self._copy[1].query():  # type: ignore[no-untyped-call]
+            self._seen, self._copy = _scores(self._copy[0], self._copy[2]), None
+        if self._copy is None:
+            there = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            host = self.sums_2.to("cpu", non_blocking=True, copy=True)  # into page-locked memory
+            there.record()
+            self._copy = host, there, self.count
+        return self._seen
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""
@@ -53,6 +69,11 @@ class Totals:
         """The reverse of `state_dict`."""
         self.sums_2.copy_(torch.tensor(state["sums"], dtype=self.sums_2.dtype))
         self.count = state["count"]
+
+
+def _scores(sums_2: Tensor, count: int) -> Scores:
+    loss, correct = sums_2.tolist()
+    return Scores(loss / max(count, 1), 100.0 * correct / max(count, 1), count)
 
 
 def correct_predictions(logits_BK: Tensor, labels: Tensor) -> Tensor:

@@ -108,7 +108,9 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
     restart goes on from it. Learning rates that are tensors (a compiled or captured step) are changed in place.
     """
     for group in optimizer.param_groups:
-        base: float = group.setdefault("initial_lr", float(group["lr"]))
+        if "initial_lr" not in group:  # else a tensor on a GPU would be waited for
+            group["initial_lr"] = float(group["lr"])
+        base: float = group["initial_lr"]
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(base * factor)
         else:
@@ -196,7 +198,7 @@ class Muon(torch.optim.Optimizer):
         if group["weight_decay"]:
             gradients = list(torch._foreach_add(gradients, parameters, alpha=group["weight_decay"]))
         updates = self._nesterov(parameters, gradients, group["momentum"])
-        torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+        _add(parameters, updates, -group["lr"])
 
     def _muon_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -212,8 +214,17 @@ class Muon(torch.optim.Optimizer):
             updates_flat = torch.stack([update.flatten(1) for _, update in pairs])  # [B, M, N]
             orthogonal = orthogonalise(updates_flat, steps=group["newton_schulz_steps"])
             scale = max(1.0, rows / columns) ** 0.5
-            for (parameter, _), update in zip(pairs, orthogonal, strict=True):
-                parameter.add_(update.view(parameter.shape), alpha=-group["lr"] * scale)
+            moved = [parameter for parameter, _ in pairs]
+            flat = [update.view(p.shape) for p, update in zip(moved, orthogonal, strict=True)]
+            _add(moved, flat, -group["lr"] * scale)
+
+
+def _add(parameters: list[Tensor], updates: list[Tensor], factor: float | Tensor) -> None:
+    """Adds the updates times a factor, which is a tensor in compiled steps."""
+    if isinstance(factor, Tensor):
+        torch._foreach_add_(parameters, torch._foreach_mul(updates, factor))
+    else:
+        torch._foreach_add_(parameters, updates, alpha=factor)
 
 
 def orthogonalise(matrices: Tensor, *, steps: int = 5) -> Tensor:

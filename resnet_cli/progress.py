@@ -10,7 +10,7 @@ from resnet_cli.metrics import Totals
 
 logger = logging.getLogger("resnet_cli")
 
-BAR_SECONDS = 0.2  # between refreshes of the bar; each reads the sums from the device
+BAR_SECONDS = 0.2  # between refreshes of the bar; each asks for the sums, and does not wait
 BAR_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 LINE_SECONDS = 15.0  # between plain lines, which end up in files
 
@@ -48,11 +48,11 @@ class Progress:
     def _show(self, totals: Totals) -> None:
         now = monotonic()
         self._due = now + self._interval
-        scores = totals.read()
+        scores = totals.peek()
         elapsed = now - self._started
-        seen = scores.count - (self._first_count or 0)
+        seen = totals.count - (self._first_count or 0)
         speed = f", {seen / elapsed:,.0f} images/s" if elapsed > 0 and seen else ""
-        text = f"loss {scores.loss:.4f}, accuracy {scores.accuracy:.2f} %{speed}"
+        text = f"loss {scores.loss:.4f}, accuracy {scores.accuracy:.2f} %{speed}" if scores else "started"
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(self._batch - self._bar.n)

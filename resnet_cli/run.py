@@ -33,6 +33,7 @@ class RunDir:
         self.metrics = self.path / "metrics.jsonl"
         self.log = self.path / "train.log"
         self.curves = self.path / "curves.png"
+        self.profile = self.path / "profile"
         self.checkpoints = self.path / "checkpoints"
         self.last = self.checkpoints / "last.pt"
         self.previous = self.checkpoints / "previous.pt"  # the save before it

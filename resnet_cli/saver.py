@@ -11,6 +11,7 @@ from resnet_cli import checkpoint, config
 from resnet_cli.curves import draw
 from resnet_cli.errors import InputError
 from resnet_cli.metrics import Row
+from resnet_cli.profiling import StepProfile
 from resnet_cli.run import RunDir
 from resnet_cli.state import TrainState
 from resnet_cli.trackers import Trackers
@@ -55,6 +56,10 @@ class RunSaver:
         self.trackers.row(rows[-1])
         if monotonic() - self._drawn_at > DRAW_SECONDS:
             self.draw(rows)
+
+    def profile(self, profile: StepProfile) -> None:
+        """`profile/trace.json` and `profile/summary.txt`."""
+        profile.write(self.run.profile)
 
     def draw(self, rows: list[Row], test: dict[str, Any] | None = None) -> None:
         """`curves.png`."""

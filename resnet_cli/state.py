@@ -14,6 +14,7 @@ from resnet_cli.averaging import ExponentialAverage
 from resnet_cli.errors import DivergedError
 from resnet_cli.gradients import GradientSums
 from resnet_cli.metrics import Row, Scores, Totals
+from resnet_cli.profiling import StepProfile
 
 REMEDY = "try a smaller optimizer.lr, a longer schedule.warmup, trainer.clip_norm=1 or trainer.precision=fp32"
 SAVE_SECONDS = 300.0  # the longest time between saves when no number of steps is given
@@ -45,7 +46,7 @@ class TrainState:
         """Forget the sums of the epoch before."""
         self.totals = Totals(self.totals.device)
         if self.gradients is not None:
-            self.gradients = GradientSums(self.model, self.totals.device)
+            self.gradients.restart()
         self.batches, self.seconds = 0, 0.0
 
     def is_done(self, epochs: int, patience: int | None) -> bool:
@@ -211,6 +212,9 @@ class Saver(Protocol):
     def rows(self, rows: list[Row]) -> None:
         """Write the metrics."""
 
+    def profile(self, profile: StepProfile) -> None:
+        """Keep a profile; asked for with `trainer.profile` only."""
+
 
 class Saving:
     """When a run's state goes to its saver.
@@ -239,6 +243,11 @@ class Saving:
             self._saver.best(state)
         self.now(state)
         self._saver.rows(state.rows)
+
+    def profile(self, profile: StepProfile) -> None:
+        """Keep a profile."""
+        if self._saver is not None:
+            self._saver.profile(profile)
 
     def now(self, state: TrainState) -> None:
         """Save the state."""

@@ -1,45 +1,108 @@
-"""One training step as a free function: forward, loss, backward, clip, update."""
+"""One training step as a free function: forward, loss, backward, clip, update; and Stepper, which takes a run's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from resnet_cli.evaluation import LossFunction
+from resnet_cli.feed import Batch
 from resnet_cli.metrics import correct_predictions
+from resnet_cli.state import TrainState
+
+Section = Callable[[str], AbstractContextManager[Any]]
+
+_NO_SECTION = nullcontext()
+
+
+def unmarked(_: str) -> AbstractContextManager[Any]:
+    """The section of a step that nobody measures."""
+    return _NO_SECTION
+
+
+def forward_loss(
+    model: nn.Module,
+    images_BCHW: Tensor,
+    targets: Tensor,
+    share: float,
+    *,
+    loss_fn: LossFunction,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> tuple[Tensor, Tensor]:
+    """Mean loss of a part of a batch, times the `share` of the batch that it is, and its number of correct predictions.
+
+    Args:
+        model: Images [B, C, H, W] -> logits [B, K].
+        images_BCHW: The part.
+        targets: Classes [B] or class probabilities [B, K].
+        share: 1 for a whole batch.
+        loss_fn: (logits in float32, targets) -> mean loss.
+        autocast: Makes the context of the forward pass.
+    """
+    with autocast():
+        logits = model(images_BCHW)
+    logits = logits.float()
+    return loss_fn(logits, targets) * share, correct_predictions(logits.detach(), targets)
+
+
+def clip_and_update(
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    *,
+    clip_norm: float | None = None,
+    after_backward: Callable[[], None] | None = None,
+) -> None:
+    """What happens once the gradients of a whole batch are there.
+
+    Args:
+        optimizer: Takes its step.
+        scaler: Unscales the gradients of float16 runs, and skips the step if they overflowed.
+        clip_norm: The largest norm of all gradients together; longer ones are scaled down to it.
+        after_backward: Called when the gradients are unscaled and not yet clipped.
+    """
+    if clip_norm is not None or after_backward is not None:
+        scaler.unscale_(optimizer)
+    if after_backward is not None:
+        after_backward()
+    if clip_norm is not None:
+        clip(optimizer, clip_norm)
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def clip(optimizer: torch.optim.Optimizer, norm: float) -> None:
+    """Scale the gradients of an optimizer's parameters down to `norm`, all together."""
+    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], norm)
 
 
 def train_step(
-    model: nn.Module,
     images_BCHW: Tensor,
     labels: Tensor,
     *,
-    loss_fn: LossFunction,
+    forward: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]],
+    update: Callable[[], None],
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     accumulate: int = 1,
-    clip_norm: float | None = None,
     check: Callable[[Tensor], None] | None = None,
-    after_backward: Callable[[], None] | None = None,
+    section: Section = unmarked,
 ) -> tuple[Tensor, Tensor]:
     """One optimizer step on one batch.
 
     Args:
-        model: Images [B, C, H, W] -> logits [B, K], in training mode.
         images_BCHW: The batch.
         labels: Classes [B] or class probabilities [B, K].
-        loss_fn: (logits in float32, labels) -> mean loss.
+        forward: `forward_loss` of the model, which is in training mode.
+        update: `clip_and_update` of the optimizer.
         optimizer: Its gradients are cleared first.
         scaler: Scales the loss of float16 runs; a disabled one does nothing.
-        autocast: Makes the context of the forward pass.
         accumulate: Parts that the batch is run through the model in. The gradient is that of the whole batch, up to
             rounding, for models that treat samples apart (batch norm does not).
-        clip_norm: The largest norm of all gradients together; longer ones are scaled down to it.
         check: Called with the loss of each part before its backward pass; raises to stop before the update.
-        after_backward: Called once the gradients of the whole batch are there, unscaled and not yet clipped.
+        section: Makes the context of each part of the step, by its name, for a profile.
 
     Returns:
         Mean loss and number of correct predictions, scalars on the device.
@@ -49,23 +112,88 @@ def train_step(
     loss = torch.zeros((), device=images_BCHW.device)
     correct = torch.zeros((), dtype=torch.int64, device=images_BCHW.device)
     for images, targets in zip(images_BCHW.chunk(accumulate), labels.chunk(accumulate), strict=True):
-        with autocast():
-            logits = model(images)
-        logits = logits.float()
-        part = loss_fn(logits, targets) * (len(images) / count)
+        with section("forward"):
+            part, hits = forward(images, targets, len(images) / count)
         if check is not None:
             check(part)
-        scaler.scale(part).backward()  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            loss += part
-            correct += correct_predictions(logits, targets)
-    if clip_norm is not None or after_backward is not None:
-        scaler.unscale_(optimizer)
-    if after_backward is not None:
-        after_backward()
-    if clip_norm is not None:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, clip_norm)
-    scaler.step(optimizer)
-    scaler.update()
+        with section("backward"):
+            scaler.scale(part).backward()  # type: ignore[no-untyped-call]
+        loss += part.detach()
+        correct += hits
+    with section("optimizer"):
+        update()
     return loss, correct
+
+
+class Stepper:
+    """Takes the steps of a run, averaging included, one operation after the other.
+
+    Args:
+        state: The run's.
+        forward: The model, or what it was compiled to.
+        loss_fn: (logits in float32, labels) -> mean loss.
+        autocast: Makes the context of the forward pass.
+        accumulate: Parts that a batch is run through the model in.
+        clip_norm: The largest norm of all gradients together.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        *,
+        forward: nn.Module,
+        loss_fn: LossFunction,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        accumulate: int,
+        clip_norm: float | None,
+    ) -> None:
+        self.state, self.accumulate, self.clip_norm = state, accumulate, clip_norm
+        self.forward = partial(forward_loss, forward, loss_fn=loss_fn, autocast=autocast)
+        self.reads_are_free = state.totals.device.type == "cpu"  # elsewhere the host would wait for the device
+
+    def __call__(self, images_BCHW: Tensor, labels: Tensor, section: Section = unmarked) -> tuple[Tensor, Tensor]:
+        """Mean loss and number of correct predictions, scalars on the device that may hold until the next step only.
+
+        Raises:
+            DivergedError: the loss or a gradient is not finite, where looking is free; nothing has been updated.
+        """
+        state, scaler = self.state, self.state.scaler
+        wanted = self.after_backward if self.reads_are_free or state.gradients is not None else None
+        scale = scaler.get_scale() if scaler.is_enabled() else 1.0
+        update = partial(clip_and_update, state.optimizer, scaler, clip_norm=self.clip_norm, after_backward=wanted)
+        result = self.take(images_BCHW, labels, self.forward, update, section)
+        skipped = scaler.is_enabled() and scaler.get_scale() < scale
+        if not skipped:  # float16 overflowed: no weight changed, so neither schedule nor average moves
+            state.step += 1
+            if state.average is not None:
+                state.average.update(state.step)
+        return result
+
+    def warm_up(self, batches: Iterable[Batch]) -> bool:
+        """Make ready for batches of these shapes; says whether there was anything to do. Here there is not."""
+        return False
+
+    def take(
+        self,
+        images_BCHW: Tensor,
+        labels: Tensor,
+        forward: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]],
+        update: Callable[[], None],
+        section: Section,
+    ) -> tuple[Tensor, Tensor]:
+        """`train_step` with this run's settings."""
+        return train_step(
+            images_BCHW, labels, forward=forward, update=update, optimizer=self.state.optimizer,
+            scaler=self.state.scaler, accumulate=self.accumulate, check=self._check, section=section,
+        )  # fmt: skip
+
+    def after_backward(self) -> None:
+        """Look at the gradients, which are unscaled and not yet clipped."""
+        if self.reads_are_free:
+            self.state.require_finite_gradients()
+        if self.state.gradients is not None:
+            self.state.gradients.add()
+
+    def _check(self, loss: Tensor) -> None:
+        if self.reads_are_free:
+            self.state.require_finite_loss(loss.item())

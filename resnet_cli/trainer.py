@@ -5,7 +5,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from time import monotonic
 from typing import Annotated, Literal, cast
@@ -14,17 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cli.averaging import ExponentialAverage
+from resnet_cli.compiled import CompiledStepper
 from resnet_cli.device import PrecisionName, backend_switches, resolve_device, resolve_precision, seed_device
 from resnet_cli.errors import StoppedError
 from resnet_cli.evaluation import LossFunction, evaluate
-from resnet_cli.feed import Batch, batch_count, epoch_batches, stoppable, to_device
+from resnet_cli.feed import Batch, batch_count, batch_sizes, epoch_batches, stoppable, to_device
 from resnet_cli.gradients import GradientSums
 from resnet_cli.metrics import BatchResult, EpochResult, FitResult, Scores, Totals, epoch_line, fit_result
 from resnet_cli.optim import set_lr
+from resnet_cli.profiling import StepProfile
 from resnet_cli.progress import Progress
 from resnet_cli.ranges import AtLeast, Below, Positive
 from resnet_cli.state import Saver, Saving, TrainState
-from resnet_cli.step import train_step
+from resnet_cli.step import Section, Stepper, unmarked
 
 logger = logging.getLogger("resnet_cli")
 
@@ -46,7 +48,7 @@ class ClassifierTrainer:
             elsewhere.
         cpu_bf16: `auto` is bf16 on a CPU with bf16 matrix units too.
         channels_last: Keep convolution weights and images in channels-last memory order.
-        compile: `model` runs the model through torch.compile.
+        compile: `model` compiles the model; `step` all of a step, on CUDA into a CUDA graph, before the first epoch.
         accumulate: Parts that a batch is run through the model in, for batches that do not fit into memory.
         clip_norm: The largest norm of all gradients together; null does not clip.
         label_smoothing: Probability spread evenly over all classes (Szegedy et al. 2016, section 7).
@@ -59,9 +61,11 @@ class ClassifierTrainer:
         deterministic: Only operations that repeat exactly on one machine; slower on CUDA.
         log_gradients: Record the gradient norm of each convolution and linear layer's weight, before clipping and as
             the mean over the steps of the epoch, in the epoch's row as `gradient_norms`: {layer: norm}.
+        profile: Record where the time of the first few steps goes, as `profile/` in the run folder.
 
     Raises:
-        ValueError: the device or precision is not to be had here, or `label_smoothing` goes with a loss of one's own.
+        ValueError: the device or precision is not to be had here, or not with `compile`, or `label_smoothing` goes with
+            a loss of one's own.
     """
 
     def __init__(
@@ -77,7 +81,7 @@ class ClassifierTrainer:
         precision: PrecisionName = "fp32",
         cpu_bf16: bool = False,
         channels_last: bool = False,
-        compile: Literal["off", "model"] = "off",  # noqa: A002
+        compile: Literal["off", "model", "step"] = "off",  # noqa: A002
         accumulate: Annotated[int, AtLeast(1)] = 1,
         clip_norm: Annotated[float, Positive()] | None = None,
         label_smoothing: Annotated[float, Below(0, 1)] = 0.0,
@@ -89,6 +93,7 @@ class ClassifierTrainer:
         overfit_batches: Annotated[int, AtLeast(1)] | None = None,
         deterministic: bool = False,
         log_gradients: bool = False,
+        profile: bool = False,
     ) -> None:
         if loss_fn is not None and label_smoothing:
             raise ValueError("label_smoothing goes with the default loss; pass loss_fn=None or smooth in your own loss")
@@ -101,15 +106,14 @@ class ClassifierTrainer:
         self.model = model.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
         # A graph for each size of batch: one for any size would round otherwise than the one before it, and when it
         # is made depends on which sizes came first, which a restart changes.
-        self.compiled = compile == "model"
-        self.forward = cast(nn.Module, torch.compile(self.model, dynamic=False)) if self.compiled else self.model
+        self.compiled = compile != "off"
+        self.forward = cast(nn.Module, torch.compile(self.model, dynamic=False)) if compile == "model" else self.model
         self.loss_fn = loss_fn or nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         self.eval_loss_fn = loss_fn or nn.functional.cross_entropy
         self.schedule, self.seed, self.epochs = schedule, seed, epochs
-        self.accumulate, self.clip_norm = accumulate, clip_norm
         self.early_stopping, self.checkpoint_every = early_stopping, checkpoint_every
-        self.max_batches, self.overfit_batches = max_batches, overfit_batches
-        self.deterministic = deterministic
+        self.max_batches, self.overfit_batches, self.profile = max_batches, overfit_batches, profile
+        self.deterministic, self.section = deterministic, cast(Section, unmarked)
         self.state = TrainState(
             model=self.model,
             optimizer=optimizer,
@@ -118,6 +122,11 @@ class ClassifierTrainer:
             average=ExponentialAverage(self.model, averaging_decay) if averaging == "ema" else None,
             gradients=GradientSums(self.model, self.device) if log_gradients else None,
         )
+        stepper = CompiledStepper if compile == "step" else Stepper
+        self.take_step = stepper(
+            self.state, forward=self.forward, loss_fn=self.loss_fn, autocast=self.precision.autocast,
+            accumulate=accumulate, clip_norm=clip_norm,
+        )  # fmt: skip
 
     def fit(
         self,
@@ -146,6 +155,7 @@ class ClassifierTrainer:
         Raises:
             DivergedError: the loss or a weight is not finite; nothing of that is saved.
             StoppedError: `should_stop` gave a signal.
+            ValueError: a profile is asked for, and there is no saver to keep it.
         """
         state = self.state
         before = 0 if num_epochs is None else len(state.rows)
@@ -155,13 +165,20 @@ class ClassifierTrainer:
         saving = Saving(saver, self.checkpoint_every)
         if self.overfit_batches is not None:
             dl_train = dl_test = list(epoch_batches(dl_train, epoch=0, limit=self.overfit_batches))
-        with self._switches():
+        if self.profile and saver is None:
+            raise ValueError("trainer.profile: a profile goes into a run folder, and this fit has no saver")
+        with self._switches(), StepProfile(self.device) if self.profile else nullcontext() as profile:
+            self.section = profile.section if profile is not None else unmarked
+            if not state.is_done(last_epoch, patience):
+                self._warm_up(dl_train, limit, said=verbose)
             while not state.is_done(last_epoch, patience):
                 with self._progress(dl_train, limit, last_epoch, shown=verbose) as progress:
                     clock = monotonic()
                     for images, labels in self._batches(dl_train, limit):
                         self._step(images, labels)
                         progress.step(state.totals)
+                        if profile is not None and profile.step():
+                            saving.profile(profile)
                         state.seconds += monotonic() - clock
                         signal = should_stop()
                         if signal:
@@ -191,9 +208,10 @@ class ClassifierTrainer:
         state.start_epoch()
         limit = self.max_batches if max_batches is None else max_batches
         with self._switches(), self._progress(dl_train, limit, None, shown=verbose) as progress:
+            self._warm_up(dl_train, limit, said=verbose)
             losses: list[Tensor] = []
             for images, labels in self._batches(dl_train, limit):
-                losses.append(self._step(images, labels)[0])
+                losses.append(self._step(images, labels)[0].clone())  # a recorded step reuses its place
                 progress.step(state.totals)
         accuracy = state.totals.read().accuracy
         state.epoch += 1
@@ -237,34 +255,31 @@ class ClassifierTrainer:
             set_lr(state.optimizer, self.schedule(state.step))
         if self.seed is not None:
             seed_device(self.device, self.seed, "step", state.epoch, state.batches)
-        scale = state.scaler.get_scale() if state.scaler.is_enabled() else 1.0
-        loss, correct = train_step(
-            self.forward, images, labels, loss_fn=self.loss_fn, optimizer=state.optimizer, scaler=state.scaler,
-            autocast=self.precision.autocast, accumulate=self.accumulate, clip_norm=self.clip_norm,
-            check=(lambda part: state.require_finite_loss(part.item())) if self.device.type == "cpu" else None,
-            after_backward=self._after_backward if self.device.type == "cpu" or state.gradients is not None else None,
-        )  # fmt: skip
-        skipped = state.scaler.is_enabled() and state.scaler.get_scale() < scale
-        if not skipped:  # float16 overflowed: no weight changed, so neither schedule nor average moves
-            state.step += 1
-            if state.average:
-                state.average.update(state.step)
+        loss, correct = self.take_step(images, labels, self.section)
         state.totals.add(loss, correct, len(images))
         state.batches += 1
-        if self.device.type != "cpu" and state.batches % GPU_CHECK_STEPS == 0:
-            state.require_finite_loss(state.totals.read().loss)
-        return loss.detach(), correct
-
-    def _after_backward(self) -> None:
-        if self.device.type == "cpu":
-            self.state.require_finite_gradients()
-        if self.state.gradients is not None:
-            self.state.gradients.add()
+        if not self.take_step.reads_are_free and state.batches % GPU_CHECK_STEPS == 0:
+            scores = state.totals.peek()
+            state.require_finite_loss(scores.loss if scores else 0.0)
+        return loss, correct
 
     def _batches(self, loader: Iterable[Batch], limit: int | None) -> Iterator[Batch]:
         """The current epoch's batches from where the state is, on the device."""
-        for batch in epoch_batches(loader, self.state.epoch, self.state.batches, limit):
-            yield to_device(batch, self.device, channels_last=self.channels_last)
+        batches = epoch_batches(loader, self.state.epoch, self.state.batches, limit)
+        while True:
+            with self.section("data"):
+                batch = next(batches, None)
+                moved = batch and to_device(batch, self.device, channels_last=self.channels_last)
+            if moved is None:
+                return
+            yield moved
+
+    def _warm_up(self, loader: Iterable[Batch], limit: int | None, *, said: bool) -> None:
+        """Compile what the coming epochs need, before their clock starts."""
+        clock = monotonic()
+        sizes = batch_sizes(loader, self.state.epoch, limit)
+        if self.take_step.warm_up(to_device(b, self.device, channels_last=self.channels_last) for b in sizes) and said:
+            logger.info("warm-up %.1f s", monotonic() - clock)
 
     def _validate(
         self, loader: Iterable[Batch], limit: int | None, saving: Saving, should_stop: Callable[[], int | None]

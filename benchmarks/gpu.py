@@ -1,0 +1,321 @@
+"""Measures training on one CUDA card in under nine minutes, without a network: rates, warm-up, and what must hold.
+
+    python benchmarks/gpu.py                    synthetic images -> benchmarks/results/gpu.json
+    python benchmarks/gpu.py --data DIR         images of a folder, a sub-folder a class, in DIR/train and DIR/test
+    python benchmarks/gpu.py --dry-run          the same code on the CPU, tiny and uncompiled: its figures mean nothing
+
+Each rate is of whole epochs in bf16, in rounds in which every variant has its turn: the medians and all samples.
+`usual` is the loop that people copy (a DataLoader with per-image transforms, fp32, the loss read each step); `bare` is
+written out over images on the device with all that helps (channels-last, bf16, the model compiled, fused SGD). The
+share is the part of the card's measured bf16 matrix rate that the multiply-adds of the training come to.
+"""
+
+import argparse
+import copy
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from resnet_cli import build
+from resnet_cli.commands.compose import compose_settings
+from resnet_cli.diagnose import count_multiply_adds, count_parameters
+from resnet_cli.trainer import ClassifierTrainer
+
+REPOSITORY = Path(__file__).parents[1]
+RESULTS = REPOSITORY / "benchmarks" / "results" / "gpu.json"
+SETTINGS = {  # nets, their options and batches
+    "card": {
+        "nets": {"ResNet-20": ("model=resnet20", 128), "ResNet-18": ("model=resnet18", 512)},
+        "data": ["data=synthetic", "data.count=50000", "data.test_count=1000", "data.image_size=32"],
+        "rounds": 3, "usual": 30, "matrix": 8192, "minutes": 8.0,
+    },
+    "dry": {
+        "nets": {"tiny": (
+            "model=cnn model.channels=[4] model.pool_every=1 model.hidden_dims=[8] model.hidden_dropout=0.1", 16
+        )},
+        "data": ["data=synthetic", "data.count=48", "data.test_count=16", "data.image_size=8"],
+        "rounds": 1, "usual": 2, "matrix": 64, "minutes": 8.0,
+    },
+}  # fmt: skip
+COMPILE = ("off", "model", "step")
+TOLERANCE = 0.02  # of the loss over the same steps, in bf16
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, metavar="DIR")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args(arguments)
+    if not options.dry_run and not torch.cuda.is_available():
+        print("gpu.py needs a CUDA card, and here is none: --dry-run tries the program without one", file=sys.stderr)
+        return 2
+    plan = SETTINGS["dry" if options.dry_run else "card"]
+    device = torch.device("cpu") if options.dry_run else torch.device("cuda", torch.cuda.current_device())
+    with torch.compiler.set_stance("force_eager") if options.dry_run else nullcontext():
+        result = measure(plan, device, options.data)
+    print(table(result))
+    out = options.out or (None if options.dry_run else RESULTS)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return 0 if all(result["checks"].values()) else 1
+
+
+def measure(plan, device, folder: Path | None) -> dict:
+    started = time.perf_counter()
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else "none: a dry run"
+    result = {
+        "card": card, "torch": torch.__version__, "cuda": torch.version.cuda, "python": platform.python_version(),
+        "synthetic": folder is None, "matrix_tflops": matrix_rate(device, plan["matrix"]), "nets": {}, "checks": {},
+        "left_out": [],
+    }  # fmt: skip
+    data = plan["data"] if folder is None else ["data=image_folder", f"data.root={folder}", "data.image_size=32"]
+    for name, (model, batch) in plan["nets"].items():
+        run = Run(model.split(), [*data, f"data.batch_size={batch}", "data.val_fraction=0"], device)
+        result["nets"][name] = rates(run, plan, result, started, name)
+        result["checks"] |= {f"{name}: {check}": passed for check, passed in checks(run).items()}
+    result["seconds"] = round(time.perf_counter() - started, 1)
+    return result
+
+
+class Run:
+    """A net with its data; makes trainers that begin alike."""
+
+    def __init__(self, model: list[str], data: list[str], device: torch.device) -> None:
+        self.settings = compose_settings([*model, *data]).settings
+        self.device, self.batch_size = device, self.settings["data"]["batch_size"]
+        self.loaders = build.loaders(self.settings["data"], device=device, seed=0)
+
+    def net(self) -> nn.Module:
+        """The same weights each time."""
+        classes = len(self.loaders.class_names)
+        return build.model(self.settings["model"], in_size=self.loaders.in_size, num_classes=classes, seed=0)
+
+    def trainer(self, compiled: str = "off", precision: str = "bf16", **options) -> ClassifierTrainer:
+        """A trainer of a new net, with fixed settings but for these."""
+        net = self.net().to(self.device)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
+        options = {"precision": precision, "channels_last": True, "compile": compiled, "seed": 0, **options}
+        return ClassifierTrainer(
+            net, None, optimizer, self.device, schedule=lambda step: 1 / (1 + step / 1000), **options
+        )
+
+    def wait(self) -> float:
+        """Seconds on the clock once the device has done its work."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def rates(run: Run, plan, result, started, name) -> dict:
+    """Samples a second of every variant, their warm-up, and their share of the matrix rate."""
+    variants: dict[str, Callable[[], float]] = {"input": lambda: input_rate(run)}
+    variants["usual"] = usual(run, plan["usual"])
+    variants["bare"] = bare(run)
+    for compiled in COMPILE:
+        variants[f"compile={compiled}"] = trained(run, compiled)
+    samples: dict[str, list[float]] = {}
+    warm_up: dict[str, float] = {}
+    for turn in range(1 + plan["rounds"]):
+        for variant, epoch in variants.items():
+            if time.perf_counter() - started > 60 * plan["minutes"]:
+                result["left_out"].append(f"{name} {variant}, round {turn}")
+                continue
+            start = run.wait()
+            rate = epoch()
+            if turn:
+                samples.setdefault(variant, []).append(rate)
+            else:
+                warm_up[variant] = run.wait() - start - run.loaders.counts["train"] / rate
+    flops = 6 * count_multiply_adds(run.net(), run.loaders.in_size)  # two each; backward costs twice the forward pass
+    return {
+        "batch_size": run.batch_size, "multiply_adds": flops // 6,
+        "parameters": count_parameters(run.net()),
+        "variants": {
+            variant: {
+                "samples_per_second": statistics.median(found), "all": found,
+                "warm_up_seconds": round(max(warm_up.get(variant, 0.0), 0.0), 1),
+                "share_of_matrix_rate": None if variant == "input"
+                else statistics.median(found) * flops / (1e12 * result["matrix_tflops"]),
+            }
+            for variant, found in samples.items()
+        },
+    }  # fmt: skip
+
+
+def trained(run: Run, compiled: str) -> Callable[[], float]:
+    """An epoch by the trainer: the speed that its row of metrics says."""
+    trainer = run.trainer(compiled)
+
+    def epoch() -> float:
+        trainer.fit(run.loaders.train, None, num_epochs=1, verbose=False)
+        return trainer.state.rows[-1]["samples_per_second"]
+
+    return epoch
+
+
+def bare(run: Run) -> Callable[[], float]:
+    """The loop written out, with the same batches from the device."""
+    net = run.net().to(run.device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
+    compiled = torch.compile(net, dynamic=False)
+
+    def epoch() -> float:
+        torch.backends.cudnn.benchmark = True
+        loss_sum, start = torch.zeros((), device=run.device), run.wait()
+        for images, labels in run.loaders.train.epoch(0):
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(run.device.type, dtype=torch.bfloat16):
+                loss = nn.functional.cross_entropy(compiled(images), labels)
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.detach()
+        return run.loaders.counts["train"] / (run.wait() - start)
+
+    return epoch
+
+
+def usual(run: Run, limit: int) -> Callable[[], float]:
+    """The loop that people copy, for some batches of images that are in memory already."""
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision.transforms import v2
+
+    pixels = torch.cat([images.cpu() for images, _ in run.loaders.test.epoch(0)])
+    size = pixels.shape[-1]
+    transform = v2.Compose([v2.RandomCrop(size, padding=4), v2.RandomHorizontalFlip()])
+
+    class Images(Dataset):
+        def __len__(self):
+            return limit * run.batch_size
+
+        def __getitem__(self, index):
+            return transform(pixels[index % len(pixels)]), index % 2
+
+    net = run.net().to(run.device).train()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    workers = 0 if run.device.type == "cpu" else 4
+
+    def epoch() -> float:
+        loader = DataLoader(
+            Images(), batch_size=run.batch_size, shuffle=True, num_workers=workers, pin_memory=workers > 0
+        )
+        start = None
+        for images, labels in loader:
+            start = start or run.wait()  # starting the workers is not counted, nor the first batch
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(net(images.to(run.device)), labels.to(run.device))
+            loss.backward()
+            optimizer.step()
+            loss.item()
+        return limit * run.batch_size / (run.wait() - start)
+
+    return epoch
+
+
+def input_rate(run: Run) -> float:
+    """Images a second of the input path alone: gathered, augmented and normalised on the device."""
+    start = run.wait()
+    for _ in run.loaders.train.epoch(0):
+        pass
+    return run.loaders.counts["train"] / (run.wait() - start)
+
+
+def checks(run: Run) -> dict[str, bool]:
+    """What must hold on this device; each check that fails is false, with its reason on stderr."""
+    found = {}
+    for check in (same_loss, exact_resume, *([no_waiting] if run.device.type == "cuda" else [])):
+        try:
+            found[check.__name__] = check(run)
+        except Exception as error:  # the figures are worth having all the same
+            print(f"{check.__name__}: {type(error).__name__}: {error}", file=sys.stderr)
+            found[check.__name__] = False
+    return found
+
+
+def same_loss(run: Run) -> bool:
+    """The whole step compiled and the plain one: the loss over the same steps, without dropout."""
+    losses = []
+    for compiled in ("off", "step"):
+        trainer = run.trainer(compiled)
+        for module in trainer.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        trainer.fit(run.loaders.train, None, num_epochs=1, max_batches=20, verbose=False)
+        losses.append(trainer.state.rows[-1]["train_loss"])
+    return abs(losses[0] - losses[1]) <= TOLERANCE * losses[0]
+
+
+def exact_resume(run: Run) -> bool:
+    """Two epochs, and one with another in a new trainer that has loaded its state: equal bit for bit."""
+    for compiled in ("off", "step"):
+        whole, first, rest = (run.trainer(compiled, deterministic=True) for _ in range(3))
+        for _ in range(2):
+            whole.fit(run.loaders.train, None, num_epochs=1, max_batches=10, verbose=False)
+        first.fit(run.loaders.train, None, num_epochs=1, max_batches=10, verbose=False)
+        rest.state.load_state_dict(copy.deepcopy(first.state.state_dict()))
+        rest.fit(run.loaders.train, None, num_epochs=1, max_batches=10, verbose=False)
+        a, b = whole.model.state_dict(), rest.model.state_dict()
+        if not all(torch.equal(a[name], b[name]) for name in a):
+            return False
+    return True
+
+
+def no_waiting(run: Run) -> bool:
+    """An epoch's steps in which the host never waits for the device; else torch raises."""
+    for compiled in COMPILE:
+        trainer = run.trainer(compiled, averaging="ema", clip_norm=1.0)
+        trainer.fit(run.loaders.train, None, num_epochs=1, verbose=False)
+        with trainer._switches():
+            batches = trainer._batches(run.loaders.train, None)
+            trainer._step(*next(batches))
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                for images, labels in batches:
+                    trainer._step(images, labels)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+    return True
+
+
+def table(result: dict) -> str:
+    """The figures as lines."""
+    lines = [f"{result['card']}, torch {result['torch']}, bf16 matrices {result['matrix_tflops']:.1f} TFLOP/s"]
+    for name, net in result["nets"].items():
+        lines += ["", f"{name}, batch {net['batch_size']}"]
+        lines += [f"{'':14} {'samples/s':>12} {'of matrix rate':>15} {'warm-up':>10}"]
+        for variant, found in net["variants"].items():
+            share = found["share_of_matrix_rate"]
+            shown = "" if share is None else f"{share:.1%}"
+            rate, warm_up = found["samples_per_second"], found["warm_up_seconds"]
+            lines.append(f"{variant:14} {rate:12,.0f} {shown:>15} {warm_up:8.1f} s")
+    lines += ["", *(f"{'passed' if passed else 'FAILED'}  {check}" for check, passed in result["checks"].items())]
+    lines += [f"left out for time: {name}" for name in result["left_out"]]
+    return "\n".join([*lines, f"{result['seconds']:.0f} s in all"])
+
+
+def matrix_rate(device: torch.device, size: int, repeats: int = 20) -> float:
+    """The best of several products of bf16 matrices, in TFLOP/s."""
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    best = float("inf")
+    for _ in range(repeats):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best / 1e12
+
+
+if __name__ == "__main__":
+    sys.exit(main())

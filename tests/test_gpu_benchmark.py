@@ -1,0 +1,36 @@
+"""The program that measures a CUDA card: refused without one, and tried dry on the CPU."""
+
+import importlib
+import json
+import sys
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def gpu(repository, monkeypatch):
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    yield importlib.import_module("gpu")
+    del sys.modules["gpu"]
+
+
+def test_without_a_card_it_says_so_in_a_line(gpu, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main([]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_dry_run_goes_through_all_of_it(gpu, tmp_path, capsys):
+    assert gpu.main(["--dry-run", "--out", str(tmp_path / "gpu.json")]) == 0
+    result = json.loads((tmp_path / "gpu.json").read_text())
+    variants = result["nets"]["tiny"]["variants"]
+    assert list(variants) == ["input", "usual", "bare", "compile=off", "compile=model", "compile=step"]
+    for name, found in variants.items():
+        assert found["samples_per_second"] > 0
+        assert (found["share_of_matrix_rate"] is None) == (name == "input")
+    assert result["checks"] == {"tiny: same_loss": True, "tiny: exact_resume": True}
+    assert result["left_out"] == []
+    out = capsys.readouterr().out
+    assert "compile=step" in out
+    assert "passed  tiny: exact_resume" in out

@@ -44,7 +44,7 @@ class ClassifierTrainer:
         epochs: How many epochs `fit` trains for when it is not told.
         precision: `auto` is bf16 on CUDA cards that have it, fp16 with a gradient scaler on older ones, and fp32
             elsewhere.
-        cpu_bf16: `auto` is bf16 on a CPU with bf16 matrix units too.
+        cpu_bf16: `auto` is bf16 on a CPU that multiplies bf16 in hardware too.
         channels_last: Keep convolution weights and images in channels-last memory order.
         compile: `model` runs the model through torch.compile.
         accumulate: Parts that a batch is run through the model in, for batches that do not fit into memory.

@@ -179,7 +179,8 @@ def prepare_lightning(steps: int) -> tuple[Callable[[], float], dict[str, Any]]:
 
     images, labels = pixels(steps)
     floats = images.permute(0, 3, 1, 2).float().div(128).sub(1)
-    ready = [*zip(floats.split(BATCH), labels.split(BATCH), strict=True)]
+    pairs = [*zip(floats.split(BATCH), labels.split(BATCH), strict=True)]
+    ready = torch.utils.data.DataLoader(pairs, batch_size=None, shuffle=True)
     epoch = loops.lightning("", steps * BATCH, BATCH, model=tiny(), loader=ready)
     epoch()
     return timed(epoch, steps), {"threads": torch.get_num_threads()}

@@ -46,19 +46,20 @@ def train_step(
     """
     optimizer.zero_grad(set_to_none=True)
     count = len(images_BCHW)
-    loss = torch.zeros((), device=images_BCHW.device)
-    correct = torch.zeros((), dtype=torch.int64, device=images_BCHW.device)
+    losses, corrects = [], []
     for images, targets in zip(images_BCHW.chunk(accumulate), labels.chunk(accumulate), strict=True):
         with autocast():
             logits = model(images)
         logits = logits.float()
-        part = loss_fn(logits, targets) * (len(images) / count)
+        part = loss_fn(logits, targets)
+        if len(images) < count:
+            part = part * (len(images) / count)
         if check is not None:
             check(part)
         scaler.scale(part).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            loss += part
-            correct += correct_predictions(logits, targets)
+            losses.append(part.detach())
+            corrects.append(correct_predictions(logits, targets))
     if clip_norm is not None or after_backward is not None:
         scaler.unscale_(optimizer)
     if after_backward is not None:
@@ -68,4 +69,4 @@ def train_step(
         nn.utils.clip_grad_norm_(parameters, clip_norm)
     scaler.step(optimizer)
     scaler.update()
-    return loss, correct
+    return sum(losses[1:], losses[0]), sum(corrects[1:], corrects[0])

@@ -232,7 +232,8 @@ class ClassifierTrainer:
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         state = self.state
-        self.forward.train()
+        if not self.forward.training:  # train() goes through all modules
+            self.forward.train()
         if self.schedule is not None:
             set_lr(state.optimizer, self.schedule(state.step))
         if self.seed is not None:

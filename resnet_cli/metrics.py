@@ -34,11 +34,12 @@ class Totals:
     def __post_init__(self) -> None:
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
         self.sums_2 = torch.zeros(2, dtype=dtype, device=self.device)
+        self._loss, self._correct = self.sums_2.unbind()  # views, made once instead of in each step
 
     def add(self, mean_loss: Tensor, correct: Tensor, count: int) -> None:
         """Add a batch: its mean loss (scalar), its number of correct predictions (scalar) and its size."""
-        self.sums_2[0] += mean_loss.detach() * count
-        self.sums_2[1] += correct
+        self._loss.add_(mean_loss.detach() * count)
+        self._correct.add_(correct)
         self.count += count
 
     def read(self) -> Scores:

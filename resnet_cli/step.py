@@ -45,7 +45,8 @@ def forward_loss(
     with autocast():
         logits = model(images_BCHW)
     logits = logits.float()
-    return loss_fn(logits, targets) * share, correct_predictions(logits.detach(), targets)
+    loss = loss_fn(logits, targets)
+    return loss if share == 1 else loss * share, correct_predictions(logits.detach(), targets)
 
 
 def clip_and_update(
@@ -109,8 +110,7 @@ def train_step(
     """
     optimizer.zero_grad(set_to_none=True)
     count = len(images_BCHW)
-    loss = torch.zeros((), device=images_BCHW.device)
-    correct = torch.zeros((), dtype=torch.int64, device=images_BCHW.device)
+    losses, corrects = [], []
     for images, targets in zip(images_BCHW.chunk(accumulate), labels.chunk(accumulate), strict=True):
         with section("forward"):
             part, hits = forward(images, targets, len(images) / count)
@@ -118,11 +118,11 @@ def train_step(
             check(part)
         with section("backward"):
             scaler.scale(part).backward()  # type: ignore[no-untyped-call]
-        loss += part.detach()
-        correct += hits
+        losses.append(part.detach())
+        corrects.append(hits)
     with section("optimizer"):
         update()
-    return loss, correct
+    return sum(losses[1:], losses[0]), sum(corrects[1:], corrects[0])
 
 
 class Stepper:

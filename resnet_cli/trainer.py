@@ -46,7 +46,7 @@ class ClassifierTrainer:
         epochs: How many epochs `fit` trains for when it is not told.
         precision: `auto` is bf16 on CUDA cards that have it, fp16 with a gradient scaler on older ones, and fp32
             elsewhere.
-        cpu_bf16: `auto` is bf16 on a CPU with bf16 matrix units too.
+        cpu_bf16: `auto` is bf16 on a CPU that multiplies bf16 in hardware too.
         channels_last: Keep convolution weights and images in channels-last memory order.
         compile: `model` compiles the model; `step` all of a step, on CUDA into a CUDA graph, before the first epoch.
         accumulate: Parts that a batch is run through the model in, for batches that do not fit into memory.
@@ -64,8 +64,7 @@ class ClassifierTrainer:
         profile: Record where the time of the first few steps goes, as `profile/` in the run folder.
 
     Raises:
-        ValueError: the device or precision is not to be had here, or not with `compile`, or `label_smoothing` goes with
-            a loss of one's own.
+        ValueError: device or precision are not to be had, or not with `compile`; `label_smoothing` with one's own loss.
     """
 
     def __init__(
@@ -250,7 +249,8 @@ class ClassifierTrainer:
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         state = self.state
-        self.forward.train()
+        if not self.forward.training:  # train() goes through all modules
+            self.forward.train()
         if self.schedule is not None:
             set_lr(state.optimizer, self.schedule(state.step))
         if self.seed is not None:

@@ -8,7 +8,7 @@ import pytest
 
 LAYERS = [
     {"errors", "ranges", "seeding", "sources", "schedule", "averaging", "metrics", "files", "curves", "logs", "models",
-     "diagnose", "gradients"},
+     "diagnose", "gradients", "allocator"},
     {"signatures", "values", "data", "optim", "run", "lock", "device", "checkpoint", "evaluation"},
     {"config", "stored", "state", "step", "progress", "feed", "verify", "trackers", "profiling"},
     {"compiled"},

@@ -56,10 +56,9 @@ def test_precisions_that_the_cpu_lacks_are_refused(name):
 
 def test_matrix_units_are_read_from_the_kernel(tmp_path):
     cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("flags : fpu avx512_bf16 amx_bf16 amx_tile\n")
-    assert has_bf16_matrix_units(cpuinfo)
-    cpuinfo.write_text("flags : fpu avx512_bf16\n")
-    assert not has_bf16_matrix_units(cpuinfo)
+    for flags, able in [("amx_bf16 amx_tile", True), ("avx512f avx512_bf16", True), ("avx512f avx512_bf16x", False)]:
+        cpuinfo.write_text(f"flags : fpu {flags}\n")
+        assert has_bf16_matrix_units(cpuinfo) is able
     assert not has_bf16_matrix_units(tmp_path / "none")
 
 

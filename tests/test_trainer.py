@@ -496,3 +496,25 @@ def test_saves_inside_an_epoch_by_the_clock_or_the_step(monkeypatch, seconds, ev
     kept = Kept()
     trainer_of(net(), epochs=1, checkpoint_every=every).fit(loader(), None, verbose=False, saver=kept)
     assert len(kept.states) == saves  # of an epoch of three steps, its end included
+
+
+def test_memory_of_the_optimizer_follows_its_weights_layout():
+    """A fused update goes through weight and momentum side by side and asks for no order: another one is wrong."""
+
+    def trained(channels_last, steps, state=None, fused=True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 6 * 6, 2))
+        sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, fused=fused)
+        trainer = ClassifierTrainer(net, None, sgd, channels_last=channels_last, seed=0)
+        if state is not None:
+            trainer.state.load_state_dict(state)
+        batch = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(8) % 2
+        for _ in range(steps):
+            trainer.train_batch(batch)
+        return trainer.state
+
+    half = trained(True, 2)
+    found = trained(False, 2, half.state_dict()).model.state_dict()
+    expected = trained(False, 4, fused=False).model.state_dict()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)

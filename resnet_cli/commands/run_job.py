@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from resnet_cli.allocator import keep_freed_memory
 from resnet_cli.config import Settings
 from resnet_cli.errors import StoppedError
 from resnet_cli.run import RunDir
@@ -28,6 +29,7 @@ def train(
         go_on: The command that goes on with it when it was stopped.
         terminal: Show what happens there too.
     """
+    keep_freed_memory()  # before the first tensor
     from resnet_cli import session
     from resnet_cli.logs import RunLog
 

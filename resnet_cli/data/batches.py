@@ -27,13 +27,16 @@ class Normalize:
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu") -> None:
         self.scale_C = torch.tensor([1 / (255 * s) for s in std], device=device)
         self.shift_C = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)
+        self._scale_WC, self._shift_WC = self.scale_C, self.shift_C  # for one pixel; made for the width that comes
 
     def __call__(self, images_BCHW: Tensor) -> Tensor:
         """Normalises uint8 [B, C, H, W]."""
         b, channels, h, w = images_BCHW.shape
         # Whole rows of pixels in one product: four times as fast as broadcasting over three channels.
         rows = images_BCHW.permute(0, 2, 3, 1).reshape(b * h, w * channels).float()
-        rows = torch.addcmul(self.shift_C.repeat(w), rows, self.scale_C.repeat(w))
+        if len(self._scale_WC) != w * channels:
+            self._scale_WC, self._shift_WC = self.scale_C.repeat(w), self.shift_C.repeat(w)
+        rows = torch.addcmul(self._shift_WC, rows, self._scale_WC)
         return rows.view(b, h, w, channels).permute(0, 3, 1, 2)
 
 

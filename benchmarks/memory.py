@@ -1,0 +1,118 @@
+"""Peak memory of a run on a set of the size of CIFAR-10, against the set as uint8 + 400 MB + the model's own.
+
+    python benchmarks/memory.py                         -> benchmarks/results/memory.json
+
+The set is written once as CIFAR-10's own files, with random pixels, so that reading and unpacking are in the figure.
+What the model needs is the growth of a bare loop that trains it, over one that trains a single linear layer.
+"""
+
+import argparse
+import json
+import os
+import pickle
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import measuring
+
+ALLOWED = 400e6  # bytes beside data and model
+DATA = 60_000 * 3 * 32 * 32  # training and test images, uint8
+BATCH, STEPS = 128, 3
+NETS = ("resnet20", "resnet18")
+
+
+def main() -> None:
+    parser = measuring.parser(__doc__, rounds=2)
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    measuring.settle(options)
+    if options.contender:
+        train_bare(options.contender)
+        return
+    found, rows = {}, []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_cifar10(folder / "data" / "cifar-10-batches-py")
+        for net in options.nets:
+            samples = measuring.interleaved(
+                {
+                    "run": lambda net=net: run(net, folder),
+                    "bare loop": lambda net=net: bare(net),
+                    "bare loop, linear layer": lambda: bare("linear"),
+                },
+                options.rounds,
+            )
+            peak = min(samples["run"])
+            own = max(0.0, min(samples["bare loop"]) - min(samples["bare loop, linear layer"]))
+            limit = DATA + ALLOWED + own
+            found[net] = {"samples": samples, "model_bytes": own, "limit_bytes": limit, "within": peak <= limit}
+            rows.append([net, *(f"{value / 1e6:,.0f}" for value in (peak, DATA, own, peak - DATA - own, limit))])
+    header = ["", "peak, MB", "data", "model", "rest", "limit"]
+    measuring.finish("memory", options, [measuring.table(header, rows)], batch=BATCH, data_bytes=DATA, nets=found)
+
+
+def write_cifar10(folder: Path) -> None:
+    """Random pixels in CIFAR-10's files."""
+    folder.mkdir(parents=True)
+    names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+    for name in names:
+        import numpy as np
+
+        pixels = np.random.default_rng(0).integers(0, 256, (10_000, 3072), dtype=np.uint8)
+        labels = [i % 10 for i in range(10_000)]
+        (folder / name).write_bytes(pickle.dumps({b"data": pixels, b"labels": labels}, protocol=2))
+    labels_of = {b"label_names": [f"class {i}".encode() for i in range(10)]}
+    (folder / "batches.meta").write_bytes(pickle.dumps(labels_of, protocol=2))
+
+
+def run(net: str, folder: Path) -> float:
+    """Bytes of the largest process of a run of some steps, validation and test included."""
+    typed = [
+        f"model={net}", "data=cifar10", f"data.root={folder / 'data'}", "data.verify=false", "data.download=false",
+        "trainer.epochs=1", f"trainer.max_batches={STEPS}", f"data.batch_size={BATCH}",
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        return peak([sys.executable, "-m", "resnet_cli.commands.train", f"hydra.run.dir={place}/run", *typed])
+
+
+def bare(net: str) -> float:
+    """Bytes of a process that does nothing but train the net on a batch."""
+    return peak([sys.executable, str(Path(__file__)), "--contender", net])
+
+
+def peak(command: list[str]) -> float:
+    """Bytes that a process had in memory at its largest."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    told = process.stderr.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"error: {command}: {told[-2000:]}")
+    return usage.ru_maxrss * 1024.0
+
+
+def train_bare(net: str) -> None:
+    """Some steps of the plain loop on a batch of noise."""
+    import loops
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)) if net == "linear" else loops.network(net)
+    model = model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), **loops.SGD, fused=True)
+    images = torch.rand(BATCH, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    labels = torch.zeros(BATCH, dtype=torch.int64)
+    for _ in range(STEPS):
+        optimizer.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    print(json.dumps({"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+
+
+if __name__ == "__main__":
+    main()

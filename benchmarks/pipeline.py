@@ -1,0 +1,91 @@
+"""Images a second of the input path alone: crop, flip and normalise, batched on the device, against a `DataLoader`.
+
+    python benchmarks/pipeline.py                       -> benchmarks/results/pipeline.json
+
+The last table is the share of a ResNet-20 step that making its batch takes. All contenders share a process.
+"""
+
+import statistics
+from collections.abc import Callable, Iterable
+
+import measuring
+
+BATCH = 128
+COUNT = 50_000  # images of the set, as in CIFAR-10: the rates depend on what the caches hold
+PER_IMAGE = 4_000  # of them for the DataLoader, which is slow
+
+
+def main() -> None:
+    parser = measuring.parser(__doc__, rounds=7)
+    parser.add_argument("--images", type=int, default=COUNT)
+    options = parser.parse_args()
+    measuring.settle(options)
+    import loops
+    import torch
+
+    from resnet_cli import build
+    from resnet_cli.commands.compose import compose_settings
+
+    torch.set_num_threads(options.threads)
+    count = 1_000 if options.quick else options.images
+    node = compose_settings(loops.overrides("resnet20", count, BATCH)).settings["data"]
+    own = build.loaders(node, device=torch.device("cpu"), seed=0).train
+    pixels, labels = loops.padded(count)
+    per_image = {workers: loops.per_image_loader(min(count, PER_IMAGE), BATCH, workers) for workers in (0, 2)}
+    rate, step = images_a_second, stepper(loops, own)
+    samples = measuring.interleaved(
+        {
+            "DataLoader, 2 workers": lambda: rate(lambda: per_image[2]),
+            "DataLoader, 0 workers": lambda: rate(lambda: per_image[0]),
+            "by hand": lambda: rate(lambda: loops.batched(pixels, labels, BATCH)),
+            "resnet-cli": lambda: rate(lambda: own),
+            "resnet20 step": step,
+        },
+        options.rounds,
+    )
+    steps = samples.pop("resnet20 step")
+    shares = [100 * s / rate for s, rate in zip(steps, samples["resnet-cli"], strict=True)]
+    tables = [
+        measuring.comparison(samples, "images/s", 0, ["DataLoader, 2 workers"]),
+        f"share of a ResNet-20 step at batch {BATCH}: {measuring.spread(shares, 2)} %, "
+        f"with {statistics.median(steps):.0f} images/s trained",
+    ]
+    measuring.finish(
+        "pipeline", options, tables, images=count, batch=BATCH, samples=samples, trained=steps, share_percent=shares
+    )
+
+
+def images_a_second(batches: Callable[[], Iterable[tuple]]) -> float:
+    """Of one epoch, starting the workers included, as each epoch of a `DataLoader` does."""
+    start, seen = measuring.now(), 0
+    for _, labels in batches():
+        seen += len(labels)
+    return seen / (measuring.now() - start)
+
+
+def stepper(loops, loader) -> Callable[[], float]:
+    """Images a second of the step that the batches are for, without making them."""
+    import torch
+    from torch import nn
+
+    model = loops.network("resnet20").to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), **loops.SGD, fused=True)
+    images, labels = next(iter(loader))
+
+    def once() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    def rate(steps: int = 4) -> float:
+        start = measuring.now()
+        for _ in range(steps):
+            once()
+        return steps * len(labels) / (measuring.now() - start)
+
+    once()
+    return rate
+
+
+if __name__ == "__main__":
+    main()

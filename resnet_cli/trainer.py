@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from resnet_cli.averaging import ExponentialAverage
 from resnet_cli.device import PrecisionName, backend_switches, resolve_device, resolve_precision, seed_device
-from resnet_cli.errors import StoppedError
+from resnet_cli.errors import PrunedError, StoppedError
 from resnet_cli.evaluation import LossFunction, evaluate
 from resnet_cli.feed import Batch, batch_count, epoch_batches, stoppable, to_device
 from resnet_cli.gradients import GradientSums
-from resnet_cli.metrics import BatchResult, EpochResult, FitResult, Scores, Totals, epoch_line, fit_result
+from resnet_cli.metrics import BatchResult, EpochResult, FitResult, Prune, Scores, Totals, epoch_line, fit_result
 from resnet_cli.optim import set_lr
 from resnet_cli.progress import Progress
 from resnet_cli.ranges import AtLeast, Below, Positive
@@ -130,6 +130,7 @@ class ClassifierTrainer:
         verbose: bool = True,
         saver: Saver | None = None,
         should_stop: Callable[[], int | None] = lambda: None,
+        prune: Prune = lambda rows: False,
     ) -> FitResult:
         """Train for `num_epochs` more epochs; or, when None, until the run has the epochs that the constructor said.
 
@@ -142,9 +143,11 @@ class ClassifierTrainer:
             verbose: Show a bar inside each epoch and log a line after it.
             saver: Keeps state, best weights and metrics; None keeps nothing.
             should_stop: Asked after each step; a signal's number ends the run with its state saved.
+            prune: Asked before each epoch and after the last: is the run given up, if there are epochs to come?
 
         Raises:
             DivergedError: the loss or a weight is not finite; nothing of that is saved.
+            PrunedError: `prune` said so.
             StoppedError: `should_stop` gave a signal.
         """
         state = self.state
@@ -156,7 +159,7 @@ class ClassifierTrainer:
         if self.overfit_batches is not None:
             dl_train = dl_test = list(epoch_batches(dl_train, epoch=0, limit=self.overfit_batches))
         with self._switches():
-            while not state.is_done(last_epoch, patience):
+            while not self._is_over(last_epoch, patience, prune):
                 with self._progress(dl_train, limit, last_epoch, shown=verbose) as progress:
                     clock = monotonic()
                     for images, labels in self._batches(dl_train, limit):
@@ -229,6 +232,13 @@ class ClassifierTrainer:
             return evaluate(
                 self.forward, batches, device=self.device, loss_fn=self.eval_loss_fn, autocast=self.precision.autocast
             )
+
+    def _is_over(self, last_epoch: int, patience: int | None, prune: Prune) -> bool:
+        """Whether no epoch is to come. A resumed run is judged like one that was never stopped: before its epoch."""
+        pruned, done = prune(self.state.rows), self.state.is_done(last_epoch, patience)
+        if pruned and not done:
+            raise PrunedError(f"given up after epoch {self.state.epoch} of {last_epoch}")
+        return done
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         state = self.state

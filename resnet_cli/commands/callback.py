@@ -5,7 +5,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
@@ -13,14 +12,14 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from resnet_cli.commands import search
 from resnet_cli.commands.arguments import override_keys, task_overrides
-from resnet_cli.commands.compose import run_settings, without_hydra
+from resnet_cli.commands.compose import planned_job, run_settings, without_hydra
 from resnet_cli.commands.plugins import require_plugins
 from resnet_cli.commands.signals import JobStoppedError
 from resnet_cli.commands.sweeping import launching
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.run import RunDir, quoted
-from resnet_cli.sweep import place
 from resnet_cli.trackers import missing_packages
 
 
@@ -70,8 +69,10 @@ class CheckConfig(Callback):
             jobs: dict[str, Sequence[str]] = {}
             if is_grid(config):
                 _spell_as_params(config)
-                jobs = _check_jobs(config)  # other sweepers choose values as they go; each job is checked on its start
-            HydraConfig.instance().set_config(config)
+                jobs = _check_jobs(config, _grid(config))
+            elif search.is_search(config):  # it chooses values as it goes; each job is checked again on its start
+                _spell_as_params(config)
+                _check_jobs(config, search.checked_examples(config, may_exist=not own_place))
             RunDir(config.hydra.sweep.dir).require_writable()
             folder = launch.begin(Path(config.hydra.sweep.dir), jobs, may_move=own_place)
             _set_sweep_folder(config, str(folder))
@@ -116,31 +117,28 @@ def _make(folder: Path, missing: Sequence[Path]) -> None:
         raise MachineError(error.errno, f"{folder}: cannot be made: {error.strerror}") from None
 
 
-def _check_jobs(config: DictConfig) -> dict[str, Sequence[str]]:
-    """Check each job of a grid sweep; a problem that several have is told once. Gives their overrides by folder."""
-    loader = GlobalHydra.instance().config_loader()
-    jobs_with: dict[str, list[str]] = {}
+def _grid(config: DictConfig) -> list[list[str]]:
+    """The overrides of each job of a grid sweep."""
     typed = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     assert isinstance(typed, list)
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-    jobs = list(_combinations([*params, *(str(override) for override in typed)]))
+    return list(_combinations([*params, *(str(override) for override in typed)]))
+
+
+def _check_jobs(config: DictConfig, jobs: Sequence[list[str]]) -> dict[str, Sequence[str]]:
+    """Check each job of a sweep; a problem that several have is told once. Gives their overrides by folder."""
+    jobs_with: dict[str, list[str]] = {}
     folders: dict[str, Sequence[str]] = {}
     for number, overrides in enumerate(jobs):
-        job = loader.load_sweep_config(config, overrides)
-        HydraConfig.instance().set_config(job)
         try:
-            settings = run_settings(without_hydra(job), task_overrides(job.hydra))
-            missing_packages(settings.get("logger"))
+            job = planned_job(config, overrides)
         except InputError as error:
             varying = [given for given in overrides if any(given not in other for other in jobs)]
             shown = ", ".join(override.removeprefix("++") for override in varying)
             for problem in error.problems:
                 jobs_with.setdefault(problem, []).append(f"job {number} ({shown})")
             continue
-        folder = Path(config.hydra.sweep.dir, str(OmegaConf.select(job, "hydra.sweep.subdir")))
-        with suppress(InputError):  # an unreadable folder is told when its job comes
-            folder = place(folder, settings).run.path
-        folders[str(folder.relative_to(config.hydra.sweep.dir))] = task_overrides(job.hydra)
+        folders[job.name] = job.overrides
     if jobs_with:
         more = {problem: f" and {len(names) - 1} more" * (len(names) > 1) for problem, names in jobs_with.items()}
         raise InputError(*(f"{names[0]}{more[problem]}: {problem}" for problem, names in jobs_with.items()))

@@ -10,6 +10,7 @@ they are in eager code: compiled code makes its own numbers of a seed.
 """
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,16 @@ from resnet_cli.step import Section, Stepper, clip, unmarked
 DRY_RUNS = 3  # before a recording: cuDNN measures, Triton tunes and the allocator settles in the first ones
 
 Shape = tuple[Any, ...]
+
+
+@contextmanager
+def forgotten_graphs() -> Iterator[None]:
+    """Leave nothing of torch.compile behind: it keeps graphs by code, and jobs of a sweep share theirs."""
+    try:
+        yield
+    finally:
+        if "torch._dynamo" in sys.modules:  # optimizers import it too; with nothing compiled this takes no time
+            torch._dynamo.reset()
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ RUN_TARGET = "resnet_cli.session.train"
 # How a run starts, no part of what it is.
 CONTROL_KEYS = ("resume", "init_from", "resume_force", "trust", "verify_resume", "sweep")
 
+NO_KEYS = ("folder", "command", "log", "should_stop", "prune")  # parameters of RUN_TARGET that no config gives
+
 
 @dataclass(frozen=True)
 class Part:
@@ -97,9 +99,16 @@ def check_part(part: str, node: object) -> None:
         raise InputError(*problems)
 
 
+def check_options(path: str, options: Mapping[str, Any], target: str) -> None:
+    """Hold options that stand at `path` against the signature of what they configure; see `check`."""
+    problems = list(_check_keys(f"{path}.", options, signature(target), ()))
+    if problems:
+        raise InputError(*problems)
+
+
 def _problems(settings: Settings) -> Iterator[str]:
     top = signature(RUN_TARGET)
-    keys = {name: p for name, p in top.parameters.items() if name not in ("folder", "command", "log", "should_stop")}
+    keys = {name: p for name, p in top.parameters.items() if name not in NO_KEYS}
     unknown = Signature({name: p for name, p in keys.items() if name not in PARTS})
     yield from _check_keys("", {k: v for k, v in settings.items() if k not in PARTS}, unknown, all_keys(settings))
     for name in PARTS:

@@ -20,6 +20,10 @@ class MachineError(OSError):
     """The machine failed: disk full, no permission, no shared memory (exit status 4)."""
 
 
+class PrunedError(RuntimeError):
+    """A search gave the run up, which is as good as done: its best epoch so far stays."""
+
+
 class JobFailedError(RuntimeError):
     """A job of a sweep did not finish; what went wrong was told when it happened (exit status 1)."""
 

@@ -1,5 +1,6 @@
 """Sums and counts of an epoch, kept on the device so that a step never waits for the host; and rows of metrics."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 Row = dict[str, Any]
+Prune = Callable[[Sequence[Row]], bool]  # told of all epochs so far; whether to give the run up
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """One run from its config to its test result: build, start, train, test once, note."""
 
 import logging
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,17 +10,27 @@ import torch
 
 from resnet_cli import build, config, verify
 from resnet_cli.build import Node
+from resnet_cli.compiled import forgotten_graphs
 from resnet_cli.data import Loaders
 from resnet_cli.device import device_name, resolve_device
 from resnet_cli.diagnose import count_parameters
-from resnet_cli.errors import InputError, MachineError, StoppedError
+from resnet_cli.errors import InputError, MachineError, PrunedError, StoppedError
 from resnet_cli.feed import epoch_batches, stoppable
 from resnet_cli.lock import only_writer
 from resnet_cli.logs import RunLog
+from resnet_cli.metrics import Prune
 from resnet_cli.ranges import Between
 from resnet_cli.run import RunDir, environment, now
 from resnet_cli.saver import RunSaver
-from resnet_cli.start import Start, accepted_changes, fill, require_same_data, see_images, stored_state
+from resnet_cli.start import (
+    Start,
+    accepted_changes,
+    fill,
+    inexact,
+    require_same_data,
+    see_images,
+    stored_state,
+)  # fmt: skip
 from resnet_cli.stored import dump, flat
 from resnet_cli.trackers import Trackers
 from resnet_cli.trainer import ClassifierTrainer
@@ -49,6 +58,7 @@ def train(
     verify_resume: bool = False,
     sweep: Node | None = None,
     logger: Mapping[str, Node] | None = None,
+    prune: Prune = lambda rows: False,
 ) -> dict[str, Any]:
     """Train, keep everything in `folder`, and read the test set once at the end.
 
@@ -72,6 +82,7 @@ def train(
             resumed, and compare: see `resnet_cli.verify`.
         sweep: Options of the sweep that this is a job of; obeyed before this is called.
         logger: Trackers by name, group `logger`.
+        prune: See `ClassifierTrainer.fit`; a run that is given up has the status `pruned`, and reads no test set.
 
     Returns:
         The record that `run.json` holds; or what `verify.prove` found.
@@ -91,7 +102,7 @@ def train(
         return verify.prove(train_settings, {**settings, "logger": None}, init_from=init_from)
     return train_settings(
         folder=folder, command=command, log=log, should_stop=should_stop, settings=settings, planned=trainer,
-        resume=resume, init_from=init_from, resume_force=resume_force,
+        resume=resume, init_from=init_from, resume_force=resume_force, prune=prune,
     )  # fmt: skip
 
 
@@ -106,6 +117,7 @@ def train_settings(
     resume: str | None,
     init_from: str | None,
     resume_force: bool,
+    prune: Prune = lambda rows: False,
 ) -> dict[str, Any]:
     """Do what `train` says with the config in one piece. `planned` is the trainer's node that schedules go by.
 
@@ -114,7 +126,7 @@ def train_settings(
     run = RunDir(folder)
     run.require_writable()
     trackers = Trackers(build.trackers(settings.get("logger")))
-    with only_writer(run.path), _forgotten_graphs(settings["trainer"]):
+    with only_writer(run.path), forgotten_graphs():
         save = stored_state(run, resume)
         accepted_changes(save, settings, force=resume_force)  # before the data are read, which can take minutes
         loaders = build.loaders(settings["data"], device=_device(settings["trainer"]), seed=settings["seed"])
@@ -131,14 +143,18 @@ def train_settings(
         record = _open_folder(run, settings, the_trainer, command, start)
         log.attach(run.log)
         _say_what(settings, loaders, the_trainer, record, run, start.words)
-        for line in [*(f"init    {line}" for line in seen), *_inexact(before, record)]:
+        for line in [*(f"init    {line}" for line in seen), *inexact(before, record)]:
             logger.info("%s", line)
         saver = RunSaver(run, settings, _data_record(loaders), trackers)
         try:
             _start_trackers(trackers, run, settings, the_trainer)
             if start.best_lost:
                 saver.best(the_trainer.state)
-            _finish(run, saver, the_trainer, loaders, should_stop)
+            _finish(run, saver, the_trainer, loaders, should_stop, prune)
+        except PrunedError as pruned:
+            run.note(status="pruned", ended=now(), reason=str(pruned))
+            saver.draw(the_trainer.state.rows)
+            logger.info("pruned: %s", pruned)
         except (StoppedError, KeyboardInterrupt) as stop:
             run.note(status="interrupted", ended=now())
             if isinstance(stop, StoppedError):  # the second Ctrl-C does not wait for a picture
@@ -157,26 +173,6 @@ def _go_on(should_stop: Callable[[], int | None]) -> None:
     signum = should_stop()
     if signum:
         raise StoppedError(signum)
-
-
-@contextmanager
-def _forgotten_graphs(trainer: Node) -> Iterator[None]:
-    """Leave nothing of torch.compile behind: it keeps graphs by code, and jobs of a sweep share theirs."""
-    try:
-        yield
-    finally:
-        if "torch._dynamo" in sys.modules and build.argument(trainer, "compile") not in (None, "off"):
-            torch._dynamo.reset()
-
-
-def _inexact(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What makes a resumed run differ in the last digits from one that was never stopped, though it may change."""
-    old, new = (
-        {**{name: record.get(name) for name in ("device", "precision")}, **(record.get("versions") or {})}
-        for record in (before, now)
-    )
-    changed = [f"{name} {old[name]} -> {new.get(name)}" for name in old if before and old[name] != new.get(name)]
-    return [f"warning: {', '.join(changed)}: not bit for bit the run that was stopped"] if changed else []
 
 
 def _device(trainer: Node) -> torch.device:
@@ -238,10 +234,11 @@ def _finish(
     trainer: ClassifierTrainer,
     loaders: Loaders,
     should_stop: Callable[[], int | None],
+    prune: Prune,
 ) -> None:
     """Train to the end, then let the chosen weights read the test set."""
     before = trainer.state.epoch
-    trainer.fit(loaders.train, loaders.val, saver=saver, should_stop=should_stop)
+    trainer.fit(loaders.train, loaders.val, saver=saver, should_stop=should_stop, prune=prune)
     state = trainer.state
     record = run.read()
     if state.epoch == before and record.get("test"):

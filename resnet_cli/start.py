@@ -235,3 +235,18 @@ def see_images(trainer: ClassifierTrainer, loaders: Loaders) -> list[str]:
     lines = show_images(trainer.model, loaders.train.sample)
     trainer.state.restart_average()
     return lines
+
+
+def inexact(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What makes a resumed run differ in the last digits from one that was never stopped, though it may change.
+
+    Args:
+        before: The run's record.
+        now: What it is now.
+    """
+    old, new = (
+        {**{name: record.get(name) for name in ("device", "precision")}, **(record.get("versions") or {})}
+        for record in (before, now)
+    )
+    changed = [f"{name} {old[name]} -> {new.get(name)}" for name in old if before and old[name] != new.get(name)]
+    return [f"warning: {', '.join(changed)}: not bit for bit the run that was stopped"] if changed else []

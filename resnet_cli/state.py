@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cli.averaging import ExponentialAverage
-from resnet_cli.errors import DivergedError
+from resnet_cli.errors import DivergedError, PrunedError
 from resnet_cli.gradients import GradientSums
-from resnet_cli.metrics import Row, Scores, Totals
+from resnet_cli.metrics import Prune, Row, Scores, Totals
 from resnet_cli.profiling import StepProfile
 
 REMEDY = "try a smaller optimizer.lr, a longer schedule.warmup, trainer.clip_norm=1 or trainer.precision=fp32"
@@ -52,6 +52,17 @@ class TrainState:
     def is_done(self, epochs: int, patience: int | None) -> bool:
         """Whether the run has its `epochs`, or has gone `patience` of them without a better one."""
         return self.epoch >= epochs or bool(patience and self.stale >= patience)
+
+    def is_over(self, epochs: int, patience: int | None, prune: Prune) -> bool:
+        """Whether no epoch is to come. A resumed run is judged like one that was never stopped: before its epoch.
+
+        Raises:
+            PrunedError: `prune` gives up a run that is not done.
+        """
+        pruned, done = prune(self.rows), self.is_done(epochs, patience)
+        if pruned and not done:
+            raise PrunedError(f"given up after epoch {self.epoch} of {epochs}")
+        return done
 
     def consider_best(self, row: Row) -> bool:
         """Note whether `row` is the best epoch so far: higher accuracy, then lower loss. Says whether it is."""
@@ -231,9 +242,15 @@ class Saving:
     Args:
         saver: None keeps nothing.
         every: Steps between saves inside an epoch; when None, five minutes without a save make one.
+        profiled: There will be a profile.
+
+    Raises:
+        ValueError: a profile is asked for, and there is no saver to keep it.
     """
 
-    def __init__(self, saver: Saver | None, every: int | None) -> None:
+    def __init__(self, saver: Saver | None, every: int | None, *, profiled: bool = False) -> None:
+        if profiled and saver is None:
+            raise ValueError("trainer.profile: a profile goes into a run folder, and this fit has no saver")
         self._saver, self._every = saver, every
         self._saved_at = monotonic()
 

@@ -20,7 +20,7 @@ from resnet_cli.errors import StoppedError
 from resnet_cli.evaluation import LossFunction, evaluate
 from resnet_cli.feed import Batch, batch_count, batch_sizes, epoch_batches, stoppable, to_device
 from resnet_cli.gradients import GradientSums
-from resnet_cli.metrics import BatchResult, EpochResult, FitResult, Scores, Totals, epoch_line, fit_result
+from resnet_cli.metrics import BatchResult, EpochResult, FitResult, Prune, Scores, Totals, epoch_line, fit_result
 from resnet_cli.optim import set_lr
 from resnet_cli.profiling import StepProfile
 from resnet_cli.progress import Progress
@@ -138,6 +138,7 @@ class ClassifierTrainer:
         verbose: bool = True,
         saver: Saver | None = None,
         should_stop: Callable[[], int | None] = lambda: None,
+        prune: Prune = lambda rows: False,
     ) -> FitResult:
         """Train for `num_epochs` more epochs; or, when None, until the run has the epochs that the constructor said.
 
@@ -150,10 +151,11 @@ class ClassifierTrainer:
             verbose: Show a bar inside each epoch and log a line after it.
             saver: Keeps state, best weights and metrics; None keeps nothing.
             should_stop: Asked after each step; a signal's number ends the run with its state saved.
+            prune: Asked before each epoch and after the last: is the run given up, if there are epochs to come?
 
         Raises:
             DivergedError: the loss or a weight is not finite; nothing of that is saved.
-            StoppedError: `should_stop` gave a signal.
+            PrunedError, StoppedError: `prune` said so; `should_stop` gave a signal.
             ValueError: a profile is asked for, and there is no saver to keep it.
         """
         state = self.state
@@ -161,16 +163,14 @@ class ClassifierTrainer:
         last_epoch = self.epochs if num_epochs is None else state.epoch + num_epochs
         patience = self.early_stopping if early_stopping is None else early_stopping
         limit = self.max_batches if max_batches is None else max_batches
-        saving = Saving(saver, self.checkpoint_every)
+        saving = Saving(saver, self.checkpoint_every, profiled=self.profile)
         if self.overfit_batches is not None:
             dl_train = dl_test = list(epoch_batches(dl_train, epoch=0, limit=self.overfit_batches))
-        if self.profile and saver is None:
-            raise ValueError("trainer.profile: a profile goes into a run folder, and this fit has no saver")
         with self._switches(), StepProfile(self.device) if self.profile else nullcontext() as profile:
             self.section = profile.section if profile is not None else unmarked
             if not state.is_done(last_epoch, patience):
                 self._warm_up(dl_train, limit, said=verbose)
-            while not state.is_done(last_epoch, patience):
+            while not state.is_over(last_epoch, patience, prune):
                 with self._progress(dl_train, limit, last_epoch, shown=verbose) as progress:
                     clock = monotonic()
                     for images, labels in self._batches(dl_train, limit):

@@ -154,10 +154,11 @@ def test_another_config_under_the_same_overrides_is_a_new_job(train, tmp_path):
     command = ["-m", *tiny("model=mine", "seed=0", "hydra.sweep.dir=s")]
     assert train(*command)[0] == 0
     before = contents(tmp_path / "s")
+    (first,) = (path for path in (tmp_path / "s").iterdir() if path.is_dir())
     own.write_text(own.read_text().replace("[8]", "[9]"))
     status, out, _ = train(*command)
     assert status == 0
-    (first, second) = sorted(path for path in (tmp_path / "s").iterdir() if path.is_dir())
+    (second,) = (path for path in (tmp_path / "s").iterdir() if path.is_dir() and path != first)
     assert f"another config than that of {first.relative_to(tmp_path)}; a new job, s/{second.name}" in out
     assert {path: contents(tmp_path / "s")[path] for path in before} == before
     assert "9" in (second / "config.yaml").read_text()

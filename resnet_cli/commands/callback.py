@@ -11,9 +11,10 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from resnet_cli.commands import search
 from resnet_cli.commands.arguments import override_keys, task_overrides
 from resnet_cli.commands.compose import run_settings, without_hydra
-from resnet_cli.commands.grid import check_jobs, is_grid, spell_as_params
+from resnet_cli.commands.grid import check_jobs, combinations, is_grid, spell_as_params
 from resnet_cli.commands.plugins import require_plugins
 from resnet_cli.commands.signals import JobStoppedError
 from resnet_cli.commands.sweeping import launching
@@ -71,7 +72,10 @@ class CheckConfig(Callback):
             jobs: dict[str, Sequence[str]] = {}
             if is_grid(config):
                 spell_as_params(config)
-                jobs = check_jobs(config)  # other sweepers choose values as they go; each job is checked on its start
+                jobs = check_jobs(config, combinations(config))
+            elif search.is_search(config):  # it chooses values as it goes; each job is checked again on its start
+                spell_as_params(config)
+                check_jobs(config, search.checked_examples(config, may_exist=not own_place))
             HydraConfig.instance().set_config(config)
             if config.get("verify_resume"):
                 return  # the jobs leave nothing, and there is nothing to go on with

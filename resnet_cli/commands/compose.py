@@ -3,22 +3,26 @@
 import copy
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, flag_override
+from omegaconf import DictConfig, OmegaConf, flag_override, read_write
 
 from resnet_cli import config, stored, trust
 from resnet_cli.commands import compatibility
 from resnet_cli.commands.arguments import CONFIG_FOLDER, hydra_arguments, override_keys, task_overrides
 from resnet_cli.errors import InputError
 from resnet_cli.run import RunDir, find, quoted
+from resnet_cli.sweep import place
+from resnet_cli.trackers import missing_packages
 
 
 class WorkingFolderConfig(SearchPathPlugin):
@@ -64,6 +68,46 @@ def _of_run(settings: config.Settings, keys: Sequence[str], run: RunDir) -> conf
     if not trusted:
         trust.check_kinds(result, named)
     return result
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job of a sweep that is to come.
+
+    Args:
+        settings: Its config, checked.
+        overrides: What the user, or a search, gave for it.
+        name: Of its folder in the sweep's.
+        finished: It is done already.
+    """
+
+    settings: config.Settings
+    overrides: list[str]
+    name: str
+    finished: bool
+
+
+def planned_job(sweep: DictConfig, overrides: Sequence[str], number: int = 0) -> PlannedJob:
+    """A sweep's job by its overrides, composed as launchers will.
+
+    Raises:
+        InputError: with all the problems of its config.
+    """
+    job = GlobalHydra.instance().config_loader().load_sweep_config(sweep, list(overrides))
+    with read_write(job.hydra.job):
+        job.hydra.job.num = number  # the folder's name may have it
+    HydraConfig.instance().set_config(job)
+    try:
+        given = task_overrides(job.hydra)
+        settings = run_settings(without_hydra(job), given)
+        missing_packages(settings.get("logger"))
+        folder, finished = Path(sweep.hydra.sweep.dir, str(OmegaConf.select(job, "hydra.sweep.subdir"))), False
+        with suppress(InputError):  # an unreadable folder is told when its job comes
+            where = place(folder, settings)
+            folder, finished = where.run.path, where.finished
+        return PlannedJob(settings, given, str(folder.relative_to(sweep.hydra.sweep.dir)), finished)
+    finally:
+        HydraConfig.instance().set_config(sweep)
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:

@@ -2,20 +2,13 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from resnet_cli.commands.arguments import task_overrides
-from resnet_cli.commands.compose import run_settings, without_hydra
-from resnet_cli.config import Settings
+from resnet_cli.commands.compose import PlannedJob, planned_job
 from resnet_cli.errors import InputError
-from resnet_cli.sweep import Place, place
-from resnet_cli.trackers import missing_packages
 
 HERE = ("BasicLauncher", "JoblibLauncher")  # launchers whose jobs have the devices of this machine
 
@@ -25,58 +18,44 @@ def is_grid(config: DictConfig) -> bool:
     return str(config.hydra.sweeper._target_).endswith(".BasicSweeper")
 
 
-def check_jobs(config: DictConfig) -> dict[str, Sequence[str]]:
-    """Check each job; gives their overrides by the names of their folders.
+def check_jobs(config: DictConfig, jobs: Sequence[list[str]]) -> dict[str, Sequence[str]]:
+    """Check the jobs of these overrides; gives what the user gave for each by the name of its folder.
 
     First all configs; then, where they stand the check, the parts that can be built without data.
 
     Raises:
         InputError: what is wrong with them; a problem that several have is told once.
     """
-    jobs = _jobs(config)
-    folders: dict[str, Sequence[str]] = {}
-    problems = _Problems([overrides for overrides, _ in jobs])
-    found: dict[int, tuple[Settings, Place | None]] = {}
-    for number, (_, job) in enumerate(jobs):
-        HydraConfig.instance().set_config(job)
+    problems = _Problems(jobs)
+    planned: dict[int, PlannedJob] = {}
+    for number, overrides in enumerate(jobs):
         with problems.of(number):
-            settings = run_settings(without_hydra(job), task_overrides(job.hydra))
-            missing_packages(settings.get("logger"))
-            folder = Path(config.hydra.sweep.dir, str(OmegaConf.select(job, "hydra.sweep.subdir")))
-            where = None
-            with suppress(InputError):  # an unreadable folder is told when its job comes
-                where = place(folder, settings)
-            name = where.run.path if where else folder
-            folders[str(name.relative_to(config.hydra.sweep.dir))] = task_overrides(job.hydra)
-            found[number] = settings, where
+            planned[number] = planned_job(config, overrides, number)
     problems.tell()
     here = str(config.hydra.launcher._target_).endswith(HERE)
     rehearsed: set[str] = set()
-    for number, (settings, where) in found.items():
-        parts = json.dumps([settings[part] for part in ("model", "optimizer", "schedule", "trainer")], default=str)
-        if len(jobs) > 1 and parts not in rehearsed and not (where and where.finished):
-            rehearsed.add(parts)
+    for number, job in planned.items():
+        parts = [job.settings[part] for part in ("model", "optimizer", "schedule", "trainer")]
+        text = json.dumps(parts, default=str)
+        if len(jobs) > 1 and text not in rehearsed and not job.finished:
+            rehearsed.add(text)
             with problems.of(number):
                 from resnet_cli.rehearsal import rehearse  # imports torch
 
-                rehearse(settings, here=here)
+                rehearse(job.settings, here=here)
     problems.tell()
-    return folders
+    return {job.name: job.overrides for job in planned.values()}
 
 
-def _jobs(config: DictConfig) -> list[tuple[list[str], DictConfig]]:
-    """The overrides of each job, and its config."""
-    loader = GlobalHydra.instance().config_loader()
+def combinations(config: DictConfig) -> list[list[str]]:
+    """The overrides of each job of a grid sweep."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
     typed = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     assert isinstance(typed, list)
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-    jobs = []
-    for number, overrides in enumerate(_combinations([*params, *(str(override) for override in typed)])):
-        job = loader.load_sweep_config(config, overrides)
-        with read_write(job.hydra.job):
-            job.hydra.job.num = number  # as its launcher will: the folder's name may have it
-        jobs.append((overrides, job))
-    return jobs
+    parsed = OverridesParser.create().parse_overrides([*params, *map(str, typed)])
+    return [list(job) for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for job in batch]
 
 
 class _Problems:
@@ -116,12 +95,3 @@ def spell_as_params(config: DictConfig) -> None:
         spelt.append(params.get(key.lstrip("+"), key) + equals + value)
     with read_write(config.hydra):
         config.hydra.overrides.task = spelt
-
-
-def _combinations(overrides: Sequence[str]) -> Iterator[list[str]]:
-    """The overrides of each job of a grid sweep."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
-        yield from (list(job) for job in batch)

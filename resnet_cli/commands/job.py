@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from resnet_cli.commands import compatibility, sweep_job, sweeping
+from resnet_cli.commands import compatibility, search, sweep_job, sweeping
 from resnet_cli.commands.arguments import CONFIG_FOLDER, hydra_arguments, override_keys, task_overrides
 from resnet_cli.commands.callback import RunFailedError
 from resnet_cli.commands.compose import run_settings, use_working_folder
@@ -31,19 +31,19 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
         StoppedError, KeyboardInterrupt: a signal ended it.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing, so that its errors can be told in a line
-    status, folder = 0, None
+    status, folder, closing = 0, None, ""
     try:
         for words, kept, before in sweeping.commands(arguments):
             with sweeping.Launch(kept, before, stop) as launch:
                 try:
                     status = max(status, _status(words, stop))
                 finally:
-                    folder = launch.folder or folder
+                    folder, closing = launch.folder or folder, launch.closing or closing
     except InputError as error:
         return tell(error)
     finally:
         if folder:
-            told = _tell_sweep(folder)
+            told = _tell_sweep(folder, closing)
             status = status or told
     if stop.signum is not None and folder:
         raise StoppedError(stop.signum)
@@ -84,6 +84,7 @@ def _start_hydra(arguments: Sequence[str], stop: StopSignals) -> None:
     compatibility.register_resolver("job_folder", _job_folder)
     compatibility.register_resolver("sweep_name", _sweep_name)
     use_working_folder()
+    compatibility.register_plugin(search.TARGET, search.OptunaSearch)
     stop()  # from here to the task signals are noted: raised inside Hydra they would leave its empty folder behind
     sys.argv[1:] = arguments
     try:
@@ -114,8 +115,13 @@ def _sweep_name() -> str:
     return job_folder([name], limit=60)
 
 
-def _tell_sweep(sweep: SweepDir) -> int:
-    """Print a sweep's table, and what runs the jobs that did not finish; gives the exit status."""
+def _tell_sweep(sweep: SweepDir, closing: str) -> int:
+    """Print a sweep's table, and what runs the jobs that did not finish; gives the exit status.
+
+    Args:
+        sweep: Its folder.
+        closing: What a search says after the table; failed jobs are not run again by one.
+    """
     from resnet_cli.report import short_table
 
     try:
@@ -127,11 +133,15 @@ def _tell_sweep(sweep: SweepDir) -> int:
     waiting = sum(not job.record for job in jobs)
     if waiting:
         print(f"{waiting} of {len(jobs)} jobs have not begun", flush=True)
+    if closing:
+        print(closing, flush=True)
     unfinished = sum(job.status not in ("finished", "pruned") for job in jobs)
     if not unfinished:
         return 0
-    go_on = sweeping.sweep_command(_relative(sweep.path.absolute()))
-    print(f"error: {unfinished} of {len(jobs)} jobs did not finish; go on with: {go_on}", file=sys.stderr, flush=True)
+    can_go_on = not closing or any(job.status not in ("finished", "pruned", "failed") for job in jobs)
+    command = sweeping.sweep_command(_relative(sweep.path.absolute()))
+    go_on = f"; go on with: {command}" if can_go_on else ""
+    print(f"error: {unfinished} of {len(jobs)} jobs did not finish{go_on}", file=sys.stderr, flush=True)
     return 1
 
 
@@ -144,7 +154,9 @@ def task(composed: DictConfig, origin: sweeping.Origin) -> float | None:
     stop, command = origin.stop, command_line("resnet-train", origin.typed)
     if hydra_config.mode == RunMode.MULTIRUN:
         sweep = SweepDir(_relative(Path(hydra_config.sweep.dir).absolute()))
-        return sweep_job.run(settings, overrides, hydra_config.job.num, folder, sweep, stop, command)
+        with search.reporting(hydra_config) as report:
+            number = hydra_config.job.num if report is None else report.number
+            return sweep_job.run(settings, overrides, number, folder, sweep, stop, command, report)
     own = to_name_again(settings)
     try:
         stop.rest()

@@ -14,9 +14,9 @@ from resnet_cli.report import FORMATS, counts, printable, read_runs, tabulate
 
 HELP = """\
 Finds the runs below the given folders, sees which config keys vary, groups runs that differ in nothing but their seed,
-and gives mean ± sample standard deviation over the n that finished. Failed, interrupted, running and killed runs, and
-second runs of one seed, are counted apart. Runs that were measured differently (data set, its sizes, validation split,
-how the weights were chosen) come in tables of their own. Accuracies are percentages.
+and gives mean ± sample standard deviation over the n that finished. Pruned, failed, interrupted, running and killed
+runs, and second runs of one seed, are counted apart. Runs that were measured differently (data set, its sizes,
+validation split, how the weights were chosen) come in tables of their own. Accuracies are percentages.
 """
 
 EXAMPLES = """\

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resnet_cli.allocator import keep_freed_memory
 from resnet_cli.config import Settings
 from resnet_cli.errors import StoppedError
 from resnet_cli.run import RunDir
+
+if TYPE_CHECKING:
+    from resnet_cli.metrics import Prune
 
 
 def train(
@@ -18,6 +21,7 @@ def train(
     go_on: str,
     *,
     terminal: bool = True,
+    prune: "Prune | None" = None,
 ) -> dict[str, Any]:
     """Train in `folder`; gives the run's record. See `resnet_cli.session.train`.
 
@@ -28,14 +32,16 @@ def train(
         command: What the user typed.
         go_on: The command that goes on with it when it was stopped.
         terminal: Show what happens there too.
+        prune: Whether a search gives it up.
     """
     keep_freed_memory()  # before the first tensor
     from resnet_cli import session
     from resnet_cli.logs import RunLog
 
+    options = settings if prune is None else {**settings, "prune": prune}
     with RunLog(terminal=terminal) as log:
         try:
-            return session.train(folder=folder, command=command, log=log, should_stop=should_stop, **settings)
+            return session.train(folder=folder, command=command, log=log, should_stop=should_stop, **options)
         except StoppedError:
             if RunDir(folder).record.exists():
                 log.info(f"stopped; go on with: {go_on}")

@@ -14,6 +14,7 @@ from typing import Any
 from resnet_cli.commands import sweeping
 from resnet_cli.commands.explain import explained
 from resnet_cli.commands.run_job import train
+from resnet_cli.commands.search import Reporter
 from resnet_cli.commands.signals import JobStoppedError, StopSignals
 from resnet_cli.config import Settings
 from resnet_cli.errors import InputError, JobFailedError, MachineError, StoppedError
@@ -31,6 +32,7 @@ def run(
     sweep: SweepDir,
     stop: StopSignals,
     command: str,
+    report: Reporter | None = None,
 ) -> float | None:
     """Run the job unless it is done; gives its best validation accuracy.
 
@@ -42,6 +44,7 @@ def run(
         sweep: The sweep's folder.
         stop: The launching process's signals.
         command: What the user typed.
+        report: Tells a search of its epochs; what was given up stays so.
 
     Raises:
         JobFailedError: it failed, which has been told and noted, or the sweep was stopped before it.
@@ -56,7 +59,7 @@ def run(
         found = Place(RunDir(folder), {}) if proves else place(folder, settings)
     except InputError as error:
         raise _failed(job, error, RunDir(folder), settings, command) from None
-    if found.finished:
+    if found.finished or (report is not None and found.record.get("status") == "pruned"):
         job.say(f"finished before, {_result(found.record)}")
         return _objective(found.record)
     if found.changed:
@@ -68,7 +71,7 @@ def run(
             own = {**settings, "resume": None if proves else "auto"}
             should_stop = signals if job.here else _either(signals, sweep)
             go_on = sweeping.sweep_command(sweep.path)
-            record = train(own, found.run.path, should_stop, command, go_on, terminal=job.here)
+            record = train(own, found.run.path, should_stop, command, go_on, terminal=job.here, prune=report)
         except StoppedError as signal:
             raise JobStoppedError(signal.signum) from None
         except (Exception, SystemExit) as error:  # a model that calls sys.exit ends itself, not the sweep
@@ -113,7 +116,9 @@ def _give_back_memory() -> None:
 def _result(record: Any) -> str:
     best, test = record.get("best") or {}, record.get("test") or {}
     scores = {"best": best.get("val_accuracy"), "test": test.get("accuracy")}
-    return ", ".join(f"{name} {score:.2f} %" for name, score in scores.items() if score is not None) or "done"
+    pruned = ["pruned"] if record.get("status") == "pruned" else []
+    told = [*pruned, *(f"{name} {score:.2f} %" for name, score in scores.items() if score is not None)]
+    return ", ".join(told) or "done"
 
 
 def _objective(record: Any) -> float | None:

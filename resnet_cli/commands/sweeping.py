@@ -44,6 +44,7 @@ class Launch:
 
     def __init__(self, command: Command, instead_of: Command | None, stop: StopSignals) -> None:
         self.folder: SweepDir | None = None
+        self.closing = ""  # lines of a search, to print after the sweep's table
         self._command, self._instead_of, self._stop = command, instead_of, stop
         self._open = ExitStack()
 

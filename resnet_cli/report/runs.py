@@ -18,7 +18,7 @@ from resnet_cli import lock, stored
 from resnet_cli.errors import InputError
 from resnet_cli.run import RunDir
 
-STATUSES = ("finished", "failed", "interrupted", "running", "killed")
+STATUSES = ("finished", "pruned", "failed", "interrupted", "running", "killed")
 LARGEST_RECORD = 1 << 20  # bytes of a run.json; it has about 1,500
 LARGEST_METRICS = 1 << 26  # bytes of a metrics.jsonl; an epoch has about 250
 METRICS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss")

@@ -15,6 +15,7 @@ from resnet_cli.trackers.tracker import End, Row, Tracker
 
 logger = logging.getLogger("resnet_cli")
 
+ENDS: Mapping[str, End] = {"finished": "finished", "interrupted": "interrupted", "pruned": "interrupted"}
 FAILURE = (Exception, SystemExit)  # a library's sys.exit would end a whole sweep
 
 
@@ -82,7 +83,7 @@ class Trackers:
 
     def end(self, record: Mapping[str, Any], epochs: int) -> None:
         """Close all, with the status and the test result, if there is one, of the run's record."""
-        status: End = record["status"] if record.get("status") in ("finished", "interrupted") else "failed"
+        status = ENDS.get(str(record.get("status")), "failed")
         test = {f"test_{name}": record["test"][name] for name in ("accuracy", "loss") if record.get("test")}
         try:
             self._each("end", lambda _, tracker: tracker.end(status, test, epochs), is_last=True)

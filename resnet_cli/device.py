@@ -1,5 +1,6 @@
 """Which device, which precision, and the process-wide switches that go with them for the length of a run."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -133,6 +134,8 @@ def backend_switches(precision: Precision, *, deterministic: bool, compiled: boo
 def _compiler_limits() -> AbstractContextManager[Any]:
     from torch._dynamo import config  # takes a second, which only compiled runs spend
 
+    if not torch.cuda.is_available():  # with a CUDA toolkit but no card, torch tells every compiled run so
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     patch: AbstractContextManager[Any] = config.patch(recompile_limit=GRAPHS)
     return patch
 

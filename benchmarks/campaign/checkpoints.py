@@ -299,8 +299,11 @@ def contents(bench: Bench) -> Iterator[Trial]:
         started.wait()
         problem = unexpected(run, started)
         yield Trial(f"kill {i + 1}", not problem, problem)
-    bench.fork(*arguments, signals=[(2 * seconds, 15)])
-    problem = leftovers(run)
+    started, before = bench.start(*arguments, forked=True), size(run / "train.log")
+    started.until(lambda: size(run / "train.log") > before)
+    started.signal(15)
+    done = started.wait()
+    problem = done.clean(143, lines=2) or leftovers(run)
     yield Trial("after the last start", not problem, problem)
 
 

@@ -1,5 +1,6 @@
 """C. Signals: SIGTERM, Ctrl-C and a second Ctrl-C at every phase of a run, and what is left when all is over."""
 
+import json
 import shlex
 import signal
 import time
@@ -119,10 +120,13 @@ def in_sweep(bench: Bench, options: list[str], run: Path, signals: Sequence[int]
     folders = sorted(path.parent.relative_to(run) for path in run.rglob("run.json"))
     if len(go_on) != 1 or len(folders) != 2:
         return f"{len(folders)} jobs, {len(go_on)} ways to go on: {done.out[-300:]}"
-    problem = at_step(run / folders[1], PHASES["a sweep"][2]) or bench.fork(*shlex.split(go_on[0])).clean(lines=0)
+    status = {folder: json.loads((run / folder / "run.json").read_text())["status"] for folder in folders}
+    if sorted(status.values()) != ["finished", "interrupted"]:
+        return f"the jobs are {', '.join(status.values())}"
+    stopped = next(folder for folder in folders if status[folder] == "interrupted")
+    problem = at_step(run / stopped, PHASES["a sweep"][2]) or bench.fork(*shlex.split(go_on[0])).clean(lines=0)
     for folder in folders if not problem else ():
-        theirs = next((path for path in whole.iterdir() if path.name[:30] == folder.name[:30]), whole / folder)
-        problem = problem or same(outcome(theirs), outcome(run / folder)) or leftovers(run / folder)
+        problem = problem or same(outcome(whole / folder), outcome(run / folder)) or leftovers(run / folder)
     return problem
 
 

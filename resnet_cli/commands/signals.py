@@ -121,9 +121,9 @@ def _end_on_interrupt(reader: int) -> None:
     number = os.read(reader, 1)
     while number and number[0] != signal.SIGINT:
         number = os.read(reader, 1)
-    os.close(reader)
     if number:
-        _end_at_once()
+        _end_at_once()  # with the pipe open: other signals are still written to it
+    os.close(reader)
 
 
 def _end_at_once() -> None:

@@ -288,3 +288,28 @@ def test_hung_workers_are_killed(monkeypatch):
         list(batches)
     assert time.monotonic() - started < 20
     assert not worker.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no signal that stops a process")
+def test_a_worker_that_hangs_between_epochs_is_killed_too(monkeypatch):
+    from resnet_cli.data import workers as module
+
+    monkeypatch.setattr(module, "PATIENCE", 1.0)
+    made = make(backend="stream", workers=1, val_fraction=0).train
+    assert list(made.epoch(0))
+    (process,) = made._processes
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(MachineError, match=r"data\.workers=0 works without processes"):
+        list(made.epoch(1))
+
+
+def test_too_little_shared_memory_is_told_before_workers_start(monkeypatch):
+    from types import SimpleNamespace
+
+    from resnet_cli.data import workers as module
+
+    monkeypatch.setattr(module.os, "statvfs", lambda folder: SimpleNamespace(f_bavail=16, f_frsize=4096))
+    made = make(backend="stream", workers=1, val_fraction=0).train
+    with pytest.raises(MachineError, match=r"data\.workers=1: only 64 kB left in /dev/shm: data\.workers=0 works"):
+        list(made.epoch(0))
+    assert not made._processes

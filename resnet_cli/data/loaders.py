@@ -57,7 +57,7 @@ def make_loaders(
     device: torch.device | str,
     seed: int,
     batch_size: Annotated[int, AtLeast(1)] = 128,
-    eval_batch_size: Annotated[int, AtLeast(1)] = 1000,
+    eval_batch_size: Annotated[int, AtLeast(1)] = 256,
     val_fraction: Annotated[float, Below(0, 1)] = 0.1,
     train_size: Annotated[int, AtLeast(1)] | None = None,
     split_seed: Annotated[int, AtLeast(0)] = 0,

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from resnet_cli.data.batches import Batches
 from resnet_cli.data.dataset import Part
 from resnet_cli.data.images import LazyImages
-from resnet_cli.data.workers import prepare_worker, watched
+from resnet_cli.data.workers import prepare_worker, require_shared_memory, watched
 from resnet_cli.errors import InputError, MachineError
 
 
@@ -49,10 +49,12 @@ class StreamLoader(Batches):
 
     def _gather(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         self._order.chunks = chunks
-        if self._loader is None:
-            self._loader = self._make_loader()
         failure = ""
         try:
+            if self._loader is None:
+                if self.workers:
+                    require_shared_memory()
+                self._loader = self._make_loader()
             for found in watched(self._loader, self._processes) if self.workers else self._loader:
                 if isinstance(found, str):
                     raise InputError(*found.split("\n"))

@@ -1,5 +1,6 @@
 """Worker processes that outlive signals meant for the main process, and that cannot keep it waiting for ever."""
 
+import errno
 import math
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+SHARED_BYTES = 1 << 18  # of /dev/shm, for what two workers and the loader lock each other with
 PATIENCE = 25.0  # seconds that the main process waits for a batch before the workers count as hung
 
 
@@ -32,6 +34,20 @@ def _obey_parent() -> None:
     os._exit(0)
 
 
+def require_shared_memory(folder: str = "/dev/shm") -> None:
+    """Refuse to start workers that would fail half-way for want of shared memory, where torch adds a traceback.
+
+    Raises:
+        OSError: there is too little.
+    """
+    try:
+        left = os.statvfs(folder)
+    except OSError:
+        return  # other systems keep it elsewhere
+    if left.f_bavail * left.f_frsize < SHARED_BYTES:
+        raise OSError(errno.ENOSPC, f"only {left.f_bavail * left.f_frsize // 1024} kB left in {folder}")
+
+
 def watched(batches: Iterable[Any], workers: set[BaseProcess]) -> Iterator[Any]:
     """What a `DataLoader` yields; workers that give nothing for `PATIENCE` seconds are killed, and torch reports that.
 
@@ -42,10 +58,11 @@ def watched(batches: Iterable[Any], workers: set[BaseProcess]) -> Iterator[Any]:
         workers: Its processes so far; those that it starts now are added.
     """
     others = set(multiprocessing.active_children())
-    source = iter(batches)
-    workers |= set(multiprocessing.active_children()) - others
     watchdog = _Watchdog(workers)
     try:
+        watchdog.deadline = time.monotonic() + PATIENCE  # workers from the epoch before are asked to begin anew
+        source = iter(batches)
+        workers |= set(multiprocessing.active_children()) - others
         while True:
             watchdog.deadline = time.monotonic() + PATIENCE
             try:
@@ -68,6 +85,6 @@ class _Watchdog:
     def _watch(self) -> None:
         while not self.done.wait(1.0):
             if time.monotonic() > self.deadline:
-                for worker in self.workers:
+                for worker in tuple(self.workers):
                     worker.kill()
                 return

@@ -120,13 +120,14 @@ def in_sweep(bench: Bench, options: list[str], run: Path, signals: Sequence[int]
     folders = sorted(path.parent.relative_to(run) for path in run.rglob("run.json"))
     if len(go_on) != 1 or len(folders) != 2:
         return f"{len(folders)} jobs, {len(go_on)} ways to go on: {done.out[-300:]}"
-    status = {folder: json.loads((run / folder / "run.json").read_text())["status"] for folder in folders}
-    if sorted(status.values()) != ["finished", "interrupted"]:
-        return f"the jobs are {', '.join(status.values())}"
-    stopped = next(folder for folder in folders if status[folder] == "interrupted")
-    problem = at_step(run / stopped, PHASES["a sweep"][2]) or bench.fork(*shlex.split(go_on[0])).clean(lines=0)
-    for folder in folders if not problem else ():
-        problem = problem or same(outcome(whole / folder), outcome(run / folder)) or leftovers(run / folder)
+    records = {path.parent: json.loads(path.read_text()) for path in run.rglob("run.json")}
+    stopped = [path for path, record in records.items() if record["status"] == "interrupted"]
+    if len(stopped) != 1:
+        return f"the jobs are {', '.join(record['status'] for record in records.values())}"
+    problem = at_step(stopped[0], PHASES["a sweep"][2]) or bench.fork(*shlex.split(go_on[0])).clean(lines=0)
+    unstopped = {json.loads(path.read_text())["seed"]: path.parent for path in whole.rglob("run.json")}
+    for path, record in records.items() if not problem else ():
+        problem = problem or same(outcome(unstopped[record["seed"]]), outcome(path)) or leftovers(path)
     return problem
 
 

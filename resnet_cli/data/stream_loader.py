@@ -29,6 +29,9 @@ class StreamLoader(Batches):
         workers: Processes; 0 works in the main process.
         persistent: Keep the processes between epochs.
         options: The others of `Batches`.
+
+    Raises:
+        MachineError: there is too little shared memory for workers.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class StreamLoader(Batches):
         **options: Any,
     ) -> None:
         super().__init__(indices, device=device, **options)
+        require_shared_memory(workers)
         self.part, self.workers, self.persistent = part, workers, persistent
         self._order = _Order()
         self._loader: DataLoader[Any] | None = None
@@ -52,8 +56,6 @@ class StreamLoader(Batches):
         failure = ""
         try:
             if self._loader is None:
-                if self.workers:
-                    require_shared_memory()
                 self._loader = self._make_loader()
             for found in watched(self._loader, self._processes) if self.workers else self._loader:
                 if isinstance(found, str):

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from resnet_cli.errors import MachineError
+
 SHARED_BYTES = 1 << 18  # of /dev/shm, for what two workers and the loader lock each other with
 PATIENCE = 25.0  # seconds that the main process waits for a batch before the workers count as hung
 
@@ -34,18 +36,19 @@ def _obey_parent() -> None:
     os._exit(0)
 
 
-def require_shared_memory(folder: str = "/dev/shm") -> None:
-    """Refuse to start workers that would fail half-way for want of shared memory, where torch adds a traceback.
+def require_shared_memory(workers: int, folder: str = "/dev/shm") -> None:
+    """Refuse workers that would fail when they start for want of shared memory, where torch adds a traceback.
 
     Raises:
-        OSError: there is too little.
+        MachineError: there is too little.
     """
     try:
         left = os.statvfs(folder)
     except OSError:
         return  # other systems keep it elsewhere
-    if left.f_bavail * left.f_frsize < SHARED_BYTES:
-        raise OSError(errno.ENOSPC, f"only {left.f_bavail * left.f_frsize // 1024} kB left in {folder}")
+    if workers and left.f_bavail * left.f_frsize < SHARED_BYTES:
+        problem = f"only {left.f_bavail * left.f_frsize // 1024} kB left in {folder}"
+        raise MachineError(errno.ENOSPC, f"data.workers={workers}: {problem}: data.workers=0 works without processes")
 
 
 def watched(batches: Iterable[Any], workers: set[BaseProcess]) -> Iterator[Any]:

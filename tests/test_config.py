@@ -19,6 +19,7 @@ OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONFIG_FOL
 def settings_of(*overrides):
     options = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
     with initialize_config_dir(str(CONFIG_FOLDER), **options):
+        compatibility.silence_schema_warning()  # pytest takes filters back after each test
         return config.plain(compose("train", ["name=x", *overrides]))
 
 

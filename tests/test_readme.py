@@ -39,7 +39,6 @@ def test_the_tree_names_every_file_and_no_other(repository):
         assert f"{folder.split('/')[-1]}/" in tree
 
 
-@pytest.mark.filterwarnings("ignore:\n'hydra/:UserWarning")  # where launchers are installed, see `compatibility`
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_is_accepted(repository, page):
     seen = 0

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from resnet_cli import config, stored
+from resnet_cli.commands import compatibility
 from resnet_cli.commands.arguments import CONFIG_FOLDER, hydra_arguments
 from resnet_cli.errors import InputError
 from resnet_cli.signatures import signature

@@ -292,6 +292,7 @@ def test_a_second_run_in_the_folder_is_refused_and_harms_nothing(train, d):
     assert {path: path.read_bytes() for path in d.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.draws
 @pytest.mark.parametrize("name", ["train.log", "metrics.jsonl", "run.json", "config.yaml", ".lock", "curves.png"])
 def test_planted_links_never_reach_their_victim(train, tmp_path, name):
     victim = tmp_path / "victim"

@@ -65,6 +65,7 @@ def assert_same_end(run, other):
     assert record_of(run)["best"] == record_of(other)["best"]
 
 
+@pytest.mark.draws
 def test_a_run_leaves_what_the_interface_says(train, tmp_path):
     status, out, err = train(*tiny())
     assert (status, err) == (0, "")
@@ -299,10 +300,10 @@ def test_sweeps_of_one_second_have_folders_of_their_own(train, tmp_path, monkeyp
     taken = tmp_path / "multirun" / "x"
     monkeypatch.setattr(job, "CONFIG_FOLDER", _with_fixed_sweeps(tmp_path, job.CONFIG_FOLDER))
     for count in (1, 2, 3):
-        assert train("-m", *tiny("seed=0,1", "trainer.epochs=1"))[0] == 0
+        assert train("-m", *tiny("trainer.epochs=1"))[0] == 0
         found = [path for path in taken.parent.iterdir() if path.name.startswith("x")]
         assert len(found) == count
-        assert all(len(list(path.glob("*/run.json"))) == 2 for path in found)
+        assert all(len(list(path.glob("*/run.json"))) == 1 for path in found)
 
 
 def _with_fixed_sweeps(folder, source):

@@ -1,6 +1,5 @@
 """What resnet-train does: the Hydra app that trains. Torch is imported only when a run begins."""
 
-import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -163,8 +162,6 @@ def task(composed: DictConfig, origin: sweeping.Origin) -> float | None:
         record = train(settings, folder, stop, command, resume_command(folder, *own))
     except StoppedError as stopped:
         raise JobStoppedError(stopped.signum) from None
-    finally:
-        gc.collect()  # in tests, many runs share a process
     if not settings.get("verify_resume"):
         print(*next_commands(record["epochs"], folder, own), sep="\n")
     best = record.get("best") or {}

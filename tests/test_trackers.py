@@ -308,6 +308,9 @@ def test_the_environment_is_put_back(monkeypatch):
         def row(self, row):
             os.environ["TRACKER_OLD"] = "3"
 
+        def end(self, status, test, epochs):
+            os.environ["TRACKER_OLD"] = "4"
+
     monkeypatch.setenv("TRACKER_OLD", "0")
     monkeypatch.setenv("TRACKER_GONE", "0")
     before = dict(os.environ)

@@ -7,12 +7,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from resnet_cli.commands import tables
 from resnet_cli.commands.arguments import override_keys
 from resnet_cli.commands.compose import Composed, compose_settings
-from resnet_cli.commands.explain import explained, tell
+from resnet_cli.commands.explain import explained
+from resnet_cli.commands.flags import Parser, exit_status
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.run import job_folder
 
@@ -40,21 +41,8 @@ A regular block of 256 channels beside its bottleneck:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are errors like any other."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (--help lists the options)")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="resnet-info",
-        description=HELP,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("resnet-info", HELP, EXAMPLES)
     parser.add_argument(
         "items",
         nargs="*",
@@ -84,17 +72,12 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run `resnet-info` with these arguments; gives the exit status: 0, 2 wrong input, 4 machine, 1 defect."""
-    try:
-        options = _parser().parse_intermixed_args(list(arguments))
-        _print(_compare(options) if options.compare else _single(options), as_json=options.format == "json")
-    except SystemExit as done:  # --help
-        return int(done.code or 0)
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        return tell(error)
-    return 0
+    """Run `resnet-info` with these arguments; gives the exit status."""
+    return exit_status(_parser(), arguments, _show)
+
+
+def _show(options: argparse.Namespace) -> None:
+    _print(_compare(options) if options.compare else _single(options), as_json=options.format == "json")
 
 
 def _print(report: dict[str, Any] | list[dict[str, Any]], *, as_json: bool) -> None:

@@ -5,9 +5,8 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from resnet_cli.commands.explain import tell
+from resnet_cli.commands.flags import Parser, exit_status
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import write_whole
 from resnet_cli.report import FORMATS, counts, printable, read_runs, tabulate
@@ -31,21 +30,8 @@ examples:
 EXTENSIONS = {".txt": "table", ".md": "markdown", ".csv": "csv", ".html": "html", ".htm": "html"}
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are errors like any other."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (--help lists the options)")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="resnet-report",
-        description=HELP,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("resnet-report", HELP, EXAMPLES)
     parser.add_argument("folders", nargs="+", metavar="DIR", help="a run, a sweep, or any folder with runs below it")
     parser.add_argument("--out", metavar="FILE", help="write there; .html, .md, .csv and .txt choose the format")
     parser.add_argument("--format", choices=tuple(FORMATS), help="default: table, or what FILE says")
@@ -62,17 +48,8 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run `resnet-report` with these arguments; gives the exit status: 0, 2 wrong input, 4 machine, 1 defect."""
-    try:
-        options = _parser().parse_intermixed_args(list(arguments))
-        _report(options)
-    except SystemExit as done:  # --help
-        return int(done.code or 0)
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        return tell(error)
-    return 0
+    """Run `resnet-report` with these arguments; gives the exit status."""
+    return exit_status(_parser(), arguments, _report)
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -40,6 +40,7 @@ class Launch:
     Args:
         command: What the user typed, as it is kept for going on.
         instead_of: The kept command that this one takes the place of.
+        stop: The signals of this process.
     """
 
     def __init__(self, command: Command, instead_of: Command | None, stop: StopSignals) -> None:

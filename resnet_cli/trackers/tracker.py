@@ -1,5 +1,6 @@
 """What a tracker is: told of a run's start, of each epoch and of its end. Imports nothing heavy."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -8,7 +9,7 @@ Row = Mapping[str, Any]
 End = Literal["finished", "interrupted", "failed"]
 
 
-class Tracker:
+class Tracker(ABC):
     """Sends a run's numbers somewhere.
 
     Its options are the arguments of its constructor, which only keeps them. What it needs is imported when it starts.
@@ -18,6 +19,7 @@ class Tracker:
     packages: ClassVar[Sequence[str]] = ()  # modules that must be installed, as they are imported
     install: ClassVar[str] = ""  # what to give to pip for them
 
+    @abstractmethod
     def start(self, folder: Path, parameters: Mapping[str, Any], rows: Sequence[Row], run_id: str | None) -> str | None:
         """Open the run, or go on with it so that afterwards it has one point for each epoch of `rows`.
 
@@ -30,12 +32,12 @@ class Tracker:
         Returns:
             By what the run is found again; it is kept in `run.json`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def row(self, row: Row) -> None:
         """Take the numbers of an epoch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self, status: End, test: Mapping[str, float], epochs: int) -> None:
         """Close.
 

@@ -35,7 +35,7 @@ def forgotten_graphs() -> Iterator[None]:
     try:
         yield
     finally:
-        if "torch._dynamo" in sys.modules:  # optimizers import it too; with nothing compiled this takes no time
+        if "torch._dynamo" in sys.modules:  # with nothing compiled this takes no time
             torch._dynamo.reset()
 
 

@@ -120,15 +120,20 @@ def backend_switches(precision: Precision, *, deterministic: bool, compiled: boo
     before = (torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, matmul.fp32_precision, conv.fp32_precision)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when CUDA is first used
-    torch.use_deterministic_algorithms(deterministic)
+    _set_deterministic(deterministic)
     cudnn.benchmark = not deterministic
     matmul.fp32_precision = conv.fp32_precision = "tf32" if precision.name == "tf32" else "ieee"
     try:
         with _compiler_limits() if compiled else nullcontext():
             yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
+        _set_deterministic(before[0])
         cudnn.benchmark, matmul.fp32_precision, conv.fp32_precision = before[1:]
+
+
+def _set_deterministic(mode: bool) -> None:
+    if torch.are_deterministic_algorithms_enabled() != mode:  # a call imports the compiler, which takes a second
+        torch.use_deterministic_algorithms(mode)
 
 
 def _compiler_limits() -> AbstractContextManager[Any]:

@@ -40,7 +40,7 @@ class Totals:
 
     def add(self, mean_loss: Tensor, correct: Tensor, count: int) -> None:
         """Add a batch: its mean loss (scalar), its number of correct predictions (scalar) and its size."""
-        self._loss.add_(mean_loss.detach() * count)
+        self._loss.add_(mean_loss.detach(), alpha=count)
         self._correct.add_(correct)
         self.count += count
 

@@ -4,6 +4,7 @@ from resnet_cli import build
 from resnet_cli.config import Settings
 from resnet_cli.data.sizes import known_size
 from resnet_cli.device import resolve_device, resolve_precision
+from resnet_cli.eager import spared_compiler
 from resnet_cli.errors import InputError
 from resnet_cli.signatures import locate
 
@@ -33,4 +34,5 @@ def rehearse(settings: Settings, *, here: bool) -> None:
     size = known_size(locate(data["_target_"]), data) if own else None
     if size is not None:
         net = build.model(settings["model"], in_size=size[0], num_classes=size[1], seed=settings["seed"])
-        build.optimizer(settings["optimizer"], net)
+        with spared_compiler():
+            build.optimizer(settings["optimizer"], net)

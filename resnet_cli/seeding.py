@@ -1,6 +1,7 @@
 """Randomness as a function of (seed, purpose, epoch, step): no position in a stream has to survive a restart."""
 
 import hashlib
+from functools import lru_cache
 
 import torch
 
@@ -11,12 +12,21 @@ def mix(*parts: int | str) -> int:
     The same parts give the same number on every machine and in every version of Python. Integers and strings of the
     same spelling differ (`1` and `"1"`), and so do other groupings of the same letters (`"ab", "c"` and `"a", "bc"`).
     """
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        text = part if isinstance(part, str) else str(int(part))
-        data = text.encode()
-        digest.update(f"{'s' if isinstance(part, str) else 'i'}{len(data)}:".encode() + data)
+    digest = _digest(parts[:-1]).copy()
+    for part in parts[-1:]:
+        digest.update(_piece(part))
     return int.from_bytes(digest.digest(), "big") >> 1
+
+
+@lru_cache(maxsize=16)
+def _digest(parts: tuple[int | str, ...]) -> "hashlib.blake2b":
+    """Of all parts but the last, which alone changes from step to step."""
+    return hashlib.blake2b(b"".join(map(_piece, parts)), digest_size=8)
+
+
+def _piece(part: int | str) -> bytes:
+    data = part.encode() if isinstance(part, str) else b"%d" % part
+    return b"%c%d:%b" % (b"s" if isinstance(part, str) else b"i", len(data), data)
 
 
 def generator(device: torch.device | str, *parts: int | str) -> torch.Generator:

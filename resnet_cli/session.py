@@ -14,6 +14,7 @@ from resnet_cli.compiled import forgotten_graphs
 from resnet_cli.data import Loaders
 from resnet_cli.device import device_name, resolve_device
 from resnet_cli.diagnose import count_parameters
+from resnet_cli.eager import spared_compiler
 from resnet_cli.errors import InputError, MachineError, PrunedError, StoppedError
 from resnet_cli.feed import epoch_batches, stoppable
 from resnet_cli.lock import only_writer
@@ -126,7 +127,7 @@ def train_settings(
     run = RunDir(folder)
     run.require_writable()
     trackers = Trackers(build.trackers(settings.get("logger")))
-    with only_writer(run.path), forgotten_graphs():
+    with only_writer(run.path), forgotten_graphs(), spared_compiler():
         save = stored_state(run, resume)
         accepted_changes(save, settings, force=resume_force)  # before the data are read, which can take minutes
         loaders = build.loaders(settings["data"], device=_device(settings["trainer"]), seed=settings["seed"])

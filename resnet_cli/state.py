@@ -41,13 +41,14 @@ class TrainState:
     best: Row | None = None  # {epoch, val_accuracy, val_loss} of the best epoch
     stale: int = 0  # epochs since the best one
     rows: list[Row] = field(default_factory=list)  # one for each epoch finished
+    _with_buffers: list[nn.Module] | None = field(init=False, default=None)  # found once an epoch, after its first pass
 
     def start_epoch(self) -> None:
         """Forget the sums of the epoch before."""
         self.totals = Totals(self.totals.device)
         if self.gradients is not None:
             self.gradients.restart()
-        self.batches, self.seconds = 0, 0.0
+        self.batches, self.seconds, self._with_buffers = 0, 0.0, None
 
     def is_done(self, epochs: int, patience: int | None) -> bool:
         """Whether the run has its `epochs`, or has gone `patience` of them without a better one."""
@@ -111,10 +112,13 @@ class TrainState:
         Raises:
             DivergedError: names the tensor, the step and the keys that most likely help.
         """
-        found = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
+        if self._with_buffers is None:  # a walk through all modules takes longer than a look at what they hold
+            self._with_buffers = [module for module in self.model.modules() if module._buffers]
+        buffers = [buffer for module in self._with_buffers for buffer in module._buffers.values() if buffer is not None]
+        found = [buffer for buffer in buffers if buffer.is_floating_point()]
         if not self.scaler.is_enabled():
             found += [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if not found or math.isfinite(torch.stack(torch._foreach_norm(found)).sum().item()):
+        if not found or math.isfinite(sum(norm.item() for norm in torch._foreach_norm(found))):
             return
         if not self.scaler.is_enabled():
             gradients = [

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resnet_cli.eager import clear_gradients, eager_step
 from resnet_cli.evaluation import LossFunction
 from resnet_cli.feed import Batch
 from resnet_cli.metrics import correct_predictions
@@ -52,6 +53,7 @@ def forward_loss(
 def clip_and_update(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    step: Callable[[], Any],
     *,
     clip_norm: float | None = None,
     after_backward: Callable[[], None] | None = None,
@@ -59,24 +61,36 @@ def clip_and_update(
     """What happens once the gradients of a whole batch are there.
 
     Args:
-        optimizer: Takes its step.
+        optimizer: Whose parameters have the gradients.
         scaler: Unscales the gradients of float16 runs, and skips the step if they overflowed.
+        step: `eager_step` of the optimizer.
         clip_norm: The largest norm of all gradients together; longer ones are scaled down to it.
         after_backward: Called when the gradients are unscaled and not yet clipped.
     """
-    if clip_norm is not None or after_backward is not None:
+    scales = scaler.is_enabled()
+    if scales and (clip_norm is not None or after_backward is not None):
         scaler.unscale_(optimizer)
     if after_backward is not None:
         after_backward()
     if clip_norm is not None:
         clip(optimizer, clip_norm)
+    if not scales:
+        step()
+        return
     scaler.step(optimizer)
     scaler.update()
 
 
 def clip(optimizer: torch.optim.Optimizer, norm: float) -> None:
-    """Scale the gradients of an optimizer's parameters down to `norm`, all together."""
-    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], norm)
+    """Scale the gradients of an optimizer's parameters, which share a device, down to `norm`, all together.
+
+    As `torch.nn.utils.clip_grad_norm_`, whose result is the same, but without sorting the gradients by device first,
+    which takes longer than all else.
+    """
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if gradients:
+        total = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        torch._foreach_mul_(gradients, (norm / (total + 1e-6)).clamp(max=1.0))
 
 
 def train_step(
@@ -108,12 +122,15 @@ def train_step(
     Returns:
         Mean loss and number of correct predictions, scalars on the device.
     """
-    optimizer.zero_grad(set_to_none=True)
-    count = len(images_BCHW)
+    clear_gradients(optimizer)
+    count = images_BCHW.shape[0]
     losses, corrects = [], []
-    for images, targets in zip(images_BCHW.chunk(accumulate), labels.chunk(accumulate), strict=True):
+    parts = [(images_BCHW, labels)]
+    if accumulate > 1:
+        parts = [*zip(images_BCHW.chunk(accumulate), labels.chunk(accumulate), strict=True)]
+    for images, targets in parts:
         with section("forward"):
-            part, hits = forward(images, targets, len(images) / count)
+            part, hits = forward(images, targets, images.shape[0] / count)
         if check is not None:
             check(part)
         with section("backward"):
@@ -149,6 +166,7 @@ class Stepper:
     ) -> None:
         self.state, self.accumulate, self.clip_norm = state, accumulate, clip_norm
         self.forward = partial(forward_loss, forward, loss_fn=loss_fn, autocast=autocast)
+        self.optimizer_step = eager_step(state.optimizer)
         self.reads_are_free = state.totals.device.type == "cpu"  # elsewhere the host would wait for the device
 
     def __call__(self, images_BCHW: Tensor, labels: Tensor, section: Section = unmarked) -> tuple[Tensor, Tensor]:
@@ -160,7 +178,10 @@ class Stepper:
         state, scaler = self.state, self.state.scaler
         wanted = self.after_backward if self.reads_are_free or state.gradients is not None else None
         scale = scaler.get_scale() if scaler.is_enabled() else 1.0
-        update = partial(clip_and_update, state.optimizer, scaler, clip_norm=self.clip_norm, after_backward=wanted)
+        update = partial(
+            clip_and_update, state.optimizer, scaler, self.optimizer_step,
+            clip_norm=self.clip_norm, after_backward=wanted,
+        )  # fmt: skip
         result = self.take(images_BCHW, labels, self.forward, update, section)
         skipped = scaler.is_enabled() and scaler.get_scale() < scale
         if not skipped:  # float16 overflowed: no weight changed, so neither schedule nor average moves

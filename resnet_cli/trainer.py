@@ -256,7 +256,7 @@ class ClassifierTrainer:
         if self.seed is not None:
             seed_device(self.device, self.seed, "step", state.epoch, state.batches)
         loss, correct = self.take_step(images, labels, self.section)
-        state.totals.add(loss, correct, len(images))
+        state.totals.add(loss, correct, images.shape[0])
         state.batches += 1
         if not self.take_step.reads_are_free and state.batches % GPU_CHECK_STEPS == 0:
             scores = state.totals.peek()

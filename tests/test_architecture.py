@@ -9,7 +9,7 @@ import pytest
 LAYERS = [
     {"errors", "ranges", "seeding", "sources", "schedule", "averaging", "metrics", "files", "curves", "logs", "models",
      "diagnose", "gradients", "allocator"},
-    {"signatures", "values", "data", "optim", "run", "lock", "device", "checkpoint", "evaluation"},
+    {"signatures", "values", "data", "optim", "eager", "run", "lock", "device", "checkpoint", "evaluation"},
     {"config", "stored", "state", "step", "progress", "feed", "verify", "trackers", "profiling"},
     {"compiled"},
     {"trainer", "trust", "report", "sweep"},

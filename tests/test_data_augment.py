@@ -1,5 +1,7 @@
 """Augmentations against slow and obvious versions of themselves, and what random ones do on average."""
 
+import inspect
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -220,3 +222,12 @@ def test_check_names_all_that_images_cannot_have():
     with pytest.raises(InputError, match="up to 8"):
         Augment(crop=9).check((3, 8, 10))
     Augment(crop=8, cutout=10, saturation=1).check((3, 8, 10))
+
+
+ON = {"flip": "random", "crop": 1, "cutout": 1}
+
+
+@pytest.mark.parametrize("option", [name for name in inspect.signature(Augment).parameters if name != "crop_padding"])
+def test_an_augmentation_is_off_when_every_option_is(option):
+    assert Augment().is_off
+    assert not Augment(**{option: ON.get(option, 0.5)}).is_off

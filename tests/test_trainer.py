@@ -12,6 +12,7 @@ from resnet_cli import ClassifierTrainer
 from resnet_cli.errors import DivergedError, StoppedError
 from resnet_cli.models import MLP, ArgMaxClassifier
 from resnet_cli.schedule import multistep
+from resnet_cli.step import clip
 
 
 def blobs(count=96, classes=3, seed=0):
@@ -140,6 +141,21 @@ def test_clipping_bounds_the_step():
     trainer.train_batch(next(iter(loader())))
     moved = torch.sqrt(sum((weights(trainer)[name] - before[name]).square().sum() for name in before))
     assert moved.item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("norm", [1e-3, 0.7, 1e6])
+@pytest.mark.parametrize("dtypes", [[torch.float32] * 3, [torch.float32, torch.bfloat16, torch.float64]])
+def test_clipping_is_that_of_torch(norm, dtypes):
+    drawn = [torch.randn(3, i + 1).to(dtype) for i, dtype in enumerate(dtypes)]
+    both = [[nn.Parameter(torch.zeros_like(value)) for value in drawn] for _ in range(2)]
+    for parameters in both:
+        for parameter, value in zip(parameters, drawn, strict=True):
+            parameter.grad = value.clone()
+    both[0].append(nn.Parameter(torch.zeros(2)))  # without a gradient
+    clip(torch.optim.SGD(both[0], lr=1.0), norm)
+    nn.utils.clip_grad_norm_(both[1], norm)
+    for a, b in zip(*both, strict=False):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-6, atol=0)
 
 
 def test_label_smoothing_is_in_the_training_loss_only():

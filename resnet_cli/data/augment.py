@@ -170,6 +170,12 @@ class Augment:
         self.brightness, self.contrast, self.saturation = brightness, contrast, saturation
         self.mixup, self.cutmix = mixup, cutmix
 
+    @property
+    def is_off(self) -> bool:
+        """Whether images and labels stay as they are."""
+        steps = (self.crop, self.cutout, self.brightness, self.contrast, self.saturation, self.mixup, self.cutmix)
+        return self.flip == "none" and not any(steps)
+
     def check(self, in_size: tuple[int, int, int]) -> None:
         """Compares the settings with the images' size (C, H, W).
 

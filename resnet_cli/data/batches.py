@@ -27,15 +27,16 @@ class Normalize:
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu") -> None:
         self.scale_C = torch.tensor([1 / (255 * s) for s in std], device=device)
         self.shift_C = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)
-        self._scale_WC, self._shift_WC = self.scale_C, self.shift_C  # for one pixel; made for the width that comes
+        self._width = 1  # pixels that these are for; made for the width that comes
+        self._scale_WC, self._shift_WC = self.scale_C, self.shift_C
 
     def __call__(self, images_BCHW: Tensor) -> Tensor:
         """Normalises uint8 [B, C, H, W]."""
         b, channels, h, w = images_BCHW.shape
         # Whole rows of pixels in one product: four times as fast as broadcasting over three channels.
         rows = images_BCHW.permute(0, 2, 3, 1).reshape(b * h, w * channels).float()
-        if len(self._scale_WC) != w * channels:
-            self._scale_WC, self._shift_WC = self.scale_C.repeat(w), self.shift_C.repeat(w)
+        if self._width != w:
+            self._width, self._scale_WC, self._shift_WC = w, self.scale_C.repeat(w), self.shift_C.repeat(w)
         rows = torch.addcmul(self._shift_WC, rows, self._scale_WC)
         return rows.view(b, h, w, channels).permute(0, 3, 1, 2)
 
@@ -73,7 +74,8 @@ class Batches(ABC):
     ) -> None:
         self.indices, self.device = indices, torch.device(device)
         self.batch_size, self.num_classes = batch_size, num_classes
-        self.normalize, self.seed, self.shuffle, self.augment = normalize, seed, shuffle, augment
+        self.normalize, self.seed, self.shuffle = normalize, seed, shuffle
+        self.augment = None if augment is None or augment.is_off else augment
         full, rest = divmod(len(indices), batch_size)
         self._length = full + (1 if rest and not drop_last else 0)
         self.samples = full * batch_size if drop_last else len(indices)

@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import tarfile
 import threading
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 
-from resnet_cli.data import cifar10, cifar100
+from resnet_cli.data import cifar, cifar10, cifar100
 from resnet_cli.errors import InputError
 
 NAMES = ["airplane", "automobile", "bird", "cat"]
@@ -49,21 +51,18 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture
 def known(tmp_path, monkeypatch):
     """Makes a stand-in the known CIFAR-10: its checksums, and an archive of it that a local server hands out."""
-    from torchvision.datasets import CIFAR10
-
     served = tmp_path / "served"
     folder = make_cifar10(served)
     archive = served / "cifar-10-python.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(folder, folder.name)
-    monkeypatch.setattr(CIFAR10, "train_list", [[name, md5(folder / name)] for name in FILES[:5]])
-    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5(folder / "test_batch")]])
-    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5(folder / "batches.meta")})
-    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(archive))
+    train, test, names = ({name: md5(folder / name) for name in part} for part in (FILES[:5], FILES[5:6], FILES[6:]))
     monkeypatch.setenv("no_proxy", "*")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=served)) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
-        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/{archive.name}")
+        url = f"http://127.0.0.1:{server.server_port}/{archive.name}"
+        changed = replace(cifar.CIFAR10, url=url, archive_md5=md5(archive), train=train, test=test, names=names)
+        monkeypatch.setattr(cifar, "CIFAR10", changed)
         yield archive
         server.shutdown()
 
@@ -190,18 +189,21 @@ def test_batch_without_labels_is_named(tmp_path):
     assert "test_batch: has no entry 'labels'" in problem_of(cifar10, root=str(tmp_path), verify=False)
 
 
-def test_payload_in_place_of_a_batch_is_not_run_even_with_its_checksum(tmp_path, known, monkeypatch):
-    from torchvision.datasets import CIFAR10
+def test_more_images_than_bytes_are_refused(tmp_path):
+    folder = make_cifar10(tmp_path)
+    (folder / "test_batch").write_bytes(pickle.dumps({"data": [rows(0)[0]] * 50, "labels": [0] * 50}))
+    assert "test_batch: 50 images, which are more" in problem_of(cifar10, root=str(tmp_path), verify=False)
 
+
+def test_payload_in_place_of_a_batch_is_not_run_even_with_its_checksum(tmp_path, known, monkeypatch):
     class Payload:
         def __reduce__(self):
             return Path.touch, (tmp_path / "canary",)
 
     folder = make_cifar10(tmp_path / "root")
     (folder / "data_batch_1").write_bytes(pickle.dumps(Payload()))
-    monkeypatch.setattr(
-        CIFAR10, "train_list", [["data_batch_1", md5(folder / "data_batch_1")], *CIFAR10.train_list[1:]]
-    )
+    train = {**cifar.CIFAR10.train, "data_batch_1": md5(folder / "data_batch_1")}
+    monkeypatch.setattr(cifar, "CIFAR10", replace(cifar.CIFAR10, train=train))
     assert "refused" in problem_of(cifar10, root=str(tmp_path / "root"))
     assert not (tmp_path / "canary").exists()
 
@@ -217,3 +219,15 @@ def test_cifar100_has_its_own_names_and_files(tmp_path):
     assert data.class_names == ("apple", "fish")
     assert data.train.labels.tolist() == [0, 1, 1, 0]
     assert data.mean == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100"])
+def test_files_are_those_that_torchvision_knows(name):
+    theirs, ours = getattr(torchvision.datasets, name), getattr(cifar, name)
+    assert (ours.url, ours.archive, ours.archive_md5) == (theirs.url, theirs.filename, theirs.tgz_md5)
+    assert (ours.folder, ours.names_key) == (theirs.base_folder, theirs.meta["key"])
+    assert [[list(pair) for pair in part.items()] for part in (ours.train, ours.test)] == [
+        theirs.train_list,
+        theirs.test_list,
+    ]
+    assert ours.names == {theirs.meta["filename"]: theirs.meta["md5"]}

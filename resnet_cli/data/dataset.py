@@ -113,7 +113,7 @@ def channel_statistics(part: Part, indices: Tensor) -> tuple[tuple[float, ...], 
     else:
         counts = torch.zeros(channels * 256, dtype=torch.int64)
         offsets = torch.arange(channels, dtype=torch.int32) * 256
-        for chunk in torch.split(indices, max(1, 4_000_000 // (channels * h * w))):
+        for chunk in torch.split(indices, max(1, 1_000_000 // (channels * h * w))):
             values = part.images[chunk].reshape(-1, channels) + offsets
             counts += torch.bincount(values.flatten(), minlength=channels * 256)
         levels = torch.arange(256)

@@ -8,17 +8,22 @@ import pytest
 import torch
 from conftest import tiny
 
-# A net that notes the process's resident memory when it is built, and is large enough to be missed if it stays.
+# A net that notes, when it is built, the process's resident memory and how many such nets there are already.
 HEAVY = """
 import os
+import weakref
 import torch
+
+nets = weakref.WeakSet()
 
 class Net(torch.nn.Module):
     def __init__(self, in_size, num_classes, fails: bool = False):
         super().__init__()
-        pages = int(open("/proc/self/statm").read().split()[1])
+        with open("/proc/self/statm") as file:
+            pages = int(file.read().split()[1])
         with open("resident.txt", "a") as file:
-            print(pages * os.sysconf("SC_PAGE_SIZE") // 2**20, file=file)
+            print(pages * os.sysconf("SC_PAGE_SIZE") // 2**20, len(nets), file=file)
+        nets.add(self)
         self.heavy = torch.nn.Linear(2500, 2500)
         self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, num_classes))
         self.fails = fails
@@ -37,8 +42,9 @@ def test_jobs_of_a_sweep_give_back_their_memory(train_command, tmp_path):
     done = train_command("-m", *arguments, "+model.fails=false,true", "seed=0,1,2,3")
     assert done.returncode == 1
     assert done.stderr.count("RuntimeError: as asked; see ") == 4
-    resident = [int(line) for line in (tmp_path / "resident.txt").read_text().split()]
-    assert len(resident) == 8
+    noted = [[int(word) for word in line.split()] for line in (tmp_path / "resident.txt").read_text().splitlines()]
+    resident, others = zip(*noted, strict=True)
+    assert others == (0,) * 8
     assert max(resident[2:]) < 1.1 * resident[1], resident  # one job that stayed would take 25 MB three times over
 
 

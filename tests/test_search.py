@@ -2,21 +2,30 @@
 
 import json
 import re
+import sys
 from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import tiny
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobStatus
 from hypothesis import given, settings, strategies
+from omegaconf import OmegaConf
+from test_memory import HEAVY
 from test_train_command import rows_of
 
+from resnet_cli.commands import search, sweep_job
 from resnet_cli.commands import space as spaces
-from resnet_cli.commands import sweep_job
+from resnet_cli.commands.compose import PlannedJob
+from resnet_cli.commands.search import OptunaSearch
+from resnet_cli.commands.signals import JobStoppedError
 from resnet_cli.errors import DivergedError, InputError, PrunedError, StoppedError
 from resnet_cli.report import read_runs, tabulate
 from resnet_cli.run import RunDir
 from resnet_cli.stored import dump
-from resnet_cli.sweep import SweepDir
+from resnet_cli.sweep import Command, SweepDir
 
 optuna = pytest.importorskip("optuna")
 
@@ -261,6 +270,17 @@ def test_a_trial_is_pruned_and_counts_as_done(train, tmp_path, stub):
     assert all(group.spread("val_accuracy") is None for group in groups if group.left_out)
 
 
+def test_what_was_given_up_stays_so_when_its_values_come_again(train, tmp_path, stub, monkeypatch):
+    calls = stub(lambda settings, epoch: 50.0 + epoch)
+    prunes = iter([True])
+    monkeypatch.setattr(optuna.trial.Trial, "should_prune", lambda self: next(prunes, False))
+    assert train(*SEARCH, "model=resnet8,resnet8", f"{N}=3", "hydra.sweeper.pruner=median")[0] == 0
+    assert len(calls) == 1
+    assert [state for state, *_ in shown(tmp_path / "s")] == ["PRUNED"] * 3
+    (record,) = job_records(tmp_path / "s")
+    assert record["status"] == "pruned"
+
+
 def test_a_failing_trial_is_told_and_counted(train, tmp_path, stub):
     def accuracy(settings, epoch):
         if len(calls) == 2:
@@ -300,6 +320,42 @@ def test_trials_of_the_same_values_share_their_job(train, tmp_path, stub):
         assert value == 50 + int(params["model.depth"])
 
 
+@pytest.mark.parametrize(
+    ("record", "error", "signum", "told"),
+    [
+        ({"status": "finished", "best": {"val_accuracy": 7.0}}, None, None, ("COMPLETE", 7.0)),
+        ({"status": "pruned", "best": {"val_accuracy": 7.0}}, None, None, ("PRUNED", 7.0)),
+        ({"status": "running"}, RuntimeError("killed"), None, ("FAIL", None)),
+        ({"status": "interrupted"}, JobStoppedError(15), None, None),
+        ({"status": "running"}, RuntimeError("killed"), 15, None),
+        ({"status": "failed"}, RuntimeError("as asked"), 15, ("FAIL", None)),
+    ],
+)
+def test_trials_of_a_batch_in_one_folder_end_like_its_job(tmp_path, monkeypatch, record, error, signum, told):
+    """As with a launcher that starts processes: a job stopped by a signal goes on later, and its trials stay open."""
+    one = object.__new__(OptunaSearch)
+    one.config = OmegaConf.create({"sweep": {"stop_on_failure": False}})
+    one.folder = SweepDir(tmp_path)
+    one.folder.begin(Command(("-m",)), {})
+    RunDir(tmp_path / "job").create(dump({}), **record)
+    result = SimpleNamespace(status=JobStatus.FAILED if error else JobStatus.COMPLETED, _return_value=error)
+    batches = []
+
+    def launch(batch, initial_job_idx):
+        batches.append(batch)
+        if signum:
+            one.folder.stop(signum)
+        return [result]
+
+    one.launcher = SimpleNamespace(launch=launch)
+    monkeypatch.setattr(search, "planned_job", lambda config, own: PlannedJob({}, own, "job", finished=False))
+    ended = []
+    study = SimpleNamespace(set_folder=lambda number, name: None, tell=lambda *how: ended.append(how))
+    one._run_batch(study, {3: ["seed=1"], 4: ["seed=1"]})
+    assert [len(batch) for batch in batches] == [1]
+    assert ended == ([(3, *told), (4, *told)] if told else [])
+
+
 def test_a_path_that_no_url_can_say_holds_a_search(train, tmp_path, stub):
     stub(by_lr)
     place = tmp_path / "what? {x} 100%"
@@ -324,3 +380,18 @@ def test_a_pruned_run_has_its_best_and_no_test_result(train, tmp_path, monkeypat
     assert (record["status"], len(rows), record["test"]) == ("pruned", 1, None)
     assert record["best"]["epoch"] == 1
     assert "pruned: given up after epoch 1 of 2" in (folder / "train.log").read_text()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the net asks Linux for the resident memory")
+def test_failed_jobs_of_a_search_leave_no_nets(train, tmp_path, monkeypatch):
+    """A launcher keeps what a job raised, whose traceback holds all that there was."""
+    (tmp_path / "counted_nets.py").write_text(HEAVY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        net = tiny("model._target_=counted_nets.Net", "+model.fails=true", "trainer.epochs=1")
+        assert train(*SEARCH, *net, "seed=0,1,2,3", f"{N}=3")[0] == 1
+    finally:
+        sys.modules.pop("counted_nets", None)
+    alive = [line.split()[1] for line in (tmp_path / "resident.txt").read_text().splitlines()]
+    assert alive
+    assert set(alive) == {"0"}

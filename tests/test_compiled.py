@@ -100,6 +100,16 @@ def test_nothing_is_compiled_after_the_warm_up(uncompiled, optimizer):
     assert trainer.take_step.warm_up([]) is False
 
 
+def test_what_was_loaded_is_warmed_up_for(uncompiled):
+    """A recording goes on reading and writing the tensors that were there when it was made."""
+    trainer = make()
+    losses(trainer)
+    batch = next(iter(batches()))
+    assert trainer.take_step.warm_up([batch]) is False
+    trainer.state.load_state_dict(copy.deepcopy(trainer.state.state_dict()))
+    assert trainer.take_step.warm_up([batch]) is True
+
+
 @pytest.mark.parametrize(("optimizer", "steps"), [("sgd", 0), ("sgd", 2), ("adamw", 0), ("muon", 2)])
 def test_the_warm_up_leaves_no_trace(uncompiled, optimizer, steps):
     first = make(optimizer=optimizer, dropout=0.2, **OPTIONS)

@@ -57,10 +57,12 @@ def test_batches_are_normalised_float_images_in_channels_last_memory():
 
 
 def test_normalize_is_the_textbook_formula():
-    pixels = torch.randint(0, 256, (4, 2, 5, 3), dtype=torch.uint8)
     mean, std = torch.tensor([0.3, 0.6]), torch.tensor([0.2, 0.1])
-    expected = (pixels / 255 - mean[:, None, None]) / std[:, None, None]
-    assert torch.allclose(Normalize(mean.tolist(), std.tolist())(pixels), expected, atol=1e-5)
+    normalize = Normalize(mean.tolist(), std.tolist())
+    for width in (3, 1, 6, 3):  # what is kept for a width is not taken for another
+        pixels = torch.randint(0, 256, (4, 2, 5, width), dtype=torch.uint8)
+        expected = (pixels / 255 - mean[:, None, None]) / std[:, None, None]
+        assert torch.allclose(normalize(pixels), expected, atol=1e-5)
 
 
 def test_an_epoch_shows_each_training_image_once_and_no_other():

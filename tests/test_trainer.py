@@ -316,6 +316,14 @@ def test_nothing_non_finite_reaches_the_weights_or_a_save(where, words, options,
     assert again.state.step == 3
 
 
+def test_a_buffer_that_came_in_a_later_epoch_is_looked_at():
+    trainer = trainer_of(net())
+    trainer.fit(loader(), None, num_epochs=1, verbose=False)
+    trainer.model.register_buffer("late", torch.tensor(math.nan))
+    with pytest.raises(DivergedError, match="late is not finite"):
+        trainer.fit(loader(), None, num_epochs=1, verbose=False)
+
+
 def test_large_gradients_are_no_infinite_ones():
     """Their norm overflows in float32, they do not."""
     trainer = trainer_of(net(), lr=0.0, loss_fn=lambda scores, labels: 1e30 * scores.mean())

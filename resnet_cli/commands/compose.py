@@ -1,6 +1,5 @@
 """A config composed as resnet-train composes it, without running it; and what both ways have in common."""
 
-import copy
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf, flag_override, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from resnet_cli import config, stored, trust
 from resnet_cli.commands import compatibility
@@ -92,10 +91,7 @@ def planned_job(sweep: DictConfig, overrides: Sequence[str], number: int = 0) ->
 
 def without_hydra(composed: DictConfig) -> DictConfig:
     """The config without Hydra's own node."""
-    own = copy.deepcopy(composed)
-    with flag_override(own, ["readonly", "struct"], False):
-        del own["hydra"]
-    return own
+    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
 
 
 @dataclass(frozen=True)

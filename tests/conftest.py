@@ -1,11 +1,13 @@
 """Shared fixtures: one thread, so that tests run side by side without fighting over cores."""
 
+import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import quick_hydra
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,6 +25,20 @@ def tiny(*arguments):
     """Arguments of a run of a second; those given replace its own."""
     given = {argument.partition("=")[0] for argument in arguments}
     return [*(option for option in TINY if option.partition("=")[0] not in given), *arguments]
+
+
+def pytest_collection_finish():
+    """What the imports made, half a million objects, stays to the end: the collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hydra_once():
+    """See `quick_hydra`."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick_hydra.install(patch.setattr)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,28 @@ TINY = [  # a run of a second
 ]  # fmt: skip
 
 
+# A net whose steps take long and no CPU, so that signals come in the middle of its training. A test makes the file
+# `quick` when it wants the rest of the steps done.
+SLOW = """
+import time
+from pathlib import Path
+
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, in_size, num_classes, slow: bool = True):
+        super().__init__()
+        self.slow = slow
+        numbers = in_size[0] * in_size[1] * in_size[2]
+        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(numbers, num_classes))
+
+    def forward(self, x):
+        if self.training and self.slow and not Path("quick").exists():
+            time.sleep(0.3)
+        return self.layers(x)
+"""
+
+
 def tiny(*arguments):
     """Arguments of a run of a second; those given replace its own."""
     given = {argument.partition("=")[0] for argument in arguments}

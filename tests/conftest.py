@@ -1,11 +1,13 @@
 """Shared fixtures: one thread, so that tests run side by side without fighting over cores."""
 
+import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import quick_hydra
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,10 +21,46 @@ TINY = [  # a run of a second
 ]  # fmt: skip
 
 
+# A net whose steps take long and no CPU, so that signals come in the middle of its training. A test makes the file
+# `quick` when it wants the rest of the steps done.
+SLOW = """
+import time
+from pathlib import Path
+
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, in_size, num_classes, slow: bool = True):
+        super().__init__()
+        self.slow = slow
+        numbers = in_size[0] * in_size[1] * in_size[2]
+        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(numbers, num_classes))
+
+    def forward(self, x):
+        if self.training and self.slow and not Path("quick").exists():
+            time.sleep(0.3)
+        return self.layers(x)
+"""
+
+
 def tiny(*arguments):
     """Arguments of a run of a second; those given replace its own."""
     given = {argument.partition("=")[0] for argument in arguments}
     return [*(option for option in TINY if option.partition("=")[0] not in given), *arguments]
+
+
+def pytest_collection_finish():
+    """What the imports made, half a million objects, stays to the end: the collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hydra_once():
+    """See `quick_hydra`."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick_hydra.install(patch.setattr)
+        yield
 
 
 @pytest.fixture(autouse=True)

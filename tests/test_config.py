@@ -1,6 +1,7 @@
 """The composed config against the signatures: every shipped file, every key, and what is said of wrong ones."""
 
 import copy
+from functools import cache
 
 import hydra
 import pytest
@@ -18,6 +19,11 @@ OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONFIG_FOL
 
 
 def settings_of(*overrides):
+    return copy.deepcopy(composed(*overrides))
+
+
+@cache
+def composed(*overrides):
     options = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
     with initialize_config_dir(str(CONFIG_FOLDER), **options):
         compatibility.silence_schema_warning()  # pytest takes filters back after each test

@@ -1,7 +1,9 @@
 """Stopped anywhere and resumed, a run ends as if it had not been, bit for bit; over what draws, averages or counts."""
 
+import copy
 import shutil
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,11 +39,16 @@ CASES = {
 }
 
 
+@cache
+def composed(*options):
+    from resnet_cli.commands.compose import compose_settings
+
+    return compose_settings(tiny(*options)).settings
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Trains in a folder of that name, up to a look for signals (None: to the end), and gives what it leaves."""
-    from resnet_cli.commands.compose import compose_settings
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(RunSaver, "draw", lambda *_: None)
     monkeypatch.setattr(session, "environment", dict)
@@ -50,7 +57,7 @@ def run(tmp_path, monkeypatch):
         chosen = {
             argument.partition("=")[0]: argument for argument in ("name=x", *SMALL, *arguments)
         }  # the last counts
-        settings = compose_settings(tiny(*chosen.values())).settings
+        settings = copy.deepcopy(composed(*chosen.values()))
         looks = iter(range(1, 10_000))
         with stopping() if stop_at else nullcontext(), RunLog() as log:
             session.train(

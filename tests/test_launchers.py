@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import tiny
+from conftest import SLOW, tiny
 from test_sweep import job, records, weights
 
 LAUNCHERS = {
@@ -57,7 +57,8 @@ def test_jobs_in_other_processes(launcher, train_command, train, tmp_path):
 
 @pytest.mark.parametrize("launcher", [needs("joblib")])
 def test_a_stop_reaches_every_process_and_the_sweep_goes_on(launcher, tmp_path, train):
-    jobs = tiny("data.count=2000", "data.batch_size=8", "trainer.epochs=3")
+    (tmp_path / "slow_nets.py").write_text(SLOW)
+    jobs = tiny("model._target_=slow_nets.Net", "data.batch_size=2", "trainer.epochs=3")
     process = subprocess.Popen(
         [sys.executable, "-m", "resnet_cli.commands.train", "-m", "seed=0,1,2", *jobs, "hydra.sweep.dir=s", *launcher],
         cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -76,6 +77,7 @@ def test_a_stop_reaches_every_process_and_the_sweep_goes_on(launcher, tmp_path, 
     assert "1 of 3 jobs have not begun" in out
     assert "go on with: resnet-train -m resume=s" in err
     assert {record["status"] for record in records(tmp_path / "s").values()} == {"interrupted"}
+    (tmp_path / "quick").touch()
     status, out, err = train("-m", "resume=s", "hydra/launcher=basic")
     assert (status, err) == (0, "")
     assert [record["status"] for record in records(tmp_path / "s").values()] == ["finished"] * 3

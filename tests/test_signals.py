@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import tiny
+from conftest import SLOW, tiny
 
 from resnet_cli.commands.signals import StopSignals
 from resnet_cli.errors import StoppedError
@@ -88,14 +88,17 @@ def test_a_second_interrupt_ends_it_at_once(start, tmp_path):
 
 
 def test_a_stopped_sweep_goes_on_with_what_it_says(start, tmp_path, train):
-    process = start("-m", "seed=0,1", *tiny("data.count=2000", "data.batch_size=16", "hydra.sweep.dir=s"))
-    wait_for(tmp_path, "s/seed=1*/train.log", process)
+    (tmp_path / "slow_nets.py").write_text(SLOW)
+    net = ["model._target_=slow_nets.Net", "trainer.epochs=1", "data.batch_size=4"]
+    process = start("-m", "+model.slow=false,true", *tiny(*net, "hydra.sweep.dir=s"))
+    wait_for(tmp_path, "s/*slow=[Tt]rue*/train.log", process)
     process.terminate()
     out = ended(process, 143)
     (line,) = (line for line in out.splitlines() if "stopped; go on with: " in line)
     command = line.partition("go on with: resnet-train ")[2].split()
     folders = sorted(path.parent for path in (tmp_path / "s").rglob("run.json"))
     assert [json.loads((f / "run.json").read_text())["status"] for f in folders] == ["finished", "interrupted"]
+    (tmp_path / "quick").touch()
     status, out, err = train(*command)
     assert (status, err) == (0, "")
     assert out.count("finished before, best ") == 1

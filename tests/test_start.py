@@ -22,7 +22,9 @@ KILLS = 6
 # Imports once and forks each run; a timer of CPU time kills it, so that a busy machine changes nothing.
 SERVER = """
 import os, random, signal, sys
+import quick_hydra
 from resnet_cli.commands.train import run
+quick_hydra.install()
 arguments, kills = sys.argv[1:-1], int(sys.argv[-1])
 out = sys.stdout
 sys.stdout = open(os.devnull, "w")
@@ -57,7 +59,8 @@ def test_runs_killed_anywhere_end_as_if_they_had_not_been(tmp_path):
     arguments = [argument.replace("epochs=3", "epochs=2") for argument in ARGUMENTS]
     done = subprocess.run(
         [sys.executable, "-c", SERVER, *arguments, str(KILLS)],
-        cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True,
+        timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for number in range(1, int(done.stdout) + 1):

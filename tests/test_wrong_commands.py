@@ -25,8 +25,11 @@ NAMES = wrong_commands.rows(wrong_commands.NAMES)
 TOGETHER = wrong_commands.rows(wrong_commands.TOGETHER)
 
 MANY = """
-import contextlib, io, json, os, sys
+import contextlib, gc, io, json, os, sys
+import quick_hydra
 from resnet_cli.commands.train import run
+quick_hydra.install()
+gc.disable()
 answers = []
 for arguments in json.load(sys.stdin):
     out, err, before = io.StringIO(), io.StringIO(), sorted(os.listdir("."))
@@ -265,9 +268,13 @@ def test_a_terminal_without_unicode_is_enough(train_command, tmp_path):
 @pytest.fixture(scope="module")
 def a_run(tmp_path_factory):
     """A folder with the run `d` in it."""
+    from resnet_cli.commands.train import run
+
     folder = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-m", "resnet_cli.commands.train", *tiny("trainer.epochs=1", "hydra.run.dir=d")]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["resnet-train"])
+        assert run(tiny("trainer.epochs=1", "hydra.run.dir=d")) == 0
     return folder
 
 

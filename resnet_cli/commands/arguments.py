@@ -11,9 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import resnet_cli
-from resnet_cli.config import PARTS
 from resnet_cli.errors import InputError
-from resnet_cli.run import find, quoted
 
 PACKAGE = Path(resnet_cli.__file__).parent
 CONFIG_FOLDER = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
@@ -22,7 +20,6 @@ OPTIONS_WITH_VALUE = {
     "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c",
     "--info", "-i",
 }  # fmt: skip
-ONE_OPTION = (*PARTS, "experiment")
 VALUE_KEY = re.compile(r"(?!hydra\.)[A-Za-z_][\w.]*")
 
 
@@ -52,13 +49,19 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
             result += _resume_folder(override)
         if override == "logger=null":
             override = "logger=[]"  # Hydra takes no null for a group
-        if key in ONE_OPTION and value.startswith(("[", "{")):
+        if value.startswith(("[", "{")) and _takes_one_option(key):
             raise InputError(
                 f"{key}={value}: not the name of one option; -m {key}=a,b runs several, one after the other"
             )
         is_value = bool(equals) and VALUE_KEY.fullmatch(key) is not None and key not in groups
         result.append(f"++{override}" if is_value else override)
     return [*options, *result]
+
+
+def _takes_one_option(key: str) -> bool:
+    from resnet_cli.config import PARTS  # late, as below: `--help` need not wait for it
+
+    return key in PARTS or key == "experiment"
 
 
 def _options_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -87,6 +90,8 @@ def _config_folders(options: Sequence[str]) -> Iterator[Path]:
 
 def _resume_folder(argument: str) -> list[str]:
     """`hydra.run.dir=RUN` for `resume=RUN`; nothing for `auto` and null."""
+    from resnet_cli.run import find, quoted
+
     try:
         parsed = OverridesParser.create().parse_override(argument)
         value = OmegaConf.create({"path": parsed.value()}).path  # a reference is followed, and \\${ is text

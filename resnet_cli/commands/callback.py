@@ -11,24 +11,16 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from resnet_cli.commands import search
+from resnet_cli.commands import compatibility, search
 from resnet_cli.commands.arguments import override_keys, task_overrides
 from resnet_cli.commands.compose import run_settings, without_hydra
 from resnet_cli.commands.grid import check_jobs, combinations, is_grid, spell_as_params
 from resnet_cli.commands.plugins import require_plugins
-from resnet_cli.commands.signals import JobStoppedError
+from resnet_cli.commands.signals import JobStoppedError, RunFailedError
 from resnet_cli.commands.sweeping import launching
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.run import RunDir, quoted
 from resnet_cli.trackers import missing_packages
-
-
-class RunFailedError(BaseException):
-    """Carries an error past Hydra, which turns what a callback raises into a warning unless it is no `Exception`."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-        super().__init__(str(error))
 
 
 @contextmanager
@@ -67,6 +59,7 @@ class CheckConfig(Callback):
             launch = launching()
             assert launch is not None
             HydraConfig.instance().set_config(config)
+            compatibility.register_plugin(search.TARGET, search.OptunaSearch)
             require_plugins(config)
             own_place = _pin_sweep_folder(config)
             jobs: dict[str, Sequence[str]] = {}

@@ -1,45 +1,24 @@
 """A config composed as resnet-train composes it, without running it; and what both ways have in common."""
 
-import copy
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
-from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf, flag_override, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from resnet_cli import config, stored, trust
 from resnet_cli.commands import compatibility
 from resnet_cli.commands.arguments import CONFIG_FOLDER, hydra_arguments, override_keys, task_overrides
+from resnet_cli.commands.working_folder import use_working_folder
 from resnet_cli.errors import InputError
 from resnet_cli.run import RunDir, find, quoted
 from resnet_cli.sweep import place
 from resnet_cli.trackers import missing_packages
-
-
-class WorkingFolderConfig(SearchPathPlugin):
-    """Adds `./conf` of the working folder, after everything else: a user's `conf/model/mine.yaml` is an option."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append the folder if there is one."""
-        own = Path.cwd() / "conf"
-        if own.is_dir() and own.resolve() != CONFIG_FOLDER.resolve():
-            search_path.append("working folder", f"file://{own}")
-
-
-def use_working_folder() -> None:
-    """Let configs name what is in the working folder: files in `./conf`, and a user's own classes."""
-    Plugins.instance().register(WorkingFolderConfig)
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # appended, so that it hides nothing
 
 
 def run_settings(composed: DictConfig, overrides: Sequence[str]) -> config.Settings:
@@ -112,10 +91,7 @@ def planned_job(sweep: DictConfig, overrides: Sequence[str], number: int = 0) ->
 
 def without_hydra(composed: DictConfig) -> DictConfig:
     """The config without Hydra's own node."""
-    own = copy.deepcopy(composed)
-    with flag_override(own, ["readonly", "struct"], False):
-        del own["hydra"]
-    return own
+    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
 
 
 @dataclass(frozen=True)

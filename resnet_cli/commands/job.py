@@ -1,23 +1,20 @@
-"""What resnet-train does: the Hydra app that trains. Torch is imported only when a run begins."""
+"""What resnet-train does: its commands, and each job. Torch is imported only when a run begins."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from resnet_cli.commands import compatibility, search, sweep_job, sweeping
-from resnet_cli.commands.arguments import CONFIG_FOLDER, hydra_arguments, override_keys, task_overrides
-from resnet_cli.commands.callback import RunFailedError
-from resnet_cli.commands.compose import run_settings, use_working_folder
+from resnet_cli.commands import app, compatibility, search, sweep_job, sweeping
+from resnet_cli.commands.arguments import override_keys, task_overrides
+from resnet_cli.commands.compose import run_settings
 from resnet_cli.commands.explain import tell
 from resnet_cli.commands.run_job import train
 from resnet_cli.commands.signals import JobStoppedError, StopSignals
-from resnet_cli.errors import InputError, JobFailedError, StoppedError
+from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.run import command_line, job_folder, random_letters, resume_command
 from resnet_cli.sweep import SweepDir
 from resnet_cli.trust import to_name_again
@@ -29,13 +26,20 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
     Raises:
         StoppedError, KeyboardInterrupt: a signal ended it.
     """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing, so that its errors can be told in a line
+    compatibility.register_resolver("letters", random_letters, use_cache=True)
+    compatibility.register_resolver("job_folder", _job_folder)
+    compatibility.register_resolver("sweep_name", _sweep_name)
+    origin = sweeping.Origin(stop, sys.argv[1:])
+
+    def job(composed: DictConfig) -> float | None:
+        return task(composed, origin)
+
     status, folder, closing = 0, None, ""
     try:
         for words, kept, before in sweeping.commands(arguments):
             with sweeping.Launch(kept, before, stop) as launch:
                 try:
-                    status = max(status, _status(words, stop))
+                    status = max(status, app.run(words, stop, job))
                 finally:
                     folder, closing = launch.folder or folder, launch.closing or closing
     except InputError as error:
@@ -47,50 +51,6 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
     if stop.signum is not None and folder:
         raise StoppedError(stop.signum)
     return status
-
-
-def _status(arguments: Sequence[str], stop: StopSignals) -> int:
-    try:
-        _start_hydra(hydra_arguments(arguments), stop)
-    except SystemExit as done:  # --help and the like
-        return int(done.code or 0)
-    except RunFailedError as failed:
-        if isinstance(failed.error, JobStoppedError):
-            raise StoppedError(failed.error.signum) from None
-        return tell(failed.error)
-    except JobStoppedError as stopped:
-        raise StoppedError(stopped.signum) from None
-    except Exception as error:
-        if stop.signum is not None:  # jobs in other processes end in ways of their launcher's
-            raise StoppedError(stop.signum) from None
-        if isinstance(error, JobFailedError) and sweeping.launching() is not None:
-            return 1  # the table tells
-        return tell(error)
-    return 0
-
-
-def _start_hydra(arguments: Sequence[str], stop: StopSignals) -> None:
-    """Let Hydra compose the config and call `task` for each job."""
-    typed = sys.argv[1:]
-
-    origin = sweeping.Origin(stop, typed)
-
-    def job(composed: DictConfig) -> float | None:
-        return task(composed, origin)
-
-    compatibility.silence_schema_warning()
-    compatibility.register_resolver("letters", random_letters, use_cache=True)
-    compatibility.register_resolver("job_folder", _job_folder)
-    compatibility.register_resolver("sweep_name", _sweep_name)
-    use_working_folder()
-    compatibility.register_plugin(search.TARGET, search.OptunaSearch)
-    stop()  # from here to the task signals are noted: raised inside Hydra they would leave its empty folder behind
-    sys.argv[1:] = arguments
-    try:
-        with compatibility.patched_argparse():
-            hydra.main(config_path=str(CONFIG_FOLDER), config_name="train", **compatibility.main_options())(job)()
-    finally:
-        sys.argv[1:] = typed
 
 
 def _job_folder(*named: str) -> str:

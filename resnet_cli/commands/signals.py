@@ -1,7 +1,6 @@
 """Signals that ask to stop: at once before training, after the step during it, at once again by a second Ctrl-C."""
 
 import _thread
-import multiprocessing
 import os
 import signal
 import sys
@@ -23,6 +22,14 @@ class JobStoppedError(Exception):
     def __init__(self, signum: int) -> None:
         self.signum = signum
         super().__init__(signum)
+
+
+class RunFailedError(BaseException):
+    """Carries an error past Hydra, which turns what a callback raises into a warning unless it is no `Exception`."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        super().__init__(str(error))
 
 
 class StopSignals:
@@ -128,6 +135,7 @@ def _end_on_interrupt(reader: int) -> None:
 
 def _end_at_once() -> None:
     time.sleep(GRACE)
-    for child in multiprocessing.active_children():
+    processes = sys.modules.get("multiprocessing")  # imported by whoever started some; no import waits for a lock here
+    for child in processes.active_children() if processes else ():
         child.kill()
     os._exit(128 + signal.SIGINT)

@@ -1,4 +1,4 @@
-"""resnet-train: where the command begins and ends. Its work is in `resnet_cli.commands.job`."""
+"""resnet-train: where the command begins and ends. Its work is in `resnet_cli.commands.job`, its help in `.app`."""
 
 import signal
 import sys
@@ -20,7 +20,11 @@ def run(arguments: Sequence[str]) -> int:
     """Run `resnet-train` with these arguments; gives the exit status (see the table in the README)."""
     with StopSignals() as stop:
         try:
-            from resnet_cli.commands import job  # here: Hydra takes half a second, in which signals are obeyed too
+            from resnet_cli.commands import app  # here: Hydra takes half a second, in which signals are obeyed too
+
+            if any(argument in app.HELP for argument in arguments):
+                return app.show_help(arguments, stop)
+            from resnet_cli.commands import job
 
             return job.run(arguments, stop)
         except StoppedError as stopped:

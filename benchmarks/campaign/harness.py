@@ -20,6 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "resnet_cli.commands.train")
 SERVER = (sys.executable, str(Path(__file__).with_name("server.py")))
 TIMED_OUT = 124  # the status of a command that had to be killed because it did not end, as of timeout(1)
+LAST_SECONDS = 10.0  # that killed processes are waited for
 POLL = 0.005  # seconds between looks at a process
 CLOCK = ("seconds", "samples_per_second")  # of a row of metrics: no two runs share them
 TREE = ("checkpoints/best.pt", "checkpoints/last.pt", "checkpoints/previous.pt", "config.yaml", "curves.png",
@@ -367,10 +368,13 @@ def session(leader: int) -> list[int]:
 
 
 def end_session(leader: int) -> None:
-    """SIGKILL to all processes of a session that `start` made."""
-    for pid in session(leader):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    """SIGKILL to all processes of a session that `start` made; waits for their end, which takes a moment."""
+    deadline = time.monotonic() + LAST_SECONDS
+    while (left := session(leader)) and time.monotonic() < deadline:
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(POLL)
 
 
 def works(*prefix: str) -> bool:

@@ -6,6 +6,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import islice
 from time import monotonic
 from typing import Annotated, Literal, cast
@@ -107,8 +108,8 @@ class ClassifierTrainer:
         # is made depends on which sizes came first, which a restart changes.
         self.compiled = compile != "off"
         self.forward = cast(nn.Module, torch.compile(self.model, dynamic=False)) if compile == "model" else self.model
-        self.loss_fn = loss_fn or nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         self.eval_loss_fn = loss_fn or nn.functional.cross_entropy
+        self.loss_fn = loss_fn or partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
         self.schedule, self.seed, self.epochs = schedule, seed, epochs
         self.early_stopping, self.checkpoint_every = early_stopping, checkpoint_every
         self.max_batches, self.overfit_batches, self.profile = max_batches, overfit_batches, profile
@@ -179,8 +180,7 @@ class ClassifierTrainer:
                         if profile is not None and profile.step():
                             saving.profile(profile)
                         state.seconds += monotonic() - clock
-                        signal = should_stop()
-                        if signal:
+                        if signal := should_stop():
                             saving.now(state)
                             raise StoppedError(signal)
                         saving.after_step(state)

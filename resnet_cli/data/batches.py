@@ -30,11 +30,11 @@ class Normalize:
         self._width = 1  # pixels that these are for; made for the width that comes
         self._scale_WC, self._shift_WC = self.scale_C, self.shift_C
 
-    def __call__(self, images_BCHW: Tensor) -> Tensor:
-        """Normalises uint8 [B, C, H, W]."""
-        b, channels, h, w = images_BCHW.shape
+    def __call__(self, images_BHWC: Tensor) -> Tensor:
+        """Normalises uint8 [B, H, W, C] to floats [B, C, H, W]."""
+        b, h, w, channels = images_BHWC.shape
         # Whole rows of pixels in one product: four times as fast as broadcasting over three channels.
-        rows = images_BCHW.permute(0, 2, 3, 1).reshape(b * h, w * channels).float()
+        rows = images_BHWC.reshape(b * h, w * channels).float()
         if self._width != w:
             self._width, self._scale_WC, self._shift_WC = w, self.scale_C.repeat(w), self.shift_C.repeat(w)
         rows = torch.addcmul(self._shift_WC, rows, self._scale_WC)
@@ -91,10 +91,12 @@ class Batches(ABC):
         order = self.indices
         if self.shuffle:
             order = order[torch.randperm(len(order), generator=generator("cpu", self.seed, "order", epoch))]
-        rest = order[start * self.batch_size : self.samples]
-        chunks = torch.split(rest, self.batch_size) if len(rest) else ()  # nothing would be split into one empty chunk
-        for step, (images_BHWC, labels_B, indices_B) in enumerate(self._gather(chunks), start):
-            yield self._finish(images_BHWC.permute(0, 3, 1, 2), labels_B, indices_B, epoch, step)
+        gathered = self._gather(order[start * self.batch_size : self.samples])
+        for step, (images_BHWC, labels_B, indices_B) in enumerate(gathered, start):
+            if self.augment is None:
+                yield self.normalize(images_BHWC), labels_B
+            else:
+                yield self._augmented(self.augment, images_BHWC, labels_B, indices_B, epoch, step)
 
     def sample(self, count: int) -> Tensor:
         """At most `count` images, normalised and not augmented: float32 [count, C, H, W], always the same.
@@ -102,17 +104,17 @@ class Batches(ABC):
         They are the first of an order that is a function of the seed. No epoch may be in progress.
         """
         order = torch.randperm(len(self.indices), generator=generator("cpu", self.seed, "sample"))[:count]
-        chunks = torch.split(self.indices[order], self.batch_size)
-        found = [self.normalize(images_BHWC.permute(0, 3, 1, 2)) for images_BHWC, _, _ in self._gather(chunks)]
-        return torch.cat(found)
+        return torch.cat([self.normalize(images_BHWC) for images_BHWC, _, _ in self._gather(self.indices[order])])
 
     @abstractmethod
-    def _gather(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """For each chunk of places: uint8 images [B, H, W, C], labels and the places, on the device."""
+    def _gather(self, places: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """For each `batch_size` of the places: uint8 images [B, H, W, C], labels and places, on the device."""
 
-    def _finish(self, images_BCHW: Tensor, labels_B: Tensor, indices_B: Tensor, epoch: int, step: int) -> Batch:
-        if self.augment is None:
-            return self.normalize(images_BCHW), labels_B
+    def _augmented(
+        self, augment: Augment, images_BHWC: Tensor, labels_B: Tensor, indices_B: Tensor, epoch: int, step: int
+    ) -> Batch:
         source = generator(self.device, self.seed, "augment", epoch, step)
-        images_BCHW = self.augment.pixels(images_BCHW, indices_B, epoch=epoch, seed=self.seed, generator=source)
-        return self.augment.mix(self.normalize(images_BCHW), labels_B, num_classes=self.num_classes, generator=source)
+        images_BCHW = images_BHWC.permute(0, 3, 1, 2)
+        images_BCHW = augment.pixels(images_BCHW, indices_B, epoch=epoch, seed=self.seed, generator=source)
+        floats_BCHW = self.normalize(images_BCHW.permute(0, 2, 3, 1))
+        return augment.mix(floats_BCHW, labels_B, num_classes=self.num_classes, generator=source)

@@ -1,6 +1,6 @@
 """Batches from a set that lives on the device as uint8."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -47,10 +47,9 @@ class DeviceLoader(Batches):
         super().__init__(indices, device=resident.device, **options)
         self.resident = resident
 
-    def _gather(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _gather(self, places: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         images, labels = self.resident.images, self.resident.labels
-        if not chunks:
+        if not len(places):  # nothing would be split into one empty batch
             return
-        places = torch.cat(list(chunks)).to(self.device, non_blocking=True)
-        for indices_B in torch.split(places, self.batch_size):
+        for indices_B in torch.split(places.to(self.device, non_blocking=True), self.batch_size):
             yield images.index_select(0, indices_B), labels.index_select(0, indices_B), indices_B

@@ -51,8 +51,8 @@ class StreamLoader(Batches):
         self._loader: DataLoader[Any] | None = None
         self._processes: set[BaseProcess] = set()
 
-    def _gather(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        self._order.chunks = chunks
+    def _gather(self, places: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        self._order.chunks = torch.split(places, self.batch_size) if len(places) else ()
         failure = ""
         try:
             if self._loader is None:
@@ -60,10 +60,10 @@ class StreamLoader(Batches):
             for found in watched(self._loader, self._processes) if self.workers else self._loader:
                 if isinstance(found, str):
                     raise InputError(*found.split("\n"))
-                pixels, labels, places = (
+                pixels, labels, indices = (
                     tensor.to(self.device, non_blocking=True) for tensor in (found.pixels, found.labels, found.places)
                 )
-                yield pixels, labels, places
+                yield pixels, labels, indices
         except RuntimeError as error:
             failure = str(error).partition("\n")[0]
             if not failure.startswith("DataLoader"):  # how torch begins what it says of dead workers

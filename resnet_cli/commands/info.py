@@ -14,6 +14,7 @@ from resnet_cli.commands.arguments import override_keys
 from resnet_cli.commands.compose import Composed, compose_settings
 from resnet_cli.commands.explain import explained
 from resnet_cli.commands.flags import Parser, exit_status
+from resnet_cli.commands.leaving import leave_with
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.run import job_folder
 
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    sys.exit(run(sys.argv[1:]))
+    leave_with(run)
 
 
 def run(arguments: Sequence[str]) -> int:

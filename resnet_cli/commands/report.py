@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_cli.commands.flags import Parser, exit_status
+from resnet_cli.commands.leaving import leave_with
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import write_whole
 from resnet_cli.report import FORMATS, counts, printable, read_runs, tabulate
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    sys.exit(run(sys.argv[1:]))
+    leave_with(run)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,19 +1,15 @@
 """resnet-train: where the command begins and ends. Its work is in `resnet_cli.commands.job`, its help in `.app`."""
 
-import signal
-import sys
 from collections.abc import Sequence
 
+from resnet_cli.commands.leaving import leave_with
 from resnet_cli.commands.signals import StopSignals
 from resnet_cli.errors import StoppedError
 
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    status = run(sys.argv[1:])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the interpreter's end would be a traceback
-    sys.stdout.flush()
-    sys.exit(status)
+    leave_with(run)
 
 
 def run(arguments: Sequence[str]) -> int:

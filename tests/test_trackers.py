@@ -342,7 +342,8 @@ def held_by_tensorboard(run):
 def held_by_mlflow(run):
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
+    with warnings.catch_warnings(action="ignore"):  # of SQLAlchemy 2.1, about MLflow's own tables
+        client = MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
     found = client.search_runs([client.get_experiment_by_name("resnet-cli").experiment_id])
     (tracked,) = [one for one in found if one.info.run_name == run.name]
     keys = client.get_run(tracked.info.run_id).data.metrics

@@ -3,14 +3,13 @@
     python benchmarks/memory.py                         -> benchmarks/results/memory.json
 
 The set is written once as CIFAR-10's own files, with random pixels, so that reading and unpacking are in the figure.
-What the model needs is the growth of a bare loop that trains it, over one that trains a single linear layer.
+What the model needs is the growth of a bare loop that trains it, over one that trains a single linear layer. Beside it
+stands what importing torch takes: a build for CUDA takes more than the 400 MB by itself.
 """
 
 import argparse
-import json
 import os
 import pickle
-import resource
 import subprocess
 import sys
 import tempfile
@@ -43,15 +42,18 @@ def main() -> None:
                     "run": lambda net=net: run(net, folder),
                     "bare loop": lambda net=net: bare(net),
                     "bare loop, linear layer": lambda: bare("linear"),
+                    "import torch": lambda: peak([sys.executable, "-c", "import os, torch; os._exit(0)"]),
                 },
                 options.rounds,
             )
-            peak = min(samples["run"])
+            largest = min(samples["run"])
             own = max(0.0, min(samples["bare loop"]) - min(samples["bare loop, linear layer"]))
+            imported = min(samples["import torch"])
             limit = DATA + ALLOWED + own
-            found[net] = {"samples": samples, "model_bytes": own, "limit_bytes": limit, "within": peak <= limit}
-            rows.append([net, *(f"{value / 1e6:,.0f}" for value in (peak, DATA, own, peak - DATA - own, limit))])
-    header = ["", "peak, MB", "data", "model", "rest", "limit"]
+            found[net] = {"samples": samples, "model_bytes": own, "limit_bytes": limit, "within": largest <= limit}
+            numbers = (largest, DATA, own, largest - DATA - own, imported, limit)
+            rows.append([net, *(f"{value / 1e6:,.0f}" for value in numbers)])
+    header = ["", "peak, MB", "data", "model", "rest", "of it import torch", "limit"]
     measuring.finish("memory", options, [measuring.table(header, rows)], batch=BATCH, data_bytes=DATA, nets=found)
 
 
@@ -111,7 +113,7 @@ def train_bare(net: str) -> None:
         optimizer.zero_grad(set_to_none=True)
         nn.functional.cross_entropy(model(images), labels).backward()
         optimizer.step()
-    print(json.dumps({"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+    os._exit(0)  # as the program ends: taking the interpreter apart would take more
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ class StepProfile:
         activities = [torch.profiler.ProfilerActivity.CPU]
         if device.type == "cuda":
             activities.append(torch.profiler.ProfilerActivity.CUDA)
-        self._trace = torch.profiler.profile(activities=activities)
+        # One cycle has all events either way; torch 2.11 warns without `acc_events`.
+        self._trace = torch.profiler.profile(activities=activities, acc_events=True)
         self._tracing = False
 
     @contextmanager

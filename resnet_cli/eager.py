@@ -7,7 +7,6 @@ between these calls. Where torch's insides are not as they are known here, nothi
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ def eager_step(optimizer: Optimizer) -> Callable[[], Any]:
     marked = getattr(type(optimizer).step, "__wrapped__", None)
     plain = getattr(marked, "__wrapped__", None)
     marks = getattr(getattr(marked, "__code__", None), "co_name", None) == "_use_grad"
-    if plain is None or not marks or "step" in vars(optimizer):
+    if plain is None or not marks:
         return optimizer.step
     differentiable = optimizer.defaults["differentiable"]
 
@@ -44,7 +43,13 @@ def eager_step(optimizer: Optimizer) -> Callable[[], Any]:
         with torch.set_grad_enabled(differentiable):
             return plain(self)
 
-    return partial(Optimizer.profile_hook_step(step), optimizer)
+    with_hooks = Optimizer.profile_hook_step(step)
+
+    def take() -> Any:
+        patched = vars(optimizer).get("step")  # torch's schedulers put one there, at any time
+        return with_hooks(optimizer) if patched is None else patched()
+
+    return take
 
 
 def clear_gradients(optimizer: Optimizer) -> None:

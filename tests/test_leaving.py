@@ -1,5 +1,6 @@
 """How a command ends: with its status, with all that is due done, and without the interpreter being taken apart."""
 
+import os
 import subprocess
 import sys
 
@@ -42,6 +43,18 @@ def test_what_is_due_at_the_end_is_done_and_no_more(tmp_path):
     assert (done.returncode, done.stderr) == (3, "")
     assert done.stdout.splitlines() == ["['a', 'b']", "thread", "at exit"]
     assert (tmp_path / "log.txt").read_text() == "a line"
+
+
+def test_a_reader_that_has_gone_is_no_error(tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    with os.fdopen(writing, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-c", COMMAND], cwd=tmp_path, env=buffered, stdout=closed, stderr=subprocess.PIPE,
+            text=True, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (3, "")
 
 
 def test_an_error_that_nobody_foresaw_is_told_by_python(tmp_path):

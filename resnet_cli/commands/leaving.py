@@ -23,7 +23,8 @@ def leave_with(run: Callable[[Sequence[str]], int]) -> NoReturn:
     atexit.register(_leave, ended)  # the first one registered is the last one called
     status = run(sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the interpreter's end would be a traceback
-    sys.stdout.flush()
+    with suppress(BrokenPipeError):  # whoever read it has seen enough
+        sys.stdout.flush()
     ended.append(status)
     sys.exit(status)
 

@@ -34,10 +34,10 @@ def train(
         terminal: Show what happens there too.
         prune: Whether a search gives it up.
     """
+    keep_freed_memory()  # before the first tensor
     from resnet_cli import session
     from resnet_cli.logs import RunLog
 
-    keep_freed_memory()  # before the first tensor, but not before what importing torch frees for good
     options = settings if prune is None else {**settings, "prune": prune}
     with RunLog(terminal=terminal) as log:
         try:

@@ -55,7 +55,7 @@ def run(name: str, folder: Path, seeds: int, data: list[str]) -> None:
             record = place / "run.json"
             if record.exists() and json.loads(record.read_text())["status"] == "finished":
                 continue
-            command = [sys.executable, "-m", "resnet_cli.commands.train", f"experiment={name}", *overrides, *data]
+            command = [sys.executable, "-m", "resnet_cli", f"experiment={name}", *overrides, *data]
             command += [f"seed={seed}", f"hydra.run.dir='{place}'", "resume=auto"]
             subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
 

@@ -24,10 +24,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from resnet_cli import build
-from resnet_cli.commands.compose import compose_settings
-from resnet_cli.diagnose import count_multiply_adds, count_parameters
-from resnet_cli.trainer import ClassifierTrainer
+from resnet_cli.analysis.layer_table import count_multiply_adds, count_parameters
+from resnet_cli.hydra_app.compose import compose_settings
+from resnet_cli.session import build
+from resnet_cli.training.trainer import ClassifierTrainer
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results" / "gpu.json"

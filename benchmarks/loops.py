@@ -13,10 +13,10 @@ import torch
 from measuring import SkippedError
 from torch import Tensor, nn
 
-from resnet_cli import build
-from resnet_cli.commands.compose import compose_settings
 from resnet_cli.data import synthetic
-from resnet_cli.device import resolve_precision
+from resnet_cli.hydra_app.compose import compose_settings
+from resnet_cli.session import build
+from resnet_cli.training.device import resolve_precision
 
 Epoch = Callable[[], int]
 

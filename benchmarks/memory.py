@@ -78,7 +78,7 @@ def run(net: str, folder: Path) -> float:
         "trainer.epochs=1", f"trainer.max_batches={STEPS}", f"data.batch_size={BATCH}",
     ]  # fmt: skip
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        return peak([sys.executable, "-m", "resnet_cli.commands.train", f"hydra.run.dir={place}/run", *typed])
+        return peak([sys.executable, "-m", "resnet_cli", f"hydra.run.dir={place}/run", *typed])
 
 
 def bare(net: str) -> float:

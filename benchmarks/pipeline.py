@@ -23,8 +23,8 @@ def main() -> None:
     import loops
     import torch
 
-    from resnet_cli import build
-    from resnet_cli.commands.compose import compose_settings
+    from resnet_cli.hydra_app.compose import compose_settings
+    from resnet_cli.session import build
 
     torch.set_num_threads(options.threads)
     count = 1_000 if options.quick else options.images

@@ -111,13 +111,13 @@ def settings(model, rate, decay, seed, epochs):
             "order": "preactivation" if model.startswith("preact") else "postactivation",
         },
         "optimizer": {"_target_": "torch.optim.SGD", "lr": rate, "momentum": 0.9, "weight_decay": decay, "groups": {}},
-        "schedule": {"_target_": "resnet_cli.schedule.one_cycle", "peak_at": "25%", "start": 0.2, "warmup": 0},
+        "schedule": {"_target_": "resnet_cli.schedules.one_cycle", "peak_at": "25%", "start": 0.2, "warmup": 0},
         "data": {
             "_target_": "resnet_cli.data.cifar10", "root": "~/data", "batch_size": 128, "val_fraction": 0.1,
             "train_size": None, "split_seed": 0, "backend": "auto",
             "augment": {"_target_": "resnet_cli.data.Augment", "crop": 4, "flip": "random", "cutout": 0},
         },
-        "trainer": {"_target_": "resnet_cli.trainer.ClassifierTrainer", "epochs": epochs, "max_batches": None},
+        "trainer": {"_target_": "resnet_cli.ClassifierTrainer", "epochs": epochs, "max_batches": None},
         "name": model, "seed": seed,
     }  # fmt: skip
 

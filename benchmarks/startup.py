@@ -41,7 +41,7 @@ def step_done():
     os.write(answers, json.dumps({{"import": at - start, "rest": done - at}}).encode() + b"\\n")
     os._exit(0)
 import resnet_cli.progress
-resnet_cli.progress.Progress.step = lambda self, totals: step_done()
+resnet_cli.training.progress.Progress.step = lambda self, totals: step_done()
 sys.stdout = sys.stderr
 train.run(["hydra.run.dir={folder}"])
 """
@@ -54,7 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         app = minimal_app(folder)
-        train = [sys.executable, "-m", "resnet_cli.commands.train"]
+        train = [sys.executable, "-m", "resnet_cli"]
         others = {
             f"{command} --help": [sys.executable, "-m", f"resnet_cli.commands.{command.removeprefix('resnet-')}"]
             for command in ("resnet-info", "resnet-report")

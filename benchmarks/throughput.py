@@ -78,7 +78,7 @@ def commands(net: str, count: int, options: argparse.Namespace, skipped: dict[st
 
 def prepare(name: str, net: str, count: int, *, compiled: bool) -> tuple[Callable[[], float], dict[str, Any]]:
     """One epoch of a contender, warmed up by a first one."""
-    from resnet_cli.allocator import keep_freed_memory
+    from resnet_cli.training.malloc import keep_freed_memory
 
     if name not in (USUAL, *PEERS):
         keep_freed_memory()  # before the first tensor, as the program does

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resnet_cli.trainer import ClassifierTrainer
+    from resnet_cli.training.trainer import ClassifierTrainer
 
 __all__ = ["ClassifierTrainer"]
 
@@ -11,7 +11,7 @@ __all__ = ["ClassifierTrainer"]
 def __getattr__(name: str) -> object:
     """Import the trainer when it is asked for: `resnet-train --help` must not wait for torch."""
     if name == "ClassifierTrainer":
-        from resnet_cli.trainer import ClassifierTrainer
+        from resnet_cli.training.trainer import ClassifierTrainer
 
         return ClassifierTrainer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,46 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import quick_hydra
 from hypothesis import settings
+
+from tests.support import quick_hydra
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
-
-TINY = [  # a run of a second
-    "data=synthetic", "data.image_size=8", "data.count=96", "data.test_count=32", "data.classes=3",
-    "data.batch_size=32",
-    "model=resnet8", "trainer.epochs=2",
-]  # fmt: skip
-
-
-# A net whose steps take long and no CPU, so that signals come in the middle of its training. A test makes the file
-# `quick` when it wants the rest of the steps done.
-SLOW = """
-import time
-from pathlib import Path
-
-import torch
-
-class Net(torch.nn.Module):
-    def __init__(self, in_size, num_classes, slow: bool = True):
-        super().__init__()
-        self.slow = slow
-        numbers = in_size[0] * in_size[1] * in_size[2]
-        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(numbers, num_classes))
-
-    def forward(self, x):
-        if self.training and self.slow and not Path("quick").exists():
-            time.sleep(0.3)
-        return self.layers(x)
-"""
-
-
-def tiny(*arguments):
-    """Arguments of a run of a second; those given replace its own."""
-    given = {argument.partition("=")[0] for argument in arguments}
-    return [*(option for option in TINY if option.partition("=")[0] not in given), *arguments]
 
 
 def pytest_collection_finish():
@@ -67,7 +34,7 @@ def hydra_once():
 def blank_pictures(request, monkeypatch):
     """Runs in this process leave an empty curves.png: drawing takes longer than they do, and has tests of its own."""
     if "draws" not in request.keywords:
-        monkeypatch.setattr("resnet_cli.saver.draw", lambda rows, path, **options: path.write_bytes(b""))
+        monkeypatch.setattr("resnet_cli.session.saver.draw", lambda rows, path, **options: path.write_bytes(b""))
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +48,7 @@ def train_command(tmp_path):
 
     def run(*arguments, cwd=tmp_path, env=None, **kwargs):
         return subprocess.run(
-            [sys.executable, "-m", "resnet_cli.commands.train", *arguments],
+            [sys.executable, "-m", "resnet_cli", *arguments],
             cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}, capture_output=True, text=True,
             timeout=300, check=False, **kwargs,
         )  # fmt: skip
@@ -92,7 +59,7 @@ def train_command(tmp_path):
 @pytest.fixture
 def train(tmp_path, monkeypatch, capsys):
     """Runs resnet-train in this process, in an empty working folder: (status, stdout, stderr)."""
-    from resnet_cli.commands.train import run
+    from resnet_cli.commands.train.main import run
 
     def train(*arguments, cwd=tmp_path):
         monkeypatch.chdir(cwd)

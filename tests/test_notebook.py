@@ -9,7 +9,8 @@ import shlex
 import matplotlib
 import pytest
 import torch
-from test_config import problems_of, settings_of
+
+from tests.support.settings import problems_of, settings_of
 
 matplotlib.use("Agg")
 

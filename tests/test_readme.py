@@ -4,12 +4,12 @@ import re
 import shlex
 
 import pytest
-from test_config import problems_of, settings_of
 
-from resnet_cli import config
 from resnet_cli.commands import info
-from resnet_cli.commands.arguments import CONFIG_FOLDER
-from resnet_cli.commands.compose import compose_settings
+from resnet_cli.config import validation
+from resnet_cli.hydra_app.compose import compose_settings
+from resnet_cli.hydra_app.overrides import CONFIG_FOLDER
+from tests.support.settings import problems_of, settings_of
 
 PAGES = ["README.md", "docs/experiments.md", "docs/scaling.md"]
 INFO_PAGES = PAGES[:2]
@@ -96,4 +96,4 @@ def test_pictures_and_pages_that_are_linked_exist(repository, page):
 
 
 def test_top_level_keys_of_the_interface_exist():
-    assert set(config.CONTROL_KEYS) <= set(settings_of())
+    assert set(validation.CONTROL_KEYS) <= set(settings_of())

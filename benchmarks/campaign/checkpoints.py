@@ -114,14 +114,14 @@ def flip(path: Path, draw: random.Random) -> None:
 
 def misshape(path: Path, draw: random.Random) -> None:
     """A tensor of another shape under a checksum that is right."""
-    from resnet_cli import checkpoint
+    from resnet_cli.runs import checkpoints
 
-    content = checkpoint.load(path)
+    content = checkpoints.load(path)
     model = content["state"]["model"]
     name = draw.choice([name for name, tensor in model.items() if tensor.ndim and len(tensor) > 1])
     model[name] = model[name][:1]
     del content["format"]
-    checkpoint.save(path, content)
+    checkpoints.save(path, content)
 
 
 def foreign(path: Path, draw: random.Random) -> None:
@@ -239,11 +239,11 @@ def refused(done: Done, run: Path) -> str:
     extra = [name for name in leftovers(run).removeprefix("left behind: ").split(", ") if name] if run.exists() else []
     if extra:
         return f"left behind: {', '.join(extra)}"
-    from resnet_cli import checkpoint
+    from resnet_cli.runs import checkpoints
 
     for name in ("last", "previous", "best"):
         if (run / f"checkpoints/{name}.pt").exists():
-            checkpoint.load(run / f"checkpoints/{name}.pt")
+            checkpoints.load(run / f"checkpoints/{name}.pt")
     return ""
 
 

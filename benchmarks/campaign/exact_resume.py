@@ -24,7 +24,7 @@ STEPS = 4  # of an epoch of the tiny run
 # after each step, before it is saved, and `stoppable` one after each batch of validation and test.
 KILL = """
 import os, signal, sys
-from resnet_cli.commands.signals import StopSignals
+from resnet_cli.session.signals import StopSignals
 looks, original = 0, StopSignals.__call__
 
 def look(self):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COMMAND = (sys.executable, "-m", "resnet_cli.commands.train")
+COMMAND = (sys.executable, "-m", "resnet_cli")
 SERVER = (sys.executable, str(Path(__file__).with_name("server.py")))
 TIMED_OUT = 124  # the status of a command that had to be killed because it did not end, as of timeout(1)
 LAST_SECONDS = 10.0  # that killed processes are waited for

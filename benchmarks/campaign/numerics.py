@@ -111,7 +111,7 @@ def scaler(bench: Bench) -> Iterator[Trial]:
     """On the CPU, in float32 and with a scale that overflows: the same code as float16 on a GPU."""
     import torch
 
-    from resnet_cli.trainer import ClassifierTrainer
+    from resnet_cli.training.trainer import ClassifierTrainer
 
     draw = torch.Generator().manual_seed(0)
     batches = [(torch.randn(8, 3, 8, 8, generator=draw), torch.randint(0, 3, (8,), generator=draw)) for _ in range(6)]

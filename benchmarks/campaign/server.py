@@ -42,7 +42,7 @@ def main() -> None:
 
 def warm_up() -> None:
     """One run here, so that what is imported only when it is needed has been imported."""
-    from resnet_cli.commands.train import run
+    from resnet_cli.commands.train.main import run
 
     options = ["data=digits", "data.backend=stream", "data.workers=0", "trainer.epochs=1", "trainer.max_batches=1"]
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +64,7 @@ def become(command: dict[str, Any]) -> None:
     os.chdir(command["folder"])
     os.environ.update(command["env"])
     sys.argv = ["resnet-train", *command["args"]]
-    from resnet_cli.commands.train import main as train
+    from resnet_cli.commands.train.main import main as train
 
     exec(command["code"], {})
     try:

@@ -15,8 +15,8 @@ from campaign.harness import Bench, Done, Test, Trial, leftovers, none, outcome,
 # exact_resume.py), or in the middle of the n-th save of the whole state. The time of the last signal is noted.
 SIGNAL = """
 import os, sys, time
-from resnet_cli.commands.signals import StopSignals
-from resnet_cli.saver import RunSaver
+from resnet_cli.session.signals import StopSignals
+from resnet_cli.session.saver import RunSaver
 phase, number, signals, group, note = {phase!r}, {number}, {signals!r}, {group}, {note!r}
 looks = saves = 0
 look, last, fsync = StopSignals.__call__, RunSaver.last, os.fsync
@@ -152,9 +152,9 @@ def ended_by(done: Done, number: int, late: float, within: float) -> str:
 
 def at_step(run: Path, step: int, *, exact: bool = True) -> str:
     """What is wrong with what a stopped run has saved; else nothing."""
-    from resnet_cli import checkpoint
+    from resnet_cli.runs import checkpoints
 
-    found = checkpoint.load(run / "checkpoints/last.pt")["state"]["step"]
+    found = checkpoints.load(run / "checkpoints/last.pt")["state"]["step"]
     if found != step and (exact or found > step):
         return f"saved at step {found}, not {step}"
     return leftovers(run)

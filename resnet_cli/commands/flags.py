@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from resnet_cli.commands.explain import tell
 from resnet_cli.errors import InputError
+from resnet_cli.hydra_app.errors import tell
 
 
 class Parser(argparse.ArgumentParser):

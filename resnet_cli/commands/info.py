@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.commands import tables
-from resnet_cli.commands.arguments import override_keys
-from resnet_cli.commands.compose import Composed, compose_settings
-from resnet_cli.commands.explain import explained
+from resnet_cli.commands.exit import leave_with
 from resnet_cli.commands.flags import Parser, exit_status
-from resnet_cli.commands.leaving import leave_with
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.run import job_folder
+from resnet_cli.hydra_app.compose import Composed, compose_settings
+from resnet_cli.hydra_app.errors import explained
+from resnet_cli.hydra_app.overrides import override_keys
+from resnet_cli.info import tables
+from resnet_cli.runs.folder import job_folder
 
 HELP = """\
 The layers of a network with their output shapes, parameters and multiply-adds, its depth, and its receptive field: the
@@ -110,9 +110,9 @@ def _compare(options: argparse.Namespace) -> list[dict[str, Any]]:
             problems += known.problems
     if problems:
         raise InputError(*dict.fromkeys(problems))
-    from resnet_cli.commands import network  # imports torch: only when all the settings are right
+    from resnet_cli.info import describe  # imports torch: only when all the settings are right
 
-    return [{**network.described(side), "settings": text} for side, text in zip(sides, options.compare, strict=True)]
+    return [{**describe.described(side), "settings": text} for side, text in zip(sides, options.compare, strict=True)]
 
 
 def _words(text: str) -> list[str]:
@@ -130,11 +130,11 @@ def _replaced(item: str, own: Sequence[str]) -> bool:
 def _single(options: argparse.Namespace) -> dict[str, Any]:
     composed = compose_settings(options.items, config_dir=options.config_dir)
     figure = _figure(options, composed.model)
-    from resnet_cli.commands import network  # imports torch: only when all the settings are right
+    from resnet_cli.info import describe  # imports torch: only when all the settings are right
 
-    report = network.described(composed)
+    report = describe.described(composed)
     if figure is not None:
-        report["gradients"] = network.gradients(composed, figure)
+        report["gradients"] = describe.gradients(composed, figure)
         report["figure"] = str(figure)
     return report
 

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from resnet_cli.commands.exit import leave_with
 from resnet_cli.commands.flags import Parser, exit_status
-from resnet_cli.commands.leaving import leave_with
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import write_whole
 from resnet_cli.report import FORMATS, counts, printable, read_runs, tabulate

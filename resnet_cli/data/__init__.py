@@ -1,18 +1,18 @@
 """Data: image sets as uint8 arrays or files, batched augmentation, and loaders that need no random state."""
 
-from resnet_cli.data.augment import Augment
-from resnet_cli.data.batches import Batches, Normalize
-from resnet_cli.data.bundled import digits, noise, synthetic
-from resnet_cli.data.cifar import cifar10, cifar100
 from resnet_cli.data.dataset import Dataset, Part
-from resnet_cli.data.decode import read_image
-from resnet_cli.data.device_loader import DeviceLoader
-from resnet_cli.data.folder import image_folder
-from resnet_cli.data.images import LazyImages
-from resnet_cli.data.loaders import Loaders, make_loaders
+from resnet_cli.data.datasets.bundled import digits, noise, synthetic
+from resnet_cli.data.datasets.cifar import cifar10, cifar100
+from resnet_cli.data.datasets.folder import image_folder
+from resnet_cli.data.datasets.vision import fashion_mnist, flowers102, mnist, svhn
+from resnet_cli.data.images.decode import read_image
+from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.loading.augment import Augment
+from resnet_cli.data.loading.batches import Batches, Normalize
+from resnet_cli.data.loading.device_loader import DeviceLoader
+from resnet_cli.data.loading.loaders import Loaders, make_loaders
+from resnet_cli.data.loading.stream_loader import StreamLoader
 from resnet_cli.data.splits import stratified_split, stratified_subset
-from resnet_cli.data.stream_loader import StreamLoader
-from resnet_cli.data.vision import fashion_mnist, flowers102, mnist, svhn
 
 __all__ = [
     "Augment",

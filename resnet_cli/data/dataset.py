@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from resnet_cli.data.images import LazyImages
+from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.errors import InputError
 
 

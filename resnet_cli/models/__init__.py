@@ -1,10 +1,10 @@
 """Image classifiers: the teaching networks, the papers' residual networks, torchvision's and airbench's."""
 
 from resnet_cli.models.airbench import Airbench
-from resnet_cli.models.blocks import ResidualBlock, ResidualBottleneckBlock
 from resnet_cli.models.cifar_resnet import CifarResNet
 from resnet_cli.models.classifier import ArgMaxClassifier
 from resnet_cli.models.cnn import CNN, ResNet
+from resnet_cli.models.layers.blocks import ResidualBlock, ResidualBottleneckBlock
 from resnet_cli.models.mlp import MLP
 from resnet_cli.models.residual_mlp import ResidualMLP
 from resnet_cli.models.scalar_chain import ScalarChain

@@ -5,15 +5,15 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
+from resnet_cli.config.ranges import AtLeast, Below
 from resnet_cli.errors import InputError
-from resnet_cli.models.activations import Activation, Rectifier
 from resnet_cli.models.arguments import image_size
-from resnet_cli.models.init import Init, Initialised, initialise
-from resnet_cli.models.normalisation import Norm, Normalisation
-from resnet_cli.models.regularisers import add_drop_connect, check_stochastic_depth
-from resnet_cli.models.shortcuts import Shortcut
-from resnet_cli.models.units import Block, Order, UnitStyle, conv
-from resnet_cli.ranges import AtLeast, Below
+from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
+from resnet_cli.models.layers.activations import Activation, Rectifier
+from resnet_cli.models.layers.normalisation import Norm, Normalisation
+from resnet_cli.models.layers.regularisers import add_drop_connect, check_stochastic_depth
+from resnet_cli.models.layers.shortcuts import Shortcut
+from resnet_cli.models.layers.units import Block, Order, UnitStyle, conv
 
 STEM = 16  # channels after the first convolution, whatever the width
 WIDTHS = (16, 32, 64)
@@ -31,8 +31,8 @@ class CifarResNet(Initialised):
         out_classes: Number of classes, K.
         depth: Layers: 8, 14, 20, 26, 32 ... with basic units, 11, 20, 29 ... with bottlenecks.
         width: Factor on the channels 16, 32, 64 of the three stages.
-        shortcut: What is added to each branch, see `resnet_cli.models.shortcuts.paths`. A: parameter-free. B: 1x1
-            convolution where the shape changes. C: 1x1 convolution everywhere.
+        shortcut: What is added to each branch, see `resnet_cli.models.layers.shortcuts.paths`. A: parameter-free. B:
+            1x1 convolution where the shape changes. C: 1x1 convolution everywhere.
         gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
         residual: False leaves the shortcuts out: the plain network.
         order: Where normalisation and activation go (arXiv 1603.05027, figure 4).
@@ -40,7 +40,7 @@ class CifarResNet(Initialised):
         norm: The normalisation.
         norm_params: Its keyword arguments.
         activation_type: The activation; where `maxout` or `crelu` would change the channels of what is added up, ReLU
-            stands for them, see `resnet_cli.models.units.UnitStyle`.
+            stands for them, see `resnet_cli.models.layers.units.UnitStyle`.
         activation_params: Its keyword arguments.
         dropout: Probability of dropping an activation before the last convolution of a unit.
         spatial_dropout: Probability of dropping a channel there.

@@ -8,16 +8,16 @@ from typing import Annotated, Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from resnet_cli.config.ranges import AtLeast, Below
 from resnet_cli.errors import InputError
-from resnet_cli.models.activations import Activation, Rectifier
 from resnet_cli.models.arguments import check_choice, check_counts, image_size, make_layer
-from resnet_cli.models.blocks import ResidualBlock, ResidualBottleneckBlock
-from resnet_cli.models.init import Init, Initialised, initialise
+from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
+from resnet_cli.models.layers.activations import Activation, Rectifier
+from resnet_cli.models.layers.blocks import ResidualBlock, ResidualBottleneckBlock
+from resnet_cli.models.layers.normalisation import Norm, Normalisation
+from resnet_cli.models.layers.regularisers import add_drop_connect, check_stochastic_depth, linear_rates
+from resnet_cli.models.layers.shortcuts import Shortcut
 from resnet_cli.models.mlp import MLP, classifier_head
-from resnet_cli.models.normalisation import Norm, Normalisation
-from resnet_cli.models.regularisers import add_drop_connect, check_stochastic_depth, linear_rates
-from resnet_cli.models.shortcuts import Shortcut
-from resnet_cli.ranges import AtLeast, Below
 
 Pooling = Literal["max", "avg"]
 Width = Annotated[int, AtLeast(1)]

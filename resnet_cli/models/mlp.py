@@ -5,10 +5,10 @@ from typing import Annotated, Any, cast
 
 from torch import Tensor, nn
 
+from resnet_cli.config.ranges import Below
 from resnet_cli.errors import InputError
-from resnet_cli.models.activations import Activation, CReLU, activation, passed, widened
 from resnet_cli.models.arguments import check_counts
-from resnet_cli.ranges import Below
+from resnet_cli.models.layers.activations import Activation, CReLU, activation, passed, widened
 
 
 class MLP(nn.Module):

@@ -6,15 +6,20 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
+from resnet_cli.config.ranges import AtLeast, Below
 from resnet_cli.errors import InputError
-from resnet_cli.models.activations import Activation, Rectifier
 from resnet_cli.models.arguments import check_counts, image_size
-from resnet_cli.models.blocks import Residual
-from resnet_cli.models.init import Init, Initialised, initialise
-from resnet_cli.models.normalisation import Norm, Normalisation
-from resnet_cli.models.regularisers import StochasticDepth, add_drop_connect, check_stochastic_depth, linear_rates
-from resnet_cli.models.shortcuts import Shortcut, vector_paths
-from resnet_cli.ranges import AtLeast, Below
+from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
+from resnet_cli.models.layers.activations import Activation, Rectifier
+from resnet_cli.models.layers.blocks import Residual
+from resnet_cli.models.layers.normalisation import Norm, Normalisation
+from resnet_cli.models.layers.regularisers import (
+    StochasticDepth,
+    add_drop_connect,
+    check_stochastic_depth,
+    linear_rates,
+)
+from resnet_cli.models.layers.shortcuts import Shortcut, vector_paths
 
 
 class ResidualMLP(Initialised):

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
+from resnet_cli.config.ranges import AtLeast
 from resnet_cli.errors import InputError
-from resnet_cli.models.activations import Activation, Rectifier
-from resnet_cli.ranges import AtLeast
+from resnet_cli.models.layers.activations import Activation, Rectifier
 
 
 class ScalarChain(nn.Module):

@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
+from resnet_cli.config.ranges import AtLeast, Below
 from resnet_cli.models.arguments import check_counts, image_size
-from resnet_cli.models.init import Init, Initialised, initialise
-from resnet_cli.models.normalisation import Norm, Normalisation
-from resnet_cli.models.regularisers import check_stochastic_depth
-from resnet_cli.models.shortcuts import Shortcut
-from resnet_cli.models.units import Block, UnitStyle, conv
-from resnet_cli.ranges import AtLeast, Below
+from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
+from resnet_cli.models.layers.normalisation import Norm, Normalisation
+from resnet_cli.models.layers.regularisers import check_stochastic_depth
+from resnet_cli.models.layers.shortcuts import Shortcut
+from resnet_cli.models.layers.units import Block, UnitStyle, conv
 
 STEM = 64  # channels after the stem, and the width of the first stage; each later stage has twice the last one's
 
@@ -27,8 +27,8 @@ class StagedResNet(Initialised):
         block: Two 3x3 convolutions, or a bottleneck 1x1, 3x3, 1x1 with four times the channels at its end.
         layers: Units of each stage: 2, 2, 2, 2 is ResNet-18; 3, 4, 6, 3 is ResNet-34, and ResNet-50 with bottlenecks.
         stem: cifar: 3x3 convolution of stride 1. imagenet: 7x7 convolution of stride 2, then max-pooling of stride 2.
-        shortcut: What is added to each branch, see `resnet_cli.models.shortcuts.paths`. B, the papers': the identity,
-            or a normalised 1x1 convolution where the shape changes.
+        shortcut: What is added to each branch, see `resnet_cli.models.layers.shortcuts.paths`. B, the papers': the
+            identity, or a normalised 1x1 convolution where the shape changes.
         gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
         residual: False leaves the shortcuts out.
         norm: The normalisation.

@@ -7,7 +7,7 @@ from torch import nn
 
 from resnet_cli.errors import InputError
 from resnet_cli.models.arguments import image_size, nearest
-from resnet_cli.models.meta import meta_twin, run_twin
+from resnet_cli.models.meta_device import meta_twin, run_twin
 
 GIVEN = ("weights", "progress", "num_classes")  # not the user's to choose: fresh weights, classes of the data
 WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")

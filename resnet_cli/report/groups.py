@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from resnet_cli.config.values import nearest
 from resnet_cli.errors import InputError
 from resnet_cli.report.keys import ABSENT, Column, cell, same, settings, sort_key, varying
 from resnet_cli.report.runs import STATUSES, Run
-from resnet_cli.values import nearest
 
 # Of `data`: how images are fed, not which; results of other values compare.
 FEEDING = ("data.batch_size", "data.drop_last", "data.augment")

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import resnet_cli
-from resnet_cli.config import CONTROL_KEYS, PARTS
+from resnet_cli.config.signatures import Opaque, signature
+from resnet_cli.config.stored import SAFE_TO_CHANGE
+from resnet_cli.config.validation import CONTROL_KEYS, PARTS
+from resnet_cli.config.values import shown
 from resnet_cli.report.runs import Run, natural
-from resnet_cli.signatures import Opaque, signature
-from resnet_cli.stored import SAFE_TO_CHANGE
-from resnet_cli.values import shown
 
 # What a run is called, where it runs and where its files are: no part of the comparison.
 PRESENTATION = (SAFE_TO_CHANGE - {"trainer.epochs"}) | set(CONTROL_KEYS) | {"logger"}

@@ -14,9 +14,10 @@ from typing import Any
 
 import yaml
 
-from resnet_cli import lock, stored
+from resnet_cli.config import stored
 from resnet_cli.errors import InputError
-from resnet_cli.run import RunDir
+from resnet_cli.runs import lock
+from resnet_cli.runs.folder import RunDir
 
 STATUSES = ("finished", "pruned", "failed", "interrupted", "running", "killed")
 LARGEST_RECORD = 1 << 20  # bytes of a run.json; it has about 1,500

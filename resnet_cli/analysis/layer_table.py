@@ -1,0 +1,206 @@
+"""What a model costs and sees: parameters, multiply-adds and shapes layer by layer, depth, receptive field.
+
+All of it is read off the model's skeleton: the model, which may be on the meta device, and the random stream are left
+as they are.
+"""
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cli.analysis.shape_tracing import Weighted, Window, reach_skeleton, shape_skeleton
+
+LARGEST_CANVAS = 1024  # pixels of a side
+
+Call = tuple[nn.Module, Any]  # a module and what it gave
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One call of one layer; shapes are without the batch.
+
+    `multiply_adds` counts one image's forward pass and only convolutions and linear layers, as papers do.
+    """
+
+    name: str
+    kind: str
+    in_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trainable weights, shared ones counted once."""
+    return _count(model.parameters())
+
+
+def count_multiply_adds(model: nn.Module, in_size: Sequence[int]) -> int:
+    """Multiply-adds of the convolutions and linear layers for one image of `in_size` (channels, height, width)."""
+    return sum(row.multiply_adds for row in layer_table(model, in_size))
+
+
+def layer_table(model: nn.Module, in_size: Sequence[int]) -> list[LayerRow]:
+    """The layers of `model` in the order in which they are called on an image of `in_size` (channels, height, width).
+
+    Listed are layers that own weights or change the shape. A layer called twice has two rows, its weights in the first.
+    """
+    try:
+        return _rows(model, shape_skeleton(model), in_size)
+    except Exception:  # a user's forward may want its own numbers; and what is wrong is best told by the model itself
+        return _rows(model, nn.Sequential(copy.deepcopy(model).eval()), in_size)
+
+
+def _rows(model: nn.Module, twin: nn.Sequential, in_size: Sequence[int]) -> list[LayerRow]:
+    rows: list[LayerRow] = []
+    counted: set[nn.Parameter] = set()
+
+    def record(name: str, layer: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
+        own = [p for p in layer.parameters(recurse=False) if p not in counted]
+        counted.update(own)
+        if not inputs or not isinstance(inputs[0], Tensor) or not isinstance(outputs, Tensor):
+            return
+        is_leaf = next(layer.children(), None) is None
+        if own or (is_leaf and (inputs[0].shape != outputs.shape or next(layer.parameters(), None) is not None)):
+            shapes = tuple(inputs[0].shape[1:]), tuple(outputs.shape[1:])
+            rows.append(LayerRow(name, type(layer).__name__, *shapes, _count(own), _multiply_adds(layer, outputs)))
+
+    for name, layer in model.named_modules():
+        twin[0].get_submodule(name).register_forward_hook(
+            lambda _, i, o, name=name, layer=layer: record(name, layer, i, o)
+        )
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        first = next(twin.parameters(), torch.ones(()))
+        twin(torch.ones(1, *in_size, dtype=first.dtype, device=first.device))
+    return rows
+
+
+def depth(model: nn.Module, in_size: Sequence[int]) -> int | None:
+    """Convolutions and linear layers on the longest way through `model`, as papers count: 20 for ResNet-20.
+
+    Those of squeeze-and-excitation, which only scale, are not counted.
+
+    Returns:
+        The number; None for a model whose operations cannot be followed.
+    """
+    skeleton = reach_skeleton(model)
+    try:
+        calls = _calls(skeleton, torch.ones(1, *in_size, requires_grad=True), [])
+    except Exception:  # a user's forward can fail in any way on numbers that are not its own
+        return None
+    end = calls[-1][1]
+    nodes = {node for layer in skeleton.modules() if isinstance(layer, Weighted) for node in layer.nodes}
+    return _longest_path(end.grad_fn, nodes) if isinstance(end, Tensor) else None
+
+
+def receptive_field(model: nn.Module, in_size: Sequence[int]) -> tuple[int, int] | None:
+    """Height and width, in pixels, of what one place of the last feature map can depend on; at most the image's.
+
+    The last feature map is the last output of a layer that is a map [B, C, H, W], before any adaptive pooling. By
+    convention normalisation and squeeze-and-excitation, which look at the whole image only to scale, do not count.
+
+    Args:
+        model: Images [B, C, H, W] -> anything.
+        in_size: Channels, height and width of the images.
+
+    Returns:
+        Height and width, those of the image where the field covers it; None for a model without feature maps, with
+        tokens after them, or whose operations cannot be followed.
+    """
+    skeleton = reach_skeleton(model)
+    try:
+        with torch.no_grad():
+            last = _last_map(_calls(skeleton, torch.ones(1, *in_size), []))
+        return None if last is None else _field(skeleton, in_size, last)
+    except Exception:  # a user's forward can fail in any way on images of another size
+        return None
+
+
+def _calls(skeleton: nn.Module, images: Tensor, calls: list[Call]) -> list[Call]:
+    """Adds the modules to `calls` in the order in which their calls end, with their outputs."""
+    handles = [layer.register_forward_hook(lambda m, _, o: calls.append((m, o))) for layer in skeleton.modules()]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            skeleton(images.clone())  # some layers write into their input
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _last_map(calls: Sequence[Call]) -> int | None:
+    """Which call gives the last feature map."""
+    last = None
+    pooled: list[Tensor] = []
+    for i, (layer, outputs) in enumerate(calls):
+        if isinstance(layer, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
+            pooled.append(outputs)
+        elif isinstance(outputs, Tensor) and not any(outputs is one for one in pooled):
+            last = {4: i, 3: None}.get(outputs.ndim, last)  # three dimensions are tokens, which may look anywhere
+    return last
+
+
+def _field(skeleton: nn.Module, in_size: Sequence[int], last: int) -> tuple[int, int] | None:
+    """The field of a central place of the map, on a canvas that grows until its border does not cut the field.
+
+    None where it does on every canvas, as with a model that crops its images to a fixed size.
+    """
+    channels, *image = in_size
+    canvas = [2 * side for side in image]
+    windows = [layer for layer in skeleton.modules() if isinstance(layer, Window)]
+    while max(canvas) <= max(LARGEST_CANVAS, 2 * max(image)):
+        for window in windows:
+            window.cut = [False, False]
+        pixels = torch.ones(1, channels, *canvas, requires_grad=True)
+        calls: list[Call] = []
+        try:
+            _calls(skeleton, pixels, calls)
+        except Exception:  # behind the map there may be a classifier for maps of another size
+            if len(calls) <= last:
+                raise
+        features = calls[last][1]
+        _, _, h, w = features.shape
+        (gradient,) = torch.autograd.grad(features[0, :, h // 2, w // 2].sum(), pixels)
+        reached_HW = gradient[0].ne(0).any(0)
+        fields = [_extent(reached_HW.any(1 - axis)) for axis in (0, 1)]
+        cut = [any(window.cut[axis] for window in windows) for axis in (0, 1)]
+        open_axes = [axis for axis in (0, 1) if cut[axis] and fields[axis] < image[axis]]
+        if not open_axes:
+            return min(fields[0], image[0]), min(fields[1], image[1])
+        canvas = [side * (2 if axis in open_axes else 1) for axis, side in enumerate(canvas)]
+    return None
+
+
+def _extent(reached: Tensor) -> int:
+    """From the first to the last true place."""
+    places = reached.nonzero().flatten().tolist()
+    return places[-1] - places[0] + 1 if places else 0
+
+
+def _longest_path(end: Any, counted: set[Any]) -> int:
+    """Nodes of `counted` on the longest path of the autograd graph that ends in `end`."""
+    lengths: dict[Any, int] = {None: 0}
+    waiting = [end]
+    while waiting:
+        node = waiting[-1]
+        before = [] if node is None else [source for source, _ in node.next_functions]
+        unknown = [source for source in before if source not in lengths]
+        if not unknown:
+            lengths[node] = max((lengths[source] for source in before), default=0) + (node in counted)
+            waiting.pop()
+        waiting += unknown
+    return lengths[end]
+
+
+def _multiply_adds(layer: nn.Module, outputs: Tensor) -> int:
+    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
+        return outputs[0].numel() * layer.weight[0].numel()
+    return 0
+
+
+def _count(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(p.numel() for p in parameters if p.requires_grad)

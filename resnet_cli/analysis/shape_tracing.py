@@ -1,0 +1,181 @@
+"""A network's skeleton: its shapes, and what depends on what, without its weights and nearly without arithmetic.
+
+Convolutions, linear layers and poolings are replaced by stand-ins whose outputs are 1 everywhere and depend on whole
+windows. The model itself is left alone, and may be on the meta device.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resnet_cli.models.layers.regularisers import DropConnectConv2d, DropConnectLinear
+
+StandIn = Callable[[nn.Module], nn.Module | None]
+
+NORMS = (
+    nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.GroupNorm | nn.LayerNorm | nn.InstanceNorm2d
+    | nn.LocalResponseNorm
+)  # fmt: skip
+
+
+def shape_skeleton(model: nn.Module) -> nn.Sequential:
+    """`[model]`, copied, in evaluation mode, with the shapes of `model` at every layer."""
+    return _skeleton(model, _weighted_stand_in)
+
+
+def reach_skeleton(model: nn.Module) -> nn.Sequential:
+    """`[model]`, copied, in evaluation mode: pixels that an output can depend on have a gradient, the others have none.
+
+    Left out is what does not move anything across the image, or looks at all of it only to scale: activations,
+    normalisation and squeeze-and-excitation.
+    """
+    return _skeleton(model, _any_stand_in)
+
+
+class Weighted(nn.Module):
+    """Stands for a layer with weights; `nodes` are the autograd nodes of its calls."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias  # for those who read them past the layer
+        self.nodes: list[Any] = []
+
+
+class Convolution(Weighted):
+    """Stands for a convolution."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__(layer)
+        self.groups, self.repeats = layer.groups, layer.out_channels // layer.groups
+        self.window = Window(layer)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[B, C, H, W]` -> ones of the convolution's output shape."""
+        if features.shape[-3] != self.groups * self.weight.shape[1]:
+            raise ValueError(f"a convolution of {self.groups * self.weight.shape[1]} channels got {features.shape[-3]}")
+        outputs: Tensor = self.window(torch.unflatten(features, -3, (self.groups, -1)).mean(-3))
+        self.nodes.append(outputs.grad_fn)
+        return outputs.repeat_interleave(self.repeats, -3)
+
+
+class Pooling(nn.Module):
+    """Stands for max or average pooling."""
+
+    def __init__(self, layer: nn.MaxPool2d | nn.AvgPool2d) -> None:
+        super().__init__()
+        self.window = Window(layer)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[B, C, H, W]` -> ones of the pooling's output shape (with `ceil_mode`, of at least that)."""
+        ones: Tensor = self.window(features)
+        return ones
+
+
+class Linear(Weighted):
+    """Stands for a linear layer."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[..., in]` -> ones `[..., out]`."""
+        out_features, in_features = self.weight.shape
+        if features.shape[-1] != in_features:
+            raise ValueError(f"a linear layer of {in_features} features got {features.shape[-1]}")
+        outputs = _ones(features.mean(-1, keepdim=True))
+        self.nodes.append(outputs.grad_fn)
+        return outputs.expand(*features.shape[:-1], out_features).clone()  # some write into it
+
+
+class Window(nn.Module):
+    """Ones that depend on the windows of a convolution or pooling, channel by channel.
+
+    `cut` becomes true, along the height or the width, when a gradient comes back through a window over that border.
+    """
+
+    def __init__(self, layer: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> None:
+        super().__init__()
+        self.kernel, self.stride, self.dilation = (
+            _pair(getattr(layer, key, 1)) for key in ("kernel_size", "stride", "dilation")
+        )
+        self.reach = [dilation * (kernel - 1) for dilation, kernel in zip(self.dilation, self.kernel, strict=True)]
+        if isinstance(layer.padding, str):
+            before, after = [r // 2 for r in self.reach], [r - r // 2 for r in self.reach]
+            before, after = (before, after) if layer.padding == "same" else ([0, 0], [0, 0])
+        else:
+            before = after = list(_pair(layer.padding))
+        if getattr(layer, "ceil_mode", False):
+            after = [a + stride - 1 for a, stride in zip(after, self.stride, strict=True)]
+        self.before, self.after = before, after
+        self.cut = [False, False]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[B, C, H, W]` -> ones for each window."""
+        *_, channels, height, width = features.shape
+        kernels = features.new_ones(channels, 1, *self.kernel)
+        padded = F.pad(features, (self.before[1], self.after[1], self.before[0], self.after[0]))
+        ones = _ones(F.conv2d(padded, kernels, None, self.stride, 0, self.dilation, channels))
+        if ones.requires_grad:
+            ones.register_hook(lambda gradient: self._look(gradient, (height, width)))  # type: ignore[no-untyped-call]
+        return ones
+
+    def _look(self, gradient: Tensor, size: tuple[int, int]) -> None:
+        for axis, side in zip((-2, -1), size, strict=True):
+            first = -(-self.before[axis] // self.stride[axis])
+            end = (side - 1 + self.before[axis] - self.reach[axis]) // self.stride[axis] + 1
+            over = [gradient.narrow(axis, 0, min(first, gradient.shape[axis]))]
+            over.append(gradient.narrow(axis, max(end, 0), gradient.shape[axis] - max(end, 0)))
+            self.cut[axis] |= any(bool(part.any()) for part in over)
+
+
+def _ones(reached: Tensor) -> Tensor:
+    """1 everywhere, depending on what `reached` depends on.
+
+    Gradients are made 1 or 0 on their way back, so that no depth makes them vanish or overflow.
+    """
+    ones = reached - reached.detach() + 1
+    if ones.requires_grad:
+        ones.register_hook(lambda gradient: gradient.ne(0).to(gradient.dtype))  # type: ignore[no-untyped-call]
+    return ones
+
+
+def _skeleton(model: nn.Module, stand_in: StandIn) -> nn.Sequential:
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        ones = torch.ones((), dtype=parameter.dtype).expand(parameter.shape)  # positive, and without storage
+        memo[id(parameter)] = nn.Parameter(ones, requires_grad=False)
+    for buffer in model.buffers():
+        fill = 1 if buffer.is_floating_point() else 0
+        memo[id(buffer)] = torch.full((), fill, dtype=buffer.dtype).expand(buffer.shape)
+    root = nn.Sequential(copy.deepcopy(model, memo).eval())
+    made: dict[nn.Module, nn.Module | None] = {}
+    for parent in list(root.modules()):
+        for name, layer in parent._modules.items():  # not named_children: that lists a shared layer once
+            if layer is not None and layer not in made:
+                made[layer] = stand_in(layer)
+            if layer is not None and made[layer] is not None:
+                parent._modules[name] = made[layer]
+    return root
+
+
+def _weighted_stand_in(layer: nn.Module) -> nn.Module | None:
+    """Only for layers that compute as PyTorch's do: a subclass may do anything."""
+    if isinstance(layer, nn.Conv2d) and type(layer).forward in (nn.Conv2d.forward, DropConnectConv2d.forward):
+        return Convolution(layer)
+    if isinstance(layer, nn.Linear) and type(layer).forward in (nn.Linear.forward, DropConnectLinear.forward):
+        return Linear(layer)
+    return None
+
+
+def _any_stand_in(layer: nn.Module) -> nn.Module | None:
+    if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
+        return Pooling(layer)
+    is_activation = type(layer).__module__ == nn.ReLU.__module__ and next(layer.children(), None) is None
+    if is_activation or isinstance(layer, NORMS) or type(layer).__name__ == "SqueezeExcitation":
+        return nn.Identity()
+    return _weighted_stand_in(layer)
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

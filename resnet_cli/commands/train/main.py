@@ -1,0 +1,35 @@
+"""Entry point of resnet-train. The work is in `job`, the help in `app`."""
+
+from collections.abc import Sequence
+
+from resnet_cli.commands.exit import leave_with
+from resnet_cli.errors import StoppedError
+from resnet_cli.session.signals import StopSignals
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    leave_with(run)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `resnet-train` with these arguments; gives the exit status (see the table in the README)."""
+    with StopSignals() as stop:
+        try:
+            from resnet_cli.commands.train import (
+                app,  # here: Hydra takes half a second, in which signals are obeyed too
+            )
+
+            if any(argument in app.HELP for argument in arguments):
+                return app.show_help(arguments, stop)
+            from resnet_cli.commands.train import job
+
+            return job.run(arguments, stop)
+        except StoppedError as stopped:
+            return 128 + stopped.signum
+        except KeyboardInterrupt:
+            return 130
+
+
+if __name__ == "__main__":
+    main()

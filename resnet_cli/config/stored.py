@@ -1,0 +1,203 @@
+"""A run's config as a file: written, read back as data alone, overlaid with what is given now, and compared with it."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from inspect import Parameter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from resnet_cli.config.signatures import Opaque, signature
+from resnet_cli.config.validation import CONTROL_KEYS, PARTS, RUN_TARGET, Settings
+from resnet_cli.config.values import shown
+from resnet_cli.errors import InputError
+
+LARGEST_FILE = 1 << 17  # bytes; a config has about 3,000, and reading takes a second for each 100,000
+LARGEST_NUMBER = 1 << 64
+LARGEST_COUNT = 20_000  # values
+DEEPEST = 20  # levels
+
+SAFE_TO_CHANGE = {
+    "name", "logger", "trainer.epochs", "trainer.device", "trainer.checkpoint_every", "trainer.log_gradients",
+    "trainer.profile",
+    "data.root", "data.workers", "data.backend", "data.cache", "data.download", "data.verify", "data.eval_batch_size",
+}  # fmt: skip
+
+
+class _DataOnlyLoader(yaml.SafeLoader):
+    """YAML without anchors: nothing that this program stores has any, and nested ones can grow without bound."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed in a stored config")
+        return super().compose_node(parent, index)
+
+
+def dump(settings: Settings) -> str:
+    """The config as YAML text."""
+    return yaml.safe_dump(deepcopy(settings), sort_keys=False, allow_unicode=True, width=120)
+
+
+def read(path: Path) -> Settings:
+    """The config in a file; see `load`."""
+    size = path.stat().st_size
+    if size > LARGEST_FILE:
+        raise InputError(f"{path}: not a stored config: {size:,} bytes, and no config has more than {LARGEST_FILE:,}")
+    try:
+        return load(path.read_text(encoding="utf-8"), path)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a stored config: {error}") from None
+
+
+def load(text: str, path: str | os.PathLike[str]) -> Settings:
+    """A stored config as plain data; interpolations in it stay text.
+
+    Raises:
+        InputError: it is not a mapping in plain YAML.
+    """
+    try:
+        loaded = yaml.load(text, Loader=_DataOnlyLoader)  # a SafeLoader with less
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date or a number that is none
+        raise InputError(f"{os.fspath(path)}: not a stored config: {' '.join(str(error).split())[:200]}") from None
+    return plain_data(loaded, os.fspath(path))
+
+
+def plain_data(config: Any, source: str) -> Settings:
+    """A config from a file, held to be a mapping of texts, numbers, truth values, nulls, lists and mappings.
+
+    Raises:
+        InputError: it holds something else, or is too deep, or too large; one line that begins with `source`.
+    """
+    reason = next(_not_plain(config, [0], 0), None) if isinstance(config, dict) else "no mapping"
+    if reason:
+        raise InputError(f"{source}: not a stored config: {reason}")
+    settings: Settings = config
+    return settings
+
+
+def _not_plain(value: object, count: list[int], depth: int) -> Iterator[str]:
+    """What is wrong with a value, told as soon as it is met: what comes after it may be without end."""
+    count[0] += 1
+    if depth > DEEPEST or count[0] > LARGEST_COUNT:
+        yield f"more than {DEEPEST} levels" if depth > DEEPEST else f"more than {LARGEST_COUNT:,} values"
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if type(key) is not str:
+                yield f"a key of type {type(key).__name__}"
+            yield from _not_plain(item, count, depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _not_plain(item, count, depth + 1)
+    elif type(value) is int and abs(value) > LARGEST_NUMBER:
+        yield "a number too large"
+    elif value is not None and type(value) not in (str, int, float, bool):
+        yield f"a value of type {type(value).__name__}"
+
+
+def overlaid(stored: Settings, composed: Settings, given_keys: Sequence[str]) -> Settings:
+    """A stored config with what the user gave now on top.
+
+    Args:
+        stored: The run's own config.
+        composed: Today's config with the user's overrides, to take their values from.
+        given_keys: What the user gave: groups are taken whole, an experiment takes everything.
+    """
+    result = deepcopy(composed if "experiment" in given_keys else stored)
+    for key in given_keys:
+        *path, last = key.split(".")
+        source: Any = composed
+        target: Any = result
+        for name in path:
+            source = source.get(name) if isinstance(source, Mapping) else None
+            if isinstance(target, dict) and target.get(name) is None:  # nothing to overlay: as it is composed now
+                target[name] = deepcopy(source)
+            target = target[name] if isinstance(target, dict) else None
+        if isinstance(source, Mapping) and last in source and isinstance(target, dict):
+            target[last] = deepcopy(source[last])
+    own = {key: value for key, value in result.items() if key not in CONTROL_KEYS}
+    return {**own, **{key: composed[key] for key in CONTROL_KEYS if key in composed}}
+
+
+def differences(stored: Settings, given: Settings) -> list[str]:
+    """Lines `key: stored -> given` for every key that makes the continued run another run than the stored one.
+
+    A key that one of them lacks has its default: an option added since the run was saved is no difference.
+
+    Args:
+        stored: What a checkpoint holds; nothing that it names is imported.
+        given: A checked config.
+
+    Raises:
+        InputError: `stored` is no plain data.
+    """
+    plain_data(stored, "the checkpoint's config")
+    stored, given = ({k: v for k, v in s.items() if k not in {*CONTROL_KEYS, *SAFE_TO_CHANGE}} for s in (stored, given))
+    defaults = _defaults(stored, given)
+    before, after = flat(stored), flat(given)
+    for leaves in (before, after):
+        leaves |= {key: value for key, value in defaults.items() if key not in leaves}
+    return [
+        f"{key}: {_leaf(before, key)} -> {_leaf(after, key)}"
+        for key in dict.fromkeys([*after, *before])
+        if not (key in before and key in after and _same(before[key], after[key]))
+        and (key not in SAFE_TO_CHANGE or _fewer_epochs(key, before, after))
+    ]
+
+
+def _defaults(stored: Settings, given: Settings) -> dict[str, Any]:
+    """Defaults of the options of every node that both configs have, by full key."""
+    found = {name: p.default for name, p in signature(RUN_TARGET).parameters.items() if name not in CONTROL_KEYS}
+    for path, node, other in _common_nodes(stored, given):
+        readers = PARTS[path].readers if path in PARTS else ()
+        for target in (node["_target_"], *readers):
+            found |= {f"{path}.{name}": p.default for name, p in signature(target).parameters.items()}
+        for name in {*node, *other}:  # a node against null is a difference in that key
+            if isinstance(node.get(name), Mapping) or isinstance(other.get(name), Mapping):
+                found.pop(f"{path}.{name}", None)
+    return {key: value for key, value in found.items() if value is not Parameter.empty and value is not Opaque}
+
+
+def _common_nodes(
+    stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+    """Path and both forms of each node that has the same `_target_` in both configs."""
+    for key, node in given.items():
+        other = stored.get(key)
+        if isinstance(node, Mapping) and isinstance(other, Mapping):
+            if "_target_" in node and node["_target_"] == other.get("_target_"):
+                yield f"{prefix}{key}", node, other
+            yield from _common_nodes(other, node, f"{prefix}{key}.")
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves by full path; an empty mapping is a leaf."""
+    leaves: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equal as values of a config: 1 is 1.0 but not true, and a list is a tuple."""
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    return bool(a == b)
+
+
+def _fewer_epochs(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether this is the number of epochs, and they are fewer than before or no numbers."""
+    if key != "trainer.epochs":
+        return False
+    old, new = before.get(key), after.get(key)
+    return not (type(old) is int and type(new) is int and new >= old)
+
+
+def _leaf(leaves: Mapping[str, Any], key: str) -> str:
+    return shown(leaves[key]) if key in leaves else "(absent)"

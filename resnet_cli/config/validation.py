@@ -1,0 +1,221 @@
+"""Checks a composed config against the signatures of what it names, before anything is built.
+
+Every node with a `_target_` is held against the callable's parameters, the top level against those of
+`resnet_cli.session.train.train`.
+No list of options is kept here: a parameter added to a signature is a key that can be set.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from resnet_cli.config.signatures import NotFoundError, Parameter, Signature, signature
+from resnet_cli.config.values import describe, fits, nearest, shown
+from resnet_cli.errors import InputError
+
+Settings = dict[str, Any]
+
+RUN_TARGET = "resnet_cli.session.train.train"
+# How a run starts, no part of what it is.
+CONTROL_KEYS = ("resume", "init_from", "resume_force", "trust", "verify_resume", "sweep")
+
+NO_KEYS = ("folder", "command", "log", "should_stop", "prune")  # parameters of RUN_TARGET that no config gives
+
+
+@dataclass(frozen=True)
+class Part:
+    """A config group: what the builder passes besides its keys, and who else reads keys of its node."""
+
+    given: tuple[str, ...]
+    readers: tuple[str, ...] = ()
+
+
+PARTS: Mapping[str, Part] = {
+    "model": Part(given=("in_size", "in_channels", "out_classes", "num_classes")),
+    "optimizer": Part(given=("params", "model", "factory"), readers=("resnet_cli.optimizers.build_optimizer",)),
+    "schedule": Part(given=("total_steps", "steps_per_epoch")),
+    "data": Part(given=("dataset", "device", "seed"), readers=("resnet_cli.data.make_loaders",)),
+    "trainer": Part(given=("model", "loss_fn", "optimizer", "schedule", "seed")),
+}
+
+
+def plain(config: DictConfig) -> Settings:
+    """The composed config as plain data with every interpolation resolved; a `???` that is open stays one.
+
+    Raises:
+        InputError: an interpolation names a key or variable that does not exist.
+    """
+    try:
+        resolved = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "config"
+        raise InputError(f"{key}: {str(error).splitlines()[0]}{literal_hint(key, error)}") from None
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def literal_hint(key: str, error: BaseException) -> str:
+    """What to type when `${` was no reference but part of a name."""
+    if "nterpolation" not in str(error):
+        return ""
+    return f"""; a ${{ that is text is written \\${{ inside quotes, which the shell needs too: '{key}="...\\${{..."'"""
+
+
+def without_leftovers(settings: Settings, given_keys: Sequence[str]) -> Settings:
+    """Drop the group file's arguments of each part whose `_target_` the user replaced, but for those given with it.
+
+    `model._target_=my_package.Net` over `model=resnet8` must not pass `depth: 8` to `Net`.
+    """
+    settings = deepcopy(settings)
+    for part in PARTS:
+        node = settings.get(part)
+        if f"{part}._target_" not in given_keys or not isinstance(node, dict):
+            continue
+        named = {key.split(".")[1] for key in given_keys if key.startswith(f"{part}.")}
+        read_elsewhere = {name for reader in PARTS[part].readers for name in signature(reader).parameters}
+        settings[part] = {key: value for key, value in node.items() if key in named | read_elsewhere}
+    return settings
+
+
+def check(settings: Settings) -> None:
+    """Hold every key and value against the signatures.
+
+    Raises:
+        InputError: with all the problems, one line each.
+    """
+    problems = list(_problems(settings))
+    if problems:
+        raise InputError(*problems)
+
+
+def check_part(part: str, node: object) -> None:
+    """Hold one part's node alone against its signatures; see `check`."""
+    problems = list(_check_part(part, node, ()))
+    if problems:
+        raise InputError(*problems)
+
+
+def check_options(path: str, options: Mapping[str, Any], target: str) -> None:
+    """Hold options that stand at `path` against the signature of what they configure; see `check`."""
+    problems = list(_check_keys(f"{path}.", options, signature(target), ()))
+    if problems:
+        raise InputError(*problems)
+
+
+def _problems(settings: Settings) -> Iterator[str]:
+    top = signature(RUN_TARGET)
+    keys = {name: p for name, p in top.parameters.items() if name not in NO_KEYS}
+    unknown = Signature({name: p for name, p in keys.items() if name not in PARTS})
+    yield from _check_keys("", {k: v for k, v in settings.items() if k not in PARTS}, unknown, all_keys(settings))
+    for name in PARTS:
+        yield from _check_part(name, settings.get(name), all_keys(settings))
+    trackers = settings.get("logger")
+    for name, node in trackers.items() if isinstance(trackers, Mapping) else ():
+        yield from _check_tracker(name, node, all_keys(settings))
+
+
+def _check_tracker(name: str, node: object, known: Sequence[str]) -> Iterator[str]:
+    if name == "_target_":  # a group file without its package line
+        yield "logger: holds trackers by name; begin the group file with the line `# @package logger.<name>`"
+    elif not isinstance(node, Mapping):
+        pass  # told with the other top-level keys
+    elif "_target_" in node:
+        yield from _check_node(f"logger.{name}", node, Part(given=()), known)
+    else:
+        yield f"logger.{name}: is not switched on; choose it with logger={name}"
+
+
+def _check_part(name: str, node: object, known: Sequence[str]) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        yield from _check_node(name, node, PARTS[name], known)
+    else:
+        yield f"{name}: {shown(node)} is not a node with _target_; choose an option of the group, {name}=..."
+
+
+def _check_node(path: str, node: Mapping[str, Any], part: Part, known: Sequence[str]) -> Iterator[str]:
+    target = node.get("_target_")
+    if not isinstance(target, str):
+        yield f"{path}._target_: {shown(target)} is not the dotted name of a class or function"
+        return
+    try:
+        own = signature(target)
+    except NotFoundError as error:
+        yield f"{path}._target_: {error}{nearest(target.rsplit('.', 1)[-1], error.names)}"
+        return
+    except Exception as error:  # a user's module can fail in any way while it is imported
+        yield f"{path}._target_: importing {target} failed: {type(error).__name__}: {error}"
+        return
+    parameters: dict[str, list[Parameter]] = {}
+    for source in (own, *map(signature, part.readers)):
+        for name, parameter in source.parameters.items():
+            if name not in part.given:
+                parameters.setdefault(name, []).append(parameter)
+    arguments = {key: value for key, value in node.items() if key != "_target_"}
+    for key, value in arguments.items():
+        for parameter in parameters.get(key, []):
+            problem = _check_value(f"{path}.{key}", value, parameter, known)
+            if problem:
+                yield from problem
+                break
+    merged = Signature({name: found[0] for name, found in parameters.items()}, own.open)
+    yield from _check_names(path, arguments, merged, known)
+
+
+def _check_keys(path: str, node: Mapping[str, Any], allowed: Signature, known: Sequence[str]) -> Iterator[str]:
+    for key, value in node.items():
+        if key in allowed.parameters:
+            yield from _check_value(f"{path}{key}", value, allowed.parameters[key], known)
+    yield from _check_names(path, node, allowed, known)
+
+
+def _check_names(path: str, node: Mapping[str, Any], allowed: Signature, known: Sequence[str]) -> Iterator[str]:
+    prefix = f"{path}." if path else ""
+    for key in node:
+        if key not in allowed.parameters and not allowed.open:
+            yield f"{prefix}{key}: unknown key{_suggest(prefix, str(key), allowed, known)}"
+    for name, parameter in allowed.parameters.items():
+        if parameter.required and name not in node and not allowed.open:
+            yield f"{prefix}{name}: missing; give {prefix}{name}={describe(parameter.annotation)}"
+
+
+def _suggest(prefix: str, key: str, allowed: Signature, known: Sequence[str]) -> str:
+    """The nearest key of this node, else the key of the same name elsewhere, else what is allowed here."""
+    near = nearest(key, list(allowed.parameters))
+    if near:
+        return near.replace("mean ", f"mean {prefix}")
+    known = [*PARTS, "experiment", *(full for full in known if full != f"{prefix}{key}")]
+    elsewhere = [full for full in known if full.rsplit(".", 1)[-1] == key]
+    if elsewhere:
+        return f"; did you mean {elsewhere[0]}?"
+    near = nearest(key, known) if not prefix else ""
+    return near or f" (allowed: {', '.join(allowed.parameters) or 'none'})"
+
+
+def _check_value(path: str, value: object, parameter: Parameter, known: Sequence[str]) -> Iterator[str]:
+    annotation = parameter.annotation
+    if value == "???":
+        yield f"{path}: a value must be given ({path}=...)"
+    elif not fits(value, annotation):
+        allowed = describe(annotation)
+        near = (
+            nearest(value, allowed.removeprefix("one of ").replace(" or ", ", ").split(", "))
+            if isinstance(value, str)
+            else ""
+        )
+        yield f"{path}: {shown(value)} is not allowed; it takes {allowed}{near}"
+    elif isinstance(value, Mapping) and "_target_" in value:
+        yield from _check_node(path, value, Part(given=("seed",)), known)
+
+
+def all_keys(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Every key of a config with its full path: `model.depth`, ..."""
+    keys = []
+    for key, value in settings.items():
+        keys.append(f"{prefix}{key}")
+        if isinstance(value, Mapping):
+            keys += all_keys(value, f"{prefix}{key}.")
+    return keys

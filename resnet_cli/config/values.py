@@ -1,0 +1,115 @@
+"""Does a plain value fit an annotation, and what would? The words of every complaint about a config value."""
+
+import math
+import types
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher, get_close_matches
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from resnet_cli.config.signatures import Opaque
+
+SINGULAR = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list: "a list",
+    dict: "a mapping",
+}
+PLURAL = {int: "whole numbers", float: "numbers", bool: "trues and falses", str: "texts"}
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether `value`, plain data from YAML, is of the type and inside the range that `annotation` says.
+
+    A whole number fits `float`, a boolean fits neither `int` nor `float`, and infinities and NaN fit nothing but `Any`.
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is Any:
+        return True
+    if annotation is None or annotation is type(None):
+        return value is None
+    if annotation is bool or annotation is str:
+        return type(value) is annotation
+    if annotation is int:
+        return type(value) is int and _in_64_bits(value)
+    if annotation is float:
+        return type(value) in (int, float) and _in_64_bits(value) and math.isfinite(value)
+    if origin is Annotated:
+        inside = all(value in limit for limit in arguments[1:]) if type(value) in (int, float) else True
+        return fits(value, arguments[0]) and inside
+    if origin is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in arguments)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, choice) for choice in arguments)
+    if origin is tuple and Ellipsis not in arguments:
+        return isinstance(value, list | tuple) and len(value) == len(arguments) and all(map(fits, value, arguments))
+    if annotation in (list, tuple, Sequence) or origin in (list, tuple, Sequence):
+        return isinstance(value, list | tuple) and (not arguments or all(fits(item, arguments[0]) for item in value))
+    if annotation in (dict, Mapping) or origin in (dict, Mapping):
+        return isinstance(value, Mapping) and (
+            not arguments or all(fits(item, arguments[1]) for item in value.values())
+        )
+    return isinstance(value, Mapping) and "_target_" in value  # a class of its own: built from a node
+
+
+def describe(annotation: Any) -> str:
+    """What fits `annotation`, in words: `a whole number 1 or more`, `one of A, B, C`, `a list of numbers`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is None or annotation is type(None):
+        return "null"
+    if annotation in SINGULAR:
+        return SINGULAR[annotation]
+    if origin is Annotated:
+        return " ".join([describe(arguments[0]), *(str(limit) for limit in arguments[1:])])
+    if origin is Literal:
+        return ("one of " if len(arguments) > 1 else "") + ", ".join(map(str, arguments))
+    if origin in (Union, types.UnionType):
+        numbers = float in arguments  # then a whole number goes without saying
+        kept = [choice for choice in arguments if choice is not Opaque and not (choice is int and numbers)]
+        parts = list(dict.fromkeys(describe(choice) for choice in kept))
+        return " or ".join(parts)
+    if origin is tuple and Ellipsis not in arguments:
+        return f"a list of {len(arguments)}: " + ", ".join(map(describe, arguments))
+    if annotation in (list, tuple, Sequence) or origin in (list, tuple, Sequence):
+        if not arguments:
+            return "a list"
+        return "a list of " + PLURAL.get(arguments[0], f"({describe(arguments[0])})")
+    if annotation in (dict, Mapping) or origin in (dict, Mapping):
+        return "a mapping" + (f" to {describe(arguments[1])}" if arguments and arguments[1] is not Any else "")
+    return "a node with _target_"
+
+
+def nearest(word: str, names: Sequence[str]) -> str:
+    """`; did you mean X?` for the name that `word` spells out or is closest to, or nothing."""
+    by_lower = {name.lower(): name for name in names}
+    initials = "".join(part[:1] for part in word.lower().split("_"))
+    if len(initials) > 1 and initials in by_lower:
+        return f"; did you mean {by_lower[initials]}?"  # learning_rate: lr
+    close = get_close_matches(word.lower(), by_lower, n=len(by_lower) or 1, cutoff=0.6)
+    if not close:
+        return ""
+    best = max(close, key=lambda name: (_likeness(name, word.lower()), _common_start(name, word.lower())))
+    return f"; did you mean {by_lower[best]}?"  # resnet21: resnet20, as like as resnet32 is, but it starts alike
+
+
+def shown(value: Any) -> str:
+    """A value as the user would type it, shortened."""
+    text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
+    text = text or str(value) or "nothing"
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return text if _in_64_bits(value) else f"{text} (more than 64 bits hold)"
+
+
+def _in_64_bits(value: Any) -> bool:
+    """False for whole numbers that tensors and files of ours cannot hold."""
+    return type(value) is not int or -(2**63) <= value < 2**63
+
+
+def _likeness(a: str, b: str) -> float:
+    return SequenceMatcher(a=a, b=b).ratio()
+
+
+def _common_start(a: str, b: str) -> int:
+    """Length of the longest common beginning."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -1,0 +1,1 @@
+"""Data sets by name: each function returns a `Dataset`."""

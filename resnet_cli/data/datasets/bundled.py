@@ -1,0 +1,114 @@
+"""Data sets that need no files of the user's: handwritten digits that ship with the package, made-up images, noise."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from resnet_cli.config.ranges import AtLeast, Between
+from resnet_cli.data.dataset import Dataset, Part
+from resnet_cli.seeding import generator
+
+LEVELS = 16  # the digits' pixels count dots, 0 to 16
+
+
+def digits(*, image_size: Annotated[int, Between(8, 256)] = 16) -> Dataset:
+    """1,442 + 355 handwritten digits, grey (Alpaydin & Kaynak 1998; digits_LICENSE.txt says where they come from).
+
+    Args:
+        image_size: Side in pixels; the images are 8x8 and scaled up bilinearly.
+    """
+    import numpy as np
+
+    with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as file:
+        arrays = {name: torch.from_numpy(file[name]) for name in file.files}
+
+    def part(name: str) -> Part:
+        pixels = arrays[f"{name}_images"][:, None].float() * (255 / LEVELS)
+        pixels = F.interpolate(pixels, size=(image_size, image_size), mode="bilinear")
+        images_NCHW = pixels.round().to(torch.uint8)
+        return Part(images_NCHW.permute(0, 2, 3, 1).contiguous(), arrays[f"{name}_labels"].long())
+
+    return Dataset("digits", tuple("0123456789"), part("train"), part("test"))
+
+
+def synthetic(
+    *,
+    count: Annotated[int, AtLeast(2)] = 5000,
+    test_count: Annotated[int, AtLeast(2)] = 1000,
+    classes: Annotated[int, Between(2, 10_000)] = 10,
+    image_size: Annotated[int, AtLeast(1)] = 32,
+    channels: Annotated[int, AtLeast(1)] = 3,
+    noise: Annotated[float, AtLeast(0)] = 0.1,
+    image_seed: Annotated[int, AtLeast(0)] = 0,
+) -> Dataset:
+    """Made-up images that can be learnt: each class has a smooth pattern, each image a shift of it, a contrast, noise.
+
+    Args:
+        count: Training images; classes take turns.
+        test_count: Test images.
+        classes: Number of classes.
+        image_size: Side in pixels.
+        channels: Channels.
+        noise: Standard deviation of the noise on the scale 0 to 1.
+        image_seed: The images are a function of the arguments alone; not of a run's seed.
+    """
+    coarse = torch.randn(classes, channels, 4, 4, generator=generator("cpu", image_seed, "synthetic patterns"))
+    patterns = F.interpolate(coarse, size=(image_size, image_size), mode="bicubic").permute(0, 2, 3, 1)
+
+    def part(name: str, size: int) -> Part:
+        labels = torch.arange(size) % classes
+        images = torch.empty(size, image_size, image_size, channels, dtype=torch.uint8)
+        per_chunk = max(1, 4_000_000 // images[0].numel())  # keeps the floats of a chunk in 16 MB
+        for i, rows in enumerate(torch.split(torch.arange(size), per_chunk)):
+            source = generator("cpu", image_seed, "synthetic", name, i)
+            images[rows] = _draw(patterns, labels[rows], noise, source)
+        return Part(images, labels)
+
+    return Dataset(
+        "synthetic", tuple(f"class {k}" for k in range(classes)), part("train", count), part("test", test_count)
+    )
+
+
+def _draw(patterns_KHWC: Tensor, labels_B: Tensor, noise: float, source: torch.Generator) -> Tensor:
+    """uint8 [B, H, W, C]: patterns shifted around the edges by up to an eighth, at 60 to 100 % contrast."""
+    b, (_, h, w, channels) = len(labels_B), patterns_KHWC.shape
+    row_B, column_B = torch.randint(-(h // 8), h // 8 + 1, (2, b), generator=source)
+    contrast_B = 0.6 + 0.4 * torch.rand(b, generator=source)
+    rows_BH = (torch.arange(h) + row_B[:, None]) % h
+    columns_BW = (torch.arange(w) + column_B[:, None]) % w
+    images = patterns_KHWC[labels_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]]
+    images = 0.5 + 0.2 * contrast_B[:, None, None, None] * images
+    images = images + noise * torch.randn(b, h, w, channels, generator=source)
+    return (images * 255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def noise(
+    *,
+    count: Annotated[int, AtLeast(2)] = 100,
+    test_count: Annotated[int, AtLeast(2)] = 100,
+    classes: Annotated[int, Between(2, 10_000)] = 10,
+    image_size: Annotated[int, AtLeast(1)] = 28,
+    channels: Annotated[int, AtLeast(1)] = 1,
+    image_seed: Annotated[int, AtLeast(0)] = 0,
+) -> Dataset:
+    """Random pixels with random labels: nothing can be learnt, only memorised (Zhang et al. 2017, arXiv 1611.03530).
+
+    Args:
+        count: Training images.
+        test_count: Test images; no net can do better on them than chance.
+        classes: Number of classes.
+        image_size: Side in pixels.
+        channels: Channels.
+        image_seed: Images and labels are a function of the arguments alone; not of a run's seed.
+    """
+
+    def part(name: str, size: int) -> Part:
+        source = generator("cpu", image_seed, "noise", name)
+        shape = (size, image_size, image_size, channels)
+        images = torch.randint(0, 256, shape, generator=source, dtype=torch.uint8)
+        return Part(images, torch.randint(0, classes, (size,), generator=source))
+
+    return Dataset("noise", tuple(f"class {k}" for k in range(classes)), part("train", count), part("test", test_count))

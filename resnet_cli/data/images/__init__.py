@@ -1,0 +1,1 @@
+"""Image files: downloads, decoding and the cache of decoded arrays."""

@@ -1,0 +1,1 @@
+"""Everything that knows Hydra: composing configs, overrides, search paths, errors, versions."""

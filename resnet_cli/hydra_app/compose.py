@@ -1,0 +1,170 @@
+"""A config composed as resnet-train composes it, without running it; and what both ways have in common."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, read_write
+
+from resnet_cli.config import stored, trust, validation
+from resnet_cli.errors import InputError
+from resnet_cli.hydra_app import compat
+from resnet_cli.hydra_app.overrides import CONFIG_FOLDER, hydra_arguments, override_keys, task_overrides
+from resnet_cli.hydra_app.search_path import use_working_folder
+from resnet_cli.loggers import missing_packages
+from resnet_cli.runs.folder import RunDir, find, quoted
+from resnet_cli.sweeps.folder import place
+
+
+def run_settings(composed: DictConfig, overrides: Sequence[str]) -> validation.Settings:
+    """The composed config checked, or with `resume=RUN` that run's own with the overrides on top.
+
+    Raises:
+        InputError: with all the problems of the config.
+    """
+    keys = override_keys(overrides)
+    settings = validation.without_leftovers(validation.plain(composed), keys)
+    resume = settings.get("resume")
+    if isinstance(resume, str) and resume != "auto":
+        return _of_run(settings, keys, find(resume))
+    validation.check(settings)
+    return settings
+
+
+def _of_run(settings: validation.Settings, keys: Sequence[str], run: RunDir) -> validation.Settings:
+    """A run's config with the given keys of `settings` on top, checked."""
+    named = trust.targets(settings)
+    result = stored.overlaid(stored.read(run.config), settings, keys)
+    trusted = settings.get("trust") is True
+    if not trusted:
+        trust.check_names(result, named)
+    validation.check(result)
+    if not trusted:
+        trust.check_kinds(result, named)
+    return result
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job of a sweep that is to come.
+
+    Args:
+        settings: Its config, checked.
+        overrides: What the user, or a search, gave for it.
+        name: Of its folder in the sweep's.
+        finished: It is done already.
+    """
+
+    settings: validation.Settings
+    overrides: list[str]
+    name: str
+    finished: bool
+
+
+def planned_job(sweep: DictConfig, overrides: Sequence[str], number: int = 0) -> PlannedJob:
+    """A sweep's job by its overrides, composed as launchers will.
+
+    Raises:
+        InputError: with all the problems of its config.
+    """
+    job = GlobalHydra.instance().config_loader().load_sweep_config(sweep, list(overrides))
+    with read_write(job.hydra.job):
+        job.hydra.job.num = number  # the folder's name may have it
+    HydraConfig.instance().set_config(job)
+    try:
+        given = task_overrides(job.hydra)
+        settings = run_settings(without_hydra(job), given)
+        missing_packages(settings.get("logger"))
+        folder, finished = Path(sweep.hydra.sweep.dir, str(OmegaConf.select(job, "hydra.sweep.subdir"))), False
+        with suppress(InputError):  # an unreadable folder is told when its job comes
+            where = place(folder, settings)
+            folder, finished = where.run.path, where.finished
+        return PlannedJob(settings, given, str(folder.relative_to(sweep.hydra.sweep.dir)), finished)
+    finally:
+        HydraConfig.instance().set_config(sweep)
+
+
+def without_hydra(composed: DictConfig) -> DictConfig:
+    """The config without Hydra's own node."""
+    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+
+
+@dataclass(frozen=True)
+class Composed:
+    """One checked config.
+
+    Args:
+        settings: The config.
+        keys: What the user gave.
+        model: What to call the model: its class where the user named one, else the run, else the option.
+        run: The run folder or checkpoint that the config is from, if any.
+    """
+
+    settings: validation.Settings
+    keys: tuple[str, ...]
+    model: str
+    run: str | None
+
+
+def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> Composed:
+    """The config that `items` make: overrides as resnet-train takes them, and at most one run to start from.
+
+    Args:
+        items: `key=value`, `group=option`, or the path of a run folder or checkpoint.
+        config_dir: A further folder of config groups.
+
+    Raises:
+        InputError: with all the problems of the config, or of an item.
+    """
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise InputError(f"--config-dir={config_dir}: no such folder")
+    runs = [item for item in items if _is_run(item)]
+    if len(runs) > 1:
+        raise InputError(f"{', '.join(runs)}: give one run folder")
+    overrides = [f"resume={quoted(_existing(item))}" if item in runs else item for item in items]
+    folder = [] if config_dir is None else ["--config-dir", config_dir]
+    marked = hydra_arguments([*folder, *overrides])[len(folder) :]
+    for override in OverridesParser.create().parse_overrides(marked):
+        if override.is_sweep_override():
+            raise InputError(f"{str(override.input_line).removeprefix('++')}: a sweep; give one value")
+    if config_dir is not None:
+        marked.append(f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).absolute()}')}]")
+    use_working_folder()
+    before = HydraConfig.instance().cfg
+    try:
+        with initialize_config_dir(str(CONFIG_FOLDER), **compat.compose_options()):
+            composed = compose("train", marked, return_hydra_config=True)
+            HydraConfig.instance().set_config(composed)
+            given = task_overrides(composed.hydra)
+            settings = run_settings(without_hydra(composed), given)
+    finally:
+        HydraConfig.instance().cfg = before
+    keys = tuple(override_keys(given))
+    name = _model_name(settings, keys, str(composed.hydra.runtime.choices["model"]))
+    return Composed(settings, keys, name, runs[0] if runs else None)
+
+
+def _is_run(item: str) -> bool:
+    """Whether an item is a path. The folders of a sweep's jobs have `=` in their names; keys of ours have no slash."""
+    key, equals, _ = item.partition("=")
+    if equals:
+        return "/" in key and not key.startswith(("+", "hydra/"))
+    return not item.startswith("~") or item.startswith("~/")
+
+
+def _existing(path: str) -> str:
+    if Path(path).expanduser().exists():
+        return path
+    is_option = (CONFIG_FOLDER / "model" / f"{path}.yaml").is_file()
+    raise InputError(f"{path}: no such run folder" + (f"; did you mean model={path}?" if is_option else ""))
+
+
+def _model_name(settings: validation.Settings, keys: Sequence[str], choice: str) -> str:
+    if "model._target_" in keys:
+        return str(settings["model"]["_target_"]).rpartition(".")[2]
+    return str(settings["name"]) if "resume" in keys and "model" not in keys else choice

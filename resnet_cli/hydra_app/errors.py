@@ -1,0 +1,84 @@
+"""Errors of Hydra, OmegaConf and the operating system, told in a line."""
+
+import errno
+import sys
+import traceback
+
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+    SearchPathException,
+)
+from omegaconf.errors import OmegaConfBaseException
+
+from resnet_cli.config.validation import literal_hint
+from resnet_cli.config.values import nearest
+from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError
+from resnet_cli.hydra_app.overrides import CONFIG_FOLDER
+
+MACHINE_ERRNOS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,
+    errno.ENAMETOOLONG, errno.EIO,
+}  # fmt: skip
+
+
+def tell(error: Exception) -> int:
+    """Print a failure: a line for each problem, or the traceback of a defect. Gives the exit status."""
+    known = explained(error)
+    if known is None:
+        traceback.print_exception(error)
+        return 1
+    for line in known.problems if isinstance(known, InputError) else [str(known.args[-1])]:
+        print(f"error: {_printable(line)}", file=sys.stderr)
+    return {InputError: 2, DivergedError: 3, MachineError: 4}.get(type(known), 1)
+
+
+def _printable(line: str) -> str:
+    """The line with its control characters escaped: it may quote a file that came from elsewhere."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def explained(error: BaseException) -> Exception | None:
+    """The error as one that says what the user can do; None when it is a defect, ours or in a user's own class."""
+    if isinstance(error, InputError | MachineError | DivergedError | JobFailedError):
+        return error
+    if isinstance(error, MissingConfigException):
+        return InputError(_missing_option(error))
+    if isinstance(error, OverrideParseException):
+        override = error.override.removeprefix("++")
+        reason = str(error).splitlines()[0].replace("++", "")
+        example = f"""'{override.partition("=")[0]}="..."'"""
+        return InputError(
+            f"{override}: not key=value as Hydra reads it ({reason}); "
+            f"text with special characters is quoted twice, once for the shell: {example}"
+        )
+    if isinstance(error, ConfigCompositionException | SearchPathException | HydraException | OmegaConfBaseException):
+        cause = error.__cause__ or error
+        key = getattr(cause, "full_key", None)
+        first = str(error).splitlines()[0].replace("++", "")
+        if first.startswith("Ambiguous value"):
+            override = first.split("'", 1)[-1].removesuffix("'")
+            key, _, value = override.partition("=")
+            return InputError(f"""{override}: several values: add -m for a sweep, or quote them: '{key}="{value}"'""")
+        first += literal_hint(str(key), cause) if key else ""
+        return InputError(f"{key}: {first}" if key and not first.startswith(str(key)) else first)
+    if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
+        return InputError("a group was given null; it takes the name of one of its options, as in model=resnet8")
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
+        # torch raises it when the worker dies, wherever the main process is just then.
+        return MachineError(f"{str(error).splitlines()[0].rstrip('. ')}: data.workers=0 works without processes")
+    if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS and error.filename:
+        return MachineError(error.errno, f"{error.filename}: {error.strerror}")
+    return None
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    """`model=resnet21: no such option; did you mean resnet20? (...)`."""
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    shipped = [file.stem for file in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]  # Hydra tells none for a list
+    options = [name for name in error.options or shipped if not name.startswith("_")]
+    if not group or not options:
+        return " ".join(str(error).splitlines()[0].split())
+    return f"{group}={option}: no such option{nearest(option, options)} ({', '.join(options)})"

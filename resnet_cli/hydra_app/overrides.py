@@ -1,0 +1,121 @@
+"""Command-line arguments, between what the user types and what Hydra takes."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hydra.conf import HydraConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import resnet_cli
+from resnet_cli.errors import InputError
+
+PACKAGE = Path(resnet_cli.__file__).parent
+CONFIG_FOLDER = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
+
+OPTIONS_WITH_VALUE = {
+    "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c",
+    "--info", "-i",
+}  # fmt: skip
+VALUE_KEY = re.compile(r"(?!hydra\.)[A-Za-z_][\w.]*")
+
+
+def hydra_arguments(arguments: Sequence[str]) -> list[str]:
+    """What Hydra is given for what the user typed.
+
+    Every `key=value` that is no choice from a group is marked `++`, "set or add": Hydra then leaves judging keys to
+    our check, which tells all wrong ones together with their nearest names. `resume=RUN` makes RUN the output folder.
+    Options come first, since Hydra 1.3 does not take them between overrides.
+
+    Raises:
+        InputError: a key is given twice, `resume=` names no run, or an option is refused.
+    """
+    options, overrides = _options_and_overrides(arguments)
+    if any(option in ("-sc", "--shell-completion") for option in options):
+        return list(arguments)  # what follows is for the shell's installer, no overrides
+    groups = {folder.name for root in _config_folders(options) for folder in root.iterdir() if folder.is_dir()}
+    multirun = any(option in ("-m", "--multirun") for option in options)
+    seen: dict[str, str] = {}
+    result = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if equals and key in seen:
+            raise InputError(f"{key}: given twice, as {seen[key]} and as {value}")
+        seen[key] = value
+        if equals and key == "resume" and not multirun:
+            result += _resume_folder(override)
+        if override == "logger=null":
+            override = "logger=[]"  # Hydra takes no null for a group
+        if value.startswith(("[", "{")) and _takes_one_option(key):
+            raise InputError(
+                f"{key}={value}: not the name of one option; -m {key}=a,b runs several, one after the other"
+            )
+        is_value = bool(equals) and VALUE_KEY.fullmatch(key) is not None and key not in groups
+        result.append(f"++{override}" if is_value else override)
+    return [*options, *result]
+
+
+def _takes_one_option(key: str) -> bool:
+    from resnet_cli.config.validation import PARTS  # late, as below: `--help` need not wait for it
+
+    return key in PARTS or key == "experiment"
+
+
+def _options_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    options: list[str] = []
+    overrides: list[str] = []
+    takes_value = False
+    for argument in arguments:
+        option = argument.partition("=")[0]
+        if len(option) > 2 and "--experimental-rerun".startswith(option):  # argparse takes beginnings of options
+            raise InputError("--experimental-rerun: refused, it would run code from a file; use resume=RUN")
+        (options if argument.startswith("-") or takes_value else overrides).append(argument)
+        takes_value = argument in OPTIONS_WITH_VALUE
+    return options, overrides
+
+
+def _config_folders(options: Sequence[str]) -> Iterator[Path]:
+    """Where groups may be: the package's folder, `./conf`, and one given with --config-dir."""
+    yield CONFIG_FOLDER
+    given = [Path("conf")]
+    for i, argument in enumerate(options):
+        option, equals, value = argument.partition("=")
+        if option in ("--config-dir", "-cd"):
+            given.append(Path(value if equals else "".join(options[i + 1 : i + 2])))
+    yield from (folder for folder in given if folder.is_dir())
+
+
+def _resume_folder(argument: str) -> list[str]:
+    """`hydra.run.dir=RUN` for `resume=RUN`; nothing for `auto` and null."""
+    from resnet_cli.runs.folder import find, quoted
+
+    try:
+        parsed = OverridesParser.create().parse_override(argument)
+        value = OmegaConf.create({"path": parsed.value()}).path  # a reference is followed, and \\${ is text
+    except OmegaConfBaseException:
+        return []  # Hydra tells what is wrong with it
+    except HydraException:
+        parsed = None
+    if parsed is None or parsed.is_sweep_override():
+        path = argument.partition("=")[2]
+        if not Path(path).exists():
+            return []  # Hydra tells what is wrong with it
+        raise InputError(f"resume: quote the path twice, once for the shell: 'resume=\"{path}\"'") from None
+    if value is None or value == "auto":
+        return []
+    return [f"hydra.run.dir={quoted(str(find(str(value)).path))}"]
+
+
+def task_overrides(hydra_config: HydraConf | DictConfig) -> list[str]:
+    """The job's overrides as the user would type them: without our `++`, and without `hydra.` ones."""
+    task = OmegaConf.to_container(OmegaConf.create(hydra_config.overrides.task), resolve=False)  # `${...}` stays text
+    assert isinstance(task, list)
+    return [str(override).removeprefix("++") for override in task]
+
+
+def override_keys(overrides: Sequence[str]) -> list[str]:
+    """The keys that overrides set."""
+    return [override.lstrip("+~").partition("=")[0] for override in overrides]

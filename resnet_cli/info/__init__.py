@@ -1,0 +1,1 @@
+"""What resnet-info shows, as data and as tables."""

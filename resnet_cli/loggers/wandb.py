@@ -1,0 +1,86 @@
+"""Weights & Biases, with its server or offline."""
+
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from resnet_cli.loggers.base import End, Row, Tracker, scalars
+
+EXIT_CODES: Mapping[End, int] = {"finished": 0, "interrupted": 255, "failed": 1}  # 255 is what wandb has for Ctrl-C
+
+
+class WeightsAndBiases(Tracker):
+    """Sends the run to wandb's server, or keeps it in RUN/wandb for `wandb sync`.
+
+    Args:
+        project: The project there.
+        entity: The user or team; null is your own.
+        group: What to group runs by.
+        tags: Tags of the run.
+        mode: `offline` needs no account and no network; null is what `WANDB_MODE` says, else online.
+    """
+
+    packages = ("wandb",)
+    install = "resnet-cli[wandb]"
+
+    def __init__(
+        self,
+        project: str = "resnet-cli",
+        entity: str | None = None,
+        group: str | None = None,
+        tags: Sequence[str] = (),
+        mode: Literal["online", "offline"] | None = None,
+    ) -> None:
+        self.project, self.entity, self.group, self.tags = project, entity, group, tags
+        self.mode = mode
+        self._hooks = sys.exit, sys.excepthook
+        self._run: Any = None
+
+    def start(self, folder: Path, parameters: Mapping[str, Any], rows: Sequence[Row], run_id: str | None) -> str:
+        """Open the run of this id, and send the epochs that it lacks.
+
+        Offline it is written anew and takes the place of what earlier parts of it wrote: one folder to sync.
+
+        Raises:
+            RuntimeError: there is no key for the server; wandb would ask for it and wait.
+        """
+        import wandb
+
+        run_id = run_id or secrets.token_hex(4)
+        mode = self.mode or os.environ.get("WANDB_MODE") or "online"
+        self._hooks = sys.exit, sys.excepthook  # wandb replaces both
+        quiet = wandb.Settings(silent=True, console="off", mode=mode)  # offline no threads that report to its makers
+        wandb.setup(quiet)
+        if mode == "online" and not wandb.login(prompt=False, verify=False):
+            raise RuntimeError("no API key: wandb login, or logger.wandb.mode=offline")
+        self._run = wandb.init(
+            project=self.project, entity=self.entity, group=self.group, tags=list(self.tags), dir=str(folder),
+            id=run_id, name=folder.resolve().name, resume="allow", config=dict(parameters),
+            allow_val_change=True, settings=quiet,
+        )  # fmt: skip
+        for row in rows:
+            if row["epoch"] >= self._run.step:  # 0 offline, and one more than the last epoch of a run on the server
+                self.row(row)
+        if mode == "offline":
+            for old in set((folder / "wandb").glob(f"offline-run-*-{run_id}")) - {Path(self._run.dir).parent}:
+                shutil.rmtree(old, ignore_errors=True)
+        return run_id
+
+    def row(self, row: Row) -> None:
+        """Send an epoch."""
+        self._run.log(scalars(row), step=row["epoch"], commit=True)
+
+    def end(self, status: End, test: Mapping[str, float], epochs: int) -> None:
+        """Send the test result, wait until everything is sent, and end wandb's process."""
+        try:
+            if self._run is not None:
+                self._run.summary.update(dict(test))
+                self._run.finish(exit_code=EXIT_CODES[status])
+        finally:
+            sys.exit, sys.excepthook = self._hooks
+            if "wandb" in sys.modules:
+                sys.modules["wandb"].teardown()

@@ -1,0 +1,80 @@
+"""Fixup: residual networks that start well without normalisation (Zhang et al. 2019, arXiv 1901.09321, section 3).
+
+A network that can be initialised so has a learned number added before each convolution and activation, and one that
+each branch is multiplied by. All of these parameters are named `scalar`: they want a tenth of the learning rate.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cli.errors import InputError
+from resnet_cli.models.layers.blocks import Residual
+from resnet_cli.models.layers.shortcuts import Gate
+
+
+class ScalarBias(nn.Module):
+    """Adds one learned number, 0 at first, to every element."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scalar = nn.Parameter(torch.zeros(1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps `[B, ...]` to the same shape."""
+        return features + self.scalar
+
+
+class ScalarMultiplier(nn.Module):
+    """Multiplies every element by one learned number, 1 at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scalar = nn.Parameter(torch.ones(1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps `[B, ...]` to the same shape."""
+        return features * self.scalar
+
+
+def initialise_fixup(model: nn.Module) -> None:
+    """Draw the weights of `model` by Fixup's rules, in the order of its modules.
+
+    The last convolution of each of the L branches and the classifier, the last linear layer, start at zero; the other
+    convolutions of a branch of m are He's (normal, variance 2 / fan_out) times `L ** (-1 / (2 * m - 2))`; every other
+    layer is He's; scalars start at 0 where added and 1 where multiplied by, other biases at 0, those of gates where
+    the gates say.
+
+    Args:
+        model: Has residual blocks whose `main_path` is a sequence with convolutions and a `ScalarMultiplier`.
+
+    Raises:
+        InputError: a model without such blocks.
+    """
+    blocks = [m for m in model.modules() if isinstance(m, Residual)]
+    branches = [b.main_path for b in blocks if any(isinstance(m, ScalarMultiplier) for m in b.main_path.children())]
+    if not branches:
+        raise InputError(
+            "init=fixup: this network has no residual units with Fixup's scalars; cifar_resnet has (norm=none), see "
+            "model=fixup20; init=he suits every network"
+        )
+    gains: dict[nn.Module, float] = {}
+    for branch in branches:
+        *others, last = (m for m in branch.children() if isinstance(m, nn.Conv2d))
+        gains |= dict.fromkeys(others, len(branches) ** (-1 / (2 * len(others))))
+        gains[last] = 0.0
+    gains[[m for m in model.modules() if isinstance(m, nn.Linear)][-1]] = 0.0
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            fan = layer.weight[0].numel() if isinstance(layer, nn.Linear) else layer.weight[:, 0].numel()
+            nn.init.normal_(layer.weight, std=gains.get(layer, 1.0) * math.sqrt(2 / fan))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, ScalarBias):
+            nn.init.zeros_(layer.scalar)
+        elif isinstance(layer, ScalarMultiplier):
+            nn.init.ones_(layer.scalar)
+    for layer in model.modules():
+        if isinstance(layer, Gate):
+            layer.reset_bias()

@@ -1,0 +1,112 @@
+"""Looks-linear initialisation: a network of CReLUs that starts linear in its input.
+
+Balduzzi et al. 2017, The shattered gradients problem, arXiv 1702.08591, section 4.
+"""
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from resnet_cli.errors import InputError
+from resnet_cli.models.initialisation.fixup import ScalarBias, ScalarMultiplier
+from resnet_cli.models.layers.activations import CReLU
+from resnet_cli.models.layers.blocks import Residual
+from resnet_cli.models.layers.regularisers import StochasticDepth
+from resnet_cli.models.layers.shortcuts import Gate, GatedShortcut, Scale, ZeroPadShortcut
+from resnet_cli.models.layers.units import GlobalAveragePool, SqueezeExcitation
+
+NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
+SCALING = (nn.Identity, _DropoutNd, StochasticDepth, Scale, ScalarMultiplier)  # layers that do only that
+LINEAR = (*SCALING, ScalarBias, nn.Flatten, nn.AvgPool2d, nn.AdaptiveAvgPool2d, GlobalAveragePool)
+
+
+def initialise_looks_linear(model: nn.Module) -> None:
+    """Draw orthogonal weights, with zero biases, such that `model` is linear in its input.
+
+    A layer behind a CReLU gets [O, -O] over the two halves of its inputs, with O orthogonal: O relu(x) - O relu(-x) is
+    O x. The network is linear in evaluation: dropout and DropConnect drop from each half by itself.
+
+    Args:
+        model: Its modules are taken to run in the order of their registration, but for the two paths of a `Residual`.
+
+    Raises:
+        InputError: layers that are not linear, or sums of what a CReLU made and what none did, with what to set.
+    """
+    drawing = _Drawing(residual=any(isinstance(m, Residual) for m in model.modules()))
+    drawing.module("", model, paired=False)
+    if drawing.problems:
+        raise InputError(*drawing.problems.values())
+
+
+class _Drawing:
+    """Goes through a network as a batch would, drawing weights.
+
+    Everywhere, `paired` says that features stand for their first half of channels less the second, as those of a CReLU
+    do. What averages, flattens or adds up such pairs gives pairs.
+
+    Args:
+        residual: Whether the network has residual blocks, for the advice in refusals.
+    """
+
+    def __init__(self, *, residual: bool) -> None:
+        self.residual = residual
+        self.problems: dict[str, str] = {}  # the first of each advice
+
+    def module(self, name: str, module: nn.Module, *, paired: bool) -> bool:
+        """Draws the layers of `module`; says whether its outputs are pairs, given whether its inputs are."""
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            self._draw(name, module, paired=paired)
+            return False
+        if isinstance(module, CReLU) and not paired:
+            return True
+        if isinstance(module, LINEAR) or (isinstance(module, ZeroPadShortcut) and not (paired and module.extra)):
+            return paired
+        if isinstance(module, Residual) and module.gate is None:
+            return self._block(name, module, paired=paired)
+        children = list(module.named_children())
+        empty = not children and not isinstance(module, nn.Sequential)
+        if empty or isinstance(module, Residual | Gate | GatedShortcut | SqueezeExcitation):
+            self._refuse(f"{name} is a {type(module).__name__}, which is not linear", self._advice(module))
+            return paired
+        for child, part in children:
+            paired = self.module(f"{name}.{child}".removeprefix("."), part, paired=paired)
+        return paired
+
+    def _block(self, name: str, block: Residual, *, paired: bool) -> bool:
+        paired = self.module(f"{name}.before", block.before, paired=paired)
+        branch = self.module(f"{name}.main_path", block.main_path, paired=paired)
+        path = block.shortcut_path
+        if path is not None and self.module(f"{name}.shortcut_path", path, paired=paired) != branch:
+            self._refuse(f"the block {name} adds what a CReLU made to what none did", "set residual=false")
+        return self.module(f"{name}.after", block.after, paired=branch)
+
+    def _draw(self, name: str, layer: nn.Conv2d | nn.Linear, *, paired: bool) -> None:
+        weight = layer.weight.detach()
+        if not paired:
+            nn.init.orthogonal_(weight)
+        elif isinstance(layer, nn.Conv2d) and layer.groups > 1:
+            self._refuse(f"{name} has groups={layer.groups} behind a CReLU", "set groups=1")
+        else:
+            positive, negative = weight.chunk(2, 1)
+            drawn = nn.init.orthogonal_(torch.empty_like(positive, memory_format=torch.contiguous_format))
+            positive.copy_(drawn)
+            negative.copy_(-drawn)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+    def _refuse(self, problem: str, advice: str) -> None:
+        self.problems.setdefault(advice, f"init=looks_linear: {problem}; {advice}")
+
+    def _advice(self, module: nn.Module) -> str:
+        if isinstance(module, nn.MaxPool2d):
+            return "set pooling_type=avg, or stem=cifar"
+        if isinstance(module, NORMS):
+            return "set norm=none"
+        if isinstance(module, SqueezeExcitation):
+            return "set se_ratio=null"
+        if isinstance(module, Residual | GatedShortcut | Gate | ZeroPadShortcut):
+            return "set shortcut=projection"
+        if self.residual:
+            return "set activation_type=crelu with order=preactivation, as cifar_resnet can; others rectify their sums"
+        return "set activation_type=crelu"

@@ -1,0 +1,205 @@
+"""The residual block that every family here is made of, and its two teaching forms."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from torch import Tensor, nn
+
+from resnet_cli.config.ranges import Below
+from resnet_cli.errors import InputError
+from resnet_cli.models.arguments import check_counts
+from resnet_cli.models.layers.activations import Activation, Rectifier
+from resnet_cli.models.layers.normalisation import Norm, Normalisation
+from resnet_cli.models.layers.regularisers import StochasticDepth, check_stochastic_depth
+from resnet_cli.models.layers.shortcuts import Gate, Paths, Shortcut, map_paths
+
+
+class Residual(nn.Module):
+    """`after(main_path(z) + shortcut_path(z))` with `z = before(x)` (He et al. 2015, arXiv 1512.03385, eq. 1).
+
+    Args:
+        main_path: The residual branch, F.
+        shortcut_path: What is added to the branch, of the same output shape; None: nothing is.
+        before: What precedes the split into the two paths.
+        after: What follows the sum.
+        gate: g of `g * main_path + (1 - g) * shortcut_path` (arXiv 1603.05027, section 3.1, exclusive gating).
+    """
+
+    def __init__(
+        self,
+        main_path: nn.Module,
+        shortcut_path: nn.Module | None,
+        *,
+        before: nn.Module | None = None,
+        after: nn.Module | None = None,
+        gate: Gate | None = None,
+    ) -> None:
+        super().__init__()
+        self.before = nn.Identity() if before is None else before
+        self.main_path = main_path
+        self.shortcut_path = shortcut_path
+        self.after = nn.Identity() if after is None else after
+        self.gate = gate
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Maps `[B, C, H, W]` to the shape of the main path's output."""
+        inputs = self.before(inputs)
+        outputs: Tensor = self.main_path(inputs)
+        if self.shortcut_path is not None:
+            shortcut = self.shortcut_path(inputs)
+            if self.gate is not None:
+                gates = self.gate(inputs)
+                outputs, shortcut = gates * outputs, (1 - gates) * shortcut
+            outputs = outputs + shortcut
+        after: Tensor = self.after(outputs)
+        return after
+
+
+class ResidualBlock(Residual):
+    """Convolutions of stride 1 with a shortcut around them; the sum goes through a ReLU.
+
+    `main_path`: for each convolution but the last, convolution (bias, same padding), `Dropout2d` if any, normalisation
+    if any, activation; the last convolution stands alone. `shortcut_path`, unless `shortcut` says otherwise: the
+    identity (an empty `nn.Sequential`), or one 1x1 convolution without bias where the channel counts differ.
+
+    Args:
+        in_channels: Channels of the input `[B, in_channels, H, W]`.
+        channels: Output channels of each convolution; the output is `[B, channels[-1], H, W]`.
+        kernel_sizes: Side of each convolution's kernel, in pixels; odd.
+        batchnorm: Whether to normalise between convolutions.
+        dropout: Probability of dropping a channel between convolutions.
+        activation_type: Nonlinearity between convolutions.
+        activation_params: Its keyword arguments.
+        residual: False leaves the shortcut out.
+        norm: The normalisation between convolutions, whatever `batchnorm` says; None follows `batchnorm`.
+        norm_params: Its keyword arguments.
+        shortcut: What is added to the branch; see `shortcuts.paths`.
+        gate_bias: Where the bias of a gated shortcut starts; the lower, the more of the shortcut is kept.
+        stochastic_depth: Probability of leaving the branch out for a sample in training.
+        map_size: H, W where they are known; only refusals name them.
+
+    Raises:
+        InputError: `channels` and `kernel_sizes` of unequal lengths, a width below 1, an even kernel, an identity
+            between unequal channels, stochastic depth without a shortcut.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: Sequence[int],
+        kernel_sizes: Sequence[int],
+        batchnorm: bool = False,
+        dropout: Annotated[float, Below(0, 1)] = 0.0,
+        activation_type: Activation = "relu",
+        activation_params: Mapping[str, Any] = {},
+        *,
+        residual: bool = True,
+        norm: Norm | None = None,
+        norm_params: Mapping[str, Any] = {},
+        shortcut: Shortcut = "B",
+        gate_bias: float = -6.0,
+        stochastic_depth: Annotated[float, Below(0, 1)] = 0.0,
+        map_size: Sequence[int] = (),
+    ) -> None:
+        _check_layout(channels, kernel_sizes)
+        shortcut = shortcut if residual else "none"
+        check_stochastic_depth(stochastic_depth, shortcuts=shortcut != "none")
+        rectifier = Rectifier(activation_type, activation_params)
+        normalisation = Normalisation(norm or ("batch" if batchnorm else "none"), norm_params)
+        main_path = nn.Sequential()
+        width_in = in_channels
+        for width, side in zip(channels[:-1], kernel_sizes[:-1], strict=True):
+            wide = rectifier.widened(width)
+            main_path.append(nn.Conv2d(width_in, wide, side, padding=side // 2))
+            between = [nn.Dropout2d(dropout) if dropout > 0 else None, normalisation.maps(wide), rectifier.layer()]
+            main_path.extend(layer for layer in between if layer is not None)
+            width_in = rectifier.passed(width)
+        main_path.append(nn.Conv2d(width_in, channels[-1], kernel_sizes[-1], padding=kernel_sizes[-1] // 2))
+        paths = _paths(shortcut, in_channels, channels[-1], map_size, gate_bias)
+        if paths.branch_end is not None:
+            main_path.add_module("scale", paths.branch_end)
+        if stochastic_depth > 0:
+            main_path.add_module("stochastic_depth", StochasticDepth(stochastic_depth))
+        super().__init__(main_path, paths.shortcut, after=nn.ReLU(), gate=paths.gate)
+
+
+class ResidualBottleneckBlock(ResidualBlock):
+    """A residual block that works at fewer channels inside (He et al. 2015, figure 5, right).
+
+    A 1x1 convolution to `inner_channels[0]`, the inner convolutions, a 1x1 convolution back to `in_out_channels`; the
+    other arguments are those of `ResidualBlock`.
+
+    Args:
+        in_out_channels: Channels of the input and of the output.
+        inner_channels: Output channels of each inner convolution.
+        inner_kernel_sizes: Side of each inner convolution's kernel, in pixels; odd.
+        batchnorm: Whether to normalise between convolutions.
+        dropout: Probability of dropping a channel between convolutions.
+        activation_type: Nonlinearity between convolutions.
+        activation_params: Its keyword arguments.
+        residual: False leaves the shortcut out.
+        norm: The normalisation between convolutions, whatever `batchnorm` says; None follows `batchnorm`.
+        norm_params: Its keyword arguments.
+        shortcut: What is added to the branch; see `shortcuts.paths`.
+        gate_bias: Where the bias of a gated shortcut starts.
+        stochastic_depth: Probability of leaving the branch out for a sample in training.
+        map_size: H, W where they are known; only refusals name them.
+
+    Raises:
+        InputError: as `ResidualBlock`.
+    """
+
+    def __init__(
+        self,
+        in_out_channels: int,
+        inner_channels: Sequence[int],
+        inner_kernel_sizes: Sequence[int],
+        batchnorm: bool = False,
+        dropout: Annotated[float, Below(0, 1)] = 0.0,
+        activation_type: Activation = "relu",
+        activation_params: Mapping[str, Any] = {},
+        *,
+        residual: bool = True,
+        norm: Norm | None = None,
+        norm_params: Mapping[str, Any] = {},
+        shortcut: Shortcut = "B",
+        gate_bias: float = -6.0,
+        stochastic_depth: Annotated[float, Below(0, 1)] = 0.0,
+        map_size: Sequence[int] = (),
+    ) -> None:
+        check_counts("inner_channels", inner_channels)
+        super().__init__(
+            in_out_channels,
+            [inner_channels[0], *inner_channels, in_out_channels],
+            [1, *inner_kernel_sizes, 1],
+            batchnorm,
+            dropout,
+            activation_type,
+            activation_params,
+            residual=residual,
+            norm=norm,
+            norm_params=norm_params,
+            shortcut=shortcut,
+            gate_bias=gate_bias,
+            stochastic_depth=stochastic_depth,
+            map_size=map_size,
+        )
+
+
+def _check_layout(channels: Sequence[int], kernel_sizes: Sequence[int]) -> None:
+    check_counts("channels", channels)
+    if len(channels) != len(kernel_sizes):
+        raise InputError(f"kernel_sizes={list(kernel_sizes)}: must be one for each of channels={list(channels)}")
+    for i, side in enumerate(kernel_sizes):
+        if side < 1 or side % 2 == 0:
+            raise InputError(f"kernel_sizes[{i}]={side}: must be odd, so that the padding keeps the image's size")
+
+
+def _paths(shortcut: Shortcut, in_channels: int, out_channels: int, map_size: Sequence[int], gate_bias: float) -> Paths:
+    """The paths around a block of stride 1."""
+    if shortcut != "B":
+        return map_paths(shortcut, (in_channels, *map_size), out_channels, 1, gate_bias=gate_bias)
+    path = nn.Sequential()  # the parts of B have no names: the module's first form, which notebooks rely on
+    if in_channels != out_channels:
+        path.append(nn.Conv2d(in_channels, out_channels, 1, bias=False))
+    return Paths(path)

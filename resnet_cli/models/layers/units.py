@@ -1,0 +1,240 @@
+"""The residual units of the papers, in their orders of layers, with their shortcuts.
+
+Orders: arXiv 1603.05027, figure 4. Dropout: arXiv 1605.07146. Squeeze-and-excitation: arXiv 1709.01507. Stochastic
+depth: arXiv 1603.09382. Fixup: arXiv 1901.09321.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cli.models.initialisation.fixup import ScalarBias, ScalarMultiplier
+from resnet_cli.models.layers.activations import Rectifier, on_the_shortcut
+from resnet_cli.models.layers.blocks import Residual
+from resnet_cli.models.layers.normalisation import Normalisation
+from resnet_cli.models.layers.regularisers import StochasticDepth, linear_rates
+from resnet_cli.models.layers.shortcuts import Shortcut, map_paths, projects
+
+Order = Literal[
+    "original", "bn_after_addition", "relu_before_addition", "relu_only_preactivation", "preactivation"
+]  # fmt: skip
+Block = Literal["basic", "bottleneck"]
+
+EXPANSION = 4  # a bottleneck's output channels over its width
+Words = tuple[Literal["norm", "act"], ...]
+
+
+class Layout(NamedTuple):
+    """Which layers an order puts where; "norm" is the normalisation, if any, "act" the activation."""
+
+    before_conv: Words
+    after_conv: Words
+    after_last_conv: Words
+    after_sum: Words
+
+
+LAYOUTS: dict[Order, Layout] = {
+    "original": Layout((), ("norm", "act"), ("norm",), ("act",)),
+    "bn_after_addition": Layout((), ("norm", "act"), (), ("norm", "act")),
+    "relu_before_addition": Layout((), ("norm", "act"), ("norm", "act"), ()),
+    "relu_only_preactivation": Layout(("act",), ("norm",), ("norm",), ()),
+    "preactivation": Layout(("norm", "act"), (), (), ()),
+}
+
+
+class GlobalAveragePool(nn.Module):
+    """Means over height and width: `[B, C, H, W]` -> `[B, C]`."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Means `[B, C]`."""
+        return features.mean((2, 3))
+
+
+class SqueezeExcitation(nn.Module):
+    """Scales each channel by a gate computed from all channels' means, through `channels / ratio` hidden units."""
+
+    def __init__(self, channels: int, ratio: int) -> None:
+        super().__init__()
+        hidden = max(1, channels // ratio)
+        self.squeeze = nn.Linear(channels, hidden)
+        self.excite = nn.Linear(hidden, channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps `[B, C, H, W]` to the same shape."""
+        gates = torch.sigmoid(self.excite(torch.relu(self.squeeze(features.mean((2, 3))))))
+        return features * gates[:, :, None, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitStyle:
+    """What all residual units of one network have in common.
+
+    Between the convolutions of a branch any rectifier does: the convolutions around it know its widths. What is added
+    up must keep its channels, so ReLU stands for `maxout` and `crelu` in the stem, after sums and at a branch's end.
+    What reads the sum, a pre-activated branch or the classifier, knows `crelu`'s width; ReLU stands for `maxout`, which
+    would leave it less to read.
+
+    Args:
+        block: Two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the width at the end.
+        order: Where normalisation and activation go.
+        norm: The normalisation; projections have it too.
+        rectifier: The activation.
+        shortcut: What is added to the branch.
+        gate_bias: Where the biases of gated shortcuts start.
+        residual: False leaves the shortcuts out.
+        dropout: Probability of dropping an activation before the last convolution of a unit.
+        spatial_dropout: Probability of dropping a channel there.
+        stochastic_depth: Probability of leaving out the last unit's branch; those before grow to it in equal steps.
+        se_ratio: Reduction of squeeze-and-excitation at the end of the branch; None: without.
+        fixup: Whether branches, stem and head have Fixup's scalars.
+        stride_first: Whether bottlenecks halve the image in their first convolution instead of their 3x3 one.
+    """
+
+    block: Block = "basic"
+    order: Order = "original"
+    norm: Normalisation = field(default_factory=Normalisation)
+    rectifier: Rectifier = field(default_factory=Rectifier)
+    shortcut: Shortcut = "B"
+    gate_bias: float = -6.0
+    residual: bool = True
+    dropout: float = 0.0
+    spatial_dropout: float = 0.0
+    stochastic_depth: float = 0.0
+    se_ratio: int | None = None
+    fixup: bool = False
+    stride_first: bool = False
+
+    @property
+    def layout(self) -> Layout:
+        """Which layers go where."""
+        return LAYOUTS[self.order]
+
+    @property
+    def on_stream(self) -> Rectifier:
+        """The activation of what is added up."""
+        return on_the_shortcut(self.rectifier)
+
+    @property
+    def reading(self) -> Rectifier:
+        """The activation of what reads a sum."""
+        return self.rectifier if self.rectifier.widened(1) == 1 else self.on_stream
+
+    def out_channels(self, width: int) -> int:
+        """Channels after a unit of `width`."""
+        return width * EXPANSION if self.block == "bottleneck" else width
+
+    def stem(self, conv: nn.Conv2d) -> nn.Sequential:
+        """The first convolution and what follows it; what precedes a unit's branch is left to the first unit."""
+        stem = nn.Sequential(conv)
+        if self.fixup:
+            stem.add_module("bias", ScalarBias())
+        return self._with_layers(stem, self.layout.after_conv, conv.out_channels, self.on_stream)
+
+    def stages(self, in_size: tuple[int, int, int], widths: Sequence[int], counts: Sequence[int]) -> nn.Sequential:
+        """One stage of units for each width; every stage but the first halves height and width in its first unit."""
+        stages = nn.Sequential()
+        rates = iter(linear_rates(sum(counts), self.stochastic_depth))
+        channels, height, width = in_size
+        for stage, (unit_width, count) in enumerate(zip(widths, counts, strict=True)):
+            units = nn.Sequential()
+            for i in range(count):
+                stride = 2 if stage > 0 and i == 0 else 1
+                size, first = (channels, height, width), stage == i == 0
+                units.append(self.unit(size, unit_width, stride=stride, first=first, skipped=next(rates)))
+                channels, height, width = self.out_channels(unit_width), -(-height // stride), -(-width // stride)
+            stages.append(units)
+        return stages
+
+    def head(self, in_channels: int, out_classes: int) -> nn.Sequential:
+        """The activation that pre-activation owes after the last sum, global average pooling and the classifier."""
+        head = self._with_layers(nn.Sequential(), self.layout.before_conv, in_channels, self.reading)
+        head.add_module("pool", GlobalAveragePool())
+        if self.fixup:
+            head.add_module("bias", ScalarBias())
+        head.add_module("linear", nn.Linear(self._read(in_channels), out_classes))
+        return head
+
+    def unit(
+        self, in_size: tuple[int, int, int], width: int, *, stride: int = 1, first: bool = False, skipped: float = 0.0
+    ) -> Residual:
+        """One unit: `[B, *in_size]` -> `[B, out_channels(width), ceil(H / stride), ceil(W / stride)]`.
+
+        With pre-activation, the `first` unit of a network and units with a projection activate before the split
+        (arXiv 1603.05027, appendix), the others inside their branch; so do all with `crelu`, whose channels are too
+        many for a shortcut. `skipped` is the probability of stochastic depth.
+        """
+        out_channels = self.out_channels(width)
+        changes = in_size[0] != out_channels or stride != 1
+        shared = (first or projects(self.shortcut, changes=changes)) and self.reading.keeps_width
+        before, branch = self._branch(in_size[0], width, stride, shared=shared)
+        paths = map_paths(
+            self.shortcut if self.residual else "none",
+            in_size,
+            out_channels,
+            stride,
+            # normalised as the branch is where the two meet
+            norm=lambda channels: self.norm.maps(channels) if "norm" in self.layout.after_last_conv else None,
+            gate_bias=self.gate_bias,
+        )
+        if paths.branch_end is not None:
+            branch.add_module("end", paths.branch_end)
+        if skipped > 0:
+            branch.add_module("depth", StochasticDepth(skipped))
+        after = self._with_layers(nn.Sequential(), self.layout.after_sum, out_channels, self.on_stream)
+        return Residual(branch, paths.shortcut, before=before, after=after, gate=paths.gate)
+
+    def _branch(
+        self, in_channels: int, width: int, stride: int, *, shared: bool
+    ) -> tuple[nn.Sequential, nn.Sequential]:
+        """What precedes the split (nothing unless `shared`) and the branch, up to where it meets the shortcut."""
+        bottleneck = self.block == "bottleneck"
+        widths = [in_channels, width, width, self.out_channels(width)] if bottleneck else [in_channels, width, width]
+        kernels = (1, 3, 1) if bottleneck else (3, 3)
+        strided = 2 if bottleneck and not self.stride_first else 1
+        last = len(kernels)
+        before, branch = nn.Sequential(), nn.Sequential()
+        for i in range(1, last + 1):
+            entry = before if shared and i == 1 else branch
+            act = self.reading if i == 1 else self.rectifier
+            inputs = self._read(in_channels) if i == 1 else act.passed(widths[i - 1])
+            outputs = widths[i] if i == last else self.rectifier.widened(widths[i])
+            self._with_layers(entry, self.layout.before_conv, act.widened(widths[i - 1]), act, suffix=str(i))
+            if i == last and self.dropout > 0:
+                branch.add_module("dropout", nn.Dropout(self.dropout))
+            if i == last and self.spatial_dropout > 0:
+                branch.add_module("spatial_dropout", nn.Dropout2d(self.spatial_dropout))
+            if self.fixup:
+                branch.add_module(f"bias{i}a", ScalarBias())
+            branch.add_module(f"conv{i}", conv(inputs, outputs, kernels[i - 1], stride if i == strided else 1))
+            if self.fixup and i < last:
+                branch.add_module(f"bias{i}b", ScalarBias())
+            words = self.layout.after_last_conv if i == last else self.layout.after_conv
+            self._with_layers(branch, words, outputs, self.on_stream if i == last else self.rectifier, suffix=str(i))
+        if self.se_ratio is not None:
+            branch.add_module("se", SqueezeExcitation(widths[-1], self.se_ratio))
+        if self.fixup:
+            branch.add_module("scale", ScalarMultiplier())
+            branch.add_module(f"bias{last}b", ScalarBias())
+        return before, branch
+
+    def _read(self, channels: int) -> int:
+        """Channels that a layer gets which reads a sum of `channels`."""
+        return self.reading.passed(channels) if "act" in self.layout.before_conv else channels
+
+    def _with_layers(
+        self, sequence: nn.Sequential, words: Words, channels: int, act: Rectifier, suffix: str = ""
+    ) -> nn.Sequential:
+        """`sequence` with the named layers for `channels` channels at its end; no layer stands for no normalisation."""
+        for word in words:
+            layer = self.norm.maps(channels) if word == "norm" else act.layer()
+            if layer is not None:
+                sequence.add_module(word + suffix, layer)
+        return sequence
+
+
+def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution without bias that keeps the image's size at stride 1."""
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)

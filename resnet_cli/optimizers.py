@@ -1,0 +1,294 @@
+"""Parameter groups by pattern, and Muon for convolution filters.
+
+Shapes: B matrices of M rows and N columns; a convolution's weight `[out, in, height, width]` is a matrix of M = out
+rows and N = in * height * width columns.
+"""
+
+import inspect
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cli.config.ranges import AtLeast, Below, Positive
+from resnet_cli.errors import InputError
+
+
+def parameter_groups(
+    model: nn.Module, *, decay_norm_and_bias: bool = True, groups: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[dict[str, Any]]:
+    """Splits the trainable parameters of a model into an optimizer's parameter groups, in the order of their names.
+
+    A group has `params`, a `name` and the options that differ from the optimizer's own; so an optimizer with two kinds
+    of learning rate (`Muon`) still knows which of the others were asked for. Frozen parameters are left out.
+
+    Args:
+        model: Its `named_parameters` decide names and order.
+        decay_norm_and_bias: False gives biases and every parameter of at most one dimension (scales and shifts of
+            normalisation layers) a weight decay of 0, whatever a pattern says.
+        groups: Regular expression, searched in the qualified name -> options of the parameters that it finds; the first
+            pattern that matches wins. `lr` replaces the optimizer's learning rate, `lr_scale` multiplies it
+            (`build_optimizer` does so).
+
+    Raises:
+        InputError: if a pattern is no regular expression or has no parameter left to match.
+    """
+    groups = groups or {}
+    patterns = {pattern: _compiled(pattern) for pattern in groups}
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    split: dict[tuple[str | None, bool], list[Tensor]] = defaultdict(list)
+    for name, parameter in named:
+        pattern = next((pattern for pattern, compiled in patterns.items() if compiled.search(name)), None)
+        decays = decay_norm_and_bias or (parameter.ndim > 1 and not name.endswith("bias"))
+        split[pattern, decays].append(parameter)
+
+    used = {pattern for pattern, _ in split}
+    unused = [pattern for pattern in groups if pattern not in used]
+    if unused:
+        raise InputError(*(_unmatched(pattern, patterns[pattern], model) for pattern in unused))
+    result: list[dict[str, Any]] = []
+    for pattern in (None, *groups):
+        for decays in (True, False):
+            if (pattern, decays) in split:
+                name = ("other" if groups else "all") if pattern is None else pattern
+                options = dict(groups[pattern]) if pattern is not None else {}
+                group = {**options, "params": split[pattern, decays], "name": name}
+                result.append(group if decays else {**group, "name": f"{name}, no decay", "weight_decay": 0.0})
+    return result
+
+
+def build_optimizer(
+    model: nn.Module,
+    factory: Callable[..., torch.optim.Optimizer],
+    *,
+    decay_norm_and_bias: bool = True,
+    groups: Mapping[str, Mapping[str, Any]] | None = None,
+    **options: Any,
+) -> torch.optim.Optimizer:
+    """Builds `factory(parameter_groups, **options)`, checks the options of the groups and applies their `lr_scale`.
+
+    Args:
+        model: Its trainable parameters are optimised.
+        factory: An optimizer class.
+        decay_norm_and_bias: See `parameter_groups`.
+        groups: See `parameter_groups`.
+        **options: Arguments of the factory.
+
+    Raises:
+        InputError: for the patterns as `parameter_groups`; if a group's option is none of the optimizer's, or no value
+            for it; if the optimizer's step cannot do without a closure.
+    """
+    optimizer = factory(parameter_groups(model, decay_norm_and_bias=decay_norm_and_bias, groups=groups), **options)
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise InputError(f"_target_: {type(optimizer).__name__} runs the model itself in each step; choose another")
+    defaults = {"lr_scale": 1.0, **optimizer.defaults}
+    problems = [
+        problem
+        for pattern, overrides in (groups or {}).items()
+        for key, value in overrides.items()
+        if (problem := _problem(f"groups.{pattern}.{key}", key, value, defaults))
+    ]
+    if problems:
+        raise InputError(*problems)
+    for group in optimizer.param_groups:
+        group["lr"] *= group.get("lr_scale", 1.0)
+    return optimizer
+
+
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Sets the learning rate of every group to `factor` times the one it began with.
+
+    That one is kept in the group as `initial_lr`, as torch's schedulers do, and so in the optimizer's state dict: a
+    restart goes on from it. Learning rates that are tensors (a compiled or captured step) are changed in place.
+    """
+    for group in optimizer.param_groups:
+        if "initial_lr" not in group:  # else a tensor on a GPU would be waited for
+            group["initial_lr"] = float(group["lr"])
+        base: float = group["initial_lr"]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(base * factor)
+        else:
+            group["lr"] = base * factor
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is made orthogonal, for matrices and filters; SGD with Nesterov momentum for all else.
+
+    Muon (Keller Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/): the Nesterov momentum of a weight, as
+    a matrix `[M, N]`, is replaced by (about) the nearest one with orthonormal rows or columns, times
+    `sqrt(max(1, M / N))`, so that a step changes the outputs by an amount that does not depend on the shape.
+    `torch.optim.Muon` takes no convolution weights.
+
+    Each group that comes in becomes up to two: its parameters of two or more dimensions, and the rest, whose name ends
+    in `, sgd`. An `lr`, `momentum` or `weight_decay` given with a group holds for both; else each has its own default.
+
+    Args:
+        params: Parameters or groups. `use_muon: false` in a group hands all of it to SGD; advised for the last layer.
+        lr: Learning rate of the matrices.
+        momentum: Momentum of the matrices.
+        weight_decay: Of the matrices, decoupled: each step takes `lr * weight_decay` of the weight away.
+        renormalise: Before each step, scales every convolution's weight to the norm `sqrt(M)`, which is 1 for an
+            average filter, as airbench94 does. Only for networks with normalisation behind each convolution, where it
+            fixes the relative size of a step, in the place of weight decay. Linear layers are left alone.
+        newton_schulz_steps: Iterations of `orthogonalise`.
+        sgd_lr: Learning rate of the rest.
+        sgd_momentum: Nesterov momentum of the rest.
+        sgd_weight_decay: Of the rest, added to the gradient as in `torch.optim.SGD`.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        *,
+        lr: Annotated[float, Positive()] = 0.1,
+        momentum: Annotated[float, Below(0, 1)] = 0.6,
+        weight_decay: Annotated[float, AtLeast(0)] = 0.0,
+        renormalise: bool = False,
+        newton_schulz_steps: Annotated[int, AtLeast(1)] = 5,
+        sgd_lr: Annotated[float, AtLeast(0)] = 0.1,
+        sgd_momentum: Annotated[float, Below(0, 1)] = 0.9,
+        sgd_weight_decay: Annotated[float, AtLeast(0)] = 0.0,
+    ) -> None:
+        defaults = {
+            "lr": lr, "momentum": momentum, "weight_decay": weight_decay, "renormalise": renormalise,
+            "newton_schulz_steps": newton_schulz_steps, "use_muon": True,
+        }  # fmt: skip
+        sgd_defaults = {"lr": sgd_lr, "momentum": sgd_momentum, "weight_decay": sgd_weight_decay}
+        items: list[Any] = list(params)
+        groups = items if items and isinstance(items[0], dict) else [{"params": items}]
+        super().__init__([part for group in groups for part in _split(group, sgd_defaults)], defaults)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Takes one step; `closure`, if given, computes the gradients anew and returns the loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if parameters:
+                (self._muon_step if group["use_muon"] else self._sgd_step)(parameters, group)
+        return loss
+
+    def _nesterov(self, parameters: list[Tensor], gradients: list[Tensor], momentum: float) -> list[Tensor]:
+        """Adds the gradients to the momentum buffers and looks one step ahead."""
+        for parameter in parameters:
+            if "momentum_buffer" not in self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        buffers = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        torch._foreach_mul_(buffers, momentum)
+        torch._foreach_add_(buffers, gradients)
+        return list(torch._foreach_add(gradients, buffers, alpha=momentum))
+
+    def _sgd_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if group["weight_decay"]:
+            gradients = list(torch._foreach_add(gradients, parameters, alpha=group["weight_decay"]))
+        updates = self._nesterov(parameters, gradients, group["momentum"])
+        _add(parameters, updates, -group["lr"])
+
+    def _muon_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        updates = self._nesterov(parameters, gradients, group["momentum"])
+        if group["weight_decay"]:
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        alike: dict[Any, list[tuple[Tensor, Tensor]]] = defaultdict(list)  # one batched product for equal shapes
+        for parameter, update in zip(parameters, updates, strict=True):
+            if group["renormalise"] and parameter.ndim > 2:
+                parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
+            alike[update.flatten(1).shape, update.device, update.dtype].append((parameter, update))
+        for ((rows, columns), _, _), pairs in alike.items():
+            updates_flat = torch.stack([update.flatten(1) for _, update in pairs])  # [B, M, N]
+            orthogonal = orthogonalise(updates_flat, steps=group["newton_schulz_steps"])
+            scale = max(1.0, rows / columns) ** 0.5
+            moved = [parameter for parameter, _ in pairs]
+            flat = [update.view(p.shape) for p, update in zip(moved, orthogonal, strict=True)]
+            _add(moved, flat, -group["lr"] * scale)
+
+
+def _add(parameters: list[Tensor], updates: list[Tensor], factor: float | Tensor) -> None:
+    """Adds the updates times a factor, which is a tensor in compiled steps."""
+    if isinstance(factor, Tensor):
+        torch._foreach_add_(parameters, torch._foreach_mul(updates, factor))
+    else:
+        torch._foreach_add_(parameters, updates, alpha=factor)
+
+
+def orthogonalise(matrices: Tensor, *, steps: int = 5) -> Tensor:
+    """Moves the singular values of each matrix near 1 (0.7 to 1.2 but for tiny ones), its singular vectors kept.
+
+    Newton-Schulz iteration with a quintic whose coefficients (Jordan 2024) trade exactness for a steep slope at 0.
+    In bfloat16 on CUDA devices, whose precision is enough; else in float32.
+
+    Args:
+        matrices: `[B, M, N]` or `[M, N]`. A matrix of zeros stays zero.
+        steps: Iterations.
+
+    Returns:
+        Matrices of the same shape and type.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x: Tensor = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x  # the smaller Gram matrix
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)  # singular values at most 1
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+def _split(group: dict[str, Any], sgd_defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A group's matrices for Muon, and the rest for SGD."""
+    matrices = [parameter for parameter in group["params"] if group.get("use_muon", True) and parameter.ndim > 1]
+    rest = [parameter for parameter in group["params"] if not (group.get("use_muon", True) and parameter.ndim > 1)]
+    name = {"name": f"{group['name']}, sgd"} if "name" in group else {}
+    parts = [
+        {**group, "params": matrices, "use_muon": True},
+        {**sgd_defaults, **group, **name, "params": rest, "use_muon": False},
+    ]
+    return [part for part in parts if part["params"]]
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"groups: {pattern!r} is not a regular expression: {error}") from error
+
+
+def _unmatched(pattern: str, compiled: re.Pattern[str], model: nn.Module) -> str:
+    """Why no parameter is left for a pattern."""
+    names = [name for name, _ in model.named_parameters()]
+    if any(map(compiled.search, names)):
+        return f"groups: {pattern!r} matches only parameters that are frozen or that an earlier pattern took"
+    near = get_close_matches(pattern.replace("\\", ""), names, n=3, cutoff=0.0)
+    return f"groups: {pattern!r} matches no parameter; the nearest are {', '.join(near)}"
+
+
+def _problem(where: str, key: str, value: Any, defaults: Mapping[str, Any]) -> str | None:
+    """What is wrong with one option of a group, judged by the optimizer's defaults."""
+    if key not in defaults:
+        (near,) = get_close_matches(key, defaults, n=1, cutoff=0.0)
+        return f"{where}: no such option; the nearest is {near}"
+    expected = defaults[key]
+    if isinstance(expected, bool):
+        return None if isinstance(value, bool) else f"{where}={value!r}: allowed are true and false"
+    if not isinstance(expected, int | float):
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    fine = is_number and math.isfinite(value) and value >= 0
+    return None if fine else f"{where}={value!r}: allowed is a number of 0 or more"

@@ -1,0 +1,38 @@
+"""What building shows to be wrong with a config, without its data: asked of a sweep's jobs before the first begins."""
+
+from resnet_cli.config.signatures import locate
+from resnet_cli.config.validation import Settings
+from resnet_cli.data.datasets.sizes import known_size
+from resnet_cli.errors import InputError
+from resnet_cli.session import build
+from resnet_cli.training.device import resolve_device, resolve_precision
+from resnet_cli.training.dynamo import spared_compiler
+
+STEPS_PER_EPOCH = 1_000_000  # only the data say how many; with too few, a warm-up in steps would seem too long
+
+
+def rehearse(settings: Settings, *, here: bool) -> None:
+    """Build a model of this package, optimizer and schedule, and forget them, where the size of the images is known.
+
+    Args:
+        settings: A checked config.
+        here: It will run on this machine, so that its device and precision must be had here.
+
+    Raises:
+        InputError: one of them cannot be built.
+    """
+    trainer, data = settings["trainer"], settings["data"]
+    if here:
+        try:
+            device = resolve_device(trainer.get("device"))
+            resolve_precision(trainer.get("precision") or "fp32", device)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+    epochs = build.argument(trainer, "epochs") or 1
+    build.schedule(settings["schedule"], total_steps=STEPS_PER_EPOCH * epochs, steps_per_epoch=STEPS_PER_EPOCH)
+    own = settings["model"]["_target_"].startswith("resnet_cli.")  # who knows what a user's own class does when made
+    size = known_size(locate(data["_target_"]), data) if own else None
+    if size is not None:
+        net = build.model(settings["model"], in_size=size[0], num_classes=size[1], seed=settings["seed"])
+        with spared_compiler():
+            build.optimizer(settings["optimizer"], net)

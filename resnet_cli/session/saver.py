@@ -1,0 +1,72 @@
+"""RunSaver: writes a run's checkpoints, metrics and curves into its folder."""
+
+import math
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+
+from resnet_cli.config import validation
+from resnet_cli.errors import InputError
+from resnet_cli.loggers import Trackers
+from resnet_cli.plots.curves import draw
+from resnet_cli.runs import checkpoints
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.training.metrics import Row
+from resnet_cli.training.profiling import StepProfile
+from resnet_cli.training.state import TrainState
+
+DRAW_SECONDS = 1.0  # drawing takes a fifth of a second, and epochs on tiny data a hundredth
+
+
+class RunSaver:
+    """Writes a run's checkpoints, metrics and curves into its folder."""
+
+    def __init__(self, run: RunDir, settings: validation.Settings, data: dict[str, Any], trackers: Trackers) -> None:
+        self.run, self.settings, self.data, self.trackers = run, settings, data, trackers
+        self._drawn_at = -math.inf
+
+    def last(self, state: TrainState) -> None:
+        """Everything, to go on from; the save before it is kept."""
+        self._save(self.run.last, state, state.state_dict(), keep=self.run.previous)
+
+    def best(self, state: TrainState) -> None:
+        """The weights as they were evaluated, to use."""
+        with state.evaluated_weights():
+            content = {"model": state.model.state_dict(), "epoch": state.epoch, "step": state.step}
+            self._save(self.run.best, state, content)
+        self.run.note(best=state.best)
+
+    def load_best(self, state: TrainState, device: torch.device) -> None:
+        """Fill the model with the weights that the run chose.
+
+        Raises:
+            InputError: `best.pt` is damaged, or of another epoch than the best.
+        """
+        found = checkpoints.load(self.run.best, device)["state"]
+        epoch = state.best["epoch"] if state.best else state.epoch
+        if found["epoch"] != epoch:
+            raise InputError(f"{self.run.best}: holds epoch {found['epoch']}, not the best epoch {epoch}")
+        state.model.load_state_dict(found["model"])
+        state.average = None
+
+    def rows(self, rows: list[Row]) -> None:
+        """`metrics.jsonl`, `curves.png` unless that was drawn within the last second, and the last row to trackers."""
+        self.run.write_rows(rows)
+        self.trackers.row(rows[-1])
+        if monotonic() - self._drawn_at > DRAW_SECONDS:
+            self.draw(rows)
+
+    def profile(self, profile: StepProfile) -> None:
+        """`profile/trace.json` and `profile/summary.txt`."""
+        profile.write(self.run.profile)
+
+    def draw(self, rows: list[Row], test: dict[str, Any] | None = None) -> None:
+        """`curves.png`."""
+        draw(rows, self.run.curves, title=self.settings["name"], test=test)
+        self._drawn_at = monotonic()
+
+    def _save(self, path: Path, state: TrainState, content: dict[str, Any], keep: Path | None = None) -> None:
+        state.require_finite_weights()  # the save before this one stays
+        checkpoints.save(path, {"config": self.settings, "data": self.data, "state": content}, keep=keep)

@@ -1,0 +1,1 @@
+"""Sweeps that choose values as they go, with Optuna."""

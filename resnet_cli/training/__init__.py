@@ -1,0 +1,1 @@
+"""The training loop: step, state, devices, metrics."""

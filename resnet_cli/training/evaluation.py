@@ -1,0 +1,47 @@
+"""Evaluation: a model's mean loss and accuracy over batches."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cli.training.metrics import Scores, Totals, correct_predictions
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    device: torch.device,
+    loss_fn: LossFunction = nn.functional.cross_entropy,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Scores:
+    """Mean loss and accuracy of `model` in evaluation mode; its mode is put back after.
+
+    Each batch counts by its size, a short last one included. Logits are taken to float32 before the loss.
+
+    Args:
+        model: Images [B, C, H, W] -> logits [B, K].
+        batches: (images, classes [B]) pairs.
+        device: Where the model is; batches are moved there.
+        loss_fn: (logits [B, K], classes [B]) -> mean loss.
+        autocast: Makes the context of the forward pass.
+    """
+    totals = Totals(device)
+    was_training = model.training
+    model.eval()
+    try:
+        for images_BCHW, labels_B in batches:
+            labels_B = labels_B.to(device, non_blocking=True)
+            with autocast():
+                logits_BK = model(images_BCHW.to(device, non_blocking=True))
+            logits_BK = logits_BK.float()
+            totals.add(loss_fn(logits_BK, labels_B), correct_predictions(logits_BK, labels_B), len(labels_B))
+    finally:
+        model.train(was_training)
+    return totals.read()

@@ -1,0 +1,67 @@
+"""What a running epoch shows: a tqdm bar on a terminal, a plain line now and then elsewhere."""
+
+import logging
+import sys
+from time import monotonic
+
+from tqdm import tqdm
+
+from resnet_cli.training.metrics import Totals
+
+logger = logging.getLogger("resnet_cli")
+
+BAR_SECONDS = 0.2  # between refreshes of the bar; each asks for the sums, and does not wait
+BAR_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+LINE_SECONDS = 15.0  # between plain lines, which end up in files
+
+
+class Progress:
+    """Shows how far an epoch is, with its loss, accuracy and speed.
+
+    It is refreshed by the clock, not by the step, so a step costs one look at the time.
+    """
+
+    def __init__(self, description: str, *, batches: int | None, done: int, shown: bool = True) -> None:
+        self._description, self._batches = description, batches
+        self._batch = done
+        self._first_count: int | None = None
+        self._bar: tqdm | None = None  # type: ignore[type-arg]
+        self._shown = shown
+        on_terminal = shown and sys.stderr.isatty()
+        if on_terminal:
+            self._bar = tqdm(
+                total=batches, initial=done, desc=description, leave=False, mininterval=0, bar_format=BAR_FORMAT
+            )
+        self._interval = BAR_SECONDS if on_terminal else LINE_SECONDS
+        self._started = self._due = monotonic()
+        self._due += self._interval
+
+    def step(self, totals: Totals) -> None:
+        """Note that one more batch is done."""
+        self._batch += 1
+        if self._first_count is None:
+            self._first_count = totals.count  # the first batch pays for warming up: the speed is counted from here
+            self._started = monotonic()
+        if self._shown and monotonic() >= self._due:
+            self._show(totals)
+
+    def _show(self, totals: Totals) -> None:
+        now = monotonic()
+        self._due = now + self._interval
+        scores = totals.peek()
+        elapsed = now - self._started
+        seen = totals.count - (self._first_count or 0)
+        speed = f", {seen / elapsed:,.0f} images/s" if elapsed > 0 and seen else ""
+        text = f"loss {scores.loss:.4f}, accuracy {scores.accuracy:.2f} %{speed}" if scores else "started"
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(self._batch - self._bar.n)
+        else:
+            logger.info("%s  batch %d/%s  %s", self._description, self._batch, self._batches or "?", text)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,357 @@
+"""Runs side by side: what is found, what varies, what is counted, and that nothing that a run says is executed."""
+
+import csv
+import io
+import json
+import os
+import re
+import shlex
+import socket
+import statistics
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resnet_cli import report
+from resnet_cli.commands.report import _parser, run
+from resnet_cli.config import stored
+from resnet_cli.errors import InputError
+from resnet_cli.report.groups import Spread
+from resnet_cli.report.runs import read_config
+from resnet_cli.report.writers import FIGURES, duration, fixed
+from tests.support.reports import write_run
+from tests.support.runs import tiny
+
+
+def tables_of(folder, **options):
+    return report.tabulate(report.read_runs([folder]).runs, **options)
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=9))
+def test_mean_and_sample_deviation(values):
+    spread = Spread.of([None, *values])
+    assert spread.n == len(values)
+    assert spread.mean == pytest.approx(sum(values) / len(values))
+    text = fixed(2)(spread)
+    if len(values) == 1:
+        assert spread.deviation is None
+        assert "±" not in text
+    else:
+        assert spread.deviation == pytest.approx(statistics.stdev(values), abs=1e-9)
+        assert text == f"{spread.mean:,.2f} ± {spread.deviation:,.2f}"
+
+
+def test_durations_have_their_unit():
+    assert [duration(Spread(s, None, 1)) for s in (9.26, 600, 36000)] == ["9.3 s", "10.0 min", "10.0 h"]
+    assert duration(Spread(600, 60, 3)) == "10.0 ± 1.0 min"
+
+
+def test_groups_everything_but_the_seed(tmp_path):
+    for rate in (0.1, 0.05):
+        for seed, val in enumerate((90.0, 92.0, 97.0)):
+            write_run(tmp_path / f"{rate}-{seed}", f"optimizer.lr={rate}", f"seed={seed}", val=val, test=val - 1)
+    (table,) = tables_of(tmp_path)
+    assert table.columns == ["optimizer.lr"]
+    assert [group.values["optimizer.lr"] for group in table.groups] == [0.05, 0.1]
+    for group in table.groups:
+        assert group.spread("val_accuracy") == Spread(93.0, pytest.approx(13**0.5), 3)
+        assert group.spread("test_accuracy").mean == 92.0
+        assert group.spread("seconds").mean == 6.0
+    assert len(tables_of(tmp_path, single=True)[0].groups) == 6
+    assert len(tables_of(tmp_path, over=("seed", "optimizer.lr"))[0].groups) == 1
+
+
+def test_unfinished_runs_and_second_ones_do_not_enter_the_means(tmp_path):
+    write_run(tmp_path / "a", val=90.0)
+    write_run(tmp_path / "copy of a, newer", val=80.0, ended="2027-01-01T00:00:00+00:00")
+    write_run(tmp_path / "b", "seed=1", val=84.0)
+    for i, status in enumerate(("failed", "interrupted", "running", "running")):
+        write_run(tmp_path / f"x{i}", f"seed={i}", status=status, val=10.0)
+    (tmp_path / "x3" / ".lock").write_text(f"pid {os.getpid()} on {socket.gethostname()}\n")
+    (group,) = tables_of(tmp_path)[0].groups
+    assert group.spread("val_accuracy") == Spread(82.0, pytest.approx(8**0.5), 2)
+    assert group.left_out == {"failed": 1, "interrupted": 1, "running": 1, "killed": 1, "repeated": 1}
+
+
+@pytest.mark.parametrize(
+    ("lock", "status"),
+    [("pid {dead} on {here}\n", "killed"), ("pid {dead} on elsewhere\n", "running"), ("", "running")],
+)
+def test_a_run_whose_process_is_gone_was_killed(tmp_path, lock, status):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    write_run(tmp_path / "a", status="running")
+    (tmp_path / "a" / ".lock").write_text(lock.format(dead=gone.pid, here=socket.gethostname()))
+    assert report.read_runs([tmp_path]).runs[0].status == status
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["data.val_fraction=0.2", "data.split_seed=1", "data.train_size=100", "data._target_=resnet_cli.data.noise",
+     "trainer.max_batches=2", "data.image_size=8"],
+)  # fmt: skip
+def test_runs_of_other_protocols_come_apart(tmp_path, other):
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", other, "seed=1")
+    write_run(tmp_path / "c", other, status="failed")
+    found = report.read_runs([tmp_path])
+    tables = report.tabulate(found.runs)
+    assert sorted(len(group.runs) for table in tables for group in table.groups) == [1, 2]
+    assert all("±" not in line for line in report.as_text(found, tables).splitlines()[2:])
+    assert "Protocol 2 of 2, not comparable" in report.as_text(found, tables)
+    assert "Protocol 2 of 2" in report.as_html(found, tables)
+
+
+@pytest.mark.parametrize(
+    "used",
+    [{"selection": {"weights": "last epoch", "by": None, "val_samples": 0}}, {"test": {"accuracy": 9, "samples": 9}}],
+)
+def test_what_was_really_used_keeps_runs_apart(tmp_path, used):
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", "seed=1", **used)
+    assert len(tables_of(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    "other", ["name=mine", "trainer.device=cuda:1", "data.workers=7", "data.root=/data", "trainer.log_gradients=true"]
+)
+def test_what_cannot_change_a_result_is_not_told(tmp_path, other):
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", other, "seed=1")
+    (table,) = tables_of(tmp_path)
+    assert (table.columns, len(table.groups)) == ([], 1)
+
+
+def test_an_option_that_was_added_since_has_its_default(tmp_path):
+    write_run(tmp_path / "old")
+    write_run(tmp_path / "new", "model.width=1", "data.batch_size=128", "seed=1")
+    write_run(tmp_path / "other", "model.width=2", "seed=1")
+    (table,) = tables_of(tmp_path)
+    assert [(g.values, len(g.runs)) for g in table.groups] == [({"model.width": 1}, 2), ({"model.width": 2}, 1)]
+
+
+def test_group_choices_stand_for_their_keys(tmp_path):
+    sweep = "resnet-train -m model=resnet8,plain20 optimizer.lr=0.1,0.2 optimizer=sgd,adamw"
+    for optimizer in ("SGD", "AdamW"):
+        for rate in (0.1, 0.2):
+            name = f"optimizer.lr={rate},optimizer={optimizer.lower()}"
+            target = f"optimizer._target_=torch.optim.{optimizer}"
+            rest = (f"optimizer.lr={rate}", target)
+            write_run(tmp_path / f"model=resnet8,{name}", *rest, command=sweep)
+            write_run(
+                tmp_path / f"model=plain20,{name}", "model.depth=20", "model.residual=false", "name=plain20", *rest,
+                command=sweep,
+            )  # fmt: skip
+    (table,) = tables_of(tmp_path)
+    assert table.columns == ["model", "optimizer", "optimizer.lr"]
+    assert {g.values["model"] for g in table.groups} == {"resnet8", "plain20"}
+    assert {g.values["optimizer"] for g in table.groups} == {"sgd", "adamw"}
+
+
+def test_a_choice_that_is_unknown_leaves_the_class(tmp_path):
+    write_run(tmp_path / "a", "optimizer._target_=torch.optim.AdamW", command="resnet-train optimizer=adamw")
+    write_run(tmp_path / "b")
+    (table,) = tables_of(tmp_path)
+    assert [g.values["optimizer"] for g in table.groups] == ["AdamW", "SGD"]
+
+
+def test_other_weights_at_the_start_are_another_config(tmp_path):
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", start="outputs/teacher")
+    assert tables_of(tmp_path)[0].columns == ["init_from"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "empty"), ('{"status": "fini', "half-written"), ("[1]", "not a record"), ('{"a": 1}', "not a record"),
+     ("[" * 100_000, "half-written"), ("\0", "half-written")],
+)  # fmt: skip
+def test_a_damaged_record_is_told_in_a_line_and_left_out(tmp_path, text, said):
+    write_run(tmp_path / "good")
+    write_run(tmp_path / "bad")
+    (tmp_path / "bad" / "run.json").write_text(text)
+    found = report.read_runs([tmp_path])
+    assert [r.place for r in found.runs] == ["good"]
+    (line,) = found.problems
+    assert str(tmp_path / "bad" / "run.json") in line
+    assert said in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("text", ["- a", "a: &x [1]\nb: [*x, *x]", "? " * 900, "[" * 900, "- " * 6000, "a: 2026-01-01"])
+def test_a_config_that_is_none_is_refused_as_elsewhere(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as ours:
+        read_config(path)
+    with pytest.raises(InputError) as theirs:
+        stored.read(path)
+    assert ours.value.problems == theirs.value.problems
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(min_size=1, max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=5), plain, max_size=4))
+def test_configs_are_read_like_the_slow_way(tmp_path_factory, settings):
+    path = tmp_path_factory.getbasetemp() / "config.yaml"
+    path.write_text(stored.dump(settings), encoding="utf-8")
+    assert read_config(path) == stored.read(path)
+
+
+def test_folders_are_searched_once_and_loops_end(tmp_path, capsys):
+    write_run(tmp_path / "deep" / "er" / "a")
+    (tmp_path / "deep" / "loop").symlink_to(tmp_path)
+    (tmp_path / "self").symlink_to("self")
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "deep" / "run.json")
+    found = report.read_runs([tmp_path / "deep", tmp_path, tmp_path / "empty", tmp_path / "deep" / "er" / "a"])
+    assert [r.place for r in found.runs] == ["er/a"]
+    assert len(found.problems) == 4  # the pipe, and three folders with nothing new
+    assert report.read_runs([tmp_path / "deep" / "er" / "a"]).runs
+    assert run([str(tmp_path / "empty")]) == 2
+    assert re.fullmatch(r"error: .*empty: no run below.*\n", capsys.readouterr().err)
+
+
+def test_numbers_that_are_none_and_broken_rows_leave_gaps(tmp_path):
+    folder = write_run(tmp_path / "a", best={"val_accuracy": float("nan"), "epoch": "x"}, test="none", parameters=True)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "train_loss": NaN, "val_loss": 1e999}\n{"epoch": 5, "tr')
+    found = report.read_runs([tmp_path])
+    (only,) = found.runs
+    assert [getattr(only, figure.name) for figure in FIGURES] == [None, None, None, 4, 6.0, None]
+    assert found.problems == [f"{folder / 'metrics.jsonl'}: line 5 is no row of metrics; left out"]
+    for write in report.FORMATS.values():
+        assert "nan" not in write(found, report.tabulate(found.runs)).lower().replace("isnan", "")
+
+
+HOSTILE = ["<script>alert(1)</script>", "a|b\nc", "=cmd()", "\x1b[31mred", "</script><!--", "`x` *y*", "\udc80"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_a_run_says_is_escaped(tmp_path, text):
+    write_run(
+        tmp_path / "a", f"model.norm={json.dumps(text)}", f"name={json.dumps(text)}", status="failed", reason=text
+    )
+    write_run(tmp_path / "b")
+    found = report.read_runs([tmp_path])
+    tables = report.tabulate(found.runs)
+    page = report.as_html(found, tables)
+    assert page.count("<script") == 2  # data and program
+    assert page.count("</script>") == 2
+    assert "<!--" not in page
+    head, _, body = report.as_markdown(found, tables).partition("|---")
+    assert "\n\n" in head
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in body.splitlines()[1:] if line.startswith("|")} == {
+        len(re.findall(r"(?<!\\)\|", head.splitlines()[-1]))
+    }
+    cells = [cell for line in csv.reader(io.StringIO(report.as_csv(found, tables))) for cell in line]
+    assert not any(cell[:1] in ("=", "+", "@") for cell in cells)
+    for written in (page, *(write(found, tables) for write in report.FORMATS.values()), report.short_table(tmp_path)):
+        assert all(c.isprintable() or c == "\n" for c in written)
+        written.encode()
+
+
+def test_csv_has_full_numbers(tmp_path):
+    for seed, test in enumerate((90.0, 91.0)):
+        write_run(tmp_path / str(seed), f"seed={seed}", "optimizer.lr=0.1", test=test)
+    write_run(tmp_path / "c", "optimizer.lr=0.2", status="failed")
+    found = report.read_runs([tmp_path])
+    first, second = csv.DictReader(io.StringIO(report.as_csv(found, report.tabulate(found.runs))))
+    assert (first["optimizer.lr"], first["n"], float(first["test_accuracy_mean"])) == ("0.1", "2", 90.5)
+    assert float(first["test_accuracy_std"]) == pytest.approx(0.5**0.5)
+    assert (second["n"], second["test_accuracy_mean"], second["failed"]) == ("0", "", "1")
+
+
+def test_the_best_is_chosen_on_validation(tmp_path):
+    write_run(tmp_path / "a", "optimizer.lr=0.1", val=91.0, test=80.0)
+    write_run(tmp_path / "b", "optimizer.lr=0.2", val=90.0, test=99.0)
+    found = report.read_runs([tmp_path])
+    markdown = report.as_markdown(found, report.tabulate(found.runs))
+    assert re.findall(r"\| \*\*(.*?)\*\* \|", markdown) == ["91.00"]
+
+
+def test_the_short_table_of_a_sweep(tmp_path):
+    write_run(tmp_path / "a", "optimizer.lr=0.1")
+    write_run(tmp_path / "b", "optimizer.lr=0.2", "seed=1", status="failed", reason="DivergedError: at step 4")
+    lines = report.short_table(tmp_path).splitlines()
+    assert lines[0].split() == ["status", "optimizer.lr", "seed", "best", "val", "%", "test", "%", "training", "time"]
+    assert lines[2].split() == ["finished", "0.1", "0", "90.00", "89.00", "6.0", "s"]
+    assert lines[3].split()[:3] == ["failed", "0.2", "1"]
+    assert lines[4:] == ["b: DivergedError: at step 4", "2 runs: 1 finished, 1 failed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [("r.txt", "1 run:"), ("r.md", "1 run: "), ("r.csv", "protocol,"), ("r.HTML", "<!doctype html>")],
+)
+def test_the_file_name_chooses_the_format(tmp_path, name, begins):
+    write_run(tmp_path / "a")
+    assert run([str(tmp_path), "--out", str(tmp_path / name)]) == 0
+    assert (tmp_path / name).read_text(encoding="utf-8").startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["RUNS", "--out", "RUNS/x.pdf"], "x.pdf: name it"), (["RUNS", "--out", "RUNS/no/x.md"], "folder does not exist"),
+     (["RUNS", "--out", "RUNS"], "is a folder"), (["RUNS", "--out", "x.md", "--format", "csv"], "is a file of format"),
+     (["RUNS", "--over", "data.split_sed"], "did you mean data.split_seed?"), (["nowhere"], "no such folder"),
+     (["RUNS", "--over", "seed", "--single"], "not together"), ([], "--help"), (["RUNS", "--frmat", "csv"], "--help"),
+     (["RUNS/a/run.json"], "not a folder")],
+)  # fmt: skip
+def test_wrong_commands_get_a_line(tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "a")
+    before = sorted(tmp_path.rglob("*"))
+    assert run([argument.replace("RUNS", str(tmp_path)) for argument in arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_checkpoint_names_its_run(tmp_path):
+    folder = write_run(tmp_path / "a") / "checkpoints"
+    folder.mkdir()
+    (folder / "best.pt").touch()
+    assert [r.place for r in report.read_runs([folder / "best.pt"]).runs] == ["a"]
+
+
+def test_a_real_sweep(train, tmp_path):
+    place = tmp_path / "sweep"
+    status, _, err = train(
+        "-m", *tiny("trainer.epochs=1", "model=residual_mlp,plain_mlp", "seed=0"), f"hydra.sweep.dir={place}"
+    )
+    assert status == 0, err
+    (table,) = tables_of(place)
+    assert table.columns == ["model"]
+    assert [(g.values["model"], len(g.counted), g.spread("epochs").mean) for g in table.groups] == [
+        ("plain_mlp", 1, 1), ("residual_mlp", 1, 1)
+    ]  # fmt: skip
+
+
+def test_neither_torch_nor_hydra_is_needed(tmp_path):
+    write_run(tmp_path / "a", "model.width=2")
+    write_run(tmp_path / "b")
+    code = (
+        "import sys\nfrom resnet_cli import report\n"
+        f"report.short_table({str(tmp_path)!r}); found = report.read_runs([{str(tmp_path)!r}])\n"
+        "report.as_html(found, report.tabulate(found.runs))\n"
+        "assert not {'torch', 'torchvision', 'matplotlib', 'numpy', 'hydra'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_commands_in_the_readme_are_accepted(repository):
+    found = re.findall(r"^ +(resnet-report.*)$", (repository / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(found) > 1
+    for line in found:
+        _parser().parse_intermixed_args(shlex.split(line, comments=True)[1:])

@@ -1,0 +1,121 @@
+"""Run folders: names, records, environment."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resnet_cli.errors import InputError, MachineError
+from resnet_cli.runs import folder as run_module
+from resnet_cli.runs.folder import RunDir, command_line, environment, find, job_folder, random_letters, resume_command
+
+
+def test_the_record_grows_field_by_field(tmp_path):
+    run = RunDir(tmp_path / "a")
+    assert not run.exists
+    run.create("name: x\n", status="running", seed=1)
+    run.note(status="finished", test={"accuracy": 98.5})
+    assert json.loads(run.record.read_text()) == {"status": "finished", "seed": 1, "test": {"accuracy": 98.5}}
+    assert run.exists
+
+
+def test_rows_replace_rows(tmp_path):
+    run = RunDir(tmp_path)
+    run.create("", status="running")
+    run.write_rows([{"epoch": 1}, {"epoch": 2}, {"epoch": 3}])
+    run.write_rows([{"epoch": 1}])
+    assert run.metrics.read_text() == '{"epoch": 1}\n'
+
+
+def test_what_kills_left_is_removed_when_a_run_begins(tmp_path):
+    run = RunDir(tmp_path)
+    run.create("", status="running")
+    for file in (run.last, run.previous, run.best, run.record, run.metrics, run.config, run.curves):
+        file.with_name(f".{file.name}.12345.tmp").write_text("half")
+    (tmp_path / ".notes.txt.12345.tmp").write_text("somebody's")
+    run.create("", status="running")
+    assert [path.name for path in tmp_path.rglob(".*")] == [".notes.txt.12345.tmp"]
+
+
+def test_a_path_that_cannot_be_written_is_refused_and_nothing_made(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("theirs")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "dangling").symlink_to("nothing")
+    before = sorted(tmp_path.iterdir())
+    for name, words in [
+        ("file", "file: is not a folder"),
+        ("file/a/b", "file: is not a folder"),
+        ("link", "link: is not a folder"),
+        ("dangling", "dangling: cannot be written: No such file"),
+        ("n" * 300, "cannot be written: File name too long"),
+    ]:
+        with pytest.raises(MachineError, match=words):
+            RunDir(tmp_path / name).require_writable()
+    RunDir(tmp_path / "new" / "folder").require_writable()
+    monkeypatch.setattr(run_module.os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(MachineError, match="no permission, or a read-only disk"):
+        RunDir(tmp_path / "new" / "folder").require_writable()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_log_that_is_a_link_is_refused(tmp_path):
+    (tmp_path / "train.log").symlink_to("victim")
+    with pytest.raises(InputError, match=r"train\.log: a symbolic link"):
+        RunDir(tmp_path).require_writable()
+
+
+def test_a_broken_record_is_named(tmp_path):
+    run = RunDir(tmp_path)
+    run.record.write_text("{")
+    with pytest.raises(InputError, match=r"run\.json: not a run record"):
+        run.read()
+
+
+def test_a_run_is_found_by_its_folder_or_a_checkpoint(tmp_path):
+    run = RunDir(tmp_path / "r")
+    run.create("name: x\n", status="running")
+    run.last.write_bytes(b"")
+    assert find(str(run.path)).path == find(str(run.last)).path == run.path
+    for path, words in [(tmp_path / "none", "no such run folder"), (tmp_path, "not a run folder")]:
+        with pytest.raises(InputError, match=words):
+            find(str(path))
+
+
+@given(st.lists(st.text(min_size=1, max_size=60), max_size=4))
+def test_job_folders_are_safe_and_tell_jobs_apart(overrides):
+    name = job_folder(overrides)
+    assert 0 < len(name) <= 100
+    assert not set(name) & set('/\\:*?"<>| \n\0')
+    assert name not in (".", "..")
+    assert job_folder([*overrides, "seed=1"]) != job_folder([*overrides, "seed=2"])
+
+
+def test_job_folders_are_readable():
+    assert job_folder(["++model=resnet20", "seed=1"]) == "model=resnet20,seed=1"
+
+
+def test_letters_differ():
+    assert len({random_letters() for _ in range(50)}) > 40
+
+
+def test_command_lines_can_be_typed_again():
+    assert command_line("resnet-train", ["data.root=a b"]) == "resnet-train 'data.root=a b'"
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "a b", "é (日本)", "model=resnet8,seed=0", 'quo"te', "it's", "back\\slash", "~"]
+)
+def test_the_command_that_goes_on_is_understood(name):
+    _, argument = shlex.split(resume_command(Path(name)))
+    assert OverridesParser.create().parse_override(argument).value() == name
+
+
+def test_environment_names_versions_and_commit(tmp_path, monkeypatch):
+    record = environment()
+    assert {"python", "torch", "hydra-core"} <= set(record["versions"])
+    monkeypatch.setattr(run_module, "_output", lambda *command: None)  # no git
+    assert environment()["git_commit"] is None

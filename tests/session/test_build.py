@@ -1,0 +1,114 @@
+"""Config to objects: what the builder passes, and what it refuses."""
+
+import pytest
+import torch
+from torch import nn
+
+from resnet_cli.errors import InputError
+from resnet_cli.session import build
+
+RESNET8 = {"_target_": "resnet_cli.models.CifarResNet", "depth": 8}
+
+
+class Fixed(nn.Module):
+    """A model that is told nothing of the data."""
+
+    def __init__(self, classes: int = 10):
+        super().__init__()
+        self.head = nn.Linear(12, classes)
+
+    def forward(self, images):
+        return self.head(images.flatten(1))
+
+
+class Greedy(nn.Module):
+    """A model that takes any keyword."""
+
+    def __init__(self, in_channels: int, **options):
+        super().__init__()
+        self.options = {"in_channels": in_channels, **options}
+        self.head = nn.Linear(12, options["num_classes"])
+
+    def forward(self, images):
+        return self.head(images.flatten(1))
+
+
+class Outer(nn.Module):
+    """A model with a model in it."""
+
+    def __init__(self, inner: nn.Module, num_classes: int):
+        super().__init__()
+        self.inner, self.classes = inner, num_classes
+
+    def forward(self, images):
+        return self.inner(images)
+
+
+def of(cls, **arguments):
+    return {"_target_": f"{__name__}.{cls.__name__}", **arguments}
+
+
+def make(node, in_size=(3, 2, 2), num_classes=3, seed=0):
+    return build.model(node, in_size=in_size, num_classes=num_classes, seed=seed)
+
+
+def test_what_the_data_determine_is_passed_under_any_usual_name():
+    assert make(RESNET8, (1, 8, 8), 7)(torch.zeros(1, 1, 8, 8)).shape == (1, 7)
+    assert make(of(Greedy)).options == {"in_channels": 3, "num_classes": 3}
+    assert make({"_target_": "torchvision.models.resnet18"}, (3, 32, 32)).fc.out_features == 3
+
+
+def test_nodes_among_the_arguments_are_built():
+    assert isinstance(make(of(Outer, inner=of(Fixed, classes=3))).inner, Fixed)
+
+
+def test_equal_seeds_draw_equal_weights():
+    a, b, c = (make(RESNET8, (1, 8, 8), seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
+def test_trying_the_model_leaves_no_trace():
+    torch.manual_seed(5)
+    expected = [nn.Linear(12, 3).weight, torch.rand(1)]
+    torch.manual_seed(5)
+    built = make(of(Fixed, classes=3), seed=5)
+    assert torch.equal(built.head.weight, expected[0])
+    assert torch.equal(torch.rand(1), expected[1])
+    assert built.training
+    batch_norm = make(RESNET8, (1, 8, 8)).state_dict()
+    assert all(value == 0 for name, value in batch_norm.items() if name.endswith("num_batches_tracked"))
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        (of(Fixed), r"gives scores of shape \[2, 10\].*data have 3 classes"),
+        ({"_target_": "torch.nn.Linear", "in_features": 5, "out_features": 3}, "does not run on images of 3x2x2"),
+        ({"_target_": "fractions.Fraction"}, "not a torch.nn.Module"),
+        (RESNET8, "model: in_size=.*must be 4 or more"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused(node, words):
+    with pytest.raises(InputError, match=words):
+        make(node)
+
+
+def test_a_refused_value_carries_its_key():
+    with pytest.raises(InputError, match="optimizer: Invalid learning rate"):
+        build.optimizer({"_target_": "torch.optim.SGD", "lr": -1.0}, nn.Linear(2, 2))
+    with pytest.raises(InputError, match=r"optimizer\.groups: 'nowhere' matches no parameter"):
+        build.optimizer({"_target_": "torch.optim.SGD", "groups": {"nowhere": {"lr": 1.0}}}, nn.Linear(2, 2))
+    warmup = {"_target_": "resnet_cli.schedules.cosine", "warmup": 9}
+    with pytest.raises(InputError, match=r"schedule\.warmup=9"):
+        build.schedule(warmup, total_steps=10, steps_per_epoch=5)
+    with pytest.raises(InputError, match=r"model\.depth=9: must be 6n\+2"):
+        make({**RESNET8, "depth": 9}, (1, 8, 8))
+
+
+def test_optimizer_options_reach_the_optimizer_and_its_groups():
+    node = {"_target_": "torch.optim.AdamW", "lr": 0.01, "weight_decay": 0.1, "decay_norm_and_bias": False}
+    optimizer = build.optimizer(node, nn.Linear(2, 2))
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0.0, 0.1]
+    assert all(group["lr"] == 0.01 for group in optimizer.param_groups)

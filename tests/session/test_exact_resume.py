@@ -1,0 +1,138 @@
+"""Stopped anywhere and resumed, a run ends as if it had not been, bit for bit; over what draws, averages or counts."""
+
+import copy
+import shutil
+from contextlib import contextmanager, nullcontext
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnet_cli.errors import StoppedError
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.logs import RunLog
+from resnet_cli.session import train
+from resnet_cli.session.saver import RunSaver
+from resnet_cli.session.verify import first_difference, left_behind
+from tests.support.runs import tiny
+
+STEPS = 3  # of an epoch: 87 images in batches of 32
+SMALL = ["data.image_size=8", "data.eval_batch_size=3", "trainer.epochs=2"]
+CNN = ["model=cnn", "model.channels=[4,6]", "model.pool_every=1", "model.hidden_dims=[8]"]
+DRAWS = ["model.dropout=0.2", "model.spatial_dropout=0.1", "model.stochastic_depth=0.3", "model.drop_connect=0.1"]
+PIXELS = [
+    "data.augment.crop=1", "data.augment.flip=random", "data.augment.cutout=2", "data.augment.brightness=0.2",
+    "data.augment.contrast=0.2", "data.augment.saturation=0.2", "data.augment.mixup=0.4", "data.augment.cutmix=1.0",
+]  # fmt: skip
+
+CASES = {
+    "whatever draws": [*DRAWS, *PIXELS],
+    "bf16 with averages": ["trainer.precision=bf16", "trainer.averaging=ema", "model.dropout=0.2"],
+    "alternating flips from workers": ["data.backend=stream", "data.workers=2", "data.augment.flip=alternating"],
+    "accumulated and clipped": ["trainer.accumulate=2", "trainer.clip_norm=0.5", "trainer.log_gradients=true", *DRAWS],
+    "warm-up and adamw": ["optimizer=adamw", "schedule=cosine", "schedule.warmup=4 steps", "trainer.averaging=ema"],
+    "early stopping": ["trainer.early_stopping=1", "optimizer.lr=1e-9", "trainer.epochs=4"],
+    "a start from images": [*CNN, "model.init=lsuv", "optimizer=muon"],
+    "no validation": ["data.val_fraction=0", "data.drop_last=true"],
+    "without batch norm": ["model=fixup20", "model.depth=8", "trainer.channels_last=false", "trainer.precision=bf16"],
+}
+
+
+@cache
+def composed(*options):
+    from resnet_cli.hydra_app.compose import compose_settings
+
+    return compose_settings(tiny(*options)).settings
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Trains in a folder of that name, up to a look for signals (None: to the end), and gives what it leaves."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(RunSaver, "draw", lambda *_: None)
+    monkeypatch.setattr(train, "environment", dict)
+
+    def run(name, *arguments, stop_at=None):
+        chosen = {
+            argument.partition("=")[0]: argument for argument in ("name=x", *SMALL, *arguments)
+        }  # the last counts
+        settings = copy.deepcopy(composed(*chosen.values()))
+        looks = iter(range(1, 10_000))
+        with stopping() if stop_at else nullcontext(), RunLog() as log:
+            train.train(
+                folder=Path(name), command="", log=log,
+                should_stop=lambda: 15 if next(looks) == stop_at else None, **{**settings, "resume": "auto"},
+            )  # fmt: skip
+        return left_behind(RunDir(name)) if stop_at is None else torch.load(f"{name}/checkpoints/last.pt")["state"]
+
+    return run
+
+
+@contextmanager
+def stopping():
+    with pytest.raises(StoppedError):
+        yield
+
+
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+def test_a_run_stopped_three_times_ends_like_one_that_was_not(run, options):
+    whole = run("whole", *options)
+    state = run("parts", *options, stop_at=3)  # the first look is before the first step
+    assert (state["epoch"], state["batches"]) == (0, 2), "inside an epoch"
+    other = [a.replace("workers=2", "workers=0") for a in options]
+    state = run("parts", *other, stop_at=2)
+    assert (state["epoch"], state["batches"]) == (0, STEPS), "at its end"
+    state = run("parts", *options, stop_at=3)
+    validated = "data.val_fraction=0" not in options
+    assert (state["epoch"], state["batches"]) == ((0, STEPS) if validated else (1, 2)), "in validation"
+    assert first_difference(whole, run("parts", *other)) is None
+
+
+def test_stopped_while_the_test_set_is_read(run):
+    whole = run("whole")
+    looks = 1 + 2 * (STEPS + 3)
+    state = run("parts", stop_at=looks + 4)
+    assert state["epoch"] == 2
+    assert RunDir("parts").read()["test"] is None
+    assert RunDir("parts").read()["status"] == "interrupted"
+    assert first_difference(whole, run("parts")) is None
+
+
+def test_an_extended_run_that_is_stopped_at_its_test_has_no_old_result(run):
+    run("d")
+    longer = ["trainer.epochs=3"]
+    run("d", *longer, stop_at=1 + STEPS + 3 + 2)
+    assert RunDir("d").read()["test"] is None
+    assert run("d", *longer)["record"]["test"] is not None
+
+
+def test_backends_give_the_same_run_in_turn(run):
+    whole = run("whole", *PIXELS, "data.backend=device")
+    run("parts", *PIXELS, "data.backend=stream", "data.workers=0", stop_at=3)
+    assert first_difference(whole, run("parts", *PIXELS, "data.backend=device")) is None
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:torch", "ignore::DeprecationWarning")  # of its compiler
+def test_a_compiled_run_is_exact_too(run):
+    """The last batch of an epoch is short: with one graph for all sizes a restart would compile others."""
+    arguments = [
+        *CNN,
+        "model.channels=[4]",
+        "trainer.compile=model",
+        "data.eval_batch_size=9",
+        "data.val_fraction=0.09",
+    ]
+    whole = run("whole", *arguments)
+    run("parts", *arguments, stop_at=1 + STEPS + 1)
+    assert first_difference(whole, run("parts", *arguments)) is None
+
+
+def test_what_makes_a_resumed_run_inexact_is_said(run, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    run("d", stop_at=3)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    run("d")
+    said = Path("d/train.log").read_text()
+    assert "warning: device cpu (1 thread) -> cpu (2 threads): not bit for bit" in said

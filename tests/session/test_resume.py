@@ -1,0 +1,347 @@
+"""Going on with a run: after kills at any moment, with damaged saves, with a lost best epoch."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from resnet_cli.runs import checkpoints
+from resnet_cli.runs.lock import only_writer
+from tests.support.runs import assert_equal, assert_same_end, record_of, rows_of, tiny
+
+ARGUMENTS = tiny("trainer.checkpoint_every=1", "trainer.epochs=3", "trainer.averaging=ema", "data.augment.mixup=0.4",
+                 "model.dropout=0.2", "name=x")  # fmt: skip
+KILLS = 6
+# Imports once and forks each run; a timer of CPU time kills it, so that a busy machine changes nothing.
+SERVER = """
+import os, random, signal, sys
+from tests.support import quick_hydra
+from resnet_cli.commands.train import run
+quick_hydra.install()
+arguments, kills = sys.argv[1:-1], int(sys.argv[-1])
+out = sys.stdout
+sys.stdout = open(os.devnull, "w")
+
+def trial(folder, seconds=0.0):
+    pid = os.fork()
+    if pid == 0:
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # SIGPROF ends a process as SIGKILL does
+        os._exit(run([*arguments, "resume=auto", f"hydra.run.dir={folder}"]))
+    _, status, used = os.wait4(pid, 0)
+    return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
+
+assert run([*arguments, "hydra.run.dir=whole"]) == 0  # here, so that everything is imported
+status, length = trial("other")
+assert status == 0
+draw, folders = random.Random(0), 0
+while kills:
+    folders += 1
+    while kills:
+        status, _ = trial(f"parts{folders}", draw.uniform(0.1, 0.9) * length)
+        assert status in (0, -signal.SIGPROF), status
+        if status == 0:
+            break
+        kills -= 1
+    else:
+        assert trial(f"parts{folders}")[0] == 0
+print(folders, file=out)
+"""
+
+
+def test_runs_killed_anywhere_end_as_if_they_had_not_been(tmp_path):
+    arguments = [argument.replace("epochs=3", "epochs=2") for argument in ARGUMENTS]
+    done = subprocess.run(
+        [sys.executable, "-c", SERVER, *arguments, str(KILLS)],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True,
+        timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for number in range(1, int(done.stdout) + 1):
+        run = tmp_path / f"parts{number}"
+        assert_same_end(tmp_path / "whole", run)
+        assert_same_best(tmp_path / "whole", run)
+        assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.pt", "last.pt", "previous.pt"]
+        assert not list(run.rglob(".*"))
+
+
+def assert_same_best(run, other):
+    a, b = (torch.load(r / "checkpoints" / "best.pt", weights_only=True) for r in (run, other))
+    assert_equal(a["state"], b["state"])
+
+
+class Killed(BaseException):
+    """Ends a run at once, wherever it is raised."""
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run that was killed in its third epoch, and the same run whole."""
+    from resnet_cli.commands.train.main import run
+    from resnet_cli.session.saver import RunSaver
+
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["resnet-train"])
+        assert run([*ARGUMENTS, "hydra.run.dir=whole"]) == 0
+        original = RunSaver.last
+
+        def last(self, state):
+            original(self, state)
+            if state.epoch == 2 and state.batches == 1:
+                raise Killed
+
+        patch.setattr(RunSaver, "last", last)
+        with pytest.raises(Killed):
+            run([*ARGUMENTS, "hydra.run.dir=d"])
+    return folder
+
+
+@pytest.fixture
+def d(stopped, tmp_path):
+    """A copy of the stopped run, to damage."""
+    shutil.copytree(stopped / "d", tmp_path / "d")
+    return tmp_path / "d"
+
+
+def changed(change):
+    """A save, read, changed and saved with a right checksum."""
+
+    def damage(path):
+        content = checkpoints.load(path)
+        change(content)
+        del content["format"]
+        checkpoints.save(path, content)
+
+    return damage
+
+
+def misshape(content):
+    name = next(iter(content["state"]["model"]))
+    content["state"]["model"][name] = content["state"]["model"][name][:1]
+
+
+def misshape_momentum(content):
+    values = content["state"]["optimizer"]["state"][0]
+    values["momentum_buffer"] = values["momentum_buffer"][:1]
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    for place in random.Random(0).sample(range(len(data)), 20):
+        data[place] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "missing": lambda path: path.unlink(),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "flipped": flip,
+    "empty": lambda path: path.write_bytes(b""),
+    "zeros": lambda path: path.write_bytes(bytes(1000)),
+    "foreign": lambda path: torch.save({"weights": torch.ones(3)}, path),
+    "shape": changed(misshape),
+    "momentum": changed(misshape_momentum),
+    "no rows": changed(lambda content: content["state"].pop("rows")),
+    "no state": changed(lambda content: content.update(state={})),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("damage", "resume"), [*((damage, "auto") for damage in DAMAGE), ("flipped", "d")])
+def test_a_damaged_save_is_named_and_the_one_before_it_taken(train, stopped, d, damage, resume):
+    DAMAGE[damage](d / "checkpoints/last.pt")
+    status, out, err = train(*([*ARGUMENTS, "hydra.run.dir=d", "resume=auto"] if resume == "auto" else ["resume=d"]))
+    assert (status, err) == (0, "")
+    (line,) = [line for line in out.splitlines() if "going on from previous.pt" in line]
+    assert line.startswith("d/checkpoints/last.pt: ")
+    assert line in (d / "train.log").read_text().splitlines()
+    assert_same_end(stopped / "whole", d)
+    assert_same_best(stopped / "whole", d)
+    assert sorted(path.name for path in (d / "checkpoints").iterdir()) == ["best.pt", "last.pt", "previous.pt"]
+
+
+def test_the_damaged_save_never_takes_the_place_of_the_good_one(train, d, monkeypatch):
+    from resnet_cli.session.saver import RunSaver
+
+    (d / "checkpoints/last.pt").write_bytes(b"nonsense")
+    good = (d / "checkpoints/previous.pt").read_bytes()
+    monkeypatch.setattr(RunSaver, "last", lambda *arguments: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        train("resume=d")
+    assert (d / "checkpoints/last.pt").read_bytes() == good
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_without_a_usable_save_nothing_is_started_over(train, d, damage):
+    for name in ("last", "previous"):
+        DAMAGE[damage](d / f"checkpoints/{name}.pt")
+    before = {path: path.read_bytes() for path in d.rglob("*") if path.is_file()}
+    for arguments in ([*ARGUMENTS, "hydra.run.dir=d", "resume=auto"], ["resume=d"]):
+        status, _, err = train(*arguments)
+        first, second = err.splitlines()
+        assert status == 2
+        assert first.startswith("error: d/checkpoints/last.pt: ")
+        assert second.startswith("error: d/checkpoints/previous.pt: ")
+    assert {path: path.read_bytes() for path in d.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "flipped", "shape", "foreign"])
+def test_a_lost_best_epoch_is_refused_unless_a_save_has_it(train, stopped, d, damage):
+    """Best is epoch 1 or 2 of the two that are done; `previous.pt` is at the end of epoch 2, `last.pt` behind it."""
+    best = record_of(d)["best"]["epoch"]
+    DAMAGE[damage](d / "checkpoints/best.pt")
+    status, out, err = train("resume=d")
+    if best == 2:
+        assert status == 0
+        assert "saved anew from the state at the end of epoch 2" in out
+        assert_same_end(stopped / "whole", d)
+        assert_same_best(stopped / "whole", d)
+    else:
+        assert status == 2
+        assert err.startswith("error: d/checkpoints/best.pt: ")
+        assert "the weights of that epoch are nowhere else" in err
+
+
+@pytest.mark.parametrize("options", [[], ["data.val_fraction=0"]])
+def test_best_is_saved_anew_from_the_state_at_its_end(train, tmp_path, options):
+    assert train(*tiny("hydra.run.dir=d", "trainer.epochs=1", "trainer.averaging=ema", *options))[0] == 0
+    best = tmp_path / "d/checkpoints/best.pt"
+    before = checkpoints.load(best)
+    best.write_bytes(b"")
+    status, out, _ = train("resume=d")
+    assert status == 0
+    assert "saved anew" in out
+    assert_equal(checkpoints.load(best), before)
+
+
+@pytest.fixture(params=[[], ["trainer.checkpoint_every=1"]], ids=["epochs", "steps"])
+def killed_between(request, train, tmp_path, monkeypatch):
+    """A run killed after `best.pt` of its second epoch and before `last.pt` of it, and the same run whole."""
+    from resnet_cli.session.saver import RunSaver
+    from resnet_cli.training.state import TrainState
+
+    with monkeypatch.context() as patch:
+        options = ["trainer.epochs=3", "name=x", *request.param]
+        original, consider = RunSaver.best, TrainState.consider_best
+
+        def better(self, row):
+            return consider(self, {**row, "val_accuracy": 10.0 * row["epoch"]})
+
+        def best(self, state):
+            original(self, state)
+            if state.epoch == 2 and self.run.path.name == "d":
+                raise Killed
+
+        monkeypatch.setattr(TrainState, "consider_best", better)
+        patch.setattr(RunSaver, "best", best)
+        assert train(*tiny(*options, "hydra.run.dir=whole"))[0] == 0
+        with pytest.raises(Killed):
+            train(*tiny(*options, "hydra.run.dir=d"))
+    return tmp_path / "d"
+
+
+def test_a_best_that_is_newer_than_the_state_comes_out_again(train, tmp_path, killed_between):
+    saved = checkpoints.load(killed_between / "checkpoints/best.pt")["state"]
+    assert (saved["epoch"], checkpoints.load(killed_between / "checkpoints/last.pt")["state"]["epoch"]) == (2, 1)
+    assert train("resume=d")[0] == 0
+    assert_same_end(tmp_path / "whole", killed_between)
+    assert_same_best(tmp_path / "whole", killed_between)
+
+
+def test_a_best_that_might_not_come_out_again_is_not_kept(train, killed_between):
+    """Another number of epochs has another schedule, and epoch 2 need not be the best again."""
+    steps = checkpoints.load(killed_between / "checkpoints/last.pt")["state"]["batches"] > 0
+    status, out, err = train("resume=d", "trainer.epochs=4")
+    if steps:
+        assert (status, err.count("\n")) == (2, 1)
+        assert err.endswith("go on once with the config as it was, then change it\n")
+    else:
+        assert status == 0
+        assert "best.pt: holds epoch 2, not the best epoch 1; saved anew" in out
+
+
+def test_times_of_files_choose_nothing(train, stopped, d):
+    for name, seconds in [("last", 0), ("previous", 2**32), ("best", 1)]:
+        os.utime(d / f"checkpoints/{name}.pt", (seconds, seconds))
+    status, out, _ = train("resume=d")
+    assert status == 0
+    assert "from    epoch 2 and 1 batches" in out
+    assert_same_end(stopped / "whole", d)
+
+
+def test_a_clock_that_is_put_back_makes_no_negative_times(train, tmp_path, monkeypatch):
+    clock = iter(range(10**9, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: float(next(clock)))
+    assert train(*tiny("hydra.run.dir=d"))[0] == 0
+    rows = [json.loads(line) for line in (tmp_path / "d/metrics.jsonl").read_text().splitlines()]
+    assert all(row["seconds"] > 0 and row["samples_per_second"] > 0 for row in rows)
+
+
+def test_a_second_run_in_the_folder_is_refused_and_harms_nothing(train, d):
+    """The lock is held in this process, which counts like another."""
+    before = {path: path.read_bytes() for path in d.rglob("*") if path.is_file()}
+    with only_writer(d):
+        status, _, err = train("resume=d")
+    assert status == 2
+    assert "writes this run" in err
+    assert err.count("\n") == 1
+    assert {path: path.read_bytes() for path in d.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.draws
+@pytest.mark.parametrize("name", ["train.log", "metrics.jsonl", "run.json", "config.yaml", ".lock", "curves.png"])
+def test_planted_links_never_reach_their_victim(train, tmp_path, name):
+    victim = tmp_path / "victim"
+    victim.write_text("theirs")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / name).symlink_to(victim)
+    status, _, err = train(*tiny("hydra.run.dir=d", "resume=auto"))
+    assert victim.read_text() == "theirs"
+    assert err if name in ("train.log", ".lock", "run.json", "metrics.jsonl") else rows_of(tmp_path / "d")
+    assert (status == 0) == (err == "")
+    assert all(line.startswith("error: ") for line in err.splitlines())
+
+
+def test_a_run_folder_that_is_a_link_to_a_file_is_refused(train, tmp_path):
+    (tmp_path / "victim").write_text("theirs")
+    (tmp_path / "d").symlink_to("victim")
+    status, _, err = train(*tiny("hydra.run.dir=d"))
+    assert (status, err) == (4, f"error: {tmp_path}/d: is not a folder\n")
+    assert (tmp_path / "victim").read_text() == "theirs"
+
+
+def test_other_data_under_the_same_config_are_refused(train, tmp_path):
+    """A folder of images from which a class was taken away, or an image changed."""
+    from PIL import Image
+
+    for part in ("train", "test"):
+        for number, name in enumerate(("a", "b", "c")):
+            (tmp_path / f"d/{part}/{name}").mkdir(parents=True)
+            for i in range(4):
+                Image.new("RGB", (8, 8), (60 * number, 9 * i, 7)).save(tmp_path / f"d/{part}/{name}/{i}.png")
+    command = [
+        "data=image_folder",
+        "data.root=d",
+        "data.batch_size=4",
+        "data.val_fraction=0",
+        "model=resnet8",
+        "hydra.run.dir=r",
+        "resume=auto",
+    ]
+    assert train(*command, "trainer.epochs=1")[0] == 0
+    Image.new("RGB", (8, 8), (250, 250, 250)).save(tmp_path / "d/train/a/0.png")
+    status, _, err = train(*command, "trainer.epochs=2")
+    assert status == 2
+    assert "error: data: mean [" in err
+    for part in ("train", "test"):
+        (tmp_path / f"d/{part}/c").rename(tmp_path / f"c-{part}")
+    status, _, err = train(*command, "trainer.epochs=2")
+    assert status == 2
+    assert "error: data: 3 classes (['a', 'b', 'c']) -> 2 classes (['a', 'b']): changed since the run was saved" in err
+    assert "resume: these are not the data of the run; accept them with resume_force=true" in err

@@ -1,0 +1,150 @@
+"""Signals to real processes: at the start, in training, in a sweep, to the group with its workers, and twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from resnet_cli.errors import StoppedError
+from resnet_cli.session.signals import StopSignals
+from tests.support.runs import SLOW, tiny
+
+LONG = ["data.count=4000", "data.batch_size=8", "trainer.epochs=50", "name=x"]
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts resnet-train in a process group of its own; all of it is gone at the end."""
+    started = []
+
+    def start(*arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "resnet_cli", *arguments], cwd=tmp_path, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_for(folder, pattern, process):
+    deadline = time.monotonic() + 200
+    while not list(folder.glob(pattern)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def ended(process, status):
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == status, err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) <= 2, err
+    return out
+
+
+def children(pid):
+    done = subprocess.run(["ps", "-o", "pid=", "-g", str(pid)], capture_output=True, text=True, check=False)
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_before_training_begins_a_signal_ends_it_at_once(start, tmp_path, number, status):
+    process = start(*tiny("hydra.run.dir=d"))
+    wait_for(tmp_path, "d", process)  # Hydra makes it; torch and the data come after
+    process.send_signal(number)
+    assert ended(process, status) == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_to_the_group_leaves_its_workers_to_the_main_process(start, tmp_path):
+    process = start(*tiny(*LONG, "data.backend=stream", "data.workers=2", "hydra.run.dir=d"))
+    wait_for(tmp_path, "d/train.log", process)
+    os.killpg(process.pid, signal.SIGUSR1)
+    out = ended(process, 128 + signal.SIGUSR1)
+    assert "go on with: resnet-train resume=d\n" in out
+    assert json.loads((tmp_path / "d/run.json").read_text())["status"] == "interrupted"
+    assert (tmp_path / "d/checkpoints/last.pt").exists()
+    assert children(process.pid) == []
+
+
+def test_a_second_interrupt_ends_it_at_once(start, tmp_path):
+    process = start(*tiny(*LONG, "data.backend=stream", "data.workers=2", "hydra.run.dir=d"))
+    wait_for(tmp_path, "d/train.log", process)
+    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
+    ended(process, 130)
+    assert json.loads((tmp_path / "d/run.json").read_text())["status"] in ("interrupted", "running")
+    assert children(process.pid) == []
+
+
+def test_a_stopped_sweep_goes_on_with_what_it_says(start, tmp_path, train):
+    (tmp_path / "slow_nets.py").write_text(SLOW)
+    net = ["model._target_=slow_nets.Net", "trainer.epochs=1", "data.batch_size=4"]
+    process = start("-m", "+model.slow=false,true", *tiny(*net, "hydra.sweep.dir=s"))
+    wait_for(tmp_path, "s/*slow=[Tt]rue*/train.log", process)
+    process.terminate()
+    out = ended(process, 143)
+    (line,) = (line for line in out.splitlines() if "stopped; go on with: " in line)
+    command = line.partition("go on with: resnet-train ")[2].split()
+    folders = sorted(path.parent for path in (tmp_path / "s").rglob("run.json"))
+    assert [json.loads((f / "run.json").read_text())["status"] for f in folders] == ["finished", "interrupted"]
+    (tmp_path / "quick").touch()
+    status, out, err = train(*command)
+    assert (status, err) == (0, "")
+    assert out.count("finished before, best ") == 1
+    assert sorted(path.parent for path in (tmp_path / "s").rglob("run.json")) == folders
+    assert [json.loads((f / "run.json").read_text())["status"] for f in folders] == ["finished", "finished"]
+
+
+def test_when_signals_are_raised_and_when_noted(capfd):
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignals(), pytest.raises(StoppedError):
+        signal.raise_signal(signal.SIGTERM)
+    with StopSignals() as stop:
+        assert stop() is None
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop() == signal.SIGTERM
+        with pytest.raises(StoppedError):
+            stop.rest()
+    assert capfd.readouterr().err == "stopping when all is saved (Ctrl-C again: at once)\n"
+    with StopSignals() as stop:
+        stop()
+        stop.rest()
+        with pytest.raises(StoppedError):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+NATIVE = """
+import hashlib, os, signal, threading, time
+from resnet_cli.session.signals import StopSignals
+
+def interrupt():
+    for _ in range(2):
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+
+with StopSignals() as stop:
+    stop()
+    threading.Thread(target=interrupt).start()
+    time.sleep(0.4)  # the first one is seen
+    hashlib.pbkdf2_hmac("sha512", b"", b"", 1_000_000_000)  # half an hour in which other threads run but no handlers
+"""
+
+
+def test_a_second_interrupt_is_not_kept_waiting_by_native_code():
+    done = subprocess.run([sys.executable, "-c", NATIVE], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (130, 1)

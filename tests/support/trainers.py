@@ -1,0 +1,57 @@
+"""A small trainer on separable data."""
+
+import copy
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from resnet_cli import ClassifierTrainer
+
+
+def blobs(count=96, classes=3, seed=0):
+    """Images of one channel, 4x4, whose brightness tells the class."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (count,), generator=generator)
+    images = labels.view(-1, 1, 1, 1) + 0.3 * torch.randn(count, 1, 4, 4, generator=generator)
+    return TensorDataset(images, labels)
+
+
+def net(classes=3, dropout=0.0):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.ReLU(), nn.Dropout(dropout), nn.Linear(32, classes))
+
+
+def trainer_of(model, lr=0.1, loss_fn=None, **options):
+    return ClassifierTrainer(model, loss_fn, torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9), **options)
+
+
+def loader(dataset=None, batch_size=32):
+    return DataLoader(dataset or blobs(), batch_size=batch_size)
+
+
+def weights(trainer):
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+class Kept:
+    """A saver that keeps the state of each save in memory."""
+
+    def __init__(self):
+        self.states, self.bests, self.written = [], [], []
+
+    def last(self, state):
+        self.states.append(copy.deepcopy(state.state_dict()))
+
+    def best(self, state):
+        with state.evaluated_weights():
+            self.bests.append(copy.deepcopy(state.model.state_dict()))
+
+    def rows(self, rows):
+        self.written = list(rows)

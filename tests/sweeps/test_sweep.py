@@ -1,0 +1,301 @@
+"""Sweeps that are run again: what is done stays, what was stopped goes on exactly, what failed is tried again."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from resnet_cli.errors import InputError
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.session.signals import StopSignals
+from resnet_cli.sweeps import launch
+from resnet_cli.sweeps.folder import FAILURE, Command, SweepDir, config_hash
+from tests.support.runs import job, records, tiny, weights
+
+NETS = """
+import torch
+from pathlib import Path
+
+class Net(torch.nn.Module):
+    '''Fails in training, once 8 batches were seen, while there is a file `broken`.'''
+    def __init__(self, *, num_classes: int, fails: bool = False):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(192, 8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.2),
+            torch.nn.Linear(8, num_classes))
+        self.fails = fails
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x):
+        if self.training:
+            self.seen += 1
+            if self.fails and Path("broken").exists() and self.seen > 8:
+                if Path("broken").read_text():
+                    raise SystemExit(0)
+                raise RuntimeError("as asked")
+        return self.layers(x)
+"""
+NET = tiny("model._target_=own_nets.Net", "hydra.sweep.dir=s", "trainer.epochs=4")
+
+
+@pytest.fixture
+def own_nets(tmp_path, monkeypatch):
+    (tmp_path / "own_nets.py").write_text(NETS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    sys.modules.pop("own_nets", None)
+
+
+def contents(folder):
+    """Every file of a sweep's jobs, and when it was written."""
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*/*") if path.is_file()}
+
+
+def test_a_failed_sweep_is_run_again_to_what_it_would_have_been(train, own_nets):
+    (own_nets / "broken").touch()
+    command = ["-m", "+model.fails=true,false", "seed=0,1", *NET]
+    status, out, err = train(*command)
+    assert status == 1
+    assert err.count("error: job ") == 2
+    assert "error: 2 of 4 jobs did not finish; go on with: resnet-train -m resume=s" in err
+    failed = [path for path in (own_nets / "s").iterdir() if path.is_dir() and "fails=True" in path.name]
+    assert len(failed) == 2
+    for path in failed:
+        assert f"as asked; see {path.relative_to(own_nets)}/train.log" in err
+        assert "Traceback" in (path / "train.log").read_text()
+        record = RunDir(path).read()
+        assert (record["status"], record["reason"]) == ("failed", "RuntimeError: as asked")
+    finished = contents(job(own_nets / "s", "fails=False,seed=0"))
+
+    (own_nets / "broken").unlink()
+    status, out, err = train("-m", "resume=s")
+    assert (status, err) == (0, "")
+    assert out.count("finished before, best ") == 2
+    assert out.count("\nfrom    epoch 2") == 2
+    assert contents(job(own_nets / "s", "fails=False,seed=0")) == finished
+    assert "4 runs: 4 finished" in out
+
+    status, out, _ = train(*[word.replace("=s", "=other") if word.endswith("dir=s") else word for word in command])
+    assert status == 0
+    for seed in (0, 1):
+        name = f"fails=True,seed={seed}"
+        assert weights(job(own_nets / "s", name)) == weights(job(own_nets / "other", name))
+
+
+def test_a_job_is_the_run_that_it_would_be_alone(train, own_nets):
+    """After a job that fails, and one that is deterministic; with dropout, averaging and augmentation."""
+    common = [*tiny(), "trainer.averaging=ema", "data.augment.flip=random"]
+    (own_nets / "broken").touch()
+    status, _, _ = train("-m", "+model.fails=true", "seed=0", *NET)
+    assert status == 1
+    status, _, _ = train("-m", "trainer=deterministic,default", "seed=3,4", *common, "hydra.sweep.dir=many")
+    assert status == 0
+    train(*common, "seed=4", "hydra.run.dir=alone")
+    assert weights(job(own_nets / "many", "trainer=default,seed=4")) == weights(own_nets / "alone")
+    rows = [(path / "metrics.jsonl") for path in (job(own_nets / "many", "trainer=default,seed=4"), own_nets / "alone")]
+    clocks = ("seconds", "samples_per_second")
+    first, second = (
+        [{k: v for k, v in json.loads(line).items() if k not in clocks} for line in path.read_text().splitlines()]
+        for path in rows
+    )
+    assert first == second
+
+
+def test_a_second_sweep_adds_jobs_and_both_go_on(train, tmp_path):
+    assert train("-m", *tiny("seed=0,1", "hydra.sweep.dir=s"))[0] == 0
+    before = contents(tmp_path / "s")
+    assert train("-m", *tiny("seed=1,2", "hydra.sweep.dir=s"))[0] == 0
+    assert set(records(tmp_path / "s")) == {0, 1, 2}
+    assert {path: contents(tmp_path / "s")[path] for path in before} == before
+    status, out, _ = train("-m", "resume=s", "trainer.epochs=3", "sweep.stop_on_failure=true")
+    assert status == 0
+    assert out.count("\nfrom    epoch 2") == 3
+    assert "3 runs: 3 finished" in out
+    status, out, _ = train("-m", "resume=s")
+    assert out.count("finished before") == 4  # seed=1 is in both
+    assert {record["epochs"] for record in records(tmp_path / "s").values()} == {3}
+    assert len(SweepDir(tmp_path / "s").commands()) == 2
+
+
+def test_another_config_under_the_same_overrides_is_a_new_job(train, tmp_path):
+    (tmp_path / "conf/model").mkdir(parents=True)
+    own = tmp_path / "conf/model/mine.yaml"
+    own.write_text("_target_: resnet_cli.models.CNN\nchannels: [4]\npool_every: 1\nhidden_dims: [8]\n")
+    command = ["-m", *tiny("model=mine", "seed=0", "hydra.sweep.dir=s")]
+    assert train(*command)[0] == 0
+    before = contents(tmp_path / "s")
+    (first,) = (path for path in (tmp_path / "s").iterdir() if path.is_dir())
+    own.write_text(own.read_text().replace("[8]", "[9]"))
+    status, out, _ = train(*command)
+    assert status == 0
+    (second,) = (path for path in (tmp_path / "s").iterdir() if path.is_dir() and path != first)
+    assert f"another config than that of {first.relative_to(tmp_path)}; a new job, s/{second.name}" in out
+    assert {path: contents(tmp_path / "s")[path] for path in before} == before
+    assert "9" in (second / "config.yaml").read_text()
+    status, out, _ = train(*command)
+    assert out.count("finished before") == 1
+    assert "2 runs: 2 finished" in out
+
+
+def test_stop_on_failure_starts_no_further_job(train, own_nets):
+    (own_nets / "broken").touch()
+    command = ["-m", "+model.fails=true,false", *NET, "seed=0", "sweep.stop_on_failure=true"]
+    status, out, err = train(*command)
+    assert status == 1
+    assert "1 of 2 jobs have not begun" in out
+    assert "error: 2 of 2 jobs did not finish" in err
+    assert not any("fails=False" in path.name for path in (own_nets / "s").iterdir())
+    (own_nets / "broken").unlink()
+    assert train("-m", "resume=s")[0] == 0
+
+
+def test_a_job_that_calls_exit_ends_itself_alone(train, own_nets):
+    (own_nets / "broken").write_text("exit")
+    status, out, err = train(
+        "-m", "+model.fails=true,false", *[w for w in NET if "epochs" not in w], "trainer.epochs=3"
+    )
+    assert status == 1
+    assert "SystemExit: 0; see s/" in err
+    assert "2 runs: 1 finished, 1 failed" in out
+
+
+def test_a_proof_in_a_sweep_leaves_no_jobs(train, tmp_path, monkeypatch):
+    from resnet_cli.errors import NotIdenticalError
+    from resnet_cli.session import train
+
+    def prove(*, seed, verify_resume, **settings):
+        assert verify_resume
+        if seed:
+            raise NotIdenticalError("not identical: here")
+        return {"epochs": 1}
+
+    monkeypatch.setattr(train, "train", prove)
+    assert train("-m", "seed=0", "verify_resume=true", *tiny("hydra.sweep.dir=s"))[0] == 0
+    status, _, err = train("-m", "seed=0,1", "verify_resume=true", *tiny("hydra.sweep.dir=s"))
+    assert status == 1
+    assert "): not identical: here\n" in err
+    assert not list((tmp_path / "s").rglob("*.json"))
+
+
+def test_a_job_that_fails_before_it_has_a_folder_leaves_its_reason(train, tmp_path):
+    arguments = tiny("data=image_folder", "data.root=nowhere", "hydra.sweep.dir=s")
+    arguments = [
+        word for word in arguments if not word.startswith(("data.image", "data.count", "data.test", "data.cl"))
+    ]
+    status, _, err = train("-m", *arguments, "seed=0,1")
+    assert status == 1
+    assert err.count("): data.root") == 2
+    for record in records(tmp_path / "s").values():
+        assert record["status"] == "failed"
+        assert "nowhere" in record["reason"]
+    log = next((tmp_path / "s").rglob("train.log")).read_text()
+    assert "Traceback" in log
+
+
+WRONG = {
+    "no such folder": (["-m", "resume=nowhere"], "error: nowhere: no such sweep's folder"),
+    "a foreign folder": (["-m", "resume=foreign"], "error: foreign: not a sweep's folder (it has no sweep.json)"),
+    "half a record": (["-m", "resume=half"], "error: half/sweep.json: not a sweep's record: JSONDecodeError"),
+    "another record": (["-m", "resume=wrong"], "error: wrong/sweep.json: not a sweep's record: TypeError"),
+    "a run": (["-m", "resume=run"], "error: run: a run, not a sweep; go on with it without -m"),
+    "a sweep without -m": (["resume=sweep"], "error: sweep: a sweep; go on with it by resnet-train -m resume=sweep"),
+    "several": (["-m", "resume=sweep,run"], "error: resume=sweep,run: with -m it takes one sweep's folder"),
+    "other jobs": (["-m", "resume=sweep", "seed=4"], "error: seed=4: would make other jobs; add some with hydra.sweep"),
+    "a varied key": (
+        ["-m", "resume=sweep", "trainer.epochs=4"],
+        "error: trainer.epochs=4: the sweep has trainer.epochs=1,2, which cannot be changed for all its jobs",
+    ),
+    "an unknown key": (
+        ["-m", "sed=0,1", "hydra.sweep.dir=new"],
+        "error: job 0 (sed=0) and 1 more: sed: unknown key; did you mean",
+    ),
+    "a sweep into a run": (["-m", "seed=0", "hydra.sweep.dir=run"], "error: run: holds a run; a sweep needs a folder"),
+    "a launcher that is not here": (
+        ["-m", "seed=0", "hydra/launcher=ray", "hydra.sweep.dir=new"],
+        "error: hydra/launcher=ray: needs hydra-ray-launcher; pip install 'resnet-cli[ray]'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_gets_a_line(case, train, tmp_path, monkeypatch):
+    from resnet_cli.hydra_app import plugins
+
+    monkeypatch.setattr(plugins, "_is_there", lambda package, module: False)
+    for name, text in {
+        "half": '{"commands": [',
+        "wrong": '{"commands": [{"arguments": 1, "named": []}], "jobs": {}}',
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sweep.json").write_text(text)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("seed: 0\n")
+    (tmp_path / "sweep").mkdir()
+    SweepDir(tmp_path / "sweep").begin(Command(("-m", "trainer.epochs=1,2")), {})
+    before = sorted(path for path in tmp_path.rglob("*"))
+    arguments, expected = WRONG[case]
+    status, out, err = train(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith(expected)
+    assert err.count("\n") == 1
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_a_second_sweep_in_the_same_place_is_refused_while_the_first_runs(train, tmp_path):
+    code = "from resnet_cli.runs.lock import only_writer\nfrom pathlib import Path\n"
+    code += "with only_writer(Path('s'), 'sweep'): print(1, flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    other = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, **pipes)
+    assert other.stdout.readline() == "1\n"
+    status, _, err = train("-m", *tiny("hydra.sweep.dir=s"))
+    other.communicate("\n")
+    assert status == 2
+    assert f"error: s: pid {other.pid} on " in err
+    assert "writes this sweep; wait for it to end, or stop it" in err
+
+
+def test_sweeps_of_one_second_have_folders_of_their_own(tmp_path):
+    stop = StopSignals()
+    with (
+        launch.Launch(Command(("-m",)), None, stop) as first,
+        launch.Launch(Command(("-m",)), None, stop) as second,
+    ):
+        one = first.begin(tmp_path / "10-00-00-net", {}, may_move=True)
+        two = second.begin(tmp_path / "10-00-00-net", {}, may_move=True)
+        assert one != two
+        assert two.name.startswith("10-00-00-net-")
+        with launch.Launch(Command(("-m",)), None, stop) as third, pytest.raises(InputError):
+            third.begin(tmp_path / "10-00-00-net", {}, may_move=False)
+
+
+def test_a_stop_reaches_jobs_and_is_taken_back(tmp_path):
+    sweep = SweepDir(tmp_path)
+    sweep.begin(Command(("-m",)), {})
+    assert sweep.stopped() is None
+    sweep.stop(15)
+    assert sweep.stopped() == 15
+    sweep.stop()
+    assert sweep.stopped() == FAILURE
+    sweep.begin(Command(("-m",)), {})
+    assert sweep.stopped() is None
+    assert [command.arguments for command in sweep.commands()] == [("-m",)]
+
+
+def test_the_hash_is_of_what_makes_a_run_another_run():
+    settings = {"seed": 0, "name": "a", "resume": None, "trainer": {"epochs": 3, "device": "cpu"}, "logger": None}
+    same = {**settings, "name": "b", "resume": "auto", "logger": {"wandb": {"project": "x"}}}
+    assert config_hash(settings) == config_hash(same)
+    assert config_hash(settings) == config_hash({**settings, "trainer": {"epochs": 3, "device": "cuda"}})
+    for other in ({"seed": 1}, {"trainer": {"epochs": 4, "device": "cpu"}}):
+        assert config_hash(settings) != config_hash({**settings, **other})
+
+
+def test_an_unreadable_job_is_told_and_the_others_run(train, tmp_path):
+    assert train("-m", "seed=0,1", *tiny("hydra.sweep.dir=s"))[0] == 0
+    job(tmp_path / "s", "seed=0").joinpath("run.json").write_text("{")
+    status, out, err = train("-m", "resume=s")
+    assert status == 1
+    assert "run.json: not a run record" in err
+    assert out.count("finished before") == 1

@@ -1,0 +1,93 @@
+"""Devices, precisions and process-wide switches."""
+
+import pytest
+import torch
+
+from resnet_cli.training.device import (
+    Precision,
+    backend_switches,
+    has_bf16_matrix_units,
+    resolve_device,
+    resolve_precision,
+    seed_device,
+)
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+
+
+def test_devices(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert resolve_device("auto") == resolve_device("cpu") == resolve_device(None) == CPU
+    for name, words in [("gpu0", "is no device"), ("cuda", "not here"), ("cuda:1", "not here"), ("mps", "not here")]:
+        with pytest.raises(ValueError, match=words):
+            resolve_device(name)
+
+
+def test_cuda_devices_by_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(ValueError, match="2 CUDA devices"):
+        resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize(("has_bf16", "name"), [(True, "bf16"), (False, "fp16")])
+def test_auto_on_cuda_is_bf16_where_the_card_has_it(monkeypatch, has_bf16, name):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: has_bf16)
+    precision = resolve_precision("auto", CUDA)
+    assert precision.name == name
+    assert precision.scales is (name == "fp16")
+
+
+def test_auto_on_the_cpu_is_fp32_unless_asked_and_able(monkeypatch):
+    monkeypatch.setattr("resnet_cli.training.device.has_bf16_matrix_units", lambda: True)
+    assert resolve_precision("auto", CPU).name == "fp32"
+    assert resolve_precision("auto", CPU, cpu_bf16=True).name == "bf16"
+    monkeypatch.setattr("resnet_cli.training.device.has_bf16_matrix_units", lambda: False)
+    assert resolve_precision("auto", CPU, cpu_bf16=True).name == "fp32"
+
+
+@pytest.mark.parametrize("name", ["tf32", "fp16"])
+def test_precisions_that_the_cpu_lacks_are_refused(name):
+    with pytest.raises(ValueError, match=f"precision: {name}"):
+        resolve_precision(name, CPU)
+
+
+def test_matrix_units_are_read_from_the_kernel(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    for flags, able in [("amx_bf16 amx_tile", True), ("avx512f avx512_bf16", True), ("avx512f avx512_bf16x", False)]:
+        cpuinfo.write_text(f"flags : fpu {flags}\n")
+        assert has_bf16_matrix_units(cpuinfo) is able
+    assert not has_bf16_matrix_units(tmp_path / "none")
+
+
+def test_autocast_is_on_for_the_half_precisions_only():
+    for name, dtype in [("fp32", torch.float32), ("bf16", torch.bfloat16)]:
+        with Precision(name, CPU).autocast():
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+@pytest.mark.parametrize("name", ["fp32", "tf32"])
+def test_switches_are_put_back(name, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    matmul = torch.backends.cuda.matmul
+    before = (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, matmul.fp32_precision)
+    try:
+        with backend_switches(Precision(name, CUDA), deterministic=True):
+            assert torch.are_deterministic_algorithms_enabled()
+            assert not torch.backends.cudnn.benchmark
+            assert matmul.fp32_precision == ("tf32" if name == "tf32" else "ieee")
+            raise KeyError
+    except KeyError:
+        pass
+    after = (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, matmul.fp32_precision)
+    assert after == before
+
+
+def test_seeding_makes_draws_a_function_of_the_parts():
+    draws = []
+    for step in (3, 4, 3):
+        seed_device(CPU, 0, "step", step)
+        draws.append(torch.rand(1).item())
+    assert draws[0] == draws[2] != draws[1]

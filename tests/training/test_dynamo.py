@@ -1,0 +1,138 @@
+import copy
+import inspect
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from resnet_cli.optimizers import Muon
+from resnet_cli.training.dynamo import CACHE, TIED, clear_gradients, eager_step, spared_compiler
+
+LR = {"lr": 0.05}
+OPTIMIZERS = {
+    "sgd": lambda p: SGD(p, **LR, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "sgd, fused": lambda p: SGD(p, **LR, momentum=0.9, fused=True),
+    "adamw": lambda p: AdamW(p, **LR),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, **LR),
+    "adagrad": lambda p: torch.optim.Adagrad(p, **LR),
+    "muon": lambda p: Muon(p, **LR),
+}
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def fill_gradients(model):
+    for i, parameter in enumerate(model.parameters(), 1):
+        parameter.grad = torch.linspace(-1, i, parameter.numel()).view_as(parameter)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_are_those_of_the_optimizer(name):
+    models = [net(), net()]
+    plain, eager = (OPTIMIZERS[name](model.parameters()) for model in models)
+    take = eager_step(eager)
+    for _ in range(3):
+        for model in models:
+            fill_gradients(model)
+        plain.step()
+        take()
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(models[0][0].weight, net()[0].weight)
+
+
+def test_a_step_makes_no_graph_and_leaves_the_mode():
+    model = net()
+    fill_gradients(model)
+    eager_step(SGD(model.parameters(), **LR, momentum=0.9))()
+    assert torch.is_grad_enabled()
+    assert all(parameter.is_leaf and parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_differentiable_step_keeps_its_graph():
+    weight = torch.ones(3, requires_grad=True)
+    moved = weight.clone()
+    optimizer = SGD([moved.detach().requires_grad_()], **LR, differentiable=True)
+    optimizer.param_groups[0]["params"] = [moved]
+    moved.grad = weight * 2
+    eager_step(optimizer)()
+    moved.sum().backward()
+    assert torch.allclose(weight.grad, torch.full((3,), 1 - 2 * LR["lr"]))
+
+
+def test_hooks_are_called():
+    model, seen = net(), []
+    optimizer = SGD(model.parameters(), **LR)
+    take = eager_step(optimizer)
+    optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
+    optimizer.register_step_post_hook(lambda *_: seen.append("after"))
+    take()
+    assert seen == ["before", "after"]
+
+
+def test_a_step_of_ones_own_is_left_alone():
+    class Own(SGD):
+        def step(self, closure=None):
+            self.steps = getattr(self, "steps", 0) + 1
+            super().step(closure)
+
+    own = Own(net().parameters(), **LR)
+    eager_step(own)()
+    assert own.steps == 1
+
+    patched = SGD(net().parameters(), **LR)
+    take = eager_step(patched)
+    patched.step = lambda: "patched"
+    assert take() == "patched"
+
+
+def test_gradients_are_cleared():
+    model = net()
+    fill_gradients(model)
+    clear_gradients(SGD(model.parameters(), **LR))
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("where", ["class", "instance"])
+def test_a_clearing_of_ones_own_is_called(where):
+    calls = []
+    body = {"zero_grad": lambda *_, set_to_none: calls.append(set_to_none)} if where == "class" else {}
+    optimizer = type("Own", (SGD,), body)(net().parameters(), **LR)
+    if where == "instance":
+        optimizer.zero_grad = lambda set_to_none: calls.append(set_to_none)
+    clear_gradients(optimizer)
+    assert calls == [True]
+
+
+def test_the_methods_are_as_torch_has_them_after():
+    methods = [inspect.unwrap(getattr(Optimizer, name)) for name in TIED]
+    before = [copy.copy(vars(method)) for method in methods]
+    with spared_compiler():
+        assert all(hasattr(method, CACHE) for method in methods)
+    assert [vars(method) for method in methods] == before
+
+
+RUNS = """
+import sys
+from resnet_cli.commands.train import run
+quick = ["data=synthetic", "data.count=200", "data.test_count=8", "model=resnet8", "trainer.epochs=1"]
+for more in [
+    ["hydra.run.dir=one", "trainer.precision=bf16", "trainer.clip_norm=1", "trainer.averaging=ema"],
+    ["hydra.run.dir=two", "optimizer=adamw"],
+    ["-m", "hydra.sweep.dir=sweep", "optimizer=muon,rmsprop"],
+]:
+    assert run([*quick, *more]) == 0
+assert run(["resume=one", "trainer.epochs=2"]) == 0
+print([name for name in ("torch", "torch._dynamo", "torch._inductor") if name in sys.modules])
+"""
+
+
+def test_runs_do_without_the_compiler(tmp_path):
+    done = subprocess.run([sys.executable, "-c", RUNS], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["['torch']"], done.stdout + done.stderr

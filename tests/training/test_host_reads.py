@@ -1,0 +1,107 @@
+"""No step waits for the device: how often an epoch reads numbers from it does not depend on how many steps it has."""
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from resnet_cli.training.metrics import Scores, Totals
+from resnet_cli.training.trainer import GPU_CHECK_STEPS
+from tests.support.trainers import blobs, loader, net, trainer_of
+
+NAMES = {"item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__", "nonzero", "is_nonzero"}
+OPTIONS = {"averaging": "ema", "clip_norm": 1.0, "log_gradients": True, "accumulate": 2, "seed": 1}
+
+
+class Reads(TorchFunctionMode):
+    """Counts what would make the host wait, by its name in Python."""
+
+    count = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.count += getattr(func, "__name__", "") in NAMES
+        return func(*args, **(kwargs or {}))
+
+
+class Scalars(TorchDispatchMode):
+    """Counts numbers that leave a tensor, and results whose size depends on numbers."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return func(*args, **(kwargs or {}))
+
+
+def reads(steps, monkeypatch, **options):
+    trainer = trainer_of(net(dropout=0.1), **OPTIONS | options)
+    trainer.take_step.reads_are_free = False  # as on a GPU
+    monkeypatch.setattr(Totals, "peek", lambda totals: None)  # asynchronous there: see below
+    data = [*loader(blobs(count=8 * steps), batch_size=8)]
+    with Reads() as by_name, Scalars() as by_number:
+        trainer.fit(data, None, num_epochs=1, verbose=False)
+    assert trainer.state.step == steps
+    return by_name.count, by_number.count
+
+
+@pytest.mark.parametrize("options", [{}, {"precision": "bf16"}], ids=str)
+def test_reads_of_an_epoch_do_not_grow_with_its_steps(monkeypatch, options):
+    few, many = (reads(steps, monkeypatch, **options) for steps in (5, 2 * GPU_CHECK_STEPS + 5))
+    assert few == many
+    assert sum(few) > 0, "the counters see the sums of the epoch"
+
+
+def test_where_looking_is_free_each_step_is_looked_at(monkeypatch):
+    trainer = trainer_of(net())
+    with Reads() as by_name:
+        trainer.fit([*loader()], None, num_epochs=1, verbose=False)
+    assert by_name.count >= 2 * 3
+
+
+def test_sums_are_seen_later_and_never_waited_for(monkeypatch):
+    ready = []
+
+    class Event:
+        def __init__(self):
+            self.recorded = False
+
+        def record(self):
+            self.recorded = True
+
+        def query(self):
+            assert self.recorded
+            return bool(ready)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    totals = Totals(torch.device("cpu"))
+    totals.device = torch.device("cuda")
+    totals.add(torch.tensor(2.0), torch.tensor(3), 4)
+    assert totals.peek() is None
+    totals.add(torch.tensor(4.0), torch.tensor(1), 4)
+    assert totals.peek() is None
+    ready.append(True)
+    assert totals.peek() == Scores(2.0, 75.0, 4)  # as they were when they were asked for
+    assert totals.peek() == Scores(3.0, 50.0, 8)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch tells of waiting on CUDA only, and here is no card")
+@pytest.mark.parametrize("compile", ["off", "model", "step"])
+def test_no_step_waits_on_cuda(compile):  # noqa: A002
+    from resnet_cli.data import make_loaders, synthetic
+
+    loaders = make_loaders(synthetic(count=4096, test_count=32, image_size=8, classes=3), device="cuda", seed=0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 3))
+    trainer = trainer_of(
+        model, device="cuda", compile=compile, averaging="ema", clip_norm=1.0, log_gradients=True, seed=1,
+        precision="bf16",
+    )  # fmt: skip
+    trainer.fit(loaders.train, None, num_epochs=1, verbose=False)
+    with trainer._switches():
+        batches = trainer._batches(loaders.train, None)
+        trainer._step(*next(batches))
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for images, labels in batches:
+                trainer._step(images, labels)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

@@ -1,0 +1,497 @@
+"""ClassifierTrainer by hand, with ordinary PyTorch loaders, and the promises of its loop."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from resnet_cli import ClassifierTrainer
+from resnet_cli.errors import DivergedError, StoppedError
+from resnet_cli.models import MLP, ArgMaxClassifier
+from resnet_cli.schedules import multistep
+from resnet_cli.training.step import clip
+from tests.support.trainers import Kept, assert_same, blobs, loader, net, trainer_of, weights
+
+
+def test_by_hand_as_in_a_notebook():
+    model = ArgMaxClassifier(MLP(in_dim=16, dims=[16, 3], nonlins=["relu", "none"]))
+    flat = TensorDataset(blobs().tensors[0].flatten(1), blobs().tensors[1])
+    trainer = ClassifierTrainer(model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.1))
+    result = trainer.fit(loader(flat), loader(flat), num_epochs=4, verbose=False)
+    assert result.num_epochs == 4
+    assert [len(x) for x in (result.train_loss, result.train_acc, result.test_loss, result.test_acc)] == [4] * 4
+    assert result.train_loss[-1] < result.train_loss[0]
+    assert 0 <= result.test_acc[-1] <= 100
+    epoch = trainer.train_epoch(loader(flat), max_batches=2, verbose=False)
+    assert len(epoch.losses) == 2
+    test = trainer.test_epoch(loader(flat), verbose=False)
+    assert len(test.losses) == 3
+    again = trainer.fit(loader(flat), loader(flat), num_epochs=2, verbose=False)
+    assert again.num_epochs == 2  # a number of epochs given by hand is that many more
+
+
+def test_an_epoch_is_the_plain_loop():
+    """Losses, accuracies and weights equal a loop written out, bit for bit."""
+    trainer = trainer_of(net(), loss_fn=nn.CrossEntropyLoss())
+    plain = net()
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9)
+    losses, correct = [], 0
+    for images, labels in loader():
+        optimizer.zero_grad()
+        scores = plain(images)
+        loss = nn.functional.cross_entropy(scores, labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        correct += (scores.argmax(1) == labels).sum().item()
+    result = trainer.train_epoch(loader(), verbose=False)
+    assert result.losses == losses
+    assert result.accuracy == pytest.approx(100 * correct / 96)
+    assert_same(weights(trainer), plain.state_dict())
+
+
+def test_evaluation_runs_under_the_run_s_switches():
+    seen = []
+    model = net()
+    model.register_forward_hook(lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()))
+    trainer_of(model, deterministic=True).evaluate(loader())
+    assert seen == [True] * 3
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_evaluation_weighs_a_short_last_batch_by_its_count():
+    trainer = trainer_of(net())
+    dataset = blobs(count=50)
+    scores = trainer.evaluate(loader(dataset, batch_size=32))
+    whole = trainer.evaluate(loader(dataset, batch_size=50))
+    assert scores.count == 50
+    assert scores.loss == pytest.approx(whole.loss, rel=1e-6)
+    assert scores.accuracy == pytest.approx(whole.accuracy)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.05])
+def test_accumulation_gives_the_large_batch(clip_norm):
+    a, b = (trainer_of(net(), accumulate=n, clip_norm=clip_norm) for n in (1, 4))
+    for trainer in (a, b):
+        trainer.train_epoch(loader(), verbose=False)
+    for name, value in weights(a).items():
+        torch.testing.assert_close(value, weights(b)[name], rtol=1e-5, atol=1e-6)
+
+
+def test_accumulation_with_a_batch_that_does_not_divide():
+    a, b = (trainer_of(net(), accumulate=n) for n in (1, 3))
+    batch = next(iter(loader(batch_size=32)))
+    assert a.train_batch(batch).loss == pytest.approx(b.train_batch(batch).loss, rel=1e-6)
+    torch.testing.assert_close(weights(a)["1.weight"], weights(b)["1.weight"])
+
+
+def test_clipping_bounds_the_step():
+    trainer = trainer_of(net(), lr=1.0, clip_norm=0.01)
+    before = weights(trainer)
+    trainer.train_batch(next(iter(loader())))
+    moved = torch.sqrt(sum((weights(trainer)[name] - before[name]).square().sum() for name in before))
+    assert moved.item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("norm", [1e-3, 0.7, 1e6])
+@pytest.mark.parametrize("dtypes", [[torch.float32] * 3, [torch.float32, torch.bfloat16, torch.float64]])
+def test_clipping_is_that_of_torch(norm, dtypes):
+    drawn = [torch.randn(3, i + 1).to(dtype) for i, dtype in enumerate(dtypes)]
+    both = [[nn.Parameter(torch.zeros_like(value)) for value in drawn] for _ in range(2)]
+    for parameters in both:
+        for parameter, value in zip(parameters, drawn, strict=True):
+            parameter.grad = value.clone()
+    both[0].append(nn.Parameter(torch.zeros(2)))  # without a gradient
+    clip(torch.optim.SGD(both[0], lr=1.0), norm)
+    nn.utils.clip_grad_norm_(both[1], norm)
+    for a, b in zip(*both, strict=False):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-6, atol=0)
+
+
+def test_label_smoothing_is_in_the_training_loss_only():
+    plain, smooth = trainer_of(net()), trainer_of(net(), label_smoothing=0.2)
+    batch = next(iter(loader()))
+    assert plain.test_batch(batch).loss == smooth.test_batch(batch).loss
+    assert plain.train_batch(batch).loss != smooth.train_batch(batch).loss
+    with pytest.raises(ValueError, match="label_smoothing"):
+        trainer_of(net(), loss_fn=nn.CrossEntropyLoss(), label_smoothing=0.1)
+
+
+def test_averages_are_what_is_evaluated_and_kept():
+    trainer = trainer_of(net(), averaging="ema", averaging_decay=0.9)
+    kept = Kept()
+    trainer.fit(loader(), loader(), num_epochs=2, verbose=False, saver=kept)
+    own = weights(trainer)
+    with trainer.state.average.applied():
+        averaged = weights(trainer)
+    assert_same(own, weights(trainer))
+    assert not torch.equal(own["1.weight"], averaged["1.weight"])
+    raw = trainer_of(net())
+    raw.model.load_state_dict(averaged)
+    assert raw.evaluate(loader()).loss == trainer.evaluate(loader()).loss
+
+
+def test_the_average_is_the_recursion_written_out():
+    trainer = trainer_of(net(), averaging="ema", averaging_decay=0.5)
+    expected = trainer.model[1].weight.detach().clone()
+    for step, batch in enumerate(loader(), start=1):
+        trainer.train_batch(batch)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * trainer.model[1].weight.detach()
+    torch.testing.assert_close(trainer.state.average.state_dict()["average"][0], expected)
+
+
+def test_early_stopping_counts_epochs_without_a_better_accuracy():
+    trainer = trainer_of(net(), lr=0.0, early_stopping=3, epochs=50)
+    result = trainer.fit(loader(), loader(), verbose=False)
+    assert result.num_epochs == 4  # the first is the best, then three without a better one
+
+
+def test_the_schedule_scales_each_step():
+    schedule = multistep(total_steps=6, steps_per_epoch=3, milestones=["2 steps", "4 steps"], gamma=0.1)
+    trainer = trainer_of(net(), schedule=schedule)
+    seen = []
+    for _ in range(2):
+        for batch in loader():
+            trainer.train_batch(batch)
+            seen.append(trainer.state.optimizer.param_groups[0]["lr"])
+    assert seen == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_dropout_is_a_function_of_seed_epoch_and_batch():
+    batch = next(iter(loader()))
+    results = []
+    for noise in (1, 2):
+        torch.manual_seed(noise)
+        trainer = trainer_of(net(dropout=0.5), seed=7)
+        torch.manual_seed(noise)  # the global stream's position does not matter
+        results.append(trainer.train_batch(batch).loss)
+    other = trainer_of(net(dropout=0.5), seed=8).train_batch(batch).loss
+    assert results[0] == results[1] != other
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4, 7])
+@pytest.mark.parametrize(
+    "options", [{}, {"averaging": "ema"}, {"accumulate": 2, "clip_norm": 0.1}, {"log_gradients": True}]
+)
+def test_a_state_taken_anywhere_goes_on_to_the_same_end(stop_after, options):
+    def make():
+        schedule = multistep(total_steps=9, steps_per_epoch=3, milestones=["50%"])
+        return trainer_of(net(dropout=0.3), seed=1, epochs=3, schedule=schedule, **options)
+
+    whole, kept = make(), Kept()
+    whole.fit(loader(), loader(), verbose=False, saver=kept)
+
+    stopped, saver = make(), Kept()
+    calls = iter(range(1, 1000))
+    with pytest.raises(StoppedError):
+        stopped.fit(
+            loader(), loader(), verbose=False, saver=saver,
+            should_stop=lambda: 15 if next(calls) >= stop_after else None,
+        )  # fmt: skip
+    resumed, rest = make(), Kept()
+    resumed.state.load_state_dict(saver.states[-1])
+    resumed.fit(loader(), loader(), verbose=False, saver=rest)
+
+    assert_same(weights(whole), weights(resumed))
+    a, b = kept.states[-1], rest.states[-1]
+    for state in (a, b):
+        for row in state["rows"]:
+            row.pop("seconds"), row.pop("samples_per_second")
+    assert a["rows"] == b["rows"]
+    assert a["best"] == b["best"]
+    momenta = [s["optimizer"]["state"][0]["momentum_buffer"] for s in (a, b)]
+    assert torch.equal(*momenta)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_non_finite_loss_stops_before_the_update(bad):
+    dataset = blobs()
+    dataset.tensors[0][40] = bad  # in the second batch
+    trainer = trainer_of(net())
+    kept = Kept()
+    with pytest.raises(DivergedError, match=r"step 1 \(epoch 1, batch 2\).*optimizer\.lr"):
+        trainer.fit(loader(dataset), None, num_epochs=1, verbose=False, saver=kept)
+    assert all(torch.isfinite(value).all() for value in weights(trainer).values())
+    assert kept.states == []
+
+
+def poisoned(where, bad, call):
+    """A net in whose forward pass number `call` one number becomes `bad`."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
+    calls = iter(range(1, 1000))
+
+    def poison(module, inputs, scores):
+        if next(calls) != call:
+            return scores
+        if where == "loss":
+            return torch.cat([scores[:1] + bad, scores[1:]])
+        if where == "buffer":
+            model[1].running_mean.data[1] = bad  # unseen by autograd, as a kernel does it
+        if where == "gradient":
+            scores.register_hook(lambda gradient: gradient.masked_fill(gradient == gradient[0, 0], bad))
+        return scores
+
+    model.register_forward_hook(poison)
+    return model
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"precision": "bf16"}, {"clip_norm": 1.0}, {"accumulate": 2, "averaging": "ema"}, {"log_gradients": True}],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("loss", "the loss is"),
+        ("gradient", r"the gradient of \S+ is not finite"),
+        ("buffer", r"1\.running_mean is not"),
+    ],
+)
+def test_nothing_non_finite_reaches_the_weights_or_a_save(where, words, options, bad):
+    parts = options.get("accumulate", 1)
+    trainer, kept = trainer_of(poisoned(where, bad, call=2 * parts + 1), checkpoint_every=1, **options), Kept()
+    with pytest.raises(DivergedError, match=rf"{words}.* at step 2 \(epoch 1, batch 3\)"):
+        trainer.fit(loader(), None, num_epochs=1, verbose=False, saver=kept)
+    good = kept.states[-1]
+    assert (good["step"], len(kept.states)) == (2, 2)
+    assert_same(good["model"] | dict(trainer.model.named_parameters()), good["model"])  # nothing moved
+    assert all(torch.isfinite(value).all() for value in good["model"].values())
+    again = trainer_of(poisoned(where, bad, call=0), **options)
+    again.state.load_state_dict(good)
+    again.fit(loader(), None, num_epochs=1, verbose=False)
+    assert again.state.step == 3
+
+
+def test_a_buffer_that_came_in_a_later_epoch_is_looked_at():
+    trainer = trainer_of(net())
+    trainer.fit(loader(), None, num_epochs=1, verbose=False)
+    trainer.model.register_buffer("late", torch.tensor(math.nan))
+    with pytest.raises(DivergedError, match="late is not finite"):
+        trainer.fit(loader(), None, num_epochs=1, verbose=False)
+
+
+def test_large_gradients_are_no_infinite_ones():
+    """Their norm overflows in float32, they do not."""
+    trainer = trainer_of(net(), lr=0.0, loss_fn=lambda scores, labels: 1e30 * scores.mean())
+    trainer.train_batch(next(iter(loader())))
+    assert trainer.state.step == 1
+
+
+def test_an_infinite_validation_loss_ends_the_run():
+    dataset = blobs()
+    dataset.tensors[0][95] = math.nan
+    kept = Kept()
+    with pytest.raises(DivergedError, match=r"the validation loss is nan at step 3"):
+        trainer_of(net()).fit(loader(), loader(dataset), num_epochs=1, verbose=False, saver=kept)
+    assert kept.bests == kept.states == []
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_state_that_is_not_finite_is_refused(bad):
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(16, 3))
+    trainer = trainer_of(model, averaging="ema")
+    trainer.train_batch(next(iter(loader())))
+    state = trainer.state
+    state.require_finite_weights()
+    memory = state.optimizer.state[model[2].weight]["momentum_buffer"]
+    for tensor, words in [
+        (model[0].running_var, r"0\.running_var"), (model[2].weight, r"2\.weight"),
+        (memory, "the optimizer's momentum_buffer of parameter 2"), (state.average.tensors[2], "average"),
+    ]:  # fmt: skip
+        before = tensor.detach().clone()
+        with torch.no_grad():
+            tensor.view(-1)[0] = bad
+        with pytest.raises(DivergedError, match=words):
+            state.require_finite_weights()
+        with torch.no_grad():
+            tensor.copy_(before)
+    state.require_finite_weights()
+
+
+def test_float16_keeps_its_scale_over_a_restart_and_leaves_gradients_to_it():
+    def make():
+        trainer = trainer_of(net(dropout=0.2), seed=1, epochs=3, averaging="ema", loss_fn=nn.CrossEntropyLoss())
+        trainer.state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**126, growth_interval=3)
+        return trainer
+
+    def big():
+        return loader(TensorDataset(1000 * blobs().tensors[0], blobs().tensors[1]))
+
+    whole, kept = make(), Kept()
+    whole.fit(big(), big(), verbose=False, saver=kept)
+    assert whole.state.step < 9, "some steps overflowed"
+    for stop_after in (1, 2, 4, 8):
+        stopped, saver = make(), Kept()
+        calls = iter(range(1, 1000))
+        with pytest.raises(StoppedError):
+            stopped.fit(
+                big(), big(), verbose=False, saver=saver,
+                should_stop=lambda calls=calls, last=stop_after: 15 * (next(calls) >= last),
+            )  # fmt: skip
+        resumed, rest = make(), Kept()
+        resumed.state.load_state_dict(saver.states[-1])
+        resumed.fit(big(), big(), verbose=False, saver=rest)
+        assert_same(weights(whole), weights(resumed))
+        assert rest.states[-1]["scaler"] == kept.states[-1]["scaler"]
+        assert rest.states[-1]["step"] == kept.states[-1]["step"]
+
+
+def test_overfitting_uses_the_same_batches_again():
+    trainer = trainer_of(net(), overfit_batches=1, epochs=30)
+    result = trainer.fit(loader(), loader(), verbose=False)
+    assert result.train_acc[-1] > 95
+    assert trainer.state.step == 30
+
+
+def test_max_batches_limits_training_and_validation():
+    trainer = trainer_of(net(), max_batches=2, epochs=1)
+    trainer.fit(loader(), loader(), verbose=False)
+    assert trainer.state.step == 2
+
+
+def test_channels_last_and_its_default_give_the_same_losses():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+    a, b = trainer_of(copy.deepcopy(model)), trainer_of(copy.deepcopy(model), channels_last=True)
+    batch = next(iter(loader()))
+    assert a.train_batch(batch).loss == pytest.approx(b.train_batch(batch).loss, rel=1e-5)
+
+
+def test_bf16_keeps_the_loss_in_float32():
+    trainer = trainer_of(net(), precision="bf16")
+    reference = trainer_of(net())
+    batch = next(iter(loader()))
+    assert trainer.train_batch(batch).loss == pytest.approx(reference.train_batch(batch).loss, rel=0.02)
+    assert trainer.model[1].weight.dtype == torch.float32
+
+
+def test_float16_overflow_moves_neither_schedule_nor_average():
+    trainer = trainer_of(net(), averaging="ema")
+    trainer.state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    before = weights(trainer)
+    images, labels = next(iter(loader()))
+    batch = (1000 * images, labels)  # the first scaled gradients overflow
+    trainer.train_batch(batch)
+    assert trainer.state.step == 0
+    assert_same(before, weights(trainer))
+    assert torch.equal(trainer.state.average.state_dict()["average"][0], before["1.weight"])
+    while trainer.state.step == 0:
+        trainer.train_batch(batch)
+    assert not torch.equal(before["1.weight"], weights(trainer)["1.weight"])
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:torch", "ignore::DeprecationWarning:torch")  # of its compiler
+def test_compiled_equals_eager_up_to_rounding():
+    a, b = trainer_of(net()), trainer_of(net(), compile="model")
+    batch = next(iter(loader()))
+    assert a.train_batch(batch).loss == pytest.approx(b.train_batch(batch).loss, rel=1e-5)
+
+
+def norms_by_hand(model, images, labels):
+    loss = nn.functional.cross_entropy(model(images), labels)
+    gradients = torch.autograd.grad(loss, [model[1].weight, model[4].weight])
+    return [math.sqrt(gradient.square().sum().item()) for gradient in gradients]
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate": 4, "clip_norm": 1e-3}, {"averaging": "ema"}])
+def test_gradient_norms_are_the_means_over_the_steps_of_each_epoch(options):
+    trainer = trainer_of(net(), log_gradients=True, epochs=2, **options)
+    kept, expected = Kept(), []
+    twin = trainer_of(net(), **options)  # takes the same steps
+    for _ in range(2):
+        steps = []
+        for images, labels in loader():
+            steps.append(norms_by_hand(twin.model, images, labels))
+            twin.train_batch((images, labels))
+        expected.append([sum(column) / 3 for column in zip(*steps, strict=True)])
+    trainer.fit(loader(), loader(), verbose=False, saver=kept)
+    assert_same(weights(twin), weights(trainer))  # recording changes no step
+    for row, means in zip(kept.written, expected, strict=True):
+        assert list(row["gradient_norms"]) == ["1", "4"]
+        assert list(row["gradient_norms"].values()) == pytest.approx(means, rel=1e-5)
+
+
+def test_gradient_norms_are_not_recorded_unless_asked_for():
+    kept = Kept()
+    trainer_of(net(), epochs=1).fit(loader(), loader(), verbose=False, saver=kept)
+    assert "gradient_norms" not in kept.written[0]
+    assert kept.states[-1]["gradients"] is None
+
+
+def test_gradient_norms_of_float16_runs_are_unscaled_and_leave_overflows_out():
+    trainer, reference = trainer_of(net(), log_gradients=True), net()
+    trainer.state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**126)
+    images, labels = next(iter(loader()))
+    batch = (1000 * images, labels)  # the first scaled gradients overflow
+    trainer.train_batch(batch)
+    assert trainer.state.step == 0
+    assert trainer.state.gradients.read() == {"1": None, "4": None}
+    while trainer.state.step == 0:
+        trainer.train_batch(batch)
+    expected = norms_by_hand(reference, *batch)
+    assert [*trainer.state.gradients.read().values()] == pytest.approx(expected, rel=1e-3)
+
+
+def test_gradient_norms_of_layers_without_a_gradient_are_zero_or_absent():
+    model = net()
+    model.add_module("unused", nn.Linear(2, 2))
+    model.forward = lambda images: model[4](model[3](model[2](model[1](model[0](images)))))
+    trainer = trainer_of(model, log_gradients=True)
+    model[1].requires_grad_(False)  # frozen after the trainer was made, as a data-dependent start may
+    trainer.train_batch(next(iter(loader())))
+    norms = trainer.state.gradients.read()
+    assert list(norms) == ["4", "unused"]
+    assert norms["4"] > 0 == norms["unused"]
+
+
+def test_a_state_from_before_gradient_norms_can_be_loaded():
+    state = trainer_of(net()).state.state_dict()
+    del state["gradients"]
+    trainer = trainer_of(net(), log_gradients=True)
+    trainer.state.load_state_dict(state)
+    trainer.train_batch(next(iter(loader())))
+    assert len(trainer.state.gradients.read()) == 2
+
+
+def test_gradient_norms_of_a_model_without_such_layers_are_none_at_all():
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16))
+    trainer = trainer_of(model, log_gradients=True)
+    trainer.train_batch(next(iter(loader())))
+    assert trainer.state.gradients.read() == {}
+
+
+@pytest.mark.parametrize(("seconds", "every", "saves"), [(-1.0, None, 4), (300.0, None, 1), (-1.0, 2, 2)])
+def test_saves_inside_an_epoch_by_the_clock_or_the_step(monkeypatch, seconds, every, saves):
+    monkeypatch.setattr("resnet_cli.training.state.SAVE_SECONDS", seconds)
+    kept = Kept()
+    trainer_of(net(), epochs=1, checkpoint_every=every).fit(loader(), None, verbose=False, saver=kept)
+    assert len(kept.states) == saves  # of an epoch of three steps, its end included
+
+
+def test_memory_of_the_optimizer_follows_its_weights_layout():
+    """A fused update goes through weight and momentum side by side and asks for no order: another one is wrong."""
+
+    def trained(channels_last, steps, state=None, fused=True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 6 * 6, 2))
+        sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, fused=fused)
+        trainer = ClassifierTrainer(net, None, sgd, channels_last=channels_last, seed=0)
+        if state is not None:
+            trainer.state.load_state_dict(state)
+        batch = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(8) % 2
+        for _ in range(steps):
+            trainer.train_batch(batch)
+        return trainer.state
+
+    half = trained(True, 2)
+    found = trained(False, 2, half.state_dict()).model.state_dict()
+    expected = trained(False, 4, fused=False).model.state_dict()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)

@@ -24,8 +24,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from resnet_cli.analysis.layer_table import count_multiply_adds, count_parameters
+from resnet_cli.analysis.layer_table import count_multiply_adds
 from resnet_cli.hydra_app.compose import compose_settings
+from resnet_cli.models.inspection import count_parameters
 from resnet_cli.session import build
 from resnet_cli.training.trainer import ClassifierTrainer
 

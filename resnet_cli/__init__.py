@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from resnet_cli.training.trainer import ClassifierTrainer
 
 __all__ = ["ClassifierTrainer"]
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> object:

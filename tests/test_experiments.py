@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from resnet_cli.hydra_app.overrides import CONFIG_FOLDER
+from resnet_cli.config.paths import CONFIG_FOLDER
 
 FILES = sorted((CONFIG_FOLDER / "experiment").glob("*.yaml"))
 TINY = [

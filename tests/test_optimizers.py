@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from resnet_cli.errors import InputError
-from resnet_cli.optimizers import Muon, build_optimizer, orthogonalise, parameter_groups, set_lr
+from resnet_cli.optimizers import Muon, build_optimizer, orthogonalise, parameter_groups
+from resnet_cli.training.step import set_lr
 
 
 def net():

@@ -7,8 +7,8 @@ import pytest
 
 from resnet_cli.commands import info
 from resnet_cli.config import validation
+from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.hydra_app.compose import compose_settings
-from resnet_cli.hydra_app.overrides import CONFIG_FOLDER
 from tests.support.settings import problems_of, settings_of
 
 PAGES = ["README.md", "docs/experiments.md", "docs/scaling.md"]

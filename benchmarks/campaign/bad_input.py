@@ -18,7 +18,7 @@ from PIL import Image
 
 from campaign.checks import changes, listing, refusal, success
 from campaign.harness import Bench, Done, Test, Trial
-from resnet_cli.runs.folder import quoted, resume_command
+from resnet_cli.runs.names import quoted, resume_command
 
 SMALL = (
     "data=synthetic", "data.image_size=8", "data.count=96", "data.test_count=32", "data.classes=3",

@@ -5,7 +5,7 @@ as they are.
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cli.analysis.shape_tracing import Weighted, Window, reach_skeleton, shape_skeleton
+from resnet_cli.models.inspection import _count
 
 LARGEST_CANVAS = 1024  # pixels of a side
 
@@ -32,11 +33,6 @@ class LayerRow:
     out_shape: tuple[int, ...]
     parameters: int
     multiply_adds: int
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Number of trainable weights, shared ones counted once."""
-    return _count(model.parameters())
 
 
 def count_multiply_adds(model: nn.Module, in_size: Sequence[int]) -> int:
@@ -200,7 +196,3 @@ def _multiply_adds(layer: nn.Module, outputs: Tensor) -> int:
     if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
         return outputs[0].numel() * layer.weight[0].numel()
     return 0
-
-
-def _count(parameters: Iterable[nn.Parameter]) -> int:
-    return sum(p.numel() for p in parameters if p.requires_grad)

@@ -16,7 +16,7 @@ from resnet_cli.hydra_app.compose import Composed, compose_settings
 from resnet_cli.hydra_app.errors import explained
 from resnet_cli.hydra_app.overrides import override_keys
 from resnet_cli.info import tables
-from resnet_cli.runs.folder import job_folder
+from resnet_cli.runs.names import job_folder
 
 HELP = """\
 The layers of a network with their output shapes, parameters and multiply-adds, its depth, and its receptive field: the

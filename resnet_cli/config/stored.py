@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from resnet_cli.config.former_names import with_present_names
 from resnet_cli.config.signatures import Opaque, signature
 from resnet_cli.config.validation import CONTROL_KEYS, PARTS, RUN_TARGET, Settings
 from resnet_cli.config.values import shown
@@ -67,13 +68,15 @@ def load(text: str, path: str | os.PathLike[str]) -> Settings:
 def plain_data(config: Any, source: str) -> Settings:
     """A config from a file, held to be a mapping of texts, numbers, truth values, nulls, lists and mappings.
 
+    Names of former versions are replaced by the present ones.
+
     Raises:
         InputError: it holds something else, or is too deep, or too large; one line that begins with `source`.
     """
     reason = next(_not_plain(config, [0], 0), None) if isinstance(config, dict) else "no mapping"
     if reason:
         raise InputError(f"{source}: not a stored config: {reason}")
-    settings: Settings = config
+    settings: Settings = with_present_names(config)
     return settings
 
 
@@ -132,7 +135,7 @@ def differences(stored: Settings, given: Settings) -> list[str]:
     Raises:
         InputError: `stored` is no plain data.
     """
-    plain_data(stored, "the checkpoint's config")
+    stored = plain_data(stored, "the checkpoint's config")
     stored, given = ({k: v for k, v in s.items() if k not in {*CONTROL_KEYS, *SAFE_TO_CHANGE}} for s in (stored, given))
     defaults = _defaults(stored, given)
     before, after = flat(stored), flat(given)

@@ -5,11 +5,9 @@ judged before anything is imported, and what they stand for before anything is c
 and modules that hold others.
 """
 
-import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from resnet_cli.config.signatures import locate
 from resnet_cli.config.source_files import definition, module_source
 from resnet_cli.config.values import shown
 from resnet_cli.errors import InputError
@@ -51,35 +49,29 @@ def check_names(settings: Mapping[str, Any], named: Mapping[str, Any]) -> None:
     Raises:
         InputError: a line for each, with what to type.
     """
-    _refuse({path: target for path, target in _unnamed(settings, named) if not _defined_inside(path, target)})
+    refuse_targets(
+        {path: target for path, target in targets_to_judge(settings, named) if not _defined_inside(path, target)}
+    )
 
 
 def to_name_again(settings: Mapping[str, Any]) -> list[str]:
     """The overrides that a command needs to go on with a run of this config: its classes from outside, named."""
-    return [f"{path}._target_={target}" for path, target in _unnamed(settings, {}) if not _defined_inside(path, target)]
+    return [
+        f"{path}._target_={target}"
+        for path, target in targets_to_judge(settings, {})
+        if not _defined_inside(path, target)
+    ]
 
 
-def check_kinds(settings: Mapping[str, Any], named: Mapping[str, Any]) -> None:
-    """Refuse what is no model, optimizer, ... although it is defined in the right package; imports that package.
-
-    Args:
-        settings: What `check_names` has accepted.
-        named: As there.
-
-    Raises:
-        InputError: a line for each, with what to type.
-    """
-    _refuse({path: target for path, target in _unnamed(settings, named) if not _is_of_kind(path, target)})
-
-
-def _unnamed(settings: Mapping[str, Any], named: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def targets_to_judge(settings: Mapping[str, Any], named: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """What is to be judged; the check of the keys refuses whatever is in no part of a config."""
     for path, target in targets(settings).items():
         if path.split(".")[0].split("[")[0] in PACKAGES and (path not in named or named[path] != target):
             yield path, target
 
 
-def _refuse(found: Mapping[str, Any]) -> None:
+def refuse_targets(found: Mapping[str, Any]) -> None:
+    """Raise an `InputError` with a line for each target, by the key of its node; do nothing if there are none."""
     if found:
         raise InputError(
             *(
@@ -91,7 +83,7 @@ def _refuse(found: Mapping[str, Any]) -> None:
         )
 
 
-def _packages(path: str) -> tuple[str, ...]:
+def allowed_packages(path: str) -> tuple[str, ...]:
     """Where a node at this place may come from; models hold models, and `logger` trackers by name."""
     if path.startswith(("model.", "model[")):
         return PACKAGES["model"]
@@ -100,61 +92,18 @@ def _packages(path: str) -> tuple[str, ...]:
     return PACKAGES.get(path, ()) if path != "logger" else ()
 
 
-def _inside(module: str, packages: tuple[str, ...]) -> bool:
+def is_inside(module: str, packages: tuple[str, ...]) -> bool:
+    """Return whether a module is one of these packages or lies in one."""
     return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
 def _defined_inside(path: str, target: Any) -> bool:
     """Whether a target is `module.name`, both the module and the source that defines the name being allowed."""
-    packages = _packages(path)
+    packages = allowed_packages(path)
     module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
-    if not _inside(module, packages) or not all(part.isidentifier() for part in target.split(".")):
+    known = is_inside(module, packages) or module == "resnet_cli"  # the root re-exports
+    if not known or not all(part.isidentifier() for part in target.split(".")):
         return False
     source = module_source(module)
     defined = definition(source, name) if source else None
-    return defined is not None and _inside(defined[0].name, packages)
-
-
-def _is_of_kind(path: str, target: str) -> bool:
-    try:
-        found = locate(target)
-    except Exception:  # a module of a package can need what is not installed
-        return False
-    if not _inside(getattr(found, "__module__", None) or "", _packages(path)):
-        return False
-    part = path.partition(".")[0].partition("[")[0]
-    if part == "model":
-        return _is_model(found)
-    if part == "optimizer":
-        from torch.optim import Optimizer
-
-        return inspect.isclass(found) and issubclass(found, Optimizer)
-    if part == "schedule":
-        return inspect.isfunction(found) and not found.__name__.startswith("_")
-    if part == "trainer":
-        from resnet_cli.training.trainer import ClassifierTrainer
-
-        return found is ClassifierTrainer
-    if part == "logger":
-        from resnet_cli.loggers import Tracker
-
-        return inspect.isclass(found) and issubclass(found, Tracker)
-    from resnet_cli import data
-
-    if path == "data.augment":
-        return found is data.Augment
-    given_back = inspect.signature(found).return_annotation if inspect.isfunction(found) else None
-    return given_back is data.Dataset and found in [getattr(data, name) for name in data.__all__]
-
-
-def _is_model(found: Any) -> bool:
-    """A `torch.nn.Module`, or a function that is known to make one."""
-    from torch import nn
-    from torchvision import models
-
-    from resnet_cli.models import torchvision_model
-
-    if inspect.isclass(found):
-        return issubclass(found, nn.Module)
-    known = found.__name__ in models.list_models() and models.get_model_builder(found.__name__) is found
-    return found is torchvision_model or known
+    return defined is not None and is_inside(defined[0].name, packages)

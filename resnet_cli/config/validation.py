@@ -10,9 +10,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from resnet_cli.config.signatures import NotFoundError, Parameter, Signature, signature
 from resnet_cli.config.values import describe, fits, nearest, shown
 from resnet_cli.errors import InputError
@@ -41,28 +38,6 @@ PARTS: Mapping[str, Part] = {
     "data": Part(given=("dataset", "device", "seed"), readers=("resnet_cli.data.make_loaders",)),
     "trainer": Part(given=("model", "loss_fn", "optimizer", "schedule", "seed")),
 }
-
-
-def plain(config: DictConfig) -> Settings:
-    """The composed config as plain data with every interpolation resolved; a `???` that is open stays one.
-
-    Raises:
-        InputError: an interpolation names a key or variable that does not exist.
-    """
-    try:
-        resolved = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "config"
-        raise InputError(f"{key}: {str(error).splitlines()[0]}{literal_hint(key, error)}") from None
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
-
-
-def literal_hint(key: str, error: BaseException) -> str:
-    """What to type when `${` was no reference but part of a name."""
-    if "nterpolation" not in str(error):
-        return ""
-    return f"""; a ${{ that is text is written \\${{ inside quotes, which the shell needs too: '{key}="...\\${{..."'"""
 
 
 def without_leftovers(settings: Settings, given_keys: Sequence[str]) -> Settings:

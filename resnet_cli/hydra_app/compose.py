@@ -1,34 +1,36 @@
 """A config composed as resnet-train composes it, without running it; and what both ways have in common."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from resnet_cli.config import stored, trust, validation
+from resnet_cli.config.former_names import with_present_names
+from resnet_cli.config.paths import CONFIG_FOLDER
+from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app import compat
-from resnet_cli.hydra_app.overrides import CONFIG_FOLDER, hydra_arguments, override_keys, task_overrides
+from resnet_cli.hydra_app.overrides import hydra_arguments, override_keys, task_overrides
 from resnet_cli.hydra_app.search_path import use_working_folder
-from resnet_cli.loggers import missing_packages
-from resnet_cli.runs.folder import RunDir, find, quoted
-from resnet_cli.sweeps.folder import place
+from resnet_cli.runs.folder import RunDir, find
+from resnet_cli.runs.names import quoted
+from resnet_cli.session.trusted_kinds import check_kinds
 
 
-def run_settings(composed: DictConfig, overrides: Sequence[str]) -> validation.Settings:
+def run_settings(composed: DictConfig, overrides: Sequence[str]) -> Settings:
     """The composed config checked, or with `resume=RUN` that run's own with the overrides on top.
 
     Raises:
         InputError: with all the problems of the config.
     """
     keys = override_keys(overrides)
-    settings = validation.without_leftovers(validation.plain(composed), keys)
+    settings = validation.without_leftovers(plain(composed), keys)
     resume = settings.get("resume")
     if isinstance(resume, str) and resume != "auto":
         return _of_run(settings, keys, find(resume))
@@ -36,7 +38,7 @@ def run_settings(composed: DictConfig, overrides: Sequence[str]) -> validation.S
     return settings
 
 
-def _of_run(settings: validation.Settings, keys: Sequence[str], run: RunDir) -> validation.Settings:
+def _of_run(settings: Settings, keys: Sequence[str], run: RunDir) -> Settings:
     """A run's config with the given keys of `settings` on top, checked."""
     named = trust.targets(settings)
     result = stored.overlaid(stored.read(run.config), settings, keys)
@@ -45,48 +47,8 @@ def _of_run(settings: validation.Settings, keys: Sequence[str], run: RunDir) -> 
         trust.check_names(result, named)
     validation.check(result)
     if not trusted:
-        trust.check_kinds(result, named)
+        check_kinds(result, named)
     return result
-
-
-@dataclass(frozen=True)
-class PlannedJob:
-    """A job of a sweep that is to come.
-
-    Args:
-        settings: Its config, checked.
-        overrides: What the user, or a search, gave for it.
-        name: Of its folder in the sweep's.
-        finished: It is done already.
-    """
-
-    settings: validation.Settings
-    overrides: list[str]
-    name: str
-    finished: bool
-
-
-def planned_job(sweep: DictConfig, overrides: Sequence[str], number: int = 0) -> PlannedJob:
-    """A sweep's job by its overrides, composed as launchers will.
-
-    Raises:
-        InputError: with all the problems of its config.
-    """
-    job = GlobalHydra.instance().config_loader().load_sweep_config(sweep, list(overrides))
-    with read_write(job.hydra.job):
-        job.hydra.job.num = number  # the folder's name may have it
-    HydraConfig.instance().set_config(job)
-    try:
-        given = task_overrides(job.hydra)
-        settings = run_settings(without_hydra(job), given)
-        missing_packages(settings.get("logger"))
-        folder, finished = Path(sweep.hydra.sweep.dir, str(OmegaConf.select(job, "hydra.sweep.subdir"))), False
-        with suppress(InputError):  # an unreadable folder is told when its job comes
-            where = place(folder, settings)
-            folder, finished = where.run.path, where.finished
-        return PlannedJob(settings, given, str(folder.relative_to(sweep.hydra.sweep.dir)), finished)
-    finally:
-        HydraConfig.instance().set_config(sweep)
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:
@@ -105,7 +67,7 @@ class Composed:
         run: The run folder or checkpoint that the config is from, if any.
     """
 
-    settings: validation.Settings
+    settings: Settings
     keys: tuple[str, ...]
     model: str
     run: str | None
@@ -164,7 +126,29 @@ def _existing(path: str) -> str:
     raise InputError(f"{path}: no such run folder" + (f"; did you mean model={path}?" if is_option else ""))
 
 
-def _model_name(settings: validation.Settings, keys: Sequence[str], choice: str) -> str:
+def _model_name(settings: Settings, keys: Sequence[str], choice: str) -> str:
     if "model._target_" in keys:
         return str(settings["model"]["_target_"]).rpartition(".")[2]
     return str(settings["name"]) if "resume" in keys and "model" not in keys else choice
+
+
+def plain(config: DictConfig) -> Settings:
+    """The composed config as plain data with every interpolation resolved; a `???` that is open stays one.
+
+    Raises:
+        InputError: an interpolation names a key or variable that does not exist.
+    """
+    try:
+        resolved = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "config"
+        raise InputError(f"{key}: {str(error).splitlines()[0]}{literal_hint(key, error)}") from None
+    assert isinstance(resolved, dict)
+    return {str(key): with_present_names(value) for key, value in resolved.items()}
+
+
+def literal_hint(key: str, error: BaseException) -> str:
+    """What to type when `${` was no reference but part of a name."""
+    if "nterpolation" not in str(error):
+        return ""
+    return f"""; a ${{ that is text is written \\${{ inside quotes, which the shell needs too: '{key}="...\\${{..."'"""

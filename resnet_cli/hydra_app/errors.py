@@ -13,10 +13,10 @@ from hydra.errors import (
 )
 from omegaconf.errors import OmegaConfBaseException
 
-from resnet_cli.config.validation import literal_hint
+from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.values import nearest
 from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError
-from resnet_cli.hydra_app.overrides import CONFIG_FOLDER
+from resnet_cli.hydra_app.compose import literal_hint
 
 MACHINE_ERRNOS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,

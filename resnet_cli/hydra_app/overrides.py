@@ -10,11 +10,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import resnet_cli
+from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.errors import InputError
-
-PACKAGE = Path(resnet_cli.__file__).parent
-CONFIG_FOLDER = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
 
 OPTIONS_WITH_VALUE = {
     "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c",
@@ -90,7 +87,8 @@ def _config_folders(options: Sequence[str]) -> Iterator[Path]:
 
 def _resume_folder(argument: str) -> list[str]:
     """`hydra.run.dir=RUN` for `resume=RUN`; nothing for `auto` and null."""
-    from resnet_cli.runs.folder import find, quoted
+    from resnet_cli.runs.folder import find
+    from resnet_cli.runs.names import quoted
 
     try:
         parsed = OverridesParser.create().parse_override(argument)

@@ -7,7 +7,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from resnet_cli.hydra_app.overrides import CONFIG_FOLDER
+from resnet_cli.config.paths import CONFIG_FOLDER
 
 
 class WorkingFolderConfig(SearchPathPlugin):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from resnet_cli.analysis.gradient_flow import GradientRow, chain_rows, draw_gradients, gradient_flow
-from resnet_cli.analysis.layer_table import count_parameters, depth, layer_table, receptive_field
+from resnet_cli.analysis.layer_table import depth, layer_table, receptive_field
 from resnet_cli.config.signatures import locate, signature
 from resnet_cli.config.trust import targets
 from resnet_cli.config.validation import PARTS
@@ -20,6 +20,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import Composed
 from resnet_cli.models import ScalarChain
 from resnet_cli.models.initialisation.data_dependent import show_images
+from resnet_cli.models.inspection import count_parameters
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import find
 from resnet_cli.session import build

@@ -9,7 +9,7 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
-import resnet_cli
+from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.signatures import Opaque, signature
 from resnet_cli.config.stored import SAFE_TO_CHANGE
 from resnet_cli.config.validation import CONTROL_KEYS, PARTS
@@ -21,10 +21,9 @@ PRESENTATION = (SAFE_TO_CHANGE - {"trainer.epochs"}) | set(CONTROL_KEYS) | {"log
 PRESENTATION_NODES = ("hydra.", "logger.", "sweep.")
 FOLDER_OF_IMAGES = "image_folder"  # the data set that data.root decides
 ABSENT = "-"
-OURS = r"(resnet_cli\.(models|data|schedule|optim|trainer)|torch\.optim)\.[A-Za-z]\w*"  # found in source text
+OURS = r"(resnet_cli(\.(models|data|schedules|optimizers))?|torch\.optim)\.[A-Za-z]\w*"  # found in source text
 
-PACKAGE = Path(resnet_cli.__file__).parent
-PRESETS = (PACKAGE / "conf" / "model", PACKAGE.parent / "conf" / "model")  # installed, or a checkout
+PRESETS = CONFIG_FOLDER / "model"
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def _choice(part: str, run: Run, overrides: Mapping[str, str]) -> str | None:
         return overrides[part]
     if part != "model" or "name" in overrides:
         return None
-    if "resume" in overrides and not any((folder / f"{run.name}.yaml").is_file() for folder in PRESETS):
+    if "resume" in overrides and not (PRESETS / f"{run.name}.yaml").is_file():
         return None  # the command that made the run may have given a name
     return run.name if run.name == run.leaves.get("name") else None  # conf/train.yaml: the name is the model's
 

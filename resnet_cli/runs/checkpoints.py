@@ -3,6 +3,7 @@
 import hashlib
 import io
 import pickletools
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resnet_cli import __version__
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import write_whole
 
@@ -34,7 +36,7 @@ def save(path: Path, payload: Mapping[str, Any], *, keep: Path | None = None) ->
         payload: Tensors and plain data.
         keep: What was at `path` goes on under this name.
     """
-    content = {"format": FORMAT, **payload}
+    content = {"format": FORMAT, "version": __version__, **payload}
     buffer = io.BytesIO()
     torch.save({**content, "checksum": checksum(content)}, buffer)
     write_whole(path, buffer.getvalue(), keep=keep)
@@ -62,12 +64,21 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not isinstance(payload, dict) or any(key not in payload for key in KEYS):
         raise InputError(f"{path}: not a checkpoint of resnet-cli")
     if payload["format"] != FORMAT:
-        raise InputError(f"{path}: checkpoint format {str(payload['format'])[:20]}; this version reads format {FORMAT}")
+        raise InputError(f"{path}: {_other_format(payload)}")
     if payload.pop("checksum", None) != checksum(payload):
         raise InputError(f"{path}: damaged: its content does not match its checksum")
     if not all(isinstance(payload[key], dict) for key in KEYS[1:]):
         raise InputError(f"{path}: not a checkpoint of resnet-cli")
     return payload
+
+
+def _other_format(payload: Mapping[str, Any]) -> str:
+    """Say what to install for a checkpoint of another format than this version reads."""
+    found, version = str(payload["format"])[:20], str(payload.get("version"))[:20]
+    newer = type(payload["format"]) is int and payload["format"] > FORMAT and re.fullmatch(r"\d+(\.\w+)*", version)
+    written = f", written by resnet-cli {version}" if newer else ""
+    remedy = f"; install it to open this run: pip install 'resnet-cli>={version}'" if newer else ""
+    return f"checkpoint format {found}{written}; resnet-cli {__version__} reads format {FORMAT}{remedy}"
 
 
 def _require_plain(path: Path) -> None:

@@ -1,26 +1,15 @@
 """RunDir: the names of the files in a run folder, its record `run.json`, and what it notes about the environment."""
 
 import errno
-import hashlib
 import json
 import os
-import platform
-import re
-import secrets
-import shlex
 import stat
-import string
-import subprocess
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import sweep, write_whole
-
-PACKAGES = ("resnet-cli", "torch", "torchvision", "hydra-core", "omegaconf", "numpy")
 
 
 class RunDir:
@@ -125,82 +114,6 @@ def _require_folder(path: Path) -> bool:
     if not os.access(path, os.W_OK | os.X_OK):
         raise MachineError(errno.EACCES, f"{path}: cannot be written: no permission, or a read-only disk")
     return True
-
-
-def now() -> str:
-    """The time in UTC, to the second, as ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def environment() -> dict[str, Any]:
-    """Versions, platform and the state of the code: what one needs to run it again."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {"versions": versions, "platform": platform.platform(), **_git()}
-
-
-def _git() -> dict[str, Any]:
-    """Commit and cleanliness of the checkout in the working folder, else of the one that holds this package."""
-    for folder in (Path.cwd(), Path(__file__).parent):
-        commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
-        if commit:
-            return {"git_commit": commit, "git_dirty": bool(_output("git", "-C", str(folder), "status", "--porcelain"))}
-    return {"git_commit": None, "git_dirty": None}
-
-
-def _output(*command: str) -> str | None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def command_line(program: str, arguments: Sequence[str]) -> str:
-    """The command as the user can type it again."""
-    return shlex.join([program, *arguments])
-
-
-def resume_command(folder: Path, *overrides: str) -> str:
-    """The command that goes on with a run, its path quoted for Hydra and then for the shell where it has to be."""
-    return command_line("resnet-train", [f"resume={quoted(str(folder))}", *overrides])
-
-
-def quoted(text: str) -> str:
-    """The text as the value of an override, in quotes where Hydra would read something else into it.
-
-    Inside quotes a backslash is special only before a quote, and before `${`, which would be a reference.
-    """
-    if re.fullmatch(r"[A-Za-z0-9_./+-]+", text):
-        return text
-    text = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + "\\${", text)
-    return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), text) + '"'
-
-
-def random_letters() -> str:
-    """Four letters that keep runs of the same second apart."""
-    return "".join(secrets.choice(string.ascii_lowercase) for _ in range(4))
-
-
-def job_folder(overrides: Sequence[str], limit: int = 100) -> str:
-    """A sweep job's folder name: its overrides, safe on every file system, ended by a hash when cut or changed.
-
-    It depends on nothing else: the same job of another sweep has the same folder.
-    """
-    words = [override.lstrip("+~") for override in overrides]
-    text = ",".join(words) or "defaults"
-    safe = re.sub(r"[^A-Za-z0-9_.,=+-]", "_", text)
-    if safe == text and len(safe) <= limit and not safe.endswith("."):
-        return safe
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    if len(safe) > limit:  # `optimizer.lr=0.1` as `lr=0.1`: more of them can be read
-        short = ",".join(re.sub(r"^[\w.]*\.(?=\w+=)", "", word) for word in words)
-        safe = re.sub(r"[^A-Za-z0-9_.,=+-]", "_", short)
-    return f"{safe[: limit - 9]}-{digest}"
 
 
 def find(path: str) -> RunDir:

@@ -14,7 +14,7 @@ from torch import nn
 
 from resnet_cli.config.signatures import locate, signature
 from resnet_cli.config.stored import plain_data
-from resnet_cli.config.trust import check_kinds, check_names
+from resnet_cli.config.trust import check_names
 from resnet_cli.config.validation import PARTS, check_part
 from resnet_cli.config.values import shown
 from resnet_cli.data import Loaders, make_loaders
@@ -23,6 +23,7 @@ from resnet_cli.loggers import Tracker, missing_packages
 from resnet_cli.optimizers import build_optimizer
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir, find
+from resnet_cli.session.trusted_kinds import check_kinds
 from resnet_cli.training.trainer import ClassifierTrainer
 
 Node = Mapping[str, Any]

@@ -8,14 +8,15 @@ from typing import Annotated, Any
 
 import torch
 
-from resnet_cli.analysis.layer_table import count_parameters
 from resnet_cli.config import validation
 from resnet_cli.config.ranges import Between
 from resnet_cli.config.stored import dump, flat
 from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError, MachineError, PrunedError, StoppedError
 from resnet_cli.loggers import Trackers
-from resnet_cli.runs.folder import RunDir, environment, now
+from resnet_cli.models.inspection import count_parameters
+from resnet_cli.runs.environment import environment, now
+from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.lock import only_writer
 from resnet_cli.runs.logs import RunLog
 from resnet_cli.session import build, verify

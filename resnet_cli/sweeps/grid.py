@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from resnet_cli.errors import InputError
-from resnet_cli.hydra_app.compose import PlannedJob, planned_job
+from resnet_cli.sweeps.planning import PlannedJob, planned_job
 
 HERE = ("BasicLauncher", "JoblibLauncher")  # launchers whose jobs have the devices of this machine
 

@@ -18,7 +18,8 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.job import train
 from resnet_cli.session.signals import JobStoppedError, StopSignals
 from resnet_cli.sweeps import launch
-from resnet_cli.sweeps.folder import FAILURE, Place, SweepDir, note_failure, place
+from resnet_cli.sweeps.folder import FAILURE, SweepDir
+from resnet_cli.sweeps.placement import Place, note_failure, place
 from resnet_cli.sweeps.search.sweeper import Reporter
 
 LOOK_SECONDS = 0.5  # between looks at the sweep's stop file
@@ -40,7 +41,7 @@ def run(
         settings: Its checked config.
         overrides: What the user gave for it.
         number: Its place in the sweep.
-        folder: Where it would run; see `resnet_cli.sweeps.folder.place`.
+        folder: Where it would run; see `resnet_cli.sweeps.placement.place`.
         sweep: The sweep's folder.
         stop: The launching process's signals.
         command: What the user typed.

@@ -17,8 +17,9 @@ from resnet_cli.config.stored import SAFE_TO_CHANGE
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.overrides import override_keys
-from resnet_cli.runs.folder import RunDir, command_line, quoted, random_letters
+from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.lock import only_writer
+from resnet_cli.runs.names import command_line, quoted, random_letters
 from resnet_cli.session.signals import SIGNALS, StopSignals
 from resnet_cli.sweeps.folder import Command, SweepDir
 

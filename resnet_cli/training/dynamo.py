@@ -1,8 +1,8 @@
 """Optimizers of torch.optim apart from torch's compiler, whose import takes over a second and 170 MB.
 
 They import `torch._dynamo` when they are made, read, filled or cleared, and call it twice in each step, to say where
-compiled graphs of a surrounding loop must end. No such loop is compiled here: `compiled_step` compiles what lies between
-these calls. Where torch's insides are not as they are known here, nothing is changed.
+compiled graphs of a surrounding loop must end. No such loop is compiled here: `compiled_step` compiles what lies
+between these calls. Where torch's insides are not as they are known here, nothing is changed.
 """
 
 from collections.abc import Callable, Iterator

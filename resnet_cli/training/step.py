@@ -218,3 +218,19 @@ class Stepper:
     def _check(self, loss: Tensor) -> None:
         if self.reads_are_free:
             self.state.require_finite_loss(loss.item())
+
+
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Sets the learning rate of every group to `factor` times the one it began with.
+
+    That one is kept in the group as `initial_lr`, as torch's schedulers do, and so in the optimizer's state dict: a
+    restart goes on from it. Learning rates that are tensors (a compiled or captured step) are changed in place.
+    """
+    for group in optimizer.param_groups:
+        if "initial_lr" not in group:  # else a tensor on a GPU would be waited for
+            group["initial_lr"] = float(group["lr"])
+        base: float = group["initial_lr"]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(base * factor)
+        else:
+            group["lr"] = base * factor

@@ -14,15 +14,14 @@ from typing import Annotated, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.analysis.gradient_flow import GradientSums
 from resnet_cli.config.ranges import AtLeast, Below, Positive
 from resnet_cli.errors import StoppedError
-from resnet_cli.optimizers import set_lr
 from resnet_cli.training.averaging import ExponentialAverage
 from resnet_cli.training.batching import Batch, batch_count, batch_sizes, epoch_batches, stoppable, to_device
 from resnet_cli.training.compiled_step import CompiledStepper
 from resnet_cli.training.device import PrecisionName, backend_switches, resolve_device, resolve_precision, seed_device
 from resnet_cli.training.evaluation import LossFunction, evaluate
+from resnet_cli.training.gradient_norms import GradientSums
 from resnet_cli.training.metrics import (
     BatchResult,
     EpochResult,
@@ -35,8 +34,9 @@ from resnet_cli.training.metrics import (
 )
 from resnet_cli.training.profiling import StepProfile
 from resnet_cli.training.progress import Progress
-from resnet_cli.training.state import Saver, Saving, TrainState
-from resnet_cli.training.step import Section, Stepper, unmarked
+from resnet_cli.training.saving import Saver, Saving
+from resnet_cli.training.state import TrainState
+from resnet_cli.training.step import Section, Stepper, set_lr, unmarked
 
 logger = logging.getLogger("resnet_cli")
 

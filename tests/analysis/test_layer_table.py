@@ -11,12 +11,12 @@ from torch import nn
 from resnet_cli.analysis.layer_table import (
     LayerRow,
     count_multiply_adds,
-    count_parameters,
     depth,
     layer_table,
     receptive_field,
 )
 from resnet_cli.models import CNN, MLP, Airbench, CifarResNet, ResidualBlock, ResidualBottleneckBlock, ResNet
+from resnet_cli.models.inspection import count_parameters
 
 
 def test_rows_of_a_small_network():

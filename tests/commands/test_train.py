@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resnet_cli.runs.folder import resume_command
+from resnet_cli.runs.names import resume_command
 from tests.support.runs import assert_equal, assert_same_end, record_of, rows_of, tiny
 
 FILES = {"config.yaml", "run.json", "metrics.jsonl", "train.log", "curves.png", "checkpoints"}

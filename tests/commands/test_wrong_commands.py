@@ -17,7 +17,7 @@ from PIL import Image
 
 from resnet_cli.config import validation
 from resnet_cli.errors import InputError
-from resnet_cli.runs.folder import quoted, resume_command
+from resnet_cli.runs.names import quoted, resume_command
 from tests.support import wrong_commands
 from tests.support.runs import tiny
 

@@ -6,9 +6,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from resnet_cli.config import stored, validation
+from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.signatures import signature
 from resnet_cli.errors import InputError
-from resnet_cli.hydra_app.overrides import CONFIG_FOLDER, hydra_arguments
+from resnet_cli.hydra_app.overrides import hydra_arguments
 from tests.support.settings import problems_of, settings_of
 
 GROUPS = ("model", "optimizer", "schedule", "data", "trainer", "experiment")

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from resnet_cli.analysis.layer_table import count_multiply_adds, count_parameters
+from resnet_cli.analysis.layer_table import count_multiply_adds
 from resnet_cli.models import Airbench
+from resnet_cli.models.inspection import count_parameters
 
 
 def small(**options):

@@ -8,8 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from resnet_cli.analysis.layer_table import count_multiply_adds, count_parameters
+from resnet_cli.analysis.layer_table import count_multiply_adds
 from resnet_cli.models import CifarResNet
+from resnet_cli.models.inspection import count_parameters
 from resnet_cli.models.layers.activations import Activation
 from resnet_cli.models.layers.normalisation import Norm
 from resnet_cli.models.layers.shortcuts import Gate, Shortcut

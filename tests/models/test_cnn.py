@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from resnet_cli.analysis.layer_table import count_parameters
 from resnet_cli.models import CNN, ResidualBlock, ResidualBottleneckBlock, ResNet
 from resnet_cli.models.cnn import Pooling
+from resnet_cli.models.inspection import count_parameters
 from resnet_cli.models.layers.activations import Activation, CReLU, Maxout
 from resnet_cli.models.layers.normalisation import Norm
 from resnet_cli.models.layers.regularisers import DropConnectConv2d, DropConnectLinear, StochasticDepth

@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from resnet_cli import models
-from resnet_cli.analysis.layer_table import count_parameters
+from resnet_cli.models.inspection import count_parameters
 
 FOLDER = Path(__file__).parents[2] / "conf" / "model"
 CHAINS = {"scalar_chain"}  # no classifiers: they take no image size and number of classes

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from resnet_cli.analysis.layer_table import count_parameters
 from resnet_cli.models import ResidualMLP
+from resnet_cli.models.inspection import count_parameters
 from resnet_cli.models.layers.activations import Activation
 from resnet_cli.models.layers.normalisation import Norm
 from resnet_cli.models.layers.regularisers import DropConnectLinear, StochasticDepth

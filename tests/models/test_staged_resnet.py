@@ -6,8 +6,9 @@ import pytest
 import torch
 from torchvision import models
 
-from resnet_cli.analysis.layer_table import count_multiply_adds, count_parameters
+from resnet_cli.analysis.layer_table import count_multiply_adds
 from resnet_cli.models import StagedResNet
+from resnet_cli.models.inspection import count_parameters
 from resnet_cli.models.layers.shortcuts import Gate, Shortcut
 
 FIFTY = {"layers": [3, 4, 6, 3], "block": "bottleneck"}

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.runs import folder as run_module
-from resnet_cli.runs.folder import RunDir, command_line, environment, find, job_folder, random_letters, resume_command
+from resnet_cli.runs.environment import environment
+from resnet_cli.runs.folder import RunDir, find
+from resnet_cli.runs.names import command_line, job_folder, random_letters, resume_command
 
 
 def test_the_record_grows_field_by_field(tmp_path):

@@ -7,9 +7,9 @@ import hydra
 from hydra import compose, initialize_config_dir
 
 from resnet_cli.config import validation
+from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app import compat
-from resnet_cli.hydra_app.overrides import CONFIG_FOLDER
 
 
 @cache

@@ -15,12 +15,12 @@ from omegaconf import OmegaConf
 
 from resnet_cli.config.stored import dump
 from resnet_cli.errors import DivergedError, InputError, PrunedError, StoppedError
-from resnet_cli.hydra_app.compose import PlannedJob
 from resnet_cli.report import read_runs, tabulate
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import JobStoppedError
 from resnet_cli.sweeps import job
 from resnet_cli.sweeps.folder import Command, SweepDir
+from resnet_cli.sweeps.planning import PlannedJob
 from resnet_cli.sweeps.search import space as spaces
 from resnet_cli.sweeps.search import sweeper
 from resnet_cli.sweeps.search.sweeper import OptunaSearch

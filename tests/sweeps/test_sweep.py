@@ -10,7 +10,8 @@ from resnet_cli.errors import InputError
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import StopSignals
 from resnet_cli.sweeps import launch
-from resnet_cli.sweeps.folder import FAILURE, Command, SweepDir, config_hash
+from resnet_cli.sweeps.folder import FAILURE, Command, SweepDir
+from resnet_cli.sweeps.placement import config_hash
 from tests.support.runs import job, records, tiny, weights
 
 NETS = """

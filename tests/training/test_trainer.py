@@ -469,7 +469,7 @@ def test_gradient_norms_of_a_model_without_such_layers_are_none_at_all():
 
 @pytest.mark.parametrize(("seconds", "every", "saves"), [(-1.0, None, 4), (300.0, None, 1), (-1.0, 2, 2)])
 def test_saves_inside_an_epoch_by_the_clock_or_the_step(monkeypatch, seconds, every, saves):
-    monkeypatch.setattr("resnet_cli.training.state.SAVE_SECONDS", seconds)
+    monkeypatch.setattr("resnet_cli.training.saving.SAVE_SECONDS", seconds)
     kept = Kept()
     trainer_of(net(), epochs=1, checkpoint_every=every).fit(loader(), None, verbose=False, saver=kept)
     assert len(kept.states) == saves  # of an epoch of three steps, its end included

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 import hydra
 from omegaconf import DictConfig
 
+from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.errors import JobFailedError, StoppedError
 from resnet_cli.hydra_app import compat
-from resnet_cli.hydra_app.overrides import CONFIG_FOLDER, hydra_arguments
+from resnet_cli.hydra_app.overrides import hydra_arguments
 from resnet_cli.hydra_app.search_path import use_working_folder
 from resnet_cli.session.signals import JobStoppedError, RunFailedError, StopSignals
 

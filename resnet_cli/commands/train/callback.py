@@ -17,7 +17,8 @@ from resnet_cli.hydra_app.compose import run_settings, without_hydra
 from resnet_cli.hydra_app.overrides import override_keys, task_overrides
 from resnet_cli.hydra_app.plugins import require_plugins
 from resnet_cli.loggers import missing_packages
-from resnet_cli.runs.folder import RunDir, quoted
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.names import quoted
 from resnet_cli.session.signals import JobStoppedError, RunFailedError
 from resnet_cli.sweeps.grid import check_jobs, combinations, is_grid, spell_as_params
 from resnet_cli.sweeps.launch import launching

@@ -15,7 +15,7 @@ from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.compose import run_settings
 from resnet_cli.hydra_app.errors import tell
 from resnet_cli.hydra_app.overrides import override_keys, task_overrides
-from resnet_cli.runs.folder import command_line, job_folder, random_letters, resume_command
+from resnet_cli.runs.names import command_line, job_folder, random_letters, resume_command
 from resnet_cli.session.job import train
 from resnet_cli.session.signals import JobStoppedError, StopSignals
 from resnet_cli.sweeps import job as sweep_job

@@ -6,36 +6,12 @@ each branch is multiplied by. All of these parameters are named `scalar`: they w
 
 import math
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from resnet_cli.errors import InputError
 from resnet_cli.models.layers.blocks import Residual
+from resnet_cli.models.layers.scalars import ScalarBias, ScalarMultiplier
 from resnet_cli.models.layers.shortcuts import Gate
-
-
-class ScalarBias(nn.Module):
-    """Adds one learned number, 0 at first, to every element."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scalar = nn.Parameter(torch.zeros(1))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Maps `[B, ...]` to the same shape."""
-        return features + self.scalar
-
-
-class ScalarMultiplier(nn.Module):
-    """Multiplies every element by one learned number, 1 at first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scalar = nn.Parameter(torch.ones(1))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Maps `[B, ...]` to the same shape."""
-        return features * self.scalar
 
 
 def initialise_fixup(model: nn.Module) -> None:

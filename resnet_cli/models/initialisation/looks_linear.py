@@ -9,10 +9,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from resnet_cli.errors import InputError
-from resnet_cli.models.initialisation.fixup import ScalarBias, ScalarMultiplier
 from resnet_cli.models.layers.activations import CReLU
 from resnet_cli.models.layers.blocks import Residual
 from resnet_cli.models.layers.regularisers import StochasticDepth
+from resnet_cli.models.layers.scalars import ScalarBias, ScalarMultiplier
 from resnet_cli.models.layers.shortcuts import Gate, GatedShortcut, Scale, ZeroPadShortcut
 from resnet_cli.models.layers.units import GlobalAveragePool, SqueezeExcitation
 

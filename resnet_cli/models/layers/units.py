@@ -11,11 +11,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.models.initialisation.fixup import ScalarBias, ScalarMultiplier
 from resnet_cli.models.layers.activations import Rectifier, on_the_shortcut
 from resnet_cli.models.layers.blocks import Residual
 from resnet_cli.models.layers.normalisation import Normalisation
 from resnet_cli.models.layers.regularisers import StochasticDepth, linear_rates
+from resnet_cli.models.layers.scalars import ScalarBias, ScalarMultiplier
 from resnet_cli.models.layers.shortcuts import Shortcut, map_paths, projects
 
 Order = Literal[

@@ -20,13 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 from resnet_cli.config.ranges import AtLeast, Between
 from resnet_cli.config.validation import check_options
 from resnet_cli.errors import InputError, JobFailedError
-from resnet_cli.hydra_app.compose import planned_job
 from resnet_cli.hydra_app.errors import tell
 from resnet_cli.hydra_app.overrides import override_keys
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import JobStoppedError
 from resnet_cli.sweeps.folder import SweepDir
 from resnet_cli.sweeps.launch import launching
+from resnet_cli.sweeps.planning import planned_job
 from resnet_cli.sweeps.search.space import Space, parse
 from resnet_cli.sweeps.search.study import Direction, Sampler, Study, default_file, opened
 

@@ -9,10 +9,12 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.nn import functional as F
 
-from resnet_cli.analysis.layer_table import count_multiply_adds, count_parameters
+from resnet_cli.analysis.layer_table import count_multiply_adds
 from resnet_cli.models import CNN, CifarResNet
-from resnet_cli.models.initialisation.fixup import ScalarBias, ScalarMultiplier, initialise_fixup
+from resnet_cli.models.initialisation.fixup import initialise_fixup
+from resnet_cli.models.inspection import count_parameters
 from resnet_cli.models.layers.normalisation import Normalisation
+from resnet_cli.models.layers.scalars import ScalarBias, ScalarMultiplier
 from resnet_cli.models.layers.units import UnitStyle
 from resnet_cli.optimizers import build_optimizer
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from resnet_cli.analysis.layer_table import count_parameters
 from resnet_cli.models import ResidualBlock, ResidualBottleneckBlock
+from resnet_cli.models.inspection import count_parameters
 from resnet_cli.models.layers.activations import Activation, Maxout
 from resnet_cli.models.layers.blocks import Residual
 from resnet_cli.models.layers.normalisation import Norm

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from resnet_cli.analysis.layer_table import count_parameters
 from resnet_cli.models import CifarResNet
 from resnet_cli.models.initialisation.schemes import Init
+from resnet_cli.models.inspection import count_parameters
 from resnet_cli.models.layers.shortcuts import Gate, Shortcut, ZeroPadShortcut, map_paths, vector_paths
 from resnet_cli.models.layers.units import UnitStyle
 

@@ -1,0 +1,53 @@
+"""Dotted names that have moved since version 0.1.0, so that runs of every 0.x open in all later ones.
+
+Stored configs are read with their present names before anything compares, hashes or judges them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+# A former module, or a former name in one -> where its public names are now.
+FORMER = {
+    "resnet_cli.trainer.ClassifierTrainer": "resnet_cli.ClassifierTrainer",
+    "resnet_cli.sweep.Sweep": "resnet_cli.sweeps.Sweep",
+    "resnet_cli.optim": "resnet_cli.optimizers",
+    "resnet_cli.schedule": "resnet_cli.schedules",
+    "resnet_cli.trackers": "resnet_cli.loggers",
+    **{
+        f"resnet_cli.data.{module}": "resnet_cli.data" for module in ("augment", "bundled", "cifar", "folder", "vision")
+    },
+    "resnet_cli.models.blocks": "resnet_cli.models",
+}
+# The names that 0.1.0 gave to what its own config files named.
+OF_0_1_0 = {
+    new: old for old, new in FORMER.items() if old.count(".") == 1 or old.endswith((".ClassifierTrainer", ".Sweep"))
+}
+
+
+def present_name(target: str) -> str:
+    """Return the present form of a dotted name; other names are returned as they are."""
+    return _renamed(target, FORMER)
+
+
+def name_in_0_1_0(target: str) -> str:
+    """Return the name by which version 0.1.0 stored `target`."""
+    return _renamed(target, OF_0_1_0)
+
+
+def _renamed(target: str, names: Mapping[str, str]) -> str:
+    if target in names:
+        return names[target]
+    module, _, name = target.rpartition(".")
+    return f"{names[module]}.{name}" if module in names else target
+
+
+def with_present_names(value: Any) -> Any:
+    """Return a config in which every `_target_` has its present name; the config itself is left unchanged."""
+    if isinstance(value, Mapping):
+        return {
+            key: present_name(item) if key == "_target_" and isinstance(item, str) else with_present_names(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return type(value)(with_present_names(item) for item in value)
+    return value

@@ -1,0 +1,14 @@
+"""What is counted on a model."""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trainable weights, shared ones counted once."""
+    return _count(model.parameters())
+
+
+def _count(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(p.numel() for p in parameters if p.requires_grad)

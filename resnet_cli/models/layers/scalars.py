@@ -1,0 +1,28 @@
+"""Learned numbers added to or multiplied by every element, as Fixup uses them."""
+
+import torch
+from torch import Tensor, nn
+
+
+class ScalarBias(nn.Module):
+    """Adds one learned number, 0 at first, to every element."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scalar = nn.Parameter(torch.zeros(1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps `[B, ...]` to the same shape."""
+        return features + self.scalar
+
+
+class ScalarMultiplier(nn.Module):
+    """Multiplies every element by one learned number, 1 at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scalar = nn.Parameter(torch.ones(1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps `[B, ...]` to the same shape."""
+        return features * self.scalar

@@ -1,0 +1,43 @@
+"""What a run records about its environment: versions, platform, commit."""
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("resnet-cli", "torch", "torchvision", "hydra-core", "omegaconf", "numpy")
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, platform and the state of the code: what one needs to run it again."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {"versions": versions, "platform": platform.platform(), **_git()}
+
+
+def _git() -> dict[str, Any]:
+    """Commit and cleanliness of the checkout in the working folder, else of the one that holds this package."""
+    for folder in (Path.cwd(), Path(__file__).parent):
+        commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
+        if commit:
+            return {"git_commit": commit, "git_dirty": bool(_output("git", "-C", str(folder), "status", "--porcelain"))}
+    return {"git_commit": None, "git_dirty": None}
+
+
+def _output(*command: str) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,68 @@
+"""What a stored config names, judged after import: is it a model, an optimizer, ...?"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from resnet_cli.config.signatures import locate
+from resnet_cli.config.trust import allowed_packages, is_inside, refuse_targets, targets_to_judge
+
+
+def check_kinds(settings: Mapping[str, Any], named: Mapping[str, Any]) -> None:
+    """Refuse what is no model, optimizer, ... although it is defined in the right package; imports that package.
+
+    Args:
+        settings: What `check_names` has accepted.
+        named: As there.
+
+    Raises:
+        InputError: a line for each, with what to type.
+    """
+    refuse_targets(
+        {path: target for path, target in targets_to_judge(settings, named) if not _is_of_kind(path, target)}
+    )
+
+
+def _is_of_kind(path: str, target: str) -> bool:
+    try:
+        found = locate(target)
+    except Exception:  # a module of a package can need what is not installed
+        return False
+    if not is_inside(getattr(found, "__module__", None) or "", allowed_packages(path)):
+        return False
+    part = path.partition(".")[0].partition("[")[0]
+    if part == "model":
+        return _is_model(found)
+    if part == "optimizer":
+        from torch.optim import Optimizer
+
+        return inspect.isclass(found) and issubclass(found, Optimizer)
+    if part == "schedule":
+        return inspect.isfunction(found) and not found.__name__.startswith("_")
+    if part == "trainer":
+        from resnet_cli.training.trainer import ClassifierTrainer
+
+        return found is ClassifierTrainer
+    if part == "logger":
+        from resnet_cli.loggers import Tracker
+
+        return inspect.isclass(found) and issubclass(found, Tracker)
+    from resnet_cli import data
+
+    if path == "data.augment":
+        return found is data.Augment
+    given_back = inspect.signature(found).return_annotation if inspect.isfunction(found) else None
+    return given_back is data.Dataset and found in [getattr(data, name) for name in data.__all__]
+
+
+def _is_model(found: Any) -> bool:
+    """A `torch.nn.Module`, or a function that is known to make one."""
+    from torch import nn
+    from torchvision import models
+
+    from resnet_cli.models import torchvision_model
+
+    if inspect.isclass(found):
+        return issubclass(found, nn.Module)
+    known = found.__name__ in models.list_models() and models.get_model_builder(found.__name__) is found
+    return found is torchvision_model or known

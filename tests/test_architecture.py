@@ -92,11 +92,8 @@ def test_inner_rooms_import_down_too(repository):
     for path in package_files(repository):
         module = module_of(path, repository)
         order = INNER_ROOMS.get(room_of(module), [])
-        inner = (
-            module.split(".")[2]
-            if module.count(".") > 2 or (path.name == "__init__.py" and module.count(".") == 2)
-            else ""
-        )
+        parts = path.relative_to(repository / "resnet_cli").parts
+        inner = parts[1] if len(parts) == 3 else ""
         for other in imports_of(path, repository) if inner in order else ():
             there = other.split(".")[2] if room_of(other) == room_of(module) and other.count(".") >= 2 else ""
             if there in order and order.index(there) > order.index(inner):
@@ -107,7 +104,7 @@ def test_inner_rooms_import_down_too(repository):
 def test_modules_do_not_import_in_circles(repository):
     """`__init__` files, which re-export what others define, are left out."""
     edges = {
-        module_of(path, repository): {other for other in imports_of(path, repository)}
+        module_of(path, repository): set(imports_of(path, repository))
         for path in package_files(repository)
         if path.name != "__init__.py"
     }

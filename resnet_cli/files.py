@@ -51,7 +51,7 @@ def write_whole(path: Path, content: bytes | str | Callable[[BinaryIO], object],
         _remove(temporary)
 
 
-def sweep(folder: Path, names: Collection[str]) -> None:
+def remove_stale_temporaries(folder: Path, names: Collection[str]) -> None:
     """Remove what killed processes left of `write_whole` for files of these names; nobody may be writing them now."""
     for path in folder.glob(".*.tmp"):
         found = re.fullmatch(r"\.(.+)\.\d+\.tmp", path.name)
@@ -85,10 +85,14 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _space(folder: Path, data: bytes | Callable[[BinaryIO], object]) -> str:
-    return f" ({free(folder)})" if callable(data) else f" ({len(data):,} bytes needed, {free(folder)})"
+    return (
+        f" ({format_free_space(folder)})"
+        if callable(data)
+        else f" ({len(data):,} bytes needed, {format_free_space(folder)})"
+    )
 
 
-def free(folder: Path) -> str:
+def format_free_space(folder: Path) -> str:
     """How many bytes are left there, for a person."""
     try:
         return f"{shutil.disk_usage(folder).free:,} free"

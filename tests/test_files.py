@@ -8,7 +8,7 @@ import pytest
 
 from resnet_cli import files
 from resnet_cli.errors import MachineError
-from resnet_cli.files import sweep, write_whole
+from resnet_cli.files import remove_stale_temporaries, write_whole
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of threads that others began
 
@@ -71,7 +71,7 @@ def test_a_kill_anywhere_leaves_a_whole_save(tmp_path, monkeypatch, hard_links):
         found = [file.read_text() for file in (path, kept) if file.exists()]
         assert found in (["new", "old"], ["new", "new"], ["new"], ["newest", "new"])
         assert path.exists() or not hard_links
-        sweep(folder, {"last", "previous"})
+        remove_stale_temporaries(folder, {"last", "previous"})
         assert set(names(folder)) <= {"last", "previous"}
 
 
@@ -81,7 +81,7 @@ def test_only_our_own_leftovers_are_swept(tmp_path):
         (tmp_path / name).write_text("")
     (tmp_path / ".last.pt.9.tmp").symlink_to("victim")
     (tmp_path / ".last.pt.10.tmp").mkdir()
-    sweep(tmp_path, {"last.pt"})
+    remove_stale_temporaries(tmp_path, {"last.pt"})
     left = [".last.pt.10.tmp", ".last.pt.123.tmp~", ".last.pt.tmp", ".other.pt.123.tmp", "last.pt.123.tmp", "victim"]
     assert names(tmp_path) == left
     assert (tmp_path / "victim").read_text() == "theirs"

@@ -18,7 +18,7 @@ from PIL import Image
 
 from campaign.checks import changes, listing, refusal, success
 from campaign.harness import Bench, Done, Test, Trial
-from resnet_cli.runs.names import quoted, resume_command
+from resnet_cli.runs.names import quote_override, resume_command
 
 SMALL = (
     "data=synthetic", "data.image_size=8", "data.count=96", "data.test_count=32", "data.classes=3",
@@ -134,7 +134,7 @@ def paint(root: Path, classes: tuple[str, ...] = ("cat", "dog"), each: int = 10,
 def of_folder(root: str, *more: str) -> list[str]:
     """Arguments of a run on an image folder."""
     return [
-        "data=image_folder", f"data.root={quoted(root)}", "data.cache=null", "data.val_fraction=0.25",
+        "data=image_folder", f"data.root={quote_override(root)}", "data.cache=null", "data.val_fraction=0.25",
         "data.batch_size=8", "data.augment.crop=0", "model=resnet8", "trainer.epochs=1", *more,
     ]  # fmt: skip
 
@@ -345,7 +345,7 @@ def _path(
     """What is wrong with a path for data, output and resume: each works quoted, and unquoted or with a line on how."""
     run = run or bench.fork
     paint(folder / "data" / odd)
-    done = run(*of_folder(f"data/{odd}", f"hydra.run.dir={quoted(f'runs/{odd}')}"), cwd=folder, env=env)
+    done = run(*of_folder(f"data/{odd}", f"hydra.run.dir={quote_override(f'runs/{odd}')}"), cwd=folder, env=env)
     problem = success(done)
     if problem or not (folder / "runs" / odd / "run.json").is_file():
         return f"quoted: {problem or 'no run folder there'}"

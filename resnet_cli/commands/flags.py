@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from resnet_cli.errors import InputError
-from resnet_cli.hydra_app.errors import tell
+from resnet_cli.hydra_app.errors import print_error
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,5 +35,5 @@ def exit_status(
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        return tell(error)
+        return print_error(error)
     return 0

@@ -13,7 +13,7 @@ from resnet_cli.commands.exit import leave_with
 from resnet_cli.commands.flags import Parser, exit_status
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.hydra_app.compose import Composed, compose_settings
-from resnet_cli.hydra_app.errors import explained
+from resnet_cli.hydra_app.errors import as_user_error
 from resnet_cli.hydra_app.overrides import override_keys
 from resnet_cli.info import tables
 from resnet_cli.runs.names import job_folder
@@ -104,7 +104,7 @@ def _compare(options: argparse.Namespace) -> list[dict[str, Any]]:
             common = [item for item in options.items if not _replaced(item, own)]
             sides.append(compose_settings([*common, *own], config_dir=options.config_dir))
         except Exception as error:
-            known = explained(error)
+            known = as_user_error(error)
             if not isinstance(known, InputError):
                 raise
             problems += known.problems

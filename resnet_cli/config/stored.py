@@ -11,8 +11,8 @@ import yaml
 
 from resnet_cli.config.former_names import with_present_names
 from resnet_cli.config.signatures import Opaque, signature
-from resnet_cli.config.validation import CONTROL_KEYS, PARTS, RUN_TARGET, Settings
-from resnet_cli.config.values import shown
+from resnet_cli.config.validation import CONFIG_GROUPS, CONTROL_KEYS, RUN_TARGET, Settings
+from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
 
 LARGEST_FILE = 1 << 17  # bytes; a config has about 3,000, and reading takes a second for each 100,000
@@ -153,7 +153,7 @@ def _defaults(stored: Settings, given: Settings) -> dict[str, Any]:
     """Defaults of the options of every node that both configs have, by full key."""
     found = {name: p.default for name, p in signature(RUN_TARGET).parameters.items() if name not in CONTROL_KEYS}
     for path, node, other in _common_nodes(stored, given):
-        readers = PARTS[path].readers if path in PARTS else ()
+        readers = CONFIG_GROUPS[path].readers if path in CONFIG_GROUPS else ()
         for target in (node["_target_"], *readers):
             found |= {f"{path}.{name}": p.default for name, p in signature(target).parameters.items()}
         for name in {*node, *other}:  # a node against null is a difference in that key
@@ -203,4 +203,4 @@ def _fewer_epochs(key: str, before: Mapping[str, Any], after: Mapping[str, Any])
 
 
 def _leaf(leaves: Mapping[str, Any], key: str) -> str:
-    return shown(leaves[key]) if key in leaves else "(absent)"
+    return format_value(leaves[key]) if key in leaves else "(absent)"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from resnet_cli.config.source_files import definition, module_source
-from resnet_cli.config.values import shown
+from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
 
 PACKAGES = {
@@ -75,9 +75,9 @@ def refuse_targets(found: Mapping[str, Any]) -> None:
     if found:
         raise InputError(
             *(
-                f"{path}._target_: {shown(target)} is named by a stored config alone and is no part of resnet-cli, "
-                f"torch.nn, torch.optim or torchvision.models that belongs there; if you know it, give "
-                f"{path}._target_={shown(target)} or trust=true"
+                f"{path}._target_: {format_value(target)} is named by a stored config alone and is no part of "
+                f"resnet-cli, torch.nn, torch.optim or torchvision.models that belongs there; if you know it, give "
+                f"{path}._target_={format_value(target)} or trust=true"
                 for path, target in found.items()
             )
         )

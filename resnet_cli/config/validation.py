@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from resnet_cli.config.signatures import NotFoundError, Parameter, Signature, signature
-from resnet_cli.config.values import describe, fits, nearest, shown
+from resnet_cli.config.values import describe, format_value, is_valid, nearest
 from resnet_cli.errors import InputError
 
 Settings = dict[str, Any]
@@ -24,19 +24,19 @@ NO_KEYS = ("folder", "command", "log", "should_stop", "prune")  # parameters of 
 
 
 @dataclass(frozen=True)
-class Part:
+class ConfigGroup:
     """A config group: what the builder passes besides its keys, and who else reads keys of its node."""
 
     given: tuple[str, ...]
     readers: tuple[str, ...] = ()
 
 
-PARTS: Mapping[str, Part] = {
-    "model": Part(given=("in_size", "in_channels", "out_classes", "num_classes")),
-    "optimizer": Part(given=("params", "model", "factory"), readers=("resnet_cli.optimizers.build_optimizer",)),
-    "schedule": Part(given=("total_steps", "steps_per_epoch")),
-    "data": Part(given=("dataset", "device", "seed"), readers=("resnet_cli.data.make_loaders",)),
-    "trainer": Part(given=("model", "loss_fn", "optimizer", "schedule", "seed")),
+CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
+    "model": ConfigGroup(given=("in_size", "in_channels", "out_classes", "num_classes")),
+    "optimizer": ConfigGroup(given=("params", "model", "factory"), readers=("resnet_cli.optimizers.build_optimizer",)),
+    "schedule": ConfigGroup(given=("total_steps", "steps_per_epoch")),
+    "data": ConfigGroup(given=("dataset", "device", "seed"), readers=("resnet_cli.data.make_loaders",)),
+    "trainer": ConfigGroup(given=("model", "loss_fn", "optimizer", "schedule", "seed")),
 }
 
 
@@ -46,12 +46,12 @@ def without_leftovers(settings: Settings, given_keys: Sequence[str]) -> Settings
     `model._target_=my_package.Net` over `model=resnet8` must not pass `depth: 8` to `Net`.
     """
     settings = deepcopy(settings)
-    for part in PARTS:
+    for part in CONFIG_GROUPS:
         node = settings.get(part)
         if f"{part}._target_" not in given_keys or not isinstance(node, dict):
             continue
         named = {key.split(".")[1] for key in given_keys if key.startswith(f"{part}.")}
-        read_elsewhere = {name for reader in PARTS[part].readers for name in signature(reader).parameters}
+        read_elsewhere = {name for reader in CONFIG_GROUPS[part].readers for name in signature(reader).parameters}
         settings[part] = {key: value for key, value in node.items() if key in named | read_elsewhere}
     return settings
 
@@ -84,9 +84,11 @@ def check_options(path: str, options: Mapping[str, Any], target: str) -> None:
 def _problems(settings: Settings) -> Iterator[str]:
     top = signature(RUN_TARGET)
     keys = {name: p for name, p in top.parameters.items() if name not in NO_KEYS}
-    unknown = Signature({name: p for name, p in keys.items() if name not in PARTS})
-    yield from _check_keys("", {k: v for k, v in settings.items() if k not in PARTS}, unknown, all_keys(settings))
-    for name in PARTS:
+    unknown = Signature({name: p for name, p in keys.items() if name not in CONFIG_GROUPS})
+    yield from _check_keys(
+        "", {k: v for k, v in settings.items() if k not in CONFIG_GROUPS}, unknown, all_keys(settings)
+    )
+    for name in CONFIG_GROUPS:
         yield from _check_part(name, settings.get(name), all_keys(settings))
     trackers = settings.get("logger")
     for name, node in trackers.items() if isinstance(trackers, Mapping) else ():
@@ -99,22 +101,22 @@ def _check_tracker(name: str, node: object, known: Sequence[str]) -> Iterator[st
     elif not isinstance(node, Mapping):
         pass  # told with the other top-level keys
     elif "_target_" in node:
-        yield from _check_node(f"logger.{name}", node, Part(given=()), known)
+        yield from _check_node(f"logger.{name}", node, ConfigGroup(given=()), known)
     else:
         yield f"logger.{name}: is not switched on; choose it with logger={name}"
 
 
 def _check_part(name: str, node: object, known: Sequence[str]) -> Iterator[str]:
     if isinstance(node, Mapping):
-        yield from _check_node(name, node, PARTS[name], known)
+        yield from _check_node(name, node, CONFIG_GROUPS[name], known)
     else:
-        yield f"{name}: {shown(node)} is not a node with _target_; choose an option of the group, {name}=..."
+        yield f"{name}: {format_value(node)} is not a node with _target_; choose an option of the group, {name}=..."
 
 
-def _check_node(path: str, node: Mapping[str, Any], part: Part, known: Sequence[str]) -> Iterator[str]:
+def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Sequence[str]) -> Iterator[str]:
     target = node.get("_target_")
     if not isinstance(target, str):
-        yield f"{path}._target_: {shown(target)} is not the dotted name of a class or function"
+        yield f"{path}._target_: {format_value(target)} is not the dotted name of a class or function"
         return
     try:
         own = signature(target)
@@ -162,7 +164,7 @@ def _suggest(prefix: str, key: str, allowed: Signature, known: Sequence[str]) ->
     near = nearest(key, list(allowed.parameters))
     if near:
         return near.replace("mean ", f"mean {prefix}")
-    known = [*PARTS, "experiment", *(full for full in known if full != f"{prefix}{key}")]
+    known = [*CONFIG_GROUPS, "experiment", *(full for full in known if full != f"{prefix}{key}")]
     elsewhere = [full for full in known if full.rsplit(".", 1)[-1] == key]
     if elsewhere:
         return f"; did you mean {elsewhere[0]}?"
@@ -174,16 +176,16 @@ def _check_value(path: str, value: object, parameter: Parameter, known: Sequence
     annotation = parameter.annotation
     if value == "???":
         yield f"{path}: a value must be given ({path}=...)"
-    elif not fits(value, annotation):
+    elif not is_valid(value, annotation):
         allowed = describe(annotation)
         near = (
             nearest(value, allowed.removeprefix("one of ").replace(" or ", ", ").split(", "))
             if isinstance(value, str)
             else ""
         )
-        yield f"{path}: {shown(value)} is not allowed; it takes {allowed}{near}"
+        yield f"{path}: {format_value(value)} is not allowed; it takes {allowed}{near}"
     elif isinstance(value, Mapping) and "_target_" in value:
-        yield from _check_node(path, value, Part(given=("seed",)), known)
+        yield from _check_node(path, value, ConfigGroup(given=("seed",)), known)
 
 
 def all_keys(settings: Mapping[str, Any], prefix: str = "") -> list[str]:

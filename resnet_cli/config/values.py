@@ -19,7 +19,7 @@ SINGULAR = {
 PLURAL = {int: "whole numbers", float: "numbers", bool: "trues and falses", str: "texts"}
 
 
-def fits(value: Any, annotation: Any) -> bool:
+def is_valid(value: Any, annotation: Any) -> bool:
     """Whether `value`, plain data from YAML, is of the type and inside the range that `annotation` says.
 
     A whole number fits `float`, a boolean fits neither `int` nor `float`, and infinities and NaN fit nothing but `Any`.
@@ -37,18 +37,20 @@ def fits(value: Any, annotation: Any) -> bool:
         return type(value) in (int, float) and _in_64_bits(value) and math.isfinite(value)
     if origin is Annotated:
         inside = all(value in limit for limit in arguments[1:]) if type(value) in (int, float) else True
-        return fits(value, arguments[0]) and inside
+        return is_valid(value, arguments[0]) and inside
     if origin is Literal:
         return any(type(value) is type(choice) and value == choice for choice in arguments)
     if origin in (Union, types.UnionType):
-        return any(fits(value, choice) for choice in arguments)
+        return any(is_valid(value, choice) for choice in arguments)
     if origin is tuple and Ellipsis not in arguments:
-        return isinstance(value, list | tuple) and len(value) == len(arguments) and all(map(fits, value, arguments))
+        return isinstance(value, list | tuple) and len(value) == len(arguments) and all(map(is_valid, value, arguments))
     if annotation in (list, tuple, Sequence) or origin in (list, tuple, Sequence):
-        return isinstance(value, list | tuple) and (not arguments or all(fits(item, arguments[0]) for item in value))
+        return isinstance(value, list | tuple) and (
+            not arguments or all(is_valid(item, arguments[0]) for item in value)
+        )
     if annotation in (dict, Mapping) or origin in (dict, Mapping):
         return isinstance(value, Mapping) and (
-            not arguments or all(fits(item, arguments[1]) for item in value.values())
+            not arguments or all(is_valid(item, arguments[1]) for item in value.values())
         )
     return isinstance(value, Mapping) and "_target_" in value  # a class of its own: built from a node
 
@@ -93,7 +95,7 @@ def nearest(word: str, names: Sequence[str]) -> str:
     return f"; did you mean {by_lower[best]}?"  # resnet21: resnet20, as like as resnet32 is, but it starts alike
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as the user would type it, shortened."""
     text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
     text = text or str(value) or "nothing"

@@ -1,6 +1,6 @@
 """Data: image sets as uint8 arrays or files, batched augmentation, and loaders that need no random state."""
 
-from resnet_cli.data.dataset import Dataset, Part
+from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.datasets.bundled import digits, noise, synthetic
 from resnet_cli.data.datasets.cifar import cifar10, cifar100
 from resnet_cli.data.datasets.folder import image_folder
@@ -18,11 +18,11 @@ __all__ = [
     "Augment",
     "Batches",
     "Dataset",
+    "DatasetSplit",
     "DeviceLoader",
     "LazyImages",
     "Loaders",
     "Normalize",
-    "Part",
     "StreamLoader",
     "cifar10",
     "cifar100",

@@ -14,7 +14,7 @@ from resnet_cli.errors import InputError
 
 
 @dataclass(frozen=True)
-class Part:
+class DatasetSplit:
     """Images (uint8 [N, H, W, C], or files decoded on demand) and their classes (int64 [N])."""
 
     images: Tensor | LazyImages
@@ -54,9 +54,9 @@ class Dataset:
 
     name: str
     class_names: tuple[str, ...]
-    train: Part
-    test: Part
-    val: Part | None = None
+    train: DatasetSplit
+    test: DatasetSplit
+    val: DatasetSplit | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
 
@@ -88,7 +88,7 @@ class Dataset:
             raise InputError(*problems)
 
 
-def _part_problems(name: str, part: Part, size: tuple[int, int, int], classes: int) -> list[str]:
+def _part_problems(name: str, part: DatasetSplit, size: tuple[int, int, int], classes: int) -> list[str]:
     if not len(part):
         return [f"{name} has no images"]
     if len(part.images) != len(part.labels):
@@ -102,7 +102,7 @@ def _part_problems(name: str, part: Part, size: tuple[int, int, int], classes: i
     return []
 
 
-def channel_statistics(part: Part, indices: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(part: DatasetSplit, indices: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel over the images `indices`, on the scale 0 to 1.
 
     Computed from exact integer sums: the same numbers whether images are in memory or decoded one by one.

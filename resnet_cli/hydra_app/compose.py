@@ -19,7 +19,7 @@ from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.overrides import hydra_arguments, override_keys, task_overrides
 from resnet_cli.hydra_app.search_path import use_working_folder
 from resnet_cli.runs.folder import RunDir, find
-from resnet_cli.runs.names import quoted
+from resnet_cli.runs.names import quote_override
 from resnet_cli.session.trusted_kinds import check_kinds
 
 
@@ -30,7 +30,7 @@ def run_settings(composed: DictConfig, overrides: Sequence[str]) -> Settings:
         InputError: with all the problems of the config.
     """
     keys = override_keys(overrides)
-    settings = validation.without_leftovers(plain(composed), keys)
+    settings = validation.without_leftovers(to_plain(composed), keys)
     resume = settings.get("resume")
     if isinstance(resume, str) and resume != "auto":
         return _of_run(settings, keys, find(resume))
@@ -88,14 +88,14 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
     runs = [item for item in items if _is_run(item)]
     if len(runs) > 1:
         raise InputError(f"{', '.join(runs)}: give one run folder")
-    overrides = [f"resume={quoted(_existing(item))}" if item in runs else item for item in items]
+    overrides = [f"resume={quote_override(_existing(item))}" if item in runs else item for item in items]
     folder = [] if config_dir is None else ["--config-dir", config_dir]
     marked = hydra_arguments([*folder, *overrides])[len(folder) :]
     for override in OverridesParser.create().parse_overrides(marked):
         if override.is_sweep_override():
             raise InputError(f"{str(override.input_line).removeprefix('++')}: a sweep; give one value")
     if config_dir is not None:
-        marked.append(f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).absolute()}')}]")
+        marked.append(f"hydra.searchpath=[{quote_override(f'file://{Path(config_dir).absolute()}')}]")
     use_working_folder()
     before = HydraConfig.instance().cfg
     try:
@@ -132,7 +132,7 @@ def _model_name(settings: Settings, keys: Sequence[str], choice: str) -> str:
     return str(settings["name"]) if "resume" in keys and "model" not in keys else choice
 
 
-def plain(config: DictConfig) -> Settings:
+def to_plain(config: DictConfig) -> Settings:
     """The composed config as plain data with every interpolation resolved; a `???` that is open stays one.
 
     Raises:

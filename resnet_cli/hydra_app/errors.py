@@ -24,9 +24,9 @@ MACHINE_ERRNOS = {
 }  # fmt: skip
 
 
-def tell(error: Exception) -> int:
+def print_error(error: Exception) -> int:
     """Print a failure: a line for each problem, or the traceback of a defect. Gives the exit status."""
-    known = explained(error)
+    known = as_user_error(error)
     if known is None:
         traceback.print_exception(error)
         return 1
@@ -40,7 +40,7 @@ def _printable(line: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-def explained(error: BaseException) -> Exception | None:
+def as_user_error(error: BaseException) -> Exception | None:
     """The error as one that says what the user can do; None when it is a defect, ours or in a user's own class."""
     if isinstance(error, InputError | MachineError | DivergedError | JobFailedError):
         return error

@@ -56,9 +56,9 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def _takes_one_option(key: str) -> bool:
-    from resnet_cli.config.validation import PARTS  # late, as below: `--help` need not wait for it
+    from resnet_cli.config.validation import CONFIG_GROUPS  # late, as below: `--help` need not wait for it
 
-    return key in PARTS or key == "experiment"
+    return key in CONFIG_GROUPS or key == "experiment"
 
 
 def _options_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -88,7 +88,7 @@ def _config_folders(options: Sequence[str]) -> Iterator[Path]:
 def _resume_folder(argument: str) -> list[str]:
     """`hydra.run.dir=RUN` for `resume=RUN`; nothing for `auto` and null."""
     from resnet_cli.runs.folder import find
-    from resnet_cli.runs.names import quoted
+    from resnet_cli.runs.names import quote_override
 
     try:
         parsed = OverridesParser.create().parse_override(argument)
@@ -104,7 +104,7 @@ def _resume_folder(argument: str) -> list[str]:
         raise InputError(f"resume: quote the path twice, once for the shell: 'resume=\"{path}\"'") from None
     if value is None or value == "auto":
         return []
-    return [f"hydra.run.dir={quoted(str(find(str(value)).path))}"]
+    return [f"hydra.run.dir={quote_override(str(find(str(value)).path))}"]
 
 
 def task_overrides(hydra_config: HydraConf | DictConfig) -> list[str]:

@@ -13,7 +13,7 @@ from resnet_cli.analysis.gradient_flow import GradientRow, chain_rows, draw_grad
 from resnet_cli.analysis.layer_table import depth, layer_table, receptive_field
 from resnet_cli.config.signatures import locate, signature
 from resnet_cli.config.trust import targets
-from resnet_cli.config.validation import PARTS
+from resnet_cli.config.validation import CONFIG_GROUPS
 from resnet_cli.data import Loaders
 from resnet_cli.data.datasets.sizes import known_size
 from resnet_cli.errors import InputError
@@ -112,7 +112,7 @@ def _sizes(composed: Composed) -> tuple[tuple[int, int, int], int]:
         noted = checkpoints.load(weights)["data"]
         channels, height, width = noted["in_size"]
         return (channels, height, width), len(noted["class_names"])
-    loaders_keys = {name for reader in PARTS["data"].readers for name in signature(reader).parameters}
+    loaders_keys = {name for reader in CONFIG_GROUPS["data"].readers for name in signature(reader).parameters}
     dataset = build.call("data", node, {}, skip=frozenset(loaders_keys))
     dataset.check()
     return dataset.train.size, len(dataset.class_names)

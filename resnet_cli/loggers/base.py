@@ -9,7 +9,7 @@ Row = Mapping[str, Any]
 End = Literal["finished", "interrupted", "failed"]
 
 
-class Tracker(ABC):
+class Logger(ABC):
     """Sends a run's numbers somewhere.
 
     Its options are the arguments of its constructor, which only keeps them. What it needs is imported when it starts.

@@ -11,7 +11,7 @@ from typing import Any
 
 from resnet_cli.config.signatures import locate
 from resnet_cli.errors import InputError
-from resnet_cli.loggers.base import End, Row, Tracker
+from resnet_cli.loggers.base import End, Logger, Row
 
 logger = logging.getLogger("resnet_cli")
 
@@ -52,14 +52,14 @@ def _is_installed(package: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
-class Trackers:
+class LoggerGroup:
     """The trackers of one run, by the names that they have in the config.
 
     Their calls are kept quiet: no log lines or warnings of their libraries reach the terminal. What they change in the
     environment is put back at the end, for the next job of a sweep.
     """
 
-    def __init__(self, trackers: Mapping[str, Tracker]) -> None:
+    def __init__(self, trackers: Mapping[str, Logger]) -> None:
         self._working = dict(trackers)
         self._environment: dict[str, str | None] = {}  # what the variables were that trackers have changed
 
@@ -69,7 +69,7 @@ class Trackers:
         """Open all; gives `ids` with those of runs that were opened. See `Tracker.start`."""
         found = dict(ids)
 
-        def open_one(name: str, tracker: Tracker) -> None:
+        def open_one(name: str, tracker: Logger) -> None:
             run_id = tracker.start(folder, parameters, rows, ids.get(name))
             if run_id is not None:
                 found[name] = run_id
@@ -94,7 +94,7 @@ class Trackers:
                 if value is not None:
                     os.environ[name] = value
 
-    def _each(self, moment: str, act: Callable[[str, Tracker], None], *, is_last: bool = False) -> None:
+    def _each(self, moment: str, act: Callable[[str, Logger], None], *, is_last: bool = False) -> None:
         for name, tracker in list(self._working.items()):
             try:
                 with self._quiet():

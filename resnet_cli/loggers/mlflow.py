@@ -9,7 +9,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from resnet_cli.loggers.base import End, Row, Tracker, scalars
+from resnet_cli.loggers.base import End, Logger, Row, scalars
 
 STATUS: Mapping[End, str] = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 ALWAYS = "train_loss"  # in each row, so it tells which epochs are there
@@ -21,7 +21,7 @@ if sys.platform != "win32":
     import fcntl
 
 
-class MLflow(Tracker):
+class MLflow(Logger):
     """Logs the run to an MLflow store: by default the SQLite file mlflow.db in the working folder.
 
     MLflow's reports to its makers are off unless `MLFLOW_DISABLE_TELEMETRY=false` asks for them.

@@ -5,12 +5,12 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from resnet_cli.loggers.base import End, Row, Tracker, scalars
+from resnet_cli.loggers.base import End, Logger, Row, scalars
 
 TEST_NAMES = ("test_accuracy", "test_loss")
 
 
-class TensorBoard(Tracker):
+class TensorBoard(Logger):
     """Writes event files to RUN/tensorboard; `tensorboard --logdir outputs` shows all runs."""
 
     packages = ("tensorboard",)

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from resnet_cli.loggers.base import End, Row, Tracker, scalars
+from resnet_cli.loggers.base import End, Logger, Row, scalars
 
 EXIT_CODES: Mapping[End, int] = {"finished": 0, "interrupted": 255, "failed": 1}  # 255 is what wandb has for Ctrl-C
 
 
-class WeightsAndBiases(Tracker):
+class WeightsAndBiases(Logger):
     """Sends the run to wandb's server, or keeps it in RUN/wandb for `wandb sync`.
 
     Args:

@@ -9,11 +9,11 @@ from resnet_cli.config.ranges import AtLeast, Below
 from resnet_cli.errors import InputError
 from resnet_cli.models.arguments import image_size
 from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
-from resnet_cli.models.layers.activations import Activation, Rectifier
+from resnet_cli.models.layers.activations import Activation, ActivationSpec
 from resnet_cli.models.layers.normalisation import Norm, Normalisation
 from resnet_cli.models.layers.regularisers import add_drop_connect, check_stochastic_depth
 from resnet_cli.models.layers.shortcuts import Shortcut
-from resnet_cli.models.layers.units import Block, Order, UnitStyle, conv
+from resnet_cli.models.layers.units import Block, Order, ResidualStageBuilder, conv
 
 STEM = 16  # channels after the first convolution, whatever the width
 WIDTHS = (16, 32, 64)
@@ -40,7 +40,7 @@ class CifarResNet(Initialised):
         norm: The normalisation.
         norm_params: Its keyword arguments.
         activation_type: The activation; where `maxout` or `crelu` would change the channels of what is added up, ReLU
-            stands for them, see `resnet_cli.models.layers.units.UnitStyle`.
+            stands for them, see `resnet_cli.models.layers.units.ResidualStageBuilder`.
         activation_params: Its keyword arguments.
         dropout: Probability of dropping an activation before the last convolution of a unit.
         spatial_dropout: Probability of dropping a channel there.
@@ -84,11 +84,11 @@ class CifarResNet(Initialised):
         check_stochastic_depth(stochastic_depth, shortcuts=has_shortcuts)
         if init == "fixup":
             _check_fixup(order, norm, has_shortcuts=has_shortcuts)
-        style = UnitStyle(
+        style = ResidualStageBuilder(
             block=block,
             order=order,
             norm=Normalisation(norm, norm_params),
-            rectifier=Rectifier(activation_type, activation_params),
+            rectifier=ActivationSpec(activation_type, activation_params),
             shortcut=shortcut,
             gate_bias=gate_bias,
             residual=residual,

@@ -12,7 +12,7 @@ from resnet_cli.config.ranges import AtLeast, Below
 from resnet_cli.errors import InputError
 from resnet_cli.models.arguments import check_choice, check_counts, image_size, make_layer
 from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
-from resnet_cli.models.layers.activations import Activation, Rectifier
+from resnet_cli.models.layers.activations import Activation, ActivationSpec
 from resnet_cli.models.layers.blocks import ResidualBlock, ResidualBottleneckBlock
 from resnet_cli.models.layers.normalisation import Norm, Normalisation
 from resnet_cli.models.layers.regularisers import add_drop_connect, check_stochastic_depth, linear_rates
@@ -87,7 +87,7 @@ class CNN(FeaturesThenMLP):
         init: Init = "default",
     ) -> None:
         _check_layout(channels, pool_every)
-        rectifier, normalisation = Rectifier(activation_type, activation_params), Normalisation(norm, norm_params)
+        rectifier, normalisation = ActivationSpec(activation_type, activation_params), Normalisation(norm, norm_params)
         conv_params = conv_params if "kernel_size" in conv_params else {"kernel_size": 3, "padding": 1, **conv_params}
         width_in, *size = image_size(in_size)
         features = nn.Sequential()

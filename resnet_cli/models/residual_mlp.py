@@ -10,7 +10,7 @@ from resnet_cli.config.ranges import AtLeast, Below
 from resnet_cli.errors import InputError
 from resnet_cli.models.arguments import check_counts, image_size
 from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
-from resnet_cli.models.layers.activations import Activation, Rectifier
+from resnet_cli.models.layers.activations import Activation, ActivationSpec
 from resnet_cli.models.layers.blocks import Residual
 from resnet_cli.models.layers.normalisation import Norm, Normalisation
 from resnet_cli.models.layers.regularisers import (
@@ -79,7 +79,7 @@ class ResidualMLP(Initialised):
         check_counts("dims", dims)
         shortcut = shortcut if residual else "none"
         check_stochastic_depth(stochastic_depth, shortcuts=shortcut != "none")
-        rectifier, normalisation = Rectifier(activation_type, activation_params), Normalisation(norm, norm_params)
+        rectifier, normalisation = ActivationSpec(activation_type, activation_params), Normalisation(norm, norm_params)
         channels, height, image_width = image_size(in_size)
         self.first = nn.Linear(channels * height * image_width, width)
         self.image_scale = self.first.in_features**-0.5
@@ -104,7 +104,9 @@ class ResidualMLP(Initialised):
         return scores
 
 
-def _branch(dim_in: int, dim: int, rectifier: Rectifier, normalisation: Normalisation, dropout: float) -> nn.Sequential:
+def _branch(
+    dim_in: int, dim: int, rectifier: ActivationSpec, normalisation: Normalisation, dropout: float
+) -> nn.Sequential:
     """`FC -> NORM -> ACT -> DROPOUT`, `[B, dim_in]` -> `[B, dim]`."""
     units, rest = divmod(dim, rectifier.passed(1))
     if rest:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from resnet_cli.config.ranges import AtLeast
 from resnet_cli.errors import InputError
-from resnet_cli.models.layers.activations import Activation, Rectifier
+from resnet_cli.models.layers.activations import Activation, ActivationSpec
 
 
 class ScalarChain(nn.Module):
@@ -41,7 +41,7 @@ class ScalarChain(nn.Module):
         weight: float | Sequence[float] = 1.0,
     ) -> None:
         super().__init__()
-        rectifier = Rectifier(activation_type, activation_params)
+        rectifier = ActivationSpec(activation_type, activation_params)
         if not rectifier.keeps_width:
             raise InputError(f"activation_type={activation_type!r}: needs several channels, and a chain has one number")
         values = list(weight) if isinstance(weight, Sequence) else [weight] * depth

@@ -11,7 +11,7 @@ from resnet_cli.models.initialisation.schemes import Init, Initialised, initiali
 from resnet_cli.models.layers.normalisation import Norm, Normalisation
 from resnet_cli.models.layers.regularisers import check_stochastic_depth
 from resnet_cli.models.layers.shortcuts import Shortcut
-from resnet_cli.models.layers.units import Block, UnitStyle, conv
+from resnet_cli.models.layers.units import Block, ResidualStageBuilder, conv
 
 STEM = 64  # channels after the stem, and the width of the first stage; each later stage has twice the last one's
 
@@ -62,7 +62,7 @@ class StagedResNet(Initialised):
         hint = "; stem=cifar halves two times less" if stem == "imagenet" else ""
         channels, height, width = image_size(in_size, halvings=halvings, hint=hint)
         check_stochastic_depth(stochastic_depth, shortcuts=residual and shortcut != "none")
-        style = UnitStyle(
+        style = ResidualStageBuilder(
             block=block,
             norm=Normalisation(norm, norm_params),
             shortcut=shortcut,

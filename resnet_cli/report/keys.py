@@ -12,8 +12,8 @@ from typing import Any
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.signatures import Opaque, signature
 from resnet_cli.config.stored import SAFE_TO_CHANGE
-from resnet_cli.config.validation import CONTROL_KEYS, PARTS
-from resnet_cli.config.values import shown
+from resnet_cli.config.validation import CONFIG_GROUPS, CONTROL_KEYS
+from resnet_cli.config.values import format_value
 from resnet_cli.report.runs import Run, natural
 
 # What a run is called, where it runs and where its files are: no part of the comparison.
@@ -55,7 +55,7 @@ def settings(runs: Sequence[Run]) -> dict[Path, dict[str, Any]]:
     found = {run.folder: _own(run) for run in runs}
     keys = dict.fromkeys(key for own in found.values() for key in own)
     for own in found.values():
-        for part in PARTS:
+        for part in CONFIG_GROUPS:
             defaults = _defaults(part, own.get(f"{part}._target_"))
             own |= {key: defaults[key] for key in keys if key not in own and key in defaults}
     return found
@@ -67,7 +67,7 @@ def _defaults(part: str, target: str) -> dict[str, Any]:
     if not isinstance(target, str) or not re.fullmatch(OURS, target):
         return {}
     found: dict[str, Any] = {}
-    for source in (target, *PARTS[part].readers):
+    for source in (target, *CONFIG_GROUPS[part].readers):
         try:
             parameters = signature(source).parameters
         except Exception:  # of another version of this package
@@ -104,7 +104,7 @@ def varying(runs: Sequence[Run], leave_out: Collection[str]) -> list[Column]:
     overrides = {run.folder: given(run) for run in runs}
     by_hand = {key for own in overrides.values() for key in own}
     shown_columns: list[Column] = []
-    for part in PARTS:
+    for part in CONFIG_GROUPS:
         own = [column for column in differing if column.name.startswith(f"{part}.")]
         label = _label(part, runs, leaves, overrides) if own else None
         if label is not None:
@@ -112,7 +112,7 @@ def varying(runs: Sequence[Run], leave_out: Collection[str]) -> list[Column]:
             own = [c for c in own if not _decides(label, c, runs) or (c.name in by_hand and c.name != label.name)]
             own = [c for c in own if c.name != f"{part}._target_"]
         shown_columns += own
-    others = [c for c in differing if c.name.partition(".")[0] not in PARTS]
+    others = [c for c in differing if c.name.partition(".")[0] not in CONFIG_GROUPS]
     return [*shown_columns, *others]
 
 
@@ -185,7 +185,7 @@ def cell(value: Any) -> str:
         return f"[{','.join(map(cell, value))}]"
     if isinstance(value, dict):
         return "{}" if not value else str(value)
-    return shown(value)
+    return format_value(value)
 
 
 def sort_key(value: Any) -> tuple[int, Any]:

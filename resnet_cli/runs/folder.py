@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.files import sweep, write_whole
+from resnet_cli.files import remove_stale_temporaries, write_whole
 
 
 class RunDir:
@@ -66,7 +66,7 @@ class RunDir:
             raise MachineError(error.errno, f"{self.path}: cannot be made: {error.strerror}") from None
         for folder in (self.path, self.checkpoints):
             files = (self.config, self.record, self.metrics, self.curves, self.last, self.previous, self.best)
-            sweep(folder, {file.name for file in files if file.parent == folder})
+            remove_stale_temporaries(folder, {file.name for file in files if file.parent == folder})
         write_whole(self.config, config_text)
         self.note(**record)
 

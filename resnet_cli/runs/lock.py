@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.files import OUT_OF_SPACE, free
+from resnet_cli.files import OUT_OF_SPACE, format_free_space
 
 if sys.platform != "win32":
     import fcntl
@@ -22,7 +22,7 @@ _held: set[str] = set()
 
 
 @contextmanager
-def only_writer(folder: Path, what: str = "run") -> Iterator[None]:
+def exclusive(folder: Path, what: str = "run") -> Iterator[None]:
     """Inside this block no other process of this kind writes to `folder`; it is made if need be.
 
     The file `.lock` is locked with POSIX `lockf`, which child processes do not inherit: after SIGKILL the folder is
@@ -52,7 +52,7 @@ def only_writer(folder: Path, what: str = "run") -> Iterator[None]:
         try:
             descriptor = _locked(folder / NAME, what)
         except OSError as error:
-            left = f" ({free(folder)})" if error.errno in OUT_OF_SPACE else ""
+            left = f" ({format_free_space(folder)})" if error.errno in OUT_OF_SPACE else ""
             raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror}{left}") from None
         _held.add(key)
         owner = os.getpid()

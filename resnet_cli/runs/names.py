@@ -16,10 +16,10 @@ def command_line(program: str, arguments: Sequence[str]) -> str:
 
 def resume_command(folder: Path, *overrides: str) -> str:
     """The command that goes on with a run, its path quoted for Hydra and then for the shell where it has to be."""
-    return command_line("resnet-train", [f"resume={quoted(str(folder))}", *overrides])
+    return command_line("resnet-train", [f"resume={quote_override(str(folder))}", *overrides])
 
 
-def quoted(text: str) -> str:
+def quote_override(text: str) -> str:
     """The text as the value of an override, in quotes where Hydra would read something else into it.
 
     Inside quotes a backslash is special only before a quote, and before `${`, which would be a reference.

@@ -15,11 +15,11 @@ from torch import nn
 from resnet_cli.config.signatures import locate, signature
 from resnet_cli.config.stored import plain_data
 from resnet_cli.config.trust import check_names
-from resnet_cli.config.validation import PARTS, check_part
-from resnet_cli.config.values import shown
+from resnet_cli.config.validation import CONFIG_GROUPS, check_part
+from resnet_cli.config.values import format_value
 from resnet_cli.data import Loaders, make_loaders
 from resnet_cli.errors import InputError
-from resnet_cli.loggers import Tracker, missing_packages
+from resnet_cli.loggers import Logger, missing_packages
 from resnet_cli.optimizers import build_optimizer
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir, find
@@ -87,7 +87,7 @@ def argument(node: Node, name: str) -> Any:
 
 def _readers_keys(part: str) -> frozenset[str]:
     """Keys of a part's node that its reader takes, not its target."""
-    return frozenset(name for reader in PARTS[part].readers for name in signature(reader).parameters)
+    return frozenset(name for reader in CONFIG_GROUPS[part].readers for name in signature(reader).parameters)
 
 
 def loaders(node: Node, *, device: torch.device, seed: int) -> Loaders:
@@ -169,7 +169,7 @@ def trainer(
     return made
 
 
-def trackers(nodes: Mapping[str, Node] | None) -> dict[str, Tracker]:
+def trackers(nodes: Mapping[str, Node] | None) -> dict[str, Logger]:
     """The trackers that `nodes` name, by their names.
 
     Raises:
@@ -178,8 +178,8 @@ def trackers(nodes: Mapping[str, Node] | None) -> dict[str, Tracker]:
     missing_packages(nodes)
     made = {name: call(f"logger.{name}", node, {}) for name, node in (nodes or {}).items()}
     for name, tracker in made.items():
-        if not isinstance(tracker, Tracker):
-            raise InputError(f"logger.{name}: {type(tracker).__name__} is no subclass of resnet_cli.loggers.Tracker")
+        if not isinstance(tracker, Logger):
+            raise InputError(f"logger.{name}: {type(tracker).__name__} is no subclass of resnet_cli.loggers.Logger")
     return made
 
 
@@ -230,9 +230,9 @@ def _sizes(payload: Mapping[str, Any], file: Path) -> tuple[tuple[int, int, int]
     size, names = payload["data"].get("in_size"), payload["data"].get("class_names")
     whole = isinstance(size, list) and len(size) == 3 and all(type(n) is int and n > 0 for n in size)
     if not whole or size[0] * size[1] * size[2] > LARGEST_IMAGE:
-        raise InputError(f"{file}: data.in_size: {shown(size)} is no size of an image")
+        raise InputError(f"{file}: data.in_size: {format_value(size)} is no size of an image")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{file}: data.class_names: {shown(names)} are no names")
+        raise InputError(f"{file}: data.class_names: {format_value(names)} are no names")
     channels, height, width = size
     return (channels, height, width), len(names)
 

@@ -6,7 +6,7 @@ from resnet_cli.data.datasets.sizes import known_size
 from resnet_cli.errors import InputError
 from resnet_cli.session import build
 from resnet_cli.training.device import resolve_device, resolve_precision
-from resnet_cli.training.dynamo import spared_compiler
+from resnet_cli.training.dynamo import without_dynamo_import
 
 STEPS_PER_EPOCH = 1_000_000  # only the data say how many; with too few, a warm-up in steps would seem too long
 
@@ -34,5 +34,5 @@ def rehearse(settings: Settings, *, here: bool) -> None:
     size = known_size(locate(data["_target_"]), data) if own else None
     if size is not None:
         net = build.model(settings["model"], in_size=size[0], num_classes=size[1], seed=settings["seed"])
-        with spared_compiler():
+        with without_dynamo_import():
             build.optimizer(settings["optimizer"], net)

@@ -10,7 +10,7 @@ import torch
 
 from resnet_cli.config import validation
 from resnet_cli.config.stored import differences, flat
-from resnet_cli.config.values import shown
+from resnet_cli.config.values import format_value
 from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError
 from resnet_cli.models.initialisation.data_dependent import show_images
@@ -136,11 +136,11 @@ def require_same_data(save: Save | None, data: Mapping[str, Any], *, force: bool
 
 def _data_words(key: str, value: Any) -> str:
     if key == "class_names" and isinstance(value, list):
-        return f"{len(value)} classes ({shown(value)[:60]})"
-    return f"{key.replace('_', ' ')} {shown(value)[:60]}"
+        return f"{len(value)} classes ({format_value(value)[:60]})"
+    return f"{key.replace('_', ' ')} {format_value(value)[:60]}"
 
 
-def fill(
+def restore_or_initialise(
     state: TrainState,
     save: Save | None,
     init_from: str | None,
@@ -232,7 +232,7 @@ def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in weights.items()}
 
 
-def see_images(trainer: ClassifierTrainer, loaders: Loaders) -> list[str]:
+def initialise_from_images(trainer: ClassifierTrainer, loaders: Loaders) -> list[str]:
     """Initialisation by training images, if the model wants it; what it says of it."""
     lines = show_images(trainer.model, loaders.train.sample)
     trainer.state.restart_average()

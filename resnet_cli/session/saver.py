@@ -9,7 +9,7 @@ import torch
 
 from resnet_cli.config import validation
 from resnet_cli.errors import InputError
-from resnet_cli.loggers import Trackers
+from resnet_cli.loggers import LoggerGroup
 from resnet_cli.plots.curves import draw
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
@@ -23,7 +23,7 @@ DRAW_SECONDS = 1.0  # drawing takes a fifth of a second, and epochs on tiny data
 class RunSaver:
     """Writes a run's checkpoints, metrics and curves into its folder."""
 
-    def __init__(self, run: RunDir, settings: validation.Settings, data: dict[str, Any], trackers: Trackers) -> None:
+    def __init__(self, run: RunDir, settings: validation.Settings, data: dict[str, Any], trackers: LoggerGroup) -> None:
         self.run, self.settings, self.data, self.trackers = run, settings, data, trackers
         self._drawn_at = -math.inf
 

@@ -13,28 +13,28 @@ from resnet_cli.config.ranges import Between
 from resnet_cli.config.stored import dump, flat
 from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError, MachineError, PrunedError, StoppedError
-from resnet_cli.loggers import Trackers
+from resnet_cli.loggers import LoggerGroup
 from resnet_cli.models.inspection import count_parameters
 from resnet_cli.runs.environment import environment, now
 from resnet_cli.runs.folder import RunDir
-from resnet_cli.runs.lock import only_writer
+from resnet_cli.runs.lock import exclusive
 from resnet_cli.runs.logs import RunLog
 from resnet_cli.session import build, verify
 from resnet_cli.session.build import Node
 from resnet_cli.session.resume import (
     Start,
     accepted_changes,
-    fill,
     inexact,
+    initialise_from_images,
     require_same_data,
-    see_images,
+    restore_or_initialise,
     stored_state,
 )  # fmt: skip
 from resnet_cli.session.saver import RunSaver
-from resnet_cli.training.batching import epoch_batches, stoppable
-from resnet_cli.training.compiled_step import forgotten_graphs
+from resnet_cli.training.batching import epoch_batches, until_stopped
+from resnet_cli.training.compiled_step import reset_compiler
 from resnet_cli.training.device import device_name, resolve_device
-from resnet_cli.training.dynamo import spared_compiler
+from resnet_cli.training.dynamo import without_dynamo_import
 from resnet_cli.training.metrics import Prune
 from resnet_cli.training.trainer import ClassifierTrainer
 
@@ -128,8 +128,8 @@ def train_settings(
     """
     run = RunDir(folder)
     run.require_writable()
-    trackers = Trackers(build.trackers(settings.get("logger")))
-    with only_writer(run.path), forgotten_graphs(), spared_compiler():
+    trackers = LoggerGroup(build.trackers(settings.get("logger")))
+    with exclusive(run.path), reset_compiler(), without_dynamo_import():
         save = stored_state(run, resume)
         accepted_changes(save, settings, force=resume_force)  # before the data are read, which can take minutes
         loaders = build.loaders(settings["data"], device=_device(settings["trainer"]), seed=settings["seed"])
@@ -138,14 +138,14 @@ def train_settings(
             settings["model"], in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=settings["seed"]
         )
         the_trainer = _trainer(settings, net, loaders, planned)
-        start = fill(the_trainer.state, save, init_from, run, settings, force=resume_force)
+        start = restore_or_initialise(the_trainer.state, save, init_from, run, settings, force=resume_force)
         del save  # a second copy of weights and optimizer
-        seen = see_images(the_trainer, loaders) if start.words == "scratch" else []
-        _go_on(should_stop)  # the last look at which stopping leaves no folder
+        seen = initialise_from_images(the_trainer, loaders) if start.words == "scratch" else []
+        raise_if_stopped(should_stop)  # the last look at which stopping leaves no folder
         before = run.read()
         record = _open_folder(run, settings, the_trainer, command, start)
         log.attach(run.log)
-        _say_what(settings, loaders, the_trainer, record, run, start.words)
+        log_summary(settings, loaders, the_trainer, record, run, start.words)
         for line in [*(f"init    {line}" for line in seen), *inexact(before, record)]:
             logger.info("%s", line)
         saver = RunSaver(run, settings, _data_record(loaders), trackers)
@@ -172,7 +172,8 @@ def train_settings(
         return run.read()
 
 
-def _go_on(should_stop: Callable[[], int | None]) -> None:
+def raise_if_stopped(should_stop: Callable[[], int | None]) -> None:
+    """Raise `StoppedError` if a signal has arrived."""
     signum = should_stop()
     if signum:
         raise StoppedError(signum)
@@ -249,7 +250,9 @@ def _finish(
         logger.info("nothing to do: %d epochs are done; more with trainer.epochs=%d", state.epoch, 2 * state.epoch)
         return
     saver.load_best(state, trainer.device)
-    scores = trainer.evaluate(stoppable(epoch_batches(loaders.test, epoch=0, limit=trainer.max_batches), should_stop))
+    scores = trainer.evaluate(
+        until_stopped(epoch_batches(loaders.test, epoch=0, limit=trainer.max_batches), should_stop)
+    )
     test: dict[str, Any] = {"accuracy": scores.accuracy, "loss": scores.loss, "samples": scores.count}
     by = "val_accuracy" if loaders.val is not None else None
     selection = {"weights": "best epoch" if by else "last epoch", "by": by, "val_samples": loaders.counts["val"]}
@@ -259,7 +262,9 @@ def _finish(
     logger.info("test accuracy %.2f %%, loss %.4f on %d images (%s)", *list(test.values()), chosen)
 
 
-def _start_trackers(trackers: Trackers, run: RunDir, settings: validation.Settings, trainer: ClassifierTrainer) -> None:
+def _start_trackers(
+    trackers: LoggerGroup, run: RunDir, settings: validation.Settings, trainer: ClassifierTrainer
+) -> None:
     parameters = flat({key: value for key, value in settings.items() if key != "logger"})
     ids = trackers.start(run.path, parameters, trainer.state.rows, run.read().get("trackers") or {})
     if ids:
@@ -276,7 +281,7 @@ def _data_record(loaders: Loaders) -> dict[str, Any]:
     }
 
 
-def _say_what(
+def log_summary(
     settings: validation.Settings,
     loaders: Loaders,
     trainer: ClassifierTrainer,
@@ -284,6 +289,7 @@ def _say_what(
     run: RunDir,
     started: str,
 ) -> None:
+    """Log the model, the data, the device and the folder of a run that begins."""
     counts, size = loaders.counts, "x".join(map(str, loaders.in_size))
     logger.info(
         "model   %s, %s parameters", settings["model"]["_target_"].rsplit(".", 1)[-1], f"{record['parameters']:,}"

@@ -44,9 +44,9 @@ def _is_of_kind(path: str, target: str) -> bool:
 
         return found is ClassifierTrainer
     if part == "logger":
-        from resnet_cli.loggers import Tracker
+        from resnet_cli.loggers import Logger
 
-        return inspect.isclass(found) and issubclass(found, Tracker)
+        return inspect.isclass(found) and issubclass(found, Logger)
     from resnet_cli import data
 
     if path == "data.augment":

@@ -13,13 +13,13 @@ from typing import Any
 
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError, JobFailedError, MachineError, StoppedError
-from resnet_cli.hydra_app.errors import explained
+from resnet_cli.hydra_app.errors import as_user_error
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.job import train
 from resnet_cli.session.signals import JobStoppedError, StopSignals
 from resnet_cli.sweeps import launch
 from resnet_cli.sweeps.folder import FAILURE, SweepDir
-from resnet_cli.sweeps.placement import Place, note_failure, place
+from resnet_cli.sweeps.placement import JobPlacement, note_failure, resolve_job_folder
 from resnet_cli.sweeps.search.sweeper import Reporter
 
 LOOK_SECONDS = 0.5  # between looks at the sweep's stop file
@@ -41,7 +41,7 @@ def run(
         settings: Its checked config.
         overrides: What the user gave for it.
         number: Its place in the sweep.
-        folder: Where it would run; see `resnet_cli.sweeps.placement.place`.
+        folder: Where it would run; see `resnet_cli.sweeps.placement.resolve_job_folder`.
         sweep: The sweep's folder.
         stop: The launching process's signals.
         command: What the user typed.
@@ -57,7 +57,7 @@ def run(
         raise JobFailedError("not started: the sweep was stopped") if stopped == FAILURE else JobStoppedError(stopped)
     proves = bool(settings.get("verify_resume"))
     try:
-        found = Place(RunDir(folder), {}) if proves else place(folder, settings)
+        found = JobPlacement(RunDir(folder), {}) if proves else resolve_job_folder(folder, settings)
     except InputError as error:
         raise _failed(job, error, RunDir(folder), settings, command) from None
     if found.finished or (report is not None and found.record.get("status") == "pruned"):
@@ -130,7 +130,7 @@ def _objective(record: Any) -> float | None:
 
 def _failed(job: _Told, error: BaseException, run: RunDir, settings: Settings, command: str) -> JobFailedError:
     """Tell and note a failure, and let go of what the job held; gives a bare error for the launcher."""
-    known = explained(error)
+    known = as_user_error(error)
     reason = str(known.args[-1] if isinstance(known, MachineError) else known).splitlines()[0] if known else ""
     reason = reason or f"{type(error).__name__}: {error}".splitlines()[0]
     if settings.get("verify_resume"):

@@ -18,22 +18,22 @@ from resnet_cli.errors import InputError
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.overrides import override_keys
 from resnet_cli.runs.folder import RunDir
-from resnet_cli.runs.lock import only_writer
-from resnet_cli.runs.names import command_line, quoted, random_letters
+from resnet_cli.runs.lock import exclusive
+from resnet_cli.runs.names import command_line, quote_override, random_letters
 from resnet_cli.session.signals import SIGNALS, StopSignals
 from resnet_cli.sweeps.folder import Command, SweepDir
 
 RELAY_SECONDS = 0.2  # between looks at what jobs in other processes say
 
-_launching: ContextVar["Launch | None"] = ContextVar("launching", default=None)
+_launching: ContextVar["SweepLaunch | None"] = ContextVar("launching", default=None)
 
 
-def launching() -> "Launch | None":
+def launching() -> "SweepLaunch | None":
     """The sweep that this process launches; None in the processes of its jobs, and outside sweeps."""
     return _launching.get()
 
 
-class Launch:
+class SweepLaunch:
     """Inside this block a command may sweep.
 
     Hydra's callbacks find it with `launching`, since Hydra makes them itself.
@@ -50,7 +50,7 @@ class Launch:
         self._command, self._instead_of, self._stop = command, instead_of, stop
         self._open = ExitStack()
 
-    def __enter__(self) -> "Launch":
+    def __enter__(self) -> "SweepLaunch":
         self._token = _launching.set(self)
         return self
 
@@ -75,7 +75,7 @@ class Launch:
         if may_move and path.exists():
             path = path.with_name(f"{path.name}-{random_letters()}")
         try:
-            self._open.enter_context(only_writer(path, "sweep"))
+            self._open.enter_context(exclusive(path, "sweep"))
         except InputError:
             if not may_move:
                 raise
@@ -134,7 +134,7 @@ def commands(arguments: Sequence[str]) -> Iterator[tuple[list[str], Command, Com
 
 def sweep_command(folder: Path) -> str:
     """What goes on with a sweep."""
-    return command_line("resnet-train", ["-m", f"resume={quoted(str(folder))}"])
+    return command_line("resnet-train", ["-m", f"resume={quote_override(str(folder))}"])
 
 
 def _value(override: str, multirun: bool) -> str | None:
@@ -161,7 +161,7 @@ def _again(value: str, extra: Sequence[str]) -> Iterator[tuple[list[str], Comman
         again = _with(command, extra, folder)
         names = ",".join(f"'{override}'" for override in again.named)
         subdir = [f"hydra.sweep.subdir=${{job_folder:{names}}}"] if names else []
-        yield [*again.arguments, *subdir, f"hydra.sweep.dir={quoted(str(folder))}"], again, command
+        yield [*again.arguments, *subdir, f"hydra.sweep.dir={quote_override(str(folder))}"], again, command
 
 
 def _with(command: Command, extra: Sequence[str], folder: Path) -> Command:
@@ -203,7 +203,7 @@ def _print_lines(path: Path, done: threading.Event) -> None:
                 print(text, file=sys.stderr if is_error else sys.stdout, flush=True)
 
 
-class Origin:
+class LauncherContext:
     """What jobs know of the process that launched them: its signals, and what the user typed.
 
     Launchers pickle it for the processes that they make, where jobs hear signals of their own.
@@ -212,13 +212,13 @@ class Origin:
     def __init__(self, stop: StopSignals, typed: Sequence[str]) -> None:
         self.stop, self.typed = stop, list(typed)
 
-    def __reduce__(self) -> tuple[Callable[[list[str]], "Origin"], tuple[list[str]]]:
+    def __reduce__(self) -> tuple[Callable[[list[str]], "LauncherContext"], tuple[list[str]]]:
         return _arrived, (self.typed,)
 
 
-def _arrived(typed: list[str]) -> Origin:
+def _arrived(typed: list[str]) -> LauncherContext:
     compat.silence_schema_warning()
-    return Origin(StopSignals(), typed)
+    return LauncherContext(StopSignals(), typed)
 
 
 @contextmanager

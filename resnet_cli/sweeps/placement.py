@@ -13,13 +13,13 @@ from resnet_cli.config.stored import SAFE_TO_CHANGE, differences, dump, flat, re
 from resnet_cli.config.validation import CONTROL_KEYS, Settings
 from resnet_cli.runs.environment import now
 from resnet_cli.runs.folder import RunDir
-from resnet_cli.runs.lock import only_writer
+from resnet_cli.runs.lock import exclusive
 from resnet_cli.runs.logs import append
 from resnet_cli.runs.names import job_folder
 
 
 @dataclass(frozen=True)
-class Place:
+class JobPlacement:
     """Where a job runs.
 
     Args:
@@ -35,7 +35,7 @@ class Place:
     changed: Path | None = None
 
 
-def place(folder: Path, settings: Settings) -> Place:
+def resolve_job_folder(folder: Path, settings: Settings) -> JobPlacement:
     """Where the job of this config runs that would be in `folder`: there, unless that is a job of another config.
 
     A config is another one when going on with it would be refused: see `resnet_cli.config.stored.differences`. More
@@ -46,14 +46,14 @@ def place(folder: Path, settings: Settings) -> Place:
     """
     run = RunDir(folder)
     if not run.config.is_file():
-        return Place(run, run.read())
+        return JobPlacement(run, run.read())
     stored = read(run.config)
     if differences(stored, settings):
         own = folder.with_name(job_folder([f"{folder.name}-{config_hash(settings)}"]))
-        return Place(**{**vars(place(own, settings)), "changed": folder})
+        return JobPlacement(**{**vars(resolve_job_folder(own, settings)), "changed": folder})
     record = run.read()
     epochs = (flat(config).get("trainer.epochs") for config in (stored, settings))
-    return Place(run, record, finished=record.get("status") == "finished" and len(set(epochs)) == 1)
+    return JobPlacement(run, record, finished=record.get("status") == "finished" and len(set(epochs)) == 1)
 
 
 def config_hash(settings: Settings) -> str:
@@ -76,7 +76,7 @@ def note_failure(run: RunDir, settings: Settings, command: str, error: BaseExcep
         InputError: another process writes there.
         MachineError: the folder cannot be written.
     """
-    with only_writer(run.path):
+    with exclusive(run.path):
         how = {"status": "failed", "ended": now(), "reason": f"{type(error).__name__}: {error}"}
         if run.record.exists():
             run.note(**how)

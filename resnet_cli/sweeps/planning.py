@@ -14,7 +14,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import run_settings, without_hydra
 from resnet_cli.hydra_app.overrides import task_overrides
 from resnet_cli.loggers import missing_packages
-from resnet_cli.sweeps.placement import place
+from resnet_cli.sweeps.placement import resolve_job_folder
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def planned_job(sweep: DictConfig, overrides: Sequence[str], number: int = 0) ->
         missing_packages(settings.get("logger"))
         folder, finished = Path(sweep.hydra.sweep.dir, str(OmegaConf.select(job, "hydra.sweep.subdir"))), False
         with suppress(InputError):  # an unreadable folder is told when its job comes
-            where = place(folder, settings)
+            where = resolve_job_folder(folder, settings)
             folder, finished = where.run.path, where.finished
         return PlannedJob(settings, given, str(folder.relative_to(sweep.hydra.sweep.dir)), finished)
     finally:

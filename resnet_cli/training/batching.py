@@ -22,7 +22,7 @@ def epoch_batches(loader: Iterable[Batch], epoch: int, start: int = 0, limit: in
     return islice(batches, None if limit is None else max(limit - start, 0))
 
 
-def stoppable(batches: Iterable[Batch], should_stop: Callable[[], int | None]) -> Iterator[Batch]:
+def until_stopped(batches: Iterable[Batch], should_stop: Callable[[], int | None]) -> Iterator[Batch]:
     """The batches, for as long as `should_stop`, asked behind each, gives no signal's number.
 
     Raises:

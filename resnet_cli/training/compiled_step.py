@@ -30,7 +30,7 @@ Shape = tuple[Any, ...]
 
 
 @contextmanager
-def forgotten_graphs() -> Iterator[None]:
+def reset_compiler() -> Iterator[None]:
     """Leave nothing of torch.compile behind: it keeps graphs by code, and jobs of a sweep share theirs."""
     try:
         yield

@@ -17,7 +17,7 @@ CACHE = "__dynamo_disable"  # where torch keeps, on the method, what it calls in
 
 
 @contextmanager
-def spared_compiler() -> Iterator[None]:
+def without_dynamo_import() -> Iterator[None]:
     """Inside this block those methods do not import the compiler."""
     methods = [getattr(getattr(Optimizer, name, None), "__wrapped__", None) for name in TIED]
     own = [method for method in methods if method is not None and not hasattr(method, CACHE)]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from resnet_cli.config.ranges import AtLeast, Below, Positive
 from resnet_cli.errors import StoppedError
 from resnet_cli.training.averaging import ExponentialAverage
-from resnet_cli.training.batching import Batch, batch_count, batch_sizes, epoch_batches, stoppable, to_device
+from resnet_cli.training.batching import Batch, batch_count, batch_sizes, epoch_batches, to_device, until_stopped
 from resnet_cli.training.compiled_step import CompiledStepper
 from resnet_cli.training.device import PrecisionName, backend_switches, resolve_device, resolve_precision, seed_device
 from resnet_cli.training.evaluation import LossFunction, evaluate
@@ -294,7 +294,7 @@ class ClassifierTrainer:
         self, loader: Iterable[Batch], limit: int | None, saving: Saving, should_stop: Callable[[], int | None]
     ) -> Scores:
         try:
-            val = self.evaluate(stoppable(islice(loader, limit), should_stop))
+            val = self.evaluate(until_stopped(islice(loader, limit), should_stop))
         except StoppedError:
             saving.now(self.state)
             raise

@@ -382,12 +382,12 @@ def test_all_problems_come_at_once(train):
 
 def test_a_workers_death_is_the_machines_fault_wherever_it_is_noticed():
     from resnet_cli.errors import MachineError
-    from resnet_cli.hydra_app.errors import explained
+    from resnet_cli.hydra_app.errors import as_user_error
 
-    told = explained(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
+    told = as_user_error(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
     assert isinstance(told, MachineError)
     assert str(told) == "DataLoader worker (pid 7) is killed by signal: Killed: data.workers=0 works without processes"
-    assert explained(RuntimeError("another")) is None
+    assert as_user_error(RuntimeError("another")) is None
 
 
 def test_outputs_that_cannot_be_made_are_the_machines_fault(train, tmp_path):

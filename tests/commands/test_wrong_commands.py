@@ -17,7 +17,7 @@ from PIL import Image
 
 from resnet_cli.config import validation
 from resnet_cli.errors import InputError
-from resnet_cli.runs.names import quoted, resume_command
+from resnet_cli.runs.names import quote_override, resume_command
 from tests.support import wrong_commands
 from tests.support.runs import tiny
 
@@ -110,7 +110,7 @@ def paint(root, classes=("cat", "dog"), each=10, side=8):
 
 def folder_run(root, *more):
     return [
-        "data=image_folder", f"data.root={quoted(str(root))}", "data.cache=null", "data.val_fraction=0.25",
+        "data=image_folder", f"data.root={quote_override(str(root))}", "data.cache=null", "data.val_fraction=0.25",
         "data.batch_size=8", "data.augment.crop=0", "model=resnet8", "trainer.epochs=1", *more,
     ]  # fmt: skip
 
@@ -230,7 +230,7 @@ ODD_NAMES = {
 def test_odd_paths_work_when_quoted_and_a_line_tells_how_else(train, tmp_path, name):
     paint(tmp_path / "data" / name)
     run = f"runs/{name}"
-    status, _, err = train(*folder_run(f"data/{name}"), f"hydra.run.dir={quoted(run)}")
+    status, _, err = train(*folder_run(f"data/{name}"), f"hydra.run.dir={quote_override(run)}")
     assert (status, err) == (0, "")
     assert (tmp_path / run / "run.json").is_file()
     status, out, err = train(*shlex.split(resume_command(tmp_path / run))[1:])
@@ -247,7 +247,7 @@ def test_a_reference_in_a_path_is_text_when_quoted_but_hydra_cannot_write_to_it(
     paint(tmp_path / "data/a${b}")
     assert train(*folder_run("data/a${b}"), "hydra.run.dir=d")[0] == 0
     before = sorted(tmp_path.rglob("*"))
-    status, _, err = train(*folder_run("data/a${b}"), f"hydra.run.dir={quoted('runs/a${b}')}")
+    status, _, err = train(*folder_run("data/a${b}"), f"hydra.run.dir={quote_override('runs/a${b}')}")
     assert_refused(status, err, "hydra.run.dir=runs/a${b}: a folder's name cannot hold ${", most=1)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -260,7 +260,7 @@ def test_a_root_that_is_a_link_works(train, tmp_path):
 
 def test_a_terminal_without_unicode_is_enough(train_command, tmp_path):
     paint(tmp_path / "é日本")
-    done = train_command(*folder_run("é日本"), f"hydra.run.dir={quoted('ü')}", env={"LC_ALL": "C"})
+    done = train_command(*folder_run("é日本"), f"hydra.run.dir={quote_override('ü')}", env={"LC_ALL": "C"})
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "ü/run.json").is_file()
 

@@ -14,7 +14,7 @@ import yaml
 from resnet_cli.config import stored, trust
 from resnet_cli.errors import InputError
 from resnet_cli.runs import checkpoints
-from resnet_cli.session import build
+from resnet_cli.session import build, trusted_kinds
 from tests.support.runs import tiny
 
 SAFE = {
@@ -42,7 +42,7 @@ def changed(**keys):
 def judged(settings, named=()):
     named = dict(named)
     trust.check_names(settings, named)
-    trust.check_kinds(settings, named)
+    trusted_kinds.check_kinds(settings, named)
 
 
 HOSTILE = {

@@ -9,6 +9,7 @@ from resnet_cli.config import stored, validation
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.signatures import signature
 from resnet_cli.errors import InputError
+from resnet_cli.hydra_app.compose import to_plain
 from resnet_cli.hydra_app.overrides import hydra_arguments
 from tests.support.settings import problems_of, settings_of
 
@@ -69,7 +70,7 @@ def test_shipped_files_list_what_can_be_set(group, option):
     node = settings_of(f"{group}={option}")[group]
     if not node["_target_"].startswith("resnet_cli."):
         return
-    part = validation.PARTS[group]
+    part = validation.CONFIG_GROUPS[group]
     takes = {name for target in (node["_target_"], *part.readers) for name in signature(target).parameters}
     assert takes - set(part.given) == set(node) - {"_target_"}
 
@@ -117,7 +118,7 @@ def test_a_replaced_target_leaves_the_old_arguments_behind():
 
 def test_interpolations_that_lead_nowhere_are_named():
     with pytest.raises(InputError, match="nope"):
-        validation.plain(OmegaConf.create({"a": "${nope}"}))
+        to_plain(OmegaConf.create({"a": "${nope}"}))
     assert problems_of(settings_of("data=image_folder")) == ["data.root: a value must be given (data.root=...)"]
 
 

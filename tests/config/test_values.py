@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from resnet_cli.config.ranges import AtLeast, Below, Between, Positive
-from resnet_cli.config.values import describe, fits, nearest, shown
+from resnet_cli.config.values import describe, format_value, is_valid, nearest
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from resnet_cli.config.values import describe, fits, nearest, shown
     ],
 )  # fmt: skip
 def test_fits(value, annotation, expected):
-    assert fits(value, annotation) is expected
+    assert is_valid(value, annotation) is expected
 
 
 @pytest.mark.parametrize(
@@ -53,5 +53,5 @@ def test_nearest_prefers_a_common_beginning():
 
 
 def test_shown_reads_like_yaml_and_stays_short():
-    assert [shown(v) for v in (None, True, False, 0.1, "a")] == ["null", "true", "false", "0.1", "a"]
-    assert len(shown("x" * 200)) == 60
+    assert [format_value(v) for v in (None, True, False, 0.1, "a")] == ["null", "true", "false", "0.1", "a"]
+    assert len(format_value("x" * 200)) == 60

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_cli.data import Dataset, LazyImages, Part
+from resnet_cli.data import Dataset, DatasetSplit, LazyImages
 from resnet_cli.data.dataset import channel_statistics
 from resnet_cli.errors import InputError
 
@@ -16,7 +16,7 @@ def part(labels, c=3, h=4, w=5, seed=0):
     pixels = torch.randint(
         0, 256, (len(labels), h, w, c), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
     )
-    return Part(pixels, labels)
+    return DatasetSplit(pixels, labels)
 
 
 GOOD = Dataset("set", ("a", "b", "c"), part([0, 1, 2, 0]), part([0, 1, 2]), val=part([1, 2]))
@@ -40,7 +40,7 @@ def test_a_good_set_passes():
     ({"class_names": ("a", "b", "c", "d")}, "4 classes are named but the training labels have 3: none is 3 ('d')"),
     ({"test": part([])}, "test part has no images"),
     ({"val": part([0], h=5)}, "val part: images differ from the training part's: 3x5x5 and 3x4x5"),
-    ({"train": Part(part([0]).images, torch.tensor([0, 1]))}, "has 1 images but 2 labels"),
+    ({"train": DatasetSplit(part([0]).images, torch.tensor([0, 1]))}, "has 1 images but 2 labels"),
     ({"mean": [0.5]}, "data.mean has 1 numbers, the images have 3 channels"),
     ({"std": [0.2, 0.0, 0.2]}, "data.std=[0.2, 0.0, 0.2]: each must be above 0"),
 ])  # fmt: skip
@@ -74,7 +74,7 @@ def test_statistics_are_those_of_the_chosen_images():
 
 
 def test_a_constant_channel_gets_a_spread_of_one():
-    data = Part(torch.full((3, 2, 2, 1), 51, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
+    data = DatasetSplit(torch.full((3, 2, 2, 1), 51, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
     assert channel_statistics(data, torch.arange(3)) == ((0.2,), (1.0,))
 
 
@@ -83,6 +83,6 @@ def test_statistics_of_files_are_the_same_to_the_last_bit(tmp_path):
     names = [f"{i}.png" for i in range(7)]
     for image, name in zip(data.images, names, strict=True):
         Image.fromarray(image.numpy()).save(tmp_path / name)
-    files = Part(LazyImages(tmp_path, names), data.labels)
+    files = DatasetSplit(LazyImages(tmp_path, names), data.labels)
     chosen = torch.tensor([0, 2, 5])
     assert channel_statistics(files, chosen) == channel_statistics(data, chosen)

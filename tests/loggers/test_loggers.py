@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from resnet_cli.config import stored, trust
 from resnet_cli.errors import DivergedError, InputError
-from resnet_cli.loggers import Tracker, Trackers, missing_packages
+from resnet_cli.loggers import Logger, LoggerGroup, missing_packages
 from resnet_cli.loggers.base import scalars
-from resnet_cli.session import build, train, verify
+from resnet_cli.session import build, train, trusted_kinds, verify
 from tests.support.runs import tiny
 from tests.support.settings import problems_of, settings_of
 
@@ -128,7 +128,7 @@ def test_a_tracker_that_fails_is_told_in_a_line_and_left_alone(own, tmp_path, mo
     _, told = own
     monkeypatch.chdir(tmp_path)
     bad = {"_target_": "faketracker.Fake", "file": "bad.txt", "fail": moment, "kind": kind}
-    trackers = Trackers(build.trackers({"bad": bad, "good": {"_target_": "faketracker.Fake", "file": "good.txt"}}))
+    trackers = LoggerGroup(build.trackers({"bad": bad, "good": {"_target_": "faketracker.Fake", "file": "good.txt"}}))
     caplog.set_level(logging.INFO)
     ids = trackers.start(tmp_path, {}, [], {})
     for epoch in (1, 2):
@@ -192,7 +192,7 @@ def test_a_stored_tracker_from_outside_is_refused_unless_named():
     trust.check_names({**BASE, "logger": {"mine": FAKE}}, trust.targets({"logger": {"mine": FAKE}}))
     own = {name: {"_target_": f"resnet_cli.loggers.{name}"} for name in ("MLflow", "TensorBoard", "WeightsAndBiases")}
     trust.check_names({**BASE, "logger": own}, {})
-    trust.check_kinds({**BASE, "logger": own}, {})
+    trusted_kinds.check_kinds({**BASE, "logger": own}, {})
 
 
 def test_proving_a_resume_tells_no_tracker(monkeypatch):
@@ -249,7 +249,7 @@ def test_missing_packages_are_named_before_anything_is_made(train, tmp_path, mon
 
 
 def test_a_folder_is_no_package_and_no_package_is_imported(tmp_path, monkeypatch):
-    class Needs(Tracker):
+    class Needs(Logger):
         packages = ("xyzzy_tracker",)
 
     monkeypatch.setattr("resnet_cli.loggers.group.locate", lambda _: Needs)
@@ -299,7 +299,7 @@ def test_scalars_are_the_numbers_of_a_row_by_full_name():
 
 
 def test_the_environment_is_put_back(monkeypatch):
-    class Sets(Tracker):
+    class Sets(Logger):
         def start(self, folder, parameters, rows, run_id):
             os.environ["TRACKER_NEW"] = "1"
             os.environ["TRACKER_OLD"] = "2"
@@ -315,7 +315,7 @@ def test_the_environment_is_put_back(monkeypatch):
     monkeypatch.setenv("TRACKER_OLD", "0")
     monkeypatch.setenv("TRACKER_GONE", "0")
     before = dict(os.environ)
-    trackers = Trackers({"a": Sets()})
+    trackers = LoggerGroup({"a": Sets()})
     assert trackers.start(None, {}, [], {"b": "x"}) == {"b": "x"}
     trackers.row({"epoch": 1})
     os.environ["OTHER"] = "kept"
@@ -421,7 +421,7 @@ def test_the_real_ones_hold_one_point_an_epoch_after_a_resume(tmp_path, monkeypa
     run.mkdir()
     for part, done, status in ((KILLED, 0, "interrupted"), (WHOLE, 1, "finished")):
         rows = [{"epoch": epoch, "train_loss": loss, "seconds": 1.0, "lr": {"a": 0.5}} for epoch, loss in part.items()]
-        trackers = Trackers(build.trackers({option: REAL[option]}))
+        trackers = LoggerGroup(build.trackers({option: REAL[option]}))
         ids = trackers.start(run, {"trainer.epochs": len(part), "seed": None}, rows[:done], ids)
         for row in rows[done:]:
             trackers.row(row)

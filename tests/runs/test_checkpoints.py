@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+import resnet_cli
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import write_whole
 from resnet_cli.runs import checkpoints
@@ -19,6 +20,7 @@ PAYLOAD = {
         "empty": torch.zeros(0), "count": torch.tensor(3), "view": torch.arange(8.0)[::2],
     },
 }  # fmt: skip
+WRITTEN = {"format": checkpoints.FORMAT, "version": resnet_cli.__version__, **PAYLOAD}
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_no_bit_of_the_content_can_flip_unseen(saved):
         except InputError:
             refused += 1
             continue
-        assert checkpoints.checksum(loaded) == checkpoints.checksum({"format": checkpoints.FORMAT, **PAYLOAD})
+        assert checkpoints.checksum(loaded) == checkpoints.checksum(WRITTEN)
     assert refused > 15
 
 

@@ -119,5 +119,5 @@ def test_the_command_that_goes_on_is_understood(name):
 def test_environment_names_versions_and_commit(tmp_path, monkeypatch):
     record = environment()
     assert {"python", "torch", "hydra-core"} <= set(record["versions"])
-    monkeypatch.setattr(run_module, "_output", lambda *command: None)  # no git
+    monkeypatch.setattr("resnet_cli.runs.environment._output", lambda *command: None)  # no git
     assert environment()["git_commit"] is None

@@ -10,14 +10,14 @@ import threading
 import pytest
 
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.runs.lock import NAME, only_writer
+from resnet_cli.runs.lock import NAME, exclusive
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of threads that others began
 fork = multiprocessing.get_context("fork")
 
 
 def holder(folder, ready, worker=None):
-    with only_writer(folder):
+    with exclusive(folder):
         if worker is not None:
             fork.Process(target=threading.Event().wait, args=(5,)).start()
         ready.set()
@@ -47,7 +47,7 @@ def test_the_second_is_refused_by_number_and_host_and_harms_nothing(tmp_path, ot
     process = other()
     for _ in range(3):
         words = f"run: pid {process.pid} on {socket.gethostname()} writes this run"
-        with pytest.raises(InputError, match=words), only_writer(tmp_path / "run"):
+        with pytest.raises(InputError, match=words), exclusive(tmp_path / "run"):
             pass
     assert (tmp_path / "run" / NAME).exists()
     assert process.is_alive()
@@ -57,18 +57,18 @@ def test_a_killed_holder_frees_the_folder_though_its_children_live(tmp_path, oth
     process = other(worker=True)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    with only_writer(tmp_path / "run"):
+    with exclusive(tmp_path / "run"):
         assert (tmp_path / "run" / NAME).read_text() == f"pid {os.getpid()} on {socket.gethostname()}\n"
 
 
 def test_one_process_takes_it_again_and_again_but_not_twice_at_once(tmp_path, other):
     for _ in range(3):
-        with only_writer(tmp_path / "run"):
+        with exclusive(tmp_path / "run"):
             (tmp_path / "link").unlink(missing_ok=True)
             (tmp_path / "link").symlink_to(tmp_path / "run")
-            with pytest.raises(InputError, match="this process"), only_writer(tmp_path / "link"):
+            with pytest.raises(InputError, match="this process"), exclusive(tmp_path / "link"):
                 pass
-            with only_writer(tmp_path / "another"):
+            with exclusive(tmp_path / "another"):
                 pass
             assert locked_for_others(tmp_path / "run")
         assert not locked_for_others(tmp_path / "run")
@@ -81,7 +81,7 @@ def locked_for_others(folder):
 
         lock._held.clear()  # a process of its own
         try:
-            with only_writer(folder):
+            with exclusive(folder):
                 os._exit(0)
         except InputError:
             os._exit(1)
@@ -89,10 +89,10 @@ def locked_for_others(folder):
 
 
 def test_nothing_is_left_of_a_run_that_did_not_begin(tmp_path):
-    with pytest.raises(KeyError), only_writer(tmp_path / "a" / "b"):
+    with pytest.raises(KeyError), exclusive(tmp_path / "a" / "b"):
         raise KeyError
     assert list(tmp_path.iterdir()) == []
-    with only_writer(tmp_path / "a" / "b"):
+    with exclusive(tmp_path / "a" / "b"):
         (tmp_path / "a" / "b" / "file").write_text("")
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["file"]
 
@@ -100,15 +100,15 @@ def test_nothing_is_left_of_a_run_that_did_not_begin(tmp_path):
 def test_a_vanished_folder_and_links_are_survived(tmp_path):
     folder, victim = tmp_path / "run", tmp_path / "victim"
     victim.write_text("theirs")
-    with only_writer(folder):
+    with exclusive(folder):
         (folder / NAME).unlink()
         folder.rmdir()
     folder.mkdir()
     (folder / NAME).symlink_to(victim)
-    with pytest.raises(MachineError, match="run: cannot be written"), only_writer(folder):
+    with pytest.raises(MachineError, match="run: cannot be written"), exclusive(folder):
         pass
     assert victim.read_text() == "theirs"
-    with pytest.raises(MachineError), only_writer(victim / "run"):
+    with pytest.raises(MachineError), exclusive(victim / "run"):
         pass
 
 
@@ -124,7 +124,7 @@ def test_a_file_that_its_holder_removes_as_we_open_it_is_not_taken_for_the_lock(
         original(path, descriptor, what)
 
     monkeypatch.setattr(lock, "_lock", late)
-    with only_writer(tmp_path / "run"):
+    with exclusive(tmp_path / "run"):
         monkeypatch.undo()
         assert len(opened) == 2
         assert locked_for_others(tmp_path / "run")
@@ -140,7 +140,7 @@ def test_two_never_hold_it_together(tmp_path):
         taken = 0
         while taken < 30:
             try:
-                with only_writer(tmp_path / "run"):
+                with exclusive(tmp_path / "run"):
                     os.close(os.open(tmp_path / "inside", os.O_CREAT | os.O_EXCL))
                     (tmp_path / "inside").unlink()
                     taken += 1
@@ -163,7 +163,7 @@ def test_a_full_disk_is_told_with_what_is_left_of_it(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "write", full)
     with (
         pytest.raises(MachineError, match=r"run: cannot be written: No space left on device \([\d,]+ free\)"),
-        only_writer(tmp_path / "run"),
+        exclusive(tmp_path / "run"),
     ):
         pass
     monkeypatch.undo()

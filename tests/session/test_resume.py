@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from resnet_cli.runs import checkpoints
-from resnet_cli.runs.lock import only_writer
+from resnet_cli.runs.lock import exclusive
 from tests.support.runs import assert_equal, assert_same_end, record_of, rows_of, tiny
 
 ARGUMENTS = tiny("trainer.checkpoint_every=1", "trainer.epochs=3", "trainer.averaging=ema", "data.augment.mixup=0.4",
@@ -286,7 +286,7 @@ def test_a_clock_that_is_put_back_makes_no_negative_times(train, tmp_path, monke
 def test_a_second_run_in_the_folder_is_refused_and_harms_nothing(train, d):
     """The lock is held in this process, which counts like another."""
     before = {path: path.read_bytes() for path in d.rglob("*") if path.is_file()}
-    with only_writer(d):
+    with exclusive(d):
         status, _, err = train("resume=d")
     assert status == 2
     assert "writes this run" in err

@@ -10,6 +10,7 @@ from resnet_cli.config import validation
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app import compat
+from resnet_cli.hydra_app.compose import to_plain
 
 
 @cache
@@ -17,7 +18,7 @@ def composed(*overrides):
     options = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
     with initialize_config_dir(str(CONFIG_FOLDER), **options):
         compat.silence_schema_warning()  # pytest takes filters back after each test
-        return validation.plain(compose("train", ["name=x", *overrides]))
+        return to_plain(compose("train", ["name=x", *overrides]))
 
 
 def settings_of(*overrides):

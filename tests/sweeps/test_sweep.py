@@ -163,7 +163,7 @@ def test_a_job_that_calls_exit_ends_itself_alone(train, own_nets):
 
 def test_a_proof_in_a_sweep_leaves_no_jobs(train, tmp_path, monkeypatch):
     from resnet_cli.errors import NotIdenticalError
-    from resnet_cli.session import train
+    from resnet_cli.session import train as session
 
     def prove(*, seed, verify_resume, **settings):
         assert verify_resume
@@ -171,7 +171,7 @@ def test_a_proof_in_a_sweep_leaves_no_jobs(train, tmp_path, monkeypatch):
             raise NotIdenticalError("not identical: here")
         return {"epochs": 1}
 
-    monkeypatch.setattr(train, "train", prove)
+    monkeypatch.setattr(session, "train", prove)
     assert train("-m", "seed=0", "verify_resume=true", *tiny("hydra.sweep.dir=s"))[0] == 0
     status, _, err = train("-m", "seed=0,1", "verify_resume=true", *tiny("hydra.sweep.dir=s"))
     assert status == 1
@@ -260,14 +260,14 @@ def test_a_second_sweep_in_the_same_place_is_refused_while_the_first_runs(train,
 def test_sweeps_of_one_second_have_folders_of_their_own(tmp_path):
     stop = StopSignals()
     with (
-        launch.Launch(Command(("-m",)), None, stop) as first,
-        launch.Launch(Command(("-m",)), None, stop) as second,
+        launch.SweepLaunch(Command(("-m",)), None, stop) as first,
+        launch.SweepLaunch(Command(("-m",)), None, stop) as second,
     ):
         one = first.begin(tmp_path / "10-00-00-net", {}, may_move=True)
         two = second.begin(tmp_path / "10-00-00-net", {}, may_move=True)
         assert one != two
         assert two.name.startswith("10-00-00-net-")
-        with launch.Launch(Command(("-m",)), None, stop) as third, pytest.raises(InputError):
+        with launch.SweepLaunch(Command(("-m",)), None, stop) as third, pytest.raises(InputError):
             third.begin(tmp_path / "10-00-00-net", {}, may_move=False)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from resnet_cli.optimizers import Muon
-from resnet_cli.training.dynamo import CACHE, TIED, clear_gradients, eager_step, spared_compiler
+from resnet_cli.training.dynamo import CACHE, TIED, clear_gradients, eager_step, without_dynamo_import
 
 LR = {"lr": 0.05}
 OPTIMIZERS = {
@@ -113,7 +113,7 @@ def test_a_clearing_of_ones_own_is_called(where):
 def test_the_methods_are_as_torch_has_them_after():
     methods = [inspect.unwrap(getattr(Optimizer, name)) for name in TIED]
     before = [copy.copy(vars(method)) for method in methods]
-    with spared_compiler():
+    with without_dynamo_import():
         assert all(hasattr(method, CACHE) for method in methods)
     assert [vars(method) for method in methods] == before
 

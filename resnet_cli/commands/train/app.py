@@ -41,9 +41,9 @@ def run(arguments: Sequence[str], stop: StopSignals, job: Callable[[DictConfig],
     except RunFailedError as failed:
         if isinstance(failed.error, JobStoppedError):
             raise StoppedError(failed.error.signum) from None
-        from resnet_cli.hydra_app.errors import tell
+        from resnet_cli.hydra_app.errors import print_error
 
-        return tell(failed.error)
+        return print_error(failed.error)
     except JobStoppedError as stopped:
         raise StoppedError(stopped.signum) from None
     except Exception as error:
@@ -54,7 +54,7 @@ def run(arguments: Sequence[str], stop: StopSignals, job: Callable[[DictConfig],
 
         if isinstance(error, JobFailedError) and launch.launching() is not None:
             return 1  # the table tells
-        return errors.tell(error)
+        return errors.print_error(error)
     return 0
 
 

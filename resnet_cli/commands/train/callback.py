@@ -18,7 +18,7 @@ from resnet_cli.hydra_app.overrides import override_keys, task_overrides
 from resnet_cli.hydra_app.plugins import require_plugins
 from resnet_cli.loggers import missing_packages
 from resnet_cli.runs.folder import RunDir
-from resnet_cli.runs.names import quoted
+from resnet_cli.runs.names import quote_override
 from resnet_cli.session.signals import JobStoppedError, RunFailedError
 from resnet_cli.sweeps.grid import check_jobs, combinations, is_grid, spell_as_params
 from resnet_cli.sweeps.launch import launching
@@ -126,7 +126,7 @@ def _pin_sweep_folder(config: DictConfig) -> bool:
 def _set_sweep_folder(config: DictConfig, folder: str) -> None:
     with read_write(config.hydra):
         config.hydra.sweep.dir = folder
-        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quote_override(folder)}")
 
 
 def _require_values(config: DictConfig, given_keys: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from resnet_cli.config.trust import to_name_again
 from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.compose import run_settings
-from resnet_cli.hydra_app.errors import tell
+from resnet_cli.hydra_app.errors import print_error
 from resnet_cli.hydra_app.overrides import override_keys, task_overrides
 from resnet_cli.runs.names import command_line, job_folder, random_letters, resume_command
 from resnet_cli.session.job import train
@@ -33,7 +33,7 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
     compat.register_resolver("letters", random_letters, use_cache=True)
     compat.register_resolver("job_folder", _job_folder)
     compat.register_resolver("sweep_name", _sweep_name)
-    origin = launch.Origin(stop, sys.argv[1:])
+    origin = launch.LauncherContext(stop, sys.argv[1:])
 
     def job(composed: DictConfig) -> float | None:
         return task(composed, origin)
@@ -41,13 +41,13 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
     status, folder, closing = 0, None, ""
     try:
         for words, kept, before in launch.commands(arguments):
-            with launch.Launch(kept, before, stop) as launched:
+            with launch.SweepLaunch(kept, before, stop) as launched:
                 try:
                     status = max(status, app.run(words, stop, job))
                 finally:
                     folder, closing = launched.folder or folder, launched.closing or closing
     except InputError as error:
-        return tell(error)
+        return print_error(error)
     finally:
         if folder:
             told = _tell_sweep(folder, closing)
@@ -92,7 +92,7 @@ def _tell_sweep(sweep: SweepDir, closing: str) -> int:
         if any(job.record for job in jobs):
             print(f"\n{short_table(sweep.path)}", flush=True)
     except InputError as error:  # the folder has gone
-        return tell(error)
+        return print_error(error)
     waiting = sum(not job.record for job in jobs)
     if waiting:
         print(f"{waiting} of {len(jobs)} jobs have not begun", flush=True)
@@ -108,7 +108,7 @@ def _tell_sweep(sweep: SweepDir, closing: str) -> int:
     return 1
 
 
-def task(composed: DictConfig, origin: launch.Origin) -> float | None:
+def task(composed: DictConfig, origin: launch.LauncherContext) -> float | None:
     """One job: train with the composed config; gives the best validation accuracy, for sweepers to maximise."""
     hydra_config = HydraConfig.get()
     overrides = task_overrides(hydra_config)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnet_cli.config.ranges import AtLeast, Between
-from resnet_cli.data.dataset import Dataset, Part
+from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.seeding import generator
 
 LEVELS = 16  # the digits' pixels count dots, 0 to 16
@@ -25,11 +25,11 @@ def digits(*, image_size: Annotated[int, Between(8, 256)] = 16) -> Dataset:
     with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as file:
         arrays = {name: torch.from_numpy(file[name]) for name in file.files}
 
-    def part(name: str) -> Part:
+    def part(name: str) -> DatasetSplit:
         pixels = arrays[f"{name}_images"][:, None].float() * (255 / LEVELS)
         pixels = F.interpolate(pixels, size=(image_size, image_size), mode="bilinear")
         images_NCHW = pixels.round().to(torch.uint8)
-        return Part(images_NCHW.permute(0, 2, 3, 1).contiguous(), arrays[f"{name}_labels"].long())
+        return DatasetSplit(images_NCHW.permute(0, 2, 3, 1).contiguous(), arrays[f"{name}_labels"].long())
 
     return Dataset("digits", tuple("0123456789"), part("train"), part("test"))
 
@@ -58,14 +58,14 @@ def synthetic(
     coarse = torch.randn(classes, channels, 4, 4, generator=generator("cpu", image_seed, "synthetic patterns"))
     patterns = F.interpolate(coarse, size=(image_size, image_size), mode="bicubic").permute(0, 2, 3, 1)
 
-    def part(name: str, size: int) -> Part:
+    def part(name: str, size: int) -> DatasetSplit:
         labels = torch.arange(size) % classes
         images = torch.empty(size, image_size, image_size, channels, dtype=torch.uint8)
         per_chunk = max(1, 4_000_000 // images[0].numel())  # keeps the floats of a chunk in 16 MB
         for i, rows in enumerate(torch.split(torch.arange(size), per_chunk)):
             source = generator("cpu", image_seed, "synthetic", name, i)
             images[rows] = _draw(patterns, labels[rows], noise, source)
-        return Part(images, labels)
+        return DatasetSplit(images, labels)
 
     return Dataset(
         "synthetic", tuple(f"class {k}" for k in range(classes)), part("train", count), part("test", test_count)
@@ -105,10 +105,10 @@ def noise(
         image_seed: Images and labels are a function of the arguments alone; not of a run's seed.
     """
 
-    def part(name: str, size: int) -> Part:
+    def part(name: str, size: int) -> DatasetSplit:
         source = generator("cpu", image_seed, "noise", name)
         shape = (size, image_size, image_size, channels)
         images = torch.randint(0, 256, shape, generator=source, dtype=torch.uint8)
-        return Part(images, torch.randint(0, classes, (size,), generator=source))
+        return DatasetSplit(images, torch.randint(0, classes, (size,), generator=source))
 
     return Dataset("noise", tuple(f"class {k}" for k in range(classes)), part("train", count), part("test", test_count))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resnet_cli.data.dataset import Dataset, Part
+from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.download import Source, check_md5, fetch, unpack
 from resnet_cli.data.images.safe_pickle import load_arrays
 from resnet_cli.errors import InputError
@@ -172,7 +172,7 @@ def _entry(path: Path, batch: Any, key: str) -> Any:
     return batch[key]
 
 
-def _read_batches(paths: Sequence[Path], label_key: str) -> Part:
+def _read_batches(paths: Sequence[Path], label_key: str) -> DatasetSplit:
     """One file after the other into the place that all will have, so that no second copy is ever there."""
     room = sum(path.stat().st_size for path in paths) // PIXELS  # a pickle holds each byte of its array
     images = torch.empty(room, 32, 32, 3, dtype=torch.uint8)
@@ -181,7 +181,7 @@ def _read_batches(paths: Sequence[Path], label_key: str) -> Part:
     for path in paths:
         labels.append(_read_batch(path, label_key, images[count:]))
         count += len(labels[-1])
-    return Part(images[:count], torch.cat(labels))
+    return DatasetSplit(images[:count], torch.cat(labels))
 
 
 def _read_batch(path: Path, label_key: str, place: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.config.ranges import AtLeast, Between
-from resnet_cli.data.dataset import Dataset, Part
+from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.decode import Mode, Resize
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.splits import stratified_split
@@ -57,8 +57,10 @@ def image_folder(
     class_names = tuple(parts["train"])
     kept = None if cache is None else Path(cache).expanduser()
 
-    def part(names: Sequence[str], labels: Tensor) -> Part:
-        return Part(LazyImages(base, names, mode=mode, image_size=image_size, resize=resize, cache=kept), labels)
+    def part(names: Sequence[str], labels: Tensor) -> DatasetSplit:
+        return DatasetSplit(
+            LazyImages(base, names, mode=mode, image_size=image_size, resize=resize, cache=kept), labels
+        )
 
     listed = {name: _samples(classes, class_names) for name, classes in parts.items()}
     if "test" not in listed:

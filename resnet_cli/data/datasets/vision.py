@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.config.ranges import AtLeast
-from resnet_cli.data.dataset import Dataset, Part
+from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.decode import Resize
 from resnet_cli.data.images.download import Source, check_md5, fetch
 from resnet_cli.data.images.lazy import LazyImages
@@ -91,10 +91,10 @@ def svhn(
         def _check_integrity(self) -> bool:
             return True
 
-    def read(split: str) -> Part:
+    def read(split: str) -> DatasetSplit:
         found = _reading(base / files[split][1], lambda: Unchecked(base, split=split))
         images_NCHW = torch.from_numpy(found.data)
-        return Part(images_NCHW.permute(0, 2, 3, 1).contiguous(), torch.from_numpy(found.labels))
+        return DatasetSplit(images_NCHW.permute(0, 2, 3, 1).contiguous(), torch.from_numpy(found.labels))
 
     return Dataset("svhn", tuple("0123456789"), read("train"), read("test"), mean=mean, std=std)
 
@@ -137,12 +137,12 @@ def flowers102(
         def _check_integrity(self) -> bool:
             return True
 
-    def read(split: str) -> Part:
+    def read(split: str) -> DatasetSplit:
         found = _reading(folder, lambda: list(Unchecked(base, split=split, loader=lambda path: path)))
         names = [str(Path(path).relative_to(base)) for path, _ in found]
         kept = None if cache is None else Path(cache).expanduser()
         images = LazyImages(base, names, image_size=image_size, resize=resize, cache=kept)
-        return Part(images, torch.tensor([label for _, label in found]))
+        return DatasetSplit(images, torch.tensor([label for _, label in found]))
 
     return Dataset(
         "flowers102", tuple(Flowers102.classes), read("train"), read("test"), read("val"), mean=mean, std=std
@@ -170,10 +170,10 @@ def _load_mnist(
         for archive, md5 in archives.items():
             _check_unpacked(archive, md5)
 
-    def read(prefix: str) -> Part:
+    def read(prefix: str) -> DatasetSplit:
         pixels, labels = folder / f"{prefix}-images-idx3-ubyte", folder / f"{prefix}-labels-idx1-ubyte"
         images_NHW: Tensor = _reading(pixels, lambda: read_image_file(str(pixels)))
-        return Part(images_NHW[..., None], _reading(labels, lambda: read_label_file(str(labels))))
+        return DatasetSplit(images_NHW[..., None], _reading(labels, lambda: read_label_file(str(labels))))
 
     return Dataset(name, tuple(source.classes), read("train"), read("t10k"), mean=mean, std=std)
 

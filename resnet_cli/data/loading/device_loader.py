@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resnet_cli.data.dataset import Part
+from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.loading.batches import Batches
 
@@ -15,7 +15,7 @@ from resnet_cli.data.loading.batches import Batches
 class Resident:
     """A part of a data set, decoded and moved to the device when first needed, once for all of its loaders."""
 
-    def __init__(self, part: Part, device: torch.device | str) -> None:
+    def __init__(self, part: DatasetSplit, device: torch.device | str) -> None:
         self.part, self.device = part, torch.device(device)
 
     @cached_property

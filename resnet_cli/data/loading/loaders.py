@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.config.ranges import AtLeast, Below, Between
-from resnet_cli.data.dataset import Dataset, Part, channel_statistics
+from resnet_cli.data.dataset import Dataset, DatasetSplit, channel_statistics
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.loading.augment import Augment
 from resnet_cli.data.loading.batches import Batches, Normalize
@@ -130,7 +130,7 @@ class _Maker:
             ):
                 part.images.check()
         self.resident = Resident(dataset.train, device)
-        measured = Part(self.resident.host_images, dataset.train.labels) if self.on_device else dataset.train
+        measured = DatasetSplit(self.resident.host_images, dataset.train.labels) if self.on_device else dataset.train
         mean, std = dataset.mean, dataset.std
         if mean is None or std is None:
             found = channel_statistics(measured, train)
@@ -142,7 +142,9 @@ class _Maker:
             "seed": seed,
         }
 
-    def __call__(self, part: Part, indices: Tensor | None, *, persistent: bool = True, **options: Any) -> Batches:
+    def __call__(
+        self, part: DatasetSplit, indices: Tensor | None, *, persistent: bool = True, **options: Any
+    ) -> Batches:
         indices = torch.arange(len(part)) if indices is None else indices
         options = self.common | options
         if self.on_device:

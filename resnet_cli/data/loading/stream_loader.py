@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from resnet_cli.data.dataset import Part
+from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.loading.batches import Batches
 from resnet_cli.data.loading.workers import prepare_worker, require_shared_memory, watched
@@ -36,7 +36,7 @@ class StreamLoader(Batches):
 
     def __init__(
         self,
-        part: Part,
+        part: DatasetSplit,
         indices: Tensor,
         *,
         device: torch.device | str,
@@ -127,7 +127,7 @@ def _from_arrays(*arrays: Any) -> _Gathered:
 class _Samples(Dataset[Any]):
     """Whole batches by their places; an unusable file is handed over as text, a worker's error would be a traceback."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: DatasetSplit) -> None:
         self.part = part
 
     def __getitems__(self, indices: list[int]) -> _Gathered | str:

@@ -95,7 +95,7 @@ def passed(layer: nn.Module, channels: int) -> int:
 
 
 @dataclass(frozen=True)
-class Rectifier:
+class ActivationSpec:
     """An activation by name that knows how wide the layers around it must be.
 
     For a layer of `channels` units in the config, the layer before the activation has `widened(channels)` outputs and
@@ -134,6 +134,6 @@ class Rectifier:
         return passed(self.layer(), channels)
 
 
-def on_the_shortcut(rectifier: Rectifier) -> Rectifier:
+def on_the_shortcut(rectifier: ActivationSpec) -> ActivationSpec:
     """The rectifier where widths must stay, as after a sum: `relu` in place of those that change it."""
-    return rectifier if rectifier.keeps_width else Rectifier("relu")
+    return rectifier if rectifier.keeps_width else ActivationSpec("relu")

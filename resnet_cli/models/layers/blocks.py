@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from resnet_cli.config.ranges import Below
 from resnet_cli.errors import InputError
 from resnet_cli.models.arguments import check_counts
-from resnet_cli.models.layers.activations import Activation, Rectifier
+from resnet_cli.models.layers.activations import Activation, ActivationSpec
 from resnet_cli.models.layers.normalisation import Norm, Normalisation
 from resnet_cli.models.layers.regularisers import StochasticDepth, check_stochastic_depth
 from resnet_cli.models.layers.shortcuts import Gate, Paths, Shortcut, map_paths
@@ -104,7 +104,7 @@ class ResidualBlock(Residual):
         _check_layout(channels, kernel_sizes)
         shortcut = shortcut if residual else "none"
         check_stochastic_depth(stochastic_depth, shortcuts=shortcut != "none")
-        rectifier = Rectifier(activation_type, activation_params)
+        rectifier = ActivationSpec(activation_type, activation_params)
         normalisation = Normalisation(norm or ("batch" if batchnorm else "none"), norm_params)
         main_path = nn.Sequential()
         width_in = in_channels

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.models.layers.activations import Rectifier, on_the_shortcut
+from resnet_cli.models.layers.activations import ActivationSpec, on_the_shortcut
 from resnet_cli.models.layers.blocks import Residual
 from resnet_cli.models.layers.normalisation import Normalisation
 from resnet_cli.models.layers.regularisers import StochasticDepth, linear_rates
@@ -69,7 +69,7 @@ class SqueezeExcitation(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitStyle:
+class ResidualStageBuilder:
     """What all residual units of one network have in common.
 
     Between the convolutions of a branch any rectifier does: the convolutions around it know its widths. What is added
@@ -96,7 +96,7 @@ class UnitStyle:
     block: Block = "basic"
     order: Order = "original"
     norm: Normalisation = field(default_factory=Normalisation)
-    rectifier: Rectifier = field(default_factory=Rectifier)
+    rectifier: ActivationSpec = field(default_factory=ActivationSpec)
     shortcut: Shortcut = "B"
     gate_bias: float = -6.0
     residual: bool = True
@@ -113,12 +113,12 @@ class UnitStyle:
         return LAYOUTS[self.order]
 
     @property
-    def on_stream(self) -> Rectifier:
+    def on_stream(self) -> ActivationSpec:
         """The activation of what is added up."""
         return on_the_shortcut(self.rectifier)
 
     @property
-    def reading(self) -> Rectifier:
+    def reading(self) -> ActivationSpec:
         """The activation of what reads a sum."""
         return self.rectifier if self.rectifier.widened(1) == 1 else self.on_stream
 
@@ -225,7 +225,7 @@ class UnitStyle:
         return self.reading.passed(channels) if "act" in self.layout.before_conv else channels
 
     def _with_layers(
-        self, sequence: nn.Sequential, words: Words, channels: int, act: Rectifier, suffix: str = ""
+        self, sequence: nn.Sequential, words: Words, channels: int, act: ActivationSpec, suffix: str = ""
     ) -> nn.Sequential:
         """`sequence` with the named layers for `channels` channels at its end; no layer stands for no normalisation."""
         for word in words:

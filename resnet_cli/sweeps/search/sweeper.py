@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from resnet_cli.config.ranges import AtLeast, Between
 from resnet_cli.config.validation import check_options
 from resnet_cli.errors import InputError, JobFailedError
-from resnet_cli.hydra_app.errors import tell
+from resnet_cli.hydra_app.errors import print_error
 from resnet_cli.hydra_app.overrides import override_keys
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import JobStoppedError
@@ -111,7 +111,7 @@ class OptunaSearch(Sweeper):
             try:
                 job = planned_job(self.config, own)
             except InputError as error:
-                tell(InputError(*(f"job {number}: {problem}" for problem in error.problems)))
+                print_error(InputError(*(f"job {number}: {problem}" for problem in error.problems)))
                 study.tell(number, "FAIL")
                 if self.config.sweep.stop_on_failure:
                     self.folder.stop()

@@ -39,7 +39,7 @@ def test_digits_come_in_the_size_asked_for(size):
 
 
 def test_digits_fit_into_fifty_kilobytes(repository):
-    assert (repository / "resnet_cli" / "data" / "digits.npz").stat().st_size < 50_000
+    assert (repository / "resnet_cli" / "data" / "datasets" / "digits.npz").stat().st_size < 50_000
 
 
 @settings(max_examples=10, deadline=None)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_cli.data import Augment, Dataset, Part, image_folder, make_loaders, synthetic
+from resnet_cli.data import Augment, Dataset, DatasetSplit, image_folder, make_loaders, synthetic
 from resnet_cli.data.loading import loaders as loaders_module
 from resnet_cli.data.loading.batches import Normalize
 from resnet_cli.errors import InputError, MachineError
@@ -185,7 +185,9 @@ def test_statistics_come_from_the_images_trained_on():
 
 def test_own_validation_part_is_used_unless_none_is_wanted():
     data = data_set()
-    own = Dataset("set", data.class_names, data.train, data.test, val=Part(data.test.images[:9], data.test.labels[:9]))
+    own = Dataset(
+        "set", data.class_names, data.train, data.test, val=DatasetSplit(data.test.images[:9], data.test.labels[:9])
+    )
     loaders = make(own)
     assert loaders.counts == {"train": 60, "val": 9, "test": 21}
     assert torch.equal(next(iter(loaders.val))[1], data.test.labels[:9])

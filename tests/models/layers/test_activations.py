@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from resnet_cli.models.layers.activations import (
     LAYERS,
     Activation,
+    ActivationSpec,
     CReLU,
     Maxout,
-    Rectifier,
     activation,
     on_the_shortcut,
 )
@@ -87,7 +87,7 @@ def test_crelu_loses_nothing(x):
 @settings(max_examples=40)
 @given(st.sampled_from(get_args(Activation)), st.integers(1, 5), st.integers(2, 4))
 def test_widths_are_those_of_the_layer(name, channels, pieces):
-    rectifier = Rectifier(name, {"pieces": pieces} if name == "maxout" else {})
+    rectifier = ActivationSpec(name, {"pieces": pieces} if name == "maxout" else {})
     before, after = rectifier.widened(channels), rectifier.passed(channels)
     assert rectifier.layer()(torch.zeros(2, before, 3)).shape == (2, after, 3)
     assert before == (pieces * channels if name == "maxout" else channels)
@@ -110,7 +110,7 @@ def test_widths_are_those_of_the_layer(name, channels, pieces):
 )
 def test_refusals(name, params, words):
     with pytest.raises(ValueError, match=words):
-        Rectifier(name, params)
+        ActivationSpec(name, params)
 
 
 def test_printing_says_the_pieces():

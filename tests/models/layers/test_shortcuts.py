@@ -13,7 +13,7 @@ from resnet_cli.models import CifarResNet
 from resnet_cli.models.initialisation.schemes import Init
 from resnet_cli.models.inspection import count_parameters
 from resnet_cli.models.layers.shortcuts import Gate, Shortcut, ZeroPadShortcut, map_paths, vector_paths
-from resnet_cli.models.layers.units import UnitStyle
+from resnet_cli.models.layers.units import ResidualStageBuilder
 
 KINDS = get_args(Shortcut)
 GATED = ("exclusive_gating", "shortcut_gating")
@@ -48,7 +48,11 @@ def table_1(kind, unit, branch, shortcut, z):
 @pytest.mark.parametrize(("width", "stride"), [(3, 1), (6, 2)])
 def test_each_variant_is_its_formula(kind, width, stride):
     torch.manual_seed(0)
-    unit = UnitStyle(shortcut=kind, order="preactivation", gate_bias=0.3).unit((3, 5, 6), width, stride=stride).eval()
+    unit = (
+        ResidualStageBuilder(shortcut=kind, order="preactivation", gate_bias=0.3)
+        .unit((3, 5, 6), width, stride=stride)
+        .eval()
+    )
     x = torch.randn(2, 3, 5, 6)
     m = unit.main_path
     branch = m.conv2(torch.relu(m.norm2(m.conv1(torch.relu(m.norm1(x))))))

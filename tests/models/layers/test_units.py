@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from resnet_cli.models.layers.activations import CReLU, Rectifier
+from resnet_cli.models.layers.activations import ActivationSpec, CReLU
 from resnet_cli.models.layers.normalisation import Normalisation
 from resnet_cli.models.layers.shortcuts import ZeroPadShortcut
-from resnet_cli.models.layers.units import LAYOUTS, GlobalAveragePool, SqueezeExcitation, UnitStyle
+from resnet_cli.models.layers.units import LAYOUTS, GlobalAveragePool, ResidualStageBuilder, SqueezeExcitation
 
 
 def figure_4(order, unit, x):
@@ -28,7 +28,7 @@ def figure_4(order, unit, x):
 @pytest.mark.parametrize("order", LAYOUTS)
 def test_orders_are_those_of_the_figure(order):
     torch.manual_seed(0)
-    unit = UnitStyle(order=order).unit((4, 5, 5), 4)
+    unit = ResidualStageBuilder(order=order).unit((4, 5, 5), 4)
     x = torch.randn(3, 4, 5, 5)
     assert torch.allclose(unit(x), figure_4(order, unit, x), atol=1e-6)
     assert sum(isinstance(m, nn.BatchNorm2d) for m in unit.modules()) == 2
@@ -36,7 +36,7 @@ def test_orders_are_those_of_the_figure(order):
 
 @pytest.mark.parametrize("order", LAYOUTS)
 def test_a_projection_takes_the_shared_pre_activation(order):
-    unit = UnitStyle(order=order, shortcut="B").unit((4, 6, 6), 6, stride=2)
+    unit = ResidualStageBuilder(order=order, shortcut="B").unit((4, 6, 6), 6, stride=2)
     shared = {"relu_only_preactivation": ["act1"], "preactivation": ["norm1", "act1"]}.get(order, [])
     assert [name for name, _ in unit.before.named_children()] == shared
     assert not {name for name, _ in unit.main_path.named_children()} & set(shared)
@@ -48,7 +48,7 @@ def test_a_projection_takes_the_shared_pre_activation(order):
 
 
 def test_the_first_unit_of_a_pre_activation_network_activates_before_the_split():
-    style = UnitStyle(order="preactivation", shortcut="A")
+    style = ResidualStageBuilder(order="preactivation", shortcut="A")
     stages = style.stages((4, 6, 6), [4, 8], [2, 2])
     befores = [[name for name, _ in unit.before.named_children()] for stage in stages for unit in stage]
     assert befores == [["norm1", "act1"], [], [], []]
@@ -58,7 +58,7 @@ def test_the_first_unit_of_a_pre_activation_network_activates_before_the_split()
     ("A", [nn.Identity, ZeroPadShortcut]), ("B", [nn.Identity, nn.Sequential]), ("C", [nn.Sequential, nn.Sequential]),
 ])  # fmt: skip
 def test_shortcut_options(shortcut, kinds):
-    style = UnitStyle(shortcut=shortcut)
+    style = ResidualStageBuilder(shortcut=shortcut)
     assert [
         type(style.unit((4, 6, 6), 4).shortcut_path),
         type(style.unit((4, 6, 6), 8, stride=2).shortcut_path),
@@ -67,7 +67,7 @@ def test_shortcut_options(shortcut, kinds):
 
 def test_plain_units_keep_all_but_the_shortcut():
     for shortcut in ("A", "B", "C"):
-        style = UnitStyle(shortcut=shortcut, order="preactivation", residual=False)
+        style = ResidualStageBuilder(shortcut=shortcut, order="preactivation", residual=False)
         unit = style.unit((4, 6, 6), 8, stride=2)
         x = torch.randn(2, 4, 6, 6)
         assert unit.shortcut_path is None
@@ -79,7 +79,7 @@ def test_plain_units_keep_all_but_the_shortcut():
     ("bottleneck", "conv1 norm1 act1 conv2 norm2 act2 dropout spatial_dropout conv3 norm3"),
 ])  # fmt: skip
 def test_dropout_sits_before_the_last_convolution(block, names):
-    unit = UnitStyle(block=block, dropout=0.25, spatial_dropout=0.5).unit((8, 6, 6), 8)
+    unit = ResidualStageBuilder(block=block, dropout=0.25, spatial_dropout=0.5).unit((8, 6, 6), 8)
     assert [name for name, _ in unit.main_path.named_children()] == names.split()
     assert unit.main_path.dropout.p == 0.25
     assert isinstance(unit.main_path.spatial_dropout, nn.Dropout2d)
@@ -88,11 +88,11 @@ def test_dropout_sits_before_the_last_convolution(block, names):
 
 @pytest.mark.parametrize(("stride_first", "strides"), [(True, [2, 1, 1]), (False, [1, 2, 1])])
 def test_where_a_bottleneck_halves(stride_first, strides):
-    unit = UnitStyle(block="bottleneck", stride_first=stride_first).unit((8, 6, 6), 4, stride=2)
+    unit = ResidualStageBuilder(block="bottleneck", stride_first=stride_first).unit((8, 6, 6), 4, stride=2)
     convs = [m for m in unit.main_path if isinstance(m, nn.Conv2d)]
     assert [c.stride[0] for c in convs] == strides
     assert [c.out_channels for c in convs] == [4, 4, 16]
-    assert UnitStyle().unit((4, 6, 6), 4, stride=2).main_path.conv1.stride == (2, 2)
+    assert ResidualStageBuilder().unit((4, 6, 6), 4, stride=2).main_path.conv1.stride == (2, 2)
 
 
 def test_squeeze_excitation_gates_channels():
@@ -103,7 +103,7 @@ def test_squeeze_excitation_gates_channels():
     x = torch.randn(2, 32, 3, 3)
     gates = torch.sigmoid(se.excite(F.relu(se.squeeze(F.adaptive_avg_pool2d(x, 1).flatten(1)))))
     assert torch.allclose(se(x), x * gates[:, :, None, None], atol=1e-6)
-    assert next(reversed(UnitStyle(se_ratio=4).unit((8, 6, 6), 8).main_path)).squeeze.out_features == 2
+    assert next(reversed(ResidualStageBuilder(se_ratio=4).unit((8, 6, 6), 8).main_path)).squeeze.out_features == 2
 
 
 def test_global_average():
@@ -119,7 +119,7 @@ INSIDE = [("crelu", {}, 1, 2), ("maxout", {"pieces": 3}, 3, 1), ("prelu", {}, 1,
 @pytest.mark.parametrize(("name", "params", "wider", "passes"), INSIDE)
 def test_rectifiers_act_inside_branches_at_the_widths_of_the_config(name, params, wider, passes, order, block):
     torch.manual_seed(0)
-    style = UnitStyle(order=order, block=block, rectifier=Rectifier(name, params), shortcut="A")
+    style = ResidualStageBuilder(order=order, block=block, rectifier=ActivationSpec(name, params), shortcut="A")
     unit = style.unit((8, 5, 6), 4, stride=2)
     convs = [m for m in unit.main_path if isinstance(m, nn.Conv2d)]
     assert [c.out_channels for c in convs] == [4 * wider] * (len(convs) - 1) + [style.out_channels(4)]
@@ -133,7 +133,7 @@ def test_rectifiers_act_inside_branches_at_the_widths_of_the_config(name, params
 
 def test_crelu_written_out():
     torch.manual_seed(0)
-    unit = UnitStyle(rectifier=Rectifier("crelu"), norm=Normalisation("none")).unit((4, 5, 5), 4)
+    unit = ResidualStageBuilder(rectifier=ActivationSpec("crelu"), norm=Normalisation("none")).unit((4, 5, 5), 4)
     x = torch.randn(3, 4, 5, 5)
     z = unit.main_path.conv1(x)
     expected = (x + unit.main_path.conv2(torch.cat([z.clamp(min=0), (-z).clamp(min=0)], 1))).clamp(min=0)
@@ -141,19 +141,19 @@ def test_crelu_written_out():
 
 
 def test_crelu_is_kept_off_the_shortcut_and_the_classifier_knows_its_width():
-    style = UnitStyle(order="preactivation", rectifier=Rectifier("crelu"))
+    style = ResidualStageBuilder(order="preactivation", rectifier=ActivationSpec("crelu"))
     for unit in (style.unit((4, 6, 6), 4, first=True), style.unit((4, 6, 6), 8, stride=2)):
         assert not list(unit.before)
     head = style.head(4, 3)
     assert [type(m) for m in head][:2] == [nn.BatchNorm2d, CReLU]
     assert head.linear.in_features == 8
-    assert UnitStyle(rectifier=Rectifier("crelu")).head(4, 3).linear.in_features == 4
+    assert ResidualStageBuilder(rectifier=ActivationSpec("crelu")).head(4, 3).linear.in_features == 4
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer", "group", "none"])
 @pytest.mark.parametrize("order", LAYOUTS)
 def test_every_norm_has_its_places(norm, order):
-    norms = UnitStyle(order=order, norm=Normalisation(norm), shortcut="C").unit((8, 4, 4), 8)
+    norms = ResidualStageBuilder(order=order, norm=Normalisation(norm), shortcut="C").unit((8, 4, 4), 8)
     found = [m for m in norms.modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)]
     normalises_projection = order not in ("preactivation", "bn_after_addition")
     assert len(found) == (0 if norm == "none" else 2 + normalises_projection)
@@ -161,8 +161,8 @@ def test_every_norm_has_its_places(norm, order):
 
 
 def test_stochastic_depth_grows_over_all_units_and_ends_the_branch():
-    stages = UnitStyle(stochastic_depth=0.4, shortcut="scaled_both").stages((4, 8, 8), [4, 8], [2, 2])
+    stages = ResidualStageBuilder(stochastic_depth=0.4, shortcut="scaled_both").stages((4, 8, 8), [4, 8], [2, 2])
     ends = [[*unit.main_path.named_children()][-2:] for stage in stages for unit in stage]
     assert [[name for name, _ in end] for end in ends] == [["end", "depth"]] * 4
     assert [end[-1][1].probability for end in ends] == pytest.approx([0.1, 0.2, 0.3, 0.4])
-    assert not any("depth" in name for name, _ in UnitStyle().stages((4, 8, 8), [4], [2]).named_modules())
+    assert not any("depth" in name for name, _ in ResidualStageBuilder().stages((4, 8, 8), [4], [2]).named_modules())

@@ -250,5 +250,6 @@ def inexact(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         {**{name: record.get(name) for name in ("device", "precision")}, **(record.get("versions") or {})}
         for record in (before, now)
     )
+    old.pop("resnet-cli", None)  # versions of this package resume one another's runs exactly
     changed = [f"{name} {old[name]} -> {new.get(name)}" for name in old if before and old[name] != new.get(name)]
     return [f"warning: {', '.join(changed)}: not bit for bit the run that was stopped"] if changed else []

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic file writes: a reader sees the old content or the new content, never a part of it."""
 
 import errno
 import os
@@ -13,25 +13,27 @@ from resnet_cli.errors import MachineError
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
+Content = bytes | str | Callable[[BinaryIO], object]
 
-def write_whole(path: Path, content: bytes | str | Callable[[BinaryIO], object], *, keep: Path | None = None) -> None:
-    """Write a file so that a reader sees the old content or the new one, also after a crash.
 
-    A temporary file in the same folder, flushed to disk, is renamed over `path`; then the folder is flushed. A symbolic
-    link at either name is replaced, never followed.
+def write_atomically(path: Path, content: Content, *, backup: Path | None = None) -> None:
+    """Write a file so that a reader sees either the old or the new content, also after a crash.
+
+    The content goes to a temporary file in the same folder, which is flushed to disk and renamed to `path`; then the
+    folder is flushed. A symbolic link at `path` or `backup` is replaced, never followed.
 
     Args:
-        path: Its folder exists.
-        content: Text (as UTF-8), bytes, or a function that writes them to an open file.
-        keep: What was at `path` goes on under this name, in the same folder.
+        path: The file to write; its folder must exist.
+        content: Text (encoded as UTF-8), bytes, or a function that writes to an open binary file.
+        backup: Path in the same folder under which the previous file is kept.
 
     Raises:
-        MachineError: the disk is full, or the folder is gone or cannot be written; what was there before is intact.
+        MachineError: the disk is full, or the folder is missing or not writable; the previous file is intact.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = _temporary(path)
     try:
-        _remove(temporary)  # left by a killed process that had our number, or planted
+        _remove(temporary)  # left by a killed process with the same process id, or planted
         with os.fdopen(os.open(temporary, NEW_FILE, 0o666), "wb") as file:
             if callable(data):
                 data(file)
@@ -39,41 +41,52 @@ def write_whole(path: Path, content: bytes | str | Callable[[BinaryIO], object],
                 file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if keep is not None and path.exists():
-            _keep(path, keep)
+        if backup is not None and path.exists():
+            _keep_backup(path, backup)
         temporary.replace(path)
         _flush_folder(path.parent)
     except OSError as error:
-        _remove(temporary)  # first, since it takes the space that is counted
-        need = _space(path.parent, data) if error.errno in OUT_OF_SPACE else ""
-        raise MachineError(error.errno, f"{path}: cannot be written: {error.strerror}{need}") from None
+        _remove(temporary)  # before the free space is measured
+        space = _format_missing_space(path.parent, data) if error.errno in OUT_OF_SPACE else ""
+        raise MachineError(error.errno, f"{path}: cannot be written: {error.strerror}{space}") from None
     finally:
         _remove(temporary)
 
 
 def remove_stale_temporaries(folder: Path, names: Collection[str]) -> None:
-    """Remove what killed processes left of `write_whole` for files of these names; nobody may be writing them now."""
+    """Remove temporary files that killed processes left behind while writing files of these names.
+
+    No other process may be writing these files at the same time.
+    """
     for path in folder.glob(".*.tmp"):
         found = re.fullmatch(r"\.(.+)\.\d+\.tmp", path.name)
         if found and found[1] in names:
             _remove(path)
 
 
+def format_free_space(folder: Path) -> str:
+    """Return the free space of a folder's disk as text: `12,345 free`."""
+    try:
+        return f"{shutil.disk_usage(folder).free:,} free"
+    except OSError:  # the folder is missing
+        return "free space unknown"
+
+
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
-def _keep(path: Path, name: Path) -> None:
-    """Give a file a second name, in place of what had it; where files have one name only, move it there."""
-    temporary = _temporary(name)
+def _keep_backup(path: Path, backup: Path) -> None:
+    """Hard-link a file to `backup`, replacing the previous backup; move it where hard links are not supported."""
+    temporary = _temporary(backup)
     try:
         _remove(temporary)
         os.link(path, temporary)
-        temporary.replace(name)
+        temporary.replace(backup)
     except OSError:
-        path.replace(name)  # until the new file is renamed there is none at `path`: readers know to look at `name`
+        path.replace(backup)  # until the new file is renamed, `path` does not exist: readers fall back to `backup`
     finally:
-        _remove(temporary)  # still there when both names were of one file already: renaming does nothing then
+        _remove(temporary)  # renaming one hard link of a file to another one leaves both in place
 
 
 def _flush_folder(folder: Path) -> None:
@@ -84,24 +97,13 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _space(folder: Path, data: bytes | Callable[[BinaryIO], object]) -> str:
-    return (
-        f" ({format_free_space(folder)})"
-        if callable(data)
-        else f" ({len(data):,} bytes needed, {format_free_space(folder)})"
-    )
-
-
-def format_free_space(folder: Path) -> str:
-    """How many bytes are left there, for a person."""
-    try:
-        return f"{shutil.disk_usage(folder).free:,} free"
-    except OSError:  # the folder is gone too
-        return "free space unknown"
+def _format_missing_space(folder: Path, data: bytes | Callable[[BinaryIO], object]) -> str:
+    needed = "" if callable(data) else f"{len(data):,} bytes needed, "
+    return f" ({needed}{format_free_space(folder)})"
 
 
 def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError:
-        return  # the folder is gone or read-only, and the temporary file with it
+        return  # the folder is missing or read-only

@@ -8,7 +8,7 @@ import pytest
 
 from resnet_cli import files
 from resnet_cli.errors import MachineError
-from resnet_cli.files import remove_stale_temporaries, write_whole
+from resnet_cli.files import remove_stale_temporaries, write_atomically
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of threads that others began
 
@@ -22,10 +22,10 @@ def test_the_file_before_is_kept(tmp_path, monkeypatch, hard_links):
     path, kept = tmp_path / "last", tmp_path / "previous"
     if not hard_links:
         monkeypatch.setattr(os, "link", lambda *names: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
-    write_whole(path, "1", keep=kept)
+    write_atomically(path, "1", backup=kept)
     assert names(tmp_path) == ["last"]
     for number in "234":
-        write_whole(path, number, keep=kept)
+        write_atomically(path, number, backup=kept)
         assert (path.read_text(), kept.read_text()) == (number, str(int(number) - 1))
     assert names(tmp_path) == ["last", "previous"]
 
@@ -34,7 +34,7 @@ def test_a_second_name_of_one_file_leaves_nothing_behind(tmp_path):
     path, kept = tmp_path / "last", tmp_path / "previous"
     path.write_text("1")
     os.link(path, kept)  # as after a kill between the two renames
-    write_whole(path, "2", keep=kept)
+    write_atomically(path, "2", backup=kept)
     assert (path.read_text(), kept.read_text(), names(tmp_path)) == ("2", "1", ["last", "previous"])
 
 
@@ -46,8 +46,8 @@ def test_a_kill_anywhere_leaves_a_whole_save(tmp_path, monkeypatch, hard_links):
         folder = tmp_path / str(moment)
         folder.mkdir()
         path, kept = folder / "last", folder / "previous"
-        write_whole(path, "old")
-        write_whole(path, "new", keep=kept)
+        write_atomically(path, "old")
+        write_atomically(path, "new", backup=kept)
         if os.fork() == 0:
             left = [moment]
             originals = {call: getattr(os, call) for call in calls}
@@ -65,7 +65,7 @@ def test_a_kill_anywhere_leaves_a_whole_save(tmp_path, monkeypatch, hard_links):
 
             for call in calls:
                 setattr(os, call, counted(call))
-            files.write_whole(path, "newest", keep=kept)
+            files.write_atomically(path, "newest", backup=kept)
             os._exit(0)
         os.wait()
         found = [file.read_text() for file in (path, kept) if file.exists()]
@@ -95,7 +95,7 @@ def test_planted_links_are_not_followed(tmp_path, planted):
     if planted != "file":
         path.write_text("before")
     (tmp_path / planted.format(os.getpid())).symlink_to(victim)
-    write_whole(path, "mine", keep=tmp_path / "kept")
+    write_atomically(path, "mine", backup=tmp_path / "kept")
     assert victim.read_text() == "theirs"
     assert (path.read_text(), path.is_symlink()) == ("mine", False)
     assert set(names(tmp_path)) <= {"file", "kept", "victim"}
@@ -107,14 +107,14 @@ def test_a_link_planted_in_between_is_not_followed(tmp_path, monkeypatch):
     (tmp_path / f".file.{os.getpid()}.tmp").symlink_to(victim)
     monkeypatch.setattr(files, "_remove", lambda path: None)
     with pytest.raises(MachineError, match="file: cannot be written"):
-        write_whole(tmp_path / "file", "mine")
+        write_atomically(tmp_path / "file", "mine")
     assert victim.read_text() == "theirs"
 
 
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
 def test_a_full_disk_is_one_line_with_numbers(tmp_path, monkeypatch, call):
     path = tmp_path / "file"
-    write_whole(path, "before")
+    write_atomically(path, "before")
 
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -123,6 +123,6 @@ def test_a_full_disk_is_one_line_with_numbers(tmp_path, monkeypatch, call):
         if call != "write":
             patch.setattr(os, call, full)
         with pytest.raises(MachineError, match=r"file: cannot be written: No space left on device \(.*[\d,]+ free\)"):
-            write_whole(path, full if call == "write" else "after", keep=tmp_path / "kept")
+            write_atomically(path, full if call == "write" else "after", backup=tmp_path / "kept")
     assert path.read_text() == "before"
     assert set(names(tmp_path)) <= {"file", "kept"}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnet_cli.files import write_whole
+from resnet_cli.files import write_atomically
 from resnet_cli.models.scalar_chain import ScalarChain
 from resnet_cli.plots.curves import GREY, TEST, TRAIN, VALIDATION, drawable
 from resnet_cli.training.gradient_norms import weighted_layers
@@ -113,7 +113,7 @@ def draw_gradients(series: Mapping[str, Sequence[GradientRow]], path: Path, *, t
     figure.subplots_adjust(left=0.1, right=0.98, top=0.87, bottom=0.13)
     figure.text(0.1, 0.93, drawable(title), fontsize=12, fontweight="bold", parse_math=False)
     plot_gradients(figure.subplots(), series)
-    write_whole(path, lambda file: figure.savefig(file, format="png"))
+    write_atomically(path, lambda file: figure.savefig(file, format="png"))
 
 
 def plot_gradients(axes: Any, series: Mapping[str, Sequence[GradientRow]]) -> None:

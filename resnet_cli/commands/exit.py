@@ -13,7 +13,7 @@ from typing import NoReturn
 FILES = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 
 
-def leave_with(run: Callable[[Sequence[str]], int]) -> NoReturn:
+def exit_quickly(run: Callable[[Sequence[str]], int]) -> NoReturn:
     """Run a command with the words that were typed, and end this process with its status.
 
     Threads are waited for, functions that anybody has registered with `atexit` are called, and open files are written

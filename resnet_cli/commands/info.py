@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.commands.exit import leave_with
+from resnet_cli.commands.exit import exit_quickly
 from resnet_cli.commands.flags import Parser, exit_status
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.hydra_app.compose import Composed, compose_settings
 from resnet_cli.hydra_app.errors import as_user_error
 from resnet_cli.hydra_app.overrides import override_keys
 from resnet_cli.info import tables
-from resnet_cli.runs.names import job_folder
+from resnet_cli.runs.names import job_folder_name
 
 HELP = """\
 The layers of a network with their output shapes, parameters and multiply-adds, its depth, and its receptive field: the
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    leave_with(run)
+    exit_quickly(run)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -149,7 +149,7 @@ def _figure(options: argparse.Namespace, model: str) -> Path | None:
         if options.out is not None:
             raise InputError(f"--out={options.out}: names the figure of --gradients, which is not asked for")
         return None
-    path = Path(options.out or f"gradients-{job_folder([model])}.png").expanduser()
+    path = Path(options.out or f"gradients-{job_folder_name([model])}.png").expanduser()
     if path.suffix.lower() != ".png":
         raise InputError(f"--out={options.out}: the figure is a PNG; name it *.png")
     if not path.parent.is_dir() or path.is_dir():

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnet_cli.commands.exit import leave_with
+from resnet_cli.commands.exit import exit_quickly
 from resnet_cli.commands.flags import Parser, exit_status
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.files import write_whole
+from resnet_cli.files import write_atomically
 from resnet_cli.report import FORMATS, counts, printable, read_runs, tabulate
 
 HELP = """\
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    leave_with(run)
+    exit_quickly(run)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -66,7 +66,7 @@ def _report(options: argparse.Namespace) -> None:
     if out is None:
         _print(text)
         return
-    write_whole(out, text)
+    write_atomically(out, text)
     groups = sum(len(table.groups) for table in tables)
     apart = f" of {len(tables)} protocols" if len(tables) > 1 else ""
     _print(f"{printable(str(out))}: {counts(found)}; {groups} group{'s' if groups > 1 else ''}{apart}\n")

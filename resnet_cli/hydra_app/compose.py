@@ -18,7 +18,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.overrides import hydra_arguments, override_keys, task_overrides
 from resnet_cli.hydra_app.search_path import use_working_folder
-from resnet_cli.runs.folder import RunDir, find
+from resnet_cli.runs.folder import RunDir, find_run
 from resnet_cli.runs.names import quote_override
 from resnet_cli.session.trusted_kinds import check_kinds
 
@@ -33,7 +33,7 @@ def run_settings(composed: DictConfig, overrides: Sequence[str]) -> Settings:
     settings = validation.without_leftovers(to_plain(composed), keys)
     resume = settings.get("resume")
     if isinstance(resume, str) and resume != "auto":
-        return _of_run(settings, keys, find(resume))
+        return _of_run(settings, keys, find_run(resume))
     validation.check(settings)
     return settings
 

@@ -87,7 +87,7 @@ def _config_folders(options: Sequence[str]) -> Iterator[Path]:
 
 def _resume_folder(argument: str) -> list[str]:
     """`hydra.run.dir=RUN` for `resume=RUN`; nothing for `auto` and null."""
-    from resnet_cli.runs.folder import find
+    from resnet_cli.runs.folder import find_run
     from resnet_cli.runs.names import quote_override
 
     try:
@@ -104,7 +104,7 @@ def _resume_folder(argument: str) -> list[str]:
         raise InputError(f"resume: quote the path twice, once for the shell: 'resume=\"{path}\"'") from None
     if value is None or value == "auto":
         return []
-    return [f"hydra.run.dir={quote_override(str(find(str(value)).path))}"]
+    return [f"hydra.run.dir={quote_override(str(find_run(str(value)).path))}"]
 
 
 def task_overrides(hydra_config: HydraConf | DictConfig) -> list[str]:

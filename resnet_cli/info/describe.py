@@ -22,7 +22,7 @@ from resnet_cli.models import ScalarChain
 from resnet_cli.models.initialisation.data_dependent import show_images
 from resnet_cli.models.inspection import count_parameters
 from resnet_cli.runs import checkpoints
-from resnet_cli.runs.folder import find
+from resnet_cli.runs.folder import find_run
 from resnet_cli.session import build
 from resnet_cli.session.build import Node
 
@@ -38,7 +38,7 @@ def described(composed: Composed) -> Report:
     node = composed.settings["model"]
     report: Report = {"model": composed.model, "target": node["_target_"]}
     if _is_chain(node):
-        chain = build.call("model", node, {})
+        chain = build.instantiate("model", node, {})
         return {
             **report,
             "parameters": count_parameters(chain),
@@ -80,7 +80,7 @@ def gradients(composed: Composed, figure: Path) -> dict[str, list[Report]]:
     node = composed.settings["model"]
     nodes = {_kind(node): node, **_twin(node)}
     if _is_chain(node):
-        chains: dict[str, ScalarChain] = {label: build.call("model", own, {}) for label, own in nodes.items()}
+        chains: dict[str, ScalarChain] = {label: build.instantiate("model", own, {}) for label, own in nodes.items()}
         series = {label: chain_rows(chain) for label, chain in chains.items()}
         signed = {label: [{"gradient": g} for g in chain.weight_gradients()] for label, chain in chains.items()}
     else:
@@ -113,7 +113,7 @@ def _sizes(composed: Composed) -> tuple[tuple[int, int, int], int]:
         channels, height, width = noted["in_size"]
         return (channels, height, width), len(noted["class_names"])
     loaders_keys = {name for reader in CONFIG_GROUPS["data"].readers for name in signature(reader).parameters}
-    dataset = build.call("data", node, {}, skip=frozenset(loaders_keys))
+    dataset = build.instantiate("data", node, {}, skip=frozenset(loaders_keys))
     dataset.check()
     return dataset.train.size, len(dataset.class_names)
 
@@ -121,7 +121,7 @@ def _sizes(composed: Composed) -> tuple[tuple[int, int, int], int]:
 def _model(node: Node, in_size: tuple[int, int, int], classes: int) -> nn.Module:
     """The model as `build.model` builds it, but it need not be a classifier of the data."""
     given = {"in_size": in_size, "in_channels": in_size[0], "out_classes": classes, "num_classes": classes}
-    net = build.call("model", node, given)
+    net = build.instantiate("model", node, given)
     if not isinstance(net, nn.Module):
         raise InputError(f"model._target_: {node['_target_']} gave a {type(net).__name__}, not a torch.nn.Module")
     return net
@@ -131,12 +131,12 @@ def _weights(composed: Composed) -> Path | None:
     """The checkpoint of the run that was named, if it has one."""
     if composed.run is None:
         return None
-    named, run = Path(composed.run).expanduser(), find(composed.run)
+    named, run = Path(composed.run).expanduser(), find_run(composed.run)
     return next((file for file in ([named] if named.is_file() else [run.best, run.last]) if file.is_file()), None)
 
 
 def _kind(node: Node) -> str:
-    residual = build.argument(node, "residual")
+    residual = build.get_argument(node, "residual")
     return ("residual" if residual else "plain") if isinstance(residual, bool) else "network"
 
 

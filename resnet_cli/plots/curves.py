@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.files import write_whole
+from resnet_cli.files import write_atomically
 
 # Okabe & Ito's colours, told apart with every common form of colour blindness; line styles differ too.
 TRAIN, VALIDATION, TEST, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
@@ -50,7 +50,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str, test: Map
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=9.5, handlelength=2.6)
 
-    write_whole(path, lambda file: figure.savefig(file, format="png"))
+    write_atomically(path, lambda file: figure.savefig(file, format="png"))
 
 
 def _panel(

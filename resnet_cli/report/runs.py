@@ -176,7 +176,7 @@ def _read(folder: Path, place: str, problems: list[str]) -> Run:
         raise InputError(f"{folder}: not a run folder (it has no config.yaml)")
     rows = _rows(run.metrics, problems)
     status = str(record["status"])
-    if status == "running" and not _alive(folder / lock.NAME):
+    if status == "running" and not _alive(folder / lock.LOCK_NAME):
         status = "killed"
     return Run(folder, place, stored.flat(read_config(run.config)), record, rows, status)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from resnet_cli import __version__
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.files import write_whole
+from resnet_cli.files import write_atomically
 
 FORMAT = 1
 KEYS = ("format", "config", "data", "state")
@@ -26,7 +26,7 @@ PLAIN_NAMES = {
 }  # fmt: skip
 
 
-def save(path: Path, payload: Mapping[str, Any], *, keep: Path | None = None) -> None:
+def save(path: Path, payload: Mapping[str, Any], *, backup: Path | None = None) -> None:
     """Save `payload` (see `KEYS`) with a checksum over its content.
 
     It is serialised in memory first, so that a full disk is an ordinary write error and nothing is left half done.
@@ -34,12 +34,12 @@ def save(path: Path, payload: Mapping[str, Any], *, keep: Path | None = None) ->
     Args:
         path: Its folder exists.
         payload: Tensors and plain data.
-        keep: What was at `path` goes on under this name.
+        backup: Path that the existing checkpoint is renamed to instead of being discarded.
     """
     content = {"format": FORMAT, "version": __version__, **payload}
     buffer = io.BytesIO()
     torch.save({**content, "checksum": checksum(content)}, buffer)
-    write_whole(path, buffer.getvalue(), keep=keep)
+    write_atomically(path, buffer.getvalue(), backup=backup)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import Any
 PACKAGES = ("resnet-cli", "torch", "torchvision", "hydra-core", "omegaconf", "numpy")
 
 
-def now() -> str:
+def utc_now() -> str:
     """The time in UTC, to the second, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def environment() -> dict[str, Any]:
+def collect_environment() -> dict[str, Any]:
     """Versions, platform and the state of the code: what one needs to run it again."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:

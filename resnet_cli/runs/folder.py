@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.files import remove_stale_temporaries, write_whole
+from resnet_cli.files import remove_stale_temporaries, write_atomically
 
 
 class RunDir:
@@ -67,8 +67,8 @@ class RunDir:
         for folder in (self.path, self.checkpoints):
             files = (self.config, self.record, self.metrics, self.curves, self.last, self.previous, self.best)
             remove_stale_temporaries(folder, {file.name for file in files if file.parent == folder})
-        write_whole(self.config, config_text)
-        self.note(**record)
+        write_atomically(self.config, config_text)
+        self.update_record(**record)
 
     def promote_previous(self) -> None:
         """Make the save before the last one the last: else the next save would keep a damaged one in its place."""
@@ -77,7 +77,7 @@ class RunDir:
         except OSError as error:
             raise MachineError(error.errno, f"{self.last}: cannot be written: {error.strerror}") from None
 
-    def read(self) -> dict[str, Any]:
+    def read_record(self) -> dict[str, Any]:
         """The record; empty when there is none.
 
         Raises:
@@ -93,14 +93,14 @@ class RunDir:
             raise InputError(f"{self.record}: not a run record: no mapping")
         return record
 
-    def note(self, **fields: Any) -> None:
+    def update_record(self, **fields: Any) -> None:
         """Set fields of the record; those given as None are kept as null."""
-        record = {**self.read(), **fields}
-        write_whole(self.record, json.dumps(record, indent=2, ensure_ascii=False, default=str) + "\n")
+        record = {**self.read_record(), **fields}
+        write_atomically(self.record, json.dumps(record, indent=2, ensure_ascii=False, default=str) + "\n")
 
-    def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write `metrics.jsonl` anew, so that it holds exactly one row for each epoch of `rows`."""
-        write_whole(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+        write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _require_folder(path: Path) -> bool:
@@ -116,7 +116,7 @@ def _require_folder(path: Path) -> bool:
     return True
 
 
-def find(path: str) -> RunDir:
+def find_run(path: str) -> RunDir:
     """The run folder that `path` names: the folder itself, or a checkpoint in it.
 
     Raises:

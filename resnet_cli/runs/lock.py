@@ -15,7 +15,7 @@ from resnet_cli.files import OUT_OF_SPACE, format_free_space
 if sys.platform != "win32":
     import fcntl
 
-NAME = ".lock"
+LOCK_NAME = ".lock"
 # The kernel's locks belong to a process and end when it closes any descriptor of the file, so a second attempt in one
 # process would succeed and undo the first. What this process holds must be known to all of it.
 _held: set[str] = set()
@@ -50,7 +50,7 @@ def exclusive(folder: Path, what: str = "run") -> Iterator[None]:
         except OSError as error:
             raise MachineError(error.errno, f"{folder}: cannot be made: {error.strerror}") from None
         try:
-            descriptor = _locked(folder / NAME, what)
+            descriptor = _locked(folder / LOCK_NAME, what)
         except OSError as error:
             left = f" ({format_free_space(folder)})" if error.errno in OUT_OF_SPACE else ""
             raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror}{left}") from None
@@ -62,8 +62,8 @@ def exclusive(folder: Path, what: str = "run") -> Iterator[None]:
             _held.discard(key)
             if os.getpid() == owner:  # a forked child that gets here has no lock
                 with suppress(OSError):  # the folder is gone
-                    if _is(folder / NAME, descriptor):
-                        (folder / NAME).unlink()  # while it is locked: the file of the next process must stay
+                    if _is(folder / LOCK_NAME, descriptor):
+                        (folder / LOCK_NAME).unlink()  # while it is locked: the file of the next process must stay
             os.close(descriptor)
     finally:
         for path in made:

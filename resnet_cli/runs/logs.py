@@ -43,7 +43,7 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
-def append(path: Path, text: str) -> None:
+def append_to_log(path: Path, text: str) -> None:
     """Write text at the end of a log, if that can be done; see `_LogFile`."""
     with suppress(MachineError):
         handler = _LogFile(path, encoding="utf-8")

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def command_line(program: str, arguments: Sequence[str]) -> str:
+def format_command(program: str, arguments: Sequence[str]) -> str:
     """The command as the user can type it again."""
     return shlex.join([program, *arguments])
 
 
 def resume_command(folder: Path, *overrides: str) -> str:
     """The command that goes on with a run, its path quoted for Hydra and then for the shell where it has to be."""
-    return command_line("resnet-train", [f"resume={quote_override(str(folder))}", *overrides])
+    return format_command("resnet-train", [f"resume={quote_override(str(folder))}", *overrides])
 
 
 def quote_override(text: str) -> str:
@@ -35,7 +35,7 @@ def random_letters() -> str:
     return "".join(secrets.choice(string.ascii_lowercase) for _ in range(4))
 
 
-def job_folder(overrides: Sequence[str], limit: int = 100) -> str:
+def job_folder_name(overrides: Sequence[str], limit: int = 100) -> str:
     """A sweep job's folder name: its overrides, safe on every file system, ended by a hash when cut or changed.
 
     It depends on nothing else: the same job of another sweep has the same folder.

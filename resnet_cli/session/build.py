@@ -22,7 +22,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.loggers import Logger, missing_packages
 from resnet_cli.optimizers import build_optimizer
 from resnet_cli.runs import checkpoints
-from resnet_cli.runs.folder import RunDir, find
+from resnet_cli.runs.folder import RunDir, find_run
 from resnet_cli.session.trusted_kinds import check_kinds
 from resnet_cli.training.trainer import ClassifierTrainer
 
@@ -31,7 +31,7 @@ Node = Mapping[str, Any]
 LARGEST_IMAGE = 1 << 26  # numbers in one image of what a checkpoint says of its data
 
 
-def call(key: str, node: Node, given: Mapping[str, Any], *, skip: frozenset[str] = frozenset()) -> Any:
+def instantiate(key: str, node: Node, given: Mapping[str, Any], *, skip: frozenset[str] = frozenset()) -> Any:
     """Call what `node` names with its arguments and those of `given` that it has parameters for.
 
     A callable that takes any keyword gets `num_classes` of `given`, the usual name, unless it names the number of
@@ -53,7 +53,7 @@ def call(key: str, node: Node, given: Mapping[str, Any], *, skip: frozenset[str]
         if name == "_target_" or (name in skip and name not in known.parameters):
             continue
         is_node = isinstance(value, Mapping) and "_target_" in value
-        arguments[name] = call(f"{key}.{name}", value, given) if is_node else value
+        arguments[name] = instantiate(f"{key}.{name}", value, given) if is_node else value
     arguments |= {name: value for name, value in given.items() if name in known.parameters and name not in arguments}
     if known.open and "num_classes" in given and not {"num_classes", "out_classes"} & set(arguments):
         arguments["num_classes"] = given["num_classes"]
@@ -77,7 +77,7 @@ def _with_full_key(key: str, problem: str, parameters: Set[str]) -> str:
     return f"{key}{'.' if re.split(r'[^a-z_]', problem)[0] in parameters else ': '}{problem}"
 
 
-def argument(node: Node, name: str) -> Any:
+def get_argument(node: Node, name: str) -> Any:
     """What the node's callable gets for `name`: the node's value, or the parameter's default; None if it takes none."""
     if name in node:
         return node[name]
@@ -93,10 +93,10 @@ def _readers_keys(part: str) -> frozenset[str]:
 def loaders(node: Node, *, device: torch.device, seed: int) -> Loaders:
     """The data set that `node` names, split and behind loaders."""
     keys = _readers_keys("data")
-    dataset = call("data", node, {}, skip=keys)
+    dataset = instantiate("data", node, {}, skip=keys)
     options = {name: value for name, value in node.items() if name in keys}
     if options.get("augment") is not None:
-        options["augment"] = call("data.augment", options["augment"], {})
+        options["augment"] = instantiate("data.augment", options["augment"], {})
     return make_loaders(dataset, device=device, seed=seed, **options)
 
 
@@ -115,7 +115,7 @@ def model(node: Node, *, in_size: tuple[int, int, int], num_classes: int, seed: 
         "out_classes": num_classes,
         "num_classes": num_classes,
     }
-    built = call("model", node, given)
+    built = instantiate("model", node, given)
     if not isinstance(built, nn.Module):
         raise InputError(f"model._target_: {node['_target_']} gave a {type(built).__name__}, not a torch.nn.Module")
     size = "x".join(map(str, in_size))
@@ -142,7 +142,9 @@ def optimizer(node: Node, net: nn.Module) -> torch.optim.Optimizer:
     options = {name: value for name, value in node.items() if name in keys}
 
     def factory(groups: list[dict[str, Any]], **rest: Any) -> torch.optim.Optimizer:
-        made: torch.optim.Optimizer = call("optimizer", {"_target_": node["_target_"], **rest}, {"params": groups})
+        made: torch.optim.Optimizer = instantiate(
+            "optimizer", {"_target_": node["_target_"], **rest}, {"params": groups}
+        )
         return made
 
     rest = {name: value for name, value in node.items() if name not in keys and name != "_target_"}
@@ -154,7 +156,7 @@ def optimizer(node: Node, net: nn.Module) -> torch.optim.Optimizer:
 
 def schedule(node: Node, *, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
     """The schedule that `node` names: step -> factor on the learning rate."""
-    made: Callable[[int], float] = call(
+    made: Callable[[int], float] = instantiate(
         "schedule", node, {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
     )
     return made
@@ -165,18 +167,18 @@ def trainer(
 ) -> ClassifierTrainer:
     """The trainer that `node` names, with cross-entropy as its loss."""
     given = {"model": net, "loss_fn": None, "optimizer": optimizer, "schedule": schedule, "seed": seed}
-    made: ClassifierTrainer = call("trainer", node, given)
+    made: ClassifierTrainer = instantiate("trainer", node, given)
     return made
 
 
-def trackers(nodes: Mapping[str, Node] | None) -> dict[str, Logger]:
+def loggers(nodes: Mapping[str, Node] | None) -> dict[str, Logger]:
     """The trackers that `nodes` name, by their names.
 
     Raises:
         InputError: a package is not installed, or what is named is no tracker.
     """
     missing_packages(nodes)
-    made = {name: call(f"logger.{name}", node, {}) for name, node in (nodes or {}).items()}
+    made = {name: instantiate(f"logger.{name}", node, {}) for name, node in (nodes or {}).items()}
     for name, tracker in made.items():
         if not isinstance(tracker, Logger):
             raise InputError(f"logger.{name}: {type(tracker).__name__} is no subclass of resnet_cli.loggers.Logger")
@@ -196,7 +198,7 @@ def load_weights(net: nn.Module, path: str) -> list[str]:
     Raises:
         InputError: no such run, or nothing in it fits.
     """
-    run = find(path)
+    run = find_run(path)
     file = Path(path).expanduser()
     if file == run.path or file.is_dir():
         file = run.best if run.best.exists() else run.last
@@ -257,7 +259,7 @@ def open_run(
     Raises:
         InputError: no such run, its checkpoint is damaged or does not fit its config, or that names other classes.
     """
-    run: RunDir = find(path)
+    run: RunDir = find_run(path)
     file = Path(path).expanduser()
     if file.is_dir():
         file = run.best if run.best.exists() else run.last

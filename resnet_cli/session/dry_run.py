@@ -11,7 +11,7 @@ from resnet_cli.training.dynamo import without_dynamo_import
 STEPS_PER_EPOCH = 1_000_000  # only the data say how many; with too few, a warm-up in steps would seem too long
 
 
-def rehearse(settings: Settings, *, here: bool) -> None:
+def check_buildable(settings: Settings, *, here: bool) -> None:
     """Build a model of this package, optimizer and schedule, and forget them, where the size of the images is known.
 
     Args:
@@ -28,7 +28,7 @@ def rehearse(settings: Settings, *, here: bool) -> None:
             resolve_precision(trainer.get("precision") or "fp32", device)
         except ValueError as error:
             raise InputError(str(error)) from None
-    epochs = build.argument(trainer, "epochs") or 1
+    epochs = build.get_argument(trainer, "epochs") or 1
     build.schedule(settings["schedule"], total_steps=STEPS_PER_EPOCH * epochs, steps_per_epoch=STEPS_PER_EPOCH)
     own = settings["model"]["_target_"].startswith("resnet_cli.")  # who knows what a user's own class does when made
     size = known_size(locate(data["_target_"]), data) if own else None

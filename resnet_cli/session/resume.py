@@ -28,7 +28,7 @@ MISFIT = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexEr
 
 
 @dataclass(frozen=True)
-class Save:
+class LoadedCheckpoint:
     """A save that could be read.
 
     Args:
@@ -43,7 +43,7 @@ class Save:
 
 
 @dataclass(frozen=True)
-class Start:
+class StartingPoint:
     """What a run started from.
 
     Args:
@@ -59,7 +59,7 @@ class Start:
     best_lost: bool = False
 
 
-def stored_state(run: RunDir, resume: str | None) -> Save | None:
+def load_latest(run: RunDir, resume: str | None) -> LoadedCheckpoint | None:
     """The save to go on from; None where none is asked for, or the run was stopped before its first.
 
     Raises:
@@ -70,10 +70,10 @@ def stored_state(run: RunDir, resume: str | None) -> Save | None:
     began = run.metrics.exists() and run.metrics.stat().st_size > 0
     if resume is None or not (run.last.exists() or run.previous.exists() or began):
         return None
-    return _newest(run, {})
+    return _load_newest(run, {})
 
 
-def _newest(run: RunDir, refused: Mapping[Path, str]) -> Save:
+def _load_newest(run: RunDir, refused: Mapping[Path, str]) -> LoadedCheckpoint:
     """The newest save that can be read, of those not refused yet."""
     problems = dict(refused)
     for file in (run.last, run.previous):
@@ -86,11 +86,11 @@ def _newest(run: RunDir, refused: Mapping[Path, str]) -> Save:
             continue
         if problems:
             logger.info("%s; going on from %s", "; ".join(problems.values()), file.name)
-        return Save(file, content, problems)
+        return LoadedCheckpoint(file, content, problems)
     raise InputError(*dict.fromkeys(problems.values()))
 
 
-def accepted_changes(save: Save | None, settings: validation.Settings, *, force: bool) -> list[str]:
+def validate_changes(save: LoadedCheckpoint | None, settings: validation.Settings, *, force: bool) -> list[str]:
     """What differs from the stored config.
 
     Raises:
@@ -99,19 +99,19 @@ def accepted_changes(save: Save | None, settings: validation.Settings, *, force:
     changes = differences(save.content["config"], settings) if save else []
     if changes and not force:
         raise InputError(
-            *(f"{change}: changed since the run was saved" for change in _telling(changes)),
+            *(f"{change}: changed since the run was saved" for change in _without_replaced_arguments(changes)),
             "resume: this is not the config of the run; start a new run, or accept the change with resume_force=true",
         )
     return changes
 
 
-def _telling(changes: list[str]) -> list[str]:
+def _without_replaced_arguments(changes: list[str]) -> list[str]:
     """The changes without the arguments of what is another class now: they go with it."""
     others = tuple(change.split("_target_: ")[0] for change in changes if "._target_: " in change)
     return [change for change in changes if "._target_: " in change or not change.startswith(others)]
 
 
-def require_same_data(save: Save | None, data: Mapping[str, Any], *, force: bool) -> None:
+def require_same_data(save: LoadedCheckpoint | None, data: Mapping[str, Any], *, force: bool) -> None:
     """Hold the data against those that the save was trained on: the same config may find other files today.
 
     Args:
@@ -125,8 +125,11 @@ def require_same_data(save: Save | None, data: Mapping[str, Any], *, force: bool
     if save is None or force:
         return
     before = save.content["data"]
-    changed = [f"data: {_data_words(key, before.get(key))} -> {_data_words(key, data[key])}" for key in data
-               if before.get(key) != data[key]]  # fmt: skip
+    changed = [
+        f"data: {_format_data_field(key, before.get(key))} -> {_format_data_field(key, value)}"
+        for key, value in data.items()
+        if before.get(key) != value
+    ]
     if changed:
         raise InputError(
             *(f"{line}: changed since the run was saved" for line in changed),
@@ -134,7 +137,7 @@ def require_same_data(save: Save | None, data: Mapping[str, Any], *, force: bool
         )
 
 
-def _data_words(key: str, value: Any) -> str:
+def _format_data_field(key: str, value: Any) -> str:
     if key == "class_names" and isinstance(value, list):
         return f"{len(value)} classes ({format_value(value)[:60]})"
     return f"{key.replace('_', ' ')} {format_value(value)[:60]}"
@@ -142,38 +145,38 @@ def _data_words(key: str, value: Any) -> str:
 
 def restore_or_initialise(
     state: TrainState,
-    save: Save | None,
+    save: LoadedCheckpoint | None,
     init_from: str | None,
     run: RunDir,
     settings: validation.Settings,
     *,
     force: bool,
-) -> Start:
+) -> StartingPoint:
     """Fill the state from where the run starts: the save, an older one if it does not fit, or other weights.
 
     Raises:
         InputError: no save fits, or the weights of the best epoch are lost.
     """
     while save is not None:
-        changes = accepted_changes(save, settings, force=force)
+        changes = validate_changes(save, settings, force=force)
         try:
             _load(state, save, changes)
-            best_lost = _best_lost(state, run, exact=_replays(save, settings, changes))
+            best_lost = _best_lost(state, run, exact=_replays_exactly(save, settings, changes))
         except InputError as error:
-            save = _newest(run, {**save.problems, save.file: str(error)})
+            save = _load_newest(run, {**save.problems, save.file: str(error)})
             continue
         words = f"epoch {state.epoch}" + (f" and {state.batches} batches" if state.batches else "")
-        return Start(words, changes, save.file, best_lost)
+        return StartingPoint(words, changes, save.file, best_lost)
     if init_from is None:
-        return Start("scratch")
+        return StartingPoint("scratch")
     left = build.load_weights(state.model, init_from)
     state.restart_average()
     if left:
         logger.info("init_from: no weights for %s; drawn anew", ", ".join(left))
-    return Start(init_from)
+    return StartingPoint(init_from)
 
 
-def _load(state: TrainState, save: Save, changes: list[str]) -> None:
+def _load(state: TrainState, save: LoadedCheckpoint, changes: list[str]) -> None:
     fresh = [line.split(":")[0].split(".")[1] for line in changes if line.startswith("optimizer.")]
     try:
         state.load_state_dict(save.content["state"], keep_options=fresh)
@@ -186,7 +189,7 @@ def _load(state: TrainState, save: Save, changes: list[str]) -> None:
         raise InputError(f"{save.file}: does not fit this model and optimizer: {reason}") from error
 
 
-def _replays(save: Save, settings: validation.Settings, changes: list[str]) -> bool:
+def _replays_exactly(save: LoadedCheckpoint, settings: validation.Settings, changes: list[str]) -> bool:
     """Whether the epochs after the save come out as they did before."""
     before, after = flat(save.content["config"]), flat(settings)
     return not changes and all(before.get(key) == after.get(key) for key in REPLAYED_ALIKE)
@@ -239,7 +242,7 @@ def initialise_from_images(trainer: ClassifierTrainer, loaders: Loaders) -> list
     return lines
 
 
-def inexact(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def inexactness_warnings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What makes a resumed run differ in the last digits from one that was never stopped, though it may change.
 
     Args:

@@ -29,14 +29,14 @@ class RunSaver:
 
     def last(self, state: TrainState) -> None:
         """Everything, to go on from; the save before it is kept."""
-        self._save(self.run.last, state, state.state_dict(), keep=self.run.previous)
+        self._save(self.run.last, state, state.state_dict(), backup=self.run.previous)
 
     def best(self, state: TrainState) -> None:
         """The weights as they were evaluated, to use."""
         with state.evaluated_weights():
             content = {"model": state.model.state_dict(), "epoch": state.epoch, "step": state.step}
             self._save(self.run.best, state, content)
-        self.run.note(best=state.best)
+        self.run.update_record(best=state.best)
 
     def load_best(self, state: TrainState, device: torch.device) -> None:
         """Fill the model with the weights that the run chose.
@@ -53,7 +53,7 @@ class RunSaver:
 
     def rows(self, rows: list[Row]) -> None:
         """`metrics.jsonl`, `curves.png` unless that was drawn within the last second, and the last row to trackers."""
-        self.run.write_rows(rows)
+        self.run.write_metrics(rows)
         self.trackers.row(rows[-1])
         if monotonic() - self._drawn_at > DRAW_SECONDS:
             self.draw(rows)
@@ -67,6 +67,6 @@ class RunSaver:
         draw(rows, self.run.curves, title=self.settings["name"], test=test)
         self._drawn_at = monotonic()
 
-    def _save(self, path: Path, state: TrainState, content: dict[str, Any], keep: Path | None = None) -> None:
+    def _save(self, path: Path, state: TrainState, content: dict[str, Any], backup: Path | None = None) -> None:
         state.require_finite_weights()  # the save before this one stays
-        checkpoints.save(path, {"config": self.settings, "data": self.data, "state": content}, keep=keep)
+        checkpoints.save(path, {"config": self.settings, "data": self.data, "state": content}, backup=backup)

@@ -36,8 +36,8 @@ class StopSignals:
     """Inside this block SIGTERM, SIGINT and SIGUSR1 ask to stop.
 
     It is what training calls as `should_stop`. Before the first call, while imports and data are being read, a signal
-    raises StoppedError there and then. From that call until `rest` it is only noted, and whoever asks stops in a good
-    place; a second SIGINT does not wait for one.
+    raises StoppedError there and then. From that call until `begin_job` it is only noted, and whoever asks stops in a
+    good place; a second SIGINT does not wait for one.
 
     Args:
         quiet: Say nothing: the process that launched this one does.
@@ -45,9 +45,9 @@ class StopSignals:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.signum: int | None = None
-        self.tell: Callable[[int], object] | None = None  # is given the first signal
+        self.on_signal: Callable[[int], object] | None = None  # is given the first signal
         self._quiet = quiet
-        self._asked = False
+        self._polled = False
         self._process = os.getpid()
         self._wakeup = -1
 
@@ -57,7 +57,7 @@ class StopSignals:
         return self
 
     @property
-    def is_ours(self) -> bool:
+    def is_owner(self) -> bool:
         """Whether it hears the signals of this process."""
         return self._process == os.getpid() and hasattr(self, "_before")
 
@@ -72,16 +72,16 @@ class StopSignals:
 
     def __call__(self) -> int | None:
         """The signal that came, if one did."""
-        self._asked = True
+        self._polled = True
         return self.signum
 
-    def rest(self) -> None:
+    def begin_job(self) -> None:
         """Nobody asks for a while: a job begins, and reads its data first.
 
         Raises:
             StoppedError: a signal came before.
         """
-        self._asked = False
+        self._polled = False
         if self.signum is not None:
             raise StoppedError(self.signum)
 
@@ -90,19 +90,19 @@ class StopSignals:
             return  # a loader's worker that inherited this handler a moment ago: the main process decides
         if self.signum is None:
             self.signum = signum
-            if not self._asked:
+            if not self._polled:
                 raise StoppedError(signum)
-            self._hear()
-            self._listen()
+            self._notify()
+            self._watch_for_second_interrupt()
         elif signum == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             raise KeyboardInterrupt
 
-    def _hear(self) -> None:
+    def _notify(self) -> None:
         """Tell of the first signal."""
         assert self.signum is not None
-        if self.tell is not None:
-            self.tell(self.signum)
+        if self.on_signal is not None:
+            self.on_signal(self.signum)
         if not self._quiet:
             with suppress(OSError):  # `print` must not be entered twice, and this may come in the middle of one
                 start = "\n" if sys.stderr.isatty() else ""
@@ -111,12 +111,12 @@ class StopSignals:
     def wait_in_thread(self) -> None:
         """Wait for signals that every thread blocks: hear the first one, and end the process at a second Ctrl-C."""
         self.signum = signal.sigwait(SIGNALS)
-        self._hear()
+        self._notify()
         while signal.sigwait(SIGNALS) != signal.SIGINT:
             pass
         _end_at_once()
 
-    def _listen(self) -> None:
+    def _watch_for_second_interrupt(self) -> None:
         """Have a thread see the second Ctrl-C too: Python's handlers wait for the end of a step in native code."""
         reader, self._wakeup = os.pipe()
         os.set_blocking(self._wakeup, False)

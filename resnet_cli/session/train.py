@@ -15,20 +15,20 @@ from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError, MachineError, PrunedError, StoppedError
 from resnet_cli.loggers import LoggerGroup
 from resnet_cli.models.inspection import count_parameters
-from resnet_cli.runs.environment import environment, now
+from resnet_cli.runs.environment import collect_environment, utc_now
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.lock import exclusive
 from resnet_cli.runs.logs import RunLog
 from resnet_cli.session import build, verify
 from resnet_cli.session.build import Node
 from resnet_cli.session.resume import (
-    Start,
-    accepted_changes,
-    inexact,
+    StartingPoint,
+    inexactness_warnings,
     initialise_from_images,
+    load_latest,
     require_same_data,
     restore_or_initialise,
-    stored_state,
+    validate_changes,
 )  # fmt: skip
 from resnet_cli.session.saver import RunSaver
 from resnet_cli.training.batching import epoch_batches, until_stopped
@@ -102,7 +102,7 @@ def train(
         "name": name, "seed": seed, "logger": logger,
     }  # fmt: skip
     if verify_resume:
-        return verify.prove(train_settings, {**settings, "logger": None}, init_from=init_from)
+        return verify.verify_resume(train_settings, {**settings, "logger": None}, init_from=init_from)
     return train_settings(
         folder=folder, command=command, log=log, should_stop=should_stop, settings=settings, planned=trainer,
         resume=resume, init_from=init_from, resume_force=resume_force, prune=prune,
@@ -128,10 +128,10 @@ def train_settings(
     """
     run = RunDir(folder)
     run.require_writable()
-    trackers = LoggerGroup(build.trackers(settings.get("logger")))
+    trackers = LoggerGroup(build.loggers(settings.get("logger")))
     with exclusive(run.path), reset_compiler(), without_dynamo_import():
-        save = stored_state(run, resume)
-        accepted_changes(save, settings, force=resume_force)  # before the data are read, which can take minutes
+        save = load_latest(run, resume)
+        validate_changes(save, settings, force=resume_force)  # before the data are read, which can take minutes
         loaders = build.loaders(settings["data"], device=_device(settings["trainer"]), seed=settings["seed"])
         require_same_data(save, _data_record(loaders), force=resume_force)
         net = build.model(
@@ -142,11 +142,11 @@ def train_settings(
         del save  # a second copy of weights and optimizer
         seen = initialise_from_images(the_trainer, loaders) if start.words == "scratch" else []
         raise_if_stopped(should_stop)  # the last look at which stopping leaves no folder
-        before = run.read()
+        before = run.read_record()
         record = _open_folder(run, settings, the_trainer, command, start)
         log.attach(run.log)
         log_summary(settings, loaders, the_trainer, record, run, start.words)
-        for line in [*(f"init    {line}" for line in seen), *inexact(before, record)]:
+        for line in [*(f"init    {line}" for line in seen), *inexactness_warnings(before, record)]:
             logger.info("%s", line)
         saver = RunSaver(run, settings, _data_record(loaders), trackers)
         try:
@@ -155,21 +155,21 @@ def train_settings(
                 saver.best(the_trainer.state)
             _finish(run, saver, the_trainer, loaders, should_stop, prune)
         except PrunedError as pruned:
-            run.note(status="pruned", ended=now(), reason=str(pruned))
+            run.update_record(status="pruned", ended=utc_now(), reason=str(pruned))
             saver.draw(the_trainer.state.rows)
             logger.info("pruned: %s", pruned)
         except (StoppedError, KeyboardInterrupt) as stop:
-            run.note(status="interrupted", ended=now())
+            run.update_record(status="interrupted", ended=utc_now())
             if isinstance(stop, StoppedError):  # the second Ctrl-C does not wait for a picture
                 saver.draw(the_trainer.state.rows)
             raise
         except BaseException as error:
             with suppress(MachineError):  # a full disk has more important things to say
-                run.note(status="failed", ended=now(), reason=f"{type(error).__name__}: {error}")
+                run.update_record(status="failed", ended=utc_now(), reason=f"{type(error).__name__}: {error}")
             raise
         finally:
-            trackers.end(run.read(), the_trainer.state.epoch)
-        return run.read()
+            trackers.end(run.read_record(), the_trainer.state.epoch)
+        return run.read_record()
 
 
 def raise_if_stopped(should_stop: Callable[[], int | None]) -> None:
@@ -187,11 +187,11 @@ def _device(trainer: Node) -> torch.device:
 
 
 def _trainer(settings: validation.Settings, net: torch.nn.Module, loaders: Loaders, planned: Node) -> ClassifierTrainer:
-    limits = [build.argument(planned, name) for name in ("max_batches", "overfit_batches")]
+    limits = [build.get_argument(planned, name) for name in ("max_batches", "overfit_batches")]
     steps_per_epoch = min([len(loaders.train), *(limit for limit in limits if limit)])
     schedule = build.schedule(
         settings["schedule"],
-        total_steps=steps_per_epoch * (build.argument(planned, "epochs") or 1),
+        total_steps=steps_per_epoch * (build.get_argument(planned, "epochs") or 1),
         steps_per_epoch=steps_per_epoch,
     )
     optimizer = build.optimizer(settings["optimizer"], net)
@@ -199,13 +199,13 @@ def _trainer(settings: validation.Settings, net: torch.nn.Module, loaders: Loade
 
 
 def _open_folder(
-    run: RunDir, settings: validation.Settings, trainer: ClassifierTrainer, command: str, start: Start
+    run: RunDir, settings: validation.Settings, trainer: ClassifierTrainer, command: str, start: StartingPoint
 ) -> dict[str, Any]:
-    before = run.read()
+    before = run.read_record()
     resumed = list(before.get("resumed_from") or [])
     if before or trainer.state.step:
         resumed.append(
-            {"step": trainer.state.step, "epoch": trainer.state.epoch, "at": now(), "changes": start.changes}
+            {"step": trainer.state.step, "epoch": trainer.state.epoch, "at": utc_now(), "changes": start.changes}
         )
     if start.file == run.previous:
         run.promote_previous()
@@ -213,7 +213,7 @@ def _open_folder(
         dump(settings),
         status="running",
         command=command,
-        started=before.get("started") or now(),
+        started=before.get("started") or utc_now(),
         ended=None,
         reason=None,
         seed=settings["seed"],
@@ -226,10 +226,10 @@ def _open_folder(
         resumed_from=resumed or None,
         best=trainer.state.best,
         test=before.get("test") if trainer.state.is_done(trainer.epochs, trainer.early_stopping) else None,
-        **environment(),
+        **collect_environment(),
     )
-    run.write_rows(trainer.state.rows)
-    return run.read()
+    run.write_metrics(trainer.state.rows)
+    return run.read_record()
 
 
 def _finish(
@@ -244,9 +244,9 @@ def _finish(
     before = trainer.state.epoch
     trainer.fit(loaders.train, loaders.val, saver=saver, should_stop=should_stop, prune=prune)
     state = trainer.state
-    record = run.read()
+    record = run.read_record()
     if state.epoch == before and record.get("test"):
-        run.note(status="finished", ended=now())
+        run.update_record(status="finished", ended=utc_now())
         logger.info("nothing to do: %d epochs are done; more with trainer.epochs=%d", state.epoch, 2 * state.epoch)
         return
     saver.load_best(state, trainer.device)
@@ -256,7 +256,7 @@ def _finish(
     test: dict[str, Any] = {"accuracy": scores.accuracy, "loss": scores.loss, "samples": scores.count}
     by = "val_accuracy" if loaders.val is not None else None
     selection = {"weights": "best epoch" if by else "last epoch", "by": by, "val_samples": loaders.counts["val"]}
-    run.note(status="finished", ended=now(), test=test, selection=selection)
+    run.update_record(status="finished", ended=utc_now(), test=test, selection=selection)
     saver.draw(state.rows, test)
     chosen = f"epoch {state.best['epoch']}, the best on validation" if state.best else "the last epoch"
     logger.info("test accuracy %.2f %%, loss %.4f on %d images (%s)", *list(test.values()), chosen)
@@ -266,9 +266,9 @@ def _start_trackers(
     trackers: LoggerGroup, run: RunDir, settings: validation.Settings, trainer: ClassifierTrainer
 ) -> None:
     parameters = flat({key: value for key, value in settings.items() if key != "logger"})
-    ids = trackers.start(run.path, parameters, trainer.state.rows, run.read().get("trackers") or {})
+    ids = trackers.start(run.path, parameters, trainer.state.rows, run.read_record().get("trackers") or {})
     if ids:
-        run.note(trackers=ids)
+        run.update_record(trackers=ids)
 
 
 def _data_record(loaders: Loaders) -> dict[str, Any]:

@@ -30,7 +30,7 @@ LIMITS = {"epochs": 2, "max_batches": 6}  # at most; with a save after each step
 CLOCK = ("seconds", "samples_per_second")  # what the time of day says, and no two runs share
 
 
-def prove(
+def verify_resume(
     run: Callable[..., Any], settings: Mapping[str, Any], *, init_from: str | None = None
 ) -> dict[str, list[int] | int]:
     """Train a shortened run twice in temporary folders, once killed and resumed, and compare what they leave.
@@ -71,7 +71,7 @@ def prove(
             killed.append(_told(parts, len(killed) + 2))
         part(parts.path, kill_at=None)
         logger.info("verify  part %d: resumed and trained to the end", len(killed) + 2)
-        a, b = left_behind(whole), left_behind(parts)
+        a, b = read_results(whole), read_results(parts)
         difference = first_difference(a, b)
         if difference is not None:
             raise NotIdenticalError(f"not identical: {difference} (never stopped, and killed after {_listed(killed)})")
@@ -180,9 +180,9 @@ def _listed(steps: list[int]) -> str:
     return f"step{'s' if len(steps) != 1 else ''} {', '.join(map(str, steps))}"
 
 
-def left_behind(run: RunDir) -> dict[str, Any]:
+def read_results(run: RunDir) -> dict[str, Any]:
     """All that a run leaves behind and that its clock does not decide."""
-    record = run.read()
+    record = run.read_record()
     left = {
         "last": checkpoints.load(run.last)["state"],
         "best": checkpoints.load(run.best)["state"],

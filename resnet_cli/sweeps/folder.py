@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cli.errors import InputError
-from resnet_cli.files import write_whole
+from resnet_cli.files import write_atomically
 from resnet_cli.runs.folder import RunDir
 
 FAILURE = 0  # in the stop file: no signal, but a job that failed
@@ -123,7 +123,9 @@ class SweepDir:
 
     def _write(self, commands: Sequence[Command], jobs: Mapping[str, Sequence[str]]) -> None:
         words = [{"arguments": list(one.arguments), "named": list(one.named)} for one in commands]
-        write_whole(self.record, json.dumps({"commands": words, "jobs": jobs}, indent=1, ensure_ascii=False) + "\n")
+        write_atomically(
+            self.record, json.dumps({"commands": words, "jobs": jobs}, indent=1, ensure_ascii=False) + "\n"
+        )
 
     def stop(self, signum: int = FAILURE) -> None:
         """Ask the jobs in other processes to stop after their step, and those to come not to start.
@@ -131,7 +133,7 @@ class SweepDir:
         After a failure, jobs that run already end as usual.
         """
         with suppress(OSError):
-            write_whole(self._stop, str(signum))
+            write_atomically(self._stop, str(signum))
 
     def say(self, line: str, *, error: bool = False) -> None:
         """Hand a line to the process that launched the sweep, to print: this one may have no terminal."""
@@ -158,6 +160,6 @@ def _texts(words: Any) -> tuple[str, ...]:
 
 def _record(folder: Path) -> dict[str, Any]:
     try:
-        return RunDir(folder).read()
+        return RunDir(folder).read_record()
     except InputError as error:
         return {"status": "unreadable", "reason": str(error)}

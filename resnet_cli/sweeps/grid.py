@@ -40,9 +40,9 @@ def check_jobs(config: DictConfig, jobs: Sequence[list[str]]) -> dict[str, Seque
         if len(jobs) > 1 and text not in rehearsed and not job.finished:
             rehearsed.add(text)
             with problems.of(number):
-                from resnet_cli.session.dry_run import rehearse  # imports torch
+                from resnet_cli.session.dry_run import check_buildable  # imports torch
 
-                rehearse(job.settings, here=here)
+                check_buildable(job.settings, here=here)
     problems.tell()
     return {job.name: job.overrides for job in planned.values()}
 

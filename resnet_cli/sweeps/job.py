@@ -51,7 +51,7 @@ def run(
         JobFailedError: it failed, which has been told and noted, or the sweep was stopped before it.
         JobStoppedError: a signal stopped it.
     """
-    job = _Told(f"job {number} ({', '.join(overrides) or 'defaults'})", sweep, here=stop.is_ours)
+    job = _Told(f"job {number} ({', '.join(overrides) or 'defaults'})", sweep, here=stop.is_owner)
     stopped = sweep.stopped()
     if stopped is not None:
         raise JobFailedError("not started: the sweep was stopped") if stopped == FAILURE else JobStoppedError(stopped)
@@ -68,7 +68,7 @@ def run(
     with launch.job_signals(stop) as signals, _apart(alone=job.here):
         job.say("starts")
         try:
-            signals.rest()
+            signals.begin_job()
             own = {**settings, "resume": None if proves else "auto"}
             should_stop = signals if job.here else _either(signals, sweep)
             go_on = launch.sweep_command(sweep.path)

@@ -19,7 +19,7 @@ from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.overrides import override_keys
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.lock import exclusive
-from resnet_cli.runs.names import command_line, quote_override, random_letters
+from resnet_cli.runs.names import format_command, quote_override, random_letters
 from resnet_cli.session.signals import SIGNALS, StopSignals
 from resnet_cli.sweeps.folder import Command, SweepDir
 
@@ -102,7 +102,7 @@ class SweepLaunch:
         processes of a terminal, and one that is still importing would die of it and take the others along.
         """
         assert self.folder is not None
-        self._stop.tell = self.folder.stop
+        self._stop.on_signal = self.folder.stop
         if not hasattr(signal, "pthread_sigmask"):
             return
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -134,7 +134,7 @@ def commands(arguments: Sequence[str]) -> Iterator[tuple[list[str], Command, Com
 
 def sweep_command(folder: Path) -> str:
     """What goes on with a sweep."""
-    return command_line("resnet-train", ["-m", f"resume={quote_override(str(folder))}"])
+    return format_command("resnet-train", ["-m", f"resume={quote_override(str(folder))}"])
 
 
 def _value(override: str, multirun: bool) -> str | None:
@@ -224,7 +224,7 @@ def _arrived(typed: list[str]) -> LauncherContext:
 @contextmanager
 def job_signals(stop: StopSignals) -> Iterator[StopSignals]:
     """The signals that a job obeys: those of this process, also where a launcher has made it."""
-    if stop.is_ours:
+    if stop.is_owner:
         yield stop
         return
     with StopSignals(quiet=True) as own:

@@ -11,11 +11,11 @@ from typing import Any
 from resnet_cli.config.former_names import name_in_0_1_0
 from resnet_cli.config.stored import SAFE_TO_CHANGE, differences, dump, flat, read
 from resnet_cli.config.validation import CONTROL_KEYS, Settings
-from resnet_cli.runs.environment import now
+from resnet_cli.runs.environment import utc_now
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.lock import exclusive
-from resnet_cli.runs.logs import append
-from resnet_cli.runs.names import job_folder
+from resnet_cli.runs.logs import append_to_log
+from resnet_cli.runs.names import job_folder_name
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ def resolve_job_folder(folder: Path, settings: Settings) -> JobPlacement:
     """
     run = RunDir(folder)
     if not run.config.is_file():
-        return JobPlacement(run, run.read())
+        return JobPlacement(run, run.read_record())
     stored = read(run.config)
     if differences(stored, settings):
-        own = folder.with_name(job_folder([f"{folder.name}-{config_hash(settings)}"]))
+        own = folder.with_name(job_folder_name([f"{folder.name}-{config_hash(settings)}"]))
         return JobPlacement(**{**vars(resolve_job_folder(own, settings)), "changed": folder})
-    record = run.read()
+    record = run.read_record()
     epochs = (flat(config).get("trainer.epochs") for config in (stored, settings))
     return JobPlacement(run, record, finished=record.get("status") == "finished" and len(set(epochs)) == 1)
 
@@ -77,10 +77,10 @@ def note_failure(run: RunDir, settings: Settings, command: str, error: BaseExcep
         MachineError: the folder cannot be written.
     """
     with exclusive(run.path):
-        how = {"status": "failed", "ended": now(), "reason": f"{type(error).__name__}: {error}"}
+        how = {"status": "failed", "ended": utc_now(), "reason": f"{type(error).__name__}: {error}"}
         if run.record.exists():
-            run.note(**how)
+            run.update_record(**how)
         else:
             own = {key: value for key, value in settings.items() if key not in CONTROL_KEYS}
             run.create(dump(own), command=command, started=how["ended"], seed=settings["seed"], **how)
-        append(run.log, "".join(traceback.format_exception(error)))
+        append_to_log(run.log, "".join(traceback.format_exception(error)))

@@ -9,7 +9,7 @@ from time import perf_counter
 import torch
 
 from resnet_cli.errors import MachineError
-from resnet_cli.files import write_whole
+from resnet_cli.files import write_atomically
 from resnet_cli.training.device import device_name
 
 SKIPPED, TIMED, TRACED = 5, 5, 5  # steps: settling; measured part by part; recorded operation by operation
@@ -86,8 +86,8 @@ class StepProfile:
         with tempfile.TemporaryDirectory() as name:
             file = Path(name) / "trace.json"
             self._trace.export_chrome_trace(str(file))
-            write_whole(folder / "trace.json", file.read_text(encoding="utf-8"))
-        write_whole(folder / "summary.txt", self.summary())
+            write_atomically(folder / "trace.json", file.read_text(encoding="utf-8"))
+        write_atomically(folder / "summary.txt", self.summary())
 
     def summary(self) -> str:
         """The parts of a step, then its operations, by their own time."""

@@ -6,7 +6,7 @@ import sys
 
 COMMAND = """
 import atexit, sys, threading, time
-from resnet_cli.commands.exit import leave_with
+from resnet_cli.commands.exit import exit_quickly
 
 class Kept:
     def __del__(self):
@@ -28,7 +28,7 @@ def run(arguments):
         raise RuntimeError("as asked")
     return 3
 
-leave_with(run)
+exit_quickly(run)
 """
 
 

@@ -76,7 +76,7 @@ def untrained(monkeypatch):
 
     def finish(run, saver, *_):
         saver.trackers.row(ROW)
-        run.note(status="finished")
+        run.update_record(status="finished")
 
     monkeypatch.setattr(train, "_finish", finish)
 
@@ -128,7 +128,7 @@ def test_a_tracker_that_fails_is_told_in_a_line_and_left_alone(own, tmp_path, mo
     _, told = own
     monkeypatch.chdir(tmp_path)
     bad = {"_target_": "faketracker.Fake", "file": "bad.txt", "fail": moment, "kind": kind}
-    trackers = LoggerGroup(build.trackers({"bad": bad, "good": {"_target_": "faketracker.Fake", "file": "good.txt"}}))
+    trackers = LoggerGroup(build.loggers({"bad": bad, "good": {"_target_": "faketracker.Fake", "file": "good.txt"}}))
     caplog.set_level(logging.INFO)
     ids = trackers.start(tmp_path, {}, [], {})
     for epoch in (1, 2):
@@ -228,9 +228,9 @@ def test_wrong_input_is_told_in_a_line_and_leaves_nothing(train, tmp_path, overr
 @pytest.mark.usefixtures("own")
 def test_what_makes_no_tracker_is_told():
     with pytest.raises(InputError, match=r"logger\.mine: str is no subclass of resnet_cli\.trackers\.Tracker"):
-        build.trackers({"mine": {"_target_": "os.getcwd"}})
+        build.loggers({"mine": {"_target_": "os.getcwd"}})
     with pytest.raises(InputError, match=r"logger\.mine: bad value"):
-        build.trackers({"mine": {**FAKE, "fail": "make"}})
+        build.loggers({"mine": {**FAKE, "fail": "make"}})
 
 
 @pytest.mark.parametrize("words", [["logger=wandb"], ["logger=[mlflow,tensorboard]", "-m", "seed=0,1"]])
@@ -421,7 +421,7 @@ def test_the_real_ones_hold_one_point_an_epoch_after_a_resume(tmp_path, monkeypa
     run.mkdir()
     for part, done, status in ((KILLED, 0, "interrupted"), (WHOLE, 1, "finished")):
         rows = [{"epoch": epoch, "train_loss": loss, "seconds": 1.0, "lr": {"a": 0.5}} for epoch, loss in part.items()]
-        trackers = LoggerGroup(build.trackers({option: REAL[option]}))
+        trackers = LoggerGroup(build.loggers({option: REAL[option]}))
         ids = trackers.start(run, {"trainer.epochs": len(part), "seed": None}, rows[:done], ids)
         for row in rows[done:]:
             trackers.row(row)

@@ -161,7 +161,7 @@ def test_trains_by_the_command_on_images_of_the_shape_of_flowers102(train, tmp_p
         "data.batch_size=17", "trainer.epochs=3", "hydra.run.dir=run",
     )  # fmt: skip
     assert status == 0, err
-    run = RunDir(tmp_path / "run").read()
+    run = RunDir(tmp_path / "run").read_record()
     assert run["status"] == "finished"
     assert run["parameters"] == 49_152 * 8 + 8 + (64 + 8 + 16) + (48 + 6 + 12 + 48) + 6 * 102 + 102
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -9,7 +9,7 @@ import torch
 
 import resnet_cli
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.files import write_whole
+from resnet_cli.files import write_atomically
 from resnet_cli.runs import checkpoints
 
 PAYLOAD = {
@@ -110,18 +110,18 @@ def test_other_files_and_versions_are_named(tmp_path):
 
 def test_a_failed_write_keeps_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    write_whole(path, "before")
+    write_atomically(path, "before")
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(MachineError, match=r"file: cannot be written: No space.*5 bytes needed"):
-        write_whole(path, "after")
+        write_atomically(path, "after")
     assert path.read_text() == "before"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_vanished_folder_is_one_line(tmp_path):
     with pytest.raises(MachineError, match="gone"):
-        write_whole(tmp_path / "gone" / "file", "x")
+        write_atomically(tmp_path / "gone" / "file", "x")

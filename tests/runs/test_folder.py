@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.runs import folder as run_module
-from resnet_cli.runs.environment import environment
-from resnet_cli.runs.folder import RunDir, find
-from resnet_cli.runs.names import command_line, job_folder, random_letters, resume_command
+from resnet_cli.runs.environment import collect_environment
+from resnet_cli.runs.folder import RunDir, find_run
+from resnet_cli.runs.names import format_command, job_folder_name, random_letters, resume_command
 
 
 def test_the_record_grows_field_by_field(tmp_path):
     run = RunDir(tmp_path / "a")
     assert not run.exists
     run.create("name: x\n", status="running", seed=1)
-    run.note(status="finished", test={"accuracy": 98.5})
+    run.update_record(status="finished", test={"accuracy": 98.5})
     assert json.loads(run.record.read_text()) == {"status": "finished", "seed": 1, "test": {"accuracy": 98.5}}
     assert run.exists
 
@@ -28,8 +28,8 @@ def test_the_record_grows_field_by_field(tmp_path):
 def test_rows_replace_rows(tmp_path):
     run = RunDir(tmp_path)
     run.create("", status="running")
-    run.write_rows([{"epoch": 1}, {"epoch": 2}, {"epoch": 3}])
-    run.write_rows([{"epoch": 1}])
+    run.write_metrics([{"epoch": 1}, {"epoch": 2}, {"epoch": 3}])
+    run.write_metrics([{"epoch": 1}])
     assert run.metrics.read_text() == '{"epoch": 1}\n'
 
 
@@ -74,30 +74,30 @@ def test_a_broken_record_is_named(tmp_path):
     run = RunDir(tmp_path)
     run.record.write_text("{")
     with pytest.raises(InputError, match=r"run\.json: not a run record"):
-        run.read()
+        run.read_record()
 
 
 def test_a_run_is_found_by_its_folder_or_a_checkpoint(tmp_path):
     run = RunDir(tmp_path / "r")
     run.create("name: x\n", status="running")
     run.last.write_bytes(b"")
-    assert find(str(run.path)).path == find(str(run.last)).path == run.path
+    assert find_run(str(run.path)).path == find_run(str(run.last)).path == run.path
     for path, words in [(tmp_path / "none", "no such run folder"), (tmp_path, "not a run folder")]:
         with pytest.raises(InputError, match=words):
-            find(str(path))
+            find_run(str(path))
 
 
 @given(st.lists(st.text(min_size=1, max_size=60), max_size=4))
 def test_job_folders_are_safe_and_tell_jobs_apart(overrides):
-    name = job_folder(overrides)
+    name = job_folder_name(overrides)
     assert 0 < len(name) <= 100
     assert not set(name) & set('/\\:*?"<>| \n\0')
     assert name not in (".", "..")
-    assert job_folder([*overrides, "seed=1"]) != job_folder([*overrides, "seed=2"])
+    assert job_folder_name([*overrides, "seed=1"]) != job_folder_name([*overrides, "seed=2"])
 
 
 def test_job_folders_are_readable():
-    assert job_folder(["++model=resnet20", "seed=1"]) == "model=resnet20,seed=1"
+    assert job_folder_name(["++model=resnet20", "seed=1"]) == "model=resnet20,seed=1"
 
 
 def test_letters_differ():
@@ -105,7 +105,7 @@ def test_letters_differ():
 
 
 def test_command_lines_can_be_typed_again():
-    assert command_line("resnet-train", ["data.root=a b"]) == "resnet-train 'data.root=a b'"
+    assert format_command("resnet-train", ["data.root=a b"]) == "resnet-train 'data.root=a b'"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_the_command_that_goes_on_is_understood(name):
 
 
 def test_environment_names_versions_and_commit(tmp_path, monkeypatch):
-    record = environment()
+    record = collect_environment()
     assert {"python", "torch", "hydra-core"} <= set(record["versions"])
     monkeypatch.setattr("resnet_cli.runs.environment._output", lambda *command: None)  # no git
-    assert environment()["git_commit"] is None
+    assert collect_environment()["git_commit"] is None

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.runs.lock import NAME, exclusive
+from resnet_cli.runs.lock import LOCK_NAME, exclusive
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of threads that others began
 fork = multiprocessing.get_context("fork")
@@ -49,7 +49,7 @@ def test_the_second_is_refused_by_number_and_host_and_harms_nothing(tmp_path, ot
         words = f"run: pid {process.pid} on {socket.gethostname()} writes this run"
         with pytest.raises(InputError, match=words), exclusive(tmp_path / "run"):
             pass
-    assert (tmp_path / "run" / NAME).exists()
+    assert (tmp_path / "run" / LOCK_NAME).exists()
     assert process.is_alive()
 
 
@@ -58,7 +58,7 @@ def test_a_killed_holder_frees_the_folder_though_its_children_live(tmp_path, oth
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     with exclusive(tmp_path / "run"):
-        assert (tmp_path / "run" / NAME).read_text() == f"pid {os.getpid()} on {socket.gethostname()}\n"
+        assert (tmp_path / "run" / LOCK_NAME).read_text() == f"pid {os.getpid()} on {socket.gethostname()}\n"
 
 
 def test_one_process_takes_it_again_and_again_but_not_twice_at_once(tmp_path, other):
@@ -101,10 +101,10 @@ def test_a_vanished_folder_and_links_are_survived(tmp_path):
     folder, victim = tmp_path / "run", tmp_path / "victim"
     victim.write_text("theirs")
     with exclusive(folder):
-        (folder / NAME).unlink()
+        (folder / LOCK_NAME).unlink()
         folder.rmdir()
     folder.mkdir()
-    (folder / NAME).symlink_to(victim)
+    (folder / LOCK_NAME).symlink_to(victim)
     with pytest.raises(MachineError, match="run: cannot be written"), exclusive(folder):
         pass
     assert victim.read_text() == "theirs"

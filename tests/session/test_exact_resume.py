@@ -14,7 +14,7 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.logs import RunLog
 from resnet_cli.session import train
 from resnet_cli.session.saver import RunSaver
-from resnet_cli.session.verify import first_difference, left_behind
+from resnet_cli.session.verify import first_difference, read_results
 from tests.support.runs import tiny
 
 STEPS = 3  # of an epoch: 87 images in batches of 32
@@ -51,7 +51,7 @@ def run(tmp_path, monkeypatch):
     """Trains in a folder of that name, up to a look for signals (None: to the end), and gives what it leaves."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(RunSaver, "draw", lambda *_: None)
-    monkeypatch.setattr(train, "environment", dict)
+    monkeypatch.setattr(train, "collect_environment", dict)
 
     def run(name, *arguments, stop_at=None):
         chosen = {
@@ -64,7 +64,7 @@ def run(tmp_path, monkeypatch):
                 folder=Path(name), command="", log=log,
                 should_stop=lambda: 15 if next(looks) == stop_at else None, **{**settings, "resume": "auto"},
             )  # fmt: skip
-        return left_behind(RunDir(name)) if stop_at is None else torch.load(f"{name}/checkpoints/last.pt")["state"]
+        return read_results(RunDir(name)) if stop_at is None else torch.load(f"{name}/checkpoints/last.pt")["state"]
 
     return run
 
@@ -94,8 +94,8 @@ def test_stopped_while_the_test_set_is_read(run):
     looks = 1 + 2 * (STEPS + 3)
     state = run("parts", stop_at=looks + 4)
     assert state["epoch"] == 2
-    assert RunDir("parts").read()["test"] is None
-    assert RunDir("parts").read()["status"] == "interrupted"
+    assert RunDir("parts").read_record()["test"] is None
+    assert RunDir("parts").read_record()["status"] == "interrupted"
     assert first_difference(whole, run("parts")) is None
 
 
@@ -103,7 +103,7 @@ def test_an_extended_run_that_is_stopped_at_its_test_has_no_old_result(run):
     run("d")
     longer = ["trainer.epochs=3"]
     run("d", *longer, stop_at=1 + STEPS + 3 + 2)
-    assert RunDir("d").read()["test"] is None
+    assert RunDir("d").read_record()["test"] is None
     assert run("d", *longer)["record"]["test"] is not None
 
 

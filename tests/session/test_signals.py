@@ -116,11 +116,11 @@ def test_when_signals_are_raised_and_when_noted(capfd):
         signal.raise_signal(signal.SIGTERM)
         assert stop() == signal.SIGTERM
         with pytest.raises(StoppedError):
-            stop.rest()
+            stop.begin_job()
     assert capfd.readouterr().err == "stopping when all is saved (Ctrl-C again: at once)\n"
     with StopSignals() as stop:
         stop()
-        stop.rest()
+        stop.begin_job()
         with pytest.raises(StoppedError):
             signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):

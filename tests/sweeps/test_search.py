@@ -71,7 +71,7 @@ def stub(monkeypatch):
         def train(settings, folder, should_stop, command, go_on, *, terminal, prune):
             calls.append(settings)
             run = RunDir(folder)
-            before = run.read()
+            before = run.read_record()
             rows = [json.loads(line) for line in run.metrics.read_text().splitlines()] if before else []
             own = {key: value for key, value in settings.items() if key not in ("resume", "sweep")}
             run.create(dump(own), status="running", best=before.get("best"))
@@ -79,18 +79,20 @@ def stub(monkeypatch):
             try:
                 while not (pruned := prune(rows)) and len(rows) < epochs:
                     rows.append({"epoch": len(rows) + 1, "val_accuracy": accuracy(settings, len(rows) + 1)})
-                    run.write_rows(rows)
+                    run.write_metrics(rows)
                     best = max(rows, key=lambda row: row["val_accuracy"])
-                    run.note(best={"epoch": best["epoch"], "val_accuracy": best["val_accuracy"], "val_loss": 1.0})
+                    run.update_record(
+                        best={"epoch": best["epoch"], "val_accuracy": best["val_accuracy"], "val_loss": 1.0}
+                    )
                 if pruned and len(rows) < epochs:
                     raise PrunedError("given up")
             except PrunedError:
                 status = "pruned"
             except StoppedError:
-                run.note(status="interrupted")
+                run.update_record(status="interrupted")
                 raise
-            run.note(status=status)
-            return run.read()
+            run.update_record(status=status)
+            return run.read_record()
 
         monkeypatch.setattr(job, "train", train)
         return calls
@@ -194,7 +196,7 @@ def test_a_search_with_a_seed_is_repeatable_also_when_continued(train, tmp_path,
     assert f"{count} trials: {count} complete" in out
     best = max(value for _, value, _ in whole)
     found = re.search(r"^best: (\S+) %, (.*) \((.*)\)$", out, re.MULTILINE)
-    assert RunDir(tmp_path / found[3]).read()["best"]["val_accuracy"] == best
+    assert RunDir(tmp_path / found[3]).read_record()["best"]["val_accuracy"] == best
     assert f"{best:.2f}" == found[1]
     other = ("hydra.sweep.dir=v", "hydra.sweeper.seed=1")
     assert train("-m", "hydra/sweeper=optuna", *options, *other, f"{N}=1")[0] == 0
@@ -372,7 +374,7 @@ def test_a_pruned_run_has_its_best_and_no_test_result(train, tmp_path, monkeypat
     assert status == 0, err
     for trial in trials(tmp_path / "s"):
         folder = tmp_path / "s" / trial.user_attrs["folder"]
-        record, rows = RunDir(folder).read(), rows_of(folder)
+        record, rows = RunDir(folder).read_record(), rows_of(folder)
         assert trial.intermediate_values == {row["epoch"]: row["val_accuracy"] for row in rows}
         if trial.number == 0:
             assert (record["status"], len(rows)) == ("finished", 2)

@@ -65,7 +65,7 @@ def test_a_failed_sweep_is_run_again_to_what_it_would_have_been(train, own_nets)
     for path in failed:
         assert f"as asked; see {path.relative_to(own_nets)}/train.log" in err
         assert "Traceback" in (path / "train.log").read_text()
-        record = RunDir(path).read()
+        record = RunDir(path).read_record()
         assert (record["status"], record["reason"]) == ("failed", "RuntimeError: as asked")
     finished = contents(job(own_nets / "s", "fails=False,seed=0"))
 

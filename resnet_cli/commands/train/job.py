@@ -15,7 +15,7 @@ from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.compose import run_settings
 from resnet_cli.hydra_app.errors import print_error
 from resnet_cli.hydra_app.overrides import override_keys, task_overrides
-from resnet_cli.runs.names import command_line, job_folder, random_letters, resume_command
+from resnet_cli.runs.names import format_command, job_folder_name, random_letters, resume_command
 from resnet_cli.session.job import train
 from resnet_cli.session.signals import JobStoppedError, StopSignals
 from resnet_cli.sweeps import job as sweep_job
@@ -67,7 +67,7 @@ def _job_folder(*named: str) -> str:
         word = names.get(key, override)
         if key.split(".")[0] not in ways and (key not in names or "=" in word):
             words.append(word)
-    return job_folder(words)
+    return job_folder_name(words)
 
 
 def _sweep_name() -> str:
@@ -75,7 +75,7 @@ def _sweep_name() -> str:
     given = dict(override.split("=", 1) for override in task_overrides(HydraConfig.get()) if "=" in override)
     name = given.get("name") or given.get("model") or given.get("experiment")
     name = name or str(HydraConfig.get().runtime.choices["model"])
-    return job_folder([name], limit=60)
+    return job_folder_name([name], limit=60)
 
 
 def _tell_sweep(sweep: SweepDir, closing: str) -> int:
@@ -114,7 +114,7 @@ def task(composed: DictConfig, origin: launch.LauncherContext) -> float | None:
     overrides = task_overrides(hydra_config)
     settings = run_settings(composed, overrides)
     folder = _relative(Path(hydra_config.runtime.output_dir))
-    stop, command = origin.stop, command_line("resnet-train", origin.typed)
+    stop, command = origin.stop, format_command("resnet-train", origin.typed)
     if hydra_config.mode == RunMode.MULTIRUN:
         sweep = SweepDir(_relative(Path(hydra_config.sweep.dir).absolute()))
         with sweeper.reporting(hydra_config) as report:
@@ -122,7 +122,7 @@ def task(composed: DictConfig, origin: launch.LauncherContext) -> float | None:
             return sweep_job.run(settings, overrides, number, folder, sweep, stop, command, report)
     own = to_name_again(settings)
     try:
-        stop.rest()
+        stop.begin_job()
         record = train(settings, folder, stop, command, resume_command(folder, *own))
     except StoppedError as stopped:
         raise JobStoppedError(stopped.signum) from None

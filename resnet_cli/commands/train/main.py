@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from resnet_cli.commands.exit import leave_with
+from resnet_cli.commands.exit import exit_quickly
 from resnet_cli.errors import StoppedError
 from resnet_cli.session.signals import StopSignals
 
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    leave_with(run)
+    exit_quickly(run)
 
 
 def run(arguments: Sequence[str]) -> int:

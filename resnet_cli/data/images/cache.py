@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from resnet_cli.files import write_whole
+from resnet_cli.files import write_atomically
 
 log = logging.getLogger("resnet_cli")
 
@@ -57,6 +57,6 @@ class ArrayCache:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self.folder / name, write)
+            write_atomically(self.folder / name, write)
         except OSError as error:
             log.warning("%s: decoded images are not kept: %s", self.folder, error.args[-1])

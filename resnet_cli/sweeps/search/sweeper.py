@@ -134,7 +134,7 @@ class OptunaSearch(Sweeper):
     def _outcome(self, folder: Path, result: JobReturn) -> tuple[str | None, float | None]:
         """How a job ended, as its folder tells it, and its best accuracy; None when it can go on."""
         try:
-            record = RunDir(folder).read()
+            record = RunDir(folder).read_record()
         except InputError:
             return "FAIL", None
         value = (record.get("best") or {}).get("val_accuracy")

@@ -40,7 +40,7 @@ def step_done():
     done = measuring.now()
     os.write(answers, json.dumps({{"import": at - start, "rest": done - at}}).encode() + b"\\n")
     os._exit(0)
-import resnet_cli.progress
+import resnet_cli.training.progress
 resnet_cli.training.progress.Progress.step = lambda self, totals: step_done()
 sys.stdout = sys.stderr
 train.run(["hydra.run.dir={folder}"])

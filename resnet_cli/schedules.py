@@ -29,7 +29,7 @@ Factor = Annotated[float, AtLeast(0)]
 ALLOWED_DURATIONS = "a number of epochs (5 or 0.5), '400 steps', '5 epochs' or '10%' of the run, none below 0"
 
 
-def steps(duration: Duration, *, total_steps: int, steps_per_epoch: int, key: str = "duration") -> int:
+def parse_duration(duration: Duration, *, total_steps: int, steps_per_epoch: int, key: str = "duration") -> int:
     """Turns a duration into a whole number of steps, rounding epochs and percentages to the nearest.
 
     Args:
@@ -248,7 +248,7 @@ def _warmup_steps(
     warmup: Duration, warmup_start: float, warmup_shape: WarmupShape, total_steps: int, steps_per_epoch: int
 ) -> int:
     """Length of the warm-up in steps, checked."""
-    length = steps(warmup, total_steps=total_steps, steps_per_epoch=steps_per_epoch, key="warmup")
+    length = parse_duration(warmup, total_steps=total_steps, steps_per_epoch=steps_per_epoch, key="warmup")
     if length > total_steps:
         raise InputError(f"warmup={warmup!r} is {length} steps, longer than the run of {total_steps} steps")
     if length and warmup_shape == "constant" and warmup_start == 0:
@@ -262,7 +262,7 @@ def _positions(
     durations: Sequence[Duration], begin: int, total_steps: int, steps_per_epoch: int, key: str
 ) -> list[int]:
     """Steps of the positions, which must be in order and lie from `begin` (the warm-up's end) to the run's end."""
-    at = [steps(each, total_steps=total_steps, steps_per_epoch=steps_per_epoch, key=key) for each in durations]
+    at = [parse_duration(each, total_steps=total_steps, steps_per_epoch=steps_per_epoch, key=key) for each in durations]
     problems = [
         f"{key}: {later!r} (step {b}) comes after {earlier!r} (step {a}); allowed are positions in order"
         for (earlier, a), (later, b) in pairwise(zip(durations, at, strict=True))

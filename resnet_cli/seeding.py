@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 
 
-def mix(*parts: int | str) -> int:
+def derive_seed(*parts: int | str) -> int:
     """Hashes `parts` to an integer from 0 to 2**63 - 1.
 
     The same parts give the same number on every machine and in every version of Python. Integers and strings of the
@@ -29,11 +29,11 @@ def _piece(part: int | str) -> bytes:
     return b"%c%d:%b" % (b"s" if isinstance(part, str) else b"i", len(data), data)
 
 
-def generator(device: torch.device | str, *parts: int | str) -> torch.Generator:
+def seeded_generator(device: torch.device | str, *parts: int | str) -> torch.Generator:
     """A new generator on `device` whose draws depend on `parts` only, e.g. `generator("cpu", seed, "order", epoch)`.
 
     Making one costs about 3 microseconds. Devices have different streams: a CPU and a GPU draw different numbers.
     """
     source = torch.Generator(device=device)
-    source.manual_seed(mix(*parts))
+    source.manual_seed(derive_seed(*parts))
     return source

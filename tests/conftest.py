@@ -34,7 +34,7 @@ def hydra_once():
 def blank_pictures(request, monkeypatch):
     """Runs in this process leave an empty curves.png: drawing takes longer than they do, and has tests of its own."""
     if "draws" not in request.keywords:
-        monkeypatch.setattr("resnet_cli.session.saver.draw", lambda rows, path, **options: path.write_bytes(b""))
+        monkeypatch.setattr("resnet_cli.session.saver.draw_curves", lambda rows, path, **options: path.write_bytes(b""))
 
 
 @pytest.fixture(scope="session")

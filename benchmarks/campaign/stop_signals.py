@@ -19,7 +19,7 @@ from resnet_cli.session.signals import StopSignals
 from resnet_cli.session.saver import RunSaver
 phase, number, signals, group, note = {phase!r}, {number}, {signals!r}, {group}, {note!r}
 looks = saves = 0
-look, last, fsync = StopSignals.__call__, RunSaver.last, os.fsync
+look, last, fsync = StopSignals.__call__, RunSaver.save_last, os.fsync
 
 def send():
     for i, one in enumerate(signals):
@@ -48,7 +48,7 @@ def saved(self, state):
         os.fsync = synced
     last(self, state)
 
-StopSignals.__call__, RunSaver.last = looked, saved
+StopSignals.__call__, RunSaver.save_last = looked, saved
 """
 PHASES = {  # the place, and the step at which the run must have stopped
     "training": ("fit", 6, 6),

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from resnet_cli.files import write_atomically
 from resnet_cli.models.scalar_chain import ScalarChain
-from resnet_cli.plots.curves import GREY, TEST, TRAIN, VALIDATION, drawable
+from resnet_cli.plots.curves import GREY, TEST, TRAIN, VALIDATION, sanitize_title
 from resnet_cli.training.gradient_norms import weighted_layers
 
 STYLES = ((VALIDATION, "-", "o"), (TRAIN, "--", "s"), (TEST, ":", "^"), (GREY, "-.", "d"))  # one a series, in turn
@@ -111,7 +111,7 @@ def draw_gradients(series: Mapping[str, Sequence[GradientRow]], path: Path, *, t
     figure = Figure(figsize=(8, 4), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
     figure.subplots_adjust(left=0.1, right=0.98, top=0.87, bottom=0.13)
-    figure.text(0.1, 0.93, drawable(title), fontsize=12, fontweight="bold", parse_math=False)
+    figure.text(0.1, 0.93, sanitize_title(title), fontsize=12, fontweight="bold", parse_math=False)
     plot_gradients(figure.subplots(), series)
     write_atomically(path, lambda file: figure.savefig(file, format="png"))
 
@@ -126,7 +126,7 @@ def plot_gradients(axes: Any, series: Mapping[str, Sequence[GradientRow]]) -> No
         norms = [row.norm if row.norm > 0 and math.isfinite(row.norm) else math.nan for row in rows]
         style: dict[str, Any] = {"color": colour, "linestyle": linestyle, "linewidth": 1.8, "markersize": 4}
         style["marker"] = marker if len(rows) <= LONGEST_MARKED else None
-        axes.plot([row.depth for row in rows], norms, label=drawable(label), **style)
+        axes.plot([row.depth for row in rows], norms, label=sanitize_title(label), **style)
     axes.set_xlabel("depth of the layer, from the input")
     axes.set_ylabel("norm of the weight's gradient")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

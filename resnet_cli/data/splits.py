@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.errors import InputError
-from resnet_cli.seeding import generator
+from resnet_cli.seeding import seeded_generator
 
 
 def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -72,7 +72,7 @@ def _quotas(sizes: Tensor, count: int, most: Tensor) -> Tensor:
 
 
 def _choose(labels: Tensor, quotas: Tensor, seed: int, purpose: str) -> Tensor:
-    shuffled = torch.randperm(len(labels), generator=generator("cpu", seed, purpose))
+    shuffled = torch.randperm(len(labels), generator=seeded_generator("cpu", seed, purpose))
     by_class = shuffled[labels[shuffled].argsort(stable=True)]
     groups = torch.split(by_class, torch.bincount(labels).tolist())
     return torch.cat([group[:quota] for group, quota in zip(groups, quotas.tolist(), strict=True)]).sort().values

@@ -12,7 +12,9 @@ TRAIN, VALIDATION, TEST, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 LONGEST_TITLE = 80  # characters that fit above the panels
 
 
-def draw(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str, test: Mapping[str, Any] | None = None) -> None:
+def draw_curves(
+    rows: Sequence[Mapping[str, Any]], path: Path, *, title: str, test: Mapping[str, Any] | None = None
+) -> None:
     """Draws loss (left) and accuracy (right) by epoch as a PNG of 1000 x 400 pixels, replacing `path` in one move.
 
     Args:
@@ -33,7 +35,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str, test: Map
     figure = Figure(figsize=(10, 4), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
     figure.subplots_adjust(left=0.05, right=0.985, top=0.83, bottom=0.12, wspace=0.12)
-    figure.text(0.05, 0.93, drawable(title), fontsize=12, fontweight="bold", parse_math=False)
+    figure.text(0.05, 0.93, sanitize_title(title), fontsize=12, fontweight="bold", parse_math=False)
 
     epochs = [row["epoch"] for row in rows]
     accuracies = _numbers(rows, "val_accuracy")
@@ -92,7 +94,7 @@ def _numbers(rows: Sequence[Mapping[str, Any]], key: str) -> list[float]:
     return [_number(row.get(key)) for row in rows]
 
 
-def drawable(title: str) -> str:
+def sanitize_title(title: str) -> str:
     """The title on one line of bearable length, with a box for every character that the font lacks.
 
     Otherwise matplotlib warns about each of them.

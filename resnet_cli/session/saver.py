@@ -10,7 +10,7 @@ import torch
 from resnet_cli.config import validation
 from resnet_cli.errors import InputError
 from resnet_cli.loggers import LoggerGroup
-from resnet_cli.plots.curves import draw
+from resnet_cli.plots.curves import draw_curves
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.training.metrics import Row
@@ -27,11 +27,11 @@ class RunSaver:
         self.run, self.settings, self.data, self.trackers = run, settings, data, trackers
         self._drawn_at = -math.inf
 
-    def last(self, state: TrainState) -> None:
+    def save_last(self, state: TrainState) -> None:
         """Everything, to go on from; the save before it is kept."""
         self._save(self.run.last, state, state.state_dict(), backup=self.run.previous)
 
-    def best(self, state: TrainState) -> None:
+    def save_best(self, state: TrainState) -> None:
         """The weights as they were evaluated, to use."""
         with state.evaluated_weights():
             content = {"model": state.model.state_dict(), "epoch": state.epoch, "step": state.step}
@@ -51,20 +51,20 @@ class RunSaver:
         state.model.load_state_dict(found["model"])
         state.average = None
 
-    def rows(self, rows: list[Row]) -> None:
+    def write_metrics(self, rows: list[Row]) -> None:
         """`metrics.jsonl`, `curves.png` unless that was drawn within the last second, and the last row to trackers."""
         self.run.write_metrics(rows)
         self.trackers.row(rows[-1])
         if monotonic() - self._drawn_at > DRAW_SECONDS:
-            self.draw(rows)
+            self.draw_curves(rows)
 
-    def profile(self, profile: StepProfile) -> None:
+    def write_profile(self, profile: StepProfile) -> None:
         """`profile/trace.json` and `profile/summary.txt`."""
         profile.write(self.run.profile)
 
-    def draw(self, rows: list[Row], test: dict[str, Any] | None = None) -> None:
+    def draw_curves(self, rows: list[Row], test: dict[str, Any] | None = None) -> None:
         """`curves.png`."""
-        draw(rows, self.run.curves, title=self.settings["name"], test=test)
+        draw_curves(rows, self.run.curves, title=self.settings["name"], test=test)
         self._drawn_at = monotonic()
 
     def _save(self, path: Path, state: TrainState, content: dict[str, Any], backup: Path | None = None) -> None:

@@ -33,6 +33,7 @@ from resnet_cli.session.resume import (
 from resnet_cli.session.saver import RunSaver
 from resnet_cli.training.batching import epoch_batches, until_stopped
 from resnet_cli.training.compiled_step import reset_compiler
+from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import device_name, resolve_device
 from resnet_cli.training.dynamo import without_dynamo_import
 from resnet_cli.training.metrics import Prune
@@ -152,16 +153,16 @@ def train_settings(
         try:
             _start_trackers(trackers, run, settings, the_trainer)
             if start.best_lost:
-                saver.best(the_trainer.state)
+                saver.save_best(the_trainer.state)
             _finish(run, saver, the_trainer, loaders, should_stop, prune)
         except PrunedError as pruned:
             run.update_record(status="pruned", ended=utc_now(), reason=str(pruned))
-            saver.draw(the_trainer.state.rows)
+            saver.draw_curves(the_trainer.state.rows)
             logger.info("pruned: %s", pruned)
         except (StoppedError, KeyboardInterrupt) as stop:
             run.update_record(status="interrupted", ended=utc_now())
             if isinstance(stop, StoppedError):  # the second Ctrl-C does not wait for a picture
-                saver.draw(the_trainer.state.rows)
+                saver.draw_curves(the_trainer.state.rows)
             raise
         except BaseException as error:
             with suppress(MachineError):  # a full disk has more important things to say
@@ -242,7 +243,7 @@ def _finish(
 ) -> None:
     """Train to the end, then let the chosen weights read the test set."""
     before = trainer.state.epoch
-    trainer.fit(loaders.train, loaders.val, saver=saver, should_stop=should_stop, prune=prune)
+    trainer.fit(loaders.train, loaders.val, saver=saver, control=RunControl(should_stop, prune))
     state = trainer.state
     record = run.read_record()
     if state.epoch == before and record.get("test"):
@@ -257,7 +258,7 @@ def _finish(
     by = "val_accuracy" if loaders.val is not None else None
     selection = {"weights": "best epoch" if by else "last epoch", "by": by, "val_samples": loaders.counts["val"]}
     run.update_record(status="finished", ended=utc_now(), test=test, selection=selection)
-    saver.draw(state.rows, test)
+    saver.draw_curves(state.rows, test)
     chosen = f"epoch {state.best['epoch']}, the best on validation" if state.best else "the last epoch"
     logger.info("test accuracy %.2f %%, loss %.4f on %d images (%s)", *list(test.values()), chosen)
 

@@ -22,7 +22,7 @@ from resnet_cli.errors import InputError, NotIdenticalError
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.logs import RunLog
-from resnet_cli.seeding import mix
+from resnet_cli.seeding import derive_seed
 
 logger = logging.getLogger("resnet_cli")
 
@@ -63,7 +63,7 @@ def verify_resume(
         logger.info("verify  part 1: trained to the end without a stop")
         per_epoch = checkpoints.load(whole.last)["state"]["rows"][0]["step"]
         killed: list[int] = []
-        draw = random.Random(mix(settings["seed"], "verify"))
+        draw = random.Random(derive_seed(settings["seed"], "verify"))
         for kill_at in _kills(draw, steps=per_epoch, calls=calls - 1):
             done = _done(parts, per_epoch)
             if part(parts.path, kill_at=kill_at - done + 1) is not None:

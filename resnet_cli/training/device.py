@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from resnet_cli.seeding import mix
+from resnet_cli.seeding import derive_seed
 
 GRAPHS = 64  # of one model: sizes of full, last and accumulated batches of three parts, times two modes, come to 18
 
@@ -150,7 +150,7 @@ def seed_device(device: torch.device, *parts: int | str) -> None:
 
     A generator takes a seed in about 2 us; `torch.manual_seed` seeds every device in about 220 us.
     """
-    seed = mix(*parts)
+    seed = derive_seed(*parts)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)
     elif device.type == "mps":

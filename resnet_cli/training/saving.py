@@ -13,16 +13,16 @@ SAVE_SECONDS = 300.0  # the longest time between saves when no number of steps i
 class Saver(Protocol):
     """Where `fit` keeps what must survive: see `resnet_cli.session.saver.RunSaver`."""
 
-    def last(self, state: TrainState) -> None:
+    def save_last(self, state: TrainState) -> None:
         """Save the whole state."""
 
-    def best(self, state: TrainState) -> None:
+    def save_best(self, state: TrainState) -> None:
         """Save the weights of the best epoch so far."""
 
-    def rows(self, rows: list[Row]) -> None:
+    def write_metrics(self, rows: list[Row]) -> None:
         """Write the metrics."""
 
-    def profile(self, profile: StepProfile) -> None:
+    def write_profile(self, profile: StepProfile) -> None:
         """Keep a profile; asked for with `trainer.profile` only."""
 
 
@@ -47,26 +47,26 @@ class Saving:
     def after_step(self, state: TrainState) -> None:
         """Save the state if it is due."""
         if self._every is None and monotonic() - self._saved_at > SAVE_SECONDS:
-            self.now(state)
+            self.save(state)
         if self._every is not None and state.step % self._every == 0:
-            self.now(state)
+            self.save(state)
 
     def after_epoch(self, state: TrainState, *, is_best: bool) -> None:
         """Save the state, the metrics and, of the best epoch so far, the weights."""
         if self._saver is None:
             return
         if is_best:
-            self._saver.best(state)
-        self.now(state)
-        self._saver.rows(state.rows)
+            self._saver.save_best(state)
+        self.save(state)
+        self._saver.write_metrics(state.rows)
 
-    def profile(self, profile: StepProfile) -> None:
+    def write_profile(self, profile: StepProfile) -> None:
         """Keep a profile."""
         if self._saver is not None:
-            self._saver.profile(profile)
+            self._saver.write_profile(profile)
 
-    def now(self, state: TrainState) -> None:
+    def save(self, state: TrainState) -> None:
         """Save the state."""
         if self._saver is not None:
-            self._saver.last(state)
+            self._saver.save_last(state)
             self._saved_at = monotonic()

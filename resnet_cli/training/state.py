@@ -36,7 +36,7 @@ class TrainState:
     batches: int = 0  # batches of the current epoch done
     seconds: float = 0.0  # training time of the current epoch so far
     best: Row | None = None  # {epoch, val_accuracy, val_loss} of the best epoch
-    stale: int = 0  # epochs since the best one
+    epochs_without_improvement: int = 0  # epochs since the best one
     rows: list[Row] = field(default_factory=list)  # one for each epoch finished
     _with_buffers: list[nn.Module] | None = field(init=False, default=None)  # found once an epoch, after its first pass
 
@@ -49,7 +49,7 @@ class TrainState:
 
     def is_done(self, epochs: int, patience: int | None) -> bool:
         """Whether the run has its `epochs`, or has gone `patience` of them without a better one."""
-        return self.epoch >= epochs or bool(patience and self.stale >= patience)
+        return self.epoch >= epochs or bool(patience and self.epochs_without_improvement >= patience)
 
     def is_over(self, epochs: int, patience: int | None, prune: Prune) -> bool:
         """Whether no epoch is to come. A resumed run is judged like one that was never stopped: before its epoch.
@@ -68,10 +68,10 @@ class TrainState:
             return False
         key = (row["val_accuracy"], -row["val_loss"])
         if self.best is not None and key <= (self.best["val_accuracy"], -self.best["val_loss"]):
-            self.stale += 1
+            self.epochs_without_improvement += 1
             return False
         self.best = {name: row[name] for name in ("epoch", "val_accuracy", "val_loss")}
-        self.stale = 0
+        self.epochs_without_improvement = 0
         return True
 
     def row(self, train: Scores, val: Scores | None) -> Row:
@@ -168,7 +168,7 @@ class TrainState:
             "batches": self.batches,
             "seconds": self.seconds,
             "best": self.best,
-            "stale": self.stale,
+            "stale": self.epochs_without_improvement,
             "rows": self.rows,
         }
 
@@ -208,8 +208,9 @@ class TrainState:
         self.totals.load_state_dict(state["totals"])
         if self.gradients is not None and state.get("gradients"):  # absent in states of before they were recorded
             self.gradients.load_state_dict(state["gradients"])
-        for name in ("step", "epoch", "batches", "seconds", "best", "stale"):
+        for name in ("step", "epoch", "batches", "seconds", "best"):
             setattr(self, name, state[name])
+        self.epochs_without_improvement = state["stale"]
         self.rows[:] = state["rows"]
 
     def _lay_out_memory(self) -> None:

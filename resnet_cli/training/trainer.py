@@ -19,6 +19,7 @@ from resnet_cli.errors import StoppedError
 from resnet_cli.training.averaging import ExponentialAverage
 from resnet_cli.training.batching import Batch, batch_count, batch_sizes, epoch_batches, to_device, until_stopped
 from resnet_cli.training.compiled_step import CompiledStepper
+from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import PrecisionName, backend_switches, resolve_device, resolve_precision, seed_device
 from resnet_cli.training.evaluation import LossFunction, evaluate
 from resnet_cli.training.gradient_norms import GradientSums
@@ -26,7 +27,6 @@ from resnet_cli.training.metrics import (
     BatchResult,
     EpochResult,
     FitResult,
-    Prune,
     Scores,
     Totals,
     epoch_line,
@@ -147,8 +147,7 @@ class ClassifierTrainer:
         max_batches: int | None = None,
         verbose: bool = True,
         saver: Saver | None = None,
-        should_stop: Callable[[], int | None] = lambda: None,
-        prune: Prune = lambda rows: False,
+        control: RunControl = RunControl(),  # noqa: B008  it is frozen
     ) -> FitResult:
         """Train for `num_epochs` more epochs; or, when None, until the run has the epochs that the constructor said.
 
@@ -160,12 +159,11 @@ class ClassifierTrainer:
             max_batches: Overrides the constructor's.
             verbose: Show a bar inside each epoch and log a line after it.
             saver: Keeps state, best weights and metrics; None keeps nothing.
-            should_stop: Asked after each step; a signal's number ends the run with its state saved.
-            prune: Asked before each epoch and after the last: is the run given up, if there are epochs to come?
+            control: Ends the run from outside: stop signals and pruning.
 
         Raises:
             DivergedError: the loss or a weight is not finite; nothing of that is saved.
-            PrunedError, StoppedError: `prune` said so; `should_stop` gave a signal.
+            PrunedError, StoppedError: `control` ended the run.
             ValueError: a profile is asked for, and there is no saver to keep it.
         """
         state = self.state
@@ -180,24 +178,24 @@ class ClassifierTrainer:
             self.section = profile.section if profile is not None else unmarked
             if not state.is_done(last_epoch, patience):
                 self._warm_up(dl_train, limit, said=verbose)
-            while not state.is_over(last_epoch, patience, prune):
+            while not state.is_over(last_epoch, patience, control.prune):
                 with self._progress(dl_train, limit, last_epoch, shown=verbose) as progress:
                     clock = monotonic()
                     for images, labels in self._batches(dl_train, limit):
                         self._step(images, labels)
                         progress.step(state.totals)
                         if profile is not None and profile.step():
-                            saving.profile(profile)
+                            saving.write_profile(profile)
                         state.seconds += monotonic() - clock
-                        if signal := should_stop():
-                            saving.now(state)
+                        if signal := control.should_stop():
+                            saving.save(state)
                             raise StoppedError(signal)
                         saving.after_step(state)
                         clock = monotonic()
                     train = state.totals.read()
                     state.seconds += monotonic() - clock
                 state.require_finite_loss(train.loss)
-                val = self._validate(dl_test, limit, saving, should_stop) if dl_test is not None else None
+                val = self._validate(dl_test, limit, saving, control.should_stop) if dl_test is not None else None
                 row = state.row(train, val)
                 is_best = state.consider_best(row)
                 state.rows.append(row)
@@ -296,7 +294,7 @@ class ClassifierTrainer:
         try:
             val = self.evaluate(until_stopped(islice(loader, limit), should_stop))
         except StoppedError:
-            saving.now(self.state)
+            saving.save(self.state)
             raise
         self.state.require_finite_loss(val.loss, "the validation loss")
         return val

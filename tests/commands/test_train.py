@@ -137,17 +137,17 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(train, tmp_path, monkeypa
 
     arguments = tiny(*options, "trainer.epochs=3", "name=x")
     assert train(*arguments, "hydra.run.dir=whole")[0] == 0
-    original = RunSaver.rows
+    original = RunSaver.write_metrics
 
-    def rows(self, rows):
+    def write_metrics(self, rows):
         original(self, rows)
         if len(rows) == 2:
             raise Killed  # behind the second epoch's save
 
-    monkeypatch.setattr(RunSaver, "rows", rows)
+    monkeypatch.setattr(RunSaver, "write_metrics", write_metrics)
     with pytest.raises(Killed):
         train(*arguments, "hydra.run.dir=parts")
-    monkeypatch.setattr(RunSaver, "rows", original)
+    monkeypatch.setattr(RunSaver, "write_metrics", original)
     status, out, err = train("resume=parts")
     assert (status, err) == (0, "")
     assert "epoch 3/3" in out
@@ -169,11 +169,11 @@ def test_resume_auto_starts_then_goes_on_then_has_nothing_to_do(train, tmp_path)
 def test_a_run_killed_before_its_first_save_starts_over(train, tmp_path, monkeypatch, resume):
     from resnet_cli.session.saver import RunSaver
 
-    def last(self, state):
+    def save_last(self, state):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunSaver, "last", last)
+        patch.setattr(RunSaver, "save_last", save_last)
         with pytest.raises(Killed):
             train(*tiny("hydra.run.dir=d"))
     arguments = tiny("hydra.run.dir=d", "resume=auto") if resume == "auto" else [f"resume={resume}"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_cli.plots.curves import TEST, VALIDATION, draw
+from resnet_cli.plots.curves import TEST, VALIDATION, draw_curves
 
 
 def rows(count, **replaced):
@@ -45,14 +45,14 @@ def count_of(colour, image):
     ids=["no row", "one row", "many rows", "no validation", "nothing finite", "missing keys"],
 )
 def test_any_rows_can_be_drawn_without_a_warning(tmp_path, drawn):
-    draw(drawn, tmp_path / "curves.png", title="résumé · 日本語 🦊 עברית")
+    draw_curves(drawn, tmp_path / "curves.png", title="résumé · 日本語 🦊 עברית")
     assert pixels(tmp_path / "curves.png").shape == (400, 1000, 3)
     assert [entry.name for entry in tmp_path.iterdir()] == ["curves.png"]
 
 
 def test_any_title_is_drawn_as_it_is_on_one_line(tmp_path):
     def drawn(title):
-        draw(rows(2), tmp_path / "curves.png", title=title)
+        draw_curves(rows(2), tmp_path / "curves.png", title=title)
         return pixels(tmp_path / "curves.png")
 
     assert drawn("")[:40].min() == 255  # above the panels
@@ -63,15 +63,15 @@ def test_any_title_is_drawn_as_it_is_on_one_line(tmp_path):
 
 def test_validation_and_test_appear_when_given(tmp_path):
     path = tmp_path / "curves.png"
-    draw(rows(30, val_loss=None, val_accuracy=None), path, title="run")
+    draw_curves(rows(30, val_loss=None, val_accuracy=None), path, title="run")
     bare = pixels(path)
-    draw(rows(30), path, title="run", test={"accuracy": 91.5, "loss": 0.3})
+    draw_curves(rows(30), path, title="run", test={"accuracy": 91.5, "loss": 0.3})
     full = pixels(path)
     assert count_of(VALIDATION, bare) == count_of(TEST, bare) == 0
     for half in (full[:, :500], full[:, 500:]):  # loss and accuracy
         assert count_of(VALIDATION, half) > 200
         assert count_of(TEST, half) > 200
-    draw(rows(30, val_loss=math.inf), path, title="run", test={"accuracy": 91.5})
+    draw_curves(rows(30, val_loss=math.inf), path, title="run", test={"accuracy": 91.5})
     assert count_of(VALIDATION, pixels(path)[:, :500]) == 0
     assert count_of(TEST, pixels(path)[:, :500]) == 0
 
@@ -84,7 +84,7 @@ def test_the_best_epoch_is_marked_where_it_is(tmp_path):
     for drawn in (early, late):
         for row in drawn:
             row["val_loss"] = None if row["val_accuracy"] == 99.0 else row["val_loss"]  # no star in the left panel
-        draw(drawn, path, title="")
+        draw_curves(drawn, path, title="")
         image = pixels(path)[:, 550:]
         line = (np.abs(image.astype(int) - 178).max(-1) < 12).sum(0)  # the grey vertical line
         extents.append(int(line.argmax()))
@@ -101,7 +101,7 @@ def test_a_failed_drawing_leaves_the_previous_picture_and_nothing_else(tmp_path,
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", fill_the_disk)
     with pytest.raises(OSError, match="No space"):
-        draw(rows(2), path, title="run")
+        draw_curves(rows(2), path, title="run")
     assert path.read_bytes() == b"previous"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -111,7 +111,7 @@ def test_drawing_needs_no_pyplot_and_importing_no_matplotlib(tmp_path):
 import sys, pathlib
 from resnet_cli.plots import curves
 assert "matplotlib" not in sys.modules
-curves.draw([{{"epoch": 1, "train_loss": 1.0}}], pathlib.Path({str(tmp_path / "c.png")!r}), title="run")
+curves.draw_curves([{{"epoch": 1, "train_loss": 1.0}}], pathlib.Path({str(tmp_path / "c.png")!r}), title="run")
 assert "matplotlib.pyplot" not in sys.modules and "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

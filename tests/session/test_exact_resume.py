@@ -50,7 +50,7 @@ def composed(*options):
 def run(tmp_path, monkeypatch):
     """Trains in a folder of that name, up to a look for signals (None: to the end), and gives what it leaves."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(RunSaver, "draw", lambda *_: None)
+    monkeypatch.setattr(RunSaver, "draw_curves", lambda *_: None)
     monkeypatch.setattr(train, "collect_environment", dict)
 
     def run(name, *arguments, stop_at=None):

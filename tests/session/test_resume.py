@@ -90,14 +90,14 @@ def stopped(tmp_path_factory):
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["resnet-train"])
         assert run([*ARGUMENTS, "hydra.run.dir=whole"]) == 0
-        original = RunSaver.last
+        original = RunSaver.save_last
 
-        def last(self, state):
+        def save_last(self, state):
             original(self, state)
             if state.epoch == 2 and state.batches == 1:
                 raise Killed
 
-        patch.setattr(RunSaver, "last", last)
+        patch.setattr(RunSaver, "save_last", save_last)
         with pytest.raises(Killed):
             run([*ARGUMENTS, "hydra.run.dir=d"])
     return folder
@@ -171,7 +171,7 @@ def test_the_damaged_save_never_takes_the_place_of_the_good_one(train, d, monkey
 
     (d / "checkpoints/last.pt").write_bytes(b"nonsense")
     good = (d / "checkpoints/previous.pt").read_bytes()
-    monkeypatch.setattr(RunSaver, "last", lambda *arguments: (_ for _ in ()).throw(Killed))
+    monkeypatch.setattr(RunSaver, "save_last", lambda *arguments: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         train("resume=d")
     assert (d / "checkpoints/last.pt").read_bytes() == good
@@ -228,18 +228,18 @@ def killed_between(request, train, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         options = ["trainer.epochs=3", "name=x", *request.param]
-        original, consider = RunSaver.best, TrainState.consider_best
+        original, consider = RunSaver.save_best, TrainState.consider_best
 
         def better(self, row):
             return consider(self, {**row, "val_accuracy": 10.0 * row["epoch"]})
 
-        def best(self, state):
+        def save_best(self, state):
             original(self, state)
             if state.epoch == 2 and self.run.path.name == "d":
                 raise Killed
 
         monkeypatch.setattr(TrainState, "consider_best", better)
-        patch.setattr(RunSaver, "best", best)
+        patch.setattr(RunSaver, "save_best", save_best)
         assert train(*tiny(*options, "hydra.run.dir=whole"))[0] == 0
         with pytest.raises(Killed):
             train(*tiny(*options, "hydra.run.dir=d"))

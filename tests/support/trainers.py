@@ -22,7 +22,7 @@ def net(classes=3, dropout=0.0):
     return nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.ReLU(), nn.Dropout(dropout), nn.Linear(32, classes))
 
 
-def trainer_of(model, lr=0.1, loss_fn=None, **options):
+def make_trainer(model, lr=0.1, loss_fn=None, **options):
     return ClassifierTrainer(model, loss_fn, torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9), **options)
 
 
@@ -40,18 +40,18 @@ def assert_same(a, b):
         assert torch.equal(a[name], b[name]), name
 
 
-class Kept:
+class MemorySaver:
     """A saver that keeps the state of each save in memory."""
 
     def __init__(self):
         self.states, self.bests, self.written = [], [], []
 
-    def last(self, state):
+    def save_last(self, state):
         self.states.append(copy.deepcopy(state.state_dict()))
 
-    def best(self, state):
+    def save_best(self, state):
         with state.evaluated_weights():
             self.bests.append(copy.deepcopy(state.model.state_dict()))
 
-    def rows(self, rows):
+    def write_metrics(self, rows):
         self.written = list(rows)

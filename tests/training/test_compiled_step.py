@@ -17,7 +17,8 @@ from resnet_cli import ClassifierTrainer
 from resnet_cli.errors import DivergedError, InputError, StoppedError
 from resnet_cli.optimizers import Muon
 from resnet_cli.schedules import multistep
-from tests.support.trainers import Kept, assert_same, blobs, loader, weights
+from resnet_cli.training.control import RunControl
+from tests.support.trainers import MemorySaver, assert_same, blobs, loader, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:torch", "ignore::DeprecationWarning:torch")
 OPTIMIZERS = {
@@ -139,16 +140,16 @@ def test_the_warm_up_leaves_no_trace(uncompiled, optimizer, steps):
 )
 def test_a_state_taken_anywhere_goes_on_to_the_same_end(uncompiled, optimizer, stop_after):
     new = partial(make, optimizer=optimizer, dropout=0.3, **OPTIONS)
-    whole, kept = new(), Kept()
+    whole, kept = new(), MemorySaver()
     whole.fit(batches(), batches(), verbose=False, saver=kept)
-    stopped, saver = new(), Kept()
+    stopped, saver = new(), MemorySaver()
     looks = iter(range(1, 1000))
     with pytest.raises(StoppedError):
         stopped.fit(
             batches(), batches(), verbose=False, saver=saver,
-            should_stop=lambda: 15 if next(looks) >= stop_after else None,
+            control=RunControl(lambda: 15 if next(looks) >= stop_after else None),
         )  # fmt: skip
-    resumed, rest = new(), Kept()
+    resumed, rest = new(), MemorySaver()
     resumed.state.load_state_dict(saver.states[-1])
     resumed.fit(batches(), batches(), verbose=False, saver=rest)
     assert_same(weights(whole), weights(resumed))

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnet_cli.training.metrics import Scores, Totals
 from resnet_cli.training.trainer import GPU_CHECK_STEPS
-from tests.support.trainers import blobs, loader, net, trainer_of
+from tests.support.trainers import blobs, loader, make_trainer, net
 
 NAMES = {"item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__", "nonzero", "is_nonzero"}
 OPTIONS = {"averaging": "ema", "clip_norm": 1.0, "log_gradients": True, "accumulate": 2, "seed": 1}
@@ -34,7 +34,7 @@ class Scalars(TorchDispatchMode):
 
 
 def reads(steps, monkeypatch, **options):
-    trainer = trainer_of(net(dropout=0.1), **OPTIONS | options)
+    trainer = make_trainer(net(dropout=0.1), **OPTIONS | options)
     trainer.take_step.reads_are_free = False  # as on a GPU
     monkeypatch.setattr(Totals, "peek", lambda totals: None)  # asynchronous there: see below
     data = [*loader(blobs(count=8 * steps), batch_size=8)]
@@ -52,7 +52,7 @@ def test_reads_of_an_epoch_do_not_grow_with_its_steps(monkeypatch, options):
 
 
 def test_where_looking_is_free_each_step_is_looked_at(monkeypatch):
-    trainer = trainer_of(net())
+    trainer = make_trainer(net())
     with Reads() as by_name:
         trainer.fit([*loader()], None, num_epochs=1, verbose=False)
     assert by_name.count >= 2 * 3
@@ -91,7 +91,7 @@ def test_no_step_waits_on_cuda(compile):  # noqa: A002
 
     loaders = make_loaders(synthetic(count=4096, test_count=32, image_size=8, classes=3), device="cuda", seed=0)
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 3))
-    trainer = trainer_of(
+    trainer = make_trainer(
         model, device="cuda", compile=compile, averaging="ema", clip_norm=1.0, log_gradients=True, seed=1,
         precision="bf16",
     )  # fmt: skip

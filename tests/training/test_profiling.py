@@ -6,23 +6,23 @@ import pytest
 
 from resnet_cli.training.profiling import SKIPPED, TIMED, TRACED
 from tests.support.runs import tiny
-from tests.support.trainers import Kept, assert_same, loader, net, trainer_of, weights
+from tests.support.trainers import MemorySaver, assert_same, loader, make_trainer, net, weights
 
 STEPS = SKIPPED + TIMED + TRACED
 
 
-class Keeping(Kept):
+class Keeping(MemorySaver):
     def __init__(self, folder):
         super().__init__()
         self.folder, self.profiles = folder, 0
 
-    def profile(self, profile):
+    def write_profile(self, profile):
         self.profiles += 1
         profile.write(self.folder)
 
 
 def fitted(folder, **options):
-    trainer, saver = trainer_of(net(dropout=0.3), seed=1, averaging="ema", **options), Keeping(folder)
+    trainer, saver = make_trainer(net(dropout=0.3), seed=1, averaging="ema", **options), Keeping(folder)
     trainer.fit(loader(), loader(), num_epochs=7, verbose=False, saver=saver)
     return trainer, saver
 
@@ -48,7 +48,7 @@ def test_it_changes_no_number_and_names_the_parts(tmp_path):
 
 
 def test_a_fit_that_ends_before_its_profile_writes_none(tmp_path):
-    trainer, saver = trainer_of(net(), profile=True), Keeping(tmp_path / "profile")
+    trainer, saver = make_trainer(net(), profile=True), Keeping(tmp_path / "profile")
     trainer.fit(loader(), None, num_epochs=4, verbose=False, saver=saver)
     assert trainer.state.step == 12 < STEPS
     assert saver.profiles == 0
@@ -57,7 +57,7 @@ def test_a_fit_that_ends_before_its_profile_writes_none(tmp_path):
 
 def test_a_profile_needs_a_place():
     with pytest.raises(ValueError, match=r"trainer\.profile"):
-        trainer_of(net(), profile=True).fit(loader(), None, num_epochs=1, verbose=False)
+        make_trainer(net(), profile=True).fit(loader(), None, num_epochs=1, verbose=False)
 
 
 def test_a_run_has_it_in_its_folder_and_may_begin_it_when_resumed(train, tmp_path):

@@ -12,8 +12,9 @@ from resnet_cli import ClassifierTrainer
 from resnet_cli.errors import DivergedError, StoppedError
 from resnet_cli.models import MLP, ArgMaxClassifier
 from resnet_cli.schedules import multistep
+from resnet_cli.training.control import RunControl
 from resnet_cli.training.step import clip
-from tests.support.trainers import Kept, assert_same, blobs, loader, net, trainer_of, weights
+from tests.support.trainers import MemorySaver, assert_same, blobs, loader, make_trainer, net, weights
 
 
 def test_by_hand_as_in_a_notebook():
@@ -35,7 +36,7 @@ def test_by_hand_as_in_a_notebook():
 
 def test_an_epoch_is_the_plain_loop():
     """Losses, accuracies and weights equal a loop written out, bit for bit."""
-    trainer = trainer_of(net(), loss_fn=nn.CrossEntropyLoss())
+    trainer = make_trainer(net(), loss_fn=nn.CrossEntropyLoss())
     plain = net()
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9)
     losses, correct = [], 0
@@ -57,13 +58,13 @@ def test_evaluation_runs_under_the_run_s_switches():
     seen = []
     model = net()
     model.register_forward_hook(lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()))
-    trainer_of(model, deterministic=True).evaluate(loader())
+    make_trainer(model, deterministic=True).evaluate(loader())
     assert seen == [True] * 3
     assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_evaluation_weighs_a_short_last_batch_by_its_count():
-    trainer = trainer_of(net())
+    trainer = make_trainer(net())
     dataset = blobs(count=50)
     scores = trainer.evaluate(loader(dataset, batch_size=32))
     whole = trainer.evaluate(loader(dataset, batch_size=50))
@@ -74,7 +75,7 @@ def test_evaluation_weighs_a_short_last_batch_by_its_count():
 
 @pytest.mark.parametrize("clip_norm", [None, 0.05])
 def test_accumulation_gives_the_large_batch(clip_norm):
-    a, b = (trainer_of(net(), accumulate=n, clip_norm=clip_norm) for n in (1, 4))
+    a, b = (make_trainer(net(), accumulate=n, clip_norm=clip_norm) for n in (1, 4))
     for trainer in (a, b):
         trainer.train_epoch(loader(), verbose=False)
     for name, value in weights(a).items():
@@ -82,14 +83,14 @@ def test_accumulation_gives_the_large_batch(clip_norm):
 
 
 def test_accumulation_with_a_batch_that_does_not_divide():
-    a, b = (trainer_of(net(), accumulate=n) for n in (1, 3))
+    a, b = (make_trainer(net(), accumulate=n) for n in (1, 3))
     batch = next(iter(loader(batch_size=32)))
     assert a.train_batch(batch).loss == pytest.approx(b.train_batch(batch).loss, rel=1e-6)
     torch.testing.assert_close(weights(a)["1.weight"], weights(b)["1.weight"])
 
 
 def test_clipping_bounds_the_step():
-    trainer = trainer_of(net(), lr=1.0, clip_norm=0.01)
+    trainer = make_trainer(net(), lr=1.0, clip_norm=0.01)
     before = weights(trainer)
     trainer.train_batch(next(iter(loader())))
     moved = torch.sqrt(sum((weights(trainer)[name] - before[name]).square().sum() for name in before))
@@ -112,30 +113,30 @@ def test_clipping_is_that_of_torch(norm, dtypes):
 
 
 def test_label_smoothing_is_in_the_training_loss_only():
-    plain, smooth = trainer_of(net()), trainer_of(net(), label_smoothing=0.2)
+    plain, smooth = make_trainer(net()), make_trainer(net(), label_smoothing=0.2)
     batch = next(iter(loader()))
     assert plain.test_batch(batch).loss == smooth.test_batch(batch).loss
     assert plain.train_batch(batch).loss != smooth.train_batch(batch).loss
     with pytest.raises(ValueError, match="label_smoothing"):
-        trainer_of(net(), loss_fn=nn.CrossEntropyLoss(), label_smoothing=0.1)
+        make_trainer(net(), loss_fn=nn.CrossEntropyLoss(), label_smoothing=0.1)
 
 
 def test_averages_are_what_is_evaluated_and_kept():
-    trainer = trainer_of(net(), averaging="ema", averaging_decay=0.9)
-    kept = Kept()
+    trainer = make_trainer(net(), averaging="ema", averaging_decay=0.9)
+    kept = MemorySaver()
     trainer.fit(loader(), loader(), num_epochs=2, verbose=False, saver=kept)
     own = weights(trainer)
     with trainer.state.average.applied():
         averaged = weights(trainer)
     assert_same(own, weights(trainer))
     assert not torch.equal(own["1.weight"], averaged["1.weight"])
-    raw = trainer_of(net())
+    raw = make_trainer(net())
     raw.model.load_state_dict(averaged)
     assert raw.evaluate(loader()).loss == trainer.evaluate(loader()).loss
 
 
 def test_the_average_is_the_recursion_written_out():
-    trainer = trainer_of(net(), averaging="ema", averaging_decay=0.5)
+    trainer = make_trainer(net(), averaging="ema", averaging_decay=0.5)
     expected = trainer.model[1].weight.detach().clone()
     for step, batch in enumerate(loader(), start=1):
         trainer.train_batch(batch)
@@ -145,14 +146,14 @@ def test_the_average_is_the_recursion_written_out():
 
 
 def test_early_stopping_counts_epochs_without_a_better_accuracy():
-    trainer = trainer_of(net(), lr=0.0, early_stopping=3, epochs=50)
+    trainer = make_trainer(net(), lr=0.0, early_stopping=3, epochs=50)
     result = trainer.fit(loader(), loader(), verbose=False)
     assert result.num_epochs == 4  # the first is the best, then three without a better one
 
 
 def test_the_schedule_scales_each_step():
     schedule = multistep(total_steps=6, steps_per_epoch=3, milestones=["2 steps", "4 steps"], gamma=0.1)
-    trainer = trainer_of(net(), schedule=schedule)
+    trainer = make_trainer(net(), schedule=schedule)
     seen = []
     for _ in range(2):
         for batch in loader():
@@ -166,10 +167,10 @@ def test_dropout_is_a_function_of_seed_epoch_and_batch():
     results = []
     for noise in (1, 2):
         torch.manual_seed(noise)
-        trainer = trainer_of(net(dropout=0.5), seed=7)
+        trainer = make_trainer(net(dropout=0.5), seed=7)
         torch.manual_seed(noise)  # the global stream's position does not matter
         results.append(trainer.train_batch(batch).loss)
-    other = trainer_of(net(dropout=0.5), seed=8).train_batch(batch).loss
+    other = make_trainer(net(dropout=0.5), seed=8).train_batch(batch).loss
     assert results[0] == results[1] != other
 
 
@@ -180,19 +181,19 @@ def test_dropout_is_a_function_of_seed_epoch_and_batch():
 def test_a_state_taken_anywhere_goes_on_to_the_same_end(stop_after, options):
     def make():
         schedule = multistep(total_steps=9, steps_per_epoch=3, milestones=["50%"])
-        return trainer_of(net(dropout=0.3), seed=1, epochs=3, schedule=schedule, **options)
+        return make_trainer(net(dropout=0.3), seed=1, epochs=3, schedule=schedule, **options)
 
-    whole, kept = make(), Kept()
+    whole, kept = make(), MemorySaver()
     whole.fit(loader(), loader(), verbose=False, saver=kept)
 
-    stopped, saver = make(), Kept()
+    stopped, saver = make(), MemorySaver()
     calls = iter(range(1, 1000))
     with pytest.raises(StoppedError):
         stopped.fit(
             loader(), loader(), verbose=False, saver=saver,
-            should_stop=lambda: 15 if next(calls) >= stop_after else None,
+            control=RunControl(lambda: 15 if next(calls) >= stop_after else None),
         )  # fmt: skip
-    resumed, rest = make(), Kept()
+    resumed, rest = make(), MemorySaver()
     resumed.state.load_state_dict(saver.states[-1])
     resumed.fit(loader(), loader(), verbose=False, saver=rest)
 
@@ -211,8 +212,8 @@ def test_a_state_taken_anywhere_goes_on_to_the_same_end(stop_after, options):
 def test_a_non_finite_loss_stops_before_the_update(bad):
     dataset = blobs()
     dataset.tensors[0][40] = bad  # in the second batch
-    trainer = trainer_of(net())
-    kept = Kept()
+    trainer = make_trainer(net())
+    kept = MemorySaver()
     with pytest.raises(DivergedError, match=r"step 1 \(epoch 1, batch 2\).*optimizer\.lr"):
         trainer.fit(loader(dataset), None, num_epochs=1, verbose=False, saver=kept)
     assert all(torch.isfinite(value).all() for value in weights(trainer).values())
@@ -256,21 +257,21 @@ def poisoned(where, bad, call):
 )
 def test_nothing_non_finite_reaches_the_weights_or_a_save(where, words, options, bad):
     parts = options.get("accumulate", 1)
-    trainer, kept = trainer_of(poisoned(where, bad, call=2 * parts + 1), checkpoint_every=1, **options), Kept()
+    trainer, kept = make_trainer(poisoned(where, bad, call=2 * parts + 1), checkpoint_every=1, **options), MemorySaver()
     with pytest.raises(DivergedError, match=rf"{words}.* at step 2 \(epoch 1, batch 3\)"):
         trainer.fit(loader(), None, num_epochs=1, verbose=False, saver=kept)
     good = kept.states[-1]
     assert (good["step"], len(kept.states)) == (2, 2)
     assert_same(good["model"] | dict(trainer.model.named_parameters()), good["model"])  # nothing moved
     assert all(torch.isfinite(value).all() for value in good["model"].values())
-    again = trainer_of(poisoned(where, bad, call=0), **options)
+    again = make_trainer(poisoned(where, bad, call=0), **options)
     again.state.load_state_dict(good)
     again.fit(loader(), None, num_epochs=1, verbose=False)
     assert again.state.step == 3
 
 
 def test_a_buffer_that_came_in_a_later_epoch_is_looked_at():
-    trainer = trainer_of(net())
+    trainer = make_trainer(net())
     trainer.fit(loader(), None, num_epochs=1, verbose=False)
     trainer.model.register_buffer("late", torch.tensor(math.nan))
     with pytest.raises(DivergedError, match="late is not finite"):
@@ -279,7 +280,7 @@ def test_a_buffer_that_came_in_a_later_epoch_is_looked_at():
 
 def test_large_gradients_are_no_infinite_ones():
     """Their norm overflows in float32, they do not."""
-    trainer = trainer_of(net(), lr=0.0, loss_fn=lambda scores, labels: 1e30 * scores.mean())
+    trainer = make_trainer(net(), lr=0.0, loss_fn=lambda scores, labels: 1e30 * scores.mean())
     trainer.train_batch(next(iter(loader())))
     assert trainer.state.step == 1
 
@@ -287,16 +288,16 @@ def test_large_gradients_are_no_infinite_ones():
 def test_an_infinite_validation_loss_ends_the_run():
     dataset = blobs()
     dataset.tensors[0][95] = math.nan
-    kept = Kept()
+    kept = MemorySaver()
     with pytest.raises(DivergedError, match=r"the validation loss is nan at step 3"):
-        trainer_of(net()).fit(loader(), loader(dataset), num_epochs=1, verbose=False, saver=kept)
+        make_trainer(net()).fit(loader(), loader(dataset), num_epochs=1, verbose=False, saver=kept)
     assert kept.bests == kept.states == []
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_state_that_is_not_finite_is_refused(bad):
     model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(16, 3))
-    trainer = trainer_of(model, averaging="ema")
+    trainer = make_trainer(model, averaging="ema")
     trainer.train_batch(next(iter(loader())))
     state = trainer.state
     state.require_finite_weights()
@@ -317,25 +318,25 @@ def test_a_state_that_is_not_finite_is_refused(bad):
 
 def test_float16_keeps_its_scale_over_a_restart_and_leaves_gradients_to_it():
     def make():
-        trainer = trainer_of(net(dropout=0.2), seed=1, epochs=3, averaging="ema", loss_fn=nn.CrossEntropyLoss())
+        trainer = make_trainer(net(dropout=0.2), seed=1, epochs=3, averaging="ema", loss_fn=nn.CrossEntropyLoss())
         trainer.state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**126, growth_interval=3)
         return trainer
 
     def big():
         return loader(TensorDataset(1000 * blobs().tensors[0], blobs().tensors[1]))
 
-    whole, kept = make(), Kept()
+    whole, kept = make(), MemorySaver()
     whole.fit(big(), big(), verbose=False, saver=kept)
     assert whole.state.step < 9, "some steps overflowed"
     for stop_after in (1, 2, 4, 8):
-        stopped, saver = make(), Kept()
+        stopped, saver = make(), MemorySaver()
         calls = iter(range(1, 1000))
         with pytest.raises(StoppedError):
             stopped.fit(
                 big(), big(), verbose=False, saver=saver,
-                should_stop=lambda calls=calls, last=stop_after: 15 * (next(calls) >= last),
+                control=RunControl(lambda calls=calls, last=stop_after: 15 * (next(calls) >= last)),
             )  # fmt: skip
-        resumed, rest = make(), Kept()
+        resumed, rest = make(), MemorySaver()
         resumed.state.load_state_dict(saver.states[-1])
         resumed.fit(big(), big(), verbose=False, saver=rest)
         assert_same(weights(whole), weights(resumed))
@@ -344,14 +345,14 @@ def test_float16_keeps_its_scale_over_a_restart_and_leaves_gradients_to_it():
 
 
 def test_overfitting_uses_the_same_batches_again():
-    trainer = trainer_of(net(), overfit_batches=1, epochs=30)
+    trainer = make_trainer(net(), overfit_batches=1, epochs=30)
     result = trainer.fit(loader(), loader(), verbose=False)
     assert result.train_acc[-1] > 95
     assert trainer.state.step == 30
 
 
 def test_max_batches_limits_training_and_validation():
-    trainer = trainer_of(net(), max_batches=2, epochs=1)
+    trainer = make_trainer(net(), max_batches=2, epochs=1)
     trainer.fit(loader(), loader(), verbose=False)
     assert trainer.state.step == 2
 
@@ -359,21 +360,21 @@ def test_max_batches_limits_training_and_validation():
 def test_channels_last_and_its_default_give_the_same_losses():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
-    a, b = trainer_of(copy.deepcopy(model)), trainer_of(copy.deepcopy(model), channels_last=True)
+    a, b = make_trainer(copy.deepcopy(model)), make_trainer(copy.deepcopy(model), channels_last=True)
     batch = next(iter(loader()))
     assert a.train_batch(batch).loss == pytest.approx(b.train_batch(batch).loss, rel=1e-5)
 
 
 def test_bf16_keeps_the_loss_in_float32():
-    trainer = trainer_of(net(), precision="bf16")
-    reference = trainer_of(net())
+    trainer = make_trainer(net(), precision="bf16")
+    reference = make_trainer(net())
     batch = next(iter(loader()))
     assert trainer.train_batch(batch).loss == pytest.approx(reference.train_batch(batch).loss, rel=0.02)
     assert trainer.model[1].weight.dtype == torch.float32
 
 
 def test_float16_overflow_moves_neither_schedule_nor_average():
-    trainer = trainer_of(net(), averaging="ema")
+    trainer = make_trainer(net(), averaging="ema")
     trainer.state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
     before = weights(trainer)
     images, labels = next(iter(loader()))
@@ -389,7 +390,7 @@ def test_float16_overflow_moves_neither_schedule_nor_average():
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning:torch", "ignore::DeprecationWarning:torch")  # of its compiler
 def test_compiled_equals_eager_up_to_rounding():
-    a, b = trainer_of(net()), trainer_of(net(), compile="model")
+    a, b = make_trainer(net()), make_trainer(net(), compile="model")
     batch = next(iter(loader()))
     assert a.train_batch(batch).loss == pytest.approx(b.train_batch(batch).loss, rel=1e-5)
 
@@ -402,9 +403,9 @@ def norms_by_hand(model, images, labels):
 
 @pytest.mark.parametrize("options", [{}, {"accumulate": 4, "clip_norm": 1e-3}, {"averaging": "ema"}])
 def test_gradient_norms_are_the_means_over_the_steps_of_each_epoch(options):
-    trainer = trainer_of(net(), log_gradients=True, epochs=2, **options)
-    kept, expected = Kept(), []
-    twin = trainer_of(net(), **options)  # takes the same steps
+    trainer = make_trainer(net(), log_gradients=True, epochs=2, **options)
+    kept, expected = MemorySaver(), []
+    twin = make_trainer(net(), **options)  # takes the same steps
     for _ in range(2):
         steps = []
         for images, labels in loader():
@@ -419,14 +420,14 @@ def test_gradient_norms_are_the_means_over_the_steps_of_each_epoch(options):
 
 
 def test_gradient_norms_are_not_recorded_unless_asked_for():
-    kept = Kept()
-    trainer_of(net(), epochs=1).fit(loader(), loader(), verbose=False, saver=kept)
+    kept = MemorySaver()
+    make_trainer(net(), epochs=1).fit(loader(), loader(), verbose=False, saver=kept)
     assert "gradient_norms" not in kept.written[0]
     assert kept.states[-1]["gradients"] is None
 
 
 def test_gradient_norms_of_float16_runs_are_unscaled_and_leave_overflows_out():
-    trainer, reference = trainer_of(net(), log_gradients=True), net()
+    trainer, reference = make_trainer(net(), log_gradients=True), net()
     trainer.state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**126)
     images, labels = next(iter(loader()))
     batch = (1000 * images, labels)  # the first scaled gradients overflow
@@ -443,7 +444,7 @@ def test_gradient_norms_of_layers_without_a_gradient_are_zero_or_absent():
     model = net()
     model.add_module("unused", nn.Linear(2, 2))
     model.forward = lambda images: model[4](model[3](model[2](model[1](model[0](images)))))
-    trainer = trainer_of(model, log_gradients=True)
+    trainer = make_trainer(model, log_gradients=True)
     model[1].requires_grad_(False)  # frozen after the trainer was made, as a data-dependent start may
     trainer.train_batch(next(iter(loader())))
     norms = trainer.state.gradients.read()
@@ -452,9 +453,9 @@ def test_gradient_norms_of_layers_without_a_gradient_are_zero_or_absent():
 
 
 def test_a_state_from_before_gradient_norms_can_be_loaded():
-    state = trainer_of(net()).state.state_dict()
+    state = make_trainer(net()).state.state_dict()
     del state["gradients"]
-    trainer = trainer_of(net(), log_gradients=True)
+    trainer = make_trainer(net(), log_gradients=True)
     trainer.state.load_state_dict(state)
     trainer.train_batch(next(iter(loader())))
     assert len(trainer.state.gradients.read()) == 2
@@ -462,7 +463,7 @@ def test_a_state_from_before_gradient_norms_can_be_loaded():
 
 def test_gradient_norms_of_a_model_without_such_layers_are_none_at_all():
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16))
-    trainer = trainer_of(model, log_gradients=True)
+    trainer = make_trainer(model, log_gradients=True)
     trainer.train_batch(next(iter(loader())))
     assert trainer.state.gradients.read() == {}
 
@@ -470,8 +471,8 @@ def test_gradient_norms_of_a_model_without_such_layers_are_none_at_all():
 @pytest.mark.parametrize(("seconds", "every", "saves"), [(-1.0, None, 4), (300.0, None, 1), (-1.0, 2, 2)])
 def test_saves_inside_an_epoch_by_the_clock_or_the_step(monkeypatch, seconds, every, saves):
     monkeypatch.setattr("resnet_cli.training.saving.SAVE_SECONDS", seconds)
-    kept = Kept()
-    trainer_of(net(), epochs=1, checkpoint_every=every).fit(loader(), None, verbose=False, saver=kept)
+    kept = MemorySaver()
+    make_trainer(net(), epochs=1, checkpoint_every=every).fit(loader(), None, verbose=False, saver=kept)
     assert len(kept.states) == saves  # of an epoch of three steps, its end included
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from resnet_cli.config.ranges import AtLeast, Between
 from resnet_cli.data.dataset import Dataset, DatasetSplit
-from resnet_cli.seeding import generator
+from resnet_cli.seeding import seeded_generator
 
 LEVELS = 16  # the digits' pixels count dots, 0 to 16
 
@@ -55,7 +55,7 @@ def synthetic(
         noise: Standard deviation of the noise on the scale 0 to 1.
         image_seed: The images are a function of the arguments alone; not of a run's seed.
     """
-    coarse = torch.randn(classes, channels, 4, 4, generator=generator("cpu", image_seed, "synthetic patterns"))
+    coarse = torch.randn(classes, channels, 4, 4, generator=seeded_generator("cpu", image_seed, "synthetic patterns"))
     patterns = F.interpolate(coarse, size=(image_size, image_size), mode="bicubic").permute(0, 2, 3, 1)
 
     def part(name: str, size: int) -> DatasetSplit:
@@ -63,7 +63,7 @@ def synthetic(
         images = torch.empty(size, image_size, image_size, channels, dtype=torch.uint8)
         per_chunk = max(1, 4_000_000 // images[0].numel())  # keeps the floats of a chunk in 16 MB
         for i, rows in enumerate(torch.split(torch.arange(size), per_chunk)):
-            source = generator("cpu", image_seed, "synthetic", name, i)
+            source = seeded_generator("cpu", image_seed, "synthetic", name, i)
             images[rows] = _draw(patterns, labels[rows], noise, source)
         return DatasetSplit(images, labels)
 
@@ -106,7 +106,7 @@ def noise(
     """
 
     def part(name: str, size: int) -> DatasetSplit:
-        source = generator("cpu", image_seed, "noise", name)
+        source = seeded_generator("cpu", image_seed, "noise", name)
         shape = (size, image_size, image_size, channels)
         images = torch.randint(0, 256, shape, generator=source, dtype=torch.uint8)
         return DatasetSplit(images, torch.randint(0, classes, (size,), generator=source))

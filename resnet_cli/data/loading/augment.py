@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from resnet_cli.config.ranges import AtLeast, Between
 from resnet_cli.errors import InputError
-from resnet_cli.seeding import mix
+from resnet_cli.seeding import derive_seed
 
 CropPadding = Literal["zero", "reflect"]
 Flip = Literal["none", "random", "alternating"]
@@ -60,7 +60,7 @@ def alternating_flip(images_BCHW: Tensor, indices_B: Tensor, epoch: int, seed: i
         epoch: Epoch from 0.
         seed: Seed of the run.
     """
-    bits_B = indices_B.to(images_BCHW.device) ^ mix(seed, "alternating flip")
+    bits_B = indices_B.to(images_BCHW.device) ^ derive_seed(seed, "alternating flip")
     for factor in (0x3F58476D1CE4E5B9, 0x14D049BB133111EB):  # as in splitmix64, cut to 63 bits; products wrap around
         bits_B = (bits_B ^ (bits_B >> 29)) * factor
     return _flip_where(images_BCHW, ((bits_B >> 40) + epoch) % 2)

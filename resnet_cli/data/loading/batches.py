@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.data.loading.augment import Augment
-from resnet_cli.seeding import generator
+from resnet_cli.seeding import seeded_generator
 
 Batch = tuple[Tensor, Tensor]
 
@@ -90,7 +90,7 @@ class Batches(ABC):
         """The batches of epoch `epoch`, from number `start` on: the same as the tail of the whole epoch."""
         order = self.indices
         if self.shuffle:
-            order = order[torch.randperm(len(order), generator=generator("cpu", self.seed, "order", epoch))]
+            order = order[torch.randperm(len(order), generator=seeded_generator("cpu", self.seed, "order", epoch))]
         gathered = self._gather(order[start * self.batch_size : self.samples])
         for step, (images_BHWC, labels_B, indices_B) in enumerate(gathered, start):
             if self.augment is None:
@@ -103,7 +103,7 @@ class Batches(ABC):
 
         They are the first of an order that is a function of the seed. No epoch may be in progress.
         """
-        order = torch.randperm(len(self.indices), generator=generator("cpu", self.seed, "sample"))[:count]
+        order = torch.randperm(len(self.indices), generator=seeded_generator("cpu", self.seed, "sample"))[:count]
         return torch.cat([self.normalize(images_BHWC) for images_BHWC, _, _ in self._gather(self.indices[order])])
 
     @abstractmethod
@@ -113,7 +113,7 @@ class Batches(ABC):
     def _augmented(
         self, augment: Augment, images_BHWC: Tensor, labels_B: Tensor, indices_B: Tensor, epoch: int, step: int
     ) -> Batch:
-        source = generator(self.device, self.seed, "augment", epoch, step)
+        source = seeded_generator(self.device, self.seed, "augment", epoch, step)
         images_BCHW = images_BHWC.permute(0, 3, 1, 2)
         images_BCHW = augment.pixels(images_BCHW, indices_B, epoch=epoch, seed=self.seed, generator=source)
         floats_BCHW = self.normalize(images_BCHW.permute(0, 2, 3, 1))

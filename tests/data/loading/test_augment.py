@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from resnet_cli.data.loading import augment as A
 from resnet_cli.data.loading.augment import Augment
 from resnet_cli.errors import InputError
-from resnet_cli.seeding import generator
+from resnet_cli.seeding import seeded_generator
 
 
 def source(seed=0):
-    return generator("cpu", seed)
+    return seeded_generator("cpu", seed)
 
 
 def images(b=6, c=3, h=8, w=8, seed=0):

@@ -1,0 +1,26 @@
+"""RunControl: how a run is ended from outside the training loop."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from resnet_cli.training.metrics import Prune
+
+
+def never_stop() -> int | None:
+    """Return None: no signal has arrived."""
+    return None
+
+
+@dataclass(frozen=True)
+class RunControl:
+    """How a run is ended from outside the training loop.
+
+    Attributes:
+        should_stop: Called after each step and each batch of an evaluation. Returns the number of the signal that ends
+            the run, whose state is saved first, or None to continue.
+        prune: Called with the metrics so far before each epoch and after the last one. Returns True to prune the run,
+            which raises `PrunedError` if there are epochs left.
+    """
+
+    should_stop: Callable[[], int | None] = never_stop
+    prune: Prune = lambda rows: False

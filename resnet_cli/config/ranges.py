@@ -61,7 +61,43 @@ class Positive:
         return "above 0"
 
 
-Range = AtLeast | Between | Below | Positive
+@dataclass(frozen=True)
+class Bounds:
+    """Numbers inside the bounds that are not None, as `annotated_types` and pydantic name them."""
+
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            math.isfinite(value)
+            and (self.gt is None or value > self.gt)
+            and (self.ge is None or value >= self.ge)
+            and (self.lt is None or value < self.lt)
+            and (self.le is None or value <= self.le)
+        )
+
+    def __str__(self) -> str:
+        words = {"above": self.gt, "at least": self.ge, "below": self.lt, "at most": self.le}
+        return " and ".join(f"{word} {bound}" for word, bound in words.items() if bound is not None)
+
+
+Range = AtLeast | Between | Below | Positive | Bounds
+
+
+def as_range(metadata: object) -> Range | None:
+    """Return metadata of an annotation as a range; None if it restricts no number.
+
+    Metadata of other packages counts by its attributes `gt`, `ge`, `lt` and `le` (`annotated_types.Interval`).
+    """
+    if isinstance(metadata, Range):
+        return metadata
+    bounds = {name: getattr(metadata, name, None) for name in ("gt", "ge", "lt", "le")}
+    numbers = {name: bound for name, bound in bounds.items() if type(bound) in (int, float)}
+    return Bounds(**numbers) if numbers else None
+
 
 # torch.optim annotates its numbers without ranges, refuses some wrong ones without naming them, and takes others that
 # cannot train: a learning rate of 0, a momentum of 1.5.

@@ -1,7 +1,9 @@
 """Signatures read from source text, so that a wrong key is answered before torch is imported.
 
 `signature("torch.optim.SGD")` finds the file that defines the callable, following re-exports, and reads parameters and
-annotations from its syntax tree; nothing of it is executed. A callable without readable source is imported instead.
+annotations from its syntax tree; nothing of it is executed. A callable whose text does not say everything is imported
+and inspected instead: dataclasses and other decorated classes, inherited constructors that cannot be found, and
+annotations of a user's class that only the object explains.
 """
 
 import ast
@@ -11,20 +13,21 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Optional, Union
+from typing import Annotated, Any
 
 from resnet_cli.config import ranges
+from resnet_cli.config.annotations import (
+    Opaque,
+    UnknownAnnotationError,
+    from_object,
+    from_text,
+    is_known,
+    plain_default,
+    type_of_default,
+)
 from resnet_cli.config.source_files import Module, definition, module_source
 
-PLAIN_NAMES: dict[str, Any] = {
-    "int": int, "float": float, "bool": bool, "str": str, "None": None, "list": list, "dict": dict, "tuple": tuple,
-    "List": list, "Dict": dict, "Tuple": tuple, "Any": Any, "object": Any, "Literal": Literal, "Annotated": Annotated,
-    "Optional": Optional, "Union": Union, "Sequence": Sequence, "Iterable": Sequence, "Mapping": Mapping, "Path": str,
-}  # fmt: skip
-
-
-class Opaque:
-    """Stands for a class that no YAML value can be: a tensor, a module, a callable."""
+__all__ = ["NotFoundError", "Opaque", "Parameter", "Signature", "locate", "signature"]
 
 
 @dataclass(frozen=True)
@@ -79,15 +82,24 @@ def signature(target: str) -> Signature:
 
 
 def _read(module: Module, node: ast.stmt, rest: Sequence[str]) -> Signature | None:
+    """Return the signature that the text of a definition has; None where it has to be imported to be known."""
     if isinstance(node, ast.FunctionDef) and not rest:
-        return _function(module, node, skip_first=False)
+        return None if _is_wrapped(module, node) else _function(module, node, skip_first=False)
     if isinstance(node, ast.ClassDef):
-        if not rest and any("dataclass" in ast.unparse(d) for d in node.decorator_list):
+        if not rest and (_is_wrapped(module, node) or any("dataclass" in ast.unparse(d) for d in node.decorator_list)):
             return None
         method = _method(module, node, rest[0] if rest else "__init__")
-        if method is not None:
+        if method is not None and not _is_wrapped(*method):
             return _function(*method, skip_first=True)
     return None
+
+
+def _is_wrapped(module: Module, node: ast.FunctionDef | ast.ClassDef) -> bool:
+    """Return whether a user's class or function gets its signature from more than its own text."""
+    if is_known(module.name):
+        return False
+    bound = {ast.unparse(target) for s in node.body if isinstance(s, ast.Assign) for target in s.targets}
+    return bool(node.decorator_list or getattr(node, "keywords", ())) or "__signature__" in bound
 
 
 def _method(module: Module, node: ast.ClassDef, name: str) -> tuple[Module, ast.FunctionDef] | None:
@@ -100,90 +112,48 @@ def _method(module: Module, node: ast.ClassDef, name: str) -> tuple[Module, ast.
             found = _method(located[0], located[1], name)
             if found is not None:
                 return found
+        elif not is_known(module.name):
+            return None  # a base that the text does not show comes before the others
     return None
 
 
-def _function(module: Module, node: ast.FunctionDef, *, skip_first: bool) -> Signature:
+def _function(module: Module, node: ast.FunctionDef, *, skip_first: bool) -> Signature | None:
     arguments = node.args
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
     pairs = [*zip(positional, defaults, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
     parameters = {}
-    for argument, default in pairs[1:] if skip_first else pairs:
-        value = inspect.Parameter.empty if default is None else _literal(default)
-        annotation = _type(module, argument.annotation) if argument.annotation else _type_of(value)
-        if module.name.startswith("torch.optim."):
-            annotation = _ranged(annotation, ranges.TORCH_OPTIM.get(argument.arg))
-        parameters[argument.arg] = Parameter(argument.arg, annotation, value)
+    try:
+        for argument, default in pairs[1:] if skip_first else pairs:
+            parameters[argument.arg] = _parameter(module, argument, default)
+    except UnknownAnnotationError:
+        return None
     return Signature(parameters, open=arguments.kwarg is not None)
 
 
+def _parameter(module: Module, argument: ast.arg, default: ast.expr | None) -> Parameter:
+    value = inspect.Parameter.empty if default is None else _literal(default)
+    annotation = from_text(module, argument.annotation) if argument.annotation else type_of_default(value)
+    if module.name.startswith("torch.optim."):
+        annotation = _with_range(annotation, ranges.TORCH_OPTIM.get(argument.arg))
+    return Parameter(argument.arg, annotation, value)
+
+
 def _literal(node: ast.expr) -> Any:
-    """The value of a literal default; `Opaque` for an expression."""
+    """Return the value of a literal default; `Opaque` for an expression."""
     try:
         return ast.literal_eval(node)
     except ValueError:
         return Opaque
 
 
-def _type_of(default: Any) -> Any:
-    """What an unannotated parameter takes, judged by its default: its type, a number for a whole number."""
-    if default is inspect.Parameter.empty or default is None or default is Opaque:
-        return Any
-    return float if type(default) is int else type(default)
-
-
-def _type(module: Module, node: ast.expr, depth: int = 0) -> Any:
-    """The typing object that an annotation stands for; `Opaque` for classes that are not plain data."""
-    if isinstance(node, ast.Constant):
-        if isinstance(node.value, str):
-            return _type(module, ast.parse(node.value, mode="eval").body, depth)
-        return None
-    if isinstance(node, ast.BinOp):
-        return Union[_type(module, node.left, depth), _type(module, node.right, depth)]  # noqa: UP007  not types here
-    if isinstance(node, ast.Attribute):
-        return PLAIN_NAMES.get(node.attr, Opaque)
-    if isinstance(node, ast.Subscript):
-        return _subscript(module, node, depth)
-    if isinstance(node, ast.Name):
-        if node.id in PLAIN_NAMES:
-            return PLAIN_NAMES[node.id]
-        located = definition(module, node.id) if depth < 4 else None
-        alias = located[1] if located else None
-        if located and isinstance(alias, ast.Assign | ast.AnnAssign) and alias.value is not None:
-            return _type(located[0], alias.value, depth + 1)
-    return Opaque
-
-
-def _subscript(module: Module, node: ast.Subscript, depth: int) -> Any:
-    base = _type(module, node.value, depth)
-    items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-    if base is Opaque or base is Any:
-        return base
-    if base is Literal:
-        return Literal[tuple(_literal(item) for item in items)]
-    if base is Annotated:
-        return Annotated[_type(module, items[0], depth), *(_range(item) for item in items[1:])]
-    inner = tuple(... if isinstance(i, ast.Constant) and i.value is ... else _type(module, i, depth) for i in items)
-    if base is Optional:
-        return Union[inner[0], None]  # noqa: UP007
-    return base[inner if len(inner) > 1 else inner[0]]
-
-
-def _range(node: ast.expr) -> Any:
-    """`AtLeast(1)` in an annotation, as an object."""
-    assert isinstance(node, ast.Call), f"an annotation's metadata must be a range: {ast.unparse(node)}"
-    name = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
-    return getattr(ranges, name)(*(ast.literal_eval(ast.unparse(a)) for a in node.args))
-
-
-def _ranged(annotation: Any, limit: ranges.Range | None) -> Any:
-    """A number, or each number of a pair, held inside a range."""
+def _with_range(annotation: Any, limit: ranges.Range | None) -> Any:
+    """Return the type of a number, or of each number of a pair, restricted to a range."""
     if limit is None:
         return annotation
     origin: Any = typing.get_origin(annotation)
     if origin is tuple:
-        return origin[tuple(_ranged(item, limit) for item in typing.get_args(annotation))]
+        return origin[tuple(_with_range(item, limit) for item in typing.get_args(annotation))]
     return Annotated[annotation, limit]
 
 
@@ -213,26 +183,52 @@ def locate(target: str) -> Any:
 
 
 def _imported(target: str) -> Signature:
-    """The signature of a callable that has to be imported to be read."""
+    """Return the signature of a callable that has to be imported to be read."""
     found = locate(target)
     if not callable(found):
         raise NotFoundError(f"{target} is not a class or function")
     try:
         read = inspect.signature(found)
-    except ValueError:
+    except (ValueError, TypeError):
         return Signature({}, open=True)
-    function = found.__init__ if inspect.isclass(found) else found
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except (NameError, TypeError):
-        hints = {}
+    hints = _hints(found)
     parameters = {}
     is_open = False
     for name, parameter in read.parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             is_open = True
         elif parameter.kind is not parameter.VAR_POSITIONAL:
-            annotation = hints.get(name, Any if parameter.annotation is not parameter.empty else None)
-            annotation = _type_of(parameter.default) if annotation is None else annotation
-            parameters[name] = Parameter(name, annotation, parameter.default)
+            parameters[name] = _imported_parameter(parameter, hints)
     return Signature(parameters, is_open)
+
+
+def _imported_parameter(parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Parameter:
+    default = plain_default(parameter.default)
+    annotation = hints.get(parameter.name, parameter.annotation)
+    if annotation is inspect.Parameter.empty:
+        return Parameter(parameter.name, type_of_default(default), default)
+    known = Any if isinstance(annotation, str) else from_object(annotation)  # a text that does not evaluate
+    return Parameter(parameter.name, known, default)
+
+
+def _hints(found: Any) -> dict[str, Any]:
+    """Return the annotations of a callable that can be evaluated; names imported for type checkers alone cannot."""
+    function = found.__init__ if inspect.isclass(found) else found
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception:  # evaluating annotations runs whatever they say
+        return _single_hints(inspect.unwrap(function))
+
+
+def _single_hints(function: Any) -> dict[str, Any]:
+    try:
+        annotations = inspect.get_annotations(function)
+    except Exception:  # as above
+        return {}
+    hints = {}
+    for name, annotation in annotations.items():
+        try:
+            hints[name] = eval(annotation, function.__globals__) if isinstance(annotation, str) else annotation
+        except Exception:  # as above
+            continue
+    return hints

@@ -4,15 +4,18 @@ import math
 import types
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher, get_close_matches
+from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from resnet_cli.config.signatures import Opaque
+from resnet_cli.config.annotations import Opaque, enum_member, plain_default
 
 SINGULAR = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
     str: "text",
+    Path: "text",
     list: "a list",
     dict: "a mapping",
 }
@@ -31,6 +34,10 @@ def is_valid(value: Any, annotation: Any) -> bool:
         return value is None
     if annotation is bool or annotation is str:
         return type(value) is annotation
+    if annotation is Path:
+        return type(value) is str
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return isinstance(enum_member(annotation, value), annotation)
     if annotation is int:
         return type(value) is int and _in_64_bits(value)
     if annotation is float:
@@ -60,6 +67,10 @@ def describe(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is None or annotation is type(None):
         return "null"
+    if annotation is Any:
+        return "any value"
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return "one of " + ", ".join(str(plain_default(member)) for member in annotation)
     if annotation in SINGULAR:
         return SINGULAR[annotation]
     if origin is Annotated:

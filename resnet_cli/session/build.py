@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from resnet_cli.config.annotations import convert
 from resnet_cli.config.signatures import locate, signature
 from resnet_cli.config.stored import plain_data
 from resnet_cli.config.trust import check_names
@@ -53,7 +54,9 @@ def instantiate(key: str, node: Node, given: Mapping[str, Any], *, skip: frozens
         if name == "_target_" or (name in skip and name not in known.parameters):
             continue
         is_node = isinstance(value, Mapping) and "_target_" in value
-        arguments[name] = instantiate(f"{key}.{name}", value, given) if is_node else value
+        parameter = known.parameters.get(name)
+        plain = value if parameter is None else convert(value, parameter.annotation)
+        arguments[name] = instantiate(f"{key}.{name}", value, given) if is_node else plain
     arguments |= {name: value for name, value in given.items() if name in known.parameters and name not in arguments}
     if known.open and "num_classes" in given and not {"num_classes", "out_classes"} & set(arguments):
         arguments["num_classes"] = given["num_classes"]

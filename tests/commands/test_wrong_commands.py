@@ -198,9 +198,9 @@ def test_wrong_classes_are_told_before_anything_is_made(train, tmp_path, make, w
 
 OWN_DATA = """
 import torch
-from resnet_cli.data.dataset import Dataset, Part
+from resnet_cli.data.dataset import Dataset, DatasetSplit
 def data(names: int, top: int):
-    part = Part(torch.zeros(40, 8, 8, 3, dtype=torch.uint8), torch.arange(40) % (top + 1))
+    part = DatasetSplit(torch.zeros(40, 8, 8, 3, dtype=torch.uint8), torch.arange(40) % (top + 1))
     return Dataset("mine", tuple("abcdefgh"[:names]), part, part)
 """
 

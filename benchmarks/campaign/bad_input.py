@@ -235,10 +235,10 @@ def datasets(bench: Bench) -> Iterator[Trial]:
 
 OWN = """
 import torch
-from resnet_cli.data.dataset import Dataset, Part
+from resnet_cli.data.dataset import Dataset, DatasetSplit
 def data(names: int, top: int):
-    part = Part(torch.zeros(40, 8, 8, 3, dtype=torch.uint8), torch.arange(40) % (top + 1))
-    return Dataset("mine", tuple("abcdefgh"[:names]), part, part)
+    split = DatasetSplit(torch.zeros(40, 8, 8, 3, dtype=torch.uint8), torch.arange(40) % (top + 1))
+    return Dataset("mine", tuple("abcdefgh"[:names]), split, split)
 """
 
 

@@ -8,7 +8,7 @@ from resnet_cli.data.datasets.vision import fashion_mnist, flowers102, mnist, sv
 from resnet_cli.data.images.decode import read_image
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.loading.augment import Augment
-from resnet_cli.data.loading.batches import Batches, Normalize
+from resnet_cli.data.loading.batch_loader import BatchLoader, Normalize
 from resnet_cli.data.loading.device_loader import DeviceLoader
 from resnet_cli.data.loading.loaders import Loaders, make_loaders
 from resnet_cli.data.loading.stream_loader import StreamLoader
@@ -16,7 +16,7 @@ from resnet_cli.data.splits import stratified_split, stratified_subset
 
 __all__ = [
     "Augment",
-    "Batches",
+    "BatchLoader",
     "Dataset",
     "DatasetSplit",
     "DeviceLoader",

@@ -1,6 +1,7 @@
-"""What a data set is: images as uint8, labels, class names, and the statistics that normalise it.
+"""Data sets in memory: uint8 images, labels, class names and normalisation statistics.
 
-Images are [N, H, W, C], so that gathering a batch and permuting the view to [B, C, H, W] is channels-last for nothing.
+Images are stored as [N, H, W, C]: permuting a gathered batch to [B, C, H, W] then yields a channels-last tensor without
+a copy.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,12 @@ from resnet_cli.errors import InputError
 
 @dataclass(frozen=True)
 class DatasetSplit:
-    """Images (uint8 [N, H, W, C], or files decoded on demand) and their classes (int64 [N])."""
+    """One split of a data set (train, val or test).
+
+    Args:
+        images: uint8 [N, H, W, C], or files that are decoded on demand.
+        labels: Class indices, int64 [N].
+    """
 
     images: Tensor | LazyImages
     labels: Tensor
@@ -25,7 +31,7 @@ class DatasetSplit:
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """One image's (C, H, W)."""
+        """(C, H, W) of one image."""
         if isinstance(self.images, LazyImages):
             return self.images.size
         _, h, w, channels = self.images.shape
@@ -33,23 +39,23 @@ class DatasetSplit:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the decoded images."""
+        """Size of the decoded images in bytes."""
         channels, h, w = self.size
         return len(self) * channels * h * w
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named data set.
+    """A named data set with its splits.
 
     Args:
-        name: For people.
-        class_names: One for each label from 0.
-        train: What the validation part is split from.
-        test: Read once, at the end.
-        val: The set's own validation part, if it has one.
+        name: Name shown in messages and reports.
+        class_names: Names of the classes, indexed by label.
+        train: Training split; a validation split is held out from it unless `val` is given.
+        test: Test split, evaluated once, after training.
+        val: The data set's own validation split, if it has one.
         mean: Mean of each channel on the scale 0 to 1; None computes it from the images trained on.
-        std: Standard deviation of each channel, likewise.
+        std: Standard deviation of each channel on the scale 0 to 1; None computes it likewise.
     """
 
     name: str
@@ -60,69 +66,97 @@ class Dataset:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
 
-    def check(self) -> None:
-        """Compares labels, class names and sizes.
+    def validate(self) -> None:
+        """Check that splits, labels, class names and statistics are consistent.
 
         Raises:
-            InputError: They do not fit together.
+            InputError: They are not; one line for each problem.
         """
         classes = len(self.class_names)
-        parts = {"train": self.train, "test": self.test} | ({"val": self.val} if self.val else {})
+        splits = {"train": self.train, "test": self.test} | ({"val": self.val} if self.val else {})
         problems = [f"{self.name}: only {classes} class: a classifier needs at least 2"] if classes < 2 else []
-        for part_name, part in parts.items():
-            problems += _part_problems(f"{self.name}: {part_name} part", part, self.train.size, classes)
+        for split_name, split in splits.items():
+            problems += _split_problems(f"{self.name}: {split_name} split", split, self.train.size, classes)
         if not problems:
-            missing = (torch.bincount(self.train.labels, minlength=classes) == 0).nonzero().flatten().tolist()
-            if missing:
-                problems.append(
-                    f"{self.name}: {classes} classes are named but the training labels have {classes - len(missing)}: "
-                    f"none is {missing[0]} ({self.class_names[missing[0]]!r})"
-                )
-        for key, values in (("mean", self.mean), ("std", self.std)):
-            channels = self.train.size[0]
-            if values is not None and len(values) != channels:
-                problems.append(f"data.{key} has {len(values)} numbers, the images have {channels} channels")
-        if any(not value > 0 for value in self.std or ()):
-            problems.append(f"data.std={list(self.std or ())}: each must be above 0")
+            problems += self._class_problems()
+        problems += self._statistics_problems()
         if problems:
             raise InputError(*problems)
 
+    def _class_problems(self) -> list[str]:
+        """Find classes without training images."""
+        classes = len(self.class_names)
+        missing = (torch.bincount(self.train.labels, minlength=classes) == 0).nonzero().flatten().tolist()
+        if not missing:
+            return []
+        return [
+            f"{self.name}: {classes} classes are named but the training labels have {classes - len(missing)}: "
+            f"none is {missing[0]} ({self.class_names[missing[0]]!r})"
+        ]
 
-def _part_problems(name: str, part: DatasetSplit, size: tuple[int, int, int], classes: int) -> list[str]:
-    if not len(part):
+    def _statistics_problems(self) -> list[str]:
+        channels = self.train.size[0]
+        problems = [
+            f"data.{key} has {len(values)} numbers, the images have {channels} channels"
+            for key, values in (("mean", self.mean), ("std", self.std))
+            if values is not None and len(values) != channels
+        ]
+        if any(not value > 0 for value in self.std or ()):
+            problems.append(f"data.std={list(self.std or ())}: each must be above 0")
+        return problems
+
+
+def _split_problems(name: str, split: DatasetSplit, size: tuple[int, int, int], classes: int) -> list[str]:
+    """Find the first problem of one split.
+
+    Args:
+        name: How messages refer to the split.
+        split: The split.
+        size: (C, H, W) of the training images.
+        classes: Number of classes.
+    """
+    if not len(split):
         return [f"{name} has no images"]
-    if len(part.images) != len(part.labels):
-        return [f"{name} has {len(part.images)} images but {len(part.labels)} labels"]
-    if part.size != size:
-        sizes = " and ".join("x".join(map(str, shape)) for shape in (part.size, size))
-        return [f"{name}: images differ from the training part's: {sizes} (channels x height x width)"]
-    low, high = int(part.labels.min()), int(part.labels.max())
+    if len(split.images) != len(split.labels):
+        return [f"{name} has {len(split.images)} images but {len(split.labels)} labels"]
+    if split.size != size:
+        sizes = " and ".join("x".join(map(str, shape)) for shape in (split.size, size))
+        return [f"{name}: image size differs from the training split's: {sizes} (channels x height x width)"]
+    low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= classes:
         return [f"{name}: labels go from {low} to {high}, but there are {classes} classes (0 to {classes - 1})"]
     return []
 
 
-def channel_statistics(part: DatasetSplit, indices: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel over the images `indices`, on the scale 0 to 1.
+def channel_statistics(split: DatasetSplit, indices: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Compute the mean and standard deviation of each channel over the images `indices`, on the scale 0 to 1.
 
-    Computed from exact integer sums: the same numbers whether images are in memory or decoded one by one.
+    The sums are exact integers, so that the result does not depend on whether the images are in memory or decoded one
+    by one.
     """
-    channels, h, w = part.size
-    if isinstance(part.images, LazyImages):
-        sums, squares = part.images.sums()[indices].sum(0)
+    _, h, w = split.size
+    if isinstance(split.images, LazyImages):
+        sums, squares = split.images.channel_sums()[indices].sum(0)
     else:
-        counts = torch.zeros(channels * 256, dtype=torch.int64)
-        offsets = torch.arange(channels, dtype=torch.int32) * 256
-        for chunk in torch.split(indices, max(1, 1_000_000 // (channels * h * w))):
-            values = part.images[chunk].reshape(-1, channels) + offsets
-            counts += torch.bincount(values.flatten(), minlength=channels * 256)
-        levels = torch.arange(256)
-        sums, squares = ((counts.view(channels, 256) * power).sum(1) for power in (levels, levels.square()))
+        sums, squares = _channel_sums(split.images, indices)
     count = len(indices) * h * w
     mean = [total / count / 255 for total in sums.tolist()]
-    # A constant channel has no spread to divide by; 1 leaves it at zero.
+    # The standard deviation of a constant channel is zero; dividing by 1 instead keeps the channel finite.
     std = [
         ((count * square - total**2) ** 0.5 / count / 255) or 1.0
         for total, square in zip(sums.tolist(), squares.tolist(), strict=True)
     ]
     return tuple(mean), tuple(std)
+
+
+def _channel_sums(images_NHWC: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum the values and the squared values of each channel over the images `indices`: two int64 [C]."""
+    _, h, w, channels = images_NHWC.shape
+    counts = torch.zeros(channels * 256, dtype=torch.int64)
+    offsets = torch.arange(channels, dtype=torch.int32) * 256
+    for chunk in torch.split(indices, max(1, 1_000_000 // (channels * h * w))):
+        values = images_NHWC[chunk].reshape(-1, channels) + offsets
+        counts += torch.bincount(values.flatten(), minlength=channels * 256)
+    levels = torch.arange(256)
+    histogram = counts.view(channels, 256)
+    return (histogram * levels).sum(1), (histogram * levels.square()).sum(1)

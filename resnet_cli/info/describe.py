@@ -114,7 +114,7 @@ def _sizes(composed: Composed) -> tuple[tuple[int, int, int], int]:
         return (channels, height, width), len(noted["class_names"])
     loaders_keys = {name for reader in CONFIG_GROUPS["data"].readers for name in signature(reader).parameters}
     dataset = build.instantiate("data", node, {}, skip=frozenset(loaders_keys))
-    dataset.check()
+    dataset.validate()
     return dataset.train.size, len(dataset.class_names)
 
 

@@ -200,8 +200,8 @@ OWN_DATA = """
 import torch
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 def data(names: int, top: int):
-    part = DatasetSplit(torch.zeros(40, 8, 8, 3, dtype=torch.uint8), torch.arange(40) % (top + 1))
-    return Dataset("mine", tuple("abcdefgh"[:names]), part, part)
+    split = DatasetSplit(torch.zeros(40, 8, 8, 3, dtype=torch.uint8), torch.arange(40) % (top + 1))
+    return Dataset("mine", tuple("abcdefgh"[:names]), split, split)
 """
 
 

@@ -11,7 +11,7 @@ from resnet_cli.data.dataset import channel_statistics
 from resnet_cli.errors import InputError
 
 
-def part(labels, c=3, h=4, w=5, seed=0):
+def make_split(labels, c=3, h=4, w=5, seed=0):
     labels = torch.tensor(labels, dtype=torch.int64)
     pixels = torch.randint(
         0, 256, (len(labels), h, w, c), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
@@ -19,28 +19,28 @@ def part(labels, c=3, h=4, w=5, seed=0):
     return DatasetSplit(pixels, labels)
 
 
-GOOD = Dataset("set", ("a", "b", "c"), part([0, 1, 2, 0]), part([0, 1, 2]), val=part([1, 2]))
+GOOD = Dataset("set", ("a", "b", "c"), make_split([0, 1, 2, 0]), make_split([0, 1, 2]), val=make_split([1, 2]))
 
 
 def problems_of(**changes):
     with pytest.raises(InputError) as caught:
-        dataclasses.replace(GOOD, **changes).check()
+        dataclasses.replace(GOOD, **changes).validate()
     return caught.value.problems
 
 
 def test_a_good_set_passes():
-    GOOD.check()
-    dataclasses.replace(GOOD, mean=[0.5, 0.5, 0.5], std=[0.2, 0.2, 0.2]).check()
+    GOOD.validate()
+    dataclasses.replace(GOOD, mean=[0.5, 0.5, 0.5], std=[0.2, 0.2, 0.2]).validate()
 
 
 @pytest.mark.parametrize(("changes", "words"), [
-    ({"class_names": ("a", "b")}, "train part: labels go from 0 to 2, but there are 2 classes"),
-    ({"test": part([0, 3])}, "test part: labels go from 0 to 3, but there are 3 classes"),
-    ({"train": part([0, 1, 2, -1])}, "labels go from -1 to 2"),
+    ({"class_names": ("a", "b")}, "train split: labels go from 0 to 2, but there are 2 classes"),
+    ({"test": make_split([0, 3])}, "test split: labels go from 0 to 3, but there are 3 classes"),
+    ({"train": make_split([0, 1, 2, -1])}, "labels go from -1 to 2"),
     ({"class_names": ("a", "b", "c", "d")}, "4 classes are named but the training labels have 3: none is 3 ('d')"),
-    ({"test": part([])}, "test part has no images"),
-    ({"val": part([0], h=5)}, "val part: images differ from the training part's: 3x5x5 and 3x4x5"),
-    ({"train": DatasetSplit(part([0]).images, torch.tensor([0, 1]))}, "has 1 images but 2 labels"),
+    ({"test": make_split([])}, "test split has no images"),
+    ({"val": make_split([0], h=5)}, "val split: image size differs from the training split's: 3x5x5 and 3x4x5"),
+    ({"train": DatasetSplit(make_split([0]).images, torch.tensor([0, 1]))}, "has 1 images but 2 labels"),
     ({"mean": [0.5]}, "data.mean has 1 numbers, the images have 3 channels"),
     ({"std": [0.2, 0.0, 0.2]}, "data.std=[0.2, 0.0, 0.2]: each must be above 0"),
 ])  # fmt: skip
@@ -49,23 +49,23 @@ def test_what_does_not_fit_is_named_with_both_numbers(changes, words):
 
 
 def test_one_class_is_refused():
-    data = Dataset("set", ("a",), part([0, 0]), part([0]))
+    data = Dataset("set", ("a",), make_split([0, 0]), make_split([0]))
     with pytest.raises(InputError, match="only 1 class: a classifier needs at least 2"):
-        data.check()
+        data.validate()
 
 
 def test_all_problems_come_together():
-    assert len(problems_of(test=part([3]), mean=[1.0], std=[1.0])) == 3
+    assert len(problems_of(test=make_split([3]), mean=[1.0], std=[1.0])) == 3
 
 
 def test_sizes_are_channels_first():
-    assert part([0, 1]).size == (3, 4, 5)
-    assert part([0, 1]).nbytes == 2 * 60
-    assert len(part([0, 1])) == 2
+    assert make_split([0, 1]).size == (3, 4, 5)
+    assert make_split([0, 1]).nbytes == 2 * 60
+    assert len(make_split([0, 1])) == 2
 
 
 def test_statistics_are_those_of_the_chosen_images():
-    data = part([0] * 50, c=2)
+    data = make_split([0] * 50, c=2)
     chosen = torch.arange(0, 50, 3)
     mean, std = channel_statistics(data, chosen)
     values = data.images[chosen].double().div(255).flatten(0, 2)
@@ -79,7 +79,7 @@ def test_a_constant_channel_gets_a_spread_of_one():
 
 
 def test_statistics_of_files_are_the_same_to_the_last_bit(tmp_path):
-    data = part([0] * 7)
+    data = make_split([0] * 7)
     names = [f"{i}.png" for i in range(7)]
     for image, name in zip(data.images, names, strict=True):
         Image.fromarray(image.numpy()).save(tmp_path / name)

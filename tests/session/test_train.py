@@ -69,9 +69,9 @@ def test_a_resumed_run_is_not_initialised_again(train, tmp_path):
 
 
 def test_initialisations_that_look_at_no_images_say_nothing(train, tmp_path, monkeypatch):
-    from resnet_cli.data.loading.batches import Batches
+    from resnet_cli.data.loading.batch_loader import BatchLoader
 
-    monkeypatch.setattr(Batches, "sample", None)
+    monkeypatch.setattr(BatchLoader, "sample", None)
     assert train(*tiny("hydra.run.dir=d", "trainer.epochs=1"))[0] == 0
     assert said(tmp_path / "d") == []
 

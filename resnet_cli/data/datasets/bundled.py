@@ -1,4 +1,4 @@
-"""Data sets that need no files of the user's: handwritten digits that ship with the package, made-up images, noise."""
+"""Data sets that need no download: bundled handwritten digits, synthetic images and random noise."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,27 +11,27 @@ from resnet_cli.config.ranges import AtLeast, Between
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.seeding import seeded_generator
 
-LEVELS = 16  # the digits' pixels count dots, 0 to 16
+DIGITS_MAX = 16  # largest pixel value of the digits, which count the dark dots of 4x4 blocks
 
 
 def digits(*, image_size: Annotated[int, Between(8, 256)] = 16) -> Dataset:
-    """1,442 + 355 handwritten digits, grey (Alpaydin & Kaynak 1998; digits_LICENSE.txt says where they come from).
+    """Load 1,442 + 355 handwritten digits, grey (Alpaydin & Kaynak 1998; source and licence in digits_LICENSE.txt).
 
     Args:
-        image_size: Side in pixels; the images are 8x8 and scaled up bilinearly.
+        image_size: Height and width in pixels; the 8x8 originals are scaled up bilinearly.
     """
     import numpy as np
 
     with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as file:
         arrays = {name: torch.from_numpy(file[name]) for name in file.files}
 
-    def part(name: str) -> DatasetSplit:
-        pixels = arrays[f"{name}_images"][:, None].float() * (255 / LEVELS)
+    def load_split(name: str) -> DatasetSplit:
+        pixels = arrays[f"{name}_images"][:, None].float() * (255 / DIGITS_MAX)
         pixels = F.interpolate(pixels, size=(image_size, image_size), mode="bilinear")
         images_NCHW = pixels.round().to(torch.uint8)
         return DatasetSplit(images_NCHW.permute(0, 2, 3, 1).contiguous(), arrays[f"{name}_labels"].long())
 
-    return Dataset("digits", tuple("0123456789"), part("train"), part("test"))
+    return Dataset("digits", tuple("0123456789"), load_split("train"), load_split("test"))
 
 
 def synthetic(
@@ -44,36 +44,42 @@ def synthetic(
     noise: Annotated[float, AtLeast(0)] = 0.1,
     image_seed: Annotated[int, AtLeast(0)] = 0,
 ) -> Dataset:
-    """Made-up images that can be learnt: each class has a smooth pattern, each image a shift of it, a contrast, noise.
+    """Generate learnable images: each shows the smooth pattern of its class, shifted, at a random contrast, with noise.
 
     Args:
-        count: Training images; classes take turns.
+        count: Training images; labels cycle through the classes.
         test_count: Test images.
         classes: Number of classes.
-        image_size: Side in pixels.
-        channels: Channels.
+        image_size: Height and width in pixels.
+        channels: Number of channels.
         noise: Standard deviation of the noise on the scale 0 to 1.
-        image_seed: The images are a function of the arguments alone; not of a run's seed.
+        image_seed: Seed of the images, which do not depend on the seed of the run.
     """
     coarse = torch.randn(classes, channels, 4, 4, generator=seeded_generator("cpu", image_seed, "synthetic patterns"))
     patterns = F.interpolate(coarse, size=(image_size, image_size), mode="bicubic").permute(0, 2, 3, 1)
 
-    def part(name: str, size: int) -> DatasetSplit:
+    def make_split(name: str, size: int) -> DatasetSplit:
         labels = torch.arange(size) % classes
         images = torch.empty(size, image_size, image_size, channels, dtype=torch.uint8)
-        per_chunk = max(1, 4_000_000 // images[0].numel())  # keeps the floats of a chunk in 16 MB
+        per_chunk = max(1, 4_000_000 // images[0].numel())  # a chunk of float32 values takes 16 MB
         for i, rows in enumerate(torch.split(torch.arange(size), per_chunk)):
             source = seeded_generator("cpu", image_seed, "synthetic", name, i)
-            images[rows] = _draw(patterns, labels[rows], noise, source)
+            images[rows] = _draw_synthetic(patterns, labels[rows], noise, source)
         return DatasetSplit(images, labels)
 
-    return Dataset(
-        "synthetic", tuple(f"class {k}" for k in range(classes)), part("train", count), part("test", test_count)
-    )
+    class_names = tuple(f"class {k}" for k in range(classes))
+    return Dataset("synthetic", class_names, make_split("train", count), make_split("test", test_count))
 
 
-def _draw(patterns_KHWC: Tensor, labels_B: Tensor, noise: float, source: torch.Generator) -> Tensor:
-    """uint8 [B, H, W, C]: patterns shifted around the edges by up to an eighth, at 60 to 100 % contrast."""
+def _draw_synthetic(patterns_KHWC: Tensor, labels_B: Tensor, noise: float, source: torch.Generator) -> Tensor:
+    """Draw uint8 images [B, H, W, C]: patterns shifted cyclically by up to an eighth, at 60 to 100 % contrast.
+
+    Args:
+        patterns_KHWC: The pattern of each class.
+        labels_B: Classes of the images.
+        noise: Standard deviation of the noise on the scale 0 to 1.
+        source: Generator of the draws.
+    """
     b, (_, h, w, channels) = len(labels_B), patterns_KHWC.shape
     row_B, column_B = torch.randint(-(h // 8), h // 8 + 1, (2, b), generator=source)
     contrast_B = 0.6 + 0.4 * torch.rand(b, generator=source)
@@ -94,21 +100,22 @@ def noise(
     channels: Annotated[int, AtLeast(1)] = 1,
     image_seed: Annotated[int, AtLeast(0)] = 0,
 ) -> Dataset:
-    """Random pixels with random labels: nothing can be learnt, only memorised (Zhang et al. 2017, arXiv 1611.03530).
+    """Generate random pixels with random labels, which can only be memorised (Zhang et al. 2017, arXiv 1611.03530).
 
     Args:
         count: Training images.
-        test_count: Test images; no net can do better on them than chance.
+        test_count: Test images, on which no network can be better than chance.
         classes: Number of classes.
-        image_size: Side in pixels.
-        channels: Channels.
-        image_seed: Images and labels are a function of the arguments alone; not of a run's seed.
+        image_size: Height and width in pixels.
+        channels: Number of channels.
+        image_seed: Seed of images and labels, which do not depend on the seed of the run.
     """
 
-    def part(name: str, size: int) -> DatasetSplit:
+    def make_split(name: str, size: int) -> DatasetSplit:
         source = seeded_generator("cpu", image_seed, "noise", name)
         shape = (size, image_size, image_size, channels)
         images = torch.randint(0, 256, shape, generator=source, dtype=torch.uint8)
         return DatasetSplit(images, torch.randint(0, classes, (size,), generator=source))
 
-    return Dataset("noise", tuple(f"class {k}" for k in range(classes)), part("train", count), part("test", test_count))
+    class_names = tuple(f"class {k}" for k in range(classes))
+    return Dataset("noise", class_names, make_split("train", count), make_split("test", test_count))

@@ -1,6 +1,6 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 32x32 photographs, in torchvision's folder layout.
 
-The batches are pickles. They are never given to Python's own unpickler, whatever their checksum.
+The files are pickles; `load_arrays` reads them without executing code, whatever their checksum.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,19 +12,30 @@ import torch
 from torch import Tensor
 
 from resnet_cli.data.dataset import Dataset, DatasetSplit
-from resnet_cli.data.images.download import Source, check_md5, fetch, unpack
+from resnet_cli.data.images.download import DownloadSource, download_if_allowed, download_into, unpack, verify_md5
 from resnet_cli.data.images.safe_pickle import load_arrays
 from resnet_cli.errors import InputError
 
-UNPACKED_LIMIT = 1 << 29  # bytes; both archives hold 186 MB
-PIXELS = 3 * 32 * 32  # numbers in an image
+MAX_UNPACKED_BYTES = 1 << 29  # both archives unpack to 186 MB
+VALUES_PER_IMAGE = 3 * 32 * 32
 
 
 @dataclass(frozen=True)
-class Files:
-    """A set's files, their MD5 and the entries that are read, as torchvision's data sets have them.
+class CifarFiles:
+    """The files of a data set and their MD5 checksums, as in torchvision's `CIFAR10` and `CIFAR100`.
 
-    They stand here because importing torchvision takes seconds and 170 MB: it is left to downloads.
+    They are repeated here because importing torchvision takes seconds and 170 MB, which only a download needs.
+
+    Args:
+        name: The data set's name.
+        url: URL of the archive.
+        archive_md5: MD5 of the archive.
+        folder: Folder of the unpacked files, in the root folder and in the archive.
+        train: Files of the training split and their MD5.
+        test: Files of the test split and their MD5.
+        names: The file of the class names and its MD5.
+        names_key: Entry of that file that lists the class names.
+        label_key: Entry of the other files that lists the labels.
     """
 
     name: str
@@ -39,11 +50,11 @@ class Files:
 
     @property
     def archive(self) -> str:
-        """Its name, beside the folder."""
+        """File name of the archive, which may be placed in the root folder."""
         return self.url.rpartition("/")[2]
 
 
-CIFAR10 = Files(
+CIFAR10 = CifarFiles(
     name="cifar10",
     url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
     archive_md5="c58f30108f718f92721af3b95e74349a",
@@ -60,7 +71,7 @@ CIFAR10 = Files(
     names_key="label_names",
     label_key="labels",
 )
-CIFAR100 = Files(
+CIFAR100 = CifarFiles(
     name="cifar100",
     url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
     archive_md5="eb9058c3a382ffc7106e4002c42a8d85",
@@ -81,19 +92,20 @@ def cifar10(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Dataset:
-    """CIFAR-10: 50,000 + 10,000 images of 10 classes, in `root/cifar-10-batches-py`.
+    """Load CIFAR-10: 50,000 + 10,000 images of 10 classes, from `root/cifar-10-batches-py`.
 
     Args:
-        root: Folder that holds the set's folder or its archive; `~` is the home folder.
-        download: Fetch the set if it is not there.
-        verify: Compare every file with its known MD5; off, a re-encoded copy is accepted.
+        root: Folder that contains the data set's folder or its archive; `~` is the home folder.
+        download: Download the data set if it is missing.
+        verify: Compare every file with its known MD5; False accepts a re-encoded copy.
         mean: Mean of each channel on the scale 0 to 1; None computes it.
-        std: Standard deviation of each channel, likewise.
+        std: Standard deviation of each channel on the scale 0 to 1; None computes it.
 
     Raises:
-        InputError: The set is missing and could not be fetched, or a file is not what it should be.
+        InputError: The data set is missing and could not be downloaded, or a file is not as expected.
     """
-    return _load(CIFAR10, root, download, verify, mean, std)
+    train, test, class_names = _load_cifar(CIFAR10, Path(root).expanduser(), download=download, verify=verify)
+    return Dataset("cifar10", class_names, train, test, mean=mean, std=std)
 
 
 def cifar100(
@@ -104,97 +116,94 @@ def cifar100(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Dataset:
-    """CIFAR-100: 50,000 + 10,000 images of 100 classes, in `root/cifar-100-python`; arguments as for `cifar10`."""
-    return _load(CIFAR100, root, download, verify, mean, std)
+    """Load CIFAR-100: 50,000 + 10,000 images of 100 classes, from `root/cifar-100-python`.
+
+    Arguments and errors are those of `cifar10`.
+    """
+    train, test, class_names = _load_cifar(CIFAR100, Path(root).expanduser(), download=download, verify=verify)
+    return Dataset("cifar100", class_names, train, test, mean=mean, std=std)
 
 
-def _load(
-    files: Files,
-    root: str,
-    download: bool,
-    verify: bool,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-) -> Dataset:
-    base = Path(root).expanduser()
-    folder = base / files.folder
-    checksums = {**files.train, **files.test, **files.names}
-    if not all((folder / file).is_file() for file in checksums):
-        _provide(files, base, download=download, verify=verify)
-    for file, md5 in checksums.items():
-        if not (folder / file).is_file():
-            raise InputError(f"{folder / file}: missing")
+def _load_cifar(
+    files: CifarFiles, root: Path, *, download: bool, verify: bool
+) -> tuple[DatasetSplit, DatasetSplit, tuple[str, ...]]:
+    """Return the training split, the test split and the class names."""
+    folder = root / files.folder
+    checksums = {folder / name: md5 for name, md5 in {**files.train, **files.test, **files.names}.items()}
+    if not all(path.is_file() for path in checksums):
+        _extract_or_download(files, root, download=download, verify=verify)
+    for path, md5 in checksums.items():
+        if not path.is_file():
+            raise InputError(f"{path}: missing")
         if verify:
-            check_md5(folder / file, md5)
+            verify_md5(path, md5)
     (names_file,) = files.names
-    class_names = _class_names(folder / names_file, files.names_key)
-    train, test = (
-        _read_batches([folder / file for file in part], files.label_key) for part in (files.train, files.test)
-    )
-    return Dataset(files.name, class_names, train, test, mean=mean, std=std)
+    class_names = _read_class_names(folder / names_file, files.names_key)
+    train = _read_split([folder / name for name in files.train], files.label_key)
+    test = _read_split([folder / name for name in files.test], files.label_key)
+    return train, test, class_names
 
 
-def _provide(files: Files, base: Path, *, download: bool, verify: bool) -> None:
-    """Makes the set's folder from the archive beside it, or from a fetched one."""
-    archive = base / files.archive
-    origin = Source(files.name, [files.url], [files.archive, files.folder + "/"])
+def _extract_or_download(files: CifarFiles, root: Path, *, download: bool, verify: bool) -> None:
+    """Create the data set's folder from an archive in `root`, or from a downloaded one."""
+    archive = root / files.archive
+    source = DownloadSource(files.name, [files.url], [files.archive, files.folder + "/"])
 
-    def unpack_into(place: Path, packed: Path) -> None:
-        unpack(packed, place, members=f"{files.folder}/[^/]+", limit=UNPACKED_LIMIT)
+    def extract(archive: Path, target: Path) -> None:
+        unpack(archive, target, members=f"{files.folder}/[^/]+", limit=MAX_UNPACKED_BYTES)
 
-    def fetch_into(place: Path) -> None:
+    def download_and_extract(target: Path) -> None:
         from torchvision.datasets.utils import download_url
 
-        download_url(files.url, place, files.archive, files.archive_md5)
-        unpack_into(place, place / files.archive)
-        (place / files.archive).unlink()
+        download_url(files.url, target, files.archive, files.archive_md5)
+        extract(target / files.archive, target)
+        (target / files.archive).unlink()
 
     if archive.is_file():
         if verify:
-            check_md5(archive, files.archive_md5)
-        fetch(origin, base, lambda place: unpack_into(place, archive))
-    elif download:
-        fetch(origin, base, fetch_into)
+            verify_md5(archive, files.archive_md5)
+        download_into(source, root, lambda target: extract(archive, target))
     else:
-        raise origin.missing(base)
+        download_if_allowed(source, root, download_and_extract, allowed=download)
 
 
-def _class_names(path: Path, key: str) -> tuple[str, ...]:
-    names = _entry(path, load_arrays(path), key)
+def _read_class_names(path: Path, key: str) -> tuple[str, ...]:
+    names = _get_entry(path, load_arrays(path), key)
     if not isinstance(names, list) or not all(isinstance(name, str | bytes) for name in names):
         raise InputError(f"{path}: {key} is not a list of class names")
     return tuple(name.decode() if isinstance(name, bytes) else name for name in names)
 
 
-def _entry(path: Path, batch: Any, key: str) -> Any:
-    if not isinstance(batch, dict) or key not in batch:
+def _get_entry(path: Path, content: Any, key: str) -> Any:
+    if not isinstance(content, dict) or key not in content:
         raise InputError(f"{path}: has no entry {key!r}")
-    return batch[key]
+    return content[key]
 
 
-def _read_batches(paths: Sequence[Path], label_key: str) -> DatasetSplit:
-    """One file after the other into the place that all will have, so that no second copy is ever there."""
-    room = sum(path.stat().st_size for path in paths) // PIXELS  # a pickle holds each byte of its array
-    images = torch.empty(room, 32, 32, 3, dtype=torch.uint8)
+def _read_split(paths: Sequence[Path], label_key: str) -> DatasetSplit:
+    """Read files one by one into a preallocated tensor, so that the images are never in memory twice."""
+    # A pickle is at least as large as the array in it, so the file sizes bound the number of images.
+    capacity = sum(path.stat().st_size for path in paths) // VALUES_PER_IMAGE
+    images = torch.empty(capacity, 32, 32, 3, dtype=torch.uint8)
     labels: list[Tensor] = []
     count = 0
     for path in paths:
-        labels.append(_read_batch(path, label_key, images[count:]))
+        labels.append(_read_file(path, label_key, images[count:]))
         count += len(labels[-1])
     return DatasetSplit(images[:count], torch.cat(labels))
 
 
-def _read_batch(path: Path, label_key: str, place: Tensor) -> Tensor:
-    """Puts a file's images into the first places; gives their labels."""
+def _read_file(path: Path, label_key: str, target_NHWC: Tensor) -> Tensor:
+    """Write the images of a file to the first rows of `target_NHWC` and return their labels, int64 [B]."""
     import numpy as np
 
-    batch = load_arrays(path)
-    rows, labels = np.asarray(_entry(path, batch, "data")), np.asarray(_entry(path, batch, label_key))
-    if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != PIXELS:
-        raise InputError(f"{path}: data is {rows.dtype} {rows.shape}, not uint8 (images, {PIXELS})")
+    content = load_arrays(path)
+    rows, labels = np.asarray(_get_entry(path, content, "data")), np.asarray(_get_entry(path, content, label_key))
+    if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != VALUES_PER_IMAGE:
+        raise InputError(f"{path}: data is {rows.dtype} {rows.shape}, not uint8 (images, {VALUES_PER_IMAGE})")
     if labels.dtype.kind not in "iu" or labels.shape != rows.shape[:1]:
         raise InputError(f"{path}: {len(rows)} images but {label_key} is {labels.dtype} {labels.shape}")
-    if len(rows) > len(place):
-        raise InputError(f"{path}: {len(rows)} images, which are more than its bytes")
-    place.numpy()[: len(rows)] = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    if len(rows) > len(target_NHWC):
+        raise InputError(f"{path}: {len(rows)} images, more than a file of its size can contain")
+    target_NHWC.numpy()[: len(rows)] = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return torch.from_numpy(labels.astype(np.int64))

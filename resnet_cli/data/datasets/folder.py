@@ -1,8 +1,11 @@
-"""A folder of image files, one sub-folder a class. Each file is a sample, refused by name, or named in a warning."""
+"""Image folders with one sub-folder for each class.
+
+Every file is either a sample, or refused by name, or counted in a warning: none is skipped silently.
+"""
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -17,9 +20,11 @@ from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.splits import stratified_split
 from resnet_cli.errors import InputError
 
-LAYOUT = "expected train/<class>/* and test/<class>/* (val/ too, if you have it), or <class>/*"
+LAYOUT = "expected train/<class>/* and test/<class>/* (and val/, if you have it), or <class>/*"
 
 log = logging.getLogger("resnet_cli")
+
+FilesByClass = dict[str, list[str]]  # class name -> paths relative to the data set's folder
 
 
 def image_folder(
@@ -33,74 +38,71 @@ def image_folder(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Dataset:
-    """Images from `root/train/<class>/*`, `root/test/<class>/*` and, if there, `root/val/<class>/*`.
+    """Load images from `root/train/<class>/*`, `root/test/<class>/*` and, if present, `root/val/<class>/*`.
 
-    Without `train/` the classes are looked for in `root` itself; without `test/` a fixed, stratified part of the
-    training images becomes the test part. Sorted names give the order of classes and samples; sub-folders of a class
-    belong to it; names that start with a dot are passed over, with a warning.
+    Without `train/`, the class folders are expected in `root` itself. Without `test/`, a fixed, stratified part of the
+    training images becomes the test split. Classes and samples are in the order of their sorted names; sub-folders of a
+    class folder belong to the class; names that start with a dot are ignored, with a warning.
 
     Args:
         root: The folder; `~` is the home folder.
-        image_size: Side of the square images in pixels; None if all files already have one size.
+        image_size: Height and width of the images in pixels; None if all files already have the same size.
         resize: `crop` scales the largest centred square, `squash` scales both sides.
         mode: `RGB`, or `L` for grey. Other images are converted, with a warning that names the first.
-        test_fraction: Share of the test part when there is no `test/`.
+        test_fraction: Fraction of the images held out for testing if there is no `test/`.
         cache: Folder for decoded images; None decodes them in every run.
         mean: Mean of each channel on the scale 0 to 1; None computes it.
-        std: Standard deviation of each channel, likewise.
+        std: Standard deviation of each channel on the scale 0 to 1; None computes it.
 
     Raises:
-        InputError: Something in the folder cannot be used; each problem is named.
+        InputError: The folder contains something that cannot be used; one line for each problem.
     """
     base = Path(root).expanduser()
-    parts = _find_parts(base)
-    class_names = tuple(parts["train"])
-    kept = None if cache is None else Path(cache).expanduser()
+    classes_by_split = _scan_splits(base)
+    class_names = tuple(classes_by_split["train"])
+    samples = {split: _list_samples(classes, class_names) for split, classes in classes_by_split.items()}
+    if "test" not in samples:
+        samples["train"], samples["test"] = _hold_out_test(base, *samples["train"], test_fraction)
+    cache_folder = None if cache is None else Path(cache).expanduser()
 
-    def part(names: Sequence[str], labels: Tensor) -> DatasetSplit:
-        return DatasetSplit(
-            LazyImages(base, names, mode=mode, image_size=image_size, resize=resize, cache=kept), labels
-        )
+    def make_split(names: Sequence[str], labels: Tensor) -> DatasetSplit:
+        images = LazyImages(base, names, mode=mode, image_size=image_size, resize=resize, cache=cache_folder)
+        return DatasetSplit(images, labels)
 
-    listed = {name: _samples(classes, class_names) for name, classes in parts.items()}
-    if "test" not in listed:
-        names, labels = listed["train"]
-        try:
-            split = stratified_split(labels, test_fraction, seed=0)
-        except InputError as error:
-            raise InputError(*(f"{base}: data.test_fraction: {line}" for line in error.problems)) from None
-        listed["train"], listed["test"] = (([names[i] for i in chosen], labels[chosen]) for chosen in split)
     return Dataset(
         name=base.resolve().name,
         class_names=class_names,
-        train=part(*listed["train"]),
-        test=part(*listed["test"]),
-        val=part(*listed["val"]) if "val" in listed else None,
+        train=make_split(*samples["train"]),
+        test=make_split(*samples["test"]),
+        val=make_split(*samples["val"]) if "val" in samples else None,
         mean=mean,
         std=std,
     )
 
 
 @dataclass
-class _Findings:
-    """What a walk came across that is not a sample."""
+class _ScanReport:
+    """Entries of an image folder that are not samples.
+
+    Args:
+        problems: Messages on entries that cannot be used.
+        ignored: Paths of entries outside class folders, or whose name starts with a dot.
+    """
 
     problems: list[str] = field(default_factory=list)
-    passed_over: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
 
-    def settle(self) -> None:
+    def raise_or_warn(self) -> None:
+        """Raise `InputError` if there are problems; otherwise log a warning if files were ignored."""
         if self.problems:
             more = [f"... and {len(self.problems) - 5} more such problems"] if len(self.problems) > 5 else []
             raise InputError(*self.problems[:5], *more)
-        if self.passed_over:
-            log.warning("%d files outside of the classes are passed over, the first: %s", *self._summary())
-
-    def _summary(self) -> tuple[int, str]:
-        return len(self.passed_over), self.passed_over[0]
+        if self.ignored:
+            log.warning("ignored %d files outside class folders, the first: %s", len(self.ignored), self.ignored[0])
 
 
-def _find_parts(base: Path) -> dict[str, dict[str, list[str]]]:
-    """For train, and for test and val if they are there: class name -> file names relative to `base`."""
+def _scan_splits(base: Path) -> dict[str, FilesByClass]:
+    """Return the classes of train and, if present, of test and val."""
     if not base.is_dir():
         state = "is not a folder" if base.exists() else "does not exist"
         raise InputError(f"data.root={base} {state}: {LAYOUT}")
@@ -109,74 +111,99 @@ def _find_parts(base: Path) -> dict[str, dict[str, list[str]]]:
         folders = {"train": base}
     if "train" not in folders:
         raise InputError(f"{base} has {' and '.join(f'{name}/' for name in folders)} but no train/: {LAYOUT}")
-    findings = _Findings()
-    parts = {name: _find_classes(base, folder, findings) for name, folder in folders.items()}
-    train = parts["train"]
-    if len(train) == 1:
-        findings.problems.append(
-            f"{folders['train']} has 1 class ({next(iter(train))!r}): a classifier needs at least 2"
-        )
-    for name in parts.keys() - {"train"} if train else ():
-        unknown, missing = sorted(parts[name].keys() - train), sorted(train.keys() - parts[name])
-        counts = f"{folders[name]} has {len(parts[name])} classes and {folders['train']} has {len(train)}"
-        if unknown:
-            findings.problems.append(
-                f"{counts}: {_quoted(unknown)} of {name}/ not in train/ ({_quoted(sorted(train))})"
-            )
-        elif missing and parts[name]:
-            log.warning("%s: %s of train/ not in %s/", counts, _quoted(missing), name)
-    findings.settle()
-    return parts
+    report = _ScanReport()
+    splits = {name: _scan_classes(base, folder, report) for name, folder in folders.items()}
+    if len(splits["train"]) == 1:
+        (only,) = splits["train"]
+        report.problems.append(f"{folders['train']} has 1 class ({only!r}): a classifier needs at least 2")
+    for name in ("test", "val"):
+        if splits["train"] and name in splits:
+            _compare_with_train(name, folders, splits, report)
+    report.raise_or_warn()
+    return splits
 
 
-def _find_classes(base: Path, folder: Path, findings: _Findings) -> dict[str, list[str]]:
-    classes: dict[str, list[str]] = {}
-    for entry in _entries(folder, findings):
+def _compare_with_train(
+    name: str, folders: Mapping[str, Path], splits: Mapping[str, FilesByClass], report: _ScanReport
+) -> None:
+    """Report the classes of split `name` that train lacks; log a warning on those that only train has."""
+    split, train = splits[name], splits["train"]
+    unknown, missing = sorted(split.keys() - train), sorted(train.keys() - split)
+    counts = f"{folders[name]} has {len(split)} classes and {folders['train']} has {len(train)}"
+    if unknown:
+        classes = _format_names(sorted(train))
+        report.problems.append(f"{counts}: {_format_names(unknown)} of {name}/ not in train/ ({classes})")
+    elif missing and split:
+        log.warning("%s: %s of train/ not in %s/", counts, _format_names(missing), name)
+
+
+def _scan_classes(base: Path, folder: Path, report: _ScanReport) -> FilesByClass:
+    classes: FilesByClass = {}
+    for entry in _list_visible(folder, report):
         if entry.is_dir():
-            classes[entry.name] = _find_files(base, Path(entry.path), (os.path.realpath(folder),), findings)
+            classes[entry.name] = _scan_files(base, Path(entry.path), (os.path.realpath(folder),), report)
         else:
-            findings.passed_over.append(entry.path)
+            report.ignored.append(entry.path)
     if not classes:
-        findings.problems.append(f"{folder} has no class folders: {LAYOUT}")
+        report.problems.append(f"{folder} has no class folders: {LAYOUT}")
     return classes
 
 
-def _find_files(base: Path, folder: Path, above: tuple[str, ...], findings: _Findings) -> list[str]:
-    """The files in a class folder and below; `above` are the real paths of the folders that lead here."""
+def _scan_files(base: Path, folder: Path, ancestors: tuple[str, ...], report: _ScanReport) -> list[str]:
+    """List the files in a class folder and its sub-folders, relative to `base`.
+
+    Args:
+        base: The data set's folder.
+        folder: The class folder or a sub-folder of it.
+        ancestors: Real paths of the folders that lead to `folder`, to detect links in a circle.
+        report: Where problems are added.
+    """
     real = os.path.realpath(folder)
-    if real in above:
-        findings.problems.append(f"{folder} is a link back to {real}")
+    if real in ancestors:
+        report.problems.append(f"{folder} is a link back to {real}")
         return []
     names: list[str] = []
-    entries = _entries(folder, findings)
+    entries = _list_visible(folder, report)
     for entry in entries:
         if entry.is_dir():
-            names += _find_files(base, Path(entry.path), (*above, real), findings)
+            names += _scan_files(base, Path(entry.path), (*ancestors, real), report)
         elif entry.is_file():
             names.append(os.path.relpath(entry.path, base))
         else:
-            findings.problems.append(f"{entry.path} is not a file (a broken link?)")
+            report.problems.append(f"{entry.path} is not a file (a broken link?)")
     if not entries:
-        findings.problems.append(f"{folder} is a folder without images")
+        report.problems.append(f"{folder} is a folder without images")
     return names
 
 
-def _entries(folder: Path, findings: _Findings) -> list[os.DirEntry[str]]:
+def _list_visible(folder: Path, report: _ScanReport) -> list[os.DirEntry[str]]:
+    """List a folder sorted by name; entries whose name starts with a dot are reported as ignored."""
     try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as iterator:
+            entries = sorted(iterator, key=lambda entry: entry.name)
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}") from None
-    findings.passed_over += [entry.path for entry in entries if entry.name.startswith(".")]
+    report.ignored += [entry.path for entry in entries if entry.name.startswith(".")]
     return [entry for entry in entries if not entry.name.startswith(".")]
 
 
-def _samples(classes: dict[str, list[str]], class_names: Sequence[str]) -> tuple[list[str], Tensor]:
-    names = [name for label in class_names for name in classes.get(label, ())]
-    counts = torch.tensor([len(classes.get(label, ())) for label in class_names])
+def _list_samples(classes: FilesByClass, class_names: Sequence[str]) -> tuple[list[str], Tensor]:
+    """Return file names and labels, int64 [N], in the order of `class_names`."""
+    names = [name for class_name in class_names for name in classes.get(class_name, ())]
+    counts = torch.tensor([len(classes.get(class_name, ())) for class_name in class_names])
     return names, torch.arange(len(class_names)).repeat_interleave(counts)
 
 
-def _quoted(names: Iterable[str]) -> str:
-    listed = [repr(name) for name in names]
-    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
+def _hold_out_test(base: Path, names: Sequence[str], labels: Tensor, fraction: float) -> list[tuple[list[str], Tensor]]:
+    """Split samples into those of the training and those of the test split."""
+    try:
+        split = stratified_split(labels, fraction, seed=0)
+    except InputError as error:
+        raise InputError(*(f"{base}: data.test_fraction: {line}" for line in error.problems)) from None
+    return [([names[i] for i in indices], labels[indices]) for indices in split]
+
+
+def _format_names(names: Iterable[str]) -> str:
+    """Format at most five names, quoted, for a message."""
+    quoted = [repr(name) for name in names]
+    return ", ".join(quoted[:5]) + (f" and {len(quoted) - 5} more" if len(quoted) > 5 else "")

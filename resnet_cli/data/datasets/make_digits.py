@@ -1,7 +1,7 @@
-"""Makes digits.npz from scikit-learn's copy of the UCI digits: `python make_digits.py` with scikit-learn installed.
+"""Create digits.npz from scikit-learn's copy of the UCI digits: `python make_digits.py`, which needs scikit-learn.
 
-The file holds the 8x8 images (uint8, values 0 to 16) and labels in two parts, split once and for all: 355 images for
-the test, every digit in proportion, the rest for training. digits_LICENSE.txt has the sources and licences.
+The file contains 8x8 images (uint8, values 0 to 16) and labels in a fixed, stratified split: 355 images for testing,
+the others for training. Sources and licences are in digits_LICENSE.txt.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ TEST_IMAGES = 355
 
 
 def main() -> None:
-    """Writes digits.npz beside this file."""
+    """Write digits.npz to the folder of this file."""
     digits = load_digits()
     images_NHW, labels_N = digits.images.astype(np.uint8), digits.target.astype(np.uint8)
     assert np.array_equal(images_NHW, digits.images)

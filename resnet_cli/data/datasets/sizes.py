@@ -1,10 +1,10 @@
-"""What is known of a data set without opening it: the size of its images and how many classes it has."""
+"""Image sizes and class counts that are known without opening a data set."""
 
 from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import Any
 
-# Channels, side in pixels, classes: numbers, or the argument that says so.
+# Channels, height and width in pixels, classes: a number, or the name of the argument that sets it.
 SIZES: Mapping[str, tuple[int | str, int | str, int | str]] = {
     "cifar10": (3, 32, 10),
     "cifar100": (3, 32, 100),
@@ -19,17 +19,18 @@ SIZES: Mapping[str, tuple[int | str, int | str, int | str]] = {
 
 
 def known_size(dataset: Callable[..., Any], arguments: Mapping[str, Any]) -> tuple[tuple[int, int, int], int] | None:
-    """`in_size` (channels, height, width) and the number of classes of what `dataset(**arguments)` would give.
+    """Return the image size and the number of classes of `dataset(**arguments)` without calling it.
 
     Args:
-        dataset: A function of `resnet_cli.data`, or any other.
-        arguments: Its arguments, and others, which are passed over.
+        dataset: A function that returns a `Dataset`, of this package or of the user's.
+        arguments: Its arguments; other keys are ignored.
 
     Returns:
-        None for data that have to be opened: folders of images, and data sets of one's own.
+        (channels, height, width) and the number of classes; None for data that have to be opened, which are image
+        folders and users' own data sets.
     """
     if not dataset.__module__.startswith("resnet_cli.data.") or dataset.__name__ not in SIZES:
         return None
     values = {name: p.default for name, p in signature(dataset).parameters.items()} | dict(arguments)
-    channels, side, classes = (values[x] if isinstance(x, str) else x for x in SIZES[dataset.__name__])
-    return (channels, side, side), classes
+    channels, image_size, classes = (values[x] if isinstance(x, str) else x for x in SIZES[dataset.__name__])
+    return (channels, image_size, image_size), classes

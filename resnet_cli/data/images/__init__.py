@@ -1,1 +1,1 @@
-"""Image files: downloads, decoding and the cache of decoded arrays."""
+"""Image files: download, decoding, and a cache of decoded arrays."""

@@ -1,4 +1,4 @@
-"""A folder of arrays by key, each written whole or not at all. A cache that cannot be used costs only time."""
+"""A folder of cached arrays, written atomically. A cache that cannot be used costs time but raises no error."""
 
 import json
 import logging
@@ -15,13 +15,17 @@ log = logging.getLogger("resnet_cli")
 
 
 class ArrayCache:
-    """Arrays (`KEY.npy`) and small notes (`KEY.json`) in `folder`, which is made when needed; None keeps nothing."""
+    """Arrays (`KEY.npy`) and small JSON objects (`KEY.json`) in a folder.
+
+    Args:
+        folder: The folder, created when needed; None disables the cache.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
-    def read(self, key: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
-        """The array, mapped into memory (changes stay private); None if it is missing, damaged or not as expected."""
+    def load_array(self, key: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
+        """Load an array, mapped copy-on-write; None if it is missing, damaged or of another shape or type."""
         if self.folder is None:
             return None
         import numpy as np
@@ -32,31 +36,31 @@ class ArrayCache:
             return None
         return array if array.shape == shape and array.dtype == dtype else None
 
-    def write(self, key: str, array: Tensor) -> None:
-        """Keeps an array."""
+    def save_array(self, key: str, array: Tensor) -> None:
+        """Save an array; log a warning if the folder cannot be written to."""
         import numpy as np
 
-        self._write(f"{key}.npy", lambda file: np.save(file, array.numpy(), allow_pickle=False))
+        self._save(f"{key}.npy", lambda file: np.save(file, array.numpy(), allow_pickle=False))
 
-    def read_note(self, key: str) -> dict[str, Any] | None:
-        """The note, or None."""
+    def load_json(self, key: str) -> dict[str, Any] | None:
+        """Load a JSON object; None if it is missing or damaged."""
         if self.folder is None:
             return None
         try:
-            note = json.loads((self.folder / f"{key}.json").read_text())
+            content = json.loads((self.folder / f"{key}.json").read_text())
         except (OSError, ValueError):
             return None
-        return note if isinstance(note, dict) else None
+        return content if isinstance(content, dict) else None
 
-    def write_note(self, key: str, note: dict[str, Any]) -> None:
-        """Keeps a note."""
-        self._write(f"{key}.json", lambda file: file.write(json.dumps(note).encode()))
+    def save_json(self, key: str, content: dict[str, Any]) -> None:
+        """Save a JSON object; log a warning if the folder cannot be written to."""
+        self._save(f"{key}.json", lambda file: file.write(json.dumps(content).encode()))
 
-    def _write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
+    def _save(self, name: str, write: Callable[[BinaryIO], object]) -> None:
         if self.folder is None:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self.folder / name, write)
         except OSError as error:
-            log.warning("%s: decoded images are not kept: %s", self.folder, error.args[-1])
+            log.warning("%s: decoded images cannot be cached: %s", self.folder, error.args[-1])

@@ -1,14 +1,14 @@
-"""One image file to uint8 pixels, or a line that says what is wrong with it.
+"""Decoding of image files to uint8 tensors, with one-line errors that name the file.
 
-Pixels are [H, W, C], sizes (C, H, W). They are taken as stored (no EXIF rotation); an alpha channel is dropped,
-palettes and CMYK go through Pillow's own conversion, and images of more than 8 bits a channel are refused.
+Pixels are [H, W, C], sizes (C, H, W). Images are decoded as stored, without EXIF rotation; alpha channels are dropped,
+Pillow converts palettes and CMYK, and images of more than 8 bits a channel are refused.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,48 +21,64 @@ if TYPE_CHECKING:
 Mode = Literal["RGB", "L"]
 Resize = Literal["crop", "squash"]
 
-END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}  # a file without one near its end is probably cut
+# End-of-image markers by Pillow format. A file without its marker in the last bytes is probably truncated.
+END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+
+
+class Header(NamedTuple):
+    """Facts about an image file that need no decoding.
+
+    Args:
+        size: (C, H, W) of the decoded image.
+        mode: Pillow mode of the file.
+        looks_truncated: The file lacks the end marker of its format.
+    """
+
+    size: tuple[int, int, int]
+    mode: str
+    looks_truncated: bool
 
 
 def read_image(
     path: Path | str, *, mode: Mode = "RGB", image_size: int | None = None, resize: Resize = "crop"
 ) -> Tensor:
-    """Decodes an image file to uint8 [H, W, C].
+    """Decode an image file to uint8 [H, W, C].
 
     Args:
         path: A file in any format that Pillow reads.
-        mode: Three channels or one.
-        image_size: Side of the square result in pixels; None keeps the size.
-        resize: Scale the largest centred square, or scale both sides and change the proportions.
+        mode: `RGB` for three channels, `L` for one.
+        image_size: Height and width of the result in pixels; None keeps the size of the file.
+        resize: `crop` scales the largest centred square; `squash` scales both sides and changes the aspect ratio.
 
     Raises:
-        InputError: The file cannot be read faithfully; its name and the reason.
+        InputError: The file cannot be decoded faithfully; the message names the file and the reason.
     """
     return decode(path, mode, image_size, resize)[0]
 
 
 def decode(path: Path | str, mode: Mode, image_size: int | None, resize: Resize) -> tuple[Tensor, str]:
-    """The pixels as in `read_image`, and the mode that the file was in."""
-    with _opened(path) as image:
-        _refuse_deep(image, path)
-        source = image.mode
-        converted = image if source == mode else image.convert(mode)
+    """Return the pixels, as `read_image` does, and the Pillow mode of the file."""
+    with _open_image(path) as image:
+        _raise_if_high_bit_depth(image, path)
+        file_mode = image.mode
+        converted = image if file_mode == mode else image.convert(mode)
         pixels = torch.frombuffer(bytearray(converted.tobytes()), dtype=torch.uint8)
         image_HWC = pixels.view(converted.height, converted.width, len(mode))
-    return image_HWC if image_size is None else _fit(image_HWC, image_size, resize), source
+    return image_HWC if image_size is None else _resize_to_square(image_HWC, image_size, resize), file_mode
 
 
-def inspect(path: Path, mode: Mode) -> tuple[tuple[int, int, int], str, bool]:
-    """From the header: the size, the mode that the file is in, and whether its end looks cut off."""
-    with _opened(path) as image:
-        _refuse_deep(image, path)
-        size, source, mark = (len(mode), image.height, image.width), image.mode, END_MARKS.get(image.format or "", b"")
-    return size, source, mark not in _tail(path)
+def read_header(path: Path, mode: Mode) -> Header:
+    """Read the header of an image file that is to be decoded in `mode`; raise `InputError` as `read_image` does."""
+    with _open_image(path) as image:
+        _raise_if_high_bit_depth(image, path)
+        size, file_mode = (len(mode), image.height, image.width), image.mode
+        marker = END_MARKERS.get(image.format or "", b"")
+    return Header(size, file_mode, marker not in _read_last_bytes(path))
 
 
 @contextmanager
-def _opened(path: Path | str) -> "Iterator[Image.Image]":
-    """The opened file; whatever Pillow raises, then or while decoding, becomes an `InputError` that names the file."""
+def _open_image(path: Path | str) -> "Iterator[Image.Image]":
+    """Open an image; errors of Pillow, here or in the `with` block, become `InputError`s that name the file."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -75,30 +91,31 @@ def _opened(path: Path | str) -> "Iterator[Image.Image]":
     except UnidentifiedImageError:
         reason = "not an image in a format that Pillow reads" if Path(path).stat().st_size else "an empty file"
         raise InputError(f"{path}: {reason}") from None
-    except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
+    except Exception as error:  # Pillow's decoders raise exceptions of any type on damaged files
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: cannot be decoded: {reason}") from None
 
 
-def _refuse_deep(image: "Image.Image", path: Path | str) -> None:
+def _raise_if_high_bit_depth(image: "Image.Image", path: Path | str) -> None:
     if image.mode[0] in "IF":
         raise InputError(f"{path}: more than 8 bits a channel (Pillow mode {image.mode}): convert it to 8 bits first")
 
 
-def _fit(image_HWC: Tensor, side: int, resize: Resize) -> Tensor:
+def _resize_to_square(image_HWC: Tensor, image_size: int, resize: Resize) -> Tensor:
     h, w, _ = image_HWC.shape
-    if (h, w) == (side, side):
+    if (h, w) == (image_size, image_size):
         return image_HWC
-    from torchvision.transforms.v2 import functional as transforms  # 4 s of import, for scaling only
+    from torchvision.transforms.v2 import functional as transforms  # imported late: it takes 4 s
 
     image_CHW = image_HWC.permute(2, 0, 1)
     if resize == "crop":
         image_CHW = transforms.center_crop(image_CHW, [min(h, w), min(h, w)])
-    scaled: Tensor = transforms.resize(image_CHW, [side, side], antialias=True)
+    scaled: Tensor = transforms.resize(image_CHW, [image_size, image_size], antialias=True)
     return scaled.permute(1, 2, 0).contiguous()
 
 
-def _tail(path: Path) -> bytes:
+def _read_last_bytes(path: Path) -> bytes:
+    """Read up to 64 bytes from the end of a file."""
     with path.open("rb") as file:
         file.seek(-min(64, path.stat().st_size), os.SEEK_END)
         return file.read()

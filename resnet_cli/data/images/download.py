@@ -1,4 +1,4 @@
-"""Fetching a data set's files through torchvision, without leaving half of them behind."""
+"""Downloads of data sets: checksums, safe unpacking, and no partial files after a failure."""
 
 import contextlib
 import gzip
@@ -22,154 +22,176 @@ from typing import BinaryIO, cast
 
 from resnet_cli.errors import InputError, MachineError
 
-LARGEST_COUNT = 10_000  # files in an archive; those of CIFAR have about 10
-SILENCE = 30.0  # seconds without a byte from a server before giving up
+MAX_MEMBERS = 10_000  # files in an archive; those of CIFAR have about 10
+SERVER_TIMEOUT = 30.0  # seconds without a byte from the server
 
 log = logging.getLogger("resnet_cli")
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a data set comes from.
+class DownloadSource:
+    """Where a data set is downloaded from, and to.
 
     Args:
         name: The data set's name.
-        urls: What is fetched.
-        places: Where the files belong, relative to the root folder.
+        urls: The URLs, for messages.
+        paths: Paths of the files, relative to the root folder.
     """
 
     name: str
     urls: Sequence[str]
-    places: Sequence[str]
+    paths: Sequence[str]
 
-    def missing(self, root: Path) -> InputError:
-        """For someone who has no files and did not ask for a download."""
+    def not_found_error(self, root: Path) -> InputError:
+        """Return the error for a data set that is missing and must not be downloaded."""
         return InputError(
-            f"{self.name}: not found at {self.wanted(root)}: data.download=true fetches {', '.join(self.urls)}, "
-            "data.root=DIR looks elsewhere, and data=digits needs no download"
+            f"{self.name}: not found at {self.format_paths(root)}: data.download=true fetches {', '.join(self.urls)}, "
+            "data.root=DIR uses another folder, and data=digits needs no download"
         )
 
-    def wanted(self, root: Path) -> str:
-        """The files' paths, as text."""
-        return " or ".join(f"{root}/{place}" for place in self.places)
+    def download_error(self, root: Path, error: Exception) -> InputError:
+        """Return the error for a download that failed with `error`."""
+        reason = textwrap.shorten(str(getattr(error, "reason", error)), 120) or type(error).__name__
+        return InputError(
+            f"{self.name}: could not fetch {', '.join(self.urls)} ({reason}): put it at {self.format_paths(root)} "
+            "yourself, or use data=digits, which needs no download"
+        )
+
+    def format_paths(self, root: Path) -> str:
+        """Format the paths under `root` for a message."""
+        return " or ".join(f"{root}/{path}" for path in self.paths)
 
 
-def fetch(source: Source, root: Path, load: Callable[[Path], object]) -> None:
-    """Lets `load` download into an empty folder, then moves what it made and `root` lacks into `root`.
+def download_if_allowed(source: DownloadSource, root: Path, load: Callable[[Path], object], *, allowed: bool) -> None:
+    """Call `download_into` if `allowed`; otherwise raise an `InputError` with the paths of the missing files."""
+    if not allowed:
+        raise source.not_found_error(root)
+    download_into(source, root, load)
+
+
+def download_into(source: DownloadSource, root: Path, load: Callable[[Path], object]) -> None:
+    """Download into an empty temporary folder, then move the files that `root` lacks into `root`.
 
     Args:
-        source: What is fetched.
-        root: Where the data set belongs; made if missing.
-        load: Downloads, compares checksums and unpacks.
+        source: What is downloaded.
+        root: The data set's root folder, created if missing.
+        load: Function that downloads, verifies and unpacks into the folder that it is passed.
 
     Raises:
-        InputError: The files could not be fetched; what to put where by hand. `root` is as it was.
-        MachineError: `root` cannot be written.
+        InputError: The download failed; `root` is unchanged.
+        MachineError: `root` cannot be written to.
     """
-    created = _make(root)
+    created = _make_folders(root)
     try:
         with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as folder:
             log.info("downloading %s into %s", ", ".join(source.urls), root)
-            with _patient():
+            with _download_environment():
                 load(Path(folder))
-            _move(Path(folder), root)
+            _move_missing(Path(folder), root)
     except (urllib.error.URLError, http.client.HTTPException, RuntimeError, TimeoutError, ConnectionError) as error:
         if isinstance(error, urllib.error.HTTPError):
-            error.close()  # it holds the connection
-        reason = textwrap.shorten(str(getattr(error, "reason", error)), 120) or type(error).__name__
-        raise InputError(
-            f"{source.name}: could not fetch {', '.join(source.urls)} ({reason}): put it at {source.wanted(root)} "
-            "yourself, or use data=digits, which needs no download"
-        ) from None
+            error.close()  # the error holds the connection
+        raise source.download_error(root, error) from None
     except OSError as error:
         raise MachineError(error.errno, f"{root}: {source.name} cannot be stored there: {error.strerror}") from None
     finally:
-        for folder_made in created:
-            with contextlib.suppress(OSError):  # not empty: the download worked
-                folder_made.rmdir()
+        for created_folder in created:
+            with contextlib.suppress(OSError):  # not empty: the download succeeded
+                created_folder.rmdir()
 
 
-def check_md5(path: Path, expected: str) -> None:
-    """Compares a file's MD5; raises `InputError` saying what to do if it is another one."""
+def verify_md5(path: Path, expected: str) -> None:
+    """Raise `InputError` if the MD5 of a file is not `expected`."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != expected:
         raise InputError(
-            f"{path}: its MD5 is {found}, not {expected}: it is cut, changed or re-encoded: delete it and use "
-            "data.download=true, or accept it with data.verify=false"
+            f"{path}: its MD5 is {found}, not {expected}: the file is truncated, modified or re-encoded: delete it and "
+            "use data.download=true, or accept it with data.verify=false"
         )
 
 
-def unpack(archive: Path, into: Path, *, members: str, limit: int) -> None:
-    """Unpacks the regular files of a .tar.gz whose names match `members`; others, and links, are left out.
+def unpack(archive: Path, target: Path, *, members: str, limit: int) -> None:
+    """Unpack the regular files of a .tar.gz whose names match `members`; other members and links are skipped.
 
     Args:
-        archive: The file.
-        into: Folder that the names are relative to.
-        members: Regular expression of whole names.
-        limit: Most bytes that the archive may unpack to, whatever sizes it declares.
+        archive: The archive.
+        target: Folder that the members' names are relative to.
+        members: Regular expression that matches whole names.
+        limit: Largest size in bytes that the archive may unpack to; sizes declared in the archive are not trusted.
 
     Raises:
         InputError: The archive is damaged, larger than `limit`, or has too many members.
     """
     try:
         with gzip.open(archive) as stream:
-            limited = cast(BinaryIO, _Limited(stream, limit, archive))
+            limited = cast(BinaryIO, _SizeLimitedReader(stream, limit, archive))
             with tarfile.open(fileobj=limited, mode="r|") as tar:
                 for number, member in enumerate(tar):
-                    if number >= LARGEST_COUNT or member.size > limit:
-                        what = f"{limit:,} bytes" if member.size > limit else f"{LARGEST_COUNT:,} files"
-                        raise InputError(f"{archive}: unpacks to more than {what}")
-                    wanted = member.isreg() and re.fullmatch(members, member.name) and ".." not in member.name
-                    source = tar.extractfile(member) if wanted else None
-                    if source is not None:
-                        place = into / member.name
-                        place.parent.mkdir(parents=True, exist_ok=True)
-                        with place.open("xb") as file:
-                            shutil.copyfileobj(source, file)
+                    _raise_if_over_limits(archive, member, number, limit)
+                    _extract_if_matching(tar, member, target, members)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, FileExistsError) as error:
-        raise InputError(f"{archive}: damaged: {error}: delete it, data.download=true fetches it again") from None
+        raise InputError(f"{archive}: damaged: {error}: delete it; data.download=true fetches it again") from None
 
 
-class _Limited:
-    """The part of a stream that tarfile reads, up to `limit` bytes."""
+def _raise_if_over_limits(archive: Path, member: tarfile.TarInfo, number: int, limit: int) -> None:
+    if member.size > limit:
+        raise InputError(f"{archive}: unpacks to more than {limit:,} bytes")
+    if number >= MAX_MEMBERS:
+        raise InputError(f"{archive}: unpacks to more than {MAX_MEMBERS:,} files")
+
+
+def _extract_if_matching(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, members: str) -> None:
+    if not member.isreg() or not re.fullmatch(members, member.name) or ".." in member.name:
+        return
+    content = tar.extractfile(member)
+    assert content is not None  # only for members that are no regular files
+    path = target / member.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        shutil.copyfileobj(content, file)
+
+
+class _SizeLimitedReader:
+    """The reading side of a stream for `tarfile`; raises `InputError` once more than `limit` bytes are read."""
 
     def __init__(self, stream: gzip.GzipFile, limit: int, archive: Path) -> None:
-        self.stream, self.left, self.message = stream, limit, f"{archive}: unpacks to more than {limit:,} bytes"
+        self.stream, self.remaining = stream, limit
+        self.message = f"{archive}: unpacks to more than {limit:,} bytes"
 
     def read(self, size: int) -> bytes:
         data = self.stream.read(size)
-        self.left -= len(data)
-        if self.left < 0:
+        self.remaining -= len(data)
+        if self.remaining < 0:
             raise InputError(self.message)
         return data
 
 
-def _make(root: Path) -> list[Path]:
-    """Makes `root`; returns the folders that were missing, innermost first."""
+def _make_folders(root: Path) -> list[Path]:
+    """Create `root` and its parents; return the folders that were missing, innermost first."""
     missing = [folder for folder in (root, *root.parents) if not folder.exists()]
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MachineError(error.errno, f"data.root={root} cannot be made: {error.strerror}") from None
+        raise MachineError(error.errno, f"data.root={root} cannot be created: {error.strerror}") from None
     return missing
 
 
-def _move(source: Path, target: Path) -> None:
-    """Moves into `target` what it does not have yet."""
+def _move_missing(source: Path, target: Path) -> None:
+    """Move the files and folders that `target` does not have yet from `source` to `target`."""
     for entry in sorted(source.iterdir()):
-        place = target / entry.name
-        if entry.is_dir() and place.is_dir():
-            _move(entry, place)
-        elif not place.exists():
-            entry.rename(place)
+        path = target / entry.name
+        if entry.is_dir() and path.is_dir():
+            _move_missing(entry, path)
+        elif not path.exists():
+            entry.rename(path)
 
 
 @contextlib.contextmanager
-def _patient() -> Iterator[None]:
-    """Gives up on a silent server; shows torchvision's progress bars on a terminal only."""
+def _download_environment() -> Iterator[None]:
+    """Set a socket timeout, and hide torchvision's progress bars unless stderr is a terminal."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(SILENCE)
+    socket.setdefaulttimeout(SERVER_TIMEOUT)
     try:
         with contextlib.ExitStack() as stack:
             if not sys.stderr.isatty():

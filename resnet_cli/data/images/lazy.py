@@ -1,4 +1,4 @@
-"""Sets of image files: decoded on demand, or all at once into a cached array. Nothing unreadable is passed over.
+"""Image files that are decoded on demand, or all at once into a cached array. Unreadable files are never skipped.
 
 Arrays are uint8 [N, H, W, C]; sizes are (C, H, W).
 """
@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -19,34 +19,34 @@ from torch import Tensor
 from tqdm import tqdm
 
 from resnet_cli.data.images.cache import ArrayCache
-from resnet_cli.data.images.decode import Mode, Resize, decode, inspect
+from resnet_cli.data.images.decode import Mode, Resize, decode, read_header
 from resnet_cli.errors import InputError
 
 T = TypeVar("T")
 
-SMALL_FILE = 16_384  # bytes; below, decoding is mostly Python and threads only wait for each other
+SMALL_FILE_BYTES = 16_384  # below this mean file size, threads do not help: decoding holds the interpreter lock
 
 log = logging.getLogger("resnet_cli")
 
 
 class SizeError(InputError):
-    """Images of a set have different sizes."""
+    """The images of a set differ in size."""
 
 
 class LazyImages:
-    """Image files of one size that are decoded when asked for.
+    """Image files of one size that are decoded on demand.
 
     Args:
-        root: The folder that `names` start from.
-        names: The files.
-        mode: Three channels or one.
-        image_size: Side of the square images in pixels; None when all files have one size.
+        root: Folder that `names` are relative to.
+        names: Paths of the files.
+        mode: `RGB` for three channels, `L` for one.
+        image_size: Height and width of the images in pixels; None if all files have the same size.
         resize: As in `read_image`.
-        cache: Folder for decoded arrays; None keeps nothing. An array is found again by its files' names, sizes and
-            times, so that a changed folder is decoded again.
+        cache: Folder for decoded arrays; None disables the cache. Its keys are hashes of the files' names, sizes and
+            modification times, so that a changed folder is decoded again.
 
     Raises:
-        InputError: The first file cannot be read (with `image_size` None, it gives the size).
+        InputError: `image_size` is None and the first file, which determines the size, cannot be read.
     """
 
     def __init__(
@@ -61,65 +61,87 @@ class LazyImages:
     ) -> None:
         self.root, self.names, self.mode, self.image_size, self.resize = root, list(names), mode, image_size, resize
         self.cache = ArrayCache(cache)
-        self._warned = False
+        self._has_warned = False
         fixed = None if image_size is None else (len(mode), image_size, image_size)
-        self.size: tuple[int, int, int] = fixed or inspect(root / names[0], mode)[0]
+        self.size: tuple[int, int, int] = fixed or read_header(root / names[0], mode).size
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Image `index`, uint8 [H, W, C]; raises `InputError` naming the file."""
-        return self._read(index)[0]
+        """Return image `index`, uint8 [H, W, C]; raise an `InputError` that names the file if it cannot be decoded."""
+        return self._decode(index)[0]
 
-    def check(self) -> None:
-        """Opens every file and reads its header (a file that looks cut is decoded), once for each state of the folder.
+    def validate(self) -> None:
+        """Read the header of every file, and decode files that look truncated; the result is cached.
 
         Raises:
-            InputError: Files that cannot be read; the first five by name, and their number.
+            InputError: Files cannot be read; the first five are named, and all are counted.
         """
-        report = self.cache.read_note(self._key)
+        report = self.cache.load_json(self._key)
         if report is None:
-            report = self._survey(self._check_one, "checking", lambda index, result: None)
-            self.cache.write_note(self._key, report)
-        self._warn(report)
+            report = self._process_files(self._read_header, "checking", lambda index, result: None)
+            self.cache.save_json(self._key, report)
+        self._warn_converted(report)
 
     def load(self) -> Tensor:
-        """All images, uint8 [N, H, W, C], from the cache if it has them; raises `InputError` as `check` does."""
+        """Return all images, uint8 [N, H, W, C], from the cache if possible; raise `InputError` as `validate` does."""
         channels, h, w = self.size
-        shape = (len(self), h, w, channels)
-        report, images = self.cache.read_note(self._key), self.cache.read(self._key, shape, torch.uint8)
-        if report is None or images is None:
-            decoded = torch.empty(shape, dtype=torch.uint8)
-            report = self._survey(self._read, "decoding", lambda index, result: decoded[index].copy_(result[0]))
-            self.cache.write(self._key, decoded)
-            self.cache.write_note(self._key, report)
-            images = decoded
-        self._warn(report)
-        return images
+        return self._load_or_compute(
+            self._key, (len(self), h, w, channels), torch.uint8, "decoding", lambda image_HWC: image_HWC
+        )
 
-    def sums(self) -> Tensor:
-        """Sums of the values and of their squares, int64 [N, 2, C], without holding the images in memory."""
+    def channel_sums(self) -> Tensor:
+        """Sum the values and the squared values of each image by channel, without holding all images in memory.
+
+        Returns:
+            int64 [N, 2, C], from the cache if possible.
+
+        Raises:
+            InputError: As in `validate`.
+        """
+
+        def sum_channels(image_HWC: Tensor) -> Tensor:
+            values = image_HWC.long().flatten(0, 1)
+            return torch.stack([values.sum(0), values.square().sum(0)])
+
         shape = (len(self), 2, self.size[0])
-        report, sums = self.cache.read_note(self._key), self.cache.read(self._key + "-sums", shape, torch.int64)
-        if report is None or sums is None:
-            measured = torch.empty(shape, dtype=torch.int64)
+        return self._load_or_compute(self._key + "-sums", shape, torch.int64, "measuring", sum_channels)
 
-            def measure(index: int, result: tuple[Tensor, str]) -> None:
-                values = result[0].long().flatten(0, 1)
-                torch.stack([values.sum(0), values.square().sum(0)], out=measured[index])
+    def _load_or_compute(
+        self,
+        key: str,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        title: str,
+        function: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """Return an array with one row for each image.
 
-            report = self._survey(self._read, "measuring", measure)
-            self.cache.write(self._key + "-sums", measured)
-            self.cache.write_note(self._key, report)
-            sums = measured
-        self._warn(report)
-        return sums
+        Args:
+            key: Key of the array in the cache.
+            shape: Shape of the array.
+            dtype: Type of the array.
+            title: Label of the progress bar.
+            function: Computes a row from uint8 [H, W, C], if the cache lacks the array.
+        """
+        report, rows = self.cache.load_json(self._key), self.cache.load_array(key, shape, dtype)
+        if report is None or rows is None:
+            computed = torch.empty(shape, dtype=dtype)
+            report = self._process_files(
+                self._decode, title, lambda index, result: computed[index].copy_(function(result[0]))
+            )
+            self.cache.save_array(key, computed)
+            self.cache.save_json(self._key, report)
+            rows = computed
+        self._warn_converted(report)
+        return rows
 
     @cached_property
     def _key(self) -> str:
-        recipe = [2, str(self.root.resolve()), self.mode, self.image_size, self.resize]
-        digest = hashlib.sha256(json.dumps(recipe).encode())
+        """Hash of the settings and of the files' names, sizes and modification times."""
+        settings = [2, str(self.root.resolve()), self.mode, self.image_size, self.resize]
+        digest = hashlib.sha256(json.dumps(settings).encode())
         for name, stat in zip(self.names, self._stats, strict=True):
             digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
@@ -131,78 +153,98 @@ class LazyImages:
         except OSError as error:
             raise InputError(f"{error.filename}: {error.strerror}") from None
 
-    def _read(self, index: int) -> tuple[Tensor, str]:
-        image_HWC, source = decode(self.root / self.names[index], self.mode, self.image_size, self.resize)
+    def _decode(self, index: int) -> tuple[Tensor, str]:
+        """Return image `index` and the mode of its file."""
+        image_HWC, file_mode = decode(self.root / self.names[index], self.mode, self.image_size, self.resize)
         h, w, channels = image_HWC.shape
-        self._compare_size(index, (channels, h, w))
-        return image_HWC, source
+        self._raise_if_size_differs(index, (channels, h, w))
+        return image_HWC, file_mode
 
-    def _check_one(self, index: int) -> tuple[None, str]:
-        size, source, cut = inspect(self.root / self.names[index], self.mode)
+    def _read_header(self, index: int) -> tuple[None, str]:
+        """Return the mode of file `index`, after checking the file."""
+        header = read_header(self.root / self.names[index], self.mode)
         if self.image_size is None:
-            self._compare_size(index, size)
-        if cut:
-            self._read(index)
-        return None, source
+            self._raise_if_size_differs(index, header.size)
+        if header.looks_truncated:
+            self._decode(index)
+        return None, header.mode
 
-    def _compare_size(self, index: int, size: tuple[int, int, int]) -> None:
+    def _raise_if_size_differs(self, index: int, size: tuple[int, int, int]) -> None:
         if size != self.size:
             raise SizeError(
                 f"{self.root / self.names[index]} is {size[2]}x{size[1]} pixels but {self.root / self.names[0]} is "
                 f"{self.size[2]}x{self.size[1]}: data.image_size=N makes all images N x N"
             )
 
-    def _survey(
-        self, visit: Callable[[int], tuple[T, str]], title: str, use: Callable[[int, tuple[T, str]], object]
+    def _process_files(
+        self,
+        read: Callable[[int], tuple[T, str]],
+        title: str,
+        consume: Callable[[int, tuple[T, str]], object],
     ) -> dict[str, Any]:
-        """Visits all files; returns how many were in another mode, and the first of them."""
+        """Read all files, in threads if they are large.
+
+        Args:
+            read: Reads a file by its index; returns a result and the mode of the file. It may run in a thread.
+            title: Label of the progress bar.
+            consume: Called with each index and the pair returned by `read`, in order.
+
+        Returns:
+            The number of files in another mode than `self.mode`, and a description of the first.
+
+        Raises:
+            InputError: Files cannot be read; the first five are named. A difference in size is reported once.
+        """
         problems: list[str] = []
-        others: list[str] = []
+        converted: list[str] = []
         sizes_differ = False
 
-        def attempt(index: int) -> tuple[T, str] | InputError:
+        def read_or_catch(index: int) -> tuple[T, str] | InputError:
             try:
-                return visit(index)
+                return read(index)
             except InputError as error:
                 return error
 
-        threads = 1 if self._mean_bytes < SMALL_FILE else torch.get_num_threads()
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")  # odd metadata and large images; we judge both ourselves
-            results = tqdm(_map(attempt, len(self), threads), title, len(self), leave=False, disable=None, unit="image")
-            for index, result in enumerate(results):
+            # Pillow warns about unusual metadata and large images; `decode` handles both.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            for index, result in enumerate(self._read_with_progress(read_or_catch, title)):
                 if isinstance(result, SizeError) and sizes_differ:
                     continue
-                sizes_differ |= isinstance(result, SizeError)
                 if isinstance(result, InputError):
+                    sizes_differ |= isinstance(result, SizeError)
                     problems.append(str(result))
                     continue
-                use(index, result)
+                consume(index, result)
                 if result[1] != self.mode:
-                    others.append(f"{self.root / self.names[index]} is {result[1]}")
+                    converted.append(f"{self.root / self.names[index]} is {result[1]}")
         if problems:
-            rest = [f"{len(problems)} of {len(self)} files in {self.root} cannot be used"] if len(problems) > 5 else []
-            raise InputError(*problems[:5], *rest)
-        return {"converted": len(others), "first": others[0] if others else ""}
+            total = [f"{len(problems)} of {len(self)} files in {self.root} cannot be used"] if len(problems) > 5 else []
+            raise InputError(*problems[:5], *total)
+        return {"converted": len(converted), "first": converted[0] if converted else ""}
 
-    @property
-    def _mean_bytes(self) -> float:
-        return sum(stat.st_size for stat in self._stats) / len(self)
+    def _read_with_progress(self, read: Callable[[int], T], title: str) -> Iterable[T]:
+        """Return an iterator over `read(index)` for all files in order, with a progress bar."""
+        mean_bytes = sum(stat.st_size for stat in self._stats) / len(self)
+        threads = 1 if mean_bytes < SMALL_FILE_BYTES else torch.get_num_threads()
+        results = _map_in_order(read, len(self), threads)
+        return tqdm(results, title, len(self), leave=False, disable=None, unit="image")
 
-    def _warn(self, report: dict[str, Any]) -> None:
-        if report["converted"] and not self._warned:
-            self._warned = True
+    def _warn_converted(self, report: dict[str, Any]) -> None:
+        """Log a warning, once, if files are in another mode."""
+        if report["converted"] and not self._has_warned:
+            self._has_warned = True
             log.warning(
                 "%d of %d images are not %s and are converted; the first: %s",
                 report["converted"], len(self), self.mode, report["first"],
             )  # fmt: skip
 
 
-def _map(visit: Callable[[int], T], count: int, threads: int) -> Iterator[T]:
-    """`map` over 0..count-1, in order, a few hundred calls ahead."""
+def _map_in_order(function: Callable[[int], T], count: int, threads: int) -> Iterator[T]:
+    """Yield `function(i)` for i from 0 to `count` - 1, in order, computed by threads at most 256 ahead."""
     if threads == 1:
-        yield from map(visit, range(count))
+        yield from map(function, range(count))
         return
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, count, 256):
-            yield from pool.map(visit, range(start, min(start + 256, count)))
+            yield from pool.map(function, range(start, min(start + 256, count)))

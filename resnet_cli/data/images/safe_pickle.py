@@ -1,7 +1,7 @@
-"""Reads pickles that hold arrays, strings, numbers and containers of them, and nothing else.
+"""A restricted unpickler for arrays, strings, numbers and containers of them.
 
-An ordinary unpickler calls whatever the file names. This one calls nothing of numpy's either: the few functions that an
-array's pickle names are replaced by the small ones below, made anew for each file.
+The standard unpickler calls any function that the file names. This one does not even call numpy's: the few functions
+that the pickle of an array names are replaced by the small ones below, which are created anew for each file.
 """
 
 import pickle
@@ -12,31 +12,31 @@ from typing import Any
 
 from resnet_cli.errors import InputError
 
-LARGEST_COUNT = 5_000_000  # values; CIFAR-100's training batch has 200,000
-PLAIN_DTYPE = re.compile(r"[<>=|]?[biufSU]\d*")  # no objects, records or times
+MAX_VALUES = 5_000_000  # CIFAR-100's training file contains 200,000
+PLAIN_DTYPE = re.compile(r"[<>=|]?[biufSU]\d*")  # excludes objects, records and times
 
 
 def load_arrays(path: Path) -> Any:
-    """What a pickle file holds; bytes of Python 2 come as text, byte-string keys of dictionaries too.
+    """Load a pickle file; bytes from Python 2 and byte-string keys of dictionaries are decoded to text.
 
     Raises:
         InputError: The file cannot be read, is damaged, or names anything but arrays, strings and numbers.
     """
     try:
         with path.open("rb") as file:
-            return _plain(_Unpickler(file, encoding="latin1").load(), [LARGEST_COUNT])
+            return _resolve_placeholders(_Unpickler(file, encoding="latin1").load(), _Budget(MAX_VALUES))
     except pickle.UnpicklingError as error:
         raise InputError(f"{path}: {error}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except Exception as error:  # a damaged pickle makes the unpickler raise nearly anything
+    except Exception as error:  # the unpickler raises exceptions of any type on damaged files
         raise InputError(f"{path}: damaged: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
 class _Unpickler(pickle.Unpickler):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._allowed = _stand_ins()
+        self._allowed = _allowed_callables()
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -47,31 +47,45 @@ class _Unpickler(pickle.Unpickler):
             ) from None
 
 
-class _Pending:
-    """What a pickle builds in two steps; `value` is the result."""
+class _Placeholder:
+    """An object that a pickle creates first and fills later; `value` is the result."""
 
     value: Any = None
 
 
-def _plain(found: Any, left: list[int]) -> Any:
-    """The value with stand-ins replaced; a list that stands in many places could grow without bound."""
-    left[0] -= 1
-    if left[0] < 0:
-        raise pickle.UnpicklingError(f"refused: it holds more than {LARGEST_COUNT:,} values")
-    if isinstance(found, _Pending):
+class _Budget:
+    """Counts down values, so that a list contained many times in itself cannot expand without bound."""
+
+    def __init__(self, values: int) -> None:
+        self.remaining = values
+
+    def spend(self) -> None:
+        """Count one value; raise `UnpicklingError` if there are too many."""
+        self.remaining -= 1
+        if self.remaining < 0:
+            raise pickle.UnpicklingError(f"refused: it contains more than {MAX_VALUES:,} values")
+
+
+def _resolve_placeholders(found: Any, budget: _Budget) -> Any:
+    """Replace the placeholders in nested containers by their values."""
+    budget.spend()
+    if isinstance(found, _Placeholder):
         return found.value
     if isinstance(found, dict):
-        return {k.decode("latin1") if isinstance(k, bytes) else k: _plain(v, left) for k, v in found.items()}
+        return {
+            key.decode("latin1") if isinstance(key, bytes) else key: _resolve_placeholders(value, budget)
+            for key, value in found.items()
+        }
     if isinstance(found, list | tuple):
-        return type(found)(_plain(item, left) for item in found)
+        return type(found)(_resolve_placeholders(item, budget) for item in found)
     return found
 
 
-def _stand_ins() -> dict[tuple[str, str], Callable[..., Any]]:
-    """For each name that the pickle of an array or a number may hold, what is called in its place."""
+def _allowed_callables() -> dict[tuple[str, str], Callable[..., Any]]:
+    """Return the replacement of each function or class that the pickle of an array or a number may name."""
     import numpy as np
 
-    class Dtype(_Pending):
+    class Dtype(_Placeholder):
         def __init__(self, code: str, *_: object) -> None:
             if not PLAIN_DTYPE.fullmatch(code):
                 raise pickle.UnpicklingError(f"refused: an array of type {code!r}, and only plain numbers are read")
@@ -81,10 +95,10 @@ def _stand_ins() -> dict[tuple[str, str], Callable[..., Any]]:
             if state[1] in ("<", ">"):
                 self.value = self.value.newbyteorder(state[1])
 
-    class Array(_Pending):
+    class Array(_Placeholder):
         def __setstate__(self, state: tuple[Any, ...]) -> None:
             _, shape, dtype, in_fortran_order, data = state
-            raw = data.encode("latin1") if isinstance(data, str) else data  # Python 2 wrote bytes as text
+            raw = data.encode("latin1") if isinstance(data, str) else data  # Python 2 stores bytes as text
             self.value = np.frombuffer(raw, dtype.value).reshape(shape, order="F" if in_fortran_order else "C")
 
     def reconstruct(*_: object) -> Array:
@@ -104,7 +118,7 @@ def _stand_ins() -> dict[tuple[str, str], Callable[..., Any]]:
         return b""
 
     return {
-        ("builtins", "bytes"): no_bytes,  # b"" in old protocols
+        ("builtins", "bytes"): no_bytes,  # how protocols 0 to 2 store b""
         ("__builtin__", "bytes"): no_bytes,
         ("numpy", "dtype"): Dtype,
         ("numpy", "ndarray"): Array,

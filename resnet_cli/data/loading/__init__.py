@@ -1,1 +1,1 @@
-"""From a data set to batches: order, augmentation, loaders."""
+"""Loaders: sample order, augmentation, normalisation and batches on the device."""

@@ -1,4 +1,4 @@
-"""Batches from a set that lives on the device as uint8."""
+"""A loader of images that are kept on the device as uint8."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -9,19 +9,25 @@ from torch import Tensor
 
 from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.images.lazy import LazyImages
-from resnet_cli.data.loading.batches import Batches
+from resnet_cli.data.loading.batch_loader import BatchLoader
 
 
-class Resident:
-    """A part of a data set, decoded and moved to the device when first needed, once for all of its loaders."""
+class ResidentSplit:
+    """A split on the device. It is decoded and transferred at the first access, once for all loaders that share it.
 
-    def __init__(self, part: DatasetSplit, device: torch.device | str) -> None:
-        self.part, self.device = part, torch.device(device)
+    Args:
+        split: The images and labels.
+        device: The device.
+    """
+
+    def __init__(self, split: DatasetSplit, device: torch.device | str) -> None:
+        self.split, self.device = split, torch.device(device)
 
     @cached_property
     def host_images(self) -> Tensor:
         """uint8 [N, H, W, C] in main memory."""
-        return self.part.images.load() if isinstance(self.part.images, LazyImages) else self.part.images
+        images = self.split.images
+        return images.load() if isinstance(images, LazyImages) else images
 
     @cached_property
     def images(self) -> Tensor:
@@ -31,25 +37,25 @@ class Resident:
     @cached_property
     def labels(self) -> Tensor:
         """int64 [N] on the device."""
-        return self.part.labels.to(self.device)
+        return self.split.labels.to(self.device)
 
 
-class DeviceLoader(Batches):
-    """Gathers batches from images that are resident on the device.
+class DeviceLoader(BatchLoader):
+    """Gathers batches from images on the device.
 
     Args:
-        resident: The images; loaders of the same part may share it.
-        indices: Which of them.
-        options: Those of `Batches`.
+        resident: The images; loaders of the same split may share it.
+        indices: Indices of the loader's samples in the split.
+        options: Further arguments of `BatchLoader`.
     """
 
-    def __init__(self, resident: Resident, indices: Tensor, **options: Any) -> None:
+    def __init__(self, resident: ResidentSplit, indices: Tensor, **options: Any) -> None:
         super().__init__(indices, device=resident.device, **options)
         self.resident = resident
 
-    def _gather(self, places: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _gather(self, indices: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         images, labels = self.resident.images, self.resident.labels
-        if not len(places):  # nothing would be split into one empty batch
+        if not len(indices):  # `torch.split` of an empty tensor returns one empty chunk
             return
-        for indices_B in torch.split(places.to(self.device, non_blocking=True), self.batch_size):
+        for indices_B in torch.split(indices.to(self.device, non_blocking=True), self.batch_size):
             yield images.index_select(0, indices_B), labels.index_select(0, indices_B), indices_B

@@ -1,8 +1,7 @@
-"""From a data set to the loaders of a run: the split, where the images live, and what normalises them."""
+"""The loaders of a run: splitting the data set, choosing where the images are kept, and normalisation."""
 
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -12,37 +11,35 @@ from resnet_cli.config.ranges import AtLeast, Below, Between
 from resnet_cli.data.dataset import Dataset, DatasetSplit, channel_statistics
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.loading.augment import Augment
-from resnet_cli.data.loading.batches import Batches, Normalize
-from resnet_cli.data.loading.device_loader import DeviceLoader, Resident
+from resnet_cli.data.loading.batch_loader import BatchLoader, Normalize
+from resnet_cli.data.loading.device_loader import DeviceLoader, ResidentSplit
+from resnet_cli.data.loading.memory import fits_in_memory
 from resnet_cli.data.loading.stream_loader import StreamLoader
 from resnet_cli.data.splits import stratified_split, stratified_subset
 from resnet_cli.errors import InputError
 
 Backend = Literal["auto", "device", "stream"]
 
-RAM_SHARE = 0.25  # of physical memory that decoded images may take under backend=auto
-DEVICE_SHARE = 0.5  # of a GPU's free memory, likewise
-
 
 @dataclass(frozen=True)
 class Loaders:
-    """The loaders of a run and what the data determine.
+    """The loaders of a run, and facts that are determined by the data.
 
     Args:
         train: Shuffled and augmented.
-        val: In order; None when nothing is held out.
-        test: In order; nothing of it is read before it is first iterated.
-        mean: What the images were normalised with, on the scale 0 to 1.
-        std: Likewise.
-        class_names: One for each label from 0.
-        in_size: (C, H, W).
-        counts: Images in train, val and test.
+        val: In order; None if no validation images are held out.
+        test: In order; its images are not decoded before the first iteration.
+        mean: Mean of each channel used by the normalisation, on the scale 0 to 1.
+        std: Standard deviation of each channel used by the normalisation, on the scale 0 to 1.
+        class_names: Names of the classes, indexed by label.
+        in_size: (C, H, W) of the images.
+        counts: Number of images by split: train, val and test.
         backend: `device` or `stream`.
     """
 
-    train: Batches
-    val: Batches | None
-    test: Batches
+    train: BatchLoader
+    val: BatchLoader | None
+    test: BatchLoader
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...]
@@ -66,121 +63,135 @@ def make_loaders(
     drop_last: bool = False,
     augment: Augment | None = None,
 ) -> Loaders:
-    """Splits a data set and makes its loaders, on `device`. Order and augmentation are functions of `seed` and epoch.
+    """Split a data set and create its loaders on `device`.
 
     Args:
         dataset: The data set.
-        device: Where batches are made.
-        seed: See above; the split does not depend on it.
+        device: Device of the batches.
+        seed: Seed of the sample order and of the augmentation; the split does not depend on it.
         batch_size: Training images in a batch.
         eval_batch_size: Validation and test images in a batch.
-        val_fraction: Share of the training part held out for validation, stratified; 0 holds out nothing. A data set
-            with a validation part of its own uses that one unless this is 0.
-        train_size: Train on so many images, a stratified part of what the split left; None takes all.
-        split_seed: The split and the part are functions of it alone, so that runs with other seeds compare.
-        backend: `device` keeps uint8 images on the device, `stream` has worker processes gather them: the same batches.
-            `auto` is `device` while they need less than `RAM_SHARE` and `DEVICE_SHARE`, or are in main memory anyway.
-        workers: Processes of `stream`.
-        drop_last: Leave out a last training batch that is not full.
-        augment: What is done to training images.
+        val_fraction: Fraction of the training split held out for validation, stratified; 0 disables validation. If the
+            data set has its own validation split, that is used unless `val_fraction` is 0.
+        train_size: Number of training images, a stratified subset of those that are not held out; None uses all.
+        split_seed: Seed of the split and of the subset, which do not depend on `seed`, so that runs that differ only in
+            `seed` can be compared.
+        backend: `device` keeps uint8 images on the device; `stream` has worker processes gather them. Both yield the
+            same batches. `auto` selects `device` if the images need less than half of the GPU's free memory and are in
+            main memory anyway or need less than a quarter of it.
+        workers: Worker processes of `stream`.
+        drop_last: Drop the last training batch if it is not full.
+        augment: Augmentation of the training images.
 
     Raises:
-        InputError: The data do not fit together, or the settings do not fit the data.
+        InputError: The data set is inconsistent, or settings do not fit it.
     """
-    dataset.check()
+    dataset.validate()
     if augment is not None:
-        augment.check(dataset.train.size)
-    train, held_out = _split(dataset, val_fraction, train_size, split_seed)
-    if drop_last and batch_size > len(train):
+        augment.validate(dataset.train.size)
+    train_indices, val_indices = _split_training_set(dataset, val_fraction, train_size, split_seed)
+    if drop_last and batch_size > len(train_indices):
         raise InputError(
-            f"data.batch_size={batch_size}: with data.drop_last=true at most {len(train)}, the training images"
+            f"data.batch_size={batch_size}: with data.drop_last=true at most {len(train_indices)}, the training images"
         )
-    make = _Maker(dataset, train, torch.device(device), seed, backend, workers)
+    make = _LoaderFactory(dataset, train_indices, torch.device(device), seed, backend, workers)
     val = None
     if val_fraction:
-        part, indices = (dataset.val, None) if dataset.val else (dataset.train, held_out)
-        val = make(part, indices, batch_size=eval_batch_size)
+        split, indices = (dataset.val, None) if dataset.val else (dataset.train, val_indices)
+        val = make(split, indices, batch_size=eval_batch_size)
+    train_options: dict[str, Any] = {"shuffle": True, "drop_last": drop_last, "augment": augment}
     return Loaders(
-        train=make(dataset.train, train, batch_size=batch_size, shuffle=True, drop_last=drop_last, augment=augment),
+        train=make(dataset.train, train_indices, batch_size=batch_size, **train_options),
         val=val,
         test=make(dataset.test, None, batch_size=eval_batch_size, persistent=False),
         mean=tuple(make.mean),
         std=tuple(make.std),
         class_names=tuple(dataset.class_names),
         in_size=dataset.train.size,
-        counts={"train": len(train), "val": val.samples if val else 0, "test": len(dataset.test)},
+        counts={"train": len(train_indices), "val": val.samples if val else 0, "test": len(dataset.test)},
         backend="device" if make.on_device else "stream",
     )
 
 
-class _Maker:
-    """Makes loaders that share the backend, the images of the training part, and the normalisation."""
+class _LoaderFactory:
+    """Creates loaders that share the backend, the training images on the device, and the normalisation.
+
+    Args:
+        dataset: The data set.
+        train_indices: Training images, from which missing statistics are computed.
+        device: Device of the batches.
+        seed: Seed of the loaders.
+        backend: As in `make_loaders`.
+        workers: As in `make_loaders`.
+    """
 
     def __init__(
-        self, dataset: Dataset, train: Tensor, device: torch.device, seed: int, backend: Backend, workers: int
+        self, dataset: Dataset, train_indices: Tensor, device: torch.device, seed: int, backend: Backend, workers: int
     ) -> None:
         self.device, self.workers = device, workers
-        self.on_device = backend == "device" or (backend == "auto" and _fits(dataset, device))
-        for part in (dataset.train, dataset.val, dataset.test):
-            # What is decoded below needs no check of its own; the test part is decoded when it is needed.
-            if (
-                part is not None
-                and isinstance(part.images, LazyImages)
-                and not (self.on_device and part is dataset.train)
-            ):
-                part.images.check()
-        self.resident = Resident(dataset.train, device)
-        measured = DatasetSplit(self.resident.host_images, dataset.train.labels) if self.on_device else dataset.train
-        mean, std = dataset.mean, dataset.std
-        if mean is None or std is None:
-            found = channel_statistics(measured, train)
-            mean, std = mean or found[0], std or found[1]
-        self.mean, self.std = mean, std
-        self.common: dict[str, Any] = {
+        self.on_device = backend == "device" or (backend == "auto" and fits_in_memory(dataset, device))
+        self._validate_files(dataset)
+        self.resident = ResidentSplit(dataset.train, device)
+        self.mean, self.std = self._statistics(dataset, train_indices)
+        self.common_options: dict[str, Any] = {
             "num_classes": len(dataset.class_names),
-            "normalize": Normalize(mean, std, device),
+            "normalize": Normalize(self.mean, self.std, device),
             "seed": seed,
         }
 
     def __call__(
-        self, part: DatasetSplit, indices: Tensor | None, *, persistent: bool = True, **options: Any
-    ) -> Batches:
-        indices = torch.arange(len(part)) if indices is None else indices
-        options = self.common | options
+        self, split: DatasetSplit, indices: Tensor | None, *, persistent: bool = True, **options: Any
+    ) -> BatchLoader:
+        """Create a loader.
+
+        Args:
+            split: The images.
+            indices: Which of them; None for all.
+            persistent: Keep worker processes between epochs.
+            options: Further arguments of `BatchLoader`.
+        """
+        indices = torch.arange(len(split)) if indices is None else indices
+        options = self.common_options | options
         if self.on_device:
-            resident = self.resident if part is self.resident.part else Resident(part, self.device)
+            resident = self.resident if split is self.resident.split else ResidentSplit(split, self.device)
             return DeviceLoader(resident, indices, **options)
-        return StreamLoader(part, indices, device=self.device, workers=self.workers, persistent=persistent, **options)
+        return StreamLoader(split, indices, device=self.device, workers=self.workers, persistent=persistent, **options)
+
+    def _validate_files(self, dataset: Dataset) -> None:
+        """Check image files before training, except those that are about to be decoded anyway.
+
+        On the device backend these are the training images; the test images are decoded when they are needed.
+        """
+        for split in (dataset.train, dataset.val, dataset.test):
+            is_decoded_now = self.on_device and split is dataset.train
+            if split is not None and isinstance(split.images, LazyImages) and not is_decoded_now:
+                split.images.validate()
+
+    def _statistics(self, dataset: Dataset, train_indices: Tensor) -> tuple[Sequence[float], Sequence[float]]:
+        """Return the data set's mean and standard deviation; compute those that it lacks."""
+        train = dataset.train
+        if self.on_device:  # decode, and so check, the files also if nothing is computed from them
+            train = DatasetSplit(self.resident.host_images, train.labels)
+        mean, std = dataset.mean, dataset.std
+        if mean is None or std is None:
+            computed = channel_statistics(train, train_indices)
+            mean, std = mean or computed[0], std or computed[1]
+        return mean, std
 
 
-def _split(dataset: Dataset, val_fraction: float, train_size: int | None, split_seed: int) -> tuple[Tensor, Tensor]:
-    """Places in the training part: those to train on, and those to validate on."""
+def _split_training_set(
+    dataset: Dataset, val_fraction: float, train_size: int | None, split_seed: int
+) -> tuple[Tensor, Tensor]:
+    """Return the indices in the training split to train on, and those to validate on."""
     labels = dataset.train.labels
-    train, held_out = torch.arange(len(labels)), torch.arange(0)
-    key = f"data.val_fraction={val_fraction:g}"
+    train_indices, val_indices = torch.arange(len(labels)), torch.arange(0)
+    setting = f"data.val_fraction={val_fraction:g}"
     try:
         if val_fraction and dataset.val is None:
-            train, held_out = stratified_split(labels, val_fraction, split_seed)
-        key = f"data.train_size={train_size}"
+            train_indices, val_indices = stratified_split(labels, val_fraction, split_seed)
+        setting = f"data.train_size={train_size}"
         if train_size is not None:
-            train = train[stratified_subset(labels[train], train_size, split_seed)]
+            train_indices = train_indices[stratified_subset(labels[train_indices], train_size, split_seed)]
     except InputError as error:
-        raise InputError(*(f"{key}: {problem}" for problem in error.problems)) from None
-    return train, held_out
-
-
-def _fits(dataset: Dataset, device: torch.device) -> bool:
-    parts = [part for part in (dataset.train, dataset.test, dataset.val) if part is not None]
-    needed = sum(part.nbytes for part in parts)
-    if device.type == "cuda" and needed > DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
-        return False
-    return all(isinstance(part.images, Tensor) for part in parts) or needed <= RAM_SHARE * _memory()
-
-
-def _memory() -> int:
-    """Bytes of main memory, or of what the container may use of it."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(physical, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):
-        return physical
+        raise InputError(*(f"{setting}: {problem}" for problem in error.problems)) from None
+    return train_indices, val_indices

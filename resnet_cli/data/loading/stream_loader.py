@@ -1,4 +1,4 @@
-"""Batches from a set that stays in main memory or in files, gathered by worker processes."""
+"""A loader of images that stay in main memory or in files and are gathered by worker processes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,32 +11,33 @@ from torch.utils.data import DataLoader, Dataset
 
 from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.images.lazy import LazyImages
-from resnet_cli.data.loading.batches import Batches
-from resnet_cli.data.loading.workers import prepare_worker, require_shared_memory, watched
+from resnet_cli.data.loading.batch_loader import BatchLoader
+from resnet_cli.data.loading.memory import require_shared_memory
+from resnet_cli.data.loading.workers import iterate_with_watchdog, prepare_worker
 from resnet_cli.errors import InputError, MachineError
 
 
-class StreamLoader(Batches):
-    """Gathers uint8 batches with `torch.utils.data.DataLoader` and finishes them on the device.
+class StreamLoader(BatchLoader):
+    """Gathers uint8 batches with `torch.utils.data.DataLoader` and augments and normalises them on the device.
 
-    Workers only look up or decode pixels; everything random happens in the main process, by the same functions as in
-    `DeviceLoader`, so the number of workers changes nothing but the speed.
+    Workers only look up or decode pixels. All randomness is in the main process, in the functions that `DeviceLoader`
+    uses, so that the number of workers affects only the speed.
 
     Args:
-        part: The images and labels.
-        indices: Which of them.
-        device: Where the batches are made.
-        workers: Processes; 0 works in the main process.
+        split: The images and labels.
+        indices: Indices of the loader's samples in the split.
+        device: Device of the batches.
+        workers: Number of worker processes; 0 gathers in the main process.
         persistent: Keep the processes between epochs.
-        options: The others of `Batches`.
+        options: Further arguments of `BatchLoader`.
 
     Raises:
-        MachineError: there is too little shared memory for workers.
+        MachineError: There is too little shared memory for workers.
     """
 
     def __init__(
         self,
-        part: DatasetSplit,
+        split: DatasetSplit,
         indices: Tensor,
         *,
         device: torch.device | str,
@@ -46,50 +47,47 @@ class StreamLoader(Batches):
     ) -> None:
         super().__init__(indices, device=device, **options)
         require_shared_memory(workers)
-        self.part, self.workers, self.persistent = part, workers, persistent
-        self._order = _Order()
+        self.split, self.workers, self.persistent = split, workers, persistent
+        self._sampler = _ChunkSampler()
         self._loader: DataLoader[Any] | None = None
         self._processes: set[BaseProcess] = set()
 
-    def _gather(self, places: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        self._order.chunks = torch.split(places, self.batch_size) if len(places) else ()
-        failure = ""
+    def _gather(self, indices: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        self._sampler.chunks = torch.split(indices, self.batch_size) if len(indices) else ()
         try:
             if self._loader is None:
                 self._loader = self._make_loader()
-            for found in watched(self._loader, self._processes) if self.workers else self._loader:
-                if isinstance(found, str):
-                    raise InputError(*found.split("\n"))
-                pixels, labels, indices = (
-                    tensor.to(self.device, non_blocking=True) for tensor in (found.pixels, found.labels, found.places)
-                )
-                yield pixels, labels, indices
+            for batch in iterate_with_watchdog(self._loader, self._processes) if self.workers else self._loader:
+                if isinstance(batch, str):
+                    raise InputError(*batch.split("\n"))
+                yield batch.to(self.device)
         except RuntimeError as error:
             failure = str(error).partition("\n")[0]
-            if not failure.startswith("DataLoader"):  # how torch begins what it says of dead workers
+            if not failure.startswith("DataLoader"):  # torch's messages on dead workers start like this
                 raise
         except OSError as error:
             failure = error.strerror or str(error)
-        if failure:
-            self._loader = None
-            raise MachineError(f"data.workers={self.workers}: {failure}: data.workers=0 works without processes")
+        else:
+            return
+        self._loader = None
+        raise MachineError(f"data.workers={self.workers}: {failure}: data.workers=0 works without processes")
 
     def _make_loader(self) -> "DataLoader[Any]":
         return DataLoader(
-            _Samples(self.part),
-            batch_sampler=self._order,
+            _BatchDataset(self.split),
+            batch_sampler=self._sampler,
             num_workers=self.workers,
-            collate_fn=_as_is,
+            collate_fn=_identity,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=prepare_worker,
             persistent_workers=self.persistent and self.workers > 0,
-            # The loader draws a base seed in each epoch: from here, not from the global stream.
+            # DataLoader draws a base seed in each epoch; its own generator leaves the global random stream unchanged.
             generator=torch.Generator(),
         )
 
 
-class _Order:
-    """The batch sampler: hands out the chunks that were put in last."""
+class _ChunkSampler:
+    """A batch sampler that yields the chunks that were assigned last."""
 
     def __init__(self) -> None:
         self.chunks: Sequence[Tensor] = ()
@@ -102,46 +100,62 @@ class _Order:
 
 
 @dataclass(frozen=True)
-class _Gathered:
-    """One batch on its way. It is pickled as plain arrays: torch would hand each tensor over by a file in /dev/shm.
+class _RawBatch:
+    """A gathered batch, sent from a worker to the main process.
 
-    Containers often have 64 MB of that, and the handing over takes longer than copying a batch of small images.
+    It is pickled as numpy arrays: torch would pass each tensor through a file in /dev/shm, of which containers often
+    have only 64 MB, and which takes longer than copying a batch of small images.
+
+    Args:
+        pixels: uint8 [B, H, W, C].
+        labels: int64 [B].
+        indices: Indices of the samples in their split, int64 [B].
     """
 
-    pixels: Tensor  # uint8 [B, H, W, C]
-    labels: Tensor  # [B]
-    places: Tensor  # [B]
+    pixels: Tensor
+    labels: Tensor
+    indices: Tensor
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _from_arrays, (self.pixels.numpy(), self.labels.numpy(), self.places.numpy())
+        return _from_arrays, (self.pixels.numpy(), self.labels.numpy(), self.indices.numpy())
 
-    def pin_memory(self) -> "_Gathered":
-        """The same in page-locked memory; the loader calls this for CUDA devices."""
-        return _Gathered(self.pixels.pin_memory(), self.labels.pin_memory(), self.places.pin_memory())
+    def pin_memory(self) -> "_RawBatch":
+        """Copy the batch to page-locked memory; `DataLoader` calls this for CUDA devices."""
+        return _RawBatch(self.pixels.pin_memory(), self.labels.pin_memory(), self.indices.pin_memory())
+
+    def to(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the tensors on `device`."""
+        pixels, labels, indices = (
+            tensor.to(device, non_blocking=True) for tensor in (self.pixels, self.labels, self.indices)
+        )
+        return pixels, labels, indices
 
 
-def _from_arrays(*arrays: Any) -> _Gathered:
-    return _Gathered(*map(torch.from_numpy, arrays))
+def _from_arrays(*arrays: Any) -> _RawBatch:
+    return _RawBatch(*map(torch.from_numpy, arrays))
 
 
-class _Samples(Dataset[Any]):
-    """Whole batches by their places; an unusable file is handed over as text, a worker's error would be a traceback."""
+class _BatchDataset(Dataset[Any]):
+    """Returns whole batches by the indices of their samples.
 
-    def __init__(self, part: DatasetSplit) -> None:
-        self.part = part
+    An unusable file is returned as the text of its error: raised in a worker, it would arrive as a traceback.
+    """
 
-    def __getitems__(self, indices: list[int]) -> _Gathered | str:
-        places = torch.tensor(indices)
-        images = self.part.images
+    def __init__(self, split: DatasetSplit) -> None:
+        self.split = split
+
+    def __getitems__(self, indices: list[int]) -> _RawBatch | str:
+        indices_B = torch.tensor(indices)
+        images = self.split.images
         try:
             if isinstance(images, LazyImages):
                 pixels = torch.stack([images[index] for index in indices])
             else:
-                pixels = images.index_select(0, places)
+                pixels = images.index_select(0, indices_B)
         except InputError as error:
             return str(error)
-        return _Gathered(pixels, self.part.labels.index_select(0, places), places)
+        return _RawBatch(pixels, self.split.labels.index_select(0, indices_B), indices_B)
 
 
-def _as_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch

@@ -1,6 +1,5 @@
-"""Worker processes that outlive signals meant for the main process, and that cannot keep it waiting for ever."""
+"""DataLoader worker processes that ignore signals meant for the main process and are killed when they hang."""
 
-import errno
 import math
 import multiprocessing
 import os
@@ -12,74 +11,58 @@ from collections.abc import Iterable, Iterator
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from resnet_cli.errors import MachineError
-
-SHARED_BYTES = 1 << 18  # of /dev/shm, for what two workers and the loader lock each other with
-PATIENCE = 25.0  # seconds that the main process waits for a batch before the workers count as hung
+BATCH_TIMEOUT = 25.0  # seconds that the main process waits for a batch before the workers count as hung
 
 
 def prepare_worker(_worker: int) -> None:
-    """The main process decides when to stop: a signal to everybody must not take its workers away.
+    """Make a worker ignore SIGINT, and SIGTERM unless the main process sends it.
 
-    SIGTERM is obeyed only when the main process sends it, which `multiprocessing` does at its exit.
+    Signals often go to the whole process group, but the main process decides when to stop, and needs its workers until
+    then. `multiprocessing` sends SIGTERM to workers at the exit of the main process.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS: there SIGTERM stops a worker
+    if hasattr(signal, "sigwaitinfo"):  # macOS lacks it; there SIGTERM from anyone stops a worker
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_obey_parent, daemon=True).start()
+        threading.Thread(target=_exit_on_parent_sigterm, daemon=True).start()
 
 
-def _obey_parent() -> None:
+def _exit_on_parent_sigterm() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
 
 
-def require_shared_memory(workers: int, folder: str = "/dev/shm") -> None:
-    """Refuse workers that would fail when they start for want of shared memory, where torch adds a traceback.
+def iterate_with_watchdog(batches: Iterable[Any], workers: set[BaseProcess]) -> Iterator[Any]:
+    """Iterate over a `DataLoader`; kill its workers if a batch takes longer than `BATCH_TIMEOUT`.
 
-    Raises:
-        MachineError: there is too little.
-    """
-    try:
-        left = os.statvfs(folder)
-    except OSError:
-        return  # other systems keep it elsewhere
-    if workers and left.f_bavail * left.f_frsize < SHARED_BYTES:
-        problem = f"only {left.f_bavail * left.f_frsize // 1024} kB left in {folder}"
-        raise MachineError(errno.ENOSPC, f"data.workers={workers}: {problem}: data.workers=0 works without processes")
-
-
-def watched(batches: Iterable[Any], workers: set[BaseProcess]) -> Iterator[Any]:
-    """What a `DataLoader` yields; workers that give nothing for `PATIENCE` seconds are killed, and torch reports that.
-
-    The loader's own timeout does not see a worker that stops in the middle of sending a batch.
+    `DataLoader` then raises `RuntimeError`. Its own `timeout` does not detect a worker that stops in the middle of
+    sending a batch.
 
     Args:
         batches: The loader.
-        workers: Its processes so far; those that it starts now are added.
+        workers: Its worker processes so far; those that it starts now are added.
     """
-    others = set(multiprocessing.active_children())
+    other_processes = set(multiprocessing.active_children())
     watchdog = _Watchdog(workers)
     try:
-        watchdog.deadline = time.monotonic() + PATIENCE  # workers from the epoch before are asked to begin anew
-        source = iter(batches)
-        workers |= set(multiprocessing.active_children()) - others
+        watchdog.deadline = time.monotonic() + BATCH_TIMEOUT  # `iter` waits for persistent workers to reset
+        iterator = iter(batches)
+        workers |= set(multiprocessing.active_children()) - other_processes
         while True:
-            watchdog.deadline = time.monotonic() + PATIENCE
+            watchdog.deadline = time.monotonic() + BATCH_TIMEOUT
             try:
-                found = next(source)
+                batch = next(iterator)
             except StopIteration:
                 return
             watchdog.deadline = math.inf
-            yield found
+            yield batch
     finally:
         watchdog.done.set()
 
 
 class _Watchdog:
-    """Kills processes when `deadline` (monotonic seconds) has passed, until `done`."""
+    """Kills processes when `deadline` (monotonic seconds) has passed, until `done` is set."""
 
     def __init__(self, workers: Iterable[BaseProcess]) -> None:
         self.workers, self.deadline, self.done = workers, math.inf, threading.Event()

@@ -19,7 +19,7 @@ def test_digits_are_all_there():
     values = (both.double() * 16 / 255).round()
     assert values.sum() == 561718
     assert both.max() == 255
-    data.check()
+    data.validate()
 
 
 def test_digits_parts_are_in_proportion_and_apart():

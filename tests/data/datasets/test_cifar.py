@@ -79,7 +79,7 @@ def assert_whole(data):
     assert torch.equal(data.train.images[PER_BATCH : 2 * PER_BATCH], expected)
     assert torch.equal(data.test.images, torch.from_numpy(rows(5).reshape(-1, 3, 32, 32)).permute(0, 2, 3, 1))
     assert data.train.labels.tolist() == [0, 1, 2, 3] * 5
-    data.check()
+    data.validate()
 
 
 def problem_of(function, **options):
@@ -193,7 +193,7 @@ def test_batch_without_labels_is_named(tmp_path):
 def test_more_images_than_bytes_are_refused(tmp_path):
     folder = make_cifar10(tmp_path)
     (folder / "test_batch").write_bytes(pickle.dumps({"data": [rows(0)[0]] * 50, "labels": [0] * 50}))
-    assert "test_batch: 50 images, which are more" in problem_of(cifar10, root=str(tmp_path), verify=False)
+    assert "test_batch: 50 images, more than" in problem_of(cifar10, root=str(tmp_path), verify=False)
 
 
 def test_payload_in_place_of_a_batch_is_not_run_even_with_its_checksum(tmp_path, known, monkeypatch):

@@ -129,14 +129,14 @@ def test_files_outside_of_classes_are_counted_in_a_warning(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "resnet_cli"):
         data = image_folder(root=str(tmp_path), cache=None)
     assert len(data.train) + len(data.test) == 10
-    assert "3 files outside of the classes" in caplog.text
+    assert "ignored 3 files outside class folders" in caplog.text
 
 
 def test_other_files_in_a_class_are_refused(tmp_path):
     put(tmp_path, "train/a/0.png", "train/b/0.png", "test/a/0.png", "test/b/0.png")
     (tmp_path / "train/a/notes.txt").write_text("x")
     with pytest.raises(InputError, match=r"notes\.txt: not an image"):
-        image_folder(root=str(tmp_path), cache=None).train.images.check()
+        image_folder(root=str(tmp_path), cache=None).train.images.validate()
 
 
 def test_a_test_part_that_cannot_be_split_off_names_the_key(tmp_path):

@@ -8,10 +8,10 @@ import tarfile
 
 import pytest
 
-from resnet_cli.data.images.download import Source, fetch, unpack
+from resnet_cli.data.images.download import DownloadSource, download_into, unpack
 from resnet_cli.errors import InputError, MachineError
 
-SOURCE = Source("set", ["https://example.org/a"], ["a"])
+SOURCE = DownloadSource("set", ["https://example.org/a"], ["a"])
 
 
 def archive_of(path, *members, **data):
@@ -96,7 +96,7 @@ def test_fetch_moves_what_is_missing_and_keeps_what_is_there(tmp_path):
 
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "old").write_text("old")
-    fetch(SOURCE, tmp_path, load)
+    download_into(SOURCE, tmp_path, load)
     assert names_in(tmp_path) == ["folder/new", "folder/old"]
     assert (tmp_path / "folder" / "old").read_text() == "old"
 
@@ -108,7 +108,7 @@ def test_failed_fetch_is_one_line_and_leaves_nothing(tmp_path, error):
         raise error
 
     with pytest.raises(InputError, match="set: could not fetch") as caught:
-        fetch(SOURCE, tmp_path / "root", load)
+        download_into(SOURCE, tmp_path / "root", load)
     assert "\n" not in str(caught.value)
     assert names_in(tmp_path) == []
     assert not (tmp_path / "root").exists()
@@ -120,7 +120,7 @@ def test_interrupted_fetch_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fetch(SOURCE, tmp_path / "root", load)
+        download_into(SOURCE, tmp_path / "root", load)
     assert not (tmp_path / "root").exists()
 
 
@@ -129,20 +129,20 @@ def test_full_disk_is_the_machines_fault(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(MachineError, match="No space left"):
-        fetch(SOURCE, tmp_path, load)
+        download_into(SOURCE, tmp_path, load)
 
 
 def test_root_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(MachineError, match=r"data\.root=.*file/root"):
-        fetch(SOURCE, tmp_path / "file" / "root", lambda place: None)
+        download_into(SOURCE, tmp_path / "file" / "root", lambda place: None)
 
 
 def test_patience_with_servers_ends_with_the_fetch(tmp_path):
     during = []
     socket.setdefaulttimeout(7.5)
     try:
-        fetch(SOURCE, tmp_path, lambda place: during.append(socket.getdefaulttimeout()))
+        download_into(SOURCE, tmp_path, lambda place: during.append(socket.getdefaulttimeout()))
         assert during == [30]
         assert socket.getdefaulttimeout() == 7.5
     finally:

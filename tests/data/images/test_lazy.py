@@ -102,7 +102,7 @@ SPOILS = [
 ]
 
 
-@pytest.mark.parametrize("how", ["check", "load", "sums", "item"])
+@pytest.mark.parametrize("how", ["validate", "load", "channel_sums", "item"])
 @pytest.mark.parametrize(("spoil", "reason"), SPOILS)
 def test_bad_files_are_named(tmp_path, spoil, reason, how):
     root, names = folder_of(tmp_path)
@@ -118,7 +118,7 @@ def test_bad_files_are_named(tmp_path, spoil, reason, how):
 
 def test_large_but_allowed_images_raise_no_warning(tmp_path):
     huge_png(tmp_path / "a.png", side=10_000)  # Pillow warns from 89 Mpx
-    LazyImages(tmp_path, ["a.png"], image_size=4).check()
+    LazyImages(tmp_path, ["a.png"], image_size=4).validate()
 
 
 def test_many_bad_files_are_counted_and_five_named(tmp_path):
@@ -131,7 +131,7 @@ def test_many_bad_files_are_counted_and_five_named(tmp_path):
     assert "8 of 9 files" in caught.value.problems[-1]
 
 
-@pytest.mark.parametrize("how", ["check", "load"])
+@pytest.mark.parametrize("how", ["validate", "load"])
 def test_sizes_that_differ_name_two_files_and_the_key(tmp_path, how):
     root, names = folder_of(tmp_path)
     save(root / names[1], pixels(9, 5))
@@ -212,10 +212,10 @@ def test_unusable_cache_costs_only_a_warning(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, LOG):
         loaded = LazyImages(root, names, cache=tmp_path / "file" / "cache").load()
     assert torch.equal(loaded[0], pixels(6, 5))
-    assert "decoded images are not kept" in caplog.text
+    assert "decoded images cannot be cached" in caplog.text
 
 
-@pytest.mark.parametrize("how", [["check"], ["load"], ["check", "load", "sums"]])
+@pytest.mark.parametrize("how", [["validate"], ["load"], ["validate", "load", "channel_sums"]])
 def test_converted_images_are_counted_and_the_first_named_once(tmp_path, caplog, how):
     root, names = folder_of(tmp_path)
     save(root / names[1], pixels(6, 5), "L")
@@ -231,17 +231,17 @@ def test_converted_images_are_counted_and_the_first_named_once(tmp_path, caplog,
         assert message.endswith("1.png is L")
 
 
-def test_sums_are_exact_and_kept(tmp_path, monkeypatch):
+def test_channel_sums_are_exact_and_kept(tmp_path, monkeypatch):
     root, names = folder_of(tmp_path)
     expected = torch.stack([pixels(6, 5, seed=i) for i in range(4)]).long()
-    sums = LazyImages(root, names, cache=tmp_path / "cache").sums()
+    sums = LazyImages(root, names, cache=tmp_path / "cache").channel_sums()
     assert torch.equal(sums, torch.stack([expected.sum((1, 2)), expected.square().sum((1, 2))], 1))
     monkeypatch.setattr("resnet_cli.data.images.lazy.decode", None)
-    assert torch.equal(LazyImages(root, names, cache=tmp_path / "cache").sums(), sums)
+    assert torch.equal(LazyImages(root, names, cache=tmp_path / "cache").channel_sums(), sums)
 
 
 def test_large_files_are_decoded_by_threads_in_order(tmp_path, monkeypatch):
     root, names = folder_of(tmp_path, count=7)
-    monkeypatch.setattr("resnet_cli.data.images.lazy.SMALL_FILE", 0)
+    monkeypatch.setattr("resnet_cli.data.images.lazy.SMALL_FILE_BYTES", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert torch.equal(LazyImages(root, names).load(), torch.stack([pixels(6, 5, seed=i) for i in range(7)]))

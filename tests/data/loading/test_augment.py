@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnet_cli.data.loading import augment as A
+from resnet_cli.data.loading import transforms as A
 from resnet_cli.data.loading.augment import Augment
 from resnet_cli.errors import InputError
 from resnet_cli.seeding import seeded_generator
@@ -161,7 +161,7 @@ def test_cutmix_labels_are_the_areas(seed):
 
 @pytest.mark.parametrize("alpha", [0.1, 0.5, 2.0])
 def test_mixing_share_is_beta_distributed(alpha):
-    draws = torch.stack([A._symmetric_beta(alpha, source(seed), torch.device("cpu")) for seed in range(3000)])
+    draws = torch.stack([A._sample_symmetric_beta(alpha, source(seed), torch.device("cpu")) for seed in range(3000)])
     assert draws.mean() == pytest.approx(0.5, abs=0.03)
     assert draws.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.08)
     torch.manual_seed(0)
@@ -175,10 +175,10 @@ def test_augment_applies_its_parts_in_order():
     g = source(7)
     expected = A.random_flip(A.random_crop(batch, 2, "zero", g), g)
     expected = A.color_jitter(expected, 0.3, 0.2, 0.1, g)
-    assert torch.equal(both.pixels(batch, indices, epoch=1, seed=2, generator=source(7)), expected)
+    assert torch.equal(both.transform_pixels(batch, indices, epoch=1, seed=2, generator=source(7)), expected)
     alternating = Augment(crop_padding="reflect", flip="alternating")
     expected = A.alternating_flip(batch, indices, 1, 2)
-    assert torch.equal(alternating.pixels(batch, indices, epoch=1, seed=2, generator=source()), expected)
+    assert torch.equal(alternating.transform_pixels(batch, indices, epoch=1, seed=2, generator=source()), expected)
 
 
 def test_augment_mixes_after_normalisation():
@@ -186,10 +186,10 @@ def test_augment_mixes_after_normalisation():
     g = source(3)
     erased = A.cutout(batch, 3, g)
     expected = A.mixup(erased, labels, 0.4, 6, g)
-    found = Augment(cutout=3, mixup=0.4).mix(batch, labels, num_classes=6, generator=source(3))
+    found = Augment(cutout=3, mixup=0.4).transform_normalised(batch, labels, num_classes=6, generator=source(3))
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
-    found = Augment(cutmix=0.7).mix(batch, labels, num_classes=6, generator=source(3))
+    found = Augment(cutmix=0.7).transform_normalised(batch, labels, num_classes=6, generator=source(3))
     assert torch.equal(found[0], A.cutmix(batch, labels, 0.7, 6, source(3))[0])
 
 
@@ -198,7 +198,7 @@ def test_mixup_with_cutmix_takes_turns():
     both = Augment(mixup=1.0, cutmix=1.0)
     kinds = []
     for seed in range(60):
-        mixed, targets = both.mix(batch, labels, num_classes=4, generator=source(seed))
+        mixed, targets = both.transform_normalised(batch, labels, num_classes=4, generator=source(seed))
         assert torch.allclose(mixed.mean((1, 2, 3)), targets @ torch.arange(4.0), atol=1e-5)
         kinds.append(bool((mixed == mixed.round()).all()))  # pasted pixels are whole numbers, blended ones are not
     assert 15 < sum(kinds) < 45
@@ -206,13 +206,13 @@ def test_mixup_with_cutmix_takes_turns():
 
 def test_nothing_is_on_by_default():
     batch, labels = images(), torch.arange(6)
-    assert Augment().pixels(batch, labels, epoch=0, seed=0, generator=source()) is batch
-    assert Augment().mix(batch, labels, num_classes=6, generator=source()) == (batch, labels)
+    assert Augment().transform_pixels(batch, labels, epoch=0, seed=0, generator=source()) is batch
+    assert Augment().transform_normalised(batch, labels, num_classes=6, generator=source()) == (batch, labels)
 
 
 def test_check_names_all_that_images_cannot_have():
     with pytest.raises(InputError) as caught:
-        Augment(crop=8, crop_padding="reflect", cutout=12, saturation=0.2).check((1, 8, 10))
+        Augment(crop=8, crop_padding="reflect", cutout=12, saturation=0.2).validate((1, 8, 10))
     crop, cutout, saturation = caught.value.problems
     assert "data.augment.crop=8" in crop
     assert "up to 7" in crop
@@ -220,8 +220,8 @@ def test_check_names_all_that_images_cannot_have():
     assert "up to 10" in cutout
     assert "data.augment.saturation=0.2" in saturation
     with pytest.raises(InputError, match="up to 8"):
-        Augment(crop=9).check((3, 8, 10))
-    Augment(crop=8, cutout=10, saturation=1).check((3, 8, 10))
+        Augment(crop=9).validate((3, 8, 10))
+    Augment(crop=8, cutout=10, saturation=1).validate((3, 8, 10))
 
 
 ON = {"flip": "random", "crop": 1, "cutout": 1}

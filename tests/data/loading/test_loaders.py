@@ -4,14 +4,17 @@ import multiprocessing
 import os
 import signal
 import time
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from PIL import Image
 
 from resnet_cli.data import Augment, Dataset, DatasetSplit, image_folder, make_loaders, synthetic
 from resnet_cli.data.loading import loaders as loaders_module
-from resnet_cli.data.loading.batches import Normalize
+from resnet_cli.data.loading import memory
+from resnet_cli.data.loading.batch_loader import Normalize
 from resnet_cli.errors import InputError, MachineError
 
 EVERYTHING = {"crop": 1, "flip": "alternating", "brightness": 0.2, "cutout": 2, "mixup": 0.5}
@@ -228,7 +231,7 @@ def test_a_file_that_breaks_while_streaming_is_named(folder, workers):
 def test_auto_streams_what_does_not_fit(folder, monkeypatch):
     data = image_folder(root=str(folder), cache=None)
     assert make(data).backend == "device"
-    monkeypatch.setattr(loaders_module, "_memory", lambda: 4 * data.train.nbytes)
+    monkeypatch.setattr(memory, "memory_limit", lambda: 4 * data.train.nbytes)
     assert make(data).backend == "stream"
     assert make().backend == "device"  # in memory anyway
 
@@ -280,7 +283,7 @@ def test_dead_workers_are_one_line_with_the_remedy():
 
 
 def test_hung_workers_are_killed(monkeypatch):
-    monkeypatch.setattr("resnet_cli.data.loading.workers.PATIENCE", 0.1)
+    monkeypatch.setattr("resnet_cli.data.loading.workers.BATCH_TIMEOUT", 0.1)
     train = make(data_set(count=900), backend="stream", workers=1).train
     list(train.epoch(0))  # workers of an earlier epoch count too
     batches = train.epoch(1)
@@ -298,7 +301,7 @@ def test_hung_workers_are_killed(monkeypatch):
 def test_a_worker_that_hangs_between_epochs_is_killed_too(monkeypatch):
     from resnet_cli.data.loading import workers as module
 
-    monkeypatch.setattr(module, "PATIENCE", 1.0)
+    monkeypatch.setattr(module, "BATCH_TIMEOUT", 1.0)
     made = make(backend="stream", workers=1, val_fraction=0).train
     assert list(made.epoch(0))
     (process,) = made._processes
@@ -307,12 +310,16 @@ def test_a_worker_that_hangs_between_epochs_is_killed_too(monkeypatch):
         list(made.epoch(1))
 
 
-def test_too_little_shared_memory_is_told_before_workers_start(monkeypatch):
-    from types import SimpleNamespace
-
-    from resnet_cli.data.loading import workers as module
-
-    monkeypatch.setattr(module.os, "statvfs", lambda folder: SimpleNamespace(f_bavail=16, f_frsize=4096))
+def test_too_little_shared_memory_is_reported_before_workers_start(monkeypatch):
+    monkeypatch.setattr(memory.shutil, "disk_usage", lambda folder: SimpleNamespace(free=16 * 4096))
     assert make(backend="stream", workers=0)
     with pytest.raises(MachineError, match=r"data\.workers=1: only 64 kB left in /dev/shm: data\.workers=0 works"):
         make(backend="stream", workers=1)
+
+
+def test_memory_limit_is_the_containers_if_it_is_smaller(monkeypatch):
+    physical = psutil.virtual_memory().total
+    limits = {"1000000\n": 1_000_000, "max\n": physical, f"{physical * 2}\n": physical}
+    for text, expected in limits.items():
+        monkeypatch.setattr(memory.Path, "read_text", lambda self, text=text: text)
+        assert memory.memory_limit() == expected

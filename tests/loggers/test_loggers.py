@@ -18,15 +18,16 @@ from resnet_cli.config import stored, trust
 from resnet_cli.errors import DivergedError, InputError
 from resnet_cli.loggers import Logger, LoggerGroup, missing_packages
 from resnet_cli.loggers.base import scalars
-from resnet_cli.session import build, train, trusted_kinds, verify
+from resnet_cli.session import build, trusted_kinds, verify
+from resnet_cli.session import train as session
 from tests.support.runs import tiny
 from tests.support.settings import problems_of, settings_of
 
 OWN = '''"""Writes what it is told to a file, and fails where it is told to."""
 import builtins, json, logging, os, warnings
-from resnet_cli.loggers import Tracker
+from resnet_cli.loggers import Logger
 
-class Fake(Tracker):
+class Fake(Logger):
     def __init__(self, file: str, fail: str | None = None, kind: str = "RuntimeError"):
         if fail == "make":
             raise ValueError("bad value")
@@ -78,7 +79,7 @@ def untrained(monkeypatch):
         saver.trackers.row(ROW)
         run.update_record(status="finished")
 
-    monkeypatch.setattr(train, "_finish", finish)
+    monkeypatch.setattr(session, "_finish", finish)
 
 
 BASE = settings_of()
@@ -149,7 +150,7 @@ def test_a_run_that_fails_is_told_to_its_tracker(train, own, monkeypatch):
         raise DivergedError("on purpose")
 
     arguments, told = own
-    monkeypatch.setattr(train, "_finish", fail)
+    monkeypatch.setattr(session, "_finish", fail)
     assert train(*tiny("hydra.run.dir=d", *arguments()))[0] == 3
     assert [entry[:3] for entry in told()[1:]] == [["end", "failed", {}]]
 
@@ -197,9 +198,11 @@ def test_a_stored_tracker_from_outside_is_refused_unless_named():
 
 def test_proving_a_resume_tells_no_tracker(monkeypatch):
     found = []
-    monkeypatch.setattr(verify, "prove", lambda run, settings, init_from: found.append(settings["logger"]) or {})
+    monkeypatch.setattr(
+        verify, "verify_resume", lambda run, settings, init_from: found.append(settings["logger"]) or {}
+    )
     nodes = {key: {} for key in ("model", "optimizer", "schedule", "data", "trainer")}
-    train.train(
+    session.train(
         **nodes, folder=Path("d"), command="", log=None, should_stop=None, name="n", verify_resume=True,
         logger={"mine": FAKE},
     )  # fmt: skip
@@ -227,7 +230,7 @@ def test_wrong_input_is_told_in_a_line_and_leaves_nothing(train, tmp_path, overr
 
 @pytest.mark.usefixtures("own")
 def test_what_makes_no_tracker_is_told():
-    with pytest.raises(InputError, match=r"logger\.mine: str is no subclass of resnet_cli\.trackers\.Tracker"):
+    with pytest.raises(InputError, match=r"logger\.mine: str is no subclass of resnet_cli\.loggers\.Logger"):
         build.loggers({"mine": {"_target_": "os.getcwd"}})
     with pytest.raises(InputError, match=r"logger\.mine: bad value"):
         build.loggers({"mine": {**FAKE, "fail": "make"}})
@@ -459,13 +462,13 @@ def test_jobs_of_a_sweep_are_runs_of_their_own_in_the_real_ones(train, tmp_path)
 OPEN = """
 import logging, pathlib, sys, time
 import mlflow.store.tracking.sqlalchemy_store
-from resnet_cli.loggers import MLflow, Trackers
+from resnet_cli.loggers import LoggerGroup, MLflow
 logging.basicConfig()
 me, other = map(pathlib.Path, sys.argv[1:])
 me.touch()
 while not other.exists():
     time.sleep(0.01)
-trackers = Trackers({"mlflow": MLflow()})
+trackers = LoggerGroup({"mlflow": MLflow()})
 trackers.start(me, {"a": 1}, [{"epoch": 1, "train_loss": 0.5}], {})
 trackers.end({"status": "finished"}, 1)
 """

@@ -245,8 +245,8 @@ def test_wrong_input_gets_a_line(case, train, tmp_path, monkeypatch):
 
 
 def test_a_second_sweep_in_the_same_place_is_refused_while_the_first_runs(train, tmp_path):
-    code = "from resnet_cli.runs.lock import only_writer\nfrom pathlib import Path\n"
-    code += "with only_writer(Path('s'), 'sweep'): print(1, flush=True); input()"
+    code = "from resnet_cli.runs.lock import exclusive\nfrom pathlib import Path\n"
+    code += "with exclusive(Path('s'), 'sweep'): print(1, flush=True); input()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     other = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, **pipes)
     assert other.stdout.readline() == "1\n"

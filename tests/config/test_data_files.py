@@ -50,6 +50,6 @@ def test_augmentation_fits_the_images(repository, name):
         "fashion_mnist": (1, 28, 28),
         "flowers102": (3, 128, 128),
     }
-    Augment(**node).check(sizes.get(name, (3, 32, 32)))
+    Augment(**node).validate(sizes.get(name, (3, 32, 32)))
     if name in ("digits", "mnist", "svhn"):
         assert node["flip"] == "none"  # a mirrored digit is another one, or none

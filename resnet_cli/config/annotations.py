@@ -21,11 +21,11 @@ from resnet_cli.config.source_files import Module, definition
 
 
 class Opaque:
-    """Stands for a class that no YAML value can be: a tensor, a module, an optimizer."""
+    """Marks a parameter that no YAML value fits, such as a tensor, a module or an optimizer."""
 
 
 class UnknownAnnotationError(Exception):
-    """The text of an annotation does not tell its type; the object does."""
+    """The text of an annotation does not determine its type; the object does."""
 
 
 PLAIN_NAMES: Mapping[str, Any] = {
@@ -53,7 +53,7 @@ def is_known(module: str) -> bool:
 
 
 def from_text(module: Module, node: ast.expr, depth: int = 0) -> Any:
-    """Return the type that an annotation in the source of `module` stands for.
+    """Return the type of an annotation in the source of `module`.
 
     Raises:
         UnknownAnnotationError: A class outside of torch and this package uses a name that the text does not explain.
@@ -129,7 +129,7 @@ def with_ranges(annotation: Any, metadata: Iterable[Any]) -> Any:
 
 
 def from_object(annotation: Any) -> Any:
-    """Return the type that an annotation stands for, given as an object; `Any` where nothing can be checked."""
+    """Return the type of an annotation, given as an object; `Any` where nothing can be checked."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if isinstance(annotation, NewType):
         return from_object(annotation.__supertype__)
@@ -194,7 +194,7 @@ def plain_default(default: Any) -> Any:
 
 
 def type_of_default(default: Any) -> Any:
-    """Return what an unannotated parameter accepts, judged by its default; a whole number stands for any number."""
+    """Return the type of an unannotated parameter by its default value; an integer default accepts any number."""
     if default is None or default is Opaque or type(default) not in (int, float, bool, str, list, tuple, dict):
         return Any
     return float if type(default) is int else type(default)

@@ -1,7 +1,7 @@
 """Ranges that a parameter's annotation may carry: `lr: Annotated[float, Positive()]`.
 
-They are read from the source by `resnet_cli.config.validation` and checked before anything is built.
-Each range says in words what it allows and whether a number is inside. Non-finite numbers are in no range.
+`resnet_cli.config.validation` checks them before anything is built. A range describes itself in words (`str`) and
+decides whether a number is inside (`in`). Non-finite numbers are in no range.
 """
 
 import math

@@ -32,7 +32,7 @@ __all__ = ["NotFoundError", "Opaque", "Parameter", "Signature", "locate", "signa
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: its type as a typing object, and its default (`inspect.Parameter.empty`: it must be given)."""
+    """A parameter: its type, and its default (`inspect.Parameter.empty` if it is required)."""
 
     name: str
     annotation: Any
@@ -40,7 +40,7 @@ class Parameter:
 
     @property
     def required(self) -> bool:
-        """Whether the callable cannot do without it."""
+        """True if the parameter has no default."""
         return self.default is inspect.Parameter.empty
 
 
@@ -62,7 +62,7 @@ class NotFoundError(LookupError):
 
 @lru_cache(maxsize=256)
 def signature(target: str) -> Signature:
-    """The signature of a class, a function, or a method (`module.Class.method`) by its dotted name.
+    """Return the signature of a class, a function or a method (`module.Class.method`) by its dotted name.
 
     Raises:
         NotFoundError: there is no such module or no such name in it.

@@ -1,4 +1,4 @@
-"""Finds where a dotted name is defined, in source text alone: nothing is imported or executed."""
+"""Find where a dotted name is defined, from source text alone: nothing is imported or executed."""
 
 import ast
 import importlib.util
@@ -18,7 +18,7 @@ class Module:
     tree: ast.Module
 
     def definitions(self) -> Iterator[tuple[str, ast.stmt, str | None]]:
-        """Every top-level name, the statement that binds it and, for an import, the name it has at its origin."""
+        """Yield each top-level name, the statement that binds it and, for an import, its original name."""
         for node in _statements(self.tree.body):
             if isinstance(node, ast.ClassDef | ast.FunctionDef):
                 yield node.name, node, None
@@ -33,7 +33,7 @@ class Module:
                 yield node.target.id, node, None
 
     def origin(self, node: ast.ImportFrom) -> str:
-        """The absolute name of the module that an import statement reads from."""
+        """Return the absolute name of the module that an import statement reads from."""
         if not node.level:
             return node.module or ""
         base = self.name.split(".")
@@ -42,7 +42,7 @@ class Module:
 
 
 def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """Top-level statements, those inside `if` and `try` included."""
+    """Yield top-level statements, including those inside `if` and `try`."""
     for node in body:
         yield node
         if isinstance(node, ast.If):
@@ -52,7 +52,7 @@ def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _find_spec(name: str) -> ModuleSpec | None:
-    """The spec of a module without importing its parents."""
+    """Return the spec of a module without importing its parents."""
     first, *rest = name.split(".")
     try:
         spec = importlib.util.find_spec(first)
@@ -69,7 +69,7 @@ def _find_spec(name: str) -> ModuleSpec | None:
 
 @lru_cache(maxsize=256)
 def module_source(name: str) -> Module | None:
-    """The parsed source of a module; None when there is none to read."""
+    """Return the parsed source of a module; None if it has no source file."""
     spec = _find_spec(name)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
@@ -78,7 +78,7 @@ def module_source(name: str) -> Module | None:
 
 
 def definition(module: Module, name: str, depth: int = 0) -> tuple[Module, ast.stmt] | None:
-    """The statement that defines `name`, re-exports followed."""
+    """Return the statement that defines `name` and its module, following re-exports."""
     found = None
     for defined, node, original in module.definitions():
         if defined == name and (found is None or not isinstance(node, ast.Assign)):
@@ -95,7 +95,7 @@ def definition(module: Module, name: str, depth: int = 0) -> tuple[Module, ast.s
 
 
 def _starred(module: Module, name: str, depth: int) -> tuple[Module, ast.stmt] | None:
-    """The definition of `name` behind one of the module's `from x import *`."""
+    """Return the definition of `name` behind one of the module's `from x import *`."""
     for defined, node, _ in module.definitions():
         if defined == "*" and isinstance(node, ast.ImportFrom):
             source = module_source(module.origin(node))

@@ -1,4 +1,4 @@
-"""A run's config as a file: written, read back as data alone, overlaid with what is given now, and compared with it."""
+"""Save, load, override and compare stored configs of runs; as data alone, nothing is imported."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ SAFE_TO_CHANGE = {
 
 
 class _DataOnlyLoader(yaml.SafeLoader):
-    """YAML without anchors: nothing that this program stores has any, and nested ones can grow without bound."""
+    """YAML without aliases: this program never writes any, and nested ones can expand without bound."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -37,12 +37,12 @@ class _DataOnlyLoader(yaml.SafeLoader):
 
 
 def dump(settings: Settings) -> str:
-    """The config as YAML text."""
+    """Return the config as YAML text."""
     return yaml.safe_dump(deepcopy(settings), sort_keys=False, allow_unicode=True, width=120)
 
 
 def read(path: Path) -> Settings:
-    """The config in a file; see `load`."""
+    """Read the config in a file; see `load`."""
     size = path.stat().st_size
     if size > LARGEST_FILE:
         raise InputError(f"{path}: not a stored config: {size:,} bytes, and no config has more than {LARGEST_FILE:,}")
@@ -53,25 +53,25 @@ def read(path: Path) -> Settings:
 
 
 def load(text: str, path: str | os.PathLike[str]) -> Settings:
-    """A stored config as plain data; interpolations in it stay text.
+    """Parse a stored config to plain data; interpolations in it stay text.
 
     Raises:
-        InputError: it is not a mapping in plain YAML.
+        InputError: It is not a mapping in plain YAML.
     """
     try:
         loaded = yaml.load(text, Loader=_DataOnlyLoader)  # a SafeLoader with less
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date or a number that is none
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: an impossible date or number
         raise InputError(f"{os.fspath(path)}: not a stored config: {' '.join(str(error).split())[:200]}") from None
     return plain_data(loaded, os.fspath(path))
 
 
 def plain_data(config: Any, source: str) -> Settings:
-    """A config from a file, held to be a mapping of texts, numbers, truth values, nulls, lists and mappings.
+    """Check that a config from a file is a mapping of strings, numbers, booleans, nulls, lists and mappings.
 
     Names of former versions are replaced by the present ones.
 
     Raises:
-        InputError: it holds something else, or is too deep, or too large; one line that begins with `source`.
+        InputError: It holds something else, or is too deep or too large; one line that begins with `source`.
     """
     reason = next(_not_plain(config, [0], 0), None) if isinstance(config, dict) else "no mapping"
     if reason:
@@ -81,7 +81,7 @@ def plain_data(config: Any, source: str) -> Settings:
 
 
 def _not_plain(value: object, count: list[int], depth: int) -> Iterator[str]:
-    """What is wrong with a value, told as soon as it is met: what comes after it may be without end."""
+    """Yield problems as they are found: a hostile value may be deep or long without bound."""
     count[0] += 1
     if depth > DEEPEST or count[0] > LARGEST_COUNT:
         yield f"more than {DEEPEST} levels" if depth > DEEPEST else f"more than {LARGEST_COUNT:,} values"
@@ -100,12 +100,12 @@ def _not_plain(value: object, count: list[int], depth: int) -> Iterator[str]:
 
 
 def overlaid(stored: Settings, composed: Settings, given_keys: Sequence[str]) -> Settings:
-    """A stored config with what the user gave now on top.
+    """Return a stored config with the keys that the user sets now.
 
     Args:
         stored: The run's own config.
-        composed: Today's config with the user's overrides, to take their values from.
-        given_keys: What the user gave: groups are taken whole, an experiment takes everything.
+        composed: The config as composed now with the user's overrides, which has the new values.
+        given_keys: The keys that the user set: a group replaces its whole node, an experiment everything.
     """
     result = deepcopy(composed if "experiment" in given_keys else stored)
     for key in given_keys:
@@ -124,16 +124,16 @@ def overlaid(stored: Settings, composed: Settings, given_keys: Sequence[str]) ->
 
 
 def differences(stored: Settings, given: Settings) -> list[str]:
-    """Lines `key: stored -> given` for every key that makes the continued run another run than the stored one.
+    """Return a line `key: stored -> given` for each key that would make the resumed run another run.
 
-    A key that one of them lacks has its default: an option added since the run was saved is no difference.
+    A key that one of them lacks counts with its default: an option added since the run was saved is no difference.
 
     Args:
-        stored: What a checkpoint holds; nothing that it names is imported.
+        stored: The config in a checkpoint; nothing that it names is imported.
         given: A checked config.
 
     Raises:
-        InputError: `stored` is no plain data.
+        InputError: `stored` is not plain data.
     """
     stored = plain_data(stored, "the checkpoint's config")
     stored, given = ({k: v for k, v in s.items() if k not in {*CONTROL_KEYS, *SAFE_TO_CHANGE}} for s in (stored, given))
@@ -150,7 +150,7 @@ def differences(stored: Settings, given: Settings) -> list[str]:
 
 
 def _defaults(stored: Settings, given: Settings) -> dict[str, Any]:
-    """Defaults of the options of every node that both configs have, by full key."""
+    """Return the defaults of the options of every node that both configs have, by full key."""
     found = {name: p.default for name, p in signature(RUN_TARGET).parameters.items() if name not in CONTROL_KEYS}
     for path, node, other in _common_nodes(stored, given):
         readers = CONFIG_GROUPS[path].readers if path in CONFIG_GROUPS else ()
@@ -165,7 +165,7 @@ def _defaults(stored: Settings, given: Settings) -> dict[str, Any]:
 def _common_nodes(
     stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
-    """Path and both forms of each node that has the same `_target_` in both configs."""
+    """Yield the path and both forms of each node that has the same `_target_` in both configs."""
     for key, node in given.items():
         other = stored.get(key)
         if isinstance(node, Mapping) and isinstance(other, Mapping):
@@ -175,7 +175,7 @@ def _common_nodes(
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves by full path; an empty mapping is a leaf."""
+    """Return the leaves of a nested mapping by full key; an empty mapping is a leaf."""
     leaves: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping) and value:
@@ -186,7 +186,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Equal as values of a config: 1 is 1.0 but not true, and a list is a tuple."""
+    """Return whether two config values are equal: 1 equals 1.0 but not true, and a list equals a tuple."""
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(_same, a, b))
     if isinstance(a, bool) or isinstance(b, bool):
@@ -195,7 +195,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _fewer_epochs(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether this is the number of epochs, and they are fewer than before or no numbers."""
+    """Return whether `key` is the number of epochs and it has decreased, or is not a number."""
     if key != "trainer.epochs":
         return False
     old, new = before.get(key), after.get(key)

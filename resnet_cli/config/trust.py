@@ -1,8 +1,8 @@
-"""What a stored config may name: parts of this package and of PyTorch. Anything else only if the user names it too.
+"""Which callables a stored config may name: parts of this package and of PyTorch, and what the user names too.
 
-A class in a config that came with a run folder or checkpoint is somebody else's choice of code to run. The names are
-judged before anything is imported, and what they stand for before anything is called: `torch.nn` also holds functions,
-and modules that hold others.
+A class in the config of a run folder or checkpoint is somebody else's choice of code to run. Names are checked here
+before anything is imported; `resnet_cli.session.trusted_kinds` checks the objects before anything is called, since
+`torch.nn` also holds functions and re-exports other modules.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ PACKAGES = {
 
 
 def targets(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Every `_target_` of a config by the full key of its node, those in lists too."""
+    """Return every `_target_` of a config by the full key of its node, including those in lists."""
     return dict(_targets("", settings))
 
 
@@ -40,14 +40,14 @@ def _targets(path: str, value: object) -> Iterator[tuple[str, Any]]:
 
 
 def check_names(settings: Mapping[str, Any], named: Mapping[str, Any]) -> None:
-    """Refuse classes and functions that are defined outside; imports nothing.
+    """Refuse classes and functions that are defined elsewhere; nothing is imported.
 
     Args:
-        settings: A stored config, perhaps with settings of the user on top.
-        named: `targets` of what the user's own command and files name; those are not judged.
+        settings: A stored config, possibly with keys that the user set.
+        named: `targets` of the user's own command and files; those are trusted.
 
     Raises:
-        InputError: a line for each, with what to type.
+        InputError: A line for each, with what to type.
     """
     refuse_targets(
         {path: target for path, target in targets_to_judge(settings, named) if not _defined_inside(path, target)}
@@ -55,7 +55,7 @@ def check_names(settings: Mapping[str, Any], named: Mapping[str, Any]) -> None:
 
 
 def to_name_again(settings: Mapping[str, Any]) -> list[str]:
-    """The overrides that a command needs to go on with a run of this config: its classes from outside, named."""
+    """Return the overrides that a command needs to resume a run of this config: its classes from elsewhere."""
     return [
         f"{path}._target_={target}"
         for path, target in targets_to_judge(settings, {})
@@ -64,7 +64,7 @@ def to_name_again(settings: Mapping[str, Any]) -> list[str]:
 
 
 def targets_to_judge(settings: Mapping[str, Any], named: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What is to be judged; the check of the keys refuses whatever is in no part of a config."""
+    """Yield the targets that need a check; those outside of the config groups are unknown keys, refused elsewhere."""
     for path, target in targets(settings).items():
         if path.split(".")[0].split("[")[0] in PACKAGES and (path not in named or named[path] != target):
             yield path, target
@@ -84,7 +84,7 @@ def refuse_targets(found: Mapping[str, Any]) -> None:
 
 
 def allowed_packages(path: str) -> tuple[str, ...]:
-    """Where a node at this place may come from; models hold models, and `logger` trackers by name."""
+    """Return the packages that a node at this key may come from; models hold models, and `logger` loggers by name."""
     if path.startswith(("model.", "model[")):
         return PACKAGES["model"]
     if path.count(".") == 1 and path.startswith("logger."):
@@ -98,7 +98,7 @@ def is_inside(module: str, packages: tuple[str, ...]) -> bool:
 
 
 def _defined_inside(path: str, target: Any) -> bool:
-    """Whether a target is `module.name`, both the module and the source that defines the name being allowed."""
+    """Return whether a target is `module.name` with both the module and the definition in an allowed package."""
     packages = allowed_packages(path)
     module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     known = is_inside(module, packages) or module == "resnet_cli"  # the root re-exports

@@ -1,6 +1,6 @@
-"""Checks a composed config against the signatures of what it names, before anything is built.
+"""Check a composed config against the signatures of the callables that it names, before anything is built.
 
-Every node with a `_target_` is held against the callable's parameters, the top level against those of
+Every node with a `_target_` is checked against the callable's parameters, the top level against those of
 `resnet_cli.session.train.train`.
 No list of options is kept here: a parameter added to a signature is a key that can be set.
 """
@@ -17,7 +17,7 @@ from resnet_cli.errors import InputError
 Settings = dict[str, Any]
 
 RUN_TARGET = "resnet_cli.session.train.train"
-# How a run starts, no part of what it is.
+# Keys on how a run starts; they are not part of its stored config.
 CONTROL_KEYS = ("resume", "init_from", "resume_force", "trust", "verify_resume", "sweep")
 
 NO_KEYS = ("folder", "command", "log", "should_stop", "prune")  # parameters of RUN_TARGET that no config gives
@@ -25,7 +25,7 @@ NO_KEYS = ("folder", "command", "log", "should_stop", "prune")  # parameters of 
 
 @dataclass(frozen=True)
 class ConfigGroup:
-    """A config group: what the builder passes besides its keys, and who else reads keys of its node."""
+    """A config group: the arguments that the builder passes, and further callables that read keys of its node."""
 
     given: tuple[str, ...]
     readers: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
 
 
 def without_leftovers(settings: Settings, given_keys: Sequence[str]) -> Settings:
-    """Drop the group file's arguments of each part whose `_target_` the user replaced, but for those given with it.
+    """Drop the group file's arguments of each group whose `_target_` the user replaced, except those that the user set.
 
     `model._target_=my_package.Net` over `model=resnet8` must not pass `depth: 8` to `Net`.
     """
@@ -57,10 +57,10 @@ def without_leftovers(settings: Settings, given_keys: Sequence[str]) -> Settings
 
 
 def check(settings: Settings) -> None:
-    """Hold every key and value against the signatures.
+    """Check every key and value against the signatures.
 
     Raises:
-        InputError: with all the problems, one line each.
+        InputError: All problems, one line each.
     """
     problems = list(_problems(settings))
     if problems:
@@ -68,14 +68,14 @@ def check(settings: Settings) -> None:
 
 
 def check_part(part: str, node: object) -> None:
-    """Hold one part's node alone against its signatures; see `check`."""
+    """Check the node of one group; see `check`."""
     problems = list(_check_part(part, node, ()))
     if problems:
         raise InputError(*problems)
 
 
 def check_options(path: str, options: Mapping[str, Any], target: str) -> None:
-    """Hold options that stand at `path` against the signature of what they configure; see `check`."""
+    """Check the options at `path` against the signature of `target`; see `check`."""
     problems = list(_check_keys(f"{path}.", options, signature(target), ()))
     if problems:
         raise InputError(*problems)
@@ -97,13 +97,13 @@ def _problems(settings: Settings) -> Iterator[str]:
 
 def _check_tracker(name: str, node: object, known: Sequence[str]) -> Iterator[str]:
     if name == "_target_":  # a group file without its package line
-        yield "logger: holds trackers by name; begin the group file with the line `# @package logger.<name>`"
+        yield "logger: holds loggers by name; begin the group file with the line `# @package logger.<name>`"
     elif not isinstance(node, Mapping):
-        pass  # told with the other top-level keys
+        pass  # reported with the other top-level keys
     elif "_target_" in node:
         yield from _check_node(f"logger.{name}", node, ConfigGroup(given=()), known)
     else:
-        yield f"logger.{name}: is not switched on; choose it with logger={name}"
+        yield f"logger.{name}: is not selected; choose it with logger={name}"
 
 
 def _check_part(name: str, node: object, known: Sequence[str]) -> Iterator[str]:
@@ -160,7 +160,7 @@ def _check_names(path: str, node: Mapping[str, Any], allowed: Signature, known: 
 
 
 def _suggest(prefix: str, key: str, allowed: Signature, known: Sequence[str]) -> str:
-    """The nearest key of this node, else the key of the same name elsewhere, else what is allowed here."""
+    """Suggest the nearest key of this node, else a key of the same name elsewhere, else list what is allowed."""
     near = nearest(key, list(allowed.parameters))
     if near:
         return near.replace("mean ", f"mean {prefix}")
@@ -189,7 +189,7 @@ def _check_value(path: str, value: object, parameter: Parameter, known: Sequence
 
 
 def all_keys(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Every key of a config with its full path: `model.depth`, ..."""
+    """Return every key of a config with its full path: `model.depth`, ..."""
     keys = []
     for key, value in settings.items():
         keys.append(f"{prefix}{key}")

@@ -1,4 +1,4 @@
-"""Does a plain value fit an annotation, and what would? The words of every complaint about a config value."""
+"""Validate config values against types, and describe types in words for error messages."""
 
 import math
 import types
@@ -23,9 +23,9 @@ PLURAL = {int: "whole numbers", float: "numbers", bool: "trues and falses", str:
 
 
 def is_valid(value: Any, annotation: Any) -> bool:
-    """Whether `value`, plain data from YAML, is of the type and inside the range that `annotation` says.
+    """Return whether `value`, plain data from YAML, has the type of `annotation` and lies in its range.
 
-    A whole number fits `float`, a boolean fits neither `int` nor `float`, and infinities and NaN fit nothing but `Any`.
+    Integers are valid for `float`, booleans for neither `int` nor `float`; infinities and NaN only for `Any`.
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is Any:
@@ -63,7 +63,7 @@ def is_valid(value: Any, annotation: Any) -> bool:
 
 
 def describe(annotation: Any) -> str:
-    """What fits `annotation`, in words: `a whole number 1 or more`, `one of A, B, C`, `a list of numbers`."""
+    """Describe the values of `annotation`: `a whole number 1 or more`, `one of A, B, C`, `a list of numbers`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is None or annotation is type(None):
         return "null"
@@ -94,7 +94,7 @@ def describe(annotation: Any) -> str:
 
 
 def nearest(word: str, names: Sequence[str]) -> str:
-    """`; did you mean X?` for the name that `word` spells out or is closest to, or nothing."""
+    """Return `; did you mean X?` for the name closest to `word` or spelled by its initials, else an empty string."""
     by_lower = {name.lower(): name for name in names}
     initials = "".join(part[:1] for part in word.lower().split("_"))
     if len(initials) > 1 and initials in by_lower:
@@ -107,7 +107,7 @@ def nearest(word: str, names: Sequence[str]) -> str:
 
 
 def format_value(value: Any) -> str:
-    """A value as the user would type it, shortened."""
+    """Format a value as the user would type it, shortened."""
     text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
     text = text or str(value) or "nothing"
     text = text if len(text) <= 60 else text[:57] + "..."
@@ -115,7 +115,7 @@ def format_value(value: Any) -> str:
 
 
 def _in_64_bits(value: Any) -> bool:
-    """False for whole numbers that tensors and files of ours cannot hold."""
+    """Return False for integers that do not fit into 64 bits, which tensors cannot hold."""
     return type(value) is not int or -(2**63) <= value < 2**63
 
 
@@ -124,5 +124,5 @@ def _likeness(a: str, b: str) -> float:
 
 
 def _common_start(a: str, b: str) -> int:
-    """Length of the longest common beginning."""
+    """Return the length of the longest common prefix."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

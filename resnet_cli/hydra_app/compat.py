@@ -48,7 +48,7 @@ def silence_schema_warning() -> None:
 
 @contextmanager
 def patched_argparse() -> Iterator[None]:
-    """Two changes to argparse while Hydra parses its arguments.
+    """Change argparse in two ways while Hydra parses its arguments.
 
     A wrong option is an `InputError`, without the usage text. And Hydra 1.3 starts on Python 3.14, whose argparse looks
     into help texts when an option is added: Hydra gives one an object that becomes text only when it is printed.

@@ -1,4 +1,4 @@
-"""A config composed as resnet-train composes it, without running it; and what both ways have in common."""
+"""Compose and check configs, for resnet-train and for commands that run nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from resnet_cli.session.trusted_kinds import check_kinds
 
 
 def run_settings(composed: DictConfig, overrides: Sequence[str]) -> Settings:
-    """The composed config checked, or with `resume=RUN` that run's own with the overrides on top.
+    """Return the composed config after checking it; with `resume=RUN`, that run's config with the overrides applied.
 
     Raises:
         InputError: with all the problems of the config.
@@ -39,7 +39,7 @@ def run_settings(composed: DictConfig, overrides: Sequence[str]) -> Settings:
 
 
 def _of_run(settings: Settings, keys: Sequence[str], run: RunDir) -> Settings:
-    """A run's config with the given keys of `settings` on top, checked."""
+    """Return a run's stored config with the given keys of `settings` applied, after checking it."""
     named = trust.targets(settings)
     result = stored.overlaid(stored.read(run.config), settings, keys)
     trusted = settings.get("trust") is True
@@ -52,7 +52,7 @@ def _of_run(settings: Settings, keys: Sequence[str], run: RunDir) -> Settings:
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:
-    """The config without Hydra's own node."""
+    """Return the config without Hydra's own node."""
     return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
 
 
@@ -62,9 +62,9 @@ class Composed:
 
     Args:
         settings: The config.
-        keys: What the user gave.
-        model: What to call the model: its class where the user named one, else the run, else the option.
-        run: The run folder or checkpoint that the config is from, if any.
+        keys: The keys that the user set.
+        model: A name for the model: its class where the user named one, else the run, else the option of the group.
+        run: The run folder or checkpoint that the config comes from, if any.
     """
 
     settings: Settings
@@ -74,7 +74,7 @@ class Composed:
 
 
 def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> Composed:
-    """The config that `items` make: overrides as resnet-train takes them, and at most one run to start from.
+    """Compose the config of `items`: overrides as resnet-train takes them, and at most one run to start from.
 
     Args:
         items: `key=value`, `group=option`, or the path of a run folder or checkpoint.
@@ -112,7 +112,7 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
 
 
 def _is_run(item: str) -> bool:
-    """Whether an item is a path. The folders of a sweep's jobs have `=` in their names; keys of ours have no slash."""
+    """Return whether an item is a path: folders of sweep jobs have `=` in their names, but keys have no slash."""
     key, equals, _ = item.partition("=")
     if equals:
         return "/" in key and not key.startswith(("+", "hydra/"))
@@ -133,7 +133,7 @@ def _model_name(settings: Settings, keys: Sequence[str], choice: str) -> str:
 
 
 def to_plain(config: DictConfig) -> Settings:
-    """The composed config as plain data with every interpolation resolved; a `???` that is open stays one.
+    """Return the composed config as plain data with every interpolation resolved; mandatory values (`???`) stay.
 
     Raises:
         InputError: an interpolation names a key or variable that does not exist.
@@ -148,7 +148,7 @@ def to_plain(config: DictConfig) -> Settings:
 
 
 def literal_hint(key: str, error: BaseException) -> str:
-    """What to type when `${` was no reference but part of a name."""
+    """Return a hint on how to type a literal `${`, if that caused the error."""
     if "nterpolation" not in str(error):
         return ""
     return f"""; a ${{ that is text is written \\${{ inside quotes, which the shell needs too: '{key}="...\\${{..."'"""

@@ -1,4 +1,4 @@
-"""Errors of Hydra, OmegaConf and the operating system, told in a line."""
+"""Errors of Hydra, OmegaConf and the operating system as lines for the user."""
 
 import errno
 import sys
@@ -25,7 +25,7 @@ MACHINE_ERRNOS = {
 
 
 def print_error(error: Exception) -> int:
-    """Print a failure: a line for each problem, or the traceback of a defect. Gives the exit status."""
+    """Print a failure and return the exit status: one line for each problem, or the traceback of a defect."""
     known = as_user_error(error)
     if known is None:
         traceback.print_exception(error)
@@ -36,12 +36,12 @@ def print_error(error: Exception) -> int:
 
 
 def _printable(line: str) -> str:
-    """The line with its control characters escaped: it may quote a file that came from elsewhere."""
+    """Escape the control characters of a line: it may quote a file that came from elsewhere."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def as_user_error(error: BaseException) -> Exception | None:
-    """The error as one that says what the user can do; None when it is a defect, ours or in a user's own class."""
+    """Translate an error to one that a user can act on; return None for a defect (ours, or of a user's class)."""
     if isinstance(error, InputError | MachineError | DivergedError | JobFailedError):
         return error
     if isinstance(error, MissingConfigException):
@@ -77,7 +77,7 @@ def as_user_error(error: BaseException) -> Exception | None:
 def _missing_option(error: MissingConfigException) -> str:
     """`model=resnet21: no such option; did you mean resnet20? (...)`."""
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
-    shipped = [file.stem for file in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]  # Hydra tells none for a list
+    shipped = [file.stem for file in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]  # Hydra reports none for a list
     options = [name for name in error.options or shipped if not name.startswith("_")]
     if not group or not options:
         return " ".join(str(error).splitlines()[0].split())

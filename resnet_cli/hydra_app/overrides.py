@@ -1,4 +1,4 @@
-"""Command-line arguments, between what the user types and what Hydra takes."""
+"""Command-line arguments: from what the user types to what Hydra takes."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -21,14 +21,14 @@ VALUE_KEY = re.compile(r"(?!hydra\.)[A-Za-z_][\w.]*")
 
 
 def hydra_arguments(arguments: Sequence[str]) -> list[str]:
-    """What Hydra is given for what the user typed.
+    """Translate the arguments that the user typed to those that Hydra takes.
 
-    Every `key=value` that is no choice from a group is marked `++`, "set or add": Hydra then leaves judging keys to
-    our check, which tells all wrong ones together with their nearest names. `resume=RUN` makes RUN the output folder.
-    Options come first, since Hydra 1.3 does not take them between overrides.
+    Every `key=value` that does not choose an option of a group is marked `++` (set or add): Hydra then accepts any key,
+    and our own check reports all wrong ones together with the nearest names. `resume=RUN` makes RUN the output folder.
+    Options come first, since Hydra 1.3 does not accept them between overrides.
 
     Raises:
-        InputError: a key is given twice, `resume=` names no run, or an option is refused.
+        InputError: A key is set twice, `resume=` does not name a run, or an option is refused.
     """
     options, overrides = _options_and_overrides(arguments)
     if any(option in ("-sc", "--shell-completion") for option in options):
@@ -75,7 +75,7 @@ def _options_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[st
 
 
 def _config_folders(options: Sequence[str]) -> Iterator[Path]:
-    """Where groups may be: the package's folder, `./conf`, and one given with --config-dir."""
+    """Yield the folders that may hold groups: the package's, `./conf`, and the one of --config-dir."""
     yield CONFIG_FOLDER
     given = [Path("conf")]
     for i, argument in enumerate(options):
@@ -86,7 +86,7 @@ def _config_folders(options: Sequence[str]) -> Iterator[Path]:
 
 
 def _resume_folder(argument: str) -> list[str]:
-    """`hydra.run.dir=RUN` for `resume=RUN`; nothing for `auto` and null."""
+    """Return `["hydra.run.dir=RUN"]` for `resume=RUN`; an empty list for `auto` and null."""
     from resnet_cli.runs.folder import find_run
     from resnet_cli.runs.names import quote_override
 
@@ -94,13 +94,13 @@ def _resume_folder(argument: str) -> list[str]:
         parsed = OverridesParser.create().parse_override(argument)
         value = OmegaConf.create({"path": parsed.value()}).path  # a reference is followed, and \\${ is text
     except OmegaConfBaseException:
-        return []  # Hydra tells what is wrong with it
+        return []  # Hydra reports what is wrong with it
     except HydraException:
         parsed = None
     if parsed is None or parsed.is_sweep_override():
         path = argument.partition("=")[2]
         if not Path(path).exists():
-            return []  # Hydra tells what is wrong with it
+            return []  # Hydra reports what is wrong with it
         raise InputError(f"resume: quote the path twice, once for the shell: 'resume=\"{path}\"'") from None
     if value is None or value == "auto":
         return []
@@ -108,12 +108,12 @@ def _resume_folder(argument: str) -> list[str]:
 
 
 def task_overrides(hydra_config: HydraConf | DictConfig) -> list[str]:
-    """The job's overrides as the user would type them: without our `++`, and without `hydra.` ones."""
+    """Return a job's overrides as the user would type them: without `++` marks and without those of `hydra.`."""
     task = OmegaConf.to_container(OmegaConf.create(hydra_config.overrides.task), resolve=False)  # `${...}` stays text
     assert isinstance(task, list)
     return [str(override).removeprefix("++") for override in task]
 
 
 def override_keys(overrides: Sequence[str]) -> list[str]:
-    """The keys that overrides set."""
+    """Return the keys that overrides set."""
     return [override.lstrip("+~").partition("=")[0] for override in overrides]

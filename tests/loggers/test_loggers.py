@@ -214,10 +214,10 @@ def test_proving_a_resume_tells_no_tracker(monkeypatch):
     [
         ("logger=wandbb", "logger=wandbb: no such option; did you mean wandb? (mlflow, tensorboard, wandb)"),
         ("logger=[wandbb]", "logger=wandbb: no such option; did you mean wandb? (mlflow, tensorboard, wandb)"),
-        ("logger.wandb.project=x", "logger.wandb: is not switched on; choose it with logger=wandb"),
+        ("logger.wandb.project=x", "logger.wandb: is not selected; choose it with logger=wandb"),
         ("logger.mine=3", "logger: {'mine': 3} is not allowed; it takes a mapping to a mapping or null"),
         ("logger.mine._target_=nomod.X", "logger.mine._target_: there is no module named 'nomod'"),
-        ("logger._target_=faketracker.Fake", "logger: holds trackers by name; begin the group file with the line "
+        ("logger._target_=faketracker.Fake", "logger: holds loggers by name; begin the group file with the line "
          "`# @package logger.<name>`"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a tracker is: told of a run's start, of each epoch and of its end. Imports nothing heavy."""
+"""Base class of experiment loggers. Imports nothing heavy."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -6,54 +6,57 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 Row = Mapping[str, Any]
-End = Literal["finished", "interrupted", "failed"]
+FinalStatus = Literal["finished", "interrupted", "failed"]
 
 
 class Logger(ABC):
-    """Sends a run's numbers somewhere.
+    """Records a run's metrics somewhere besides the run folder.
 
-    Its options are the arguments of its constructor, which only keeps them. What it needs is imported when it starts.
-    Whatever a method raises, the run goes on without this tracker.
+    The arguments of the constructor are the options of the config, and the constructor only stores them. `start`
+    imports what the logger needs. If a method raises an exception, the run continues without this logger.
     """
 
-    packages: ClassVar[Sequence[str]] = ()  # modules that must be installed, as they are imported
-    install: ClassVar[str] = ""  # what to give to pip for them
+    packages: ClassVar[Sequence[str]] = ()  # names of the modules that must be installed
+    install: ClassVar[str] = ""  # the argument of `pip install` that installs them
 
     @abstractmethod
     def start(self, folder: Path, parameters: Mapping[str, Any], rows: Sequence[Row], run_id: str | None) -> str | None:
-        """Open the run, or go on with it so that afterwards it has one point for each epoch of `rows`.
+        """Create the run, or resume it such that it then has exactly one point for each epoch of `rows`.
 
         Args:
             folder: The run folder, which exists.
-            parameters: The run's config by full key.
-            rows: The epochs that are done; earlier parts of the run may have told of fewer of them, or of more.
-            run_id: What this gave in an earlier part of the run.
+            parameters: The config of the run by full key.
+            rows: The finished epochs. Earlier parts of the run may have logged fewer of them, or more.
+            run_id: The value that this method returned in an earlier part of the run.
 
         Returns:
-            By what the run is found again; it is kept in `run.json`.
+            The id by which the run can be resumed; it is stored in `run.json`.
         """
 
     @abstractmethod
     def row(self, row: Row) -> None:
-        """Take the numbers of an epoch."""
+        """Log the metrics of an epoch."""
 
     @abstractmethod
-    def end(self, status: End, test: Mapping[str, float], epochs: int) -> None:
-        """Close.
+    def end(self, status: FinalStatus, test: Mapping[str, float], epochs: int) -> None:
+        """Close the run.
 
         Args:
             status: How the run ended.
-            test: `test_accuracy` and `test_loss`, or nothing. They can come again when a run is resumed.
-            epochs: How many are done.
+            test: `test_accuracy` and `test_loss`, or empty. A resumed run can pass them again.
+            epochs: The number of finished epochs.
         """
 
 
-def scalars(row: Row) -> dict[str, float]:
-    """The numbers of a row; those in a mapping by `mapping.key`. The epoch is their place, not one of them."""
+def flatten_scalars(row: Row) -> dict[str, float]:
+    """Return the numbers of a row by name, those of a nested mapping by `mapping.key`.
+
+    The epoch is left out: loggers take it as the step.
+    """
     numbers: dict[str, float] = {}
     for name, value in row.items():
         if isinstance(value, Mapping):
-            numbers |= {f"{name}.{key}": number for key, number in scalars(value).items()}
+            numbers |= {f"{name}.{key}": number for key, number in flatten_scalars(value).items()}
         elif isinstance(value, int | float) and name != "epoch":
             numbers[name] = value
     return numbers

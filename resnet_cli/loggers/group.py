@@ -1,4 +1,4 @@
-"""All trackers of a run: one that fails is told in one line and is silent from then on."""
+"""All loggers of a run: one that fails is reported in one line and not called again."""
 
 import importlib.util
 import logging
@@ -11,40 +11,46 @@ from typing import Any
 
 from resnet_cli.config.signatures import locate
 from resnet_cli.errors import InputError
-from resnet_cli.loggers.base import End, Logger, Row
+from resnet_cli.loggers.base import FinalStatus, Logger, Row
 
 logger = logging.getLogger("resnet_cli")
 
-ENDS: Mapping[str, End] = {"finished": "finished", "interrupted": "interrupted", "pruned": "interrupted"}
-FAILURE = (Exception, SystemExit)  # a library's sys.exit would end a whole sweep
+# How loggers see the status in `run.json`; any other status is a failure.
+FINAL_STATUS: Mapping[str, FinalStatus] = {
+    "finished": "finished", "interrupted": "interrupted", "pruned": "interrupted",
+}  # fmt: skip
+LOGGER_ERRORS = (Exception, SystemExit)  # a library that calls sys.exit would end a whole sweep
 
 
-def missing_packages(nodes: Mapping[str, Mapping[str, Any]] | None) -> None:
-    """Refuse trackers whose packages are not installed; the packages are looked for, not imported.
+def require_packages(nodes: Mapping[str, Mapping[str, Any]] | None) -> None:
+    """Raise an error if a logger's packages are not installed; the packages are searched for, not imported.
 
     Args:
-        nodes: The config's `logger`, checked.
+        nodes: The config's `logger`, validated.
 
     Raises:
-        InputError: a line for each, with what to type.
+        InputError: one line for each such logger, with the command that installs its packages.
     """
     problems = []
     for name, node in (nodes or {}).items():
         try:
-            tracker = locate(node["_target_"])
-        except Exception as error:  # a user's module can fail in any way while it is imported
+            logger_class = locate(node["_target_"])
+        except Exception as error:  # importing a user's module can raise anything
             problems.append(f"logger.{name}._target_: importing {node['_target_']} failed: {error}")
             continue
-        missing = [package for package in getattr(tracker, "packages", ()) if not _is_installed(package)]
+        missing = [package for package in getattr(logger_class, "packages", ()) if not _is_installed(package)]
         if missing:
-            how = f": pip install '{tracker.install or ' '.join(missing)}'"
-            problems.append(f"logger.{name}: {', '.join(missing)} not installed{how}")
+            command = f"pip install '{logger_class.install or ' '.join(missing)}'"
+            problems.append(f"logger.{name}: {', '.join(missing)} not installed: {command}")
     if problems:
         raise InputError(*problems)
 
 
 def _is_installed(package: str) -> bool:
-    """Whether there is a module of this name; a mere folder is none, such as the `wandb` that runs leave behind."""
+    """Return whether a module of this name can be imported.
+
+    A plain folder does not count, since `wandb` leaves a folder of its own name in the working folder.
+    """
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
@@ -53,62 +59,64 @@ def _is_installed(package: str) -> bool:
 
 
 class LoggerGroup:
-    """The trackers of one run, by the names that they have in the config.
+    """The loggers of one run, by their names in the config.
 
-    Their calls are kept quiet: no log lines or warnings of their libraries reach the terminal. What they change in the
-    environment is put back at the end, for the next job of a sweep.
+    Log records and warnings of the loggers' libraries are suppressed during each call. Environment variables that the
+    loggers change are restored at the end, for the next job of a sweep.
     """
 
-    def __init__(self, trackers: Mapping[str, Logger]) -> None:
-        self._working = dict(trackers)
-        self._environment: dict[str, str | None] = {}  # what the variables were that trackers have changed
+    def __init__(self, loggers: Mapping[str, Logger]) -> None:
+        self._active = dict(loggers)
+        self._changed_environment: dict[str, str | None] = {}  # former values of the variables that loggers changed
 
     def start(
-        self, folder: Path, parameters: Mapping[str, Any], rows: Sequence[Row], ids: Mapping[str, str]
+        self, folder: Path, parameters: Mapping[str, Any], rows: Sequence[Row], run_ids: Mapping[str, str]
     ) -> dict[str, str]:
-        """Open all; gives `ids` with those of runs that were opened. See `Tracker.start`."""
-        found = dict(ids)
+        """Start all loggers and return `run_ids`, updated with the ids of the runs that they opened.
 
-        def open_one(name: str, tracker: Logger) -> None:
-            run_id = tracker.start(folder, parameters, rows, ids.get(name))
+        See `Logger.start` for the arguments.
+        """
+        opened = dict(run_ids)
+
+        def start_one(name: str, one: Logger) -> None:
+            run_id = one.start(folder, parameters, rows, run_ids.get(name))
             if run_id is not None:
-                found[name] = run_id
+                opened[name] = run_id
 
-        self._each("start", open_one)
-        return found
+        self._call_each("start", start_one)
+        return opened
 
     def row(self, row: Row) -> None:
-        """Tell all of an epoch."""
-        self._each(f"epoch {row['epoch']}", lambda _, tracker: tracker.row(row))
+        """Log the metrics of an epoch."""
+        self._call_each(f"epoch {row['epoch']}", lambda _, one: one.row(row))
 
     def end(self, record: Mapping[str, Any], epochs: int) -> None:
-        """Close all, with the status and the test result, if there is one, of the run's record."""
-        status = ENDS.get(str(record.get("status")), "failed")
+        """Close all loggers with the status and the test result, if any, of the run's record."""
+        status = FINAL_STATUS.get(str(record.get("status")), "failed")
         test = {f"test_{name}": record["test"][name] for name in ("accuracy", "loss") if record.get("test")}
         try:
-            self._each("end", lambda _, tracker: tracker.end(status, test, epochs), is_last=True)
+            self._call_each("end", lambda _, one: one.end(status, test, epochs), is_last=True)
         finally:
-            self._working.clear()
-            for name, value in self._environment.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
+            self._active.clear()
+            self._restore_environment()
 
-    def _each(self, moment: str, act: Callable[[str, Logger], None], *, is_last: bool = False) -> None:
-        for name, tracker in list(self._working.items()):
+    def _call_each(self, stage: str, call: Callable[[str, Logger], None], *, is_last: bool = False) -> None:
+        """Call a function with the name and the object of each logger; drop a logger whose call raises."""
+        for name, one in list(self._active.items()):
             try:
                 with self._quiet():
-                    act(name, tracker)
-            except FAILURE as error:
-                del self._working[name]
+                    call(name, one)
+            except LOGGER_ERRORS as error:
+                del self._active[name]
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                logger.warning("warning: logger.%s failed (%s: %s); the run goes on without it", name, moment, reason)
+                logger.warning("warning: logger.%s failed (%s: %s); the run continues without it", name, stage, reason)
                 if not is_last:
-                    with suppress(*FAILURE), self._quiet():
-                        tracker.end("failed", {}, 0)  # it may hold processes and files
+                    with suppress(*LOGGER_ERRORS), self._quiet():
+                        one.end("failed", {}, 0)  # it may hold processes and files
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
+        """Suppress log records and warnings, and note which environment variables change."""
         environment, disabled = dict(os.environ), logging.root.manager.disable
         logging.disable(logging.CRITICAL)
         try:
@@ -119,4 +127,10 @@ class LoggerGroup:
             logging.disable(disabled)
             for name in environment.keys() | os.environ.keys():
                 if environment.get(name) != os.environ.get(name):
-                    self._environment.setdefault(name, environment.get(name))
+                    self._changed_environment.setdefault(name, environment.get(name))
+
+    def _restore_environment(self) -> None:
+        for name, value in self._changed_environment.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

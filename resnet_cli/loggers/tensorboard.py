@@ -1,13 +1,13 @@
-"""TensorBoard: event files in the run folder."""
+"""TensorBoard logger: event files in the run folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import time
 from typing import Any
 
-from resnet_cli.loggers.base import End, Logger, Row, scalars
+from resnet_cli.loggers.base import FinalStatus, Logger, Row, flatten_scalars
 
-TEST_NAMES = ("test_accuracy", "test_loss")
+TEST_METRICS = ("test_accuracy", "test_loss")
 
 
 class TensorBoard(Logger):
@@ -17,9 +17,10 @@ class TensorBoard(Logger):
     install = "resnet-cli[tensorboard]"
 
     def start(self, folder: Path, parameters: Mapping[str, Any], rows: Sequence[Row], run_id: str | None) -> None:
-        """Purge what earlier parts of the run wrote, and write all epochs: a kill leaves files with any number of them.
+        """Purge the events of earlier parts of the run and write all finished epochs again.
 
-        Their times are those at which they would have ended without a stop.
+        A killed run leaves files with any number of epochs. The rewritten epochs get the times at which they would
+        have ended without an interruption.
         """
         from torch.utils import tensorboard
 
@@ -27,7 +28,8 @@ class TensorBoard(Logger):
         make_writer: Any = tensorboard.SummaryWriter
         self._writer = make_writer(str(folder / "tensorboard"), purge_step=0)
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in parameters.items()}
-        for summary in make_summaries(plain, dict.fromkeys(TEST_NAMES, 0.0)):  # add_hparams would make a run of its own
+        # Not `add_hparams`, which would create a run of its own.
+        for summary in make_summaries(plain, dict.fromkeys(TEST_METRICS, 0.0)):
             self._writer.file_writer.add_summary(summary)
         ended = time() - sum(row["seconds"] for row in rows)
         for row in rows:
@@ -40,12 +42,12 @@ class TensorBoard(Logger):
         self._write(row, time())
         self._writer.flush()
 
-    def end(self, status: End, test: Mapping[str, float], epochs: int) -> None:
+    def end(self, status: FinalStatus, test: Mapping[str, float], epochs: int) -> None:
         """Write the test result and close the file."""
         for name, value in test.items():
             self._writer.add_scalar(name, value, epochs)
         self._writer.close()
 
-    def _write(self, row: Row, at: float) -> None:
-        for name, value in scalars(row).items():
-            self._writer.add_scalar(name, value, row["epoch"], walltime=at)
+    def _write(self, row: Row, walltime: float) -> None:
+        for name, value in flatten_scalars(row).items():
+            self._writer.add_scalar(name, value, row["epoch"], walltime=walltime)

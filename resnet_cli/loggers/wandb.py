@@ -1,4 +1,4 @@
-"""Weights & Biases, with its server or offline."""
+"""Weights & Biases logger, with its server or offline."""
 
 import os
 import secrets
@@ -8,20 +8,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from resnet_cli.loggers.base import End, Logger, Row, scalars
+from resnet_cli.loggers.base import FinalStatus, Logger, Row, flatten_scalars
 
-EXIT_CODES: Mapping[End, int] = {"finished": 0, "interrupted": 255, "failed": 1}  # 255 is what wandb has for Ctrl-C
+EXIT_CODES: Mapping[FinalStatus, int] = {"finished": 0, "interrupted": 255, "failed": 1}  # wandb uses 255 for Ctrl-C
 
 
 class WeightsAndBiases(Logger):
-    """Sends the run to wandb's server, or keeps it in RUN/wandb for `wandb sync`.
+    """Sends the run to the server of Weights & Biases, or stores it in RUN/wandb for `wandb sync`.
 
     Args:
-        project: The project there.
-        entity: The user or team; null is your own.
-        group: What to group runs by.
+        project: The project on the server.
+        entity: The user or team; null is your own account.
+        group: The name under which runs are grouped.
         tags: Tags of the run.
-        mode: `offline` needs no account and no network; null is what `WANDB_MODE` says, else online.
+        mode: `offline` needs no account and no network. The default is the value of `WANDB_MODE`, or else `online`.
     """
 
     packages = ("wandb",)
@@ -41,19 +41,20 @@ class WeightsAndBiases(Logger):
         self._run: Any = None
 
     def start(self, folder: Path, parameters: Mapping[str, Any], rows: Sequence[Row], run_id: str | None) -> str:
-        """Open the run of this id, and send the epochs that it lacks.
+        """Create the run or resume the one of this id, and log the epochs that it lacks.
 
-        Offline it is written anew and takes the place of what earlier parts of it wrote: one folder to sync.
+        An offline run is written anew and replaces the folders of its earlier parts, so that there is one folder to
+        sync.
 
         Raises:
-            RuntimeError: there is no key for the server; wandb would ask for it and wait.
+            RuntimeError: there is no API key for the server; wandb would wait for the user to type one.
         """
         import wandb
 
         run_id = run_id or secrets.token_hex(4)
         mode = self.mode or os.environ.get("WANDB_MODE") or "online"
         self._hooks = sys.exit, sys.excepthook  # wandb replaces both
-        quiet = wandb.Settings(silent=True, console="off", mode=mode)  # offline no threads that report to its makers
+        quiet = wandb.Settings(silent=True, console="off", mode=mode)  # offline, it starts no telemetry threads
         wandb.setup(quiet)
         if mode == "online" and not wandb.login(prompt=False, verify=False):
             raise RuntimeError("no API key: wandb login, or logger.wandb.mode=offline")
@@ -66,16 +67,16 @@ class WeightsAndBiases(Logger):
             if row["epoch"] >= self._run.step:  # 0 offline, and one more than the last epoch of a run on the server
                 self.row(row)
         if mode == "offline":
-            for old in set((folder / "wandb").glob(f"offline-run-*-{run_id}")) - {Path(self._run.dir).parent}:
-                shutil.rmtree(old, ignore_errors=True)
+            for former in set((folder / "wandb").glob(f"offline-run-*-{run_id}")) - {Path(self._run.dir).parent}:
+                shutil.rmtree(former, ignore_errors=True)
         return run_id
 
     def row(self, row: Row) -> None:
-        """Send an epoch."""
-        self._run.log(scalars(row), step=row["epoch"], commit=True)
+        """Log an epoch."""
+        self._run.log(flatten_scalars(row), step=row["epoch"], commit=True)
 
-    def end(self, status: End, test: Mapping[str, float], epochs: int) -> None:
-        """Send the test result, wait until everything is sent, and end wandb's process."""
+    def end(self, status: FinalStatus, test: Mapping[str, float], epochs: int) -> None:
+        """Log the test result, wait until everything is sent, and end wandb's service process."""
         try:
             if self._run is not None:
                 self._run.summary.update(dict(test))

@@ -20,7 +20,7 @@ from resnet_cli.config.validation import CONFIG_GROUPS, check_part
 from resnet_cli.config.values import format_value
 from resnet_cli.data import Loaders, make_loaders
 from resnet_cli.errors import InputError
-from resnet_cli.loggers import Logger, missing_packages
+from resnet_cli.loggers import Logger, require_packages
 from resnet_cli.optimizers import build_optimizer
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir, find_run
@@ -180,7 +180,7 @@ def loggers(nodes: Mapping[str, Node] | None) -> dict[str, Logger]:
     Raises:
         InputError: a package is not installed, or what is named is no tracker.
     """
-    missing_packages(nodes)
+    require_packages(nodes)
     made = {name: instantiate(f"logger.{name}", node, {}) for name, node in (nodes or {}).items()}
     for name, tracker in made.items():
         if not isinstance(tracker, Logger):

@@ -13,7 +13,7 @@ from resnet_cli.config import validation
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import run_settings, without_hydra
 from resnet_cli.hydra_app.overrides import task_overrides
-from resnet_cli.loggers import missing_packages
+from resnet_cli.loggers import require_packages
 from resnet_cli.sweeps.placement import resolve_job_folder
 
 
@@ -47,7 +47,7 @@ def planned_job(sweep: DictConfig, overrides: Sequence[str], number: int = 0) ->
     try:
         given = task_overrides(job.hydra)
         settings = run_settings(without_hydra(job), given)
-        missing_packages(settings.get("logger"))
+        require_packages(settings.get("logger"))
         folder, finished = Path(sweep.hydra.sweep.dir, str(OmegaConf.select(job, "hydra.sweep.subdir"))), False
         with suppress(InputError):  # an unreadable folder is told when its job comes
             where = resolve_job_folder(folder, settings)

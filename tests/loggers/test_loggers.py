@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from resnet_cli.config import stored, trust
 from resnet_cli.errors import DivergedError, InputError
-from resnet_cli.loggers import Logger, LoggerGroup, missing_packages
-from resnet_cli.loggers.base import scalars
+from resnet_cli.loggers import Logger, LoggerGroup, require_packages
+from resnet_cli.loggers.base import flatten_scalars
 from resnet_cli.session import build, trusted_kinds, verify
 from resnet_cli.session import train as session
 from tests.support.runs import tiny
@@ -138,7 +138,7 @@ def test_a_tracker_that_fails_is_told_in_a_line_and_left_alone(own, tmp_path, mo
     assert ids == ({"good": "id7"} if moment == "start" else {"bad": "id7", "good": "id7"})
     (line,) = caplog.messages  # none of the tracker's own
     assert line.startswith("warning: logger.bad failed (")
-    assert line.endswith(f"{kind}: broken in two lines); the run goes on without it")
+    assert line.endswith(f"{kind}: broken in two lines); the run continues without it")
     assert capfd.readouterr().err == ""
     assert [entry[0] for entry in told("good")] == ["start", "row", "row", "end"]
     assert [entry[0] for entry in told("bad")].count("row") == {"start": 0, "row": 1, "end": 2}[moment]
@@ -259,13 +259,13 @@ def test_a_folder_is_no_package_and_no_package_is_imported(tmp_path, monkeypatch
     (tmp_path / "xyzzy_tracker").mkdir()  # wandb leaves such a folder behind
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InputError, match=r"logger\.a: xyzzy_tracker not installed: pip install 'xyzzy_tracker'"):
-        missing_packages({"a": {"_target_": "x.Needs"}})
+        require_packages({"a": {"_target_": "x.Needs"}})
     (tmp_path / "xyzzy_tracker" / "__init__.py").write_text("raise SystemExit")
     import importlib
 
     importlib.invalidate_caches()
-    missing_packages({"a": {"_target_": "x.Needs"}})
-    missing_packages(None)
+    require_packages({"a": {"_target_": "x.Needs"}})
+    require_packages(None)
 
 
 def test_several_compose_with_options_of_each():
@@ -298,7 +298,7 @@ def test_trackers_never_make_another_run(before, after):
 
 def test_scalars_are_the_numbers_of_a_row_by_full_name():
     row = {"epoch": 3, "loss": 0.5, "val": None, "steps": 4, "word": "x", "lr": {"a": 0.1, "b": None, "c": {"d": 1.0}}}
-    assert scalars(row) == {"loss": 0.5, "steps": 4, "lr.a": 0.1, "lr.c.d": 1.0}
+    assert flatten_scalars(row) == {"loss": 0.5, "steps": 4, "lr.a": 0.1, "lr.c.d": 1.0}
 
 
 def test_the_environment_is_put_back(monkeypatch):

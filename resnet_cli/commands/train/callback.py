@@ -16,7 +16,7 @@ from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.compose import run_settings, without_hydra
 from resnet_cli.hydra_app.overrides import override_keys, task_overrides
 from resnet_cli.hydra_app.plugins import require_plugins
-from resnet_cli.loggers import missing_packages
+from resnet_cli.loggers import require_packages
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.names import quote_override
 from resnet_cli.session.signals import JobStoppedError, RunFailedError
@@ -45,7 +45,7 @@ class CheckConfig(Callback):
         with _told():
             HydraConfig.instance().set_config(config)
             overrides = task_overrides(config.hydra)
-            missing_packages(run_settings(without_hydra(config), overrides).get("logger"))
+            require_packages(run_settings(without_hydra(config), overrides).get("logger"))
             _require_values(config, override_keys(overrides))
             path = str(OmegaConf.select(config, "hydra.run.dir"))
             if "${" in path:  # Hydra would look up what comes next

@@ -1,4 +1,4 @@
-"""What fits together in a data set, and its exact statistics."""
+"""Validation of data sets, and their exact statistics."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ def test_a_good_set_passes():
     ({"mean": [0.5]}, "data.mean has 1 numbers, the images have 3 channels"),
     ({"std": [0.2, 0.0, 0.2]}, "data.std=[0.2, 0.0, 0.2]: each must be above 0"),
 ])  # fmt: skip
-def test_what_does_not_fit_is_named_with_both_numbers(changes, words):
+def test_inconsistencies_are_named_with_both_numbers(changes, words):
     assert any(words in problem for problem in problems_of(**changes))
 
 

@@ -1,4 +1,4 @@
-"""Stratified splits: exact counts, classes in proportion, nothing lost, nothing left out."""
+"""Stratified splits: exact sizes, proportional classes, every sample in exactly one split, every class in both."""
 
 import pytest
 import torch
@@ -17,10 +17,10 @@ def labels_of(sizes, seed=0):
     return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
 
 
-def check_counts(chosen, sizes, count, left=0):
+def check_counts(chosen, sizes, count, min_kept=0):
     ideal = [size * count / sum(sizes) for size in sizes]
-    # a class that is lifted to one image, or that leaves its last `left` to the rest, moves the others
-    small = sum(share < 1 or size - share < left for size, share in zip(sizes, ideal, strict=True))
+    # Other classes deviate further for each class that is raised to one image or must keep `min_kept` images.
+    small = sum(share < 1 or size - share < min_kept for size, share in zip(sizes, ideal, strict=True))
     for got, share in zip(torch.bincount(chosen, minlength=len(sizes)).tolist(), ideal, strict=True):
         assert got >= 1
         assert abs(got - share) < 1 + small
@@ -37,12 +37,12 @@ def test_split_is_exact_proportional_and_complete(sizes, fraction, seed):
         with pytest.raises(InputError, match=f"{n - count} and {count}"):
             stratified_split(labels, fraction, seed)
         return
-    rest, part = stratified_split(labels, fraction, seed)
-    assert len(part) == count
-    assert torch.equal(torch.cat([rest, part]).sort().values, torch.arange(n))
-    assert torch.equal(part, part.sort().values)
-    check_counts(labels[part], sizes, count, left=1)
-    assert torch.bincount(labels[rest], minlength=len(sizes)).min() >= 1
+    kept, held_out = stratified_split(labels, fraction, seed)
+    assert len(held_out) == count
+    assert torch.equal(torch.cat([kept, held_out]).sort().values, torch.arange(n))
+    assert torch.equal(held_out, held_out.sort().values)
+    check_counts(labels[held_out], sizes, count, min_kept=1)
+    assert torch.bincount(labels[kept], minlength=len(sizes)).min() >= 1
 
 
 @settings(max_examples=60, deadline=None)
@@ -88,3 +88,10 @@ def test_class_of_one_image_is_named():
 def test_no_images_is_an_error():
     with pytest.raises(InputError, match="no images"):
         stratified_subset(torch.zeros(0, dtype=torch.int64), 1, 0)
+
+
+def test_splits_of_earlier_versions_do_not_change():
+    """A resumed run draws its split again: another one would train on the validation images."""
+    labels = torch.arange(30) % 3
+    assert stratified_split(labels, 0.2, 0)[1].tolist() == [2, 12, 13, 14, 19, 27]
+    assert stratified_subset(labels, 5, 0).tolist() == [4, 10, 17, 18, 27]

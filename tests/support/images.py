@@ -1,4 +1,4 @@
-"""Image data sets in their original file formats, small."""
+"""Small image data sets in their original file formats."""
 
 import gzip
 import hashlib
@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 
-SPLITS = {"train": 6, "t10k": 3}
+SPLITS = {"train": 6, "t10k": 3}  # images by prefix of the file names
 
 
 def md5(path):
@@ -14,7 +14,7 @@ def md5(path):
 
 
 def make_mnist(root, name, monkeypatch):
-    """root/NAME/raw with files and archives, whose checksums become the known ones."""
+    """Create root/NAME/raw with files and archives, and make torchvision's checksums those of the archives."""
     import torchvision.datasets
 
     folder = root / name / "raw"

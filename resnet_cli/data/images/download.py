@@ -124,12 +124,10 @@ def unpack(archive: Path, target: Path, *, members: str, limit: int) -> None:
         InputError: The archive is damaged, larger than `limit`, or has too many members.
     """
     try:
-        with gzip.open(archive) as stream:
-            limited = cast(BinaryIO, _SizeLimitedReader(stream, limit, archive))
-            with tarfile.open(fileobj=limited, mode="r|") as tar:
-                for number, member in enumerate(tar):
-                    _raise_if_over_limits(archive, member, number, limit)
-                    _extract_if_matching(tar, member, target, members)
+        with gzip.open(archive) as stream, _open_limited_tar(stream, limit, archive) as tar:
+            for number, member in enumerate(tar):
+                _raise_if_over_limits(archive, member, number, limit)
+                _extract_if_matching(tar, member, target, members)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, FileExistsError) as error:
         raise InputError(f"{archive}: damaged: {error}: delete it; data.download=true fetches it again") from None
 
@@ -152,8 +150,12 @@ def _extract_if_matching(tar: tarfile.TarFile, member: tarfile.TarInfo, target: 
         shutil.copyfileobj(content, file)
 
 
+def _open_limited_tar(stream: gzip.GzipFile, limit: int, archive: Path) -> tarfile.TarFile:
+    return tarfile.open(fileobj=cast(BinaryIO, _SizeLimitedReader(stream, limit, archive)), mode="r|")
+
+
 class _SizeLimitedReader:
-    """The reading side of a stream for `tarfile`; raises `InputError` once more than `limit` bytes are read."""
+    """A stream for `tarfile`; raises `InputError` once more than `limit` bytes are read."""
 
     def __init__(self, stream: gzip.GzipFile, limit: int, archive: Path) -> None:
         self.stream, self.remaining = stream, limit

@@ -1,4 +1,4 @@
-"""The digits that ship with the package, and made-up images."""
+"""The bundled digits, and generated images."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_digits_are_all_there():
     data.validate()
 
 
-def test_digits_parts_are_in_proportion_and_apart():
+def test_digits_splits_are_in_proportion_and_disjoint():
     data = digits(image_size=8)
     share = torch.bincount(data.test.labels) / (torch.bincount(data.test.labels) + torch.bincount(data.train.labels))
     assert (share - 355 / 1797).abs().max() < 0.005
@@ -54,7 +54,7 @@ def test_synthetic_has_any_shape_and_is_a_function_of_its_arguments(count, class
     assert set(data.train.labels.tolist()) == set(range(min(count, classes)))
 
 
-def test_synthetic_classes_can_be_told_apart_but_not_by_heart():
+def test_synthetic_classes_can_be_learnt_but_not_memorised():
     data = synthetic(count=400, test_count=200, classes=4, image_size=16, noise=0.05)
     means = torch.stack([data.train.images[data.train.labels == k].float().mean(0) for k in range(4)])
     distances = (data.test.images.float()[:, None] - means).flatten(2).norm(dim=2)

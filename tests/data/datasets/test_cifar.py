@@ -1,4 +1,4 @@
-"""CIFAR from torchvision's layout: a tiny stand-in for the real files, served by this machine, not the network."""
+"""CIFAR in torchvision's layout, from a tiny copy of the files that a local server provides."""
 
 import hashlib
 import pickle
@@ -28,7 +28,7 @@ def rows(seed):
 
 
 def make_cifar10(root, **changes):
-    """A folder like cifar-10-batches-py with four classes and four images a file."""
+    """Create a folder like cifar-10-batches-py with four classes and four images in each file."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     for i, name in enumerate(FILES[:6]):
@@ -51,13 +51,13 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def known(tmp_path, monkeypatch):
-    """Makes a stand-in the known CIFAR-10: its checksums, and an archive of it that a local server hands out."""
+    """Make a tiny copy the known CIFAR-10: its checksums, and the URL of its archive on a local server."""
     served = tmp_path / "served"
     folder = make_cifar10(served)
     archive = served / "cifar-10-python.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(folder, folder.name)
-    train, test, names = ({name: md5(folder / name) for name in part} for part in (FILES[:5], FILES[5:6], FILES[6:]))
+    train, test, names = ({name: md5(folder / name) for name in split} for split in (FILES[:5], FILES[5:6], FILES[6:]))
     monkeypatch.setenv("no_proxy", "*")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=served)) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
@@ -153,7 +153,7 @@ def test_cut_archive_is_named_with_the_fix(tmp_path, known):
     assert_whole(cifar10(root=str(root)))
 
 
-def test_missing_without_download_says_where_it_belongs(tmp_path):
+def test_missing_without_download_names_the_paths(tmp_path):
     problem = problem_of(cifar10, root=str(tmp_path / "root"), download=False)
     for words in ("data.download=true", "https://", str(tmp_path / "root" / "cifar-10-batches-py"), "data=digits"):
         assert words in problem
@@ -227,7 +227,7 @@ def test_files_are_those_that_torchvision_knows(name):
     theirs, ours = getattr(torchvision.datasets, name), getattr(cifar, name)
     assert (ours.url, ours.archive, ours.archive_md5) == (theirs.url, theirs.filename, theirs.tgz_md5)
     assert (ours.folder, ours.names_key) == (theirs.base_folder, theirs.meta["key"])
-    assert [[list(pair) for pair in part.items()] for part in (ours.train, ours.test)] == [
+    assert [[list(pair) for pair in split.items()] for split in (ours.train, ours.test)] == [
         theirs.train_list,
         theirs.test_list,
     ]

@@ -1,4 +1,4 @@
-"""A folder of images: its layouts, the order of what is in it, and everything in it accounted for."""
+"""Image folders: their layouts, the order of classes and samples, and no file skipped silently."""
 
 import logging
 
@@ -11,7 +11,7 @@ from resnet_cli.errors import InputError
 
 
 def put(root, *names):
-    """Image files whose grey value is their rank."""
+    """Save image files whose grey value is their position in `names`."""
     for i, name in enumerate(names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -19,8 +19,8 @@ def put(root, *names):
     return str(root)
 
 
-def values(part):
-    return part.images.load()[:, 0, 0, 0].tolist()
+def values(split):
+    return split.images.load()[:, 0, 0, 0].tolist()
 
 
 def problems_of(root, **options):
@@ -29,7 +29,7 @@ def problems_of(root, **options):
     return caught.value.problems
 
 
-def test_three_parts_in_sorted_order(tmp_path):
+def test_three_splits_in_sorted_order(tmp_path):
     root = put(
         tmp_path, "train/b/1.png", "train/a/z.png", "train/a/sub/x.bmp", "train/b/0.png", "test/a/0.png",
         "test/b/0.png", "val/b/0.png", "val/a/0.png",
@@ -44,7 +44,7 @@ def test_three_parts_in_sorted_order(tmp_path):
 
 
 @pytest.mark.parametrize("base", ["", "train/"])
-def test_a_test_part_is_split_off_and_stays_the_same(tmp_path, base):
+def test_a_test_split_is_held_out_and_stays_the_same(tmp_path, base):
     root = put(tmp_path, *[f"{base}{label}/{i}.png" for label in "abc" for i in range(10)])
     data, again = (image_folder(root=root, cache=None, test_fraction=0.3) for _ in range(2))
     assert torch.bincount(data.test.labels).tolist() == [3, 3, 3]
@@ -80,7 +80,7 @@ def test_grey_and_resized(tmp_path):
     assert data.mean == [0.5]
 
 
-def test_missing_folder_and_layouts_that_are_none(tmp_path):
+def test_missing_folder_and_unknown_layouts(tmp_path):
     assert "does not exist" in problems_of(tmp_path / "nowhere")[0]
     (tmp_path / "file").write_text("")
     assert "is not a folder" in problems_of(tmp_path / "file")[0]
@@ -139,6 +139,6 @@ def test_other_files_in_a_class_are_refused(tmp_path):
         image_folder(root=str(tmp_path), cache=None).train.images.validate()
 
 
-def test_a_test_part_that_cannot_be_split_off_names_the_key(tmp_path):
+def test_a_test_split_that_cannot_be_held_out_names_the_key(tmp_path):
     put(tmp_path, "a/0.png", "a/1.png", "b/0.png")
     assert "data.test_fraction" in problems_of(tmp_path)[0]

@@ -1,4 +1,4 @@
-"""Sizes that are known without opening a data set are those of the opened one."""
+"""Sizes that are known without opening a data set equal those of the opened one."""
 
 import re
 from pathlib import Path
@@ -28,18 +28,18 @@ def test_digits(side):
 @pytest.mark.parametrize("make", [data.synthetic, data.noise])
 @settings(max_examples=5, deadline=None)
 @given(side=st.integers(1, 20), channels=st.integers(1, 5), classes=st.integers(2, 9))
-def test_made_up_images(make, side, channels, classes):
+def test_generated_images(make, side, channels, classes):
     arguments = {"image_size": side, "channels": channels, "classes": classes, "count": 10, "test_count": 10}
     assert known_size(make, arguments) == opened(make(**arguments))
 
 
 @pytest.mark.parametrize(("make", "name"), [(data.mnist, "MNIST"), (data.fashion_mnist, "FashionMNIST")])
-def test_mnist_and_its_kin(make, name, tmp_path, monkeypatch):
+def test_mnist_and_fashion_mnist(make, name, tmp_path, monkeypatch):
     make_mnist(tmp_path, name, monkeypatch)
     assert known_size(make, {"root": str(tmp_path)}) == opened(make(root=str(tmp_path), download=False))
 
 
-def test_flowers_are_of_the_size_that_is_asked_for():
+def test_flowers_have_the_requested_size():
     from torchvision.datasets import Flowers102
 
     assert known_size(data.flowers102, {"root": "x", "image_size": 64}) == ((3, 64, 64), len(Flowers102.classes))
@@ -62,7 +62,7 @@ def test_defaults_are_the_signatures_and_sizes_are_those_of_the_files_first_line
         assert known[0][0] == (1 if "grey" in headline else 3)
 
 
-def test_data_of_ones_own_are_opened():
+def test_sizes_of_users_data_sets_are_unknown():
     def cifar10(root):
         """Of the same name as one of ours."""
 

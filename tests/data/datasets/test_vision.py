@@ -1,4 +1,4 @@
-"""The sets that torchvision reads, from tiny stand-ins in its layout."""
+"""Data sets that torchvision reads, from tiny files in its layout."""
 
 import importlib.util
 
@@ -15,7 +15,7 @@ from tests.support.images import make_mnist
 @pytest.mark.parametrize(("function", "name", "label"), [
     (mnist, "MNIST", "3 - three"), (fashion_mnist, "FashionMNIST", "Dress"),
 ])  # fmt: skip
-def test_mnist_and_its_kin(tmp_path, monkeypatch, function, name, label):
+def test_mnist_and_fashion_mnist(tmp_path, monkeypatch, function, name, label):
     make_mnist(tmp_path, name, monkeypatch)
     data = function(root=str(tmp_path), download=False)
     assert data.train.size == (1, 28, 28)
@@ -52,7 +52,7 @@ def test_cut_mnist_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("function", [mnist, fashion_mnist, svhn, flowers102])
-def test_missing_sets_say_where_they_belong(tmp_path, monkeypatch, function):
+def test_missing_data_sets_name_the_paths(tmp_path, monkeypatch, function):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     with pytest.raises(InputError, match=f"{function.__name__}: not found at {tmp_path}/root") as caught:
         function(root=str(tmp_path / "root"), download=False)
@@ -61,7 +61,7 @@ def test_missing_sets_say_where_they_belong(tmp_path, monkeypatch, function):
 
 
 @pytest.mark.parametrize("function", [svhn, flowers102])
-def test_without_scipy_one_line_says_what_to_install(tmp_path, monkeypatch, function):
+def test_without_scipy_one_line_names_the_extra(tmp_path, monkeypatch, function):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs scipy .*: pip install 'resnet-cli\[data\]'"):
         function(root=str(tmp_path))
@@ -82,7 +82,7 @@ def test_svhn_puts_ten_at_zero(tmp_path):
         svhn(root=str(tmp_path), verify=False)
 
 
-def test_flowers_keep_their_own_parts(tmp_path):
+def test_flowers_keep_their_own_splits(tmp_path):
     savemat = pytest.importorskip("scipy.io").savemat
     folder = tmp_path / "flowers-102"
     (folder / "jpg").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Unpacking: only the files that were asked for, inside of the folder, and not more than fits."""
+"""Downloads without leftovers; unpacking of expected files only, inside the folder, up to a limit."""
 
 import gzip
 import io
@@ -35,7 +35,7 @@ def names_in(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
 
 
-def test_unpacks_only_regular_files_that_match(tmp_path):
+def test_unpack_extracts_only_regular_files_that_match(tmp_path):
     archive = archive_of(
         tmp_path / "a.tar.gz",
         member("set/link", tarfile.SYMTYPE, "/etc/passwd"), member("set/hard", tarfile.LNKTYPE, "/etc/passwd"),
@@ -88,7 +88,7 @@ def test_damaged_archives_are_named(tmp_path, cut):
         unpack(archive, tmp_path / "into", members="set/[^/]+", limit=1 << 20)
 
 
-def test_fetch_moves_what_is_missing_and_keeps_what_is_there(tmp_path):
+def test_download_moves_missing_files_and_keeps_existing_ones(tmp_path):
     def load(place):
         (place / "folder").mkdir()
         (place / "folder" / "old").write_text("new")
@@ -102,7 +102,7 @@ def test_fetch_moves_what_is_missing_and_keeps_what_is_there(tmp_path):
 
 
 @pytest.mark.parametrize("error", [TimeoutError("timed out"), RuntimeError("wrong\nchecksum"), ConnectionResetError()])
-def test_failed_fetch_is_one_line_and_leaves_nothing(tmp_path, error):
+def test_failed_download_is_one_line_and_leaves_nothing(tmp_path, error):
     def load(place):
         (place / "half").write_text("x")
         raise error
@@ -114,7 +114,7 @@ def test_failed_fetch_is_one_line_and_leaves_nothing(tmp_path, error):
     assert not (tmp_path / "root").exists()
 
 
-def test_interrupted_fetch_leaves_nothing(tmp_path):
+def test_interrupted_download_leaves_nothing(tmp_path):
     def load(place):
         (place / "half").write_text("x")
         raise KeyboardInterrupt
@@ -124,7 +124,7 @@ def test_interrupted_fetch_leaves_nothing(tmp_path):
     assert not (tmp_path / "root").exists()
 
 
-def test_full_disk_is_the_machines_fault(tmp_path):
+def test_full_disk_is_a_machine_error(tmp_path):
     def load(place):
         raise OSError(28, "No space left on device")
 
@@ -132,13 +132,13 @@ def test_full_disk_is_the_machines_fault(tmp_path):
         download_into(SOURCE, tmp_path, load)
 
 
-def test_root_that_cannot_be_made_is_named(tmp_path):
+def test_root_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(MachineError, match=r"data\.root=.*file/root"):
         download_into(SOURCE, tmp_path / "file" / "root", lambda place: None)
 
 
-def test_patience_with_servers_ends_with_the_fetch(tmp_path):
+def test_server_timeout_ends_with_the_download(tmp_path):
     during = []
     socket.setdefaulttimeout(7.5)
     try:

@@ -1,4 +1,4 @@
-"""Image files: faithful pixels, a cache that notices changes, and every bad file named."""
+"""Image files: exact pixels, a cache that detects changes, and errors that name every unusable file."""
 
 import logging
 import os
@@ -36,7 +36,7 @@ def folder_of(tmp_path, count=4, h=6, w=5):
 
 
 def huge_png(path, side=20_000):
-    """The header of a 20,000 x 20,000 image: 400 Mpx in under 100 bytes."""
+    """Write the header of a 20,000 x 20,000 image: 400 Mpx in under 100 bytes."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -108,7 +108,7 @@ def test_bad_files_are_named(tmp_path, spoil, reason, how):
     root, names = folder_of(tmp_path)
     spoil(root / names[2])
     images = LazyImages(root, names, cache=tmp_path / "cache")
-    for _ in range(2):  # nothing of a failure is kept
+    for _ in range(2):  # a failure is not cached
         with pytest.raises(InputError) as caught:
             images[2] if how == "item" else getattr(images, how)()
         assert len(caught.value.problems) == 1

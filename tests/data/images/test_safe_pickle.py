@@ -1,4 +1,4 @@
-"""The restricted unpickler reads arrays of every pickle protocol, and nothing that a file could call."""
+"""The restricted unpickler reads arrays of every pickle protocol and calls no function that a file names."""
 
 import io
 import os
@@ -94,7 +94,7 @@ def test_refuses_everything_else_and_calls_nothing(tmp_path, name, protocol):
     assert not canary.exists()
 
 
-def test_refusal_names_what_was_wanted(tmp_path):
+def test_refusal_names_the_function(tmp_path):
     with pytest.raises(InputError, match=r"names posix\.system"):
         load_arrays(written(tmp_path, pickle.dumps(Call(os.system, "true"), 4)))
 

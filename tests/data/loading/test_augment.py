@@ -1,4 +1,4 @@
-"""Augmentations against slow and obvious versions of themselves, and what random ones do on average."""
+"""Augmentations compared with slow, obvious implementations, and the statistics of random ones."""
 
 import inspect
 
@@ -109,7 +109,7 @@ def test_cutout_is_as_often_left_as_right_and_above_as_below():
         assert half.mean() == pytest.approx(float(other.mean()), rel=0.1)
 
 
-def test_color_jitter_changes_what_it_says():
+def test_color_jitter_changes_brightness_contrast_and_saturation():
     grey = torch.full((50, 3, 4, 4), 100, dtype=torch.uint8)
     bright = A.color_jitter(grey, 0.5, 0, 0, source()).float()
     assert bright.flatten(1).std(1).max() == 0  # an even image stays even
@@ -169,7 +169,7 @@ def test_mixing_share_is_beta_distributed(alpha):
     assert float((draws < quarter).float().mean()) == pytest.approx(0.25, abs=0.04)
 
 
-def test_augment_applies_its_parts_in_order():
+def test_augment_applies_its_steps_in_order():
     batch, indices = images(), torch.arange(6)
     both = Augment(crop=2, flip="random", brightness=0.3, contrast=0.2, saturation=0.1)
     g = source(7)
@@ -210,7 +210,7 @@ def test_nothing_is_on_by_default():
     assert Augment().transform_normalised(batch, labels, num_classes=6, generator=source()) == (batch, labels)
 
 
-def test_check_names_all_that_images_cannot_have():
+def test_validate_names_all_impossible_settings():
     with pytest.raises(InputError) as caught:
         Augment(crop=8, crop_padding="reflect", cutout=12, saturation=0.2).validate((1, 8, 10))
     crop, cutout, saturation = caught.value.problems

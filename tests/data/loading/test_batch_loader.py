@@ -1,4 +1,4 @@
-"""Samples of the training images: normalised, not augmented, the same for every backend and in every call."""
+"""`BatchLoader.sample`: normalised images without augmentation, the same for every backend and in every call."""
 
 import torch
 

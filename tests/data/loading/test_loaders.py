@@ -1,4 +1,4 @@
-"""Loaders: both backends give the same batches from any start with any number of workers, and touch nothing else."""
+"""Loaders: both backends yield the same batches from any start with any number of workers, without side effects."""
 
 import multiprocessing
 import os
@@ -38,8 +38,8 @@ def equal(a, b):
 @pytest.fixture
 def folder(tmp_path):
     data = data_set()
-    for name, part in (("train", data.train), ("test", data.test)):
-        for i, (image, label) in enumerate(zip(part.images, part.labels.tolist(), strict=True)):
+    for name, split in (("train", data.train), ("test", data.test)):
+        for i, (image, label) in enumerate(zip(split.images, split.labels.tolist(), strict=True)):
             path = tmp_path / name / str(label) / f"{i:03d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.numpy()).save(path)
@@ -62,7 +62,7 @@ def test_batches_are_normalised_float_images_in_channels_last_memory():
 def test_normalize_is_the_textbook_formula():
     mean, std = torch.tensor([0.3, 0.6]), torch.tensor([0.2, 0.1])
     normalize = Normalize(mean.tolist(), std.tolist())
-    for width in (3, 1, 6, 3):  # what is kept for a width is not taken for another
+    for width in (3, 1, 6, 3):  # constants cached for one width are not used for another
         pixels = torch.randint(0, 256, (4, 2, 5, width), dtype=torch.uint8)
         expected = (pixels / 255 - mean[:, None, None]) / std[:, None, None]
         assert torch.allclose(normalize(pixels.permute(0, 2, 3, 1)), expected, atol=1e-5)
@@ -73,21 +73,21 @@ def test_an_epoch_shows_each_training_image_once_and_no_other():
     data.train.images[:, 0, 0, 0] = torch.arange(60, dtype=torch.uint8)
     loaders = make(data, augment=None, backend="stream")
 
-    def seen(loader):
+    def first_pixels(loader):
         pixels = torch.cat([x for x, _ in loader])[:, 0, 0, 0]
         return (pixels * 255 * loaders.std[0] + 255 * loaders.mean[0]).round().long().tolist()
 
-    assert len(seen(loaders.train)) == 54
-    assert sorted(seen(loaders.train) + seen(loaders.val)) == list(range(60))
-    assert seen(loaders.val) == sorted(seen(loaders.val))
-    assert seen(loaders.train) != sorted(seen(loaders.train))
+    assert len(first_pixels(loaders.train)) == 54
+    assert sorted(first_pixels(loaders.train) + first_pixels(loaders.val)) == list(range(60))
+    assert first_pixels(loaders.val) == sorted(first_pixels(loaders.val))
+    assert first_pixels(loaders.train) != sorted(first_pixels(loaders.train))
 
 
 @pytest.mark.parametrize(
     "options", [EVERYTHING, {"crop": 2, "crop_padding": "reflect", "flip": "random", "cutmix": 1.0}, None]
 )
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_backends_and_workers_give_the_same_bits(folder, options, workers):
+def test_backends_and_workers_yield_the_same_bits(folder, options, workers):
     device = make(augment=options, backend="device")
     memory = make(augment=options, backend="stream", workers=workers)
     files = make(image_folder(root=str(folder), cache=None), augment=options, backend="stream", workers=workers)
@@ -102,7 +102,7 @@ def test_backends_and_workers_give_the_same_bits(folder, options, workers):
 
 
 @pytest.mark.parametrize(("backend", "workers"), [("device", 0), ("stream", 0), ("stream", 2)])
-def test_any_start_gives_the_tail_of_the_epoch(backend, workers):
+def test_any_start_yields_the_tail_of_the_epoch(backend, workers):
     train = make(backend=backend, workers=workers).train
     whole = list(train.epoch(2))
     assert len(whole) == len(train) == 7
@@ -133,7 +133,7 @@ def test_order_and_augmentation_change_from_epoch_to_epoch_and_batch_to_batch():
 
 
 @pytest.mark.parametrize(("backend", "workers"), [("device", 0), ("stream", 0), ("stream", 1)])
-def test_the_global_random_stream_is_left_alone(backend, workers):
+def test_the_global_random_state_is_unchanged(backend, workers):
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
@@ -168,7 +168,7 @@ def test_the_split_depends_on_its_own_seed_only():
     assert not torch.equal(validation(split_seed=0), validation(split_seed=1))
 
 
-def test_what_the_loaders_say_of_themselves():
+def test_loaders_describe_the_data():
     loaders = make(train_size=30)
     assert loaders.counts == {"train": 30, "val": 6, "test": 21}
     assert loaders.in_size == (3, 6, 6)
@@ -180,13 +180,13 @@ def test_what_the_loaders_say_of_themselves():
 
 def test_statistics_come_from_the_images_trained_on():
     data = data_set()
-    part = make(data, train_size=12)
-    assert part.mean != make(data).mean
+    loaders = make(data, train_size=12)
+    assert loaders.mean != make(data).mean
     data = Dataset("set", data.class_names, data.train, data.test, mean=[0.5, 0.5, 0.5], std=[0.2, 0.2, 0.2])
     assert make(data).mean == (0.5, 0.5, 0.5)
 
 
-def test_own_validation_part_is_used_unless_none_is_wanted():
+def test_own_validation_split_is_used_unless_none_is_wanted():
     data = data_set()
     own = Dataset(
         "set", data.class_names, data.train, data.test, val=DatasetSplit(data.test.images[:9], data.test.labels[:9])
@@ -198,7 +198,7 @@ def test_own_validation_part_is_used_unless_none_is_wanted():
     assert make(val_fraction=0).counts == {"train": 60, "val": 0, "test": 21}
 
 
-def test_the_test_part_is_not_decoded_before_it_is_used(folder, monkeypatch):
+def test_the_test_split_is_not_decoded_before_it_is_used(folder, monkeypatch):
     decoded = []
     load = loaders_module.LazyImages.load
     monkeypatch.setattr(loaders_module.LazyImages, "load", lambda self: decoded.append(len(self)) or load(self))
@@ -228,7 +228,7 @@ def test_a_file_that_breaks_while_streaming_is_named(folder, workers):
     assert caught.value.problems == (f"{bad}: an empty file",)
 
 
-def test_auto_streams_what_does_not_fit(folder, monkeypatch):
+def test_auto_streams_images_that_do_not_fit(folder, monkeypatch):
     data = image_folder(root=str(folder), cache=None)
     assert make(data).backend == "device"
     monkeypatch.setattr(memory, "memory_limit", lambda: 4 * data.train.nbytes)
@@ -255,7 +255,7 @@ def test_data_that_do_not_fit_together_are_refused():
 
 
 def workers_of(test):
-    """Starts a loader's worker and returns it."""
+    """Start the worker of a loader; return the batches and the worker."""
     others = set(multiprocessing.active_children())
     batches = test.epoch(0)
     next(batches)

@@ -6,6 +6,7 @@ install torch each time. `.ci/run` makes one fresh environment and calls `nox` i
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import nox
@@ -52,10 +53,11 @@ def first_run(session: nox.Session) -> None:
     folder = Path(session.create_tmp()).resolve() / "first_run"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    command = shutil.which("resnet-train") or session.error("resnet-train is not installed")
-    isolated = session.run("unshare", "-rn", "true", success_codes=range(256), external=True, silent=True)
+    offline = ["unshare", "-rn"] if shutil.which("unshare") else []
+    if offline and subprocess.run([*offline, "true"], capture_output=True, check=False).returncode:
+        offline = []  # not permitted in this container
     with session.chdir(folder):
-        session.run(*([] if isolated is False else ["unshare", "-rn"]), command, external=True)
+        session.run(*offline, shutil.which("resnet-train") or "resnet-train", external=True)
     (record_file,) = folder.glob("outputs/*/*/run.json")
     record = json.loads(record_file.read_text(encoding="utf-8"))
     session.log(f"{record['status']}, test {record['test']}")
@@ -63,8 +65,8 @@ def first_run(session: nox.Session) -> None:
         session.error("the first run did not reach 97 % on the test set")
 
 
-@nox.session(name="format")
-def format_(session: nox.Session) -> None:
+@nox.session
+def fix(session: nox.Session) -> None:
     """Sort imports, apply safe fixes and format all files."""
     session.run("ruff", "check", "--fix")
     session.run("ruff", "format")

@@ -2,6 +2,7 @@
 
     cd examples
     resnet-train data=turned_shapes                 # conf/data/turned_shapes.yaml names it under `augment`
+    resnet-train data=shapes '~data.augment' '+data.augment={_target_: own_augmentation.QuarterTurns, share: 0.5}'
 
 Draw random numbers from the `generator` that is passed, never from the global stream: it is seeded by
 (seed, epoch, step), which makes a resumed run draw the same numbers as one that was never stopped.
@@ -32,11 +33,11 @@ class QuarterTurns(Augment):
         """True if every image stays as it is."""
         return self.share == 0 and super().is_off
 
-    def pixels(
+    def transform_pixels(
         self, images_BCHW: Tensor, indices_B: Tensor, *, epoch: int, seed: int, generator: torch.Generator
     ) -> Tensor:
         """Return the augmented uint8 images; those of an epoch are a function of (seed, epoch, step)."""
-        images_BCHW = super().pixels(images_BCHW, indices_B, epoch=epoch, seed=seed, generator=generator)
+        images_BCHW = super().transform_pixels(images_BCHW, indices_B, epoch=epoch, seed=seed, generator=generator)
         count, device = len(images_BCHW), images_BCHW.device
         turns_B = torch.randint(0, 4, (count,), generator=generator, device=device)
         turns_B = turns_B * (torch.rand(count, generator=generator, device=device) < self.share)

@@ -16,7 +16,15 @@ import yaml
 # A path alone on its line, perhaps with `(add)`, then a block of code.
 BLOCK = re.compile(r"^`([\w/.]+)`( \(add\))?:\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^    (resnet-[a-z]+) ?(.*)$", re.MULTILINE)
-COPIED = ["resnet_cli", "conf", "tests/support", "tests/conftest.py", "tests/__init__.py", "pyproject.toml", "README.md"]
+COPIED = [
+    "resnet_cli",
+    "conf",
+    "tests/support",
+    "tests/conftest.py",
+    "tests/__init__.py",
+    "pyproject.toml",
+    "README.md",
+]
 
 # Runs commands one after the other in one process: [[module, function], arguments] from standard input.
 DRIVER = """
@@ -50,8 +58,8 @@ def added(path, text, block):
     if not path.endswith("__init__.py"):
         return f"{text}\n\n{block}"
     imports, _, names = block.partition("\n__all__ = [\n")
-    assert text.count("\n__all__ = [\n") == 1
-    return text.replace("\n__all__ = [\n", f"{imports.rstrip()}\n\n__all__ = [\n{names.removesuffix(']' + chr(10))}")
+    assert text.count("\n__all__ = [") == 1
+    return text.replace("\n__all__ = [", f"{imports.rstrip()}\n\n__all__ = [\n{names.rpartition(']')[0]}")
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +100,18 @@ def test_every_recipe_has_code_a_config_and_a_test(recipes):
 
 def test_recipes_tests_pass_in_a_copy_that_follows_them(copy, recipes):
     tests = [path for path, _, _ in BLOCK.findall(recipes) if path.startswith("tests/")]
-    done = run_python(copy, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=-q --import-mode=importlib", *tests)
+    done = run_python(
+        copy,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-o",
+        "addopts=-q --import-mode=importlib",
+        *tests,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^\d+ passed", done.stdout, re.MULTILINE)
 
@@ -145,7 +164,7 @@ def test_ci_and_nox_run_the_test_command_of_the_readme(repository):
     script = (repository / ".ci" / "run").read_text(encoding="utf-8")
     assert install.replace("install", "install -q") in script
     nox = (repository / "noxfile.py").read_text(encoding="utf-8")
-    assert f'session.run({", ".join(json.dumps(word) for word in test.split())}' in nox
+    assert f"session.run({', '.join(json.dumps(word) for word in test.split())}" in nox
     assert re.search(r"^nox\b", script, re.MULTILINE)
 
 
@@ -172,7 +191,9 @@ def test_glossary_is_in_order_and_defines_each_word_once(contributing):
         assert word in words
 
 
-@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/design.md", "examples/README.md"])
+@pytest.mark.parametrize(
+    "page", ["CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/design.md", "examples/README.md"]
+)
 def test_links_lead_to_files_of_the_repository(repository, page):
     path = repository / page
     for link in re.findall(r"\]\(([^):#]+)\)", path.read_text(encoding="utf-8")):

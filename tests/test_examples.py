@@ -107,7 +107,9 @@ def test_quarter_turns_are_turns_of_the_same_images(examples):
     torch = importlib.import_module("torch")
     augment = importlib.import_module("own_augmentation").QuarterTurns(share=0.5)
     images = torch.arange(64 * 9, dtype=torch.float32).view(64, 1, 3, 3)
-    turned = augment.pixels(images, torch.arange(64), epoch=0, seed=0, generator=torch.Generator().manual_seed(0))
+    turned = augment.transform_pixels(
+        images, torch.arange(64), epoch=0, seed=0, generator=torch.Generator().manual_seed(0)
+    )
     matches = torch.stack([(turned == images.rot90(k, dims=(2, 3))).flatten(1).all(1) for k in range(4)])
     assert matches.sum(0).tolist() == [1] * 64
     assert matches[0].sum() > 32  # those that were not turned, and those turned by 0 degrees

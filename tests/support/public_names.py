@@ -7,7 +7,7 @@ PUBLIC = {
         "ResidualBottleneckBlock", "ResidualMLP", "ScalarChain", "StagedResNet", "torchvision_model",
     ],
     "resnet_cli.data": [
-        "Augment", "Batches", "Dataset", "DatasetSplit", "DeviceLoader", "LazyImages", "Loaders", "Normalize",
+        "Augment", "BatchLoader", "Dataset", "DatasetSplit", "DeviceLoader", "LazyImages", "Loaders", "Normalize",
         "StreamLoader", "cifar10", "cifar100", "digits", "fashion_mnist", "flowers102", "image_folder", "make_loaders",
         "mnist", "noise", "read_image", "stratified_split", "stratified_subset", "svhn", "synthetic",
     ],
@@ -60,6 +60,6 @@ METHODS = {
     "resnet_cli.models.ArgMaxClassifier": [
         "classify", "classify_scores", "forward", "predict_proba", "predict_proba_scores",
     ],
-    "resnet_cli.data.Augment": ["check", "is_off", "mix", "pixels"],
+    "resnet_cli.data.Augment": ["is_off", "transform_normalised", "transform_pixels", "validate"],
     "resnet_cli.loggers.Logger": ["end", "install", "packages", "row", "start"],
 }  # fmt: skip

@@ -27,16 +27,28 @@ def commands(text):
             yield shlex.split(found[1], comments=True)[1:]
 
 
-def test_the_tree_names_every_file_and_no_other(repository):
-    tree = readme(repository).partition("## The code")[2]
-    files = {p for p in (repository / "resnet_cli").rglob("*.py") if p.name != "__init__.py"}
-    for path in files:
-        assert re.search(rf"^ +{re.escape(path.name)} ", tree, re.MULTILINE), path.name
-    for name in re.findall(r"^ +(\w+\.py) ", tree, re.MULTILINE):
-        assert name in {p.name for p in files}, name
-    for folder in ("conf", "tests", "docs", "outputs", "resnet_cli/models", "resnet_cli/data", "resnet_cli/commands"):
-        assert (repository / folder).is_dir()
-        assert f"{folder.split('/')[-1]}/" in tree
+def test_tree_names_every_room_and_no_other(repository):
+    tree = readme(repository).partition("## The code")[2].partition("\nTo read it")[0]
+    package = repository / "resnet_cli"
+    rooms = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    rooms |= {path.name for path in package.glob("*.py") if not path.name.startswith("_")}
+    assert re.findall(r"^ {6}(\w+(?:\.py|/)) ", tree, re.MULTILINE) == sorted(rooms, key=tree.index)
+    top = re.findall(r"^ {4}(\w+)/ ", tree, re.MULTILINE)
+    folders = {path.name for path in repository.iterdir() if path.is_dir() and not path.name.startswith((".", "_"))}
+    assert set(top) <= folders
+    assert {"conf", "resnet_cli", "examples", "tests", "docs", "benchmarks"} <= set(top)
+    for inner in re.findall(r"(\w+)/(?= [a-z(])", "\n".join(re.findall(r"^ {6}\w+/ +(.*)$", tree, re.MULTILINE))):
+        assert list(package.glob(f"*/{inner}/__init__.py")), inner
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/design.md"])
+def test_reading_order_names_files_that_exist(repository, page):
+    text = (repository / page).read_text(encoding="utf-8")
+    order = re.search(r"`conf/train\.yaml` \(what.*?\n\n", text, re.DOTALL)[0]
+    files = re.findall(r"`([\w/]+\.(?:py|yaml))`", order)
+    assert len(files) >= 9
+    for file in files:
+        assert (repository / file).exists() or (repository / "resnet_cli" / file).exists(), file
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -11,7 +11,7 @@ PUBLIC = {
         "StreamLoader", "cifar10", "cifar100", "digits", "fashion_mnist", "flowers102", "image_folder", "make_loaders",
         "mnist", "noise", "read_image", "stratified_split", "stratified_subset", "svhn", "synthetic",
     ],
-    "resnet_cli.loggers": ["Logger", "LoggerGroup", "MLflow", "TensorBoard", "WeightsAndBiases", "missing_packages"],
+    "resnet_cli.loggers": ["Logger", "LoggerGroup", "MLflow", "TensorBoard", "WeightsAndBiases", "require_packages"],
     "resnet_cli.sweeps": ["Sweep"],
     "resnet_cli.optimizers": ["Muon", "build_optimizer", "orthogonalise", "parameter_groups"],
     "resnet_cli.schedules": [

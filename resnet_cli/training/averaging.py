@@ -10,64 +10,74 @@ from torch import Tensor, nn
 class ExponentialAverage:
     """average <- average + (1 - decay_t) (weights - average), after each optimizer step.
 
-    decay_t = min(decay, (1 + t) / (10 + t)) for step t, so that the start of a short run is not averaged in for good
-    (the ramp of TensorFlow's ExponentialMovingAverage). Floating-point buffers (batch-norm statistics) are averaged
-    alike; whole-number buffers are copied.
+    decay_t = min(decay, (1 + t) / (10 + t)) for step t, so that the first steps of a short run do not dominate its
+    average (the ramp of TensorFlow's ExponentialMovingAverage). Floating-point buffers (batch-norm statistics) are
+    averaged alike; integer buffers keep the model's values.
+
+    `torch.optim.swa_utils.AveragedModel` copies the weights at its first update, where this ramp averages, and it keeps
+    a second module, whose state dict has other keys: checkpoints would differ.
+
+    Args:
+        model: Its present weights are the first average.
+        decay: Weight of the past per step.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._live = [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]
-        self._whole = [b for b in model.buffers() if not b.is_floating_point()]
-        self._average = [tensor.detach().clone() for tensor in self._live]
+        self._weights = [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]
+        self._averages = [tensor.detach().clone() for tensor in self._weights]
 
     @property
     def tensors(self) -> list[Tensor]:
         """The averages, in the order of `state_dict`."""
-        return self._average
+        return self._averages
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights as they are after optimizer step number `step` (1 is the first)."""
-        torch._foreach_lerp_(self._average, self._live, self.weight(step))
+        """Average in the weights after optimizer step number `step` (1 is the first)."""
+        torch._foreach_lerp_(self._averages, self._weights, self.weight(step))
 
     def weight(self, step: int) -> float:
-        """1 - decay_t: how much of the weights goes into the average after optimizer step number `step`."""
+        """Return 1 - decay_t: the weight of the new values after optimizer step number `step`."""
         return 1.0 - min(self.decay, (1 + step) / (10 + step))
 
-    def move(self, weight: Tensor) -> None:
-        """`update` by a weight that is a tensor on the device: to compiled code its value is no constant."""
-        difference = torch._foreach_sub(self._live, self._average)
+    def update_by(self, weight: Tensor) -> None:
+        """Like `update`, with the weight as a device tensor so that `torch.compile` does not specialise on its value.
+
+        Args:
+            weight: `weight(step)`, a scalar.
+        """
+        difference = torch._foreach_sub(self._weights, self._averages)
         torch._foreach_mul_(difference, weight)
-        torch._foreach_add_(self._average, difference)
+        torch._foreach_add_(self._averages, difference)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model holds the averages inside this block and its own weights after it."""
-        own = [tensor.detach().clone() for tensor in self._live]
-        self._copy_in(self._average)
+        """Load the averages into the model, and its own weights on exit."""
+        weights = [tensor.detach().clone() for tensor in self._weights]
+        self._load_into_model(self._averages)
         try:
             yield
         finally:
-            self._copy_in(own)
+            self._load_into_model(weights)
 
     @torch.no_grad()
-    def _copy_in(self, values: list[Tensor]) -> None:
-        torch._foreach_copy_(self._live, values)
+    def _load_into_model(self, values: list[Tensor]) -> None:
+        torch._foreach_copy_(self._weights, values)
 
     def state_dict(self) -> dict[str, list[Tensor]]:
-        """The averages in the order of the model's parameters, then its floating-point buffers."""
-        return {"average": self._average}
+        """Return the averages in the order of the model's parameters, then its floating-point buffers."""
+        return {"average": self._averages}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
-        """The reverse of `state_dict`.
+        """Restore what `state_dict` returned.
 
         Raises:
-            ValueError: another number of tensors, or other shapes.
+            ValueError: the number of tensors or their shapes differ.
         """
         stored = state["average"]
-        if [t.shape for t in stored] != [t.shape for t in self._average]:
-            raise ValueError("the stored averages are of another model")
-        for tensor, value in zip(self._average, stored, strict=True):
+        if [t.shape for t in stored] != [t.shape for t in self._averages]:
+            raise ValueError("the stored averages belong to another model")
+        for tensor, value in zip(self._averages, stored, strict=True):
             tensor.copy_(value)

@@ -1,70 +1,90 @@
-"""Batches of an epoch, from this package's loaders or any other iterable, on the device."""
+"""EpochIterator: the batches of an epoch on the device, from loaders of this package or any other iterable."""
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from itertools import islice
 
 import torch
-from torch import Tensor
 
-from resnet_cli.errors import StoppedError
+from resnet_cli.training.backend import Backend, Batch
+from resnet_cli.training.control import RunControl
+from resnet_cli.training.profiling import Section, no_section
 
-Batch = tuple[Tensor, Tensor]
 
+class EpochIterator:
+    """Iterates over the batches of a loader's epochs.
 
-def epoch_batches(loader: Iterable[Batch], epoch: int, start: int = 0, limit: int | None = None) -> Iterator[Batch]:
-    """Batch number `start` of an epoch and those after it, up to batch number `limit`.
-
-    A loader of this package (`resnet_cli.data.Loader`) makes any batch of any epoch; of other iterables the first
-    `start` batches are gone through and dropped.
+    Args:
+        loader: A loader of this package (`resnet_cli.data.Loader`), which makes any batch of any epoch; or any iterable
+            of (images, labels) that can be iterated more than once, each time for an epoch.
+        limit: Number of the batch at which every epoch ends; None iterates to the loader's end.
+        backend: Batches are moved to its device; None leaves them as the loader yields them.
+        control: Polled after each batch; None polls nothing.
+        section: Returns the context manager that profiles the loading of a batch, as the section `data`.
     """
-    by_number = getattr(loader, "epoch", None)
-    batches = by_number(epoch, start) if callable(by_number) else islice(iter(loader), start, None)
-    return islice(batches, None if limit is None else max(limit - start, 0))
 
+    def __init__(
+        self,
+        loader: Iterable[Batch],
+        *,
+        limit: int | None = None,
+        backend: Backend | None = None,
+        control: RunControl | None = None,
+        section: Section = no_section,
+    ) -> None:
+        self.loader, self.limit, self.backend = loader, limit, backend
+        self.control, self.section = control, section
 
-def until_stopped(batches: Iterable[Batch], should_stop: Callable[[], int | None]) -> Iterator[Batch]:
-    """The batches, for as long as `should_stop`, asked behind each, gives no signal's number.
+    @property
+    def num_batches(self) -> int | None:
+        """Batches in an epoch; None if the loader has no length and there is no limit."""
+        lengths = [len(self.loader)] if isinstance(self.loader, Sized) else []
+        return min([*lengths, *([self.limit] if self.limit is not None else [])], default=None)
 
-    Raises:
-        StoppedError: it gave one.
-    """
-    for batch in batches:
-        yield batch
-        signum = should_stop()
-        if signum:
-            raise StoppedError(signum)
+    def iterate(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from number `start`; other iterables than our loaders drop those before it.
 
+        Raises:
+            StoppedError: `control` reports a signal.
+        """
+        batches = self._load(epoch, start)
+        while True:
+            with self.section("data"):
+                batch = next(batches, None)
+                moved = self.backend.to_device(batch) if batch is not None and self.backend is not None else batch
+            if moved is None:
+                return
+            yield moved
+            if self.control is not None:
+                self.control.raise_if_stopped()
 
-def batch_sizes(loader: Iterable[Batch], epoch: int, limit: int | None) -> Iterator[Batch]:
-    """A batch of each size that an epoch has, as far as the loader tells: a first one, and one cut like the last.
+    def iterate_sizes(self, epoch: int) -> Iterator[Batch]:
+        """Yield one batch of each size in an epoch: the first one, and one truncated to the size of the last.
 
-    The global random stream stays where it is.
-    """
-    if isinstance(loader, list):
-        yield from {len(images): (images, labels) for images, labels in loader[:limit]}.values()
-        return
-    with torch.random.fork_rng(devices=[]):
-        first = next(epoch_batches(loader, epoch, limit=limit), None)
-    if first is None:
-        return
-    yield first
-    samples = getattr(loader, "samples", None)  # of a loader of this package; else ask as torch's loaders are asked
-    if samples is None and isinstance(getattr(loader, "dataset", None), Sized) and not getattr(loader, "drop_last", 0):
-        samples = len(loader.dataset)  # type: ignore[attr-defined]
-    rest = (samples or 0) % len(first[0])
-    if rest and not (limit is not None and isinstance(loader, Sized) and limit < len(loader)):
-        yield first[0][:rest], first[1][:rest]
+        The size of the last batch is known if the loader has `samples` (those of this package), or a `dataset` with a
+        length. The global random state is preserved.
+        """
+        batches = self._load_sizes(epoch)
+        return batches if self.backend is None else map(self.backend.to_device, batches)
 
+    def _load(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        load_epoch = getattr(self.loader, "epoch", None)
+        batches = load_epoch(epoch, start) if callable(load_epoch) else islice(iter(self.loader), start, None)
+        return islice(batches, None if self.limit is None else max(self.limit - start, 0))
 
-def batch_count(loader: Iterable[Batch], limit: int | None) -> int | None:
-    """How many batches an epoch has; None when the loader cannot tell."""
-    counts = [*([len(loader)] if isinstance(loader, Sized) else []), *([limit] if limit is not None else [])]
-    return min(counts, default=None)
-
-
-def to_device(batch: Batch, device: torch.device, *, channels_last: bool) -> Batch:
-    """The batch on the device; images [B, C, H, W] in channels-last memory order if asked for."""
-    images, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
-    if channels_last and images.ndim == 4:
-        images = images.contiguous(memory_format=torch.channels_last)
-    return images, labels
+    def _load_sizes(self, epoch: int) -> Iterator[Batch]:
+        loader, limit = self.loader, self.limit
+        if isinstance(loader, list):
+            yield from {len(images): (images, labels) for images, labels in loader[:limit]}.values()
+            return
+        with torch.random.fork_rng(devices=[]):
+            first = next(self._load(epoch), None)
+        if first is None:
+            return
+        yield first
+        samples = getattr(loader, "samples", None)
+        if samples is None and isinstance(getattr(loader, "dataset", None), Sized):
+            samples = 0 if getattr(loader, "drop_last", False) else len(loader.dataset)  # type: ignore[attr-defined]
+        remainder = (samples or 0) % len(first[0])
+        is_cut = limit is not None and isinstance(loader, Sized) and limit < len(loader)
+        if remainder and not is_cut:
+            yield first[0][:remainder], first[1][:remainder]

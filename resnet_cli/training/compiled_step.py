@@ -1,237 +1,240 @@
-"""A whole training step as compiled code: forward, loss and backward, then clipping, update and average.
+"""A whole training step as compiled code: forward and loss, then clipping, update and average.
 
-`torch.compile` makes two pieces of it, since the backward pass lies in between. What changes from step to step is data
-to them: learning rates and the average's weight are tensors. On CUDA the whole step is then recorded as a CUDA graph
-for each shape of batch, and a step is one launch.
+`torch.compile` compiles two functions of it, since the backward pass lies in between. What changes from step to step is
+data to them: learning rates and the average's weight are tensors. On CUDA the whole step is then recorded as a CUDA
+graph for each shape of batch, and a step is one launch.
 
-Dropout draws from the device's default generator, whose seed the trainer sets before each step; a CUDA graph reads the
-seed anew each time it is played. So draws are a function of (seed, epoch, batch) here too, though not the function that
-they are in eager code: compiled code makes its own numbers of a seed.
+Dropout draws from the device's default generator, which is seeded before each step; a CUDA graph reads the seed at each
+replay. So draws are a function of (seed, epoch, batch) here too, though not the same function as in eager code:
+compiled code generates its own numbers from a seed.
 """
 
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from resnet_cli.errors import DivergedError, InputError
-from resnet_cli.training.batching import Batch
+from resnet_cli.training.backend import Batch
+from resnet_cli.training.cuda_graphs import StepRecorder, StepRecording
 from resnet_cli.training.state import TrainState
-from resnet_cli.training.step import Section, Stepper, clip, unmarked
+from resnet_cli.training.step import StepOptions, clip_gradients, compute_loss, split_batch, total, train_step
+from resnet_cli.training.stepper import Stepper
 
-DRY_RUNS = 3  # before a recording: cuDNN measures, Triton tunes and the allocator settles in the first ones
+DRY_RUNS = 3  # before a recording: in the first ones cuDNN benchmarks, Triton tunes and the allocator settles
 
 Shape = tuple[Any, ...]
 
 
 @contextmanager
 def reset_compiler() -> Iterator[None]:
-    """Leave nothing of torch.compile behind: it keeps graphs by code, and jobs of a sweep share theirs."""
+    """Reset torch.compile on exit: its caches are keyed by code object, which the jobs of a sweep share."""
     try:
         yield
     finally:
-        if "torch._dynamo" in sys.modules:  # with nothing compiled this takes no time
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and the import would take a second
             torch._dynamo.reset()
 
 
-@dataclass(frozen=True)
-class Recording:
-    """A CUDA graph of a step, and where it reads its batch and leaves its loss and number of correct predictions."""
-
-    graph: torch.cuda.CUDAGraph
-    images_BCHW: Tensor
-    labels: Tensor
-    loss: Tensor
-    correct: Tensor
-
-    def play(self, images_BCHW: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The step on a batch. The next one overwrites what this returns."""
-        self.images_BCHW.copy_(images_BCHW)
-        self.labels.copy_(labels)
-        self.graph.replay()
-        return self.loss, self.correct
-
-
 class CompiledStepper(Stepper):
-    """Takes the steps of a run, averaging included. Float16 is not for it: its skipped steps are the host's business.
+    """Takes the steps of a run as compiled code, averaging included.
 
-    Shapes that a warm-up has not seen are warmed up when they come. An optimizer without memory takes its first step
-    uncompiled: how memory begins is the optimizer's own affair, and a restart finds it begun.
+    Shapes that no warm-up has had are warmed up when they occur. An optimizer without state takes its first step
+    uncompiled: it creates its state in its own way, and a resumed run finds the state created.
 
     Args:
-        state: The run's; its scaler is disabled.
-        forward: The model.
-        options: The others of `Stepper`.
+        state: The run's; its scaler is disabled, since the host decides which float16 steps are skipped.
+        model: The model.
+        options: Settings of a step.
+        **others: The other arguments of `Stepper`.
 
     Raises:
-        ValueError: not on this device, or not in this precision.
+        ValueError: the device or the precision is not supported.
     """
 
-    def __init__(self, state: TrainState, *, forward: nn.Module, **options: Any) -> None:
-        super().__init__(state, forward=forward, **options)
-        self.device = device = state.totals.device
+    def __init__(self, state: TrainState, *, model: nn.Module, options: StepOptions, **others: Any) -> None:
+        super().__init__(state, model=model, options=options, **others)
+        device = self.device
         if device.type not in ("cpu", "cuda"):
-            raise ValueError(f"trainer.compile=step: not on {device}; use trainer.compile=model or off")
+            raise ValueError(
+                f"trainer.compile=step: not supported on {device}; use trainer.compile=model or trainer.compile=off"
+            )
         if state.scaler.is_enabled():
-            raise ValueError("trainer.compile=step: not with fp16; use trainer.precision=bf16 or trainer.compile=model")
-        self._forward = torch.compile(self._part, dynamic=False)
-        self._optimizer_step = _plain_step(state.optimizer)
-        self._finish = torch.compile(self._clip_update_average, dynamic=False)
-        self._rates = [torch.zeros((), device=device) for _ in state.optimizer.param_groups]
-        self._weight = torch.zeros((), device=device)
-        self._shapes: dict[Shape, Recording | None] = {}
+            raise ValueError(
+                "trainer.compile=step: not supported with fp16; use trainer.precision=bf16 or trainer.compile=model"
+            )
+        self._compiled_loss = torch.compile(self._forward_loss, dynamic=False)
+        self._compiled_update = torch.compile(self._clip_step_average, dynamic=False)
+        self._optimizer_step = _traceable_step(state.optimizer)
+        self._lrs = [torch.zeros((), device=device) for _ in state.optimizer.param_groups]
+        self._average_weight = torch.zeros((), device=device)
+        self._recordings: dict[Shape, StepRecording | None] = {}
         self._addresses: set[int] = set()
-        self._begun: dict[Any, Any] = {}  # the optimizer's memory as it was compiled for, until it has one
-        self._stream: torch.cuda.Stream | None = None
-        self._pool: Any = None
-        if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            self._pool = torch.cuda.graph_pool_handle()  # shared: no recording needs what another one left
+        self._initial_state: dict[Any, Any] = {}  # what the step was compiled for, until the optimizer has its own
+        self._recorder = StepRecorder(device) if device.type == "cuda" else None
 
-    def __call__(self, images_BCHW: Tensor, labels: Tensor, section: Section = unmarked) -> tuple[Tensor, Tensor]:
-        """Mean loss and number of correct predictions; on CUDA they hold until the next step."""
-        shape = _shape(images_BCHW, labels)
-        if shape not in self._shapes:
-            self.warm_up([(images_BCHW, labels)])
-        if self._begun:
-            result = super().__call__(images_BCHW, labels, section)
-            self._take_over()
+    def run_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Take one step on a batch that is on the device; see `Stepper.run_step`."""
+        shape = _shape(batch)
+        if shape not in self._recordings:
+            self.warm_up([batch])
+        if self._initial_state:
+            result = super().run_step(batch)
+            self._adopt_optimizer_state()
             return result
-        for rate, group in zip(self._rates, self.state.optimizer.param_groups, strict=True):
-            rate.fill_(group["lr"])
-        if self.state.average:
-            self._weight.fill_(self.state.average.weight(self.state.step + 1))
-        recording = self._shapes[shape]
+        self._prepare_step()
+        state = self.state
+        for lr, group in zip(self._lrs, state.optimizer.param_groups, strict=True):
+            lr.fill_(group["lr"])
+        if state.average:
+            self._average_weight.fill_(state.average.weight(state.step + 1))
+        recording = self._recordings[shape]
         if recording is None:
-            result = self._run(images_BCHW, labels, section)
+            loss, correct = self._train_step(batch)
         else:
-            with section("whole step"):
-                result = recording.play(images_BCHW, labels)
-        self.state.step += 1
-        return result
+            with self.section("whole step"):
+                loss, correct = recording.replay(batch)
+        state.step += 1
+        self._record_step(loss, correct, batch)
+        return loss, correct
 
     def warm_up(self, batches: Iterable[Batch]) -> bool:
-        """Compile, and on CUDA record, for batches of these shapes; says whether there was anything to do.
+        """Compile, and on CUDA record, for batches of these shapes. Return False if that has been done before.
 
-        Noise takes the place of the images. Weights, buffers, the optimizer's memory, averages, gradient norms and the
-        random state are afterwards what they were.
+        Images are replaced by noise. Weights, buffers, the optimizer's state, averages, gradient norms and the random
+        state are restored afterwards.
 
         Raises:
-            InputError: the model or optimizer cannot be compiled like this.
+            InputError: the model or the optimizer cannot be compiled as one step.
         """
         self.state.model.train()
-        self._prepare_memory()
-        if self._addresses != self._tensors_at():  # something was loaded
-            self._shapes.clear()
-            self._begun = {}
-        new = {_shape(*batch): batch for batch in batches}
-        new = {shape: batch for shape, batch in new.items() if shape not in self._shapes}
+        self._make_capturable()
+        if self._addresses != self._tensor_addresses():  # a state has been loaded since
+            self._recordings.clear()
+            self._initial_state = {}
+        by_shape = {_shape(batch): batch for batch in batches}
+        new = {shape: batch for shape, batch in by_shape.items() if shape not in self._recordings}
         if not new:
             return False
-        optimizer = self.state.optimizer
-        with self._untouched():
-            begins = not _tensors(optimizer.state) and not self._begun
-            optimizer.state.update(self._begun)
+        with self._state_restored():
             try:
-                if begins:
-                    super().__call__(*_noise(*next(iter(new.values()))))
-                    self._prepare_memory()
-                for shape, batch in new.items():
-                    self._shapes[shape] = self._compile(*_noise(*batch))
+                self._compile_shapes(new)
             except (InputError, DivergedError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise InputError(
-                    f"trainer.compile=step: {type(self.state.model).__name__} with {type(optimizer).__name__} cannot "
-                    f"be compiled as one step: {reason}; use trainer.compile=model"
-                ) from error
-            if begins or self._begun:
-                self._begun = dict(optimizer.state) if _tensors(optimizer.state) else {}
-                optimizer.state.clear()
-        self._addresses = self._tensors_at()
+                raise InputError(self._cannot_compile(error)) from error
+        self._addresses = self._tensor_addresses()
         return True
 
-    def _compile(self, images_BCHW: Tensor, labels: Tensor) -> Recording | None:
-        """Run the step until nothing new is compiled; then record it where it can be."""
-        if self._stream is None:
-            for _ in range(DRY_RUNS):
-                self._run(images_BCHW, labels)
-            return None
-        self._stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
-            for _ in range(DRY_RUNS):
-                self._run(images_BCHW, labels)
-            graph = torch.cuda.CUDAGraph()
-            # Other threads may go on with CUDA meanwhile: a loader's, that pins memory.
-            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-                loss, correct = self._run(images_BCHW, labels)
-        torch.cuda.current_stream(self.device).wait_stream(self._stream)
-        return Recording(graph, images_BCHW, labels, loss, correct)
+    def _compile_shapes(self, new: dict[Shape, Batch]) -> None:
+        """Compile for each shape, with an optimizer state that the first eager step creates if there is none."""
+        optimizer = self.state.optimizer
+        is_first = not _tensors(optimizer.state) and not self._initial_state
+        optimizer.state.update(self._initial_state)
+        if is_first:
+            self._create_optimizer_state(_noise(next(iter(new.values()))))
+        for shape, batch in new.items():
+            self._recordings[shape] = self._compile(_noise(batch))
+        if is_first or self._initial_state:
+            self._initial_state = dict(optimizer.state) if _tensors(optimizer.state) else {}
+            optimizer.state.clear()
 
-    def _run(self, images_BCHW: Tensor, labels: Tensor, section: Section = unmarked) -> tuple[Tensor, Tensor]:
-        return self.take(images_BCHW, labels, self._forward, self._update, section)
+    def _create_optimizer_state(self, batch: Batch) -> None:
+        train_step(
+            batch, model=self.model, optimizer=self.state.optimizer, scaler=self.state.scaler, options=self.options,
+            on_loss=self._check_loss if self.can_sync_every_step else None, on_gradients=self._on_gradients,
+        )  # fmt: skip
+        self._make_capturable()
 
-    def _update(self) -> None:
-        self.after_backward()
-        groups = self.state.optimizer.param_groups
-        own = [group["lr"] for group in groups]
-        for group, rate in zip(groups, self._rates, strict=True):
-            group["lr"] = rate
-        try:
-            self._finish()
-        finally:
-            for group, lr in zip(groups, own, strict=True):
-                group["lr"] = lr
+    def _compile(self, batch: Batch) -> StepRecording | None:
+        """Run the step until nothing new is compiled; then record it on CUDA."""
+        if self._recorder is not None:
+            return self._recorder.record(self._train_step, batch, dry_runs=DRY_RUNS)
+        for _ in range(DRY_RUNS):
+            self._train_step(batch)
+        return None
 
-    # Both are plain functions: torch compiles partial objects and decorated functions by way of one that they share.
-    def _part(self, images_BCHW: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        return self.forward(images_BCHW, targets, share)
+    def _train_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """`train_step` with compiled functions: forward and loss; clipping, update and average."""
+        self.state.optimizer.zero_grad()
+        losses, corrects = [], []
+        for images_BCHW, labels, share in split_batch(batch, self.options.accumulate):
+            with self.section("forward"):
+                loss, correct = self._compiled_loss(images_BCHW, labels, share)
+            if self.can_sync_every_step:
+                self._check_loss(loss)
+            with self.section("backward"):
+                loss.backward()
+            losses.append(loss.detach())
+            corrects.append(correct)
+        with self.section("optimizer"):
+            self._on_gradients()
+            with self._lrs_as_tensors():
+                self._compiled_update()
+        return total(losses), total(corrects)
 
-    def _clip_update_average(self) -> None:
+    # The two compiled functions are plain methods: torch.compile reaches partial objects and decorated functions by way
+    # of a code object that all of them share.
+    def _forward_loss(self, images_BCHW: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        with self.options.autocast():
+            logits_BK = self.model(images_BCHW)
+        return compute_loss(logits_BK, labels, share, self.options.loss_fn)
+
+    def _clip_step_average(self) -> None:
         with torch.no_grad():
-            if self.clip_norm is not None:
-                clip(self.state.optimizer, self.clip_norm)
+            if self.options.clip_norm is not None:
+                clip_gradients(self.state.optimizer, self.options.clip_norm)
             self._optimizer_step(self.state.optimizer)
             if self.state.average is not None:
-                self.state.average.move(self._weight)
+                self.state.average.update_by(self._average_weight)
 
-    def _take_over(self) -> None:
-        """Put the memory that the optimizer has begun with into the tensors that the step was compiled for."""
-        state, begun = self.state.optimizer.state, self._begun
-        for parameter, memory in list(state.items()):
-            kept = begun.setdefault(parameter, memory)
-            for name, value in memory.items():
+    @contextmanager
+    def _lrs_as_tensors(self) -> Iterator[None]:
+        """Replace the learning rates of the optimizer by tensors, whose values compiled code does not specialise on."""
+        groups = self.state.optimizer.param_groups
+        lrs = [group["lr"] for group in groups]
+        for group, lr in zip(groups, self._lrs, strict=True):
+            group["lr"] = lr
+        try:
+            yield
+        finally:
+            for group, lr in zip(groups, lrs, strict=True):
+                group["lr"] = lr
+
+    def _adopt_optimizer_state(self) -> None:
+        """Copy the state that the optimizer has created into the tensors that the step was compiled for."""
+        state, compiled_for = self.state.optimizer.state, self._initial_state
+        for parameter, values in list(state.items()):
+            kept = compiled_for.setdefault(parameter, values)
+            for name, value in values.items():
                 if isinstance(value, Tensor) and isinstance(kept.get(name), Tensor):
                     kept[name].copy_(value)
                 else:
                     kept[name] = value
             state[parameter] = kept
-        self._begun = {}
-        self.state.optimizer.zero_grad(set_to_none=True)  # recorded steps have gradients of their own
+        self._initial_state = {}
+        self.state.optimizer.zero_grad()  # recorded steps have their own gradients
 
-    def _prepare_memory(self) -> None:
-        """On CUDA, a recorded update counts its steps on the device."""
+    def _make_capturable(self) -> None:
+        """On CUDA, let the optimizer count its steps on the device, as recorded updates have to."""
         if self.device.type != "cuda":
             return
         for group in self.state.optimizer.param_groups:
             if "capturable" in group:
                 group["capturable"] = True
-        for memory in self.state.optimizer.state.values():
-            if isinstance(memory.get("step"), Tensor):
-                memory["step"] = memory["step"].to(self.device)
+        for values in self.state.optimizer.state.values():
+            if isinstance(values.get("step"), Tensor):
+                values["step"] = values["step"].to(self.device)
 
-    def _tensors_at(self) -> set[int]:
-        """Where everything is that a step changes: recordings and compiled code hold on to these places."""
-        begun = _tensors(self._begun) if self._begun else []
-        return {tensor.data_ptr() for tensor in [*self._changing(), *begun]}
+    def _tensor_addresses(self) -> set[int]:
+        """Return the addresses of all tensors that a step changes: recordings and compiled code refer to them."""
+        return {tensor.data_ptr() for tensor in [*self._mutable_tensors(), *_tensors(self._initial_state)]}
 
-    def _changing(self) -> list[Tensor]:
+    def _mutable_tensors(self) -> list[Tensor]:
         state = self.state
         return [
             *state.model.parameters(), *state.model.buffers(), *_tensors(state.optimizer.state),
@@ -240,50 +243,56 @@ class CompiledStepper(Stepper):
         ]  # fmt: skip
 
     @contextmanager
-    def _untouched(self) -> Iterator[None]:
-        """Whatever steps are taken inside, with learning rates of zero, leave no trace but compiled code."""
+    def _state_restored(self) -> Iterator[None]:
+        """Set all learning rates to zero, and on exit restore them, the tensors that steps change and the random state."""
         if self.state.gradients is not None:
-            self.state.gradients.begin()
-        kept = [(tensor, tensor.detach().clone()) for tensor in self._changing()]
+            self.state.gradients.find_layers()
+        saved = [(tensor, tensor.detach().clone()) for tensor in self._mutable_tensors()]
         groups = self.state.optimizer.param_groups
-        rates = [group["lr"] for group in groups]
-        devices = [self.device] if self.device.type == "cuda" else []
-        step = self.state.step
-        for tensor in (*self._rates, self._weight):
+        lrs = [group["lr"] for group in groups]
+        for tensor in (*self._lrs, self._average_weight):
             tensor.zero_()
         try:
-            with torch.random.fork_rng(devices=devices):
+            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
                 for group in groups:
                     group["lr"] = 0.0
                 yield
         finally:
-            for group, lr in zip(groups, rates, strict=True):
+            for group, lr in zip(groups, lrs, strict=True):
                 group["lr"] = lr
             with torch.no_grad():
-                for tensor, value in kept:
+                for tensor, value in saved:
                     tensor.copy_(value)
-            self.state.optimizer.zero_grad(set_to_none=True)
-            self.state.step = step
+            self.state.optimizer.zero_grad()
+
+    def _cannot_compile(self, error: Exception) -> str:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        model, optimizer = type(self.state.model).__name__, type(self.state.optimizer).__name__
+        return (
+            f"trainer.compile=step: {model} with {optimizer} cannot be compiled as one step: {reason}; "
+            "use trainer.compile=model"
+        )
 
 
-def _plain_step(optimizer: torch.optim.Optimizer) -> Callable[[torch.optim.Optimizer], object]:
-    """An optimizer's step; of those known here without the hooks around it, at which compiled code would break."""
+def _traceable_step(optimizer: torch.optim.Optimizer) -> Callable[[torch.optim.Optimizer], object]:
+    """Return an optimizer's step; of known ones without the hooks around it, which would break the graph."""
     step = type(optimizer).step
     return inspect.unwrap(step) if type(optimizer).__module__.startswith(("torch.optim.", "resnet_cli.")) else step
 
 
-def _shape(images_BCHW: Tensor, labels: Tensor) -> Shape:
+def _shape(batch: Batch) -> Shape:
+    images_BCHW, labels = batch
     return images_BCHW.shape, images_BCHW.stride(), images_BCHW.dtype, labels.shape, labels.dtype
 
 
-def _noise(images_BCHW: Tensor, labels: Tensor) -> Batch:
-    """A batch of the same shape, type and memory order."""
+def _noise(batch: Batch) -> Batch:
+    """Return a batch with the same shapes, types, memory format and labels, whose images are noise."""
+    images_BCHW, labels = batch
     noise = torch.empty_strided(
         images_BCHW.shape, images_BCHW.stride(), dtype=images_BCHW.dtype, device=images_BCHW.device
     )
     return (noise.normal_() if noise.is_floating_point() else noise.zero_()), labels.clone()
 
 
-def _tensors(memory: dict[Any, dict[str, Any]]) -> list[Tensor]:
-    """The tensors of an optimizer's memory."""
-    return [value for kept in memory.values() for value in kept.values() if isinstance(value, Tensor)]
+def _tensors(optimizer_state: dict[Any, dict[str, Any]]) -> list[Tensor]:
+    return [value for values in optimizer_state.values() for value in values.values() if isinstance(value, Tensor)]

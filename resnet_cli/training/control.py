@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from resnet_cli.errors import StoppedError
 from resnet_cli.training.metrics import Prune
 
 
@@ -16,11 +17,17 @@ class RunControl:
     """How a run is ended from outside the training loop.
 
     Attributes:
-        should_stop: Called after each step and each batch of an evaluation. Returns the number of the signal that ends
-            the run, whose state is saved first, or None to continue.
+        should_stop: Called after each training step and each evaluated batch. Returns the number of the signal that
+            ends the run, or None to continue.
         prune: Called with the metrics so far before each epoch and after the last one. Returns True to prune the run,
             which raises `PrunedError` if there are epochs left.
     """
 
     should_stop: Callable[[], int | None] = never_stop
     prune: Prune = lambda rows: False
+
+    def raise_if_stopped(self) -> None:
+        """Raise `StoppedError` if a signal has arrived."""
+        signum = self.should_stop()
+        if signum:
+            raise StoppedError(signum)

@@ -1,62 +1,59 @@
-"""Optimizers of torch.optim apart from torch's compiler, whose import takes over a second and 170 MB.
+"""Run `torch.optim` without importing torch._dynamo, which takes over a second and 170 MB.
 
-They import `torch._dynamo` when they are made, read, filled or cleared, and call it twice in each step, to say where
-compiled graphs of a surrounding loop must end. No such loop is compiled here: `compiled_step` compiles what lies
-between these calls. Where torch's insides are not as they are known here, nothing is changed.
+Methods of `Optimizer` import torch._dynamo when an optimizer is made, loaded, saved or cleared, and twice in each step,
+to mark where graphs of a surrounding compiled loop must end. No such loop is compiled here: `compiled_step` compiles
+what lies between those calls. PyTorch has no public switch for this, so this module relies on two private details: the
+cache attribute `__dynamo_disable` of `torch._disable_dynamo`, and the decorator `_use_grad` of `Optimizer.step`. It was
+tried with torch 2.11 to 2.14. Where these details change, torch's own methods run, slower to start and with the same
+results; `tests/training/test_dynamo.py` fails then.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
-TIED = ("add_param_group", "state_dict", "load_state_dict", "zero_grad")  # methods that a graph must not go through
-CACHE = "__dynamo_disable"  # where torch keeps, on the method, what it calls instead; looked at before the import
+METHODS = ("add_param_group", "state_dict", "load_state_dict", "zero_grad")  # decorated with `torch._disable_dynamo`
+CACHE = "__dynamo_disable"  # attribute in which the decorator caches the function to call; read before the import
 
 
 @contextmanager
 def without_dynamo_import() -> Iterator[None]:
-    """Inside this block those methods do not import the compiler."""
-    methods = [getattr(getattr(Optimizer, name, None), "__wrapped__", None) for name in TIED]
-    own = [method for method in methods if method is not None and not hasattr(method, CACHE)]
-    for method in own:
+    """Run the methods of `Optimizer` without the import: they are their own cached functions inside this block."""
+    methods = [getattr(getattr(Optimizer, name, None), "__wrapped__", None) for name in METHODS]
+    patched = [method for method in methods if method is not None and not hasattr(method, CACHE)]
+    for method in patched:
         setattr(method, CACHE, method)
     try:
         yield
     finally:
-        for method in own:
+        for method in patched:
             delattr(method, CACHE)
 
 
-def eager_step(optimizer: Optimizer) -> Callable[[], Any]:
-    """`optimizer.step`, hooks included; of torch's own optimizers without the calls of the compiler."""
-    marked = getattr(type(optimizer).step, "__wrapped__", None)
-    plain = getattr(marked, "__wrapped__", None)
-    marks = getattr(getattr(marked, "__code__", None), "co_name", None) == "_use_grad"
-    if plain is None or not marks:
-        return optimizer.step
-    differentiable = optimizer.defaults["differentiable"]
+def step_optimizer(optimizer: Optimizer) -> None:
+    """Call `optimizer.step()`, hooks included, without the import for torch's own optimizers."""
+    is_patched = "step" in vars(optimizer)  # by a scheduler of torch, at any time
+    step = None if is_patched else _undecorated(type(optimizer).step)
+    if step is None:
+        optimizer.step()
+    else:
+        step(optimizer)
+
+
+@lru_cache(maxsize=32)
+def _undecorated(method: Callable[..., Any]) -> Callable[[Optimizer], Any] | None:
+    """Return a class's `step` with its hooks and without `_use_grad`; None if it is not decorated like this."""
+    decorated = getattr(method, "__wrapped__", None)
+    plain = getattr(decorated, "__wrapped__", None)
+    if plain is None or getattr(getattr(decorated, "__code__", None), "co_name", None) != "_use_grad":
+        return None
 
     def step(self: Optimizer) -> Any:
-        with torch.set_grad_enabled(differentiable):
+        with torch.set_grad_enabled(self.defaults["differentiable"]):
             return plain(self)
 
-    with_hooks = Optimizer.profile_hook_step(step)
-
-    def take() -> Any:
-        patched = vars(optimizer).get("step")  # torch's schedulers put one there, at any time
-        return with_hooks(optimizer) if patched is None else patched()
-
-    return take
-
-
-def clear_gradients(optimizer: Optimizer) -> None:
-    """`optimizer.zero_grad(set_to_none=True)`, in a third of the time where that is torch's own."""
-    if getattr(optimizer.zero_grad, "__func__", None) is not Optimizer.zero_grad:
-        optimizer.zero_grad(set_to_none=True)
-        return
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = None
+    return Optimizer.profile_hook_step(step)

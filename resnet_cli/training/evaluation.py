@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.training.metrics import Scores, Totals, correct_predictions
+from resnet_cli.training.metrics import Scores, Totals, count_correct
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -21,16 +21,16 @@ def evaluate(
     loss_fn: LossFunction = nn.functional.cross_entropy,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Scores:
-    """Mean loss and accuracy of `model` in evaluation mode; its mode is put back after.
+    """Return mean loss and accuracy of `model` in evaluation mode; its mode is restored afterwards.
 
-    Each batch counts by its size, a short last one included. Logits are taken to float32 before the loss.
+    Each batch is weighted by its size, so a short last one counts correctly. The loss is computed in float32.
 
     Args:
         model: Images [B, C, H, W] -> logits [B, K].
         batches: (images, classes [B]) pairs.
-        device: Where the model is; batches are moved there.
+        device: The model's device; batches are moved there.
         loss_fn: (logits [B, K], classes [B]) -> mean loss.
-        autocast: Makes the context of the forward pass.
+        autocast: Returns the context manager of the forward pass.
     """
     totals = Totals(device)
     was_training = model.training
@@ -41,7 +41,7 @@ def evaluate(
             with autocast():
                 logits_BK = model(images_BCHW.to(device, non_blocking=True))
             logits_BK = logits_BK.float()
-            totals.add(loss_fn(logits_BK, labels_B), correct_predictions(logits_BK, labels_B), len(labels_B))
+            totals.add(loss_fn(logits_BK, labels_B), count_correct(logits_BK, labels_B), len(labels_B))
     finally:
         model.train(was_training)
-    return totals.read()
+    return totals.compute()

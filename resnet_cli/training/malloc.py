@@ -1,22 +1,25 @@
-"""glibc's allocator told to keep what is freed: the process that trains frees and asks for the same sizes each step."""
+"""Tune glibc's malloc to keep freed memory: training frees and reallocates the same sizes every step."""
 
 import ctypes
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of <malloc.h>
-NEVER = -1  # as an unsigned number the largest there is
+UNLIMITED = -1  # the largest value of the unsigned type
 
 
 def keep_freed_memory() -> bool:
-    """Take no block from the kernel by `mmap`, and give none back; whether the C library knows how.
+    """Disable `mmap` for large blocks and the return of freed memory to the kernel.
 
-    By default each tensor of 32 MiB and more, and at first of 128 KiB, is mapped anew, and its pages are zeroed by the
-    kernel on their first touch in every step. It is meant to be called before the first tensor, and on other systems
-    than Linux with glibc it does nothing.
+    By default each tensor of at least 32 MiB (at first 128 KiB) is mapped anew, and the kernel zeroes its pages at
+    their first access in every step. Call this before the first tensor is allocated. On other systems than Linux with
+    glibc it has no effect.
+
+    Returns:
+        True if the C library has accepted both settings.
     """
     if sys.platform != "linux":
         return False
     library = ctypes.CDLL(None)
-    if not hasattr(library, "gnu_get_libc_version"):  # musl has a mallopt that does nothing
+    if not hasattr(library, "gnu_get_libc_version"):  # musl's mallopt has no effect
         return False
-    return bool(library.mallopt(M_MMAP_MAX, 0)) and bool(library.mallopt(M_TRIM_THRESHOLD, NEVER))
+    return bool(library.mallopt(M_MMAP_MAX, 0)) and bool(library.mallopt(M_TRIM_THRESHOLD, UNLIMITED))

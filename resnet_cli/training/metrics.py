@@ -1,4 +1,4 @@
-"""Sums and counts of an epoch, kept on the device so that a step never waits for the host; and rows of metrics."""
+"""Sums and counts of an epoch, kept on the device so that no step waits for it, and rows of metrics."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 Row = dict[str, Any]
-Prune = Callable[[Sequence[Row]], bool]  # told of all epochs so far; whether to give the run up
+Prune = Callable[[Sequence[Row]], bool]  # (metrics of all epochs so far) -> True to prune the run
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What an epoch came to: mean loss, accuracy in percent, and how many samples that is."""
+    """Mean loss, accuracy in percent and number of samples."""
 
     loss: float
     accuracy: float
@@ -24,14 +24,15 @@ class Scores:
 class Totals:
     """Running sums over the samples of an epoch.
 
-    `sums_2` holds the summed loss and the number of correct predictions, on the device, in float64 where it exists.
+    `sums_2` holds the summed loss and the number of correct predictions, on the device, in float64 where the device
+    supports it.
     """
 
     device: torch.device
     count: int = 0
     sums_2: Tensor = field(init=False)
-    _copy: tuple[Tensor, torch.cuda.Event, int] | None = field(init=False, default=None)  # on its way to the host
-    _seen: Scores | None = field(init=False, default=None)
+    _pending: tuple[Tensor, torch.cuda.Event, int] | None = field(init=False, default=None)  # being copied to the host
+    _latest: Scores | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
@@ -44,32 +45,32 @@ class Totals:
         self._correct.add_(correct)
         self.count += count
 
-    def read(self) -> Scores:
-        """The scores so far; this waits for the device."""
+    def compute(self) -> Scores:
+        """Return the scores so far; the host waits for the device."""
         return _scores(self.sums_2, self.count)
 
     def peek(self) -> Scores | None:
-        """The scores without waiting for a CUDA device: as they were at an earlier call; None before they are there.
+        """Return recent scores without waiting for a CUDA device: those of an earlier call, or None if none are ready.
 
-        Elsewhere the scores as they are.
+        On other devices return the scores so far.
         """
         if self.device.type != "cuda":
-            return self.read()
-        if self._copy is not None and self._copy[1].query():  # type: ignore[no-untyped-call]
-            self._seen, self._copy = _scores(self._copy[0], self._copy[2]), None
-        if self._copy is None:
-            there = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            host = self.sums_2.to("cpu", non_blocking=True, copy=True)  # into page-locked memory
-            there.record()
-            self._copy = host, there, self.count
-        return self._seen
+            return self.compute()
+        if self._pending is not None and self._pending[1].query():  # type: ignore[no-untyped-call]
+            self._latest, self._pending = _scores(self._pending[0], self._pending[2]), None
+        if self._pending is None:
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            host = self.sums_2.to("cpu", non_blocking=True, copy=True)  # into pinned memory
+            copied.record()
+            self._pending = host, copied, self.count
+        return self._latest
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain data for a checkpoint."""
+        """Return plain data for a checkpoint."""
         return {"sums": self.sums_2.tolist(), "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The reverse of `state_dict`."""
+        """Restore what `state_dict` returned."""
         self.sums_2.copy_(torch.tensor(state["sums"], dtype=self.sums_2.dtype))
         self.count = state["count"]
 
@@ -79,8 +80,13 @@ def _scores(sums_2: Tensor, count: int) -> Scores:
     return Scores(loss / max(count, 1), 100.0 * correct / max(count, 1), count)
 
 
-def correct_predictions(logits_BK: Tensor, labels: Tensor) -> Tensor:
-    """How many of a batch are right, on the device; of labels that are probabilities [B, K] the largest counts."""
+def count_correct(logits_BK: Tensor, labels: Tensor) -> Tensor:
+    """Return the number of correct predictions, a scalar on the device.
+
+    Args:
+        logits_BK: Predicted is the class with the largest.
+        labels: Classes [B], or class probabilities [B, K], of which the most probable class counts.
+    """
     classes_B = labels.argmax(dim=1) if labels.ndim == 2 else labels
     return (logits_BK.argmax(dim=1) == classes_B).sum()
 
@@ -95,7 +101,7 @@ class BatchResult:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One loss a batch, and the accuracy over the epoch in percent."""
+    """Mean loss of each batch, and accuracy over the epoch in percent."""
 
     losses: list[float]
     accuracy: float
@@ -103,7 +109,7 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class FitResult:
-    """Mean losses and accuracies (percent), one an epoch."""
+    """Mean loss and accuracy (percent) of each epoch."""
 
     num_epochs: int
     train_loss: list[float]
@@ -112,21 +118,59 @@ class FitResult:
     test_acc: list[float]
 
 
-def epoch_line(row: Row, of: int, *, is_best: bool) -> str:
-    """One epoch in one line."""
-    width = len(str(of))
+def epoch_row(
+    *,
+    epoch: int,
+    step: int,
+    lr: float | Tensor,
+    train: Scores,
+    val: Scores | None,
+    seconds: float,
+    gradient_norms: dict[str, float | None] | None = None,
+) -> Row:
+    """Return the row of metrics of an epoch.
+
+    Args:
+        epoch: Epochs finished, this one included.
+        step: Optimizer steps taken.
+        lr: Learning rate of the first parameter group.
+        train: Scores over the training batches.
+        val: Scores on the validation set, if there is one.
+        seconds: Training time of the epoch.
+        gradient_norms: Mean gradient norm of each layer, if they are recorded.
+    """
+    row: Row = {
+        "epoch": epoch,
+        "step": step,
+        "lr": lr,
+        "train_loss": train.loss,
+        "train_accuracy": train.accuracy,
+        "val_loss": val.loss if val else None,
+        "val_accuracy": val.accuracy if val else None,
+        "samples_per_second": round(train.count / seconds, 1) if seconds else None,
+        "seconds": round(seconds, 3),
+    }
+    if gradient_norms is not None:
+        row["gradient_norms"] = gradient_norms
+    return row
+
+
+def format_epoch(row: Row, num_epochs: int, *, is_best: bool) -> str:
+    """Format a row of metrics as one line for the log."""
+    width = len(str(num_epochs))
     val = (
         f"  val loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:6.2f} %" if row["val_loss"] is not None else ""
     )
     return (
-        f"epoch {row['epoch']:{width}d}/{of}  loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:6.2f} %{val}"
+        f"epoch {row['epoch']:{width}d}/{num_epochs}  loss {row['train_loss']:.4f} "
+        f"accuracy {row['train_accuracy']:6.2f} %{val}"
         f"  lr {row['lr']:.4g}  {row['samples_per_second'] or 0:,.0f} images/s  {row['seconds']:.1f} s"
         f"{'  best' if is_best else ''}"
     )
 
 
 def fit_result(rows: list[Row]) -> FitResult:
-    """The columns of the rows as one result."""
+    """Return the columns of rows of metrics."""
 
     def column(name: str) -> list[float]:
         return [row[name] for row in rows if row[name] is not None]

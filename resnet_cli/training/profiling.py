@@ -1,10 +1,11 @@
-"""StepProfile: where the time of a few training steps goes, as a trace and a summary in the run folder."""
+"""StepProfile: a profile of a few training steps, as a trace and a summary in the run folder."""
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 
@@ -12,51 +13,61 @@ from resnet_cli.errors import MachineError
 from resnet_cli.files import write_atomically
 from resnet_cli.training.device import device_name
 
-SKIPPED, TIMED, TRACED = 5, 5, 5  # steps: settling; measured part by part; recorded operation by operation
+# Numbers of steps: warm-up; timed section by section; traced operation by operation.
+SKIPPED, TIMED, TRACED = 5, 5, 5
 ROWS = 25  # operations in the summary
+
+Section = Callable[[str], AbstractContextManager[Any]]  # name -> context manager around a section of a step
+
+_NO_SECTION = nullcontext()
+
+
+def no_section(_: str) -> AbstractContextManager[Any]:
+    """Return a context manager without effect: the section of a step that is not profiled."""
+    return _NO_SECTION
 
 
 class StepProfile:
-    """Watches the first steps of a fit; it changes none of them.
+    """Profiles the first steps of a fit, whose results it does not change.
 
-    Parts are timed in other steps than operations are recorded in, since on a GPU each part is waited for, which a
-    recording must not show.
+    Sections are timed in other steps than operations are traced in: on a GPU, timing a section waits for its end, which
+    would distort the trace.
 
     Args:
-        device: Where the steps are taken.
+        device: Device of the steps.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.steps = 0
-        self._parts: dict[str, float] = {}  # seconds over all timed steps
-        self._seconds = self._began = 0.0
+        self._sections: dict[str, float] = {}  # seconds over all timed steps
+        self._seconds = self._step_start = 0.0
         activities = [torch.profiler.ProfilerActivity.CPU]
         if device.type == "cuda":
             activities.append(torch.profiler.ProfilerActivity.CUDA)
-        # One cycle has all events either way; torch 2.11 warns without `acc_events`.
+        # There is one cycle, so `acc_events` changes nothing; torch 2.11 warns without it.
         self._trace = torch.profiler.profile(activities=activities, acc_events=True)
         self._tracing = False
 
     @contextmanager
     def section(self, name: str) -> Iterator[None]:
-        """One part of a step. The first part of each is `data`."""
+        """Profile a section of a step. The first section of each step is `data`."""
         if self._tracing:
             with torch.profiler.record_function(name):
                 yield
         elif SKIPPED <= self.steps < SKIPPED + TIMED:
             start = self._now()
             if name == "data":
-                self._began = start
+                self._step_start = start
             yield
-            self._parts[name] = self._parts.get(name, 0.0) + self._now() - start
+            self._sections[name] = self._sections.get(name, 0.0) + self._now() - start
         else:
             yield
 
     def step(self) -> bool:
-        """Note that a step is done; says whether it was the last one to be watched."""
+        """Record that a step is done. Return True if it was the last one to profile."""
         if SKIPPED <= self.steps < SKIPPED + TIMED:
-            self._seconds += self._now() - self._began
+            self._seconds += self._now() - self._step_start
         self.steps += 1
         if self.steps == SKIPPED + TIMED:
             self._trace.start()
@@ -67,14 +78,14 @@ class StepProfile:
         return True
 
     def stop(self) -> None:
-        """End the recording, if one is running."""
+        """Stop the trace if it is running."""
         if self._tracing:
             self._now()
             self._trace.stop()
             self._tracing = False
 
     def write(self, folder: Path) -> None:
-        """`trace.json` for chrome://tracing or ui.perfetto.dev, and `summary.txt`.
+        """Write `trace.json` for chrome://tracing or ui.perfetto.dev, and `summary.txt`.
 
         Raises:
             MachineError: the folder cannot be written.
@@ -82,7 +93,7 @@ class StepProfile:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise MachineError(error.errno, f"{folder}: cannot be made: {error.strerror}") from None
+            raise MachineError(error.errno, f"{folder}: cannot be created: {error.strerror}") from None
         with tempfile.TemporaryDirectory() as name:
             file = Path(name) / "trace.json"
             self._trace.export_chrome_trace(str(file))
@@ -90,17 +101,17 @@ class StepProfile:
         write_atomically(folder / "summary.txt", self.summary())
 
     def summary(self) -> str:
-        """The parts of a step, then its operations, by their own time."""
+        """Return the time of each section of a step, then of its operations, sorted by self time, as text."""
         whole = self._seconds / TIMED
-        parts = {name: seconds / TIMED for name, seconds in self._parts.items()}
-        parts["other"] = whole - sum(parts.values())
+        sections = {name: seconds / TIMED for name, seconds in self._sections.items()}
+        sections["other"] = whole - sum(sections.values())
         lines = [f"{1e3 * whole:.3f} ms a step: the mean of {TIMED} on {device_name(self.device)}", ""]
-        lines += [f"{'part':12} {'ms':>10} {'share':>8}"]
-        lines += [f"{name:12} {1e3 * s:10.3f} {s / whole:8.1%}" for name, s in parts.items()]
+        lines += [f"{'section':12} {'ms':>10} {'share':>8}"]
+        lines += [f"{name:12} {1e3 * s:10.3f} {s / whole:8.1%}" for name, s in sections.items()]
         if self.device.type == "cuda":
             lines += [
                 "",
-                "Each part was waited for here, so steps without a profile, where parts overlap, are shorter.",
+                "Timing waits for the end of each section. Without a profile, sections overlap and steps are shorter.",
             ]
         averages = self._trace.key_averages()
         orders = ["self_cpu_time_total", *(["self_device_time_total"] if self.device.type == "cuda" else [])]

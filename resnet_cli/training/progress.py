@@ -1,4 +1,4 @@
-"""What a running epoch shows: a tqdm bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of an epoch: a tqdm bar on a terminal, a plain log line every few seconds elsewhere."""
 
 import logging
 import sys
@@ -10,15 +10,21 @@ from resnet_cli.training.metrics import Totals
 
 logger = logging.getLogger("resnet_cli")
 
-BAR_SECONDS = 0.2  # between refreshes of the bar; each asks for the sums, and does not wait
+BAR_SECONDS = 0.2  # between refreshes of the bar; a refresh peeks at the sums, without waiting for the device
 BAR_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
-LINE_SECONDS = 15.0  # between plain lines, which end up in files
+LINE_SECONDS = 15.0  # between plain lines, which end up in log files
 
 
 class Progress:
-    """Shows how far an epoch is, with its loss, accuracy and speed.
+    """Shows the progress of an epoch with its loss, accuracy and speed.
 
-    It is refreshed by the clock, not by the step, so a step costs one look at the time.
+    It is refreshed by the clock, not by the step, so a step only reads the time.
+
+    Args:
+        description: What the epoch is called, such as `epoch 3/20`.
+        batches: Batches of the epoch; None if unknown.
+        done: Batches done before the first step, in a resumed epoch.
+        shown: False shows nothing.
     """
 
     def __init__(self, description: str, *, batches: int | None, done: int, shown: bool = True) -> None:
@@ -37,21 +43,26 @@ class Progress:
         self._due += self._interval
 
     def step(self, totals: Totals) -> None:
-        """Note that one more batch is done."""
+        """Record that one more batch is done, and refresh the display if it is due."""
         self._batch += 1
         if self._first_count is None:
-            self._first_count = totals.count  # the first batch pays for warming up: the speed is counted from here
+            self._first_count = totals.count  # the first batch includes the warm-up: the speed counts from here
             self._started = monotonic()
         if self._shown and monotonic() >= self._due:
-            self._show(totals)
+            self._refresh(totals)
 
-    def _show(self, totals: Totals) -> None:
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _refresh(self, totals: Totals) -> None:
         now = monotonic()
         self._due = now + self._interval
         scores = totals.peek()
         elapsed = now - self._started
-        seen = totals.count - (self._first_count or 0)
-        speed = f", {seen / elapsed:,.0f} images/s" if elapsed > 0 and seen else ""
+        samples = totals.count - (self._first_count or 0)
+        speed = f", {samples / elapsed:,.0f} images/s" if elapsed > 0 and samples else ""
         text = f"loss {scores.loss:.4f}, accuracy {scores.accuracy:.2f} %{speed}" if scores else "started"
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
@@ -63,5 +74,4 @@ class Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self.close()

@@ -1,0 +1,130 @@
+"""Backend: where and how a run computes - device, precision, memory format, determinism and compilation."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cli.training.device import PrecisionName, resolve_device, resolve_precision
+
+Batch = tuple[Tensor, Tensor]  # images [B, C, H, W]; classes [B] or class probabilities [B, K]
+CompileMode = Literal["off", "model", "step"]
+
+# Compiled graphs of one model. Full, last and accumulated batches in three sizes, in training and in evaluation mode,
+# come to 18.
+MAX_COMPILED_GRAPHS = 64
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where and how a run computes.
+
+    Attributes:
+        device: Device of the model and its batches.
+        precision: `fp32`, `tf32`, `bf16` or `fp16`.
+        channels_last: Keep convolution weights and images in channels-last memory format.
+        deterministic: Use only operations whose results are reproducible on one machine.
+        compile: What `torch.compile` compiles: nothing (`off`), the model or the whole step.
+    """
+
+    device: torch.device
+    precision: str = "fp32"
+    channels_last: bool = False
+    deterministic: bool = False
+    compile: CompileMode = "off"
+
+    @classmethod
+    def resolve(
+        cls,
+        device: str | torch.device | None,
+        precision: PrecisionName,
+        *,
+        cpu_bf16: bool = False,
+        channels_last: bool = False,
+        deterministic: bool = False,
+        compile: CompileMode = "off",  # noqa: A002
+    ) -> "Backend":
+        """Return the backend with `auto` resolved on this machine.
+
+        Raises:
+            ValueError: the device is unknown or not available, or does not support the precision.
+        """
+        found = resolve_device(device)
+        return cls(found, resolve_precision(precision, found, cpu_bf16=cpu_bf16), channels_last, deterministic, compile)
+
+    @property
+    def scales_gradients(self) -> bool:
+        """True if gradients need a scaler: float16 alone has too small a range of exponents."""
+        return self.precision == "fp16"
+
+    def prepare_model(self, model: nn.Module) -> nn.Module:
+        """Move a model to the device, in place, with convolution weights in the memory format."""
+        memory_format = torch.channels_last if self.channels_last else torch.preserve_format
+        moved: nn.Module = model.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
+        return moved
+
+    def compile_model(self, model: nn.Module) -> nn.Module:
+        """Return the model compiled if `compile` is `model`, else the model itself.
+
+        Each batch size gets its own graph. One graph for all sizes would round differently from the graph before it,
+        and the step at which it is compiled depends on which sizes came first, which a restart changes.
+        """
+        return cast(nn.Module, torch.compile(model, dynamic=False)) if self.compile == "model" else model
+
+    def to_device(self, batch: Batch) -> Batch:
+        """Return the batch on the device, with images [B, C, H, W] in the memory format."""
+        images, labels = (tensor.to(self.device, non_blocking=True) for tensor in batch)
+        if self.channels_last and images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images, labels
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context manager for forward passes."""
+        if self.precision in ("bf16", "fp16"):
+            dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
+            return torch.autocast(self.device.type, dtype=dtype)
+        return nullcontext()
+
+    @contextmanager
+    def switches(self) -> Iterator[None]:
+        """Set PyTorch's process-wide switches, and restore them on exit: jobs of a sweep share the process.
+
+        With `deterministic`, PyTorch raises an error for operations without a deterministic implementation. Without it,
+        cuDNN benchmarks convolution algorithms. TF32 is enabled for the precision `tf32` only. Compiled runs get room
+        for a graph for each batch size: past its limit, which a restart may reach at another step, `torch.compile`
+        falls back to eager code.
+        """
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        conv = getattr(cudnn, "conv")  # noqa: B009  torch's stubs lack it
+        before = cudnn.benchmark, matmul.fp32_precision, conv.fp32_precision
+        was_deterministic = torch.are_deterministic_algorithms_enabled()
+        if self.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when CUDA is first used
+        _use_deterministic_algorithms(self.deterministic)
+        cudnn.benchmark = not self.deterministic
+        matmul.fp32_precision = conv.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
+        try:
+            with _raised_recompile_limit() if self.compile != "off" else nullcontext():
+                yield
+        finally:
+            _use_deterministic_algorithms(was_deterministic)
+            cudnn.benchmark, matmul.fp32_precision, conv.fp32_precision = before
+
+
+def _use_deterministic_algorithms(mode: bool) -> None:
+    if torch.are_deterministic_algorithms_enabled() != mode:  # the call imports torch._dynamo, which takes a second
+        torch.use_deterministic_algorithms(mode)
+
+
+def _raised_recompile_limit() -> AbstractContextManager[Any]:
+    from torch._dynamo import config  # takes a second, which only compiled runs spend
+
+    if not torch.cuda.is_available():  # with a CUDA toolkit but no card, torch warns in every compiled run
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    patch: AbstractContextManager[Any] = config.patch(recompile_limit=MAX_COMPILED_GRAPHS)
+    return patch

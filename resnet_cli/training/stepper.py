@@ -1,0 +1,104 @@
+"""Stepper: takes the training steps of a run and updates its state."""
+
+from collections.abc import Callable, Iterable
+
+from torch import Tensor, nn
+
+from resnet_cli.training.backend import Batch
+from resnet_cli.training.device import seed_device
+from resnet_cli.training.finite_checks import require_finite_gradients, require_finite_loss
+from resnet_cli.training.profiling import Section, no_section
+from resnet_cli.training.state import TrainState
+from resnet_cli.training.step import StepOptions, set_lr, train_step
+
+GPU_CHECK_STEPS = 50  # steps between checks of the loss on devices that the host would have to wait for
+
+
+class Stepper:
+    """Takes the training steps of a run and updates its state: learning rate, seed, step, average and sums.
+
+    Args:
+        state: The run's.
+        model: The model, or its compiled form.
+        options: Settings of a step.
+        schedule: Step (0-based, about to be taken) -> factor on every learning rate; None leaves them alone.
+        seed: Seeds the device's generator by (seed, epoch, batch) before each step; None does not seed it.
+
+    Attributes:
+        can_sync_every_step: True where reading a number from the device does not make the host wait, so that loss and
+            gradients are checked in every step.
+        section: Returns the context manager that profiles a section of a step.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        *,
+        model: nn.Module,
+        options: StepOptions,
+        schedule: Callable[[int], float] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.state, self.model, self.options = state, model, options
+        self.schedule, self.seed = schedule, seed
+        self.device = state.totals.device
+        self.can_sync_every_step = self.device.type == "cpu"
+        self.section: Section = no_section
+
+    def run_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Take one step on a batch that is on the device.
+
+        Returns:
+            Mean loss and number of correct predictions, scalars on the device that are valid until the next step.
+
+        Raises:
+            DivergedError: the loss or a gradient is not finite, where it is checked; nothing has been updated.
+        """
+        state, scaler = self.state, self.state.scaler
+        self._prepare_step()
+        scale = scaler.get_scale() if scaler.is_enabled() else 1.0
+        loss, correct = train_step(
+            batch, model=self.model, optimizer=state.optimizer, scaler=scaler, options=self.options,
+            on_loss=self._check_loss if self.can_sync_every_step else None,
+            on_gradients=self._on_gradients if self.can_sync_every_step or state.gradients is not None else None,
+            section=self.section,
+        )  # fmt: skip
+        is_skipped = scaler.is_enabled() and scaler.get_scale() < scale
+        if not is_skipped:  # an overflow in float16 changes no weight, so neither schedule nor average advances
+            state.step += 1
+            if state.average is not None:
+                state.average.update(state.step)
+        self._record_step(loss, correct, batch)
+        return loss, correct
+
+    def warm_up(self, batches: Iterable[Batch]) -> bool:
+        """Compile for batches of these shapes. Return False: there is nothing to compile here."""
+        return False
+
+    def _prepare_step(self) -> None:
+        """Set training mode, learning rates and the seed of the step."""
+        state = self.state
+        if not self.model.training:  # `train` visits all modules
+            self.model.train()
+        if self.schedule is not None:
+            set_lr(state.optimizer, self.schedule(state.step))
+        if self.seed is not None:
+            seed_device(self.device, self.seed, "step", state.epoch, state.batches)
+
+    def _record_step(self, loss: Tensor, correct: Tensor, batch: Batch) -> None:
+        """Add the batch to the sums of the epoch; on a GPU, check their loss every `GPU_CHECK_STEPS` steps."""
+        state = self.state
+        state.totals.add(loss, correct, batch[0].shape[0])
+        state.batches += 1
+        if not self.can_sync_every_step and state.batches % GPU_CHECK_STEPS == 0:
+            scores = state.totals.peek()
+            require_finite_loss(state, scores.loss if scores else 0.0)
+
+    def _check_loss(self, loss: Tensor) -> None:
+        require_finite_loss(self.state, loss.item())
+
+    def _on_gradients(self) -> None:
+        if self.can_sync_every_step:
+            require_finite_gradients(self.state)
+        if self.state.gradients is not None:
+            self.state.gradients.add()

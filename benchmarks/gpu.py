@@ -28,6 +28,7 @@ from resnet_cli.analysis.layer_table import count_multiply_adds
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.models.inspection import count_parameters
 from resnet_cli.session import build
+from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.trainer import ClassifierTrainer
 
 REPOSITORY = Path(__file__).parents[1]
@@ -275,13 +276,13 @@ def no_waiting(run: Run) -> bool:
     for compiled in COMPILE:
         trainer = run.trainer(compiled, averaging="ema", clip_norm=1.0)
         trainer.fit(run.loaders.train, None, num_epochs=1, verbose=False)
-        with trainer._switches():
-            batches = trainer._batches(run.loaders.train, None)
-            trainer._step(*next(batches))
+        with trainer.backend.switches():
+            batches = EpochIterator(run.loaders.train, backend=trainer.backend).iterate(epoch=1)
+            trainer.stepper.run_step(next(batches))
             torch.cuda.set_sync_debug_mode("error")
             try:
-                for images, labels in batches:
-                    trainer._step(images, labels)
+                for batch in batches:
+                    trainer.stepper.run_step(batch)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
     return True

@@ -158,7 +158,7 @@ def bare(net: str, count: int, batch: int, *, fast: bool, compiled: bool = False
     optimizer = torch.optim.SGD(model.parameters(), **SGD, fused=None if plain else True)  # type: ignore[arg-type]
     pixels, labels_all = padded(count)
     precision = resolve_precision("auto", torch.device("cpu"), cpu_bf16=fast)
-    context = (lambda: torch.autocast("cpu", torch.bfloat16)) if precision.name == "bf16" else nullcontext
+    context = (lambda: torch.autocast("cpu", torch.bfloat16)) if precision == "bf16" else nullcontext
     forward = torch.compile(model, dynamic=False) if compiled else model
 
     def epoch() -> int:

@@ -64,9 +64,9 @@ a=b=c -> a=b=c: not key=value
 BUILT = """
 data.drop_last=true data.batch_size=1000 -> data.batch_size=1000: with data.drop_last=true at most
 trainer.processes=2 data.batch_size=33 -> data.batch_size=33
-trainer.device=cuda -> trainer.device: cuda is not here: 0 CUDA devices; use trainer.device=auto or cpu
-trainer.device=gpu0 -> trainer.device: 'gpu0' is no device; it takes auto, cpu, cuda
-trainer.device=cpu trainer.precision=fp16 -> trainer.precision: fp16 is not for the CPU; use auto, fp32 or bf16
+trainer.device=cuda -> trainer.device: cuda is not available on this machine: 0 CUDA devices
+trainer.device=gpu0 -> trainer.device: 'gpu0' is not a device; it takes auto, cpu, cuda
+trainer.device=cpu trainer.precision=fp16 -> trainer.precision: fp16 is not supported on the CPU; use auto, fp32 or bf16
 model=cnn model.pool_every=1 data.image_size=4 -> leaves 0x0 pixels
 model=cifar_resnet model.depth=19 -> model.depth=19: must be 6n+2
 trainer.epochs=4 schedule=multistep schedule.milestones=[75%,50%] -> allowed are positions in order

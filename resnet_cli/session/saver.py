@@ -13,6 +13,7 @@ from resnet_cli.loggers import LoggerGroup
 from resnet_cli.plots.curves import draw_curves
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
+from resnet_cli.training.finite_checks import require_finite_weights
 from resnet_cli.training.metrics import Row
 from resnet_cli.training.profiling import StepProfile
 from resnet_cli.training.state import TrainState
@@ -68,5 +69,5 @@ class RunSaver:
         self._drawn_at = monotonic()
 
     def _save(self, path: Path, state: TrainState, content: dict[str, Any], backup: Path | None = None) -> None:
-        state.require_finite_weights()  # the save before this one stays
+        require_finite_weights(state)  # the save before this one stays
         checkpoints.save(path, {"config": self.settings, "data": self.data, "state": content}, backup=backup)

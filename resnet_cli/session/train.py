@@ -31,7 +31,7 @@ from resnet_cli.session.resume import (
     validate_changes,
 )  # fmt: skip
 from resnet_cli.session.saver import RunSaver
-from resnet_cli.training.batching import epoch_batches, until_stopped
+from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.compiled_step import reset_compiler
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import device_name, resolve_device
@@ -221,7 +221,7 @@ def _open_folder(
         epochs=trainer.epochs,
         parameters=count_parameters(trainer.model),
         device=device_name(trainer.device),
-        precision=trainer.precision.name,
+        precision=trainer.precision,
         threads=torch.get_num_threads(),
         start="scratch" if start.file else start.words,
         resumed_from=resumed or None,
@@ -242,8 +242,8 @@ def _finish(
     prune: Prune,
 ) -> None:
     """Train to the end, then let the chosen weights read the test set."""
-    before = trainer.state.epoch
-    trainer.fit(loaders.train, loaders.val, saver=saver, control=RunControl(should_stop, prune))
+    before, control = trainer.state.epoch, RunControl(should_stop, prune)
+    trainer.fit(loaders.train, loaders.val, saver=saver, control=control)
     state = trainer.state
     record = run.read_record()
     if state.epoch == before and record.get("test"):
@@ -251,9 +251,7 @@ def _finish(
         logger.info("nothing to do: %d epochs are done; more with trainer.epochs=%d", state.epoch, 2 * state.epoch)
         return
     saver.load_best(state, trainer.device)
-    scores = trainer.evaluate(
-        until_stopped(epoch_batches(loaders.test, epoch=0, limit=trainer.max_batches), should_stop)
-    )
+    scores = trainer.evaluate(EpochIterator(loaders.test, limit=trainer.max_batches, control=control).iterate(epoch=0))
     test: dict[str, Any] = {"accuracy": scores.accuracy, "loss": scores.loss, "samples": scores.count}
     by = "val_accuracy" if loaders.val is not None else None
     selection = {"weights": "best epoch" if by else "last epoch", "by": by, "val_samples": loaders.counts["val"]}

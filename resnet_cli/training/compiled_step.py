@@ -168,7 +168,7 @@ class CompiledStepper(Stepper):
             if self.can_sync_every_step:
                 self._check_loss(loss)
             with self.section("backward"):
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
             corrects.append(correct)
         with self.section("optimizer"):
@@ -244,7 +244,7 @@ class CompiledStepper(Stepper):
 
     @contextmanager
     def _state_restored(self) -> Iterator[None]:
-        """Set all learning rates to zero, and on exit restore them, the tensors that steps change and the random state."""
+        """Zero all learning rates; on exit restore them, the tensors that steps change and the random state."""
         if self.state.gradients is not None:
             self.state.gradients.find_layers()
         saved = [(tensor, tensor.detach().clone()) for tensor in self._mutable_tensors()]

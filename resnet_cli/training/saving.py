@@ -40,11 +40,9 @@ class SavePolicy:
 
     def after_step(self, state: TrainState) -> None:
         """Save the state if a save is due."""
-        if self._every is None:
-            is_due = monotonic() - self._saved_at > SAVE_SECONDS
-        else:
-            is_due = state.step % self._every == 0
-        if is_due:
+        if self._every is None and monotonic() - self._saved_at > SAVE_SECONDS:
+            self.save(state)
+        if self._every is not None and state.step % self._every == 0:
             self.save(state)
 
     def after_epoch(self, state: TrainState, *, is_best: bool) -> None:

@@ -241,9 +241,7 @@ class ClassifierTrainer:
         if self.stepper.warm_up(batches.iterate_sizes(self.state.epoch)) and verbose:
             logger.info("warm-up %.1f s", monotonic() - clock)
 
-    def _validate(
-        self, loader: Iterable[Batch], limit: int | None, saving: SavePolicy, control: RunControl
-    ) -> Scores:
+    def _validate(self, loader: Iterable[Batch], limit: int | None, saving: SavePolicy, control: RunControl) -> Scores:
         """Evaluate on the validation batches; save the state if a stop signal ends that."""
         try:
             val = self.evaluate(EpochIterator(loader, limit=limit, control=control).iterate(epoch=0))

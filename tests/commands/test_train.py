@@ -342,7 +342,7 @@ WRONG = [
     (["optimizer.lr=nan"], "optimizer.lr: nan"),
     (["optimizer.lr="], "optimizer.lr:"),
     (["trainer.precision=fp17"], "did you mean fp16?"),
-    (["trainer.device=gpu0"], "trainer.device: 'gpu0' is no device"),
+    (["trainer.device=gpu0"], "trainer.device: 'gpu0' is not a device"),
     (["data.batch_size=0"], "data.batch_size: 0 is not allowed"),
     (["model=cifar_resnet", "model.depth=21"], "model.depth=21: must be 6n+2"),
     (["schedule.warmup=1000"], "schedule.warmup=1000 is"),

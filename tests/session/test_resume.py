@@ -224,11 +224,11 @@ def test_best_is_saved_anew_from_the_state_at_its_end(train, tmp_path, options):
 def killed_between(request, train, tmp_path, monkeypatch):
     """A run killed after `best.pt` of its second epoch and before `last.pt` of it, and the same run whole."""
     from resnet_cli.session.saver import RunSaver
-    from resnet_cli.training.state import TrainState
+    from resnet_cli.training.state import BestTracker
 
     with monkeypatch.context() as patch:
         options = ["trainer.epochs=3", "name=x", *request.param]
-        original, consider = RunSaver.save_best, TrainState.consider_best
+        original, consider = RunSaver.save_best, BestTracker.update
 
         def better(self, row):
             return consider(self, {**row, "val_accuracy": 10.0 * row["epoch"]})
@@ -238,7 +238,7 @@ def killed_between(request, train, tmp_path, monkeypatch):
             if state.epoch == 2 and self.run.path.name == "d":
                 raise Killed
 
-        monkeypatch.setattr(TrainState, "consider_best", better)
+        monkeypatch.setattr(BestTracker, "update", better)
         patch.setattr(RunSaver, "save_best", save_best)
         assert train(*tiny(*options, "hydra.run.dir=whole"))[0] == 0
         with pytest.raises(Killed):

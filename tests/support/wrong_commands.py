@@ -225,10 +225,10 @@ data.classes=100 -> 96
 data.augment.crop_padding=reflect data.augment.crop=8 -> data.augment.crop
 data.train_size=2 -> data.train_size=2: a subset of 2: allowed are 3
 data.train_size=1000 -> data.train_size=1000: a subset of 1000: allowed are 3
-trainer.device=cuda:99 -> trainer.device: cuda:99 is not here
-trainer.device=gpu0 -> trainer.device: 'gpu0' is no device
+trainer.device=cuda:99 -> trainer.device: cuda:99 is not available
+trainer.device=gpu0 -> trainer.device: 'gpu0' is not a device
 trainer.device=xla -> trainer.device
-trainer.device=cpu trainer.precision=fp16 -> trainer.precision: fp16 is not for the CPU
+trainer.device=cpu trainer.precision=fp16 -> trainer.precision: fp16 is not supported on the CPU
 trainer.device=cpu trainer.precision=tf32 -> trainer.precision: tf32 needs a CUDA device
 init_from=nowhere -> nowhere: no such run folder
 data=image_folder data.root=nowhere -> data.root=nowhere does not exist

@@ -17,6 +17,7 @@ from resnet_cli import ClassifierTrainer
 from resnet_cli.errors import DivergedError, InputError, StoppedError
 from resnet_cli.optimizers import Muon
 from resnet_cli.schedules import multistep
+from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.control import RunControl
 from tests.support.trainers import MemorySaver, assert_same, blobs, loader, weights
 
@@ -92,13 +93,13 @@ def test_losses_and_weights_are_those_of_eager_steps(uncompiled, optimizer, opti
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 def test_nothing_is_compiled_after_the_warm_up(uncompiled, optimizer):
     trainer = make(optimizer=optimizer, dropout=0.2, **OPTIONS)
-    with trainer._switches():
-        trainer._warm_up(batches(), None, said=False)
+    with trainer.backend.switches():
+        trainer.stepper.warm_up(EpochIterator(batches()).iterate_sizes(epoch=0))
     before = graphs()
     trainer.fit(batches(), batches(), verbose=False)
     assert graphs() == before
     assert trainer.state.step == 9
-    assert trainer.take_step.warm_up([]) is False
+    assert trainer.stepper.warm_up([]) is False
 
 
 def test_what_was_loaded_is_warmed_up_for(uncompiled):
@@ -106,9 +107,9 @@ def test_what_was_loaded_is_warmed_up_for(uncompiled):
     trainer = make()
     losses(trainer)
     batch = next(iter(batches()))
-    assert trainer.take_step.warm_up([batch]) is False
+    assert trainer.stepper.warm_up([batch]) is False
     trainer.state.load_state_dict(copy.deepcopy(trainer.state.state_dict()))
-    assert trainer.take_step.warm_up([batch]) is True
+    assert trainer.stepper.warm_up([batch]) is True
 
 
 @pytest.mark.parametrize(("optimizer", "steps"), [("sgd", 0), ("sgd", 2), ("adamw", 0), ("muon", 2)])
@@ -119,8 +120,8 @@ def test_the_warm_up_leaves_no_trace(uncompiled, optimizer, steps):
     trainer = make(optimizer=optimizer, dropout=0.2, **OPTIONS)
     trainer.state.load_state_dict(copy.deepcopy(first.state.state_dict()))
     before, random = copy.deepcopy(trainer.state.state_dict()), torch.get_rng_state()
-    with trainer._switches():
-        trainer._warm_up(batches(), None, said=False)
+    with trainer.backend.switches():
+        trainer.stepper.warm_up(EpochIterator(batches()).iterate_sizes(epoch=0))
     after = trainer.state.state_dict()
     assert torch.equal(random, torch.get_rng_state())
     assert_same(before["model"], after["model"])
@@ -186,12 +187,12 @@ def test_the_warm_up_is_told_apart(uncompiled, caplog):
 
 def test_impossible_combinations_are_refused_in_a_line(uncompiled, monkeypatch):
     monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, **__: torch.amp.grad_scaler.GradScaler("cpu"))
-    with pytest.raises(ValueError, match=r"compile=step: not with fp16.*trainer\.precision=bf16"):
+    with pytest.raises(ValueError, match=r"compile=step: not supported with fp16.*trainer\.precision=bf16"):
         make()
 
 
 def test_other_devices_are_refused():
-    with pytest.raises(ValueError, match="compile=step: not on meta"):
+    with pytest.raises(ValueError, match="compile=step: not supported on meta"):
         make(device="meta")
 
 

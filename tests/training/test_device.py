@@ -3,9 +3,8 @@
 import pytest
 import torch
 
+from resnet_cli.training.backend import Backend
 from resnet_cli.training.device import (
-    Precision,
-    backend_switches,
     has_bf16_matrix_units,
     resolve_device,
     resolve_precision,
@@ -19,7 +18,12 @@ def test_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert resolve_device("auto") == resolve_device("cpu") == resolve_device(None) == CPU
-    for name, words in [("gpu0", "is no device"), ("cuda", "not here"), ("cuda:1", "not here"), ("mps", "not here")]:
+    for name, words in [
+        ("gpu0", "is not a device"),
+        ("cuda", "not available"),
+        ("cuda:1", "not available"),
+        ("mps", "not available"),
+    ]:
         with pytest.raises(ValueError, match=words):
             resolve_device(name)
 
@@ -36,16 +40,16 @@ def test_cuda_devices_by_number(monkeypatch):
 def test_auto_on_cuda_is_bf16_where_the_card_has_it(monkeypatch, has_bf16, name):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: has_bf16)
     precision = resolve_precision("auto", CUDA)
-    assert precision.name == name
-    assert precision.scales is (name == "fp16")
+    assert precision == name
+    assert Backend(CUDA, precision).scales_gradients is (name == "fp16")
 
 
 def test_auto_on_the_cpu_is_fp32_unless_asked_and_able(monkeypatch):
     monkeypatch.setattr("resnet_cli.training.device.has_bf16_matrix_units", lambda: True)
-    assert resolve_precision("auto", CPU).name == "fp32"
-    assert resolve_precision("auto", CPU, cpu_bf16=True).name == "bf16"
+    assert resolve_precision("auto", CPU) == "fp32"
+    assert resolve_precision("auto", CPU, cpu_bf16=True) == "bf16"
     monkeypatch.setattr("resnet_cli.training.device.has_bf16_matrix_units", lambda: False)
-    assert resolve_precision("auto", CPU, cpu_bf16=True).name == "fp32"
+    assert resolve_precision("auto", CPU, cpu_bf16=True) == "fp32"
 
 
 @pytest.mark.parametrize("name", ["tf32", "fp16"])
@@ -64,7 +68,7 @@ def test_matrix_units_are_read_from_the_kernel(tmp_path):
 
 def test_autocast_is_on_for_the_half_precisions_only():
     for name, dtype in [("fp32", torch.float32), ("bf16", torch.bfloat16)]:
-        with Precision(name, CPU).autocast():
+        with Backend(CPU, name).autocast():
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
@@ -74,7 +78,7 @@ def test_switches_are_put_back(name, monkeypatch):
     matmul = torch.backends.cuda.matmul
     before = (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, matmul.fp32_precision)
     try:
-        with backend_switches(Precision(name, CUDA), deterministic=True):
+        with Backend(CUDA, name, deterministic=True).switches():
             assert torch.are_deterministic_algorithms_enabled()
             assert not torch.backends.cudnn.benchmark
             assert matmul.fp32_precision == ("tf32" if name == "tf32" else "ieee")

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from resnet_cli.optimizers import Muon
-from resnet_cli.training.dynamo import CACHE, TIED, clear_gradients, eager_step, without_dynamo_import
+from resnet_cli.training.dynamo import CACHE, METHODS, step_optimizer, without_dynamo_import
 
 LR = {"lr": 0.05}
 OPTIMIZERS = {
@@ -36,12 +36,11 @@ def fill_gradients(model):
 def test_steps_are_those_of_the_optimizer(name):
     models = [net(), net()]
     plain, eager = (OPTIMIZERS[name](model.parameters()) for model in models)
-    take = eager_step(eager)
     for _ in range(3):
         for model in models:
             fill_gradients(model)
         plain.step()
-        take()
+        step_optimizer(eager)
     for a, b in zip(*(model.parameters() for model in models), strict=True):
         assert torch.equal(a, b)
     assert not torch.equal(models[0][0].weight, net()[0].weight)
@@ -50,7 +49,7 @@ def test_steps_are_those_of_the_optimizer(name):
 def test_a_step_makes_no_graph_and_leaves_the_mode():
     model = net()
     fill_gradients(model)
-    eager_step(SGD(model.parameters(), **LR, momentum=0.9))()
+    step_optimizer(SGD(model.parameters(), **LR, momentum=0.9))
     assert torch.is_grad_enabled()
     assert all(parameter.is_leaf and parameter.requires_grad for parameter in model.parameters())
 
@@ -61,7 +60,7 @@ def test_a_differentiable_step_keeps_its_graph():
     optimizer = SGD([moved.detach().requires_grad_()], **LR, differentiable=True)
     optimizer.param_groups[0]["params"] = [moved]
     moved.grad = weight * 2
-    eager_step(optimizer)()
+    step_optimizer(optimizer)
     moved.sum().backward()
     assert torch.allclose(weight.grad, torch.full((3,), 1 - 2 * LR["lr"]))
 
@@ -69,10 +68,9 @@ def test_a_differentiable_step_keeps_its_graph():
 def test_hooks_are_called():
     model, seen = net(), []
     optimizer = SGD(model.parameters(), **LR)
-    take = eager_step(optimizer)
     optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
     optimizer.register_step_post_hook(lambda *_: seen.append("after"))
-    take()
+    step_optimizer(optimizer)
     assert seen == ["before", "after"]
 
 
@@ -83,35 +81,19 @@ def test_a_step_of_ones_own_is_left_alone():
             super().step(closure)
 
     own = Own(net().parameters(), **LR)
-    eager_step(own)()
+    step_optimizer(own)
     assert own.steps == 1
 
     patched = SGD(net().parameters(), **LR)
-    take = eager_step(patched)
-    patched.step = lambda: "patched"
-    assert take() == "patched"
-
-
-def test_gradients_are_cleared():
-    model = net()
-    fill_gradients(model)
-    clear_gradients(SGD(model.parameters(), **LR))
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-@pytest.mark.parametrize("where", ["class", "instance"])
-def test_a_clearing_of_ones_own_is_called(where):
+    step_optimizer(patched)
     calls = []
-    body = {"zero_grad": lambda *_, set_to_none: calls.append(set_to_none)} if where == "class" else {}
-    optimizer = type("Own", (SGD,), body)(net().parameters(), **LR)
-    if where == "instance":
-        optimizer.zero_grad = lambda set_to_none: calls.append(set_to_none)
-    clear_gradients(optimizer)
-    assert calls == [True]
+    patched.step = lambda: calls.append("patched")
+    step_optimizer(patched)
+    assert calls == ["patched"]
 
 
 def test_the_methods_are_as_torch_has_them_after():
-    methods = [inspect.unwrap(getattr(Optimizer, name)) for name in TIED]
+    methods = [inspect.unwrap(getattr(Optimizer, name)) for name in METHODS]
     before = [copy.copy(vars(method)) for method in methods]
     with without_dynamo_import():
         assert all(hasattr(method, CACHE) for method in methods)

@@ -5,8 +5,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.metrics import Scores, Totals
-from resnet_cli.training.trainer import GPU_CHECK_STEPS
+from resnet_cli.training.stepper import GPU_CHECK_STEPS
 from tests.support.trainers import blobs, loader, make_trainer, net
 
 NAMES = {"item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__", "nonzero", "is_nonzero"}
@@ -35,7 +36,7 @@ class Scalars(TorchDispatchMode):
 
 def reads(steps, monkeypatch, **options):
     trainer = make_trainer(net(dropout=0.1), **OPTIONS | options)
-    trainer.take_step.reads_are_free = False  # as on a GPU
+    trainer.stepper.can_sync_every_step = False  # as on a GPU
     monkeypatch.setattr(Totals, "peek", lambda totals: None)  # asynchronous there: see below
     data = [*loader(blobs(count=8 * steps), batch_size=8)]
     with Reads() as by_name, Scalars() as by_number:
@@ -96,12 +97,12 @@ def test_no_step_waits_on_cuda(compile):  # noqa: A002
         precision="bf16",
     )  # fmt: skip
     trainer.fit(loaders.train, None, num_epochs=1, verbose=False)
-    with trainer._switches():
-        batches = trainer._batches(loaders.train, None)
-        trainer._step(*next(batches))
+    with trainer.backend.switches():
+        batches = EpochIterator(loaders.train, backend=trainer.backend).iterate(epoch=1)
+        trainer.stepper.run_step(next(batches))
         torch.cuda.set_sync_debug_mode("error")
         try:
-            for images, labels in batches:
-                trainer._step(images, labels)
+            for batch in batches:
+                trainer.stepper.run_step(batch)
         finally:
             torch.cuda.set_sync_debug_mode("default")

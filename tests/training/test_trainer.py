@@ -13,7 +13,8 @@ from resnet_cli.errors import DivergedError, StoppedError
 from resnet_cli.models import MLP, ArgMaxClassifier
 from resnet_cli.schedules import multistep
 from resnet_cli.training.control import RunControl
-from resnet_cli.training.step import clip
+from resnet_cli.training.finite_checks import require_finite_weights
+from resnet_cli.training.step import clip_gradients
 from tests.support.trainers import MemorySaver, assert_same, blobs, loader, make_trainer, net, weights
 
 
@@ -106,7 +107,7 @@ def test_clipping_is_that_of_torch(norm, dtypes):
         for parameter, value in zip(parameters, drawn, strict=True):
             parameter.grad = value.clone()
     both[0].append(nn.Parameter(torch.zeros(2)))  # without a gradient
-    clip(torch.optim.SGD(both[0], lr=1.0), norm)
+    clip_gradients(torch.optim.SGD(both[0], lr=1.0), norm)
     nn.utils.clip_grad_norm_(both[1], norm)
     for a, b in zip(*both, strict=False):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-6, atol=0)
@@ -300,7 +301,7 @@ def test_a_state_that_is_not_finite_is_refused(bad):
     trainer = make_trainer(model, averaging="ema")
     trainer.train_batch(next(iter(loader())))
     state = trainer.state
-    state.require_finite_weights()
+    require_finite_weights(state)
     memory = state.optimizer.state[model[2].weight]["momentum_buffer"]
     for tensor, words in [
         (model[0].running_var, r"0\.running_var"), (model[2].weight, r"2\.weight"),
@@ -310,10 +311,10 @@ def test_a_state_that_is_not_finite_is_refused(bad):
         with torch.no_grad():
             tensor.view(-1)[0] = bad
         with pytest.raises(DivergedError, match=words):
-            state.require_finite_weights()
+            require_finite_weights(state)
         with torch.no_grad():
             tensor.copy_(before)
-    state.require_finite_weights()
+    require_finite_weights(state)
 
 
 def test_float16_keeps_its_scale_over_a_restart_and_leaves_gradients_to_it():
@@ -433,11 +434,11 @@ def test_gradient_norms_of_float16_runs_are_unscaled_and_leave_overflows_out():
     batch = (1000 * images, labels)  # the first scaled gradients overflow
     trainer.train_batch(batch)
     assert trainer.state.step == 0
-    assert trainer.state.gradients.read() == {"1": None, "4": None}
+    assert trainer.state.gradients.compute() == {"1": None, "4": None}
     while trainer.state.step == 0:
         trainer.train_batch(batch)
     expected = norms_by_hand(reference, *batch)
-    assert [*trainer.state.gradients.read().values()] == pytest.approx(expected, rel=1e-3)
+    assert [*trainer.state.gradients.compute().values()] == pytest.approx(expected, rel=1e-3)
 
 
 def test_gradient_norms_of_layers_without_a_gradient_are_zero_or_absent():
@@ -447,7 +448,7 @@ def test_gradient_norms_of_layers_without_a_gradient_are_zero_or_absent():
     trainer = make_trainer(model, log_gradients=True)
     model[1].requires_grad_(False)  # frozen after the trainer was made, as a data-dependent start may
     trainer.train_batch(next(iter(loader())))
-    norms = trainer.state.gradients.read()
+    norms = trainer.state.gradients.compute()
     assert list(norms) == ["4", "unused"]
     assert norms["4"] > 0 == norms["unused"]
 
@@ -458,14 +459,14 @@ def test_a_state_from_before_gradient_norms_can_be_loaded():
     trainer = make_trainer(net(), log_gradients=True)
     trainer.state.load_state_dict(state)
     trainer.train_batch(next(iter(loader())))
-    assert len(trainer.state.gradients.read()) == 2
+    assert len(trainer.state.gradients.compute()) == 2
 
 
 def test_gradient_norms_of_a_model_without_such_layers_are_none_at_all():
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16))
     trainer = make_trainer(model, log_gradients=True)
     trainer.train_batch(next(iter(loader())))
-    assert trainer.state.gradients.read() == {}
+    assert trainer.state.gradients.compute() == {}
 
 
 @pytest.mark.parametrize(("seconds", "every", "saves"), [(-1.0, None, 4), (300.0, None, 1), (-1.0, 2, 2)])

@@ -74,7 +74,7 @@ class Augment:
             problems.append(f"data.augment.cutout={self.cutout}: {h}x{w} images allow up to {max(h, w)}")
         if self.saturation and channels != 3:
             problems.append(
-                f"data.augment.saturation={self.saturation:g}: needs RGB images, these have {channels} channel: use 0"
+                f"data.augment.saturation={self.saturation:g}: needs images of 3 channels, these have {channels}: use 0"
             )
         if problems:
             raise InputError(*problems)

@@ -21,10 +21,11 @@ class Normalize:
     Args:
         mean: Mean of each channel on the scale 0 to 1.
         std: Standard deviation of each channel on the scale 0 to 1.
-        device: Device of the images.
+        device: Device of the images, and of the loaders that use this normalisation.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
         self.scale_C = torch.tensor([1 / (255 * s) for s in std], device=device)
         self.shift_C = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)
         # The same for a row of `_width` pixels; recomputed when images of another width arrive.
@@ -51,10 +52,9 @@ class BatchLoader(ABC):
 
     Args:
         indices: Indices of the loader's samples in their split.
-        device: Device of the batches.
         batch_size: Samples in a batch.
         num_classes: K.
-        normalize: Converts uint8 images to floats on `device`.
+        normalize: Converts uint8 images to floats; its device is that of the batches.
         seed: Seed of the sample order and of the augmentation.
         shuffle: Draw a new sample order in each epoch.
         drop_last: Drop the last batch if it is not full.
@@ -65,7 +65,6 @@ class BatchLoader(ABC):
         self,
         indices: Tensor,
         *,
-        device: torch.device | str,
         batch_size: int,
         num_classes: int,
         normalize: Normalize,
@@ -74,7 +73,7 @@ class BatchLoader(ABC):
         drop_last: bool = False,
         augment: Augment | None = None,
     ) -> None:
-        self.indices, self.device = indices, torch.device(device)
+        self.indices, self.device = indices, normalize.device
         self.batch_size, self.num_classes = batch_size, num_classes
         self.normalize, self.seed, self.shuffle = normalize, seed, shuffle
         self.augment = None if augment is None or augment.is_off else augment

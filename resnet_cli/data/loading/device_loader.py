@@ -50,7 +50,7 @@ class DeviceLoader(BatchLoader):
     """
 
     def __init__(self, resident: ResidentSplit, indices: Tensor, **options: Any) -> None:
-        super().__init__(indices, device=resident.device, **options)
+        super().__init__(indices, **options)
         self.resident = resident
 
     def _gather(self, indices: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -77,8 +77,8 @@ def make_loaders(
         split_seed: Seed of the split and of the subset, which do not depend on `seed`, so that runs that differ only in
             `seed` can be compared.
         backend: `device` keeps uint8 images on the device; `stream` has worker processes gather them. Both yield the
-            same batches. `auto` selects `device` if the images need less than half of the GPU's free memory and are in
-            main memory anyway or need less than a quarter of it.
+            same batches. `auto` selects `device` if the images need less than half of the GPU's free memory and either
+            are in main memory anyway or need less than a quarter of it.
         workers: Worker processes of `stream`.
         drop_last: Drop the last training batch if it is not full.
         augment: Augmentation of the training images.
@@ -155,7 +155,7 @@ class _LoaderFactory:
         if self.on_device:
             resident = self.resident if split is self.resident.split else ResidentSplit(split, self.device)
             return DeviceLoader(resident, indices, **options)
-        return StreamLoader(split, indices, device=self.device, workers=self.workers, persistent=persistent, **options)
+        return StreamLoader(split, indices, workers=self.workers, persistent=persistent, **options)
 
     def _validate_files(self, dataset: Dataset) -> None:
         """Check image files before training, except those that are about to be decoded anyway.

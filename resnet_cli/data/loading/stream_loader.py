@@ -26,7 +26,6 @@ class StreamLoader(BatchLoader):
     Args:
         split: The images and labels.
         indices: Indices of the loader's samples in the split.
-        device: Device of the batches.
         workers: Number of worker processes; 0 gathers in the main process.
         persistent: Keep the processes between epochs.
         options: Further arguments of `BatchLoader`.
@@ -40,12 +39,11 @@ class StreamLoader(BatchLoader):
         split: DatasetSplit,
         indices: Tensor,
         *,
-        device: torch.device | str,
         workers: int,
         persistent: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(indices, device=device, **options)
+        super().__init__(indices, **options)
         require_shared_memory(workers)
         self.split, self.workers, self.persistent = split, workers, persistent
         self._sampler = _ChunkSampler()

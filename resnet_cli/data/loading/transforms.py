@@ -16,6 +16,10 @@ from resnet_cli.seeding import derive_seed
 CropPadding = Literal["zero", "reflect"]
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601, as in the greyscale conversion of Pillow and torchvision
+HASH_FACTORS = (
+    0x3F58476D1CE4E5B9,
+    0x14D049BB133111EB,
+)  # of splitmix64, truncated to 63 bits; products wrap around
 
 
 def random_crop(images_BCHW: Tensor, padding: int, mode: CropPadding, generator: torch.Generator) -> Tensor:
@@ -63,10 +67,7 @@ def alternating_flip(images_BCHW: Tensor, indices_B: Tensor, epoch: int, seed: i
         seed: Seed of the run.
     """
     bits_B = indices_B.to(images_BCHW.device) ^ derive_seed(seed, "alternating flip")
-    for factor in (
-        0x3F58476D1CE4E5B9,
-        0x14D049BB133111EB,
-    ):  # splitmix64's, truncated to 63 bits; products wrap around
+    for factor in HASH_FACTORS:
         bits_B = (bits_B ^ (bits_B >> 29)) * factor
     return _flip_where(images_BCHW, ((bits_B >> 40) + epoch) % 2)
 
@@ -143,6 +144,11 @@ def cutmix(
     return images, _mix_labels(labels_B, kept_area, num_classes)
 
 
+def random_bits(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Draw 0 or 1 with equal probability: int64 [count]."""
+    return torch.randint(0, 2, (count,), generator=generator, device=device)
+
+
 def _to_channels_last(images_BCHW: Tensor) -> Tensor:
     """Return contiguous [B, H, W, C]: a view if the images are channels-last."""
     return images_BCHW.permute(0, 2, 3, 1).contiguous()
@@ -152,11 +158,6 @@ def _reflected_indices(size: int, padding: int, device: torch.device) -> Tensor:
     """Return the source index of each pixel of a line padded by reflection, such as 2 1 | 0 1 2 3 | 2 1."""
     positions = torch.arange(-padding, size + padding, device=device).abs()
     return (size - 1) - (positions - (size - 1)).abs()
-
-
-def random_bits(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Draw 0 or 1 with equal probability: int64 [count]."""
-    return torch.randint(0, 2, (count,), generator=generator, device=device)
 
 
 def _flip_where(images_BCHW: Tensor, flip_B: Tensor) -> Tensor:

@@ -1,32 +1,15 @@
 """Loaders: both backends yield the same batches from any start with any number of workers, without side effects."""
 
-import multiprocessing
-import os
-import signal
-import time
-from types import SimpleNamespace
-
-import psutil
 import pytest
 import torch
 from PIL import Image
 
-from resnet_cli.data import Augment, Dataset, DatasetSplit, image_folder, make_loaders, synthetic
+from resnet_cli.data import Dataset, DatasetSplit, image_folder
 from resnet_cli.data.loading import loaders as loaders_module
 from resnet_cli.data.loading import memory
 from resnet_cli.data.loading.batch_loader import Normalize
-from resnet_cli.errors import InputError, MachineError
-
-EVERYTHING = {"crop": 1, "flip": "alternating", "brightness": 0.2, "cutout": 2, "mixup": 0.5}
-
-
-def data_set(count=60, test_count=21, **options):
-    return synthetic(count=count, test_count=test_count, classes=3, image_size=6, **options)
-
-
-def make(dataset=None, *, augment=EVERYTHING, **options):
-    options = {"device": "cpu", "seed": 1, "batch_size": 8, "eval_batch_size": 10, "workers": 0} | options
-    return make_loaders(dataset or data_set(), augment=augment and Augment(**augment), **options)
+from resnet_cli.errors import InputError
+from tests.support.loaders import EVERYTHING, small_data_set, small_loaders
 
 
 def equal(a, b):
@@ -37,7 +20,7 @@ def equal(a, b):
 
 @pytest.fixture
 def folder(tmp_path):
-    data = data_set()
+    data = small_data_set()
     for name, split in (("train", data.train), ("test", data.test)):
         for i, (image, label) in enumerate(zip(split.images, split.labels.tolist(), strict=True)):
             path = tmp_path / name / str(label) / f"{i:03d}.png"
@@ -47,7 +30,7 @@ def folder(tmp_path):
 
 
 def test_batches_are_normalised_float_images_in_channels_last_memory():
-    loaders = make(augment=None)
+    loaders = small_loaders(augment=None)
     images, labels = next(iter(loaders.train))
     assert images.shape == (8, 3, 6, 6)
     assert images.dtype == torch.float32
@@ -69,9 +52,9 @@ def test_normalize_is_the_textbook_formula():
 
 
 def test_an_epoch_shows_each_training_image_once_and_no_other():
-    data = data_set()
+    data = small_data_set()
     data.train.images[:, 0, 0, 0] = torch.arange(60, dtype=torch.uint8)
-    loaders = make(data, augment=None, backend="stream")
+    loaders = small_loaders(data, augment=None, backend="stream")
 
     def first_pixels(loader):
         pixels = torch.cat([x for x, _ in loader])[:, 0, 0, 0]
@@ -88,10 +71,12 @@ def test_an_epoch_shows_each_training_image_once_and_no_other():
 )
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_backends_and_workers_yield_the_same_bits(folder, options, workers):
-    device = make(augment=options, backend="device")
-    memory = make(augment=options, backend="stream", workers=workers)
-    files = make(image_folder(root=str(folder), cache=None), augment=options, backend="stream", workers=workers)
-    decoded = make(image_folder(root=str(folder), cache=None), augment=options, backend="device")
+    device = small_loaders(augment=options, backend="device")
+    memory = small_loaders(augment=options, backend="stream", workers=workers)
+    files = small_loaders(
+        image_folder(root=str(folder), cache=None), augment=options, backend="stream", workers=workers
+    )
+    decoded = small_loaders(image_folder(root=str(folder), cache=None), augment=options, backend="device")
     for epoch in (0, 3):
         expected = list(device.train.epoch(epoch))
         assert equal(expected, list(memory.train.epoch(epoch)))
@@ -103,7 +88,7 @@ def test_backends_and_workers_yield_the_same_bits(folder, options, workers):
 
 @pytest.mark.parametrize(("backend", "workers"), [("device", 0), ("stream", 0), ("stream", 2)])
 def test_any_start_yields_the_tail_of_the_epoch(backend, workers):
-    train = make(backend=backend, workers=workers).train
+    train = small_loaders(backend=backend, workers=workers).train
     whole = list(train.epoch(2))
     assert len(whole) == len(train) == 7
     for start in (0, 3, 6, 7):
@@ -113,7 +98,7 @@ def test_any_start_yields_the_tail_of_the_epoch(backend, workers):
 
 
 def test_epochs_are_functions_of_seed_and_epoch():
-    train, again, other = make().train, make().train, make(seed=2).train
+    train, again, other = small_loaders().train, small_loaders().train, small_loaders(seed=2).train
     first = list(train.epoch(0))
     list(train.epoch(5))
     assert equal(first, list(train.epoch(0)))
@@ -123,11 +108,11 @@ def test_epochs_are_functions_of_seed_and_epoch():
 
 
 def test_order_and_augmentation_change_from_epoch_to_epoch_and_batch_to_batch():
-    plain = make(augment=None).train
+    plain = small_loaders(augment=None).train
     assert not torch.equal(next(plain.epoch(0))[0], next(plain.epoch(1))[0])
-    data = data_set()
+    data = small_data_set()
     data.train.images[:] = data.train.images[0]  # with equal images the order does not show
-    cropped = make(data, augment={"crop": 2}).train
+    cropped = small_loaders(data, augment={"crop": 2}).train
     batches = [images for epoch in (0, 1) for images, _ in cropped.epoch(epoch) if len(images) == 8]
     assert not any(torch.equal(a, b) for i, a in enumerate(batches) for b in batches[:i])
 
@@ -137,15 +122,15 @@ def test_the_global_random_state_is_unchanged(backend, workers):
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    loaders = make(backend=backend, workers=workers)
+    loaders = small_loaders(backend=backend, workers=workers)
     list(loaders.train)
     list(loaders.test)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_evaluation_keeps_order_and_the_last_short_batch():
-    data = data_set()
-    loaders = make(data)
+    data = small_data_set()
+    loaders = small_loaders(data)
     assert [len(labels) for _, labels in loaders.test] == [10, 10, 1]
     assert torch.equal(torch.cat([labels for _, labels in loaders.test]), data.test.labels)
     expected = loaders.test.normalize(data.test.images)
@@ -154,55 +139,56 @@ def test_evaluation_keeps_order_and_the_last_short_batch():
 
 
 def test_drop_last_leaves_out_the_short_batch():
-    train = make(drop_last=True).train
+    train = small_loaders(drop_last=True).train
     assert (len(train), train.samples) == (6, 48)
     assert [len(labels) for _, labels in train] == [8] * 6
-    assert (len(make().train), make().train.samples) == (7, 54)
+    assert (len(small_loaders().train), small_loaders().train.samples) == (7, 54)
 
 
 def test_the_split_depends_on_its_own_seed_only():
     def validation(**options):
-        return torch.cat([images for images, _ in make(**options).val])
+        return torch.cat([images for images, _ in small_loaders(**options).val])
 
     assert torch.equal(validation(seed=1), validation(seed=2))
     assert not torch.equal(validation(split_seed=0), validation(split_seed=1))
 
 
 def test_loaders_describe_the_data():
-    loaders = make(train_size=30)
+    loaders = small_loaders(train_size=30)
     assert loaders.counts == {"train": 30, "val": 6, "test": 21}
     assert loaders.in_size == (3, 6, 6)
     assert loaders.class_names == ("class 0", "class 1", "class 2")
     assert (loaders.train.samples, loaders.train.batch_size, loaders.train.num_classes) == (30, 8, 3)
     assert loaders.val.batch_size == 10
-    assert torch.bincount(torch.cat([y for _, y in make(train_size=30, augment=None).train])).tolist() == [10, 10, 10]
+    labels = torch.cat([labels_B for _, labels_B in small_loaders(train_size=30, augment=None).train])
+    assert torch.bincount(labels).tolist() == [10, 10, 10]
 
 
 def test_statistics_come_from_the_images_trained_on():
-    data = data_set()
-    loaders = make(data, train_size=12)
-    assert loaders.mean != make(data).mean
+    data = small_data_set()
+    loaders = small_loaders(data, train_size=12)
+    assert loaders.mean != small_loaders(data).mean
     data = Dataset("set", data.class_names, data.train, data.test, mean=[0.5, 0.5, 0.5], std=[0.2, 0.2, 0.2])
-    assert make(data).mean == (0.5, 0.5, 0.5)
+    assert small_loaders(data).mean == (0.5, 0.5, 0.5)
 
 
 def test_own_validation_split_is_used_unless_none_is_wanted():
-    data = data_set()
+    data = small_data_set()
     own = Dataset(
         "set", data.class_names, data.train, data.test, val=DatasetSplit(data.test.images[:9], data.test.labels[:9])
     )
-    loaders = make(own)
+    loaders = small_loaders(own)
     assert loaders.counts == {"train": 60, "val": 9, "test": 21}
     assert torch.equal(next(iter(loaders.val))[1], data.test.labels[:9])
-    assert make(own, val_fraction=0).val is None
-    assert make(val_fraction=0).counts == {"train": 60, "val": 0, "test": 21}
+    assert small_loaders(own, val_fraction=0).val is None
+    assert small_loaders(val_fraction=0).counts == {"train": 60, "val": 0, "test": 21}
 
 
 def test_the_test_split_is_not_decoded_before_it_is_used(folder, monkeypatch):
     decoded = []
     load = loaders_module.LazyImages.load
     monkeypatch.setattr(loaders_module.LazyImages, "load", lambda self: decoded.append(len(self)) or load(self))
-    loaders = make(image_folder(root=str(folder), cache=None), backend="device")
+    loaders = small_loaders(image_folder(root=str(folder), cache=None), backend="device")
     list(loaders.train), list(loaders.val)
     assert decoded == [60]
     list(loaders.test), list(loaders.test)
@@ -214,13 +200,13 @@ def test_unusable_test_files_are_named_before_training(folder, backend):
     bad = next((folder / "test" / "0").iterdir())
     bad.write_bytes(bad.read_bytes()[:-60])
     with pytest.raises(InputError, match=bad.name):
-        make(image_folder(root=str(folder), cache=None), backend=backend)
+        small_loaders(image_folder(root=str(folder), cache=None), backend=backend)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_file_that_breaks_while_streaming_is_named(folder, workers):
     data = image_folder(root=str(folder), cache=None)
-    loaders = make(data, backend="stream", workers=workers)
+    loaders = small_loaders(data, backend="stream", workers=workers)
     bad = next((folder / "test" / "0").iterdir())
     bad.write_bytes(b"")
     with pytest.raises(InputError) as caught:
@@ -230,10 +216,10 @@ def test_a_file_that_breaks_while_streaming_is_named(folder, workers):
 
 def test_auto_streams_images_that_do_not_fit(folder, monkeypatch):
     data = image_folder(root=str(folder), cache=None)
-    assert make(data).backend == "device"
+    assert small_loaders(data).backend == "device"
     monkeypatch.setattr(memory, "memory_limit", lambda: 4 * data.train.nbytes)
-    assert make(data).backend == "stream"
-    assert make().backend == "device"  # in memory anyway
+    assert small_loaders(data).backend == "stream"
+    assert small_loaders().backend == "device"  # in memory anyway
 
 
 @pytest.mark.parametrize(("options", "words"), [
@@ -245,81 +231,10 @@ def test_auto_streams_images_that_do_not_fit(folder, monkeypatch):
 ])  # fmt: skip
 def test_settings_that_do_not_fit_the_data_are_named(options, words):
     with pytest.raises(InputError, match=words):
-        make(**options)
+        small_loaders(**options)
 
 
 def test_data_that_do_not_fit_together_are_refused():
-    data = data_set()
+    data = small_data_set()
     with pytest.raises(InputError, match=r"labels go from 0 to 2, but there are 2 classes"):
-        make(Dataset("set", ("a", "b"), data.train, data.test))
-
-
-def workers_of(test):
-    """Start the worker of a loader; return the batches and the worker."""
-    others = set(multiprocessing.active_children())
-    batches = test.epoch(0)
-    next(batches)
-    (worker,) = set(multiprocessing.active_children()) - others
-    return batches, worker
-
-
-def test_workers_ignore_signals_that_others_send():
-    train = make(data_set(count=400), backend="stream", workers=1).train
-    batches, worker = workers_of(train)
-    os.kill(worker.pid, signal.SIGINT)
-    os.system(f"kill -TERM {worker.pid}")
-    assert len(list(batches)) == len(train) - 1
-    assert worker.is_alive()
-    worker.terminate()  # this process is its parent
-    worker.join(10)
-    assert worker.exitcode == 0
-
-
-def test_dead_workers_are_one_line_with_the_remedy():
-    batches, worker = workers_of(make(data_set(count=900), backend="stream", workers=1).train)
-    worker.kill()
-    with pytest.raises(MachineError, match=r"data\.workers=1: DataLoader worker .* data\.workers=0 works"):
-        list(batches)
-
-
-def test_hung_workers_are_killed(monkeypatch):
-    monkeypatch.setattr("resnet_cli.data.loading.workers.BATCH_TIMEOUT", 0.1)
-    train = make(data_set(count=900), backend="stream", workers=1).train
-    list(train.epoch(0))  # workers of an earlier epoch count too
-    batches = train.epoch(1)
-    next(batches)
-    (worker,) = train._processes
-    os.kill(worker.pid, signal.SIGSTOP)
-    started = time.monotonic()
-    with pytest.raises(MachineError, match=r"data\.workers=0"):
-        list(batches)
-    assert time.monotonic() - started < 20
-    assert not worker.is_alive()
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no signal that stops a process")
-def test_a_worker_that_hangs_between_epochs_is_killed_too(monkeypatch):
-    from resnet_cli.data.loading import workers as module
-
-    monkeypatch.setattr(module, "BATCH_TIMEOUT", 1.0)
-    made = make(backend="stream", workers=1, val_fraction=0).train
-    assert list(made.epoch(0))
-    (process,) = made._processes
-    os.kill(process.pid, signal.SIGSTOP)
-    with pytest.raises(MachineError, match=r"data\.workers=0 works without processes"):
-        list(made.epoch(1))
-
-
-def test_too_little_shared_memory_is_reported_before_workers_start(monkeypatch):
-    monkeypatch.setattr(memory.shutil, "disk_usage", lambda folder: SimpleNamespace(free=16 * 4096))
-    assert make(backend="stream", workers=0)
-    with pytest.raises(MachineError, match=r"data\.workers=1: only 64 kB left in /dev/shm: data\.workers=0 works"):
-        make(backend="stream", workers=1)
-
-
-def test_memory_limit_is_the_containers_if_it_is_smaller(monkeypatch):
-    physical = psutil.virtual_memory().total
-    limits = {"1000000\n": 1_000_000, "max\n": physical, f"{physical * 2}\n": physical}
-    for text, expected in limits.items():
-        monkeypatch.setattr(memory.Path, "read_text", lambda self, text=text: text)
-        assert memory.memory_limit() == expected
+        small_loaders(Dataset("set", ("a", "b"), data.train, data.test))

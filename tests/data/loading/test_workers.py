@@ -1,0 +1,65 @@
+"""Worker processes: signals that they ignore, and errors when they die or hang."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from resnet_cli.errors import MachineError
+from tests.support.loaders import small_data_set, small_loaders
+
+
+def start_worker(loader):
+    """Start the worker of a loader; return the batches and the worker."""
+    others = set(multiprocessing.active_children())
+    batches = loader.epoch(0)
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - others
+    return batches, worker
+
+
+def test_workers_ignore_signals_that_others_send():
+    train = small_loaders(small_data_set(count=400), backend="stream", workers=1).train
+    batches, worker = start_worker(train)
+    os.kill(worker.pid, signal.SIGINT)
+    os.system(f"kill -TERM {worker.pid}")
+    assert len(list(batches)) == len(train) - 1
+    assert worker.is_alive()
+    worker.terminate()  # this process is its parent
+    worker.join(10)
+    assert worker.exitcode == 0
+
+
+def test_dead_workers_are_one_line_with_the_remedy():
+    batches, worker = start_worker(small_loaders(small_data_set(count=900), backend="stream", workers=1).train)
+    worker.kill()
+    with pytest.raises(MachineError, match=r"data\.workers=1: DataLoader worker .* data\.workers=0 works"):
+        list(batches)
+
+
+def test_hung_workers_are_killed(monkeypatch):
+    monkeypatch.setattr("resnet_cli.data.loading.workers.BATCH_TIMEOUT", 0.1)
+    train = small_loaders(small_data_set(count=900), backend="stream", workers=1).train
+    list(train.epoch(0))  # workers of an earlier epoch count too
+    batches = train.epoch(1)
+    next(batches)
+    (worker,) = train._processes
+    os.kill(worker.pid, signal.SIGSTOP)
+    started = time.monotonic()
+    with pytest.raises(MachineError, match=r"data\.workers=0"):
+        list(batches)
+    assert time.monotonic() - started < 20
+    assert not worker.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no signal that stops a process")
+def test_a_worker_that_hangs_between_epochs_is_killed_too(monkeypatch):
+    monkeypatch.setattr("resnet_cli.data.loading.workers.BATCH_TIMEOUT", 1.0)
+    train = small_loaders(backend="stream", workers=1, val_fraction=0).train
+    assert list(train.epoch(0))
+    (process,) = train._processes
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(MachineError, match=r"data\.workers=0 works without processes"):
+        list(train.epoch(1))

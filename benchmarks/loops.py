@@ -43,7 +43,7 @@ def own(net: str, count: int, batch: int, *typed: str, model: nn.Module | None =
     steps = len(loaders.train)
     trainer = build.trainer(
         settings["trainer"],
-        net=made,
+        model=made,
         optimizer=build.optimizer(settings["optimizer"], made),
         schedule=build.schedule(settings["schedule"], total_steps=1_000_000, steps_per_epoch=steps),
         seed=0,

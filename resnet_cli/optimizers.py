@@ -33,7 +33,7 @@ def parameter_groups(
             normalisation layers) a weight decay of 0, whatever a pattern says.
         groups: Regular expression, searched in the qualified name -> options of the parameters that it finds; the first
             pattern that matches wins. `lr` replaces the optimizer's learning rate, `lr_scale` multiplies it
-            (`build_optimizer` does so).
+            (`apply_group_options` does so).
 
     Raises:
         InputError: if a pattern is no regular expression or has no parameter left to match.
@@ -84,13 +84,28 @@ def build_optimizer(
             for it; if the optimizer's step cannot do without a closure.
     """
     optimizer = factory(parameter_groups(model, decay_norm_and_bias=decay_norm_and_bias, groups=groups), **options)
+    apply_group_options(optimizer, groups or {})
+    return optimizer
+
+
+def apply_group_options(optimizer: torch.optim.Optimizer, groups: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check the options of an optimizer's groups, and multiply each group's learning rate by its `lr_scale`.
+
+    Args:
+        optimizer: Built over `parameter_groups`.
+        groups: See `parameter_groups`.
+
+    Raises:
+        InputError: an option is not one of the optimizer's or its value is not allowed, or the optimizer's step needs
+            a closure.
+    """
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise InputError(f"_target_: {type(optimizer).__name__} runs the model itself in each step; choose another")
     defaults = {"lr_scale": 1.0, **optimizer.defaults}
     problems = [
         problem
-        for pattern, overrides in (groups or {}).items()
+        for pattern, overrides in groups.items()
         for key, value in overrides.items()
         if (problem := _problem(f"groups.{pattern}.{key}", key, value, defaults))
     ]
@@ -98,7 +113,6 @@ def build_optimizer(
         raise InputError(*problems)
     for group in optimizer.param_groups:
         group["lr"] *= group.get("lr_scale", 1.0)
-    return optimizer
 
 
 class Muon(torch.optim.Optimizer):

@@ -6,8 +6,8 @@ import shlex
 import pytest
 
 from resnet_cli.commands import info
-from resnet_cli.config import validation
 from resnet_cli.config.paths import CONFIG_FOLDER
+from resnet_cli.config.run_config import CONTROL_KEYS
 from resnet_cli.hydra_app.compose import compose_settings
 from tests.support.settings import problems_of, settings_of
 
@@ -108,4 +108,4 @@ def test_pictures_and_pages_that_are_linked_exist(repository, page):
 
 
 def test_top_level_keys_of_the_interface_exist():
-    assert set(validation.CONTROL_KEYS) <= set(settings_of())
+    assert set(CONTROL_KEYS) <= set(settings_of())

@@ -88,7 +88,7 @@ def damages(bench: Bench) -> Iterator[Trial]:
             last = copy / "checkpoints/last.pt"
             number[1](last, bench.random)
             done = bench.fork(*command(bench, copy))
-            told = [line for line in done.out.splitlines() if "going on from previous.pt" in line]
+            told = [line for line in done.out.splitlines() if "resuming from previous.pt" in line]
             problem = ended_alike(done, copy, whole)
             # A bit may be one that means nothing; loading it is right then, and the outcome shows that it was.
             if not problem and not (len(told) == 1 and str(last.name) in told[0]) and name != "a bit flipped":

@@ -116,7 +116,9 @@ def in_sweep(bench: Bench, options: list[str], run: Path, signals: Sequence[int]
     problem = ended_by(done, signals[0], late, within)
     if problem:
         return problem
-    go_on = [line.partition("go on with: resnet-train ")[2] for line in done.out.splitlines() if "go on with: " in line]
+    go_on = [
+        line.partition("resume with: resnet-train ")[2] for line in done.out.splitlines() if "resume with: " in line
+    ]
     folders = sorted(path.parent.relative_to(run) for path in run.rglob("run.json"))
     if len(go_on) != 1 or len(folders) != 2:
         return f"{len(folders)} jobs, {len(go_on)} ways to go on: {done.out[-300:]}"

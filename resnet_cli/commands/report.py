@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    exit_quickly(run)
+    exit_quickly(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 
 from resnet_cli.config.former_names import with_present_names
+from resnet_cli.config.run_config import CONTROL_KEYS
 from resnet_cli.config.signatures import Opaque, signature
-from resnet_cli.config.validation import CONFIG_GROUPS, CONTROL_KEYS, RUN_TARGET, Settings
+from resnet_cli.config.validation import CONFIG_GROUPS, RUN_TARGET, Settings
 from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
 

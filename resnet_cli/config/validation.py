@@ -1,7 +1,7 @@
 """Check a composed config against the signatures of the callables that it names, before anything is built.
 
-Every node with a `_target_` is checked against the callable's parameters, the top level against those of
-`resnet_cli.session.train.train`.
+Every node with a `_target_` is checked against the callable's parameters, the top level against the fields of
+`resnet_cli.config.run_config.RunConfig`.
 No list of options is kept here: a parameter added to a signature is a key that can be set.
 """
 
@@ -16,11 +16,7 @@ from resnet_cli.errors import InputError
 
 Settings = dict[str, Any]
 
-RUN_TARGET = "resnet_cli.session.train.train"
-# Keys on how a run starts; they are not part of its stored config.
-CONTROL_KEYS = ("resume", "init_from", "resume_force", "trust", "verify_resume", "sweep")
-
-NO_KEYS = ("folder", "command", "log", "should_stop", "prune")  # parameters of RUN_TARGET that no config gives
+RUN_TARGET = "resnet_cli.config.run_config.RunConfig"  # the schema of the top level
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,7 @@ class ConfigGroup:
 
 CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
     "model": ConfigGroup(given=("in_size", "in_channels", "out_classes", "num_classes")),
-    "optimizer": ConfigGroup(given=("params", "model", "factory"), readers=("resnet_cli.optimizers.build_optimizer",)),
+    "optimizer": ConfigGroup(given=("params", "model"), readers=("resnet_cli.optimizers.parameter_groups",)),
     "schedule": ConfigGroup(given=("total_steps", "steps_per_epoch")),
     "data": ConfigGroup(given=("dataset", "device", "seed"), readers=("resnet_cli.data.make_loaders",)),
     "trainer": ConfigGroup(given=("model", "loss_fn", "optimizer", "schedule", "seed")),
@@ -82,12 +78,10 @@ def check_options(path: str, options: Mapping[str, Any], target: str) -> None:
 
 
 def _problems(settings: Settings) -> Iterator[str]:
-    top = signature(RUN_TARGET)
-    keys = {name: p for name, p in top.parameters.items() if name not in NO_KEYS}
-    unknown = Signature({name: p for name, p in keys.items() if name not in CONFIG_GROUPS})
-    yield from _check_keys(
-        "", {k: v for k, v in settings.items() if k not in CONFIG_GROUPS}, unknown, all_keys(settings)
-    )
+    fields = signature(RUN_TARGET).parameters
+    top_level = Signature({name: field for name, field in fields.items() if name not in CONFIG_GROUPS})
+    values = {key: value for key, value in settings.items() if key not in CONFIG_GROUPS}
+    yield from _check_keys("", values, top_level, all_keys(settings))
     for name in CONFIG_GROUPS:
         yield from _check_part(name, settings.get(name), all_keys(settings))
     trackers = settings.get("logger")

@@ -11,9 +11,9 @@ from torch import nn
 
 from resnet_cli.analysis.gradient_flow import GradientRow, chain_rows, draw_gradients, gradient_flow
 from resnet_cli.analysis.layer_table import depth, layer_table, receptive_field
-from resnet_cli.config.signatures import locate, signature
+from resnet_cli.config.run_config import Node
+from resnet_cli.config.signatures import locate
 from resnet_cli.config.trust import targets
-from resnet_cli.config.validation import CONFIG_GROUPS
 from resnet_cli.data import Loaders
 from resnet_cli.data.datasets.sizes import known_size
 from resnet_cli.errors import InputError
@@ -23,8 +23,7 @@ from resnet_cli.models.initialisation.data_dependent import show_images
 from resnet_cli.models.inspection import count_parameters
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import find_run
-from resnet_cli.session import build
-from resnet_cli.session.build import Node
+from resnet_cli.session import build, load
 
 Report = dict[str, Any]
 
@@ -112,8 +111,7 @@ def _sizes(composed: Composed) -> tuple[tuple[int, int, int], int]:
         noted = checkpoints.load(weights)["data"]
         channels, height, width = noted["in_size"]
         return (channels, height, width), len(noted["class_names"])
-    loaders_keys = {name for reader in CONFIG_GROUPS["data"].readers for name in signature(reader).parameters}
-    dataset = build.instantiate("data", node, {}, skip=frozenset(loaders_keys))
+    dataset = build.dataset(node)
     dataset.validate()
     return dataset.train.size, len(dataset.class_names)
 
@@ -123,7 +121,7 @@ def _model(node: Node, in_size: tuple[int, int, int], classes: int) -> nn.Module
     given = {"in_size": in_size, "in_channels": in_size[0], "out_classes": classes, "num_classes": classes}
     net = build.instantiate("model", node, given)
     if not isinstance(net, nn.Module):
-        raise InputError(f"model._target_: {node['_target_']} gave a {type(net).__name__}, not a torch.nn.Module")
+        raise InputError(f"model._target_: {node['_target_']} returned a {type(net).__name__}, not a torch.nn.Module")
     return net
 
 
@@ -171,7 +169,7 @@ def _trained(composed: Composed, loaders: Loaders) -> dict[str, nn.Module]:
     if weights is None:
         return {}
     settings = composed.settings  # checked, so what it names is known or trusted
-    net, data = build.open_run(str(weights), trust=settings["trust"], named=targets(settings))
+    net, data = load.open_run(str(weights), trust=settings["trust"], named=targets(settings))
     if (tuple(data["in_size"]), len(data["class_names"])) != (loaders.in_size, len(loaders.class_names)):
         print("the run's weights are for images of another size or other classes: left out", file=sys.stderr)
         return {}

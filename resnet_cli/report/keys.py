@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cli.config.paths import CONFIG_FOLDER
+from resnet_cli.config.run_config import CONTROL_KEYS
 from resnet_cli.config.signatures import Opaque, signature
 from resnet_cli.config.stored import SAFE_TO_CHANGE
-from resnet_cli.config.validation import CONFIG_GROUPS, CONTROL_KEYS
+from resnet_cli.config.validation import CONFIG_GROUPS
 from resnet_cli.config.values import format_value
 from resnet_cli.report.runs import Run, natural
 

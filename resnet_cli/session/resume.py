@@ -1,4 +1,4 @@
-"""Where a run starts from: its folder's last usable save, another run's weights, or nothing. Decided here alone."""
+"""Where a run starts from: the folder's latest usable checkpoint, another run's weights, or nothing."""
 
 import logging
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from resnet_cli.config import validation
+from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.stored import differences, flat
 from resnet_cli.config.values import format_value
 from resnet_cli.data import Loaders
@@ -16,25 +16,29 @@ from resnet_cli.errors import InputError
 from resnet_cli.models.initialisation.data_dependent import show_images
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
-from resnet_cli.session import build
+from resnet_cli.session import load
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.trainer import ClassifierTrainer
 
 logger = logging.getLogger("resnet_cli")
 
-REPLAYED_ALIKE = ("trainer.epochs", "trainer.device")  # safe to change, but epochs to come end in other numbers
-LIKE_PARAMETERS = ("momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg")
-MISFIT = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)
+# Keys that may change on resuming, but that change the results of the epochs to come.
+KEYS_THAT_CHANGE_RESULTS = ("trainer.epochs", "trainer.device")
+# Optimizer state with the shape of its parameter. torch loads it in any shape, and broadcasts.
+PARAMETER_SHAPED_STATE = (
+    "momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg",
+)  # fmt: skip
+MISMATCH_ERRORS = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """A save that could be read.
+    """A checkpoint that could be read.
 
     Args:
-        file: Where it is.
-        content: See `checkpoint.load`.
-        problems: What is wrong with newer ones, by file.
+        file: Its path.
+        content: See `resnet_cli.runs.checkpoints.load`.
+        problems: Why newer checkpoints cannot be used, by path.
     """
 
     file: Path
@@ -44,38 +48,48 @@ class LoadedCheckpoint:
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """What a run started from.
+    """What a run starts from.
 
     Args:
-        words: The same for a person.
-        changes: Lines on how the config differs from the stored one.
-        file: The save that was taken.
-        best_lost: The best epoch is the one that the state is at the end of, and its weights are to be saved anew.
+        description: A few words for the user; `scratch` without a checkpoint and without other weights.
+        epoch: Number of epochs that are done.
+        changes: Lines on how the config differs from the checkpoint's.
+        file: The checkpoint that was loaded, if any.
+        best_lost: `best.pt` must be saved again from the restored state, which is at the end of the best epoch.
     """
 
-    words: str
+    description: str
+    epoch: int = 0
     changes: list[str] = field(default_factory=list)
     file: Path | None = None
     best_lost: bool = False
 
+    @property
+    def is_scratch(self) -> bool:
+        """True when the weights are newly initialised."""
+        return self.description == "scratch"
+
 
 def load_latest(run: RunDir, resume: str | None) -> LoadedCheckpoint | None:
-    """The save to go on from; None where none is asked for, or the run was stopped before its first.
+    """Load the latest usable checkpoint of a run that is to be resumed.
+
+    Returns:
+        None if `resume` is None, or if the run was stopped before its first checkpoint.
 
     Raises:
-        InputError: the folder holds a run and `resume` was not given, or no save of it can be used.
+        InputError: the folder holds a run and `resume` is None, or none of its checkpoints can be used.
     """
     if resume is None and run.exists:
         raise InputError(f"{run.path}: holds a run already; resume=auto continues it")
-    began = run.metrics.exists() and run.metrics.stat().st_size > 0
-    if resume is None or not (run.last.exists() or run.previous.exists() or began):
+    has_trained = run.metrics.exists() and run.metrics.stat().st_size > 0
+    if resume is None or not (run.last.exists() or run.previous.exists() or has_trained):
         return None
     return _load_newest(run, {})
 
 
-def _load_newest(run: RunDir, refused: Mapping[Path, str]) -> LoadedCheckpoint:
-    """The newest save that can be read, of those not refused yet."""
-    problems = dict(refused)
+def _load_newest(run: RunDir, rejected: Mapping[Path, str]) -> LoadedCheckpoint:
+    """Load the newest readable checkpoint, except those in `rejected`."""
+    problems = dict(rejected)
     for file in (run.last, run.previous):
         if file in problems:
             continue
@@ -85,19 +99,19 @@ def _load_newest(run: RunDir, refused: Mapping[Path, str]) -> LoadedCheckpoint:
             problems[file] = str(error)
             continue
         if problems:
-            logger.info("%s; going on from %s", "; ".join(problems.values()), file.name)
+            logger.info("%s; resuming from %s", "; ".join(problems.values()), file.name)
         return LoadedCheckpoint(file, content, problems)
     raise InputError(*dict.fromkeys(problems.values()))
 
 
-def validate_changes(save: LoadedCheckpoint | None, settings: validation.Settings, *, force: bool) -> list[str]:
-    """What differs from the stored config.
+def validate_changes(checkpoint: LoadedCheckpoint | None, config: RunConfig) -> list[str]:
+    """Return the differences between the checkpoint's config and this one, if `resume_force` accepts them.
 
     Raises:
-        InputError: something does, and it was not accepted with `force`; a line for each difference that tells.
+        InputError: the configs differ and `resume_force` is off; one line for each difference.
     """
-    changes = differences(save.content["config"], settings) if save else []
-    if changes and not force:
+    changes = differences(checkpoint.content["config"], config.stored()) if checkpoint else []
+    if changes and not config.resume_force:
         raise InputError(
             *(f"{change}: changed since the run was saved" for change in _without_replaced_arguments(changes)),
             "resume: this is not the config of the run; start a new run, or accept the change with resume_force=true",
@@ -106,25 +120,25 @@ def validate_changes(save: LoadedCheckpoint | None, settings: validation.Setting
 
 
 def _without_replaced_arguments(changes: list[str]) -> list[str]:
-    """The changes without the arguments of what is another class now: they go with it."""
-    others = tuple(change.split("_target_: ")[0] for change in changes if "._target_: " in change)
-    return [change for change in changes if "._target_: " in change or not change.startswith(others)]
+    """Drop changed arguments of nodes whose `_target_` changed: they follow from it."""
+    replaced = tuple(change.split("_target_: ")[0] for change in changes if "._target_: " in change)
+    return [change for change in changes if "._target_: " in change or not change.startswith(replaced)]
 
 
-def require_same_data(save: LoadedCheckpoint | None, data: Mapping[str, Any], *, force: bool) -> None:
-    """Hold the data against those that the save was trained on: the same config may find other files today.
+def require_same_data(checkpoint: LoadedCheckpoint | None, data: Mapping[str, Any], *, force: bool) -> None:
+    """Compare the data with those that the checkpoint was trained on: the same config may find other files today.
 
     Args:
-        save: The save, if there is one.
-        data: What is stored of data today; see `resnet_cli.session.train`.
-        force: Other data are accepted.
+        checkpoint: The checkpoint, if there is one.
+        data: See `resnet_cli.session.prepare.describe_data`.
+        force: Accept other data.
 
     Raises:
-        InputError: the classes, the size of the images or their statistics are others.
+        InputError: the classes, the size of the images or their statistics have changed.
     """
-    if save is None or force:
+    if checkpoint is None or force:
         return
-    before = save.content["data"]
+    before = checkpoint.content["data"]
     changed = [
         f"data: {_format_data_field(key, before.get(key))} -> {_format_data_field(key, value)}"
         for key, value in data.items()
@@ -144,91 +158,103 @@ def _format_data_field(key: str, value: Any) -> str:
 
 
 def restore_or_initialise(
-    state: TrainState,
-    save: LoadedCheckpoint | None,
-    init_from: str | None,
-    run: RunDir,
-    settings: validation.Settings,
-    *,
-    force: bool,
+    state: TrainState, checkpoint: LoadedCheckpoint | None, run: RunDir, config: RunConfig
 ) -> StartingPoint:
-    """Fill the state from where the run starts: the save, an older one if it does not fit, or other weights.
+    """Restore the state from the latest checkpoint that fits, or load the weights that `init_from` names.
 
     Raises:
-        InputError: no save fits, or the weights of the best epoch are lost.
+        InputError: no checkpoint fits, or the weights of the best epoch are lost.
     """
-    while save is not None:
-        changes = validate_changes(save, settings, force=force)
+    while checkpoint is not None:
+        changes = validate_changes(checkpoint, config)
         try:
-            _load(state, save, changes)
-            best_lost = _best_lost(state, run, exact=_replays_exactly(save, settings, changes))
+            _restore(state, checkpoint, changes)
+            best_lost = _is_best_lost(state, run, exact=_continues_exactly(checkpoint, config, changes))
         except InputError as error:
-            save = _load_newest(run, {**save.problems, save.file: str(error)})
+            checkpoint = _load_newest(run, {**checkpoint.problems, checkpoint.file: str(error)})
             continue
-        words = f"epoch {state.epoch}" + (f" and {state.batches} batches" if state.batches else "")
-        return StartingPoint(words, changes, save.file, best_lost)
-    if init_from is None:
+        description = f"epoch {state.epoch}" + (f" and {state.batches} batches" if state.batches else "")
+        return StartingPoint(description, state.epoch, changes, checkpoint.file, best_lost)
+    if config.init_from is None:
         return StartingPoint("scratch")
-    left = build.load_weights(state.model, init_from)
+    missing = load.load_weights(state.model, config.init_from)
     state.restart_average()
-    if left:
-        logger.info("init_from: no weights for %s; drawn anew", ", ".join(left))
-    return StartingPoint(init_from)
+    if missing:
+        logger.info("init_from: no weights for %s; initialised randomly", ", ".join(missing))
+    return StartingPoint(config.init_from)
 
 
-def _load(state: TrainState, save: LoadedCheckpoint, changes: list[str]) -> None:
-    fresh = [line.split(":")[0].split(".")[1] for line in changes if line.startswith("optimizer.")]
+def _restore(state: TrainState, checkpoint: LoadedCheckpoint, changes: list[str]) -> None:
+    """Load a checkpoint's state; options of the optimizer that have changed keep their new values."""
+    changed_options = [line.split(":")[0].split(".")[1] for line in changes if line.startswith("optimizer.")]
     try:
-        state.load_state_dict(save.content["state"], keep_options=fresh)
+        state.load_state_dict(checkpoint.content["state"], keep_options=changed_options)
         for parameter, values in state.optimizer.state.items():
-            for name in LIKE_PARAMETERS:  # torch loads them in any shape, and broadcasts
+            for name in PARAMETER_SHAPED_STATE:
                 if isinstance(values.get(name), torch.Tensor) and values[name].shape != parameter.shape:
                     raise ValueError(f"{name} of shape {list(values[name].shape)} for {list(parameter.shape)} weights")
-    except MISFIT as error:
+    except MISMATCH_ERRORS as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
-        raise InputError(f"{save.file}: does not fit this model and optimizer: {reason}") from error
+        raise InputError(f"{checkpoint.file}: does not fit this model and optimizer: {reason}") from error
 
 
-def _replays_exactly(save: LoadedCheckpoint, settings: validation.Settings, changes: list[str]) -> bool:
-    """Whether the epochs after the save come out as they did before."""
-    before, after = flat(save.content["config"]), flat(settings)
-    return not changes and all(before.get(key) == after.get(key) for key in REPLAYED_ALIKE)
+def _continues_exactly(checkpoint: LoadedCheckpoint, config: RunConfig, changes: list[str]) -> bool:
+    """Return True if the epochs after the checkpoint give the results that they gave before."""
+    before, after = flat(checkpoint.content["config"]), flat(config.stored())
+    return not changes and all(before.get(key) == after.get(key) for key in KEYS_THAT_CHANGE_RESULTS)
 
 
-def _best_lost(state: TrainState, run: RunDir, *, exact: bool) -> bool:
-    """Whether `best.pt` is to be saved from this state because it does not hold the best epoch so far.
+def _is_best_lost(state: TrainState, run: RunDir, *, exact: bool) -> bool:
+    """Return True if `best.pt` lacks the best epoch's weights and must be saved again from the restored state.
 
-    The run ends with the weights in `best.pt`, so those of another epoch must not be taken for them. One that is newer
-    than the state was written just before a kill, or before the save that is damaged: the epochs come out the same
-    and write it again.
+    The run ends with the weights in `best.pt`, so those of another epoch must not be taken for the best. A `best.pt`
+    that is newer than the state was written just before a kill, or before the checkpoint that is damaged; if the
+    epochs are repeated exactly, they write it again.
+
+    Args:
+        state: The restored state.
+        run: The run folder.
+        exact: The epochs after the checkpoint give the results that they gave before.
 
     Raises:
-        InputError: the best epoch is over and its weights are nowhere.
+        InputError: the weights of the best epoch are lost.
     """
     if state.epoch == 0 or (state.best is None and state.batches):  # without validation this epoch's end writes it
         return False
-    epoch = state.best["epoch"] if state.best else state.epoch
+    best_epoch = state.best["epoch"] if state.best else state.epoch
     try:
-        stored = checkpoints.load(run.best)["state"]
-        found = stored["epoch"]
-        problem = f"{run.best}: holds epoch {found}, not the best epoch {epoch}"
-        if _shapes(stored["model"]) != _shapes(state.model.state_dict()):
-            found, problem = -1, f"{run.best}: of another model"
+        stored_epoch = _read_best_epoch(run, state.model)
+        problem = f"{run.best}: holds epoch {stored_epoch}, not the best epoch {best_epoch}"
     except InputError as error:
-        found, problem = -1, str(error)
-    except MISFIT:
-        found, problem = -1, f"{run.best}: not a checkpoint of weights"
-    if found == epoch or (found > state.epoch and exact):
+        stored_epoch, problem = -1, str(error)
+    is_newer = stored_epoch > state.epoch
+    if stored_epoch == best_epoch or (is_newer and exact):
         return False
-    if state.epoch == epoch and not state.batches:
-        logger.info("%s; saved anew from the state at the end of epoch %d", problem, epoch)
+    if state.epoch == best_epoch and not state.batches:
+        logger.info("%s; saved again from the state at the end of epoch %d", problem, best_epoch)
         return True
     remedy = (
-        "go on once with the config as it was, then change it"
-        if found > state.epoch
-        else f"put a copy back, or start a new run with init_from={run.last}"
+        "resume once with the former config, then change it"
+        if is_newer
+        else f"restore the file from a backup, or start a new run with init_from={run.last}"
     )
-    raise InputError(f"{problem}, and the weights of that epoch are nowhere else; {remedy}")
+    raise InputError(f"{problem}, and no other checkpoint has the weights of that epoch; {remedy}")
+
+
+def _read_best_epoch(run: RunDir, model: torch.nn.Module) -> int:
+    """Return the epoch whose weights `best.pt` holds.
+
+    Raises:
+        InputError: it is missing, damaged, or holds weights of another model.
+    """
+    stored = checkpoints.load(run.best)["state"]
+    try:
+        epoch, shapes = int(stored["epoch"]), _shapes(stored["model"])
+    except MISMATCH_ERRORS:
+        raise InputError(f"{run.best}: holds no weights") from None
+    if shapes != _shapes(model.state_dict()):
+        raise InputError(f"{run.best}: holds weights of another model")
+    return epoch
 
 
 def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
@@ -236,18 +262,18 @@ def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
 
 
 def initialise_from_images(trainer: ClassifierTrainer, loaders: Loaders) -> list[str]:
-    """Initialisation by training images, if the model wants it; what it says of it."""
+    """Initialise the weights from training images if the model supports it; return lines to log."""
     lines = show_images(trainer.model, loaders.train.sample)
     trainer.state.restart_average()
     return lines
 
 
-def inexactness_warnings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What makes a resumed run differ in the last digits from one that was never stopped, though it may change.
+def inexactness_warnings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Warn about changes that make a resumed run differ from an uninterrupted one in the last digits.
 
     Args:
-        before: The run's record.
-        now: What it is now.
+        before: The run's record; empty for a new run.
+        now: The record after the run was opened.
     """
     old, new = (
         {**{name: record.get(name) for name in ("device", "precision")}, **(record.get("versions") or {})}
@@ -255,4 +281,4 @@ def inexactness_warnings(before: dict[str, Any], now: dict[str, Any]) -> list[st
     )
     old.pop("resnet-cli", None)  # versions of this package resume one another's runs exactly
     changed = [f"{name} {old[name]} -> {new.get(name)}" for name in old if before and old[name] != new.get(name)]
-    return [f"warning: {', '.join(changed)}: not bit for bit the run that was stopped"] if changed else []
+    return [f"warning: {', '.join(changed)}: not bit for bit the same as an uninterrupted run"] if changed else []

@@ -24,8 +24,8 @@ DRAW_SECONDS = 1.0  # drawing takes a fifth of a second, and epochs on tiny data
 class RunSaver:
     """Writes a run's checkpoints, metrics and curves into its folder."""
 
-    def __init__(self, run: RunDir, settings: validation.Settings, data: dict[str, Any], trackers: LoggerGroup) -> None:
-        self.run, self.settings, self.data, self.trackers = run, settings, data, trackers
+    def __init__(self, run: RunDir, settings: validation.Settings, data: dict[str, Any], loggers: LoggerGroup) -> None:
+        self.run, self.settings, self.data, self.loggers = run, settings, data, loggers
         self._drawn_at = -math.inf
 
     def save_last(self, state: TrainState) -> None:
@@ -55,7 +55,7 @@ class RunSaver:
     def write_metrics(self, rows: list[Row]) -> None:
         """`metrics.jsonl`, `curves.png` unless that was drawn within the last second, and the last row to trackers."""
         self.run.write_metrics(rows)
-        self.trackers.row(rows[-1])
+        self.loggers.row(rows[-1])
         if monotonic() - self._drawn_at > DRAW_SECONDS:
             self.draw_curves(rows)
 

@@ -11,16 +11,19 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError, JobFailedError, MachineError, StoppedError
 from resnet_cli.hydra_app.errors import as_user_error
 from resnet_cli.runs.folder import RunDir
-from resnet_cli.session.job import train
+from resnet_cli.session.context import RunContext
 from resnet_cli.session.signals import JobStoppedError, StopSignals
+from resnet_cli.session.train import train
 from resnet_cli.sweeps import launch
 from resnet_cli.sweeps.folder import FAILURE, SweepDir
 from resnet_cli.sweeps.placement import JobPlacement, note_failure, resolve_job_folder
 from resnet_cli.sweeps.search.sweeper import Reporter
+from resnet_cli.training.control import RunControl, never_prune
 
 LOOK_SECONDS = 0.5  # between looks at the sweep's stop file
 
@@ -69,10 +72,15 @@ def run(
         job.say("starts")
         try:
             signals.begin_job()
-            own = {**settings, "resume": None if proves else "auto"}
+            config = RunConfig(**{**settings, "resume": None if proves else "auto"})
             should_stop = signals if job.here else _either(signals, sweep)
-            go_on = launch.sweep_command(sweep.path)
-            record = train(own, found.run.path, should_stop, command, go_on, terminal=job.here, prune=report)
+            context = RunContext(
+                control=RunControl(should_stop, report or never_prune),
+                command=command,
+                resume_command=launch.sweep_command(sweep.path),
+                log_to_terminal=job.here,
+            )
+            record = train(config, found.run.path, context)
         except StoppedError as signal:
             raise JobStoppedError(signal.signum) from None
         except (Exception, SystemExit) as error:  # a model that calls sys.exit ends itself, not the sweep

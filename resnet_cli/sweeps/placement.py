@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cli.config.former_names import name_in_0_1_0
+from resnet_cli.config.run_config import CONTROL_KEYS
 from resnet_cli.config.stored import SAFE_TO_CHANGE, differences, dump, flat, read
-from resnet_cli.config.validation import CONTROL_KEYS, Settings
+from resnet_cli.config.validation import Settings
 from resnet_cli.runs.environment import utc_now
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.lock import exclusive

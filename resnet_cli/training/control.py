@@ -1,15 +1,23 @@
-"""RunControl: how a run is ended from outside the training loop."""
+"""RunControl: how a run is ended from outside the training loop. Importing it does not import torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from resnet_cli.errors import StoppedError
-from resnet_cli.training.metrics import Prune
+
+if TYPE_CHECKING:
+    from resnet_cli.training.metrics import Prune, Row
 
 
 def never_stop() -> int | None:
     """Return None: no signal has arrived."""
     return None
+
+
+def never_prune(rows: "Sequence[Row]") -> bool:
+    """Return False: the run is not pruned."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,7 @@ class RunControl:
     """
 
     should_stop: Callable[[], int | None] = never_stop
-    prune: Prune = lambda rows: False
+    prune: "Prune" = never_prune
 
     def raise_if_stopped(self) -> None:
         """Raise `StoppedError` if a signal has arrived."""

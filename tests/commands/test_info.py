@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from resnet_cli.analysis.gradient_flow import GradientRow, gradient_flow
 from resnet_cli.data import Augment, make_loaders, synthetic
 from resnet_cli.models.initialisation.data_dependent import show_images
-from resnet_cli.session import build
+from resnet_cli.session import build, load
 from tests.support.runs import tiny
 
 TINY = [option for option in tiny() if not option.startswith(("model=", "trainer."))]
@@ -206,7 +206,7 @@ WRONG = {
     ),
     "no network": (
         ["model._target_=builtins.dict", "data=digits"],
-        ["model._target_: builtins.dict gave a dict, not a torch.nn.Module"],
+        ["model._target_: builtins.dict returned a dict, not a torch.nn.Module"],
     ),
     "data that are not there": (
         ["data=image_folder", "data.root=none", "--gradients"],
@@ -214,7 +214,7 @@ WRONG = {
     ),
     "no classifier": (
         ["--gradients", *TINY, *BLOCKS[0].split()],
-        ["model: resnet_cli.models.ResidualBlock gives scores of shape [2, 256, 8, 8] for 2 images of 3x8x8"],
+        ["model: resnet_cli.models.ResidualBlock returns scores of shape [2, 256, 8, 8] for 2 images of 3x8x8"],
     ),
 }  # fmt: skip
 
@@ -317,7 +317,7 @@ def test_a_run(train, described, info, tmp_path):
     assert "depth layer kind weights residual plain residual, trained" in " ".join(out.split())
     rows = described(tmp_path / run, "model.residual=false", "--gradients")["gradients"]
     assert list(rows) == ["plain", "residual", "residual, trained"]
-    net, _ = build.open_run(str(tmp_path / run))
+    net, _ = load.open_run(str(tmp_path / run))
     assert norms(rows["residual, trained"]) == norms(gradient_flow(net, *first_batch()))
     status, out, err = info(run, "--gradients", "data.image_size=16")
     assert (status, "trained" in out) == (0, False)

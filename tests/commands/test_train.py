@@ -57,7 +57,7 @@ def test_a_run_leaves_what_the_interface_says(train, tmp_path):
 
 def test_a_run_is_opened_with_the_weights_that_were_tested(train, tmp_path):
     from resnet_cli.data import make_loaders, synthetic
-    from resnet_cli.session.build import open_run
+    from resnet_cli.session.load import open_run
     from resnet_cli.training.evaluation import evaluate
 
     train(*tiny("trainer.averaging=ema"))
@@ -411,7 +411,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_from_there(train, tmp_path):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert "go on with: resnet-train resume=parts" in out
+    assert "resume with: resnet-train resume=parts" in out
     assert record_of(tmp_path / "parts")["status"] == "interrupted"
     assert train("resume=parts")[0] == 0
     assert train(*arguments, "hydra.run.dir=whole")[0] == 0

@@ -12,7 +12,7 @@ from resnet_cli.commands import report as report_command
 from resnet_cli.config import former_names, stored
 from resnet_cli.errors import InputError
 from resnet_cli.runs import checkpoints
-from resnet_cli.session.build import open_run
+from resnet_cli.session.load import open_run
 from tests.support.runs import record_of, rows_of
 
 ARCHIVE = Path(__file__).with_name("runs_0.1.0.tar.gz")

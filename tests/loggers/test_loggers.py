@@ -15,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_cli.config import stored, trust
+from resnet_cli.config.run_config import RunConfig
 from resnet_cli.errors import DivergedError, InputError
 from resnet_cli.loggers import Logger, LoggerGroup, require_packages
 from resnet_cli.loggers.base import flatten_scalars
 from resnet_cli.session import build, trusted_kinds, verify
-from resnet_cli.session import train as session
+from resnet_cli.session import record as run_record
+from resnet_cli.training.trainer import ClassifierTrainer
 from tests.support.runs import tiny
 from tests.support.settings import problems_of, settings_of
 
@@ -75,11 +77,12 @@ def own(tmp_path, monkeypatch):
 def untrained(monkeypatch):
     """Runs that are all there but for training: one row, and the end."""
 
-    def finish(run, saver, *_):
-        saver.trackers.row(ROW)
-        run.update_record(status="finished")
+    def evaluate_test_set(prepared, *_):
+        prepared.loggers.row(ROW)
+        prepared.run.update_record(status="finished")
 
-    monkeypatch.setattr(session, "_finish", finish)
+    monkeypatch.setattr(ClassifierTrainer, "fit", lambda *_, **__: None)
+    monkeypatch.setattr(run_record, "evaluate_test_set", evaluate_test_set)
 
 
 BASE = settings_of()
@@ -146,11 +149,11 @@ def test_a_tracker_that_fails_is_told_in_a_line_and_left_alone(own, tmp_path, mo
 
 
 def test_a_run_that_fails_is_told_to_its_tracker(train, own, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise DivergedError("on purpose")
 
     arguments, told = own
-    monkeypatch.setattr(session, "_finish", fail)
+    monkeypatch.setattr(ClassifierTrainer, "fit", fail)
     assert train(*tiny("hydra.run.dir=d", *arguments()))[0] == 3
     assert [entry[:3] for entry in told()[1:]] == [["end", "failed", {}]]
 
@@ -196,17 +199,9 @@ def test_a_stored_tracker_from_outside_is_refused_unless_named():
     trusted_kinds.check_kinds({**BASE, "logger": own}, {})
 
 
-def test_proving_a_resume_tells_no_tracker(monkeypatch):
-    found = []
-    monkeypatch.setattr(
-        verify, "verify_resume", lambda run, settings, init_from: found.append(settings["logger"]) or {}
-    )
-    nodes = {key: {} for key in ("model", "optimizer", "schedule", "data", "trainer")}
-    session.train(
-        **nodes, folder=Path("d"), command="", log=None, should_stop=None, name="n", verify_resume=True,
-        logger={"mine": FAKE},
-    )  # fmt: skip
-    assert found == [None]
+def test_verify_resume_uses_no_loggers():
+    config = RunConfig(**{**BASE, "verify_resume": True, "logger": {"mine": FAKE}})
+    assert verify.shorten(config).logger is None
 
 
 @pytest.mark.parametrize(

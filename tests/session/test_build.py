@@ -83,7 +83,7 @@ def test_trying_the_model_leaves_no_trace():
 @pytest.mark.parametrize(
     ("node", "words"),
     [
-        (of(Fixed), r"gives scores of shape \[2, 10\].*data have 3 classes"),
+        (of(Fixed), r"returns scores of shape \[2, 10\].*data have 3 classes"),
         ({"_target_": "torch.nn.Linear", "in_features": 5, "out_features": 3}, "does not run on images of 3x2x2"),
         ({"_target_": "fractions.Fraction"}, "not a torch.nn.Module"),
         (RESNET8, "model: in_size=.*must be 4 or more"),

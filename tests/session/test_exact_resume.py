@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from resnet_cli.config.run_config import RunConfig
 from resnet_cli.errors import StoppedError
 from resnet_cli.runs.folder import RunDir
-from resnet_cli.runs.logs import RunLog
-from resnet_cli.session import train
+from resnet_cli.session import record
+from resnet_cli.session.comparison import first_difference, read_results
+from resnet_cli.session.context import RunContext
 from resnet_cli.session.saver import RunSaver
-from resnet_cli.session.verify import first_difference, read_results
+from resnet_cli.session.train import train
+from resnet_cli.training.control import RunControl
 from tests.support.runs import tiny
 
 STEPS = 3  # of an epoch: 87 images in batches of 32
@@ -48,22 +51,20 @@ def composed(*options):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Trains in a folder of that name, up to a look for signals (None: to the end), and gives what it leaves."""
+    """Train in a folder of that name until a poll for signals (None: to the end), and return the results."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(RunSaver, "draw_curves", lambda *_: None)
-    monkeypatch.setattr(train, "collect_environment", dict)
+    monkeypatch.setattr(record, "collect_environment", dict)
 
     def run(name, *arguments, stop_at=None):
         chosen = {
             argument.partition("=")[0]: argument for argument in ("name=x", *SMALL, *arguments)
         }  # the last counts
         settings = copy.deepcopy(composed(*chosen.values()))
-        looks = iter(range(1, 10_000))
-        with stopping() if stop_at else nullcontext(), RunLog() as log:
-            train.train(
-                folder=Path(name), command="", log=log,
-                should_stop=lambda: 15 if next(looks) == stop_at else None, **{**settings, "resume": "auto"},
-            )  # fmt: skip
+        polls = iter(range(1, 10_000))
+        control = RunControl(should_stop=lambda: 15 if next(polls) == stop_at else None)
+        with stopping() if stop_at else nullcontext():
+            train(RunConfig(**{**settings, "resume": "auto"}), Path(name), RunContext(control=control))
         return read_results(RunDir(name)) if stop_at is None else torch.load(f"{name}/checkpoints/last.pt")["state"]
 
     return run
@@ -78,7 +79,7 @@ def stopping():
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
 def test_a_run_stopped_three_times_ends_like_one_that_was_not(run, options):
     whole = run("whole", *options)
-    state = run("parts", *options, stop_at=3)  # the first look is before the first step
+    state = run("parts", *options, stop_at=3)  # the first poll is before the first step
     assert (state["epoch"], state["batches"]) == (0, 2), "inside an epoch"
     other = [a.replace("workers=2", "workers=0") for a in options]
     state = run("parts", *other, stop_at=2)
@@ -91,8 +92,8 @@ def test_a_run_stopped_three_times_ends_like_one_that_was_not(run, options):
 
 def test_stopped_while_the_test_set_is_read(run):
     whole = run("whole")
-    looks = 1 + 2 * (STEPS + 3)
-    state = run("parts", stop_at=looks + 4)
+    polls = 1 + 2 * (STEPS + 3)
+    state = run("parts", stop_at=polls + 4)
     assert state["epoch"] == 2
     assert RunDir("parts").read_record()["test"] is None
     assert RunDir("parts").read_record()["status"] == "interrupted"

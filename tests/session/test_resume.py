@@ -158,7 +158,7 @@ def test_a_damaged_save_is_named_and_the_one_before_it_taken(train, stopped, d, 
     DAMAGE[damage](d / "checkpoints/last.pt")
     status, out, err = train(*([*ARGUMENTS, "hydra.run.dir=d", "resume=auto"] if resume == "auto" else ["resume=d"]))
     assert (status, err) == (0, "")
-    (line,) = [line for line in out.splitlines() if "going on from previous.pt" in line]
+    (line,) = [line for line in out.splitlines() if "resuming from previous.pt" in line]
     assert line.startswith("d/checkpoints/last.pt: ")
     assert line in (d / "train.log").read_text().splitlines()
     assert_same_end(stopped / "whole", d)
@@ -199,13 +199,13 @@ def test_a_lost_best_epoch_is_refused_unless_a_save_has_it(train, stopped, d, da
     status, out, err = train("resume=d")
     if best == 2:
         assert status == 0
-        assert "saved anew from the state at the end of epoch 2" in out
+        assert "saved again from the state at the end of epoch 2" in out
         assert_same_end(stopped / "whole", d)
         assert_same_best(stopped / "whole", d)
     else:
         assert status == 2
         assert err.startswith("error: d/checkpoints/best.pt: ")
-        assert "the weights of that epoch are nowhere else" in err
+        assert "no other checkpoint has the weights of that epoch" in err
 
 
 @pytest.mark.parametrize("options", [[], ["data.val_fraction=0"]])
@@ -216,7 +216,7 @@ def test_best_is_saved_anew_from_the_state_at_its_end(train, tmp_path, options):
     best.write_bytes(b"")
     status, out, _ = train("resume=d")
     assert status == 0
-    assert "saved anew" in out
+    assert "saved again" in out
     assert_equal(checkpoints.load(best), before)
 
 
@@ -260,10 +260,10 @@ def test_a_best_that_might_not_come_out_again_is_not_kept(train, killed_between)
     status, out, err = train("resume=d", "trainer.epochs=4")
     if steps:
         assert (status, err.count("\n")) == (2, 1)
-        assert err.endswith("go on once with the config as it was, then change it\n")
+        assert err.endswith("resume once with the former config, then change it\n")
     else:
         assert status == 0
-        assert "best.pt: holds epoch 2, not the best epoch 1; saved anew" in out
+        assert "best.pt: holds epoch 2, not the best epoch 1; saved again" in out
 
 
 def test_times_of_files_choose_nothing(train, stopped, d):

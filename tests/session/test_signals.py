@@ -71,7 +71,7 @@ def test_a_signal_to_the_group_leaves_its_workers_to_the_main_process(start, tmp
     wait_for(tmp_path, "d/train.log", process)
     os.killpg(process.pid, signal.SIGUSR1)
     out = ended(process, 128 + signal.SIGUSR1)
-    assert "go on with: resnet-train resume=d\n" in out
+    assert "resume with: resnet-train resume=d\n" in out
     assert json.loads((tmp_path / "d/run.json").read_text())["status"] == "interrupted"
     assert (tmp_path / "d/checkpoints/last.pt").exists()
     assert children(process.pid) == []
@@ -94,8 +94,8 @@ def test_a_stopped_sweep_goes_on_with_what_it_says(start, tmp_path, train):
     wait_for(tmp_path, "s/*slow=[Tt]rue*/train.log", process)
     process.terminate()
     out = ended(process, 143)
-    (line,) = (line for line in out.splitlines() if "stopped; go on with: " in line)
-    command = line.partition("go on with: resnet-train ")[2].split()
+    (line,) = (line for line in out.splitlines() if "stopped; resume with: " in line)
+    command = line.partition("resume with: resnet-train ")[2].split()
     folders = sorted(path.parent for path in (tmp_path / "s").rglob("run.json"))
     assert [json.loads((f / "run.json").read_text())["status"] for f in folders] == ["finished", "interrupted"]
     (tmp_path / "quick").touch()

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnet_cli.session.verify import first_difference
+from resnet_cli.session.comparison import first_difference
 from tests.support.runs import tiny
 
 LEAVES = st.one_of(

@@ -75,7 +75,7 @@ def test_a_stop_reaches_every_process_and_the_sweep_goes_on(launcher, tmp_path, 
     assert "Traceback" not in err
     assert err.count("stopping when all is saved") == 1
     assert "1 of 3 jobs have not begun" in out
-    assert "go on with: resnet-train -m resume=s" in err
+    assert "resume with: resnet-train -m resume=s" in err
     assert {record["status"] for record in records(tmp_path / "s").values()} == {"interrupted"}
     (tmp_path / "quick").touch()
     status, out, err = train("-m", "resume=s", "hydra/launcher=basic")

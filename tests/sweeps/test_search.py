@@ -68,7 +68,8 @@ def stub(monkeypatch):
     calls = []
 
     def replace(accuracy, epochs=3):
-        def train(settings, folder, should_stop, command, go_on, *, terminal, prune):
+        def train(config, folder, context):
+            settings = vars(config)
             calls.append(settings)
             run = RunDir(folder)
             before = run.read_record()
@@ -77,7 +78,7 @@ def stub(monkeypatch):
             run.create(dump(own), status="running", best=before.get("best"))
             status = "finished"
             try:
-                while not (pruned := prune(rows)) and len(rows) < epochs:
+                while not (pruned := context.control.prune(rows)) and len(rows) < epochs:
                     rows.append({"epoch": len(rows) + 1, "val_accuracy": accuracy(settings, len(rows) + 1)})
                     run.write_metrics(rows)
                     best = max(rows, key=lambda row: row["val_accuracy"])

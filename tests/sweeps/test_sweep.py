@@ -59,7 +59,7 @@ def test_a_failed_sweep_is_run_again_to_what_it_would_have_been(train, own_nets)
     status, out, err = train(*command)
     assert status == 1
     assert err.count("error: job ") == 2
-    assert "error: 2 of 4 jobs did not finish; go on with: resnet-train -m resume=s" in err
+    assert "error: 2 of 4 jobs did not finish; resume with: resnet-train -m resume=s" in err
     failed = [path for path in (own_nets / "s").iterdir() if path.is_dir() and "fails=True" in path.name]
     assert len(failed) == 2
     for path in failed:
@@ -163,15 +163,15 @@ def test_a_job_that_calls_exit_ends_itself_alone(train, own_nets):
 
 def test_a_proof_in_a_sweep_leaves_no_jobs(train, tmp_path, monkeypatch):
     from resnet_cli.errors import NotIdenticalError
-    from resnet_cli.session import train as session
+    from resnet_cli.sweeps import job as sweep_job
 
-    def prove(*, seed, verify_resume, **settings):
-        assert verify_resume
-        if seed:
+    def verify(config, folder, context):
+        assert config.verify_resume
+        if config.seed:
             raise NotIdenticalError("not identical: here")
         return {"epochs": 1}
 
-    monkeypatch.setattr(session, "train", prove)
+    monkeypatch.setattr(sweep_job, "train", verify)
     assert train("-m", "seed=0", "verify_resume=true", *tiny("hydra.sweep.dir=s"))[0] == 0
     status, _, err = train("-m", "seed=0,1", "verify_resume=true", *tiny("hydra.sweep.dir=s"))
     assert status == 1

@@ -1,9 +1,10 @@
-"""The Hydra app: a config composed, and a job called with it. `--help` imports no more of the package than this."""
+"""The Hydra app: compose a config and call a task with it. `--help` imports no more of the package than this."""
 
 import gc
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import hydra
 from omegaconf import DictConfig
@@ -17,55 +18,67 @@ from resnet_cli.session.signals import JobStoppedError, RunFailedError, StopSign
 
 HELP = ("--help", "-h", "--hydra-help")
 
+Task = Callable[[DictConfig], float | None]
+
 
 def show_help(arguments: Sequence[str], stop: StopSignals) -> int:
-    """Print what `arguments`, with one of `HELP` among them, ask for; gives the exit status."""
-    gc.disable()  # Hydra copies its configs for every group that it lists, a tenth of the time spent on looking at them
+    """Print the help that `arguments` ask for with one of `HELP`, and return the exit status."""
+    gc.disable()  # Hydra copies its configs for every group that it lists; collecting them takes a tenth of the time
     try:
         return run(arguments, stop, lambda composed: None)
     finally:
         gc.enable()
 
 
-def run(arguments: Sequence[str], stop: StopSignals, job: Callable[[DictConfig], float | None]) -> int:
-    """Let Hydra compose the config and call `job`, for each job of a sweep; gives the exit status.
+def run(arguments: Sequence[str], stop: StopSignals, task: Task) -> int:
+    """Compose the config with Hydra, call `task` with that of each job, and return the exit status.
 
     Raises:
-        StoppedError: a signal ended it.
+        StoppedError: a signal stopped it.
     """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing, so that its errors can be told in a line
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     try:
-        _start_hydra(hydra_arguments(arguments), stop, job)
+        with _typed_arguments(hydra_arguments(arguments)), compat.patched_argparse():
+            compat.silence_schema_warning()
+            use_working_folder()
+            # From here to the task signals are only noted: raised inside Hydra, they would leave its empty folder.
+            stop()
+            hydra.main(config_path=str(CONFIG_FOLDER), config_name="train", **compat.main_options())(task)()
     except SystemExit as done:  # --help and the like
         return int(done.code or 0)
-    except RunFailedError as failed:
-        if isinstance(failed.error, JobStoppedError):
-            raise StoppedError(failed.error.signum) from None
-        from resnet_cli.hydra_app.errors import print_error
-
-        return print_error(failed.error)
-    except JobStoppedError as stopped:
-        raise StoppedError(stopped.signum) from None
-    except Exception as error:
-        if stop.signum is not None:  # jobs in other processes end in ways of their launcher's
-            raise StoppedError(stop.signum) from None
-        from resnet_cli.hydra_app import errors
-        from resnet_cli.sweeps import launch
-
-        if isinstance(error, JobFailedError) and launch.launching() is not None:
-            return 1  # the table tells
-        return errors.print_error(error)
+    except (Exception, RunFailedError) as error:
+        return _exit_status(error, stop)
     return 0
 
 
-def _start_hydra(arguments: Sequence[str], stop: StopSignals, job: Callable[[DictConfig], float | None]) -> None:
-    compat.silence_schema_warning()
-    use_working_folder()
-    stop()  # from here to the task signals are noted: raised inside Hydra they would leave its empty folder behind
+@contextmanager
+def _typed_arguments(arguments: Sequence[str]) -> Iterator[None]:
+    """Replace the arguments in `sys.argv`, which Hydra reads."""
     typed = sys.argv[1:]
     sys.argv[1:] = arguments
     try:
-        with compat.patched_argparse():
-            hydra.main(config_path=str(CONFIG_FOLDER), config_name="train", **compat.main_options())(job)()
+        yield
     finally:
         sys.argv[1:] = typed
+
+
+def _exit_status(error: Exception | RunFailedError, stop: StopSignals) -> int:
+    """Print an error that ended the app, and return the exit status.
+
+    Raises:
+        StoppedError: a signal stopped it.
+    """
+    cause = error.error if isinstance(error, RunFailedError) else error
+    if isinstance(cause, JobStoppedError):
+        raise StoppedError(cause.signum) from None
+    from resnet_cli.hydra_app.errors import print_error
+
+    if isinstance(error, RunFailedError):
+        return print_error(cause)
+    if stop.signum is not None:  # jobs in other processes end with errors of their launcher
+        raise StoppedError(stop.signum) from None
+    from resnet_cli.sweeps import launch
+
+    if isinstance(error, JobFailedError) and launch.launching() is not None:
+        return 1  # printed already, and the sweep's table shows it
+    return print_error(error)

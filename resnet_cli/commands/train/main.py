@@ -1,5 +1,6 @@
-"""Entry point of resnet-train. The work is in `job`, the help in `app`."""
+"""Entry point of resnet-train. The work is in `job`, the help in `app`; both are imported late."""
 
+import sys
 from collections.abc import Sequence
 
 from resnet_cli.commands.exit import exit_quickly
@@ -9,16 +10,15 @@ from resnet_cli.session.signals import StopSignals
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    exit_quickly(run)
+    exit_quickly(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run `resnet-train` with these arguments; gives the exit status (see the table in the README)."""
+    """Run `resnet-train` with these arguments and return the exit status (see the table in the README)."""
     with StopSignals() as stop:
         try:
-            from resnet_cli.commands.train import (
-                app,  # here: Hydra takes half a second, in which signals are obeyed too
-            )
+            # Importing Hydra takes half a second, during which signals must be handled already.
+            from resnet_cli.commands.train import app
 
             if any(argument in app.HELP for argument in arguments):
                 return app.show_help(arguments, stop)

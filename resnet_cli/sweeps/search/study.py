@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from resnet_cli.config.run_config import CONTROL_KEYS
 from resnet_cli.config.stored import SAFE_TO_CHANGE
-from resnet_cli.config.validation import CONTROL_KEYS
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.sweeps.search.space import Space
 

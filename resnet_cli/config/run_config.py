@@ -1,0 +1,54 @@
+"""RunConfig: the top-level keys of a config, their types and their defaults."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+from resnet_cli.config.ranges import Between
+
+Node = Mapping[str, Any]  # a `_target_` and its arguments
+
+# Keys that control how a run is started. They are not part of its identity, so neither checkpoints nor `config.yaml`
+# store them.
+CONTROL_KEYS = ("resume", "init_from", "resume_force", "trust", "verify_resume", "sweep")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The config of one run. The fields are the schema of the top level: adding a field adds a key.
+
+    Args:
+        model: Group `model`.
+        optimizer: Group `optimizer`.
+        schedule: Group `schedule`.
+        data: Group `data`.
+        trainer: Group `trainer`.
+        name: Name of the run.
+        seed: Determines weights, order of samples, augmentation and dropout.
+        resume: A run folder, or `auto` to continue from the last checkpoint in the output folder if there is one.
+        init_from: A run whose weights are loaded at the start.
+        resume_force: Resume although the config or the data have changed.
+        trust: Allow classes that only a stored config names; checked before training.
+        verify_resume: Instead of training, verify that a short run resumes exactly; see `resnet_cli.session.verify`.
+        sweep: Options of the sweep that this run is a job of; handled before training.
+        logger: Experiment loggers by name.
+    """
+
+    model: Node
+    optimizer: Node
+    schedule: Node
+    data: Node
+    trainer: Node
+    name: str
+    seed: Annotated[int, Between(0, 9223372036854775807)] = 0
+    resume: str | None = None
+    init_from: str | None = None
+    resume_force: bool = False
+    trust: bool = False
+    verify_resume: bool = False
+    sweep: Node | None = None
+    logger: Mapping[str, Node] | None = None
+
+    def stored(self) -> dict[str, Any]:
+        """Return the keys that checkpoints and `config.yaml` store: all except `CONTROL_KEYS`."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in CONTROL_KEYS}

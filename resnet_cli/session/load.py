@@ -1,0 +1,118 @@
+"""Load trained models and weights from run folders and checkpoints."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from resnet_cli.config.stored import plain_data
+from resnet_cli.config.trust import check_names
+from resnet_cli.config.validation import check_part
+from resnet_cli.config.values import format_value
+from resnet_cli.errors import InputError
+from resnet_cli.runs import checkpoints
+from resnet_cli.runs.folder import find_run
+from resnet_cli.session import build
+from resnet_cli.session.trusted_kinds import check_kinds
+
+MAX_IMAGE_VALUES = 1 << 26  # channels * height * width that a checkpoint may declare
+
+
+def open_run(
+    path: str, *, device: str = "cpu", trust: bool = False, named: Mapping[str, str] | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Load a trained model from a run folder or checkpoint, in evaluation mode, and the description of its data.
+
+    The config in the checkpoint determines what is built: a model of this package, `torch.nn` or `torchvision.models`.
+
+    Args:
+        path: A run folder (its best checkpoint, or the last where there is no best) or a checkpoint in one.
+        device: Device of the model.
+        trust: Build whatever else the config names; that runs code of its author's choice.
+        named: Classes that are allowed besides, by key: `{"model": "my_package.Net"}`.
+
+    Returns:
+        The model, and a mapping with `class_names`, `in_size` (C, H, W), `mean` and `std` (per channel, of images in
+        the range 0 to 1).
+
+    Raises:
+        InputError: no such run, its checkpoint is damaged or does not fit its config, or that names other classes.
+    """
+    file = _resolve_checkpoint(path)
+    payload = checkpoints.load(file)
+    node = {"model": plain_data(payload["config"], str(file)).get("model")}
+    if not trust:
+        check_names(node, named or {})
+    check_part("model", node["model"])
+    if not trust:
+        check_kinds(node, named or {})
+    in_size, num_classes = _data_sizes(payload, file)
+    weights = _model_weights(payload, file)
+    model = build.model(node["model"] or {}, in_size=in_size, num_classes=num_classes, seed=0)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{file}: its weights do not fit its config: {str(error).splitlines()[-1].strip()}") from error
+    return model.to(device).eval(), payload["data"]
+
+
+def load_weights(model: nn.Module, path: str) -> list[str]:
+    """Load the weights of another run into a model as far as names and shapes agree (`init_from=RUN`).
+
+    Args:
+        model: Keeps its own weights where the other run has none that fit, such as a head for other classes.
+        path: A run folder, or one of its checkpoints.
+
+    Returns:
+        The names of the tensors that were not loaded.
+
+    Raises:
+        InputError: no such run, or none of its weights fit.
+    """
+    file = _resolve_checkpoint(path)
+    stored = _model_weights(checkpoints.load(file), file)
+    own = model.state_dict()
+    fitting = {name: value for name, value in stored.items() if name in own and own[name].shape == value.shape}
+    if not any(name in fitting for name, _ in model.named_parameters()):
+        raise InputError(f"init_from: {file} is of another model: none of its {len(stored)} tensors fits this one")
+    model.load_state_dict(fitting, strict=False)
+    return [name for name in own if name not in fitting]
+
+
+def _resolve_checkpoint(path: str) -> Path:
+    """Return the checkpoint that a path names: the file itself, or the best (else the last) one of a run folder."""
+    run = find_run(path)
+    file = Path(path).expanduser()
+    if file.is_dir():
+        return run.best if run.best.exists() else run.last
+    return file
+
+
+def _model_weights(payload: Mapping[str, Any], file: Path) -> dict[str, torch.Tensor]:
+    """Return the model's state dict in a checkpoint.
+
+    Raises:
+        InputError: it is something else.
+    """
+    found = payload["state"].get("model")
+    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise InputError(f"{file}: not a checkpoint of resnet-cli: state.model holds no weights")
+    return found
+
+
+def _data_sizes(payload: Mapping[str, Any], file: Path) -> tuple[tuple[int, int, int], int]:
+    """Return the size of the images (C, H, W) and the number of classes in a checkpoint's description of its data.
+
+    Raises:
+        InputError: they are no sizes, or larger than any image.
+    """
+    size, names = payload["data"].get("in_size"), payload["data"].get("class_names")
+    is_size = isinstance(size, list) and len(size) == 3 and all(type(n) is int and n > 0 for n in size)
+    if not is_size or size[0] * size[1] * size[2] > MAX_IMAGE_VALUES:
+        raise InputError(f"{file}: data.in_size: {format_value(size)} is no size of an image")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{file}: data.class_names: {format_value(names)} are no names")
+    channels, height, width = size
+    return (channels, height, width), len(names)

@@ -1,0 +1,111 @@
+"""Build everything that a run needs before its folder is written."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from resnet_cli.config.run_config import Node, RunConfig
+from resnet_cli.data import Loaders
+from resnet_cli.errors import InputError
+from resnet_cli.loggers import LoggerGroup
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.session import build
+from resnet_cli.session.resume import (
+    StartingPoint,
+    initialise_from_images,
+    load_latest,
+    require_same_data,
+    restore_or_initialise,
+    validate_changes,
+)
+from resnet_cli.training.compiled_step import reset_compiler
+from resnet_cli.training.device import resolve_device
+from resnet_cli.training.dynamo import without_dynamo_import
+from resnet_cli.training.trainer import ClassifierTrainer
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run whose parts are built and whose state is restored; its folder is not written yet.
+
+    Args:
+        config: Its config.
+        run: Its folder.
+        loggers: Experiment loggers.
+        loaders: The data.
+        trainer: The trainer, with the model, the optimizer and the state to start from.
+        start: Where the state came from.
+        initialisation: Lines about an initialisation from training images.
+    """
+
+    config: RunConfig
+    run: RunDir
+    loggers: LoggerGroup
+    loaders: Loaders
+    trainer: ClassifierTrainer
+    start: StartingPoint
+    initialisation: list[str]
+
+
+@contextmanager
+def isolated_compiler() -> Iterator[None]:
+    """Isolate a run from `torch.compile`'s state of other runs in this process, and avoid importing its compiler."""
+    with reset_compiler(), without_dynamo_import():
+        yield
+
+
+def prepare(config: RunConfig, run: RunDir, planned_trainer: Node) -> PreparedRun:
+    """Build data, model, optimizer and trainer, and restore or initialise the state.
+
+    Args:
+        config: The validated config.
+        run: The run folder, which may hold checkpoints to resume from.
+        planned_trainer: The trainer's node that determines the length of the schedule.
+
+    Raises:
+        InputError: a part cannot be built, or the run cannot be resumed.
+    """
+    loggers = LoggerGroup(build.loggers(config.logger))
+    checkpoint = load_latest(run, config.resume)
+    validate_changes(checkpoint, config)  # before the data are read, which can take minutes
+    loaders = build.loaders(config.data, device=_resolve_device(config.trainer), seed=config.seed)
+    require_same_data(checkpoint, describe_data(loaders), force=config.resume_force)
+    model = build.model(config.model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=config.seed)
+    trainer = _build_trainer(config, model, loaders, planned_trainer)
+    start = restore_or_initialise(trainer.state, checkpoint, run, config)
+    lines = initialise_from_images(trainer, loaders) if start.is_scratch else []
+    return PreparedRun(config, run, loggers, loaders, trainer, start, lines)
+
+
+def describe_data(loaders: Loaders) -> dict[str, Any]:
+    """Return what a checkpoint stores about the data that its model was trained on."""
+    return {
+        "class_names": list(loaders.class_names),
+        "in_size": list(loaders.in_size),
+        "mean": list(loaders.mean),
+        "std": list(loaders.std),
+    }
+
+
+def _resolve_device(trainer: Node) -> torch.device:
+    try:
+        return resolve_device(trainer.get("device"))
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def _build_trainer(
+    config: RunConfig, model: torch.nn.Module, loaders: Loaders, planned_trainer: Node
+) -> ClassifierTrainer:
+    limits = [build.get_argument(planned_trainer, name) for name in ("max_batches", "overfit_batches")]
+    steps_per_epoch = min([len(loaders.train), *(limit for limit in limits if limit)])
+    schedule = build.schedule(
+        config.schedule,
+        total_steps=steps_per_epoch * (build.get_argument(planned_trainer, "epochs") or 1),
+        steps_per_epoch=steps_per_epoch,
+    )
+    optimizer = build.optimizer(config.optimizer, model)
+    return build.trainer(config.trainer, model=model, optimizer=optimizer, schedule=schedule, seed=config.seed)

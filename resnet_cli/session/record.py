@@ -1,0 +1,162 @@
+"""What a run writes besides its checkpoints: its record and config at the start, its status and test result."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+
+from resnet_cli.config.stored import dump, flat
+from resnet_cli.errors import MachineError, PrunedError, StoppedError
+from resnet_cli.models.inspection import count_parameters
+from resnet_cli.runs.environment import collect_environment, utc_now
+from resnet_cli.runs.logs import RunLog
+from resnet_cli.session.prepare import PreparedRun, describe_data
+from resnet_cli.session.resume import inexactness_warnings
+from resnet_cli.session.saver import RunSaver
+from resnet_cli.training.batching import EpochIterator
+from resnet_cli.training.control import RunControl
+from resnet_cli.training.device import device_name
+
+logger = logging.getLogger("resnet_cli")
+
+
+def open_run_folder(prepared: PreparedRun, command: str, log: RunLog) -> RunSaver:
+    """Write a run's config and record, and log what is about to be trained.
+
+    Args:
+        prepared: The run.
+        command: The command line that the user typed.
+        log: Receives the folder's `train.log`.
+
+    Returns:
+        The saver of the run's checkpoints and metrics.
+
+    Raises:
+        MachineError: the folder cannot be written.
+    """
+    run = prepared.run
+    before = run.read_record()
+    if prepared.start.file == run.previous:
+        run.promote_previous()
+    run.create(dump(prepared.config.stored()), **_starting_record(prepared, command, before))
+    run.write_metrics(prepared.trainer.state.rows)
+    record = run.read_record()
+    log.attach(run.log)
+    log_summary(prepared, record)
+    for line in [*(f"init    {line}" for line in prepared.initialisation), *inexactness_warnings(before, record)]:
+        logger.info("%s", line)
+    return RunSaver(run, prepared.config.stored(), describe_data(prepared.loaders), prepared.loggers)
+
+
+def _starting_record(prepared: PreparedRun, command: str, before: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of `run.json` at the start of a run; `before` is the record of a run that is resumed."""
+    trainer, start = prepared.trainer, prepared.start
+    state = trainer.state
+    resumed = list(before.get("resumed_from") or [])
+    if before or state.step:
+        resumed.append({"step": state.step, "epoch": state.epoch, "at": utc_now(), "changes": start.changes})
+    return {
+        "status": "running",
+        "command": command,
+        "started": before.get("started") or utc_now(),
+        "ended": None,
+        "reason": None,
+        "seed": prepared.config.seed,
+        "epochs": trainer.epochs,
+        "parameters": count_parameters(trainer.model),
+        "device": device_name(trainer.device),
+        "precision": trainer.precision,
+        "threads": torch.get_num_threads(),
+        "start": "scratch" if start.file else start.description,
+        "resumed_from": resumed or None,
+        "best": state.best,
+        "test": before.get("test") if state.is_done(trainer.epochs, trainer.early_stopping) else None,
+        **collect_environment(),
+    }
+
+
+def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
+    """Log the model, the data, the device and the folder of a run that is about to start."""
+    config, loaders = prepared.config, prepared.loaders
+    counts, size = loaders.counts, "x".join(map(str, loaders.in_size))
+    logger.info("model   %s, %s parameters", _class_name(config.model), f"{record['parameters']:,}")
+    logger.info(
+        "data    %s: %s training, %s validation, %s test images of %s, %d classes",
+        _class_name(config.data),
+        *(f"{counts[split]:,}" for split in ("train", "val", "test")),
+        size,
+        len(loaders.class_names),
+    )
+    logger.info("device  %s, %s, seed %d", record["device"], record["precision"], config.seed)
+    logger.info("folder  %s", prepared.run.path)
+    if not prepared.start.is_scratch:
+        logger.info("from    %s", prepared.start.description)
+
+
+def _class_name(node: Any) -> str:
+    return str(node["_target_"]).rsplit(".", 1)[-1]
+
+
+@contextmanager
+def run_status(prepared: PreparedRun, saver: RunSaver) -> Iterator[None]:
+    """Start the loggers, and at the end record how the run ended: pruned, interrupted, failed, or as recorded inside.
+
+    A pruned run ends without an error.
+    """
+    run, state, loggers = prepared.run, prepared.trainer.state, prepared.loggers
+    try:
+        _start_loggers(prepared)
+        if prepared.start.best_lost:
+            saver.save_best(state)
+        yield
+    except PrunedError as pruned:
+        run.update_record(status="pruned", ended=utc_now(), reason=str(pruned))
+        saver.draw_curves(state.rows)
+        logger.info("pruned: %s", pruned)
+    except (StoppedError, KeyboardInterrupt) as stop:
+        run.update_record(status="interrupted", ended=utc_now())
+        if isinstance(stop, StoppedError):  # after a second Ctrl-C no time is spent on a picture
+            saver.draw_curves(state.rows)
+        raise
+    except BaseException as error:
+        with suppress(MachineError):  # a full disk would hide the error itself
+            run.update_record(status="failed", ended=utc_now(), reason=f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        loggers.end(run.read_record(), state.epoch)
+
+
+def _start_loggers(prepared: PreparedRun) -> None:
+    run = prepared.run
+    parameters = flat({key: value for key, value in prepared.config.stored().items() if key != "logger"})
+    known = run.read_record().get("trackers") or {}
+    ids = prepared.loggers.start(run.path, parameters, prepared.trainer.state.rows, known)
+    if ids:
+        run.update_record(trackers=ids)
+
+
+def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunControl) -> None:
+    """Evaluate the selected weights on the test set and record the result; skipped if nothing was trained since.
+
+    Raises:
+        StoppedError: a signal arrived.
+    """
+    run, trainer, loaders = prepared.run, prepared.trainer, prepared.loaders
+    state = trainer.state
+    record = run.read_record()
+    if state.epoch == prepared.start.epoch and record.get("test"):
+        run.update_record(status="finished", ended=utc_now())
+        logger.info("nothing to do: %d epochs are done; more with trainer.epochs=%d", state.epoch, 2 * state.epoch)
+        return
+    saver.load_best(state, trainer.device)
+    batches = EpochIterator(loaders.test, limit=trainer.max_batches, control=control)
+    scores = trainer.evaluate(batches.iterate(epoch=0))
+    test: dict[str, Any] = {"accuracy": scores.accuracy, "loss": scores.loss, "samples": scores.count}
+    by = "val_accuracy" if loaders.val is not None else None
+    selection = {"weights": "best epoch" if by else "last epoch", "by": by, "val_samples": loaders.counts["val"]}
+    run.update_record(status="finished", ended=utc_now(), test=test, selection=selection)
+    saver.draw_curves(state.rows, test)
+    chosen = f"epoch {state.best['epoch']}, the best on validation" if state.best else "the last epoch"
+    logger.info("test accuracy %.2f %%, loss %.4f on %d images (%s)", *list(test.values()), chosen)

@@ -22,24 +22,24 @@ from resnet_cli.errors import InputError
 def parameter_groups(
     model: nn.Module, *, decay_norm_and_bias: bool = True, groups: Mapping[str, Mapping[str, Any]] | None = None
 ) -> list[dict[str, Any]]:
-    """Splits the trainable parameters of a model into an optimizer's parameter groups, in the order of their names.
+    """Split the trainable parameters of a model into an optimizer's parameter groups, in the order of their names.
 
-    A group has `params`, a `name` and the options that differ from the optimizer's own; so an optimizer with two kinds
-    of learning rate (`Muon`) still knows which of the others were asked for. Frozen parameters are left out.
+    A group has `params`, a `name` and only the options that differ from the optimizer's defaults, so that an optimizer
+    with two sets of defaults (`Muon`) knows which options are set. Frozen parameters are left out.
 
     Args:
         model: Its `named_parameters` decide names and order.
-        decay_norm_and_bias: False gives biases and every parameter of at most one dimension (scales and shifts of
-            normalisation layers) a weight decay of 0, whatever a pattern says.
-        groups: Regular expression, searched in the qualified name -> options of the parameters that it finds; the first
-            pattern that matches wins. `lr` replaces the optimizer's learning rate, `lr_scale` multiplies it
-            (`apply_group_options` does so).
+        decay_norm_and_bias: False sets the weight decay of biases and of every parameter of at most one dimension
+            (scales and shifts of normalisation layers) to 0, also where a pattern sets another.
+        groups: Regular expression, searched in the qualified names -> options of the parameters that match; the first
+            matching pattern wins. `lr` replaces the optimizer's learning rate, `lr_scale` multiplies it (in
+            `apply_group_options`).
 
     Raises:
-        InputError: if a pattern is no regular expression or has no parameter left to match.
+        InputError: a pattern is not a regular expression, or no parameter is left for it.
     """
     groups = groups or {}
-    patterns = {pattern: _compiled(pattern) for pattern in groups}
+    patterns = {pattern: _compile_pattern(pattern) for pattern in groups}
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     split: dict[tuple[str | None, bool], list[Tensor]] = defaultdict(list)
     for name, parameter in named:
@@ -50,7 +50,7 @@ def parameter_groups(
     used = {pattern for pattern, _ in split}
     unused = [pattern for pattern in groups if pattern not in used]
     if unused:
-        raise InputError(*(_unmatched(pattern, patterns[pattern], model) for pattern in unused))
+        raise InputError(*(_describe_unmatched(pattern, patterns[pattern], model) for pattern in unused))
     result: list[dict[str, Any]] = []
     for pattern in (None, *groups):
         for decays in (True, False):
@@ -70,7 +70,7 @@ def build_optimizer(
     groups: Mapping[str, Mapping[str, Any]] | None = None,
     **options: Any,
 ) -> torch.optim.Optimizer:
-    """Builds `factory(parameter_groups, **options)`, checks the options of the groups and applies their `lr_scale`.
+    """Build `factory(parameter_groups, **options)`, validate the options of the groups and apply their `lr_scale`.
 
     Args:
         model: Its trainable parameters are optimised.
@@ -80,8 +80,8 @@ def build_optimizer(
         **options: Arguments of the factory.
 
     Raises:
-        InputError: for the patterns as `parameter_groups`; if a group's option is none of the optimizer's, or no value
-            for it; if the optimizer's step cannot do without a closure.
+        InputError: a pattern is invalid as in `parameter_groups`; a group has an option that the optimizer lacks, or an
+            invalid value; the optimizer's step requires a closure.
     """
     optimizer = factory(parameter_groups(model, decay_norm_and_bias=decay_norm_and_bias, groups=groups), **options)
     apply_group_options(optimizer, groups or {})
@@ -89,7 +89,7 @@ def build_optimizer(
 
 
 def apply_group_options(optimizer: torch.optim.Optimizer, groups: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check the options of an optimizer's groups, and multiply each group's learning rate by its `lr_scale`.
+    """Validate the options of an optimizer's groups, and multiply each group's learning rate by its `lr_scale`.
 
     Args:
         optimizer: Built over `parameter_groups`.
@@ -101,13 +101,15 @@ def apply_group_options(optimizer: torch.optim.Optimizer, groups: Mapping[str, M
     """
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
-        raise InputError(f"_target_: {type(optimizer).__name__} runs the model itself in each step; choose another")
+        raise InputError(
+            f"_target_: {type(optimizer).__name__} requires a closure that runs the model in each step; choose another"
+        )
     defaults = {"lr_scale": 1.0, **optimizer.defaults}
     problems = [
         problem
         for pattern, overrides in groups.items()
         for key, value in overrides.items()
-        if (problem := _problem(f"groups.{pattern}.{key}", key, value, defaults))
+        if (problem := _check_option(f"groups.{pattern}.{key}", key, value, defaults))
     ]
     if problems:
         raise InputError(*problems)
@@ -116,28 +118,30 @@ def apply_group_options(optimizer: torch.optim.Optimizer, groups: Mapping[str, M
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is made orthogonal, for matrices and filters; SGD with Nesterov momentum for all else.
+    """Orthogonalised momentum for matrices and filters; SGD with Nesterov momentum for all other parameters.
 
     Muon (Keller Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/): the Nesterov momentum of a weight, as
-    a matrix `[M, N]`, is replaced by (about) the nearest one with orthonormal rows or columns, times
+    a matrix `[M, N]`, is replaced by an approximation of the nearest matrix with orthonormal rows or columns, times
     `sqrt(max(1, M / N))`, so that a step changes the outputs by an amount that does not depend on the shape.
-    `torch.optim.Muon` takes no convolution weights.
+    `torch.optim.Muon` does not support convolution weights.
 
-    Each group that comes in becomes up to two: its parameters of two or more dimensions, and the rest, whose name ends
-    in `, sgd`. An `lr`, `momentum` or `weight_decay` given with a group holds for both; else each has its own default.
+    Each parameter group is split into up to two: parameters of two or more dimensions, and the others, in a group whose
+    name ends in `, sgd`. The `lr`, `momentum` or `weight_decay` of a group applies to both; without it each has its own
+    default.
 
     Args:
-        params: Parameters or groups. `use_muon: false` in a group hands all of it to SGD; advised for the last layer.
+        params: Parameters or groups. `use_muon: false` in a group selects SGD for all of it; advised for the last
+            layer.
         lr: Learning rate of the matrices.
         momentum: Momentum of the matrices.
-        weight_decay: Of the matrices, decoupled: each step takes `lr * weight_decay` of the weight away.
-        renormalise: Before each step, scales every convolution's weight to the norm `sqrt(M)`, which is 1 for an
-            average filter, as airbench94 does. Only for networks with normalisation behind each convolution, where it
-            fixes the relative size of a step, in the place of weight decay. Linear layers are left alone.
-        newton_schulz_steps: Iterations of `orthogonalise`.
-        sgd_lr: Learning rate of the rest.
-        sgd_momentum: Nesterov momentum of the rest.
-        sgd_weight_decay: Of the rest, added to the gradient as in `torch.optim.SGD`.
+        weight_decay: Weight decay of the matrices, decoupled: each step subtracts `lr * weight_decay` of the weight.
+        renormalise: Before each step, scale every convolution's weight to the norm `sqrt(M)`, which is 1 per filter on
+            average, as in airbench94. Only for networks with normalisation after each convolution, where it fixes the
+            relative size of a step and replaces weight decay. Linear layers are not scaled.
+        newton_schulz_steps: Number of iterations of `orthogonalise`.
+        sgd_lr: Learning rate of the other parameters.
+        sgd_momentum: Nesterov momentum of the other parameters.
+        sgd_weight_decay: Weight decay of the other parameters, added to the gradient as in `torch.optim.SGD`.
     """
 
     def __init__(
@@ -160,7 +164,7 @@ class Muon(torch.optim.Optimizer):
         sgd_defaults = {"lr": sgd_lr, "momentum": sgd_momentum, "weight_decay": sgd_weight_decay}
         items: list[Any] = list(params)
         groups = items if items and isinstance(items[0], dict) else [{"params": items}]
-        super().__init__([part for group in groups for part in _split(group, sgd_defaults)], defaults)
+        super().__init__([half for group in groups for half in _split_group(group, sgd_defaults)], defaults)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -170,7 +174,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Takes one step; `closure`, if given, computes the gradients anew and returns the loss."""
+        """Take one step. `closure`, if there is one, recomputes the gradients and returns the loss."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -182,7 +186,7 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _nesterov(self, parameters: list[Tensor], gradients: list[Tensor], momentum: float) -> list[Tensor]:
-        """Adds the gradients to the momentum buffers and looks one step ahead."""
+        """Add the gradients to the momentum buffers, and return the Nesterov update."""
         for parameter in parameters:
             if "momentum_buffer" not in self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -196,29 +200,29 @@ class Muon(torch.optim.Optimizer):
         if group["weight_decay"]:
             gradients = list(torch._foreach_add(gradients, parameters, alpha=group["weight_decay"]))
         updates = self._nesterov(parameters, gradients, group["momentum"])
-        _add(parameters, updates, -group["lr"])
+        _add_scaled(parameters, updates, -group["lr"])
 
     def _muon_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         updates = self._nesterov(parameters, gradients, group["momentum"])
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        alike: dict[Any, list[tuple[Tensor, Tensor]]] = defaultdict(list)  # one batched product for equal shapes
+        by_shape: dict[Any, list[tuple[Tensor, Tensor]]] = defaultdict(list)  # equal shapes share a batched product
         for parameter, update in zip(parameters, updates, strict=True):
             if group["renormalise"] and parameter.ndim > 2:
                 parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
-            alike[update.flatten(1).shape, update.device, update.dtype].append((parameter, update))
-        for ((rows, columns), _, _), pairs in alike.items():
+            by_shape[update.flatten(1).shape, update.device, update.dtype].append((parameter, update))
+        for ((rows, columns), _, _), pairs in by_shape.items():
             updates_flat = torch.stack([update.flatten(1) for _, update in pairs])  # [B, M, N]
             orthogonal = orthogonalise(updates_flat, steps=group["newton_schulz_steps"])
             scale = max(1.0, rows / columns) ** 0.5
-            moved = [parameter for parameter, _ in pairs]
-            flat = [update.view(p.shape) for p, update in zip(moved, orthogonal, strict=True)]
-            _add(moved, flat, -group["lr"] * scale)
+            matching = [parameter for parameter, _ in pairs]
+            flat = [update.view(p.shape) for p, update in zip(matching, orthogonal, strict=True)]
+            _add_scaled(matching, flat, -group["lr"] * scale)
 
 
-def _add(parameters: list[Tensor], updates: list[Tensor], factor: float | Tensor) -> None:
-    """Adds the updates times a factor, which is a tensor in compiled steps."""
+def _add_scaled(parameters: list[Tensor], updates: list[Tensor], factor: float | Tensor) -> None:
+    """Add the updates times a factor, which is a tensor in compiled steps."""
     if isinstance(factor, Tensor):
         torch._foreach_add_(parameters, torch._foreach_mul(updates, factor))
     else:
@@ -226,14 +230,14 @@ def _add(parameters: list[Tensor], updates: list[Tensor], factor: float | Tensor
 
 
 def orthogonalise(matrices: Tensor, *, steps: int = 5) -> Tensor:
-    """Moves the singular values of each matrix near 1 (0.7 to 1.2 but for tiny ones), its singular vectors kept.
+    """Move the singular values of each matrix near 1 (0.7 to 1.2, except tiny ones), keeping its singular vectors.
 
-    Newton-Schulz iteration with a quintic whose coefficients (Jordan 2024) trade exactness for a steep slope at 0.
-    In bfloat16 on CUDA devices, whose precision is enough; else in float32.
+    The Newton-Schulz iteration uses a quintic whose coefficients (Jordan 2024) trade accuracy for a steep slope at 0.
+    It runs in bfloat16 on CUDA devices, which is precise enough, and in float32 elsewhere.
 
     Args:
         matrices: `[B, M, N]` or `[M, N]`. A matrix of zeros stays zero.
-        steps: Iterations.
+        steps: Number of iterations.
 
     Returns:
         Matrices of the same shape and type.
@@ -249,27 +253,28 @@ def orthogonalise(matrices: Tensor, *, steps: int = 5) -> Tensor:
     return (x.mT if tall else x).to(matrices.dtype)
 
 
-def _split(group: dict[str, Any], sgd_defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A group's matrices for Muon, and the rest for SGD."""
-    matrices = [parameter for parameter in group["params"] if group.get("use_muon", True) and parameter.ndim > 1]
-    rest = [parameter for parameter in group["params"] if not (group.get("use_muon", True) and parameter.ndim > 1)]
+def _split_group(group: dict[str, Any], sgd_defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Split a group into its matrices, for Muon, and its other parameters, for SGD; empty ones are left out."""
+    min_ndim = 2 if group.get("use_muon", True) else math.inf
+    matrices = [parameter for parameter in group["params"] if parameter.ndim >= min_ndim]
+    others = [parameter for parameter in group["params"] if parameter.ndim < min_ndim]
     name = {"name": f"{group['name']}, sgd"} if "name" in group else {}
-    parts = [
+    halves = [
         {**group, "params": matrices, "use_muon": True},
-        {**sgd_defaults, **group, **name, "params": rest, "use_muon": False},
+        {**sgd_defaults, **group, **name, "params": others, "use_muon": False},
     ]
-    return [part for part in parts if part["params"]]
+    return [half for half in halves if half["params"]]
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compile_pattern(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as error:
         raise InputError(f"groups: {pattern!r} is not a regular expression: {error}") from error
 
 
-def _unmatched(pattern: str, compiled: re.Pattern[str], model: nn.Module) -> str:
-    """Why no parameter is left for a pattern."""
+def _describe_unmatched(pattern: str, compiled: re.Pattern[str], model: nn.Module) -> str:
+    """Return the problem of a pattern for which no parameter is left."""
     names = [name for name, _ in model.named_parameters()]
     if any(map(compiled.search, names)):
         return f"groups: {pattern!r} matches only parameters that are frozen or that an earlier pattern took"
@@ -277,8 +282,8 @@ def _unmatched(pattern: str, compiled: re.Pattern[str], model: nn.Module) -> str
     return f"groups: {pattern!r} matches no parameter; the nearest are {', '.join(near)}"
 
 
-def _problem(where: str, key: str, value: Any, defaults: Mapping[str, Any]) -> str | None:
-    """What is wrong with one option of a group, judged by the optimizer's defaults."""
+def _check_option(where: str, key: str, value: Any, defaults: Mapping[str, Any]) -> str | None:
+    """Return the problem of a group's option, None if it is valid by the type of the optimizer's default."""
     if key not in defaults:
         (near,) = get_close_matches(key, defaults, n=1, cutoff=0.0)
         return f"{where}: no such option; the nearest is {near}"
@@ -288,5 +293,5 @@ def _problem(where: str, key: str, value: Any, defaults: Mapping[str, Any]) -> s
     if not isinstance(expected, int | float):
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    fine = is_number and math.isfinite(value) and value >= 0
-    return None if fine else f"{where}={value!r}: allowed is a number of 0 or more"
+    is_valid = is_number and math.isfinite(value) and value >= 0
+    return None if is_valid else f"{where}={value!r}: allowed is a number of 0 or more"

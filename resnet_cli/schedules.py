@@ -1,12 +1,12 @@
 """Learning-rate schedules: pure functions of the step, importable and plottable without torch.
 
 `constant`, `multistep`, `cosine`, `one_cycle` and `piecewise_linear` each return a `Schedule`: the 0-based step about
-to be taken -> the factor by which every parameter group's own learning rate is multiplied. To see one:
+to be taken -> the factor on the learning rate of every parameter group. To plot one:
 
     lr = cosine(total_steps=1000, steps_per_epoch=100, warmup="5%"); plt.plot([lr(step) for step in range(1000)])
 
 Positions (milestones, peaks, points) count from the start of the run, the warm-up included. The warm-up is a segment of
-the schedule: it takes the place of the first steps, and the curve goes on where it ends.
+the schedule: it replaces the curve in the first steps and ends on it.
 """
 
 import math
@@ -29,64 +29,116 @@ Factor = Annotated[float, AtLeast(0)]
 ALLOWED_DURATIONS = "a number of epochs (5 or 0.5), '400 steps', '5 epochs' or '10%' of the run, none below 0"
 
 
-def parse_duration(duration: Duration, *, total_steps: int, steps_per_epoch: int, key: str = "duration") -> int:
-    """Turns a duration into a whole number of steps, rounding epochs and percentages to the nearest.
+@dataclass(frozen=True)
+class RunLength:
+    """Length of a run and its epochs, by which durations become numbers of steps."""
 
-    Args:
-        duration: A number means epochs; text is a number followed by `steps`, `epochs` or `%` (of the run).
-        total_steps: Steps of the whole run.
-        steps_per_epoch: Steps of one epoch.
-        key: How error messages call the duration.
+    total_steps: int
+    steps_per_epoch: int
 
-    Raises:
-        InputError: if the duration is malformed, negative, not finite, or a broken number of steps.
-    """
-    if isinstance(duration, str):
-        match = re.fullmatch(r"\s*([\d_.]+(?:[eE][+-]?\d+)?)\s*(steps?|epochs?|%)\s*", duration)
-        text, unit = match.groups() if match else ("", "")
-    else:
+    def parse_duration(self, duration: Duration, key: str = "duration") -> int:
+        """Parse a duration into a number of steps; epochs and percentages are rounded to the nearest.
+
+        Args:
+            duration: A number means epochs; text is a number followed by `steps`, `epochs` or `%` (of the run).
+            key: Name of the duration in error messages.
+
+        Raises:
+            InputError: the duration is malformed, negative, not finite, or a fraction of a step.
+        """
         text, unit = ("" if isinstance(duration, bool) else str(duration)), "epochs"
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number >= 0) or (unit.startswith("step") and not number.is_integer()):
-        raise InputError(f"{key}={duration!r}: allowed are {ALLOWED_DURATIONS}")
-    scale = {"s": 1.0, "e": float(steps_per_epoch), "%": total_steps / 100}[unit[0]]
-    return round(number * scale)
+        if isinstance(duration, str):
+            match = re.fullmatch(r"\s*([\d_.]+(?:[eE][+-]?\d+)?)\s*(steps?|epochs?|%)\s*", duration)
+            text, unit = match.groups() if match else ("", "")
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and number >= 0) or (unit.startswith("step") and not number.is_integer()):
+            raise InputError(f"{key}={duration!r}: allowed are {ALLOWED_DURATIONS}")
+        scale = {"s": 1.0, "e": float(self.steps_per_epoch), "%": self.total_steps / 100}[unit[0]]
+        return round(number * scale)
+
+    def parse_positions(self, durations: Sequence[Duration], key: str, *, after: int = 0) -> list[int]:
+        """Parse positions. Raise `InputError` if they are out of order, before step `after` or beyond the run's end."""
+        end, positions = self.total_steps, [self.parse_duration(duration, key) for duration in durations]
+        problems = [
+            f"{key}: {later!r} (step {b}) comes after {earlier!r} (step {a}); allowed are positions in order"
+            for (earlier, a), (later, b) in pairwise(zip(durations, positions, strict=True))
+            if b < a
+        ]
+        for duration, step in zip(durations, positions, strict=True):
+            if step > end:
+                problems.append(f"{key}: {duration!r} (step {step}) is beyond the end of the run at step {end}")
+            if step < after:
+                problems.append(f"{key}: {duration!r} (step {step}) is inside the warm-up, which ends at step {after}")
+        if problems:
+            raise InputError(*problems)
+        return positions
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """The first steps of a schedule, in place of its curve.
+
+    Attributes:
+        steps: Length W of the warm-up.
+        start: Linear: step k < W has the factor `start + (end - start) * (k + 1) / W`, where `end` is the curve's
+            factor at W, so that no step has a factor of 0 and the last step of the warm-up reaches `end`.
+            Constant: the factor of all W steps.
+        shape: `linear` or `constant`.
+    """
+
+    steps: int
+    start: float
+    shape: WarmupShape
+
+    @classmethod
+    def build(cls, run: RunLength, warmup: Duration, warmup_start: float, warmup_shape: WarmupShape) -> "Warmup":
+        """Build a warm-up from the flat arguments of a schedule.
+
+        Raises:
+            InputError: it is malformed, longer than the run, or all its steps would have a factor of 0.
+        """
+        length = run.parse_duration(warmup, "warmup")
+        if length > run.total_steps:
+            raise InputError(f"warmup={warmup!r} is {length} steps, longer than the run of {run.total_steps} steps")
+        if length and warmup_shape == "constant" and warmup_start == 0:
+            raise InputError(
+                "warmup_start=0 with warmup_shape=constant trains nothing: allowed is above 0 to 1, such as 0.1"
+            )
+        return cls(length, warmup_start, warmup_shape)
+
+    def factor(self, step: int, end: float) -> float:
+        """Return the factor at a step of the warm-up, which ends at the factor `end`."""
+        if self.shape == "constant":
+            return self.start
+        fraction = max(step + 1, 0) / self.steps
+        return (1 - fraction) * self.start + fraction * end
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Factor of the learning rate as a function of the step; build it with one of the functions below.
+    """Factor on the learning rate as a function of the step; build it with one of the functions below.
 
     Attributes:
         knots: (step, factor) in order of the step; two at the same step are a jump. Before the first and after the last
-            the curve is flat, so a step past the end of the run gets the last value.
-        shape: How the curve passes from one knot to the next; `hold` keeps a factor until the next knot.
-        warmup_steps: Length W of the warm-up.
-        warmup_start: Linear: step k < W has `start + (end - start) * (k + 1) / W`, where `end` is the curve's factor
-            at W; no step is spent at a start of 0 and `end` is reached with the warm-up's last step.
-            Constant: the factor of all W steps.
-        warmup_shape: `linear` or `constant`.
+            the curve is flat, so a step past the end of the run has the last factor.
+        shape: Interpolation between knots; `hold` keeps a factor until the next knot.
+        warmup: Replaces the curve in the first steps.
     """
 
     knots: tuple[tuple[int, float], ...]
     shape: Literal["linear", "cosine", "hold"]
-    warmup_steps: int
-    warmup_start: float
-    warmup_shape: WarmupShape
+    warmup: Warmup
 
     def __call__(self, step: int) -> float:
-        """The factor for the 0-based `step` that is about to be taken."""
-        if step >= self.warmup_steps:
-            return self._curve(step)
-        if self.warmup_shape == "constant":
-            return self.warmup_start
-        fraction = max(step + 1, 0) / self.warmup_steps
-        return (1 - fraction) * self.warmup_start + fraction * self._curve(self.warmup_steps)
+        """Return the factor for the 0-based `step` that is about to be taken."""
+        if step < self.warmup.steps:
+            return self.warmup.factor(step, end=self._interpolate(self.warmup.steps))
+        return self._interpolate(step)
 
-    def _curve(self, step: int) -> float:
+    def _interpolate(self, step: int) -> float:
         following = bisect_right(self.knots, step, key=lambda knot: knot[0])
         if following in (0, len(self.knots)):
             return self.knots[max(following - 1, 0)][1]
@@ -107,20 +159,20 @@ def constant(
     warmup_start: WarmupStart = 0.0,
     warmup_shape: WarmupShape = "linear",
 ) -> Schedule:
-    """The learning rate itself, after the warm-up.
+    """Keep the learning rate after the warm-up.
 
     Args:
         total_steps: Steps of the whole run.
         steps_per_epoch: Steps of one epoch.
         warmup: Length of the warm-up.
-        warmup_start: Factor before the first step of a linear warm-up, or during a constant one (see `Schedule`).
+        warmup_start: Factor before the first step of a linear warm-up, or during a constant one (see `Warmup`).
         warmup_shape: `linear` or `constant`.
 
     Raises:
-        InputError: if the warm-up is malformed, longer than the run, or would spend all its steps at a factor of 0.
+        InputError: the warm-up is malformed, longer than the run, or all its steps would have a factor of 0.
     """
-    begin = _warmup_steps(warmup, warmup_start, warmup_shape, total_steps, steps_per_epoch)
-    return Schedule(((begin, 1.0),), "hold", begin, warmup_start, warmup_shape)
+    ramp = Warmup.build(RunLength(total_steps, steps_per_epoch), warmup, warmup_start, warmup_shape)
+    return Schedule(((ramp.steps, 1.0),), "hold", ramp)
 
 
 def multistep(
@@ -133,7 +185,7 @@ def multistep(
     warmup_start: WarmupStart = 0.0,
     warmup_shape: WarmupShape = "linear",
 ) -> Schedule:
-    """Multiplies the factor by `gamma` at each milestone (He et al. 2015, section 4.2: by 0.1 at 50 % and 75 %).
+    """Multiply the factor by `gamma` at each milestone (He et al. 2015, section 4.2: by 0.1 at 50 % and 75 %).
 
     Args:
         total_steps: Steps of the whole run.
@@ -141,17 +193,17 @@ def multistep(
         milestones: In order, from the end of the warm-up to the end of the run.
         gamma: Factor of each milestone.
         warmup: Length of the warm-up.
-        warmup_start: Factor before the first step of a linear warm-up, or during a constant one (see `Schedule`).
+        warmup_start: Factor before the first step of a linear warm-up, or during a constant one (see `Warmup`).
         warmup_shape: `linear` or `constant`.
 
     Raises:
-        InputError: if a duration is malformed, milestones are out of order, inside the warm-up or beyond the end, or
-            for the warm-up as in `constant`.
+        InputError: a milestone is malformed, out of order, in the warm-up or beyond the end; as in `constant`.
     """
-    begin = _warmup_steps(warmup, warmup_start, warmup_shape, total_steps, steps_per_epoch)
-    positions = _positions(milestones, begin, total_steps, steps_per_epoch, "milestones")
-    knots = tuple((position, gamma**count) for count, position in enumerate((begin, *positions)))
-    return Schedule(knots, "hold", begin, warmup_start, warmup_shape)
+    run = RunLength(total_steps, steps_per_epoch)
+    ramp = Warmup.build(run, warmup, warmup_start, warmup_shape)
+    positions = run.parse_positions(milestones, "milestones", after=ramp.steps)
+    knots = tuple((position, gamma**count) for count, position in enumerate((ramp.steps, *positions)))
+    return Schedule(knots, "hold", ramp)
 
 
 def cosine(
@@ -163,21 +215,21 @@ def cosine(
     warmup_start: WarmupStart = 0.0,
     warmup_shape: WarmupShape = "linear",
 ) -> Schedule:
-    """Half a cosine from 1 at the end of the warm-up to `final` at the end of the run (Loshchilov & Hutter 2016).
+    """Follow half a cosine from 1 after the warm-up to `final` at the end of the run (Loshchilov & Hutter 2016).
 
     Args:
         total_steps: Steps of the whole run.
         steps_per_epoch: Steps of one epoch.
         final: Factor at `total_steps`, one step after the last one taken.
         warmup: Length of the warm-up.
-        warmup_start: Factor before the first step of a linear warm-up, or during a constant one (see `Schedule`).
+        warmup_start: Factor before the first step of a linear warm-up, or during a constant one (see `Warmup`).
         warmup_shape: `linear` or `constant`.
 
     Raises:
-        InputError: for the warm-up as in `constant`.
+        InputError: as in `constant`.
     """
-    begin = _warmup_steps(warmup, warmup_start, warmup_shape, total_steps, steps_per_epoch)
-    return Schedule(((begin, 1.0), (total_steps, final)), "cosine", begin, warmup_start, warmup_shape)
+    ramp = Warmup.build(RunLength(total_steps, steps_per_epoch), warmup, warmup_start, warmup_shape)
+    return Schedule(((ramp.steps, 1.0), (total_steps, final)), "cosine", ramp)
 
 
 def one_cycle(
@@ -192,25 +244,26 @@ def one_cycle(
     warmup_start: WarmupStart = 0.0,
     warmup_shape: WarmupShape = "linear",
 ) -> Schedule:
-    """Up from `start` to 1 at the peak, then down to `final` at the end (Smith & Topin 2017, in two phases).
+    """Rise from `start` to 1 at the peak, then fall to `final` at the end (Smith & Topin 2017, in two phases).
 
     Args:
         total_steps: Steps of the whole run.
         steps_per_epoch: Steps of one epoch.
-        peak_at: Where the factor is 1.
+        peak_at: Position at which the factor is 1.
         start: Factor of the first step, or of the first one after the warm-up.
         final: Factor at `total_steps`, one step after the last one taken.
-        shape: Both legs straight (`linear`, a triangle) or half a `cosine` each.
-        warmup: Length of a warm-up to `start`; the way up is one already, so usually 0.
-        warmup_start: Factor before the first step of a linear warm-up, or during a constant one (see `Schedule`).
+        shape: Both phases `linear` (a triangle) or half a `cosine` each.
+        warmup: Length of a warm-up to `start`; usually 0, since the first phase is a warm-up already.
+        warmup_start: Factor before the first step of a linear warm-up, or during a constant one (see `Warmup`).
         warmup_shape: `linear` or `constant`.
 
     Raises:
-        InputError: if the peak is malformed, inside the warm-up or beyond the end; for the warm-up as in `constant`.
+        InputError: the peak is malformed, inside the warm-up or beyond the end; as in `constant`.
     """
-    begin = _warmup_steps(warmup, warmup_start, warmup_shape, total_steps, steps_per_epoch)
-    (peak,) = _positions([peak_at], begin, total_steps, steps_per_epoch, "peak_at")
-    return Schedule(((begin, start), (peak, 1.0), (total_steps, final)), shape, begin, warmup_start, warmup_shape)
+    run = RunLength(total_steps, steps_per_epoch)
+    ramp = Warmup.build(run, warmup, warmup_start, warmup_shape)
+    (peak,) = run.parse_positions([peak_at], "peak_at", after=ramp.steps)
+    return Schedule(((ramp.steps, start), (peak, 1.0), (total_steps, final)), shape, ramp)
 
 
 def piecewise_linear(
@@ -222,57 +275,23 @@ def piecewise_linear(
     warmup_start: WarmupStart = 0.0,
     warmup_shape: WarmupShape = "linear",
 ) -> Schedule:
-    """Straight lines through the points; flat before the first and after the last.
+    """Interpolate linearly between points; the curve is flat before the first and after the last.
 
     Args:
         total_steps: Steps of the whole run.
         steps_per_epoch: Steps of one epoch.
         points: Pairs of position and factor (0 or more), in order of the position; two at one position are a jump.
-        warmup: Length of the warm-up, which takes the place of the curve up to there and ends on it.
-        warmup_start: Factor before the first step of a linear warm-up, or during a constant one (see `Schedule`).
+        warmup: Length of the warm-up, which replaces the curve in the first steps and ends on it.
+        warmup_start: Factor before the first step of a linear warm-up, or during a constant one (see `Warmup`).
         warmup_shape: `linear` or `constant`.
 
     Raises:
-        InputError: if there is no point, positions are malformed, out of order or beyond the end; for the warm-up as in
-            `constant`.
+        InputError: there is no point; one is malformed, out of order or beyond the end; as in `constant`.
     """
-    begin = _warmup_steps(warmup, warmup_start, warmup_shape, total_steps, steps_per_epoch)
+    run = RunLength(total_steps, steps_per_epoch)
+    ramp = Warmup.build(run, warmup, warmup_start, warmup_shape)
     if not points:
         raise InputError("points=[]: allowed is at least one pair [position, factor]")
-    positions = _positions([position for position, _ in points], 0, total_steps, steps_per_epoch, "points")
+    positions = run.parse_positions([position for position, _ in points], "points")
     knots = tuple((position, float(factor)) for position, (_, factor) in zip(positions, points, strict=True))
-    return Schedule(knots, "linear", begin, warmup_start, warmup_shape)
-
-
-def _warmup_steps(
-    warmup: Duration, warmup_start: float, warmup_shape: WarmupShape, total_steps: int, steps_per_epoch: int
-) -> int:
-    """Length of the warm-up in steps, checked."""
-    length = parse_duration(warmup, total_steps=total_steps, steps_per_epoch=steps_per_epoch, key="warmup")
-    if length > total_steps:
-        raise InputError(f"warmup={warmup!r} is {length} steps, longer than the run of {total_steps} steps")
-    if length and warmup_shape == "constant" and warmup_start == 0:
-        raise InputError(
-            "warmup_start=0 with warmup_shape=constant trains nothing: allowed is above 0 to 1, such as 0.1"
-        )
-    return length
-
-
-def _positions(
-    durations: Sequence[Duration], begin: int, total_steps: int, steps_per_epoch: int, key: str
-) -> list[int]:
-    """Steps of the positions, which must be in order and lie from `begin` (the warm-up's end) to the run's end."""
-    at = [parse_duration(each, total_steps=total_steps, steps_per_epoch=steps_per_epoch, key=key) for each in durations]
-    problems = [
-        f"{key}: {later!r} (step {b}) comes after {earlier!r} (step {a}); allowed are positions in order"
-        for (earlier, a), (later, b) in pairwise(zip(durations, at, strict=True))
-        if b < a
-    ]
-    for duration, step in zip(durations, at, strict=True):
-        if step > total_steps:
-            problems.append(f"{key}: {duration!r} (step {step}) is beyond the end of the run at step {total_steps}")
-        if step < begin:
-            problems.append(f"{key}: {duration!r} (step {step}) is inside the warm-up, which ends at step {begin}")
-    if problems:
-        raise InputError(*problems)
-    return at
+    return Schedule(knots, "linear", ramp)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_cli.errors import InputError
-from resnet_cli.schedules import constant, cosine, multistep, one_cycle, parse_duration, piecewise_linear
+from resnet_cli.schedules import RunLength, constant, cosine, multistep, one_cycle, piecewise_linear
 
 EPOCH = 10
 MAKERS = {
@@ -35,7 +35,7 @@ def trajectory(schedule, total):
      ("10%", 20), ("12.5 %", 25), ("1e2 steps", 100), (" 2 epochs ", 20)],
 )  # fmt: skip
 def test_durations(duration, expected):
-    assert parse_duration(duration, total_steps=200, steps_per_epoch=EPOCH) == expected
+    assert RunLength(200, EPOCH).parse_duration(duration) == expected
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_he_recipe_of_resnet_110():
 def test_the_warm_up_climbs_to_the_curve_which_then_goes_on(make, total, share, start):
     plain = make(total_steps=total, steps_per_epoch=EPOCH)
     schedule = make(total_steps=total, steps_per_epoch=EPOCH, warmup=f"{share}%", warmup_start=start)
-    length = parse_duration(f"{share}%", total_steps=total, steps_per_epoch=EPOCH)
+    length = RunLength(total, EPOCH).parse_duration(f"{share}%")
     ramp = trajectory(schedule, length)
     assert all(0 < factor <= 1 for factor in ramp)
     if length:

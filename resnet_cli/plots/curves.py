@@ -1,4 +1,4 @@
-"""Draws the curves of a run: loss and accuracy by epoch, training against validation."""
+"""Curves of a run: loss and accuracy by epoch, training against validation."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,29 +7,31 @@ from typing import Any
 
 from resnet_cli.files import write_atomically
 
-# Okabe & Ito's colours, told apart with every common form of colour blindness; line styles differ too.
+# Okabe & Ito's colours, distinguishable with every common form of colour blindness; line styles differ too.
 TRAIN, VALIDATION, TEST, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
-LONGEST_TITLE = 80  # characters that fit above the panels
+MAX_TITLE_LENGTH = 80  # characters that fit above the panels
 
 
 def draw_curves(
     rows: Sequence[Mapping[str, Any]], path: Path, *, title: str, test: Mapping[str, Any] | None = None
 ) -> None:
-    """Draws loss (left) and accuracy (right) by epoch as a PNG of 1000 x 400 pixels, replacing `path` in one move.
+    """Draw loss (left) and accuracy (right) by epoch as a PNG of 1000 x 400 pixels, replacing `path` atomically.
 
     Args:
         rows: One for each epoch: `epoch`, `train_loss`, `train_accuracy` and, missing or None without a validation set,
-            `val_loss`, `val_accuracy`. Accuracies in percent. Non-finite values leave a gap. Other keys are ignored.
-        path: The picture to write; its folder exists.
-        title: Shown above the panels, as it is: `$` does not start a formula, characters the font lacks become boxes.
+            `val_loss`, `val_accuracy`. Accuracies are in percent. Non-finite values leave a gap. Other keys are
+            ignored.
+        path: File to write, in an existing folder.
+        title: Shown literally above the panels: `$` does not start a formula, and characters that the font lacks become
+            boxes.
         test: `accuracy` (percent) and `loss` on the test set, shown as horizontal lines.
 
     The best epoch is the first one with the highest validation accuracy and, among those, the lowest loss.
 
     Raises:
-        MachineError: if the file cannot be written; the previous one is then intact.
+        MachineError: the file cannot be written; the previous one is intact.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: half a second that only drawing needs
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes half a second, which only drawing needs
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), dpi=100, facecolor="white")
@@ -38,14 +40,16 @@ def draw_curves(
     figure.text(0.05, 0.93, sanitize_title(title), fontsize=12, fontweight="bold", parse_math=False)
 
     epochs = [row["epoch"] for row in rows]
-    accuracies = _numbers(rows, "val_accuracy")
-    measured = [i for i, accuracy in enumerate(accuracies) if not math.isnan(accuracy)]
-    losses = _numbers(rows, "val_loss")
-    best = max(measured, key=lambda i: (accuracies[i], -losses[i]), default=None)
+    accuracies = _column(rows, "val_accuracy")
+    validated = [i for i, accuracy in enumerate(accuracies) if not math.isnan(accuracy)]
+    losses = _column(rows, "val_loss")
+    best = max(validated, key=lambda i: (accuracies[i], -losses[i]), default=None)
     for axes, quantity, unit in zip(figure.subplots(1, 2), ("loss", "accuracy"), ("", " %"), strict=True):
         digits = 1 if unit else 3
-        _panel(axes, epochs, _numbers(rows, f"train_{quantity}"), _numbers(rows, f"val_{quantity}"), best, digits, unit)
-        value = _number((test or {}).get(quantity))
+        _draw_panel(
+            axes, epochs, _column(rows, f"train_{quantity}"), _column(rows, f"val_{quantity}"), best, digits, unit
+        )
+        value = _finite_or_nan((test or {}).get(quantity))
         if not math.isnan(value):
             axes.axhline(value, color=TEST, linestyle=":", linewidth=1.6, label=f"test {value:.{digits}f}{unit}")
         axes.set_title(quantity + " (%)" * bool(unit), loc="left", fontsize=10)
@@ -55,7 +59,7 @@ def draw_curves(
     write_atomically(path, lambda file: figure.savefig(file, format="png"))
 
 
-def _panel(
+def _draw_panel(
     axes: Any,  # matplotlib.axes.Axes, which is untyped
     epochs: Sequence[int],
     train: Sequence[float],
@@ -64,10 +68,10 @@ def _panel(
     digits: int,
     unit: str,
 ) -> None:
-    """Training and validation curve of one quantity, the best epoch marked on the latter."""
+    """Draw the training and validation curves of one quantity, and mark the best epoch on the latter."""
     from matplotlib.ticker import MaxNLocator
 
-    marker = "o" if len(epochs) <= 25 else None  # points show where the few epochs are; with many they hide the line
+    marker = "o" if len(epochs) <= 25 else None  # markers show single epochs; with many epochs they would hide the line
     style = {"linewidth": 1.8, "marker": marker, "markersize": 3.5}
     curves = ((train, TRAIN, "--", "train"), (validation, VALIDATION, "-", "validation"))
     for values, colour, linestyle, label in curves:
@@ -85,22 +89,22 @@ def _panel(
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _number(value: float | None) -> float:
-    """The value, or NaN where there is none to draw."""
+def _finite_or_nan(value: float | None) -> float:
+    """Return the value, or NaN if it is missing or not finite."""
     return math.nan if value is None or not math.isfinite(value) else float(value)
 
 
-def _numbers(rows: Sequence[Mapping[str, Any]], key: str) -> list[float]:
-    return [_number(row.get(key)) for row in rows]
+def _column(rows: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    return [_finite_or_nan(row.get(key)) for row in rows]
 
 
 def sanitize_title(title: str) -> str:
-    """The title on one line of bearable length, with a box for every character that the font lacks.
+    """Return the title on one line, truncated, with a box for every character that the font lacks.
 
-    Otherwise matplotlib warns about each of them.
+    Otherwise matplotlib warns about each of those characters.
     """
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     known = get_font(findfont(FontProperties(weight="bold"))).get_charmap()
     text = "".join(character if ord(character) in known else "\u25a1" for character in " ".join(title.split()))
-    return text if len(text) <= LONGEST_TITLE else text[: LONGEST_TITLE - 1] + "\u2026"
+    return text if len(text) <= MAX_TITLE_LENGTH else text[: MAX_TITLE_LENGTH - 1] + "\u2026"

@@ -205,7 +205,7 @@ model=scalar_chain -> model: resnet_cli.models.ScalarChain does not run on image
 model._target_=torch.nn.ReLU -> scores of shape
 model._target_=resnet_cli.models.CifarResnet -> did you mean CifarResNet?
 optimizer._target_=torch.optim.SDG -> did you mean SGD?
-optimizer._target_=torch.optim.LBFGS -> optimizer._target_: LBFGS runs the model itself
+optimizer._target_=torch.optim.LBFGS -> optimizer._target_: LBFGS requires a closure
 optimizer.dampening=0.5 -> optimizer: Nesterov momentum requires a momentum and zero dampening
 optimizer.groups={bias:{lr:-1}} -> optimizer.groups.bias.lr=-1: allowed is a number of 0 or more
 optimizer.groups={bias:{lrr:1}} -> the nearest is lr

@@ -4,12 +4,19 @@
 class InputError(ValueError):
     """The user's input is wrong: config, data, checkpoint or path (exit status 2).
 
-    Each problem is one line that names the key or path, what was given and what is allowed.
+    Args:
+        problems: One for each line: text that names the key or path, what was given and what is allowed, or an object
+            that renders so (`resnet_cli.config.messages.Problem`).
+
+    Attributes:
+        problems: The lines.
+        details: The problems as they were passed, for programs.
     """
 
-    def __init__(self, *problems: str) -> None:
-        self.problems = problems
-        super().__init__("\n".join(problems))
+    def __init__(self, *problems: object) -> None:
+        self.details = problems
+        self.problems = tuple(map(str, problems))
+        super().__init__("\n".join(self.problems))
 
 
 class DivergedError(RuntimeError):

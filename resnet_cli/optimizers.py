@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cli.config.ranges import AtLeast, Below, Positive
+from resnet_cli.config.values import did_you_mean
 from resnet_cli.errors import InputError
 
 
@@ -285,8 +286,7 @@ def _describe_unmatched(pattern: str, compiled: re.Pattern[str], model: nn.Modul
 def _check_option(where: str, key: str, value: Any, defaults: Mapping[str, Any]) -> str | None:
     """Return the problem of a group's option, None if it is valid by the type of the optimizer's default."""
     if key not in defaults:
-        (near,) = get_close_matches(key, defaults, n=1, cutoff=0.0)
-        return f"{where}: no such option; the nearest is {near}"
+        return f"{where}: no such option{did_you_mean(key, defaults)} (allowed: {', '.join(defaults)})"
     expected = defaults[key]
     if isinstance(expected, bool):
         return None if isinstance(value, bool) else f"{where}={value!r}: allowed are true and false"

@@ -10,8 +10,9 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+from resnet_cli.config.messages import Problem
 from resnet_cli.config.signatures import NotFoundError, Parameter, Signature, signature
-from resnet_cli.config.values import describe, format_value, is_valid, nearest
+from resnet_cli.config.values import describe, is_valid, nearest_name
 from resnet_cli.errors import InputError
 
 Settings = dict[str, Any]
@@ -77,48 +78,49 @@ def check_options(path: str, options: Mapping[str, Any], target: str) -> None:
         raise InputError(*problems)
 
 
-def _problems(settings: Settings) -> Iterator[str]:
+def _problems(settings: Settings) -> Iterator[Problem]:
     fields = signature(RUN_TARGET).parameters
     top_level = Signature({name: field for name, field in fields.items() if name not in CONFIG_GROUPS})
     values = {key: value for key, value in settings.items() if key not in CONFIG_GROUPS}
     yield from _check_keys("", values, top_level, all_keys(settings))
     for name in CONFIG_GROUPS:
         yield from _check_part(name, settings.get(name), all_keys(settings))
-    trackers = settings.get("logger")
-    for name, node in trackers.items() if isinstance(trackers, Mapping) else ():
-        yield from _check_tracker(name, node, all_keys(settings))
+    loggers = settings.get("logger")
+    for name, node in loggers.items() if isinstance(loggers, Mapping) else ():
+        yield from _check_logger(name, node, all_keys(settings))
 
 
-def _check_tracker(name: str, node: object, known: Sequence[str]) -> Iterator[str]:
+def _check_logger(name: str, node: object, known: Sequence[str]) -> Iterator[Problem]:
     if name == "_target_":  # a group file without its package line
-        yield "logger: holds loggers by name; begin the group file with the line `# @package logger.<name>`"
+        yield Problem("logger", "logger without name")
     elif not isinstance(node, Mapping):
         pass  # reported with the other top-level keys
     elif "_target_" in node:
         yield from _check_node(f"logger.{name}", node, ConfigGroup(given=()), known)
     else:
-        yield f"logger.{name}: is not selected; choose it with logger={name}"
+        yield Problem(f"logger.{name}", "logger not selected", name)
 
 
-def _check_part(name: str, node: object, known: Sequence[str]) -> Iterator[str]:
+def _check_part(name: str, node: object, known: Sequence[str]) -> Iterator[Problem]:
     if isinstance(node, Mapping):
         yield from _check_node(name, node, CONFIG_GROUPS[name], known)
     else:
-        yield f"{name}: {format_value(node)} is not a node with _target_; choose an option of the group, {name}=..."
+        yield Problem(name, "no node", node)
 
 
-def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Sequence[str]) -> Iterator[str]:
+def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Sequence[str]) -> Iterator[Problem]:
     target = node.get("_target_")
     if not isinstance(target, str):
-        yield f"{path}._target_: {format_value(target)} is not the dotted name of a class or function"
+        yield Problem(f"{path}._target_", "no name", target)
         return
     try:
         own = signature(target)
     except NotFoundError as error:
-        yield f"{path}._target_: {error}{nearest(target.rsplit('.', 1)[-1], error.names)}"
+        near = nearest_name(target.rsplit(".", 1)[-1], error.names)
+        yield Problem(f"{path}._target_", "not found", target, suggestion=near, reason=str(error))
         return
     except Exception as error:  # a user's module can fail in any way while it is imported
-        yield f"{path}._target_: importing {target} failed: {type(error).__name__}: {error}"
+        yield Problem(f"{path}._target_", "import failed", target, reason=f"{type(error).__name__}: {error}")
         return
     parameters: dict[str, list[Parameter]] = {}
     for source in (own, *map(signature, part.readers)):
@@ -136,48 +138,46 @@ def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Se
     yield from _check_names(path, arguments, merged, known)
 
 
-def _check_keys(path: str, node: Mapping[str, Any], allowed: Signature, known: Sequence[str]) -> Iterator[str]:
+def _check_keys(path: str, node: Mapping[str, Any], allowed: Signature, known: Sequence[str]) -> Iterator[Problem]:
     for key, value in node.items():
         if key in allowed.parameters:
             yield from _check_value(f"{path}{key}", value, allowed.parameters[key], known)
     yield from _check_names(path, node, allowed, known)
 
 
-def _check_names(path: str, node: Mapping[str, Any], allowed: Signature, known: Sequence[str]) -> Iterator[str]:
+def _check_names(path: str, node: Mapping[str, Any], allowed: Signature, known: Sequence[str]) -> Iterator[Problem]:
     prefix = f"{path}." if path else ""
     for key in node:
         if key not in allowed.parameters and not allowed.open:
-            yield f"{prefix}{key}: unknown key{_suggest(prefix, str(key), allowed, known)}"
+            near = _nearest_key(prefix, str(key), allowed, known)
+            keys = ", ".join(allowed.parameters) or "none"
+            yield Problem(f"{prefix}{key}", "unknown key", node[key], allowed=keys, suggestion=near)
     for name, parameter in allowed.parameters.items():
         if parameter.required and name not in node and not allowed.open:
-            yield f"{prefix}{name}: missing; give {prefix}{name}={describe(parameter.annotation)}"
+            yield Problem(f"{prefix}{name}", "missing", allowed=describe(parameter.annotation))
 
 
-def _suggest(prefix: str, key: str, allowed: Signature, known: Sequence[str]) -> str:
-    """Suggest the nearest key of this node, else a key of the same name elsewhere, else list what is allowed."""
-    near = nearest(key, list(allowed.parameters))
+def _nearest_key(prefix: str, key: str, allowed: Signature, known: Sequence[str]) -> str:
+    """Return the nearest key of this node, else a key of the same name elsewhere, else an empty string."""
+    near = nearest_name(key, allowed.parameters)
     if near:
-        return near.replace("mean ", f"mean {prefix}")
+        return f"{prefix}{near}"
     known = [*CONFIG_GROUPS, "experiment", *(full for full in known if full != f"{prefix}{key}")]
     elsewhere = [full for full in known if full.rsplit(".", 1)[-1] == key]
     if elsewhere:
-        return f"; did you mean {elsewhere[0]}?"
-    near = nearest(key, known) if not prefix else ""
-    return near or f" (allowed: {', '.join(allowed.parameters) or 'none'})"
+        return elsewhere[0]
+    return nearest_name(key, known) if not prefix else ""
 
 
-def _check_value(path: str, value: object, parameter: Parameter, known: Sequence[str]) -> Iterator[str]:
+def _check_value(path: str, value: object, parameter: Parameter, known: Sequence[str]) -> Iterator[Problem]:
     annotation = parameter.annotation
     if value == "???":
-        yield f"{path}: a value must be given ({path}=...)"
+        yield Problem(path, "no value")
     elif not is_valid(value, annotation):
         allowed = describe(annotation)
-        near = (
-            nearest(value, allowed.removeprefix("one of ").replace(" or ", ", ").split(", "))
-            if isinstance(value, str)
-            else ""
-        )
-        yield f"{path}: {format_value(value)} is not allowed; it takes {allowed}{near}"
+        names = allowed.removeprefix("one of ").replace(" or ", ", ").split(", ")
+        near = nearest_name(value, names) if isinstance(value, str) else ""
+        yield Problem(path, "not allowed", value, allowed=allowed, suggestion=near)
     elif isinstance(value, Mapping) and "_target_" in value:
         yield from _check_node(path, value, ConfigGroup(given=("seed",)), known)
 

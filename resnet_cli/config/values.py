@@ -2,7 +2,7 @@
 
 import math
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher, get_close_matches
 from enum import Enum
 from pathlib import Path
@@ -93,17 +93,24 @@ def describe(annotation: Any) -> str:
     return "a node with _target_"
 
 
-def nearest(word: str, names: Sequence[str]) -> str:
-    """Return `; did you mean X?` for the name closest to `word` or spelled by its initials, else an empty string."""
+def did_you_mean(word: object, names: Iterable[str]) -> str:
+    """Return `; did you mean X?` for the name nearest to `word`, or an empty string."""
+    name = nearest_name(word, names)
+    return f"; did you mean {name}?" if name else ""
+
+
+def nearest_name(word: object, names: Iterable[str]) -> str:
+    """Return the name closest to `word` or spelled by its initials; an empty string if none is near."""
+    word = str(word)
     by_lower = {name.lower(): name for name in names}
     initials = "".join(part[:1] for part in word.lower().split("_"))
     if len(initials) > 1 and initials in by_lower:
-        return f"; did you mean {by_lower[initials]}?"  # learning_rate: lr
+        return by_lower[initials]  # learning_rate: lr
     close = get_close_matches(word.lower(), by_lower, n=len(by_lower) or 1, cutoff=0.6)
     if not close:
         return ""
     best = max(close, key=lambda name: (_likeness(name, word.lower()), _common_start(name, word.lower())))
-    return f"; did you mean {by_lower[best]}?"  # resnet21: resnet20, as like as resnet32 is, but it starts alike
+    return by_lower[best]  # resnet21: resnet20 is as close as resnet32, but shares a longer prefix
 
 
 def format_value(value: Any) -> str:

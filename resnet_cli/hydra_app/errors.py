@@ -14,7 +14,7 @@ from hydra.errors import (
 from omegaconf.errors import OmegaConfBaseException
 
 from resnet_cli.config.paths import CONFIG_FOLDER
-from resnet_cli.config.values import nearest
+from resnet_cli.config.values import did_you_mean
 from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError
 from resnet_cli.hydra_app.compose import literal_hint
 
@@ -81,4 +81,4 @@ def _missing_option(error: MissingConfigException) -> str:
     options = [name for name in error.options or shipped if not name.startswith("_")]
     if not group or not options:
         return " ".join(str(error).splitlines()[0].split())
-    return f"{group}={option}: no such option{nearest(option, options)} ({', '.join(options)})"
+    return f"{group}={option}: no such option{did_you_mean(option, options)} ({', '.join(options)})"

@@ -1,23 +1,17 @@
 """Refusals that the models share: they name the argument, what was given, what is allowed and the nearest name."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from torch import nn
 
+from resnet_cli.config.values import did_you_mean
 from resnet_cli.errors import InputError
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
 NOT_OPTIONS = ("device", "dtype", "return_indices")  # arguments of torch layers that are no choice of architecture
-
-
-def nearest(name: object, allowed: Iterable[str], n: int = 1) -> str:
-    """`; did you mean X?` for the names closest to `name`, or nothing."""
-    close = get_close_matches(str(name).lower(), allowed, n=n)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def check_choice(key: str, value: object, allowed: Sequence[str]) -> None:
@@ -27,7 +21,7 @@ def check_choice(key: str, value: object, allowed: Sequence[str]) -> None:
         InputError: with the nearest allowed name.
     """
     if value not in allowed:
-        raise InputError(f"{key}={value!r}: must be one of {', '.join(allowed)}{nearest(value, allowed)}")
+        raise InputError(f"{key}={value!r}: must be one of {', '.join(allowed)}{did_you_mean(value, allowed)}")
 
 
 def check_counts(key: str, values: Sequence[int]) -> None:
@@ -72,7 +66,7 @@ def make_layer(key: str, layer: Callable[..., Layer], *args: int, params: Mappin
     takes = [option for option in named[len(args) :] if option not in NOT_OPTIONS]
     for unknown in sorted(set(params) - set(takes)):
         allowed = ", ".join(takes) or "no options"
-        raise InputError(f"{key}.{unknown}: {name} takes {allowed}{nearest(unknown, takes)}")
+        raise InputError(f"{key}.{unknown}: {name} takes {allowed}{did_you_mean(unknown, takes)}")
     try:
         return layer(*args, **params)
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:

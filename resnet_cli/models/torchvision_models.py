@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import nn
 
+from resnet_cli.config.values import did_you_mean
 from resnet_cli.errors import InputError
-from resnet_cli.models.arguments import image_size, nearest
+from resnet_cli.models.arguments import image_size
 from resnet_cli.models.meta_device import meta_twin, run_twin
 
 GIVEN = ("weights", "progress", "num_classes")  # not the user's to choose: fresh weights, classes of the data
@@ -34,7 +35,7 @@ def torchvision_model(
 
     names = models.list_models(module=models)
     if name not in names:
-        raise InputError(f"name={name!r}: torchvision has no such classifier{nearest(name, names, n=3)}")
+        raise InputError(f"name={name!r}: torchvision has no such classifier{did_you_mean(name, names)}")
     channels, height, width = image_size(in_size)
     if channels != 3:
         raise InputError(

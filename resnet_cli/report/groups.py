@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from resnet_cli.config.values import nearest
+from resnet_cli.config.values import did_you_mean
 from resnet_cli.errors import InputError
 from resnet_cli.report.keys import ABSENT, Column, cell, same, settings, sort_key, varying
 from resnet_cli.report.runs import STATUSES, Run
@@ -107,7 +107,7 @@ def tabulate(runs: Sequence[Run], *, over: Collection[str] = ("seed",), single: 
     keys = {key for run in runs for key in run.leaves}
     unknown = [key for key in over if key not in keys and key != "seed"]
     if unknown:
-        raise InputError(*(f"--over {key}: no run has this key{nearest(key, sorted(keys))}" for key in unknown))
+        raise InputError(*(f"--over {key}: no run has this key{did_you_mean(key, sorted(keys))}" for key in unknown))
     leave_out = () if single else tuple(over)
     protocols = _protocols(runs, over)
     tables: dict[Any, list[Run]] = {}

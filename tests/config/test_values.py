@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from resnet_cli.config.ranges import AtLeast, Below, Between, Positive
-from resnet_cli.config.values import describe, format_value, is_valid, nearest
+from resnet_cli.config.values import describe, did_you_mean, format_value, is_valid
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ def test_describe(annotation, words):
 
 
 def test_nearest_prefers_a_common_beginning():
-    assert nearest("resnet21", ["resnet20", "resnet32", "plain20"]) == "; did you mean resnet20?"
-    assert nearest("RELU", ["relu", "tanh"]) == "; did you mean relu?"
-    assert nearest("zzz", ["relu", "tanh"]) == ""
+    assert did_you_mean("resnet21", ["resnet20", "resnet32", "plain20"]) == "; did you mean resnet20?"
+    assert did_you_mean("RELU", ["relu", "tanh"]) == "; did you mean relu?"
+    assert did_you_mean("zzz", ["relu", "tanh"]) == ""
 
 
 def test_shown_reads_like_yaml_and_stays_short():

@@ -208,7 +208,7 @@ optimizer._target_=torch.optim.SDG -> did you mean SGD?
 optimizer._target_=torch.optim.LBFGS -> optimizer._target_: LBFGS requires a closure
 optimizer.dampening=0.5 -> optimizer: Nesterov momentum requires a momentum and zero dampening
 optimizer.groups={bias:{lr:-1}} -> optimizer.groups.bias.lr=-1: allowed is a number of 0 or more
-optimizer.groups={bias:{lrr:1}} -> the nearest is lr
+optimizer.groups={bias:{lrr:1}} -> no such option; did you mean lr?
 optimizer.groups={nothing:{lr:1}} -> 'nothing' matches no parameter
 schedule.warmup=100 -> schedule.warmup=100 is 300 steps, longer than the run of 6 steps
 schedule.warmup=-1 -> schedule.warmup=-1: allowed are

@@ -1,0 +1,55 @@
+"""Problems of a config as data, and the one place where they become lines for the user."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from resnet_cli.config.values import format_value
+
+Kind = Literal[
+    "unknown key", "missing", "not allowed", "no value", "no node", "no name", "not found", "import failed",
+    "logger without name", "logger not selected",
+]  # fmt: skip
+
+TEMPLATES: dict[Kind, str] = {
+    "unknown key": "unknown key{suggestion}{allowed_keys}",
+    "missing": "missing; give {key}={allowed}",
+    "not allowed": "{given} is not allowed; it takes {allowed}{suggestion}",
+    "no value": "a value must be given ({key}=...)",
+    "no node": "{given} is not a node with _target_; choose an option of the group, {key}=...",
+    "no name": "{given} is not the dotted name of a class or function",
+    "not found": "{reason}{suggestion}",
+    "import failed": "importing {given} failed: {reason}",
+    "logger without name": "holds loggers by name; begin the group file with the line `# @package logger.<name>`",
+    "logger not selected": "is not selected; choose it with logger={given}",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong in a config; `str` renders the line that the user sees.
+
+    Args:
+        key: The full key, such as `model.depth`.
+        kind: What is wrong.
+        given: The value that the user set, where there is one.
+        allowed: What is allowed instead, in words, or the allowed keys.
+        suggestion: The nearest name that would be right, if there is one.
+        reason: The error behind the problem, where there is one.
+    """
+
+    key: str
+    kind: Kind
+    given: Any = None
+    allowed: str = ""
+    suggestion: str = ""
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.key}: " + TEMPLATES[self.kind].format(
+            key=self.key,
+            given=format_value(self.given),
+            allowed=self.allowed,
+            allowed_keys=f" (allowed: {self.allowed})" if self.allowed and not self.suggestion else "",
+            suggestion=f"; did you mean {self.suggestion}?" if self.suggestion else "",
+            reason=self.reason,
+        )

@@ -1,0 +1,55 @@
+"""Problems are data; their lines come from one place."""
+
+import pytest
+
+from resnet_cli.config import validation
+from resnet_cli.config.messages import TEMPLATES, Problem
+from resnet_cli.errors import InputError
+from tests.support.settings import settings_of
+
+# Every kind of problem and the line that the user sees.
+LINES = [
+    (Problem("model.depht", "unknown key", 20, allowed="depth, width", suggestion="model.depth"),
+     "model.depht: unknown key; did you mean model.depth?"),
+    (Problem("model.x", "unknown key", 20, allowed="depth, width"), "model.x: unknown key (allowed: depth, width)"),
+    (Problem("model.depth", "missing", allowed="a whole number"),
+     "model.depth: missing; give model.depth=a whole number"),
+    (Problem("trainer.precision", "not allowed", "fp17", allowed="one of fp32, fp16", suggestion="fp16"),
+     "trainer.precision: fp17 is not allowed; it takes one of fp32, fp16; did you mean fp16?"),
+    (Problem("seed", "not allowed", True, allowed="a whole number"),
+     "seed: true is not allowed; it takes a whole number"),
+    (Problem("data.root", "no value"), "data.root: a value must be given (data.root=...)"),
+    (Problem("model", "no node", None),
+     "model: null is not a node with _target_; choose an option of the group, model=..."),
+    (Problem("model._target_", "no name", 3), "model._target_: 3 is not the dotted name of a class or function"),
+    (Problem("model._target_", "not found", "a.Ne", suggestion="Net", reason="a has no 'Ne'"),
+     "model._target_: a has no 'Ne'; did you mean Net?"),
+    (Problem("model._target_", "import failed", "a.Net", reason="ValueError: x"),
+     "model._target_: importing a.Net failed: ValueError: x"),
+    (Problem("logger", "logger without name"),
+     "logger: holds loggers by name; begin the group file with the line `# @package logger.<name>`"),
+    (Problem("logger.wandb", "logger not selected", "wandb"),
+     "logger.wandb: is not selected; choose it with logger=wandb"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("problem", "line"), LINES, ids=[line for _, line in LINES])
+def test_the_line_of_each_kind(problem, line):
+    assert str(problem) == line
+
+
+def test_every_kind_has_a_line_here():
+    assert {problem.kind for problem, _ in LINES} == set(TEMPLATES)
+
+
+def test_a_check_raises_the_problems_as_data_and_as_lines():
+    settings = settings_of()
+    settings["model"]["depht"] = 20
+    settings["trainer"]["precision"] = "fp17"
+    with pytest.raises(InputError) as raised:
+        validation.check(settings)
+    first, second = raised.value.details
+    assert (first.key, first.kind, first.given, first.suggestion) == ("model.depht", "unknown key", 20, "model.depth")
+    assert (second.key, second.kind, second.suggestion) == ("trainer.precision", "not allowed", "fp16")
+    assert raised.value.problems == (str(first), str(second))
+    assert str(raised.value) == f"{first}\n{second}"

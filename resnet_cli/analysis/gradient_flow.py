@@ -1,4 +1,4 @@
-"""How the gradient fares on its way back: its norm at each layer by depth, as rows and as a picture."""
+"""Gradient norms of the layers by depth, as rows and as a plot."""
 
 import copy
 import math
@@ -36,7 +36,7 @@ class GradientRow:
 
 
 def gradient_norms(model: nn.Module, order: Sequence[str] | None = None) -> list[GradientRow]:
-    """The rows of `model` from the gradients that are there; a layer without one has the norm 0.
+    """Return the rows of `model` from its present gradients; a layer without one has the norm 0.
 
     Args:
         model: Any; a backward pass has been through it.
@@ -57,7 +57,7 @@ def gradient_flow(
     labels_B: Tensor | None = None,
     loss_fn: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> list[GradientRow]:
-    """The rows of `model` after one forward and backward pass in training mode, in the order of the calls.
+    """Return the rows of `model` after one forward and backward pass in training mode, in the order of the calls.
 
     A copy does the work: parameters, buffers, gradients and modes of the model and the random stream stay as they are.
     Layers that the forward pass does not call have no row.
@@ -86,7 +86,7 @@ def gradient_flow(
 
 
 def chain_rows(chain: ScalarChain) -> list[GradientRow]:
-    """The rows of a chain of numbers: `w_1` to `w_n`, whose norms are the sizes of their gradients."""
+    """Return the rows of a chain of scalars: `w_1` to `w_n`, with the absolute values of their gradients."""
     return [
         GradientRow(f"w_{depth}", "Weight", depth, abs(gradient), 1)
         for depth, gradient in enumerate(chain.weight_gradients(), start=1)
@@ -94,7 +94,7 @@ def chain_rows(chain: ScalarChain) -> list[GradientRow]:
 
 
 def draw_gradients(series: Mapping[str, Sequence[GradientRow]], path: Path, *, title: str) -> None:
-    """Draws gradient norms (logarithmic) over depth as a PNG of 800 x 400 pixels, replacing `path` in one move.
+    """Draw gradient norms (logarithmic) over depth as a PNG of 800 x 400 pixels, replacing `path` in one move.
 
     Args:
         series: What each line is called -> its rows; such as a net and its plain or residual twin. Norms that are zero
@@ -117,7 +117,7 @@ def draw_gradients(series: Mapping[str, Sequence[GradientRow]], path: Path, *, t
 
 
 def plot_gradients(axes: Any, series: Mapping[str, Sequence[GradientRow]]) -> None:
-    """The panel of `draw_gradients` on matplotlib axes of one's own, as in a notebook."""
+    """Plot the panel of `draw_gradients` on given matplotlib axes, as in a notebook."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_yscale("log")

@@ -41,13 +41,13 @@ def count_multiply_adds(model: nn.Module, in_size: Sequence[int]) -> int:
 
 
 def layer_table(model: nn.Module, in_size: Sequence[int]) -> list[LayerRow]:
-    """The layers of `model` in the order in which they are called on an image of `in_size` (channels, height, width).
+    """Return the layers of `model` in the order of their calls on an image of `in_size` (channels, height, width).
 
     Listed are layers that own weights or change the shape. A layer called twice has two rows, its weights in the first.
     """
     try:
         return _rows(model, shape_skeleton(model), in_size)
-    except Exception:  # a user's forward may want its own numbers; and what is wrong is best told by the model itself
+    except Exception:  # a user's forward may need real values; and the model itself reports best what is wrong
         return _rows(model, nn.Sequential(copy.deepcopy(model).eval()), in_size)
 
 
@@ -117,7 +117,7 @@ def receptive_field(model: nn.Module, in_size: Sequence[int]) -> tuple[int, int]
 
 
 def _calls(skeleton: nn.Module, images: Tensor, calls: list[Call]) -> list[Call]:
-    """Adds the modules to `calls` in the order in which their calls end, with their outputs."""
+    """Append the modules to `calls` in the order in which their calls end, with their outputs."""
     handles = [layer.register_forward_hook(lambda m, _, o: calls.append((m, o))) for layer in skeleton.modules()]
     try:
         with torch.random.fork_rng(devices=[]):
@@ -129,7 +129,7 @@ def _calls(skeleton: nn.Module, images: Tensor, calls: list[Call]) -> list[Call]
 
 
 def _last_map(calls: Sequence[Call]) -> int | None:
-    """Which call gives the last feature map."""
+    """Return the index of the call that returns the last feature map."""
     last = None
     pooled: list[Tensor] = []
     for i, (layer, outputs) in enumerate(calls):
@@ -141,7 +141,7 @@ def _last_map(calls: Sequence[Call]) -> int | None:
 
 
 def _field(skeleton: nn.Module, in_size: Sequence[int], last: int) -> tuple[int, int] | None:
-    """The field of a central place of the map, on a canvas that grows until its border does not cut the field.
+    """Return the receptive field of a central position, on a canvas that grows until it holds the whole field.
 
     None where it does on every canvas, as with a model that crops its images to a fixed size.
     """

@@ -37,7 +37,7 @@ def reach_skeleton(model: nn.Module) -> nn.Sequential:
 
 
 class Weighted(nn.Module):
-    """Stands for a layer with weights; `nodes` are the autograd nodes of its calls."""
+    """Stand-in for a layer with weights; records the autograd nodes of its calls in `nodes`."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Weighted(nn.Module):
 
 
 class Convolution(Weighted):
-    """Stands for a convolution."""
+    """Stand-in for a convolution."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__(layer)
@@ -63,7 +63,7 @@ class Convolution(Weighted):
 
 
 class Pooling(nn.Module):
-    """Stands for max or average pooling."""
+    """Stand-in for max or average pooling."""
 
     def __init__(self, layer: nn.MaxPool2d | nn.AvgPool2d) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Pooling(nn.Module):
 
 
 class Linear(Weighted):
-    """Stands for a linear layer."""
+    """Stand-in for a linear layer."""
 
     def forward(self, features: Tensor) -> Tensor:
         """`[..., in]` -> ones `[..., out]`."""

@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
 def exit_status(
     parser: argparse.ArgumentParser, arguments: Sequence[str], work: Callable[[argparse.Namespace], None]
 ) -> int:
-    """Do the work with the options that were given; gives the exit status: 0, 2 wrong input, 4 machine, 1 defect."""
+    """Run `work` with the parsed options and return the exit status: 0, 2 wrong input, 4 machine, 1 defect."""
     try:
         work(parser.parse_intermixed_args(list(arguments)))
     except SystemExit as done:  # --help

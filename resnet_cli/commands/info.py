@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run `resnet-info` with these arguments; gives the exit status."""
+    """Run `resnet-info` with these arguments and return the exit status."""
     return exit_status(_parser(), arguments, _show)
 
 
@@ -123,7 +123,7 @@ def _words(text: str) -> list[str]:
 
 
 def _replaced(item: str, own: Sequence[str]) -> bool:
-    """Whether one side of a comparison says the same key differently."""
+    """Return whether one side of a comparison sets the same key to another value."""
     return "=" in item and override_keys([item])[0] in override_keys([given for given in own if "=" in given])
 
 

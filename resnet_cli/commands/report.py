@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run `resnet-report` with these arguments; gives the exit status."""
+    """Run `resnet-report` with these arguments and return the exit status."""
     return exit_status(_parser(), arguments, _report)
 
 

@@ -1,4 +1,4 @@
-"""What resnet-info says of a composed config, as plain data: layers and counts, and gradients by depth."""
+"""The content of resnet-info as plain data: layers, counts, and gradient norms by depth."""
 
 import math
 import sys
@@ -29,7 +29,7 @@ Report = dict[str, Any]
 
 
 def described(composed: Composed) -> Report:
-    """The model's numbers: those of the whole network and a row for each layer; of a chain of numbers, its weights.
+    """Describe the model: figures of the whole network and a row for each layer; the weights of a scalar chain.
 
     Raises:
         InputError: the model cannot be built, or does not run on images of the data's size.
@@ -101,7 +101,7 @@ def _is_chain(node: Node) -> bool:
 
 
 def _sizes(composed: Composed) -> tuple[tuple[int, int, int], int]:
-    """`in_size` and the number of classes: as known, as the run noted them, or as the data say when they are opened."""
+    """Return `in_size` and the number of classes: as known, as the run recorded them, or from the data once opened."""
     node = composed.settings["data"]
     known = known_size(locate(node["_target_"]), node)
     if known is not None:
@@ -117,7 +117,7 @@ def _sizes(composed: Composed) -> tuple[tuple[int, int, int], int]:
 
 
 def _model(node: Node, in_size: tuple[int, int, int], classes: int) -> nn.Module:
-    """The model as `build.model` builds it, but it need not be a classifier of the data."""
+    """Build the model as `build.model` does, but without requiring a classifier of the data."""
     given = {"in_size": in_size, "in_channels": in_size[0], "out_classes": classes, "num_classes": classes}
     net = build.instantiate("model", node, given)
     if not isinstance(net, nn.Module):
@@ -126,7 +126,7 @@ def _model(node: Node, in_size: tuple[int, int, int], classes: int) -> nn.Module
 
 
 def _weights(composed: Composed) -> Path | None:
-    """The checkpoint of the run that was named, if it has one."""
+    """Return the checkpoint of the run that was named, if it has one."""
     if composed.run is None:
         return None
     named, run = Path(composed.run).expanduser(), find_run(composed.run)
@@ -139,7 +139,7 @@ def _kind(node: Node) -> str:
 
 
 def _twin(node: Node) -> dict[str, Node]:
-    """The same model without or with its shortcuts, if it has the choice, by what it is called."""
+    """Return the same model without or with its shortcuts, if it has the choice, by its label."""
     kind = _kind(node)
     twin = {**node, "residual": kind == "plain"}
     return {} if kind == "network" else {_kind(twin): twin}
@@ -164,7 +164,7 @@ def _flows(composed: Composed, nodes: Mapping[str, Node]) -> dict[str, list[Grad
 
 
 def _trained(composed: Composed, loaders: Loaders) -> dict[str, nn.Module]:
-    """The run's network with its weights, if a run was named and has some, by what it is called."""
+    """Return the run's network with its weights, if a run was named and has some, by its label."""
     weights = _weights(composed)
     if weights is None:
         return {}
@@ -177,7 +177,7 @@ def _trained(composed: Composed, loaders: Loaders) -> dict[str, nn.Module]:
 
 
 def _initialised(node: Node, loaders: Loaders, seed: int) -> nn.Module:
-    """The model as a run starts with it."""
+    """Initialise the model as a run would."""
     net = build.model(node, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=seed)
     show_images(net, loaders.train.sample)
     return net

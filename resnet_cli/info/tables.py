@@ -7,7 +7,7 @@ Report = Mapping[str, Any]
 
 
 def lines(report: Report | Sequence[Report]) -> list[str]:
-    """A network, or two side by side."""
+    """Format a network, or two side by side."""
     if not isinstance(report, Mapping):
         return _side_by_side(report)
     shown = [*_head(report), ""]
@@ -53,7 +53,7 @@ def _field(report: Report) -> str:
 
 
 def _layers(report: Report) -> list[str]:
-    """The layers; the weights and states of a chain of numbers."""
+    """Format the layers; of a scalar chain its weights and states."""
     if "layers" not in report:
         chain = zip(report["weights"], report["states"][1:], strict=True)
         rows = [[f"w_{i}", f"{weight:g}", f"{state:.6g}"] for i, (weight, state) in enumerate(chain, start=1)]
@@ -79,7 +79,7 @@ def _side_by_side(reports: Sequence[Report]) -> list[str]:
 
 
 def _gradients(series: Mapping[str, Sequence[Report]]) -> list[str]:
-    """A row for each layer, in the order of the calls, a column for each network; `-` where it has no such layer."""
+    """Format a row for each layer, in the order of the calls, and a column for each network; `-` for missing layers."""
     columns = {label: {row["name"]: row for row in rows} for label, rows in series.items()}
     longest = max(columns.values(), key=len)
     names = list(dict.fromkeys([*longest, *(name for column in columns.values() for name in column)]))
@@ -92,7 +92,7 @@ def _gradients(series: Mapping[str, Sequence[Report]]) -> list[str]:
 
 
 def _gradient(row: Report | None) -> str:
-    """The gradient of a single number with its sign, the norm of others."""
+    """Format the gradient of a scalar with its sign, and the norm of others."""
     if row is None:
         return "-"
     value = row.get("gradient", row["norm"])

@@ -56,7 +56,7 @@ def image_size(in_size: Sequence[int], *, halvings: int = 0, hint: str = "") -> 
 
 
 def make_layer(key: str, layer: Callable[..., Layer], *args: int, params: Mapping[str, Any]) -> Layer:
-    """`layer(*args, **params)`, where `params` are what the user gave under `key`.
+    """Create `layer(*args, **params)`; `params` are the user's, under `key`.
 
     Raises:
         InputError: a name that the layer does not take, with the nearest that it does, or a value that it refuses.

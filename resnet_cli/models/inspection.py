@@ -1,4 +1,4 @@
-"""What is counted on a model."""
+"""Counts of a model's parameters."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of trainable weights, shared ones counted once."""
+    """Count the trainable weights, shared ones once."""
     return _count(model.parameters())
 
 

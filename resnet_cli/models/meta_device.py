@@ -12,7 +12,7 @@ from torch import nn
 
 
 def meta_twin(model: nn.Module) -> nn.Module:
-    """A copy of `model`, in evaluation mode, whose parameters and buffers have no storage."""
+    """Copy `model`, in evaluation mode, with parameters and buffers that have no storage."""
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)

@@ -52,7 +52,7 @@ class MLP(nn.Module):
             in_dim = passed(nonlin, dim)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Outputs `[B, dims[-1]]` of `inputs` `[B, ...]`."""
+        """Map `inputs` `[B, ...]` to `[B, dims[-1]]`."""
         outputs: Tensor = self.layers(inputs.flatten(1))
         return outputs
 
@@ -65,7 +65,7 @@ def classifier_head(
     params: Mapping[str, Any],
     hidden_dropout: float = 0.0,
 ) -> MLP:
-    """`(FC -> ACT -> DROPOUT)*M -> FC`: an MLP whose last layer gives the `out_classes` scores as they are."""
+    """`(FC -> ACT -> DROPOUT)*M -> FC`: an MLP whose last layer returns the `out_classes` scores."""
     if hidden_dims:
         check_counts("hidden_dims", hidden_dims)
     hidden = [activation(activation_type, params) for _ in hidden_dims]

@@ -54,7 +54,7 @@ class ScalarChain(nn.Module):
         self.weights = nn.Parameter(torch.tensor(values, dtype=torch.float64))
 
     def forward(self, z_B: Tensor) -> Tensor:
-        """Maps numbers `[B]` to numbers `[B]`, z_0 to z_n.
+        """Map scalars `[B]`, z_0 to z_n.
 
         Raises:
             ValueError: the inputs are not of one dimension, such as images.
@@ -76,7 +76,7 @@ class ScalarChain(nn.Module):
             return [z_B.item() for z_B in self._states(self._input())]
 
     def weight_gradients(self) -> list[float]:
-        """The derivative of the loss by each weight, from the first layer to the last; `weights.grad` stays."""
+        """Return the derivative of the loss by each weight, first layer first; `weights.grad` is left unchanged."""
         with torch.enable_grad():
             (gradient_n,) = torch.autograd.grad(self.loss(), self.weights)
         return list(gradient_n.tolist())
@@ -92,5 +92,5 @@ class ScalarChain(nn.Module):
         return states
 
     def extra_repr(self) -> str:
-        """The arguments, for printing."""
+        """Return the arguments for `repr`."""
         return f"depth={self.depth}, residual={self.residual}, start={self.start}, target={self.target}"

@@ -17,7 +17,7 @@ WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 def torchvision_model(
     in_size: Sequence[int], out_classes: int, *, name: str = "resnet18", options: Mapping[str, Any] = {}
 ) -> nn.Module:
-    """A classifier of `torchvision.models`, untrained: images `[B, 3, H, W]` -> class scores `[B, K]`.
+    """Create an untrained classifier of `torchvision.models`: images `[B, 3, H, W]` -> class scores `[B, K]`.
 
     Auxiliary heads are left out; networks that are made for one image size (`vit_*`, `maxvit_t`) are made for this one.
 

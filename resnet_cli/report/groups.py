@@ -132,7 +132,7 @@ def _is_part_of(keys: Iterable[str], prefix: str) -> bool:
 
 
 def _protocols(runs: Sequence[Run], over: Collection[str]) -> dict[Any, tuple[tuple[str, Any], ...]]:
-    """What each run was measured on, and how its weights were chosen.
+    """Return the protocol of each run: what it was measured on, and how its weights were chosen.
 
     A run that has not finished cannot say what its end would have used; it goes with a finished one of its config.
     """
@@ -186,7 +186,7 @@ def _table(
 
 
 def _counted(runs: Sequence[Run], over: Collection[str]) -> list[Run]:
-    """The finished ones; of several with one seed the newest, since the others are no further samples."""
+    """Return the finished runs; of several with one seed the newest, since the others are no further samples."""
     newest: dict[Any, Run] = {}
     for run in sorted(runs, key=lambda run: str(run.record.get("ended") or "")):
         if run.status == "finished":
@@ -196,7 +196,7 @@ def _counted(runs: Sequence[Run], over: Collection[str]) -> list[Run]:
 
 
 def _describe(run: Run, protocol: Mapping[str, Any], differing: Collection[str], common: Sequence[str]) -> str:
-    """A protocol in a line: data, split, choice; then what tells it from the others."""
+    """Describe a protocol in a line: data, split, selection; then what distinguishes it from the others."""
     used = {key: value for key, value in protocol.items() if not isinstance(value, tuple)}
     train_size = run.leaves.get("data.train_size")
     by = str(used.get("chosen by", "")).replace("_", " ")

@@ -1,4 +1,4 @@
-"""Which config keys tell runs apart, and how they are shown: `model=resnet20` for the ten keys that it stands for."""
+"""Config keys that distinguish runs, and how they are shown: `model=resnet20` instead of its ten keys."""
 
 import re
 import shlex
@@ -35,12 +35,12 @@ class Column:
     values: Mapping[Path, Any]
 
     def of(self, run: Run) -> Any:
-        """The run's value, `ABSENT` where it has none."""
+        """Return the run's value, `ABSENT` if it has none."""
         return self.values.get(run.folder, ABSENT)
 
 
 def same(value: Any) -> Any:
-    """A value as what can be compared and hashed: 1 is 1.0, but not true, and a list is a tuple."""
+    """Return a value in a form to compare and hash: 1 equals 1.0, but not true, and a list equals a tuple."""
     if isinstance(value, bool) or value is None:
         return (str(value),)
     if isinstance(value, list | tuple):
@@ -92,7 +92,7 @@ def _own(run: Run) -> dict[str, Any]:
 
 
 def varying(runs: Sequence[Run], leave_out: Collection[str]) -> list[Column]:
-    """The keys in which these runs differ, choices of a group in place of what they stand for.
+    """Return the keys in which these runs differ, with options of groups in place of their keys.
 
     Args:
         runs: Runs to be compared.
@@ -131,7 +131,7 @@ def _label(
     leaves: Mapping[Path, Mapping[str, Any]],
     overrides: Mapping[Path, Mapping[str, str]],
 ) -> Column | None:
-    """The group's option of each run if all are known, else the class or function; None if that is one for all."""
+    """Return each run's option of the group if all are known, else its class or function; None if all are equal."""
     nodes = {
         run.folder: tuple((k, same(v)) for k, v in leaves[run.folder].items() if k.startswith(f"{part}."))
         for run in runs
@@ -147,7 +147,7 @@ def _label(
 
 
 def _choice(part: str, run: Run, overrides: Mapping[str, str]) -> str | None:
-    """The option of a group that made this run, as far as its folder tells."""
+    """Return the option of a group that made this run, as far as its folder shows."""
     if overrides.get(part):
         return overrides[part]
     if part != "model" or "name" in overrides:
@@ -158,7 +158,7 @@ def _choice(part: str, run: Run, overrides: Mapping[str, str]) -> str | None:
 
 
 def given(run: Run) -> dict[str, str]:
-    """The overrides that made a run: from its command, and of a sweep from its folder's name.
+    """Return the overrides that made a run: from its command, or for a sweep from its folder's name.
 
     A key that was swept over and is cut from the folder's name has an empty value.
     """
@@ -179,7 +179,7 @@ def given(run: Run) -> dict[str, str]:
 
 
 def cell(value: Any) -> str:
-    """A value in a table, in one line."""
+    """Format a value for a table, in one line."""
     if isinstance(value, str):
         return value if len(value) <= 60 else f"{value[:57]}..."
     if isinstance(value, list):

@@ -68,7 +68,7 @@ spellcheck="false" aria-controls="table-{i}"></label>
 
 
 def as_html(found: Found, tables: Sequence[Table]) -> str:
-    """The page; everything that comes from a run is escaped."""
+    """Return the page; everything that comes from a run is escaped."""
     names = dict.fromkeys(run.name for run in found.runs)
     title = "Runs" if len(names) > 3 else f"Runs of {', '.join(names)}"
     head = HEAD.format(
@@ -130,7 +130,7 @@ def _table(index: int, table: Table) -> str:
 
 
 def _group(index: int, table: Table, group: Group, cells: Sequence[str], *, width: int) -> str:
-    """A body of its own for each group, so that its runs stay with it when rows are sorted."""
+    """Return a table body for each group, so that its runs stay with it when rows are sorted."""
     raw: list[Any] = [*(group.values[name] for name in table.columns)] or [group.label]
     spreads = [group.spread(figure.name) for figure in FIGURES]
     raw += [len(group.counted), *(spread.mean if spread else None for spread in spreads)]
@@ -156,13 +156,13 @@ def _group(index: int, table: Table, group: Group, cells: Sequence[str], *, widt
 
 
 def _figure(text: str) -> str:
-    """A mean, its deviation quieter."""
+    """Format a mean, with its deviation in a muted style."""
     mean, sign, rest = _escaped(text).partition(" ± ")
     return f'{mean} <span class="pm">± {rest}</span>' if sign else mean
 
 
 def _value(value: Any) -> str:
-    """What a cell is sorted and filtered by."""
+    """Return the value that a cell is sorted and filtered by."""
     return "" if value is None or value == ABSENT else cell(value)
 
 
@@ -187,7 +187,7 @@ def _runs(group: Group) -> str:
 
 
 def _curves(table: Table) -> dict[str, Any]:
-    """The numbers that are drawn: of each run its epochs and metrics, of long ones every k-th epoch and the last."""
+    """Return the curves to draw: epochs and metrics of each run, of long runs every k-th epoch and the last."""
     longest = max((row["epoch"] for group in table.groups for run in group.runs for row in run.rows), default=0)
     step = int(-(-longest // MOST_POINTS)) or 1
     return {

@@ -1,4 +1,4 @@
-"""Finds run folders and reads them as data; what cannot be read is told in a line and left out."""
+"""Find run folders and read them as data; what cannot be read is reported in a line and left out."""
 
 import json
 import math
@@ -28,7 +28,7 @@ LONGEST_LINE, MOST_BRACKETS = 1000, 500  # bound how deep YAML can nest
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder says.
+    """A run as recorded in its folder.
 
     Args:
         folder: Where it is.
@@ -136,7 +136,7 @@ def _place(folder: Path, top: Path) -> str:
 
 
 def natural(text: str) -> list[tuple[bool, float, str]]:
-    """A key that sorts `depth=8` before `depth=20`."""
+    """Return a key that sorts `depth=8` before `depth=20`."""
     parts = re.split(r"(\d+(?:\.\d+)?)", text)
     return [(i % 2 == 0, float(part) if i % 2 else 0.0, part) for i, part in enumerate(parts) if part]
 
@@ -206,7 +206,7 @@ def _record(path: Path) -> Mapping[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What `stored.read` gives, twenty times as fast for what this program wrote.
+    """Read a config as `stored.read` does, twenty times as fast for files that this program wrote.
 
     The C parser has no limits and is given only what can neither nest deep nor grow: no anchors, short lines (a block
     nests by columns), few brackets.
@@ -229,7 +229,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _rows(path: Path, problems: list[str]) -> list[dict[str, float]]:
-    """The rows of `metrics.jsonl`, the last one of each epoch; lines that are none are left out and told."""
+    """Read the rows of `metrics.jsonl`, the last one of each epoch; invalid lines are left out and reported."""
     if not path.exists():
         return []
     rows: dict[float, dict[str, float]] = {}
@@ -249,7 +249,7 @@ def _rows(path: Path, problems: list[str]) -> list[dict[str, float]]:
 
 
 def number(value: Any) -> float | None:
-    """A finite number as it is, anything else as None."""
+    """Return a finite number unchanged, anything else as None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > sys.float_info.max:
         return None
     return value if math.isfinite(value) else None

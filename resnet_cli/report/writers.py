@@ -29,7 +29,7 @@ class Figure:
 
 
 def fixed(digits: int) -> Callable[[Spread], str]:
-    """Shows `mean ± deviation` with so many digits; a single value has no deviation."""
+    """Format `mean ± deviation` with so many digits; a single value has no deviation."""
 
     def shown(spread: Spread) -> str:
         mean = f"{spread.mean:,.{digits}f}"
@@ -39,12 +39,12 @@ def fixed(digits: int) -> Callable[[Spread], str]:
 
 
 def whole(spread: Spread) -> str:
-    """Shows a count; what differs between runs has one digit more."""
+    """Format a count; a mean of differing counts has one digit more."""
     return fixed(0)(Spread(spread.mean, None, spread.n)) if not spread.deviation else fixed(1)(spread)
 
 
 def duration(spread: Spread) -> str:
-    """Shows seconds in the unit that fits."""
+    """Format seconds in a suitable unit."""
     unit, seconds = next(
         ((unit, size) for unit, size in (("h", 3600), ("min", 60)) if spread.mean >= 2 * size), ("s", 1)
     )
@@ -63,7 +63,7 @@ FIGURES = (
 
 
 def left_out(group: Group) -> str:
-    """What is not counted in a group: `1 failed, 2 running`."""
+    """Describe the runs of a group that are not counted: `1 failed, 2 running`."""
     return ", ".join(f"{count} {status}" for status, count in group.left_out.items())
 
 
@@ -80,7 +80,7 @@ def rows(table: Table) -> tuple[list[str], list[list[str]]]:
 
 
 def marked(index: int, tables: Sequence[Table]) -> str:
-    """The title of a table; where there are several, that they do not compare."""
+    """Return the title of a table; with several tables, a note that they do not compare."""
     apart = f"Protocol {index + 1} of {len(tables)}, not comparable with the others: " if len(tables) > 1 else ""
     return f"{apart}{tables[index].protocol}"
 
@@ -93,7 +93,7 @@ def counts(found: Found) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with its control characters escaped, since folders and configs come from elsewhere."""
+    """Escape the control characters of a text, since folders and configs come from elsewhere."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -144,14 +144,14 @@ def as_markdown(found: Found, tables: Sequence[Table]) -> str:
 
 
 def _markdown(text: str) -> str:
-    """The text as it is, whatever Markdown would read into it."""
+    """Escape whatever Markdown would interpret in a text."""
     for special, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(special, escaped)
     return "".join(f"\\{c}" if c in "\\|`*_[]#~" else c for c in printable(text))
 
 
 def as_csv(found: Found, tables: Sequence[Table]) -> str:
-    """A line for each group: full precision, seconds, and empty where there is nothing."""
+    """Return a line for each group: full precision, seconds, and empty cells for missing values."""
     names = list(dict.fromkeys(name for table in tables for name in table.columns))
     reasons = [*STATUSES[1:], "repeated"]
     figures = [f"{figure.name}_{what}" for figure in FIGURES for what in ("mean", "std")]
@@ -183,7 +183,7 @@ def _harmless(text: str) -> str:
 
 
 def short_table(folder: Path | str) -> str:
-    """Each job of a sweep in a line: status, the keys that vary, best and test accuracy, training time.
+    """Return a line for each job of a sweep: status, the keys that vary, best and test accuracy, training time.
 
     Args:
         folder: The sweep's. What cannot be read below it is told under the table.

@@ -30,7 +30,7 @@ Layer = nn.Conv2d | nn.Linear
 
 
 def show_images(model: nn.Module, sample: Callable[[int], Tensor]) -> list[str]:
-    """Let a network that has a method `initialise_from_data(images_BCHW) -> list[str]` see training images.
+    """Call `initialise_from_data(images_BCHW) -> list[str]` of a network that has it, with training images.
 
     It gets as many as its attribute `init_images` says, 5,000 without one, and fewer where they are large. It may set
     its weights by them; what it returns are lines for the log.

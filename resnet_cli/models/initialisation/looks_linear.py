@@ -40,7 +40,7 @@ def initialise_looks_linear(model: nn.Module) -> None:
 
 
 class _Drawing:
-    """Goes through a network as a batch would, drawing weights.
+    """Draws weights while it follows the path of a batch through a network.
 
     Everywhere, `paired` says that features stand for their first half of channels less the second, as those of a CReLU
     do. What averages, flattens or adds up such pairs gives pairs.
@@ -54,7 +54,7 @@ class _Drawing:
         self.problems: dict[str, str] = {}  # the first of each advice
 
     def module(self, name: str, module: nn.Module, *, paired: bool) -> bool:
-        """Draws the layers of `module`; says whether its outputs are pairs, given whether its inputs are."""
+        """Draw the layers of `module`, and return whether its outputs are pairs, given whether its inputs are."""
         if isinstance(module, nn.Conv2d | nn.Linear):
             self._draw(name, module, paired=paired)
             return False

@@ -1,4 +1,4 @@
-"""Weight initialisation by name. Biases and normalisations start at zero and the identity unless said."""
+"""Weight initialisation by name. Biases start at zero and normalisations at the identity unless stated otherwise."""
 
 import math
 from typing import Literal, get_args
@@ -127,7 +127,7 @@ def _zero_gamma(model: nn.Module) -> None:
 
 
 def _end(branch: nn.Module) -> nn.Module:
-    """The last layer of a branch that does more than to scale what it gets."""
+    """Return the last layer of a branch that does more than scale its input."""
     for layer in reversed(list(branch.children())):
         if not isinstance(layer, (*SCALING, SqueezeExcitation)):
             return _end(layer) if isinstance(layer, nn.Sequential) else layer

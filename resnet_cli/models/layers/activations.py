@@ -30,11 +30,11 @@ class Maxout(nn.Module):
         self.pieces = pieces
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Maps `[B, pieces * C, ...]` to `[B, C, ...]`."""
+        """Map `[B, pieces * C, ...]` to `[B, C, ...]`."""
         return torch.unflatten(inputs, 1, (-1, self.pieces)).amax(2)
 
     def extra_repr(self) -> str:
-        """The arguments, for printing."""
+        """Return the arguments for `repr`."""
         return f"pieces={self.pieces}"
 
 
@@ -45,12 +45,12 @@ class CReLU(nn.Module):
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Maps `[B, C, ...]` to `[B, 2 * C, ...]`."""
+        """Map `[B, C, ...]` to `[B, 2 * C, ...]`."""
         return torch.cat([inputs.relu(), (-inputs).relu()], 1)
 
 
 def prelu(init: float = 0.25) -> nn.PReLU:
-    """A leaky ReLU whose slope, one for all channels, is learned from `init` on (He et al. 2015, arXiv 1502.01852)."""
+    """Create a leaky ReLU with one learned slope for all channels, initially `init` (He et al. 2015, 1502.01852)."""
     return nn.PReLU(init=init)
 
 
@@ -70,7 +70,7 @@ LAYERS: Mapping[str, Callable[..., nn.Module]] = {
 
 
 def activation(name: Activation, params: Mapping[str, Any] = {}) -> nn.Module:
-    """A new activation layer.
+    """Create an activation layer.
 
     Args:
         name: One of `Activation`; `none` is the identity.
@@ -85,12 +85,12 @@ def activation(name: Activation, params: Mapping[str, Any] = {}) -> nn.Module:
 
 
 def widened(layer: nn.Module, channels: int) -> int:
-    """Outputs that the layer before the activation `layer` needs, for `channels` units."""
+    """Return the outputs that the layer before the activation `layer` needs, for `channels` units."""
     return channels * layer.pieces if isinstance(layer, Maxout) else channels
 
 
 def passed(layer: nn.Module, channels: int) -> int:
-    """Inputs that the layer after the activation `layer` gets, for `channels` units."""
+    """Return the inputs of the layer after the activation `layer`, for `channels` units."""
     return 2 * channels if isinstance(layer, CReLU) else channels
 
 
@@ -117,7 +117,7 @@ class ActivationSpec:
         self.layer()  # refuses wrong names and parameters before any width is computed from them
 
     def layer(self) -> nn.Module:
-        """A new activation layer."""
+        """Create an activation layer."""
         return activation(self.name, self.params)
 
     @property
@@ -126,14 +126,14 @@ class ActivationSpec:
         return self.name not in ("maxout", "crelu")
 
     def widened(self, channels: int) -> int:
-        """Outputs that the layer before needs."""
+        """Return the outputs that the layer before needs."""
         return widened(self.layer(), channels)
 
     def passed(self, channels: int) -> int:
-        """Inputs that the layer after gets."""
+        """Return the inputs of the layer after."""
         return passed(self.layer(), channels)
 
 
 def on_the_shortcut(rectifier: ActivationSpec) -> ActivationSpec:
-    """The rectifier where widths must stay, as after a sum: `relu` in place of those that change it."""
+    """Return the activation for places that keep the width, as after a sum: `relu` in place of those that change it."""
     return rectifier if rectifier.keeps_width else ActivationSpec("relu")

@@ -42,7 +42,7 @@ class Residual(nn.Module):
         self.gate = gate
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Maps `[B, C, H, W]` to the shape of the main path's output."""
+        """Map `[B, C, H, W]` to the shape of the main path's output."""
         inputs = self.before(inputs)
         outputs: Tensor = self.main_path(inputs)
         if self.shortcut_path is not None:
@@ -196,7 +196,7 @@ def _check_layout(channels: Sequence[int], kernel_sizes: Sequence[int]) -> None:
 
 
 def _paths(shortcut: Shortcut, in_channels: int, out_channels: int, map_size: Sequence[int], gate_bias: float) -> Paths:
-    """The paths around a block of stride 1."""
+    """Return main path and shortcut of a block of stride 1."""
     if shortcut != "B":
         return map_paths(shortcut, (in_channels, *map_size), out_channels, 1, gate_bias=gate_bias)
     path = nn.Sequential()  # the parts of B have no names: the module's first form, which notebooks rely on

@@ -16,7 +16,7 @@ LEAST = 4  # channels of a group; a vector's feature alone in its group would al
 
 
 def group_norm(channels: int, num_groups: int | None = None, eps: float = 1e-5, affine: bool = True) -> nn.GroupNorm:
-    """A group norm of as many groups as fit, unless said.
+    """Create a group norm with as many groups as divide the channels, unless `num_groups` is set.
 
     Raises:
         InputError: groups of unequal sizes.
@@ -55,7 +55,7 @@ class Normalisation:
             raise InputError(f"norm_params={dict(self.params)}: there is no normalisation that could take them")
 
     def maps(self, channels: int) -> nn.Module | None:
-        """A new layer for feature maps `[B, channels, H, W]`, or None.
+        """Create a layer for feature maps `[B, channels, H, W]`, or return None.
 
         Raises:
             InputError: a parameter that the layer does not take or refuses for so many channels.
@@ -69,7 +69,7 @@ class Normalisation:
         return None
 
     def vectors(self, features: int) -> nn.Module | None:
-        """A new layer for vectors `[B, features]`, or None.
+        """Create a layer for vectors `[B, features]`, or return None.
 
         Raises:
             InputError: a parameter that the layer does not take or refuses for so many features, or groups of one

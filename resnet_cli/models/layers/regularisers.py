@@ -17,13 +17,13 @@ class DropConnectConv2d(nn.Conv2d):
     drop_connect = 0.0
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Maps `[B, C, H, W]` as `nn.Conv2d` does, by the weights that were kept."""
+        """Map `[B, C, H, W]` as `nn.Conv2d` does, with the weights that were kept."""
         weight = F.dropout(self.weight, self.drop_connect, self.training)
         outputs: Tensor = self._conv_forward(inputs, weight, self.bias)
         return outputs
 
     def extra_repr(self) -> str:
-        """The arguments, for printing."""
+        """Return the arguments for `repr`."""
         described: str = super().extra_repr()  # type: ignore[no-untyped-call]
         return f"{described}, drop_connect={self.drop_connect}"
 
@@ -34,11 +34,11 @@ class DropConnectLinear(nn.Linear):
     drop_connect = 0.0
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Maps `[B, C]` as `nn.Linear` does, by the weights that were kept."""
+        """Map `[B, C]` as `nn.Linear` does, with the weights that were kept."""
         return F.linear(inputs, F.dropout(self.weight, self.drop_connect, self.training), self.bias)
 
     def extra_repr(self) -> str:
-        """The arguments, for printing."""
+        """Return the arguments for `repr`."""
         return f"{super().extra_repr()}, drop_connect={self.drop_connect}"
 
 
@@ -87,14 +87,14 @@ class StochasticDepth(nn.Module):
         self.probability = probability
 
     def forward(self, branch: Tensor) -> Tensor:
-        """The branch's output `[B, ...]`, zero for the samples that do without it."""
+        """Return the branch's output `[B, ...]`, zero for the samples that skip it."""
         if not self.training:
             return branch
         kept = branch.new_empty(branch.shape[:1]).bernoulli_(1 - self.probability) / (1 - self.probability)
         return branch * kept.view(-1, *[1] * (branch.ndim - 1))
 
     def extra_repr(self) -> str:
-        """The arguments, for printing."""
+        """Return the arguments for `repr`."""
         return f"probability={self.probability}"
 
 

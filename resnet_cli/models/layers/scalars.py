@@ -12,7 +12,7 @@ class ScalarBias(nn.Module):
         self.scalar = nn.Parameter(torch.zeros(1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Maps `[B, ...]` to the same shape."""
+        """Map `[B, ...]` to the same shape."""
         return features + self.scalar
 
 
@@ -24,5 +24,5 @@ class ScalarMultiplier(nn.Module):
         self.scalar = nn.Parameter(torch.ones(1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Maps `[B, ...]` to the same shape."""
+        """Map `[B, ...]` to the same shape."""
         return features * self.scalar

@@ -40,7 +40,7 @@ class ZeroPadShortcut(nn.Module):
         return F.pad(features[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
 
     def extra_repr(self) -> str:
-        """The arguments, for printing."""
+        """Return the arguments for `repr`."""
         return f"stride={self.stride}, extra={self.extra}"
 
 
@@ -52,11 +52,11 @@ class Scale(nn.Module):
         self.factor = factor
 
     def forward(self, features: Tensor) -> Tensor:
-        """Maps `[B, ...]` to the same shape."""
+        """Map `[B, ...]` to the same shape."""
         return features * self.factor
 
     def extra_repr(self) -> str:
-        """The arguments, for printing."""
+        """Return the arguments for `repr`."""
         return f"factor={self.factor}"
 
 
@@ -93,7 +93,7 @@ class GatedShortcut(nn.Module):
         self.path = path
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Maps the block's input to the shape of its output."""
+        """Map the block's input to the shape of its output."""
         kept: Tensor = (1 - self.gate(inputs)) * self.path(inputs)
         return kept
 
@@ -121,7 +121,7 @@ def paths(
     gate_layer: Callable[[], nn.Conv2d | nn.Linear],
     gate_bias: float,
 ) -> Paths:
-    """The shortcut `kind` of one block.
+    """Create the shortcut `kind` of one block.
 
     * `identity`: the input as it is; `none`: nothing.
     * `A`, `parameter_free`: the input as it is; where the shape changes, subsampled, with channels of zeros.
@@ -175,7 +175,7 @@ def map_paths(
     norm: Callable[[int], nn.Module | None] = lambda channels: None,
     gate_bias: float = -6.0,
 ) -> Paths:
-    """The shortcut of a block of feature maps.
+    """Create the shortcut of a block of feature maps.
 
     Args:
         kind: One of `Shortcut`.
@@ -210,7 +210,7 @@ def map_paths(
 
 
 def vector_paths(kind: Shortcut, in_features: int, out_features: int, *, gate_bias: float = -6.0) -> Paths:
-    """The shortcut of a block of vectors, where a projection is a linear map without bias.
+    """Create the shortcut of a block of vectors, where a projection is a linear map without bias.
 
     Raises:
         InputError: see `paths`.

@@ -63,14 +63,14 @@ class SqueezeExcitation(nn.Module):
         self.excite = nn.Linear(hidden, channels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Maps `[B, C, H, W]` to the same shape."""
+        """Map `[B, C, H, W]` to the same shape."""
         gates = torch.sigmoid(self.excite(torch.relu(self.squeeze(features.mean((2, 3))))))
         return features * gates[:, :, None, None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResidualStageBuilder:
-    """What all residual units of one network have in common.
+    """Builds the residual units, the stem and the head of a network in one style.
 
     Between the convolutions of a branch any rectifier does: the convolutions around it know its widths. What is added
     up must keep its channels, so ReLU stands for `maxout` and `crelu` in the stem, after sums and at a branch's end.
@@ -127,7 +127,7 @@ class ResidualStageBuilder:
         return width * EXPANSION if self.block == "bottleneck" else width
 
     def stem(self, conv: nn.Conv2d) -> nn.Sequential:
-        """The first convolution and what follows it; what precedes a unit's branch is left to the first unit."""
+        """Create the first convolution and its normalisation and activation, unless the first unit brings them."""
         stem = nn.Sequential(conv)
         if self.fixup:
             stem.add_module("bias", ScalarBias())
@@ -149,7 +149,7 @@ class ResidualStageBuilder:
         return stages
 
     def head(self, in_channels: int, out_classes: int) -> nn.Sequential:
-        """The activation that pre-activation owes after the last sum, global average pooling and the classifier."""
+        """Create the final normalisation and activation (pre-activation only), global pooling and the classifier."""
         head = self._with_layers(nn.Sequential(), self.layout.before_conv, in_channels, self.reading)
         head.add_module("pool", GlobalAveragePool())
         if self.fixup:
@@ -189,7 +189,7 @@ class ResidualStageBuilder:
     def _branch(
         self, in_channels: int, width: int, stride: int, *, shared: bool
     ) -> tuple[nn.Sequential, nn.Sequential]:
-        """What precedes the split (nothing unless `shared`) and the branch, up to where it meets the shortcut."""
+        """Create the layers before the split (none unless `shared`) and the branch up to the sum."""
         bottleneck = self.block == "bottleneck"
         widths = [in_channels, width, width, self.out_channels(width)] if bottleneck else [in_channels, width, width]
         kernels = (1, 3, 1) if bottleneck else (3, 3)
@@ -227,7 +227,7 @@ class ResidualStageBuilder:
     def _with_layers(
         self, sequence: nn.Sequential, words: Words, channels: int, act: ActivationSpec, suffix: str = ""
     ) -> nn.Sequential:
-        """`sequence` with the named layers for `channels` channels at its end; no layer stands for no normalisation."""
+        """Append the named layers for `channels` channels to `sequence`, without the norm if there is none."""
         for word in words:
             layer = self.norm.maps(channels) if word == "norm" else act.layer()
             if layer is not None:
@@ -236,5 +236,5 @@ class ResidualStageBuilder:
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution without bias that keeps the image's size at stride 1."""
+    """Create a convolution without bias that keeps the image's size at stride 1."""
     return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from resnet_cli.optimizers import Muon
+from resnet_cli.training import dynamo
 from resnet_cli.training.dynamo import CACHE, METHODS, step_optimizer, without_dynamo_import
 
 LR = {"lr": 0.05}
@@ -98,6 +99,26 @@ def test_the_methods_are_as_torch_has_them_after():
     with without_dynamo_import():
         assert all(hasattr(method, CACHE) for method in methods)
     assert [vars(method) for method in methods] == before
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS.keys() - {"muon"}))  # Muon's step is not torch's
+def test_step_of_torch_is_decorated_as_expected(name):
+    """If this fails, torch has changed: runs are still right, and import the compiler."""
+    assert dynamo._undecorated(type(OPTIMIZERS[name](net().parameters())).step) is not None
+
+
+def test_step_and_methods_are_torchs_own_when_its_internals_change(monkeypatch):
+    monkeypatch.setattr(dynamo, "METHODS", ("renamed",))
+    monkeypatch.setattr(dynamo, "_undecorated", lambda method: None)
+    models = [net(), net()]
+    with without_dynamo_import():
+        optimizers = [SGD(model.parameters(), **LR, momentum=0.9) for model in models]
+        for model in models:
+            fill_gradients(model)
+        optimizers[0].step()
+        step_optimizer(optimizers[1])
+    assert torch.equal(models[0][0].weight, models[1][0].weight)
+    assert not torch.equal(models[0][0].weight, net()[0].weight)
 
 
 RUNS = """

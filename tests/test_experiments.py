@@ -37,7 +37,7 @@ def test_sweeps_need_m_or_one_value_for_each_key(path, train):
     assert status == 2
     assert (
         err
-        == f"error: this experiment sweeps over {', '.join(sweep_of(path))}: add -m, or give each of them one value\n"
+        == f"error: this experiment sweeps over {', '.join(sweep_of(path))}: add -m, or set each of them to one value\n"
     )
 
 

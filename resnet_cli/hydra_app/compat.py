@@ -9,8 +9,6 @@ from inspect import signature
 from typing import Any, NoReturn
 
 import hydra
-from hydra.core.plugins import Plugins
-from hydra.plugins.plugin import Plugin
 from omegaconf import OmegaConf
 
 from resnet_cli.errors import InputError
@@ -33,12 +31,6 @@ def register_resolver(name: str, function: Callable[[], str], *, use_cache: bool
     renamed = "use_cache" in signature(OmegaConf.register_resolver).parameters
     register: Any = OmegaConf.register_resolver if renamed else OmegaConf.register_new_resolver
     register(name, function, use_cache=use_cache, replace=True)
-
-
-def register_plugin(name: str, plugin: type[Plugin]) -> None:
-    """Make a class known as the plugin that configs call `name`: Hydra 1.3 takes none but from `hydra_plugins`."""
-    Plugins.instance().register(plugin)
-    Plugins.instance().class_name_to_class[name] = plugin
 
 
 def silence_schema_warning() -> None:

@@ -1,4 +1,4 @@
-"""Many runs: a sweep's folder, its jobs and how they are launched."""
+"""Sweeps: many runs in one folder, how they are launched, and how they are resumed."""
 
 from resnet_cli.sweeps.folder import Sweep
 

@@ -1,4 +1,4 @@
-"""SweepDir: a sweep's folder. Each job finds out from its own folder whether it is done, goes on, or is new."""
+"""A sweep's folder: its commands, its jobs, and the files by which its processes communicate."""
 
 import json
 import os
@@ -12,12 +12,12 @@ from resnet_cli.errors import InputError
 from resnet_cli.files import write_atomically
 from resnet_cli.runs.folder import RunDir
 
-FAILURE = 0  # in the stop file: no signal, but a job that failed
+FAILURE = 0  # in the stop file: the sweep stops because of a failed job, not because of a signal
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """How a sweep is run, no part of what its jobs are.
+    """Options of a sweep; they are no part of its jobs' configs.
 
     Args:
         stop_on_failure: Start no further job once one has failed.
@@ -27,22 +27,29 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Command:
-    """A command that sweeps.
+class SweepCommand:
+    """A `resnet-train -m` command as `sweep.json` stores it.
 
     Args:
-        arguments: Its words, without the folder.
-        named: Overrides by which its jobs' folders are named where they have changed since: `trainer.epochs=5`, or
-            `trainer.epochs` where there was none.
+        arguments: The arguments without the sweep's folder.
+        original_overrides: Overrides that were changed on resuming, as they were in the first command: they still name
+            the jobs' folders. `trainer.epochs=5`, or `trainer.epochs` if the first command had no such override.
+            `sweep.json` calls them `named`.
     """
 
     arguments: tuple[str, ...]
-    named: tuple[str, ...] = ()
+    original_overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job of a sweep as its folder tells it; `record` is its `run.json`, empty before it has begun."""
+    """A job of a sweep as its folder shows it.
+
+    Args:
+        run: The run folder.
+        overrides: The overrides of the job.
+        record: The content of `run.json`, empty before the job starts.
+    """
 
     run: RunDir
     overrides: Sequence[str]
@@ -50,7 +57,7 @@ class Job:
 
     @property
     def status(self) -> str:
-        """What `run.json` says, or `not started`."""
+        """The status in `run.json`, or `not started`."""
         return str(self.record.get("status", "not started"))
 
 
@@ -60,105 +67,110 @@ class SweepDir:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.record = self.path / "sweep.json"
-        self.said = self.path / ".said"
+        self.messages = self.path / ".said"
         self._stop = self.path / ".stop"
 
-    def commands(self) -> list[Command]:
-        """The commands that swept here.
+    def commands(self) -> list[SweepCommand]:
+        """Return the commands that ran in this folder.
 
         Raises:
-            InputError: there is no such record, or it is not one.
+            InputError: `sweep.json` is missing or invalid.
         """
-        return self._read()[0]
+        return self._load()[0]
 
     def jobs(self) -> list[Job]:
-        """All jobs, in the order in which they came.
+        """Return all jobs in the order in which they were added.
 
         Raises:
-            InputError: as for `commands`.
+            InputError: `sweep.json` is missing or invalid.
         """
-        names = self._read()[1]
-        return [Job(RunDir(self.path / name), names[name], _record(self.path / name)) for name in names]
+        overrides = self._load()[1]
+        return [Job(RunDir(self.path / name), overrides[name], _load_record(self.path / name)) for name in overrides]
 
-    def _read(self) -> tuple[list[Command], dict[str, list[str]]]:
-        try:
-            record = json.loads(self.record.read_text(encoding="utf-8"))
-            commands = [
-                Command(tuple(_texts(one["arguments"])), tuple(_texts(one["named"]))) for one in record["commands"]
-            ]
-            return commands, {str(name): list(_texts(overrides)) for name, overrides in record["jobs"].items()}
-        except FileNotFoundError:
-            raise InputError(f"{self.path}: not a sweep's folder (it has no {self.record.name})") from None
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise InputError(f"{self.record}: not a sweep's record: {type(error).__name__}: {error}") from None
+    def add_command(
+        self, command: SweepCommand, jobs: Mapping[str, Sequence[str]], replaces: SweepCommand | None = None
+    ) -> None:
+        """Add a command and its jobs to `sweep.json`, and remove the control files of the command before.
 
-    def begin(self, command: Command, jobs: Mapping[str, Sequence[str]], instead_of: Command | None = None) -> None:
-        """Note a command and its jobs, by the names of their folders with their overrides; take back a `stop`.
+        Args:
+            command: The command.
+            jobs: The overrides of each job that is known in advance, by the name of its folder.
+            replaces: A stored command to replace.
 
         Raises:
-            InputError: the folder holds a run.
+            InputError: the folder contains a run.
             MachineError: the folder cannot be written.
         """
         if RunDir(self.path).exists:
-            raise InputError(f"{self.path}: holds a run; a sweep needs a folder of its own (hydra.sweep.dir)")
-        commands, known = self._read() if self.record.exists() else ([], {})
+            raise InputError(f"{self.path}: contains a run; a sweep needs a folder of its own (hydra.sweep.dir)")
+        commands, stored_jobs = self._load() if self.record.exists() else ([], {})
         if command not in commands:
-            commands = [command if one == instead_of else one for one in commands]
-        self._write(
-            commands if command in commands else [*commands, command],
-            {**known, **{name: list(jobs[name]) for name in jobs}},
-        )
-        self.end()
+            commands = [command if stored == replaces else stored for stored in commands]
+        if command not in commands:
+            commands = [*commands, command]
+        self._save(commands, {**stored_jobs, **{name: list(overrides) for name, overrides in jobs.items()}})
+        self.remove_control_files()
 
-    def end(self) -> None:
-        """Take back a `stop`, and what was said."""
-        for file in (self._stop, self.said):
-            with suppress(OSError):
-                file.unlink(missing_ok=True)
+    def add_job(self, name: str, overrides: Sequence[str]) -> None:
+        """Add a job that a search has chosen, by the name of its folder."""
+        commands, jobs = self._load()
+        self._save(commands, {**jobs, name: list(overrides)})
 
-    def add(self, name: str, overrides: Sequence[str]) -> None:
-        """Note one more job, which a search has chosen."""
-        commands, known = self._read()
-        self._write(commands, {**known, name: list(overrides)})
+    def request_stop(self, signum: int = FAILURE) -> None:
+        """Ask running jobs in other processes to stop after the current step, and further jobs not to start.
 
-    def _write(self, commands: Sequence[Command], jobs: Mapping[str, Sequence[str]]) -> None:
-        words = [{"arguments": list(one.arguments), "named": list(one.named)} for one in commands]
-        write_atomically(
-            self.record, json.dumps({"commands": words, "jobs": jobs}, indent=1, ensure_ascii=False) + "\n"
-        )
-
-    def stop(self, signum: int = FAILURE) -> None:
-        """Ask the jobs in other processes to stop after their step, and those to come not to start.
-
-        After a failure, jobs that run already end as usual.
+        After a failure, running jobs end as usual.
         """
         with suppress(OSError):
             write_atomically(self._stop, str(signum))
 
-    def say(self, line: str, *, error: bool = False) -> None:
-        """Hand a line to the process that launched the sweep, to print: this one may have no terminal."""
-        with suppress(OSError):
-            descriptor = os.open(
-                self.said, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o666
-            )
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(json.dumps([line, error]) + "\n")
-
-    def stopped(self) -> int | None:
-        """The signal that `stop` was called with, `FAILURE`, or None."""
+    def read_stop_request(self) -> int | None:
+        """Return the signal with which a stop was requested, `FAILURE`, or None if there is no request."""
         try:
             return int(self._stop.read_text())
         except (OSError, ValueError):
             return None
 
+    def post_message(self, line: str, *, is_error: bool = False) -> None:
+        """Append a line for the launching process to print, since a job's process may have no terminal."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        with suppress(OSError):
+            descriptor = os.open(self.messages, flags, 0o666)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(json.dumps([line, is_error]) + "\n")
 
-def _texts(words: Any) -> tuple[str, ...]:
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise TypeError("not a list of texts")
-    return tuple(words)
+    def remove_control_files(self) -> None:
+        """Remove the stop request and the messages."""
+        for file in (self._stop, self.messages):
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+
+    def _load(self) -> tuple[list[SweepCommand], dict[str, list[str]]]:
+        try:
+            content = json.loads(self.record.read_text(encoding="utf-8"))
+            commands = [
+                SweepCommand(tuple(_string_list(stored["arguments"])), tuple(_string_list(stored["named"])))
+                for stored in content["commands"]
+            ]
+            return commands, {str(name): _string_list(overrides) for name, overrides in content["jobs"].items()}
+        except FileNotFoundError:
+            raise InputError(f"{self.path}: not a sweep folder (it has no {self.record.name})") from None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise InputError(f"{self.record}: not a sweep record: {type(error).__name__}: {error}") from None
+
+    def _save(self, commands: Sequence[SweepCommand], jobs: Mapping[str, Sequence[str]]) -> None:
+        stored = [{"arguments": list(one.arguments), "named": list(one.original_overrides)} for one in commands]
+        content = json.dumps({"commands": stored, "jobs": jobs}, indent=1, ensure_ascii=False)
+        write_atomically(self.record, f"{content}\n")
 
 
-def _record(folder: Path) -> dict[str, Any]:
+def _string_list(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise TypeError("not a list of strings")
+    return value
+
+
+def _load_record(folder: Path) -> dict[str, Any]:
     try:
         return RunDir(folder).read_record()
     except InputError as error:

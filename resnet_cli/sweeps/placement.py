@@ -1,87 +1,78 @@
-"""In which folder a job of a sweep runs, and whether it is done there."""
+"""Find the folder in which a job of a sweep runs, and whether the job is finished there."""
 
 import hashlib
 import json
-import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from resnet_cli.config.former_names import name_in_0_1_0
 from resnet_cli.config.run_config import CONTROL_KEYS
-from resnet_cli.config.stored import SAFE_TO_CHANGE, differences, dump, flat, read
+from resnet_cli.config.stored import SAFE_TO_CHANGE, differences, flat, read
 from resnet_cli.config.validation import Settings
-from resnet_cli.runs.environment import utc_now
 from resnet_cli.runs.folder import RunDir
-from resnet_cli.runs.lock import exclusive
-from resnet_cli.runs.logs import append_to_log
 from resnet_cli.runs.names import job_folder_name
+
+# Keys that may change when a job is resumed, other than the number of epochs: they do not identify a job.
+NOT_IDENTIFYING_KEYS = {*CONTROL_KEYS, *SAFE_TO_CHANGE} - {"trainer.epochs"}
 
 
 @dataclass(frozen=True)
 class JobPlacement:
-    """Where a job runs.
+    """The folder of a job.
 
     Args:
-        run: Its folder.
-        record: What `run.json` says there; empty when the job is new.
-        finished: It is done already, with this config and as many epochs.
-        changed: The folder of a job with the same overrides but another config.
+        run: The folder in which the job runs.
+        record: The content of `run.json` there; empty for a new job.
+        is_finished: The job has finished there with this config and as many epochs.
+        conflicting_folder: The folder of a job with the same overrides but another config, if there is one.
     """
 
     run: RunDir
     record: Mapping[str, Any]
-    finished: bool = False
-    changed: Path | None = None
+    is_finished: bool = False
+    conflicting_folder: Path | None = None
 
 
 def resolve_job_folder(folder: Path, settings: Settings) -> JobPlacement:
-    """Where the job of this config runs that would be in `folder`: there, unless that is a job of another config.
+    """Return where a job runs: in the folder named by its overrides, unless that has a job of another config.
 
-    A config is another one when going on with it would be refused: see `resnet_cli.config.stored.differences`. More
-    epochs are the same job, which goes on.
+    Configs are the same if resuming one with the other would be accepted: see `resnet_cli.config.stored.differences`.
+    A job with more epochs is the same job, and is resumed.
+
+    Args:
+        folder: The folder named by the job's overrides.
+        settings: The config of the job.
 
     Raises:
-        InputError: what is in the folder cannot be read.
+        InputError: the content of the folder cannot be read.
     """
     run = RunDir(folder)
     if not run.config.is_file():
         return JobPlacement(run, run.read_record())
     stored = read(run.config)
     if differences(stored, settings):
-        own = folder.with_name(job_folder_name([f"{folder.name}-{config_hash(settings)}"]))
-        return JobPlacement(**{**vars(resolve_job_folder(own, settings)), "changed": folder})
+        other_folder = folder.with_name(job_folder_name([f"{folder.name}-{config_hash(settings)}"]))
+        return replace(resolve_job_folder(other_folder, settings), conflicting_folder=folder)
     record = run.read_record()
-    epochs = (flat(config).get("trainer.epochs") for config in (stored, settings))
-    return JobPlacement(run, record, finished=record.get("status") == "finished" and len(set(epochs)) == 1)
+    has_same_epochs = len({flat(config).get("trainer.epochs") for config in (stored, settings)}) == 1
+    return JobPlacement(run, record, is_finished=record.get("status") == "finished" and has_same_epochs)
+
+
+def is_identifying(key: str) -> bool:
+    """Return whether jobs whose values of a key differ are different jobs."""
+    return not {key, key.split(".")[0]} & NOT_IDENTIFYING_KEYS
 
 
 def config_hash(settings: Settings) -> str:
-    """Eight hexadecimal digits of a config: of all that makes it another run, and of the number of epochs.
+    """Return eight hexadecimal digits that identify a config, with its number of epochs.
 
-    Names are hashed as version 0.1.0 had them, so that folders of its sweeps are found again.
+    `_target_` names are hashed as version 0.1.0 spelt them, so that folders of its sweeps are found again.
     """
     leaves = {
         key: name_in_0_1_0(value) if key.endswith("_target_") and isinstance(value, str) else value
         for key, value in flat(settings).items()
-        if not {key, key.split(".")[0]} & {*CONTROL_KEYS, *(SAFE_TO_CHANGE - {"trainer.epochs"})}
+        if is_identifying(key)
     }
     return hashlib.sha256(json.dumps(leaves, sort_keys=True, default=str).encode()).hexdigest()[:8]
-
-
-def note_failure(run: RunDir, settings: Settings, command: str, error: BaseException) -> None:
-    """Note in a job's folder that it failed, and the traceback in its log, also when it did before there was a folder.
-
-    Raises:
-        InputError: another process writes there.
-        MachineError: the folder cannot be written.
-    """
-    with exclusive(run.path):
-        how = {"status": "failed", "ended": utc_now(), "reason": f"{type(error).__name__}: {error}"}
-        if run.record.exists():
-            run.update_record(**how)
-        else:
-            own = {key: value for key, value in settings.items() if key not in CONTROL_KEYS}
-            run.create(dump(own), command=command, started=how["ended"], seed=settings["seed"], **how)
-        append_to_log(run.log, "".join(traceback.format_exception(error)))

@@ -1,57 +1,132 @@
-"""Jobs of a sweep that are to come: composed and checked before the first begins."""
+"""Plan the jobs of a sweep: compose and validate their configs before the first one starts."""
 
-from collections.abc import Sequence
-from contextlib import suppress
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, OmegaConf
 
-from resnet_cli.config import validation
+from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import run_settings, without_hydra
 from resnet_cli.hydra_app.overrides import task_overrides
 from resnet_cli.loggers import require_packages
+from resnet_cli.sweeps.hydra_config import runs_on_this_machine
+from resnet_cli.sweeps.hydra_internals import compose_job
 from resnet_cli.sweeps.placement import resolve_job_folder
 
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job of a sweep that is to come.
+    """A job of a sweep that has not started yet.
 
     Args:
-        settings: Its config, checked.
-        overrides: What the user, or a search, gave for it.
-        name: Of its folder in the sweep's.
-        finished: It is done already.
+        settings: Its config, validated.
+        overrides: Its overrides, as the user or a search spelt them.
+        folder_name: The name of its folder inside the sweep's folder.
+        is_finished: An earlier command has finished it.
     """
 
-    settings: validation.Settings
+    settings: Settings
     overrides: list[str]
-    name: str
-    finished: bool
+    folder_name: str
+    is_finished: bool
 
 
-def planned_job(sweep: DictConfig, overrides: Sequence[str], number: int = 0) -> PlannedJob:
-    """A sweep's job by its overrides, composed as launchers will.
+def plan_job(sweep: DictConfig, overrides: Sequence[str], number: int = 0) -> PlannedJob:
+    """Compose and validate a job of a sweep.
+
+    Args:
+        sweep: The composed config of the sweep.
+        overrides: The overrides of the job.
+        number: The position of the job in the sweep.
 
     Raises:
-        InputError: with all the problems of its config.
+        InputError: the config is invalid; lists all problems.
     """
-    job = GlobalHydra.instance().config_loader().load_sweep_config(sweep, list(overrides))
-    with read_write(job.hydra.job):
-        job.hydra.job.num = number  # the folder's name may have it
+    job = compose_job(sweep, overrides, number)
     HydraConfig.instance().set_config(job)
     try:
-        given = task_overrides(job.hydra)
-        settings = run_settings(without_hydra(job), given)
+        task = task_overrides(job.hydra)
+        settings = run_settings(without_hydra(job), task)
         require_packages(settings.get("logger"))
-        folder, finished = Path(sweep.hydra.sweep.dir, str(OmegaConf.select(job, "hydra.sweep.subdir"))), False
-        with suppress(InputError):  # an unreadable folder is told when its job comes
-            where = resolve_job_folder(folder, settings)
-            folder, finished = where.run.path, where.finished
-        return PlannedJob(settings, given, str(folder.relative_to(sweep.hydra.sweep.dir)), finished)
+        sweep_folder = Path(sweep.hydra.sweep.dir)
+        folder, is_finished = sweep_folder / str(OmegaConf.select(job, "hydra.sweep.subdir")), False
+        with suppress(InputError):  # the job reports an unreadable folder when it starts
+            placement = resolve_job_folder(folder, settings)
+            folder, is_finished = placement.run.path, placement.is_finished
+        return PlannedJob(settings, task, str(folder.relative_to(sweep_folder)), is_finished)
     finally:
         HydraConfig.instance().set_config(sweep)
+
+
+def validate_jobs(sweep: DictConfig, jobs: Sequence[Sequence[str]]) -> dict[str, Sequence[str]]:
+    """Validate the configs of all jobs, then build the parts of valid ones that need no data.
+
+    Args:
+        sweep: The composed config of the sweep.
+        jobs: The overrides of each job.
+
+    Returns:
+        The overrides of each job as the user spelt them, by the name of its folder.
+
+    Raises:
+        InputError: jobs are invalid; a problem that several jobs have is listed once.
+    """
+    problems = _ProblemCollector(jobs)
+    planned: dict[int, PlannedJob] = {}
+    for number, overrides in enumerate(jobs):
+        with problems.collect(number):
+            planned[number] = plan_job(sweep, overrides, number)
+    problems.raise_collected()
+    if len(jobs) > 1:
+        _build_parts(planned, problems, is_local=runs_on_this_machine(sweep))
+    problems.raise_collected()
+    return {job.folder_name: job.overrides for job in planned.values()}
+
+
+def _build_parts(planned: Mapping[int, PlannedJob], problems: "_ProblemCollector", *, is_local: bool) -> None:
+    """Build the model, optimizer, schedule and trainer of each unfinished job, once for jobs that share them."""
+    built: set[str] = set()
+    for number, job in planned.items():
+        parts = [job.settings[group] for group in ("model", "optimizer", "schedule", "trainer")]
+        fingerprint = json.dumps(parts, default=str)
+        if job.is_finished or fingerprint in built:
+            continue
+        built.add(fingerprint)
+        from resnet_cli.session.dry_run import check_buildable  # imports torch, which finished jobs do not need
+
+        with problems.collect(number):
+            check_buildable(job.settings, here=is_local)
+
+
+class _ProblemCollector:
+    """Collects the problems of jobs: each distinct problem with the jobs that have it."""
+
+    def __init__(self, jobs: Sequence[Sequence[str]]) -> None:
+        self._jobs = jobs
+        self._job_titles: dict[str, list[str]] = {}  # by problem
+
+    @contextmanager
+    def collect(self, number: int) -> Iterator[None]:
+        """Catch an `InputError` of a job inside this block."""
+        try:
+            yield
+        except InputError as error:
+            varying = [override for override in self._jobs[number] if any(override not in job for job in self._jobs)]
+            shown = ", ".join(override.removeprefix("++") for override in varying)
+            for problem in error.problems:
+                self._job_titles.setdefault(problem, []).append(f"job {number} ({shown})")
+
+    def raise_collected(self) -> None:
+        """Raise an `InputError` with all problems, if there are any."""
+        if self._job_titles:
+            raise InputError(*(self._format(problem, titles) for problem, titles in self._job_titles.items()))
+
+    @staticmethod
+    def _format(problem: str, titles: Sequence[str]) -> str:
+        others = f" and {len(titles) - 1} more" if len(titles) > 1 else ""
+        return f"{titles[0]}{others}: {problem}"

@@ -248,7 +248,7 @@ def test_a_reference_in_a_path_is_text_when_quoted_but_hydra_cannot_write_to_it(
     assert train(*folder_run("data/a${b}"), "hydra.run.dir=d")[0] == 0
     before = sorted(tmp_path.rglob("*"))
     status, _, err = train(*folder_run("data/a${b}"), f"hydra.run.dir={quote_override('runs/a${b}')}")
-    assert_refused(status, err, "hydra.run.dir=runs/a${b}: a folder's name cannot hold ${", most=1)
+    assert_refused(status, err, "hydra.run.dir=runs/a${b}: a folder name cannot contain ${", most=1)
     assert sorted(tmp_path.rglob("*")) == before
 
 

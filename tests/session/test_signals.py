@@ -101,7 +101,7 @@ def test_a_stopped_sweep_goes_on_with_what_it_says(start, tmp_path, train):
     (tmp_path / "quick").touch()
     status, out, err = train(*command)
     assert (status, err) == (0, "")
-    assert out.count("finished before, best ") == 1
+    assert out.count("already finished, best ") == 1
     assert sorted(path.parent for path in (tmp_path / "s").rglob("run.json")) == folders
     assert [json.loads((f / "run.json").read_text())["status"] for f in folders] == ["finished", "finished"]
 

@@ -19,7 +19,7 @@ from resnet_cli.report import read_runs, tabulate
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import JobStoppedError
 from resnet_cli.sweeps import job
-from resnet_cli.sweeps.folder import Command, SweepDir
+from resnet_cli.sweeps.folder import SweepCommand, SweepDir
 from resnet_cli.sweeps.planning import PlannedJob
 from resnet_cli.sweeps.search import space as spaces
 from resnet_cli.sweeps.search import sweeper
@@ -34,14 +34,14 @@ N = "hydra.sweeper.n_trials"
 
 
 class NoGroups:
-    """The one thing that `parse` asks of Hydra's config loader."""
+    """The only method of Hydra's config loader that `parse_space` calls."""
 
     def get_group_options(self, group, results_filter=None):
         return ["resnet8", "resnet20", "cnn"] if group == "model" else []
 
 
 def parse(*overrides):
-    return spaces.parse(overrides, NoGroups())
+    return spaces.parse_space(overrides, NoGroups())
 
 
 def job_records(folder):
@@ -124,14 +124,14 @@ def test_the_space_is_the_grid_of_the_same_words():
     space = parse("++a=range(32,129,32)", "++b=range(0.1,0.9,0.1)", "model=glob(resnet*)", "++c=8,x,'a b'", "++d=7",
                   "++e=int(interval(1,5))", "++f=tag(log,range(1,9))")  # fmt: skip
     assert space.fixed == ["++d=7"]
-    assert space.free["++a"] == spaces.Whole(32, 128, 32)
+    assert space.dimensions["++a"] == spaces.IntRange(32, 128, 32)
     by_hydra = OverridesParser.create().parse_override("b=range(0.1,0.9,0.1)").value()  # 1.3 and 1.4 round differently
-    assert space.free["++b"].grid == list(by_hydra.range()) == pytest.approx([n / 10 for n in range(1, 9)])
-    assert (space.free["++b"].low, space.free["++b"].high) == (0.1, 0.8)
-    assert space.free["model"].values == ["resnet8", "resnet20"]
-    assert space.free["++c"].values == ["8", "x", "'a b'"]
-    assert space.free["++e"] == spaces.Whole(1, 5)
-    assert space.free["++f"] == spaces.Whole(1, 8, log=True)
+    assert space.dimensions["++b"].grid == list(by_hydra.range()) == pytest.approx([n / 10 for n in range(1, 9)])
+    assert (space.dimensions["++b"].low, space.dimensions["++b"].high) == (0.1, 0.8)
+    assert space.dimensions["model"].values == ["resnet8", "resnet20"]
+    assert space.dimensions["++c"].values == ["8", "x", "'a b'"]
+    assert space.dimensions["++e"] == spaces.IntRange(1, 5)
+    assert space.dimensions["++f"] == spaces.IntRange(1, 8, log=True)
     seen = {override for job in space.examples() for override in job}
     assert {"++a=32", "++a=128", "++b=0.1", "++b=0.8", "++c=8", "++c='a b'", "++d=7", "++e=5", "model=resnet20"} <= seen
 
@@ -139,11 +139,11 @@ def test_the_space_is_the_grid_of_the_same_words():
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("model=interval(0,1)", "model=interval(0,1): a group has no numbers; it takes a choice(a,b) of its options"),
+        ("model=interval(0,1)", "model=interval(0,1): a group takes a choice(a,b) of its options, not numbers"),
         ("model=glob(vgg*)", "no option of this name"),
-        ("++a=interval(1,0.1)", "a=interval(1,0.1): an interval has two numbers, the smaller one first"),
+        ("++a=interval(1,0.1)", "a=interval(1,0.1): an interval takes two finite numbers, the smaller one first"),
         ("++a=interval(0,inf)", "the smaller one first"),
-        ("++a=tag(log,interval(0,1))", "by logarithms the smallest number is above 0"),
+        ("++a=tag(log,interval(0,1))", "a logarithmic interval starts above 0"),
         ("++a=tag(log,range(2,9,2))", "has the step 1"),
         ("++a=tag(large,interval(0,1))", "tag large: only interval and range take a tag, which is log"),
         ("++a=tag(log,choice(1,2))", "tag log"),
@@ -163,7 +163,7 @@ def test_a_space_that_is_none_is_refused(override, said):
         ((f"{N}=0",), "hydra.sweeper.n_trials: 0 is not allowed; it takes a whole number 1 or more"),
         (("hydra.sweeper.sampler=rnadom",), "hydra.sweeper.sampler: rnadom is not allowed; it takes one of"),
         (("hydra.sweeper.pruner=medain",), "did you mean median?"),
-        (("hydra.sweeper.n_jobs=2",), "hydra.sweeper.n_jobs=2: needs a launcher for several"),
+        (("hydra.sweeper.n_jobs=2",), "hydra.sweeper.n_jobs=2: needs a launcher that runs several jobs at once"),
         (("hydra.sweeper.storage=nowhere",), "hydra.sweeper.storage: nowhere: "),
         (("verify_resume=true",), "verify_resume: "),
         (("model.residual=true,8",), "model.residual: 8 is not allowed"),
@@ -243,8 +243,8 @@ def test_another_search_is_not_mixed_into_one(train, tmp_path, stub):
     calls = stub(by_lr)
     assert train(*SEARCH, *SPACE[:1], f"{N}=2")[0] == 0
     for other, said in (
-        (("optimizer.lr=interval(0.1,1)",), "optimizer.lr=interval(0.1,1): the search that is there has"),
-        ((*SPACE[:1], "trainer.epochs=7"), "trainer.epochs=7: the search that is there has no such override"),
+        (("optimizer.lr=interval(0.1,1)",), "optimizer.lr=interval(0.1,1): the existing search has"),
+        ((*SPACE[:1], "trainer.epochs=7"), "trainer.epochs=7: the existing search has no such override"),
         ((*SPACE[:1], "hydra.sweeper.direction=minimize"), "hydra.sweeper.direction=minimize: "),
     ):
         status, _, err = train(*SEARCH, *other, f"{N}=4")
@@ -339,7 +339,7 @@ def test_trials_of_a_batch_in_one_folder_end_like_its_job(tmp_path, monkeypatch,
     one = object.__new__(OptunaSearch)
     one.config = OmegaConf.create({"sweep": {"stop_on_failure": False}})
     one.folder = SweepDir(tmp_path)
-    one.folder.begin(Command(("-m",)), {})
+    one.folder.add_command(SweepCommand(("-m",)), {})
     RunDir(tmp_path / "job").create(dump({}), **record)
     result = SimpleNamespace(status=JobStatus.FAILED if error else JobStatus.COMPLETED, _return_value=error)
     batches = []
@@ -347,13 +347,13 @@ def test_trials_of_a_batch_in_one_folder_end_like_its_job(tmp_path, monkeypatch,
     def launch(batch, initial_job_idx):
         batches.append(batch)
         if signum:
-            one.folder.stop(signum)
+            one.folder.request_stop(signum)
         return [result]
 
     one.launcher = SimpleNamespace(launch=launch)
-    monkeypatch.setattr(sweeper, "planned_job", lambda config, own: PlannedJob({}, own, "job", finished=False))
+    monkeypatch.setattr(sweeper, "plan_job", lambda config, own: PlannedJob({}, own, "job", is_finished=False))
     ended = []
-    study = SimpleNamespace(set_folder=lambda number, name: None, tell=lambda *how: ended.append(how))
+    study = SimpleNamespace(set_folder=lambda number, name: None, finish_trial=lambda *how: ended.append(how))
     one._run_batch(study, {3: ["seed=1"], 4: ["seed=1"]})
     assert [len(batch) for batch in batches] == [1]
     assert ended == ([(3, *told), (4, *told)] if told else [])

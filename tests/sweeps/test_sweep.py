@@ -9,9 +9,10 @@ import pytest
 from resnet_cli.errors import InputError
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import StopSignals
-from resnet_cli.sweeps import launch
-from resnet_cli.sweeps.folder import FAILURE, Command, SweepDir
+from resnet_cli.sweeps.folder import FAILURE, SweepCommand, SweepDir
+from resnet_cli.sweeps.launch import SweepLaunch
 from resnet_cli.sweeps.placement import config_hash
+from resnet_cli.sweeps.resume import ResolvedCommand
 from tests.support.runs import job, records, tiny, weights
 
 NETS = """
@@ -72,7 +73,7 @@ def test_a_failed_sweep_is_run_again_to_what_it_would_have_been(train, own_nets)
     (own_nets / "broken").unlink()
     status, out, err = train("-m", "resume=s")
     assert (status, err) == (0, "")
-    assert out.count("finished before, best ") == 2
+    assert out.count("already finished, best ") == 2
     assert out.count("\nfrom    epoch 2") == 2
     assert contents(job(own_nets / "s", "fails=False,seed=0")) == finished
     assert "4 runs: 4 finished" in out
@@ -114,7 +115,7 @@ def test_a_second_sweep_adds_jobs_and_both_go_on(train, tmp_path):
     assert out.count("\nfrom    epoch 2") == 3
     assert "3 runs: 3 finished" in out
     status, out, _ = train("-m", "resume=s")
-    assert out.count("finished before") == 4  # seed=1 is in both
+    assert out.count("already finished") == 4  # seed=1 is in both
     assert {record["epochs"] for record in records(tmp_path / "s").values()} == {3}
     assert len(SweepDir(tmp_path / "s").commands()) == 2
 
@@ -131,11 +132,11 @@ def test_another_config_under_the_same_overrides_is_a_new_job(train, tmp_path):
     status, out, _ = train(*command)
     assert status == 0
     (second,) = (path for path in (tmp_path / "s").iterdir() if path.is_dir() and path != first)
-    assert f"another config than that of {first.relative_to(tmp_path)}; a new job, s/{second.name}" in out
+    assert f"config differs from that of {first.relative_to(tmp_path)}; starting a new job in s/{second.name}" in out
     assert {path: contents(tmp_path / "s")[path] for path in before} == before
     assert "9" in (second / "config.yaml").read_text()
     status, out, _ = train(*command)
-    assert out.count("finished before") == 1
+    assert out.count("already finished") == 1
     assert "2 runs: 2 finished" in out
 
 
@@ -195,14 +196,17 @@ def test_a_job_that_fails_before_it_has_a_folder_leaves_its_reason(train, tmp_pa
 
 
 WRONG = {
-    "no such folder": (["-m", "resume=nowhere"], "error: nowhere: no such sweep's folder"),
-    "a foreign folder": (["-m", "resume=foreign"], "error: foreign: not a sweep's folder (it has no sweep.json)"),
-    "half a record": (["-m", "resume=half"], "error: half/sweep.json: not a sweep's record: JSONDecodeError"),
-    "another record": (["-m", "resume=wrong"], "error: wrong/sweep.json: not a sweep's record: TypeError"),
-    "a run": (["-m", "resume=run"], "error: run: a run, not a sweep; go on with it without -m"),
-    "a sweep without -m": (["resume=sweep"], "error: sweep: a sweep; go on with it by resnet-train -m resume=sweep"),
-    "several": (["-m", "resume=sweep,run"], "error: resume=sweep,run: with -m it takes one sweep's folder"),
-    "other jobs": (["-m", "resume=sweep", "seed=4"], "error: seed=4: would make other jobs; add some with hydra.sweep"),
+    "no such folder": (["-m", "resume=nowhere"], "error: nowhere: no such sweep folder"),
+    "a foreign folder": (["-m", "resume=foreign"], "error: foreign: not a sweep folder (it has no sweep.json)"),
+    "half a record": (["-m", "resume=half"], "error: half/sweep.json: not a sweep record: JSONDecodeError"),
+    "another record": (["-m", "resume=wrong"], "error: wrong/sweep.json: not a sweep record: TypeError"),
+    "a run": (["-m", "resume=run"], "error: run: a run, not a sweep; resume it without -m"),
+    "a sweep without -m": (["resume=sweep"], "error: sweep: a sweep; resume it with resnet-train -m resume=sweep"),
+    "several": (["-m", "resume=sweep,run"], "error: resume=sweep,run: with -m it takes the folder of one sweep"),
+    "other jobs": (
+        ["-m", "resume=sweep", "seed=4"],
+        "error: seed=4: would change the jobs; hydra.sweep.dir=sweep adds",
+    ),
     "a varied key": (
         ["-m", "resume=sweep", "trainer.epochs=4"],
         "error: trainer.epochs=4: the sweep has trainer.epochs=1,2, which cannot be changed for all its jobs",
@@ -211,7 +215,10 @@ WRONG = {
         ["-m", "sed=0,1", "hydra.sweep.dir=new"],
         "error: job 0 (sed=0) and 1 more: sed: unknown key; did you mean",
     ),
-    "a sweep into a run": (["-m", "seed=0", "hydra.sweep.dir=run"], "error: run: holds a run; a sweep needs a folder"),
+    "a sweep into a run": (
+        ["-m", "seed=0", "hydra.sweep.dir=run"],
+        "error: run: contains a run; a sweep needs a folder",
+    ),
     "a launcher that is not here": (
         ["-m", "seed=0", "hydra/launcher=ray", "hydra.sweep.dir=new"],
         "error: hydra/launcher=ray: needs hydra-ray-launcher; pip install 'resnet-cli[ray]'",
@@ -234,7 +241,7 @@ def test_wrong_input_gets_a_line(case, train, tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.yaml").write_text("seed: 0\n")
     (tmp_path / "sweep").mkdir()
-    SweepDir(tmp_path / "sweep").begin(Command(("-m", "trainer.epochs=1,2")), {})
+    SweepDir(tmp_path / "sweep").add_command(SweepCommand(("-m", "trainer.epochs=1,2")), {})
     before = sorted(path for path in tmp_path.rglob("*"))
     arguments, expected = WRONG[case]
     status, out, err = train(*arguments)
@@ -258,29 +265,29 @@ def test_a_second_sweep_in_the_same_place_is_refused_while_the_first_runs(train,
 
 
 def test_sweeps_of_one_second_have_folders_of_their_own(tmp_path):
-    stop = StopSignals()
+    command, stop = ResolvedCommand([], SweepCommand(("-m",))), StopSignals()
     with (
-        launch.SweepLaunch(Command(("-m",)), None, stop) as first,
-        launch.SweepLaunch(Command(("-m",)), None, stop) as second,
+        SweepLaunch(command, stop) as first,
+        SweepLaunch(command, stop) as second,
     ):
-        one = first.begin(tmp_path / "10-00-00-net", {}, may_move=True)
-        two = second.begin(tmp_path / "10-00-00-net", {}, may_move=True)
+        one = first.open_folder(tmp_path / "10-00-00-net", {}, may_rename=True)
+        two = second.open_folder(tmp_path / "10-00-00-net", {}, may_rename=True)
         assert one != two
         assert two.name.startswith("10-00-00-net-")
-        with launch.SweepLaunch(Command(("-m",)), None, stop) as third, pytest.raises(InputError):
-            third.begin(tmp_path / "10-00-00-net", {}, may_move=False)
+        with SweepLaunch(command, stop) as third, pytest.raises(InputError):
+            third.open_folder(tmp_path / "10-00-00-net", {}, may_rename=False)
 
 
 def test_a_stop_reaches_jobs_and_is_taken_back(tmp_path):
     sweep = SweepDir(tmp_path)
-    sweep.begin(Command(("-m",)), {})
-    assert sweep.stopped() is None
-    sweep.stop(15)
-    assert sweep.stopped() == 15
-    sweep.stop()
-    assert sweep.stopped() == FAILURE
-    sweep.begin(Command(("-m",)), {})
-    assert sweep.stopped() is None
+    sweep.add_command(SweepCommand(("-m",)), {})
+    assert sweep.read_stop_request() is None
+    sweep.request_stop(15)
+    assert sweep.read_stop_request() == 15
+    sweep.request_stop()
+    assert sweep.read_stop_request() == FAILURE
+    sweep.add_command(SweepCommand(("-m",)), {})
+    assert sweep.read_stop_request() is None
     assert [command.arguments for command in sweep.commands()] == [("-m",)]
 
 
@@ -299,4 +306,4 @@ def test_an_unreadable_job_is_told_and_the_others_run(train, tmp_path):
     status, out, err = train("-m", "resume=s")
     assert status == 1
     assert "run.json: not a run record" in err
-    assert out.count("finished before") == 1
+    assert out.count("already finished") == 1

@@ -77,8 +77,8 @@ def _exit_status(error: Exception | RunFailedError, stop: StopSignals) -> int:
         return print_error(cause)
     if stop.signum is not None:  # jobs in other processes end with errors of their launcher
         raise StoppedError(stop.signum) from None
-    from resnet_cli.sweeps import launch
+    from resnet_cli.sweeps.launch import active_launch
 
-    if isinstance(error, JobFailedError) and launch.launching() is not None:
+    if isinstance(error, JobFailedError) and active_launch() is not None:
         return 1  # printed already, and the sweep's table shows it
     return print_error(error)

@@ -22,9 +22,11 @@ from resnet_cli.session.context import RunContext
 from resnet_cli.session.signals import JobStoppedError, StopSignals
 from resnet_cli.session.train import train
 from resnet_cli.sweeps import job as sweep_job
-from resnet_cli.sweeps import launch
 from resnet_cli.sweeps.folder import SweepDir
-from resnet_cli.sweeps.search import sweeper
+from resnet_cli.sweeps.launch import SweepLaunch
+from resnet_cli.sweeps.resume import resolve_commands, resume_sweep_command
+from resnet_cli.sweeps.search.reporter import trial_reporter
+from resnet_cli.sweeps.worker import LauncherContext
 from resnet_cli.training.control import RunControl
 
 
@@ -37,27 +39,27 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
     compat.register_resolver("letters", random_letters, use_cache=True)
     compat.register_resolver("job_folder", _job_folder)
     compat.register_resolver("sweep_name", _sweep_name)
-    task = make_task(launch.LauncherContext(stop, sys.argv[1:]))
-    status, folder, closing = 0, None, ""
+    task = make_task(LauncherContext(stop, sys.argv[1:]))
+    status, folder, summary = 0, None, ""
     try:
-        for words, kept, before in launch.commands(arguments):
-            with launch.SweepLaunch(kept, before, stop) as launched:
+        for command in resolve_commands(arguments):
+            with SweepLaunch(command, stop) as launch:
                 try:
-                    status = max(status, app.run(words, stop, task))
+                    status = max(status, app.run(command.arguments, stop, task))
                 finally:
-                    folder, closing = launched.folder or folder, launched.closing or closing
+                    folder, summary = launch.folder or folder, launch.summary or summary
     except InputError as error:
         return print_error(error)
     finally:
         if folder:
-            sweep_status = _print_sweep(folder, closing)
+            sweep_status = _print_sweep(folder, summary)
             status = status or sweep_status
     if stop.signum is not None and folder:
         raise StoppedError(stop.signum)
     return status
 
 
-def make_task(context: launch.LauncherContext) -> app.Task:
+def make_task(context: LauncherContext) -> app.Task:
     """Return the function that Hydra calls with the config of each job; launchers pickle it for other processes.
 
     Args:
@@ -70,12 +72,13 @@ def make_task(context: launch.LauncherContext) -> app.Task:
         overrides = task_overrides(hydra_config)
         settings = run_settings(composed, overrides)
         folder = _relative(Path(hydra_config.runtime.output_dir))
-        stop, command = context.stop, format_command("resnet-train", context.typed)
+        stop, command = context.stop, format_command("resnet-train", context.arguments)
         if hydra_config.mode == RunMode.MULTIRUN:
             sweep = SweepDir(_relative(Path(hydra_config.sweep.dir).absolute()))
-            with sweeper.reporting(hydra_config) as report:
-                number = hydra_config.job.num if report is None else report.number
-                return sweep_job.run(settings, overrides, number, folder, sweep, stop, command, report)
+            with trial_reporter(hydra_config) as reporter:
+                number = hydra_config.job.num if reporter is None else reporter.number
+                job = sweep_job.SweepJob(settings, overrides, number, folder, sweep, command)
+                return sweep_job.run(job, stop, reporter)
         own_classes = to_name_again(settings)
         resume = resume_command(folder, *own_classes)
         try:
@@ -146,12 +149,12 @@ def _sweep_name() -> str:
     return job_folder_name([name], limit=60)
 
 
-def _print_sweep(sweep: SweepDir, closing: str) -> int:
+def _print_sweep(sweep: SweepDir, summary: str) -> int:
     """Print a sweep's table and the command that runs its unfinished jobs; return the exit status.
 
     Args:
         sweep: Its folder.
-        closing: Lines of a search to print after the table. A search does not run failed jobs again.
+        summary: Lines of a search to print after the table. A search does not run failed jobs again.
     """
     from resnet_cli.report import short_table
 
@@ -164,13 +167,13 @@ def _print_sweep(sweep: SweepDir, closing: str) -> int:
     waiting = sum(not job.record for job in jobs)
     if waiting:
         print(f"{waiting} of {len(jobs)} jobs have not begun", flush=True)
-    if closing:
-        print(closing, flush=True)
+    if summary:
+        print(summary, flush=True)
     unfinished = sum(job.status not in ("finished", "pruned") for job in jobs)
     if not unfinished:
         return 0
-    can_resume = not closing or any(job.status not in ("finished", "pruned", "failed") for job in jobs)
-    command = launch.sweep_command(_relative(sweep.path.absolute()))
+    can_resume = not summary or any(job.status not in ("finished", "pruned", "failed") for job in jobs)
+    command = resume_sweep_command(_relative(sweep.path.absolute()))
     hint = f"; resume with: {command}" if can_resume else ""
     print(f"error: {unfinished} of {len(jobs)} jobs did not finish{hint}", file=sys.stderr, flush=True)
     return 1

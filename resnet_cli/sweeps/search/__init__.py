@@ -1,1 +1,1 @@
-"""Sweeps that choose values as they go, with Optuna."""
+"""Searches: sweeps whose values Optuna chooses by the results of earlier jobs."""

@@ -1,4 +1,4 @@
-"""What a search may choose from: Hydra's sweep syntax as dimensions that Optuna samples. Imports no Optuna."""
+"""The search space: Hydra's sweep syntax as dimensions from which Optuna samples. Does not import Optuna."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -15,23 +15,23 @@ from resnet_cli.errors import InputError
 
 
 @dataclass(frozen=True)
-class Choices:
+class Categorical:
     """Values without an order, as they are spelt in an override."""
 
     values: Sequence[str]
 
     def suggest(self, trial: Any, name: str) -> str:
-        """The trial's value; of one that has none yet, a new one."""
+        """Return the trial's value, sampling one if it has none yet."""
         return str(trial.suggest_categorical(name, self.values))
 
     def examples(self) -> Sequence[str]:
-        """All values."""
+        """Return all values."""
         return self.values
 
 
 @dataclass(frozen=True)
-class Whole:
-    """Whole numbers from `low` to `high`, both included."""
+class IntRange:
+    """Integers from `low` to `high`, both included."""
 
     low: int
     high: int
@@ -39,24 +39,24 @@ class Whole:
     log: bool = False
 
     def suggest(self, trial: Any, name: str) -> str:
-        """The trial's value; of one that has none yet, a new one."""
+        """Return the trial's value, sampling one if it has none yet."""
         return str(trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log))
 
     def examples(self) -> Sequence[str]:
-        """The ends."""
+        """Return both ends."""
         return [str(self.low), str(self.high)]
 
 
 @dataclass(frozen=True)
-class Real:
+class FloatRange:
     """Numbers from `low` to `high`.
 
     Args:
-        low: The smallest.
-        high: The largest.
-        log: Spread them by their logarithms.
-        grid: The only ones, `step` apart; each is spelt as in a grid sweep.
-        step: Between two of them.
+        low: The smallest number.
+        high: The largest number.
+        log: Sample on a logarithmic scale.
+        grid: The only values, `step` apart, spelt as in a grid sweep; empty if every number is one.
+        step: The distance between two values of the grid.
     """
 
     low: float
@@ -66,110 +66,122 @@ class Real:
     step: float | None = None
 
     def suggest(self, trial: Any, name: str) -> str:
-        """The trial's value; of one that has none yet, a new one. `repr` spells a float so that it is read exactly."""
+        """Return the trial's value, sampling one if it has none yet.
+
+        `repr` spells a float such that parsing it returns the same float.
+        """
         value = float(trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log))
-        return repr(min(self.grid, key=lambda one: abs(one - value)) if self.grid else value)
+        return repr(min(self.grid, key=lambda number: abs(number - value)) if self.grid else value)
 
     def examples(self) -> Sequence[str]:
-        """The ends."""
+        """Return both ends."""
         return [repr(self.low), repr(self.high)]
+
+
+Dimension = Categorical | IntRange | FloatRange
 
 
 @dataclass(frozen=True)
 class Space:
-    """A search's overrides.
+    """The overrides of a search.
 
     Args:
-        fixed: Those of every job.
-        free: A dimension for each key, as it is spelt in an override.
-        given: All as they were given, by key.
+        fixed: Overrides of every job.
+        dimensions: The dimension of each key that varies, by the key as an override spells it.
+        overrides_by_key: All overrides as the user spelt them.
     """
 
     fixed: Sequence[str]
-    free: dict[str, Choices | Whole | Real]
-    given: dict[str, str]
+    dimensions: dict[str, Dimension]
+    overrides_by_key: dict[str, str]
 
     def overrides(self, trial: Any) -> list[str]:
-        """The overrides of a trial."""
-        chosen = [f"{key}={dimension.suggest(trial, key.lstrip('+'))}" for key, dimension in self.free.items()]
-        return [*self.fixed, *chosen]
+        """Return the overrides of a trial's job, sampling values that the trial does not have yet."""
+        sampled = [f"{key}={dimension.suggest(trial, key.lstrip('+'))}" for key, dimension in self.dimensions.items()]
+        return [*self.fixed, *sampled]
 
     def examples(self) -> Iterator[list[str]]:
-        """Overrides of jobs that together have every choice and both ends of every range."""
-        first = {key: dimension.examples()[0] for key, dimension in self.free.items()}
+        """Yield overrides of jobs that together contain every category and both ends of every range."""
+        first = {key: dimension.examples()[0] for key, dimension in self.dimensions.items()}
         yield [*self.fixed, *(f"{key}={value}" for key, value in first.items())]
-        for key, dimension in self.free.items():
+        for key, dimension in self.dimensions.items():
             for value in dict.fromkeys(dimension.examples()[1:]):
                 yield [*self.fixed, *(f"{k}={v}" for k, v in {**first, key: value}.items())]
 
 
-def parse(overrides: Sequence[str], loader: ConfigLoader) -> Space:
-    """The space that these overrides span; of two with one key the last counts.
+def parse_space(overrides: Sequence[str], loader: ConfigLoader) -> Space:
+    """Return the search space of overrides; of two overrides of a key, the last one counts.
+
+    Args:
+        overrides: Overrides in Hydra's sweep syntax.
+        loader: Lists the options of config groups.
 
     Raises:
-        InputError: one of them makes no dimension, or none does.
+        InputError: an override cannot be searched, or none varies.
     """
     parsed: dict[str, Override] = {}
     for override in OverridesParser.create(config_loader=loader).parse_overrides(list(overrides)):
         parsed[override.get_key_element()] = override
-    given = {key.lstrip("+"): str(one.input_line).lstrip("+") for key, one in parsed.items()}
-    free, problems = {}, []
+    spelling = {key.lstrip("+"): str(override.input_line).lstrip("+") for key, override in parsed.items()}
+    dimensions, problems = {}, []
     for key, override in parsed.items():
         if not override.is_sweep_override():
             continue
         try:
             is_group = bool(loader.get_group_options(override.key_or_group, results_filter=ObjectType.CONFIG))
-            free[key] = _dimension(override, is_group=is_group)
+            dimensions[key] = _parse_dimension(override, is_group=is_group)
         except ValueError as error:
-            problems.append(f"{given[key.lstrip('+')]}: {error}")
-    if not parsed or not (free or problems):
-        problems.append("nothing to search: give at least one key an interval(a,b), a range(a,b) or a choice(a,b)")
+            problems.append(f"{spelling[key.lstrip('+')]}: {error}")
+    if not parsed or not (dimensions or problems):
+        problems.append("nothing to search: at least one key needs an interval(a,b), a range(a,b) or a choice(a,b)")
     if problems:
         raise InputError(*problems)
-    return Space([str(one.input_line) for key, one in parsed.items() if key not in free], free, given)
+    fixed = [str(override.input_line) for key, override in parsed.items() if key not in dimensions]
+    return Space(fixed, dimensions, spelling)
 
 
-def _dimension(override: Override, *, is_group: bool) -> Choices | Whole | Real:
+def _parse_dimension(override: Override, *, is_group: bool) -> Dimension:
     value = override.value()
     tags = value.tags if isinstance(value, Sweep) else set()
     if getattr(value, "shuffle", False):
-        raise ValueError("a search goes through nothing in order; leave out shuffle")
+        raise ValueError("a search has no order to shuffle; leave out shuffle")
     is_number = isinstance(value, IntervalSweep | RangeSweep)
     if is_group and is_number:
-        raise ValueError("a group has no numbers; it takes a choice(a,b) of its options")
+        raise ValueError("a group takes a choice(a,b) of its options, not numbers")
     if tags - ({"log"} if is_number else set()):
         raise ValueError(f"tag {', '.join(sorted(tags))}: only interval and range take a tag, which is log")
     if isinstance(value, IntervalSweep):
-        return _interval(value, log="log" in tags)
+        return _parse_interval(value, log="log" in tags)
     if isinstance(value, RangeSweep):
-        return _range(value, log="log" in tags)
+        return _parse_range(value, log="log" in tags)
     texts = list(dict.fromkeys(override.sweep_string_iterator()))
     if not texts:
-        raise ValueError("no option of this name" if not isinstance(value, ChoiceSweep) else "no choice")
-    return Choices(texts)
+        raise ValueError("no choice" if isinstance(value, ChoiceSweep) else "no option of this name")
+    return Categorical(texts)
 
 
-def _interval(value: IntervalSweep, *, log: bool) -> Whole | Real:
+def _parse_interval(value: IntervalSweep, *, log: bool) -> IntRange | FloatRange:
     low, high = value.start, value.end
     assert low is not None
     assert high is not None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError("an interval has two numbers, the smaller one first")
+        raise ValueError("an interval takes two finite numbers, the smaller one first")
     if log and low <= 0:
-        raise ValueError("by logarithms the smallest number is above 0")
-    is_whole = isinstance(low, int) and isinstance(high, int)  # int(interval(a,b)); interval(a,b) alone has floats
-    make: Callable[..., Whole | Real] = Whole if is_whole else Real
+        raise ValueError("a logarithmic interval starts above 0")
+    is_int = isinstance(low, int) and isinstance(high, int)  # int(interval(a,b)); interval(a,b) alone has floats
+    make: Callable[..., IntRange | FloatRange] = IntRange if is_int else FloatRange
     return make(low, high, log=log)
 
 
-def _range(value: RangeSweep, *, log: bool) -> Whole | Real:
+def _parse_range(value: RangeSweep, *, log: bool) -> IntRange | FloatRange:
     numbers = list(value.range())
     if not numbers:
         raise ValueError("an empty range")
     low, high, step = min(numbers), max(numbers), abs(value.step)
     if log and (low <= 0 or step != 1):
-        raise ValueError("by logarithms a range starts above 0 and has the step 1")
+        raise ValueError("a logarithmic range starts above 0 and has the step 1")
     if all(isinstance(number, int) for number in numbers):
-        return Whole(int(low), int(high), int(step), log)
-    exact = float(Decimal(str(low)) + (len(numbers) - 1) * Decimal(str(step)))  # 0.8, not 0.7999999999999999
-    return Real(float(low), exact, grid=numbers, step=float(step))
+        return IntRange(int(low), int(high), int(step), log)
+    # In decimal arithmetic, so that the end is 0.8 and not 0.7999999999999999.
+    exact_high = float(Decimal(str(low)) + (len(numbers) - 1) * Decimal(str(step)))
+    return FloatRange(float(low), exact_high, grid=numbers, step=float(step))

@@ -1,4 +1,4 @@
-"""A search's Optuna study: its trials by number, and the database that they are in. Optuna is imported late."""
+"""The Optuna study of a search: its trials by number, and the database that stores them. Imports Optuna when opened."""
 
 import errno
 import hashlib
@@ -9,37 +9,41 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from resnet_cli.config.run_config import CONTROL_KEYS
-from resnet_cli.config.stored import SAFE_TO_CHANGE
 from resnet_cli.errors import InputError, MachineError
+from resnet_cli.sweeps.placement import is_identifying
 from resnet_cli.sweeps.search.space import Space
 
-LOCK_SECONDS = 60.0  # that a job waits for others to write to an SQLite file
+LOCK_SECONDS = 60.0  # that a job waits for other jobs to write to an SQLite file
 Sampler = Literal["tpe", "random"]
 Direction = Literal["maximize", "minimize"]
+STATE_NAMES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "interrupted"}
 
 
 @dataclass(frozen=True)
 class Study:
-    """An Optuna study that is open."""
+    """An open Optuna study."""
 
-    study: Any
-    storage: Any
+    study: Any  # optuna.Study
+    storage: Any  # optuna.storages.RDBStorage
 
-    def numbers(self, *states: str) -> list[int]:
-        """Numbers of the trials in these states."""
+    def trial_numbers(self, *states: str) -> list[int]:
+        """Return the numbers of the trials in these states."""
         return [trial.number for trial in self.study.get_trials(deepcopy=False) if trial.state.name in states]
 
-    def count(self, *states: str) -> int:
-        """How many trials are in these states."""
-        return len(self.numbers(*states))
+    def count_trials(self, *states: str) -> int:
+        """Return the number of trials in these states."""
+        return len(self.trial_numbers(*states))
 
-    def begun(self) -> int:
-        """How many trials there are; those that somebody queued are none yet."""
-        return self.count("RUNNING", "COMPLETE", "PRUNED", "FAIL")
+    def count_started(self) -> int:
+        """Return the number of trials that have started, without those that only wait in Optuna's queue."""
+        return self.count_trials(*STATE_NAMES)
 
-    def ask(self, sampler: Sampler, seed: int) -> int:
-        """Begin a trial; gives its number. Its values are drawn when they are asked for."""
+    def start_trial(self, sampler: Sampler, seed: int) -> int:
+        """Start a trial and return its number. Its values are sampled when they are first asked for.
+
+        The sampler's seed is a function of the search's seed and the number, so that an interrupted search continues
+        with the values that it would have chosen.
+        """
         import optuna
 
         number = len(self.study.get_trials(deepcopy=False))
@@ -48,71 +52,79 @@ class Study:
         self.study.sampler = make(seed=int.from_bytes(digest, "big"))
         return int(self.study.ask().number)
 
-    def trial(self, number: int) -> Any:
-        """A trial to draw values for and to report to."""
+    def load_trial(self, number: int) -> Any:
+        """Return an `optuna.trial.Trial`, which samples values and takes reports."""
         import optuna
 
-        return optuna.trial.Trial(self.study, self._id(number))
+        return optuna.trial.Trial(self.study, self._trial_id(number))
 
     def set_folder(self, number: int, name: str) -> None:
-        """Note where a trial's job runs."""
-        self.storage.set_trial_user_attr(self._id(number), "folder", name)
+        """Store the name of the folder of a trial's job."""
+        self.storage.set_trial_user_attr(self._trial_id(number), "folder", name)
 
-    def tell(self, number: int, state: str, value: float | None = None) -> None:
-        """End a trial."""
+    def finish_trial(self, number: int, state: str, value: float | None = None) -> None:
+        """Finish a trial in a state of `optuna.trial.TrialState`; one that is complete without a value has failed."""
         import optuna
 
-        known = optuna.trial.TrialState[state if state != "COMPLETE" or value is not None else "FAIL"]
-        self.study.tell(number, value if known == optuna.trial.TrialState.COMPLETE else None, state=known)
+        final = optuna.trial.TrialState[state if state != "COMPLETE" or value is not None else "FAIL"]
+        self.study.tell(number, value if final == optuna.trial.TrialState.COMPLETE else None, state=final)
 
-    def remember(self, space: Space) -> None:
-        """Note what is searched, for `require_same`."""
-        self.study.set_user_attr("overrides", _identity(space))
+    def store_space(self, space: Space) -> None:
+        """Store what is searched, for `require_same_search`."""
+        self.study.set_user_attr("overrides", _identifying_overrides(space))
 
-    def require_same(self, space: Space, direction: Direction) -> None:
-        """Refuse to go on with another search.
+    def require_same_search(self, space: Space, direction: Direction) -> None:
+        """Raise an error unless the study was made for this search.
 
         Raises:
-            InputError: a line for each override that differs.
+            InputError: one line for each override that differs.
         """
-        before, now = self.study.user_attrs.get("overrides"), _identity(space)
-        if before is None:
+        stored, current = self.study.user_attrs.get("overrides"), _identifying_overrides(space)
+        if stored is None:
             return
-        changed = [
-            f"{now.get(key) or key}: the search that is there has {before.get(key) or 'no such override'}"
-            for key in dict.fromkeys([*now, *before])
-            if now.get(key) != before.get(key)
+        problems = [
+            f"{current.get(key) or key}: the existing search has {stored.get(key) or 'no such override'}"
+            for key in dict.fromkeys([*current, *stored])
+            if current.get(key) != stored.get(key)
         ]
-        own = self.study.direction.name.lower()
-        if own != direction:
-            changed.append(f"hydra.sweeper.direction={direction}: the search that is there has {own}")
-        if changed:
-            raise InputError(*(f"{problem}; another hydra.sweep.dir makes another search" for problem in changed))
+        stored_direction = self.study.direction.name.lower()
+        if stored_direction != direction:
+            problems.append(f"hydra.sweeper.direction={direction}: the existing search has {stored_direction}")
+        if problems:
+            raise InputError(*(f"{problem}; use another hydra.sweep.dir for another search" for problem in problems))
 
-    def summary(self, space: Space, folder: Path) -> str:
-        """How many trials there are, and the best one."""
-        names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "interrupted"}
-        counts = {name: self.count(state) for state, name in names.items()}
-        told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-        line = f"search: {self.begun()} trial{'s' if self.begun() != 1 else ''}: {told}"
+    def format_summary(self, space: Space, folder: Path) -> str:
+        """Return lines with the number of trials in each state and the best trial.
+
+        Args:
+            space: The search space.
+            folder: The sweep's folder.
+        """
+        counts = {name: self.count_trials(state) for state, name in STATE_NAMES.items()}
+        total = sum(counts.values())
+        shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        line = f"search: {total} trial{'s' if total != 1 else ''}: {shown}"
         if not counts["complete"]:
             return line
         best = self.study.best_trial
-        chosen = [override.lstrip("+") for override in space.overrides(best) if override not in space.fixed]
-        return f"{line}\nbest: {best.value:.2f} %, {' '.join(chosen)} ({folder / best.user_attrs['folder']})"
+        sampled = [override.lstrip("+") for override in space.overrides(best) if override not in space.fixed]
+        return f"{line}\nbest: {best.value:.2f} %, {' '.join(sampled)} ({folder / best.user_attrs['folder']})"
 
-    def _id(self, number: int) -> int:
-        study = self.storage.get_study_id_from_name(self.study.study_name)
-        return int(self.storage.get_trial_id_from_study_id_trial_number(study, number))
+    def _trial_id(self, number: int) -> int:
+        study_id = self.storage.get_study_id_from_name(self.study.study_name)
+        return int(self.storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
 
 @contextmanager
-def opened(hydra: Any) -> Iterator[Study]:
-    """The study of a search, made if there is none; `hydra` is that of its composed config, or of one of its jobs'.
+def open_study(hydra: Any) -> Iterator[Study]:
+    """Open the study of a search, creating it if it does not exist.
+
+    Args:
+        hydra: The node `hydra` of the composed config of the search, or of one of its jobs.
 
     Raises:
         InputError: the storage cannot be opened.
-        MachineError: it fails later.
+        MachineError: the storage fails later.
     """
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
@@ -123,44 +135,46 @@ def opened(hydra: Any) -> Iterator[Study]:
         "none": optuna.pruners.NopPruner, "median": optuna.pruners.MedianPruner,
         "halving": optuna.pruners.SuccessiveHalvingPruner, "hyperband": optuna.pruners.HyperbandPruner,
     }  # fmt: skip
-    with ExitStack() as stack:
+    with ExitStack() as resources:
         try:
-            storage = _storage(options.storage, default_file(hydra))
-            stack.callback(storage.engine.dispose)
-            stack.callback(storage.remove_session)
+            storage = _open_storage(options.storage, default_storage_file(hydra))
+            resources.callback(storage.engine.dispose)
+            resources.callback(storage.remove_session)
             study = optuna.create_study(
                 storage=storage, study_name=options.study_name, direction=options.direction, load_if_exists=True,
                 pruner=pruners[options.pruner](), sampler=optuna.samplers.RandomSampler(),
             )  # fmt: skip
-        except Exception as error:  # whatever a driver raises
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"hydra.sweeper.storage: {options.storage or default_file(hydra)}: {reason}") from None
+        except Exception as error:  # database drivers raise exceptions of their own
+            place = options.storage or default_storage_file(hydra)
+            raise InputError(f"hydra.sweeper.storage: {place}: {_one_line(error)}") from None
         try:
             yield Study(study, storage)
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            reason = " ".join(str(error.__cause__ or error).split())[:200]
-            raise MachineError(errno.EIO, f"hydra.sweeper.storage: {reason}") from None
+            raise MachineError(errno.EIO, f"hydra.sweeper.storage: {_one_line(error.__cause__ or error)}") from None
 
 
-def default_file(hydra: Any) -> Path:
-    """Where a search is kept that is given no storage."""
+def default_storage_file(hydra: Any) -> Path:
+    """Return the file that stores a search whose config names no storage."""
     return Path(str(hydra.sweep.dir)).absolute() / "search.db"
 
 
-def _storage(url: str | None, file: Path) -> Any:
+def _open_storage(url: str | None, default_file: Path) -> Any:
     from optuna.storages import RDBStorage
 
     if url is not None:
         is_sqlite = url.startswith("sqlite")
         return RDBStorage(url, {"connect_args": {"timeout": LOCK_SECONDS}} if is_sqlite else None)
 
-    def connect() -> sqlite3.Connection:  # a URL could not say every path
-        return sqlite3.connect(file, timeout=LOCK_SECONDS, check_same_thread=False)
+    def connect() -> sqlite3.Connection:  # not by a URL, which cannot express every path
+        return sqlite3.connect(default_file, timeout=LOCK_SECONDS, check_same_thread=False)
 
     return RDBStorage("sqlite:///search.db", {"creator": connect})
 
 
-def _identity(space: Space) -> dict[str, str]:
-    """Overrides that make a search this one: how many epochs, but not how its jobs start or on what device."""
-    leave_out = {*CONTROL_KEYS, *(SAFE_TO_CHANGE - {"trainer.epochs"})}
-    return {key: text for key, text in space.given.items() if not {key, key.split(".")[0]} & leave_out}
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _identifying_overrides(space: Space) -> dict[str, str]:
+    """Return the overrides that make a search this one, such as the number of epochs, but not the device."""
+    return {key: override for key, override in space.overrides_by_key.items() if is_identifying(key)}

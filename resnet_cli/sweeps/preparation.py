@@ -1,0 +1,68 @@
+"""Prepare a sweep before Hydra starts its first job: validate all jobs, then open the sweep's folder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from resnet_cli.errors import InputError
+from resnet_cli.hydra_app.plugins import require_plugins
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.sweeps import hydra_config
+from resnet_cli.sweeps.hydra_internals import expand_grid, register_sweeper
+from resnet_cli.sweeps.launch import SweepLaunch, active_launch
+from resnet_cli.sweeps.planning import validate_jobs
+from resnet_cli.sweeps.search.sweeper import OptunaSearch
+from resnet_cli.sweeps.search.validation import validate_search
+
+
+def prepare_sweep(config: DictConfig) -> None:
+    """Validate the jobs of a sweep, and open its folder unless the jobs leave no files.
+
+    Args:
+        config: The composed config of the sweep; the sweep's folder is set in it.
+
+    Raises:
+        InputError: a job, an option of the sweep or its folder is invalid.
+        MachineError: the folder cannot be written.
+    """
+    launch = active_launch()
+    assert launch is not None
+    HydraConfig.instance().set_config(config)
+    register_sweeper(hydra_config.SEARCH_TARGET, OptunaSearch)
+    require_plugins(config)
+    is_default_folder = hydra_config.resolve_sweep_folder(config)
+    jobs = _validated_jobs(config, is_default_folder=is_default_folder)
+    HydraConfig.instance().set_config(config)  # with the changes made here
+    if not config.get("verify_resume"):
+        _open_folder(config, launch, jobs, is_default=is_default_folder)
+
+
+def _validated_jobs(config: DictConfig, *, is_default_folder: bool) -> Mapping[str, Sequence[str]]:
+    """Validate the jobs of a sweep, and return the overrides of those known in advance by the names of their folders.
+
+    A search chooses jobs as it goes, and validates each before it starts; here it validates examples.
+    """
+    if hydra_config.is_grid(config):
+        hydra_config.apply_param_prefixes(config)
+        return validate_jobs(config, expand_grid(hydra_config.sweep_overrides(config)))
+    if hydra_config.is_search(config):
+        hydra_config.apply_param_prefixes(config)
+        validate_jobs(config, validate_search(config, may_exist=not is_default_folder))
+    return {}
+
+
+def _open_folder(
+    config: DictConfig, launch: SweepLaunch, jobs: Mapping[str, Sequence[str]], *, is_default: bool
+) -> None:
+    """Open the sweep's folder, and connect to jobs that run in other processes."""
+    path = str(config.hydra.sweep.dir)
+    if "${" in path:  # Hydra would resolve it again
+        raise InputError(f"hydra.sweep.dir={path}: a folder name cannot contain ${{")
+    RunDir(path).require_writable()
+    folder = launch.open_folder(Path(path), jobs, may_rename=is_default)
+    hydra_config.set_sweep_folder(config, str(folder))
+    if not hydra_config.is_serial(config):
+        launch.forward_signals_to_jobs()
+        launch.relay_messages()

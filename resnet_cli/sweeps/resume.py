@@ -1,0 +1,127 @@
+"""Resolve typed arguments to commands: `-m resume=SWEEP` stands for the commands stored in that sweep's folder."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from resnet_cli.config.stored import SAFE_TO_CHANGE
+from resnet_cli.errors import InputError
+from resnet_cli.hydra_app.overrides import override_keys
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.names import format_command, quote_override
+from resnet_cli.sweeps.folder import SweepCommand, SweepDir
+
+MULTIRUN_OPTIONS = ("-m", "--multirun")
+
+
+@dataclass(frozen=True)
+class ResolvedCommand:
+    """A command to run.
+
+    Args:
+        arguments: The arguments of `resnet-train`.
+        stored: The form in which `sweep.json` stores the command, if it sweeps.
+        replaces: The stored command of a resumed sweep that this one replaces.
+    """
+
+    arguments: list[str]
+    stored: SweepCommand
+    replaces: SweepCommand | None = None
+
+
+def resolve_commands(arguments: Sequence[str]) -> Iterator[ResolvedCommand]:
+    """Yield the commands to run: the typed one, or for `-m resume=SWEEP` those stored in the sweep's folder.
+
+    Raises:
+        InputError: `resume=` names no sweep, or an override would change the jobs of the sweep.
+    """
+    resume = [argument for argument in arguments if _key(argument) == "resume" and "=" in argument]
+    is_multirun = any(argument in MULTIRUN_OPTIONS for argument in arguments)
+    value = _parse_resume(resume[0], is_multirun=is_multirun) if len(resume) == 1 else None
+    if is_multirun and value is not None and value != "auto":
+        yield from _stored_commands(value, [word for word in arguments if word not in (*resume, *MULTIRUN_OPTIONS)])
+        return
+    if value is not None and (Path(value) / "sweep.json").is_file() and not RunDir(value).exists:
+        raise InputError(f"{value}: a sweep; resume it with {resume_sweep_command(Path(value))}")
+    stored = [argument for argument in arguments if _key(argument) not in ("hydra.sweep.dir", "resume")]
+    yield ResolvedCommand(list(arguments), SweepCommand(tuple(stored)))
+
+
+def resume_sweep_command(folder: Path) -> str:
+    """Return the command line that resumes a sweep."""
+    return format_command("resnet-train", ["-m", f"resume={quote_override(str(folder))}"])
+
+
+def _key(argument: str) -> str:
+    return override_keys([argument])[0]
+
+
+def _parse_resume(override: str, *, is_multirun: bool) -> str | None:
+    """Return the value of a `resume=` override, or None if it has none; invalid syntax is reported by Hydra later."""
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+        if not parsed.is_sweep_override():
+            value = parsed.value()
+            return None if value is None else str(value)
+    except HydraException:
+        return None
+    if is_multirun:
+        raise InputError(f"{override}: with -m it takes the folder of one sweep; quote a path that contains a comma")
+    return None
+
+
+def _stored_commands(value: str, overrides: Sequence[str]) -> Iterator[ResolvedCommand]:
+    """Yield the commands of the sweep in folder `value`, with overrides applied to each."""
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"{value}: no such sweep folder")
+    if RunDir(folder).exists:
+        raise InputError(f"{value}: a run, not a sweep; resume it without -m")
+    for stored in SweepDir(folder).commands():
+        changed = _apply_overrides(stored, overrides, folder)
+        quoted = ",".join(f"'{override}'" for override in changed.original_overrides)
+        subdir = [f"hydra.sweep.subdir=${{job_folder:{quoted}}}"] if quoted else []
+        arguments = [*changed.arguments, *subdir, f"hydra.sweep.dir={quote_override(str(folder))}"]
+        yield ResolvedCommand(arguments, changed, replaces=stored)
+
+
+def _apply_overrides(command: SweepCommand, overrides: Sequence[str], folder: Path) -> SweepCommand:
+    """Return a stored command with overrides that leave its jobs the same jobs.
+
+    Raises:
+        InputError: an override would change the jobs.
+    """
+    for override in overrides:
+        if not (_is_safe(override) or _concerns_sweep_only(override)):
+            raise InputError(f"{override}: would change the jobs; hydra.sweep.dir={folder} adds further ones")
+        command = _apply_override(command, override)
+    return command
+
+
+def _is_safe(override: str) -> bool:
+    """Return whether a run may be resumed with the override."""
+    key = _key(override)
+    return bool({key, key.split(".")[0]} & SAFE_TO_CHANGE)
+
+
+def _concerns_sweep_only(override: str) -> bool:
+    """Return whether the override configures Hydra or the sweep, or is an option of the command line."""
+    return _key(override).startswith(("hydra/", "hydra.", "sweep.")) or override.startswith("-")
+
+
+def _apply_override(command: SweepCommand, override: str) -> SweepCommand:
+    arguments, originals = list(command.arguments), list(command.original_overrides)
+    key = _key(override)
+    if key.startswith("hydra/"):  # the new launcher or sweeper has other options than the former one
+        options = f"{key.replace('/', '.')}."
+        arguments = [argument for argument in arguments if not _key(argument).startswith(options)]
+    former = [argument for argument in arguments if _key(argument) == key]
+    if _is_safe(override) and key not in override_keys(originals):
+        if any("'" in argument or "${" in argument or "," in argument for argument in former):
+            raise InputError(f"{override}: the sweep has {former[0]}, which cannot be changed for all its jobs")
+        originals += former or [key]
+    arguments = [override if argument in former else argument for argument in arguments]
+    return SweepCommand(tuple(arguments if former else [*arguments, override]), tuple(originals))

@@ -1,0 +1,39 @@
+"""Validate the options and the space of a search before it starts."""
+
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from resnet_cli.config.validation import check_options
+from resnet_cli.errors import InputError
+from resnet_cli.hydra_app.overrides import override_keys
+from resnet_cli.sweeps.hydra_config import is_serial, sweep_overrides
+from resnet_cli.sweeps.search.space import parse_space
+from resnet_cli.sweeps.search.study import default_storage_file, open_study
+
+
+def validate_search(config: DictConfig, *, may_exist: bool) -> list[list[str]]:
+    """Validate a search, and return the overrides of jobs that have the ends of every dimension.
+
+    Args:
+        config: The composed config of the search.
+        may_exist: The sweep's folder may contain a search, which then must be this one.
+
+    Raises:
+        InputError: the search is invalid.
+    """
+    container = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+    assert isinstance(container, dict)
+    options = {str(key): value for key, value in container.items() if key != "_target_"}
+    check_options("hydra.sweeper", options, "resnet_cli.sweeps.search.sweeper.OptunaSearch")
+    if options["n_jobs"] > 1 and is_serial(config):
+        raise InputError(
+            f"hydra.sweeper.n_jobs={options['n_jobs']}: needs a launcher that runs several jobs at once, "
+            "such as hydra/launcher=joblib"
+        )
+    space = parse_space(sweep_overrides(config), GlobalHydra.instance().config_loader())
+    if "verify_resume" in override_keys(list(space.overrides_by_key)):
+        raise InputError("verify_resume: has no accuracy that a search could compare; verify a single run instead")
+    if may_exist and (options["storage"] is not None or default_storage_file(config.hydra).exists()):
+        with open_study(config.hydra) as study:
+            study.require_same_search(space, options["direction"])
+    return list(space.examples())

@@ -2,9 +2,7 @@
 
 import gc
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import hydra
 from omegaconf import DictConfig
@@ -12,6 +10,7 @@ from omegaconf import DictConfig
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.errors import JobFailedError, StoppedError
 from resnet_cli.hydra_app import compat
+from resnet_cli.hydra_app.argument_parser import hydra_arguments_replaced
 from resnet_cli.hydra_app.overrides import hydra_arguments
 from resnet_cli.hydra_app.search_path import use_working_folder
 from resnet_cli.session.signals import JobStoppedError, RunFailedError, StopSignals
@@ -38,7 +37,7 @@ def run(arguments: Sequence[str], stop: StopSignals, task: Task) -> int:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     try:
-        with _typed_arguments(hydra_arguments(arguments)), compat.patched_argparse():
+        with hydra_arguments_replaced(hydra_arguments(arguments)):
             compat.silence_schema_warning()
             use_working_folder()
             # From here to the task signals are only noted: raised inside Hydra, they would leave its empty folder.
@@ -49,17 +48,6 @@ def run(arguments: Sequence[str], stop: StopSignals, task: Task) -> int:
     except (Exception, RunFailedError) as error:
         return _exit_status(error, stop)
     return 0
-
-
-@contextmanager
-def _typed_arguments(arguments: Sequence[str]) -> Iterator[None]:
-    """Replace the arguments in `sys.argv`, which Hydra reads."""
-    typed = sys.argv[1:]
-    sys.argv[1:] = arguments
-    try:
-        yield
-    finally:
-        sys.argv[1:] = typed
 
 
 def _exit_status(error: Exception | RunFailedError, stop: StopSignals) -> int:

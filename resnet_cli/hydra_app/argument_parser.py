@@ -1,0 +1,70 @@
+"""Parse a command line with Hydra's own parser, without changing `sys.argv` or `argparse` for anybody else.
+
+`hydra.main` offers no way to pass arguments or to handle errors: it calls `get_args_parser()` from its module's
+namespace and parses `sys.argv` with the result. Only that function is replaced here, so that code which runs
+later, such as a user's model that parses options of its own, finds both `argparse` and `sys.argv` untouched.
+
+Relies on: `hydra.main.get_args_parser`; `parse_args()` in Hydra 1.3, `parse_intermixed_args()` in Hydra 1.4.
+Tried with Hydra 1.3.8 and 1.4.0rc3 on Python 3.11, 3.12 and 3.13; the check that Python 3.14 adds is imitated in
+`tests/hydra_app/test_argument_parser.py`, which fails when one of these insides changes.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NoReturn
+
+import hydra  # noqa: F401  imports the module hydra.main, which the function of the same name hides
+
+from resnet_cli.errors import InputError
+
+PARSE_METHODS = ("parse_args", "parse_intermixed_args")
+
+
+@contextmanager
+def hydra_arguments_replaced(arguments: Sequence[str]) -> Iterator[None]:
+    """Make `hydra.main` parse `arguments` instead of `sys.argv`, and raise `InputError` for a wrong option."""
+    module: Any = sys.modules["hydra.main"]
+    get_args_parser = module.get_args_parser
+
+    def configured_parser() -> argparse.ArgumentParser:
+        parser = _build_parser(get_args_parser)
+        for name in PARSE_METHODS:
+            setattr(parser, name, partial(getattr(parser, name), list(arguments)))
+        setattr(parser, "error", _raise_input_error)  # noqa: B010  a method, as type checkers see it
+        return parser
+
+    module.get_args_parser = configured_parser
+    try:
+        yield
+    finally:
+        module.get_args_parser = get_args_parser
+
+
+def _raise_input_error(message: str) -> NoReturn:
+    raise InputError(f"{message} (--hydra-help lists the options)")
+
+
+def _build_parser(get_args_parser: Callable[[], argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Return Hydra's parser, also for Hydra 1.3 on Python 3.14.
+
+    That Python formats a help text when its option is added, and Hydra 1.3 passes an object for one of them, which
+    becomes text only when it is printed.
+    """
+    if sys.version_info < (3, 14):
+        return get_args_parser()
+    kind = argparse.ArgumentParser
+    add_argument = kind.add_argument
+
+    def add_with_text(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> argparse.Action:
+        if not isinstance(kwargs.get("help"), str | None):
+            kwargs["help"] = "Install or uninstall shell completion"
+        return add_argument(self, *args, **kwargs)
+
+    setattr(kind, "add_argument", add_with_text)  # noqa: B010
+    try:
+        return get_args_parser()
+    finally:
+        setattr(kind, "add_argument", add_argument)  # noqa: B010

@@ -90,6 +90,8 @@ def _keep_backup(path: Path, backup: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows opens no folders, and writes its metadata itself
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

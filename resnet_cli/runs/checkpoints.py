@@ -1,4 +1,4 @@
-"""Checkpoints: one file of tensors and plain data, written whole or not at all, and checked when it is read."""
+"""Checkpoints: files of tensors and plain data, written atomically and verified when they are read."""
 
 import hashlib
 import io
@@ -29,7 +29,7 @@ PLAIN_NAMES = {
 def save(path: Path, payload: Mapping[str, Any], *, backup: Path | None = None) -> None:
     """Save `payload` (see `KEYS`) with a checksum over its content.
 
-    It is serialised in memory first, so that a full disk is an ordinary write error and nothing is left half done.
+    It is serialised in memory first, so that a full disk is an ordinary write error that leaves nothing behind.
 
     Args:
         path: Its folder exists.
@@ -43,7 +43,7 @@ def save(path: Path, payload: Mapping[str, Any], *, backup: Path | None = None) 
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint; nothing in the file is executed.
+    """Load a checkpoint; nothing in the file is executed.
 
     Raises:
         InputError: there is no such file, it is not a checkpoint of this program, it is damaged, or it is of
@@ -53,7 +53,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise InputError(f"{path}: no such checkpoint")
     try:
         _require_plain(path)
-        with warnings.catch_warnings(action="ignore"):  # a damaged file is told below, once
+        with warnings.catch_warnings(action="ignore"):  # a damaged file is reported below, once
             payload = torch.load(path, map_location=device, weights_only=True)
         _require_bounded(payload, [4 * path.stat().st_size + 100_000])
     except PermissionError as error:
@@ -73,7 +73,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def _other_format(payload: Mapping[str, Any]) -> str:
-    """Say what to install for a checkpoint of another format than this version reads."""
+    """Describe a checkpoint of another format than this version reads, and what to install for it."""
     found, version = str(payload["format"])[:20], str(payload.get("version"))[:20]
     newer = type(payload["format"]) is int and payload["format"] > FORMAT and re.fullmatch(r"\d+(\.\w+)*", version)
     written = f", written by resnet-cli {version}" if newer else ""
@@ -82,9 +82,9 @@ def _other_format(payload: Mapping[str, Any]) -> str:
 
 
 def _require_plain(path: Path) -> None:
-    """Refuse an archive that unpacks to more than its size, or whose pickle makes anything but tensors and plain data.
+    """Raise an error if an archive unpacks to more than its size, or its pickle holds more than tensors and plain data.
 
-    `weights_only=True` executes nothing of a file's choice, but what it does accept can take all the memory there is.
+    `weights_only=True` executes nothing of a file's choice, but what it accepts can still exhaust the memory.
     """
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
@@ -99,7 +99,7 @@ def _require_plain(path: Path) -> None:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a pickle's `module name` is of a tensor or plain data."""
+    """Return True if a pickle's `module name` belongs to tensors or plain data."""
     module, _, last = name.partition(" ")
     if name in PLAIN_NAMES:
         return True
@@ -107,7 +107,7 @@ def _is_plain(name: str) -> bool:
 
 
 def _require_bounded(value: Any, left: list[int]) -> None:
-    """Refuse content that is many times larger than its file, by one tensor or list standing in many places."""
+    """Raise an error for content much larger than its file: one tensor or list may be referenced many times."""
     left[0] -= value.numel() * value.element_size() if isinstance(value, Tensor) else 1
     if left[0] < 0 or (type(value) is int and value.bit_length() > 1024):
         raise ValueError("it declares more than it holds")
@@ -121,7 +121,7 @@ def _require_bounded(value: Any, left: list[int]) -> None:
 
 
 def checksum(content: Mapping[str, Any]) -> str:
-    """SHA-256 over keys, values, shapes, types and bytes of nested plain data and tensors, wherever they live."""
+    """Return the SHA-256 of keys, values, shapes, types and bytes of nested plain data and tensors on any device."""
     digest = hashlib.sha256()
     for piece in _pieces(content):
         digest.update(piece)

@@ -11,23 +11,23 @@ PACKAGES = ("resnet-cli", "torch", "torchvision", "hydra-core", "omegaconf", "nu
 
 
 def utc_now() -> str:
-    """The time in UTC, to the second, as ISO 8601."""
+    """Return the time in UTC, to the second, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def collect_environment() -> dict[str, Any]:
-    """Versions, platform and the state of the code: what one needs to run it again."""
+    """Return versions, platform and the state of the code: what is needed to run the same again."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return {"versions": versions, "platform": platform.platform(), **_git()}
+    return {"versions": versions, "platform": platform.platform(), **_git_state()}
 
 
-def _git() -> dict[str, Any]:
-    """Commit and cleanliness of the checkout in the working folder, else of the one that holds this package."""
+def _git_state() -> dict[str, Any]:
+    """Return commit and cleanliness of the working folder's checkout, else of the one that holds this package."""
     for folder in (Path.cwd(), Path(__file__).parent):
         commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
         if commit:

@@ -1,4 +1,4 @@
-"""RunDir: the names of the files in a run folder, its record `run.json`, and what it notes about the environment."""
+"""RunDir: the paths of the files in a run folder, and its record `run.json`."""
 
 import errno
 import json
@@ -13,7 +13,7 @@ from resnet_cli.files import remove_stale_temporaries, write_atomically
 
 
 class RunDir:
-    """A run folder. Creating the object touches no file; `create` makes the folder."""
+    """The paths in a run folder. Constructing the object touches no file; `create` makes the folder."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -25,17 +25,17 @@ class RunDir:
         self.profile = self.path / "profile"
         self.checkpoints = self.path / "checkpoints"
         self.last = self.checkpoints / "last.pt"
-        self.previous = self.checkpoints / "previous.pt"  # the save before it
+        self.previous = self.checkpoints / "previous.pt"  # the checkpoint before it
         self.best = self.checkpoints / "best.pt"
 
     @property
     def exists(self) -> bool:
-        """Whether a run has written here."""
+        """True if a run has written here."""
         own = (self.record, self.config, self.metrics, self.log, self.curves, self.last, self.previous)
         return any(path.exists() for path in own)
 
     def require_writable(self) -> None:
-        """Refuse a path that a run could not write to, before any work is done; nothing is made.
+        """Raise an error if a run could not write to this path, before any work is done. Nothing is created.
 
         Raises:
             InputError: `train.log`, which is appended to, is a symbolic link.
@@ -45,7 +45,7 @@ class RunDir:
             if self.log.is_symlink():
                 raise InputError(f"{self.log}: a symbolic link; the log is written only to a file in the run folder")
             for path in (self.checkpoints, self.path, *self.path.absolute().parents):
-                if _require_folder(path) and path != self.checkpoints:
+                if _is_writable_folder(path) and path != self.checkpoints:
                     return
         except MachineError:
             raise
@@ -53,9 +53,13 @@ class RunDir:
             raise MachineError(error.errno, f"{self.path}: cannot be written: {error.strerror}") from None
 
     def create(self, config_text: str, **record: Any) -> None:
-        """Make the folder with its config and record; on a continued run, renew both.
+        """Make the folder and write its config and record; on a resumed run, replace the config, update the record.
 
-        What killed processes left half-written is removed, so nobody else may be writing here.
+        Temporary files that killed processes left are removed, so no other process may be writing here.
+
+        Args:
+            config_text: The config as YAML.
+            **record: Fields of the record.
 
         Raises:
             MachineError: the folder cannot be made or written.
@@ -71,14 +75,14 @@ class RunDir:
         self.update_record(**record)
 
     def promote_previous(self) -> None:
-        """Make the save before the last one the last: else the next save would keep a damaged one in its place."""
+        """Rename `previous.pt` to `last.pt`, so that the next save does not keep a damaged `last.pt` as its backup."""
         try:
             self.previous.replace(self.last)
         except OSError as error:
             raise MachineError(error.errno, f"{self.last}: cannot be written: {error.strerror}") from None
 
     def read_record(self) -> dict[str, Any]:
-        """The record; empty when there is none.
+        """Return the record; empty when there is none.
 
         Raises:
             InputError: `run.json` is not JSON.
@@ -94,17 +98,21 @@ class RunDir:
         return record
 
     def update_record(self, **fields: Any) -> None:
-        """Set fields of the record; those given as None are kept as null."""
+        """Set fields of the record; None is stored as null."""
         record = {**self.read_record(), **fields}
         write_atomically(self.record, json.dumps(record, indent=2, ensure_ascii=False, default=str) + "\n")
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write `metrics.jsonl` anew, so that it holds exactly one row for each epoch of `rows`."""
+        """Replace `metrics.jsonl`, so that it holds exactly one row for each epoch of `rows`."""
         write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _require_folder(path: Path) -> bool:
-    """Whether there is something at `path`, which is then a folder that can be written."""
+def _is_writable_folder(path: Path) -> bool:
+    """Return False if nothing exists at `path`, True if it is a writable folder.
+
+    Raises:
+        MachineError: it is something else.
+    """
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -117,7 +125,7 @@ def _require_folder(path: Path) -> bool:
 
 
 def find_run(path: str) -> RunDir:
-    """The run folder that `path` names: the folder itself, or a checkpoint in it.
+    """Return the run folder that `path` names: the folder itself, or that of a checkpoint in it.
 
     Raises:
         InputError: there is no such folder, or it is no run folder.

@@ -1,4 +1,4 @@
-"""One writer for each run folder: a lock that ends with its process, however that ends."""
+"""One writer for each run folder: a lock that ends with its process, however the process ends."""
 
 import errno
 import os
@@ -16,89 +16,121 @@ if sys.platform != "win32":
     import fcntl
 
 LOCK_NAME = ".lock"
-# The kernel's locks belong to a process and end when it closes any descriptor of the file, so a second attempt in one
-# process would succeed and undo the first. What this process holds must be known to all of it.
+# POSIX locks belong to a process and end when it closes any descriptor of the file, so a second attempt in the same
+# process would succeed and release the first. All of this process must know which folders it holds.
 _held: set[str] = set()
 
 
 @contextmanager
-def exclusive(folder: Path, what: str = "run") -> Iterator[None]:
-    """Inside this block no other process of this kind writes to `folder`; it is made if need be.
+def exclusive(folder: Path, kind: str = "run") -> Iterator[None]:
+    """Context manager that keeps other processes of this program from writing to `folder`, which is made if missing.
 
-    The file `.lock` is locked with POSIX `lockf`, which child processes do not inherit: after SIGKILL the folder is
-    free at once though loader workers live on. At the end the file is removed, and folders made for it if still empty.
-    On Windows, which has no such locks, and on file systems without locks nothing is held.
+    On POSIX systems the file `.lock` is locked with `lockf`, which child processes do not inherit: after SIGKILL the
+    folder is free at once, even while loader workers live on. (`flock`, which the package filelock uses there, would
+    stay with them.) On Windows filelock is used. On file systems without locks nothing is held. At the end the file is
+    removed, and so are the folders made for it if they are still empty.
 
     Args:
         folder: The folder.
-        what: What messages call what is written.
+        kind: What is written there, for messages.
 
     Raises:
-        InputError: another process, named by number and host, writes there.
+        InputError: another process, named by process id and host, writes there.
         MachineError: the folder cannot be made or written.
     """
     key = os.path.realpath(folder)
     if key in _held:
-        raise InputError(f"{folder}: this process (pid {os.getpid()}) writes this {what} already")
-    if sys.platform == "win32":
-        yield
-        return
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+        raise InputError(f"{folder}: this process (pid {os.getpid()}) writes this {kind} already")
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    hold = hold_filelock if sys.platform == "win32" else _hold_posix_lock
     try:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MachineError(error.errno, f"{folder}: cannot be made: {error.strerror}") from None
-        try:
-            descriptor = _locked(folder / LOCK_NAME, what)
-        except OSError as error:
-            left = f" ({format_free_space(folder)})" if error.errno in OUT_OF_SPACE else ""
-            raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror}{left}") from None
-        _held.add(key)
-        owner = os.getpid()
-        try:
-            yield
-        finally:
-            _held.discard(key)
-            if os.getpid() == owner:  # a forked child that gets here has no lock
-                with suppress(OSError):  # the folder is gone
-                    if _is(folder / LOCK_NAME, descriptor):
-                        (folder / LOCK_NAME).unlink()  # while it is locked: the file of the next process must stay
-            os.close(descriptor)
+        with hold(folder / LOCK_NAME, kind):
+            _held.add(key)
+            try:
+                yield
+            finally:
+                _held.discard(key)
     finally:
-        for path in made:
-            with suppress(OSError):  # not empty: the run began; or never made
+        for path in missing:
+            with suppress(OSError):  # not empty, since the run began; or never made
                 path.rmdir()
+
+
+@contextmanager
+def hold_filelock(path: Path, kind: str) -> Iterator[None]:
+    """Hold a lock of the package filelock; see `exclusive`. Its file cannot be read meanwhile, so no owner is named."""
+    import filelock
+
+    lock = filelock.FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise _in_use(path.parent, "another process", kind) from None
+    except OSError as error:
+        raise _not_writable(path.parent, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
+        with suppress(OSError):  # another process has opened it since
+            path.unlink()
+
+
+def _in_use(folder: Path, owner: str, kind: str) -> InputError:
+    return InputError(f"{folder}: {owner} writes this {kind}; wait for it to end, or stop it")
+
+
+def _not_writable(folder: Path, error: OSError) -> MachineError:
+    left = f" ({format_free_space(folder)})" if error.errno in OUT_OF_SPACE else ""
+    return MachineError(error.errno, f"{folder}: cannot be written: {error.strerror}{left}")
 
 
 if sys.platform != "win32":
 
-    def _locked(path: Path, what: str) -> int:
-        """A descriptor of the file, locked and with our name in it."""
+    @contextmanager
+    def _hold_posix_lock(path: Path, kind: str) -> Iterator[None]:
+        try:
+            descriptor = _open_locked(path, kind)
+        except OSError as error:
+            raise _not_writable(path.parent, error) from None
+        owner = os.getpid()
+        try:
+            yield
+        finally:
+            if os.getpid() == owner:  # a forked child that gets here has no lock
+                with suppress(OSError):  # the folder is missing
+                    if _is_same_file(path, descriptor):
+                        path.unlink()  # while it is locked: the file of the next process must stay
+            os.close(descriptor)
+
+    def _open_locked(path: Path, kind: str) -> int:
+        """Open and lock the file, write this process's name into it, and return the descriptor."""
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:
-                _lock(path, descriptor, what)
-                if _is(path, descriptor):  # else its holder ended and removed it after we had opened it
-                    _sign(path, descriptor)
+                _lock(path, descriptor, kind)
+                if _is_same_file(path, descriptor):  # else its owner removed it after it was opened here
+                    _write_owner(path, descriptor)
                     return descriptor
             except BaseException:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
 
-    def _lock(path: Path, descriptor: int, what: str) -> None:
+    def _lock(path: Path, descriptor: int, kind: str) -> None:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                owner = _owner(descriptor)
-                problem = f"{path.parent}: {owner} writes this {what}; wait for it to end, or stop it"
-                raise InputError(problem) from None
+                raise _in_use(path.parent, _read_owner(descriptor), kind) from None
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise  # those are network file systems without locks: refusing them would refuse whole clusters
 
-    def _sign(path: Path, descriptor: int) -> None:
+    def _write_owner(path: Path, descriptor: int) -> None:
         try:
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
@@ -106,15 +138,15 @@ if sys.platform != "win32":
             path.unlink(missing_ok=True)  # the disk is full
             raise
 
-    def _is(path: Path, descriptor: int) -> bool:
-        """Whether the open file is still the one of that name."""
+    def _is_same_file(path: Path, descriptor: int) -> bool:
+        """Return True if the open file is still the one at `path`."""
         try:
             return os.path.samestat(path.lstat(), os.fstat(descriptor))
         except FileNotFoundError:
             return False
 
-    def _owner(descriptor: int) -> str:
-        for _ in range(20):  # its holder writes its name a moment after locking
+    def _read_owner(descriptor: int) -> str:
+        for _ in range(20):  # the owner writes its name a moment after locking
             text = os.pread(descriptor, 200, 0).decode(errors="replace")
             if text.endswith("\n"):
                 return text.strip()

@@ -1,4 +1,4 @@
-"""Where log lines go: the terminal, around any progress bar, and the run folder's `train.log`."""
+"""Log handlers: the terminal, without breaking a progress bar, and the run folder's `train.log`."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ logger = logging.getLogger("resnet_cli")
 
 
 class _Terminal(logging.Handler):
-    """Prints lines to standard output without breaking a bar."""
+    """Prints lines to standard output without breaking a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stdout)
@@ -25,7 +25,7 @@ class _Terminal(logging.Handler):
 
 
 class _LogFile(logging.FileHandler):
-    """Appends to a file that is no symbolic link. Lines are lost when the disk is full: the next save says that."""
+    """Appends to a file that is not a symbolic link. When the disk is full, lines are lost; the next save fails."""
 
     def _open(self) -> TextIOWrapper:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
@@ -35,16 +35,16 @@ class _LogFile(logging.FileHandler):
             raise MachineError(error.errno, f"{self.baseFilename}: cannot be written: {error.strerror}") from None
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Say nothing: the default prints a traceback for each line."""
+        """Ignore the error; the default prints a traceback for each line."""
 
     def close(self) -> None:
-        """Close the file, whatever of it could not be written."""
+        """Close the file, even if a part of it could not be written."""
         with suppress(OSError):
             super().close()
 
 
 def append_to_log(path: Path, text: str) -> None:
-    """Write text at the end of a log, if that can be done; see `_LogFile`."""
+    """Append text to a log if possible; see `_LogFile`."""
     with suppress(MachineError):
         handler = _LogFile(path, encoding="utf-8")
         handler.emit(logging.makeLogRecord({"msg": text.rstrip()}))
@@ -52,17 +52,17 @@ def append_to_log(path: Path, text: str) -> None:
 
 
 class RunLog:
-    """For the length of a run, sends this package's log lines to the terminal and, once attached, to a file.
+    """Context manager that sends this package's log lines to the terminal and, once attached, to a file.
 
-    Lines from before `attach` are kept and written to the file then. Leaving puts the logger back as it was.
+    Lines from before `attach` are buffered and written to the file then. At exit the logger's settings are restored.
 
     Args:
-        terminal: Lines go there too.
+        terminal: Send lines to the terminal too.
     """
 
     def __init__(self, *, terminal: bool = True) -> None:
         self._terminal = _Terminal() if terminal else None
-        self._waiting = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
+        self._buffer = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
         self._file: logging.FileHandler | None = None
 
     def __enter__(self) -> "RunLog":
@@ -70,17 +70,17 @@ class RunLog:
         logger.setLevel(logging.INFO)
         logger.disabled = False  # Hydra configures logging for each job, which turns off loggers that exist
         logger.propagate = False
-        for handler in (self._terminal, self._waiting):
+        for handler in (self._terminal, self._buffer):
             if handler is not None:
                 logger.addHandler(handler)
         return self
 
     def attach(self, path: Path) -> None:
-        """Write the lines so far, and all that follow, at the end of the file `path`."""
+        """Append the lines so far, and all that follow, to the file `path`."""
         self._file = _LogFile(path, encoding="utf-8")
-        self._waiting.setTarget(self._file)
-        self._waiting.close()  # hands over what it holds
-        logger.removeHandler(self._waiting)
+        self._buffer.setTarget(self._file)
+        self._buffer.close()  # writes the buffered lines to its target
+        logger.removeHandler(self._buffer)
         logger.addHandler(self._file)
 
     def info(self, line: str) -> None:
@@ -90,7 +90,7 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for handler in (self._terminal, self._waiting, self._file):
+        for handler in (self._terminal, self._buffer, self._file):
             if handler is not None:
                 logger.removeHandler(handler)
                 handler.close()

@@ -10,17 +10,17 @@ from pathlib import Path
 
 
 def format_command(program: str, arguments: Sequence[str]) -> str:
-    """The command as the user can type it again."""
+    """Return a command line as the user can type it, quoted for the shell."""
     return shlex.join([program, *arguments])
 
 
 def resume_command(folder: Path, *overrides: str) -> str:
-    """The command that goes on with a run, its path quoted for Hydra and then for the shell where it has to be."""
+    """Return the command that resumes a run, with its path quoted for Hydra and the shell where necessary."""
     return format_command("resnet-train", [f"resume={quote_override(str(folder))}", *overrides])
 
 
 def quote_override(text: str) -> str:
-    """The text as the value of an override, in quotes where Hydra would read something else into it.
+    """Return a text as the value of an override, in quotes where Hydra would parse it as something else.
 
     Inside quotes a backslash is special only before a quote, and before `${`, which would be a reference.
     """
@@ -31,14 +31,19 @@ def quote_override(text: str) -> str:
 
 
 def random_letters() -> str:
-    """Four letters that keep runs of the same second apart."""
+    """Return four letters that make the folder names of runs of the same second differ."""
     return "".join(secrets.choice(string.ascii_lowercase) for _ in range(4))
 
 
 def job_folder_name(overrides: Sequence[str], limit: int = 100) -> str:
-    """A sweep job's folder name: its overrides, safe on every file system, ended by a hash when cut or changed.
+    """Return the folder name of a sweep's job: its overrides, made safe for every file system.
 
-    It depends on nothing else: the same job of another sweep has the same folder.
+    A name that had to be shortened or changed ends in a hash. It depends on the overrides alone: the same job of
+    another sweep has the same name.
+
+    Args:
+        overrides: `key=value`.
+        limit: The most characters.
     """
     words = [override.lstrip("+~") for override in overrides]
     text = ",".join(words) or "defaults"
@@ -46,7 +51,7 @@ def job_folder_name(overrides: Sequence[str], limit: int = 100) -> str:
     if safe == text and len(safe) <= limit and not safe.endswith("."):
         return safe
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    if len(safe) > limit:  # `optimizer.lr=0.1` as `lr=0.1`: more of them can be read
+    if len(safe) > limit:  # `optimizer.lr=0.1` as `lr=0.1`, so that more of them fit
         short = ",".join(re.sub(r"^[\w.]*\.(?=\w+=)", "", word) for word in words)
         safe = re.sub(r"[^A-Za-z0-9_.,=+-]", "_", short)
     return f"{safe[: limit - 9]}-{digest}"

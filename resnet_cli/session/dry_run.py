@@ -1,4 +1,4 @@
-"""What building shows to be wrong with a config, without its data: asked of a sweep's jobs before the first begins."""
+"""Build the parts of a config without its data, to find errors in a sweep's jobs before the first one starts."""
 
 from resnet_cli.config.signatures import locate
 from resnet_cli.config.validation import Settings
@@ -8,15 +8,15 @@ from resnet_cli.session import build
 from resnet_cli.training.device import resolve_device, resolve_precision
 from resnet_cli.training.dynamo import without_dynamo_import
 
-STEPS_PER_EPOCH = 1_000_000  # only the data say how many; with too few, a warm-up in steps would seem too long
+STEPS_PER_EPOCH = 1_000_000  # unknown without data; few would make a warm-up in steps look too long
 
 
 def check_buildable(settings: Settings, *, here: bool) -> None:
-    """Build a model of this package, optimizer and schedule, and forget them, where the size of the images is known.
+    """Build schedule, model and optimizer and discard them; a model only if it is of this package and sizes are known.
 
     Args:
-        settings: A checked config.
-        here: It will run on this machine, so that its device and precision must be had here.
+        settings: A validated config.
+        here: It will run on this machine, so that its device and precision must be available here.
 
     Raises:
         InputError: one of them cannot be built.
@@ -30,7 +30,9 @@ def check_buildable(settings: Settings, *, here: bool) -> None:
             raise InputError(str(error)) from None
     epochs = build.get_argument(trainer, "epochs") or 1
     build.schedule(settings["schedule"], total_steps=STEPS_PER_EPOCH * epochs, steps_per_epoch=STEPS_PER_EPOCH)
-    own = settings["model"]["_target_"].startswith("resnet_cli.")  # who knows what a user's own class does when made
+    own = settings["model"]["_target_"].startswith(
+        "resnet_cli."
+    )  # a user's own class may have side effects when it is built
     size = known_size(locate(data["_target_"]), data) if own else None
     if size is not None:
         net = build.model(settings["model"], in_size=size[0], num_classes=size[1], seed=settings["seed"])

@@ -18,7 +18,7 @@ from resnet_cli.training.metrics import Row
 from resnet_cli.training.profiling import StepProfile
 from resnet_cli.training.state import TrainState
 
-DRAW_SECONDS = 1.0  # drawing takes a fifth of a second, and epochs on tiny data a hundredth
+DRAW_SECONDS = 1.0  # drawing takes 0.2 s, epochs on tiny data 0.01 s
 
 
 class RunSaver:
@@ -29,21 +29,21 @@ class RunSaver:
         self._drawn_at = -math.inf
 
     def save_last(self, state: TrainState) -> None:
-        """Everything, to go on from; the save before it is kept."""
+        """Save the full training state as `last.pt`; keep the former one as `previous.pt`."""
         self._save(self.run.last, state, state.state_dict(), backup=self.run.previous)
 
     def save_best(self, state: TrainState) -> None:
-        """The weights as they were evaluated, to use."""
+        """Save the weights that were evaluated as `best.pt`."""
         with state.evaluated_weights():
             content = {"model": state.model.state_dict(), "epoch": state.epoch, "step": state.step}
             self._save(self.run.best, state, content)
         self.run.update_record(best=state.best)
 
     def load_best(self, state: TrainState, device: torch.device) -> None:
-        """Fill the model with the weights that the run chose.
+        """Load the selected weights from `best.pt` into the model.
 
         Raises:
-            InputError: `best.pt` is damaged, or of another epoch than the best.
+            InputError: `best.pt` is damaged, or does not hold the best epoch.
         """
         found = checkpoints.load(self.run.best, device)["state"]
         epoch = state.best["epoch"] if state.best else state.epoch
@@ -53,21 +53,24 @@ class RunSaver:
         state.average = None
 
     def write_metrics(self, rows: list[Row]) -> None:
-        """`metrics.jsonl`, `curves.png` unless that was drawn within the last second, and the last row to trackers."""
+        """Write `metrics.jsonl` and `curves.png`, and send the last row to the loggers.
+
+        The curves are not drawn more than once a second.
+        """
         self.run.write_metrics(rows)
         self.loggers.row(rows[-1])
         if monotonic() - self._drawn_at > DRAW_SECONDS:
             self.draw_curves(rows)
 
     def write_profile(self, profile: StepProfile) -> None:
-        """`profile/trace.json` and `profile/summary.txt`."""
+        """Write `profile/trace.json` and `profile/summary.txt`."""
         profile.write(self.run.profile)
 
     def draw_curves(self, rows: list[Row], test: dict[str, Any] | None = None) -> None:
-        """`curves.png`."""
+        """Draw `curves.png`."""
         draw_curves(rows, self.run.curves, title=self.settings["name"], test=test)
         self._drawn_at = monotonic()
 
     def _save(self, path: Path, state: TrainState, content: dict[str, Any], backup: Path | None = None) -> None:
-        require_finite_weights(state)  # the save before this one stays
+        require_finite_weights(state)  # before the former checkpoint is replaced
         checkpoints.save(path, {"config": self.settings, "data": self.data, "state": content}, backup=backup)

@@ -1,4 +1,4 @@
-"""What a stored config names, judged after import: is it a model, an optimizer, ...?"""
+"""Check that what a stored config names is a model, an optimizer, ...: the second check, after import."""
 
 import inspect
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ from resnet_cli.config.trust import allowed_packages, is_inside, refuse_targets,
 
 
 def check_kinds(settings: Mapping[str, Any], named: Mapping[str, Any]) -> None:
-    """Refuse what is no model, optimizer, ... although it is defined in the right package; imports that package.
+    """Raise an error for targets of the wrong kind although they are defined in an allowed package; imports it.
 
     Args:
-        settings: What `check_names` has accepted.
-        named: As there.
+        settings: A config that `check_names` has accepted.
+        named: See `check_names`.
 
     Raises:
-        InputError: a line for each, with what to type.
+        InputError: one line for each, with the override that allows it.
     """
     refuse_targets(
         {path: target for path, target in targets_to_judge(settings, named) if not _is_of_kind(path, target)}
@@ -26,24 +26,24 @@ def check_kinds(settings: Mapping[str, Any], named: Mapping[str, Any]) -> None:
 def _is_of_kind(path: str, target: str) -> bool:
     try:
         found = locate(target)
-    except Exception:  # a module of a package can need what is not installed
+    except Exception:  # a module of an allowed package may need a package that is not installed
         return False
     if not is_inside(getattr(found, "__module__", None) or "", allowed_packages(path)):
         return False
-    part = path.partition(".")[0].partition("[")[0]
-    if part == "model":
+    group = path.partition(".")[0].partition("[")[0]
+    if group == "model":
         return _is_model(found)
-    if part == "optimizer":
+    if group == "optimizer":
         from torch.optim import Optimizer
 
         return inspect.isclass(found) and issubclass(found, Optimizer)
-    if part == "schedule":
+    if group == "schedule":
         return inspect.isfunction(found) and not found.__name__.startswith("_")
-    if part == "trainer":
+    if group == "trainer":
         from resnet_cli.training.trainer import ClassifierTrainer
 
         return found is ClassifierTrainer
-    if part == "logger":
+    if group == "logger":
         from resnet_cli.loggers import Logger
 
         return inspect.isclass(found) and issubclass(found, Logger)
@@ -51,12 +51,12 @@ def _is_of_kind(path: str, target: str) -> bool:
 
     if path == "data.augment":
         return found is data.Augment
-    given_back = inspect.signature(found).return_annotation if inspect.isfunction(found) else None
-    return given_back is data.Dataset and found in [getattr(data, name) for name in data.__all__]
+    returned = inspect.signature(found).return_annotation if inspect.isfunction(found) else None
+    return returned is data.Dataset and found in [getattr(data, name) for name in data.__all__]
 
 
 def _is_model(found: Any) -> bool:
-    """A `torch.nn.Module`, or a function that is known to make one."""
+    """Return True for a `torch.nn.Module`, or a function that is known to return one."""
     from torch import nn
     from torchvision import models
 

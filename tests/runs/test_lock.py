@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.runs.lock import LOCK_NAME, exclusive
+from resnet_cli.runs.lock import LOCK_NAME, exclusive, hold_filelock
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of threads that others began
 fork = multiprocessing.get_context("fork")
@@ -117,11 +117,11 @@ def test_a_file_that_its_holder_removes_as_we_open_it_is_not_taken_for_the_lock(
 
     original, opened = lock._lock, []
 
-    def late(path, descriptor, what):
+    def late(path, descriptor, kind):
         if not opened:
             path.unlink()
         opened.append(descriptor)
-        original(path, descriptor, what)
+        original(path, descriptor, kind)
 
     monkeypatch.setattr(lock, "_lock", late)
     with exclusive(tmp_path / "run"):
@@ -168,3 +168,29 @@ def test_a_full_disk_is_told_with_what_is_left_of_it(tmp_path, monkeypatch):
         pass
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_of_windows_refuses_a_second_process_and_is_removed(tmp_path):
+    """filelock chooses the platform's own lock; what is around it is the same everywhere."""
+
+    def hold(ready):
+        with hold_filelock(tmp_path / LOCK_NAME, "run"):
+            ready.set()
+            threading.Event().wait(60)
+
+    ready = fork.Event()
+    process = fork.Process(target=hold, args=(ready,))
+    process.start()
+    assert ready.wait(30)
+    with pytest.raises(InputError, match="another process writes this run"), hold_filelock(tmp_path / LOCK_NAME, "run"):
+        pass
+    process.kill()
+    process.join()
+    with hold_filelock(tmp_path / LOCK_NAME, "run"):
+        assert (tmp_path / LOCK_NAME).exists()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "victim").write_text("theirs")
+    (tmp_path / LOCK_NAME).symlink_to(tmp_path / "victim")
+    with pytest.raises(MachineError, match="cannot be written"), hold_filelock(tmp_path / LOCK_NAME, "run"):
+        pass
+    assert (tmp_path / "victim").read_text() == "theirs"

@@ -117,7 +117,7 @@ def test_when_signals_are_raised_and_when_noted(capfd):
         assert stop() == signal.SIGTERM
         with pytest.raises(StoppedError):
             stop.begin_job()
-    assert capfd.readouterr().err == "stopping when all is saved (Ctrl-C again: at once)\n"
+    assert capfd.readouterr().err == "saving and stopping (press Ctrl-C again to quit now)\n"
     with StopSignals() as stop:
         stop()
         stop.begin_job()

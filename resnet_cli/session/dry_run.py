@@ -30,11 +30,11 @@ def check_buildable(settings: Settings, *, here: bool) -> None:
             raise InputError(str(error)) from None
     epochs = build.get_argument(trainer, "epochs") or 1
     build.schedule(settings["schedule"], total_steps=STEPS_PER_EPOCH * epochs, steps_per_epoch=STEPS_PER_EPOCH)
-    own = settings["model"]["_target_"].startswith(
-        "resnet_cli."
-    )  # a user's own class may have side effects when it is built
-    size = known_size(locate(data["_target_"]), data) if own else None
-    if size is not None:
-        net = build.model(settings["model"], in_size=size[0], num_classes=size[1], seed=settings["seed"])
+    if not settings["model"]["_target_"].startswith("resnet_cli."):
+        return  # building a user's own class may have side effects
+    sizes = known_size(locate(data["_target_"]), data)
+    if sizes is not None:
+        in_size, num_classes = sizes
+        model = build.model(settings["model"], in_size=in_size, num_classes=num_classes, seed=settings["seed"])
         with without_dynamo_import():
-            build.optimizer(settings["optimizer"], net)
+            build.optimizer(settings["optimizer"], model)

@@ -73,7 +73,7 @@ def test_a_stop_reaches_every_process_and_the_sweep_goes_on(launcher, tmp_path, 
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert err.count("stopping when all is saved") == 1
+    assert err.count("saving and stopping") == 1
     assert "1 of 3 jobs have not begun" in out
     assert "resume with: resnet-train -m resume=s" in err
     assert {record["status"] for record in records(tmp_path / "s").values()} == {"interrupted"}

@@ -26,9 +26,8 @@ class Module:
                 for alias in node.names:
                     yield alias.asname or alias.name, node, alias.name
             elif isinstance(node, ast.Assign):
-                for target in node.targets:
-                    if isinstance(target, ast.Name):
-                        yield target.id, node, None
+                names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+                yield from ((name, node, None) for name in names)
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 yield node.target.id, node, None
 

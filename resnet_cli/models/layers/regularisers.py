@@ -55,17 +55,19 @@ def add_drop_connect(model: nn.Module, probability: float) -> None:
         return
     for parent in list(model.modules()):
         for name, layer in parent.named_children():
-            replacement: DropConnectConv2d | DropConnectLinear
-            with torch.device("meta"):  # an empty shell for the layer's own weights and settings
-                if type(layer) is nn.Conv2d:
-                    replacement = DropConnectConv2d(1, 1, 1)
-                elif type(layer) is nn.Linear:
-                    replacement = DropConnectLinear(1, 1)
-                else:
-                    continue
-            vars(replacement).update(vars(layer))
-            replacement.drop_connect = probability
-            setattr(parent, name, replacement)
+            replacement = _empty_replacement(layer)
+            if replacement is not None:
+                vars(replacement).update(vars(layer))
+                replacement.drop_connect = probability
+                setattr(parent, name, replacement)
+
+
+def _empty_replacement(layer: nn.Module) -> DropConnectConv2d | DropConnectLinear | None:
+    """Return a layer without storage that takes over the weights and settings of `layer`; None for other layers."""
+    with torch.device("meta"):
+        if type(layer) is nn.Conv2d:
+            return DropConnectConv2d(1, 1, 1)
+        return DropConnectLinear(1, 1) if type(layer) is nn.Linear else None
 
 
 class StochasticDepth(nn.Module):

@@ -3,9 +3,9 @@
 Methods of `Optimizer` import torch._dynamo when an optimizer is made, loaded, saved or cleared, and twice in each step,
 to mark where graphs of a surrounding compiled loop must end. No such loop is compiled here: `compiled_step` compiles
 what lies between those calls. PyTorch has no public switch for this, so this module relies on two private details: the
-cache attribute `__dynamo_disable` of `torch._disable_dynamo`, and the decorator `_use_grad` of `Optimizer.step`. It was
-tried with torch 2.11 to 2.14. Where these details change, torch's own methods run, slower to start and with the same
-results; `tests/training/test_dynamo.py` fails then.
+cache attribute `__dynamo_disable` of `torch._disable_dynamo`, and the decorator `_use_grad` of `Optimizer.step`. It is
+tested with torch 2.11.0 and 2.14.1. Where these details change, torch's own methods run: the start is slower, results
+are the same, and `tests/training/test_dynamo.py` fails.
 """
 
 from collections.abc import Callable, Iterator

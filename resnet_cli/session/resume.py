@@ -199,7 +199,7 @@ def _restore(state: TrainState, checkpoint: LoadedCheckpoint, changes: list[str]
 
 
 def _continues_exactly(checkpoint: LoadedCheckpoint, config: RunConfig, changes: list[str]) -> bool:
-    """Return True if the epochs after the checkpoint give the results that they gave before."""
+    """Return True if the epochs after the checkpoint repeat their former results."""
     before, after = flat(checkpoint.content["config"]), flat(config.stored())
     return not changes and all(before.get(key) == after.get(key) for key in KEYS_THAT_CHANGE_RESULTS)
 
@@ -214,7 +214,7 @@ def _is_best_lost(state: TrainState, run: RunDir, *, exact: bool) -> bool:
     Args:
         state: The restored state.
         run: The run folder.
-        exact: The epochs after the checkpoint give the results that they gave before.
+        exact: The epochs after the checkpoint repeat their former results.
 
     Raises:
         InputError: the weights of the best epoch are lost.

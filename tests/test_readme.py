@@ -107,5 +107,13 @@ def test_pictures_and_pages_that_are_linked_exist(repository, page):
         assert (path.parent / link).is_file(), link
 
 
+@pytest.mark.parametrize("page", [*PAGES, "docs/performance.md", "docs/design.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_files_of_the_repository_that_a_page_names_exist(repository, page):
+    text = (repository / page).read_text(encoding="utf-8")
+    text = text.partition("\n## Adding something")[0] + text.partition("\n## Style")[2]  # recipes name files to come
+    for path in re.findall(r"`((?:resnet_cli|benchmarks|tests|docs)/[\w/.-]*\w)`", text):
+        assert "NAME" in path or (repository / path).exists(), path
+
+
 def test_top_level_keys_of_the_interface_exist():
     assert set(CONTROL_KEYS) <= set(settings_of())

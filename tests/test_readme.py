@@ -1,5 +1,6 @@
 """The README is true: its tree is the tree, its commands are accepted, its names exist."""
 
+import importlib.util
 import re
 import shlex
 
@@ -8,6 +9,7 @@ import pytest
 from resnet_cli.commands import info
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.run_config import CONTROL_KEYS
+from resnet_cli.config.signatures import locate
 from resnet_cli.hydra_app.compose import compose_settings
 from tests.support.settings import problems_of, settings_of
 
@@ -113,6 +115,14 @@ def test_files_of_the_repository_that_a_page_names_exist(repository, page):
     text = text.partition("\n## Adding something")[0] + text.partition("\n## Style")[2]  # recipes name files to come
     for path in re.findall(r"`((?:resnet_cli|benchmarks|tests|docs)/[\w/.-]*\w)`", text):
         assert "NAME" in path or (repository / path).exists(), path
+
+
+@pytest.mark.parametrize("page", [*PAGES, "docs/performance.md", "docs/design.md", "CONTRIBUTING.md"])
+def test_dotted_names_of_the_package_on_a_page_exist(repository, page):
+    text = (repository / page).read_text(encoding="utf-8")
+    text = text.partition("\n## Adding something")[0] + text.partition("\n## Style")[2]
+    for name in re.findall(r"`(resnet_cli(?:\.\w+)+)\W", text):
+        assert importlib.util.find_spec(name) if name.count(".") == 1 else locate(name), name
 
 
 def test_top_level_keys_of_the_interface_exist():

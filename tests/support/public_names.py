@@ -13,9 +13,9 @@ PUBLIC = {
     ],
     "resnet_cli.loggers": ["Logger", "LoggerGroup", "MLflow", "TensorBoard", "WeightsAndBiases", "require_packages"],
     "resnet_cli.sweeps": ["Sweep"],
-    "resnet_cli.optimizers": ["Muon", "build_optimizer", "orthogonalise", "parameter_groups"],
+    "resnet_cli.optimizers": ["Muon", "apply_group_options", "build_optimizer", "orthogonalise", "parameter_groups"],
     "resnet_cli.schedules": [
-        "Schedule", "constant", "cosine", "multistep", "one_cycle", "parse_duration", "piecewise_linear",
+        "RunLength", "Schedule", "Warmup", "constant", "cosine", "multistep", "one_cycle", "piecewise_linear",
     ],
 }  # fmt: skip
 

@@ -107,12 +107,16 @@ class LoggerGroup:
                 with self._quiet():
                     call(name, one)
             except LOGGER_ERRORS as error:
-                del self._active[name]
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
                 logger.warning("warning: logger.%s failed (%s: %s); the run continues without it", name, stage, reason)
-                if not is_last:
-                    with suppress(*LOGGER_ERRORS), self._quiet():
-                        one.end("failed", {}, 0)  # it may hold processes and files
+                self._drop(name, close=not is_last)
+
+    def _drop(self, name: str, *, close: bool) -> None:
+        """Use a logger no longer; close it, since it may hold processes and files."""
+        failed = self._active.pop(name)
+        if close:
+            with suppress(*LOGGER_ERRORS), self._quiet():
+                failed.end("failed", {}, 0)
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:

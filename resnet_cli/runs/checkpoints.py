@@ -7,6 +7,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,10 @@ def _require_plain(path: Path) -> None:
         entries = archive.infolist()
         if any(entry.compress_type for entry in entries) or sum(e.file_size for e in entries) > path.stat().st_size:
             raise ValueError("it declares more than it holds")
-        for entry in entries:
-            if not entry.filename.endswith("data.pkl"):
-                continue
-            for opcode, argument, _ in pickletools.genops(archive.read(entry)):
-                if opcode.name in ("GLOBAL", "STACK_GLOBAL", "INST", "OBJ") and not _is_plain(str(argument)):
-                    raise ValueError(f"it names {argument}")
+        pickles = [archive.read(entry) for entry in entries if entry.filename.endswith("data.pkl")]
+    for opcode, argument, _ in chain.from_iterable(map(pickletools.genops, pickles)):
+        if opcode.name in ("GLOBAL", "STACK_GLOBAL", "INST", "OBJ") and not _is_plain(str(argument)):
+            raise ValueError(f"it names {argument}")
 
 
 def _is_plain(name: str) -> bool:

@@ -102,10 +102,14 @@ if sys.platform != "win32":
             yield
         finally:
             if os.getpid() == owner:  # a forked child that gets here has no lock
-                with suppress(OSError):  # the folder is missing
-                    if _is_same_file(path, descriptor):
-                        path.unlink()  # while it is locked: the file of the next process must stay
+                _remove_locked(path, descriptor)
             os.close(descriptor)
+
+    def _remove_locked(path: Path, descriptor: int) -> None:
+        """Remove the file while it is locked: the file of the next process must stay."""
+        with suppress(OSError):  # the folder is missing
+            if _is_same_file(path, descriptor):
+                path.unlink()
 
     def _open_locked(path: Path, kind: str) -> int:
         """Open and lock the file, write this process's name into it, and return the descriptor."""

@@ -40,18 +40,19 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
     compat.register_resolver("job_folder", _job_folder)
     compat.register_resolver("sweep_name", _sweep_name)
     task = make_task(LauncherContext(stop, sys.argv[1:]))
-    status, folder, summary = 0, None, ""
+    launches: list[SweepLaunch] = []
+    status = 0
     try:
         for command in resolve_commands(arguments):
-            with SweepLaunch(command, stop) as launch:
-                try:
-                    status = max(status, app.run(command.arguments, stop, task))
-                finally:
-                    folder, summary = launch.folder or folder, launch.summary or summary
+            launches.append(SweepLaunch(command, stop))
+            with launches[-1]:
+                status = max(status, app.run(command.arguments, stop, task))
     except InputError as error:
         return print_error(error)
     finally:
+        folder = next((launch.folder for launch in reversed(launches) if launch.folder), None)
         if folder:
+            summary = next((launch.summary for launch in reversed(launches) if launch.summary), "")
             sweep_status = _print_sweep(folder, summary)
             status = status or sweep_status
     if stop.signum is not None and folder:

@@ -189,13 +189,17 @@ def _restore(state: TrainState, checkpoint: LoadedCheckpoint, changes: list[str]
     changed_options = [line.split(":")[0].split(".")[1] for line in changes if line.startswith("optimizer.")]
     try:
         state.load_state_dict(checkpoint.content["state"], keep_options=changed_options)
-        for parameter, values in state.optimizer.state.items():
-            for name in PARAMETER_SHAPED_STATE:
-                if isinstance(values.get(name), torch.Tensor) and values[name].shape != parameter.shape:
-                    raise ValueError(f"{name} of shape {list(values[name].shape)} for {list(parameter.shape)} weights")
+        _check_state_shapes(state.optimizer)
     except MISMATCH_ERRORS as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
         raise InputError(f"{checkpoint.file}: does not fit this model and optimizer: {reason}") from error
+
+
+def _check_state_shapes(optimizer: torch.optim.Optimizer) -> None:
+    for parameter, values in optimizer.state.items():
+        for name in PARAMETER_SHAPED_STATE:
+            if isinstance(values.get(name), torch.Tensor) and values[name].shape != parameter.shape:
+                raise ValueError(f"{name} of shape {list(values[name].shape)} for {list(parameter.shape)} weights")
 
 
 def _continues_exactly(checkpoint: LoadedCheckpoint, config: RunConfig, changes: list[str]) -> bool:

@@ -61,7 +61,7 @@ def run(name: str, folder: Path, seeds: int, data: list[str]) -> None:
 
 
 def jobs(name: str) -> list[list[str]]:
-    """The overrides of each job that the experiment's YAML sweeps over."""
+    """Return the overrides of each job that the experiment's YAML sweeps over."""
     node = yaml.safe_load((REPOSITORY / "conf" / "experiment" / f"{name}.yaml").read_text(encoding="utf-8"))
     found: list[list[str]] = [[]]
     for key, values in node.get("hydra", {}).get("sweeper", {}).get("params", {}).items():
@@ -81,12 +81,12 @@ def read(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def natural(text: str) -> list[str | int]:
-    """A key that sorts `depth=8` before `depth=20`."""
+    """Return a key that sorts `depth=8` before `depth=20`."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
 
 
 def grouped(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The runs that differ in their seed alone, by label."""
+    """Group the runs that differ in their seed alone, by label."""
     groups = defaultdict(list)
     for each in runs:
         groups[each["label"]].append(each)
@@ -122,7 +122,7 @@ def spread(values: list[float], digits: int) -> str:
 
 
 def epochs_to(rows: list[dict[str, Any]], target: float = TARGET) -> int | None:
-    """The first epoch with at most so many percent of training errors."""
+    """Return the first epoch with at most so many percent of training errors."""
     return next((row["epoch"] for row in rows if 100 - row["train_accuracy"] <= target), None)
 
 
@@ -154,7 +154,7 @@ def draw(name: str, runs: list[dict[str, Any]], path: Path) -> None:
 
 
 def quantities(rows: list[dict[str, Any]], quantity: str) -> list[float]:
-    """The training loss, or the error in percent, by epoch."""
+    """Return the training loss, or the error in percent, by epoch."""
     return [row["train_loss"] if quantity == "loss" else 100 - row["train_accuracy"] for row in rows]
 
 

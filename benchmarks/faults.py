@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def chosen(only: Sequence[str]) -> list[Test]:
-    """The tests of these letters and ids; all if there are none."""
+    """Return the tests of these letters and ids; all if none are given."""
     letters = [letter for letter in MODULES if not only or any(name.startswith(letter) for name in only)]
     tests = [test for letter in letters for test in import_module(f"campaign.{MODULES[letter]}").TESTS]
     unknown = set(only) - {name for test in tests for name in (test.id, test.id[0])}
@@ -94,7 +94,7 @@ def run(test: Test, folder: Path, *, quick: bool, minutes: float = 10, servers: 
 
 
 def record(test: Test, trials: Sequence[Trial], seconds: float = 0.0, *, cut: bool = False) -> Record:
-    """What a test came to, as plain data; `cut` says that its time was over before its trials."""
+    """Return a test's outcome as plain data; `cut` is true if its time ran out before its trials."""
     made = [trial for trial in trials if not trial.skipped]
     passes = sum(trial.passed for trial in made)
     share = passes / len(made) if made else 0.0
@@ -113,7 +113,7 @@ def record(test: Test, trials: Sequence[Trial], seconds: float = 0.0, *, cut: bo
 
 
 def told(record: Record) -> str:
-    """A test as lines for the terminal: the sum, and what failed."""
+    """Format a test for the terminal: the sum, and what failed."""
     result = f"{record['passes']:4d}/{record['made']:<4d} {record['got']:5.2f}/{record['points']:g}"
     lines = [f"{record['id']:3} {result}  {record['seconds']:5.0f} s  {record['title']}"]
     lines += [f"      {record['note']}"] if record["note"] else []
@@ -134,12 +134,12 @@ def sums(records: Sequence[Record]) -> dict[str, tuple[float, float]]:
 
 
 def totals(records: Sequence[Record]) -> str:
-    """The sums in a line each."""
+    """Format the sums, one a line."""
     return "\n".join(f"{letter:3} {got:6.2f} of {points:g}" for letter, (got, points) in sums(records).items())
 
 
 def write(path: Path, records: Sequence[Record]) -> None:
-    """The records as JSON, with those of other tests that the file has, and as a table beside it."""
+    """Write the records as JSON, with those of other tests in the file, and as a table beside it."""
     before = json.loads(path.read_text(encoding="utf-8"))["tests"] if path.exists() else []
     ids = {record["id"] for record in records}
     merged = sorted([*records, *(r for r in before if r["id"] not in ids)], key=lambda r: str(r["id"]))
@@ -150,7 +150,7 @@ def write(path: Path, records: Sequence[Record]) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What the trials ran on."""
+    """Describe the machine of the trials."""
     versions = {"python": platform.python_version(), **{name: version(name) for name in ("torch", "hydra-core")}}
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
@@ -162,7 +162,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(records: Sequence[Record], machine: dict[str, Any]) -> str:
-    """The results in Markdown."""
+    """Format the results in Markdown."""
     got, points = sums(records)["all"]
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     lines = [

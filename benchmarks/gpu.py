@@ -98,12 +98,12 @@ class Run:
         self.loaders = build.loaders(self.settings["data"], device=device, seed=0)
 
     def net(self) -> nn.Module:
-        """The same weights each time."""
+        """Build a net with the same weights each time."""
         classes = len(self.loaders.class_names)
         return build.model(self.settings["model"], in_size=self.loaders.in_size, num_classes=classes, seed=0)
 
     def trainer(self, compiled: str = "off", precision: str = "bf16", **options) -> ClassifierTrainer:
-        """A trainer of a new net, with fixed settings but for these."""
+        """Build a trainer of a new net, with fixed settings but for these."""
         net = self.net().to(self.device)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
         options = {"precision": precision, "channels_last": True, "compile": compiled, "seed": 0, **options}
@@ -119,7 +119,7 @@ class Run:
 
 
 def rates(run: Run, plan, result, started, name) -> dict:
-    """Samples a second of every variant, their warm-up, and their share of the matrix rate."""
+    """Measure samples a second of every variant, their warm-up, and their share of the matrix rate."""
     variants: dict[str, Callable[[], float]] = {"input": lambda: input_rate(run)}
     variants["usual"] = usual(run, plan["usual"])
     variants["bare"] = bare(run)
@@ -155,7 +155,7 @@ def rates(run: Run, plan, result, started, name) -> dict:
 
 
 def trained(run: Run, compiled: str) -> Callable[[], float]:
-    """An epoch by the trainer: the speed that its row of metrics says."""
+    """Train an epoch with the trainer and return the speed in its row of metrics."""
     trainer = run.trainer(compiled)
 
     def epoch() -> float:
@@ -166,7 +166,7 @@ def trained(run: Run, compiled: str) -> Callable[[], float]:
 
 
 def bare(run: Run) -> Callable[[], float]:
-    """The loop written out, with the same batches from the device."""
+    """Prepare the loop written out, with the same batches from the device."""
     net = run.net().to(run.device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
     compiled = torch.compile(net, dynamic=False)
@@ -187,7 +187,7 @@ def bare(run: Run) -> Callable[[], float]:
 
 
 def usual(run: Run, limit: int) -> Callable[[], float]:
-    """The loop that people copy, for some batches of images that are in memory already."""
+    """Prepare the usual loop for some batches of images that are in memory already."""
     from torch.utils.data import DataLoader, Dataset
     from torchvision.transforms import v2
 
@@ -232,7 +232,7 @@ def input_rate(run: Run) -> float:
 
 
 def checks(run: Run) -> dict[str, bool]:
-    """What must hold on this device; each check that fails is false, with its reason on stderr."""
+    """Check what must hold on this device; a failed check is false, with its reason on stderr."""
     found = {}
     for check in (same_loss, exact_resume, *([no_waiting] if run.device.type == "cuda" else [])):
         try:
@@ -244,7 +244,7 @@ def checks(run: Run) -> dict[str, bool]:
 
 
 def same_loss(run: Run) -> bool:
-    """The whole step compiled and the plain one: the loss over the same steps, without dropout."""
+    """Compare the compiled step with the plain one: the loss over the same steps, without dropout."""
     losses = []
     for compiled in ("off", "step"):
         trainer = run.trainer(compiled)
@@ -272,7 +272,7 @@ def exact_resume(run: Run) -> bool:
 
 
 def no_waiting(run: Run) -> bool:
-    """An epoch's steps in which the host never waits for the device; else torch raises."""
+    """Run an epoch's steps in which the host never waits for the device; else torch raises."""
     for compiled in COMPILE:
         trainer = run.trainer(compiled, averaging="ema", clip_norm=1.0)
         trainer.fit(run.loaders.train, None, num_epochs=1, verbose=False)
@@ -289,7 +289,7 @@ def no_waiting(run: Run) -> bool:
 
 
 def table(result: dict) -> str:
-    """The figures as lines."""
+    """Format the figures as lines."""
     lines = [f"{result['card']}, torch {result['torch']}, bf16 matrices {result['matrix_tflops']:.1f} TFLOP/s"]
     for name, net in result["nets"].items():
         lines += ["", f"{name}, batch {net['batch_size']}"]
@@ -305,7 +305,7 @@ def table(result: dict) -> str:
 
 
 def matrix_rate(device: torch.device, size: int, repeats: int = 20) -> float:
-    """The best of several products of bf16 matrices, in TFLOP/s."""
+    """Return the best of several products of bf16 matrices, in TFLOP/s."""
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     best = float("inf")
     for _ in range(repeats):

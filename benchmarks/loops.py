@@ -26,7 +26,7 @@ SGD = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 
 
 def overrides(net: str, count: int, batch: int) -> list[str]:
-    """What a user would type for the run that all loops do."""
+    """Return the arguments of the run that all loops do."""
     return [
         f"model={net}", "data=synthetic", f"data.count={count}", "data.test_count=10", "data.val_fraction=0",
         f"data.batch_size={batch}", "data.augment.crop=4", "data.augment.flip=random",
@@ -34,7 +34,7 @@ def overrides(net: str, count: int, batch: int) -> list[str]:
 
 
 def own(net: str, count: int, batch: int, *typed: str, model: nn.Module | None = None) -> Epoch:
-    """The program's: config -> checked settings -> loaders, model, optimizer, trainer, with its progress bar."""
+    """Prepare the program's loop: config, checks, loaders, model, optimizer, trainer, with its progress bar."""
     given = {item.partition("=")[0]: item for item in (*overrides(net, count, batch), *typed)}
     settings = compose_settings(list(given.values())).settings
     device = torch.device("cpu")
@@ -94,12 +94,12 @@ class PerImage(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
 
 def per_image_loader(count: int, batch: int, workers: int = 2) -> torch.utils.data.DataLoader[Any]:
-    """What people write: `DataLoader(set, batch_size, shuffle=True, num_workers=2)`."""
+    """Build the usual loader: `DataLoader(set, batch_size, shuffle=True, num_workers=2)`."""
     return torch.utils.data.DataLoader(PerImage(count), batch, shuffle=True, num_workers=workers)
 
 
 def usual(net: str, count: int, batch: int) -> Epoch:
-    """The loop that people copy: per-image transforms in two workers, fp32, the loss read in each step."""
+    """Prepare the usual loop: per-image transforms in two workers, fp32, the loss read in each step."""
     model, loader = network(net), per_image_loader(count, batch)
     optimizer = torch.optim.SGD(model.parameters(), **SGD)  # type: ignore[arg-type]
 
@@ -121,7 +121,7 @@ def usual(net: str, count: int, batch: int) -> Epoch:
 
 
 def batched(pixels_NHWC: Tensor, labels_N: Tensor, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """An epoch of batches, cropped, flipped and normalised at once: what a careful author writes by hand.
+    """Yield an epoch of batches, cropped, flipped and normalised at once, as a careful author would by hand.
 
     `pixels_NHWC` is padded already. One row of a crop is consecutive bytes, so a crop is 32 reads from the view of all
     (overlapping) rows; the images are in random order, so the first Binomial(B, 1/2) of a batch are the flipped ones.
@@ -144,13 +144,13 @@ def batched(pixels_NHWC: Tensor, labels_N: Tensor, batch: int) -> Iterator[tuple
 
 
 def padded(count: int) -> tuple[Tensor, Tensor]:
-    """The synthetic images with a black border, and their labels."""
+    """Return the synthetic images with a black border, and their labels."""
     pixels, labels = images(count)
     return nn.functional.pad(pixels, (0, 0, PADDING, PADDING, PADDING, PADDING)), labels
 
 
 def bare(net: str, count: int, batch: int, *, fast: bool, compiled: bool = False, plain: bool = False) -> Epoch:
-    """A hand-written loop with all that the program turns on: channels-last, fused SGD; `fast`: bf16 where it pays.
+    """Prepare a hand-written loop with what the program turns on: channels-last, fused SGD; `fast`: bf16 where it pays.
 
     `plain` leaves out channels-last and the fused update.
     """
@@ -215,7 +215,7 @@ def lightning(net: str, count: int, batch: int, *, model: nn.Module | None = Non
 
 
 def timm(net: str, count: int, batch: int) -> Epoch:
-    """The usual loop with timm's loader (fast collation, prefetched normalisation) and optimizer factory."""
+    """Prepare the usual loop with timm's loader (fast collation, prefetched normalisation) and optimizer factory."""
     try:
         from timm.data import create_loader
         from timm.optim import create_optimizer_v2

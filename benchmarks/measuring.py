@@ -37,7 +37,7 @@ class SkippedError(Exception):
 
 
 def parser(about: str, rounds: int) -> argparse.ArgumentParser:
-    """The options that every program has."""
+    """Build a parser with the options of every program."""
     made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--rounds", type=int, default=rounds, help="turns of each contender (default %(default)s)")
     made.add_argument("--quick", action="store_true", help="one round of little work: does the program run?")
@@ -51,7 +51,7 @@ def parser(about: str, rounds: int) -> argparse.ArgumentParser:
 
 
 def settle(options: argparse.Namespace) -> None:
-    """What the options mean for this process and those that it starts. Before torch is imported."""
+    """Apply the options to this process and those that it starts, before torch is imported."""
     if options.quick:
         options.rounds = 1
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
@@ -60,7 +60,7 @@ def settle(options: argparse.Namespace) -> None:
 
 
 def passed_on(options: argparse.Namespace) -> list[str]:
-    """The options that a worker needs too."""
+    """Return the options that a worker needs too."""
     return ["--threads", str(options.threads), "--clock", options.clock]
 
 
@@ -126,7 +126,7 @@ class Worker:
 
 
 def serve(prepare: Callable[[], tuple[Callable[[], float], dict[str, Any]]]) -> None:
-    """The worker's side: `prepare` gives what a round runs, already warm, and what there is to say of it."""
+    """Serve rounds in a worker: `prepare` returns the function of a round, already warm, and a description of it."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no answer
     with terminal():
@@ -142,7 +142,7 @@ def serve(prepare: Callable[[], tuple[Callable[[], float], dict[str, Any]]]) -> 
 
 @contextmanager
 def workers(commands: Mapping[str, Sequence[str]], skipped: dict[str, str]) -> Iterator[dict[str, Worker]]:
-    """The workers that could be started, warmed up one after another; the reasons of the others go to `skipped`."""
+    """Start workers and warm them up one after another; the reasons of those that fail go to `skipped`."""
     started: dict[str, Worker] = {}
     try:
         for name, command in commands.items():
@@ -158,7 +158,7 @@ def workers(commands: Mapping[str, Sequence[str]], skipped: dict[str, str]) -> I
 
 @contextmanager
 def terminal() -> Iterator[None]:
-    """Standard error is a pseudo-terminal inside this block: bars are drawn as a user sees them."""
+    """Make standard error a pseudo-terminal inside this block, so that bars are drawn as a user sees them."""
     before = os.dup(2)
     master, slave = pty.openpty()
     os.dup2(slave, 2)
@@ -199,7 +199,7 @@ def machine() -> dict[str, Any]:
 
 
 def ratios(samples: Samples, name: str, to: str) -> list[float]:
-    """The ratio of two contenders in each round."""
+    """Return the ratio of two contenders in each round."""
     return [one / other for one, other in zip(samples[name], samples[to], strict=True)]
 
 
@@ -210,12 +210,12 @@ def spread(values: Sequence[float], digits: int) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Format a Markdown table."""
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows))
 
 
 def comparison(samples: Samples, unit: str, digits: int, to: Sequence[str]) -> str:
-    """A table of contenders: medians with their spread, and ratios to each of `to`."""
+    """Format a table of contenders: medians with their spread, and ratios to each of `to`."""
     header = ["", unit, *(f"ratio to {other}" for other in to)]
     rows = [
         [name, spread(values, digits), *(spread(ratios(samples, name, other), 2) for other in to)]

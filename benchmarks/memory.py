@@ -99,7 +99,7 @@ def peak(command: list[str]) -> float:
 
 
 def train_bare(net: str) -> None:
-    """Some steps of the plain loop on a batch of noise."""
+    """Run some steps of the plain loop on a batch of noise."""
     import loops
     import torch
     from torch import nn

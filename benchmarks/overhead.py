@@ -125,7 +125,7 @@ def pixels(steps: int):
 
 
 def bare(steps: int, model, *, bar=None, before=None, after=None) -> Callable[[], None]:
-    """The hand-written loop: nothing that is not needed for a loss curve."""
+    """Prepare the hand-written loop: nothing that is not needed for a loss curve."""
     import torch
     from torch import nn
 
@@ -160,7 +160,7 @@ def bare(steps: int, model, *, bar=None, before=None, after=None) -> Callable[[]
 
 
 def own(steps: int, *typed: str) -> Callable[[], None]:
-    """The program's trainer over its own loader, from a config."""
+    """Prepare the program's trainer over its own loader, from a config."""
     import loops
 
     data = ["data.image_size=8", "data.channels=1", "data.augment.crop=0", "data.augment.flip=none"]

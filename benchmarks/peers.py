@@ -18,7 +18,7 @@ PACKAGES = ("lightning", "timm")
 
 
 def interpreter(place: Path = PLACE) -> str:
-    """The Python of that environment, made if it is not there.
+    """Return the Python of that environment; create it if it is missing.
 
     Raises:
         SkippedError: the packages could not be installed.

@@ -87,7 +87,7 @@ def draw(page: Path, profile: Path) -> float | None:
 
 
 def make(folder: Path, count: int, epochs: int) -> None:
-    """A grid over model, learning rate, weight decay and seed, of which some runs failed or were stopped."""
+    """Create a grid over model, learning rate, weight decay and seed, of which some runs failed or were stopped."""
     seeds = -(-count // (len(MODELS) * len(RATES) * len(DECAYS)))
     grid = itertools.product(MODELS, RATES, DECAYS, range(seeds))
     for model, rate, decay, seed in itertools.islice(grid, count):
@@ -103,7 +103,7 @@ def make(folder: Path, count: int, epochs: int) -> None:
 
 
 def settings(model, rate, decay, seed, epochs):
-    """A config of the size that runs have."""
+    """Return a config of the size that runs have."""
     return {
         "model": {
             "_target_": "resnet_cli.models.CifarResNet", "depth": MODELS[model], "width": 1, "shortcut": "A",

@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def minimal_app(folder: Path) -> Path:
-    """Writes the app with its config."""
+    """Write the app with its config."""
     lines = "".join(f"  - {group}: a\n" for group in GROUPS)
     for group in GROUPS:
         (folder / "conf" / group).mkdir(parents=True)

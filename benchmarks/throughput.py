@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def commands(net: str, count: int, options: argparse.Namespace, skipped: dict[str, str]) -> dict[str, list[str]]:
-    """The command line of each contender's process."""
+    """Return the command line of each contender's process."""
     arguments = [
         str(Path(__file__)),
         "--nets",

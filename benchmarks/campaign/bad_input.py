@@ -78,13 +78,13 @@ TIMED = (
 
 
 def rows(table: str) -> list[tuple[str, str]]:
-    """(what is typed, what the answer holds) of each line."""
+    """Return (command line, what the error message must contain) of each line."""
     pairs = [line.split(" -> ", 1) for line in table.splitlines() if line]
     return [(typed, words) for typed, words in pairs]
 
 
 def small(typed: str) -> list[str]:
-    """The arguments typed, over those of a run of a second."""
+    """Return the arguments typed, over those of a run of a second."""
     given = shlex.split(typed)
     if given[0].startswith(("resume=", "data=")):
         return given
@@ -116,7 +116,7 @@ def bad_configs(bench: Bench) -> Iterator[Trial]:
 
 
 def _fastest(bench: Bench, folder: Path, *arguments: str, enough: float = 0.0, **how: Any) -> Done:
-    """The best of five: other work on the machine delays a command, and nothing makes it faster than it is."""
+    """Return the fastest of five runs: other work on the machine can only delay a command."""
     runs: list[Done] = []
     while len(runs) < 5 and not any(done.seconds < enough for done in runs):
         runs.append(bench.cli(*arguments, cwd=folder, env={"CUDA_VISIBLE_DEVICES": ""}, **how))
@@ -140,7 +140,7 @@ def of_folder(root: str, *more: str) -> list[str]:
 
 
 def cifar(folder: Path, *, count: int = 40, **replaced: Any) -> Path:
-    """The folder of a set of random images in CIFAR-10's layout; `replaced` are batches by file name."""
+    """Create a folder of random images in CIFAR-10's layout; `replaced` are batches by file name."""
     rng = np.random.default_rng(0)
     place = folder / "cifar-10-batches-py"
     place.mkdir(parents=True)
@@ -157,7 +157,7 @@ def cifar(folder: Path, *, count: int = 40, **replaced: Any) -> Path:
 
 
 def cifar_archive(root: Path, source: Path) -> Path:
-    """The archive of such a set, in the place where it is looked for."""
+    """Create the archive of such a set where the program looks for it."""
     root.mkdir(parents=True, exist_ok=True)
     archive = root / "cifar-10-python.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
@@ -177,7 +177,7 @@ def datasets(bench: Bench) -> Iterator[Trial]:
     source = cifar(bench.folder("cifar"))
 
     def whole(folder: Path) -> Done:
-        """The second run: with the set in place."""
+        """Run a second time, with the set in place."""
         shutil.rmtree(folder / "sets", ignore_errors=True)
         cifar_archive(folder / "sets", source)
         return bench.fork(*of_cifar("data.verify=false"), cwd=folder)
@@ -272,7 +272,7 @@ def classes(bench: Bench) -> Iterator[Trial]:
 
 
 def huge_png() -> bytes:
-    """A PNG that says it has 400 million pixels."""
+    """Return a PNG whose header claims 400 million pixels."""
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")]
     packed = (struct.pack(">I", len(d)) + name + d + struct.pack(">I", zlib.crc32(name + d)) for name, d in chunks)
@@ -342,7 +342,7 @@ def paths(bench: Bench) -> Iterator[Trial]:
 def _path(
     bench: Bench, folder: Path, odd: str, env: dict[str, str] | None = None, run: Callable[..., Done] | None = None
 ) -> str:
-    """What is wrong with a path for data, output and resume: each works quoted, and unquoted or with a line on how."""
+    """Return what is wrong with a path for data, output and resume: it works quoted; unquoted, or with a hint."""
     run = run or bench.fork
     paint(folder / "data" / odd)
     done = run(*of_folder(f"data/{odd}", f"hydra.run.dir={quote_override(f'runs/{odd}')}"), cwd=folder, env=env)

@@ -19,17 +19,17 @@ KILLS = 3  # of a run, before it may end
 
 
 def command(bench: Bench, folder: Path, *options: str) -> list[str]:
-    """The tiny run in a folder; the same command goes on with it."""
+    """Return the command of the tiny run in a folder; the same command resumes it."""
     return [*bench.tiny_with(*options), "resume=auto", f"hydra.run.dir={folder}"]
 
 
 def ended_alike(done: Done, run: Path, whole: Mapping[str, str]) -> str:
-    """What is wrong with a run that was to end as one that was never stopped; else nothing."""
+    """Return how a resumed run differs from one that was never stopped, or nothing."""
     return done.clean(lines=0) or same(whole, outcome(run)) or leftovers(run)
 
 
 def kills(bench: Bench) -> Iterator[Trial]:
-    """Runs killed up to three times each, at times drawn over the length of a whole run."""
+    """Kill runs up to three times each, at times drawn over the length of a whole run."""
     for forked, number in ((True, bench.count(200, 4)), (False, bench.count(20, 0))):
         while number > 0:
             for name, options in WORKERS.items():
@@ -59,7 +59,7 @@ def chain(bench: Bench, name: str, options: list[str], forked: bool, most: int) 
 
 
 def whole_run(bench: Bench, *options: str, forked: bool = True) -> tuple[dict[str, str], float]:
-    """What the run that is never stopped leaves behind, and the seconds it takes."""
+    """Return what an uninterrupted run leaves behind, and its seconds."""
     key = (options, forked)
     if key not in bench.kept:
         run = bench.folder("whole") / "run"
@@ -73,7 +73,7 @@ def whole_run(bench: Bench, *options: str, forked: bool = True) -> tuple[dict[st
 
 
 def damages(bench: Bench) -> Iterator[Trial]:
-    """A run killed in its third epoch, its newest save then damaged in many ways."""
+    """Kill a run in its third epoch, then damage its newest save in many ways."""
     whole, _ = whole_run(bench)
     stopped = bench.folder("stopped") / "run"
     arguments = command(bench, stopped)
@@ -113,7 +113,7 @@ def flip(path: Path, draw: random.Random) -> None:
 
 
 def misshape(path: Path, draw: random.Random) -> None:
-    """A tensor of another shape under a checksum that is right."""
+    """Save a tensor of another shape with a correct checksum."""
     from resnet_cli.runs import checkpoints
 
     content = checkpoints.load(path)
@@ -125,7 +125,7 @@ def misshape(path: Path, draw: random.Random) -> None:
 
 
 def foreign(path: Path, draw: random.Random) -> None:
-    """A file of another program."""
+    """Save a file in the format of another program."""
     import torch
 
     contents: list[Any] = [torch.ones(3), {"state_dict": {"w": torch.ones(2)}}, [1, 2], {"model": {}, "epoch": 3}]
@@ -230,7 +230,7 @@ def fill(path: Path) -> None:
 
 
 def refused(done: Done, run: Path) -> str:
-    """What is wrong with how a run met a full disk; else nothing."""
+    """Return what is wrong with how a run handled a full disk, or nothing."""
     problem = done.clean(4, lines=1)
     if problem:
         return problem
@@ -286,7 +286,7 @@ def bad_folders(bench: Bench) -> Iterator[Trial]:
 
 
 def contents(bench: Bench) -> Iterator[Trial]:
-    """What is in the folder of a long run after each of many kills, and what the next start leaves of it."""
+    """List the folder of a long run after each of many kills, and after the next start."""
     _, seconds = whole_run(bench)
     run = bench.folder("often") / "run"
     arguments = command(bench, run, "trainer.epochs=1000")

@@ -10,7 +10,7 @@ from campaign.harness import Done
 
 
 def refusal(done: Done, *words: str, status: int | Iterable[int] = 2, most: int = 2, seconds: float = 0.0) -> str:
-    """What is wrong with a refusal: "" when it has the status, and at most `most` lines that all begin `error:`.
+    """Return what is wrong with a refusal: "" if it has the status and at most `most` lines that all begin `error:`.
 
     Args:
         done: What the command did.
@@ -36,14 +36,14 @@ def refusal(done: Done, *words: str, status: int | Iterable[int] = 2, most: int 
 
 
 def success(done: Done) -> str:
-    """What is wrong with a run that should have worked: "" when it ended well and said nothing on stderr."""
+    """Return what is wrong with a run that should have worked: "" if it finished and printed nothing on stderr."""
     if done.status or "Traceback" in done.err + done.out:
         return f"exit {done.status}: {tail(done)}"
     return f"on stderr: {done.err[:300]!r}" if done.err else ""
 
 
 def tail(done: Done) -> str:
-    """The end of what a command said, in one line."""
+    """Return the end of a command's output in one line."""
     return " | ".join((done.err.strip() or done.out.strip()).splitlines()[-3:])[-400:]
 
 
@@ -64,7 +64,7 @@ def listing(folder: Path) -> dict[str, str]:
 
 
 def changes(folder: Path, before: dict[str, str], allowed: Iterable[str] = ()) -> str:
-    """The first path in a folder that is new, gone or other; "" when it is as it was."""
+    """Return the first path in a folder that was added, removed or changed; "" if there is none."""
     after = listing(folder)
     roots = tuple(allowed)
     for name in sorted(before.keys() | after.keys()):

@@ -45,7 +45,7 @@ DAY = 86_400
 
 
 def clock(bench: Bench, **variables: object) -> dict[str, str]:
-    """The environment of a command under another clock; as `sitecustomize` it is there before everything else."""
+    """Return the environment of a command with another clock, installed by `sitecustomize` before any other import."""
     folder = bench.root / "clock"
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(CLOCK)
@@ -73,7 +73,7 @@ def one_second(bench: Bench) -> Iterator[Trial]:
 
 
 def _long(bench: Bench, *more: str) -> list[str]:
-    """A run that lasts until it is killed, or long enough."""
+    """Return a run that lasts until it is killed."""
     given = {option.partition("=")[0] for option in more}
     return [option for option in bench.tiny if option.partition("=")[0] not in given] + list(more)
 
@@ -164,7 +164,7 @@ def _rows(run: Path) -> list[dict[str, float]]:
 
 
 def _times(run: Path) -> str:
-    """Times and rates of the rows that cannot be."""
+    """Return the first row with an impossible time or rate, or nothing."""
     for row in _rows(run):
         if not 0 <= row["seconds"] < 600 or (row["samples_per_second"] or 1) <= 0:
             return f"epoch {row['epoch']}: {row['seconds']} s, {row['samples_per_second']} a second"

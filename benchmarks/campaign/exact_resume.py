@@ -94,7 +94,7 @@ CHANGES: dict[str, tuple[list[str], list[str]]] = {
 
 
 def harmless(bench: Bench) -> Iterator[Trial]:
-    """What may change between the parts of a run and changes nothing. There is no option for prefetching or logging."""
+    """Change what may change on a resume without an effect. There is no option for prefetching or logging."""
     whole = bench.folder("whole") / "run"
     problem = bench.fork(*command(bench, whole)).clean(lines=0)
     before = {} if problem else outcome(whole)
@@ -117,7 +117,7 @@ REFUSED = {
 
 
 def refused(bench: Bench) -> Iterator[Trial]:
-    """A config that makes it another run: the difference is named and nothing touched."""
+    """Resume with the config of another run: the difference is reported and nothing is written."""
     run = bench.folder("run") / "run"
     problem = stopped(bench, run, "inside an epoch", [])
     fewer = bench.folder("three") / "images"

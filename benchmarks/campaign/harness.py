@@ -61,7 +61,7 @@ class Test:
 
 
 def none(bench: "Bench") -> Iterator[Trial]:
-    """The trials of a missing test."""
+    """Return the trials of a missing test."""
     return iter(())
 
 
@@ -76,7 +76,7 @@ class Done:
     peak_rss: int
 
     def clean(self, status: int = 0, lines: int = 2) -> str:
-        """What is wrong with how it ended: another status, a traceback, or too many lines on stderr; else nothing."""
+        """Return what is wrong with how it ended (status, traceback, too many lines on stderr), or nothing."""
         if self.status != status:
             return f"exit {self.status}, not {status}: {self.err.strip()[-300:]}"
         if "Traceback (most recent call last)" in self.out + self.err:
@@ -188,7 +188,7 @@ class Bench:
         return quick if self.quick else full
 
     def folder(self, name: str) -> Path:
-        """A fresh folder."""
+        """Create a fresh folder."""
         path = self.root / name
         if path.exists():
             shutil.rmtree(path)
@@ -196,7 +196,7 @@ class Bench:
         return path
 
     def images(self) -> Path:
-        """The image folder of the tiny run: 192 random images of 12 x 12 pixels in 4 classes."""
+        """Create the image folder of the tiny run: 192 random images of 12 x 12 pixels in 4 classes."""
         with _FIXTURE:
             if not self._fixture.exists():
                 write_images(self._fixture)
@@ -214,7 +214,7 @@ class Bench:
         ]  # fmt: skip
 
     def tiny_with(self, *options: str) -> list[str]:
-        """The tiny run with other options; Hydra refuses a key that is given twice."""
+        """Return the tiny run with other options; Hydra refuses a key that is passed twice."""
         given = {option.partition("=")[0] for option in options}
         return [*(option for option in self.tiny if option.partition("=")[0] not in given), *options]
 
@@ -267,7 +267,7 @@ class Bench:
         return self.cli(*args, forked=True, **options)
 
     def server(self, prefix: Sequence[str] = ()) -> "_Server":
-        """The process that `fork` forks from."""
+        """Return the process that `fork` forks from."""
         return self._servers.get(tuple(prefix), self._environment())
 
     def _environment(self) -> dict[str, str]:
@@ -287,7 +287,7 @@ class Servers:
         self._lock = threading.Lock()
 
     def get(self, prefix: tuple[str, ...], environment: Mapping[str, str]) -> "_Server":
-        """The one for a prefix; it is started the first time."""
+        """Return the server of a prefix; start it on first use."""
         with self._lock:
             if prefix not in self._servers:
                 self._servers[prefix] = _Server([*prefix, *SERVER], environment)
@@ -415,7 +415,7 @@ class Namespace:
         subprocess.run([*self.prefix, "sh", "-c", command], check=True, capture_output=True)
 
     def path(self, path: Path) -> Path:
-        """The same path as seen from outside."""
+        """Return the same path as seen from outside."""
         assert self.process is not None
         return Path(f"/proc/{self.process.pid}/root{path.absolute()}")
 
@@ -457,7 +457,7 @@ def outcome(folder: Path) -> dict[str, str]:
 
 
 def same(a: Mapping[str, str], b: Mapping[str, str]) -> str:
-    """The first difference of two outcomes; empty when there is none."""
+    """Return the first difference of two outcomes; empty if there is none."""
     different = [name for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name)]
     return f"{', '.join(different)} not identical" if different else ""
 

@@ -34,7 +34,7 @@ class Payload:
 
 
 def canary(bench: Bench) -> Payload:
-    """Makes the file `canary` when it is unpickled."""
+    """Create the file `canary` on unpickling."""
     return Payload(os.system, f"touch {bench.root / 'canary'}")
 
 
@@ -53,7 +53,7 @@ def _nested(depth: int) -> Any:
 
 
 def _declared(path: Path, bench: Bench) -> None:
-    """A tensor of 10 GB whose storage holds four bytes."""
+    """Save a tensor of 10 GB whose storage holds four bytes."""
     import torch
 
     buffer = io.BytesIO()
@@ -100,7 +100,7 @@ def _loads_file(path: Path, bench: Bench) -> None:
 
 
 def _legacy(path: Path, bench: Bench) -> None:
-    """A tar of pickles, as torch 0.1 wrote them."""
+    """Save a tar of pickles in the format of torch 0.1."""
     with tarfile.open(path, "w:") as tar:
         for name in ("sys_info", "pickle", "storages", "tensors"):
             content = pickle.dumps(canary(bench))
@@ -132,7 +132,7 @@ CHECKPOINTS: dict[str, Callable[[Path, Bench], object]] = {
 
 
 def _run_folder(bench: Bench, folder: Path) -> Path:
-    """A finished run of a second."""
+    """Create a finished run of a second."""
     done = bench.fork(*SMALL, "hydra.run.dir=run", cwd=folder)
     assert done.status == 0, done.err
     return folder / "run"
@@ -170,7 +170,7 @@ def checkpoints(bench: Bench) -> Iterator[Trial]:
 
 
 def _bomb() -> str:
-    """The 396 bytes of YAML that stand for a billion strings."""
+    """Return 396 bytes of YAML that expand to a billion strings."""
     names = "abcdefghi"
     first = "a: &a [x,x,x,x,x,x,x,x,x]\n"
     return first + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in pairwise(names))
@@ -308,7 +308,7 @@ def _archives(bench: Bench) -> dict[str, tuple[list[tuple[Any, bytes]] | Callabl
 
 
 def _names(folder: Path) -> set[str]:
-    """What is in a folder but for the printed lines, which the first command makes room for."""
+    """List a folder without the files of printed lines, which the first command creates."""
     return {path.name for path in folder.iterdir()} - {"output"}
 
 
@@ -345,7 +345,7 @@ def archives(bench: Bench) -> Iterator[Trial]:
 
 
 def links(bench: Bench) -> Iterator[Trial]:
-    """The links lie in a run that is resumed: whoever could plant them knew its folder."""
+    """Plant links in a run that is resumed."""
     names = {
         "temporary names": [],
         "log": ["train.log"],

@@ -92,7 +92,7 @@ def stopped(bench: Bench, phase: str, options: list[str], signals: Sequence[int]
 
 
 def at_start(bench: Bench, arguments: list[str], run: Path, whole: dict[str, str], number: int, *, group: bool) -> str:
-    """A signal from outside at any time before there is a record; the command itself, with all its imports."""
+    """Send a signal to the real command, imports included, at any time before there is a record."""
     started = bench.start(*arguments)
     time.sleep(bench.random.uniform(0.05, 2.5))
     began = (run / "run.json").exists()
@@ -107,7 +107,7 @@ def at_start(bench: Bench, arguments: list[str], run: Path, whole: dict[str, str
 
 
 def in_sweep(bench: Bench, options: list[str], run: Path, signals: Sequence[int], *, group: bool, within: float) -> str:
-    """The second of two jobs is stopped; what is printed goes on with the sweep."""
+    """Stop the second of two jobs; the printed command resumes the sweep."""
     jobs = [*bench.tiny_with(*options), "-m", "seed=0,1"]
     whole = bench.root / "sweep"
     if not whole.exists():
@@ -147,13 +147,13 @@ def signalled(
 
 
 def ended_by(done: Done, number: int, late: float, within: float) -> str:
-    """What is wrong with how a run ended by a signal; else nothing."""
+    """Return what is wrong with how a signal ended a run, or nothing."""
     problem = done.clean(128 + number, lines=2)
     return problem or (f"{late:.1f} s after the signal" if late > within else "")
 
 
 def at_step(run: Path, step: int, *, exact: bool = True) -> str:
-    """What is wrong with what a stopped run has saved; else nothing."""
+    """Return what is wrong with what a stopped run has saved, or nothing."""
     from resnet_cli.runs import checkpoints
 
     found = checkpoints.load(run / "checkpoints/last.pt")["state"]["step"]

@@ -68,7 +68,7 @@ def failures(bench: Bench) -> Iterator[Trial]:
 
 
 def _told(done: Done, sweep: Path, kinds: list[str], failing: str) -> str:
-    """What is wrong with a sweep in which one job failed."""
+    """Return what is wrong with a sweep in which one job failed."""
     found = records(sweep)
     finished = [name for name, record in found.items() if record["status"] == "finished"]
     if done.status != 1:
@@ -211,7 +211,7 @@ def killed(bench: Bench) -> Iterator[Trial]:
 
 
 def _steps(sweep: Path) -> int:
-    """Steps of all jobs so far, four to each row of metrics."""
+    """Return the steps of all jobs so far, four for each row of metrics."""
     return 4 * sum(len(path.read_text().splitlines()) for path in sweep.glob("*/metrics.jsonl"))
 
 

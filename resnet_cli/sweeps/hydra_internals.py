@@ -1,6 +1,6 @@
 """Uses of Hydra's internals by sweeps, all in one place.
 
-Hydra documents none of these, so a release may change them. They were tried with Hydra 1.3.8 and 1.4.0rc3, and
+Hydra documents none of these, so a release may change them. They were tried with `TRIED_VERSIONS`, and
 `tests/sweeps/test_hydra_internals.py` fails when one of them changes.
 """
 
@@ -13,6 +13,8 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, read_write
+
+TRIED_VERSIONS = ("1.3.8", "1.4.0rc3")
 
 
 def expand_grid(overrides: Sequence[str]) -> list[list[str]]:

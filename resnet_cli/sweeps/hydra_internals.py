@@ -7,6 +7,7 @@ Hydra documents none of these, so a release may change them. They were tried wit
 from collections.abc import Sequence
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -17,12 +18,16 @@ from omegaconf import DictConfig, read_write
 TRIED_VERSIONS = ("1.3.8", "1.4.0rc3")
 
 
-def expand_grid(overrides: Sequence[str]) -> list[list[str]]:
+def expand_grid(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[list[str]]:
     """Return the overrides of each job of a grid sweep, in the order in which `BasicSweeper` runs them.
 
-    `BasicSweeper` would only compute them on its start, after it has created the sweep's folder.
+    `BasicSweeper` itself computes them only after it has created the sweep's folder.
+
+    Args:
+        overrides: The overrides of the sweep.
+        loader: Lists the options of config groups, for `glob(...)`.
     """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
     return [list(job) for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for job in batch]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -46,7 +47,8 @@ def _validated_jobs(config: DictConfig, *, is_default_folder: bool) -> Mapping[s
     """
     if hydra_config.is_grid(config):
         hydra_config.apply_param_prefixes(config)
-        return validate_jobs(config, expand_grid(hydra_config.sweep_overrides(config)))
+        loader = GlobalHydra.instance().config_loader()
+        return validate_jobs(config, expand_grid(hydra_config.sweep_overrides(config), loader))
     if hydra_config.is_search(config):
         hydra_config.apply_param_prefixes(config)
         validate_jobs(config, validate_search(config, may_exist=not is_default_folder))

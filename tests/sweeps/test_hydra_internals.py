@@ -41,9 +41,10 @@ def test_expand_grid_is_what_the_basic_sweeper_launches(train, monkeypatch):
         raise InputError("seen")
 
     monkeypatch.setattr(Sweeper, "validate_batch_is_legal", stop)
-    status, _, err = train("-m", "data=digits", "model=resnet8,resnet20", "seed=0,1", "hydra.sweep.dir=s")
+    typed = ["data=digits", "schedule=glob(multi*)", "seed=0,1", "model=resnet8,resnet20"]
+    status, _, err = train("-m", *typed, "hydra.sweep.dir=s")
     assert (status, err.splitlines()[0]) == (2, "error: seen")
-    overrides = ["data=digits", "model=resnet8,resnet20", "++seed=0,1"]
+    overrides = ["data=digits", "schedule=multistep", "++seed=0,1", "model=resnet8,resnet20"]
     assert launched == hydra_internals.expand_grid(overrides)
 
 

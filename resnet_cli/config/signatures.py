@@ -12,19 +12,12 @@ import inspect
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, Any
 
 from resnet_cli.config import ranges
-from resnet_cli.config.annotations import (
-    Opaque,
-    UnknownAnnotationError,
-    from_object,
-    from_text,
-    is_known,
-    plain_default,
-    type_of_default,
-)
+from resnet_cli.config.annotation_text import UnknownAnnotationError, from_text
+from resnet_cli.config.annotations import Opaque, from_object, is_known, plain_default, type_of_default
 from resnet_cli.config.source_files import Module, definition, module_source
 
 __all__ = ["NotFoundError", "Opaque", "Parameter", "Signature", "locate", "signature"]
@@ -98,17 +91,40 @@ def _is_wrapped(module: Module, node: ast.FunctionDef | ast.ClassDef) -> bool:
     """Return whether a user's class or function gets its signature from more than its own text."""
     if is_known(module.name):
         return False
-    bound = {ast.unparse(target) for s in node.body if isinstance(s, ast.Assign) for target in s.targets}
-    return bool(node.decorator_list or getattr(node, "keywords", ())) or "__signature__" in bound
+    if node.decorator_list or (isinstance(node, ast.ClassDef) and _has_generated_signature(node)):
+        return True
+    bound = [target for statement in module.tree.body for target in _targets(statement)]
+    return node.name in bound or any(name.startswith(f"{node.name}.") for name in bound)
+
+
+def _has_generated_signature(node: ast.ClassDef) -> bool:
+    """Return whether a metaclass or a base class may make the signature: pydantic's, or one of a `NamedTuple`."""
+    methods = {statement.name for statement in node.body if isinstance(statement, ast.FunctionDef)}
+    has_fields = any(isinstance(statement, ast.AnnAssign) for statement in node.body)
+    bound = [target for statement in node.body for target in _targets(statement)]
+    return bool(
+        node.keywords
+        or "__new__" in methods
+        or (has_fields and "__init__" not in methods)
+        or {"__signature__", "__init__"} & set(bound)
+    )
+
+
+def _targets(statement: ast.stmt) -> list[str]:
+    """Return what a statement assigns to, as text: `Net` or `Net.__init__`."""
+    return [ast.unparse(target) for target in statement.targets] if isinstance(statement, ast.Assign) else []
 
 
 def _method(module: Module, node: ast.ClassDef, name: str) -> tuple[Module, ast.FunctionDef] | None:
+    """Return the definition of a method and its module; None where it is inherited from a base that is not found."""
     for statement in node.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == name:
             return module, statement
     for base in node.bases:
         located = definition(module, base.id) if isinstance(base, ast.Name) else None
         if located is not None and isinstance(located[1], ast.ClassDef):
+            if _is_wrapped(*located):  # type: ignore[arg-type]
+                return None
             found = _method(located[0], located[1], name)
             if found is not None:
                 return found
@@ -143,7 +159,7 @@ def _literal(node: ast.expr) -> Any:
     """Return the value of a literal default; `Opaque` for an expression."""
     try:
         return ast.literal_eval(node)
-    except ValueError:
+    except (ValueError, TypeError):
         return Opaque
 
 
@@ -203,17 +219,20 @@ def _imported(target: str) -> Signature:
 
 
 def _imported_parameter(parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Parameter:
-    default = plain_default(parameter.default)
+    required = parameter.default is parameter.empty
+    default = parameter.empty if required else plain_default(parameter.default)
     annotation = hints.get(parameter.name, parameter.annotation)
-    if annotation is inspect.Parameter.empty:
-        return Parameter(parameter.name, type_of_default(default), default)
+    if annotation is parameter.empty:
+        return Parameter(parameter.name, Any if required else type_of_default(parameter.default), default)
     known = Any if isinstance(annotation, str) else from_object(annotation)  # a text that does not evaluate
     return Parameter(parameter.name, known, default)
 
 
 def _hints(found: Any) -> dict[str, Any]:
     """Return the annotations of a callable that can be evaluated; names imported for type checkers alone cannot."""
-    function = found.__init__ if inspect.isclass(found) else found
+    function = found.func if isinstance(found, partial) else found
+    if inspect.isclass(found):
+        function = found.__init__ if "__init__" in vars(found) or found.__new__ is object.__new__ else found.__new__
     try:
         return typing.get_type_hints(function, include_extras=True)
     except Exception:  # evaluating annotations runs whatever they say
@@ -221,6 +240,7 @@ def _hints(found: Any) -> dict[str, Any]:
 
 
 def _single_hints(function: Any) -> dict[str, Any]:
+    """Return those annotations that can be evaluated one by one."""
     try:
         annotations = inspect.get_annotations(function)
     except Exception:  # as above

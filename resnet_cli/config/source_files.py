@@ -72,7 +72,7 @@ def module_source(name: str) -> Module | None:
     spec = _find_spec(name)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(spec.origin).read_bytes())  # bytes, since a file may declare its encoding
     return Module(name, spec.submodule_search_locations is not None, tree)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from resnet_cli.config.messages import Problem
 from resnet_cli.config.signatures import NotFoundError, Parameter, Signature, signature
-from resnet_cli.config.values import describe, is_valid, nearest_name
+from resnet_cli.config.values import describe, is_valid, nearest_name, spellings
 from resnet_cli.errors import InputError
 
 Settings = dict[str, Any]
@@ -174,10 +174,8 @@ def _check_value(path: str, value: object, parameter: Parameter, known: Sequence
     if value == "???":
         yield Problem(path, "no value")
     elif not is_valid(value, annotation):
-        allowed = describe(annotation)
-        names = allowed.removeprefix("one of ").replace(" or ", ", ").split(", ")
-        near = nearest_name(value, names) if isinstance(value, str) else ""
-        yield Problem(path, "not allowed", value, allowed=allowed, suggestion=near)
+        near = nearest_name(value, spellings(annotation)) if isinstance(value, str) else ""
+        yield Problem(path, "not allowed", value, allowed=describe(annotation), suggestion=near)
     elif isinstance(value, Mapping) and "_target_" in value:
         yield from _check_node(path, value, ConfigGroup(given=("seed",)), known)
 

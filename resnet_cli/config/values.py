@@ -8,7 +8,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from resnet_cli.config.annotations import Opaque, enum_member, plain_default
+from resnet_cli.config.annotations import Opaque
+from resnet_cli.config.enums import find_member, plain_value
 
 SINGULAR = {
     int: "a whole number",
@@ -37,7 +38,7 @@ def is_valid(value: Any, annotation: Any) -> bool:
     if annotation is Path:
         return type(value) is str
     if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return isinstance(enum_member(annotation, value), annotation)
+        return find_member(annotation, value) is not None
     if annotation is int:
         return type(value) is int and _in_64_bits(value)
     if annotation is float:
@@ -46,7 +47,7 @@ def is_valid(value: Any, annotation: Any) -> bool:
         inside = all(value in limit for limit in arguments[1:]) if type(value) in (int, float) else True
         return is_valid(value, arguments[0]) and inside
     if origin is Literal:
-        return any(type(value) is type(choice) and value == choice for choice in arguments)
+        return any(_is_choice(value, choice) for choice in arguments)
     if origin in (Union, types.UnionType):
         return any(is_valid(value, choice) for choice in arguments)
     if origin is tuple and Ellipsis not in arguments:
@@ -62,6 +63,30 @@ def is_valid(value: Any, annotation: Any) -> bool:
     return isinstance(value, Mapping) and "_target_" in value  # a class of its own: built from a node
 
 
+def _is_choice(value: Any, choice: Any) -> bool:
+    """Return whether a value is a choice of a `Literal`; members of Enums may be among them."""
+    if isinstance(choice, Enum):
+        return find_member(type(choice), value) is choice
+    return type(value) is type(choice) and bool(value == choice)
+
+
+def choices(annotation: Any) -> list[str]:
+    """Return the values of a `Literal` or an Enum as text; an empty list for other annotations."""
+    members: Iterable[Any] = get_args(annotation) if get_origin(annotation) is Literal else ()
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        members = annotation
+    return [format_value(plain_value(member) if isinstance(member, Enum) else member) for member in members]
+
+
+def spellings(annotation: Any) -> list[str]:
+    """Return the words that an annotation allows, from which a misspelt one is corrected: choices, `null`, `true`."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [word for choice in get_args(annotation) for word in spellings(choice)]
+    if annotation in (None, type(None)):
+        return ["null"]
+    return ["true", "false"] if annotation is bool else choices(annotation)
+
+
 def describe(annotation: Any) -> str:
     """Describe the values of `annotation`: `a whole number 1 or more`, `one of A, B, C`, `a list of numbers`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -69,14 +94,12 @@ def describe(annotation: Any) -> str:
         return "null"
     if annotation is Any:
         return "any value"
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return "one of " + ", ".join(str(plain_default(member)) for member in annotation)
+    if choices(annotation):
+        return ("one of " if len(choices(annotation)) > 1 else "") + ", ".join(choices(annotation))
     if annotation in SINGULAR:
         return SINGULAR[annotation]
     if origin is Annotated:
         return " ".join([describe(arguments[0]), *(str(limit) for limit in arguments[1:])])
-    if origin is Literal:
-        return ("one of " if len(arguments) > 1 else "") + ", ".join(map(str, arguments))
     if origin in (Union, types.UnionType):
         numbers = float in arguments  # then a whole number goes without saying
         kept = [choice for choice in arguments if choice is not Opaque and not (choice is int and numbers)]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from resnet_cli.config.annotations import convert
+from resnet_cli.config.conversion import convert
 from resnet_cli.config.run_config import Node
 from resnet_cli.config.signatures import Parameter, locate, signature
 from resnet_cli.config.validation import CONFIG_GROUPS

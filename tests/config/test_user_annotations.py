@@ -1,10 +1,12 @@
 """The annotations that people write: none is refused without reason, and what can be checked is checked."""
 
-import textwrap
+import importlib
+import subprocess
+import sys
 
 import pytest
 
-from resnet_cli.config.annotations import convert
+from resnet_cli.config.conversion import convert
 from resnet_cli.config.signatures import signature
 from resnet_cli.config.values import describe, is_valid
 
@@ -59,29 +61,58 @@ ANNOTATIONS = [
     ("OnlyForTypeCheckers", [1, "a"], []),
     ("Final[int]", [1], []),
     ("no_such_name", [1, "a"], []),
+    ("'how wide it is'", [1, "a"], []),  # a comment in the place of an annotation
+    ("[int, str]", [1, "a"], []),
+    ("3", [1, "a"], []),
+    ("tuple[()]", [[]], [[1]]),
+    ("Mapping", [{"a": 1}], [3]),
+    ("Annotated[int, AtLeast(low=LEAST)]", [2], [1]),
+    ("Annotated[int, Between(low=1, high=3)]", [1, 3], [0, 4]),
+    ("Annotated[Path, 'where']", ["a"], [1]),
+    ("Literal[Mode.quick, 'none']", ["fast", "quick", "none"], ["slow"]),
+    ("Self", [1, {"x": 1}], []),
+    ("Maybe[int]", [1, None], ["a"]),
+    ("t.Optional[int]", [1, None], ["a"]),
+    ("c.abc.Sequence[int]", [[1]], [1]),
+    ("Collection2[int]", [[1]], [1]),
+    ("Json", [1, "a", [1], {"a": [1]}], []),
+    ("Sequence", [3, "a"], []),  # a class of the user's of that name
+    ("np.ndarray", [[1, 2]], []),
+    ("torch.dtype | None", [None], ["float32"]),
+    ("Tensor", [{"_target_": "torch.zeros"}], [3]),
+    ("list[Tensor]", [[{"_target_": "torch.zeros"}]], [[3]]),
+    ("Mode | int", ["fast", 3], ["fats", 0.5]),
+    ("Swapped", ["one", "two", "ONE"], ["three"]),
 ]
 
 MODULE = """
 from __future__ import annotations
 
+import collections as c
 import datetime
 import numbers
 import os
+import typing as t
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableSequence
+from collections.abc import Collection as Collection2
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum, IntEnum
 from pathlib import Path
 from typing import (
-    TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, NewType, Optional, Protocol, SupportsFloat, Tuple,
+    TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, NewType, Optional, Protocol, Self, SupportsFloat, Tuple,
     TypedDict, TypeVar, Union,
 )
+from typing import Optional as Maybe
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from resnet_cli.config.ranges import AtLeast
+from resnet_cli.config.ranges import AtLeast, Between
+
+LEAST = 2
 
 if TYPE_CHECKING:
     from nowhere_to_be_found import OnlyForTypeCheckers
@@ -99,6 +130,13 @@ class Bound:
     gt: float | None = None
     le: float | None = None
 
+class Swapped(Enum):  # each has the other's name for its value, but for letters
+    ONE = "two"
+    two = "one"
+
+class Sequence:
+    pass
+
 class Options(TypedDict, total=False):
     a: int
 
@@ -115,6 +153,7 @@ class Own:
 Width = NewType("Width", int)
 T = TypeVar("T")
 N = TypeVar("N", int, float)
+Json = Union[int, str, "list[Json]", "dict[str, Json]"]
 """
 
 
@@ -142,146 +181,29 @@ def test_values_pass_that_the_annotation_allows_and_no_others(user_module, numbe
     assert describe(parameters["x"].annotation)
 
 
-def test_enums_list_their_values_and_reach_the_class_as_members(user_module):
-    import importlib
+@pytest.fixture
+def annotation_of(user_module):
+    """Returns what an annotation of `ANNOTATIONS` is reduced to."""
 
-    module = importlib.import_module(user_module)
-    number = [text for text, _, _ in ANNOTATIONS].index("Mode")
-    annotation = signature(f"{user_module}.Net{number}").parameters["x"].annotation
+    def find(text):
+        number = [row[0] for row in ANNOTATIONS].index(text)
+        return signature(f"{user_module}.Net{number}").parameters["x"].annotation
+
+    return find
+
+
+def test_enums_list_their_values_and_reach_the_class_as_members(user_module, annotation_of):
+    mode = importlib.import_module(user_module).Mode
+    annotation = annotation_of("Mode")
     assert describe(annotation) == "one of fast, slow"
-    assert convert("fast", annotation) is module.Mode.quick
-    assert convert("quick", annotation) is module.Mode.quick  # by its name too
-    assert convert(["fast"], list[annotation]) == [module.Mode.quick]
-    assert convert({"a": "slow"}, dict[str, annotation]) == {"a": "slow"}
-
-
-WAYS = {
-    "a dataclass": """
-        @dataclass
-        class Net:
-            num_classes: int
-            hidden: Annotated[int, "units"] = 64
-        """,
-    "a frozen dataclass with a factory": """
-        @dataclass(frozen=True, kw_only=True)
-        class Net:
-            num_classes: int
-            hidden: int = 64
-            extra: list[int] = field(default_factory=list)
-        """,
-    "an inherited constructor": """
-        class Base(nn.Module):
-            def __init__(self, num_classes: int, hidden: int = 64) -> None:
-                super().__init__()
-
-        class Net(Base):
-            pass
-        """,
-    "a constructor inherited through a module's attribute": """
-        class Holder:
-            class Base:
-                def __init__(self, num_classes: int, hidden: int = 64) -> None: ...
-
-        class Net(Holder.Base):
-            pass
-        """,
-    "a wrapped constructor": """
-        def logged(function):
-            @functools.wraps(function)
-            def wrapper(*args, **kwargs):
-                return function(*args, **kwargs)
-            return wrapper
-
-        class Net:
-            @logged
-            def __init__(self, num_classes: int, hidden: int = 64) -> None: ...
-        """,
-    "a wrapped function": """
-        def logged(function):
-            @functools.wraps(function)
-            def wrapper(*args, **kwargs):
-                return function(*args, **kwargs)
-            return wrapper
-
-        @logged
-        def Net(num_classes: int, hidden: int = 64): ...
-        """,
-    "a class decorator that adds a constructor": """
-        def with_constructor(cls):
-            def __init__(self, num_classes: int, hidden: int = 64) -> None: ...
-            cls.__init__ = __init__
-            return cls
-
-        @with_constructor
-        class Net:
-            pass
-        """,
-    "a generated signature": """
-        class Net:
-            __signature__ = inspect.Signature([
-                inspect.Parameter("num_classes", inspect.Parameter.KEYWORD_ONLY, annotation=int),
-                inspect.Parameter("hidden", inspect.Parameter.KEYWORD_ONLY, annotation=int, default=64),
-            ])
-            def __init__(self, **kwargs) -> None: ...
-        """,
-    "a metaclass": """
-        class Meta(type):
-            pass
-
-        class Net(metaclass=Meta):
-            def __init__(self, num_classes: int, hidden: int = 64) -> None: ...
-        """,
-    "a partial": """
-        def build(depth, num_classes: int, hidden: int = 64): ...
-
-        Net = functools.partial(build, 3)
-        """,
-    "a class method": """
-        class Net:
-            @classmethod
-            def build(cls, num_classes: int, hidden: int = 64): ...
-        """,
-    "a static method": """
-        class Net:
-            @staticmethod
-            def build(num_classes: int, hidden: int = 64): ...
-        """,
-}
-
-
-@pytest.mark.parametrize("way", WAYS, ids=list(WAYS))
-def test_the_ways_in_which_a_signature_comes_about(way, tmp_path, monkeypatch):
-    name = f"user_way_{list(WAYS).index(way)}"
-    head = "import functools\nimport inspect\nfrom dataclasses import dataclass, field\nfrom typing import Annotated\n"
-    (tmp_path / f"{name}.py").write_text(head + "from torch import nn\n" + textwrap.dedent(WAYS[way]))
-    monkeypatch.syspath_prepend(tmp_path)
-    found = signature(f"{name}.Net.build" if "def build(cls" in WAYS[way] or "@static" in WAYS[way] else f"{name}.Net")
-    assert {"num_classes", "hidden"} <= set(found.parameters)
-    hidden = found.parameters["hidden"]
-    assert (hidden.default, hidden.required) == (64, False)
-    assert is_valid(32, hidden.annotation)
-    assert not is_valid("a", hidden.annotation)
-
-
-def test_attrs_classes(tmp_path, monkeypatch):
-    pytest.importorskip("attrs")
-    (tmp_path / "user_attrs.py").write_text(
-        "import attrs\n\n@attrs.define\nclass Net:\n    num_classes: int\n    hidden: int = 64\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    found = signature("user_attrs.Net").parameters
-    assert not is_valid("a", found["hidden"].annotation)
-    assert found["num_classes"].required
-
-
-def test_any_arguments_are_open(tmp_path, monkeypatch):
-    (tmp_path / "user_open.py").write_text(
-        "class Net:\n    def __init__(self, hidden: int = 3, *args: int, **kwargs: object) -> None: ...\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    found = signature("user_open.Net")
-    assert found.open
-    assert list(found.parameters) == ["hidden"]
+    assert convert("fast", annotation) is mode.quick
+    assert convert("quick", annotation) is mode.quick  # by its name too
+    assert convert(["fast"], list[annotation]) == [mode.quick]
+    assert convert(["fast", "slow"], tuple[annotation, str]) == [mode.quick, "slow"]
+    assert convert({"a": "slow"}, dict[str, annotation])["a"] is mode.slow
+    assert convert("fast", annotation_of("Literal[Mode.quick, 'none']")) is mode.quick
+    assert convert("none", annotation_of("Literal[Mode.quick, 'none']")) == "none"
+    assert describe(annotation_of("Level")) == "one of 1, 2"
 
 
 NET = """
@@ -330,3 +252,26 @@ def test_a_users_class_trains_with_such_annotations_and_resumes(train, tmp_path)
         "error: model.width: a is not allowed; it takes a whole number",
         "error: model.pool: LARGE is not allowed; it takes one of AVERAGE, LARGEST; did you mean LARGEST?",
     ]
+
+
+@pytest.mark.parametrize(
+    ("target", "key", "allowed", "refused"),
+    [
+        ("torch.nn.Conv2d", "kernel_size", [3, [3, 3]], []),
+        ("torch.nn.Linear", "in_features", [3], ["a"]),
+        ("torch.nn.TransformerEncoderLayer", "activation", ["relu"], [3]),
+        ("torchvision.models.resnet.ResNet", "norm_layer", [None], [3]),
+        ("torchvision.models.resnet18", "progress", [True], [3]),
+    ],
+)
+def test_torch_is_read_without_importing_it(target, key, allowed, refused):
+    check = f"""if True:
+        import sys
+        from resnet_cli.config.signatures import signature
+        from resnet_cli.config.values import is_valid
+        annotation = signature({target!r}).parameters[{key!r}].annotation
+        assert all(is_valid(value, annotation) for value in {allowed}), annotation
+        assert not any(is_valid(value, annotation) for value in {refused}), annotation
+        assert "torch" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", check], check=True)

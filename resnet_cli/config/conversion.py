@@ -1,0 +1,48 @@
+"""Config values as what a callable expects: members of Enums and paths; everything else is passed as YAML has it."""
+
+import types
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from resnet_cli.config.enums import find_member
+from resnet_cli.config.values import is_valid
+
+
+def convert(value: Any, annotation: Any) -> Any:
+    """Return a config value as what its parameter is annotated with.
+
+    A union converts only a value that none of its choices takes as it is: `"a"` stays text for `str | Path`.
+
+    Args:
+        value: Plain data that is valid for `annotation`.
+        annotation: A type as `resnet_cli.config.annotations` describes them.
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return convert(value, arguments[0])
+    if origin in (Union, types.UnionType):
+        converted = [convert(value, choice) for choice in arguments if is_valid(value, choice)]
+        return converted[0] if converted and not any(item is value for item in converted) else value
+    if origin is Literal:
+        kinds = dict.fromkeys(type(choice) for choice in arguments if isinstance(choice, Enum))
+        return next((member for kind in kinds if (member := find_member(kind, value)) in arguments), value)
+    if origin in (Sequence, list, tuple) and isinstance(value, list | tuple):
+        return _items(value, arguments if origin is tuple and ... not in arguments else [arguments[0]] * len(value))
+    if origin in (Mapping, dict) and isinstance(value, Mapping):
+        items = _items(list(value.values()), [arguments[1]] * len(value))
+        return value if all(map(_is_same, items, value.values())) else dict(zip(value, items, strict=True))
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return find_member(annotation, value) or value
+    return Path(value) if annotation is Path and isinstance(value, str) else value
+
+
+def _items(values: Sequence[Any], annotations: Sequence[Any]) -> Sequence[Any]:
+    """Return the converted values as a list; the sequence itself if none of them changed."""
+    converted = list(map(convert, values, annotations))
+    return values if all(map(_is_same, converted, values)) else converted
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    return a is b

@@ -1,7 +1,8 @@
-"""What the commands with ordinary `--flags` share: a parser, and the exit status."""
+"""What the commands with ordinary `--flags` share: the argument parser, the check of --out, and the exit status."""
 
 import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from resnet_cli.errors import InputError
@@ -9,29 +10,44 @@ from resnet_cli.hydra_app.errors import print_error
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are errors like any other, and that takes no beginnings of options."""
+    """An argument parser that raises `InputError` for wrong arguments and accepts no abbreviated options."""
 
     def __init__(self, prog: str, description: str, epilog: str) -> None:
         layout = argparse.RawDescriptionHelpFormatter
         super().__init__(prog, description=description, epilog=epilog, formatter_class=layout, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of printing.
+        """Raise the error, which argparse would print before it exits.
 
         Raises:
-            InputError: always.
+            InputError: Always.
         """
         raise InputError(f"{message} (--help lists the options)")
 
 
+def output_path(text: str) -> Path:
+    """Return the path of an output file, with `~` expanded.
+
+    Raises:
+        InputError: It is a folder, or its folder does not exist.
+    """
+    path = Path(text).expanduser()
+    if not path.parent.is_dir() or path.is_dir():
+        raise InputError(f"--out={path}: {'is a folder' if path.is_dir() else 'its folder does not exist'}")
+    return path
+
+
 def exit_status(
-    parser: argparse.ArgumentParser, arguments: Sequence[str], work: Callable[[argparse.Namespace], None]
+    parser: argparse.ArgumentParser, arguments: Sequence[str], command: Callable[[argparse.Namespace], None]
 ) -> int:
-    """Run `work` with the parsed options and return the exit status: 0, 2 wrong input, 4 machine, 1 defect."""
+    """Run a command with the parsed options and return its exit status.
+
+    0 success · 1 a defect of the program · 2 wrong input · 4 failure of the machine · 130 interrupted.
+    """
     try:
-        work(parser.parse_intermixed_args(list(arguments)))
-    except SystemExit as done:  # --help
-        return int(done.code or 0)
+        command(parser.parse_intermixed_args(list(arguments)))
+    except SystemExit as finished:  # --help
+        return int(finished.code or 0)
     except KeyboardInterrupt:
         return 130
     except Exception as error:

@@ -1,22 +1,23 @@
-"""resnet-report: runs side by side, means over their seeds, as a table or a page."""
+"""resnet-report: compares runs, with means over their seeds, in a table or on a page."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_cli.commands.exit import exit_quickly
-from resnet_cli.commands.flags import Parser, exit_status
-from resnet_cli.errors import InputError, MachineError
+from resnet_cli.commands.flags import Parser, exit_status, output_path
+from resnet_cli.commands.terminal import print_output
+from resnet_cli.errors import InputError
 from resnet_cli.files import write_atomically
-from resnet_cli.report import FORMATS, counts, printable, read_runs, tabulate
+from resnet_cli.report import FORMATS, Table, build_tables, escape_control_characters, format_run_counts, read_runs
 
 HELP = """\
-Finds the runs below the given folders, sees which config keys vary, groups runs that differ in nothing but their seed,
-and gives mean ± sample standard deviation over the n that finished. Pruned, failed, interrupted, running and killed
-runs, and second runs of one seed, are counted apart. Runs that were measured differently (data set, its sizes,
-validation split, how the weights were chosen) come in tables of their own. Accuracies are percentages.
+Finds the runs below the given folders, shows the config keys that vary as columns, groups runs that differ in nothing
+but their seed, and reports mean ± sample standard deviation over the n that finished. Pruned, failed, interrupted,
+running and killed runs, and repetitions of a seed, are counted but not averaged. Runs that were measured under
+different protocols (data set, its sizes, validation split, how the weights were chosen) get separate tables.
+Accuracies are percentages.
 """
 
 EXAMPLES = """\
@@ -25,7 +26,7 @@ examples:
   resnet-report outputs multirun --out runs.html        sortable, filterable, with curves; one file, no network
   resnet-report multirun --out runs.md                  or .csv, .txt
   resnet-report multirun --over data.split_seed         means over splits as well as seeds
-  resnet-report multirun --single                       each run in a row
+  resnet-report multirun --single                       a row for each run
 """
 
 EXTENSIONS = {".txt": "table", ".md": "markdown", ".csv": "csv", ".html": "html", ".htm": "html"}
@@ -34,12 +35,12 @@ EXTENSIONS = {".txt": "table", ".md": "markdown", ".csv": "csv", ".html": "html"
 def _parser() -> argparse.ArgumentParser:
     parser = Parser("resnet-report", HELP, EXAMPLES)
     parser.add_argument("folders", nargs="+", metavar="DIR", help="a run, a sweep, or any folder with runs below it")
-    parser.add_argument("--out", metavar="FILE", help="write there; .html, .md, .csv and .txt choose the format")
-    parser.add_argument("--format", choices=tuple(FORMATS), help="default: table, or what FILE says")
+    parser.add_argument("--out", metavar="FILE", help="output file; .html, .md, .csv and .txt choose the format")
+    parser.add_argument("--format", choices=tuple(FORMATS), help="default: table, or that of FILE")
     parser.add_argument(
-        "--over", action="append", default=[], metavar="KEY", help="average over this key too, not over seed alone"
+        "--over", action="append", default=[], metavar="KEY", help="average over this key as well as the seed"
     )
-    parser.add_argument("--single", action="store_true", help="each run in a row, nothing averaged")
+    parser.add_argument("--single", action="store_true", help="a row for each run, nothing averaged")
     return parser
 
 
@@ -56,51 +57,40 @@ def run(arguments: Sequence[str]) -> int:
 def _report(options: argparse.Namespace) -> None:
     if options.single and options.over:
         raise InputError(f"--over {options.over[0]}: averages over a key; not together with --single")
-    out = _out(options.out)
-    kind = _format(options.format, out)
+    out = None if options.out is None else output_path(options.out)
+    format_name = _choose_format(options.format, out)
     found = read_runs(options.folders)
-    tables = tabulate(found.runs, over=("seed", *options.over), single=options.single)
+    tables = build_tables(found.runs, over=("seed", *options.over), single=options.single)
     for problem in found.problems:
-        print(f"warning: {printable(problem)}", file=sys.stderr)
-    text = FORMATS[kind](found, tables)
+        print(f"warning: {escape_control_characters(problem)}", file=sys.stderr)
+    text = FORMATS[format_name](found, tables)
     if out is None:
-        _print(text)
+        print_output(text)
         return
     write_atomically(out, text)
-    groups = sum(len(table.groups) for table in tables)
-    apart = f" of {len(tables)} protocols" if len(tables) > 1 else ""
-    _print(f"{printable(str(out))}: {counts(found)}; {groups} group{'s' if groups > 1 else ''}{apart}\n")
+    print_output(f"{escape_control_characters(str(out))}: {format_run_counts(found)}; {_format_group_count(tables)}\n")
 
 
-def _format(asked: str | None, out: Path | None) -> str:
+def _choose_format(requested: str | None, out: Path | None) -> str:
+    """Return the format to write: --format, else that of the file name, else a table.
+
+    Raises:
+        InputError: Neither of them names a format, or they name different ones.
+    """
     if out is None:
-        return asked or "table"
-    told = EXTENSIONS.get(out.suffix.lower())
-    if told and asked and told != asked:
-        raise InputError(f"--format={asked}: {out.name} is a file of format {told}")
-    if not (asked or told):
-        raise InputError(f"--out={out}: name it {', '.join(f'*{e}' for e in EXTENSIONS)}, or give --format")
-    return asked or str(told)
+        return requested or "table"
+    of_file = EXTENSIONS.get(out.suffix.lower())
+    if of_file and requested and of_file != requested:
+        raise InputError(f"--format={requested}: {out.name} is a file of format {of_file}")
+    if not (requested or of_file):
+        raise InputError(f"--out={out}: name it {', '.join(f'*{e}' for e in EXTENSIONS)}, or set --format")
+    return requested or str(of_file)
 
 
-def _out(given: str | None) -> Path | None:
-    if given is None:
-        return None
-    path = Path(given).expanduser()
-    if not path.parent.is_dir() or path.is_dir():
-        raise InputError(f"--out={path}: {'is a folder' if path.is_dir() else 'its folder does not exist'}")
-    return path
-
-
-def _print(text: str) -> None:
-    """Write everything at once; a reader that has gone, such as `head`, is no failure."""
-    encoding = sys.stdout.encoding or "utf-8"  # it may lack ±
-    try:
-        print(text.encode(encoding, "replace").decode(encoding), end="", flush=True)
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
-        if not isinstance(error, BrokenPipeError):
-            raise MachineError(error.errno, f"standard output: {error.strerror}") from None
+def _format_group_count(tables: Sequence[Table]) -> str:
+    count = sum(len(table.groups) for table in tables)
+    protocols = f" of {len(tables)} protocols" if len(tables) > 1 else ""
+    return f"{count} group{'s' if count > 1 else ''}{protocols}"
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from resnet_cli.session import build, load
 Report = dict[str, Any]
 
 
-def described(composed: Composed) -> Report:
+def describe(composed: Composed) -> Report:
     """Describe the model: figures of the whole network and a row for each layer; the weights of a scalar chain.
 
     Raises:
@@ -44,8 +44,8 @@ def described(composed: Composed) -> Report:
             "weights": chain.weights.tolist(),
             "states": chain.states(),
         }
-    in_size, classes = _sizes(composed)
-    net = _model(node, in_size, classes)
+    in_size, classes = _input_size(composed)
+    net = _build_model(node, in_size, classes)
     try:
         rows = layer_table(net, in_size)
     except (RuntimeError, ValueError, TypeError) as error:
@@ -77,13 +77,13 @@ def gradients(composed: Composed, figure: Path) -> dict[str, list[Report]]:
         MachineError: the figure cannot be written.
     """
     node = composed.settings["model"]
-    nodes = {_kind(node): node, **_twin(node)}
+    nodes = {_residual_label(node): node, **_twin(node)}
     if _is_chain(node):
         chains: dict[str, ScalarChain] = {label: build.instantiate("model", own, {}) for label, own in nodes.items()}
         series = {label: chain_rows(chain) for label, chain in chains.items()}
         signed = {label: [{"gradient": g} for g in chain.weight_gradients()] for label, chain in chains.items()}
     else:
-        series = _flows(composed, nodes)
+        series = _gradient_flows(composed, nodes)
         signed = {label: [{} for _ in rows] for label, rows in series.items()}
     draw_gradients(series, figure, title=f"{composed.model}: gradients by depth")
     return {
@@ -100,13 +100,13 @@ def _is_chain(node: Node) -> bool:
     return isinstance(target, type) and issubclass(target, ScalarChain)
 
 
-def _sizes(composed: Composed) -> tuple[tuple[int, int, int], int]:
+def _input_size(composed: Composed) -> tuple[tuple[int, int, int], int]:
     """Return `in_size` and the number of classes: as known, as the run recorded them, or from the data once opened."""
     node = composed.settings["data"]
     known = known_size(locate(node["_target_"]), node)
     if known is not None:
         return known
-    weights = _weights(composed)
+    weights = _checkpoint_of_run(composed)
     if weights is not None and not any(key.split(".")[0] in ("data", "experiment") for key in composed.keys):
         noted = checkpoints.load(weights)["data"]
         channels, height, width = noted["in_size"]
@@ -116,7 +116,7 @@ def _sizes(composed: Composed) -> tuple[tuple[int, int, int], int]:
     return dataset.train.size, len(dataset.class_names)
 
 
-def _model(node: Node, in_size: tuple[int, int, int], classes: int) -> nn.Module:
+def _build_model(node: Node, in_size: tuple[int, int, int], classes: int) -> nn.Module:
     """Build the model as `build.model` does, but without requiring a classifier of the data."""
     given = {"in_size": in_size, "in_channels": in_size[0], "out_classes": classes, "num_classes": classes}
     net = build.instantiate("model", node, given)
@@ -125,7 +125,7 @@ def _model(node: Node, in_size: tuple[int, int, int], classes: int) -> nn.Module
     return net
 
 
-def _weights(composed: Composed) -> Path | None:
+def _checkpoint_of_run(composed: Composed) -> Path | None:
     """Return the checkpoint of the run that was named, if it has one."""
     if composed.run is None:
         return None
@@ -133,39 +133,39 @@ def _weights(composed: Composed) -> Path | None:
     return next((file for file in ([named] if named.is_file() else [run.best, run.last]) if file.is_file()), None)
 
 
-def _kind(node: Node) -> str:
+def _residual_label(node: Node) -> str:
     residual = build.get_argument(node, "residual")
     return ("residual" if residual else "plain") if isinstance(residual, bool) else "network"
 
 
 def _twin(node: Node) -> dict[str, Node]:
     """Return the same model without or with its shortcuts, if it has the choice, by its label."""
-    kind = _kind(node)
+    kind = _residual_label(node)
     twin = {**node, "residual": kind == "plain"}
-    return {} if kind == "network" else {_kind(twin): twin}
+    return {} if kind == "network" else {_residual_label(twin): twin}
 
 
-def _flows(composed: Composed, nodes: Mapping[str, Node]) -> dict[str, list[GradientRow]]:
+def _gradient_flows(composed: Composed, nodes: Mapping[str, Node]) -> dict[str, list[GradientRow]]:
     """Rows on the first training batch, by what the network is called: as initialised, and with the run's weights."""
     seed = composed.settings["seed"]
     loaders = build.loaders(composed.settings["data"], device=torch.device("cpu"), seed=seed)
     nets: dict[str, nn.Module] = {}
     for label, node in nodes.items():
         try:
-            nets[label] = _initialised(node, loaders, seed)
+            nets[label] = _initialised_network(node, loaders, seed)
         except InputError as error:
             if not nets:
                 raise
             print(f"no {label} twin: {error.problems[0]}", file=sys.stderr)
-    nets |= _trained(composed, loaders)
+    nets |= _trained_network(composed, loaders)
     batches = loaders.train.epoch(0)
     images_BCHW, labels_B = next(batches)
     return {label: gradient_flow(net, images_BCHW, labels_B) for label, net in nets.items()}
 
 
-def _trained(composed: Composed, loaders: Loaders) -> dict[str, nn.Module]:
+def _trained_network(composed: Composed, loaders: Loaders) -> dict[str, nn.Module]:
     """Return the run's network with its weights, if a run was named and has some, by its label."""
-    weights = _weights(composed)
+    weights = _checkpoint_of_run(composed)
     if weights is None:
         return {}
     settings = composed.settings  # checked, so what it names is known or trusted
@@ -173,10 +173,10 @@ def _trained(composed: Composed, loaders: Loaders) -> dict[str, nn.Module]:
     if (tuple(data["in_size"]), len(data["class_names"])) != (loaders.in_size, len(loaders.class_names)):
         print("the run's weights are for images of another size or other classes: left out", file=sys.stderr)
         return {}
-    return {f"{_kind(checkpoints.load(weights)['config']['model'])}, trained": net}
+    return {f"{_residual_label(checkpoints.load(weights)['config']['model'])}, trained": net}
 
 
-def _initialised(node: Node, loaders: Loaders, seed: int) -> nn.Module:
+def _initialised_network(node: Node, loaders: Loaders, seed: int) -> nn.Module:
     """Initialise the model as a run would."""
     net = build.model(node, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=seed)
     show_images(net, loaders.train.sample)

@@ -6,17 +6,17 @@ from typing import Any
 Report = Mapping[str, Any]
 
 
-def lines(report: Report | Sequence[Report]) -> list[str]:
+def format_report(report: Report | Sequence[Report]) -> list[str]:
     """Format a network, or two side by side."""
     if not isinstance(report, Mapping):
-        return _side_by_side(report)
-    shown = [*_head(report), ""]
+        return _format_comparison(report)
+    shown = [*_format_facts(report), ""]
     if "gradients" not in report:
-        return [*shown, *_layers(report)]
-    return [*shown, *_gradients(report["gradients"]), "", f"figure  {report['figure']}"]
+        return [*shown, *_format_layers(report)]
+    return [*shown, *_format_gradients(report["gradients"]), "", f"figure  {report['figure']}"]
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
+def align_columns(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
     """Rows under a head, two spaces between columns; the first `left` columns are set flush left, the others right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     return [
@@ -28,57 +28,57 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list
     ]
 
 
-def _head(report: Report) -> list[str]:
-    rows = [("model", f"{report['model']} ({report['target']})"), *_facts(report).items()]
+def _format_facts(report: Report) -> list[str]:
+    rows = [("model", f"{report['model']} ({report['target']})"), *_network_facts(report).items()]
     return [f"{name:17}{value}" for name, value in rows]
 
 
-def _facts(report: Report) -> dict[str, str]:
+def _network_facts(report: Report) -> dict[str, str]:
     facts = {}
     if "in_size" in report:
-        facts["images"] = f"{_shape(report['in_size'])}, {report['classes']} classes"
+        facts["images"] = f"{_format_shape(report['in_size'])}, {report['classes']} classes"
     facts["parameters"] = f"{report['parameters']:,}"
     if "layers" in report:
         facts["multiply-adds"] = f"{report['multiply_adds']:,}"
         facts["depth"] = "unknown" if report["depth"] is None else f"{report['depth']} layers"
-        facts["receptive field"] = _field(report)
+        facts["receptive field"] = _format_receptive_field(report)
     return facts
 
 
-def _field(report: Report) -> str:
+def _format_receptive_field(report: Report) -> str:
     field = report["receptive_field"]
     if field is None:
         return "none, or unknown"
-    return "whole image" if list(field) == list(report["in_size"][1:]) else f"{_shape(field)} pixels"
+    return "whole image" if list(field) == list(report["in_size"][1:]) else f"{_format_shape(field)} pixels"
 
 
-def _layers(report: Report) -> list[str]:
+def _format_layers(report: Report) -> list[str]:
     """Format the layers; of a scalar chain its weights and states."""
     if "layers" not in report:
         chain = zip(report["weights"], report["states"][1:], strict=True)
         rows = [[f"w_{i}", f"{weight:g}", f"{state:.6g}"] for i, (weight, state) in enumerate(chain, start=1)]
-        return table(["layer", "weight", f"output (input {report['states'][0]:g})"], rows, left=1)
+        return align_columns(["layer", "weight", f"output (input {report['states'][0]:g})"], rows, left=1)
     rows = [
-        [row["name"] or "(itself)", row["kind"], _shape(row["out_shape"]), f"{row['parameters']:,}",
+        [row["name"] or "(itself)", row["kind"], _format_shape(row["out_shape"]), f"{row['parameters']:,}",
          f"{row['multiply_adds']:,}", f"{row['share']:.1f} %"]
         for row in report["layers"]
     ]  # fmt: skip
     total = ["total", "", "", f"{report['parameters']:,}", f"{report['multiply_adds']:,}", ""]
-    return table(["layer", "kind", "output", "parameters", "multiply-adds", "share"], [*rows, total], left=3)
+    return align_columns(["layer", "kind", "output", "parameters", "multiply-adds", "share"], [*rows, total], left=3)
 
 
-def _side_by_side(reports: Sequence[Report]) -> list[str]:
+def _format_comparison(reports: Sequence[Report]) -> list[str]:
     titles = [f"{letter}: {report['model']}" for letter, report in zip("AB", reports, strict=True)]
-    facts = [_facts(report) for report in reports]
+    facts = [_network_facts(report) for report in reports]
     rows = [[name, *(own.get(name, "-") for own in facts)] for name in {**facts[0], **facts[1]}]
     shown = [f"{letter}  {report['settings']}" for letter, report in zip("AB", reports, strict=True)]
-    shown += ["", *table(["", *titles], rows, left=1)]
+    shown += ["", *align_columns(["", *titles], rows, left=1)]
     for title, report in zip(titles, reports, strict=True):
-        shown += ["", title, *_layers(report)]
+        shown += ["", title, *_format_layers(report)]
     return shown
 
 
-def _gradients(series: Mapping[str, Sequence[Report]]) -> list[str]:
+def _format_gradients(series: Mapping[str, Sequence[Report]]) -> list[str]:
     """Format a row for each layer, in the order of the calls, and a column for each network; `-` for missing layers."""
     columns = {label: {row["name"]: row for row in rows} for label, rows in series.items()}
     longest = max(columns.values(), key=len)
@@ -86,12 +86,12 @@ def _gradients(series: Mapping[str, Sequence[Report]]) -> list[str]:
     rows = []
     for name in names:
         row = next(column[name] for column in [longest, *columns.values()] if name in column)
-        cells = [_gradient(column.get(name)) for column in columns.values()]
+        cells = [_format_gradient(column.get(name)) for column in columns.values()]
         rows.append([str(row["depth"]), name, row["kind"], f"{row['weights']:,}", *cells])
-    return table(["depth", "layer", "kind", "weights", *columns], rows, left=3)
+    return align_columns(["depth", "layer", "kind", "weights", *columns], rows, left=3)
 
 
-def _gradient(row: Report | None) -> str:
+def _format_gradient(row: Report | None) -> str:
     """Format the gradient of a scalar with its sign, and the norm of others."""
     if row is None:
         return "-"
@@ -99,5 +99,5 @@ def _gradient(row: Report | None) -> str:
     return "not finite" if value is None else f"{value:.4g}"
 
 
-def _shape(sides: Sequence[int]) -> str:
+def _format_shape(sides: Sequence[int]) -> str:
     return "x".join(map(str, sides)) or "1"

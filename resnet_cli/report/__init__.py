@@ -1,26 +1,33 @@
-"""Runs side by side: found, grouped over their seeds, written as text, Markdown, CSV or a page."""
+"""Comparison of runs: find and load them, group them over their seeds, and format tables or a page."""
 
-from resnet_cli.report.groups import Group, Spread, Table, tabulate
-from resnet_cli.report.page import as_html
-from resnet_cli.report.runs import Found, Run, read_runs
-from resnet_cli.report.writers import as_csv, as_markdown, as_text, counts, printable, short_table
+from resnet_cli.report.groups import Group, Statistics, Table, build_tables
+from resnet_cli.report.page import format_html
+from resnet_cli.report.runs import FoundRuns, Run, read_runs
+from resnet_cli.report.writers import (
+    escape_control_characters,
+    format_csv,
+    format_markdown,
+    format_run_counts,
+    format_sweep_table,
+    format_text,
+)
 
-FORMATS = {"table": as_text, "markdown": as_markdown, "csv": as_csv, "html": as_html}
+FORMATS = {"table": format_text, "markdown": format_markdown, "csv": format_csv, "html": format_html}
 
 __all__ = [
     "FORMATS",
-    "Found",
+    "FoundRuns",
     "Group",
     "Run",
-    "Spread",
+    "Statistics",
     "Table",
-    "as_csv",
-    "as_html",
-    "as_markdown",
-    "as_text",
-    "counts",
-    "printable",
+    "build_tables",
+    "escape_control_characters",
+    "format_csv",
+    "format_html",
+    "format_markdown",
+    "format_run_counts",
+    "format_sweep_table",
+    "format_text",
     "read_runs",
-    "short_table",
-    "tabulate",
 ]

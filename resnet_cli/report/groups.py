@@ -1,84 +1,113 @@
-"""Runs side by side: a table for each protocol, a group for each config, statistics over the seeds."""
+"""Comparison of runs: a table for each protocol, a group for each config, statistics over the seeds."""
 
 import statistics
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from resnet_cli.config.values import did_you_mean
 from resnet_cli.errors import InputError
-from resnet_cli.report.keys import ABSENT, Column, cell, same, settings, sort_key, varying
+from resnet_cli.report.keys import (
+    ABSENT,
+    Column,
+    comparable_settings,
+    comparison_key,
+    format_cell,
+    sort_key,
+    target_name,
+    varying_columns,
+)
 from resnet_cli.report.runs import STATUSES, Run
 
-# Of `data`: how images are fed, not which; results of other values compare.
-FEEDING = ("data.batch_size", "data.drop_last", "data.augment")
-EVALUATION = ("trainer.max_batches",)  # cuts validation and test short, too
-MOST_NAMED = 8  # keys in the title of a table, of those that tell it from others
-ENVIRONMENT = ("torch", "resnet-cli")  # packages whose version can change a result
+# Keys of `data` that change how images are fed but not which: results with other values can be compared.
+INPUT_PIPELINE_KEYS = ("data.batch_size", "data.drop_last", "data.augment")
+EVALUATION_KEYS = ("trainer.max_batches",)  # it shortens validation and test too
+MAX_TITLE_KEYS = 8  # keys in the title of a table that distinguish it from others
+COMPARED_PACKAGES = ("torch", "resnet-cli")  # packages whose version can change a result
+# Keys and properties that `_format_protocol` puts into words, rather than as key=value.
+DESCRIBED = {
+    "trainer.max_batches", "data._target_", "data.train_size", "weights", "chosen by", "validation images",
+    "test images",
+}  # fmt: skip
+
+Protocol = tuple[tuple[str, Any], ...]
+"""Under what conditions a run was measured: (key or property, value) pairs."""
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Mean, sample standard deviation (None of a single value) and count."""
+class Statistics:
+    """Mean, sample standard deviation (None for a single value) and number of values."""
 
     mean: float
-    deviation: float | None
+    std: float | None
     n: int
 
     @classmethod
-    def of(cls, values: Iterable[float | None]) -> "Spread | None":
-        """Of the values that are there; None without any."""
-        there = [value for value in values if value is not None]
-        if not there:
+    def from_values(cls, values: Iterable[float | None]) -> "Statistics | None":
+        """Return the statistics of the values that are not None, or None if there are none."""
+        present = [value for value in values if value is not None]
+        if not present:
             return None
-        return cls(statistics.fmean(there), statistics.stdev(there) if len(there) > 1 else None, len(there))
+        return cls(statistics.fmean(present), statistics.stdev(present) if len(present) > 1 else None, len(present))
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one config that differ in their seeds.
+    """Runs of one config that differ in their seeds alone.
 
     Args:
-        values: Of the keys that vary.
-        counted: The finished ones, of each seed the newest; what the figures are of.
-        runs: All of them.
+        values: Values of the keys that vary between groups.
+        averaged: The runs that enter the statistics: finished ones, for each seed the newest.
+        runs: All runs of the group.
     """
 
     values: Mapping[str, Any]
-    counted: Sequence[Run]
+    averaged: Sequence[Run]
     runs: Sequence[Run]
 
-    def spread(self, name: str) -> Spread | None:
-        """Statistics of a property of the counted runs."""
-        return Spread.of(getattr(run, name) for run in self.counted)
+    def statistics(self, name: str) -> Statistics | None:
+        """Return the statistics of a property of the averaged runs."""
+        return Statistics.from_values(getattr(run, name) for run in self.averaged)
+
+    @cached_property
+    def _averaged_folders(self) -> set[Path]:
+        return {run.folder for run in self.averaged}
+
+    def is_averaged(self, run: Run) -> bool:
+        """Return whether a run enters the statistics."""
+        return run.folder in self._averaged_folders
+
+    def status(self, run: Run) -> str:
+        """Return the status of a run; `repeated` if it finished but there is a newer one with its seed."""
+        return "repeated" if run.status == "finished" and not self.is_averaged(run) else run.status
 
     @property
-    def left_out(self) -> dict[str, int]:
-        """How many runs are not counted, by why."""
-        counts = Counter(run.status for run in self.runs)
-        repeated = counts.pop("finished", 0) - len(self.counted)
-        found = {status: counts[status] for status in STATUSES if counts[status]}
-        return found | ({"repeated": repeated} if repeated else {})
+    def excluded(self) -> dict[str, int]:
+        """Number of runs that do not enter the statistics, by status."""
+        counts = Counter(self.status(run) for run in self.runs if not self.is_averaged(run))
+        return {status: counts[status] for status in (*STATUSES, "repeated") if counts[status]}
 
     @property
     def label(self) -> str:
-        """What it is, in a line; of keys their last part where that is clear."""
+        """The varying keys and values in one line; keys are cut to their last part where that is unique."""
         last = Counter(key.rpartition(".")[2] for key in self.values)
         short = {key: name if last[name := key.rpartition(".")[2]] == 1 else key for key in self.values}
-        return ", ".join(f"{short[key]}={cell(value)}" for key, value in self.values.items()) or self.runs[0].name
+        pairs = [f"{short[key]}={format_cell(value)}" for key, value in self.values.items()]
+        return ", ".join(pairs) or self.runs[0].name
 
 
 @dataclass(frozen=True)
 class Table:
-    """What may be compared: the groups of one protocol.
+    """The groups of one protocol, whose results can be compared.
 
     Args:
-        protocol: What they have in common, and where that differs from other tables.
-        columns: Names of the keys that vary within it.
-        groups: In the order of their values.
-        notes: What makes them less than comparable.
+        protocol: Description of the protocol, and of its differences from those of other tables.
+        columns: Names of the keys that vary within the table.
+        groups: The groups, sorted by their values.
+        notes: Differences in environment that limit the comparison.
     """
 
     protocol: str
@@ -88,153 +117,161 @@ class Table:
 
     @cached_property
     def best(self) -> Group | None:
-        """The best on validation, where there is more than one; never chosen by the test set."""
-        scored = [(spread.mean, i) for i, g in enumerate(self.groups) if (spread := g.spread("val_accuracy"))]
-        return self.groups[max(scored, key=lambda pair: (pair[0], -pair[1]))[1]] if len(scored) > 1 else None
+        """The group with the best validation accuracy, never chosen by the test set; None for a single group."""
+        means = [(found.mean, i) for i, group in enumerate(self.groups) if (found := group.statistics("val_accuracy"))]
+        return self.groups[max(means, key=lambda pair: (pair[0], -pair[1]))[1]] if len(means) > 1 else None
 
 
-def tabulate(runs: Sequence[Run], *, over: Collection[str] = ("seed",), single: bool = False) -> list[Table]:
-    """Group runs and keep those of different protocols apart.
+def build_tables(runs: Sequence[Run], *, over: Collection[str] = ("seed",), single: bool = False) -> list[Table]:
+    """Group runs into tables, one for each protocol, those with the most runs first.
 
     Args:
-        runs: What was found.
-        over: Keys whose values are averaged over.
-        single: A group for each run instead.
+        runs: The runs to compare.
+        over: Keys over whose values results are averaged.
+        single: Make a group of each run instead.
 
     Raises:
-        InputError: a key of `over` is in no config.
+        InputError: A key of `over` is in no config.
     """
-    keys = {key for run in runs for key in run.leaves}
+    keys = {key for run in runs for key in run.settings}
     unknown = [key for key in over if key not in keys and key != "seed"]
     if unknown:
         raise InputError(*(f"--over {key}: no run has this key{did_you_mean(key, sorted(keys))}" for key in unknown))
-    leave_out = () if single else tuple(over)
     protocols = _protocols(runs, over)
-    tables: dict[Any, list[Run]] = {}
+    differing = _differing_keys(protocols.values())
+    columns = [c for c in varying_columns(runs, () if single else tuple(over)) if c.name not in differing]
+    if any(key.startswith("data.") for key in differing):
+        columns = [column for column in columns if column.name != "data"]
+    runs_of: dict[Protocol, list[Run]] = {}
     for run in runs:
-        tables.setdefault(protocols[run.folder], []).append(run)
-    first = {run.folder: dict(protocols[run.folder]) for run in runs}
-    differing = {k for k in _keys(first.values()) if len({same(p.get(k)) for p in first.values()}) > 1}
-    columns = [c for c in varying(runs, leave_out) if c.name not in differing or c.name not in _keys(first.values())]
-    columns = [c for c in columns if c.name != "data" or not _is_part_of(differing, "data.")]
-    made = [
-        _table(own, columns, dict(protocol), differing, single=single, over=over) for protocol, own in tables.items()
+        runs_of.setdefault(protocols[run.folder], []).append(run)
+    tables = [
+        _build_table(own, columns, title_keys=differing, protocol=protocol, over=None if single else over)
+        for protocol, own in runs_of.items()
     ]
-    return sorted(made, key=lambda table: -sum(len(group.runs) for group in table.groups))
+    return sorted(tables, key=lambda table: -sum(len(group.runs) for group in table.groups))
 
 
-def _keys(protocols: Iterable[Mapping[str, Any]]) -> set[str]:
-    return {key for protocol in protocols for key in protocol}
+def _protocols(runs: Sequence[Run], over: Collection[str]) -> dict[Path, Protocol]:
+    """Return the protocol of each run by its folder: the data it was measured on, and how its weights were chosen.
 
-
-def _is_part_of(keys: Iterable[str], prefix: str) -> bool:
-    return any(key.startswith(prefix) for key in keys)
-
-
-def _protocols(runs: Sequence[Run], over: Collection[str]) -> dict[Any, tuple[tuple[str, Any], ...]]:
-    """Return the protocol of each run: what it was measured on, and how its weights were chosen.
-
-    A run that has not finished cannot say what its end would have used; it goes with a finished one of its config.
+    What an unfinished run would have recorded at its end is unknown; it gets the protocol of a finished run with the
+    same settings, if there is one (of several, the last).
     """
-    planned = {folder: _planned(own, over) for folder, own in settings(runs).items()}
+    configured = {folder: _configured_protocol(own, over) for folder, own in comparable_settings(runs).items()}
     finished = {
-        planned[run.folder]: planned[run.folder] + _used(run) for run in runs if run.status == "finished"
-    }  # of several the last
-    return {
-        run.folder: planned[run.folder] + _used(run)
-        if run.status == "finished"
-        else finished.get(planned[run.folder], planned[run.folder])
+        configured[run.folder]: configured[run.folder] + _recorded_protocol(run)
         for run in runs
+        if run.status == "finished"
     }
+    protocols: dict[Path, Protocol] = {}
+    for run in runs:
+        own = configured[run.folder]
+        is_finished = run.status == "finished"
+        protocols[run.folder] = own + _recorded_protocol(run) if is_finished else finished.get(own, own)
+    return protocols
 
 
-def _planned(own: Mapping[str, Any], over: Collection[str]) -> tuple[tuple[str, Any], ...]:
+def _configured_protocol(settings: Mapping[str, Any], over: Collection[str]) -> Protocol:
     return tuple(
         sorted(
-            (key, same(value))
-            for key, value in own.items()
-            if (key.startswith("data.") and not key.startswith(FEEDING)) or key in EVALUATION
+            (key, comparison_key(value))
+            for key, value in settings.items()
+            if (key.startswith("data.") and not key.startswith(INPUT_PIPELINE_KEYS)) or key in EVALUATION_KEYS
             if key not in over
         )
     )
 
 
-def _used(run: Run) -> tuple[tuple[str, Any], ...]:
+def _recorded_protocol(run: Run) -> Protocol:
     selection, test = run.record.get("selection"), run.record.get("test")
     selection = selection if isinstance(selection, dict) else {}
     samples = test.get("samples") if isinstance(test, dict) else None
     return (
-        ("weights", same(selection.get("weights"))), ("chosen by", same(selection.get("by"))),
-        ("validation images", same(selection.get("val_samples"))), ("test images", same(samples)),
-    )  # fmt: skip
+        ("weights", comparison_key(selection.get("weights"))),
+        ("chosen by", comparison_key(selection.get("by"))),
+        ("validation images", comparison_key(selection.get("val_samples"))),
+        ("test images", comparison_key(samples)),
+    )
 
 
-def _table(
-    runs: Sequence[Run], columns: Sequence[Column], protocol: Mapping[str, Any], differing: Collection[str], *,
-    single: bool, over: Collection[str],
+def _differing_keys(protocols: Collection[Protocol]) -> set[str]:
+    """Return the keys in which protocols differ."""
+    mappings = [dict(protocol) for protocol in protocols]
+    keys = {key for mapping in mappings for key in mapping}
+    return {key for key in keys if len({comparison_key(mapping.get(key)) for mapping in mappings}) > 1}
+
+
+def _build_table(
+    runs: Sequence[Run], columns: Sequence[Column], *, title_keys: set[str], protocol: Protocol,
+    over: Collection[str] | None,
 ) -> Table:  # fmt: skip
-    inside = [column for column in columns if len({same(column.of(run)) for run in runs}) > 1]
-    groups: dict[Any, list[Run]] = {}
+    """Build the table of a protocol.
+
+    Args:
+        runs: The runs of the protocol.
+        columns: Columns in which the runs of all protocols differ. Those that are constant here go to the title.
+        title_keys: Keys in which this protocol differs from others.
+        protocol: The protocol.
+        over: Keys over whose values results are averaged; None makes a group of each run.
+    """
+    inside = [column for column in columns if column.differs_among(runs)]
+    members: dict[Any, list[Run]] = {}
     for run in runs:
-        key = run.folder if single else tuple(same(column.of(run)) for column in inside)
-        groups.setdefault(key, []).append(run)
-    made = [Group({c.name: c.of(own[0]) for c in inside}, _counted(own, over), own) for own in groups.values()]
-    made.sort(key=lambda group: [sort_key(value) for value in group.values.values()])
-    common = [f"{c.name}={cell(c.of(runs[0]))}" for c in columns if c not in inside and c.of(runs[0]) != ABSENT]
-    common = [*common[:MOST_NAMED], *([f"{len(common) - MOST_NAMED} more"] if len(common) > MOST_NAMED else [])]
-    return Table(_describe(runs[0], protocol, differing, common), [c.name for c in inside], made, _notes(runs))
+        key = run.folder if over is None else tuple(comparison_key(column.value_of(run)) for column in inside)
+        members.setdefault(key, []).append(run)
+    groups = [
+        Group({c.name: c.value_of(own[0]) for c in inside}, _newest_of_each_seed(own, over or ()), own)
+        for own in members.values()
+    ]
+    groups.sort(key=lambda group: [sort_key(value) for value in group.values.values()])
+    constant = [(c.name, c.value_of(runs[0])) for c in columns if c not in inside]
+    common = [f"{name}={format_cell(value)}" for name, value in constant if value != ABSENT]
+    if len(common) > MAX_TITLE_KEYS:
+        common = [*common[:MAX_TITLE_KEYS], f"{len(common) - MAX_TITLE_KEYS} more"]
+    title = _format_protocol(runs[0], protocol, title_keys, common)
+    return Table(title, [column.name for column in inside], groups, _environment_notes(runs))
 
 
-def _counted(runs: Sequence[Run], over: Collection[str]) -> list[Run]:
-    """Return the finished runs; of several with one seed the newest, since the others are no further samples."""
+def _newest_of_each_seed(runs: Sequence[Run], over: Collection[str]) -> list[Run]:
+    """Return the finished runs, of several with the same seed the newest: repetitions are no independent samples."""
     newest: dict[Any, Run] = {}
     for run in sorted(runs, key=lambda run: str(run.record.get("ended") or "")):
         if run.status == "finished":
-            newest[tuple(same(run.leaves.get(key)) for key in {"seed", *over})] = run
-    chosen = {run.folder for run in newest.values()}
-    return [run for run in runs if run.folder in chosen]
+            newest[tuple(comparison_key(run.settings.get(key)) for key in {"seed", *over})] = run
+    kept = {run.folder for run in newest.values()}
+    return [run for run in runs if run.folder in kept]
 
 
-def _describe(run: Run, protocol: Mapping[str, Any], differing: Collection[str], common: Sequence[str]) -> str:
-    """Describe a protocol in a line: data, split, selection; then what distinguishes it from the others."""
-    used = {key: value for key, value in protocol.items() if not isinstance(value, tuple)}
-    train_size = run.leaves.get("data.train_size")
-    by = str(used.get("chosen by", "")).replace("_", " ")
+def _format_protocol(run: Run, protocol: Protocol, title_keys: set[str], common: Sequence[str]) -> str:
+    """Describe a protocol in one line: data, splits and selection, then the keys that distinguish it from others."""
+    known = {key: value for key, value in protocol if not isinstance(value, tuple)}
+    train_size, batches = run.settings.get("data.train_size"), run.settings.get("trainer.max_batches")
+    selection = f" by {str(known['chosen by']).replace('_', ' ')}" if known.get("chosen by") else ""
     words = [
-        str(run.leaves.get("data._target_", "unknown data")).rpartition(".")[2],
+        target_name(run.settings, "data", default="unknown data"),
         f"{train_size} training images" if train_size is not None else "",
-        f"{used['validation images']} validation images" if used.get("validation images") else "",
-        f"{used['test images']} test images" if "test images" in used else "",
-        f"{used['weights']}{f' by {by}' if by else ''}" if "weights" in used else "",
+        f"{known['validation images']} validation images" if known.get("validation images") else "",
+        f"{known['test images']} test images" if "test images" in known else "",
+        f"{known['weights']}{selection}" if "weights" in known else "",
+        f"cut to {batches} batches" if batches is not None else "",
     ]
-    batches = run.leaves.get("trainer.max_batches")
-    words.append(f"cut to {batches} batches" if batches is not None else "")
-    told = {
-        "trainer.max_batches",
-        "data._target_",
-        "data.train_size",
-        "weights",
-        "chosen by",
-        "validation images",
-        "test images",
-    }
-    apart = [f"{key}={cell(run.leaves.get(key))}" for key in sorted(differing) if key not in told]
-    return ", ".join(filter(None, [*words, *apart, *common]))
+    distinguishing = [f"{key}={format_cell(run.settings.get(key))}" for key in sorted(title_keys - DESCRIBED)]
+    return ", ".join(filter(None, [*words, *distinguishing, *common]))
 
 
-def _notes(runs: Sequence[Run]) -> list[str]:
-    """In what the circumstances of the finished runs differ."""
-    finished = [run for run in runs if run.status == "finished"]
-    records = [run.record for run in finished]
-    circumstances: dict[str, set[str]] = {
+def _environment_notes(runs: Sequence[Run]) -> list[str]:
+    """Return a line for each property of the environment in which the finished runs differ."""
+    records = [run.record for run in runs if run.status == "finished"]
+    values: dict[str, set[str]] = {
         name: {str(record.get(name)) for record in records} for name in ("device", "precision")
     }
     versions = [record.get("versions") for record in records]
-    for package in ENVIRONMENT:
-        circumstances[package] = {str(v.get(package)) for v in versions if isinstance(v, dict)}
-    circumstances["commit"] = {str(record.get("git_commit"))[:8] for record in records}
+    for package in COMPARED_PACKAGES:
+        values[package] = {str(v.get(package)) for v in versions if isinstance(v, dict)}
+    values["commit"] = {str(record.get("git_commit"))[:8] for record in records}
     return [
-        f"{name} differs: {', '.join(sorted(values)[:4])}{', ...' if len(values) > 4 else ''}"
-        for name, values in circumstances.items()
-        if len(values) > 1
+        f"{name} differs: {', '.join(sorted(found)[:4])}{', ...' if len(found) > 4 else ''}"
+        for name, found in values.items()
+        if len(found) > 1
     ]

@@ -1,4 +1,4 @@
-"""Config keys that distinguish runs, and how they are shown: `model=resnet20` instead of its ten keys."""
+"""Config keys in which runs differ, and how they are shown: `model=resnet20` instead of its ten keys."""
 
 import re
 import shlex
@@ -15,75 +15,95 @@ from resnet_cli.config.signatures import Opaque, signature
 from resnet_cli.config.stored import SAFE_TO_CHANGE
 from resnet_cli.config.validation import CONFIG_GROUPS
 from resnet_cli.config.values import format_value
-from resnet_cli.report.runs import Run, natural
+from resnet_cli.report.runs import Run, natural_sort_key
 
-# What a run is called, where it runs and where its files are: no part of the comparison.
-PRESENTATION = (SAFE_TO_CHANGE - {"trainer.epochs"}) | set(CONTROL_KEYS) | {"logger"}
-PRESENTATION_NODES = ("hydra.", "logger.", "sweep.")
-FOLDER_OF_IMAGES = "image_folder"  # the data set that data.root decides
+# Names, devices and file locations do not change a result, so runs that differ in them alone are one config.
+KEYS_WITHOUT_EFFECT = (SAFE_TO_CHANGE - {"trainer.epochs"}) | set(CONTROL_KEYS) | {"logger"}
+GROUPS_WITHOUT_EFFECT = ("hydra.", "logger.", "sweep.")
+IMAGE_FOLDER = "image_folder"  # the data set whose content data.root determines
 ABSENT = "-"
-OURS = r"(resnet_cli(\.(models|data|schedules|optimizers))?|torch\.optim)\.[A-Za-z]\w*"  # found in source text
+# Targets whose signature is found in the source text, without importing anything.
+PACKAGE_TARGET = r"(resnet_cli(\.(models|data|schedules|optimizers))?|torch\.optim)\.[A-Za-z]\w*"
 
-PRESETS = CONFIG_FOLDER / "model"
+MODEL_OPTIONS = CONFIG_FOLDER / "model"
 
 
 @dataclass(frozen=True)
 class Column:
-    """A key that varies: its name, and its value for each run by the run's folder."""
+    """A key in which runs differ.
+
+    Args:
+        name: The full key, or the name of a config group.
+        values: The value of each run, by run folder.
+    """
 
     name: str
     values: Mapping[Path, Any]
 
-    def of(self, run: Run) -> Any:
-        """Return the run's value, `ABSENT` if it has none."""
+    def value_of(self, run: Run) -> Any:
+        """Return the run's value, or `ABSENT` if it has none."""
         return self.values.get(run.folder, ABSENT)
 
+    def differs_among(self, runs: Sequence[Run]) -> bool:
+        """Return whether these runs have more than one value."""
+        return len({comparison_key(self.value_of(run)) for run in runs}) > 1
 
-def same(value: Any) -> Any:
-    """Return a value in a form to compare and hash: 1 equals 1.0, but not true, and a list equals a tuple."""
+
+def comparison_key(value: Any) -> Any:
+    """Return a hashable form of a value: 1 equals 1.0 but not true, and a list equals a tuple."""
     if isinstance(value, bool) or value is None:
         return (str(value),)
     if isinstance(value, list | tuple):
-        return tuple(map(same, value))
+        return tuple(map(comparison_key, value))
     return str(value) if isinstance(value, dict) else value
 
 
-def settings(runs: Sequence[Run]) -> dict[Path, dict[str, Any]]:
-    """By folder the keys of each run that can make its result another, seed included.
+def target_name(settings: Mapping[str, Any], group: str, default: str = "") -> str:
+    """Return the name of a group's class or function, without its module."""
+    return str(settings.get(f"{group}._target_", default)).rpartition(".")[2]
 
-    A key that a run lacks and another has is filled with its default: it is an option that was added since.
+
+def comparable_settings(runs: Sequence[Run]) -> dict[Path, dict[str, Any]]:
+    """Return the settings of each run that can change its result, the seed included, by run folder.
+
+    A key that only some of the runs have gets its default in the others: it is an option that was added after they
+    were made.
     """
-    found = {run.folder: _own(run) for run in runs}
-    keys = dict.fromkeys(key for own in found.values() for key in own)
-    for own in found.values():
-        for part in CONFIG_GROUPS:
-            defaults = _defaults(part, own.get(f"{part}._target_"))
-            own |= {key: defaults[key] for key in keys if key not in own and key in defaults}
-    return found
+    settings = {run.folder: _result_settings(run) for run in runs}
+    keys = dict.fromkeys(key for run_settings in settings.values() for key in run_settings)
+    for run_settings in settings.values():
+        for group in CONFIG_GROUPS:
+            defaults = _default_settings(group, run_settings.get(f"{group}._target_"))
+            run_settings |= {key: defaults[key] for key in keys if key not in run_settings and key in defaults}
+    return settings
 
 
 @lru_cache(maxsize=256)
-def _defaults(part: str, target: str) -> dict[str, Any]:
-    """Defaults by full key of a part's options; none for targets from elsewhere, which would have to be imported."""
-    if not isinstance(target, str) or not re.fullmatch(OURS, target):
+def _default_settings(group: str, target: str) -> dict[str, Any]:
+    """Return the default of each option of a group, by full key.
+
+    Empty for targets outside `PACKAGE_TARGET`, which would have to be imported.
+    """
+    if not isinstance(target, str) or not re.fullmatch(PACKAGE_TARGET, target):
         return {}
-    found: dict[str, Any] = {}
-    for source in (target, *CONFIG_GROUPS[part].readers):
+    defaults: dict[str, Any] = {}
+    for source in (target, *CONFIG_GROUPS[group].readers):
         try:
             parameters = signature(source).parameters
-        except Exception:  # of another version of this package
+        except Exception:  # a target of another version of this package
             continue
-        found |= {f"{part}.{name}": p.default for name, p in parameters.items()}
-    return {key: value for key, value in found.items() if value is not Parameter.empty and value is not Opaque}
+        defaults |= {f"{group}.{name}": parameter.default for name, parameter in parameters.items()}
+    return {key: value for key, value in defaults.items() if value is not Parameter.empty and value is not Opaque}
 
 
-def _own(run: Run) -> dict[str, Any]:
-    data = str(run.leaves.get("data._target_", "")).rpartition(".")[2]
+def _result_settings(run: Run) -> dict[str, Any]:
+    """Return the settings of a run that can change its result; `init_from` is the run whose weights it started from."""
+    root_matters = target_name(run.settings, "data") == IMAGE_FOLDER
     kept = {
         key: value
-        for key, value in run.leaves.items()
-        if (key not in PRESENTATION or (key == "data.root" and data == FOLDER_OF_IMAGES))
-        and not key.startswith(PRESENTATION_NODES)
+        for key, value in run.settings.items()
+        if (key not in KEYS_WITHOUT_EFFECT or (key == "data.root" and root_matters))
+        and not key.startswith(GROUPS_WITHOUT_EFFECT)
     }
     start = run.record.get("start")
     if isinstance(start, str) and start != "scratch" and not re.match(r"epoch \d", start):
@@ -91,106 +111,108 @@ def _own(run: Run) -> dict[str, Any]:
     return kept
 
 
-def varying(runs: Sequence[Run], leave_out: Collection[str]) -> list[Column]:
-    """Return the keys in which these runs differ, with options of groups in place of their keys.
+def varying_columns(runs: Sequence[Run], ignored: Collection[str]) -> list[Column]:
+    """Return a column for each key in which runs differ; options of config groups replace the keys they set.
 
     Args:
         runs: Runs to be compared.
-        leave_out: Keys that are not to be told, such as `seed`.
+        ignored: Keys that get no column, such as `seed`.
     """
-    leaves = settings(runs)
-    order = dict.fromkeys(key for own in leaves.values() for key in own)
-    columns = [Column(key, {f: own[key] for f, own in leaves.items() if key in own}) for key in order]
-    differing = [c for c in columns if c.name not in leave_out and len({same(c.of(run)) for run in runs}) > 1]
-    overrides = {run.folder: given(run) for run in runs}
-    by_hand = {key for own in overrides.values() for key in own}
-    shown_columns: list[Column] = []
-    for part in CONFIG_GROUPS:
-        own = [column for column in differing if column.name.startswith(f"{part}.")]
-        label = _label(part, runs, leaves, overrides) if own else None
-        if label is not None:
-            shown_columns.append(label)
-            own = [c for c in own if not _decides(label, c, runs) or (c.name in by_hand and c.name != label.name)]
-            own = [c for c in own if c.name != f"{part}._target_"]
-        shown_columns += own
-    others = [c for c in differing if c.name.partition(".")[0] not in CONFIG_GROUPS]
-    return [*shown_columns, *others]
+    settings = comparable_settings(runs)
+    keys = dict.fromkeys(key for run_settings in settings.values() for key in run_settings)
+    columns = [Column(key, {folder: own[key] for folder, own in settings.items() if key in own}) for key in keys]
+    columns = [column for column in columns if column.name not in ignored and column.differs_among(runs)]
+    overrides = {run.folder: typed_overrides(run) for run in runs}
+    typed = {key for run_overrides in overrides.values() for key in run_overrides}
+    result: list[Column] = []
+    for group in CONFIG_GROUPS:
+        of_group = [column for column in columns if column.name.startswith(f"{group}.")]
+        option = _group_column(group, runs, settings, overrides) if of_group else None
+        if option is not None:
+            result.append(option)
+            of_group = [c for c in of_group if c.name in typed - {option.name} or not _determines(option, c, runs)]
+            of_group = [c for c in of_group if c.name != f"{group}._target_"]
+        result += of_group
+    return result + [column for column in columns if column.name.partition(".")[0] not in CONFIG_GROUPS]
 
 
-def _decides(label: Column, column: Column, runs: Sequence[Run]) -> bool:
-    """Whether runs of one label have one value."""
+def _determines(option: Column, column: Column, runs: Sequence[Run]) -> bool:
+    """Return whether runs with the same option always have the same value in `column`."""
     values: dict[Any, set[Any]] = {}
     for run in runs:
-        values.setdefault(same(label.of(run)), set()).add(same(column.of(run)))
-    return all(len(found) == 1 for found in values.values())
+        values.setdefault(comparison_key(option.value_of(run)), set()).add(comparison_key(column.value_of(run)))
+    return all(len(of_option) == 1 for of_option in values.values())
 
 
-def _label(
-    part: str,
+def _group_column(
+    group: str,
     runs: Sequence[Run],
-    leaves: Mapping[Path, Mapping[str, Any]],
+    settings: Mapping[Path, Mapping[str, Any]],
     overrides: Mapping[Path, Mapping[str, str]],
 ) -> Column | None:
-    """Return each run's option of the group if all are known, else its class or function; None if all are equal."""
-    nodes = {
-        run.folder: tuple((k, same(v)) for k, v in leaves[run.folder].items() if k.startswith(f"{part}."))
+    """Return a column with the option that each run chose from a group, or with the target if one is unknown.
+
+    None if all runs have the same. A run whose own option is unknown has that of a run with the same settings.
+    """
+    group_settings = {
+        run.folder: tuple((k, comparison_key(v)) for k, v in settings[run.folder].items() if k.startswith(f"{group}."))
         for run in runs
     }
-    known = {run.folder: choice for run in runs if (choice := _choice(part, run, overrides[run.folder]))}
-    by_node = {nodes[folder]: choice for folder, choice in known.items()}
-    choices = {run.folder: known.get(run.folder) or by_node.get(nodes[run.folder]) for run in runs}
-    targets = {run.folder: str(leaves[run.folder].get(f"{part}._target_", "")).rpartition(".")[2] for run in runs}
-    for names in (choices, targets):
+    chosen = {run.folder: option for run in runs if (option := _chosen_option(group, run, overrides[run.folder]))}
+    option_of = {group_settings[folder]: option for folder, option in chosen.items()}
+    options = {run.folder: chosen.get(run.folder) or option_of.get(group_settings[run.folder]) for run in runs}
+    targets = {run.folder: target_name(settings[run.folder], group) for run in runs}
+    for names in (options, targets):
         if all(names.values()):
-            return Column(part, names) if len(set(names.values())) > 1 else None
+            return Column(group, names) if len(set(names.values())) > 1 else None
     return None
 
 
-def _choice(part: str, run: Run, overrides: Mapping[str, str]) -> str | None:
-    """Return the option of a group that made this run, as far as its folder shows."""
-    if overrides.get(part):
-        return overrides[part]
-    if part != "model" or "name" in overrides:
+def _chosen_option(group: str, run: Run, overrides: Mapping[str, str]) -> str | None:
+    """Return the option that a run chose from a group, or None if its folder does not show it."""
+    if overrides.get(group):
+        return overrides[group]
+    if group != "model" or "name" in overrides:
         return None
-    if "resume" in overrides and not (PRESETS / f"{run.name}.yaml").is_file():
-        return None  # the command that made the run may have given a name
-    return run.name if run.name == run.leaves.get("name") else None  # conf/train.yaml: the name is the model's
+    if "resume" in overrides and not (MODEL_OPTIONS / f"{run.name}.yaml").is_file():
+        return None  # the command that started the run may have set a name
+    return run.name if run.name == run.settings.get("name") else None  # conf/train.yaml: name defaults to the model's
 
 
-def given(run: Run) -> dict[str, str]:
-    """Return the overrides that made a run: from its command, or for a sweep from its folder's name.
+def typed_overrides(run: Run) -> dict[str, str]:
+    """Return the overrides of a run: from its command or, for jobs of a sweep, from the name of its folder.
 
-    A key that was swept over and is cut from the folder's name has an empty value.
+    The value is empty for a swept key that was cut from the folder's name.
     """
     try:
         words = shlex.split(str(run.record.get("command") or ""))
     except ValueError:
         words = []
-    pairs = dict(word.lstrip("+~").split("=", 1) for word in words[1:] if re.match(r"[+~]*[\w./@]+=", word))
-    found: dict[str, str] = {}
-    for key, value in pairs.items():
+    typed = dict(word.lstrip("+~").split("=", 1) for word in words[1:] if re.match(r"[+~]*[\w./@]+=", word))
+    overrides: dict[str, str] = {}
+    for key, value in typed.items():
         swept = re.search(r"(?:^|,)" + re.escape(key) + r"=([^,]*)(,|$)", run.folder.name)
-        cut = re.search(r"-[0-9a-f]{8}$", run.folder.name) and swept and not swept[2]
+        is_cut = re.search(r"-[0-9a-f]{8}$", run.folder.name) and swept and not swept[2]
         if "," not in value and "(" not in value:
-            found[key] = value
+            overrides[key] = value
         else:
-            found[key] = swept[1] if swept and not cut else ""
-    return found
+            overrides[key] = swept[1] if swept and not is_cut else ""
+    return overrides
 
 
-def cell(value: Any) -> str:
+def format_cell(value: Any) -> str:
     """Format a value for a table, in one line."""
     if isinstance(value, str):
         return value if len(value) <= 60 else f"{value[:57]}..."
     if isinstance(value, list):
-        return f"[{','.join(map(cell, value))}]"
+        return f"[{','.join(map(format_cell, value))}]"
     if isinstance(value, dict):
         return "{}" if not value else str(value)
     return format_value(value)
 
 
 def sort_key(value: Any) -> tuple[int, Any]:
-    """Numbers by size, then texts in their natural order."""
+    """Return a key that sorts numbers by size, followed by texts in natural order."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (0, value)
-    return (1, natural(cell(value)))
+    return (1, natural_sort_key(format_cell(value)))

@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const WIDTH = 640, HEIGHT = 300, LEFT = 52, RIGHT = 12, TOP = 10, BOTTOM = 38;
-  const DASHES = ["", "7 4", "2 3", "10 3 2 3"], COLOURS = 8, FEW = 8, MOST_LINES = 14, MOST_NAMED = 24;
+  const DASHES = ["", "7 4", "2 3", "10 3 2 3"], COLOURS = 8, MOST_LINES = 14, MOST_NAMED = 24;
   const TITLES = {
     val_accuracy: "Validation accuracy, %", val_loss: "Validation loss",
     train_accuracy: "Training accuracy, %", train_loss: "Training loss",
@@ -29,7 +29,7 @@
   const statistics = (group, metric) => {
     const byEpoch = new Map();
     for (const run of group.runs) {
-      if (!run.counted) continue;
+      if (!run.averaged) continue;
       run.epochs.forEach((epoch, i) => {
         if (run[metric][i] === null) return;
         if (!byEpoch.has(epoch)) byEpoch.set(epoch, []);
@@ -130,7 +130,7 @@
     }
     for (const { index, run } of singles) {
       const points = run.epochs.map((epoch, i) => [epoch, run[metric][i]]).filter(([e, v]) => v !== null && state.drawn(e));
-      draw(svg, "path", { class: `run ${state.colour(index)}${run.counted ? "" : " out"}`, d: path(points.map(([e, v]) => [own.x(e), own.y(v)])) });
+      draw(svg, "path", { class: `run ${state.colour(index)}${run.averaged ? "" : " out"}`, d: path(points.map(([e, v]) => [own.x(e), own.y(v)])) });
     }
     for (const { index, points } of own.series) {
       const colour = state.colour(index);
@@ -241,8 +241,8 @@
     for (const group of state.data.groups) for (const run of group.runs) for (const epoch of run.epochs) longest = Math.max(longest, epoch);
     state.drawn = (epoch) => !state.late.checked || epoch >= longest / 2;
     const replot = () => { state.epoch = null; recolour(); state.panels.forEach((own) => plot(state, own)); };
-    const best = (among) => among.filter((row) => state.data.groups[row.index].runs.some((run) => run.counted))
-      .sort((a, b) => (state.data.groups[b.index].score ?? -1) - (state.data.groups[a.index].score ?? -1)).slice(0, FEW);
+    const best = (among) => among.filter((row) => state.data.groups[row.index].runs.some((run) => run.averaged))
+      .sort((a, b) => (state.data.groups[b.index].score ?? -1) - (state.data.groups[a.index].score ?? -1)).slice(0, state.data.first);
     const pick = (chosen) => { rows.forEach((row) => { row.box.checked = chosen.includes(row); }); replot(); };
     const narrow = () => {
       const matches = matcher(filter.value, heads.map((th) => th.dataset.key));

@@ -1,4 +1,4 @@
-"""Runs side by side as one HTML page that needs no network: tables to sort and filter, curves with their deviation."""
+"""Tables of runs as one self-contained HTML page: sortable, filterable, with curves and their deviation over seeds."""
 
 import json
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.report.groups import Group, Spread, Table
-from resnet_cli.report.keys import ABSENT, cell
-from resnet_cli.report.runs import METRICS, Found, Run
-from resnet_cli.report.writers import FIGURES, counts, printable, rows
+from resnet_cli.report.groups import Group, Table
+from resnet_cli.report.keys import ABSENT, format_cell
+from resnet_cli.report.runs import METRICS, FoundRuns, Run
+from resnet_cli.report.writers import SUMMARY_COLUMNS, escape_control_characters, format_run_counts, table_cells
 
-HERE = Path(__file__).parent
-MOST_POINTS = 400  # epochs of a curve; more cannot be told apart on a screen
-FEW = 8  # groups whose curves are drawn at first
+ASSETS = Path(__file__).parent
+MAX_CURVE_POINTS = 400  # epochs of a curve; a screen does not show more
+CURVES_AT_FIRST = 8  # curves that are drawn when the page is opened
 
 HEAD = """\
 <!doctype html>
@@ -41,9 +41,10 @@ script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
 
 FOOT = """\
 </main>
-<footer><p>Mean ± sample standard deviation over n runs that finished, of each seed the newest; accuracies in percent.
-Best val: at the epoch chosen on the validation part; bold: the best mean of them. Training time: the sum of the epochs.
-Bands are one standard deviation over the runs that reached the epoch. Written by resnet-report on {today}.</p></footer>
+<footer><p>Mean ± sample standard deviation over the n finished runs, for each seed the newest; accuracies in percent.
+Best val: accuracy of the epoch chosen on the validation split; the best mean is bold. Training time: sum over the
+epochs. Bands: one standard deviation over the runs that reached the epoch. Written by resnet-report on {today}.</p>
+</footer>
 <script type="application/json" id="curves">{data}</script>
 <script>
 {script}</script>
@@ -58,7 +59,7 @@ spellcheck="false" aria-controls="table-{i}"></label>
 <span class="shown" role="status" aria-live="polite"></span>
 <span class="gap"></span>
 <span class="curve-buttons" role="group" aria-label="Curves drawn">Curves
-<button type="button" data-draw="best">best {few}</button><button type="button" data-draw="all">all</button>\
+<button type="button" data-draw="best">best {first}</button><button type="button" data-draw="all">all</button>\
 <button type="button" data-draw="none">none</button></span>
 <label><input type="checkbox" class="single"> single runs</label>
 <label><input type="checkbox" class="late"> last half</label>
@@ -67,60 +68,69 @@ spellcheck="false" aria-controls="table-{i}"></label>
 """
 
 
-def as_html(found: Found, tables: Sequence[Table]) -> str:
-    """Return the page; everything that comes from a run is escaped."""
+def format_html(found: FoundRuns, tables: Sequence[Table]) -> str:
+    """Format the page; all text that comes from runs is escaped."""
     names = dict.fromkeys(run.name for run in found.runs)
     title = "Runs" if len(names) > 3 else f"Runs of {', '.join(names)}"
     head = HEAD.format(
-        title=_escaped(title), counts=_escaped(counts(found)), css=(HERE / "page.css").read_text(encoding="utf-8")
+        title=_escape(title),
+        counts=_escape(format_run_counts(found)),
+        css=(ASSETS / "page.css").read_text(encoding="utf-8"),
     )
-    problems = "".join(f"<li>{_escaped(problem)}</li>" for problem in found.problems)
-    several = len(found.problems) > 1
-    told = f"{len(found.problems)} thing{'s' if several else ''} left out or not read"
-    warnings = f'<details class="problems"><summary>{told}</summary><ul>{problems}</ul></details>\n'
     sections = "".join(_section(index, table, len(tables)) for index, table in enumerate(tables))
     foot = FOOT.format(
         today=datetime.now(UTC).date().isoformat(),
-        data=_data([_curves(table) for table in tables]),
-        script=(HERE / "page.js").read_text(encoding="utf-8"),
+        data=_dump_json([_curves(table) for table in tables]),
+        script=(ASSETS / "page.js").read_text(encoding="utf-8"),
     )
-    return f"{head}{warnings if problems else ''}{sections}{foot}"
+    return f"{head}{_problems(found)}{sections}{foot}"
 
 
-def _escaped(text: str) -> str:
-    return escape(printable(text))
+def _escape(text: str) -> str:
+    return escape(escape_control_characters(text))
 
 
-def _data(content: Any) -> str:
-    """JSON that cannot end the element it is in."""
+def _dump_json(content: Any) -> str:
+    """Return JSON that cannot close the <script> element that contains it."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _section(index: int, table: Table, of: int) -> str:
-    mark = f'<span class="mark">Protocol {index + 1} of {of}</span> ' if of > 1 else ""
-    apart = '<p class="note">Measured otherwise than the other tables: figures do not compare.</p>' if of > 1 else ""
-    notes = "".join(f'<p class="note">{_escaped(note)}</p>' for note in table.notes)
+def _problems(found: FoundRuns) -> str:
+    """Return a list, closed at first, of what could not be read; empty if everything could."""
+    if not found.problems:
+        return ""
+    summary = f"{len(found.problems)} problem{'s' if len(found.problems) > 1 else ''} reading the runs"
+    lines = "".join(f"<li>{_escape(problem)}</li>" for problem in found.problems)
+    return f'<details class="problems"><summary>{summary}</summary><ul>{lines}</ul></details>\n'
+
+
+def _section(index: int, table: Table, table_count: int) -> str:
+    mark = warning = ""
+    if table_count > 1:
+        mark = f'<span class="mark">Protocol {index + 1} of {table_count}</span> '
+        warning = '<p class="note">Measured under another protocol: not comparable with the other tables.</p>'
+    notes = "".join(f'<p class="note">{_escape(note)}</p>' for note in table.notes)
     return (
         f'<section data-table="{index}" aria-labelledby="title-{index}">\n'
-        f'<h2 id="title-{index}">{mark}{_escaped(table.protocol)}</h2>{apart}{notes}\n'
-        f"{CONTROLS.format(i=index, few=FEW)}{_table(index, table)}"
+        f'<h2 id="title-{index}">{mark}{_escape(table.protocol)}</h2>{warning}{notes}\n'
+        f"{CONTROLS.format(i=index, first=CURVES_AT_FIRST)}{_table(index, table)}"
         f'<div class="legend" aria-label="Legend"></div><div class="panels"></div>\n</section>\n'
     )
 
 
 def _table(index: int, table: Table) -> str:
-    head, body = rows(table)
+    head, rows = table_cells(table)
     keys = table.columns or ["run"]
-    names = [*keys, "n", *(figure.name for figure in FIGURES), "not_counted"]
+    names = [*keys, "n", *(column.name for column in SUMMARY_COLUMNS), "not_counted"]
     heads = "".join(
-        f'<th scope="col" data-key="{_escaped(name)}" aria-sort="none"{"" if i < len(keys) else " class=figure"}>'
-        f'<button type="button">{_escaped(title)}</button></th>'
+        f'<th scope="col" data-key="{_escape(name)}" aria-sort="none"{"" if i < len(keys) else " class=figure"}>'
+        f'<button type="button">{_escape(title)}</button></th>'
         for i, (name, title) in enumerate(zip(names[: len(head)], head, strict=True))
     )
     groups = "\n".join(
         _group(i, table, group, cells, width=len(head) + 1)
-        for i, (group, cells) in enumerate(zip(table.groups, body, strict=True))
+        for i, (group, cells) in enumerate(zip(table.groups, rows, strict=True))
     )
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="Table"><table id="table-{index}">'
@@ -130,90 +140,92 @@ def _table(index: int, table: Table) -> str:
 
 
 def _group(index: int, table: Table, group: Group, cells: Sequence[str], *, width: int) -> str:
-    """Return a table body for each group, so that its runs stay with it when rows are sorted."""
-    raw: list[Any] = [*(group.values[name] for name in table.columns)] or [group.label]
-    spreads = [group.spread(figure.name) for figure in FIGURES]
-    raw += [len(group.counted), *(spread.mean if spread else None for spread in spreads)]
-    raw += [sum(group.left_out.values())]
-    keys = len(table.columns) or 1
-    val = keys + 1
-    columns = []
-    for i, text in enumerate(cells):
-        classes = ["figure"] * (i >= keys) + ["best"] * (group is table.best and i == val)
-        shown = f'<span class="warn">{_escaped(text)}</span>' if i > keys + len(FIGURES) and text else _figure(text)
-        attribute = f' class="{" ".join(classes)}"' if classes else ""
-        columns.append(f'<td{attribute} data-v="{_escaped(_value(raw[i]))}">{shown}</td>')
-    label = _escaped(group.label)
-    picked = (
+    """Return a <tbody> with the row of a group and the rows of its runs, so that they are sorted together."""
+    label = _escape(group.label)
+    controls = (
         f'<label><input type="checkbox" class="draw" aria-label="Draw the curve of {label}">'
         f'<span class="swatch" aria-hidden="true"></span></label>'
         f'<button type="button" class="more" aria-expanded="false" aria-label="Runs of {label}">▸</button>'
     )
     return (
-        f'<tbody data-group="{index}"><tr class="group"><td class="pick">{picked}</td>{"".join(columns)}</tr>'
+        f'<tbody data-group="{index}"><tr class="group"><td class="pick">{controls}</td>'
+        f"{_group_cells(table, group, cells)}</tr>"
         f'<tr class="runs" hidden><td colspan="{width}">{_runs(group)}</td></tr></tbody>'
     )
 
 
-def _figure(text: str) -> str:
-    """Format a mean, with its deviation in a muted style."""
-    mean, sign, rest = _escaped(text).partition(" ± ")
-    return f'{mean} <span class="pm">± {rest}</span>' if sign else mean
+def _group_cells(table: Table, group: Group, cells: Sequence[str]) -> str:
+    """Return the <td> elements of a group; `data-v` is the value that a cell is sorted and filtered by."""
+    values: list[Any] = [*(group.values[name] for name in table.columns)] or [group.label]
+    key_count = len(values)
+    found = [group.statistics(column.name) for column in SUMMARY_COLUMNS]
+    values += [len(group.averaged), *(each.mean if each else None for each in found), sum(group.excluded.values())]
+    elements = []
+    for i, text in enumerate(cells):
+        classes = ["figure"] * (i >= key_count) + ["best"] * (group is table.best and i == key_count + 1)
+        is_excluded = i > key_count + len(SUMMARY_COLUMNS)
+        shown = f'<span class="warn">{_escape(text)}</span>' if is_excluded and text else _format_mean(text)
+        attribute = f' class="{" ".join(classes)}"' if classes else ""
+        elements.append(f'<td{attribute} data-v="{_escape(_sort_value(values[i]))}">{shown}</td>')
+    return "".join(elements)
 
 
-def _value(value: Any) -> str:
-    """Return the value that a cell is sorted and filtered by."""
-    return "" if value is None or value == ABSENT else cell(value)
+def _format_mean(text: str) -> str:
+    """Format `mean ± std` with the deviation in a muted colour."""
+    mean, sign, std = _escape(text).partition(" ± ")
+    return f'{mean} <span class="pm">± {std}</span>' if sign else mean
+
+
+def _sort_value(value: Any) -> str:
+    return "" if value is None or value == ABSENT else format_cell(value)
 
 
 def _runs(group: Group) -> str:
-    lines, counted = [], {run.folder for run in group.counted}
+    """Return a table of the runs of a group."""
+    columns = SUMMARY_COLUMNS[:-1]
+    lines = []
     for run in group.runs:
-        status = run.status if run.status != "finished" or run.folder in counted else "repeated"
-        figures = "".join(
-            f"<td>{figure.shown(spread) if (spread := Spread.of([getattr(run, figure.name)])) else ABSENT}</td>"
-            for figure in FIGURES[:-1]
-        )
-        reason = f'<div class="reason">{_escaped(run.reason)}</div>' if run.reason else ""
+        status = group.status(run)
+        reason = f'<div class="reason">{_escape(run.reason)}</div>' if run.reason else ""
+        results = "".join(f"<td>{column.format_run(run)}</td>" for column in columns)
         lines.append(
-            f'<tr><td class="place">{_escaped(run.place)}{reason}</td><td class="status {status}">{status}</td>'
-            f"<td>{_escaped(cell(run.record.get('seed')))}</td>{figures}</tr>"
+            f'<tr><td class="place">{_escape(run.display_path)}{reason}</td><td class="status {status}">{status}</td>'
+            f"<td>{_escape(format_cell(run.record.get('seed')))}</td>{results}</tr>"
         )
-    head = "".join(f"<th scope=col>{_escaped(f.title)}</th>" for f in FIGURES[:-1])
+    titles = "".join(f"<th scope=col>{_escape(column.title)}</th>" for column in columns)
     return (
-        f"<table><thead><tr><th scope=col>run</th><th scope=col>status</th><th scope=col>seed</th>{head}</tr></thead>"
+        f"<table><thead><tr><th scope=col>run</th><th scope=col>status</th><th scope=col>seed</th>{titles}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table>"
     )
 
 
 def _curves(table: Table) -> dict[str, Any]:
-    """Return the curves to draw: epochs and metrics of each run, of long runs every k-th epoch and the last."""
-    longest = max((row["epoch"] for group in table.groups for run in group.runs for row in run.rows), default=0)
-    step = int(-(-longest // MOST_POINTS)) or 1
+    """Return the data of the curves of a table: for long runs every n-th epoch, the first and the last."""
+    last_epoch = max((row["epoch"] for group in table.groups for run in group.runs for row in run.rows), default=0)
+    step = int(-(-last_epoch // MAX_CURVE_POINTS)) or 1
     return {
         "metrics": METRICS,
-        "step": step,
+        "first": CURVES_AT_FIRST,
         "groups": [
             {
-                "label": printable(group.label),
-                "score": spread.mean if (spread := group.spread("val_accuracy")) else None,
-                "runs": [_curve(run, step, counted=any(run is own for own in group.counted)) for run in group.runs],
+                "label": escape_control_characters(group.label),
+                "score": found.mean if (found := group.statistics("val_accuracy")) else None,
+                "runs": [_curve(run, step, averaged=group.is_averaged(run)) for run in group.runs],
             }
             for group in table.groups
         ],
     }
 
 
-def _curve(run: Run, step: int, *, counted: bool) -> dict[str, Any]:
-    kept = [row for row in run.rows if row["epoch"] % step == 0 or row is run.rows[-1] or row is run.rows[0]]
+def _curve(run: Run, step: int, *, averaged: bool) -> dict[str, Any]:
+    rows = [row for row in run.rows if row["epoch"] % step == 0 or row is run.rows[-1] or row is run.rows[0]]
     return {
-        "place": printable(run.place),
-        "counted": counted,
-        "epochs": [row["epoch"] for row in kept],
-        **{name: [_rounded(row.get(name)) for row in kept] for name in METRICS},
+        "averaged": averaged,
+        "epochs": [row["epoch"] for row in rows],
+        **{name: [_round(row.get(name)) for row in rows] for name in METRICS},
     }
 
 
-def _rounded(value: float | None) -> float | None:
-    """To what can be seen: five digits."""
+def _round(value: float | None) -> float | None:
+    """Round to five significant digits, more than a curve shows."""
     return None if value is None else float(f"{value:.5g}")

@@ -1,4 +1,4 @@
-"""Find run folders and read them as data; what cannot be read is reported in a line and left out."""
+"""Find run folders and load them as plain data; anything unreadable is skipped and listed as a problem."""
 
 import json
 import math
@@ -20,10 +20,10 @@ from resnet_cli.runs import lock
 from resnet_cli.runs.folder import RunDir
 
 STATUSES = ("finished", "pruned", "failed", "interrupted", "running", "killed")
-LARGEST_RECORD = 1 << 20  # bytes of a run.json; it has about 1,500
-LARGEST_METRICS = 1 << 26  # bytes of a metrics.jsonl; an epoch has about 250
 METRICS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss")
-LONGEST_LINE, MOST_BRACKETS = 1000, 500  # bound how deep YAML can nest
+MAX_RECORD_BYTES = 1 << 20  # of a run.json; typical size: 1,500
+MAX_METRICS_BYTES = 1 << 26  # of a metrics.jsonl; typical size: 250 per epoch
+MAX_LINE_LENGTH, MAX_BRACKETS = 1000, 500  # of a config.yaml for the C parser; they bound how deep YAML can nest
 
 
 @dataclass(frozen=True)
@@ -31,98 +31,98 @@ class Run:
     """A run as recorded in its folder.
 
     Args:
-        folder: Where it is.
-        place: The same, shorter: relative to the folder in which it was found.
-        leaves: Its config by full key.
-        record: `run.json`.
-        rows: `metrics.jsonl`, numbers that are finite, by name; one row an epoch.
-        status: One of `STATUSES`; `killed` is one that says `running` while no process is.
+        folder: The run folder.
+        display_path: The same, relative to the folder in which it was found.
+        settings: The config, flat: values by full key.
+        record: The content of `run.json`.
+        rows: The rows of `metrics.jsonl`, one per epoch, reduced to finite numbers.
+        status: One of `STATUSES`; `killed` if `run.json` has `running` but the process no longer exists.
     """
 
     folder: Path
-    place: str
-    leaves: Mapping[str, Any]
+    display_path: str
+    settings: Mapping[str, Any]
     record: Mapping[str, Any]
     rows: Sequence[Mapping[str, float]]
     status: str
 
     @property
     def name(self) -> str:
-        """What the run is called."""
-        return str(self.leaves.get("name") or self.folder.name)
+        """The config's `name`, or the folder's name if there is none."""
+        return str(self.settings.get("name") or self.folder.name)
 
     @property
     def val_accuracy(self) -> float | None:
-        """Of the best epoch, in percent; None where nothing was held out."""
-        return number(_part(self.record, "best").get("val_accuracy"))
+        """Validation accuracy of the best epoch in percent; None without a validation split."""
+        return finite_number(_section(self.record, "best").get("val_accuracy"))
 
     @property
     def best_epoch(self) -> float | None:
-        """The epoch that was chosen on the validation part."""
-        return number(_part(self.record, "best").get("epoch"))
+        """The epoch that was chosen on the validation split."""
+        return finite_number(_section(self.record, "best").get("epoch"))
 
     @property
     def test_accuracy(self) -> float | None:
-        """In percent."""
-        return number(_part(self.record, "test").get("accuracy"))
+        """Test accuracy in percent."""
+        return finite_number(_section(self.record, "test").get("accuracy"))
 
     @property
     def epochs(self) -> float | None:
-        """Epochs that were trained, not those that were planned."""
+        """Number of epochs that were trained, which may be fewer than were planned."""
         return max((row["epoch"] for row in self.rows), default=None)
 
     @property
     def seconds(self) -> float | None:
-        """Training time: what the epochs took, without start, pauses and the test."""
+        """Training time: the sum over the epochs, without startup, pauses and the final test."""
         return sum(row.get("seconds", 0.0) for row in self.rows) if self.rows else None
 
     @property
     def parameters(self) -> float | None:
-        """How many the model has."""
-        return number(self.record.get("parameters"))
+        """Number of parameters of the model."""
+        return finite_number(self.record.get("parameters"))
 
     @property
     def reason(self) -> str:
-        """Why it failed, if it did."""
+        """Reason for the failure of a failed run; empty for others."""
         return str(self.record.get("reason") or "")
 
 
 @dataclass
-class Found:
-    """The runs below some folders, and a line for each thing that could not be read or holds no run."""
+class FoundRuns:
+    """The runs below some folders, and one line for each path that could not be read or holds no run."""
 
     runs: list[Run] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
-def read_runs(folders: Iterable[Path | str]) -> Found:
-    """Every run below these folders, each once, in their natural order.
+def read_runs(folders: Iterable[Path | str]) -> FoundRuns:
+    """Load all runs below the given folders, each once, in natural order.
 
     Args:
-        folders: Run folders, checkpoints of one, or folders with runs anywhere below. Symbolic links are followed.
+        folders: Run folders, checkpoint files in them, or folders with runs at any depth. Symbolic links are followed.
 
     Raises:
-        InputError: a folder does not exist, or there is no run in any of them.
+        InputError: A folder does not exist, or none of them contains a run.
     """
-    given = [_folder(str(path)) for path in folders]
-    found, seen = Found(), set[tuple[int, int]]()
-    for top in given:
+    tops = [_resolve_folder(str(path)) for path in folders]
+    found, visited = FoundRuns(), set[tuple[int, int]]()
+    for top in tops:
         before = len(found.runs) + len(found.problems)
-        for folder in _run_folders(top, seen, found.problems):
+        for folder in _iterate_run_folders(top, visited, found.problems):
             try:
-                found.runs.append(_read(folder, _place(folder, top), found.problems))
+                found.runs.append(_load_run(folder, _display_path(folder, top), found.problems))
             except InputError as error:
                 found.problems += error.problems
             except OSError as error:
                 found.problems.append(f"{folder}: cannot be read: {error.strerror}")
         if len(found.runs) + len(found.problems) == before:
-            found.problems.append(f"{top}: no run below (no folder with a run.json) that was not found already")
+            found.problems.append(f"{top}: no run found below (no folder with a run.json that is not listed already)")
     if not found.runs:
         raise InputError(*found.problems)
     return found
 
 
-def _folder(text: str) -> Path:
+def _resolve_folder(text: str) -> Path:
     path = Path(text).expanduser()
     if path.suffix == ".pt" and path.parent.name == "checkpoints":
         path = path.parent.parent
@@ -131,152 +131,160 @@ def _folder(text: str) -> Path:
     return path
 
 
-def _place(folder: Path, top: Path) -> str:
+def _display_path(folder: Path, top: Path) -> str:
     return top.absolute().name if folder == top else str(folder.relative_to(top))
 
 
-def natural(text: str) -> list[tuple[bool, float, str]]:
+def natural_sort_key(text: str) -> list[tuple[bool, float, str]]:
     """Return a key that sorts `depth=8` before `depth=20`."""
     parts = re.split(r"(\d+(?:\.\d+)?)", text)
     return [(i % 2 == 0, float(part) if i % 2 else 0.0, part) for i, part in enumerate(parts) if part]
 
 
-def _run_folders(top: Path, seen: set[tuple[int, int]], problems: list[str]) -> Iterator[Path]:
-    """Folders with a `run.json` at or below `top`; each folder is entered once, whatever links lead to it."""
-    waiting = [top]
-    while waiting:
-        folder = waiting.pop()
+def _iterate_run_folders(top: Path, visited: set[tuple[int, int]], problems: list[str]) -> Iterator[Path]:
+    """Yield folders with a `run.json` at or below `top`.
+
+    Args:
+        top: The folder to start from.
+        visited: Device and inode numbers of the folders visited so far. None is entered twice, so cycles of symbolic
+            links end; updated.
+        problems: One line is appended for each folder that cannot be read.
+    """
+    pending = [top]
+    while pending:
+        folder = pending.pop()
         try:
             status = folder.stat()
-            if (status.st_dev, status.st_ino) in seen:
+            if (status.st_dev, status.st_ino) in visited:
                 continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as entries:
-                listed = list(entries)
+            visited.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as iterator:
+                entries = list(iterator)
         except OSError as error:
             problems.append(f"{folder}: cannot be read: {error.strerror}")
             continue
-        if any(entry.name == "run.json" for entry in listed):
+        if any(entry.name == "run.json" for entry in entries):
             yield folder
-        below = [e.name for e in listed if not e.name.startswith(".") and e.name != "checkpoints" and _is_folder(e)]
-        waiting += [folder / name for name in sorted(below, key=natural, reverse=True)]
+        names = [e.name for e in entries if not e.name.startswith(".") and e.name != "checkpoints" and _is_folder(e)]
+        pending += [folder / name for name in sorted(names, key=natural_sort_key, reverse=True)]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError:  # a symbolic link to itself
         return False
 
 
-def _read(folder: Path, place: str, problems: list[str]) -> Run:
+def _load_run(folder: Path, display_path: str, problems: list[str]) -> Run:
     run = RunDir(folder)
-    record = _record(run.record)
+    record = _load_record(run.record)
     if not run.config.is_file():
         raise InputError(f"{folder}: not a run folder (it has no config.yaml)")
-    rows = _rows(run.metrics, problems)
+    rows = _load_metrics(run.metrics, problems)
     status = str(record["status"])
-    if status == "running" and not _alive(folder / lock.LOCK_NAME):
+    if status == "running" and not _may_be_running(folder / lock.LOCK_NAME):
         status = "killed"
-    return Run(folder, place, stored.flat(read_config(run.config)), record, rows, status)
+    return Run(folder, display_path, stored.flat(load_config(run.config)), record, rows, status)
 
 
-def _text(path: Path, largest: int) -> str:
+def _read_text(path: Path, max_bytes: int) -> str:
     status = path.stat()
-    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would block forever
         raise InputError(f"{path}: not a file")
-    if status.st_size > largest:
-        raise InputError(f"{path}: {status.st_size:,} bytes; none of this program has more than {largest:,}")
+    if status.st_size > max_bytes:
+        raise InputError(f"{path}: {status.st_size:,} bytes; resnet-train writes at most {max_bytes:,}")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: no text: {error}") from None
+        raise InputError(f"{path}: not a text file: {error}") from None
 
 
-def _record(path: Path) -> Mapping[str, Any]:
-    text = _text(path, LARGEST_RECORD)
+def _load_record(path: Path) -> Mapping[str, Any]:
+    text = _read_text(path, MAX_RECORD_BYTES)
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        what = "empty" if not text.strip() else f"not JSON, perhaps half-written: {error}"
-        raise InputError(f"{path}: not a run record: {what}") from None
+        reason = "empty" if not text.strip() else f"not JSON, perhaps half-written: {error}"
+        raise InputError(f"{path}: not a run record: {reason}") from None
     if not isinstance(record, dict) or record.get("status") not in STATUSES:
-        raise InputError(f"{path}: not a record of resnet-train")
+        raise InputError(f"{path}: not a record written by resnet-train")
     return record
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a config as `stored.read` does, twenty times as fast for files that this program wrote.
+def load_config(path: Path) -> dict[str, Any]:
+    """Load a stored config as `stored.read` does, but twenty times as fast for files written by this program.
 
-    The C parser has no limits and is given only what can neither nest deep nor grow: no anchors, short lines (a block
-    nests by columns), few brackets.
+    The C parser of PyYAML has no limits, so it only parses text that can neither nest deeply nor expand: no anchors,
+    short lines (block nesting costs columns) and few brackets. Everything else goes to `stored.load`.
 
     Raises:
-        InputError: it is no stored config.
+        InputError: The file is not a stored config.
     """
-    text = _text(path, stored.LARGEST_FILE)
-    harmless = (
+    text = _read_text(path, stored.LARGEST_FILE)
+    is_bounded = (
         "&" not in text
-        and max(map(len, text.splitlines()), default=0) < LONGEST_LINE
-        and text.count("[") + text.count("{") < MOST_BRACKETS
+        and max(map(len, text.splitlines()), default=0) < MAX_LINE_LENGTH
+        and text.count("[") + text.count("{") < MAX_BRACKETS
     )
-    if harmless and hasattr(yaml, "CSafeLoader"):
+    if is_bounded and hasattr(yaml, "CSafeLoader"):
         try:
             return stored.plain_data(yaml.load(text, Loader=yaml.CSafeLoader), str(path))
         except (yaml.YAMLError, RecursionError, ValueError):
-            pass  # the other parser says what is wrong
+            pass  # `stored.load` raises the error message
     return stored.load(text, path)
 
 
-def _rows(path: Path, problems: list[str]) -> list[dict[str, float]]:
-    """Read the rows of `metrics.jsonl`, the last one of each epoch; invalid lines are left out and reported."""
+def _load_metrics(path: Path, problems: list[str]) -> list[dict[str, float]]:
+    """Load the rows of `metrics.jsonl`, the last one of each epoch; invalid lines are skipped and reported."""
     if not path.exists():
         return []
     rows: dict[float, dict[str, float]] = {}
     try:
-        lines = _text(path, LARGEST_METRICS).splitlines()
+        lines = _read_text(path, MAX_METRICS_BYTES).splitlines()
     except InputError as error:
         problems += error.problems
         return []
-    for index, line in enumerate(lines, 1):
+    for line_number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            numbers = {str(key): found for key, value in row.items() if (found := number(value)) is not None}
+            numbers = {str(key): found for key, value in row.items() if (found := finite_number(value)) is not None}
             rows[numbers["epoch"]] = numbers
         except (ValueError, RecursionError, AttributeError, KeyError):
-            problems.append(f"{path}: line {index} is no row of metrics; left out")
+            problems.append(f"{path}: line {line_number} is not a row of metrics; skipped")
     return [rows[epoch] for epoch in sorted(rows)]
 
 
-def number(value: Any) -> float | None:
-    """Return a finite number unchanged, anything else as None."""
+def finite_number(value: Any) -> float | None:
+    """Return a finite number unchanged, and None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > sys.float_info.max:
         return None
     return value if math.isfinite(value) else None
 
 
-def _part(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = record.get(name)
-    return part if isinstance(part, dict) else {}
+def _section(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = record.get(name)
+    return section if isinstance(section, dict) else {}
 
 
-def _alive(path: Path) -> bool:
-    """Whether the process that holds a run's lock may still run: it is on another machine, or exists on this one.
+def _may_be_running(path: Path) -> bool:
+    """Return False if the process named in a run's lock file has ended on this machine.
 
-    The lock itself is not tried: a process that starts at that moment would find it taken.
+    True for processes on other machines, whose state is unknown. The lock itself is not acquired to find out, since a
+    run that starts at that moment would find it taken.
     """
-    if sys.platform == "win32":  # no locks there
+    if sys.platform == "win32":  # os.kill(pid, 0) would end the process there
         return True
     try:
-        signed = re.fullmatch(r"pid (\d+) on (.*)\n", path.read_text(encoding="utf-8"))
+        owner = re.fullmatch(r"pid (\d+) on (.*)\n", path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         return path.exists()
-    if signed is None or signed[2] != socket.gethostname():
+    if owner is None or owner[2] != socket.gethostname():
         return True
     try:
-        os.kill(int(signed[1]), 0)
+        os.kill(int(owner[1]), 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # somebody else's
+    except OSError:  # it belongs to another user
         return True
     return True

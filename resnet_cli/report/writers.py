@@ -6,175 +6,198 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnet_cli.report.groups import Group, Spread, Table
-from resnet_cli.report.keys import ABSENT, cell, varying
-from resnet_cli.report.runs import STATUSES, Found, Run, read_runs
+from resnet_cli.report.groups import Group, Statistics, Table
+from resnet_cli.report.keys import ABSENT, format_cell, varying_columns
+from resnet_cli.report.runs import STATUSES, FoundRuns, Run, read_runs
 
-WIDEST = 44  # characters of a cell in the terminal
+MAX_CELL_WIDTH = 44  # characters of a cell in the terminal
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A column of figures.
+class SummaryColumn:
+    """A column of results.
 
     Args:
-        name: Of the property of a run; of its columns in CSV.
-        title: At the head.
-        shown: Its spread as text.
+        name: The property of a run that it summarises; also the prefix of its columns in CSV.
+        title: The heading.
+        format: Formats statistics as text.
     """
 
     name: str
     title: str
-    shown: Callable[[Spread], str]
+    format: Callable[[Statistics], str]
+
+    def format_group(self, group: Group) -> str:
+        """Format the statistics of a group, `ABSENT` if there are none."""
+        found = group.statistics(self.name)
+        return self.format(found) if found else ABSENT
+
+    def format_run(self, run: Run) -> str:
+        """Format the value of a single run, `ABSENT` if there is none."""
+        found = Statistics.from_values([getattr(run, self.name)])
+        return self.format(found) if found else ABSENT
 
 
-def fixed(digits: int) -> Callable[[Spread], str]:
-    """Format `mean ± deviation` with so many digits; a single value has no deviation."""
+def decimal_formatter(digits: int) -> Callable[[Statistics], str]:
+    """Return a function that formats `mean ± std` with `digits` decimals, or the mean alone for a single value."""
 
-    def shown(spread: Spread) -> str:
-        mean = f"{spread.mean:,.{digits}f}"
-        return mean if spread.deviation is None else f"{mean} ± {spread.deviation:,.{digits}f}"
+    def format_decimals(values: Statistics) -> str:
+        mean = f"{values.mean:,.{digits}f}"
+        return mean if values.std is None else f"{mean} ± {values.std:,.{digits}f}"
 
-    return shown
-
-
-def whole(spread: Spread) -> str:
-    """Format a count; a mean of differing counts has one digit more."""
-    return fixed(0)(Spread(spread.mean, None, spread.n)) if not spread.deviation else fixed(1)(spread)
+    return format_decimals
 
 
-def duration(spread: Spread) -> str:
-    """Format seconds in a suitable unit."""
+def format_count(values: Statistics) -> str:
+    """Format a count as a whole number, or with one decimal if the counts differ."""
+    return decimal_formatter(1)(values) if values.std else f"{values.mean:,.0f}"
+
+
+def format_duration(values: Statistics) -> str:
+    """Format seconds in hours, minutes or seconds."""
     unit, seconds = next(
-        ((unit, size) for unit, size in (("h", 3600), ("min", 60)) if spread.mean >= 2 * size), ("s", 1)
+        ((unit, size) for unit, size in (("h", 3600), ("min", 60)) if values.mean >= 2 * size), ("s", 1)
     )
-    scaled = Spread(spread.mean / seconds, None if spread.deviation is None else spread.deviation / seconds, spread.n)
-    return f"{fixed(1)(scaled)} {unit}"
+    scaled = Statistics(values.mean / seconds, None if values.std is None else values.std / seconds, values.n)
+    return f"{decimal_formatter(1)(scaled)} {unit}"
 
 
-FIGURES = (
-    Figure("val_accuracy", "best val %", fixed(2)),
-    Figure("test_accuracy", "test %", fixed(2)),
-    Figure("best_epoch", "best epoch", whole),
-    Figure("epochs", "epochs", whole),
-    Figure("seconds", "training time", duration),
-    Figure("parameters", "parameters", whole),
+SUMMARY_COLUMNS = (
+    SummaryColumn("val_accuracy", "best val %", decimal_formatter(2)),
+    SummaryColumn("test_accuracy", "test %", decimal_formatter(2)),
+    SummaryColumn("best_epoch", "best epoch", format_count),
+    SummaryColumn("epochs", "epochs", format_count),
+    SummaryColumn("seconds", "training time", format_duration),
+    SummaryColumn("parameters", "parameters", format_count),
 )
 
 
-def left_out(group: Group) -> str:
-    """Describe the runs of a group that are not counted: `1 failed, 2 running`."""
-    return ", ".join(f"{count} {status}" for status, count in group.left_out.items())
+def format_excluded(group: Group) -> str:
+    """Format the number of runs that do not enter the statistics: `1 failed, 2 running`."""
+    return ", ".join(f"{count} {status}" for status, count in group.excluded.items())
 
 
-def rows(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Head and cells: the keys that vary, n, the figures, and what is not counted where there is such."""
-    extra = any(group.left_out for group in table.groups)
-    head = [*(table.columns or ["run"]), "n", *(f.title for f in FIGURES), *(["not counted"] if extra else [])]
-    body = []
+def table_cells(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows: varying keys, n, results, and the excluded runs if there are any."""
+    has_excluded = any(group.excluded for group in table.groups)
+    titles = [column.title for column in SUMMARY_COLUMNS]
+    head = [*(table.columns or ["run"]), "n", *titles, *(["not counted"] if has_excluded else [])]
+    rows = []
     for group in table.groups:
-        figures = [figure.shown(s) if (s := group.spread(figure.name)) else ABSENT for figure in FIGURES]
-        keys = [cell(group.values[name]) for name in table.columns] or [group.label]
-        body.append([*keys, str(len(group.counted)), *figures, *([left_out(group)] if extra else [])])
-    return head, body
+        keys = [format_cell(group.values[name]) for name in table.columns] or [group.label]
+        results = [column.format_group(group) for column in SUMMARY_COLUMNS]
+        excluded = [format_excluded(group)] if has_excluded else []
+        rows.append([*keys, str(len(group.averaged)), *results, *excluded])
+    return head, rows
 
 
-def marked(index: int, tables: Sequence[Table]) -> str:
-    """Return the title of a table; with several tables, a note that they do not compare."""
-    apart = f"Protocol {index + 1} of {len(tables)}, not comparable with the others: " if len(tables) > 1 else ""
-    return f"{apart}{tables[index].protocol}"
+def format_title(index: int, tables: Sequence[Table]) -> str:
+    """Format the title of a table; if there are several, it warns that they cannot be compared."""
+    warning = f"Protocol {index + 1} of {len(tables)}, not comparable with the others: " if len(tables) > 1 else ""
+    return f"{warning}{tables[index].protocol}"
 
 
-def counts(found: Found) -> str:
-    """How many runs there are, by status."""
+def format_run_counts(found: FoundRuns) -> str:
+    """Format the number of runs by status: `3 runs: 2 finished, 1 failed`."""
     by_status = {status: sum(run.status == status for run in found.runs) for status in STATUSES}
-    told = ", ".join(f"{count} {status}" for status, count in by_status.items() if count)
-    return f"{len(found.runs)} run{'s' if len(found.runs) > 1 else ''}: {told}"
+    counts = ", ".join(f"{count} {status}" for status, count in by_status.items() if count)
+    return f"{len(found.runs)} run{'s' if len(found.runs) > 1 else ''}: {counts}"
 
 
-def printable(text: str) -> str:
-    """Escape the control characters of a text, since folders and configs come from elsewhere."""
+def escape_control_characters(text: str) -> str:
+    """Escape characters that are not printable, since folders and configs may come from strangers."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def aligned(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width; those of figures to the right."""
-    lines = [[_short(printable(text)) for text in row] for row in (head, *body)]
+def align_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Format a table with columns of equal width and a rule below the head; columns of numbers are right-aligned."""
+    lines = [[_truncate(escape_control_characters(text)) for text in row] for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    figures = [all(row[i][:1].isdigit() or row[i] == ABSENT for row in lines[1:]) for i in range(len(head))]
-    padded = (
-        [t.rjust(w) if right else t.ljust(w) for t, w, right in zip(row, widths, figures, strict=True)] for row in lines
-    )
-    done = ["  ".join(row).rstrip() for row in padded]
-    return [done[0], "  ".join("-" * width for width in widths), *done[1:]]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
-
-
-def as_text(found: Found, tables: Sequence[Table]) -> str:
-    """Tables for the terminal."""
-    blocks = [printable(counts(found))]
-    for index, table in enumerate(tables):
-        lines = [printable(marked(index, tables)), "", *aligned(*rows(table))]
-        blocks.append("\n".join([*lines, *(f"note: {printable(note)}" for note in table.notes)]))
-    return "\n\n".join(blocks) + "\n"
-
-
-def as_markdown(found: Found, tables: Sequence[Table]) -> str:
-    """Tables for GitHub and the like; the best on validation is bold."""
-    blocks = [f"{_markdown(counts(found))}. Mean ± sample standard deviation over n seeds; accuracies in percent."]
-    for index, table in enumerate(tables):
-        head, body = rows(table)
-        val = head.index(FIGURES[0].title)
-        right = len(table.columns) or 1
-        lines = [
-            f"| {' | '.join(map(_markdown, head))} |",
-            "|" + "".join("---|" if i < right else "--:|" for i in range(len(head))),
+    is_numeric = [all(row[i][:1].isdigit() or row[i] == ABSENT for row in lines[1:]) for i in range(len(head))]
+    padded = [
+        [
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(row, widths, is_numeric, strict=True)
         ]
-        for group, row in zip(table.groups, body, strict=True):
-            cells = [_markdown(text) for text in row]
-            if group is table.best:
-                cells[val] = f"**{cells[val]}**"
-            lines.append(f"| {' | '.join(cells)} |")
-        notes = "\n".join(f"- {_markdown(note)}" for note in table.notes)
-        blocks += [f"**{_markdown(marked(index, tables))}**", "\n".join(lines), *([notes] if notes else [])]
+        for row in lines
+    ]
+    first, *others = ["  ".join(row).rstrip() for row in padded]
+    return [first, "  ".join("-" * width for width in widths), *others]
+
+
+def _truncate(text: str) -> str:
+    return text if len(text) <= MAX_CELL_WIDTH else f"{text[: MAX_CELL_WIDTH - 1]}…"
+
+
+def format_text(found: FoundRuns, tables: Sequence[Table]) -> str:
+    """Format tables for the terminal."""
+    blocks = [escape_control_characters(format_run_counts(found))]
+    for index, table in enumerate(tables):
+        notes = [f"note: {escape_control_characters(note)}" for note in table.notes]
+        title = escape_control_characters(format_title(index, tables))
+        blocks.append("\n".join([title, "", *align_columns(*table_cells(table)), *notes]))
     return "\n\n".join(blocks) + "\n"
 
 
-def _markdown(text: str) -> str:
-    """Escape whatever Markdown would interpret in a text."""
+def format_markdown(found: FoundRuns, tables: Sequence[Table]) -> str:
+    """Format tables in GitHub's Markdown; the best validation accuracy is bold."""
+    counts = _escape_markdown(format_run_counts(found))
+    blocks = [f"{counts}. Mean ± sample standard deviation over n seeds; accuracies in percent."]
+    for index, table in enumerate(tables):
+        blocks += [f"**{_escape_markdown(format_title(index, tables))}**", "\n".join(_markdown_rows(table))]
+        if table.notes:
+            blocks.append("\n".join(f"- {_escape_markdown(note)}" for note in table.notes))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _markdown_rows(table: Table) -> list[str]:
+    head, rows = table_cells(table)
+    val = head.index(SUMMARY_COLUMNS[0].title)
+    key_count = len(table.columns) or 1
+    lines = [
+        f"| {' | '.join(map(_escape_markdown, head))} |",
+        "|" + "".join("---|" if i < key_count else "--:|" for i in range(len(head))),
+    ]
+    for group, row in zip(table.groups, rows, strict=True):
+        cells = [_escape_markdown(text) for text in row]
+        if group is table.best:
+            cells[val] = f"**{cells[val]}**"
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _escape_markdown(text: str) -> str:
+    """Escape everything in a text that Markdown would interpret."""
     for special, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(special, escaped)
-    return "".join(f"\\{c}" if c in "\\|`*_[]#~" else c for c in printable(text))
+    return "".join(f"\\{c}" if c in "\\|`*_[]#~" else c for c in escape_control_characters(text))
 
 
-def as_csv(found: Found, tables: Sequence[Table]) -> str:
-    """Return a line for each group: full precision, seconds, and empty cells for missing values."""
+def format_csv(found: FoundRuns, tables: Sequence[Table]) -> str:
+    """Format a line for each group: full precision, times in seconds, and empty cells for missing values."""
     names = list(dict.fromkeys(name for table in tables for name in table.columns))
-    reasons = [*STATUSES[1:], "repeated"]
-    figures = [f"{figure.name}_{what}" for figure in FIGURES for what in ("mean", "std")]
+    statuses = [*STATUSES[1:], "repeated"]
+    results = [f"{column.name}_{statistic}" for column in SUMMARY_COLUMNS for statistic in ("mean", "std")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["protocol", *names, "n", *figures, *reasons, "runs"])
+    writer.writerow(["protocol", *names, "n", *results, *statuses, "runs"])
     for table in tables:
         for group in table.groups:
-            spreads = [group.spread(figure.name) for figure in FIGURES]
+            found_statistics = [group.statistics(column.name) for column in SUMMARY_COLUMNS]
             writer.writerow([
-                _harmless(table.protocol),
-                *(_harmless(cell(group.values[name])) if name in group.values else "" for name in names),
-                len(group.counted),
-                *(value for s in spreads for value in ((s.mean, s.deviation) if s else (None, None))),
-                *(group.left_out.get(reason, 0) for reason in reasons),
-                _harmless(" ".join(run.place for run in group.runs)),
+                _escape_formula(table.protocol),
+                *(_escape_formula(format_cell(group.values[name])) if name in group.values else "" for name in names),
+                len(group.averaged),
+                *(value for s in found_statistics for value in ((s.mean, s.std) if s else (None, None))),
+                *(group.excluded.get(status, 0) for status in statuses),
+                _escape_formula(" ".join(run.display_path for run in group.runs)),
             ])  # fmt: skip
     return text.getvalue()
 
 
-def _harmless(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula; numbers stay numbers."""
-    text = printable(text)
+def _escape_formula(text: str) -> str:
+    """Quote text that a spreadsheet would evaluate as a formula; numbers stay numbers."""
+    text = escape_control_characters(text)
     try:
         float(text)
     except ValueError:
@@ -182,28 +205,23 @@ def _harmless(text: str) -> str:
     return text
 
 
-def short_table(folder: Path | str) -> str:
-    """Return a line for each job of a sweep: status, the keys that vary, best and test accuracy, training time.
+def format_sweep_table(folder: Path | str) -> str:
+    """Format a line for each job of a sweep: status, varying keys, best and test accuracy, training time.
 
     Args:
-        folder: The sweep's. What cannot be read below it is told under the table.
+        folder: The folder of the sweep. Failures, and paths in it that cannot be read, are listed below the table.
 
     Raises:
-        InputError: there is no run below it.
+        InputError: The folder contains no run.
     """
     found = read_runs([folder])
-    columns = varying(found.runs, ())
-    names = [column.name for column in columns] or ["run"]
-    shown = [figure for figure in FIGURES if figure.name in ("val_accuracy", "test_accuracy", "seconds")]
-    body = []
+    keys = varying_columns(found.runs, ())
+    results = [column for column in SUMMARY_COLUMNS if column.name in ("val_accuracy", "test_accuracy", "seconds")]
+    head = ["status", *([column.name for column in keys] or ["run"]), *(column.title for column in results)]
+    rows = []
     for run in found.runs:
-        keys = [cell(column.of(run)) for column in columns] or [run.place]
-        body.append([run.status, *keys, *(_single(run, figure) for figure in shown)])
-    lines = aligned(["status", *names, *(figure.title for figure in shown)], body)
-    failed = [f"{run.place}: {run.reason}" for run in found.runs if run.status == "failed" and run.reason]
-    return "\n".join([*lines, *map(printable, [*failed, *found.problems]), counts(found)])
-
-
-def _single(run: Run, figure: Figure) -> str:
-    spread = Spread.of([getattr(run, figure.name)])
-    return figure.shown(spread) if spread else ABSENT
+        values = [format_cell(column.value_of(run)) for column in keys] or [run.display_path]
+        rows.append([run.status, *values, *(column.format_run(run) for column in results)])
+    failures = [f"{run.display_path}: {run.reason}" for run in found.runs if run.status == "failed" and run.reason]
+    notes = map(escape_control_characters, [*failures, *found.problems])
+    return "\n".join([*align_columns(head, rows), *notes, format_run_counts(found)])

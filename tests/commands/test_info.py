@@ -172,7 +172,7 @@ WRONG = {
     "an abbreviated flag": (["--comp", "a"], ["unrecognized arguments: --comp (--help lists the options)"]),
     "no folder of configs": (["--config-dir", "none"], ["--config-dir=none: no such folder"]),
     "a figure without gradients": (
-        ["--out", "a.png"], ["--out=a.png: names the figure of --gradients, which is not asked for"]
+        ["--out", "a.png"], ["--out=a.png: names the figure of --gradients, which is not set"]
     ),
     "a figure of another kind": (
         ["--gradients", "--out", "a.svg"], ["--out=a.svg: the figure is a PNG; name it *.png"]
@@ -263,7 +263,7 @@ BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHON
 PRINTS = """
 import sys
 from resnet_cli.commands import info
-info._single = lambda options: {"text": 100 * "x"}
+info._describe = lambda options: {"text": 100 * "x"}
 sys.argv = ["resnet-info", "--format", "json"]
 info.main()
 """

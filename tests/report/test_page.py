@@ -76,7 +76,7 @@ def seen(tmp_path_factory):
     write_run(top / "runs" / NAME, "optimizer.lr=1.0", f"name={NAME}", status="failed", reason=NAME)
     write_run(top / "runs" / "other", "data.val_fraction=0.5", "optimizer.lr=0.1")
     found = report.read_runs([top / "runs"])
-    page = report.as_html(found, report.tabulate(found.runs))
+    page = report.format_html(found, report.build_tables(found.runs))
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
     path = top / "page.html"
     path.write_text(page.replace("<style>", f"{LISTENER}<style>").replace("</body>", f"{DRIVER}</body>"), "utf-8")

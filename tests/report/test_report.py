@@ -19,34 +19,34 @@ from resnet_cli import report
 from resnet_cli.commands.report import _parser, run
 from resnet_cli.config import stored
 from resnet_cli.errors import InputError
-from resnet_cli.report.groups import Spread
-from resnet_cli.report.runs import read_config
-from resnet_cli.report.writers import FIGURES, duration, fixed
+from resnet_cli.report.groups import Statistics
+from resnet_cli.report.runs import load_config
+from resnet_cli.report.writers import SUMMARY_COLUMNS, decimal_formatter, format_duration
 from tests.support.reports import write_run
 from tests.support.runs import tiny
 
 
 def tables_of(folder, **options):
-    return report.tabulate(report.read_runs([folder]).runs, **options)
+    return report.build_tables(report.read_runs([folder]).runs, **options)
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=9))
 def test_mean_and_sample_deviation(values):
-    spread = Spread.of([None, *values])
+    spread = Statistics.from_values([None, *values])
     assert spread.n == len(values)
     assert spread.mean == pytest.approx(sum(values) / len(values))
-    text = fixed(2)(spread)
+    text = decimal_formatter(2)(spread)
     if len(values) == 1:
-        assert spread.deviation is None
+        assert spread.std is None
         assert "±" not in text
     else:
-        assert spread.deviation == pytest.approx(statistics.stdev(values), abs=1e-9)
-        assert text == f"{spread.mean:,.2f} ± {spread.deviation:,.2f}"
+        assert spread.std == pytest.approx(statistics.stdev(values), abs=1e-9)
+        assert text == f"{spread.mean:,.2f} ± {spread.std:,.2f}"
 
 
 def test_durations_have_their_unit():
-    assert [duration(Spread(s, None, 1)) for s in (9.26, 600, 36000)] == ["9.3 s", "10.0 min", "10.0 h"]
-    assert duration(Spread(600, 60, 3)) == "10.0 ± 1.0 min"
+    assert [format_duration(Statistics(s, None, 1)) for s in (9.26, 600, 36000)] == ["9.3 s", "10.0 min", "10.0 h"]
+    assert format_duration(Statistics(600, 60, 3)) == "10.0 ± 1.0 min"
 
 
 def test_groups_everything_but_the_seed(tmp_path):
@@ -57,9 +57,9 @@ def test_groups_everything_but_the_seed(tmp_path):
     assert table.columns == ["optimizer.lr"]
     assert [group.values["optimizer.lr"] for group in table.groups] == [0.05, 0.1]
     for group in table.groups:
-        assert group.spread("val_accuracy") == Spread(93.0, pytest.approx(13**0.5), 3)
-        assert group.spread("test_accuracy").mean == 92.0
-        assert group.spread("seconds").mean == 6.0
+        assert group.statistics("val_accuracy") == Statistics(93.0, pytest.approx(13**0.5), 3)
+        assert group.statistics("test_accuracy").mean == 92.0
+        assert group.statistics("seconds").mean == 6.0
     assert len(tables_of(tmp_path, single=True)[0].groups) == 6
     assert len(tables_of(tmp_path, over=("seed", "optimizer.lr"))[0].groups) == 1
 
@@ -72,8 +72,8 @@ def test_unfinished_runs_and_second_ones_do_not_enter_the_means(tmp_path):
         write_run(tmp_path / f"x{i}", f"seed={i}", status=status, val=10.0)
     (tmp_path / "x3" / ".lock").write_text(f"pid {os.getpid()} on {socket.gethostname()}\n")
     (group,) = tables_of(tmp_path)[0].groups
-    assert group.spread("val_accuracy") == Spread(82.0, pytest.approx(8**0.5), 2)
-    assert group.left_out == {"failed": 1, "interrupted": 1, "running": 1, "killed": 1, "repeated": 1}
+    assert group.statistics("val_accuracy") == Statistics(82.0, pytest.approx(8**0.5), 2)
+    assert group.excluded == {"failed": 1, "interrupted": 1, "running": 1, "killed": 1, "repeated": 1}
 
 
 @pytest.mark.parametrize(
@@ -98,11 +98,11 @@ def test_runs_of_other_protocols_come_apart(tmp_path, other):
     write_run(tmp_path / "b", other, "seed=1")
     write_run(tmp_path / "c", other, status="failed")
     found = report.read_runs([tmp_path])
-    tables = report.tabulate(found.runs)
+    tables = report.build_tables(found.runs)
     assert sorted(len(group.runs) for table in tables for group in table.groups) == [1, 2]
-    assert all("±" not in line for line in report.as_text(found, tables).splitlines()[2:])
-    assert "Protocol 2 of 2, not comparable" in report.as_text(found, tables)
-    assert "Protocol 2 of 2" in report.as_html(found, tables)
+    assert all("±" not in line for line in report.format_text(found, tables).splitlines()[2:])
+    assert "Protocol 2 of 2, not comparable" in report.format_text(found, tables)
+    assert "Protocol 2 of 2" in report.format_html(found, tables)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_damaged_record_is_told_in_a_line_and_left_out(tmp_path, text, said):
     write_run(tmp_path / "bad")
     (tmp_path / "bad" / "run.json").write_text(text)
     found = report.read_runs([tmp_path])
-    assert [r.place for r in found.runs] == ["good"]
+    assert [r.display_path for r in found.runs] == ["good"]
     (line,) = found.problems
     assert str(tmp_path / "bad" / "run.json") in line
     assert said in line
@@ -186,7 +186,7 @@ def test_a_config_that_is_none_is_refused_as_elsewhere(tmp_path, text):
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(InputError) as ours:
-        read_config(path)
+        load_config(path)
     with pytest.raises(InputError) as theirs:
         stored.read(path)
     assert ours.value.problems == theirs.value.problems
@@ -203,7 +203,15 @@ plain = st.recursive(
 def test_configs_are_read_like_the_slow_way(tmp_path_factory, settings):
     path = tmp_path_factory.getbasetemp() / "config.yaml"
     path.write_text(stored.dump(settings), encoding="utf-8")
-    assert read_config(path) == stored.read(path)
+    assert load_config(path) == stored.read(path)
+
+
+def test_former_names_of_targets_are_replaced(tmp_path):
+    former = write_run(tmp_path / "a", "data._target_=resnet_cli.data.bundled.digits")
+    assert load_config(former / "config.yaml")["data"]["_target_"] == "resnet_cli.data.digits"
+    write_run(tmp_path / "b", "seed=1")
+    (table,) = tables_of(tmp_path)
+    assert (table.columns, len(table.groups)) == ([], 1)
 
 
 def test_folders_are_searched_once_and_loops_end(tmp_path, capsys):
@@ -213,11 +221,11 @@ def test_folders_are_searched_once_and_loops_end(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "deep" / "run.json")
     found = report.read_runs([tmp_path / "deep", tmp_path, tmp_path / "empty", tmp_path / "deep" / "er" / "a"])
-    assert [r.place for r in found.runs] == ["er/a"]
+    assert [r.display_path for r in found.runs] == ["er/a"]
     assert len(found.problems) == 4  # the pipe, and three folders with nothing new
     assert report.read_runs([tmp_path / "deep" / "er" / "a"]).runs
     assert run([str(tmp_path / "empty")]) == 2
-    assert re.fullmatch(r"error: .*empty: no run below.*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"error: .*empty: no run found below.*\n", capsys.readouterr().err)
 
 
 def test_numbers_that_are_none_and_broken_rows_leave_gaps(tmp_path):
@@ -226,10 +234,10 @@ def test_numbers_that_are_none_and_broken_rows_leave_gaps(tmp_path):
         file.write('{"epoch": 4, "train_loss": NaN, "val_loss": 1e999}\n{"epoch": 5, "tr')
     found = report.read_runs([tmp_path])
     (only,) = found.runs
-    assert [getattr(only, figure.name) for figure in FIGURES] == [None, None, None, 4, 6.0, None]
-    assert found.problems == [f"{folder / 'metrics.jsonl'}: line 5 is no row of metrics; left out"]
+    assert [getattr(only, figure.name) for figure in SUMMARY_COLUMNS] == [None, None, None, 4, 6.0, None]
+    assert found.problems == [f"{folder / 'metrics.jsonl'}: line 5 is not a row of metrics; skipped"]
     for write in report.FORMATS.values():
-        assert "nan" not in write(found, report.tabulate(found.runs)).lower().replace("isnan", "")
+        assert "nan" not in write(found, report.build_tables(found.runs)).lower().replace("isnan", "")
 
 
 HOSTILE = ["<script>alert(1)</script>", "a|b\nc", "=cmd()", "\x1b[31mred", "</script><!--", "`x` *y*", "\udc80"]
@@ -242,19 +250,23 @@ def test_what_a_run_says_is_escaped(tmp_path, text):
     )
     write_run(tmp_path / "b")
     found = report.read_runs([tmp_path])
-    tables = report.tabulate(found.runs)
-    page = report.as_html(found, tables)
+    tables = report.build_tables(found.runs)
+    page = report.format_html(found, tables)
     assert page.count("<script") == 2  # data and program
     assert page.count("</script>") == 2
     assert "<!--" not in page
-    head, _, body = report.as_markdown(found, tables).partition("|---")
+    head, _, body = report.format_markdown(found, tables).partition("|---")
     assert "\n\n" in head
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in body.splitlines()[1:] if line.startswith("|")} == {
         len(re.findall(r"(?<!\\)\|", head.splitlines()[-1]))
     }
-    cells = [cell for line in csv.reader(io.StringIO(report.as_csv(found, tables))) for cell in line]
+    cells = [cell for line in csv.reader(io.StringIO(report.format_csv(found, tables))) for cell in line]
     assert not any(cell[:1] in ("=", "+", "@") for cell in cells)
-    for written in (page, *(write(found, tables) for write in report.FORMATS.values()), report.short_table(tmp_path)):
+    for written in (
+        page,
+        *(write(found, tables) for write in report.FORMATS.values()),
+        report.format_sweep_table(tmp_path),
+    ):
         assert all(c.isprintable() or c == "\n" for c in written)
         written.encode()
 
@@ -264,7 +276,7 @@ def test_csv_has_full_numbers(tmp_path):
         write_run(tmp_path / str(seed), f"seed={seed}", "optimizer.lr=0.1", test=test)
     write_run(tmp_path / "c", "optimizer.lr=0.2", status="failed")
     found = report.read_runs([tmp_path])
-    first, second = csv.DictReader(io.StringIO(report.as_csv(found, report.tabulate(found.runs))))
+    first, second = csv.DictReader(io.StringIO(report.format_csv(found, report.build_tables(found.runs))))
     assert (first["optimizer.lr"], first["n"], float(first["test_accuracy_mean"])) == ("0.1", "2", 90.5)
     assert float(first["test_accuracy_std"]) == pytest.approx(0.5**0.5)
     assert (second["n"], second["test_accuracy_mean"], second["failed"]) == ("0", "", "1")
@@ -274,14 +286,14 @@ def test_the_best_is_chosen_on_validation(tmp_path):
     write_run(tmp_path / "a", "optimizer.lr=0.1", val=91.0, test=80.0)
     write_run(tmp_path / "b", "optimizer.lr=0.2", val=90.0, test=99.0)
     found = report.read_runs([tmp_path])
-    markdown = report.as_markdown(found, report.tabulate(found.runs))
+    markdown = report.format_markdown(found, report.build_tables(found.runs))
     assert re.findall(r"\| \*\*(.*?)\*\* \|", markdown) == ["91.00"]
 
 
 def test_the_short_table_of_a_sweep(tmp_path):
     write_run(tmp_path / "a", "optimizer.lr=0.1")
     write_run(tmp_path / "b", "optimizer.lr=0.2", "seed=1", status="failed", reason="DivergedError: at step 4")
-    lines = report.short_table(tmp_path).splitlines()
+    lines = report.format_sweep_table(tmp_path).splitlines()
     assert lines[0].split() == ["status", "optimizer.lr", "seed", "best", "val", "%", "test", "%", "training", "time"]
     assert lines[2].split() == ["finished", "0.1", "0", "90.00", "89.00", "6.0", "s"]
     assert lines[3].split()[:3] == ["failed", "0.2", "1"]
@@ -321,7 +333,7 @@ def test_a_checkpoint_names_its_run(tmp_path):
     folder = write_run(tmp_path / "a") / "checkpoints"
     folder.mkdir()
     (folder / "best.pt").touch()
-    assert [r.place for r in report.read_runs([folder / "best.pt"]).runs] == ["a"]
+    assert [r.display_path for r in report.read_runs([folder / "best.pt"]).runs] == ["a"]
 
 
 def test_a_real_sweep(train, tmp_path):
@@ -332,7 +344,7 @@ def test_a_real_sweep(train, tmp_path):
     assert status == 0, err
     (table,) = tables_of(place)
     assert table.columns == ["model"]
-    assert [(g.values["model"], len(g.counted), g.spread("epochs").mean) for g in table.groups] == [
+    assert [(g.values["model"], len(g.averaged), g.statistics("epochs").mean) for g in table.groups] == [
         ("plain_mlp", 1, 1), ("residual_mlp", 1, 1)
     ]  # fmt: skip
 
@@ -342,8 +354,8 @@ def test_neither_torch_nor_hydra_is_needed(tmp_path):
     write_run(tmp_path / "b")
     code = (
         "import sys\nfrom resnet_cli import report\n"
-        f"report.short_table({str(tmp_path)!r}); found = report.read_runs([{str(tmp_path)!r}])\n"
-        "report.as_html(found, report.tabulate(found.runs))\n"
+        f"report.format_sweep_table({str(tmp_path)!r}); found = report.read_runs([{str(tmp_path)!r}])\n"
+        "report.format_html(found, report.build_tables(found.runs))\n"
         "assert not {'torch', 'torchvision', 'matplotlib', 'numpy', 'hydra'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

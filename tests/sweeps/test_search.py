@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from resnet_cli.config.stored import dump
 from resnet_cli.errors import DivergedError, InputError, PrunedError, StoppedError
-from resnet_cli.report import read_runs, tabulate
+from resnet_cli.report import build_tables, read_runs
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import JobStoppedError
 from resnet_cli.sweeps import job
@@ -268,9 +268,9 @@ def test_a_trial_is_pruned_and_counts_as_done(train, tmp_path, stub):
     assert "7 runs: 5 finished, 2 pruned" in out
     assert train("-m", "resume=s")[0] == 0
     assert len(calls) == 7
-    groups = [group for table in tabulate(read_runs([tmp_path / "s"]).runs) for group in table.groups]
-    assert sum(group.left_out.get("pruned", 0) for group in groups) == 2
-    assert all(group.spread("val_accuracy") is None for group in groups if group.left_out)
+    groups = [group for table in build_tables(read_runs([tmp_path / "s"]).runs) for group in table.groups]
+    assert sum(group.excluded.get("pruned", 0) for group in groups) == 2
+    assert all(group.statistics("val_accuracy") is None for group in groups if group.excluded)
 
 
 def test_what_was_given_up_stays_so_when_its_values_come_again(train, tmp_path, stub, monkeypatch):

@@ -157,12 +157,12 @@ def _print_sweep(sweep: SweepDir, summary: str) -> int:
         sweep: Its folder.
         summary: Lines of a search to print after the table. A search does not run failed jobs again.
     """
-    from resnet_cli.report import short_table
+    from resnet_cli.report import format_sweep_table
 
     try:
         jobs = sweep.jobs()
         if any(job.record for job in jobs):
-            print(f"\n{short_table(sweep.path)}", flush=True)
+            print(f"\n{format_sweep_table(sweep.path)}", flush=True)
     except InputError as error:  # the folder is missing
         return print_error(error)
     waiting = sum(not job.record for job in jobs)

@@ -1,0 +1,24 @@
+"""Output of the commands on the terminal."""
+
+import os
+import sys
+
+from resnet_cli.errors import MachineError
+
+
+def print_output(text: str) -> None:
+    """Print a whole output at once, without a newline at its end; characters that the encoding lacks become `?`.
+
+    A closed pipe, as in `resnet-report ... | head`, is not an error.
+
+    Raises:
+        MachineError: Standard output cannot be written, for example to a full disk.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        print(text.encode(encoding, "replace").decode(encoding), end="", flush=True)
+    except OSError as error:
+        # Python flushes standard output once more at exit, which would print a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise MachineError(error.errno, f"standard output: {error.strerror}") from None

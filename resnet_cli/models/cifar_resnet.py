@@ -10,9 +10,9 @@ from resnet_cli.errors import InputError
 from resnet_cli.models.arguments import image_size
 from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
 from resnet_cli.models.layers.activations import Activation, ActivationSpec
-from resnet_cli.models.layers.normalisation import Norm, Normalisation
+from resnet_cli.models.layers.normalisation import Norm, NormSpec
 from resnet_cli.models.layers.regularisers import add_drop_connect, check_stochastic_depth
-from resnet_cli.models.layers.shortcuts import Shortcut
+from resnet_cli.models.layers.shortcuts import Shortcut, ShortcutSpec
 from resnet_cli.models.layers.units import Block, Order, ResidualStageBuilder, conv
 
 STEM = 16  # channels after the first convolution, whatever the width
@@ -87,10 +87,9 @@ class CifarResNet(Initialised):
         style = ResidualStageBuilder(
             block=block,
             order=order,
-            norm=Normalisation(norm, norm_params),
-            rectifier=ActivationSpec(activation_type, activation_params),
-            shortcut=shortcut,
-            gate_bias=gate_bias,
+            norm=NormSpec(norm, norm_params),
+            activation=ActivationSpec(activation_type, activation_params),
+            shortcut=ShortcutSpec(shortcut, gate_bias),
             residual=residual,
             dropout=dropout,
             spatial_dropout=spatial_dropout,

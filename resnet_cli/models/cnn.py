@@ -14,7 +14,7 @@ from resnet_cli.models.arguments import check_choice, check_counts, image_size, 
 from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
 from resnet_cli.models.layers.activations import Activation, ActivationSpec
 from resnet_cli.models.layers.blocks import ResidualBlock, ResidualBottleneckBlock
-from resnet_cli.models.layers.normalisation import Norm, Normalisation
+from resnet_cli.models.layers.normalisation import Norm, NormSpec
 from resnet_cli.models.layers.regularisers import add_drop_connect, check_stochastic_depth, linear_rates
 from resnet_cli.models.layers.shortcuts import Shortcut
 from resnet_cli.models.mlp import MLP, classifier_head
@@ -87,21 +87,23 @@ class CNN(FeaturesThenMLP):
         init: Init = "default",
     ) -> None:
         _check_layout(channels, pool_every)
-        rectifier, normalisation = ActivationSpec(activation_type, activation_params), Normalisation(norm, norm_params)
+        activation, norm_spec = ActivationSpec(activation_type, activation_params), NormSpec(norm, norm_params)
         conv_params = conv_params if "kernel_size" in conv_params else {"kernel_size": 3, "padding": 1, **conv_params}
         width_in, *size = image_size(in_size)
         features = nn.Sequential()
         for i, width in enumerate(channels, start=1):
-            conv = make_layer("conv_params", nn.Conv2d, width_in, rectifier.widened(width), params=conv_params)
+            conv = make_layer(
+                "conv_params", nn.Conv2d, width_in, activation.out_channels_before(width), params=conv_params
+            )
             size = _size_after(conv, size, f"convolution {i}")
             dropout = nn.Dropout2d(spatial_dropout) if spatial_dropout > 0 else None
-            layers = [conv, normalisation.maps(conv.out_channels), rectifier.layer(), dropout]
+            layers = [conv, norm_spec.maps(conv.out_channels), activation.layer(), dropout]
             features.extend(layer for layer in layers if layer is not None)
             if i % pool_every == 0:
                 pool = _pooling(pooling_type, pooling_params)
                 size = _size_after(pool, size, f"pooling {i // pool_every}")
                 features.append(pool)
-            width_in = rectifier.passed(width)
+            width_in = activation.in_channels_after(width)
         in_dim = width_in * size[0] * size[1]
         head = classifier_head(in_dim, hidden_dims, out_classes, activation_type, activation_params, hidden_dropout)
         super().__init__(features, head)

@@ -8,7 +8,13 @@ from torch import Tensor, nn
 from resnet_cli.config.ranges import Below
 from resnet_cli.errors import InputError
 from resnet_cli.models.arguments import check_counts
-from resnet_cli.models.layers.activations import Activation, CReLU, activation, passed, widened
+from resnet_cli.models.layers.activations import (
+    Activation,
+    CReLU,
+    in_channels_after,
+    make_activation,
+    out_channels_before,
+)
 
 
 class MLP(nn.Module):
@@ -41,15 +47,15 @@ class MLP(nn.Module):
         check_counts("dims", dims)
         if len(dims) != len(nonlins):
             raise InputError(f"nonlins: {len(nonlins)} given for {len(dims)} layers; must be one for each of dims")
-        modules = [n if isinstance(n, nn.Module) else activation(cast(Activation, n or "none")) for n in nonlins]
+        modules = [n if isinstance(n, nn.Module) else make_activation(cast(Activation, n or "none")) for n in nonlins]
         if isinstance(modules[-1], CReLU):
             raise InputError(f"nonlins: the last is crelu, which would make {2 * dims[-1]} outputs of {dims[-1]} units")
         self.layers = nn.Sequential()
         for i, (dim, nonlin) in enumerate(zip(dims, modules, strict=True), start=1):
-            self.layers.extend([nn.Linear(in_dim, widened(nonlin, dim)), nonlin])
+            self.layers.extend([nn.Linear(in_dim, out_channels_before(nonlin, dim)), nonlin])
             if dropout > 0 and i < len(dims):
                 self.layers.append(nn.Dropout(dropout))
-            in_dim = passed(nonlin, dim)
+            in_dim = in_channels_after(nonlin, dim)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map `inputs` `[B, ...]` to `[B, dims[-1]]`."""
@@ -68,5 +74,5 @@ def classifier_head(
     """`(FC -> ACT -> DROPOUT)*M -> FC`: an MLP whose last layer returns the `out_classes` scores."""
     if hidden_dims:
         check_counts("hidden_dims", hidden_dims)
-    hidden = [activation(activation_type, params) for _ in hidden_dims]
+    hidden = [make_activation(activation_type, params) for _ in hidden_dims]
     return MLP(in_dim, [*hidden_dims, out_classes], [*hidden, None], dropout=hidden_dropout)

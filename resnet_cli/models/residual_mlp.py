@@ -12,14 +12,14 @@ from resnet_cli.models.arguments import check_counts, image_size
 from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
 from resnet_cli.models.layers.activations import Activation, ActivationSpec
 from resnet_cli.models.layers.blocks import Residual
-from resnet_cli.models.layers.normalisation import Norm, Normalisation
+from resnet_cli.models.layers.normalisation import Norm, NormSpec
 from resnet_cli.models.layers.regularisers import (
     StochasticDepth,
     add_drop_connect,
     check_stochastic_depth,
     linear_rates,
 )
-from resnet_cli.models.layers.shortcuts import Shortcut, vector_paths
+from resnet_cli.models.layers.shortcuts import Shortcut, ShortcutSpec
 
 
 class ResidualMLP(Initialised):
@@ -79,14 +79,15 @@ class ResidualMLP(Initialised):
         check_counts("dims", dims)
         shortcut = shortcut if residual else "none"
         check_stochastic_depth(stochastic_depth, shortcuts=shortcut != "none")
-        rectifier, normalisation = ActivationSpec(activation_type, activation_params), Normalisation(norm, norm_params)
+        activation, norm_spec = ActivationSpec(activation_type, activation_params), NormSpec(norm, norm_params)
+        shortcut_spec = ShortcutSpec(shortcut, gate_bias)
         channels, height, image_width = image_size(in_size)
         self.first = nn.Linear(channels * height * image_width, width)
         self.image_scale = self.first.in_features**-0.5
         self.blocks = nn.Sequential()
         for dim_in, dim, rate in zip([width, *dims], dims, linear_rates(len(dims), stochastic_depth), strict=False):
-            branch = _branch(dim_in, dim, rectifier, normalisation, dropout)
-            paths = vector_paths(shortcut, dim_in, dim, gate_bias=gate_bias)
+            branch = _branch(dim_in, dim, activation, norm_spec, dropout)
+            paths = shortcut_spec.between_vectors(dim_in, dim)
             if paths.branch_end is not None:
                 branch.add_module("scale", paths.branch_end)
             if rate > 0:
@@ -104,18 +105,16 @@ class ResidualMLP(Initialised):
         return scores
 
 
-def _branch(
-    dim_in: int, dim: int, rectifier: ActivationSpec, normalisation: Normalisation, dropout: float
-) -> nn.Sequential:
+def _branch(dim_in: int, dim: int, activation: ActivationSpec, norm_spec: NormSpec, dropout: float) -> nn.Sequential:
     """`FC -> NORM -> ACT -> DROPOUT`, `[B, dim_in]` -> `[B, dim]`."""
-    units, rest = divmod(dim, rectifier.passed(1))
+    units, rest = divmod(dim, activation.in_channels_after(1))
     if rest:
         raise InputError(f"dims={dim}: must be even with activation_type=crelu, which gives two features for each unit")
-    linear = nn.Linear(dim_in, rectifier.widened(units))
+    linear = nn.Linear(dim_in, activation.out_channels_before(units))
     layers = {
         "linear": linear,
-        "norm": normalisation.vectors(linear.out_features),
-        "activation": rectifier.layer(),
+        "norm": norm_spec.vectors(linear.out_features),
+        "activation": activation.layer(),
         "dropout": nn.Dropout(dropout) if dropout > 0 else None,
     }
     branch = nn.Sequential()

@@ -41,8 +41,8 @@ class ScalarChain(nn.Module):
         weight: float | Sequence[float] = 1.0,
     ) -> None:
         super().__init__()
-        rectifier = ActivationSpec(activation_type, activation_params)
-        if not rectifier.keeps_width:
+        activation = ActivationSpec(activation_type, activation_params)
+        if not activation.keeps_width:
             raise InputError(f"activation_type={activation_type!r}: needs several channels, and a chain has one number")
         values = list(weight) if isinstance(weight, Sequence) else [weight] * depth
         if len(values) != depth:
@@ -50,7 +50,7 @@ class ScalarChain(nn.Module):
                 f"weight: {len(values)} given for depth={depth}; must be one number, or one for each layer"
             )
         self.depth, self.residual, self.start, self.target = depth, residual, start, target
-        self.activation = rectifier.layer().double()
+        self.activation = activation.layer().double()
         self.weights = nn.Parameter(torch.tensor(values, dtype=torch.float64))
 
     def forward(self, z_B: Tensor) -> Tensor:

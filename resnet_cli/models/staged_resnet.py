@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from resnet_cli.config.ranges import AtLeast, Below
 from resnet_cli.models.arguments import check_counts, image_size
 from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
-from resnet_cli.models.layers.normalisation import Norm, Normalisation
+from resnet_cli.models.layers.normalisation import Norm, NormSpec
 from resnet_cli.models.layers.regularisers import check_stochastic_depth
-from resnet_cli.models.layers.shortcuts import Shortcut
+from resnet_cli.models.layers.shortcuts import Shortcut, ShortcutSpec
 from resnet_cli.models.layers.units import Block, ResidualStageBuilder, conv
 
 STEM = 64  # channels after the stem, and the width of the first stage; each later stage has twice the last one's
@@ -64,9 +64,8 @@ class StagedResNet(Initialised):
         check_stochastic_depth(stochastic_depth, shortcuts=residual and shortcut != "none")
         style = ResidualStageBuilder(
             block=block,
-            norm=Normalisation(norm, norm_params),
-            shortcut=shortcut,
-            gate_bias=gate_bias,
+            norm=NormSpec(norm, norm_params),
+            shortcut=ShortcutSpec(shortcut, gate_bias),
             residual=residual,
             stochastic_depth=stochastic_depth,
         )

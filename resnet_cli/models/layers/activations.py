@@ -69,7 +69,7 @@ LAYERS: Mapping[str, Callable[..., nn.Module]] = {
 }
 
 
-def activation(name: Activation, params: Mapping[str, Any] = {}) -> nn.Module:
+def make_activation(name: Activation, params: Mapping[str, Any] = {}) -> nn.Module:
     """Create an activation layer.
 
     Args:
@@ -78,18 +78,18 @@ def activation(name: Activation, params: Mapping[str, Any] = {}) -> nn.Module:
             learned, or `pieces` for `maxout`.
 
     Raises:
-        InputError: an unknown name or parameter, with the nearest right one.
+        InputError: An unknown name or parameter, with the nearest valid one.
     """
     check_choice("activation_type", name, get_args(Activation))
     return make_layer("activation_params", LAYERS[name], params=params)
 
 
-def widened(layer: nn.Module, channels: int) -> int:
+def out_channels_before(layer: nn.Module, channels: int) -> int:
     """Return the outputs that the layer before the activation `layer` needs, for `channels` units."""
     return channels * layer.pieces if isinstance(layer, Maxout) else channels
 
 
-def passed(layer: nn.Module, channels: int) -> int:
+def in_channels_after(layer: nn.Module, channels: int) -> int:
     """Return the inputs of the layer after the activation `layer`, for `channels` units."""
     return 2 * channels if isinstance(layer, CReLU) else channels
 
@@ -98,16 +98,16 @@ def passed(layer: nn.Module, channels: int) -> int:
 class ActivationSpec:
     """An activation by name that knows how wide the layers around it must be.
 
-    For a layer of `channels` units in the config, the layer before the activation has `widened(channels)` outputs and
-    the layer after it `passed(channels)` inputs. Both are `channels` unless the activation is `maxout`, which takes
-    `pieces` outputs for each unit, or `crelu`, which passes two on for each.
+    For a layer of `channels` units in the config, the layer before the activation has `out_channels_before(channels)`
+    outputs and the layer after it `in_channels_after(channels)` inputs. Both are `channels` unless the activation is
+    `maxout`, which takes `pieces` outputs for each unit, or `crelu`, which returns two for each.
 
     Args:
         name: One of `Activation`.
         params: Keyword arguments of the layer.
 
     Raises:
-        InputError: an unknown name or parameter, with the nearest right one.
+        InputError: An unknown name or parameter, with the nearest valid one.
     """
 
     name: Activation = "relu"
@@ -118,22 +118,22 @@ class ActivationSpec:
 
     def layer(self) -> nn.Module:
         """Create an activation layer."""
-        return activation(self.name, self.params)
+        return make_activation(self.name, self.params)
 
     @property
     def keeps_width(self) -> bool:
-        """Whether as many channels come out as go in."""
+        """True if the activation returns as many channels as it takes."""
         return self.name not in ("maxout", "crelu")
 
-    def widened(self, channels: int) -> int:
+    def out_channels_before(self, channels: int) -> int:
         """Return the outputs that the layer before needs."""
-        return widened(self.layer(), channels)
+        return out_channels_before(self.layer(), channels)
 
-    def passed(self, channels: int) -> int:
+    def in_channels_after(self, channels: int) -> int:
         """Return the inputs of the layer after."""
-        return passed(self.layer(), channels)
+        return in_channels_after(self.layer(), channels)
 
 
-def on_the_shortcut(rectifier: ActivationSpec) -> ActivationSpec:
+def width_preserving(activation: ActivationSpec) -> ActivationSpec:
     """Return the activation for places that keep the width, as after a sum: `relu` in place of those that change it."""
-    return rectifier if rectifier.keeps_width else ActivationSpec("relu")
+    return activation if activation.keeps_width else ActivationSpec("relu")

@@ -9,9 +9,9 @@ from resnet_cli.config.ranges import Below
 from resnet_cli.errors import InputError
 from resnet_cli.models.arguments import check_counts
 from resnet_cli.models.layers.activations import Activation, ActivationSpec
-from resnet_cli.models.layers.normalisation import Norm, Normalisation
+from resnet_cli.models.layers.normalisation import Norm, NormSpec
 from resnet_cli.models.layers.regularisers import StochasticDepth, check_stochastic_depth
-from resnet_cli.models.layers.shortcuts import Gate, Paths, Shortcut, map_paths
+from resnet_cli.models.layers.shortcuts import Gate, Paths, Shortcut, ShortcutSpec
 
 
 class Residual(nn.Module):
@@ -104,18 +104,18 @@ class ResidualBlock(Residual):
         _check_layout(channels, kernel_sizes)
         shortcut = shortcut if residual else "none"
         check_stochastic_depth(stochastic_depth, shortcuts=shortcut != "none")
-        rectifier = ActivationSpec(activation_type, activation_params)
-        normalisation = Normalisation(norm or ("batch" if batchnorm else "none"), norm_params)
+        activation = ActivationSpec(activation_type, activation_params)
+        norm_spec = NormSpec(norm or ("batch" if batchnorm else "none"), norm_params)
         main_path = nn.Sequential()
         width_in = in_channels
         for width, side in zip(channels[:-1], kernel_sizes[:-1], strict=True):
-            wide = rectifier.widened(width)
+            wide = activation.out_channels_before(width)
             main_path.append(nn.Conv2d(width_in, wide, side, padding=side // 2))
-            between = [nn.Dropout2d(dropout) if dropout > 0 else None, normalisation.maps(wide), rectifier.layer()]
+            between = [nn.Dropout2d(dropout) if dropout > 0 else None, norm_spec.maps(wide), activation.layer()]
             main_path.extend(layer for layer in between if layer is not None)
-            width_in = rectifier.passed(width)
+            width_in = activation.in_channels_after(width)
         main_path.append(nn.Conv2d(width_in, channels[-1], kernel_sizes[-1], padding=kernel_sizes[-1] // 2))
-        paths = _paths(shortcut, in_channels, channels[-1], map_size, gate_bias)
+        paths = _paths(ShortcutSpec(shortcut, gate_bias), in_channels, channels[-1], map_size)
         if paths.branch_end is not None:
             main_path.add_module("scale", paths.branch_end)
         if stochastic_depth > 0:
@@ -195,10 +195,10 @@ def _check_layout(channels: Sequence[int], kernel_sizes: Sequence[int]) -> None:
             raise InputError(f"kernel_sizes[{i}]={side}: must be odd, so that the padding keeps the image's size")
 
 
-def _paths(shortcut: Shortcut, in_channels: int, out_channels: int, map_size: Sequence[int], gate_bias: float) -> Paths:
-    """Return main path and shortcut of a block of stride 1."""
-    if shortcut != "B":
-        return map_paths(shortcut, (in_channels, *map_size), out_channels, 1, gate_bias=gate_bias)
+def _paths(shortcut: ShortcutSpec, in_channels: int, out_channels: int, map_size: Sequence[int]) -> Paths:
+    """Create the shortcut of a block of stride 1."""
+    if shortcut.name != "B":
+        return shortcut.between_maps((in_channels, *map_size), out_channels, 1)
     path = nn.Sequential()  # the parts of B have no names: the module's first form, which notebooks rely on
     if in_channels != out_channels:
         path.append(nn.Conv2d(in_channels, out_channels, 1, bias=False))

@@ -29,7 +29,7 @@ def group_norm(channels: int, num_groups: int | None = None, eps: float = 1e-5, 
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class NormSpec:
     """A normalisation by name.
 
     * `batch`: over the batch and the map (Ioffe and Szegedy 2015, arXiv 1502.03167).

@@ -107,9 +107,8 @@ class Paths:
     gate: Gate | None = None
 
 
-def projects(kind: Shortcut, *, changes: bool) -> bool:
-    """Whether the shortcut is a learned projection in a block that does or does not change the shape."""
-    return kind in ("C", "projection") or (kind == "B" and changes)
+def _projects(name: Shortcut, *, changes: bool) -> bool:
+    return name in ("C", "projection") or (name == "B" and changes)
 
 
 def paths(
@@ -150,7 +149,7 @@ def paths(
             f"subsamples, adds channels of zeros), B (a projection just there), C (projection: in every block), a "
             f"scaled, gated or dropout one, or none"
         )
-    if projects(kind, changes=changes is not None):
+    if _projects(kind, changes=changes is not None):
         return Paths(project())
     path = resize() if changes else nn.Identity()
     if kind == "scaled_shortcut":
@@ -166,60 +165,72 @@ def paths(
     return Paths(path)
 
 
-def map_paths(
-    kind: Shortcut,
-    in_size: tuple[int, ...],
-    out_channels: int,
-    stride: int,
-    *,
-    norm: Callable[[int], nn.Module | None] = lambda channels: None,
-    gate_bias: float = -6.0,
-) -> Paths:
-    """Create the shortcut of a block of feature maps.
+@dataclass(frozen=True)
+class ShortcutSpec:
+    """The shortcuts of a network, by name.
 
     Args:
-        kind: One of `Shortcut`.
-        in_size: Channels of the block's input, then height and width where they are known; only refusals name them.
-        out_channels: Channels of its output, whose height and width are `ceil(side / stride)`.
-        stride: Pixels between outputs.
-        norm: Makes the normalisation of a projection's channels.
-        gate_bias: Where a gate's bias starts.
-
-    Raises:
-        InputError: see `paths`.
+        name: One of `Shortcut`; see `paths`.
+        gate_bias: Initial bias of gates; the lower, the more of the shortcut is kept.
     """
-    channels, *sides = in_size
-    out_size = [out_channels, *(-(-side // stride) for side in sides)]
 
-    def project() -> nn.Module:
-        projection = nn.Sequential()
-        projection.add_module("conv", nn.Conv2d(channels, out_channels, 1, stride, bias=False))
-        layer = norm(out_channels)
-        if layer is not None:
-            projection.add_module("norm", layer)
-        return projection
+    name: Shortcut = "B"
+    gate_bias: float = -6.0
 
-    return paths(
-        kind,
-        changes=f"{list(in_size)} -> {out_size}" if stride != 1 or channels != out_channels else None,
-        resize=lambda: ZeroPadShortcut(stride, out_channels - channels),
-        project=project,
-        gate_layer=lambda: nn.Conv2d(channels, out_channels, 1, stride),
-        gate_bias=gate_bias,
-    )
+    def projects(self, *, changes: bool) -> bool:
+        """Return whether the shortcut is a learned projection in a block that does or does not change the shape."""
+        return _projects(self.name, changes=changes)
 
+    def between_maps(
+        self,
+        in_size: tuple[int, ...],
+        out_channels: int,
+        stride: int,
+        *,
+        norm: Callable[[int], nn.Module | None] = lambda channels: None,
+    ) -> Paths:
+        """Create the shortcut of a block of feature maps.
 
-def vector_paths(kind: Shortcut, in_features: int, out_features: int, *, gate_bias: float = -6.0) -> Paths:
-    """Create the shortcut of a block of vectors, where a projection is a linear map without bias.
+        Args:
+            in_size: Channels of the block's input, then height and width where they are known, for error messages.
+            out_channels: Channels of its output, whose height and width are `ceil(side / stride)`.
+            stride: Pixels between outputs.
+            norm: Creates the normalisation of a projection's channels.
 
-    Raises:
-        InputError: see `paths`.
-    """
-    return paths(
-        kind,
-        changes=f"[{in_features}] -> [{out_features}]" if in_features != out_features else None,
-        resize=lambda: ZeroPadShortcut(1, out_features - in_features),
-        project=lambda: nn.Linear(in_features, out_features, bias=False),
-        gate_layer=lambda: nn.Linear(in_features, out_features),
-        gate_bias=gate_bias,
-    )
+        Raises:
+            InputError: See `paths`.
+        """
+        channels, *sides = in_size
+        out_size = [out_channels, *(-(-side // stride) for side in sides)]
+
+        def project() -> nn.Module:
+            projection = nn.Sequential()
+            projection.add_module("conv", nn.Conv2d(channels, out_channels, 1, stride, bias=False))
+            layer = norm(out_channels)
+            if layer is not None:
+                projection.add_module("norm", layer)
+            return projection
+
+        return paths(
+            self.name,
+            changes=f"{list(in_size)} -> {out_size}" if stride != 1 or channels != out_channels else None,
+            resize=lambda: ZeroPadShortcut(stride, out_channels - channels),
+            project=project,
+            gate_layer=lambda: nn.Conv2d(channels, out_channels, 1, stride),
+            gate_bias=self.gate_bias,
+        )
+
+    def between_vectors(self, in_features: int, out_features: int) -> Paths:
+        """Create the shortcut of a block of vectors, where a projection is a linear map without bias.
+
+        Raises:
+            InputError: See `paths`.
+        """
+        return paths(
+            self.name,
+            changes=f"[{in_features}] -> [{out_features}]" if in_features != out_features else None,
+            resize=lambda: ZeroPadShortcut(1, out_features - in_features),
+            project=lambda: nn.Linear(in_features, out_features, bias=False),
+            gate_layer=lambda: nn.Linear(in_features, out_features),
+            gate_bias=self.gate_bias,
+        )

@@ -11,12 +11,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.models.layers.activations import ActivationSpec, on_the_shortcut
+from resnet_cli.models.layers.activations import ActivationSpec, width_preserving
 from resnet_cli.models.layers.blocks import Residual
-from resnet_cli.models.layers.normalisation import Normalisation
+from resnet_cli.models.layers.normalisation import NormSpec
 from resnet_cli.models.layers.regularisers import StochasticDepth, linear_rates
 from resnet_cli.models.layers.scalars import ScalarBias, ScalarMultiplier
-from resnet_cli.models.layers.shortcuts import Shortcut, map_paths, projects
+from resnet_cli.models.layers.shortcuts import ShortcutSpec
 
 Order = Literal[
     "original", "bn_after_addition", "relu_before_addition", "relu_only_preactivation", "preactivation"
@@ -72,7 +72,7 @@ class SqueezeExcitation(nn.Module):
 class ResidualStageBuilder:
     """Builds the residual units, the stem and the head of a network in one style.
 
-    Between the convolutions of a branch any rectifier does: the convolutions around it know its widths. What is added
+    Between the convolutions of a branch any activation does: the convolutions around it know its widths. What is added
     up must keep its channels, so ReLU stands for `maxout` and `crelu` in the stem, after sums and at a branch's end.
     What reads the sum, a pre-activated branch or the classifier, knows `crelu`'s width; ReLU stands for `maxout`, which
     would leave it less to read.
@@ -81,9 +81,8 @@ class ResidualStageBuilder:
         block: Two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the width at the end.
         order: Where normalisation and activation go.
         norm: The normalisation; projections have it too.
-        rectifier: The activation.
+        activation: The activation.
         shortcut: What is added to the branch.
-        gate_bias: Where the biases of gated shortcuts start.
         residual: False leaves the shortcuts out.
         dropout: Probability of dropping an activation before the last convolution of a unit.
         spatial_dropout: Probability of dropping a channel there.
@@ -95,10 +94,9 @@ class ResidualStageBuilder:
 
     block: Block = "basic"
     order: Order = "original"
-    norm: Normalisation = field(default_factory=Normalisation)
-    rectifier: ActivationSpec = field(default_factory=ActivationSpec)
-    shortcut: Shortcut = "B"
-    gate_bias: float = -6.0
+    norm: NormSpec = field(default_factory=NormSpec)
+    activation: ActivationSpec = field(default_factory=ActivationSpec)
+    shortcut: ShortcutSpec = field(default_factory=ShortcutSpec)
     residual: bool = True
     dropout: float = 0.0
     spatial_dropout: float = 0.0
@@ -113,14 +111,14 @@ class ResidualStageBuilder:
         return LAYOUTS[self.order]
 
     @property
-    def on_stream(self) -> ActivationSpec:
+    def trunk_activation(self) -> ActivationSpec:
         """The activation of what is added up."""
-        return on_the_shortcut(self.rectifier)
+        return width_preserving(self.activation)
 
     @property
-    def reading(self) -> ActivationSpec:
+    def preactivation(self) -> ActivationSpec:
         """The activation of what reads a sum."""
-        return self.rectifier if self.rectifier.widened(1) == 1 else self.on_stream
+        return self.activation if self.activation.out_channels_before(1) == 1 else self.trunk_activation
 
     def out_channels(self, width: int) -> int:
         """Channels after a unit of `width`."""
@@ -131,7 +129,7 @@ class ResidualStageBuilder:
         stem = nn.Sequential(conv)
         if self.fixup:
             stem.add_module("bias", ScalarBias())
-        return self._with_layers(stem, self.layout.after_conv, conv.out_channels, self.on_stream)
+        return self._with_layers(stem, self.layout.after_conv, conv.out_channels, self.trunk_activation)
 
     def stages(self, in_size: tuple[int, int, int], widths: Sequence[int], counts: Sequence[int]) -> nn.Sequential:
         """One stage of units for each width; every stage but the first halves height and width in its first unit."""
@@ -150,11 +148,11 @@ class ResidualStageBuilder:
 
     def head(self, in_channels: int, out_classes: int) -> nn.Sequential:
         """Create the final normalisation and activation (pre-activation only), global pooling and the classifier."""
-        head = self._with_layers(nn.Sequential(), self.layout.before_conv, in_channels, self.reading)
+        head = self._with_layers(nn.Sequential(), self.layout.before_conv, in_channels, self.preactivation)
         head.add_module("pool", GlobalAveragePool())
         if self.fixup:
             head.add_module("bias", ScalarBias())
-        head.add_module("linear", nn.Linear(self._read(in_channels), out_classes))
+        head.add_module("linear", nn.Linear(self._channels_read(in_channels), out_classes))
         return head
 
     def unit(
@@ -168,22 +166,21 @@ class ResidualStageBuilder:
         """
         out_channels = self.out_channels(width)
         changes = in_size[0] != out_channels or stride != 1
-        shared = (first or projects(self.shortcut, changes=changes)) and self.reading.keeps_width
+        shared = (first or self.shortcut.projects(changes=changes)) and self.preactivation.keeps_width
         before, branch = self._branch(in_size[0], width, stride, shared=shared)
-        paths = map_paths(
-            self.shortcut if self.residual else "none",
+        shortcut = self.shortcut if self.residual else ShortcutSpec("none")
+        paths = shortcut.between_maps(
             in_size,
             out_channels,
             stride,
             # normalised as the branch is where the two meet
             norm=lambda channels: self.norm.maps(channels) if "norm" in self.layout.after_last_conv else None,
-            gate_bias=self.gate_bias,
         )
         if paths.branch_end is not None:
             branch.add_module("end", paths.branch_end)
         if skipped > 0:
             branch.add_module("depth", StochasticDepth(skipped))
-        after = self._with_layers(nn.Sequential(), self.layout.after_sum, out_channels, self.on_stream)
+        after = self._with_layers(nn.Sequential(), self.layout.after_sum, out_channels, self.trunk_activation)
         return Residual(branch, paths.shortcut, before=before, after=after, gate=paths.gate)
 
     def _branch(
@@ -198,10 +195,12 @@ class ResidualStageBuilder:
         before, branch = nn.Sequential(), nn.Sequential()
         for i in range(1, last + 1):
             entry = before if shared and i == 1 else branch
-            act = self.reading if i == 1 else self.rectifier
-            inputs = self._read(in_channels) if i == 1 else act.passed(widths[i - 1])
-            outputs = widths[i] if i == last else self.rectifier.widened(widths[i])
-            self._with_layers(entry, self.layout.before_conv, act.widened(widths[i - 1]), act, suffix=str(i))
+            act = self.preactivation if i == 1 else self.activation
+            inputs = self._channels_read(in_channels) if i == 1 else act.in_channels_after(widths[i - 1])
+            outputs = widths[i] if i == last else self.activation.out_channels_before(widths[i])
+            self._with_layers(
+                entry, self.layout.before_conv, act.out_channels_before(widths[i - 1]), act, suffix=str(i)
+            )
             if i == last and self.dropout > 0:
                 branch.add_module("dropout", nn.Dropout(self.dropout))
             if i == last and self.spatial_dropout > 0:
@@ -212,7 +211,9 @@ class ResidualStageBuilder:
             if self.fixup and i < last:
                 branch.add_module(f"bias{i}b", ScalarBias())
             words = self.layout.after_last_conv if i == last else self.layout.after_conv
-            self._with_layers(branch, words, outputs, self.on_stream if i == last else self.rectifier, suffix=str(i))
+            self._with_layers(
+                branch, words, outputs, self.trunk_activation if i == last else self.activation, suffix=str(i)
+            )
         if self.se_ratio is not None:
             branch.add_module("se", SqueezeExcitation(widths[-1], self.se_ratio))
         if self.fixup:
@@ -220,9 +221,9 @@ class ResidualStageBuilder:
             branch.add_module(f"bias{last}b", ScalarBias())
         return before, branch
 
-    def _read(self, channels: int) -> int:
+    def _channels_read(self, channels: int) -> int:
         """Channels that a layer gets which reads a sum of `channels`."""
-        return self.reading.passed(channels) if "act" in self.layout.before_conv else channels
+        return self.preactivation.in_channels_after(channels) if "act" in self.layout.before_conv else channels
 
     def _with_layers(
         self, sequence: nn.Sequential, words: Words, channels: int, act: ActivationSpec, suffix: str = ""

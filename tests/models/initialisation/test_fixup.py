@@ -13,7 +13,7 @@ from resnet_cli.analysis.layer_table import count_multiply_adds
 from resnet_cli.models import CNN, CifarResNet
 from resnet_cli.models.initialisation.fixup import initialise_fixup
 from resnet_cli.models.inspection import count_parameters
-from resnet_cli.models.layers.normalisation import Normalisation
+from resnet_cli.models.layers.normalisation import NormSpec
 from resnet_cli.models.layers.scalars import ScalarBias, ScalarMultiplier
 from resnet_cli.models.layers.units import ResidualStageBuilder
 from resnet_cli.optimizers import build_optimizer
@@ -42,7 +42,7 @@ def test_counts(depth, parameters, millions):
 def test_a_unit_written_out():
     """Figure 1, right, of the paper."""
     torch.manual_seed(0)
-    m = ResidualStageBuilder(norm=Normalisation("none"), fixup=True).unit((4, 5, 5), 4)
+    m = ResidualStageBuilder(norm=NormSpec("none"), fixup=True).unit((4, 5, 5), 4)
     numbers = [p for name, p in m.named_parameters() if name.endswith("scalar")]
     assert len(numbers) == 5
     for number in numbers:

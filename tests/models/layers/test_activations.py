@@ -15,8 +15,8 @@ from resnet_cli.models.layers.activations import (
     ActivationSpec,
     CReLU,
     Maxout,
-    activation,
-    on_the_shortcut,
+    make_activation,
+    width_preserving,
 )
 
 FORMULAS = {
@@ -38,8 +38,8 @@ images = st.tuples(st.integers(1, 3), st.integers(1, 4)).map(lambda s: torch.ran
 @pytest.mark.parametrize("name", get_args(Activation))
 def test_every_name_is_its_formula(name):
     x = torch.linspace(-2, 2, 24).view(2, 4, 3)
-    assert torch.allclose(activation(name)(x), FORMULAS[name](x), atol=1e-6)
-    assert activation(name) is not activation(name)
+    assert torch.allclose(make_activation(name)(x), FORMULAS[name](x), atol=1e-6)
+    assert make_activation(name) is not make_activation(name)
 
 
 def test_names_and_layers_are_the_same():
@@ -48,13 +48,13 @@ def test_names_and_layers_are_the_same():
 
 def test_options_reach_their_layers():
     x = torch.linspace(-2, 2, 8)[None]
-    assert torch.equal(activation("elu", {"alpha": 2.0})(x), F.elu(x, 2.0))
-    assert torch.equal(activation("lrelu", {"negative_slope": 0.3})(x), F.leaky_relu(x, 0.3))
-    assert activation("prelu", {"init": 0.1}).weight.item() == pytest.approx(0.1)
+    assert torch.equal(make_activation("elu", {"alpha": 2.0})(x), F.elu(x, 2.0))
+    assert torch.equal(make_activation("lrelu", {"negative_slope": 0.3})(x), F.leaky_relu(x, 0.3))
+    assert make_activation("prelu", {"init": 0.1}).weight.item() == pytest.approx(0.1)
 
 
 def test_only_prelu_learns():
-    assert {name for name in LAYERS if [*activation(name).parameters()]} == {"prelu"}
+    assert {name for name in LAYERS if [*make_activation(name).parameters()]} == {"prelu"}
 
 
 @settings(max_examples=20)
@@ -87,13 +87,13 @@ def test_crelu_loses_nothing(x):
 @settings(max_examples=40)
 @given(st.sampled_from(get_args(Activation)), st.integers(1, 5), st.integers(2, 4))
 def test_widths_are_those_of_the_layer(name, channels, pieces):
-    rectifier = ActivationSpec(name, {"pieces": pieces} if name == "maxout" else {})
-    before, after = rectifier.widened(channels), rectifier.passed(channels)
-    assert rectifier.layer()(torch.zeros(2, before, 3)).shape == (2, after, 3)
+    activation = ActivationSpec(name, {"pieces": pieces} if name == "maxout" else {})
+    before, after = activation.out_channels_before(channels), activation.in_channels_after(channels)
+    assert activation.layer()(torch.zeros(2, before, 3)).shape == (2, after, 3)
     assert before == (pieces * channels if name == "maxout" else channels)
-    assert rectifier.keeps_width == (before == after == channels)
-    assert on_the_shortcut(rectifier).keeps_width
-    assert on_the_shortcut(rectifier).name == (name if rectifier.keeps_width else "relu")
+    assert activation.keeps_width == (before == after == channels)
+    assert width_preserving(activation).keeps_width
+    assert width_preserving(activation).name == (name if activation.keeps_width else "relu")
 
 
 @pytest.mark.parametrize(

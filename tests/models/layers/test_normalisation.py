@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from resnet_cli.models.layers.normalisation import Normalisation
+from resnet_cli.models.layers.normalisation import NormSpec
 
 KINDS = st.sampled_from(["batch", "layer", "group"])
 
@@ -20,7 +20,7 @@ def normalised(x, dims):
 @given(KINDS, st.integers(1, 24), st.integers(1, 3))
 def test_maps_are_normalised_over_what_the_name_says(name, channels, height):
     x = 3 * torch.randn(4, channels, height, 2) + 1
-    layer = Normalisation(name).maps(channels)
+    layer = NormSpec(name).maps(channels)
     if name == "batch":
         expected = normalised(x, (0, 2, 3))
     else:
@@ -34,7 +34,7 @@ def test_maps_are_normalised_over_what_the_name_says(name, channels, height):
 @given(KINDS, st.integers(2, 24))
 def test_vectors_are_normalised_over_what_the_name_says(name, features):
     x = 3 * torch.randn(16, features) + 1
-    layer = Normalisation(name).vectors(features)
+    layer = NormSpec(name).vectors(features)
     groups = layer.num_groups if name == "group" else 1
     expected = normalised(x, 0) if name == "batch" else normalised(x.view(16, groups, -1), 2).view_as(x)
     assert torch.allclose(layer(x), expected, atol=1e-4)
@@ -45,22 +45,20 @@ def test_vectors_are_normalised_over_what_the_name_says(name, features):
     ("channels", "groups"), [(1, 1), (3, 1), (4, 1), (7, 1), (8, 2), (12, 2), (16, 4), (18, 2), (32, 8), (64, 8)]
 )
 def test_groups_that_say_nothing_else(channels, groups):
-    assert Normalisation("group").maps(channels).num_groups == groups
+    assert NormSpec("group").maps(channels).num_groups == groups
 
 
 def test_options_reach_the_layers():
-    assert Normalisation("group", {"num_groups": 3, "eps": 0.1}).maps(6).num_groups == 3
-    assert Normalisation("group", {"num_groups": 3, "eps": 0.1}).vectors(6).eps == 0.1
-    assert (
-        Normalisation("layer", {"eps": 0.1}).maps(6).eps == Normalisation("layer", {"eps": 0.1}).vectors(6).eps == 0.1
-    )
-    assert Normalisation("batch", {"momentum": 0.2}).maps(6).momentum == 0.2
-    assert isinstance(Normalisation("layer").vectors(4), nn.LayerNorm)
+    assert NormSpec("group", {"num_groups": 3, "eps": 0.1}).maps(6).num_groups == 3
+    assert NormSpec("group", {"num_groups": 3, "eps": 0.1}).vectors(6).eps == 0.1
+    assert NormSpec("layer", {"eps": 0.1}).maps(6).eps == NormSpec("layer", {"eps": 0.1}).vectors(6).eps == 0.1
+    assert NormSpec("batch", {"momentum": 0.2}).maps(6).momentum == 0.2
+    assert isinstance(NormSpec("layer").vectors(4), nn.LayerNorm)
 
 
 def test_none_is_no_layer():
-    assert Normalisation("none").maps(4) is None
-    assert Normalisation("none").vectors(4) is None
+    assert NormSpec("none").maps(4) is None
+    assert NormSpec("none").vectors(4) is None
 
 
 @pytest.mark.parametrize(
@@ -82,10 +80,10 @@ def test_none_is_no_layer():
 )
 def test_refusals(name, params, words):
     with pytest.raises(ValueError, match=words):
-        Normalisation(name, params).vectors(6)
+        NormSpec(name, params).vectors(6)
 
 
 @pytest.mark.parametrize("name", ["layer", "group"])
 def test_one_feature_is_not_normalised_alone(name):
     with pytest.raises(ValueError, match=f"norm={name}: 1 features in 1 group"):
-        Normalisation(name).vectors(1)
+        NormSpec(name).vectors(1)

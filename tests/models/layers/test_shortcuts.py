@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from resnet_cli.models import CifarResNet
 from resnet_cli.models.initialisation.schemes import Init
 from resnet_cli.models.inspection import count_parameters
-from resnet_cli.models.layers.shortcuts import Gate, Shortcut, ZeroPadShortcut, map_paths, vector_paths
+from resnet_cli.models.layers.shortcuts import Gate, Shortcut, ShortcutSpec, ZeroPadShortcut
 from resnet_cli.models.layers.units import ResidualStageBuilder
 
 KINDS = get_args(Shortcut)
@@ -49,7 +49,7 @@ def table_1(kind, unit, branch, shortcut, z):
 def test_each_variant_is_its_formula(kind, width, stride):
     torch.manual_seed(0)
     unit = (
-        ResidualStageBuilder(shortcut=kind, order="preactivation", gate_bias=0.3)
+        ResidualStageBuilder(shortcut=ShortcutSpec(kind, 0.3), order="preactivation")
         .unit((3, 5, 6), width, stride=stride)
         .eval()
     )
@@ -64,16 +64,16 @@ def test_each_variant_is_its_formula(kind, width, stride):
 def test_projections(kind):
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(6).eval()
-    path = map_paths(kind, (3, 5, 6), 6, 2, norm=lambda channels: norm).shortcut
+    path = ShortcutSpec(kind).between_maps((3, 5, 6), 6, 2, norm=lambda channels: norm).shortcut
     assert [*path.state_dict()][:2] == ["conv.weight", "norm.weight"]
     x = torch.randn(2, 3, 5, 6)
     assert torch.allclose(path(x), norm(F.conv2d(x[:, :, ::2, ::2], path.conv.weight)), atol=1e-6)
-    assert isinstance(map_paths(kind, (3, 5, 6), 3, 1).shortcut, nn.Identity) == (kind == "B")
+    assert isinstance(ShortcutSpec(kind).between_maps((3, 5, 6), 3, 1).shortcut, nn.Identity) == (kind == "B")
 
 
 def test_dropout_drops_half_of_the_shortcut_in_training():
     torch.manual_seed(0)
-    path = map_paths("dropout_shortcut", (4, 32, 32), 4, 1).shortcut
+    path = ShortcutSpec("dropout_shortcut").between_maps((4, 32, 32), 4, 1).shortcut
     dropped = path(torch.ones(1, 4, 32, 32))
     assert set(dropped.unique().tolist()) == {0.0, 2.0}
     assert 0.9 < dropped.mean() < 1.1
@@ -87,7 +87,7 @@ def test_dropout_drops_half_of_the_shortcut_in_training():
     stride=st.integers(1, 3),
 )
 def test_maps_of_any_size(kind, in_size, out_channels, stride):
-    paths = map_paths(kind, in_size, out_channels, stride)
+    paths = ShortcutSpec(kind).between_maps(in_size, out_channels, stride)
     x = torch.randn(2, *in_size)
     expected = F.conv2d(x, torch.zeros(out_channels, in_size[0], 1, 1), stride=stride).shape
     assert paths.shortcut(x).shape == expected
@@ -99,9 +99,9 @@ def test_maps_of_any_size(kind, in_size, out_channels, stride):
 def test_vectors_of_any_size(kind, features, out):
     if kind == "identity" and features != out:
         with pytest.raises(ValueError, match=rf"a block maps \[{features}\] -> \[{out}\]"):
-            vector_paths(kind, features, out)
+            ShortcutSpec(kind).between_vectors(features, out)
         return
-    paths = vector_paths(kind, features, out)
+    paths = ShortcutSpec(kind).between_vectors(features, out)
     x = torch.randn(3, features)
     if kind == "none":
         assert paths.shortcut is None
@@ -135,8 +135,8 @@ def test_zero_pad_shortcut_subsamples_and_appends_zeros():
 def test_an_identity_that_cannot_follow_is_refused(in_size, out_channels, stride, sizes):
     words = rf"^shortcut=identity: a block maps {sizes}, which the identity cannot follow; use A .*, B .*, C \(proj"
     with pytest.raises(ValueError, match=words):
-        map_paths("identity", in_size, out_channels, stride)
-    assert isinstance(map_paths("identity", in_size, in_size[0], 1).shortcut, nn.Identity)
+        ShortcutSpec("identity").between_maps(in_size, out_channels, stride)
+    assert isinstance(ShortcutSpec("identity").between_maps(in_size, in_size[0], 1).shortcut, nn.Identity)
 
 
 def test_a_network_that_halves_refuses_the_identity():
@@ -146,7 +146,7 @@ def test_a_network_that_halves_refuses_the_identity():
 
 def test_a_wrong_name():
     with pytest.raises(ValueError, match=r"shortcut='exclusive': must be one of .*; did you mean exclusive_gating\?"):
-        map_paths("exclusive", (4, 4, 4), 4, 1)
+        ShortcutSpec("exclusive").between_maps((4, 4, 4), 4, 1)
 
 
 @pytest.mark.parametrize("init", sorted({*get_args(Init)} - {"looks_linear"}))

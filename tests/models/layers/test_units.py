@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from resnet_cli.models.layers.activations import ActivationSpec, CReLU
-from resnet_cli.models.layers.normalisation import Normalisation
-from resnet_cli.models.layers.shortcuts import ZeroPadShortcut
+from resnet_cli.models.layers.normalisation import NormSpec
+from resnet_cli.models.layers.shortcuts import ShortcutSpec, ZeroPadShortcut
 from resnet_cli.models.layers.units import LAYOUTS, GlobalAveragePool, ResidualStageBuilder, SqueezeExcitation
 
 
@@ -36,7 +36,7 @@ def test_orders_are_those_of_the_figure(order):
 
 @pytest.mark.parametrize("order", LAYOUTS)
 def test_a_projection_takes_the_shared_pre_activation(order):
-    unit = ResidualStageBuilder(order=order, shortcut="B").unit((4, 6, 6), 6, stride=2)
+    unit = ResidualStageBuilder(order=order, shortcut=ShortcutSpec("B")).unit((4, 6, 6), 6, stride=2)
     shared = {"relu_only_preactivation": ["act1"], "preactivation": ["norm1", "act1"]}.get(order, [])
     assert [name for name, _ in unit.before.named_children()] == shared
     assert not {name for name, _ in unit.main_path.named_children()} & set(shared)
@@ -48,7 +48,7 @@ def test_a_projection_takes_the_shared_pre_activation(order):
 
 
 def test_the_first_unit_of_a_pre_activation_network_activates_before_the_split():
-    style = ResidualStageBuilder(order="preactivation", shortcut="A")
+    style = ResidualStageBuilder(order="preactivation", shortcut=ShortcutSpec("A"))
     stages = style.stages((4, 6, 6), [4, 8], [2, 2])
     befores = [[name for name, _ in unit.before.named_children()] for stage in stages for unit in stage]
     assert befores == [["norm1", "act1"], [], [], []]
@@ -58,7 +58,7 @@ def test_the_first_unit_of_a_pre_activation_network_activates_before_the_split()
     ("A", [nn.Identity, ZeroPadShortcut]), ("B", [nn.Identity, nn.Sequential]), ("C", [nn.Sequential, nn.Sequential]),
 ])  # fmt: skip
 def test_shortcut_options(shortcut, kinds):
-    style = ResidualStageBuilder(shortcut=shortcut)
+    style = ResidualStageBuilder(shortcut=ShortcutSpec(shortcut))
     assert [
         type(style.unit((4, 6, 6), 4).shortcut_path),
         type(style.unit((4, 6, 6), 8, stride=2).shortcut_path),
@@ -67,7 +67,7 @@ def test_shortcut_options(shortcut, kinds):
 
 def test_plain_units_keep_all_but_the_shortcut():
     for shortcut in ("A", "B", "C"):
-        style = ResidualStageBuilder(shortcut=shortcut, order="preactivation", residual=False)
+        style = ResidualStageBuilder(shortcut=ShortcutSpec(shortcut), order="preactivation", residual=False)
         unit = style.unit((4, 6, 6), 8, stride=2)
         x = torch.randn(2, 4, 6, 6)
         assert unit.shortcut_path is None
@@ -119,13 +119,15 @@ INSIDE = [("crelu", {}, 1, 2), ("maxout", {"pieces": 3}, 3, 1), ("prelu", {}, 1,
 @pytest.mark.parametrize(("name", "params", "wider", "passes"), INSIDE)
 def test_rectifiers_act_inside_branches_at_the_widths_of_the_config(name, params, wider, passes, order, block):
     torch.manual_seed(0)
-    style = ResidualStageBuilder(order=order, block=block, rectifier=ActivationSpec(name, params), shortcut="A")
+    style = ResidualStageBuilder(
+        order=order, block=block, activation=ActivationSpec(name, params), shortcut=ShortcutSpec("A")
+    )
     unit = style.unit((8, 5, 6), 4, stride=2)
     convs = [m for m in unit.main_path if isinstance(m, nn.Conv2d)]
     assert [c.out_channels for c in convs] == [4 * wider] * (len(convs) - 1) + [style.out_channels(4)]
     reads = passes if "preact" in order else 1
     assert [c.in_channels for c in convs] == [8 * reads] + [4 * passes] * (len(convs) - 1)
-    inside = [m for m in unit.main_path if isinstance(m, type(style.rectifier.layer()))]
+    inside = [m for m in unit.main_path if isinstance(m, type(style.activation.layer()))]
     at_the_ends = ("preact" in order and name != "maxout") + (order == "relu_before_addition" and name == "prelu")
     assert len(inside) == len(convs) - 1 + at_the_ends
     assert unit(torch.randn(2, 8, 5, 6)).shape == (2, style.out_channels(4), 3, 3)
@@ -133,7 +135,7 @@ def test_rectifiers_act_inside_branches_at_the_widths_of_the_config(name, params
 
 def test_crelu_written_out():
     torch.manual_seed(0)
-    unit = ResidualStageBuilder(rectifier=ActivationSpec("crelu"), norm=Normalisation("none")).unit((4, 5, 5), 4)
+    unit = ResidualStageBuilder(activation=ActivationSpec("crelu"), norm=NormSpec("none")).unit((4, 5, 5), 4)
     x = torch.randn(3, 4, 5, 5)
     z = unit.main_path.conv1(x)
     expected = (x + unit.main_path.conv2(torch.cat([z.clamp(min=0), (-z).clamp(min=0)], 1))).clamp(min=0)
@@ -141,19 +143,19 @@ def test_crelu_written_out():
 
 
 def test_crelu_is_kept_off_the_shortcut_and_the_classifier_knows_its_width():
-    style = ResidualStageBuilder(order="preactivation", rectifier=ActivationSpec("crelu"))
+    style = ResidualStageBuilder(order="preactivation", activation=ActivationSpec("crelu"))
     for unit in (style.unit((4, 6, 6), 4, first=True), style.unit((4, 6, 6), 8, stride=2)):
         assert not list(unit.before)
     head = style.head(4, 3)
     assert [type(m) for m in head][:2] == [nn.BatchNorm2d, CReLU]
     assert head.linear.in_features == 8
-    assert ResidualStageBuilder(rectifier=ActivationSpec("crelu")).head(4, 3).linear.in_features == 4
+    assert ResidualStageBuilder(activation=ActivationSpec("crelu")).head(4, 3).linear.in_features == 4
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer", "group", "none"])
 @pytest.mark.parametrize("order", LAYOUTS)
 def test_every_norm_has_its_places(norm, order):
-    norms = ResidualStageBuilder(order=order, norm=Normalisation(norm), shortcut="C").unit((8, 4, 4), 8)
+    norms = ResidualStageBuilder(order=order, norm=NormSpec(norm), shortcut=ShortcutSpec("C")).unit((8, 4, 4), 8)
     found = [m for m in norms.modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)]
     normalises_projection = order not in ("preactivation", "bn_after_addition")
     assert len(found) == (0 if norm == "none" else 2 + normalises_projection)
@@ -161,7 +163,9 @@ def test_every_norm_has_its_places(norm, order):
 
 
 def test_stochastic_depth_grows_over_all_units_and_ends_the_branch():
-    stages = ResidualStageBuilder(stochastic_depth=0.4, shortcut="scaled_both").stages((4, 8, 8), [4, 8], [2, 2])
+    stages = ResidualStageBuilder(stochastic_depth=0.4, shortcut=ShortcutSpec("scaled_both")).stages(
+        (4, 8, 8), [4, 8], [2, 2]
+    )
     ends = [[*unit.main_path.named_children()][-2:] for stage in stages for unit in stage]
     assert [[name for name, _ in end] for end in ends] == [["end", "depth"]] * 4
     assert [end[-1][1].probability for end in ends] == pytest.approx([0.1, 0.2, 0.3, 0.4])

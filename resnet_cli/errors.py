@@ -1,4 +1,4 @@
-"""What can go wrong in a way that a user can act on; each kind has its own exit status."""
+"""Failures that a user can act on, each with its own exit status."""
 
 
 class InputError(ValueError):
@@ -28,19 +28,19 @@ class MachineError(OSError):
 
 
 class PrunedError(RuntimeError):
-    """A search gave the run up, which is as good as done: its best epoch so far stays."""
+    """A search pruned the run: it counts as done and keeps its best epoch so far."""
 
 
 class JobFailedError(RuntimeError):
-    """A job of a sweep did not finish; what went wrong was told when it happened (exit status 1)."""
+    """A job of a sweep did not finish; the reason was printed when it happened (exit status 1)."""
 
 
 class NotIdenticalError(JobFailedError):
-    """A run that was killed and resumed ended otherwise than one that was not: a defect (exit status 1)."""
+    """A run that was killed and resumed ended differently from one that was not: a defect (exit status 1)."""
 
 
 class StoppedError(BaseException):
-    """A signal asked the run to stop; the step was finished and saved first (exit status 128 + signal)."""
+    """A signal stopped the run after the step was finished and saved (exit status 128 + signal)."""
 
     def __init__(self, signum: int) -> None:
         self.signum = signum

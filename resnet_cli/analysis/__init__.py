@@ -1,1 +1,1 @@
-"""What is read off a network: layer tables, shapes, gradient norms by depth."""
+"""Analysis of networks: layer tables, shapes, gradient norms by depth."""

@@ -1,4 +1,4 @@
-"""What a model costs and sees: parameters, multiply-adds and shapes layer by layer, depth, receptive field.
+"""Cost and extent of a model: parameters, multiply-adds and shapes layer by layer, depth, receptive field.
 
 All of it is read off the model's skeleton: the model, which may be on the meta device, and the random stream are left
 as they are.

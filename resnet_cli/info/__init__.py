@@ -1,1 +1,1 @@
-"""What resnet-info shows, as data and as tables."""
+"""The content of resnet-info, as data and as tables."""

@@ -123,15 +123,15 @@ class ResNet(FeaturesThenMLP):
         channels: Output channels of each convolution (N of them).
         pool_every: P, the convolutions of a block.
         hidden_dims: Features of each hidden linear layer (M of them, or none).
-        batchnorm: Whether blocks normalise between convolutions, by batch norm.
+        batchnorm: Use batch norm between the convolutions of a block.
         dropout: Probability of dropping a channel between the convolutions of a block.
-        bottleneck: Whether to use bottlenecks where they fit.
+        bottleneck: Use bottlenecks where they fit.
         activation_type: The nonlinearity inside blocks and between linear layers; sums go through a ReLU.
         activation_params: Its keyword arguments.
         pooling_type: Which pooling.
         pooling_params: Arguments of every pooling layer; without a `kernel_size`, 2.
         residual: False leaves all shortcuts out.
-        shortcut: What is added to each block's branch; see `shortcuts.paths`.
+        shortcut: The path that is added to each block's branch; see `shortcuts.paths`.
         gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
         norm: The normalisation in blocks, whatever `batchnorm` says; None follows `batchnorm`.
         norm_params: Its keyword arguments.

@@ -39,7 +39,7 @@ class ResidualMLP(Initialised):
         out_classes: Number of classes, K.
         width: Features after the first linear layer.
         dims: Features after each block.
-        shortcut: What is added to each block's branch; see `shortcuts.paths`.
+        shortcut: The path that is added to each block's branch; see `shortcuts.paths`.
         residual: False leaves all shortcuts out.
         gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
         norm: The normalisation in blocks.

@@ -22,7 +22,7 @@ class ScalarChain(nn.Module):
         activation_params: Its keyword arguments.
         residual: Add each layer's input to its output.
         start: The input, z_0.
-        target: What z_n should be.
+        target: The desired z_n.
         weight: The value of every weight, or one for each layer.
 
     Raises:

@@ -27,7 +27,7 @@ class StagedResNet(Initialised):
         block: Two 3x3 convolutions, or a bottleneck 1x1, 3x3, 1x1 with four times the channels at its end.
         layers: Units of each stage: 2, 2, 2, 2 is ResNet-18; 3, 4, 6, 3 is ResNet-34, and ResNet-50 with bottlenecks.
         stem: cifar: 3x3 convolution of stride 1. imagenet: 7x7 convolution of stride 2, then max-pooling of stride 2.
-        shortcut: What is added to each branch, see `resnet_cli.models.layers.shortcuts.paths`. B, the papers': the
+        shortcut: The path added to each branch, see `resnet_cli.models.layers.shortcuts.paths`. B, the papers': the
             identity, or a normalised 1x1 convolution where the shape changes.
         gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
         residual: False leaves the shortcuts out.

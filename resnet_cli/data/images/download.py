@@ -73,7 +73,7 @@ def download_into(source: DownloadSource, root: Path, load: Callable[[Path], obj
     """Download into an empty temporary folder, then move the files that `root` lacks into `root`.
 
     Args:
-        source: What is downloaded.
+        source: The files to download.
         root: The data set's root folder, created if missing.
         load: Function that downloads, verifies and unpacks into the folder that it is passed.
 

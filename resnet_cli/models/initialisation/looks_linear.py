@@ -42,11 +42,11 @@ def initialise_looks_linear(model: nn.Module) -> None:
 class _Drawing:
     """Draws weights while it follows the path of a batch through a network.
 
-    Everywhere, `paired` says that features stand for their first half of channels less the second, as those of a CReLU
-    do. What averages, flattens or adds up such pairs gives pairs.
+    `paired` means that features represent their first half of channels minus the second, as the outputs of a CReLU
+    do. Averaging, flattening or adding such pairs returns pairs.
 
     Args:
-        residual: Whether the network has residual blocks, for the advice in refusals.
+        residual: True if the network has residual blocks, for the advice in error messages.
     """
 
     def __init__(self, *, residual: bool) -> None:

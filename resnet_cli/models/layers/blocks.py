@@ -19,9 +19,9 @@ class Residual(nn.Module):
 
     Args:
         main_path: The residual branch, F.
-        shortcut_path: What is added to the branch, of the same output shape; None: nothing is.
-        before: What precedes the split into the two paths.
-        after: What follows the sum.
+        shortcut_path: The path that is added to the branch, of the same output shape; None adds nothing.
+        before: Layers before the split into the two paths.
+        after: Layers after the sum.
         gate: g of `g * main_path + (1 - g) * shortcut_path` (arXiv 1603.05027, section 3.1, exclusive gating).
     """
 
@@ -66,14 +66,14 @@ class ResidualBlock(Residual):
         in_channels: Channels of the input `[B, in_channels, H, W]`.
         channels: Output channels of each convolution; the output is `[B, channels[-1], H, W]`.
         kernel_sizes: Side of each convolution's kernel, in pixels; odd.
-        batchnorm: Whether to normalise between convolutions.
+        batchnorm: Normalise between convolutions.
         dropout: Probability of dropping a channel between convolutions.
         activation_type: Nonlinearity between convolutions.
         activation_params: Its keyword arguments.
         residual: False leaves the shortcut out.
         norm: The normalisation between convolutions, whatever `batchnorm` says; None follows `batchnorm`.
         norm_params: Its keyword arguments.
-        shortcut: What is added to the branch; see `shortcuts.paths`.
+        shortcut: The path that is added to the branch; see `shortcuts.paths`.
         gate_bias: Where the bias of a gated shortcut starts; the lower, the more of the shortcut is kept.
         stochastic_depth: Probability of leaving the branch out for a sample in training.
         map_size: H, W where they are known; only refusals name them.
@@ -133,14 +133,14 @@ class ResidualBottleneckBlock(ResidualBlock):
         in_out_channels: Channels of the input and of the output.
         inner_channels: Output channels of each inner convolution.
         inner_kernel_sizes: Side of each inner convolution's kernel, in pixels; odd.
-        batchnorm: Whether to normalise between convolutions.
+        batchnorm: Normalise between convolutions.
         dropout: Probability of dropping a channel between convolutions.
         activation_type: Nonlinearity between convolutions.
         activation_params: Its keyword arguments.
         residual: False leaves the shortcut out.
         norm: The normalisation between convolutions, whatever `batchnorm` says; None follows `batchnorm`.
         norm_params: Its keyword arguments.
-        shortcut: What is added to the branch; see `shortcuts.paths`.
+        shortcut: The path that is added to the branch; see `shortcuts.paths`.
         gate_bias: Where the bias of a gated shortcut starts.
         stochastic_depth: Probability of leaving the branch out for a sample in training.
         map_size: H, W where they are known; only refusals name them.

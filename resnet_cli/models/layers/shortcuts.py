@@ -65,7 +65,7 @@ class Gate(nn.Module):
 
     Args:
         layer: Maps the block's input to the shape of its output; a 1x1 convolution or linear layer with bias.
-        bias: What the layer's bias starts at; the lower, the more of the shortcut is kept.
+        bias: Initial bias of the layer; the lower, the more of the shortcut is kept.
     """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, bias: float) -> None:
@@ -100,7 +100,7 @@ class GatedShortcut(nn.Module):
 
 @dataclass(frozen=True)
 class Paths:
-    """What a shortcut adds to a block: the path itself, what ends the branch, and a gate between the two."""
+    """The parts of a shortcut: the path itself, a layer at the end of the branch, and a gate between the two."""
 
     shortcut: nn.Module | None
     branch_end: nn.Module | None = None
@@ -122,9 +122,9 @@ def paths(
 ) -> Paths:
     """Create the shortcut `kind` of one block.
 
-    * `identity`: the input as it is; `none`: nothing.
-    * `A`, `parameter_free`: the input as it is; where the shape changes, subsampled, with channels of zeros.
-    * `B`: the input as it is; a projection where the shape changes. `C`, `projection`: a projection in every block.
+    * `identity`: the unchanged input; `none`: nothing.
+    * `A`, `parameter_free`: the unchanged input; where the shape changes, subsampled, with channels of zeros.
+    * `B`: the unchanged input; a projection where the shape changes. `C`, `projection`: a projection in every block.
     * `scaled_shortcut`: half of A. `scaled_both`: half of A, and half of the branch.
     * `exclusive_gating`: `(1 - g(x)) * A + g(x) * branch`. `shortcut_gating`: `(1 - g(x)) * A + branch`.
     * `dropout_shortcut`: A with half of its elements dropped in training.
@@ -138,7 +138,7 @@ def paths(
         gate_bias: Where a gate's bias starts.
 
     Raises:
-        InputError: an unknown name; `identity` in a block that changes the shape, with the shortcuts that would do.
+        InputError: an unknown name; `identity` in a block that changes the shape, with the shortcuts that would work.
     """
     check_choice("shortcut", kind, get_args(Shortcut))
     if kind == "none":

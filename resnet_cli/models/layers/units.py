@@ -72,24 +72,23 @@ class SqueezeExcitation(nn.Module):
 class ResidualStageBuilder:
     """Builds the residual units, the stem and the head of a network in one style.
 
-    Between the convolutions of a branch any activation does: the convolutions around it know its widths. What is added
-    up must keep its channels, so ReLU stands for `maxout` and `crelu` in the stem, after sums and at a branch's end.
-    What reads the sum, a pre-activated branch or the classifier, knows `crelu`'s width; ReLU stands for `maxout`, which
-    would leave it less to read.
+    Between the convolutions of a branch any activation works, since the convolutions adapt to its widths. Residual sums
+    cannot change their width, so `maxout` and `crelu` fall back to ReLU in the stem, after sums and at a branch's end.
+    Pre-activated branches and the classifier may read `crelu`; `maxout`, which would halve their input, is ReLU there.
 
     Args:
         block: Two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the width at the end.
         order: Where normalisation and activation go.
         norm: The normalisation; projections have it too.
         activation: The activation.
-        shortcut: What is added to the branch.
+        shortcut: The path that is added to the branch.
         residual: False leaves the shortcuts out.
         dropout: Probability of dropping an activation before the last convolution of a unit.
         spatial_dropout: Probability of dropping a channel there.
         stochastic_depth: Probability of leaving out the last unit's branch; those before grow to it in equal steps.
         se_ratio: Reduction of squeeze-and-excitation at the end of the branch; None: without.
-        fixup: Whether branches, stem and head have Fixup's scalars.
-        stride_first: Whether bottlenecks halve the image in their first convolution instead of their 3x3 one.
+        fixup: Add Fixup's scalars to branches, stem and head.
+        stride_first: Bottlenecks halve the image in their first convolution instead of their 3x3 one.
     """
 
     block: Block = "basic"

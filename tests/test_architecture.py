@@ -153,6 +153,7 @@ def test_files_stay_small(repository):
     assert long == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["model=resnet20", "--cfg", "job"], ["model.depht=20"], ["modle=x"]])
 def test_torch_is_not_imported_on_the_way_to_help_or_a_typo(arguments, tmp_path):
     code = (

@@ -98,6 +98,7 @@ def test_every_recipe_has_code_a_config_and_a_test(recipes):
     assert found == dict.fromkeys(["A model", "A data set", "An augmentation", "An optimizer", "A logger"], expected)
 
 
+@pytest.mark.slow
 def test_recipes_tests_pass_in_a_copy_that_follows_them(copy, recipes):
     tests = [path for path, _, _ in BLOCK.findall(recipes) if path.startswith("tests/")]
     done = run_python(
@@ -116,6 +117,7 @@ def test_recipes_tests_pass_in_a_copy_that_follows_them(copy, recipes):
     assert re.search(r"^\d+ passed", done.stdout, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_recipes_commands_run_in_a_copy_that_follows_them(copy, recipes, tmp_path):
     scripts = tomllib.loads((copy / "pyproject.toml").read_text())["project"]["scripts"]
     commands = []

@@ -46,6 +46,7 @@ def examples(repository, tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OWN)
 def test_example_runs_by_every_command_of_its_header(name, examples, train):
     commands = commands_of(examples / f"{name}.py")
@@ -87,6 +88,7 @@ def test_value_error_of_an_example_is_one_line_for_the_user(arguments, message, 
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_resumed_run_with_every_own_part_ends_like_one_that_was_not_stopped(examples, train):
     parts = ["model=multiscale", "model.width=4", "data=turned_shapes", "optimizer=lion", "logger=csv",
              "schedule=constant", *QUICK[1:]]  # fmt: skip
@@ -116,6 +118,7 @@ def test_quarter_turns_are_turns_of_the_same_images(examples):
     assert matches[1:].any(1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "arguments", "least"), [("train_in_python", [["--epochs", "2"]], 40), ("train_with_dataloader", [], 95)]
 )

@@ -41,6 +41,7 @@ def test_sweeps_need_m_or_one_value_for_each_key(path, train):
     )
 
 
+@pytest.mark.slow
 def test_values_typed_take_the_place_of_an_experiments(train, tmp_path):
     status, out, _ = train("-m", "experiment=degradation", *TINY, "model.depth=8")
     assert status == 0
@@ -61,6 +62,7 @@ def test_wrong_values_of_an_experiments_sweep_are_found_before_the_first_job(tra
     assert not (tmp_path / "multirun").exists()
 
 
+@pytest.mark.slow
 def test_noise_is_memorised_but_not_learnt(train, tmp_path):
     status, _, _ = train("experiment=memorize_noise")
     assert status == 0
@@ -73,6 +75,7 @@ def test_noise_is_memorised_but_not_learnt(train, tmp_path):
     assert json.loads((folder / "run.json").read_text())["test"]["accuracy"] < 25
 
 
+@pytest.mark.slow
 def test_a_tiny_part_is_overfitted(train, tmp_path):
     data = ["data=synthetic", "data.count=100", "data.test_count=20", "data.noise=0.3", "data.batch_size=2"]
     status, _, _ = train("experiment=overfit_tiny", *data, "data.image_size=16", "trainer.epochs=15")

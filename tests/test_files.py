@@ -38,6 +38,7 @@ def test_a_second_name_of_one_file_leaves_nothing_behind(tmp_path):
     assert (path.read_text(), kept.read_text(), names(tmp_path)) == ("2", "1", ["last", "previous"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hard_links", [True, False])
 def test_a_kill_anywhere_leaves_a_whole_save(tmp_path, monkeypatch, hard_links):
     """The process ends before each call of the system in turn; every time one of the last two saves is whole."""

@@ -65,6 +65,7 @@ def test_is_small_and_names_no_machine(repository):
     assert not re.search(r"/(home|root|tmp|work|Users)/|images/s|\d+(\.\d+)? seconds", text)
 
 
+@pytest.mark.slow
 def test_runs_and_prints_what_it_shows(notebook, monkeypatch, tmp_path):
     """Every cell in one namespace; its assertions hold. Cells marked `exact` print what is stored, to the letter."""
     import matplotlib.pyplot as plt
@@ -90,6 +91,7 @@ def test_runs_and_prints_what_it_shows(notebook, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_its_commands_are_accepted(notebook):
     text = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
     lines = re.findall(r"^    (resnet-(?:train|info) .*)", text, re.MULTILINE)

@@ -53,6 +53,7 @@ def test_reading_order_names_files_that_exist(repository, page):
         assert (repository / file).exists() or (repository / "resnet_cli" / file).exists(), file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_is_accepted(repository, page):
     seen = 0

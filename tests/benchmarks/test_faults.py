@@ -93,6 +93,7 @@ def test_ids_are_those_of_the_list_and_the_points_are_a_hundred(campaign):
         campaign.chosen(["A1", "A9"])
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_one_that_differs_are_seen(harness, bench):
     options = ["trainer.epochs=1", "trainer.max_batches=1"]
     runs = {name: bench.root / name for name in ("a", "b", "other", "killed")}

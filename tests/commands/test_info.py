@@ -95,6 +95,7 @@ def test_rows_in_json(described):
     assert found["layers"][-1]["out_shape"] == [100]
 
 
+@pytest.mark.slow
 def test_the_table_says_the_same(info, tmp_path):
     status, out, err = info("data=cifar10", "--format", "table", "model=resnet8")
     assert (status, err) == (0, "")
@@ -107,6 +108,7 @@ def test_the_table_says_the_same(info, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_size_is_that_of_the_data(described):
     assert described("model=resnet8", "data=synthetic", "data.image_size=9", "data.classes=3", "data.channels=2")[
         "in_size"
@@ -134,6 +136,7 @@ BLOCKS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_block_beside_its_bottleneck(described, info):
     regular, bottleneck = described("data=synthetic", "data.channels=256", "--compare", *BLOCKS)
     assert [regular[key] for key in ("parameters", "depth", "receptive_field")] == [1_180_160, 2, [5, 5]]
@@ -148,6 +151,7 @@ def test_a_block_beside_its_bottleneck(described, info):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_each_side_is_on_top_of_what_both_share(described):
     a, b = described("model=resnet20", "data=cifar10", "model.width=2", "--compare", "model.width=1", "'name=a b'")
     assert (a["parameters"], a["settings"]) == (269_722, "model.width=1")
@@ -238,6 +242,7 @@ def test_composing_leaves_hydra_as_it_was(info):
     assert HydraConfig.instance().cfg is before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["model.depht=20"], ["modle=x"], ["--compare", "a=1", "model=x"]])
 def test_torch_is_not_imported_on_the_way_to_help_or_a_typo(arguments, tmp_path):
     code = (
@@ -288,6 +293,7 @@ def test_a_full_disk_is_told():
     assert (done.returncode, done.stderr) == (4, "error: standard output: No space left on device\n")
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own(described, info, tmp_path):
     (tmp_path / "infonet.py").write_text(NET)
     found = described("model._target_=infonet.Net", "model.hidden=5", "data=cifar10")
@@ -304,6 +310,7 @@ def test_a_network_of_ones_own(described, info, tmp_path):
     assert info("model=morenet")[2].startswith("error: model=morenet: no such option")
 
 
+@pytest.mark.slow
 def test_a_run(train, described, info, tmp_path):
     assert train(*tiny("trainer.epochs=1", "hydra.run.dir='runs/model=x'"))[0] == 0
     run = Path("runs/model=x")
@@ -324,6 +331,7 @@ def test_a_run(train, described, info, tmp_path):
     assert err == "the run's weights are for images of another size or other classes: left out\n"
 
 
+@pytest.mark.slow
 def test_a_run_whose_data_are_gone(train, described, info, tmp_path):
     folder = tmp_path / "images"
     for name in ("a", "b"):
@@ -350,6 +358,7 @@ def norms(rows):
     return [row["norm"] if isinstance(row, dict) else row.norm for row in rows]
 
 
+@pytest.mark.slow
 def test_gradients_of_a_network_and_its_twin(described, info, tmp_path):
     found = described(*TINY, "model=plain20", "--gradients")
     assert list(found["gradients"]) == ["plain", "residual"]
@@ -394,6 +403,7 @@ def test_networks_are_initialised_by_the_training_images(described):
     assert norms(found) == norms(gradient_flow(net, *first_batch()))
 
 
+@pytest.mark.slow
 def test_norms_that_are_not_finite(info, monkeypatch):
     rows = [GradientRow("a", "Conv2d", 1, math.inf, 3), GradientRow("b", "Conv2d", 2, math.nan, 3)]
     monkeypatch.setattr("resnet_cli.info.describe.gradient_flow", lambda *_: rows)
@@ -404,6 +414,7 @@ def test_norms_that_are_not_finite(info, monkeypatch):
     assert info(*TINY, "model=cnn", "--gradients")[1].count("not finite") == 2
 
 
+@pytest.mark.slow
 def test_a_chain_of_numbers(described, info):
     found = described("model=scalar_chain")
     assert (found["parameters"], found["weights"], found["states"][0]) == (4, [1.0] * 4, 10.0)

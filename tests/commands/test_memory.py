@@ -10,6 +10,7 @@ import torch
 from tests.support.runs import HEAVY, tiny
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for the resident memory")
 def test_jobs_of_a_sweep_give_back_their_memory(train_command, tmp_path):
     (tmp_path / "heavy_nets.py").write_text(HEAVY)
@@ -23,6 +24,7 @@ def test_jobs_of_a_sweep_give_back_their_memory(train_command, tmp_path):
     assert max(resident[2:]) < 1.1 * resident[1], resident  # one job that stayed would take 25 MB three times over
 
 
+@pytest.mark.slow
 def test_epochs_take_nothing():
     """Objects, rather than pages: those of an epoch are gone after it."""
     from resnet_cli import ClassifierTrainer

@@ -76,6 +76,7 @@ def test_the_table_is_long_and_has_each_command_once():
     assert len(set(typed)) == len(typed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("typed", "words"), NAMES, ids=[typed for typed, _ in NAMES])
 def test_a_wrong_name_or_value_is_told_without_torch(answers, typed, words):
     status, err, nothing_made, torch_imported = answers[typed]
@@ -84,6 +85,7 @@ def test_a_wrong_name_or_value_is_told_without_torch(answers, typed, words):
     assert not torch_imported
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("typed", "words"), TOGETHER, ids=[typed for typed, _ in TOGETHER])
 def test_what_does_not_go_together_is_told(train, tmp_path, typed, words):
     furnish(tmp_path)
@@ -93,6 +95,7 @@ def test_what_does_not_go_together_is_told(train, tmp_path, typed, words):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "folder"]
 
 
+@pytest.mark.slow
 def test_a_file_where_the_run_folder_should_be_is_the_machines_fault(train, tmp_path):
     furnish(tmp_path)
     status, _, err = train(*tiny("hydra.run.dir=file.txt"))
@@ -226,6 +229,7 @@ ODD_NAMES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
 def test_odd_paths_work_when_quoted_and_a_line_tells_how_else(train, tmp_path, name):
     paint(tmp_path / "data" / name)
@@ -243,6 +247,7 @@ def test_odd_paths_work_when_quoted_and_a_line_tells_how_else(train, tmp_path, n
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_reference_in_a_path_is_text_when_quoted_but_hydra_cannot_write_to_it(train, tmp_path):
     paint(tmp_path / "data/a${b}")
     assert train(*folder_run("data/a${b}"), "hydra.run.dir=d")[0] == 0
@@ -258,6 +263,7 @@ def test_a_root_that_is_a_link_works(train, tmp_path):
     assert train(*folder_run("link"))[0] == 0
 
 
+@pytest.mark.slow
 def test_a_terminal_without_unicode_is_enough(train_command, tmp_path):
     paint(tmp_path / "é日本")
     done = train_command(*folder_run("é日本"), f"hydra.run.dir={quote_override('ü')}", env={"LC_ALL": "C"})
@@ -314,6 +320,7 @@ def composed():
     return [compose_settings(items).settings for items in ([], ["model=cnn", "optimizer=adamw", "data=synthetic"])]
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_any_misspelling_of_a_key_is_told_with_the_right_one(composed, data):
     settings = json.loads(json.dumps(data.draw(st.sampled_from(composed))))
@@ -338,6 +345,7 @@ def test_any_misspelling_of_a_key_is_told_with_the_right_one(composed, data):
     assert f"{full}: unknown key; did you mean {key}?" in refused.value.problems
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder that takes none though it seems writable")
 @pytest.mark.parametrize("arguments", [["hydra.run.dir={}"], ["-m", "seed=0,1", "hydra.sweep.dir={}"]])
 @pytest.mark.parametrize("folder", ["/proc/nowhere/run", f"new/{'x' * 300}"])

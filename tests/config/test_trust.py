@@ -169,6 +169,7 @@ def planted(train, tmp_path, monkeypatch):
     return SimpleNamespace(path=tmp_path / "run", target=target, canary=tmp_path / "canary", forget=forget)
 
 
+@pytest.mark.slow
 def test_a_class_that_only_the_run_names_takes_the_users_word(train, planted, tmp_path):
     from resnet_cli.commands.info import run as info
 
@@ -245,6 +246,7 @@ FOLDERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_hostile_run_folder_is_refused(name, folder, train, tmp_path, capsys):
     path = folder(FOLDERS[name])
@@ -366,6 +368,7 @@ FILES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.filterwarnings("ignore")
 def test_a_hostile_checkpoint_is_refused(name, tmp_path, monkeypatch, folder, train):
@@ -407,6 +410,7 @@ RESUMES = {
 }
 
 
+@pytest.mark.slow
 def test_changes_on_resume_are_refused_with_a_line_each(train, tmp_path):
     assert train(*tiny("hydra.run.dir=d", "trainer.max_batches=1"))[0] == 0
     record = (tmp_path / "d" / "run.json").read_bytes()

@@ -77,6 +77,7 @@ def rows_of(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_run_calls_its_loggers_and_continues_them_when_resumed(train, tmp_path, own):
     arguments, calls = own
     given = [*arguments(), *arguments("bad", fail="row")]
@@ -137,6 +138,7 @@ def test_a_failed_run_ends_its_logger_as_failed(train, own, monkeypatch):
     assert [entry[:3] for entry in calls()[1:]] == [["end", "failed", {}]]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untrained")
 def test_each_job_of_a_sweep_has_loggers_of_its_own_that_its_folder_does_not_name(train, tmp_path, own):
     arguments, calls = own

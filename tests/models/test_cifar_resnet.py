@@ -26,6 +26,7 @@ def on_meta(classes=10, **options):
         return CifarResNet((3, 32, 32), classes, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "parameters", "millions"),
     [
@@ -97,6 +98,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     in_size=st.tuples(st.integers(1, 4), st.integers(4, 9), st.integers(4, 9)),

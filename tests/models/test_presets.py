@@ -34,6 +34,7 @@ def build(name, in_size=(3, 32, 32), **options):
         return make(**given, **arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_builds_and_costs_what_it_says(name):
     model = build(name)

@@ -32,6 +32,7 @@ def count_of(colour, image):
     return int((np.abs(image.astype(int) - rgb).sum(-1) < 30).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "drawn",
     [
@@ -50,6 +51,7 @@ def test_any_rows_can_be_drawn_without_a_warning(tmp_path, drawn):
     assert [entry.name for entry in tmp_path.iterdir()] == ["curves.png"]
 
 
+@pytest.mark.slow
 def test_any_title_is_drawn_as_it_is_on_one_line(tmp_path):
     def drawn(title):
         draw_curves(rows(2), tmp_path / "curves.png", title=title)
@@ -61,6 +63,7 @@ def test_any_title_is_drawn_as_it_is_on_one_line(tmp_path):
     assert np.array_equal(drawn("word " * 40), drawn("word " * 80))
 
 
+@pytest.mark.slow
 def test_validation_and_test_appear_when_given(tmp_path):
     path = tmp_path / "curves.png"
     draw_curves(rows(30, val_loss=None, val_accuracy=None), path, title="run")
@@ -106,6 +109,7 @@ def test_a_failed_drawing_leaves_the_previous_picture_and_nothing_else(tmp_path,
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_drawing_needs_no_pyplot_and_importing_no_matplotlib(tmp_path):
     code = f"""
 import sys, pathlib

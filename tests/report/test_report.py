@@ -199,6 +199,7 @@ plain = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(min_size=1, max_size=5), plain, max_size=4))
 def test_configs_are_read_like_the_slow_way(tmp_path_factory, settings):
     path = tmp_path_factory.getbasetemp() / "config.yaml"
@@ -336,6 +337,7 @@ def test_a_checkpoint_names_its_run(tmp_path):
     assert [r.display_path for r in report.read_runs([folder / "best.pt"]).runs] == ["a"]
 
 
+@pytest.mark.slow
 def test_a_real_sweep(train, tmp_path):
     place = tmp_path / "sweep"
     status, _, err = train(

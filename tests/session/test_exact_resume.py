@@ -76,6 +76,7 @@ def stopping():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
 def test_a_run_stopped_three_times_ends_like_one_that_was_not(run, options):
     whole = run("whole", *options)
@@ -90,6 +91,7 @@ def test_a_run_stopped_three_times_ends_like_one_that_was_not(run, options):
     assert first_difference(whole, run("parts", *other)) is None
 
 
+@pytest.mark.slow
 def test_stopped_while_the_test_set_is_read(run):
     whole = run("whole")
     polls = 1 + 2 * (STEPS + 3)
@@ -100,6 +102,7 @@ def test_stopped_while_the_test_set_is_read(run):
     assert first_difference(whole, run("parts")) is None
 
 
+@pytest.mark.slow
 def test_an_extended_run_that_is_stopped_at_its_test_has_no_old_result(run):
     run("d")
     longer = ["trainer.epochs=3"]
@@ -108,12 +111,14 @@ def test_an_extended_run_that_is_stopped_at_its_test_has_no_old_result(run):
     assert run("d", *longer)["record"]["test"] is not None
 
 
+@pytest.mark.slow
 def test_backends_give_the_same_run_in_turn(run):
     whole = run("whole", *PIXELS, "data.backend=device")
     run("parts", *PIXELS, "data.backend=stream", "data.workers=0", stop_at=3)
     assert first_difference(whole, run("parts", *PIXELS, "data.backend=device")) is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning:torch", "ignore::DeprecationWarning")  # of its compiler
 def test_a_compiled_run_is_exact_too(run):

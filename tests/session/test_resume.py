@@ -54,6 +54,7 @@ print(folders, file=out)
 """
 
 
+@pytest.mark.slow
 def test_runs_killed_anywhere_end_as_if_they_had_not_been(tmp_path):
     arguments = [argument.replace("epochs=3", "epochs=2") for argument in ARGUMENTS]
     done = subprocess.run(
@@ -153,6 +154,7 @@ DAMAGE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("damage", "resume"), [*((damage, "auto") for damage in DAMAGE), ("flipped", "d")])
 def test_a_damaged_save_is_named_and_the_one_before_it_taken(train, stopped, d, damage, resume):
     DAMAGE[damage](d / "checkpoints/last.pt")
@@ -177,6 +179,7 @@ def test_the_damaged_save_never_takes_the_place_of_the_good_one(train, d, monkey
     assert (d / "checkpoints/last.pt").read_bytes() == good
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_without_a_usable_save_nothing_is_started_over(train, d, damage):
     for name in ("last", "previous"):
@@ -191,6 +194,7 @@ def test_without_a_usable_save_nothing_is_started_over(train, d, damage):
     assert {path: path.read_bytes() for path in d.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["missing", "truncated", "flipped", "shape", "foreign"])
 def test_a_lost_best_epoch_is_refused_unless_a_save_has_it(train, stopped, d, damage):
     """Best is epoch 1 or 2 of the two that are done; `previous.pt` is at the end of epoch 2, `last.pt` behind it."""
@@ -208,6 +212,7 @@ def test_a_lost_best_epoch_is_refused_unless_a_save_has_it(train, stopped, d, da
         assert "no other checkpoint has the weights of that epoch" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["data.val_fraction=0"]])
 def test_best_is_saved_anew_from_the_state_at_its_end(train, tmp_path, options):
     assert train(*tiny("hydra.run.dir=d", "trainer.epochs=1", "trainer.averaging=ema", *options))[0] == 0
@@ -246,6 +251,7 @@ def killed_between(request, train, tmp_path, monkeypatch):
     return tmp_path / "d"
 
 
+@pytest.mark.slow
 def test_a_best_that_is_newer_than_the_state_comes_out_again(train, tmp_path, killed_between):
     saved = checkpoints.load(killed_between / "checkpoints/best.pt")["state"]
     assert (saved["epoch"], checkpoints.load(killed_between / "checkpoints/last.pt")["state"]["epoch"]) == (2, 1)
@@ -254,6 +260,7 @@ def test_a_best_that_is_newer_than_the_state_comes_out_again(train, tmp_path, ki
     assert_same_best(tmp_path / "whole", killed_between)
 
 
+@pytest.mark.slow
 def test_a_best_that_might_not_come_out_again_is_not_kept(train, killed_between):
     """Another number of epochs has another schedule, and epoch 2 need not be the best again."""
     steps = checkpoints.load(killed_between / "checkpoints/last.pt")["state"]["batches"] > 0
@@ -316,6 +323,7 @@ def test_a_run_folder_that_is_a_link_to_a_file_is_refused(train, tmp_path):
     assert (tmp_path / "victim").read_text() == "theirs"
 
 
+@pytest.mark.slow
 def test_other_data_under_the_same_config_are_refused(train, tmp_path):
     """A folder of images from which a class was taken away, or an image changed."""
     from PIL import Image

@@ -57,6 +57,7 @@ def children(pid):
     return done.stdout.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_before_training_begins_a_signal_ends_it_at_once(start, tmp_path, number, status):
     process = start(*tiny("hydra.run.dir=d"))
@@ -66,6 +67,7 @@ def test_before_training_begins_a_signal_ends_it_at_once(start, tmp_path, number
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_group_leaves_its_workers_to_the_main_process(start, tmp_path):
     process = start(*tiny(*LONG, "data.backend=stream", "data.workers=2", "hydra.run.dir=d"))
     wait_for(tmp_path, "d/train.log", process)
@@ -77,6 +79,7 @@ def test_a_signal_to_the_group_leaves_its_workers_to_the_main_process(start, tmp
     assert children(process.pid) == []
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_it_at_once(start, tmp_path):
     process = start(*tiny(*LONG, "data.backend=stream", "data.workers=2", "hydra.run.dir=d"))
     wait_for(tmp_path, "d/train.log", process)
@@ -87,6 +90,7 @@ def test_a_second_interrupt_ends_it_at_once(start, tmp_path):
     assert children(process.pid) == []
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_goes_on_with_what_it_says(start, tmp_path, train):
     (tmp_path / "slow_nets.py").write_text(SLOW)
     net = ["model._target_=slow_nets.Net", "trainer.epochs=1", "data.batch_size=4"]

@@ -27,6 +27,7 @@ def equal(a, b):
     return a.keys() == b.keys() and all((a[name] - b[name]).abs().max() < 1e-28 for name in a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", ["lsuv", "whitening"])
 def test_training_starts_from_what_the_images_made(train, tmp_path, init):
     runs = {
@@ -56,6 +57,7 @@ def test_training_starts_from_what_the_images_made(train, tmp_path, init):
         assert equal(weights(run, "best"), model.state_dict()), "the average starts there too"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_not_initialised_again(train, tmp_path):
     common = [*CNN, "model.init=lsuv"]
     assert train(*tiny(*common, "hydra.run.dir=whole", "schedule=constant"))[0] == 0

@@ -20,6 +20,7 @@ NESTED = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(NESTED)
 def test_a_copy_does_not_differ(value):
     assert first_difference(value, copy.deepcopy(value)) is None
@@ -81,6 +82,7 @@ class Net(torch.nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_a_run_is_proved_to_resume_and_leaves_nothing(train, tmp_path):
     status, out, err = train(
         *tiny(
@@ -102,6 +104,7 @@ def test_a_run_is_proved_to_resume_and_leaves_nothing(train, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_net_that_remembers_elsewhere_is_found_out(train, tmp_path):
     (tmp_path / "strange_nets.py").write_text(STRANGE)
     arguments = tiny("verify_resume=true", "model._target_=strange_nets.Net", "data.batch_size=16")
@@ -114,6 +117,7 @@ def test_a_net_that_remembers_elsewhere_is_found_out(train, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} <= {"strange_nets.py", "__pycache__"}
 
 
+@pytest.mark.slow
 def test_errors_of_the_run_are_told_as_usual(train, tmp_path):
     status, _, err = train("verify_resume=true", *tiny("schedule.warmup=9000"))
     assert (status, err.count("\n")) == (2, 1)

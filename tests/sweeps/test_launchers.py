@@ -35,6 +35,7 @@ def needs(launcher):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [needs(name) for name in LAUNCHERS])
 def test_jobs_in_other_processes(launcher, train_command, train, tmp_path):
     """A failure is told by the launching process; the others finish as they would alone, with workers; all is kept."""
@@ -55,6 +56,7 @@ def test_jobs_in_other_processes(launcher, train_command, train, tmp_path):
     assert not [path.name for path in (tmp_path / "s").iterdir() if path.name in (".stop", ".said", ".lock")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [needs("joblib")])
 def test_a_stop_reaches_every_process_and_the_sweep_goes_on(launcher, tmp_path, train):
     (tmp_path / "slow_nets.py").write_text(SLOW)

@@ -181,6 +181,7 @@ def test_a_wrong_search_is_refused_in_a_line_before_anything_is_made(train, tmp_
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sampler", "count"), [("random", 3), ("tpe", 4)])
 def test_a_search_with_a_seed_is_repeatable_also_when_continued(train, tmp_path, stub, sampler, count):
     calls = stub(by_lr)
@@ -204,6 +205,7 @@ def test_a_search_with_a_seed_is_repeatable_also_when_continued(train, tmp_path,
     assert shown(tmp_path / "v")[0] != whole[0]
 
 
+@pytest.mark.slow
 def test_values_of_a_search_have_the_types_of_the_grid(train, tmp_path, stub):
     calls = stub(by_lr)
     assert train(*SEARCH, "model=cifar_resnet", *SPACE, f"{N}=6")[0] == 0
@@ -216,6 +218,7 @@ def test_values_of_a_search_have_the_types_of_the_grid(train, tmp_path, stub):
     assert all(job.run.path.name.startswith("model=cifar_resnet,optimizer.lr=") for job in jobs)
 
 
+@pytest.mark.slow
 def test_a_search_that_was_stopped_goes_on_in_the_same_folder(train, tmp_path, stub):
     stopped = []
 
@@ -239,6 +242,7 @@ def test_a_search_that_was_stopped_goes_on_in_the_same_folder(train, tmp_path, s
     assert len(SweepDir(tmp_path / "s").jobs()) == 4
 
 
+@pytest.mark.slow
 def test_another_search_is_not_mixed_into_one(train, tmp_path, stub):
     calls = stub(by_lr)
     assert train(*SEARCH, *SPACE[:1], f"{N}=2")[0] == 0
@@ -255,6 +259,7 @@ def test_another_search_is_not_mixed_into_one(train, tmp_path, stub):
     assert len(calls) == 3
 
 
+@pytest.mark.slow
 def test_a_trial_is_pruned_and_counts_as_done(train, tmp_path, stub):
     calls = stub(lambda settings, epoch: 90.0 + epoch if len(calls) <= 5 else 10.0 - epoch)
     status, out, err = train(*SEARCH, *SPACE[:1], f"{N}=7", "hydra.sweeper.pruner=median")
@@ -273,6 +278,7 @@ def test_a_trial_is_pruned_and_counts_as_done(train, tmp_path, stub):
     assert all(group.statistics("val_accuracy") is None for group in groups if group.excluded)
 
 
+@pytest.mark.slow
 def test_what_was_given_up_stays_so_when_its_values_come_again(train, tmp_path, stub, monkeypatch):
     calls = stub(lambda settings, epoch: 50.0 + epoch)
     prunes = iter([True])
@@ -284,6 +290,7 @@ def test_what_was_given_up_stays_so_when_its_values_come_again(train, tmp_path, 
     assert record["status"] == "pruned"
 
 
+@pytest.mark.slow
 def test_a_failing_trial_is_told_and_counted(train, tmp_path, stub):
     def accuracy(settings, epoch):
         if len(calls) == 2:
@@ -301,6 +308,7 @@ def test_a_failing_trial_is_told_and_counted(train, tmp_path, stub):
     assert len(calls) == 3
 
 
+@pytest.mark.slow
 def test_stop_on_failure_stops_a_search_that_can_go_on(train, tmp_path, stub):
     def accuracy(settings, epoch):
         if len(calls) == 2:
@@ -314,6 +322,7 @@ def test_stop_on_failure_stops_a_search_that_can_go_on(train, tmp_path, stub):
     assert [state for state, *_ in shown(tmp_path / "s")] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
 
 
+@pytest.mark.slow
 def test_trials_of_the_same_values_share_their_job(train, tmp_path, stub):
     calls = stub(lambda settings, epoch: 50.0 + settings["model"]["depth"])
     assert train(*SEARCH, "model=cifar_resnet", "model.depth=8,14", f"{N}=5")[0] == 0
@@ -359,6 +368,7 @@ def test_trials_of_a_batch_in_one_folder_end_like_its_job(tmp_path, monkeypatch,
     assert ended == ([(3, *told), (4, *told)] if told else [])
 
 
+@pytest.mark.slow
 def test_a_path_that_no_url_can_say_holds_a_search(train, tmp_path, stub):
     stub(by_lr)
     place = tmp_path / "what? {x} 100%"
@@ -367,6 +377,7 @@ def test_a_path_that_no_url_can_say_holds_a_search(train, tmp_path, stub):
     assert (place / "s" / "search.db").is_file()
 
 
+@pytest.mark.slow
 def test_a_pruned_run_has_its_best_and_no_test_result(train, tmp_path, monkeypatch):
     """With real training: the second trial is given up after its first epoch."""
     prunes = iter([False, False, True])
@@ -385,6 +396,7 @@ def test_a_pruned_run_has_its_best_and_no_test_result(train, tmp_path, monkeypat
     assert "pruned: given up after epoch 1 of 2" in (folder / "train.log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the net asks Linux for the resident memory")
 def test_failed_jobs_of_a_search_leave_no_nets(train, tmp_path, monkeypatch):
     """A launcher keeps what a job raised, whose traceback holds all that there was."""

@@ -64,6 +64,7 @@ def losses(trainer):
     return [value for row in trainer.state.rows for value in (row["train_loss"], row["val_loss"])]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_for_good_it_takes_the_eager_steps():
     torch._dynamo.reset()
@@ -73,6 +74,7 @@ def test_compiled_for_good_it_takes_the_eager_steps():
         torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "options"),
     [*((name, OPTIONS) for name in OPTIMIZERS), ("sgd", {"precision": "bf16", "accumulate": 2})],
@@ -90,6 +92,7 @@ def test_losses_and_weights_are_those_of_eager_steps(uncompiled, optimizer, opti
             assert other["gradient_norms"] == pytest.approx(row["gradient_norms"], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 def test_nothing_is_compiled_after_the_warm_up(uncompiled, optimizer):
     trainer = make(optimizer=optimizer, dropout=0.2, **OPTIONS)
@@ -102,6 +105,7 @@ def test_nothing_is_compiled_after_the_warm_up(uncompiled, optimizer):
     assert trainer.stepper.warm_up([]) is False
 
 
+@pytest.mark.slow
 def test_what_was_loaded_is_warmed_up_for(uncompiled):
     """A recording goes on reading and writing the tensors that were there when it was made."""
     trainer = make()
@@ -112,6 +116,7 @@ def test_what_was_loaded_is_warmed_up_for(uncompiled):
     assert trainer.stepper.warm_up([batch]) is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "steps"), [("sgd", 0), ("sgd", 2), ("adamw", 0), ("muon", 2)])
 def test_the_warm_up_leaves_no_trace(uncompiled, optimizer, steps):
     first = make(optimizer=optimizer, dropout=0.2, **OPTIONS)
@@ -136,6 +141,7 @@ def test_the_warm_up_leaves_no_trace(uncompiled, optimizer, steps):
     assert after["gradients"] == {"sums": norms, "steps": steps}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "stop_after"), [("sgd", 1), ("sgd", 5), ("plain sgd", 3), ("adamw", 3), ("muon", 5)]
 )
@@ -161,6 +167,7 @@ def test_a_state_taken_anywhere_goes_on_to_the_same_end(uncompiled, optimizer, s
     assert all(map(torch.equal, a["average"]["average"], b["average"]["average"]))
 
 
+@pytest.mark.slow
 def test_dropout_is_a_function_of_the_seed_also_when_compiled(uncompiled):
     a, b = make(dropout=0.5), make(dropout=0.5)
     torch.manual_seed(7)
@@ -169,6 +176,7 @@ def test_dropout_is_a_function_of_the_seed_also_when_compiled(uncompiled):
     assert losses(b) == first
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_before_the_update(uncompiled):
     dataset = blobs()
     dataset.tensors[0][40] = math.nan  # in the second batch
@@ -178,6 +186,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(uncompiled):
     assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
 
 
+@pytest.mark.slow
 def test_the_warm_up_is_told_apart(uncompiled, caplog):
     caplog.set_level(logging.INFO, "resnet_cli")
     make().fit(batches(), None, num_epochs=1)

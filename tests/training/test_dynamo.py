@@ -136,6 +136,7 @@ print([name for name in ("torch", "torch._dynamo", "torch._inductor") if name in
 """
 
 
+@pytest.mark.slow
 def test_runs_do_without_the_compiler(tmp_path):
     done = subprocess.run([sys.executable, "-c", RUNS], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1:] == ["['torch']"], done.stdout + done.stderr

@@ -45,6 +45,7 @@ def reads(steps, monkeypatch, **options):
     return by_name.count, by_number.count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"precision": "bf16"}], ids=str)
 def test_reads_of_an_epoch_do_not_grow_with_its_steps(monkeypatch, options):
     few, many = (reads(steps, monkeypatch, **options) for steps in (5, 2 * GPU_CHECK_STEPS + 5))

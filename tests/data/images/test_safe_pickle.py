@@ -116,6 +116,7 @@ def test_missing_file(tmp_path):
         load_arrays(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_lists_that_grow_without_bound_are_refused(tmp_path):
     value = [1]
     for _ in range(40):

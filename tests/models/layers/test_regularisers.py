@@ -24,6 +24,7 @@ LAYERS = {
 probabilities = st.floats(0.05, 0.8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LAYERS)
 @settings(max_examples=4)
 @given(probability=probabilities)

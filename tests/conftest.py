@@ -1,6 +1,7 @@
 """Shared fixtures: one thread, so that tests run side by side without fighting over cores."""
 
 import gc
+import logging
 import os
 import subprocess
 import sys
@@ -35,6 +36,16 @@ def blank_pictures(request, monkeypatch):
     """Runs in this process leave an empty curves.png: drawing takes longer than they do, and has tests of its own."""
     if "draws" not in request.keywords:
         monkeypatch.setattr("resnet_cli.session.saver.draw_curves", lambda rows, path, **options: path.write_bytes(b""))
+
+
+@pytest.fixture(autouse=True)
+def unchanged_logging():
+    """Restore the package's logger: Hydra's configuration of logging may disable it, and it is one for all tests."""
+    logger = logging.getLogger("resnet_cli")
+    logger.disabled, logger.propagate = False, True
+    logger.setLevel(logging.NOTSET)
+    logging.disable(logging.NOTSET)
+    return
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import tarfile
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from resnet_cli.commands import report as report_command
-from resnet_cli.config import former_names, stored
+from resnet_cli.config import former_names, signatures, source_files, stored
 from resnet_cli.errors import InputError
 from resnet_cli.runs import checkpoints
 from resnet_cli.session.load import open_run
@@ -31,6 +32,15 @@ def unpacked(tmp_path_factory):
 def former(unpacked, tmp_path):
     """A copy of the runs of 0.1.0: tests go on with them in place."""
     return Path(shutil.copytree(unpacked, tmp_path / "runs"))
+
+
+@pytest.fixture(autouse=True)
+def forget_other_mynets(monkeypatch):
+    """Other tests have modules of this name too."""
+    for cache in (signatures.signature, source_files.module_source):
+        cache.cache_clear()
+    monkeypatch.setitem(sys.modules, "mynets", None)
+    del sys.modules["mynets"]
 
 
 @pytest.fixture
@@ -60,7 +70,8 @@ def test_a_run_with_a_users_class_opens_when_the_class_is_named(former, monkeypa
     assert model(torch.zeros(1, *data["in_size"])).shape == (1, 3)
 
 
-def test_every_stored_name_has_a_present_one(unpacked):
+def test_every_stored_name_has_a_present_one(unpacked, monkeypatch):
+    monkeypatch.syspath_prepend(unpacked)
     for config in unpacked.rglob("config.yaml"):
         settings = stored.read(config)
         for target in (settings["trainer"]["_target_"], settings["schedule"]["_target_"]):

@@ -1,1 +1,1 @@
-"""The content of resnet-info, as data and as tables."""
+"""The content of resnet-info: descriptions of networks as plain data, and their tables."""

@@ -29,21 +29,25 @@ Report = dict[str, Any]
 
 
 def describe(composed: Composed) -> Report:
-    """Describe the model: figures of the whole network and a row for each layer; the weights of a scalar chain.
+    """Describe the model of a config.
+
+    Returns:
+        Totals of the network and a row for each layer; for a scalar chain, its weights and states.
 
     Raises:
-        InputError: the model cannot be built, or does not run on images of the data's size.
+        InputError: The model cannot be built, or does not run on images of the data's size.
     """
     node = composed.settings["model"]
     report: Report = {"model": composed.model, "target": node["_target_"]}
-    if _is_chain(node):
-        chain = build.instantiate("model", node, {})
-        return {
-            **report,
-            "parameters": count_parameters(chain),
-            "weights": chain.weights.tolist(),
-            "states": chain.states(),
-        }
+    return report | (_describe_chain(node) if _is_chain(node) else _describe_network(node, composed))
+
+
+def _describe_chain(node: Node) -> Report:
+    chain: ScalarChain = build.instantiate("model", node, {})
+    return {"parameters": count_parameters(chain), "weights": chain.weights.tolist(), "states": chain.states()}
+
+
+def _describe_network(node: Node, composed: Composed) -> Report:
     in_size, classes = _input_size(composed)
     net = _build_model(node, in_size, classes)
     try:
@@ -54,7 +58,6 @@ def describe(composed: Composed) -> Report:
         raise InputError(f"model: {node['_target_']} does not run on images of {size}: {reason}") from error
     total = sum(row.multiply_adds for row in rows)
     return {
-        **report,
         "in_size": list(in_size),
         "classes": classes,
         "parameters": count_parameters(net),
@@ -66,32 +69,35 @@ def describe(composed: Composed) -> Report:
 
 
 def gradients(composed: Composed, figure: Path) -> dict[str, list[Report]]:
-    """Rows of the gradients of the network, of its twin, and of the run's weights, by what they are called.
+    """Compute and draw the gradient norms of the network, of its twin, and of the run's weights.
 
     Args:
         composed: The config.
-        figure: Where they are drawn.
+        figure: The file to which they are drawn.
+
+    Returns:
+        A row for each layer, by the label of the network.
 
     Raises:
-        InputError: data or model cannot be built.
-        MachineError: the figure cannot be written.
+        InputError: Data or model cannot be built.
+        MachineError: The figure cannot be written.
     """
     node = composed.settings["model"]
     nodes = {_residual_label(node): node, **_twin(node)}
     if _is_chain(node):
         chains: dict[str, ScalarChain] = {label: build.instantiate("model", own, {}) for label, own in nodes.items()}
-        series = {label: chain_rows(chain) for label, chain in chains.items()}
+        rows = {label: chain_rows(chain) for label, chain in chains.items()}
         signed = {label: [{"gradient": g} for g in chain.weight_gradients()] for label, chain in chains.items()}
     else:
-        series = _gradient_flows(composed, nodes)
-        signed = {label: [{} for _ in rows] for label, rows in series.items()}
-    draw_gradients(series, figure, title=f"{composed.model}: gradients by depth")
+        rows = _gradient_flows(composed, nodes)
+        signed = {label: [{} for _ in of_network] for label, of_network in rows.items()}
+    draw_gradients(rows, figure, title=f"{composed.model}: gradients by depth")
     return {
         label: [
             {**vars(row), "norm": row.norm if math.isfinite(row.norm) else None, **sign}
-            for row, sign in zip(rows, signed[label], strict=True)
+            for row, sign in zip(of_network, signed[label], strict=True)
         ]
-        for label, rows in series.items()
+        for label, of_network in rows.items()
     }
 
 
@@ -101,32 +107,36 @@ def _is_chain(node: Node) -> bool:
 
 
 def _input_size(composed: Composed) -> tuple[tuple[int, int, int], int]:
-    """Return `in_size` and the number of classes: as known, as the run recorded them, or from the data once opened."""
+    """Return `in_size` and the number of classes.
+
+    The first that has them: the table of known data sets, the checkpoint of the run unless its data are replaced, the
+    data themselves.
+    """
     node = composed.settings["data"]
     known = known_size(locate(node["_target_"]), node)
     if known is not None:
         return known
-    weights = _checkpoint_of_run(composed)
-    if weights is not None and not any(key.split(".")[0] in ("data", "experiment") for key in composed.keys):
-        noted = checkpoints.load(weights)["data"]
-        channels, height, width = noted["in_size"]
-        return (channels, height, width), len(noted["class_names"])
+    checkpoint = _checkpoint_of_run(composed)
+    if checkpoint is not None and not any(key.split(".")[0] in ("data", "experiment") for key in composed.keys):
+        recorded = checkpoints.load(checkpoint)["data"]
+        channels, height, width = recorded["in_size"]
+        return (channels, height, width), len(recorded["class_names"])
     dataset = build.dataset(node)
     dataset.validate()
     return dataset.train.size, len(dataset.class_names)
 
 
 def _build_model(node: Node, in_size: tuple[int, int, int], classes: int) -> nn.Module:
-    """Build the model as `build.model` does, but without requiring a classifier of the data."""
-    given = {"in_size": in_size, "in_channels": in_size[0], "out_classes": classes, "num_classes": classes}
-    net = build.instantiate("model", node, given)
+    """Build the model as `build.model` does, but accept modules that do not return class scores, such as a block."""
+    arguments = {"in_size": in_size, "in_channels": in_size[0], "out_classes": classes, "num_classes": classes}
+    net = build.instantiate("model", node, arguments)
     if not isinstance(net, nn.Module):
         raise InputError(f"model._target_: {node['_target_']} returned a {type(net).__name__}, not a torch.nn.Module")
     return net
 
 
 def _checkpoint_of_run(composed: Composed) -> Path | None:
-    """Return the checkpoint of the run that was named, if it has one."""
+    """Return the named checkpoint, or the best or last one of the named run; None if there is none."""
     if composed.run is None:
         return None
     named, run = Path(composed.run).expanduser(), find_run(composed.run)
@@ -134,19 +144,23 @@ def _checkpoint_of_run(composed: Composed) -> Path | None:
 
 
 def _residual_label(node: Node) -> str:
+    """Return `residual` or `plain`, or `network` for models without the option `residual`."""
     residual = build.get_argument(node, "residual")
     return ("residual" if residual else "plain") if isinstance(residual, bool) else "network"
 
 
 def _twin(node: Node) -> dict[str, Node]:
-    """Return the same model without or with its shortcuts, if it has the choice, by its label."""
-    kind = _residual_label(node)
-    twin = {**node, "residual": kind == "plain"}
-    return {} if kind == "network" else {_residual_label(twin): twin}
+    """Return the same model with the opposite `residual`, by its label; empty for models without that option."""
+    label = _residual_label(node)
+    twin = {**node, "residual": label == "plain"}
+    return {} if label == "network" else {_residual_label(twin): twin}
 
 
 def _gradient_flows(composed: Composed, nodes: Mapping[str, Node]) -> dict[str, list[GradientRow]]:
-    """Rows on the first training batch, by what the network is called: as initialised, and with the run's weights."""
+    """Compute the gradients of the initial networks and of the run's weights on the first training batch.
+
+    A twin that cannot be built is reported on standard error and left out.
+    """
     seed = composed.settings["seed"]
     loaders = build.loaders(composed.settings["data"], device=torch.device("cpu"), seed=seed)
     nets: dict[str, nn.Module] = {}
@@ -164,20 +178,20 @@ def _gradient_flows(composed: Composed, nodes: Mapping[str, Node]) -> dict[str, 
 
 
 def _trained_network(composed: Composed, loaders: Loaders) -> dict[str, nn.Module]:
-    """Return the run's network with its weights, if a run was named and has some, by its label."""
-    weights = _checkpoint_of_run(composed)
-    if weights is None:
+    """Return the network of the named run with its weights, by its label; empty if there is none for these data."""
+    checkpoint = _checkpoint_of_run(composed)
+    if checkpoint is None:
         return {}
-    settings = composed.settings  # checked, so what it names is known or trusted
-    net, data = load.open_run(str(weights), trust=settings["trust"], named=targets(settings))
+    settings = composed.settings  # these were checked: every target in them is known or trusted
+    net, data = load.open_run(str(checkpoint), trust=settings["trust"], named=targets(settings))
     if (tuple(data["in_size"]), len(data["class_names"])) != (loaders.in_size, len(loaders.class_names)):
-        print("the run's weights are for images of another size or other classes: left out", file=sys.stderr)
+        print("the run's weights are left out: they are for another image size or other classes", file=sys.stderr)
         return {}
-    return {f"{_residual_label(checkpoints.load(weights)['config']['model'])}, trained": net}
+    return {f"{_residual_label(checkpoints.load(checkpoint)['config']['model'])}, trained": net}
 
 
 def _initialised_network(node: Node, loaders: Loaders, seed: int) -> nn.Module:
-    """Initialise the model as a run would."""
+    """Build the model and initialise it as a run would, including data-dependent initialisation."""
     net = build.model(node, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=seed)
     show_images(net, loaders.train.sample)
     return net

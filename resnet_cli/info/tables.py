@@ -1,4 +1,4 @@
-"""The reports of resnet-info as lines of text."""
+"""The descriptions of networks by resnet-info as lines of text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,17 +7,18 @@ Report = Mapping[str, Any]
 
 
 def format_report(report: Report | Sequence[Report]) -> list[str]:
-    """Format a network, or two side by side."""
+    """Format the description of one network, or of two for comparison."""
     if not isinstance(report, Mapping):
         return _format_comparison(report)
-    shown = [*_format_facts(report), ""]
+    facts = {"model": f"{report['model']} ({report['target']})", **_network_facts(report)}
+    lines = [*(f"{name:17}{value}" for name, value in facts.items()), ""]
     if "gradients" not in report:
-        return [*shown, *_format_layers(report)]
-    return [*shown, *_format_gradients(report["gradients"]), "", f"figure  {report['figure']}"]
+        return [*lines, *_format_layers(report)]
+    return [*lines, *_format_gradients(report["gradients"]), "", f"figure  {report['figure']}"]
 
 
 def align_columns(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """Rows under a head, two spaces between columns; the first `left` columns are set flush left, the others right."""
+    """Format a table with two spaces between columns; the first `left` are left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     return [
         "  ".join(
@@ -28,12 +29,8 @@ def align_columns(head: Sequence[str], rows: Sequence[Sequence[str]], left: int)
     ]
 
 
-def _format_facts(report: Report) -> list[str]:
-    rows = [("model", f"{report['model']} ({report['target']})"), *_network_facts(report).items()]
-    return [f"{name:17}{value}" for name, value in rows]
-
-
 def _network_facts(report: Report) -> dict[str, str]:
+    """Return the properties of the whole network, formatted, by their names."""
     facts = {}
     if "in_size" in report:
         facts["images"] = f"{_format_shape(report['in_size'])}, {report['classes']} classes"
@@ -53,7 +50,7 @@ def _format_receptive_field(report: Report) -> str:
 
 
 def _format_layers(report: Report) -> list[str]:
-    """Format the layers; of a scalar chain its weights and states."""
+    """Format a row for each layer; for a scalar chain, its weights and states."""
     if "layers" not in report:
         chain = zip(report["weights"], report["states"][1:], strict=True)
         rows = [[f"w_{i}", f"{weight:g}", f"{state:.6g}"] for i, (weight, state) in enumerate(chain, start=1)]
@@ -68,14 +65,15 @@ def _format_layers(report: Report) -> list[str]:
 
 
 def _format_comparison(reports: Sequence[Report]) -> list[str]:
+    """Format the settings of two networks, their properties in two columns, and the layers of each."""
     titles = [f"{letter}: {report['model']}" for letter, report in zip("AB", reports, strict=True)]
     facts = [_network_facts(report) for report in reports]
     rows = [[name, *(own.get(name, "-") for own in facts)] for name in {**facts[0], **facts[1]}]
-    shown = [f"{letter}  {report['settings']}" for letter, report in zip("AB", reports, strict=True)]
-    shown += ["", *align_columns(["", *titles], rows, left=1)]
+    lines = [f"{letter}  {report['settings']}" for letter, report in zip("AB", reports, strict=True)]
+    lines += ["", *align_columns(["", *titles], rows, left=1)]
     for title, report in zip(titles, reports, strict=True):
-        shown += ["", title, *_format_layers(report)]
-    return shown
+        lines += ["", title, *_format_layers(report)]
+    return lines
 
 
 def _format_gradients(series: Mapping[str, Sequence[Report]]) -> list[str]:

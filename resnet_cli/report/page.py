@@ -13,6 +13,7 @@ from resnet_cli.report.runs import METRICS, FoundRuns, Run
 from resnet_cli.report.writers import SUMMARY_COLUMNS, escape_control_characters, format_run_counts, table_cells
 
 ASSETS = Path(__file__).parent
+SCRIPTS = ("curves.js", "page.js")
 MAX_CURVE_POINTS = 400  # epochs of a curve; a screen does not show more
 CURVES_AT_FIRST = 8  # curves that are drawn when the page is opened
 
@@ -81,7 +82,7 @@ def format_html(found: FoundRuns, tables: Sequence[Table]) -> str:
     foot = FOOT.format(
         today=datetime.now(UTC).date().isoformat(),
         data=_dump_json([_curves(table) for table in tables]),
-        script=(ASSETS / "page.js").read_text(encoding="utf-8"),
+        script="".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS),
     )
     return f"{head}{_problems(found)}{sections}{foot}"
 

@@ -1,4 +1,4 @@
-"""resnet-info as a user runs it: tables, JSON, comparisons, runs, gradients, wrong input."""
+"""resnet-info from the command line: tables, JSON, comparisons, runs, gradients, wrong input."""
 
 import json
 import math
@@ -38,7 +38,7 @@ class Net(nn.Module):
 
 @pytest.fixture
 def info(tmp_path, monkeypatch, capsys):
-    """Runs resnet-info in this process, in an empty working folder: (status, stdout, stderr)."""
+    """Run resnet-info in this process, in an empty working folder; returns (status, stdout, stderr)."""
     from resnet_cli.commands.info import run
 
     def info(*arguments, cwd=tmp_path):
@@ -52,7 +52,7 @@ def info(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def described(info):
-    """What resnet-info prints as JSON."""
+    """Run resnet-info with --format json and return the parsed output."""
 
     def described(*arguments):
         status, out, err = info(*arguments, "--format", "json")
@@ -63,7 +63,7 @@ def described(info):
 
 
 def row_of(text, name):
-    """The cells of a table's row."""
+    """Return the cells of a row of a table."""
     (line,) = [line for line in text.splitlines() if line.split()[:1] == [name]]
     return line.split()
 
@@ -96,7 +96,7 @@ def test_rows_in_json(described):
 
 
 @pytest.mark.slow
-def test_the_table_says_the_same(info, tmp_path):
+def test_table_has_the_same_figures(info, tmp_path):
     status, out, err = info("data=cifar10", "--format", "table", "model=resnet8")
     assert (status, err) == (0, "")
     assert row_of(out, "stem.0") == ["stem.0", "Conv2d", "16x32x32", "432", "442,368", "3.6", "%"]
@@ -109,7 +109,7 @@ def test_the_table_says_the_same(info, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_size_is_that_of_the_data(described):
+def test_image_size_is_that_of_the_data(described):
     assert described("model=resnet8", "data=synthetic", "data.image_size=9", "data.classes=3", "data.channels=2")[
         "in_size"
     ] == [2, 9, 9]
@@ -117,7 +117,7 @@ def test_the_size_is_that_of_the_data(described):
     assert (flowers["in_size"], flowers["classes"], flowers["receptive_field"]) == ([3, 128, 128], 102, None)
 
 
-def test_data_that_have_to_be_opened(described, info, tmp_path):
+def test_image_size_of_a_folder_is_read_from_its_images(described, info, tmp_path):
     for name in ("a", "b", "c"):
         (tmp_path / "images" / name).mkdir(parents=True)
         for i in range(10):
@@ -137,7 +137,7 @@ BLOCKS = [
 
 
 @pytest.mark.slow
-def test_a_block_beside_its_bottleneck(described, info):
+def test_compare_a_block_with_its_bottleneck(described, info):
     regular, bottleneck = described("data=synthetic", "data.channels=256", "--compare", *BLOCKS)
     assert [regular[key] for key in ("parameters", "depth", "receptive_field")] == [1_180_160, 2, [5, 5]]
     assert [bottleneck[key] for key in ("parameters", "depth", "receptive_field")] == [70_016, 3, [3, 3]]
@@ -152,7 +152,7 @@ def test_a_block_beside_its_bottleneck(described, info):
 
 
 @pytest.mark.slow
-def test_each_side_is_on_top_of_what_both_share(described):
+def test_compare_applies_each_side_after_the_common_settings(described):
     a, b = described("model=resnet20", "data=cifar10", "model.width=2", "--compare", "model.width=1", "'name=a b'")
     assert (a["parameters"], a["settings"]) == (269_722, "model.width=1")
     assert b["parameters"] > 4 * 260_000
@@ -224,7 +224,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_input_is_told_in_a_line_each(info, tmp_path, case):
+def test_wrong_input_is_reported_in_one_line_each(info, tmp_path, case):
     arguments, expected = WRONG[case]
     status, out, err = info(*arguments)
     lines = err.splitlines()
@@ -235,7 +235,7 @@ def test_wrong_input_is_told_in_a_line_each(info, tmp_path, case):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_composing_leaves_hydra_as_it_was(info):
+def test_composing_leaves_hydra_unchanged(info):
     before = HydraConfig.instance().cfg
     assert info("model=resnet8")[0] == 0
     assert info("model=resnet21")[0] == 2
@@ -244,7 +244,7 @@ def test_composing_leaves_hydra_as_it_was(info):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["model.depht=20"], ["modle=x"], ["--compare", "a=1", "model=x"]])
-def test_torch_is_not_imported_on_the_way_to_help_or_a_typo(arguments, tmp_path):
+def test_torch_is_not_imported_for_help_or_a_typo(arguments, tmp_path):
     code = (
         "import sys\n"
         "from resnet_cli.commands.info import run\n"
@@ -274,7 +274,7 @@ info.main()
 """
 
 
-def test_a_reader_that_leaves_is_no_failure():
+def test_closed_pipe_is_not_an_error():
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
@@ -285,7 +285,7 @@ def test_a_reader_that_leaves_is_no_failure():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_told():
+def test_full_disk_is_reported():
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(
             [sys.executable, "-c", PRINTS], env=BUFFERED, stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -294,7 +294,7 @@ def test_a_full_disk_is_told():
 
 
 @pytest.mark.slow
-def test_a_network_of_ones_own(described, info, tmp_path):
+def test_network_of_the_user(described, info, tmp_path):
     (tmp_path / "infonet.py").write_text(NET)
     found = described("model._target_=infonet.Net", "model.hidden=5", "data=cifar10")
     assert (found["model"], found["parameters"], found["multiply_adds"]) == ("Net", 5 * 3073 + 60, 5 * 3072 + 50)
@@ -311,7 +311,7 @@ def test_a_network_of_ones_own(described, info, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run(train, described, info, tmp_path):
+def test_network_of_a_run(train, described, info, tmp_path):
     assert train(*tiny("trainer.epochs=1", "hydra.run.dir='runs/model=x'"))[0] == 0
     run = Path("runs/model=x")
     found = described(run)
@@ -328,11 +328,11 @@ def test_a_run(train, described, info, tmp_path):
     assert norms(rows["residual, trained"]) == norms(gradient_flow(net, *first_batch()))
     status, out, err = info(run, "--gradients", "data.image_size=16")
     assert (status, "trained" in out) == (0, False)
-    assert err == "the run's weights are for images of another size or other classes: left out\n"
+    assert err == "the run's weights are left out: they are for another image size or other classes\n"
 
 
 @pytest.mark.slow
-def test_a_run_whose_data_are_gone(train, described, info, tmp_path):
+def test_run_whose_data_were_moved(train, described, info, tmp_path):
     folder = tmp_path / "images"
     for name in ("a", "b"):
         (folder / name).mkdir(parents=True)
@@ -382,18 +382,18 @@ def test_gradients_of_a_network_and_its_twin(described, info, tmp_path):
     assert projection[5] == "-"  # the plain twin has no such layer
 
 
-def test_a_network_without_the_choice_is_shown_alone(described):
+def test_gradients_of_a_network_without_residual_option_have_no_twin(described):
     assert list(described(*TINY, "model=cnn", "--gradients")["gradients"]) == ["network"]
 
 
-def test_a_twin_that_cannot_be_is_left_out(info):
+def test_twin_that_cannot_be_built_is_left_out(info):
     status, out, err = info(*TINY, "model=resnet8", "model.init=zero_gamma", "--gradients")
     assert status == 0
     assert err.startswith("no plain twin: model.init=zero_gamma: ")
     assert "plain" not in out
 
 
-def test_networks_are_initialised_by_the_training_images(described):
+def test_gradients_after_data_dependent_initialisation(described):
     node = {"channels": [4, 4], "pool_every": 2, "hidden_dims": [], "init": "lsuv"}
     keys = [f"model.{key}={value}".replace(" ", "") for key, value in node.items()]
     found = described(*TINY, "model._target_=resnet_cli.models.CNN", *keys, "--gradients")["gradients"]["network"]
@@ -404,7 +404,7 @@ def test_networks_are_initialised_by_the_training_images(described):
 
 
 @pytest.mark.slow
-def test_norms_that_are_not_finite(info, monkeypatch):
+def test_gradient_norms_that_are_not_finite(info, monkeypatch):
     rows = [GradientRow("a", "Conv2d", 1, math.inf, 3), GradientRow("b", "Conv2d", 2, math.nan, 3)]
     monkeypatch.setattr("resnet_cli.info.describe.gradient_flow", lambda *_: rows)
     out = info(*TINY, "model=cnn", "--gradients", "--format", "json")[1]
@@ -415,7 +415,7 @@ def test_norms_that_are_not_finite(info, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_chain_of_numbers(described, info):
+def test_scalar_chain(described, info):
     found = described("model=scalar_chain")
     assert (found["parameters"], found["weights"], found["states"][0]) == (4, [1.0] * 4, 10.0)
     assert len(info("model=scalar_chain")[1].splitlines()) == 8

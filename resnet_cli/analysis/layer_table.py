@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cli.analysis.shape_tracing import Weighted, Window, reach_skeleton, shape_skeleton
-from resnet_cli.models.inspection import _count
+from resnet_cli.models.inspection import count_trainable
 
 LARGEST_CANVAS = 1024  # pixels of a side
 
@@ -63,7 +63,9 @@ def _rows(model: nn.Module, twin: nn.Sequential, in_size: Sequence[int]) -> list
         is_leaf = next(layer.children(), None) is None
         if own or (is_leaf and (inputs[0].shape != outputs.shape or next(layer.parameters(), None) is not None)):
             shapes = tuple(inputs[0].shape[1:]), tuple(outputs.shape[1:])
-            rows.append(LayerRow(name, type(layer).__name__, *shapes, _count(own), _multiply_adds(layer, outputs)))
+            rows.append(
+                LayerRow(name, type(layer).__name__, *shapes, count_trainable(own), _multiply_adds(layer, outputs))
+            )
 
     for name, layer in model.named_modules():
         twin[0].get_submodule(name).register_forward_hook(

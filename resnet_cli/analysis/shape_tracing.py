@@ -5,21 +5,20 @@ windows. The model itself is left alone, and may be on the meta device.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resnet_cli.models.layers.normalisation import NORM_LAYERS
 from resnet_cli.models.layers.regularisers import DropConnectConv2d, DropConnectLinear
+from resnet_cli.models.layers.windows import Windowed, as_pair, window_of
 
 StandIn = Callable[[nn.Module], nn.Module | None]
 
-NORMS = (
-    nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.GroupNorm | nn.LayerNorm | nn.InstanceNorm2d
-    | nn.LocalResponseNorm
-)  # fmt: skip
+NORM_LAYERS_OF_ANY_MODEL = (*NORM_LAYERS, nn.InstanceNorm2d, nn.LocalResponseNorm)
 
 
 def shape_skeleton(model: nn.Module) -> nn.Sequential:
@@ -41,7 +40,7 @@ class Weighted(nn.Module):
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias  # for those who read them past the layer
+        self.weight, self.bias = layer.weight, layer.bias  # for code that reads them from the layer
         self.nodes: list[Any] = []
 
 
@@ -85,7 +84,7 @@ class Linear(Weighted):
             raise ValueError(f"a linear layer of {in_features} features got {features.shape[-1]}")
         outputs = _ones(features.mean(-1, keepdim=True))
         self.nodes.append(outputs.grad_fn)
-        return outputs.expand(*features.shape[:-1], out_features).clone()  # some write into it
+        return outputs.expand(*features.shape[:-1], out_features).clone()  # some layers write into their input
 
 
 class Window(nn.Module):
@@ -94,17 +93,15 @@ class Window(nn.Module):
     `cut` becomes true, along the height or the width, when a gradient comes back through a window over that border.
     """
 
-    def __init__(self, layer: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> None:
+    def __init__(self, layer: Windowed) -> None:
         super().__init__()
-        self.kernel, self.stride, self.dilation = (
-            _pair(getattr(layer, key, 1)) for key in ("kernel_size", "stride", "dilation")
-        )
+        self.kernel, self.stride, self.dilation = window_of(layer)
         self.reach = [dilation * (kernel - 1) for dilation, kernel in zip(self.dilation, self.kernel, strict=True)]
         if isinstance(layer.padding, str):
             before, after = [r // 2 for r in self.reach], [r - r // 2 for r in self.reach]
             before, after = (before, after) if layer.padding == "same" else ([0, 0], [0, 0])
         else:
-            before = after = list(_pair(layer.padding))
+            before = after = list(as_pair(layer.padding))
         if getattr(layer, "ceil_mode", False):
             after = [a + stride - 1 for a, stride in zip(after, self.stride, strict=True)]
         self.before, self.after = before, after
@@ -117,10 +114,10 @@ class Window(nn.Module):
         padded = F.pad(features, (self.before[1], self.after[1], self.before[0], self.after[0]))
         ones = _ones(F.conv2d(padded, kernels, None, self.stride, 0, self.dilation, channels))
         if ones.requires_grad:
-            ones.register_hook(lambda gradient: self._look(gradient, (height, width)))  # type: ignore[no-untyped-call]
+            ones.register_hook(lambda gradient: self._record_cut(gradient, (height, width)))  # type: ignore[no-untyped-call]
         return ones
 
-    def _look(self, gradient: Tensor, size: tuple[int, int]) -> None:
+    def _record_cut(self, gradient: Tensor, size: tuple[int, int]) -> None:
         for axis, side in zip((-2, -1), size, strict=True):
             first = -(-self.before[axis] // self.stride[axis])
             end = (side - 1 + self.before[axis] - self.reach[axis]) // self.stride[axis] + 1
@@ -172,10 +169,6 @@ def _any_stand_in(layer: nn.Module) -> nn.Module | None:
     if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
         return Pooling(layer)
     is_activation = type(layer).__module__ == nn.ReLU.__module__ and next(layer.children(), None) is None
-    if is_activation or isinstance(layer, NORMS) or type(layer).__name__ == "SqueezeExcitation":
+    if is_activation or isinstance(layer, NORM_LAYERS_OF_ANY_MODEL) or type(layer).__name__ == "SqueezeExcitation":
         return nn.Identity()
     return _weighted_stand_in(layer)
-
-
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])

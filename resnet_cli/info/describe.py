@@ -19,7 +19,7 @@ from resnet_cli.data.datasets.sizes import known_size
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import Composed
 from resnet_cli.models import ScalarChain
-from resnet_cli.models.initialisation.data_dependent import show_images
+from resnet_cli.models.initialisation.data_dependent import initialise_model_from_images
 from resnet_cli.models.inspection import count_parameters
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import find_run
@@ -193,5 +193,5 @@ def _trained_network(composed: Composed, loaders: Loaders) -> dict[str, nn.Modul
 def _initialised_network(node: Node, loaders: Loaders, seed: int) -> nn.Module:
     """Build the model and initialise it as a run would, including data-dependent initialisation."""
     net = build.model(node, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=seed)
-    show_images(net, loaders.train.sample)
+    initialise_model_from_images(net, loaders.train.sample)
     return net

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from resnet_cli.config.ranges import AtLeast, Positive
 from resnet_cli.errors import InputError
-from resnet_cli.models.arguments import check_choice, image_size
+from resnet_cli.models.checks import check_choice, image_size
 from resnet_cli.models.initialisation.schemes import Initialised, initialise
 
 AirbenchInit = Literal["default", "partial_identity", "whitening"]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from resnet_cli.config.ranges import AtLeast, Below
 from resnet_cli.errors import InputError
-from resnet_cli.models.arguments import image_size
+from resnet_cli.models.checks import image_size
 from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
 from resnet_cli.models.layers.activations import Activation, ActivationSpec
 from resnet_cli.models.layers.normalisation import Norm, NormSpec
@@ -31,7 +31,7 @@ class CifarResNet(Initialised):
         out_classes: Number of classes, K.
         depth: Layers: 8, 14, 20, 26, 32 ... with basic units, 11, 20, 29 ... with bottlenecks.
         width: Factor on the channels 16, 32, 64 of the three stages.
-        shortcut: The path added to each branch, see `resnet_cli.models.layers.shortcuts.paths`. A: parameter-free. B:
+        shortcut: Added to each branch, see `resnet_cli.models.layers.shortcuts.paths`. A: parameter-free. B:
             1x1 convolution where the shape changes. C: 1x1 convolution everywhere.
         gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
         residual: False leaves the shortcuts out: the plain network.
@@ -84,7 +84,7 @@ class CifarResNet(Initialised):
         check_stochastic_depth(stochastic_depth, shortcuts=has_shortcuts)
         if init == "fixup":
             _check_fixup(order, norm, has_shortcuts=has_shortcuts)
-        style = ResidualStageBuilder(
+        builder = ResidualStageBuilder(
             block=block,
             order=order,
             norm=NormSpec(norm, norm_params),
@@ -99,9 +99,9 @@ class CifarResNet(Initialised):
             stride_first=True,  # as in the reference code of arXiv 1603.05027
         )
         widths = [width * w for w in WIDTHS]
-        self.stem = style.stem(conv(size[0], STEM, 3))
-        self.stages = style.stages((STEM, *size[1:]), widths, [units] * len(widths))
-        self.head = style.head(style.out_channels(widths[-1]), out_classes)
+        self.stem = builder.stem(conv(size[0], STEM, 3))
+        self.stages = builder.stages((STEM, *size[1:]), widths, [units] * len(widths))
+        self.head = builder.head(builder.out_channels(widths[-1]), out_classes)
         initialise(self, init)
         add_drop_connect(self, drop_connect)
 

@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from resnet_cli.config.ranges import AtLeast, Below
 from resnet_cli.errors import InputError
-from resnet_cli.models.arguments import check_choice, check_counts, image_size, make_layer
+from resnet_cli.models.checks import check_choice, check_counts, image_size, make_layer
 from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
 from resnet_cli.models.layers.activations import Activation, ActivationSpec
 from resnet_cli.models.layers.blocks import ResidualBlock, ResidualBottleneckBlock
 from resnet_cli.models.layers.normalisation import Norm, NormSpec
 from resnet_cli.models.layers.regularisers import add_drop_connect, check_stochastic_depth, linear_rates
 from resnet_cli.models.layers.shortcuts import Shortcut
+from resnet_cli.models.layers.windows import Windowed, as_pair, window_of
 from resnet_cli.models.mlp import MLP, classifier_head
 
 Pooling = Literal["max", "avg"]
 Width = Annotated[int, AtLeast(1)]
-Windowed = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 
 
 class FeaturesThenMLP(Initialised):
@@ -105,7 +105,7 @@ class CNN(FeaturesThenMLP):
                 features.append(pool)
             width_in = activation.in_channels_after(width)
         in_dim = width_in * size[0] * size[1]
-        head = classifier_head(in_dim, hidden_dims, out_classes, activation_type, activation_params, hidden_dropout)
+        head = classifier_head(in_dim, hidden_dims, out_classes, activation, hidden_dropout)
         super().__init__(features, head)
         initialise(self, init)
         add_drop_connect(self, drop_connect)
@@ -133,7 +133,7 @@ class ResNet(FeaturesThenMLP):
         residual: False leaves all shortcuts out.
         shortcut: The path that is added to each block's branch; see `shortcuts.paths`.
         gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
-        norm: The normalisation in blocks, whatever `batchnorm` says; None follows `batchnorm`.
+        norm: The normalisation in blocks, which overrides `batchnorm`; None follows `batchnorm`.
         norm_params: Its keyword arguments.
         hidden_dropout: Probability of dropping a unit after each hidden linear layer's activation.
         drop_connect: Probability of dropping a weight of a convolution or linear layer.
@@ -192,7 +192,8 @@ class ResNet(FeaturesThenMLP):
                 features.append(pool)
             width_in = group[-1]
         in_dim = width_in * size[0] * size[1]
-        head = classifier_head(in_dim, hidden_dims, out_classes, activation_type, activation_params, hidden_dropout)
+        activation = ActivationSpec(activation_type, activation_params)
+        head = classifier_head(in_dim, hidden_dims, out_classes, activation, hidden_dropout)
         super().__init__(features, head)
         initialise(self, init)
         add_drop_connect(self, drop_connect)
@@ -218,7 +219,7 @@ def _size_after(layer: Windowed, size: Sequence[int], name: str) -> list[int]:
     Raises:
         InputError: less than one pixel, or padding that the pooling cannot take.
     """
-    kernel, stride, dilation = (_pair(getattr(layer, key, 1)) for key in ("kernel_size", "stride", "dilation"))
+    kernel, stride, dilation = window_of(layer)
     ceil_mode = getattr(layer, "ceil_mode", False)
     after = []
     for axis in (0, 1):
@@ -226,7 +227,7 @@ def _size_after(layer: Windowed, size: Sequence[int], name: str) -> list[int]:
         if isinstance(layer.padding, str):
             pad = reach if layer.padding == "same" else 0
         else:
-            pad = 2 * _pair(layer.padding)[axis]
+            pad = 2 * as_pair(layer.padding)[axis]
         if not isinstance(layer, nn.Conv2d) and pad > kernel[axis]:
             raise InputError(f"{name}: its padding {layer.padding} is more than half of its kernel {layer.kernel_size}")
         windows, rest = divmod(size[axis] + pad - reach - 1, stride[axis])
@@ -240,7 +241,3 @@ def _size_after(layer: Windowed, size: Sequence[int], name: str) -> list[int]:
             f"the network shrinks its images too often; use a larger pool_every or fewer channels"
         )
     return after
-
-
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -7,8 +7,9 @@ from torch import nn
 
 def count_parameters(model: nn.Module) -> int:
     """Count the trainable weights, shared ones once."""
-    return _count(model.parameters())
+    return count_trainable(model.parameters())
 
 
-def _count(parameters: Iterable[nn.Parameter]) -> int:
+def count_trainable(parameters: Iterable[nn.Parameter]) -> int:
+    """Count the elements of those `parameters` that are trainable."""
     return sum(p.numel() for p in parameters if p.requires_grad)

@@ -1,15 +1,16 @@
 """The multi-layer perceptron: linear layers, each followed by its nonlinearity, and dropout if any."""
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, cast
+from collections.abc import Sequence
+from typing import Annotated, cast
 
 from torch import Tensor, nn
 
 from resnet_cli.config.ranges import Below
 from resnet_cli.errors import InputError
-from resnet_cli.models.arguments import check_counts
+from resnet_cli.models.checks import check_counts
 from resnet_cli.models.layers.activations import (
     Activation,
+    ActivationSpec,
     CReLU,
     in_channels_after,
     make_activation,
@@ -67,12 +68,11 @@ def classifier_head(
     in_dim: int,
     hidden_dims: Sequence[int],
     out_classes: int,
-    activation_type: Activation,
-    params: Mapping[str, Any],
+    activation: ActivationSpec,
     hidden_dropout: float = 0.0,
 ) -> MLP:
     """`(FC -> ACT -> DROPOUT)*M -> FC`: an MLP whose last layer returns the `out_classes` scores."""
     if hidden_dims:
         check_counts("hidden_dims", hidden_dims)
-    hidden = [make_activation(activation_type, params) for _ in hidden_dims]
+    hidden = [activation.layer() for _ in hidden_dims]
     return MLP(in_dim, [*hidden_dims, out_classes], [*hidden, None], dropout=hidden_dropout)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from resnet_cli.config.ranges import AtLeast, Below
 from resnet_cli.errors import InputError
-from resnet_cli.models.arguments import check_counts, image_size
+from resnet_cli.models.checks import check_counts, image_size
 from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
 from resnet_cli.models.layers.activations import Activation, ActivationSpec
 from resnet_cli.models.layers.blocks import Residual
@@ -30,7 +30,7 @@ class ResidualMLP(Initialised):
     CReLU block half as many outputs as the block.
 
     The image is divided by the square root of its number of values N, and the weights of `first` are as much larger
-    than the initialisation says (Jacot et al. 2018, arXiv 1806.07572, section 2): the outputs are the same, but the
+    than those drawn (Jacot et al. 2018, arXiv 1806.07572, section 2): the outputs are the same, but the
     learning rate that suits the blocks suits the first layer too. A step of SGD changes its outputs in proportion to
     |image|^2, about N otherwise, and a learning rate of 0.1 diverges on 3x128x128 images.
 

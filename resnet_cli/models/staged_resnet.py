@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from torch import Tensor, nn
 
 from resnet_cli.config.ranges import AtLeast, Below
-from resnet_cli.models.arguments import check_counts, image_size
+from resnet_cli.models.checks import check_counts, image_size
 from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
 from resnet_cli.models.layers.normalisation import Norm, NormSpec
 from resnet_cli.models.layers.regularisers import check_stochastic_depth
@@ -27,7 +27,7 @@ class StagedResNet(Initialised):
         block: Two 3x3 convolutions, or a bottleneck 1x1, 3x3, 1x1 with four times the channels at its end.
         layers: Units of each stage: 2, 2, 2, 2 is ResNet-18; 3, 4, 6, 3 is ResNet-34, and ResNet-50 with bottlenecks.
         stem: cifar: 3x3 convolution of stride 1. imagenet: 7x7 convolution of stride 2, then max-pooling of stride 2.
-        shortcut: The path added to each branch, see `resnet_cli.models.layers.shortcuts.paths`. B, the papers': the
+        shortcut: Added to each branch, see `resnet_cli.models.layers.shortcuts.paths`. B, the papers': the
             identity, or a normalised 1x1 convolution where the shape changes.
         gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
         residual: False leaves the shortcuts out.
@@ -62,7 +62,7 @@ class StagedResNet(Initialised):
         hint = "; stem=cifar halves two times less" if stem == "imagenet" else ""
         channels, height, width = image_size(in_size, halvings=halvings, hint=hint)
         check_stochastic_depth(stochastic_depth, shortcuts=residual and shortcut != "none")
-        style = ResidualStageBuilder(
+        builder = ResidualStageBuilder(
             block=block,
             norm=NormSpec(norm, norm_params),
             shortcut=ShortcutSpec(shortcut, gate_bias),
@@ -71,13 +71,13 @@ class StagedResNet(Initialised):
         )
         widths = [STEM * 2**i for i in range(len(layers))]
         if stem == "cifar":
-            self.stem = style.stem(conv(channels, STEM, 3))
+            self.stem = builder.stem(conv(channels, STEM, 3))
         else:
-            self.stem = style.stem(conv(channels, STEM, 7, stride=2))
+            self.stem = builder.stem(conv(channels, STEM, 7, stride=2))
             self.stem.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))
             height, width = (-(-side // 4) for side in (height, width))  # halved twice, rounded up
-        self.stages = style.stages((STEM, height, width), widths, layers)
-        self.head = style.head(style.out_channels(widths[-1]), out_classes)
+        self.stages = builder.stages((STEM, height, width), widths, layers)
+        self.head = builder.head(builder.out_channels(widths[-1]), out_classes)
         initialise(self, init)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Any of torchvision's image classifiers, by name, with fresh weights."""
+"""Any of torchvision's image classifiers, by name, untrained."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,10 +7,10 @@ from torch import nn
 
 from resnet_cli.config.values import did_you_mean
 from resnet_cli.errors import InputError
-from resnet_cli.models.arguments import image_size
+from resnet_cli.models.checks import image_size
 from resnet_cli.models.meta_device import meta_twin, run_twin
 
-GIVEN = ("weights", "progress", "num_classes")  # not the user's to choose: fresh weights, classes of the data
+RESERVED_OPTIONS = ("weights", "progress", "num_classes")  # set here: no weights, the classes of the data
 WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 
 
@@ -29,7 +29,7 @@ def torchvision_model(
 
     Raises:
         InputError: an unknown name (with the nearest), images that are not RGB or that the network cannot take, options
-            that it refuses.
+            that it rejects.
     """
     from torchvision import models  # slow to import, and wanted for this function only
 
@@ -41,7 +41,7 @@ def torchvision_model(
         raise InputError(
             f"in_size={list(in_size)}: torchvision's {name} takes RGB images of 3 channels, not {channels}"
         )
-    reserved = [key for key in options if key in GIVEN]
+    reserved = [key for key in options if key in RESERVED_OPTIONS]
     if reserved:
         raise InputError(f"options.{reserved[0]}: cannot be set; weights are fresh and the data give the classes")
     if name in WITH_AUXILIARY_HEADS:

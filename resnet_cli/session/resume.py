@@ -13,7 +13,7 @@ from resnet_cli.config.stored import differences, flat
 from resnet_cli.config.values import format_value
 from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError
-from resnet_cli.models.initialisation.data_dependent import show_images
+from resnet_cli.models.initialisation.data_dependent import initialise_model_from_images
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session import load
@@ -267,7 +267,7 @@ def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
 
 def initialise_from_images(trainer: ClassifierTrainer, loaders: Loaders) -> list[str]:
     """Initialise the weights from training images if the model supports it; return lines to log."""
-    lines = show_images(trainer.model, loaders.train.sample)
+    lines = initialise_model_from_images(trainer.model, loaders.train.sample)
     trainer.state.restart_average()
     return lines
 

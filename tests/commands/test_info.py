@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from resnet_cli.analysis.gradient_flow import GradientRow, gradient_flow
 from resnet_cli.data import Augment, make_loaders, synthetic
-from resnet_cli.models.initialisation.data_dependent import show_images
+from resnet_cli.models.initialisation.data_dependent import initialise_model_from_images
 from resnet_cli.session import build, load
 from tests.support.runs import tiny
 
@@ -399,7 +399,7 @@ def test_gradients_after_data_dependent_initialisation(described):
     found = described(*TINY, "model._target_=resnet_cli.models.CNN", *keys, "--gradients")["gradients"]["network"]
     net = build.model({"_target_": "resnet_cli.models.CNN", **node}, in_size=(3, 8, 8), num_classes=3, seed=0)
     assert norms(found) != norms(gradient_flow(net, *first_batch()))
-    show_images(net, loaders().train.sample)
+    initialise_model_from_images(net, loaders().train.sample)
     assert norms(found) == norms(gradient_flow(net, *first_batch()))
 
 

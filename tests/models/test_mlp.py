@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from resnet_cli.models import MLP, ArgMaxClassifier
-from resnet_cli.models.layers.activations import Activation, CReLU, Maxout
+from resnet_cli.models.layers.activations import Activation, ActivationSpec, CReLU, Maxout
 from resnet_cli.models.mlp import classifier_head
 
 
@@ -61,7 +61,7 @@ def test_modules_have_widths_too():
 
 
 def test_head_drops_units_after_each_hidden_activation():
-    head = classifier_head(6, [5, 4], 3, "tanh", {}, 0.25)
+    head = classifier_head(6, [5, 4], 3, ActivationSpec("tanh"), 0.25)
     hidden = [nn.Linear, nn.Tanh, nn.Dropout]
     assert [type(m) for m in head.layers] == [*hidden, *hidden, nn.Linear, nn.Identity]
     assert {m.p for m in head.layers if isinstance(m, nn.Dropout)} == {0.25}

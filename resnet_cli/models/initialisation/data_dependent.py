@@ -15,13 +15,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from resnet_cli.errors import InputError
 
-IMAGES: Mapping[str, int] = {"lsuv": 256, "whitening": 5_000}  # that each looks at
+IMAGE_COUNTS: Mapping[str, int] = {"lsuv": 256, "whitening": 5_000}  # number of images that each uses
 
-SHOWN = 5_000  # images, to a network that does not say how many it looks at
-VALUES = 2**26  # of all images that are shown, at most: 256 MB
+DEFAULT_IMAGES = 5_000  # images, for a network without `init_images`
+MAX_VALUES = 2**26  # of all images together, at most: 256 MB
 
 TOLERANCE = 0.1  # of LSUV's variances (section 3)
-TRIES = 10
+MAX_TRIES = 10
 CONSTANT = 1e-12  # share of an output's mean square below which its variance is rounding: (float32's 6e-8)^2 is 4e-15
 EPS = 5e-4  # added to eigenvalues, of images of unit variance, as in the code of airbench94
 CHUNK = 2**24  # values of the patches that are in memory at once
@@ -29,11 +29,11 @@ CHUNK = 2**24  # values of the patches that are in memory at once
 Layer = nn.Conv2d | nn.Linear
 
 
-def show_images(model: nn.Module, sample: Callable[[int], Tensor]) -> list[str]:
+def initialise_model_from_images(model: nn.Module, sample: Callable[[int], Tensor]) -> list[str]:
     """Call `initialise_from_data(images_BCHW) -> list[str]` of a network that has it, with training images.
 
-    It gets as many as its attribute `init_images` says, 5,000 without one, and fewer where they are large. It may set
-    its weights by them; what it returns are lines for the log.
+    The network receives `init_images` images (5,000 without such an attribute), fewer if they are large. It may set its
+    weights from them, and returns lines for the log.
 
     Args:
         model: On the device that it is trained on. Without the method, or with `init_images` 0, nothing happens.
@@ -43,10 +43,10 @@ def show_images(model: nn.Module, sample: Callable[[int], Tensor]) -> list[str]:
         InputError: the method's, with `model.` before the keys.
     """
     method = getattr(model, "initialise_from_data", None)
-    count = int(getattr(model, "init_images", SHOWN))
+    count = int(getattr(model, "init_images", DEFAULT_IMAGES))
     if method is None or count < 1:
         return []
-    images_BCHW = sample(min(count, max(1, VALUES // sample(1).numel())))
+    images_BCHW = sample(min(count, max(1, MAX_VALUES // sample(1).numel())))
     try:
         return [str(line) for line in method(images_BCHW)]
     except InputError as error:
@@ -64,21 +64,21 @@ def lsuv(model: nn.Module, images_BCHW: Tensor) -> list[str]:
     Returns:
         Lines for the log.
     """
-    images_BCHW = images_BCHW[: IMAGES["lsuv"]]
+    images_BCHW = images_BCHW[: IMAGE_COUNTS["lsuv"]]
     variances: dict[nn.Module, tuple[float, float]] = {}
-    stubborn: dict[nn.Module, float] = {}
+    unscalable: dict[nn.Module, float] = {}
     constant: set[nn.Module] = set()
 
     def rescale(layer: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
         assert isinstance(layer, Layer)
-        if layer in variances or layer in stubborn or layer in constant:  # called again
+        if layer in variances or layer in unscalable or layer in constant:  # called again
             return output
         before = after = _variance(output)
         if not before > CONSTANT * output.square().mean().item():  # nor are infinities and NaN
             constant.add(layer)
             return output
         drawn, rescaled = layer.weight.clone(), output
-        for _ in range(TRIES):
+        for _ in range(MAX_TRIES):
             if abs(after - 1) <= TOLERANCE or not 0 < after < math.inf:
                 break
             layer.weight.div_(math.sqrt(after))
@@ -87,7 +87,7 @@ def lsuv(model: nn.Module, images_BCHW: Tensor) -> list[str]:
         if abs(after - 1) <= TOLERANCE:
             variances[layer] = (before, after)
             return rescaled
-        stubborn[layer] = before  # its output is not in proportion to its weights
+        unscalable[layer] = before  # its output is not in proportion to its weights
         layer.weight.copy_(drawn)
         return output
 
@@ -100,10 +100,10 @@ def lsuv(model: nn.Module, images_BCHW: Tensor) -> list[str]:
         for hook in hooks:
             hook.remove()
     lines = [f"lsuv on {len(images_BCHW)} images: {_summary(list(variances.values()))}"]
-    if stubborn:
-        names = [f"{layers[m]} ({variance:.3g})" for m, variance in stubborn.items()]
+    if unscalable:
+        names = [f"{layers[m]} ({variance:.3g})" for m, variance in unscalable.items()]
         lines.append(
-            f"lsuv warning: left as drawn, {TRIES} tries brought their variances nowhere near 1: {_some(names)}"
+            f"lsuv warning: left as drawn, {MAX_TRIES} tries brought their variances nowhere near 1: {_some(names)}"
         )
     if constant:
         names = [layers[m] for m in layers if m in constant]
@@ -181,7 +181,7 @@ def whiten(model: nn.Module, images_BCHW: Tensor) -> list[str]:
             `first_convolution`.
     """
     name, conv = first_convolution(model)
-    images_BCHW = images_BCHW[: IMAGES["whitening"]]
+    images_BCHW = images_BCHW[: IMAGE_COUNTS["whitening"]]
     spans = [(k - 1) * d + 1 for k, d in zip(conv.kernel_size, conv.dilation, strict=True)]
     channels, *sides = images_BCHW.shape[1:]
     if channels != conv.in_channels or any(side < span for side, span in zip(sides, spans, strict=True)):

@@ -19,8 +19,8 @@ def initialise_fixup(model: nn.Module) -> None:
 
     The last convolution of each of the L branches and the classifier, the last linear layer, start at zero; the other
     convolutions of a branch of m are He's (normal, variance 2 / fan_out) times `L ** (-1 / (2 * m - 2))`; every other
-    layer is He's; scalars start at 0 where added and 1 where multiplied by, other biases at 0, those of gates where
-    the gates say.
+    layer is He's; scalars start at 0 where added and 1 where multiplied by, other biases at 0, those of gates at
+    their initial value.
 
     Args:
         model: Has residual blocks whose `main_path` is a sequence with convolutions and a `ScalarMultiplier`.

@@ -5,18 +5,17 @@ Balduzzi et al. 2017, The shattered gradients problem, arXiv 1702.08591, section
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from resnet_cli.errors import InputError
 from resnet_cli.models.layers.activations import CReLU
 from resnet_cli.models.layers.blocks import Residual
+from resnet_cli.models.layers.normalisation import NORM_LAYERS
 from resnet_cli.models.layers.regularisers import StochasticDepth
 from resnet_cli.models.layers.scalars import ScalarBias, ScalarMultiplier
 from resnet_cli.models.layers.shortcuts import Gate, GatedShortcut, Scale, ZeroPadShortcut
 from resnet_cli.models.layers.units import GlobalAveragePool, SqueezeExcitation
 
-NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 SCALING = (nn.Identity, _DropoutNd, StochasticDepth, Scale, ScalarMultiplier)  # layers that do only that
 LINEAR = (*SCALING, ScalarBias, nn.Flatten, nn.AvgPool2d, nn.AdaptiveAvgPool2d, GlobalAveragePool)
 
@@ -33,13 +32,13 @@ def initialise_looks_linear(model: nn.Module) -> None:
     Raises:
         InputError: layers that are not linear, or sums of what a CReLU made and what none did, with what to set.
     """
-    drawing = _Drawing(residual=any(isinstance(m, Residual) for m in model.modules()))
-    drawing.module("", model, paired=False)
-    if drawing.problems:
-        raise InputError(*drawing.problems.values())
+    initialiser = _LooksLinearInitialiser(residual=any(isinstance(m, Residual) for m in model.modules()))
+    initialiser.module("", model, paired=False)
+    if initialiser.problems:
+        raise InputError(*initialiser.problems.values())
 
 
-class _Drawing:
+class _LooksLinearInitialiser:
     """Draws weights while it follows the path of a batch through a network.
 
     `paired` means that features represent their first half of channels minus the second, as the outputs of a CReLU
@@ -67,7 +66,7 @@ class _Drawing:
         children = list(module.named_children())
         empty = not children and not isinstance(module, nn.Sequential)
         if empty or isinstance(module, Residual | Gate | GatedShortcut | SqueezeExcitation):
-            self._refuse(f"{name} is a {type(module).__name__}, which is not linear", self._advice(module))
+            self._add_problem(f"{name} is a {type(module).__name__}, which is not linear", self._advice(module))
             return paired
         for child, part in children:
             paired = self.module(f"{name}.{child}".removeprefix("."), part, paired=paired)
@@ -78,7 +77,7 @@ class _Drawing:
         branch = self.module(f"{name}.main_path", block.main_path, paired=paired)
         path = block.shortcut_path
         if path is not None and self.module(f"{name}.shortcut_path", path, paired=paired) != branch:
-            self._refuse(f"the block {name} adds what a CReLU made to what none did", "set residual=false")
+            self._add_problem(f"the block {name} adds what a CReLU made to what none did", "set residual=false")
         return self.module(f"{name}.after", block.after, paired=branch)
 
     def _draw(self, name: str, layer: nn.Conv2d | nn.Linear, *, paired: bool) -> None:
@@ -86,7 +85,7 @@ class _Drawing:
         if not paired:
             nn.init.orthogonal_(weight)
         elif isinstance(layer, nn.Conv2d) and layer.groups > 1:
-            self._refuse(f"{name} has groups={layer.groups} behind a CReLU", "set groups=1")
+            self._add_problem(f"{name} has groups={layer.groups} behind a CReLU", "set groups=1")
         else:
             positive, negative = weight.chunk(2, 1)
             drawn = nn.init.orthogonal_(torch.empty_like(positive, memory_format=torch.contiguous_format))
@@ -95,13 +94,13 @@ class _Drawing:
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
 
-    def _refuse(self, problem: str, advice: str) -> None:
+    def _add_problem(self, problem: str, advice: str) -> None:
         self.problems.setdefault(advice, f"init=looks_linear: {problem}; {advice}")
 
     def _advice(self, module: nn.Module) -> str:
         if isinstance(module, nn.MaxPool2d):
             return "set pooling_type=avg, or stem=cifar"
-        if isinstance(module, NORMS):
+        if isinstance(module, NORM_LAYERS):
             return "set norm=none"
         if isinstance(module, SqueezeExcitation):
             return "set se_ratio=null"

@@ -6,11 +6,12 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from resnet_cli.errors import InputError
-from resnet_cli.models.arguments import check_choice
-from resnet_cli.models.initialisation.data_dependent import IMAGES, first_convolution, lsuv, whiten
+from resnet_cli.models.checks import check_choice
+from resnet_cli.models.initialisation.data_dependent import IMAGE_COUNTS, first_convolution, lsuv, whiten
 from resnet_cli.models.initialisation.fixup import initialise_fixup
-from resnet_cli.models.initialisation.looks_linear import NORMS, SCALING, initialise_looks_linear
+from resnet_cli.models.initialisation.looks_linear import SCALING, initialise_looks_linear
 from resnet_cli.models.layers.blocks import Residual
+from resnet_cli.models.layers.normalisation import NORM_LAYERS
 from resnet_cli.models.layers.shortcuts import Gate
 from resnet_cli.models.layers.units import SqueezeExcitation
 
@@ -25,15 +26,15 @@ class Initialised(nn.Module):
 
     `initialise_from_data` is the hook of the initialisations that look at training images. The train command calls it
     once, before the first step of a run that starts from scratch, with `init_images` of them; the same goes for any
-    network with a method of this name, see `data_init.show_images`.
+    network with a method of this name, see `data_dependent.initialise_model_from_images`.
     """
 
     init: Init = "default"
 
     @property
     def init_images(self) -> int:
-        """How many training images the initialisation looks at."""
-        return IMAGES.get(self.init, 0)
+        """Number of training images that the initialisation needs."""
+        return IMAGE_COUNTS.get(self.init, 0)
 
     def initialise_from_data(self, images_BCHW: Tensor) -> list[str]:
         """Finish `lsuv` or `whitening` on training images as the network will get them; the others are finished.
@@ -83,16 +84,16 @@ def initialise(model: Initialised, init: Init) -> None:
     elif init == "looks_linear":
         initialise_looks_linear(model)
     elif init == "partial_identity":
-        _pass_inputs_on(model)
+        _partial_identity(model)
     else:
-        _draw(model, init)
+        _draw_weights(model, init)
     if init == "zero_gamma":
         _zero_gamma(model)
     elif init == "whitening":
         first_convolution(model)
 
 
-def _draw(model: nn.Module, init: Init) -> None:
+def _draw_weights(model: nn.Module, init: Init) -> None:
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     linears = [m for m in layers if isinstance(m, nn.Linear)]
     for layer in layers:
@@ -116,9 +117,9 @@ def _zero_gamma(model: nn.Module) -> None:
     if not blocks:
         raise InputError("init=zero_gamma: this network has no residual blocks; init=he suits every network")
     for name, block in blocks:
-        end = _end(block.main_path)
+        end = _last_layer(block.main_path)
         # behind a rectifier a zero scale passes no gradient, so the branch would stay dead
-        if block.shortcut_path is None or not isinstance(end, NORMS) or end.weight is None:
+        if block.shortcut_path is None or not isinstance(end, NORM_LAYERS) or end.weight is None:
             raise InputError(
                 f"init=zero_gamma: the block {name} must have a shortcut and a branch that ends in a norm with a scale "
                 f"(order=original or relu_only_preactivation, residual=true, a norm); init=he suits every network"
@@ -126,24 +127,24 @@ def _zero_gamma(model: nn.Module) -> None:
         nn.init.zeros_(end.weight)
 
 
-def _end(branch: nn.Module) -> nn.Module:
+def _last_layer(branch: nn.Module) -> nn.Module:
     """Return the last layer of a branch that does more than scale its input."""
     for layer in reversed(list(branch.children())):
         if not isinstance(layer, (*SCALING, SqueezeExcitation)):
-            return _end(layer) if isinstance(layer, nn.Sequential) else layer
+            return _last_layer(layer) if isinstance(layer, nn.Sequential) else layer
     return branch
 
 
-def _pass_inputs_on(model: nn.Module) -> None:
+def _partial_identity(model: nn.Module) -> None:
     gates = [m.layer for m in model.modules() if isinstance(m, Gate)]
     convs = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m not in gates]
-    able = [m for m in convs[1:] if set(m.stride) == {1} and all(side % 2 for side in m.kernel_size)]
-    if not able:
+    suitable = [m for m in convs[1:] if set(m.stride) == {1} and all(side % 2 for side in m.kernel_size)]
+    if not suitable:
         raise InputError(
             "init=partial_identity: no convolution behind the first has stride 1 and an odd kernel, so none could pass "
             "its inputs on; init=he suits every network"
         )
-    for conv in able:
+    for conv in suitable:
         passing = conv.in_channels // conv.groups
         for weight in conv.weight.detach().chunk(conv.groups):
             nn.init.dirac_(weight[:passing])

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.models.arguments import check_choice, make_layer
+from resnet_cli.models.checks import check_choice, make_layer
 
 Activation = Literal[
     "relu", "lrelu", "prelu", "tanh", "sigmoid", "elu", "gelu", "silu", "maxout", "crelu", "none"
@@ -114,7 +114,7 @@ class ActivationSpec:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.layer()  # refuses wrong names and parameters before any width is computed from them
+        self.layer()  # raises for wrong names and parameters before any width is computed
 
     def layer(self) -> nn.Module:
         """Create an activation layer."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from resnet_cli.config.ranges import Below
 from resnet_cli.errors import InputError
-from resnet_cli.models.arguments import check_counts
+from resnet_cli.models.checks import check_counts
 from resnet_cli.models.layers.activations import Activation, ActivationSpec
 from resnet_cli.models.layers.normalisation import Norm, NormSpec
 from resnet_cli.models.layers.regularisers import StochasticDepth, check_stochastic_depth
@@ -59,7 +59,7 @@ class ResidualBlock(Residual):
     """Convolutions of stride 1 with a shortcut around them; the sum goes through a ReLU.
 
     `main_path`: for each convolution but the last, convolution (bias, same padding), `Dropout2d` if any, normalisation
-    if any, activation; the last convolution stands alone. `shortcut_path`, unless `shortcut` says otherwise: the
+    if any, activation; the last convolution stands alone. `shortcut_path`, unless `shortcut` is another than B: the
     identity (an empty `nn.Sequential`), or one 1x1 convolution without bias where the channel counts differ.
 
     Args:
@@ -71,12 +71,12 @@ class ResidualBlock(Residual):
         activation_type: Nonlinearity between convolutions.
         activation_params: Its keyword arguments.
         residual: False leaves the shortcut out.
-        norm: The normalisation between convolutions, whatever `batchnorm` says; None follows `batchnorm`.
+        norm: The normalisation between convolutions, which overrides `batchnorm`; None follows `batchnorm`.
         norm_params: Its keyword arguments.
         shortcut: The path that is added to the branch; see `shortcuts.paths`.
         gate_bias: Where the bias of a gated shortcut starts; the lower, the more of the shortcut is kept.
         stochastic_depth: Probability of leaving the branch out for a sample in training.
-        map_size: H, W where they are known; only refusals name them.
+        map_size: H, W where they are known, for error messages.
 
     Raises:
         InputError: `channels` and `kernel_sizes` of unequal lengths, a width below 1, an even kernel, an identity
@@ -115,7 +115,7 @@ class ResidualBlock(Residual):
             main_path.extend(layer for layer in between if layer is not None)
             width_in = activation.in_channels_after(width)
         main_path.append(nn.Conv2d(width_in, channels[-1], kernel_sizes[-1], padding=kernel_sizes[-1] // 2))
-        paths = _paths(ShortcutSpec(shortcut, gate_bias), in_channels, channels[-1], map_size)
+        paths = _stride_1_paths(ShortcutSpec(shortcut, gate_bias), in_channels, channels[-1], map_size)
         if paths.branch_end is not None:
             main_path.add_module("scale", paths.branch_end)
         if stochastic_depth > 0:
@@ -138,12 +138,12 @@ class ResidualBottleneckBlock(ResidualBlock):
         activation_type: Nonlinearity between convolutions.
         activation_params: Its keyword arguments.
         residual: False leaves the shortcut out.
-        norm: The normalisation between convolutions, whatever `batchnorm` says; None follows `batchnorm`.
+        norm: The normalisation between convolutions, which overrides `batchnorm`; None follows `batchnorm`.
         norm_params: Its keyword arguments.
         shortcut: The path that is added to the branch; see `shortcuts.paths`.
         gate_bias: Where the bias of a gated shortcut starts.
         stochastic_depth: Probability of leaving the branch out for a sample in training.
-        map_size: H, W where they are known; only refusals name them.
+        map_size: H, W where they are known, for error messages.
 
     Raises:
         InputError: as `ResidualBlock`.
@@ -195,7 +195,7 @@ def _check_layout(channels: Sequence[int], kernel_sizes: Sequence[int]) -> None:
             raise InputError(f"kernel_sizes[{i}]={side}: must be odd, so that the padding keeps the image's size")
 
 
-def _paths(shortcut: ShortcutSpec, in_channels: int, out_channels: int, map_size: Sequence[int]) -> Paths:
+def _stride_1_paths(shortcut: ShortcutSpec, in_channels: int, out_channels: int, map_size: Sequence[int]) -> Paths:
     """Create the shortcut of a block of stride 1."""
     if shortcut.name != "B":
         return shortcut.between_maps((in_channels, *map_size), out_channels, 1)

@@ -5,14 +5,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from resnet_cli.errors import InputError
-from resnet_cli.models.arguments import check_choice, make_layer
+from resnet_cli.models.checks import check_choice, make_layer
 
 Norm = Literal["batch", "layer", "group", "none"]
 
-GROUPS = (8, 4, 2, 1)  # of channels in a group norm that says nothing else: the first that fits
-LEAST = 4  # channels of a group; a vector's feature alone in its group would always become zero
+NORM_LAYERS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)  # what the specs below create
+GROUP_COUNTS = (8, 4, 2, 1)  # tried in this order where `num_groups` is not set
+MIN_GROUP_SIZE = 4  # channels of a group; a vector's feature alone in its group would always become zero
 
 
 def group_norm(channels: int, num_groups: int | None = None, eps: float = 1e-5, affine: bool = True) -> nn.GroupNorm:
@@ -22,7 +24,7 @@ def group_norm(channels: int, num_groups: int | None = None, eps: float = 1e-5, 
         InputError: groups of unequal sizes.
     """
     if num_groups is None:
-        num_groups = next(g for g in GROUPS if g == 1 or (channels % g == 0 and channels // g >= LEAST))
+        num_groups = next(g for g in GROUP_COUNTS if g == 1 or (channels % g == 0 and channels // g >= MIN_GROUP_SIZE))
     elif not isinstance(num_groups, int) or num_groups < 1 or channels % num_groups:
         raise InputError(f"num_groups={num_groups!r}: must divide the {channels} channels")
     return nn.GroupNorm(num_groups, channels, eps, affine)
@@ -58,7 +60,7 @@ class NormSpec:
         """Create a layer for feature maps `[B, channels, H, W]`, or return None.
 
         Raises:
-            InputError: a parameter that the layer does not take or refuses for so many channels.
+            InputError: a parameter that the layer does not take or rejects for so many channels.
         """
         if self.name == "batch":
             return make_layer("norm_params", nn.BatchNorm2d, channels, params=self.params)
@@ -72,7 +74,7 @@ class NormSpec:
         """Create a layer for vectors `[B, features]`, or return None.
 
         Raises:
-            InputError: a parameter that the layer does not take or refuses for so many features, or groups of one
+            InputError: a parameter that the layer does not take or rejects for so many features, or groups of one
                 feature, which would always become zero.
         """
         if self.name == "batch":

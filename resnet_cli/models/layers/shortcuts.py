@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnet_cli.errors import InputError
-from resnet_cli.models.arguments import check_choice
+from resnet_cli.models.checks import check_choice
 
 Shortcut = Literal[
     "A", "B", "C", "identity", "parameter_free", "projection", "scaled_shortcut", "scaled_both", "exclusive_gating",

@@ -24,16 +24,16 @@ Order = Literal[
 Block = Literal["basic", "bottleneck"]
 
 EXPANSION = 4  # a bottleneck's output channels over its width
-Words = tuple[Literal["norm", "act"], ...]
+LayerKinds = tuple[Literal["norm", "act"], ...]
 
 
 class Layout(NamedTuple):
     """Which layers an order puts where; "norm" is the normalisation, if any, "act" the activation."""
 
-    before_conv: Words
-    after_conv: Words
-    after_last_conv: Words
-    after_sum: Words
+    before_conv: LayerKinds
+    after_conv: LayerKinds
+    after_last_conv: LayerKinds
+    after_sum: LayerKinds
 
 
 LAYOUTS: dict[Order, Layout] = {
@@ -111,12 +111,12 @@ class ResidualStageBuilder:
 
     @property
     def trunk_activation(self) -> ActivationSpec:
-        """The activation of what is added up."""
+        """The activation on the trunk, whose width must stay."""
         return width_preserving(self.activation)
 
     @property
     def preactivation(self) -> ActivationSpec:
-        """The activation of what reads a sum."""
+        """The activation behind a sum: of a pre-activated branch or the classifier."""
         return self.activation if self.activation.out_channels_before(1) == 1 else self.trunk_activation
 
     def out_channels(self, width: int) -> int:
@@ -128,7 +128,7 @@ class ResidualStageBuilder:
         stem = nn.Sequential(conv)
         if self.fixup:
             stem.add_module("bias", ScalarBias())
-        return self._with_layers(stem, self.layout.after_conv, conv.out_channels, self.trunk_activation)
+        return self._append_layers(stem, self.layout.after_conv, conv.out_channels, self.trunk_activation)
 
     def stages(self, in_size: tuple[int, int, int], widths: Sequence[int], counts: Sequence[int]) -> nn.Sequential:
         """One stage of units for each width; every stage but the first halves height and width in its first unit."""
@@ -140,28 +140,34 @@ class ResidualStageBuilder:
             for i in range(count):
                 stride = 2 if stage > 0 and i == 0 else 1
                 size, first = (channels, height, width), stage == i == 0
-                units.append(self.unit(size, unit_width, stride=stride, first=first, skipped=next(rates)))
+                units.append(self.unit(size, unit_width, stride=stride, first=first, drop_probability=next(rates)))
                 channels, height, width = self.out_channels(unit_width), -(-height // stride), -(-width // stride)
             stages.append(units)
         return stages
 
     def head(self, in_channels: int, out_classes: int) -> nn.Sequential:
         """Create the final normalisation and activation (pre-activation only), global pooling and the classifier."""
-        head = self._with_layers(nn.Sequential(), self.layout.before_conv, in_channels, self.preactivation)
+        head = self._append_layers(nn.Sequential(), self.layout.before_conv, in_channels, self.preactivation)
         head.add_module("pool", GlobalAveragePool())
         if self.fixup:
             head.add_module("bias", ScalarBias())
-        head.add_module("linear", nn.Linear(self._channels_read(in_channels), out_classes))
+        head.add_module("linear", nn.Linear(self._in_channels_after_sum(in_channels), out_classes))
         return head
 
     def unit(
-        self, in_size: tuple[int, int, int], width: int, *, stride: int = 1, first: bool = False, skipped: float = 0.0
+        self,
+        in_size: tuple[int, int, int],
+        width: int,
+        *,
+        stride: int = 1,
+        first: bool = False,
+        drop_probability: float = 0.0,
     ) -> Residual:
         """One unit: `[B, *in_size]` -> `[B, out_channels(width), ceil(H / stride), ceil(W / stride)]`.
 
         With pre-activation, the `first` unit of a network and units with a projection activate before the split
         (arXiv 1603.05027, appendix), the others inside their branch; so do all with `crelu`, whose channels are too
-        many for a shortcut. `skipped` is the probability of stochastic depth.
+        many for a shortcut. `drop_probability` is that of stochastic depth.
         """
         out_channels = self.out_channels(width)
         changes = in_size[0] != out_channels or stride != 1
@@ -177,9 +183,9 @@ class ResidualStageBuilder:
         )
         if paths.branch_end is not None:
             branch.add_module("end", paths.branch_end)
-        if skipped > 0:
-            branch.add_module("depth", StochasticDepth(skipped))
-        after = self._with_layers(nn.Sequential(), self.layout.after_sum, out_channels, self.trunk_activation)
+        if drop_probability > 0:
+            branch.add_module("depth", StochasticDepth(drop_probability))
+        after = self._append_layers(nn.Sequential(), self.layout.after_sum, out_channels, self.trunk_activation)
         return Residual(branch, paths.shortcut, before=before, after=after, gate=paths.gate)
 
     def _branch(
@@ -195,9 +201,9 @@ class ResidualStageBuilder:
         for i in range(1, last + 1):
             entry = before if shared and i == 1 else branch
             act = self.preactivation if i == 1 else self.activation
-            inputs = self._channels_read(in_channels) if i == 1 else act.in_channels_after(widths[i - 1])
+            inputs = self._in_channels_after_sum(in_channels) if i == 1 else act.in_channels_after(widths[i - 1])
             outputs = widths[i] if i == last else self.activation.out_channels_before(widths[i])
-            self._with_layers(
+            self._append_layers(
                 entry, self.layout.before_conv, act.out_channels_before(widths[i - 1]), act, suffix=str(i)
             )
             if i == last and self.dropout > 0:
@@ -209,9 +215,9 @@ class ResidualStageBuilder:
             branch.add_module(f"conv{i}", conv(inputs, outputs, kernels[i - 1], stride if i == strided else 1))
             if self.fixup and i < last:
                 branch.add_module(f"bias{i}b", ScalarBias())
-            words = self.layout.after_last_conv if i == last else self.layout.after_conv
-            self._with_layers(
-                branch, words, outputs, self.trunk_activation if i == last else self.activation, suffix=str(i)
+            kinds = self.layout.after_last_conv if i == last else self.layout.after_conv
+            self._append_layers(
+                branch, kinds, outputs, self.trunk_activation if i == last else self.activation, suffix=str(i)
             )
         if self.se_ratio is not None:
             branch.add_module("se", SqueezeExcitation(widths[-1], self.se_ratio))
@@ -220,18 +226,18 @@ class ResidualStageBuilder:
             branch.add_module(f"bias{last}b", ScalarBias())
         return before, branch
 
-    def _channels_read(self, channels: int) -> int:
-        """Channels that a layer gets which reads a sum of `channels`."""
+    def _in_channels_after_sum(self, channels: int) -> int:
+        """Return the input channels of a layer behind a sum of `channels`, after its pre-activation if any."""
         return self.preactivation.in_channels_after(channels) if "act" in self.layout.before_conv else channels
 
-    def _with_layers(
-        self, sequence: nn.Sequential, words: Words, channels: int, act: ActivationSpec, suffix: str = ""
+    def _append_layers(
+        self, sequence: nn.Sequential, kinds: LayerKinds, channels: int, act: ActivationSpec, suffix: str = ""
     ) -> nn.Sequential:
         """Append the named layers for `channels` channels to `sequence`, without the norm if there is none."""
-        for word in words:
-            layer = self.norm.maps(channels) if word == "norm" else act.layer()
+        for kind in kinds:
+            layer = self.norm.maps(channels) if kind == "norm" else act.layer()
             if layer is not None:
-                sequence.add_module(word + suffix, layer)
+                sequence.add_module(kind + suffix, layer)
         return sequence
 
 

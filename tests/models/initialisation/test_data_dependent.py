@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from resnet_cli.errors import InputError
 from resnet_cli.models import CNN, CifarResNet, ResidualMLP, ResNet, StagedResNet
 from resnet_cli.models.initialisation import data_dependent
-from resnet_cli.models.initialisation.data_dependent import lsuv, show_images, whiten
+from resnet_cli.models.initialisation.data_dependent import initialise_model_from_images, lsuv, whiten
 
 LAYERS = nn.Conv2d | nn.Linear
 SIZE = (3, 8, 8)
@@ -275,21 +275,23 @@ class Own(nn.Module):
 @pytest.mark.parametrize(("wanted", "shown"), [(None, 5000), (7, 7), (0, 0)])
 def test_a_network_of_ones_own_sees_as_many_images_as_it_says(wanted, shown):
     model = Own(wanted)
-    assert show_images(model, lambda count: torch.zeros(count, 1, 2, 2)) == (["shifted"] if shown else [])
+    assert initialise_model_from_images(model, lambda count: torch.zeros(count, 1, 2, 2)) == (
+        ["shifted"] if shown else []
+    )
     assert model.seen == shown
 
 
 def test_large_images_are_fewer(monkeypatch):
-    monkeypatch.setattr(data_dependent, "VALUES", 50)
+    monkeypatch.setattr(data_dependent, "MAX_VALUES", 50)
     for side, shown in [(2, 12), (100, 1)]:
         model = Own()
-        show_images(model, lambda count, side=side: torch.zeros(count, 1, side, side))
+        initialise_model_from_images(model, lambda count, side=side: torch.zeros(count, 1, side, side))
         assert model.seen == shown
 
 
 def test_refusals_have_the_full_key():
     with pytest.raises(InputError, match=r"^model\.depth=3: unlucky"):
-        show_images(Own(13), lambda count: torch.zeros(count, 1, 2, 2))
+        initialise_model_from_images(Own(13), lambda count: torch.zeros(count, 1, 2, 2))
 
 
 @pytest.mark.parametrize(("init", "shown"), [("lsuv", 256), ("whitening", 5000), ("he", 0)])
@@ -301,6 +303,6 @@ def test_only_initialisations_that_look_at_images_ask_for_them(init, shown):
         return images(min(count, 20))
 
     model = CNN(SIZE, 4, [6], 2, [], init=init)
-    assert bool(show_images(model, sample)) == bool(shown)
+    assert bool(initialise_model_from_images(model, sample)) == bool(shown)
     assert asked[-1:] == [shown] * bool(shown)
-    assert show_images(nn.Linear(1, 1), sample) == []
+    assert initialise_model_from_images(nn.Linear(1, 1), sample) == []

@@ -1,4 +1,4 @@
-"""Refusals that the models share: they name the argument, what was given, what is allowed and the nearest name."""
+"""Checks of constructor arguments; errors name the argument, its value, what is allowed, the nearest name."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +11,15 @@ from resnet_cli.errors import InputError
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
-NOT_OPTIONS = ("device", "dtype", "return_indices")  # arguments of torch layers that are no choice of architecture
+NON_ARCHITECTURE_ARGUMENTS = (
+    "device",
+    "dtype",
+    "return_indices",
+)  # arguments of torch layers that are no choice of architecture
 
 
 def check_choice(key: str, value: object, allowed: Sequence[str]) -> None:
-    """Refuse a `value` of argument `key` that is none of `allowed`.
+    """Raise if the `value` of argument `key` is none of `allowed`.
 
     Raises:
         InputError: with the nearest allowed name.
@@ -25,7 +29,7 @@ def check_choice(key: str, value: object, allowed: Sequence[str]) -> None:
 
 
 def check_counts(key: str, values: Sequence[int]) -> None:
-    """Refuse an empty list of widths, or one with a width below 1.
+    """Raise if a list of widths is empty or has a width below 1.
 
     Raises:
         InputError: naming the element.
@@ -38,7 +42,7 @@ def check_counts(key: str, values: Sequence[int]) -> None:
 
 
 def image_size(in_size: Sequence[int], *, halvings: int = 0, hint: str = "") -> tuple[int, int, int]:
-    """`in_size` as (channels, height, width), for a network that halves height and width `halvings` times.
+    """Return `in_size` as (channels, height, width), for a network that halves height and width `halvings` times.
 
     Raises:
         InputError: not three positive numbers, or images that the halvings would leave less than one pixel of.
@@ -59,11 +63,11 @@ def make_layer(key: str, layer: Callable[..., Layer], *args: int, params: Mappin
     """Create `layer(*args, **params)`; `params` are the user's, under `key`.
 
     Raises:
-        InputError: a name that the layer does not take, with the nearest that it does, or a value that it refuses.
+        InputError: a name that the layer does not take, with the nearest one, or a value that it rejects.
     """
     name = getattr(layer, "__name__", str(layer))
     named = [p.name for p in inspect.signature(layer).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    takes = [option for option in named[len(args) :] if option not in NOT_OPTIONS]
+    takes = [option for option in named[len(args) :] if option not in NON_ARCHITECTURE_ARGUMENTS]
     for unknown in sorted(set(params) - set(takes)):
         allowed = ", ".join(takes) or "no options"
         raise InputError(f"{key}.{unknown}: {name} takes {allowed}{did_you_mean(unknown, takes)}")

@@ -1,4 +1,4 @@
-"""Show what jobs report in the terminal of the process that launched them."""
+"""Print the lines of jobs in the terminal of the process that launched them."""
 
 import json
 import sys

@@ -19,7 +19,7 @@ from resnet_cli.sweeps.folder import FAILURE
 def handle_failure(
     error: BaseException, run: RunDir, settings: Settings, command: str, console: JobConsole
 ) -> JobFailedError:
-    """Print the failure of a job, record it in the job's folder, and free what the job still holds.
+    """Print the failure of a job, record it in the job's folder, and free its model and data.
 
     Args:
         error: The exception that ended the job.

@@ -67,7 +67,7 @@ class SweepDir:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.record = self.path / "sweep.json"
-        self.messages = self.path / ".said"
+        self.messages = self.path / ".said"  # this name also removes what a killed version 0.1.0 left
         self._stop = self.path / ".stop"
 
     def commands(self) -> list[SweepCommand]:

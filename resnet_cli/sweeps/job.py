@@ -124,7 +124,7 @@ def _train(
 
 
 def _release_memory() -> None:
-    """Free what the job has cached, for the next job or for another process on the GPU."""
+    """Free cached memory for the next job, or for another process on the GPU."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():

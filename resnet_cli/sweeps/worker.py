@@ -1,4 +1,4 @@
-"""Prepare a process to run a job: its signals, and what launchers leave behind in processes that they start."""
+"""Prepare a process to run a job: its signals, its standard error and its start method for processes."""
 
 import multiprocessing
 import signal
@@ -16,7 +16,7 @@ ShouldStop = Callable[[], int | None]  # returns the signal that stops the job
 
 
 class LauncherContext:
-    """What jobs know of the process that launched them: its signals, and the arguments that the user typed.
+    """The signals of the launching process and the arguments that the user typed.
 
     Launchers pickle it for the processes that they start. There it is restored with signals that never arrive, since
     such a process handles signals of its own: see `job_process`.
@@ -85,10 +85,10 @@ def _unblocked_signals() -> Iterator[None]:
 
 @contextmanager
 def _isolated_worker() -> Iterator[None]:
-    """Undo what a launcher has set in this process.
+    """Isolate a job from the terminal and from the launcher's start method for processes.
 
-    Standard error is no terminal, so that several jobs do not draw their progress bars over each other. And joblib
-    installs a start method of its own for processes, with which torch's data loaders cannot start workers.
+    Without a terminal, several jobs do not draw their progress bars over each other. joblib installs a start method of
+    its own, with which torch's data loaders cannot start workers.
     """
     method = multiprocessing.get_start_method(allow_none=True)
     is_foreign = method is not None and method not in multiprocessing.get_all_start_methods()

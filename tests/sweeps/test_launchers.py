@@ -38,7 +38,7 @@ def needs(launcher):
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [needs(name) for name in LAUNCHERS])
 def test_jobs_in_other_processes(launcher, train_command, train, tmp_path):
-    """A failure is told by the launching process; the others finish as they would alone, with workers; all is kept."""
+    """The launching process prints a failure; other jobs, with loader workers, end as they would outside a sweep."""
     jobs = tiny("trainer.epochs=1", "data.backend=stream", "data.workers=1", "data.count=48", "data.test_count=16")
     command = ["-m", "optimizer.lr=0.1,1e30", *jobs, "hydra.sweep.dir=s", *launcher]
     done = train_command(*command)
@@ -46,8 +46,8 @@ def test_jobs_in_other_processes(launcher, train_command, train, tmp_path):
     assert "): starts\n" in done.stdout
     assert "finished" in done.stdout
     assert "2 runs: 1 finished, 1 failed" in done.stdout
-    (told,) = (line for line in done.stderr.splitlines() if line.startswith("error: job 1 "))
-    assert "; see s/lr=1e+30" in told
+    (error,) = (line for line in done.stderr.splitlines() if line.startswith("error: job 1 "))
+    assert "; see s/lr=1e+30" in error
     assert "Traceback" not in done.stderr
     assert "Traceback" in (job(tmp_path / "s", "1e+30") / "train.log").read_text()
     assert "test accuracy" in (job(tmp_path / "s", "lr=0.1,") / "train.log").read_text()

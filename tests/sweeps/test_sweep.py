@@ -1,4 +1,4 @@
-"""Sweeps that are run again: what is done stays, what was stopped goes on exactly, what failed is tried again."""
+"""Resumed sweeps: finished jobs stay as they are, interrupted ones resume exactly, failed ones are tried again."""
 
 import json
 import subprocess
@@ -50,7 +50,7 @@ def own_nets(tmp_path, monkeypatch):
 
 
 def contents(folder):
-    """Every file of a sweep's jobs, and when it was written."""
+    """Return the content and the time of writing of every file of a sweep's jobs."""
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*/*") if path.is_file()}
 
 
@@ -309,7 +309,7 @@ def test_the_hash_is_of_what_makes_a_run_another_run():
 
 
 @pytest.mark.slow
-def test_an_unreadable_job_is_told_and_the_others_run(train, tmp_path):
+def test_an_unreadable_job_is_reported_and_the_others_run(train, tmp_path):
     assert train("-m", "seed=0,1", *tiny("hydra.sweep.dir=s"))[0] == 0
     job(tmp_path / "s", "seed=0").joinpath("run.json").write_text("{")
     status, out, err = train("-m", "resume=s")

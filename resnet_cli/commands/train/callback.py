@@ -44,7 +44,7 @@ class CheckConfig(Callback):
             prepare_sweep(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Remove folders that the job left empty, and decide what Hydra does after a failure."""
+        """Remove folders that the job left empty; after a failure, end the command or let the sweep continue."""
         for path in self._created or [Path(config.hydra.runtime.output_dir)]:
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()

@@ -14,7 +14,7 @@ TRIAL_VARIABLE = "RESNET_CLI_TRIAL"
 class TrialReporter:
     """Reports each epoch of a job to its trial once, and returns whether to prune the job.
 
-    It is what training calls as `prune`; see `resnet_cli.training.control.RunControl`.
+    Training calls it as `prune`; see `resnet_cli.training.control.RunControl`.
 
     Args:
         hydra: The node `hydra` of the job's composed config.

@@ -70,7 +70,7 @@ class Study:
         self.study.tell(number, value if final == optuna.trial.TrialState.COMPLETE else None, state=final)
 
     def store_space(self, space: Space) -> None:
-        """Store what is searched, for `require_same_search`."""
+        """Store the overrides of the search, for `require_same_search`."""
         self.study.set_user_attr("overrides", _identifying_overrides(space))
 
     def require_same_search(self, space: Space, direction: Direction) -> None:

@@ -63,7 +63,7 @@ class OptunaSearch(Sweeper):
         self.n_trials, self.n_jobs, self.sampler, self.seed = n_trials, n_jobs, sampler, seed
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Store what the search needs; called by Hydra."""
+        """Store the config and create the launcher; called by Hydra."""
         self.hydra_context, self.config = hydra_context, config
         self.folder = SweepDir(config.hydra.sweep.dir)
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -155,7 +155,7 @@ class OptunaSearch(Sweeper):
             raise InputError("data.val_fraction: a search compares accuracies on held-out images; there are none")
 
     def _outcome(self, folder: Path, result: JobReturn) -> tuple[str | None, float | None]:
-        """Return the state of a job's trials and its best accuracy, by what its folder shows.
+        """Return the state of a job's trials and its best accuracy, read from its folder.
 
         The state is None if the job can be resumed.
         """

@@ -1,29 +1,19 @@
-"""Searching with Optuna: the space, repeatable and continued searches, pruning, failures, wrong input."""
+"""Searches by the command: repeatable and resumed ones, pruning, failures, invalid input."""
 
 import json
 import re
 import sys
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobStatus
-from hypothesis import given, settings, strategies
-from omegaconf import OmegaConf
 
 from resnet_cli.config.stored import dump
-from resnet_cli.errors import DivergedError, InputError, PrunedError, StoppedError
+from resnet_cli.errors import DivergedError, PrunedError, StoppedError
 from resnet_cli.report import build_tables, read_runs
 from resnet_cli.runs.folder import RunDir
-from resnet_cli.session.signals import JobStoppedError
 from resnet_cli.sweeps import job
-from resnet_cli.sweeps.folder import SweepCommand, SweepDir
-from resnet_cli.sweeps.planning import PlannedJob
-from resnet_cli.sweeps.search import space as spaces
-from resnet_cli.sweeps.search import sweeper
-from resnet_cli.sweeps.search.sweeper import OptunaSearch
+from resnet_cli.sweeps.folder import SweepDir
 from tests.support.runs import HEAVY, rows_of, tiny
 
 optuna = pytest.importorskip("optuna")
@@ -33,23 +23,12 @@ SPACE = ("optimizer.lr=interval(0.001,1)", "model.depth=choice(8,14,20)", "data.
 N = "hydra.sweeper.n_trials"
 
 
-class NoGroups:
-    """The only method of Hydra's config loader that `parse_space` calls."""
-
-    def get_group_options(self, group, results_filter=None):
-        return ["resnet8", "resnet20", "cnn"] if group == "model" else []
-
-
-def parse(*overrides):
-    return spaces.parse_space(overrides, NoGroups())
-
-
 def job_records(folder):
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*/run.json"))]
 
 
 def trials(folder):
-    """What the storage says: state, value, reported epochs and values of each trial."""
+    """Return the trials in the storage: state, value, reported epochs and parameters of each."""
     storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'search.db'}")
     try:
         return optuna.load_study(study_name="search", storage=storage).get_trials()
@@ -64,7 +43,7 @@ def shown(folder):
 
 @pytest.fixture
 def stub(monkeypatch):
-    """Training that takes no time: the accuracy of an epoch is what `accuracy(settings, epoch)` gives."""
+    """Return a function that replaces training by given accuracies, and returns the settings of each call."""
     calls = []
 
     def replace(accuracy, epochs=3):
@@ -86,7 +65,7 @@ def stub(monkeypatch):
                         best={"epoch": best["epoch"], "val_accuracy": best["val_accuracy"], "val_loss": 1.0}
                     )
                 if pruned and len(rows) < epochs:
-                    raise PrunedError("given up")
+                    raise PrunedError("pruned")
             except PrunedError:
                 status = "pruned"
             except StoppedError:
@@ -105,60 +84,8 @@ def by_lr(settings, epoch):
     return 100 - 50 * abs(settings["optimizer"]["lr"] - 0.3) + epoch / 10
 
 
-@settings(max_examples=20)
-@given(strategies.floats(1e-12, 1e6), strategies.floats(1e-12, 1e6), strategies.booleans())
-def test_a_number_in_an_override_is_the_sampled_one_bit_for_bit(a, b, log):
-    low, high = sorted((a, b))
-    if low == high:
-        return
-    inside = f"interval({low!r},{high!r})"
-    space = parse(f"++optimizer.lr=tag(log,{inside})" if log else f"++optimizer.lr={inside}")
-    (override,) = space.overrides(optuna.trial.FixedTrial({"optimizer.lr": a}))
-    parsed = OverridesParser.create().parse_override(override)
-    assert parsed.key_or_group == "optimizer.lr"
-    assert parsed.value() == a
-    assert type(parsed.value()) is float
-
-
-def test_the_space_is_the_grid_of_the_same_words():
-    space = parse("++a=range(32,129,32)", "++b=range(0.1,0.9,0.1)", "model=glob(resnet*)", "++c=8,x,'a b'", "++d=7",
-                  "++e=int(interval(1,5))", "++f=tag(log,range(1,9))")  # fmt: skip
-    assert space.fixed == ["++d=7"]
-    assert space.dimensions["++a"] == spaces.IntRange(32, 128, 32)
-    by_hydra = OverridesParser.create().parse_override("b=range(0.1,0.9,0.1)").value()  # 1.3 and 1.4 round differently
-    assert space.dimensions["++b"].grid == list(by_hydra.range()) == pytest.approx([n / 10 for n in range(1, 9)])
-    assert (space.dimensions["++b"].low, space.dimensions["++b"].high) == (0.1, 0.8)
-    assert space.dimensions["model"].values == ["resnet8", "resnet20"]
-    assert space.dimensions["++c"].values == ["8", "x", "'a b'"]
-    assert space.dimensions["++e"] == spaces.IntRange(1, 5)
-    assert space.dimensions["++f"] == spaces.IntRange(1, 8, log=True)
-    seen = {override for job in space.examples() for override in job}
-    assert {"++a=32", "++a=128", "++b=0.1", "++b=0.8", "++c=8", "++c='a b'", "++d=7", "++e=5", "model=resnet20"} <= seen
-
-
 @pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("model=interval(0,1)", "model=interval(0,1): a group takes a choice(a,b) of its options, not numbers"),
-        ("model=glob(vgg*)", "no option of this name"),
-        ("++a=interval(1,0.1)", "a=interval(1,0.1): an interval takes two finite numbers, the smaller one first"),
-        ("++a=interval(0,inf)", "the smaller one first"),
-        ("++a=tag(log,interval(0,1))", "a logarithmic interval starts above 0"),
-        ("++a=tag(log,range(2,9,2))", "has the step 1"),
-        ("++a=tag(large,interval(0,1))", "tag large: only interval and range take a tag, which is log"),
-        ("++a=tag(log,choice(1,2))", "tag log"),
-        ("++a=shuffle(range(4))", "leave out shuffle"),
-        ("++a=range(4,4)", "an empty range"),
-        ("++a=1", "nothing to search"),
-    ],
-)
-def test_a_space_that_is_none_is_refused(override, said):
-    with pytest.raises(InputError, match=re.escape(said)):
-        parse(override)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         ((f"{N}=0",), "hydra.sweeper.n_trials: 0 is not allowed; it takes a whole number 1 or more"),
         (("hydra.sweeper.sampler=rnadom",), "hydra.sweeper.sampler: rnadom is not allowed; it takes one of"),
@@ -171,11 +98,11 @@ def test_a_space_that_is_none_is_refused(override, said):
         (("model.depht=8,14",), "model.depht: unknown key; did you mean model.depth?"),
     ],
 )
-def test_a_wrong_search_is_refused_in_a_line_before_anything_is_made(train, tmp_path, stub, arguments, said):
+def test_an_invalid_search_is_refused_before_anything_is_created(train, tmp_path, stub, arguments, expected):
     calls = stub(by_lr)
     status, _, err = train(*SEARCH, "model=cifar_resnet", "optimizer.lr=interval(0.001,1)", *arguments)
     assert status == 2, err
-    assert said in err
+    assert expected in err
     assert all(line.startswith("error: ") for line in err.splitlines()), err
     assert calls == []
     assert not (tmp_path / "s").exists()
@@ -246,13 +173,13 @@ def test_a_search_that_was_stopped_goes_on_in_the_same_folder(train, tmp_path, s
 def test_another_search_is_not_mixed_into_one(train, tmp_path, stub):
     calls = stub(by_lr)
     assert train(*SEARCH, *SPACE[:1], f"{N}=2")[0] == 0
-    for other, said in (
+    for other, expected in (
         (("optimizer.lr=interval(0.1,1)",), "optimizer.lr=interval(0.1,1): the existing search has"),
         ((*SPACE[:1], "trainer.epochs=7"), "trainer.epochs=7: the existing search has no such override"),
         ((*SPACE[:1], "hydra.sweeper.direction=minimize"), "hydra.sweeper.direction=minimize: "),
     ):
         status, _, err = train(*SEARCH, *other, f"{N}=4")
-        assert (status, said in err) == (2, True), err
+        assert (status, expected in err) == (2, True), err
         assert len(SweepDir(tmp_path / "s").commands()) == 1
     assert len(calls) == 2
     assert train(*SEARCH, *SPACE[:1], f"{N}=3", "data.workers=1")[0] == 0  # changes nothing of what is searched
@@ -279,7 +206,7 @@ def test_a_trial_is_pruned_and_counts_as_done(train, tmp_path, stub):
 
 
 @pytest.mark.slow
-def test_what_was_given_up_stays_so_when_its_values_come_again(train, tmp_path, stub, monkeypatch):
+def test_a_pruned_job_stays_pruned_when_its_values_are_sampled_again(train, tmp_path, stub, monkeypatch):
     calls = stub(lambda settings, epoch: 50.0 + epoch)
     prunes = iter([True])
     monkeypatch.setattr(optuna.trial.Trial, "should_prune", lambda self: next(prunes, False))
@@ -291,7 +218,7 @@ def test_what_was_given_up_stays_so_when_its_values_come_again(train, tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_failing_trial_is_told_and_counted(train, tmp_path, stub):
+def test_a_failing_trial_is_reported_and_counted(train, tmp_path, stub):
     def accuracy(settings, epoch):
         if len(calls) == 2:
             raise DivergedError("the loss is nan")
@@ -332,44 +259,8 @@ def test_trials_of_the_same_values_share_their_job(train, tmp_path, stub):
         assert value == 50 + int(params["model.depth"])
 
 
-@pytest.mark.parametrize(
-    ("record", "error", "signum", "told"),
-    [
-        ({"status": "finished", "best": {"val_accuracy": 7.0}}, None, None, ("COMPLETE", 7.0)),
-        ({"status": "pruned", "best": {"val_accuracy": 7.0}}, None, None, ("PRUNED", 7.0)),
-        ({"status": "running"}, RuntimeError("killed"), None, ("FAIL", None)),
-        ({"status": "interrupted"}, JobStoppedError(15), None, None),
-        ({"status": "running"}, RuntimeError("killed"), 15, None),
-        ({"status": "failed"}, RuntimeError("as asked"), 15, ("FAIL", None)),
-    ],
-)
-def test_trials_of_a_batch_in_one_folder_end_like_its_job(tmp_path, monkeypatch, record, error, signum, told):
-    """As with a launcher that starts processes: a job stopped by a signal goes on later, and its trials stay open."""
-    one = object.__new__(OptunaSearch)
-    one.config = OmegaConf.create({"sweep": {"stop_on_failure": False}})
-    one.folder = SweepDir(tmp_path)
-    one.folder.add_command(SweepCommand(("-m",)), {})
-    RunDir(tmp_path / "job").create(dump({}), **record)
-    result = SimpleNamespace(status=JobStatus.FAILED if error else JobStatus.COMPLETED, _return_value=error)
-    batches = []
-
-    def launch(batch, initial_job_idx):
-        batches.append(batch)
-        if signum:
-            one.folder.request_stop(signum)
-        return [result]
-
-    one.launcher = SimpleNamespace(launch=launch)
-    monkeypatch.setattr(sweeper, "plan_job", lambda config, own: PlannedJob({}, own, "job", is_finished=False))
-    ended = []
-    study = SimpleNamespace(set_folder=lambda number, name: None, finish_trial=lambda *how: ended.append(how))
-    one._run_batch(study, {3: ["seed=1"], 4: ["seed=1"]})
-    assert [len(batch) for batch in batches] == [1]
-    assert ended == ([(3, *told), (4, *told)] if told else [])
-
-
 @pytest.mark.slow
-def test_a_path_that_no_url_can_say_holds_a_search(train, tmp_path, stub):
+def test_a_path_that_no_url_can_express_holds_a_search(train, tmp_path, stub):
     stub(by_lr)
     place = tmp_path / "what? {x} 100%"
     place.mkdir()
@@ -379,7 +270,7 @@ def test_a_path_that_no_url_can_say_holds_a_search(train, tmp_path, stub):
 
 @pytest.mark.slow
 def test_a_pruned_run_has_its_best_and_no_test_result(train, tmp_path, monkeypatch):
-    """With real training: the second trial is given up after its first epoch."""
+    """With real training: the second trial is pruned after its first epoch."""
     prunes = iter([False, False, True])
     monkeypatch.setattr(optuna.trial.Trial, "should_prune", lambda self: next(prunes))
     status, _, err = train(*SEARCH, *tiny("optimizer.lr=interval(0.01,0.1)"), f"{N}=2", "hydra.sweeper.pruner=median")
@@ -399,7 +290,7 @@ def test_a_pruned_run_has_its_best_and_no_test_result(train, tmp_path, monkeypat
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the net asks Linux for the resident memory")
 def test_failed_jobs_of_a_search_leave_no_nets(train, tmp_path, monkeypatch):
-    """A launcher keeps what a job raised, whose traceback holds all that there was."""
+    """Launchers keep the exceptions of jobs, whose tracebacks would keep models alive."""
     (tmp_path / "counted_nets.py").write_text(HEAVY)
     monkeypatch.syspath_prepend(str(tmp_path))
     try:

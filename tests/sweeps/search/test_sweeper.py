@@ -1,0 +1,51 @@
+"""How trials end by what their job's folder shows."""
+
+from types import SimpleNamespace
+
+import pytest
+from hydra.core.utils import JobStatus
+from omegaconf import OmegaConf
+
+from resnet_cli.config.stored import dump
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.session.signals import JobStoppedError
+from resnet_cli.sweeps.folder import SweepCommand, SweepDir
+from resnet_cli.sweeps.planning import PlannedJob
+from resnet_cli.sweeps.search import sweeper
+from resnet_cli.sweeps.search.sweeper import OptunaSearch
+
+
+@pytest.mark.parametrize(
+    ("record", "error", "signum", "final"),
+    [
+        ({"status": "finished", "best": {"val_accuracy": 7.0}}, None, None, ("COMPLETE", 7.0)),
+        ({"status": "pruned", "best": {"val_accuracy": 7.0}}, None, None, ("PRUNED", 7.0)),
+        ({"status": "running"}, RuntimeError("killed"), None, ("FAIL", None)),
+        ({"status": "interrupted"}, JobStoppedError(15), None, None),
+        ({"status": "running"}, RuntimeError("killed"), 15, None),
+        ({"status": "failed"}, RuntimeError("as asked"), 15, ("FAIL", None)),
+    ],
+)
+def test_trials_of_a_batch_in_one_folder_end_like_its_job(tmp_path, monkeypatch, record, error, signum, final):
+    """With a launcher that starts processes: a job that a signal stops can be resumed, so its trials stay open."""
+    one = object.__new__(OptunaSearch)
+    one.config = OmegaConf.create({"sweep": {"stop_on_failure": False}})
+    one.folder = SweepDir(tmp_path)
+    one.folder.add_command(SweepCommand(("-m",)), {})
+    RunDir(tmp_path / "job").create(dump({}), **record)
+    result = SimpleNamespace(status=JobStatus.FAILED if error else JobStatus.COMPLETED, _return_value=error)
+    batches = []
+
+    def launch(batch, initial_job_idx):
+        batches.append(batch)
+        if signum:
+            one.folder.request_stop(signum)
+        return [result]
+
+    one.launcher = SimpleNamespace(launch=launch)
+    monkeypatch.setattr(sweeper, "plan_job", lambda config, own: PlannedJob({}, own, "job", is_finished=False))
+    ended = []
+    study = SimpleNamespace(set_folder=lambda number, name: None, finish_trial=lambda *how: ended.append(how))
+    one._run_batch(study, {3: ["seed=1"], 4: ["seed=1"]})
+    assert [len(batch) for batch in batches] == [1]
+    assert ended == ([(3, *final), (4, *final)] if final else [])

@@ -9,14 +9,13 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from typing import Annotated, Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from resnet_cli.config.ranges import AtLeast, Below, Positive
-from resnet_cli.config.values import did_you_mean
+from resnet_cli.config.suggestions import did_you_mean, nearest_names
 from resnet_cli.errors import InputError
 
 
@@ -279,7 +278,7 @@ def _describe_unmatched(pattern: str, compiled: re.Pattern[str], model: nn.Modul
     names = [name for name, _ in model.named_parameters()]
     if any(map(compiled.search, names)):
         return f"groups: {pattern!r} matches only parameters that are frozen or that an earlier pattern took"
-    near = get_close_matches(pattern.replace("\\", ""), names, n=3, cutoff=0.0)
+    near = nearest_names(pattern.replace("\\", ""), names, count=3, cutoff=0.0)
     return f"groups: {pattern!r} matches no parameter; the nearest are {', '.join(near)}"
 
 

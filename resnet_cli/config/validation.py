@@ -12,7 +12,8 @@ from typing import Any
 
 from resnet_cli.config.messages import Problem
 from resnet_cli.config.signatures import NotFoundError, Parameter, Signature, signature
-from resnet_cli.config.values import describe, is_valid, nearest_name, spellings
+from resnet_cli.config.suggestions import nearest_name
+from resnet_cli.config.values import describe, is_valid, spellings
 from resnet_cli.errors import InputError
 
 Settings = dict[str, Any]

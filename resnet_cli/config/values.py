@@ -3,7 +3,6 @@
 import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import SequenceMatcher, get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -116,26 +115,6 @@ def describe(annotation: Any) -> str:
     return "a node with _target_"
 
 
-def did_you_mean(word: object, names: Iterable[str]) -> str:
-    """Return `; did you mean X?` for the name nearest to `word`, or an empty string."""
-    name = nearest_name(word, names)
-    return f"; did you mean {name}?" if name else ""
-
-
-def nearest_name(word: object, names: Iterable[str]) -> str:
-    """Return the name closest to `word` or spelled by its initials; an empty string if none is near."""
-    word = str(word)
-    by_lower = {name.lower(): name for name in names}
-    initials = "".join(part[:1] for part in word.lower().split("_"))
-    if len(initials) > 1 and initials in by_lower:
-        return by_lower[initials]  # learning_rate: lr
-    close = get_close_matches(word.lower(), by_lower, n=len(by_lower) or 1, cutoff=0.6)
-    if not close:
-        return ""
-    best = max(close, key=lambda name: (_likeness(name, word.lower()), _common_start(name, word.lower())))
-    return by_lower[best]  # resnet21: resnet20 is as close as resnet32, but shares a longer prefix
-
-
 def format_value(value: Any) -> str:
     """Format a value as the user would type it, shortened."""
     text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
@@ -147,12 +126,3 @@ def format_value(value: Any) -> str:
 def _in_64_bits(value: Any) -> bool:
     """Return False for integers that do not fit into 64 bits, which tensors cannot hold."""
     return type(value) is not int or -(2**63) <= value < 2**63
-
-
-def _likeness(a: str, b: str) -> float:
-    return SequenceMatcher(a=a, b=b).ratio()
-
-
-def _common_start(a: str, b: str) -> int:
-    """Return the length of the longest common prefix."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

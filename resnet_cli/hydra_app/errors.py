@@ -14,7 +14,7 @@ from hydra.errors import (
 from omegaconf.errors import OmegaConfBaseException
 
 from resnet_cli.config.paths import CONFIG_FOLDER
-from resnet_cli.config.values import did_you_mean
+from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError
 from resnet_cli.hydra_app.compose import literal_hint
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from resnet_cli.config.values import did_you_mean
+from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
 
 Layer = TypeVar("Layer", bound=nn.Module)

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from resnet_cli.config.values import did_you_mean
+from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
 from resnet_cli.models.checks import image_size
 from resnet_cli.models.meta_device import meta_twin, run_twin

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from resnet_cli.config.ranges import AtLeast, Below, Between, Positive
-from resnet_cli.config.values import describe, did_you_mean, format_value, is_valid
+from resnet_cli.config.suggestions import did_you_mean
+from resnet_cli.config.values import describe, format_value, is_valid
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,42 @@
+"""Suggest the nearest right name for a misspelt one."""
+
+from collections.abc import Iterable
+from difflib import SequenceMatcher, get_close_matches
+
+CUTOFF = 0.6  # of difflib's ratio: difflib's own default
+
+
+def did_you_mean(word: object, names: Iterable[str]) -> str:
+    """Return `; did you mean X?` for the name nearest to `word`, or an empty string."""
+    name = nearest_name(word, names)
+    return f"; did you mean {name}?" if name else ""
+
+
+def nearest_name(word: object, names: Iterable[str]) -> str:
+    """Return the name closest to `word` or spelled by its initials; an empty string if none is near."""
+    return next(iter(nearest_names(word, names, count=1)), "")
+
+
+def nearest_names(word: object, names: Iterable[str], *, count: int, cutoff: float = CUTOFF) -> list[str]:
+    """Return the names closest to `word`, the closest first.
+
+    Args:
+        word: What the user wrote; upper and lower case count alike.
+        names: The names to choose from.
+        count: The largest number of names to return.
+        cutoff: The least similarity, from 0 to 1.
+    """
+    word = str(word).lower()
+    by_lower = {name.lower(): name for name in names}
+    initials = "".join(part[:1] for part in word.split("_"))
+    if len(initials) > 1 and initials in by_lower:
+        return [by_lower[initials]]  # learning_rate: lr
+    close = get_close_matches(word, by_lower, n=len(by_lower) or 1, cutoff=cutoff)
+    # resnet21: resnet20 is as close as resnet32, but shares a longer prefix
+    close.sort(key=lambda name: (SequenceMatcher(a=name, b=word).ratio(), _common_prefix(name, word)), reverse=True)
+    return [by_lower[name] for name in close[:count]]
+
+
+def _common_prefix(a: str, b: str) -> int:
+    """Return the length of the longest common prefix."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

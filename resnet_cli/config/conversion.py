@@ -34,7 +34,8 @@ def convert(value: Any, annotation: Any) -> Any:
         items = _items(list(value.values()), [arguments[1]] * len(value))
         return value if all(map(_is_same, items, value.values())) else dict(zip(value, items, strict=True))
     if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return find_member(annotation, value) or value
+        member = find_member(annotation, value)
+        return value if member is None else member  # a member may be false
     return Path(value) if annotation is Path and isinstance(value, str) else value
 
 

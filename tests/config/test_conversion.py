@@ -1,6 +1,6 @@
 """Values reach a callable as members of Enums and paths where its annotation asks for that, else as they are."""
 
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +38,7 @@ def test_members_that_are_false_reach_the_callable_too():
         off = 0
         on = 1
 
-    class Suffix(str, Enum):
+    class Suffix(StrEnum):
         none = ""
         small = "s"
 

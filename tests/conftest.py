@@ -40,12 +40,11 @@ def blank_pictures(request, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def unchanged_logging():
-    """Restore the package's logger: Hydra's configuration of logging may disable it, and it is one for all tests."""
+    """Reset the package's logger, which all tests share: Hydra's logging configuration disables existing loggers."""
     logger = logging.getLogger("resnet_cli")
     logger.disabled, logger.propagate = False, True
     logger.setLevel(logging.NOTSET)
     logging.disable(logging.NOTSET)
-    return
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,10 @@ from pathlib import Path
 from resnet_cli.commands.exit import exit_quickly
 from resnet_cli.commands.flags import Parser, exit_status, output_path
 from resnet_cli.commands.terminal import print_output
+from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.errors import InputError
 from resnet_cli.files import write_atomically
-from resnet_cli.report import FORMATS, Table, build_tables, escape_control_characters, format_run_counts, read_runs
+from resnet_cli.report import FORMATS, Table, build_tables, format_run_counts, read_runs
 
 HELP = """\
 Finds the runs below the given folders, shows the config keys that vary as columns, groups runs that differ in nothing

@@ -53,3 +53,8 @@ class Problem:
             suggestion=f"; did you mean {self.suggestion}?" if self.suggestion else "",
             reason=self.reason,
         )
+
+
+def escape_control_characters(text: str) -> str:
+    """Escape the control characters of a text: names of folders and configs come from elsewhere."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -13,6 +13,7 @@ from hydra.errors import (
 )
 from omegaconf.errors import OmegaConfBaseException
 
+from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError
@@ -31,13 +32,8 @@ def print_error(error: Exception) -> int:
         traceback.print_exception(error)
         return 1
     for line in known.problems if isinstance(known, InputError) else [str(known.args[-1])]:
-        print(f"error: {_printable(line)}", file=sys.stderr)
+        print(f"error: {escape_control_characters(line)}", file=sys.stderr)
     return {InputError: 2, DivergedError: 3, MachineError: 4}.get(type(known), 1)
-
-
-def _printable(line: str) -> str:
-    """Escape the control characters of a line: it may quote a file that came from elsewhere."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def as_user_error(error: BaseException) -> Exception | None:

@@ -4,7 +4,6 @@ from resnet_cli.report.groups import Group, Statistics, Table, build_tables
 from resnet_cli.report.page import format_html
 from resnet_cli.report.runs import FoundRuns, Run, read_runs
 from resnet_cli.report.writers import (
-    escape_control_characters,
     format_csv,
     format_markdown,
     format_run_counts,
@@ -22,7 +21,6 @@ __all__ = [
     "Statistics",
     "Table",
     "build_tables",
-    "escape_control_characters",
     "format_csv",
     "format_html",
     "format_markdown",

@@ -7,10 +7,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.report.groups import Group, Table
 from resnet_cli.report.keys import ABSENT, format_cell
 from resnet_cli.report.runs import METRICS, FoundRuns, Run
-from resnet_cli.report.writers import SUMMARY_COLUMNS, escape_control_characters, format_run_counts, table_cells
+from resnet_cli.report.writers import SUMMARY_COLUMNS, format_run_counts, table_cells
 
 ASSETS = Path(__file__).parent
 SCRIPTS = ("curves.js", "page.js")

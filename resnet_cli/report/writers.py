@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.report.groups import Group, Statistics, Table
 from resnet_cli.report.keys import ABSENT, format_cell, varying_columns
 from resnet_cli.report.runs import STATUSES, FoundRuns, Run, read_runs
@@ -102,11 +103,6 @@ def format_run_counts(found: FoundRuns) -> str:
     by_status = {status: sum(run.status == status for run in found.runs) for status in STATUSES}
     counts = ", ".join(f"{count} {status}" for status, count in by_status.items() if count)
     return f"{len(found.runs)} run{'s' if len(found.runs) > 1 else ''}: {counts}"
-
-
-def escape_control_characters(text: str) -> str:
-    """Escape characters that are not printable, since folders and configs may come from strangers."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def align_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -14,8 +14,8 @@ class EpochIterator:
     """Iterates over the batches of a loader's epochs.
 
     Args:
-        loader: A loader of this package (`resnet_cli.data.BatchLoader`), which makes any batch of any epoch; or any iterable
-            of (images, labels) that can be iterated more than once, each time for an epoch.
+        loader: A loader of this package (`resnet_cli.data.BatchLoader`), which makes any batch of any epoch; or any
+            iterable of (images, labels) that can be iterated more than once, each time for an epoch.
         limit: Number of the batch at which every epoch ends; None iterates to the loader's end.
         backend: Batches are moved to its device; None leaves them as the loader yields them.
         control: Polled after each batch; None polls nothing.

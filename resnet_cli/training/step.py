@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
 
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.dynamo import step_optimizer
@@ -37,7 +38,7 @@ def train_step(
     batch: Batch,
     *,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     scaler: torch.amp.GradScaler,
     options: StepOptions,
     on_loss: Callable[[Tensor], None] | None = None,
@@ -62,7 +63,7 @@ def train_step(
     Returns:
         Mean loss and number of correct predictions, scalars on the device.
     """
-    optimizer.zero_grad()
+    clear_gradients(optimizer)
     losses, corrects = [], []
     for images_BCHW, labels, share in split_batch(batch, options.accumulate):
         with section("forward"):
@@ -90,6 +91,20 @@ def train_step(
     return total(losses), total(corrects)
 
 
+def clear_gradients(optimizer: Optimizer) -> None:
+    """Set all gradients to None, as `optimizer.zero_grad()` does.
+
+    torch's own method also opens a record for the profiler and checks each gradient's graph: 9 us for two tensors
+    against 0.3 us here, and 60 us against 24 us for the 65 of ResNet-20. An optimizer's own method is called.
+    """
+    if getattr(optimizer.zero_grad, "__func__", None) is not Optimizer.zero_grad:
+        optimizer.zero_grad()
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
+
+
 def split_batch(batch: Batch, accumulate: int) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Yield micro-batches as (images, labels, share of the batch's samples)."""
     images_BCHW, labels = batch
@@ -114,7 +129,7 @@ def compute_loss(logits_BK: Tensor, labels: Tensor, share: float, loss_fn: LossF
     return loss if share == 1 else loss * share, count_correct(logits_BK.detach(), labels)
 
 
-def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
+def clip_gradients(optimizer: Optimizer, max_norm: float) -> None:
     """Scale the gradients of an optimizer's parameters down to `max_norm`, all together."""
     clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
 
@@ -124,7 +139,7 @@ def total(values: list[Tensor]) -> Tensor:
     return sum(values[1:], values[0])
 
 
-def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
+def set_lr(optimizer: Optimizer, factor: float) -> None:
     """Set the learning rate of every group to `factor` times its initial one.
 
     The initial one is stored in the group as `initial_lr`, as by torch's schedulers, and so in the optimizer's state

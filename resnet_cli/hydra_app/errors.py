@@ -1,4 +1,8 @@
-"""Errors of Hydra, OmegaConf and the operating system as lines for the user."""
+"""Errors of Hydra, OmegaConf and the operating system as lines for the user.
+
+Some of Hydra's errors can be recognised only by their text. The texts are those of Hydra 1.3.8 and 1.4.0rc3;
+`tests/hydra_app/test_errors.py` fails when one of them changes. The user then sees Hydra's own line.
+"""
 
 import errno
 import sys
@@ -25,6 +29,10 @@ MACHINE_ERRNOS = {
 }  # fmt: skip
 
 
+SEVERAL_VALUES = "Ambiguous value"  # how Hydra's error begins when a sweep is given without -m
+NULL_GROUP = "Config group override must be"  # and when a group is set to null
+
+
 def print_error(error: Exception) -> int:
     """Print a failure and return the exit status: one line for each problem, or the traceback of a defect."""
     known = as_user_error(error)
@@ -43,24 +51,10 @@ def as_user_error(error: BaseException) -> Exception | None:
     if isinstance(error, MissingConfigException):
         return InputError(_missing_option(error))
     if isinstance(error, OverrideParseException):
-        override = error.override.removeprefix("++")
-        reason = str(error).splitlines()[0].replace("++", "")
-        example = f"""'{override.partition("=")[0]}="..."'"""
-        return InputError(
-            f"{override}: not key=value as Hydra reads it ({reason}); "
-            f"text with special characters is quoted twice, once for the shell: {example}"
-        )
+        return InputError(_invalid_override(error))
     if isinstance(error, ConfigCompositionException | SearchPathException | HydraException | OmegaConfBaseException):
-        cause = error.__cause__ or error
-        key = getattr(cause, "full_key", None)
-        first = str(error).splitlines()[0].replace("++", "")
-        if first.startswith("Ambiguous value"):
-            override = first.split("'", 1)[-1].removesuffix("'")
-            key, _, value = override.partition("=")
-            return InputError(f"""{override}: several values: add -m for a sweep, or quote them: '{key}="{value}"'""")
-        first += literal_hint(str(key), cause) if key else ""
-        return InputError(f"{key}: {first}" if key and not first.startswith(str(key)) else first)
-    if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):
+        return InputError(_composition_failure(error))
+    if isinstance(error, ValueError) and str(error).startswith(NULL_GROUP):
         return InputError("a group was given null; it takes the name of one of its options, as in model=resnet8")
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
         # torch raises it when the worker dies, wherever the main process is just then.
@@ -70,8 +64,32 @@ def as_user_error(error: BaseException) -> Exception | None:
     return None
 
 
+def _invalid_override(error: OverrideParseException) -> str:
+    """Format an override that Hydra's grammar does not accept, with a hint on quoting."""
+    override = error.override.removeprefix("++")
+    reason = str(error).splitlines()[0].replace("++", "")
+    example = f"""'{override.partition("=")[0]}="..."'"""
+    return (
+        f"{override}: not key=value as Hydra reads it ({reason}); "
+        f"text with special characters is quoted twice, once for the shell: {example}"
+    )
+
+
+def _composition_failure(error: BaseException) -> str:
+    """Format another error of Hydra or OmegaConf: its first line after the key that caused it."""
+    cause = error.__cause__ or error
+    key = getattr(cause, "full_key", None)
+    first = str(error).splitlines()[0].replace("++", "")
+    if first.startswith(SEVERAL_VALUES):
+        override = first.split("'", 1)[-1].removesuffix("'")
+        key, _, value = override.partition("=")
+        return f"""{override}: several values: add -m for a sweep, or quote them: '{key}="{value}"'"""
+    first += literal_hint(str(key), cause) if key else ""
+    return f"{key}: {first}" if key and not first.startswith(str(key)) else first
+
+
 def _missing_option(error: MissingConfigException) -> str:
-    """`model=resnet21: no such option; did you mean resnet20? (...)`."""
+    """Format an unknown option of a group: `model=resnet21: no such option; did you mean resnet20? (...)`."""
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     shipped = [file.stem for file in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]  # Hydra reports none for a list
     options = [name for name in error.options or shipped if not name.startswith("_")]

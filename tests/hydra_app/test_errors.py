@@ -1,0 +1,46 @@
+"""Errors that Hydra really raises are recognised: these tests fail when their texts or classes change."""
+
+import hydra
+import pytest
+from hydra import compose, initialize_config_dir
+
+from resnet_cli.config.paths import CONFIG_FOLDER
+from resnet_cli.errors import InputError
+from resnet_cli.hydra_app import compat
+from resnet_cli.hydra_app.errors import NULL_GROUP, SEVERAL_VALUES, as_user_error
+
+
+def error_of(*overrides):
+    with pytest.raises(Exception) as raised, initialize_config_dir(str(CONFIG_FOLDER), **compat.compose_options()):  # noqa: PT011
+        compose("train", list(overrides), return_hydra_config=True)
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("model=resnet21", "model=resnet21: no such option; did you mean resnet20? ("),
+        ("model=null", "a group was given null; it takes the name of one of its options"),
+        ("++name=a b{", "name=a b{: not key=value as Hydra reads it ("),
+    ],
+)
+def test_an_error_of_hydra_is_a_line(override, line):
+    known = as_user_error(error_of(override, *([] if "name" in override else ["name=x"])))
+    assert isinstance(known, InputError)
+    assert known.problems[0].startswith(line)
+
+
+def test_several_values_without_a_sweep_are_recognised_by_hydras_text():
+    error = error_of("++seed=0,1", "name=x")
+    assert str(error).startswith(SEVERAL_VALUES)
+    (line,) = as_user_error(error).problems
+    assert line == "seed=0,1: several values: add -m for a sweep, or quote them: 'seed=\"0,1\"'"
+
+
+def test_a_group_of_null_is_recognised_by_hydras_text():
+    assert str(error_of("model=null", "name=x")).startswith(NULL_GROUP)
+
+
+def test_a_defect_is_not_translated():
+    assert as_user_error(KeyError("x")) is None
+    assert hydra.__version__.startswith(("1.3", "1.4"))

@@ -22,6 +22,7 @@ def test_without_a_card_it_says_so_in_a_line(gpu, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # torch 2.11 when it imports its compiler
 def test_a_dry_run_goes_through_all_of_it(gpu, tmp_path, capsys):
     assert gpu.main(["--dry-run", "--out", str(tmp_path / "gpu.json")]) == 0
     result = json.loads((tmp_path / "gpu.json").read_text())

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from tests.support import quick_hydra
@@ -15,6 +16,20 @@ from tests.support import quick_hydra
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+
+def pytest_configure(config):
+    """Hide CUDA devices unless `-m` names them, so that all other tests run on the CPU on every machine."""
+    if "cuda" not in config.option.markexpr:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(items):
+    """Skip the tests marked `cuda` where there is no such device, or it is hidden."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if "cuda" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and pytest -m cuda"))
 
 
 def pytest_collection_finish():

@@ -37,10 +37,25 @@ def save(path: Path, payload: Mapping[str, Any], *, backup: Path | None = None) 
         payload: Tensors and plain data.
         backup: Path that the existing checkpoint is renamed to instead of being discarded.
     """
-    content = {"format": FORMAT, "version": __version__, **payload}
+    content = {"format": FORMAT, "version": __version__, **_without_attributes(payload)}
     buffer = io.BytesIO()
     torch.save({**content, "checksum": checksum(content)}, buffer)
     write_atomically(path, buffer.getvalue(), backup=backup)
+
+
+def _without_attributes(value: Any) -> Any:
+    """Return nested data with tensors that share their memory and have no Python attributes.
+
+    `torch.compile` sets attributes on the tensors of an optimizer, and `torch.load(weights_only=True)` of this module
+    refuses a tensor that was saved with any.
+    """
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, Mapping):
+        return {key: _without_attributes(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_without_attributes(item) for item in value)
+    return value
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

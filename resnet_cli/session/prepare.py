@@ -21,9 +21,8 @@ from resnet_cli.session.resume import (
     restore_or_initialise,
     validate_changes,
 )
-from resnet_cli.training.compiled_step import reset_compiler
 from resnet_cli.training.device import resolve_device
-from resnet_cli.training.dynamo import without_dynamo_import
+from resnet_cli.training.dynamo import reset_compiler, without_dynamo_import
 from resnet_cli.training.trainer import ClassifierTrainer
 
 

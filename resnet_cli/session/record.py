@@ -45,7 +45,8 @@ def open_run_folder(prepared: PreparedRun, command: str, log: RunLog) -> RunSave
     record = run.read_record()
     log.attach(run.log)
     log_summary(prepared, record)
-    for line in [*(f"init    {line}" for line in prepared.initialisation), *inexactness_warnings(before, record)]:
+    warnings = inexactness_warnings(before, record, prepared.trainer.backend)
+    for line in [*(f"init    {line}" for line in prepared.initialisation), *warnings]:
         logger.info("%s", line)
     return RunSaver(run, prepared.config.stored(), describe_data(prepared.loaders), prepared.loggers)
 

@@ -17,6 +17,7 @@ from resnet_cli.models.initialisation.data_dependent import initialise_model_fro
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session import load
+from resnet_cli.training.backend import Backend
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.trainer import ClassifierTrainer
 
@@ -272,17 +273,22 @@ def initialise_from_images(trainer: ClassifierTrainer, loaders: Loaders) -> list
     return lines
 
 
-def inexactness_warnings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Warn about changes that make a resumed run differ from an uninterrupted one in the last digits.
+def inexactness_warnings(before: Mapping[str, Any], now: Mapping[str, Any], backend: Backend) -> list[str]:
+    """Warn about what makes a resumed run differ from an uninterrupted one in the last digits.
 
     Args:
         before: The run's record; empty for a new run.
         now: The record after the run was opened.
+        backend: The run's. On CUDA the fastest algorithms are chosen anew in each process, unless it is deterministic.
     """
     old, new = (
         {**{name: record.get(name) for name in ("device", "precision")}, **(record.get("versions") or {})}
         for record in (before, now)
     )
     old.pop("resnet-cli", None)  # versions of this package resume one another's runs exactly
-    changed = [f"{name} {old[name]} -> {new.get(name)}" for name in old if before and old[name] != new.get(name)]
-    return [f"warning: {', '.join(changed)}: not bit for bit the same as an uninterrupted run"] if changed else []
+    if not before:
+        return []
+    reasons = [f"{name} {old[name]} -> {new.get(name)}" for name in old if old[name] != new.get(name)]
+    if not backend.is_reproducible:
+        reasons.append(f"trainer.deterministic=false on {backend.device.type}")
+    return [f"warning: {', '.join(reasons)}: not bit for bit the same as an uninterrupted run"] if reasons else []

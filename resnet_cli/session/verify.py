@@ -19,9 +19,12 @@ from resnet_cli.errors import InputError, NotIdenticalError
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.seeding import derive_seed
+from resnet_cli.session import build
 from resnet_cli.session.comparison import count_leaves, first_difference, read_results
 from resnet_cli.session.context import RunContext
+from resnet_cli.training.backend import Backend
 from resnet_cli.training.control import RunControl
+from resnet_cli.training.device import resolve_device
 
 logger = logging.getLogger("resnet_cli")
 
@@ -58,12 +61,20 @@ def verify_resume(train: TrainFunction, config: RunConfig) -> dict[str, list[int
         difference = first_difference(results, read_results(parts))
         if difference is not None:
             killed_after = f"uninterrupted, and killed after {_format_steps(killed)}"
-            raise NotIdenticalError(f"not identical: {difference} ({killed_after})")
+            raise NotIdenticalError(f"not identical: {difference} ({killed_after}){_remedy(config)}")
         tensors, values = count_leaves(results)
         logger.info(
             "identical: %d tensors and %d other values, killed after %s", tensors, values, _format_steps(killed)
         )
         return {"killed": killed, "tensors": tensors, "values": values}
+
+
+def _remedy(config: RunConfig) -> str:
+    """Return what to type where reproducible operations have to be asked for, else nothing."""
+    device = resolve_device(config.trainer.get("device"))
+    if Backend(device, deterministic=bool(build.get_argument(config.trainer, "deterministic"))).is_reproducible:
+        return ""
+    return f"; on {device.type}, use trainer.deterministic=true"
 
 
 def _train_with_kills(short: "_ShortRun", whole: RunDir, parts: RunDir, polls: int) -> list[int]:

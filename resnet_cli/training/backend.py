@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -62,6 +63,11 @@ class Backend:
         """True if gradients need a scaler: float16 alone has too small a range of exponents."""
         return self.precision == "fp16"
 
+    @property
+    def is_reproducible(self) -> bool:
+        """True if the same steps give the same bits in another process on this machine."""
+        return self.deterministic or self.device.type == "cpu"
+
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in place, with convolution weights in the memory format."""
         memory_format = torch.channels_last if self.channels_last else torch.preserve_format
@@ -109,7 +115,7 @@ class Backend:
         cudnn.benchmark = not self.deterministic
         matmul.fp32_precision = conv.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
         try:
-            with _raised_recompile_limit() if self.compile != "off" else nullcontext():
+            with _compiler_settings() if self.compile != "off" else nullcontext():
                 yield
         finally:
             _use_deterministic_algorithms(was_deterministic)
@@ -121,10 +127,14 @@ def _use_deterministic_algorithms(mode: bool) -> None:
         torch.use_deterministic_algorithms(mode)
 
 
-def _raised_recompile_limit() -> AbstractContextManager[Any]:
+@contextmanager
+def _compiler_settings() -> Iterator[None]:
+    """Raise the limit of graphs, and leave out warnings that tell the user nothing new."""
     from torch._dynamo import config  # takes a second, which only compiled runs spend
 
     if not torch.cuda.is_available():  # with a CUDA toolkit but no card, torch warns in every compiled run
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    patch: AbstractContextManager[Any] = config.patch(recompile_limit=MAX_COMPILED_GRAPHS)
-    return patch
+    with warnings.catch_warnings(), config.patch(recompile_limit=MAX_COMPILED_GRAPHS):
+        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # the precision is the user's choice
+        warnings.filterwarnings("ignore", ".*torch.jit.script_method", DeprecationWarning)  # torch's own import
+        yield

@@ -10,7 +10,6 @@ compiled code generates its own numbers from a seed.
 """
 
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,16 +27,6 @@ from resnet_cli.training.stepper import Stepper
 DRY_RUNS = 3  # before a recording: in the first ones cuDNN benchmarks, Triton tunes and the allocator settles
 
 Shape = tuple[Any, ...]
-
-
-@contextmanager
-def reset_compiler() -> Iterator[None]:
-    """Reset torch.compile on exit: its caches are keyed by code object, which the jobs of a sweep share."""
-    try:
-        yield
-    finally:
-        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and the import would take a second
-            torch._dynamo.reset()
 
 
 class CompiledStepper(Stepper):

@@ -1,13 +1,14 @@
-"""Run `torch.optim` without importing torch._dynamo, which takes over a second and 170 MB.
+"""Keep torch.compile's compiler, torch._dynamo, out of runs that do not use it, and its state out of other runs.
 
-Methods of `Optimizer` import torch._dynamo when an optimizer is made, loaded, saved or cleared, and twice in each step,
-to mark where graphs of a surrounding compiled loop must end. No such loop is compiled here: `compiled_step` compiles
-what lies between those calls. PyTorch has no public switch for this, so this module relies on two private details: the
-cache attribute `__dynamo_disable` of `torch._disable_dynamo`, and the decorator `_use_grad` of `Optimizer.step`. It is
-tested with torch 2.11.0 and 2.14.1. Where these details change, torch's own methods run: the start is slower, results
-are the same, and `tests/training/test_dynamo.py` fails.
+Its import takes over a second and 170 MB. Methods of `Optimizer` import it when an optimizer is made, loaded, saved or
+cleared, and twice in each step, to mark where graphs of a surrounding compiled loop must end. No such loop is compiled
+here: `compiled_step` compiles what lies between those calls. PyTorch has no public switch for this, so this module
+relies on two private details: the cache attribute `__dynamo_disable` of `torch._disable_dynamo`, and the decorator
+`_use_grad` of `Optimizer.step`. It is tested with torch 2.11.0 and 2.14.1. Where these details change, torch's own
+methods run: the start is slower, results are the same, and `tests/training/test_dynamo.py` fails.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -18,6 +19,25 @@ from torch.optim import Optimizer
 
 METHODS = ("add_param_group", "state_dict", "load_state_dict", "zero_grad")  # decorated with `torch._disable_dynamo`
 CACHE = "__dynamo_disable"  # attribute in which the decorator caches the function to call; read before the import
+
+
+@contextmanager
+def reset_compiler() -> Iterator[None]:
+    """Reset torch.compile on exit: its caches are keyed by code object, which the jobs of a sweep share."""
+    try:
+        yield
+    finally:
+        if _has_compiled():
+            torch._dynamo.reset()
+
+
+def _has_compiled() -> bool:
+    """Return True if torch.compile has traced anything in this process.
+
+    Else there is nothing to reset, and with CUDA `torch._dynamo.reset` would import the compiler, which takes seconds.
+    """
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return dynamo is not None and bool(dynamo.counters)
 
 
 @contextmanager

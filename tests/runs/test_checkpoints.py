@@ -40,6 +40,18 @@ def test_round_trip_is_exact_and_plain(saved):
     assert [p.name for p in saved.parent.iterdir()] == ["last.pt"]
 
 
+def test_attributes_of_tensors_are_left_out(tmp_path):
+    """torch.compile marks the tensors of an optimizer whose addresses it relies on."""
+    marked = torch.arange(3.0)
+    marked._dynamo_static_input_type = "unguarded"
+    path = tmp_path / "last.pt"
+    checkpoints.save(path, {**PAYLOAD, "state": {"momenta": [{"buffer": marked}], "pair": (marked, 1)}})
+    state = checkpoints.load(path)["state"]
+    assert torch.equal(state["momenta"][0]["buffer"], marked)
+    assert state["pair"][1] == 1
+    assert marked._dynamo_static_input_type == "unguarded"
+
+
 @pytest.mark.parametrize("length", [0, 1, 100, -1, -200])
 def test_truncation_is_detected(saved, length):
     content = saved.read_bytes()

@@ -15,8 +15,10 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.session import record
 from resnet_cli.session.comparison import first_difference, read_results
 from resnet_cli.session.context import RunContext
+from resnet_cli.session.resume import inexactness_warnings
 from resnet_cli.session.saver import RunSaver
 from resnet_cli.session.train import train
+from resnet_cli.training.backend import Backend
 from resnet_cli.training.control import RunControl
 from tests.support.runs import tiny
 
@@ -76,9 +78,31 @@ def stopping():
         yield
 
 
+ON_CUDA = ["trainer.device=cuda", "trainer.deterministic=true"]
+CUDA_CASES = {
+    **CASES,
+    "fp16 with its scaler": ["trainer.precision=fp16", "trainer.clip_norm=1.0", *DRAWS],
+    "tf32": ["trainer.precision=tf32", *DRAWS],
+    "recorded steps": ["trainer.compile=step", "trainer.averaging=ema", "trainer.clip_norm=0.5", *DRAWS],
+    "recorded steps of muon": ["trainer.compile=step", "optimizer=muon", *CNN],
+    "a compiled model": ["trainer.compile=model", "data.val_fraction=0.09"],
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
 def test_a_run_stopped_three_times_ends_like_one_that_was_not(run, options):
+    stop_three_times(run, options)
+
+
+@pytest.mark.cuda
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:torch", "ignore::DeprecationWarning", "ignore::UserWarning:torch")
+@pytest.mark.parametrize("options", CUDA_CASES.values(), ids=CUDA_CASES)
+def test_a_run_on_cuda_stopped_three_times_ends_like_one_that_was_not(run, options):
+    stop_three_times(run, [*ON_CUDA, *options])
+
+
+def stop_three_times(run, options):
     whole = run("whole", *options)
     state = run("parts", *options, stop_at=3)  # the first poll is before the first step
     assert (state["epoch"], state["batches"]) == (0, 2), "inside an epoch"
@@ -133,6 +157,18 @@ def test_a_compiled_run_is_exact_too(run):
     whole = run("whole", *arguments)
     run("parts", *arguments, stop_at=1 + STEPS + 1)
     assert first_difference(whole, run("parts", *arguments)) is None
+
+
+@pytest.mark.parametrize(("deterministic", "count"), [(False, 1), (True, 0)])
+def test_a_run_resumed_on_cuda_is_exact_with_reproducible_operations_only(deterministic, count):
+    record = {"device": "cuda:0 (a card)", "precision": "bf16"}
+    backend = Backend(torch.device("cuda", 0), "bf16", deterministic=deterministic)
+    assert inexactness_warnings({}, record, backend) == [], "a new run"
+    lines = inexactness_warnings(record, record, backend)
+    assert (
+        lines
+        == ["warning: trainer.deterministic=false on cuda: not bit for bit the same as an uninterrupted run"][:count]
+    )
 
 
 def test_what_makes_a_resumed_run_inexact_is_said(run, monkeypatch):

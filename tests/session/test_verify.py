@@ -8,6 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resnet_cli.config.run_config import RunConfig
+from resnet_cli.session import verify
 from resnet_cli.session.comparison import first_difference
 from tests.support.runs import tiny
 
@@ -59,6 +61,16 @@ def test_one_changed_leaf_is_found(before, after, a, b):
 )  # fmt: skip
 def test_differences_in_words(a, b, words):
     assert first_difference({"x": a}, {"x": b}) == words
+
+
+@pytest.mark.parametrize(("device", "deterministic"), [("cpu", False), ("cuda:1", True), ("cuda:1", False)])
+def test_reproducible_operations_are_suggested_where_they_have_to_be_asked_for(monkeypatch, device, deterministic):
+    monkeypatch.setattr("resnet_cli.session.verify.resolve_device", torch.device)
+    trainer = {"_target_": "resnet_cli.ClassifierTrainer", "device": device, "deterministic": deterministic}
+    expected = "" if device == "cpu" or deterministic else "; on cuda, use trainer.deterministic=true"
+    assert (
+        verify._remedy(RunConfig(model={}, optimizer={}, schedule={}, data={}, trainer=trainer, name="x")) == expected
+    )
 
 
 @pytest.mark.parametrize("value", [math.nan, torch.tensor([math.nan]), torch.zeros(0), torch.arange(4)[::2].view(2, 1)])

@@ -89,7 +89,7 @@ def weights(run):
 
     def add(value):
         if isinstance(value, torch.Tensor):
-            digest.update(value.numpy().tobytes())
+            digest.update(value.cpu().numpy().tobytes())
         elif isinstance(value, dict | list):
             for item in value.values() if isinstance(value, dict) else value:
                 add(item)

@@ -220,7 +220,7 @@ def test_an_optimizer_that_cannot_be_compiled_is_refused_in_a_line(uncompiled):
     assert len(str(refused.value).splitlines()) == 1
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA card, and here is none")
+@pytest.mark.cuda
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_recorded_steps_are_the_eager_ones(optimizer):
     a, b = (make(kind, optimizer, device="cuda", **OPTIONS) for kind in ("off", "step"))

@@ -140,3 +140,16 @@ print([name for name in ("torch", "torch._dynamo", "torch._inductor") if name in
 def test_runs_do_without_the_compiler(tmp_path):
     done = subprocess.run([sys.executable, "-c", RUNS], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1:] == ["['torch']"], done.stdout + done.stderr
+
+
+def test_the_compiler_is_reset_only_if_it_has_compiled(monkeypatch):
+    resets = []
+    monkeypatch.setattr(torch._dynamo, "reset", lambda: resets.append(1))
+    monkeypatch.setattr(torch._dynamo.utils, "counters", {})
+    with dynamo.reset_compiler():
+        pass
+    assert resets == []
+    monkeypatch.setattr(torch._dynamo.utils, "counters", {"frames": {"total": 1}})
+    with pytest.raises(KeyError), dynamo.reset_compiler():
+        raise KeyError
+    assert resets == [1]

@@ -86,7 +86,8 @@ def test_sums_are_seen_later_and_never_waited_for(monkeypatch):
     assert totals.peek() == Scores(3.0, 50.0, 8)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch tells of waiting on CUDA only, and here is no card")
+@pytest.mark.cuda
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("compile", ["off", "model", "step"])
 def test_no_step_waits_on_cuda(compile):  # noqa: A002
     from resnet_cli.data import make_loaders, synthetic

@@ -21,7 +21,9 @@ from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.control import RunControl
 from tests.support.trainers import MemorySaver, assert_same, blobs, loader, weights
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:torch", "ignore::DeprecationWarning:torch")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::RuntimeWarning:torch", "ignore::DeprecationWarning:torch", "ignore::UserWarning:torch"
+)
 OPTIMIZERS = {
     "sgd": partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
     "plain sgd": partial(torch.optim.SGD, lr=0.1),

@@ -87,7 +87,7 @@ def test_sums_are_seen_later_and_never_waited_for(monkeypatch):
 
 
 @pytest.mark.cuda
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:torch", "ignore::DeprecationWarning", "ignore::UserWarning:torch")
 @pytest.mark.parametrize("compile", ["off", "model", "step"])
 def test_no_step_waits_on_cuda(compile):  # noqa: A002
     from resnet_cli.data import make_loaders, synthetic

@@ -107,7 +107,12 @@ def test_every_model_preset_is_in_the_table_of_sizes(repository):
 def test_pictures_and_pages_that_are_linked_exist(repository, page):
     path = repository / page
     for link in re.findall(r"\]\(([^):]*)\)", path.read_text(encoding="utf-8")):
-        assert (path.parent / link).is_file(), link
+        name, _, heading = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.is_file(), link
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings}, link
 
 
 @pytest.mark.parametrize("page", [*PAGES, "docs/performance.md", "docs/design.md", "CONTRIBUTING.md", "SECURITY.md"])

@@ -6,21 +6,25 @@ from typing import Any, Literal
 from resnet_cli.config.values import format_value
 
 Kind = Literal[
-    "unknown key", "missing", "not allowed", "no value", "no node", "no name", "not found", "import failed",
-    "logger without name", "logger not selected",
+    "unknown key", "argument missing", "not allowed", "value missing",
+    "not a node", "not a dotted name", "not found", "import failed",
+    "logger without name", "logger not selected", "changed", "untrusted",
 ]  # fmt: skip
 
 TEMPLATES: dict[Kind, str] = {
     "unknown key": "unknown key{suggestion}{allowed_keys}",
-    "missing": "missing; give {key}={allowed}",
+    "argument missing": "missing; set {key}={allowed}",
     "not allowed": "{given} is not allowed; it takes {allowed}{suggestion}",
-    "no value": "a value must be given ({key}=...)",
-    "no node": "{given} is not a node with _target_; choose an option of the group, {key}=...",
-    "no name": "{given} is not the dotted name of a class or function",
+    "value missing": "a value must be given ({key}=...)",
+    "not a node": "{given} is not a node with _target_; choose an option of the group, {key}=...",
+    "not a dotted name": "{given} is not the dotted name of a class or function",
     "not found": "{reason}{suggestion}",
     "import failed": "importing {given} failed: {reason}",
     "logger without name": "holds loggers by name; begin the group file with the line `# @package logger.<name>`",
     "logger not selected": "is not selected; choose it with logger={given}",
+    "changed": "{stored} -> {given}: changed since the run was saved",
+    "untrusted": "{given} is named by a stored config alone and is no part of resnet-cli, torch.nn, torch.optim or "
+    "torchvision.models that belongs there; if you know it, pass {key}={value} or trust=true",
 }
 
 
@@ -35,6 +39,7 @@ class Problem:
         allowed: What is allowed instead, in words, or the allowed keys.
         suggestion: The nearest name that would be right, if there is one.
         reason: The error behind the problem, where there is one.
+        stored: The value in the checkpoint that is resumed, where there is one.
     """
 
     key: str
@@ -43,15 +48,18 @@ class Problem:
     allowed: str = ""
     suggestion: str = ""
     reason: str = ""
+    stored: Any = None
 
     def __str__(self) -> str:
         return f"{self.key}: " + TEMPLATES[self.kind].format(
             key=self.key,
             given=format_value(self.given),
+            value=self.given,
             allowed=self.allowed,
             allowed_keys=f" (allowed: {self.allowed})" if self.allowed and not self.suggestion else "",
             suggestion=f"; did you mean {self.suggestion}?" if self.suggestion else "",
             reason=self.reason,
+            stored=format_value(self.stored),
         )
 
 

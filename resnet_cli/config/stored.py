@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from inspect import Parameter
 from pathlib import Path
 from typing import Any
@@ -124,8 +125,26 @@ def overlaid(stored: Settings, composed: Settings, given_keys: Sequence[str]) ->
     return {**own, **{key: composed[key] for key in CONTROL_KEYS if key in composed}}
 
 
-def differences(stored: Settings, given: Settings) -> list[str]:
-    """Return a line `key: stored -> given` for each key that would make the resumed run another run.
+@dataclass(frozen=True)
+class Difference:
+    """A key that would make a resumed run another run; `str` renders `key: before -> after`.
+
+    Args:
+        key: The full key.
+        before: The stored value, formatted.
+        after: The given value, formatted.
+    """
+
+    key: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.before} -> {self.after}"
+
+
+def differences(stored: Settings, given: Settings) -> list[Difference]:
+    """Return the keys that would make the resumed run another run.
 
     A key that one of them lacks counts with its default: an option added since the run was saved is no difference.
 
@@ -143,7 +162,7 @@ def differences(stored: Settings, given: Settings) -> list[str]:
     for leaves in (before, after):
         leaves |= {key: value for key, value in defaults.items() if key not in leaves}
     return [
-        f"{key}: {_leaf(before, key)} -> {_leaf(after, key)}"
+        Difference(key, _leaf(before, key), _leaf(after, key))
         for key in dict.fromkeys([*after, *before])
         if not (key in before and key in after and _same(before[key], after[key]))
         and (key not in SAFE_TO_CHANGE or _fewer_epochs(key, before, after))

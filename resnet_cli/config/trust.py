@@ -8,8 +8,8 @@ before anything is imported; `resnet_cli.session.trusted_kinds` checks the objec
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from resnet_cli.config.messages import Problem
 from resnet_cli.config.source_files import definition, module_source
-from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
 
 PACKAGES = {
@@ -73,14 +73,7 @@ def targets_to_judge(settings: Mapping[str, Any], named: Mapping[str, Any]) -> I
 def refuse_targets(found: Mapping[str, Any]) -> None:
     """Raise an `InputError` with a line for each target, by the key of its node; do nothing if there are none."""
     if found:
-        raise InputError(
-            *(
-                f"{path}._target_: {format_value(target)} is named by a stored config alone and is no part of "
-                f"resnet-cli, torch.nn, torch.optim or torchvision.models that belongs there; if you know it, give "
-                f"{path}._target_={format_value(target)} or trust=true"
-                for path, target in found.items()
-            )
-        )
+        raise InputError(*(Problem(f"{path}._target_", "untrusted", target) for path, target in found.items()))
 
 
 def allowed_packages(path: str) -> tuple[str, ...]:

@@ -106,13 +106,13 @@ def _check_part(name: str, node: object, known: Sequence[str]) -> Iterator[Probl
     if isinstance(node, Mapping):
         yield from _check_node(name, node, CONFIG_GROUPS[name], known)
     else:
-        yield Problem(name, "no node", node)
+        yield Problem(name, "not a node", node)
 
 
 def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Sequence[str]) -> Iterator[Problem]:
     target = node.get("_target_")
     if not isinstance(target, str):
-        yield Problem(f"{path}._target_", "no name", target)
+        yield Problem(f"{path}._target_", "not a dotted name", target)
         return
     try:
         own = signature(target)
@@ -155,7 +155,7 @@ def _check_names(path: str, node: Mapping[str, Any], allowed: Signature, known: 
             yield Problem(f"{prefix}{key}", "unknown key", node[key], allowed=keys, suggestion=near)
     for name, parameter in allowed.parameters.items():
         if parameter.required and name not in node and not allowed.open:
-            yield Problem(f"{prefix}{name}", "missing", allowed=describe(parameter.annotation))
+            yield Problem(f"{prefix}{name}", "argument missing", allowed=describe(parameter.annotation))
 
 
 def _nearest_key(prefix: str, key: str, allowed: Signature, known: Sequence[str]) -> str:
@@ -173,7 +173,7 @@ def _nearest_key(prefix: str, key: str, allowed: Signature, known: Sequence[str]
 def _check_value(path: str, value: object, parameter: Parameter, known: Sequence[str]) -> Iterator[Problem]:
     annotation = parameter.annotation
     if value == "???":
-        yield Problem(path, "no value")
+        yield Problem(path, "value missing")
     elif not is_valid(value, annotation):
         near = nearest_name(value, spellings(annotation)) if isinstance(value, str) else ""
         yield Problem(path, "not allowed", value, allowed=describe(annotation), suggestion=near)

@@ -57,7 +57,9 @@ def _starting_record(prepared: PreparedRun, command: str, before: dict[str, Any]
     state = trainer.state
     resumed = list(before.get("resumed_from") or [])
     if before or state.step:
-        resumed.append({"step": state.step, "epoch": state.epoch, "at": utc_now(), "changes": start.changes})
+        resumed.append(
+            {"step": state.step, "epoch": state.epoch, "at": utc_now(), "changes": list(map(str, start.changes))}
+        )
     return {
         "status": "running",
         "command": command,

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from resnet_cli.config.messages import Problem
 from resnet_cli.config.run_config import RunConfig
-from resnet_cli.config.stored import differences, flat
+from resnet_cli.config.stored import Difference, differences, flat
 from resnet_cli.config.values import format_value
 from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError
@@ -54,14 +55,14 @@ class StartingPoint:
     Args:
         description: A few words for the user; `scratch` without a checkpoint and without other weights.
         epoch: Number of epochs that are done.
-        changes: Lines on how the config differs from the checkpoint's.
+        changes: How the config differs from the checkpoint's.
         file: The checkpoint that was loaded, if any.
         best_lost: `best.pt` must be saved again from the restored state, which is at the end of the best epoch.
     """
 
     description: str
     epoch: int = 0
-    changes: list[str] = field(default_factory=list)
+    changes: list[Difference] = field(default_factory=list)
     file: Path | None = None
     best_lost: bool = False
 
@@ -105,7 +106,7 @@ def _load_newest(run: RunDir, rejected: Mapping[Path, str]) -> LoadedCheckpoint:
     raise InputError(*dict.fromkeys(problems.values()))
 
 
-def validate_changes(checkpoint: LoadedCheckpoint | None, config: RunConfig) -> list[str]:
+def validate_changes(checkpoint: LoadedCheckpoint | None, config: RunConfig) -> list[Difference]:
     """Return the differences between the checkpoint's config and this one, if `resume_force` accepts them.
 
     Raises:
@@ -114,16 +115,19 @@ def validate_changes(checkpoint: LoadedCheckpoint | None, config: RunConfig) -> 
     changes = differences(checkpoint.content["config"], config.stored()) if checkpoint else []
     if changes and not config.resume_force:
         raise InputError(
-            *(f"{change}: changed since the run was saved" for change in _without_replaced_arguments(changes)),
+            *(
+                Problem(change.key, "changed", change.after, stored=change.before)
+                for change in _without_replaced_arguments(changes)
+            ),
             "resume: this is not the config of the run; start a new run, or accept the change with resume_force=true",
         )
     return changes
 
 
-def _without_replaced_arguments(changes: list[str]) -> list[str]:
+def _without_replaced_arguments(changes: list[Difference]) -> list[Difference]:
     """Drop changed arguments of nodes whose `_target_` changed: they follow from it."""
-    replaced = tuple(change.split("_target_: ")[0] for change in changes if "._target_: " in change)
-    return [change for change in changes if "._target_: " in change or not change.startswith(replaced)]
+    replaced = tuple(change.key.removesuffix("_target_") for change in changes if change.key.endswith("._target_"))
+    return [change for change in changes if change.key.endswith("._target_") or not change.key.startswith(replaced)]
 
 
 def require_same_data(checkpoint: LoadedCheckpoint | None, data: Mapping[str, Any], *, force: bool) -> None:
@@ -141,13 +145,13 @@ def require_same_data(checkpoint: LoadedCheckpoint | None, data: Mapping[str, An
         return
     before = checkpoint.content["data"]
     changed = [
-        f"data: {_format_data_field(key, before.get(key))} -> {_format_data_field(key, value)}"
+        Problem("data", "changed", _format_data_field(key, value), stored=_format_data_field(key, before.get(key)))
         for key, value in data.items()
         if before.get(key) != value
     ]
     if changed:
         raise InputError(
-            *(f"{line}: changed since the run was saved" for line in changed),
+            *changed,
             "resume: these are not the data of the run; accept them with resume_force=true",
         )
 
@@ -185,9 +189,9 @@ def restore_or_initialise(
     return StartingPoint(config.init_from)
 
 
-def _restore(state: TrainState, checkpoint: LoadedCheckpoint, changes: list[str]) -> None:
+def _restore(state: TrainState, checkpoint: LoadedCheckpoint, changes: list[Difference]) -> None:
     """Load a checkpoint's state; options of the optimizer that have changed keep their new values."""
-    changed_options = [line.split(":")[0].split(".")[1] for line in changes if line.startswith("optimizer.")]
+    changed_options = [change.key.split(".")[1] for change in changes if change.key.startswith("optimizer.")]
     try:
         state.load_state_dict(checkpoint.content["state"], keep_options=changed_options)
         _check_state_shapes(state.optimizer)
@@ -203,7 +207,7 @@ def _check_state_shapes(optimizer: torch.optim.Optimizer) -> None:
                 raise ValueError(f"{name} of shape {list(values[name].shape)} for {list(parameter.shape)} weights")
 
 
-def _continues_exactly(checkpoint: LoadedCheckpoint, config: RunConfig, changes: list[str]) -> bool:
+def _continues_exactly(checkpoint: LoadedCheckpoint, config: RunConfig, changes: list[Difference]) -> bool:
     """Return True if the epochs after the checkpoint repeat their former results."""
     before, after = flat(checkpoint.content["config"]), flat(config.stored())
     return not changes and all(before.get(key) == after.get(key) for key in KEYS_THAT_CHANGE_RESULTS)

@@ -178,7 +178,7 @@ def test_a_class_that_only_the_run_names_takes_the_users_word(train, planted, tm
     assert status == 2
     assert err.count("\n") == 1
     assert err.startswith(f"error: model._target_: {planted.target} ")
-    assert f"give model._target_={planted.target} or trust=true" in err
+    assert f"pass model._target_={planted.target} or trust=true" in err
     with pytest.raises(InputError, match="trust=true"):
         load.open_run("run")
     assert info(["run"]) == 2

@@ -34,6 +34,10 @@ def arguments_of(path, node):
             yield from arguments_of(f"{path}.{key}", value)
 
 
+def changes(before, given):
+    return [str(difference) for difference in stored.differences(before, given)]
+
+
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_shipped_file_composes_and_passes(group, option):
     assert problems_of(complete(settings_of(f"{group}={option}"))) == []
@@ -144,9 +148,10 @@ def test_a_stored_interpolation_stays_text(monkeypatch):
 
 def test_differences_name_keys_and_values():
     before, given = settings_of(), settings_of("optimizer.lr=0.2", "trainer.epochs=40", "data.workers=0", "seed=3")
-    assert stored.differences(before, given) == ["seed: 0 -> 3", "optimizer.lr: 0.1 -> 0.2"]
+    assert changes(before, given) == ["seed: 0 -> 3", "optimizer.lr: 0.1 -> 0.2"]
     shorter = settings_of("trainer.epochs=3")
-    assert stored.differences(before, shorter) == ["trainer.epochs: 20 -> 3"]
+    assert stored.differences(before, shorter) == [stored.Difference("trainer.epochs", "20", "3")]
+    assert changes(before, shorter) == ["trainer.epochs: 20 -> 3"]
 
 
 def test_overrides_go_on_top_of_a_stored_config():
@@ -198,23 +203,23 @@ def test_a_key_that_one_side_lacks_has_its_default():
     old["optimizer"]["nesterov"] = False
     new = copy.deepcopy(full)
     new["optimizer"]["nesterov"] = False
-    assert stored.differences(old, new) == []
-    assert stored.differences(new, old) == []
+    assert changes(old, new) == []
+    assert changes(new, old) == []
     del old["optimizer"]["nesterov"]
-    assert stored.differences(old, new) == []
+    assert changes(old, new) == []
     new["data"]["augment"]["mixup"], new["seed"] = 0.5, 1
-    assert set(stored.differences(old, new)) == {"data.augment.mixup: 0.0 -> 0.5", "seed: 0 -> 1"}
-    assert set(stored.differences(new, old)) == {"data.augment.mixup: 0.5 -> 0.0", "seed: 1 -> 0"}
-    assert stored.differences(without(full, "model.depth"), full) == ["model.depth: 20 -> 8"]
+    assert set(changes(old, new)) == {"data.augment.mixup: 0.0 -> 0.5", "seed: 0 -> 1"}
+    assert set(changes(new, old)) == {"data.augment.mixup: 0.5 -> 0.0", "seed: 1 -> 0"}
+    assert changes(without(full, "model.depth"), full) == ["model.depth: 20 -> 8"]
     del new["model"]["_target_"]
-    assert "model._target_: (absent) -> resnet_cli.models.CifarResNet" in stored.differences(new, full)
+    assert "model._target_: (absent) -> resnet_cli.models.CifarResNet" in changes(new, full)
 
 
 def test_a_node_against_none_is_a_difference():
     full, none = settings_of(), settings_of("data.augment=null")
-    assert any(line.startswith("data.augment") for line in stored.differences(full, none))
-    assert any(line.startswith("data.augment") for line in stored.differences(none, full))
-    assert any(line.startswith("data.augment") for line in stored.differences(without(full, "data.augment"), full))
+    assert any(line.startswith("data.augment") for line in changes(full, none))
+    assert any(line.startswith("data.augment") for line in changes(none, full))
+    assert any(line.startswith("data.augment") for line in changes(without(full, "data.augment"), full))
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
     marked = hydra_arguments([*folder, *overrides])[len(folder) :]
     for override in OverridesParser.create().parse_overrides(marked):
         if override.is_sweep_override():
-            raise InputError(f"{str(override.input_line).removeprefix('++')}: a sweep; give one value")
+            raise InputError(f"{str(override.input_line).removeprefix('++')}: a sweep; set one value")
     if config_dir is not None:
         marked.append(f"hydra.searchpath=[{quote_override(f'file://{Path(config_dir).absolute()}')}]")
     use_working_folder()

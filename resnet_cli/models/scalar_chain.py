@@ -61,7 +61,7 @@ class ScalarChain(nn.Module):
         """
         if z_B.ndim != 1:
             raise ValueError(
-                "it takes numbers [B], not images: a chain is no classifier; "
+                "it takes numbers [B], not images: a chain is not a classifier; "
                 "resnet-info model=scalar_chain --gradients shows its gradients"
             )
         return self._states(z_B)[-1]

@@ -94,7 +94,7 @@ class RunDir:
         except (ValueError, RecursionError) as error:
             raise InputError(f"{self.record}: not a run record: {error}") from None
         if not isinstance(record, dict):
-            raise InputError(f"{self.record}: not a run record: no mapping")
+            raise InputError(f"{self.record}: not a run record: not a mapping")
         return record
 
     def update_record(self, **fields: Any) -> None:

@@ -81,7 +81,7 @@ def hold_filelock(path: Path, kind: str) -> Iterator[None]:
 
 
 def _in_use(folder: Path, owner: str, kind: str) -> InputError:
-    return InputError(f"{folder}: {owner} writes this {kind}; wait for it to end, or stop it")
+    return InputError(f"{folder}: {owner} writes this {kind}; wait until it ends, or stop it")
 
 
 def _not_writable(folder: Path, error: OSError) -> MachineError:

@@ -187,5 +187,5 @@ def loggers(nodes: Mapping[str, Node] | None) -> dict[str, Logger]:
     built = {name: instantiate(f"logger.{name}", node, {}) for name, node in (nodes or {}).items()}
     for name, logger in built.items():
         if not isinstance(logger, Logger):
-            raise InputError(f"logger.{name}: {type(logger).__name__} is no subclass of resnet_cli.loggers.Logger")
+            raise InputError(f"logger.{name}: {type(logger).__name__} is not a subclass of resnet_cli.loggers.Logger")
     return built

@@ -111,8 +111,8 @@ def _data_sizes(payload: Mapping[str, Any], file: Path) -> tuple[tuple[int, int,
     size, names = payload["data"].get("in_size"), payload["data"].get("class_names")
     is_size = isinstance(size, list) and len(size) == 3 and all(type(n) is int and n > 0 for n in size)
     if not is_size or size[0] * size[1] * size[2] > MAX_IMAGE_VALUES:
-        raise InputError(f"{file}: data.in_size: {format_value(size)} is no size of an image")
+        raise InputError(f"{file}: data.in_size: {format_value(size)} is not an image size")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{file}: data.class_names: {format_value(names)} are no names")
+        raise InputError(f"{file}: data.class_names: {format_value(names)} are not a list of names")
     channels, height, width = size
     return (channels, height, width), len(names)

@@ -206,7 +206,7 @@ def test_wrong_input_prints_a_line_and_leaves_nothing(train, tmp_path, override,
 
 @pytest.mark.usefixtures("own")
 def test_a_target_that_is_no_logger_is_refused():
-    with pytest.raises(InputError, match=r"logger\.mine: str is no subclass of resnet_cli\.loggers\.Logger"):
+    with pytest.raises(InputError, match=r"logger\.mine: str is not a subclass of resnet_cli\.loggers\.Logger"):
         build.loggers({"mine": {"_target_": "os.getcwd"}})
     with pytest.raises(InputError, match=r"logger\.mine: bad value"):
         build.loggers({"mine": {**FAKE, "fail": "make"}})

@@ -269,7 +269,7 @@ def test_a_second_sweep_in_the_same_place_is_refused_while_the_first_runs(train,
     other.communicate("\n")
     assert status == 2
     assert f"error: s: pid {other.pid} on " in err
-    assert "writes this sweep; wait for it to end, or stop it" in err
+    assert "writes this sweep; wait until it ends, or stop it" in err
 
 
 def test_sweeps_of_one_second_have_folders_of_their_own(tmp_path):

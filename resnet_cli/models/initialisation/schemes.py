@@ -121,7 +121,7 @@ def _zero_gamma(model: nn.Module) -> None:
         # behind a rectifier a zero scale passes no gradient, so the branch would stay dead
         if block.shortcut_path is None or not isinstance(end, NORM_LAYERS) or end.weight is None:
             raise InputError(
-                f"init=zero_gamma: the block {name} must have a shortcut and a branch that ends in a norm with a scale "
+                f"init=zero_gamma: the block {name} needs a shortcut and a branch that ends in a norm with a scale "
                 f"(order=original or relu_only_preactivation, residual=true, a norm); init=he suits every network"
             )
         nn.init.zeros_(end.weight)
@@ -141,7 +141,7 @@ def _partial_identity(model: nn.Module) -> None:
     suitable = [m for m in convs[1:] if set(m.stride) == {1} and all(side % 2 for side in m.kernel_size)]
     if not suitable:
         raise InputError(
-            "init=partial_identity: no convolution behind the first has stride 1 and an odd kernel, so none could pass "
+            "init=partial_identity: no convolution after the first has stride 1 and an odd kernel, so none could pass "
             "its inputs on; init=he suits every network"
         )
     for conv in suitable:

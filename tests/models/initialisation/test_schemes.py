@@ -72,7 +72,7 @@ def test_zero_gamma_with_bottlenecks():
 
 @pytest.mark.parametrize("options", [*({"order": o} for o in DEAD), {"residual": False}])
 def test_zero_gamma_is_refused_where_branches_would_stay_dead(options):
-    with pytest.raises(ValueError, match=r"init=zero_gamma: the block stages\.0\.0 must have a shortcut and"):
+    with pytest.raises(ValueError, match=r"init=zero_gamma: the block stages\.0\.0 needs a shortcut and"):
         CifarResNet((3, 8, 8), 10, depth=8, init="zero_gamma", **options)
     with pytest.raises(ValueError, match="init=zero_gamma"):
         ResNet((3, 8, 8), 10, [4, 4], 2, [], batchnorm=True, init="zero_gamma")
@@ -96,7 +96,7 @@ def test_zero_gamma_with_other_norms_and_ends_of_branches(options):
 
 
 def test_zero_gamma_needs_a_norm_with_a_scale_behind_which_nothing_rectifies():
-    problem = r"init=zero_gamma: the block .* must have a shortcut and a branch that ends in a norm with a scale"
+    problem = r"init=zero_gamma: the block .* needs a shortcut and a branch that ends in a norm with a scale"
     for options in ({"norm": "none"}, {"norm_params": {"affine": False}}):
         with pytest.raises(ValueError, match=problem):
             CifarResNet((3, 8, 8), 10, depth=8, init="zero_gamma", **options)
@@ -154,7 +154,7 @@ def test_partial_identity_in_groups():
 
 @pytest.mark.parametrize("conv", [{"stride": 2, "kernel_size": 3}, {"kernel_size": (2, 3)}])
 def test_partial_identity_where_nothing_could_pass_is_refused(conv):
-    with pytest.raises(ValueError, match="init=partial_identity: no convolution behind the first has stride 1 and"):
+    with pytest.raises(ValueError, match="init=partial_identity: no convolution after the first has stride 1 and"):
         CNN((3, 32, 32), 10, [4, 4], 5, [], conv_params=conv, init="partial_identity")
     with pytest.raises(ValueError, match="init=partial_identity"):
         ResidualMLP((3, 8, 8), 10, init="partial_identity")

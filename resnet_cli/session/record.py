@@ -12,6 +12,7 @@ from resnet_cli.errors import MachineError, PrunedError, StoppedError
 from resnet_cli.models.inspection import count_parameters
 from resnet_cli.runs.environment import collect_environment, utc_now
 from resnet_cli.runs.logs import RunLog
+from resnet_cli.session.context import RunContext
 from resnet_cli.session.prepare import PreparedRun, describe_data
 from resnet_cli.session.resume import inexactness_warnings
 from resnet_cli.session.saver import RunSaver
@@ -22,12 +23,12 @@ from resnet_cli.training.device import device_name
 logger = logging.getLogger("resnet_cli")
 
 
-def open_run_folder(prepared: PreparedRun, command: str, log: RunLog) -> RunSaver:
+def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> RunSaver:
     """Write a run's config and record, and log what is about to be trained.
 
     Args:
         prepared: The run.
-        command: The command line that the user typed.
+        context: The command line that the user typed, and its overrides.
         log: Receives the folder's `train.log`.
 
     Returns:
@@ -40,7 +41,7 @@ def open_run_folder(prepared: PreparedRun, command: str, log: RunLog) -> RunSave
     before = run.read_record()
     if prepared.start.file == run.previous:
         run.promote_previous()
-    run.create(dump(prepared.config.stored()), **_starting_record(prepared, command, before))
+    run.create(dump(prepared.config.stored()), **_starting_record(prepared, context, before))
     run.write_metrics(prepared.trainer.state.rows)
     record = run.read_record()
     log.attach(run.log)
@@ -51,10 +52,14 @@ def open_run_folder(prepared: PreparedRun, command: str, log: RunLog) -> RunSave
     return RunSaver(run, prepared.config.stored(), describe_data(prepared.loaders), prepared.loggers)
 
 
-def _starting_record(prepared: PreparedRun, command: str, before: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of `run.json` at the start of a run; `before` is the record of a run that is resumed."""
+def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of `run.json` at the start of a run; `before` is the record of a run that is resumed.
+
+    A resumed run keeps the overrides that it was started with: its config is theirs, whatever is typed to resume it.
+    """
     trainer, start = prepared.trainer, prepared.start
     state = trainer.state
+    overrides = before.get("overrides") if before else context.overrides
     resumed = list(before.get("resumed_from") or [])
     if before or state.step:
         resumed.append(
@@ -62,7 +67,8 @@ def _starting_record(prepared: PreparedRun, command: str, before: dict[str, Any]
         )
     return {
         "status": "running",
-        "command": command,
+        "command": context.command,
+        "overrides": overrides,
         "started": before.get("started") or utc_now(),
         "ended": None,
         "reason": None,

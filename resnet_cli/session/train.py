@@ -54,7 +54,7 @@ def train(
         with exclusive(run.path), isolated_compiler():
             prepared = prepare(config, run, planned_trainer or config.trainer)
             context.control.raise_if_stopped()  # the last moment at which stopping leaves no folder behind
-            saver = open_run_folder(prepared, context.command, log)
+            saver = open_run_folder(prepared, context, log)
             trainer, loaders = prepared.trainer, prepared.loaders
             with run_status(prepared, saver):
                 trainer.fit(loaders.train, loaders.val, saver=saver, control=context.control)

@@ -17,7 +17,7 @@ from resnet_cli.sweeps.folder import FAILURE
 
 
 def handle_failure(
-    error: BaseException, run: RunDir, settings: Settings, command: str, console: JobConsole
+    error: BaseException, run: RunDir, settings: Settings, console: JobConsole, **typed: str | list[str]
 ) -> JobFailedError:
     """Print the failure of a job, record it in the job's folder, and free its model and data.
 
@@ -25,8 +25,8 @@ def handle_failure(
         error: The exception that ended the job.
         run: The folder of the job.
         settings: Its config.
-        command: The command that the user typed.
         console: Prints lines of the job.
+        **typed: What the user typed, for the record: `command` and the job's `overrides`.
 
     Returns:
         An exception without a traceback, to raise to the launcher.
@@ -36,7 +36,7 @@ def handle_failure(
         console.print_error(reason)
     else:
         with suppress(InputError, MachineError):  # another process writes to the folder, or the disk is full
-            record_failure(run, settings, command, error)
+            record_failure(run, settings, error, **typed)
         console.print_error(f"{reason}; see {run.log}")
     if (settings.get("sweep") or {}).get("stop_on_failure"):
         console.sweep.request_stop(FAILURE)
@@ -44,7 +44,7 @@ def handle_failure(
     return JobFailedError(f"{console.title}: {reason}")
 
 
-def record_failure(run: RunDir, settings: Settings, command: str, error: BaseException) -> None:
+def record_failure(run: RunDir, settings: Settings, error: BaseException, **typed: str | list[str]) -> None:
     """Record a failure in `run.json` and its traceback in the log; create the folder if the job had none yet.
 
     Raises:
@@ -58,7 +58,7 @@ def record_failure(run: RunDir, settings: Settings, command: str, error: BaseExc
             run.update_record(**outcome)
         else:
             stored = {key: value for key, value in settings.items() if key not in CONTROL_KEYS}
-            run.create(dump(stored), command=command, started=ended, seed=settings["seed"], **outcome)
+            run.create(dump(stored), **typed, started=ended, seed=settings["seed"], **outcome)
         append_to_log(run.log, "".join(traceback.format_exception(error)))
 
 

@@ -76,7 +76,7 @@ def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | 
             else resolve_job_folder(job.folder, job.settings)
         )
     except InputError as error:
-        raise handle_failure(error, RunDir(job.folder), job.settings, job.command, console) from None
+        raise _handle_failure(error, job, RunDir(job.folder), console) from None
     is_pruned = reporter is not None and placement.record.get("status") == "pruned"
     if placement.is_finished or is_pruned:
         console.print(f"already finished, {_format_result(placement.record)}")
@@ -110,6 +110,7 @@ def _train(
             context = RunContext(
                 control=RunControl(should_stop, reporter or never_prune),
                 command=job.command,
+                overrides=job.overrides,
                 resume_command=resume_sweep_command(job.sweep.path),
                 log_to_terminal=console.is_local,
             )
@@ -118,9 +119,13 @@ def _train(
         except StoppedError as stopped:
             raise JobStoppedError(stopped.signum) from None
         except (Exception, SystemExit) as error:  # a model that calls sys.exit ends its job, not the sweep
-            raise handle_failure(error, run, job.settings, job.command, console) from None
+            raise _handle_failure(error, job, run, console) from None
         finally:
             _release_memory()
+
+
+def _handle_failure(error: BaseException, job: SweepJob, run: RunDir, console: JobConsole) -> JobFailedError:
+    return handle_failure(error, run, job.settings, console, command=job.command, overrides=list(job.overrides))
 
 
 def _release_memory() -> None:

@@ -87,7 +87,7 @@ def make_task(context: LauncherContext) -> app.Task:
             record = train(
                 RunConfig(**settings),
                 folder,
-                RunContext(control=RunControl(stop), command=command, resume_command=resume),
+                RunContext(control=RunControl(stop), command=command, overrides=overrides, resume_command=resume),
             )
         except StoppedError as stopped:
             raise JobStoppedError(stopped.signum) from None

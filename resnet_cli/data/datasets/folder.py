@@ -1,12 +1,12 @@
 """Image folders with one sub-folder for each class.
 
-Every file is either a sample, or refused by name, or counted in a warning: none is skipped silently.
+Every file is either a sample, or refused by name, or counted in a warning: none is skipped silently. `layout` decides
+which folders are splits and which are classes.
 """
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,12 +15,20 @@ from torch import Tensor
 
 from resnet_cli.config.ranges import AtLeast, Between
 from resnet_cli.data.dataset import Dataset, DatasetSplit
+from resnet_cli.data.datasets.layout import (
+    EXPECTED,
+    Layout,
+    ScanReport,
+    find_splits,
+    format_names,
+    holds_runs,
+    is_image_by_name,
+    list_entries,
+)
 from resnet_cli.data.images.decode import Mode, Resize
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.splits import stratified_split
 from resnet_cli.errors import InputError
-
-LAYOUT = "expected train/<class>/* and test/<class>/* (and val/, if you have it), or <class>/*"
 
 log = logging.getLogger("resnet_cli")
 
@@ -30,6 +38,7 @@ FilesByClass = dict[str, list[str]]  # class name -> paths relative to the data 
 def image_folder(
     *,
     root: str,
+    layout: Layout = "auto",
     image_size: Annotated[int, AtLeast(1)] | None = None,
     resize: Resize = "crop",
     mode: Mode = "RGB",
@@ -40,12 +49,16 @@ def image_folder(
 ) -> Dataset:
     """Load images from `root/train/<class>/*`, `root/test/<class>/*` and, if present, `root/val/<class>/*`.
 
-    Without `train/`, the class folders are expected in `root` itself. Without `test/`, a fixed, stratified part of the
-    training images becomes the test split. Classes and samples are in the order of their sorted names; sub-folders of a
-    class folder belong to the class; names that start with a dot are ignored, with a warning.
+    The splits may have other usual names (`training`, `valid`, `validation`, `dev`, `testing`, `eval`), in any case of
+    letters. Without `train/`, the class folders are expected in `root` itself. Without `test/`, a fixed, stratified
+    part of the training images becomes the test split. Classes and samples are in the order of their sorted names;
+    sub-folders of a class folder belong to the class. Folders that systems and tools leave behind are ignored; names
+    that start with a dot, and files that are not images by their names, are passed over and counted in a warning.
 
     Args:
         root: The folder; `~` is the home folder.
+        layout: `auto` takes folders for splits if one is named like a training split, else for classes; folders that
+            hold the same sub-folders are refused then. `classes` takes every folder for a class, `splits` none.
         image_size: Height and width of the images in pixels; None if all files already have the same size.
         resize: `crop` scales the largest centred square, `squash` scales both sides.
         mode: `RGB`, or `L` for grey. Other images are converted, with a warning that names the first.
@@ -58,7 +71,7 @@ def image_folder(
         InputError: The folder contains something that cannot be used; one line for each problem.
     """
     base = Path(root).expanduser()
-    classes_by_split = _scan_splits(base)
+    classes_by_split = _scan_splits(base, layout)
     class_names = tuple(classes_by_split["train"])
     samples = {split: _list_samples(classes, class_names) for split, classes in classes_by_split.items()}
     if "test" not in samples:
@@ -80,77 +93,63 @@ def image_folder(
     )
 
 
-@dataclass
-class _ScanReport:
-    """Entries of an image folder that are not samples.
-
-    Args:
-        problems: Messages on entries that cannot be used.
-        ignored: Paths of entries outside class folders, or whose name starts with a dot.
-    """
-
-    problems: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-
-    def raise_or_warn(self) -> None:
-        """Raise `InputError` if there are problems; otherwise log a warning if files were ignored."""
-        if self.problems:
-            more = [f"... and {len(self.problems) - 5} more such problems"] if len(self.problems) > 5 else []
-            raise InputError(*self.problems[:5], *more)
-        if self.ignored:
-            log.warning("ignored %d files outside class folders, the first: %s", len(self.ignored), self.ignored[0])
-
-
-def _scan_splits(base: Path) -> dict[str, FilesByClass]:
+def _scan_splits(base: Path, layout: Layout) -> dict[str, FilesByClass]:
     """Return the classes of train and, if present, of test and val."""
     if not base.is_dir():
         state = "is not a folder" if base.exists() else "does not exist"
-        raise InputError(f"data.root={base} {state}: {LAYOUT}")
-    folders = {name: base / name for name in ("train", "test", "val") if (base / name).is_dir()}
-    if not folders:
-        folders = {"train": base}
-    if "train" not in folders:
-        raise InputError(f"{base} has {' and '.join(f'{name}/' for name in folders)} but no train/: {LAYOUT}")
-    report = _ScanReport()
+        raise InputError(f"data.root={base} {state}: {EXPECTED}")
+    report = ScanReport()
+    folders = find_splits(base, layout, report)
     splits = {name: _scan_classes(base, folder, report) for name, folder in folders.items()}
     if len(splits["train"]) == 1:
         (only,) = splits["train"]
-        report.problems.append(f"{folders['train']} has 1 class ({only!r}): a classifier needs at least 2")
+        inner = folders["train"] / only
+        nested = any(entry.is_dir() for entry in list_entries(inner, ScanReport()))
+        advice = f"; did you mean data.root={inner}?" if nested and folders["train"] == base else ""
+        report.problems.append(f"{folders['train']} has 1 class ({only!r}): a classifier needs at least 2{advice}")
     for name in ("test", "val"):
         if splits["train"] and name in splits:
             _compare_with_train(name, folders, splits, report)
-    report.raise_or_warn()
+    for line in report.lines():
+        log.warning("%s", line)
     return splits
 
 
 def _compare_with_train(
-    name: str, folders: Mapping[str, Path], splits: Mapping[str, FilesByClass], report: _ScanReport
+    name: str, folders: Mapping[str, Path], splits: Mapping[str, FilesByClass], report: ScanReport
 ) -> None:
     """Report the classes of split `name` that train lacks; log a warning on those that only train has."""
     split, train = splits[name], splits["train"]
     unknown, missing = sorted(split.keys() - train), sorted(train.keys() - split)
     counts = f"{folders[name]} has {len(split)} classes and {folders['train']} has {len(train)}"
     if unknown:
-        classes = _format_names(sorted(train))
-        report.problems.append(f"{counts}: {_format_names(unknown)} of {name}/ not in train/ ({classes})")
+        classes = format_names(sorted(train))
+        report.problems.append(f"{counts}: {format_names(unknown)} of {name}/ not in train/ ({classes})")
     elif missing and split:
-        log.warning("%s: %s of train/ not in %s/", counts, _format_names(missing), name)
+        log.warning("%s: %s of train/ not in %s/", counts, format_names(missing), name)
 
 
-def _scan_classes(base: Path, folder: Path, report: _ScanReport) -> FilesByClass:
+def _scan_classes(base: Path, folder: Path, report: ScanReport) -> FilesByClass:
     classes: FilesByClass = {}
-    for entry in _list_visible(folder, report):
-        if entry.is_dir():
-            classes[entry.name] = _scan_files(base, Path(entry.path), (os.path.realpath(folder),), report)
-        else:
+    for entry in list_entries(folder, report):
+        path = Path(entry.path)
+        if not entry.is_dir():
             report.ignored.append(entry.path)
+        elif holds_runs(path):
+            report.notes.append(f"{path} holds runs of resnet-train and is not a class")
+        else:
+            files = _scan_files(base, path, (os.path.realpath(folder),), report)
+            if files or not report.holds_other_files(path):
+                classes[entry.name] = files
+            else:
+                report.notes.append(f"{path} holds no images and is not a class")
     if not classes:
-        report.problems.append(f"{folder} has no class folders: {LAYOUT}")
+        report.problems.append(f"{folder} has no class folders: {EXPECTED}")
     return classes
 
 
-def _scan_files(base: Path, folder: Path, ancestors: tuple[str, ...], report: _ScanReport) -> list[str]:
-    """List the files in a class folder and its sub-folders, relative to `base`.
+def _scan_files(base: Path, folder: Path, ancestors: tuple[str, ...], report: ScanReport) -> list[str]:
+    """List the images in a class folder and its sub-folders, relative to `base`.
 
     Args:
         base: The data set's folder.
@@ -163,10 +162,12 @@ def _scan_files(base: Path, folder: Path, ancestors: tuple[str, ...], report: _S
         report.problems.append(f"{folder} is a link back to {real}")
         return []
     names: list[str] = []
-    entries = _list_visible(folder, report)
+    entries = list_entries(folder, report)
     for entry in entries:
         if entry.is_dir():
             names += _scan_files(base, Path(entry.path), (*ancestors, real), report)
+        elif not is_image_by_name(entry.name):
+            report.passed_over.append(entry.path)
         elif entry.is_file():
             names.append(os.path.relpath(entry.path, base))
         else:
@@ -174,17 +175,6 @@ def _scan_files(base: Path, folder: Path, ancestors: tuple[str, ...], report: _S
     if not entries:
         report.problems.append(f"{folder} is a folder without images")
     return names
-
-
-def _list_visible(folder: Path, report: _ScanReport) -> list[os.DirEntry[str]]:
-    """List a folder sorted by name; entries whose name starts with a dot are reported as ignored."""
-    try:
-        with os.scandir(folder) as iterator:
-            entries = sorted(iterator, key=lambda entry: entry.name)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be read: {error.strerror}") from None
-    report.ignored += [entry.path for entry in entries if entry.name.startswith(".")]
-    return [entry for entry in entries if not entry.name.startswith(".")]
 
 
 def _list_samples(classes: FilesByClass, class_names: Sequence[str]) -> tuple[list[str], Tensor]:
@@ -201,9 +191,3 @@ def _hold_out_test(base: Path, names: Sequence[str], labels: Tensor, fraction: f
     except InputError as error:
         raise InputError(*(f"{base}: data.test_fraction: {line}" for line in error.problems)) from None
     return [([names[i] for i in indices], labels[indices]) for indices in split]
-
-
-def _format_names(names: Iterable[str]) -> str:
-    """Format at most five names, quoted, for a message."""
-    quoted = [repr(name) for name in names]
-    return ", ".join(quoted[:5]) + (f" and {len(quoted) - 5} more" if len(quoted) > 5 else "")

@@ -129,14 +129,110 @@ def test_files_outside_of_classes_are_counted_in_a_warning(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "resnet_cli"):
         data = image_folder(root=str(tmp_path), cache=None)
     assert len(data.train) + len(data.test) == 10
-    assert "ignored 3 files outside class folders" in caplog.text
+    assert "3 files ignored outside class folders; the first: " in caplog.text
 
 
-def test_other_files_in_a_class_are_refused(tmp_path):
+def test_files_that_are_not_images_by_their_names_are_passed_over_with_a_count(tmp_path, caplog):
     put(tmp_path, "train/a/0.png", "train/b/0.png", "test/a/0.png", "test/b/0.png")
-    (tmp_path / "train/a/notes.txt").write_text("x")
-    with pytest.raises(InputError, match=r"notes\.txt: not an image"):
+    for name in ("a/Thumbs.db", "a/desktop.ini", "a/0.xml", "b/labels.csv", "b/README.txt", "b/README"):
+        (tmp_path / "train" / name).write_text("x")
+    with caplog.at_level(logging.WARNING, "resnet_cli"):
+        data = image_folder(root=str(tmp_path), cache=None)
+    assert values(data.train) == [0, 1]
+    assert "6 files passed over, not images by their names; the first: " in caplog.text
+
+
+@pytest.mark.parametrize("name", ["0.heic", "0.JPG", "0"])
+def test_a_file_that_may_be_an_image_by_its_name_is_refused(tmp_path, name):
+    put(tmp_path, "train/a/1.png", "train/b/0.png", "test/a/0.png", "test/b/0.png")
+    (tmp_path / "train/a" / name).write_text("x")
+    with pytest.raises(InputError, match=f"{name}: not an image"):
         image_folder(root=str(tmp_path), cache=None).train.images.validate()
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "val"),
+    [
+        ("train", "test", "valid"), ("Train", "Test", "Validation"), ("TRAINING", "testing", "dev"),
+        ("training", "eval", "Val"), ("train", "test", "evaluation"),
+    ],
+)  # fmt: skip
+def test_usual_names_of_splits_in_any_case(tmp_path, train, test, val):
+    put(tmp_path, *[f"{folder}/{label}/0.png" for folder in (train, test, val) for label in "ab"])
+    data = image_folder(root=str(tmp_path), cache=None)
+    assert data.class_names == ("a", "b")
+    assert [values(split) for split in (data.train, data.test, data.val)] == [[0, 1], [2, 3], [4, 5]]
+
+
+FOLDERS = ("train", "val", "validation", "extra")
+
+
+def test_a_folder_of_images_that_is_not_used_is_said(tmp_path, caplog):
+    put(tmp_path, *[f"{folder}/{label}/{i}.png" for folder in FOLDERS for label in "ab" for i in range(2)])
+    (tmp_path / "notes").mkdir()
+    with caplog.at_level(logging.WARNING, "resnet_cli"):
+        data = image_folder(root=str(tmp_path), cache=None, test_fraction=0.5, layout="splits")
+    assert values(data.val) == [4, 5, 6, 7]
+    assert "uses train/ (train), val/ (val); not extra/, validation/" in caplog.text
+
+
+@pytest.mark.parametrize("names", [("fold1", "fold2", "fold3"), ("2019", "2020"), ("batch_a", "batch_b")])
+def test_folders_that_hold_the_same_folders_are_not_taken_for_classes(tmp_path, names):
+    put(tmp_path, *[f"{name}/{label}/{i}.png" for name in names for label in ("cat", "dog") for i in range(3)])
+    (problem,) = problems_of(tmp_path)
+    assert f"{names[0]!r}, {names[1]!r}" in problem
+    assert "hold the same sub-folders ('cat', 'dog')" in problem
+    assert "data.layout=classes" in problem
+    assert image_folder(root=str(tmp_path), cache=None, layout="classes").class_names == names
+
+
+def test_every_folder_can_be_a_class(tmp_path):
+    put(tmp_path, *[f"{label}/{i}.png" for label in ("train", "bus") for i in range(5)])
+    assert image_folder(root=str(tmp_path), cache=None, layout="classes").class_names == ("bus", "train")
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("test", "val")])
+def test_splits_without_a_training_split_are_refused(tmp_path, names):
+    put(tmp_path, *[f"{name}/{label}/0.png" for name in names for label in "ab"])
+    (problem,) = problems_of(tmp_path, layout="splits")
+    assert "no train/" in problem
+
+
+def test_a_folder_in_a_folder_is_named(tmp_path):
+    put(tmp_path, "flowers/rose/0.png", "flowers/tulip/0.png")
+    assert f"did you mean data.root={tmp_path}/flowers?" in problems_of(tmp_path)[0]
+
+
+def test_what_tools_leave_behind_is_ignored(tmp_path):
+    put(tmp_path, *[f"{label}/{i}.png" for label in "ab" for i in range(5)], "a/@eaDir/0.png", "__MACOSX/a/0.png",
+        "lost+found/0.png", "$RECYCLE.BIN/0.png", ".ipynb_checkpoints/0.png", "a/__pycache__/0.png")  # fmt: skip
+    data = image_folder(root=str(tmp_path), cache=None)
+    assert data.class_names == ("a", "b")
+    assert sorted(values(data.train) + values(data.test)) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    "record", ["outputs/2026-11-21/10-02-11-resnet/run.json", "results/run.json",
+               "multirun/2026-11-21/10-00/0/run.json",               "many/sweep.json"],
+)  # fmt: skip
+def test_folders_of_runs_are_not_classes(tmp_path, caplog, record):
+    put(tmp_path, *[f"{label}/{i}.png" for label in "ab" for i in range(5)])
+    path = tmp_path / record
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    Image.new("RGB", (4, 4)).save(path.with_name("curves.png"))
+    with caplog.at_level(logging.WARNING, "resnet_cli"):
+        assert image_folder(root=str(tmp_path), cache=None).class_names == ("a", "b")
+    assert "holds runs of resnet-train and is not a class" in caplog.text
+
+
+def test_a_folder_without_images_is_not_a_class(tmp_path, caplog):
+    put(tmp_path, *[f"{label}/{i}.png" for label in "ab" for i in range(5)])
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "0.xml").write_text("x")
+    with caplog.at_level(logging.WARNING, "resnet_cli"):
+        assert image_folder(root=str(tmp_path), cache=None).class_names == ("a", "b")
+    assert "annotations holds no images and is not a class" in caplog.text
 
 
 def test_a_test_split_that_cannot_be_held_out_names_the_key(tmp_path):

@@ -1,0 +1,186 @@
+"""How a folder of images is laid out: which sub-folders are splits, which are classes, and what belongs to neither."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from resnet_cli.errors import InputError
+
+Layout = Literal["auto", "classes", "splits"]
+
+EXPECTED = "expected train/<class>/* and test/<class>/* (and val/, if there is one), or <class>/*"
+
+# Names of the splits in any case of letters, the preferred one first. `eval` is a second name of both kinds: the test
+# split, or the validation split where another folder is the test split.
+SPLIT_NAMES: Mapping[str, Sequence[str]] = {
+    "train": ("train", "training"),
+    "test": ("test", "testing", "eval", "evaluation"),
+    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
+}
+
+# Folders that systems, servers and notebooks leave behind; names that start with a dot are ignored as well.
+TOOL_FOLDERS = frozenset({
+    "__macosx", "@eadir", "#recycle", "@recycle", "#snapshot", "$recycle.bin", "system volume information",
+    "lost+found", "__pycache__",
+})  # fmt: skip
+
+# A file with another extension is not an image by its name. Formats that Pillow does not read are included: such a
+# photograph is refused rather than passed over.
+IMAGE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".ppm",
+    ".pgm", ".pbm", ".pnm", ".pfm", ".avif", ".avifs", ".jp2", ".j2k", ".jpc", ".jpx", ".jxl", ".tga", ".ico", ".icns",
+    ".pcx", ".sgi", ".rgb", ".rgba", ".dds", ".qoi", ".psd", ".fits", ".heic", ".heif", ".cr2", ".nef", ".arw", ".dng",
+    ".raw", ".dcm",
+})  # fmt: skip
+NOT_IMAGES_BY_NAME = frozenset({"readme", "license", "licence", "copying", "makefile", "checksums", "md5sums"})
+
+RUN_FILES = frozenset({"run.json", "sweep.json", "multirun.yaml"})
+RUN_DEPTH = 3  # multirun/DATE/TIME-NAME/JOB/run.json
+
+
+@dataclass
+class ScanReport:
+    """Entries of an image folder that are not samples.
+
+    Args:
+        problems: Messages on entries that cannot be used.
+        ignored: Paths of files outside class folders, and of entries whose names start with a dot.
+        passed_over: Paths of files in class folders that are not images by their names.
+        notes: Lines on how the folder was read.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def holds_other_files(self, folder: Path) -> bool:
+        """Return whether files of a folder were passed over."""
+        return any(Path(name).is_relative_to(folder) for name in self.passed_over)
+
+    def lines(self) -> list[str]:
+        """Return lines for the user on what was chosen and what is not used.
+
+        Raises:
+            InputError: There are problems; the first five are named.
+        """
+        if self.problems:
+            more = [f"... and {len(self.problems) - 5} more such problems"] if len(self.problems) > 5 else []
+            raise InputError(*self.problems[:5], *more)
+        lines = list(self.notes)
+        for paths, text in (
+            (self.ignored, "ignored outside class folders"),
+            (self.passed_over, "passed over, not images by their names"),
+        ):
+            if paths:
+                lines.append(f"{len(paths)} file{'s' if len(paths) > 1 else ''} {text}; the first: {paths[0]}")
+        return lines
+
+
+def list_entries(folder: Path, report: ScanReport) -> list[os.DirEntry[str]]:
+    """List a folder sorted by name, without what tools leave behind; names that start with a dot are reported."""
+    try:
+        with os.scandir(folder) as iterator:
+            entries = sorted(iterator, key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror}") from None
+    report.ignored += [entry.path for entry in entries if entry.name.startswith(".")]
+    return [entry for entry in entries if not entry.name.startswith(".") and not _is_left_by_a_tool(entry)]
+
+
+def is_image_by_name(name: str) -> bool:
+    """Return whether a file may be an image by its extension; one without an extension may."""
+    path = Path(name.lower())
+    return path.suffix in IMAGE_SUFFIXES if path.suffix else path.name not in NOT_IMAGES_BY_NAME
+
+
+def find_splits(root: Path, layout: Layout, report: ScanReport) -> dict[str, Path]:
+    """Return the folders of `train` and, if present, of `test` and `val`; `root` itself if it holds the classes.
+
+    Args:
+        root: The data set's folder.
+        layout: `splits`: the sub-folders are splits. `classes`: they are classes, whatever their names. `auto`: they
+            are splits if one is named like a training split, else classes.
+        report: Where lines on the choice are added.
+
+    Raises:
+        InputError: There is no training split, or the sub-folders look like parts of a data set.
+    """
+    if layout == "classes":
+        return {"train": root}
+    folders = {entry.name: Path(entry.path) for entry in list_entries(root, ScanReport()) if entry.is_dir()}
+    chosen = _choose_splits(folders)
+    if "train" not in chosen:
+        if chosen or layout == "splits":
+            found = " and ".join(f"{path.name}/" for path in chosen.values()) or "no folder of a split"
+            raise InputError(
+                f"{root} has {found} but no train/: {EXPECTED}; data.layout=classes takes every folder as a class"
+            )
+        _refuse_parts(root, folders)
+        return {"train": root}
+    unused = [name for name in folders if folders[name] not in chosen.values()]
+    with_images = [name for name in unused if not holds_runs(folders[name]) and _holds_images(folders[name])]
+    if with_images:
+        used = ", ".join(f"{path.name}/ ({split})" for split, path in chosen.items())
+        report.notes.append(f"{root}: uses {used}; not {', '.join(f'{name}/' for name in with_images)}")
+    return chosen
+
+
+def _choose_splits(folders: Mapping[str, Path]) -> dict[str, Path]:
+    """Choose the folder of each split: the first of its names that is there and is not another split's."""
+    chosen: dict[str, Path] = {}
+    for split, names in SPLIT_NAMES.items():
+        candidates = [folder for name in names for folder in folders if folder.lower() == name]
+        candidates = [name for name in candidates if folders[name] not in chosen.values()]
+        if candidates:
+            chosen[split] = folders[candidates[0]]
+    return chosen
+
+
+def _refuse_parts(root: Path, folders: Mapping[str, Path]) -> None:
+    """Raise `InputError` if all folders hold the same sub-folders: folds, years or splits of other names."""
+    inner = []
+    for path in folders.values():
+        entries = [] if holds_runs(path) else list_entries(path, ScanReport())
+        names = {entry.name for entry in entries if entry.is_dir()}
+        if names and not any(entry.is_file() and is_image_by_name(entry.name) for entry in entries):
+            inner.append((path.name, names))
+        elif entries:
+            return
+    shared = set.intersection(*(names for _, names in inner)) if inner else set()
+    if len(inner) > 1 and len(shared) > 1:
+        parts = format_names(name for name, _ in inner)
+        raise InputError(
+            f"{root}: {parts} hold the same sub-folders ({format_names(sorted(shared))}), as parts of a data set do "
+            "and classes do not: name them train/, val/ and test/, or use data.layout=classes if they are classes"
+        )
+
+
+def holds_runs(folder: Path, depth: int = RUN_DEPTH) -> bool:
+    """Return whether a folder holds runs or sweeps of this program, at most `depth` folders down."""
+    try:
+        with os.scandir(folder) as iterator:
+            entries = list(iterator)
+    except OSError:
+        return False
+    if any(entry.name in RUN_FILES for entry in entries):
+        return True
+    return depth > 0 and any(
+        entry.is_dir(follow_symlinks=False) and holds_runs(Path(entry.path), depth - 1) for entry in entries
+    )
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(is_image_by_name(name) for _, _, names in os.walk(folder) for name in names if not name.startswith("."))
+
+
+def _is_left_by_a_tool(entry: os.DirEntry[str]) -> bool:
+    return entry.name.lower() in TOOL_FOLDERS and entry.is_dir()
+
+
+def format_names(names: Iterable[str]) -> str:
+    """Format at most five names, quoted, for a message."""
+    quoted = [repr(name) for name in names]
+    return ", ".join(quoted[:5]) + (f" and {len(quoted) - 5} more" if len(quoted) > 5 else "")

@@ -4,7 +4,8 @@ from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.datasets.bundled import digits, noise, synthetic
 from resnet_cli.data.datasets.cifar import cifar10, cifar100
 from resnet_cli.data.datasets.folder import image_folder
-from resnet_cli.data.datasets.vision import fashion_mnist, flowers102, mnist, svhn
+from resnet_cli.data.datasets.mnist import fashion_mnist, mnist
+from resnet_cli.data.datasets.vision import flowers102, svhn
 from resnet_cli.data.images.decode import read_image
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.loading.augment import Augment

@@ -3,23 +3,20 @@
 import gzip
 import hashlib
 import struct
+from dataclasses import replace
 
 import numpy as np
 
 SPLITS = {"train": 6, "t10k": 3}  # images by prefix of the file names
 
 
-def md5(path):
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-
-
-def make_mnist(root, name, monkeypatch):
-    """Create root/NAME/raw with files and archives, and make torchvision's checksums those of the archives."""
-    import torchvision.datasets
+def make_mnist(root, name, monkeypatch, *, packed=True, unpacked=True):
+    """Create root/NAME/raw with tiny files, packed and unpacked, and make the known checksums theirs."""
+    from resnet_cli.data.datasets import mnist
 
     folder = root / name / "raw"
     folder.mkdir(parents=True)
-    resources = []
+    checksums = {}
     for i, (split, count) in enumerate(SPLITS.items()):
         pixels = np.random.default_rng(i).integers(0, 256, (count, 28, 28), dtype=np.uint8)
         labels = np.arange(count, dtype=np.uint8)
@@ -28,9 +25,11 @@ def make_mnist(root, name, monkeypatch):
             f"{split}-labels-idx1-ubyte": struct.pack(">HBBI", 0, 8, 1, count) + labels.tobytes(),
         }
         for file, content in contents.items():
-            (folder / file).write_bytes(content)
-            archive = folder / f"{file}.gz"
-            archive.write_bytes(gzip.compress(content))
-            resources.append((archive.name, md5(archive)))
-    monkeypatch.setattr(getattr(torchvision.datasets, name), "resources", resources)
+            if unpacked:
+                (folder / file).write_bytes(content)
+            if packed:
+                (folder / f"{file}.gz").write_bytes(gzip.compress(content, mtime=i))
+            checksums[file] = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    key = {"MNIST": "MNIST", "FashionMNIST": "FASHION_MNIST"}[name]
+    monkeypatch.setattr(mnist, key, replace(getattr(mnist, key), md5=checksums))
     return folder

@@ -3,6 +3,8 @@
 The files are pickles; `load_arrays` reads them without executing code, whatever their checksum.
 """
 
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +49,11 @@ class CifarFiles:
     names: Mapping[str, str]
     names_key: str
     label_key: str
+
+    @property
+    def md5(self) -> dict[str, str]:
+        """MD5 of every file in the folder, by its name."""
+        return {**self.train, **self.test, **self.names}
 
     @property
     def archive(self) -> str:
@@ -95,7 +102,8 @@ def cifar10(
     """Load CIFAR-10: 50,000 + 10,000 images of 10 classes, from `root/cifar-10-batches-py`.
 
     Args:
-        root: Folder that contains the data set's folder or its archive; `~` is the home folder.
+        root: Folder that holds the files, contains the data set's folder or its archive, or the archive itself; `~` is
+            the home folder.
         download: Download the data set if it is missing.
         verify: Compare every file with its known MD5; False accepts a re-encoded copy.
         mean: Mean of each channel on the scale 0 to 1; None computes it.
@@ -128,43 +136,68 @@ def _load_cifar(
     files: CifarFiles, root: Path, *, download: bool, verify: bool
 ) -> tuple[DatasetSplit, DatasetSplit, tuple[str, ...]]:
     """Return the training split, the test split and the class names."""
-    folder = root / files.folder
-    checksums = {folder / name: md5 for name, md5 in {**files.train, **files.test, **files.names}.items()}
-    if not all(path.is_file() for path in checksums):
-        _extract_or_download(files, root, download=download, verify=verify)
-    for path, md5 in checksums.items():
-        if not path.is_file():
-            raise InputError(f"{path}: missing")
-        if verify:
-            verify_md5(path, md5)
-    (names_file,) = files.names
-    class_names = _read_class_names(folder / names_file, files.names_key)
-    train = _read_split([folder / name for name in files.train], files.label_key)
-    test = _read_split([folder / name for name in files.test], files.label_key)
-    return train, test, class_names
-
-
-def _extract_or_download(files: CifarFiles, root: Path, *, download: bool, verify: bool) -> None:
-    """Create the data set's folder from an archive in `root`, or from a downloaded one."""
-    archive = root / files.archive
+    for folder in (root / files.folder, root):
+        if all((folder / name).is_file() for name in files.md5):
+            return _read_folder(files, folder, verify=verify)
+    archive = root if root.is_file() else root / files.archive
+    if archive.is_file():
+        return _read_archive(files, archive, verify=verify)
     source = DownloadSource(files.name, [files.url], [files.archive, files.folder + "/"])
-
-    def extract(archive: Path, target: Path) -> None:
-        unpack(archive, target, members=f"{files.folder}/[^/]+", limit=MAX_UNPACKED_BYTES)
 
     def download_and_extract(target: Path) -> None:
         from torchvision.datasets.utils import download_url
 
         download_url(files.url, target, files.archive, files.archive_md5)
-        extract(target / files.archive, target)
+        _extract(files, target / files.archive, target)
         (target / files.archive).unlink()
 
-    if archive.is_file():
+    download_if_allowed(source, root, download_and_extract, allowed=download)
+    return _read_folder(files, root / files.folder, verify=verify)
+
+
+def _read_archive(
+    files: CifarFiles, archive: Path, *, verify: bool
+) -> tuple[DatasetSplit, DatasetSplit, tuple[str, ...]]:
+    """Unpack an archive beside itself, or for this run alone where that folder cannot be written to."""
+    root = archive.parent
+    if not os.access(root, os.W_OK):
+        with tempfile.TemporaryDirectory(prefix="resnet-cli-") as folder:
+            _extract(files, archive, Path(folder))
+            return _read_folder(files, Path(folder) / files.folder, verify=verify)
+    source = DownloadSource(files.name, [str(archive)], [files.folder + "/"])
+
+    def extract(target: Path) -> None:
+        _extract(files, archive, target)
         if verify:
-            verify_md5(archive, files.archive_md5)
-        download_into(source, root, lambda target: extract(archive, target))
-    else:
-        download_if_allowed(source, root, download_and_extract, allowed=download)
+            _verify(files, target / files.folder)  # before anything is moved beside the archive
+
+    download_into(source, root, extract, log_download=False)
+    return _read_folder(files, root / files.folder, verify=verify)
+
+
+def _extract(files: CifarFiles, archive: Path, target: Path) -> None:
+    unpack(archive, target, members=f"{files.folder}/[^/]+", limit=MAX_UNPACKED_BYTES)
+
+
+def _verify(files: CifarFiles, folder: Path) -> None:
+    for name, md5 in files.md5.items():
+        if (folder / name).is_file():
+            verify_md5(folder / name, md5)
+
+
+def _read_folder(
+    files: CifarFiles, folder: Path, *, verify: bool
+) -> tuple[DatasetSplit, DatasetSplit, tuple[str, ...]]:
+    for name in files.md5:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name}: missing")
+    if verify:
+        _verify(files, folder)
+    (names_file,) = files.names
+    class_names = _read_class_names(folder / names_file, files.names_key)
+    train = _read_split([folder / name for name in files.train], files.label_key)
+    test = _read_split([folder / name for name in files.test], files.label_key)
+    return train, test, class_names
 
 
 def _read_class_names(path: Path, key: str) -> tuple[str, ...]:

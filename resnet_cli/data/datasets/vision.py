@@ -1,13 +1,11 @@
-"""MNIST, Fashion-MNIST, SVHN and Oxford Flowers-102, read by torchvision's dataset classes."""
+"""SVHN and Oxford Flowers-102, whose labels are MATLAB files."""
 
-import gzip
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from resnet_cli.config.ranges import AtLeast
 from resnet_cli.data.dataset import Dataset, DatasetSplit
@@ -16,54 +14,7 @@ from resnet_cli.data.images.download import DownloadSource, download_if_allowed,
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.errors import InputError
 
-if TYPE_CHECKING:
-    from torchvision.datasets import MNIST
-
 T = TypeVar("T")
-
-
-def mnist(
-    *,
-    root: str,
-    download: bool = True,
-    verify: bool = True,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> Dataset:
-    """Load MNIST (LeCun et al. 1998): 60,000 + 10,000 grey digits of 28x28, from `root/MNIST/raw`.
-
-    Args:
-        root: Folder that contains the data set's folder; `~` is the home folder.
-        download: Download the data set if it is missing.
-        verify: Compare every file with the archive it was unpacked from, and the archive with its known MD5.
-        mean: Mean of each channel on the scale 0 to 1; None computes it.
-        std: Standard deviation of each channel on the scale 0 to 1; None computes it.
-
-    Raises:
-        InputError: The data set is missing and could not be downloaded, or a file is not as expected.
-    """
-    from torchvision.datasets import MNIST
-
-    train, test = _load_mnist("mnist", MNIST, Path(root).expanduser(), download=download, verify=verify)
-    return Dataset("mnist", tuple(MNIST.classes), train, test, mean=mean, std=std)
-
-
-def fashion_mnist(
-    *,
-    root: str,
-    download: bool = True,
-    verify: bool = True,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> Dataset:
-    """Load Fashion-MNIST (Xiao et al. 2017): clothes in MNIST's format, from `root/FashionMNIST/raw`.
-
-    Arguments and errors are those of `mnist`.
-    """
-    from torchvision.datasets import FashionMNIST
-
-    train, test = _load_mnist("fashion_mnist", FashionMNIST, Path(root).expanduser(), download=download, verify=verify)
-    return Dataset("fashion_mnist", tuple(FashionMNIST.classes), train, test, mean=mean, std=std)
 
 
 def svhn(
@@ -74,15 +25,16 @@ def svhn(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Dataset:
-    """Load SVHN, cropped (Netzer et al. 2011): 73,257 + 26,032 house-number digits of 32x32, from `root/*_32x32.mat`.
+    """Load SVHN, cropped (Netzer et al. 2011): 73,257 + 26,032 house-number digits of 32x32.
 
-    Arguments and errors are those of `mnist`, except that `verify` compares each file with its known MD5. Needs scipy.
+    `root` holds `*_32x32.mat`, or contains the folder `svhn` or `SVHN` that does. Arguments and errors are those of
+    `mnist`. Needs scipy.
     """
     from torchvision.datasets import SVHN
 
     _require_scipy("svhn")
-    base = Path(root).expanduser()
     split_list = {split: SVHN.split_list[split] for split in ("train", "test")}
+    base = _first_with(Path(root).expanduser(), ("", "svhn", "SVHN"), [name for _, name, _ in split_list.values()])
     files = {split: base / name for split, (_, name, _) in split_list.items()}
 
     def load(target: Path) -> None:
@@ -116,67 +68,39 @@ def flowers102(
 ) -> Dataset:
     """Load Oxford Flowers-102 (Nilsback & Zisserman 2008): 1,020 + 6,149 photographs, and 1,020 for validation.
 
-    The folder is `root/flowers-102`. Needs scipy. `root`, `download`, `mean`, `std` and errors are those of `mnist`;
-    `image_size`, `resize` and `cache` are those of `image_folder`; `verify` compares the label files with their MD5.
+    `root` holds `jpg/` and the label files, or contains the folder `flowers-102` that does. Needs scipy. `root`,
+    `download`, `mean`, `std` and errors are those of `mnist`; `image_size`, `resize` and `cache` are those of
+    `image_folder`; `verify` compares the label files with their MD5.
     """
     from torchvision.datasets import Flowers102
 
     _require_scipy("flowers102")
-    base = Path(root).expanduser()
-    folder = base / "flowers-102"
-    prefix, archives = Flowers102._download_url_prefix, Flowers102._file_dict
-    label_files = {folder / name: md5 for name, md5 in (archives["label"], archives["setid"])}
+    base, archives = Path(root).expanduser(), Flowers102._file_dict
+    (labels_name, _), (splits_name, _) = archives["label"], archives["setid"]
+    found = _first_with(base, ("flowers-102", ""), ["jpg", labels_name, splits_name])
+    label_files = {found / name: md5 for name, md5 in (archives["label"], archives["setid"])}
 
     def load(target: Path) -> None:
         Flowers102(target, download=True)
         (target / "flowers-102" / archives["image"][0]).unlink()
 
-    source = DownloadSource("flowers102", [prefix + name for name, _ in archives.values()], ["flowers-102/"])
-    _ensure_present(source, base, [folder / "jpg", *label_files], load, download=download)
+    urls = [Flowers102._download_url_prefix + name for name, _ in archives.values()]
+    source = DownloadSource("flowers102", urls, ["flowers-102/"])
+    _ensure_present(source, base, [found / "jpg", *label_files], load, download=download)
     if verify:
         _verify_files(label_files)
-    reader = _without_integrity_check(Flowers102)
+    labels = _read_matlab(found / labels_name, "labels")
     cache_folder = None if cache is None else Path(cache).expanduser()
 
     def read_split(split: str) -> DatasetSplit:
-        found = _read_or_raise(folder, lambda: list(reader(base, split=split, loader=lambda path: path)))
-        names = [str(Path(path).relative_to(base)) for path, _ in found]
+        numbers = _read_matlab(found / splits_name, Flowers102._splits_map[split])
+        prefix = found.relative_to(base)
+        names = [str(prefix / "jpg" / f"image_{number:05d}.jpg") for number in numbers]
         images = LazyImages(base, names, image_size=image_size, resize=resize, cache=cache_folder)
-        return DatasetSplit(images, torch.tensor([label for _, label in found]))
+        return DatasetSplit(images, torch.tensor([labels[number - 1] - 1 for number in numbers]))
 
     train, test, val = read_split("train"), read_split("test"), read_split("val")
     return Dataset("flowers102", tuple(Flowers102.classes), train, test, val, mean=mean, std=std)
-
-
-def _load_mnist(
-    name: str, reader: "type[MNIST]", root: Path, *, download: bool, verify: bool
-) -> tuple[DatasetSplit, DatasetSplit]:
-    """Return the training and the test split of MNIST or of a data set in its format.
-
-    Args:
-        name: The data set's name.
-        reader: Its torchvision class, which has its archives, their MD5 and its mirrors.
-        root: Folder that contains the data set's folder.
-        download: Download the data set if it is missing.
-        verify: Compare the files with their archives, and those with their MD5.
-    """
-    from torchvision.datasets.mnist import read_image_file, read_label_file
-
-    folder = root / reader.__name__ / "raw"
-    archives = {folder / archive: md5 for archive, md5 in reader.resources}
-    files = [archive.with_suffix("") for archive in archives]
-    source = DownloadSource(name, [f"{reader.mirrors[0]}*.gz"], [f"{reader.__name__}/raw/"])
-    _ensure_present(source, root, files, lambda target: reader(target, download=True), download=download)
-    if verify:
-        for archive, md5 in archives.items():
-            _verify_unpacked(archive, md5)
-
-    def read_split(prefix: str) -> DatasetSplit:
-        pixels, labels = folder / f"{prefix}-images-idx3-ubyte", folder / f"{prefix}-labels-idx1-ubyte"
-        images_NHW: Tensor = _read_or_raise(pixels, lambda: read_image_file(str(pixels)))
-        return DatasetSplit(images_NHW[..., None], _read_or_raise(labels, lambda: read_label_file(str(labels))))
-
-    return read_split("train"), read_split("t10k")
 
 
 def _ensure_present(
@@ -192,21 +116,23 @@ def _ensure_present(
         download_if_allowed(source, root, load, allowed=download)
 
 
+def _first_with(root: Path, folders: Sequence[str], names: Sequence[str]) -> Path:
+    """Return the first of some folders in `root` that contains all `names`; the first of all if none does."""
+    candidates = [root / folder for folder in folders]
+    return next((path for path in candidates if all((path / name).exists() for name in names)), candidates[0])
+
+
+def _read_matlab(path: Path, name: str) -> list[int]:
+    """Return the integers of an array in a MATLAB file."""
+    from scipy.io import loadmat
+
+    values: list[int] = _read_or_raise(path, lambda: loadmat(path)[name].astype(int).flatten().tolist())
+    return values
+
+
 def _verify_files(checksums: Mapping[Path, str]) -> None:
     for path, md5 in checksums.items():
         verify_md5(path, md5)
-
-
-def _verify_unpacked(archive: Path, md5: str) -> None:
-    """Compare an archive with its MD5, and the unpacked file beside it, whose MD5 is not known, with its content."""
-    unpacked = archive.with_suffix("")
-    advice = f"delete {archive.parent} and use data.download=true, or accept the files with data.verify=false"
-    if not archive.is_file():
-        raise InputError(f"{unpacked} cannot be verified without {archive.name} beside it: {advice}")
-    verify_md5(archive, md5)
-    with gzip.open(archive) as expected:
-        if expected.read() != unpacked.read_bytes():
-            raise InputError(f"{unpacked} is not what {archive.name} unpacks to: it is truncated or modified: {advice}")
 
 
 def _without_integrity_check(reader: type[T]) -> type[T]:

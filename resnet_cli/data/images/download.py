@@ -69,13 +69,16 @@ def download_if_allowed(source: DownloadSource, root: Path, load: Callable[[Path
     download_into(source, root, load)
 
 
-def download_into(source: DownloadSource, root: Path, load: Callable[[Path], object]) -> None:
+def download_into(
+    source: DownloadSource, root: Path, load: Callable[[Path], object], *, log_download: bool = True
+) -> None:
     """Download into an empty temporary folder, then move the files that `root` lacks into `root`.
 
     Args:
         source: The files to download.
         root: The data set's root folder, created if missing.
         load: Function that downloads, verifies and unpacks into the folder that it is passed.
+        log_download: Log what is downloaded; False for an archive that is there already.
 
     Raises:
         InputError: The download failed; `root` is unchanged.
@@ -84,7 +87,8 @@ def download_into(source: DownloadSource, root: Path, load: Callable[[Path], obj
     created = _make_folders(root)
     try:
         with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as folder:
-            log.info("downloading %s into %s", ", ".join(source.urls), root)
+            if log_download:
+                log.info("downloading %s into %s", ", ".join(source.urls), root)
             with _download_environment():
                 load(Path(folder))
             _move_missing(Path(folder), root)
@@ -105,10 +109,15 @@ def verify_md5(path: Path, expected: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != expected:
-        raise InputError(
-            f"{path}: its MD5 is {found}, not {expected}: the file is truncated, modified or re-encoded: delete it and "
-            "use data.download=true, or accept it with data.verify=false"
-        )
+        raise wrong_md5(path, found, expected)
+
+
+def wrong_md5(path: Path, found: str, expected: str) -> InputError:
+    """Return the error for a file whose content has another MD5 than the known one."""
+    return InputError(
+        f"{path}: its MD5 is {found}, not {expected}: the file is truncated, modified or re-encoded: delete it and "
+        "use data.download=true, or accept it with data.verify=false"
+    )
 
 
 def unpack(archive: Path, target: Path, *, members: str, limit: int) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import shutil
 import tarfile
 import threading
 from dataclasses import replace
@@ -119,6 +120,44 @@ def test_unpacks_an_archive_without_a_download(tmp_path, known):
     assert (root / known.name).exists()
 
 
+def test_found_where_people_have_it(tmp_path, known):
+    folder = make_cifar10(tmp_path / "a")
+    assert_whole(cifar10(root=str(folder), download=False))
+    archive = tmp_path / "b" / "my copy.tgz"
+    archive.parent.mkdir()
+    shutil.copy(known, archive)
+    assert_whole(cifar10(root=str(archive), download=False))
+
+
+def test_an_archive_that_was_packed_again_is_genuine(tmp_path, known, caplog):
+    root = tmp_path / "root"
+    root.mkdir()
+    with tarfile.open(root / known.name, "w:gz", compresslevel=1) as tar:
+        tar.add(make_cifar10(tmp_path / "a"), "cifar-10-batches-py")
+    assert md5(root / known.name) != md5(known)
+    with caplog.at_level("INFO", "resnet_cli"):
+        assert_whole(cifar10(root=str(root), download=False))
+    assert "downloading" not in caplog.text
+
+
+def test_an_archive_of_other_content_is_refused_and_leaves_nothing(tmp_path, known):
+    root = tmp_path / "root"
+    root.mkdir()
+    with tarfile.open(root / known.name, "w:gz") as tar:
+        tar.add(make_cifar10(tmp_path / "a", data_batch_2={"labels": [3, 2, 1, 0]}), "cifar-10-batches-py")
+    assert "data_batch_2: its MD5 is" in problem_of(cifar10, root=str(root), download=False)
+    assert contents(root) == [known.name]
+
+
+def test_an_archive_in_a_read_only_folder_is_read(tmp_path, known, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    root = tmp_path / "root"
+    root.mkdir()
+    shutil.copy(known, root)
+    assert_whole(cifar10(root=str(root), download=False))
+    assert contents(root) == [known.name]
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_failed_download_is_one_line_and_leaves_nothing(tmp_path, known, there):
     known.unlink()
@@ -143,11 +182,10 @@ def test_cut_archive_is_named_with_the_fix(tmp_path, known):
     root.mkdir()
     cut = root / known.name
     cut.write_bytes(known.read_bytes()[:-100])
-    problem = problem_of(cifar10, root=str(root))
-    assert problem.startswith(f"{cut}: its MD5 is")
-    assert "delete it" in problem
-    problem = problem_of(cifar10, root=str(root), verify=False)
-    assert problem.startswith(f"{cut}: damaged")
+    for verify in (True, False):
+        problem = problem_of(cifar10, root=str(root), verify=verify)
+        assert problem.startswith(f"{cut}: damaged")
+        assert "delete it" in problem
     assert contents(root) == [known.name]
     cut.unlink()
     assert_whole(cifar10(root=str(root)))

@@ -1,4 +1,4 @@
-"""Data sets that torchvision reads, from tiny files in its layout."""
+"""SVHN and Flowers-102, from tiny files; and what is common to data sets that can be downloaded."""
 
 import importlib.util
 
@@ -9,46 +9,6 @@ from PIL import Image
 
 from resnet_cli.data import fashion_mnist, flowers102, mnist, svhn
 from resnet_cli.errors import InputError
-from tests.support.images import make_mnist
-
-
-@pytest.mark.parametrize(("function", "name", "label"), [
-    (mnist, "MNIST", "3 - three"), (fashion_mnist, "FashionMNIST", "Dress"),
-])  # fmt: skip
-def test_mnist_and_fashion_mnist(tmp_path, monkeypatch, function, name, label):
-    make_mnist(tmp_path, name, monkeypatch)
-    data = function(root=str(tmp_path), download=False)
-    assert data.train.size == (1, 28, 28)
-    assert data.class_names[3] == label
-    expected = np.random.default_rng(1).integers(0, 256, (3, 28, 28), dtype=np.uint8)
-    assert torch.equal(data.test.images, torch.from_numpy(expected)[..., None])
-    assert data.train.labels.tolist() == [0, 1, 2, 3, 4, 5]
-    assert data.train.labels.dtype == torch.int64
-
-
-@pytest.mark.parametrize(("spoil", "words"), [
-    (lambda f: (f / "train-images-idx3-ubyte").write_bytes(b"cut"), "is not what train-images-idx3-ubyte.gz unpacks"),
-    (lambda f: (f / "t10k-labels-idx1-ubyte.gz").write_bytes(b"other"), "t10k-labels-idx1-ubyte.gz: its MD5"),
-    (lambda f: (f / "t10k-labels-idx1-ubyte.gz").unlink(), "cannot be verified without"),
-])  # fmt: skip
-def test_mnist_is_verified_against_its_archives(tmp_path, monkeypatch, spoil, words):
-    spoil(make_mnist(tmp_path, "MNIST", monkeypatch))
-    with pytest.raises(InputError, match=words) as caught:
-        mnist(root=str(tmp_path))
-    assert "data.verify=false" in str(caught.value)
-
-
-def test_mnist_without_its_archives_is_accepted_unverified(tmp_path, monkeypatch):
-    for archive in make_mnist(tmp_path, "MNIST", monkeypatch).glob("*.gz"):
-        archive.unlink()
-    assert len(mnist(root=str(tmp_path), verify=False).train) == 6
-
-
-def test_cut_mnist_is_named(tmp_path, monkeypatch):
-    folder = make_mnist(tmp_path, "MNIST", monkeypatch)
-    (folder / "train-images-idx3-ubyte").write_bytes((folder / "train-images-idx3-ubyte").read_bytes()[:-100])
-    with pytest.raises(InputError, match="train-images-idx3-ubyte: cannot be read"):
-        mnist(root=str(tmp_path), verify=False)
 
 
 @pytest.mark.parametrize("function", [mnist, fashion_mnist, svhn, flowers102])
@@ -82,9 +42,20 @@ def test_svhn_puts_ten_at_zero(tmp_path):
         svhn(root=str(tmp_path), verify=False)
 
 
-def test_flowers_keep_their_own_splits(tmp_path):
+@pytest.mark.parametrize("place", ["", "svhn", "SVHN"])
+def test_svhn_is_found_where_people_have_it(tmp_path, place):
     savemat = pytest.importorskip("scipy.io").savemat
-    folder = tmp_path / "flowers-102"
+    (tmp_path / place).mkdir(exist_ok=True)
+    for split in ("train", "test"):
+        content = {"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.ones((4, 1), np.uint8)}
+        savemat(tmp_path / place / f"{split}_32x32.mat", content)
+    assert len(svhn(root=str(tmp_path), verify=False, download=False).train) == 4
+
+
+@pytest.mark.parametrize("place", ["flowers-102", ""])
+def test_flowers_keep_their_own_splits(tmp_path, place):
+    savemat = pytest.importorskip("scipy.io").savemat
+    folder = tmp_path / place
     (folder / "jpg").mkdir(parents=True)
     for i in range(1, 7):
         Image.new("RGB", (10, 12), (40 * i, 0, 0)).save(folder / "jpg" / f"image_{i:05d}.jpg")

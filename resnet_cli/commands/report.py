@@ -27,6 +27,7 @@ examples:
   resnet-report outputs multirun --out runs.html        sortable, filterable, with curves; one file, no network
   resnet-report multirun --out runs.md                  or .csv, .txt
   resnet-report multirun --over data.split_seed         means over splits as well as seeds
+  resnet-report outputs --columns model,optimizer.lr    these keys instead of the overrides that differ; or: all
   resnet-report multirun --single                       a row for each run
 """
 
@@ -40,6 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", choices=tuple(FORMATS), help="default: table, or that of FILE")
     parser.add_argument(
         "--over", action="append", default=[], metavar="KEY", help="average over this key as well as the seed"
+    )
+    parser.add_argument(
+        "--columns", action="append", default=[], metavar="KEY,...", help="show these keys; all: every key that varies"
     )
     parser.add_argument("--single", action="store_true", help="a row for each run, nothing averaged")
     return parser
@@ -61,7 +65,10 @@ def _report(options: argparse.Namespace) -> None:
     out = None if options.out is None else output_path(options.out)
     format_name = _choose_format(options.format, out)
     found = read_runs(options.folders)
-    tables = build_tables(found.runs, over=("seed", *options.over), single=options.single)
+    columns = [name.strip() for names in options.columns for name in names.split(",") if name.strip()]
+    if options.columns and not columns:
+        raise InputError("--columns: names no key; --columns all shows every key that varies")
+    tables = build_tables(found.runs, over=("seed", *options.over), single=options.single, columns=columns)
     for problem in found.problems:
         print(f"warning: {escape_control_characters(problem)}", file=sys.stderr)
     text = FORMATS[format_name](found, tables)

@@ -183,8 +183,8 @@ const Curves = (() => {
     }
   };
   const fillTip = (view, panel, epoch, found) => {
-    const lines = found.slice(0, MAX_TIP_LINES).map(({ index, group, p }) => createElement("div", { class: view.colour(index) },
-      createElement("span", { class: "key" }), createElement("span", { class: "name" }, group.label),
+    const lines = found.slice(0, MAX_TIP_LINES).map(({ index, p }) => createElement("div", { class: view.colour(index) },
+      createElement("span", { class: "key" }), createElement("span", { class: "name" }, view.labels.get(index)),
       createElement("span", { class: "value" }, formatValue(p.mean) + (p.n > 1 ? ` ± ${formatValue(p.deviation)}, n = ${p.n}` : ""))));
     const rest = found.length > MAX_TIP_LINES ? `, ${found.length - MAX_TIP_LINES} more below` : "";
     panel.tip.replaceChildren(createElement("b", {}, `epoch ${epoch}${rest}`), ...lines);

@@ -3,7 +3,7 @@
 import statistics
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from resnet_cli.report.keys import (
     varying_columns,
 )
 from resnet_cli.report.runs import STATUSES, Run
+from resnet_cli.report.summary import format_pairs, requested_columns, short_names, summarise
 
 # Keys of `data` that change how images are fed but not which: results with other values can be compared.
 INPUT_PIPELINE_KEYS = ("data.batch_size", "data.drop_last", "data.augment")
@@ -62,11 +63,13 @@ class Group:
         values: Values of the keys that vary between groups.
         averaged: The runs that enter the statistics: finished ones, for each seed the newest.
         runs: All runs of the group.
+        overrides: Keys and values that are shown in short form where the group's other values are not shown.
     """
 
     values: Mapping[str, Any]
     averaged: Sequence[Run]
     runs: Sequence[Run]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def statistics(self, name: str) -> Statistics | None:
         """Return the statistics of a property of the averaged runs."""
@@ -90,14 +93,6 @@ class Group:
         counts = Counter(self.status(run) for run in self.runs if not self.is_averaged(run))
         return {status: counts[status] for status in (*STATUSES, "repeated") if counts[status]}
 
-    @property
-    def label(self) -> str:
-        """The varying keys and values in one line; keys are cut to their last part where that is unique."""
-        last = Counter(key.rpartition(".")[2] for key in self.values)
-        short = {key: name if last[name := key.rpartition(".")[2]] == 1 else key for key in self.values}
-        pairs = [f"{short[key]}={format_cell(value)}" for key, value in self.values.items()]
-        return ", ".join(pairs) or self.runs[0].name
-
 
 @dataclass(frozen=True)
 class Table:
@@ -108,12 +103,21 @@ class Table:
         columns: Names of the keys that vary within the table.
         groups: The groups, sorted by their values.
         notes: Differences in environment that limit the comparison.
+        shown: The columns that are shown at first, or in a terminal.
+        is_requested: The user has chosen the columns.
     """
 
     protocol: str
     columns: Sequence[str]
     groups: Sequence[Group]
     notes: Sequence[str]
+    shown: Sequence[str] = ()
+    is_requested: bool = False
+
+    def label(self, group: Group) -> str:
+        """Return what distinguishes a group in one line; keys are cut to their last part where that is unique."""
+        values = {**{key: group.values[key] for key in self.shown}, **group.overrides}
+        return format_pairs(values, short_names({*self.columns, *values})) or group.runs[0].name
 
     @cached_property
     def best(self) -> Group | None:
@@ -122,16 +126,19 @@ class Table:
         return self.groups[max(means, key=lambda pair: (pair[0], -pair[1]))[1]] if len(means) > 1 else None
 
 
-def build_tables(runs: Sequence[Run], *, over: Collection[str] = ("seed",), single: bool = False) -> list[Table]:
+def build_tables(
+    runs: Sequence[Run], *, over: Collection[str] = ("seed",), single: bool = False, columns: Sequence[str] = ()
+) -> list[Table]:
     """Group runs into tables, one for each protocol, those with the most runs first.
 
     Args:
         runs: The runs to compare.
         over: Keys over whose values results are averaged.
         single: Make a group of each run instead.
+        columns: The keys to show, instead of all that vary.
 
     Raises:
-        InputError: A key of `over` is in no config.
+        InputError: A key of `over` or `columns` is in no config.
     """
     keys = {key for run in runs for key in run.settings}
     unknown = [key for key in over if key not in keys and key != "seed"]
@@ -139,14 +146,16 @@ def build_tables(runs: Sequence[Run], *, over: Collection[str] = ("seed",), sing
         raise InputError(*(f"--over {key}: no run has this key{did_you_mean(key, sorted(keys))}" for key in unknown))
     protocols = _protocols(runs, over)
     differing = _differing_keys(protocols.values())
-    columns = [c for c in varying_columns(runs, () if single else tuple(over)) if c.name not in differing]
+    every_column = varying_columns(runs, () if single else tuple(over))
+    varying = [column for column in every_column if column.name not in differing]
     if any(key.startswith("data.") for key in differing):
-        columns = [column for column in columns if column.name != "data"]
+        varying = [column for column in varying if column.name != "data"]
+    requested = requested_columns(runs, varying, columns) if columns else None
     runs_of: dict[Protocol, list[Run]] = {}
     for run in runs:
         runs_of.setdefault(protocols[run.folder], []).append(run)
     tables = [
-        _build_table(own, columns, title_keys=differing, protocol=protocol, over=None if single else over)
+        _build_table(own, varying, requested, title_keys=differing, protocol=protocol, over=None if single else over)
         for protocol, own in runs_of.items()
     ]
     return sorted(tables, key=lambda table: -sum(len(group.runs) for group in table.groups))
@@ -203,14 +212,15 @@ def _differing_keys(protocols: Collection[Protocol]) -> set[str]:
 
 
 def _build_table(
-    runs: Sequence[Run], columns: Sequence[Column], *, title_keys: set[str], protocol: Protocol,
-    over: Collection[str] | None,
+    runs: Sequence[Run], columns: Sequence[Column], requested: Sequence[Column] | None, *, title_keys: set[str],
+    protocol: Protocol, over: Collection[str] | None,
 ) -> Table:  # fmt: skip
     """Build the table of a protocol.
 
     Args:
         runs: The runs of the protocol.
         columns: Columns in which the runs of all protocols differ. Those that are constant here go to the title.
+        requested: The columns that the user has chosen, if any.
         title_keys: Keys in which this protocol differs from others.
         protocol: The protocol.
         over: Keys over whose values results are averaged; None makes a group of each run.
@@ -220,17 +230,24 @@ def _build_table(
     for run in runs:
         key = run.folder if over is None else tuple(comparison_key(column.value_of(run)) for column in inside)
         members.setdefault(key, []).append(run)
+    rows = sorted(members.values(), key=lambda own: [sort_key(column.value_of(own[0])) for column in inside])
+    shown = inside if requested is None else requested
+    values = [{column.name: column.value_of(own[0]) for column in shown} for own in rows]
+    names, overrides = [column.name for column in shown], [dict[str, Any]() for _ in rows]
+    if requested is None:
+        names, overrides = summarise(values, [own[0] for own in rows])
     groups = [
-        Group({c.name: c.value_of(own[0]) for c in inside}, _newest_of_each_seed(own, over or ()), own)
-        for own in members.values()
+        Group(own_values, _newest_of_each_seed(own, over or ()), own, own_overrides)
+        for own, own_values, own_overrides in zip(rows, values, overrides, strict=True)
     ]
-    groups.sort(key=lambda group: [sort_key(value) for value in group.values.values()])
     constant = [(c.name, c.value_of(runs[0])) for c in columns if c not in inside]
     common = [f"{name}={format_cell(value)}" for name, value in constant if value != ABSENT]
     if len(common) > MAX_TITLE_KEYS:
         common = [*common[:MAX_TITLE_KEYS], f"{len(common) - MAX_TITLE_KEYS} more"]
     title = _format_protocol(runs[0], protocol, title_keys, common)
-    return Table(title, [column.name for column in inside], groups, _environment_notes(runs))
+    return Table(
+        title, [column.name for column in shown], groups, _environment_notes(runs), names, requested is not None
+    )
 
 
 def _newest_of_each_seed(runs: Sequence[Run], over: Collection[str]) -> list[Run]:

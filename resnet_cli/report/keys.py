@@ -158,7 +158,7 @@ def _group_column(
         run.folder: tuple((k, comparison_key(v)) for k, v in settings[run.folder].items() if k.startswith(f"{group}."))
         for run in runs
     }
-    chosen = {run.folder: option for run in runs if (option := _chosen_option(group, run, overrides[run.folder]))}
+    chosen = {run.folder: option for run in runs if (option := chosen_option(group, run, overrides[run.folder]))}
     option_of = {group_settings[folder]: option for folder, option in chosen.items()}
     options = {run.folder: chosen.get(run.folder) or option_of.get(group_settings[run.folder]) for run in runs}
     targets = {run.folder: target_name(settings[run.folder], group) for run in runs}
@@ -168,7 +168,7 @@ def _group_column(
     return None
 
 
-def _chosen_option(group: str, run: Run, overrides: Mapping[str, str]) -> str | None:
+def chosen_option(group: str, run: Run, overrides: Mapping[str, str]) -> str | None:
     """Return the option that a run chose from a group, or None if its folder does not show it."""
     if overrides.get(group):
         return overrides[group]
@@ -180,10 +180,15 @@ def _chosen_option(group: str, run: Run, overrides: Mapping[str, str]) -> str | 
 
 
 def typed_overrides(run: Run) -> dict[str, str]:
-    """Return the overrides of a run: from its command or, for jobs of a sweep, from the name of its folder.
+    """Return the overrides of a run: those recorded.
+
+    Of a run of an earlier version, those of its command or, for jobs of a sweep, of the name of its folder.
 
     The value is empty for a swept key that was cut from the folder's name.
     """
+    recorded = recorded_overrides(run)
+    if recorded is not None:
+        return dict(word.lstrip("+~").split("=", 1) for word in recorded if "=" in word)
     try:
         words = shlex.split(str(run.record.get("command") or ""))
     except ValueError:
@@ -198,6 +203,12 @@ def typed_overrides(run: Run) -> dict[str, str]:
         else:
             overrides[key] = swept[1] if swept and not is_cut else ""
     return overrides
+
+
+def recorded_overrides(run: Run) -> list[str] | None:
+    """Return the overrides in the record of a run; None for runs of earlier versions and those started from Python."""
+    recorded = run.record.get("overrides")
+    return list(map(str, recorded)) if isinstance(recorded, list) else None
 
 
 def format_cell(value: Any) -> str:

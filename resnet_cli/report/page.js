@@ -56,12 +56,13 @@
     const rows = [...table.tBodies].map((body) => ({
       body, index: Number(body.dataset.group), text: body.textContent.toLowerCase(), box: body.querySelector(".draw"),
       swatch: body.querySelector(".swatch"),
-      cells: [...body.querySelectorAll("tr.group td[data-v]")].map((td) => td.dataset.v),
+      tds: [...body.querySelectorAll("tr.group td[data-v]")],
     }));
+    for (const row of rows) row.cells = row.tds.map((td) => td.dataset.v);
     const lastEpoch = maximum(data.groups.flatMap((group) => group.runs.flatMap((run) => run.epochs)));
     const styles = createStyles(), cache = new Map();
     const view = {
-      element, data, table, rows, styles, epoch: null, panels: [], colour: styles.colour, dash: styles.dash,
+      element, data, table, rows, styles, labels: new Map(), epoch: null, panels: [], colour: styles.colour, dash: styles.dash,
       single: element.querySelector(".single"), log: element.querySelector(".log"), late: element.querySelector(".late"),
       heads: [...table.querySelectorAll("thead th[data-key]")].filter((th) => th.closest("table") === table),
       visible: () => rows.filter((row) => !row.body.hidden),
@@ -81,7 +82,7 @@
       const entry = createElement("div", { class: view.colour(index) });
       const svg = appendSvg(entry, "svg", { viewBox: "0 0 26 10", "aria-hidden": "true" });
       appendSvg(svg, "path", { class: "curve", d: "M0 5H26", "stroke-dasharray": view.dash(index) });
-      entry.append(createElement("span", {}, view.data.groups[index].label));
+      entry.append(createElement("span", { title: view.data.groups[index].label }, view.labels.get(index)));
       return entry;
     });
     const omitted = selected.length - entries.length;
@@ -91,9 +92,51 @@
     const selected = view.selected();
     view.epoch = null;
     view.styles.update(selected);
+    labelCurves(view, selected);
     for (const row of view.rows) row.swatch.className = view.styles.has(row.index) ? `swatch ${view.colour(row.index)}` : "swatch";
     drawLegend(view, selected);
     view.panels.forEach((panel) => drawPanel(view, panel));
+  };
+
+  // What distinguishes a curve from the others that are drawn, by the columns of keys that are shown.
+  const MAX_LABEL_PAIRS = 6;
+  const keyColumns = (view) => view.heads.map((th, i) => i).filter((i) => !view.heads[i].classList.contains("figure") && !view.heads[i].hidden);
+  const labelCurves = (view, selected) => {
+    const rows = view.rows.filter((row) => selected.includes(row.index));
+    const differing = keyColumns(view).filter((i) => new Set(rows.map((row) => row.cells[i])).size > 1);
+    for (const row of rows) {
+      const pairs = differing.filter((i) => row.cells[i] !== "").map((i) => {
+        const { key } = view.heads[i].dataset;
+        return key === "overrides" || key === "run" ? row.cells[i] : `${view.heads[i].textContent}=${row.cells[i]}`;
+      });
+      const rest = pairs.length - MAX_LABEL_PAIRS;
+      const label = pairs.slice(0, MAX_LABEL_PAIRS).join(", ") + (rest > 0 ? `, ${rest} more` : "");
+      view.labels.set(row.index, label || (rows.length === 1 ? view.data.groups[row.index].label : "defaults"));
+    }
+  };
+
+  // The choice of columns: a box for each, and all of them or those of the beginning.
+  const createChoices = (view) => {
+    const initial = view.heads.map((th) => !th.hidden);
+    const showColumn = (i, shown) => {
+      view.heads[i].hidden = !shown;
+      for (const row of view.rows) row.tds[i].hidden = !shown;
+      boxes[i].checked = shown;
+    };
+    const boxes = view.heads.map((th, i) => {
+      const box = createElement("input", { type: "checkbox", "data-column": th.dataset.key });
+      box.checked = initial[i];
+      box.addEventListener("change", () => { showColumn(i, box.checked); redraw(view); });
+      return box;
+    });
+    const createButton = (name, isShown) => {
+      const button = createElement("button", { type: "button", "data-columns": name }, name);
+      button.addEventListener("click", () => { boxes.forEach((box, i) => showColumn(i, isShown(i))); redraw(view); });
+      return button;
+    };
+    view.element.querySelector(".choices").append(
+      createElement("div", {}, createButton("overrides", (i) => initial[i]), createButton("all", () => true)),
+      ...boxes.map((box, i) => createElement("label", {}, box, ` ${view.heads[i].dataset.key}`)));
   };
 
   // The rows with the best validation accuracy among `rows`, at most as many as are drawn at first.
@@ -145,6 +188,7 @@
     const isRecorded = (metric) => view.data.groups.some((group) => group.runs.some((run) => run[metric].some((value) => value !== null)));
     view.panels = view.data.metrics.filter(isRecorded).map((metric) => createPanel(view, metric));
     element.querySelector(".panels").append(...view.panels.map((panel) => panel.figure));
+    createChoices(view);
     selectRows(view, bestRows(view, view.rows));
     filterRows(view, filter.value);
   };

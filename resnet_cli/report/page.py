@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -11,7 +12,8 @@ from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.report.groups import Group, Table
 from resnet_cli.report.keys import ABSENT, format_cell
 from resnet_cli.report.runs import METRICS, FoundRuns, Run
-from resnet_cli.report.writers import SUMMARY_COLUMNS, format_run_counts, table_cells
+from resnet_cli.report.summary import OVERRIDES, format_pairs, short_names
+from resnet_cli.report.writers import SUMMARY_COLUMNS, format_excluded, format_run_counts
 
 ASSETS = Path(__file__).parent
 SCRIPTS = ("curves.js", "page.js")
@@ -59,6 +61,7 @@ CONTROLS = """\
 <label class="search">Filter <input type="search" placeholder="words, or lr&gt;=0.05" autocomplete="off" \
 spellcheck="false" aria-controls="table-{i}"></label>
 <span class="shown" role="status" aria-live="polite"></span>
+<details class="columns"><summary>Columns</summary><div class="choices"></div></details>
 <span class="gap"></span>
 <span class="curve-buttons" role="group" aria-label="Curves drawn">Curves
 <button type="button" data-draw="best">best {first}</button><button type="button" data-draw="all">all</button>\
@@ -121,19 +124,65 @@ def _section(index: int, table: Table, table_count: int) -> str:
     )
 
 
+@dataclass(frozen=True)
+class PageColumn:
+    """A column of the page.
+
+    Args:
+        key: Its name for the filter and the choice of columns.
+        title: The heading.
+        cells: The text of each group.
+        values: What the cells are sorted and filtered by.
+        is_key: It tells which config a group has, rather than its results.
+        is_hidden: It is shown only when it is chosen.
+    """
+
+    key: str
+    title: str
+    cells: Sequence[str]
+    values: Sequence[Any]
+    is_key: bool = False
+    is_hidden: bool = False
+
+
+def _columns(table: Table) -> list[PageColumn]:
+    """Return the columns of a table: keys shown at first, overrides without a column, other keys, results."""
+    groups, names = table.groups, short_names(table.columns)
+
+    def key_column(key: str) -> PageColumn:
+        values = [group.values[key] for group in groups]
+        return PageColumn(
+            key, names[key], [*map(format_cell, values)], values, is_key=True, is_hidden=key not in table.shown
+        )
+
+    keys = [key_column(key) for key in table.shown]
+    if any(group.overrides for group in groups):
+        texts = [format_pairs(group.overrides, names) or ABSENT for group in groups]
+        keys.append(PageColumn(OVERRIDES, OVERRIDES, texts, texts, is_key=True))
+    if not keys:
+        labels = [table.label(group) for group in groups]
+        keys.append(PageColumn("run", "run", labels, labels, is_key=True))
+    keys += [key_column(key) for key in table.columns if key not in table.shown]
+    counts = [len(group.averaged) for group in groups]
+    results = [PageColumn("n", "n", [*map(str, counts)], counts)]
+    for column in SUMMARY_COLUMNS:
+        found = [group.statistics(column.name) for group in groups]
+        means = [each.mean if each else None for each in found]
+        results.append(PageColumn(column.name, column.title, [*map(column.format_group, groups)], means))
+    excluded = [sum(group.excluded.values()) for group in groups]
+    if any(excluded):
+        results.append(PageColumn("not_counted", "not counted", [*map(format_excluded, groups)], excluded))
+    return keys + results
+
+
 def _table(index: int, table: Table) -> str:
-    head, rows = table_cells(table)
-    keys = table.columns or ["run"]
-    names = [*keys, "n", *(column.name for column in SUMMARY_COLUMNS), "not_counted"]
+    columns = _columns(table)
     heads = "".join(
-        f'<th scope="col" data-key="{_escape(name)}" aria-sort="none"{"" if i < len(keys) else " class=figure"}>'
-        f'<button type="button">{_escape(title)}</button></th>'
-        for i, (name, title) in enumerate(zip(names[: len(head)], head, strict=True))
+        f'<th scope="col" data-key="{_escape(column.key)}" title="{_escape(column.key)}" aria-sort="none"'
+        f'{_attributes(column)}><button type="button">{_escape(column.title)}</button></th>'
+        for column in columns
     )
-    groups = "\n".join(
-        _group(i, table, group, cells, width=len(head) + 1)
-        for i, (group, cells) in enumerate(zip(table.groups, rows, strict=True))
-    )
+    groups = "\n".join(_group(i, table, columns) for i in range(len(table.groups)))
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="Table"><table id="table-{index}">'
         f'<thead><tr><th scope="col" class="pick"><span class="hidden">Curve and runs</span></th>{heads}</tr></thead>\n'
@@ -141,9 +190,17 @@ def _table(index: int, table: Table) -> str:
     )
 
 
-def _group(index: int, table: Table, group: Group, cells: Sequence[str], *, width: int) -> str:
+def _attributes(column: PageColumn, *, is_best: bool = False) -> str:
+    """Return the attributes of a cell: a class for results, `hidden` for what is shown only when chosen."""
+    classes = [*([] if column.is_key else ["figure"]), *(["best"] if is_best else [])]
+    classes += ["overrides"] if column.key == OVERRIDES else []
+    return (f' class="{" ".join(classes)}"' if classes else "") + (" hidden" if column.is_hidden else "")
+
+
+def _group(index: int, table: Table, columns: Sequence[PageColumn]) -> str:
     """Return a <tbody> with the row of a group and the rows of its runs, so that they are sorted together."""
-    label = _escape(group.label)
+    group = table.groups[index]
+    label = _escape(table.label(group))
     controls = (
         f'<label><input type="checkbox" class="draw" aria-label="Draw the curve of {label}">'
         f'<span class="swatch" aria-hidden="true"></span></label>'
@@ -151,24 +208,21 @@ def _group(index: int, table: Table, group: Group, cells: Sequence[str], *, widt
     )
     return (
         f'<tbody data-group="{index}"><tr class="group"><td class="pick">{controls}</td>'
-        f"{_group_cells(table, group, cells)}</tr>"
-        f'<tr class="runs" hidden><td colspan="{width}">{_runs(group)}</td></tr></tbody>'
+        f"{_group_cells(index, columns, is_best=group is table.best)}</tr>"
+        f'<tr class="runs" hidden><td colspan="{len(columns) + 1}">{_runs(group)}</td></tr></tbody>'
     )
 
 
-def _group_cells(table: Table, group: Group, cells: Sequence[str]) -> str:
+def _group_cells(index: int, columns: Sequence[PageColumn], *, is_best: bool) -> str:
     """Return the <td> elements of a group; `data-v` is the value that a cell is sorted and filtered by."""
-    values: list[Any] = [*(group.values[name] for name in table.columns)] or [group.label]
-    key_count = len(values)
-    found = [group.statistics(column.name) for column in SUMMARY_COLUMNS]
-    values += [len(group.averaged), *(each.mean if each else None for each in found), sum(group.excluded.values())]
     elements = []
-    for i, text in enumerate(cells):
-        classes = ["figure"] * (i >= key_count) + ["best"] * (group is table.best and i == key_count + 1)
-        is_excluded = i > key_count + len(SUMMARY_COLUMNS)
-        shown = f'<span class="warn">{_escape(text)}</span>' if is_excluded and text else _format_mean(text)
-        attribute = f' class="{" ".join(classes)}"' if classes else ""
-        elements.append(f'<td{attribute} data-v="{_escape(_sort_value(values[i]))}">{shown}</td>')
+    for column in columns:
+        text = column.cells[index]
+        is_excluded = column.key == "not_counted" and text
+        shown = f'<span class="warn">{_escape(text)}</span>' if is_excluded else _format_mean(text)
+        attributes = _attributes(column, is_best=is_best and column.key == SUMMARY_COLUMNS[0].name)
+        title = f' title="{_escape(text)}"' if column.key == OVERRIDES else ""
+        elements.append(f'<td{attributes}{title} data-v="{_escape(_sort_value(column.values[index]))}">{shown}</td>')
     return "".join(elements)
 
 
@@ -210,7 +264,7 @@ def _curves(table: Table) -> dict[str, Any]:
         "first": CURVES_AT_FIRST,
         "groups": [
             {
-                "label": escape_control_characters(group.label),
+                "label": escape_control_characters(table.label(group)),
                 "score": found.mean if (found := group.statistics("val_accuracy")) else None,
                 "runs": [_curve(run, step, averaged=group.is_averaged(run)) for run in group.runs],
             }

@@ -2,16 +2,17 @@
 
 import csv
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.report.fit import TextTable, terminal_width
 from resnet_cli.report.groups import Group, Statistics, Table
 from resnet_cli.report.keys import ABSENT, format_cell, varying_columns
 from resnet_cli.report.runs import STATUSES, FoundRuns, Run, read_runs
-
-MAX_CELL_WIDTH = 44  # characters of a cell in the terminal
+from resnet_cli.report.summary import summarise
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def table_cells(table: Table) -> tuple[list[str], list[list[str]]]:
     head = [*(table.columns or ["run"]), "n", *titles, *(["not counted"] if has_excluded else [])]
     rows = []
     for group in table.groups:
-        keys = [format_cell(group.values[name]) for name in table.columns] or [group.label]
+        keys = [format_cell(group.values[name]) for name in table.columns] or [table.label(group)]
         results = [column.format_group(group) for column in SUMMARY_COLUMNS]
         excluded = [format_excluded(group)] if has_excluded else []
         rows.append([*keys, str(len(group.averaged)), *results, *excluded])
@@ -105,34 +106,29 @@ def format_run_counts(found: FoundRuns) -> str:
     return f"{len(found.runs)} run{'s' if len(found.runs) > 1 else ''}: {counts}"
 
 
-def align_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Format a table with columns of equal width and a rule below the head; columns of numbers are right-aligned."""
-    lines = [[_truncate(escape_control_characters(text)) for text in row] for row in (head, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    is_numeric = [all(row[i][:1].isdigit() or row[i] == ABSENT for row in lines[1:]) for i in range(len(head))]
-    padded = [
-        [
-            text.rjust(width) if right else text.ljust(width)
-            for text, width, right in zip(row, widths, is_numeric, strict=True)
-        ]
-        for row in lines
-    ]
-    first, *others = ["  ".join(row).rstrip() for row in padded]
-    return [first, "  ".join("-" * width for width in widths), *others]
-
-
-def _truncate(text: str) -> str:
-    return text if len(text) <= MAX_CELL_WIDTH else f"{text[: MAX_CELL_WIDTH - 1]}…"
-
-
 def format_text(found: FoundRuns, tables: Sequence[Table]) -> str:
-    """Format tables for the terminal."""
+    """Format tables for the terminal, in its width unless the user has chosen the columns."""
+    width = terminal_width()
     blocks = [escape_control_characters(format_run_counts(found))]
     for index, table in enumerate(tables):
         notes = [f"note: {escape_control_characters(note)}" for note in table.notes]
-        title = escape_control_characters(format_title(index, tables))
-        blocks.append("\n".join([title, "", *align_columns(*table_cells(table)), *notes]))
+        title = textwrap.wrap(escape_control_characters(format_title(index, tables)), width, break_on_hyphens=False)
+        lines = _text_table(table).lines(None if table.is_requested else width)
+        blocks.append("\n".join([*title, "", *lines, *notes]))
     return "\n\n".join(blocks) + "\n"
+
+
+def _text_table(table: Table) -> TextTable:
+    groups = table.groups
+    keys = {name: [format_cell(group.values[name]) for group in groups] for name in table.shown}
+    overrides = [{key: format_cell(value) for key, value in group.overrides.items()} for group in groups]
+    if not keys and not any(overrides):
+        keys = {"run": [table.label(group) for group in groups]}
+    results = {"n": [str(len(group.averaged)) for group in groups]}
+    results |= {column.title: [column.format_group(group) for group in groups] for column in SUMMARY_COLUMNS}
+    if any(group.excluded for group in groups):
+        results["not counted"] = [format_excluded(group) for group in groups]
+    return TextTable(keys, overrides, results)
 
 
 def format_markdown(found: FoundRuns, tables: Sequence[Table]) -> str:
@@ -211,13 +207,18 @@ def format_sweep_table(folder: Path | str) -> str:
         InputError: The folder contains no run.
     """
     found = read_runs([folder])
-    keys = varying_columns(found.runs, ())
-    results = [column for column in SUMMARY_COLUMNS if column.name in ("val_accuracy", "test_accuracy", "seconds")]
-    head = ["status", *([column.name for column in keys] or ["run"]), *(column.title for column in results)]
-    rows = []
-    for run in found.runs:
-        values = [format_cell(column.value_of(run)) for column in keys] or [run.display_path]
-        rows.append([run.status, *values, *(column.format_run(run) for column in results)])
+    columns = varying_columns(found.runs, ())
+    shown, overrides = summarise([{c.name: c.value_of(run) for c in columns} for run in found.runs], found.runs)
+    keys = {c.name: [format_cell(c.value_of(run)) for run in found.runs] for c in columns if c.name in shown}
+    if not keys and not any(overrides):
+        keys = {"run": [run.display_path for run in found.runs]}
+    results = {
+        column.title: [column.format_run(run) for run in found.runs]
+        for column in SUMMARY_COLUMNS
+        if column.name in ("val_accuracy", "test_accuracy", "seconds")
+    }
+    texts = [{key: format_cell(value) for key, value in own.items()} for own in overrides]
+    table = TextTable(keys, texts, results, {"status": [run.status for run in found.runs]})
     failures = [f"{run.display_path}: {run.reason}" for run in found.runs if run.status == "failed" and run.reason]
     notes = map(escape_control_characters, [*failures, *found.problems])
-    return "\n".join([*align_columns(head, rows), *notes, format_run_counts(found)])
+    return "\n".join([*table.lines(terminal_width()), *notes, format_run_counts(found)])

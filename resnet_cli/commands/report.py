@@ -14,7 +14,7 @@ from resnet_cli.files import write_atomically
 from resnet_cli.report import FORMATS, Table, build_tables, format_run_counts, read_runs
 
 HELP = """\
-Finds the runs below the given folders, shows the config keys that vary as columns, groups runs that differ in nothing
+Finds the runs below the given folders, shows the overrides in which they differ, groups runs that differ in nothing
 but their seed, and reports mean ± sample standard deviation over the n that finished. Pruned, failed, interrupted,
 running and killed runs, and repetitions of a seed, are counted but not averaged. Runs that were measured under
 different protocols (data set, its sizes, validation split, how the weights were chosen) get separate tables.

@@ -1,6 +1,7 @@
 """Tables in the width of a terminal: results and keys that do not fit are left out or shortened, and named below."""
 
 import shutil
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,8 @@ from resnet_cli.report.keys import ABSENT
 from resnet_cli.report.summary import OVERRIDES, short_names
 
 MAX_CELL_WIDTH = 44  # characters of a cell in the terminal
-MIN_OVERRIDES_WIDTH = 44  # characters of the overrides that are kept while something else can be left out
+GOOD_OVERRIDES_WIDTH = 44  # characters of the overrides for which lesser results are left out
+MIN_OVERRIDES_WIDTH = 26  # characters for which all results but accuracies are left out
 DEFAULT_WIDTH = 120  # characters, where there is no terminal
 GAP = "  "
 # What is left out first and last. Keys come between the two: they move to the column of overrides.
@@ -52,10 +54,10 @@ class TextTable:
                 row.insert(place, truncate(text or ABSENT, max(free, len(OVERRIDES))))
         lines = align_columns(head, rows, unlimited=OVERRIDES)
         lines = lines if width is None else [truncate(line, width) for line in lines]
-        return [
-            *lines,
-            *([f"not shown: {', '.join(self.left_out)} (resnet-report --columns all)"] if self.left_out else []),
-        ]
+        if not self.left_out:
+            return lines
+        note = f"not shown: {', '.join(self.left_out)} (resnet-report --columns all)"
+        return [*lines, *textwrap.wrap(note, width or len(note), break_on_hyphens=False)]
 
     def _columns(self) -> Cells:
         return {**self.leading, **self.keys, **self.results}
@@ -69,11 +71,11 @@ class TextTable:
             for row in self.overrides
         ]
 
-    def _fits(self, width: int) -> bool:
+    def _fits(self, width: int, overrides_width: int = GOOD_OVERRIDES_WIDTH) -> bool:
         columns = self._columns()
         rule = align_columns(list(columns), list(zip(*columns.values(), strict=True)))[1]
         texts = self._override_texts()
-        needed = min(max(map(len, texts)), MIN_OVERRIDES_WIDTH) if any(texts) else 0
+        needed = min(max(map(len, texts)), overrides_width) if any(texts) else 0
         return len(rule) + (len(GAP) + max(needed, len(OVERRIDES)) if needed else 0) <= width
 
     def _fit(self, width: int) -> None:
@@ -82,15 +84,15 @@ class TextTable:
             taken = {*self.leading, *self.results}
             self.keys = {name if (name := names[k]) not in taken else k: cells for k, cells in self.keys.items()}
         for heading in LEFT_OUT_FIRST:
-            self._leave_out(heading, width)
-        while len(self.keys) > 1 and not self._fits(width):
+            self._leave_out(heading, width, GOOD_OVERRIDES_WIDTH)
+        while len(self.keys) > 1 and not self._fits(width, MIN_OVERRIDES_WIDTH):
             key, cells = self.keys.popitem()
             self.overrides = [{key: cell, **row} for cell, row in zip(cells, self.overrides, strict=True)]
         for heading in LEFT_OUT_LAST:
-            self._leave_out(heading, width)
+            self._leave_out(heading, width, MIN_OVERRIDES_WIDTH)
 
-    def _leave_out(self, heading: str, width: int) -> None:
-        if heading in self.results and not self._fits(width):
+    def _leave_out(self, heading: str, width: int, overrides_width: int) -> None:
+        if heading in self.results and not self._fits(width, overrides_width):
             del self.results[heading]
             self.left_out.append(heading)
 

@@ -103,12 +103,17 @@
   const keyColumns = (view) => view.heads.map((th, i) => i).filter((i) => !view.heads[i].classList.contains("figure") && !view.heads[i].hidden);
   const labelCurves = (view, selected) => {
     const rows = view.rows.filter((row) => selected.includes(row.index));
-    const differing = keyColumns(view).filter((i) => new Set(rows.map((row) => row.cells[i])).size > 1);
-    for (const row of rows) {
-      const pairs = differing.filter((i) => row.cells[i] !== "").map((i) => {
-        const { key } = view.heads[i].dataset;
-        return key === "overrides" || key === "run" ? row.cells[i] : `${view.heads[i].textContent}=${row.cells[i]}`;
-      });
+    const columns = keyColumns(view), names = columns.map((i) => view.heads[i].textContent);
+    const pairsOf = (row) => columns.flatMap((i, place) => {
+      const { key } = view.heads[i].dataset, text = row.cells[i];
+      if (text === "") return [];
+      if (key === "overrides") return text.split(", ").filter((pair) => !names.includes(pair.split("=")[0]));
+      return [key === "model" || key === "run" ? text : `${names[place]}=${text}`];
+    });
+    const all = rows.map(pairsOf), isCommon = (pair) => all.every((pairs) => pairs.includes(pair));
+    const common = new Set((all[0] || []).filter(isCommon));
+    for (const [place, row] of rows.entries()) {
+      const pairs = all[place].filter((pair) => !common.has(pair));
       const rest = pairs.length - MAX_LABEL_PAIRS;
       const label = pairs.slice(0, MAX_LABEL_PAIRS).join(", ") + (rest > 0 ? `, ${rest} more` : "");
       view.labels.set(row.index, label || (rows.length === 1 ? view.data.groups[row.index].label : "defaults"));
@@ -136,7 +141,7 @@
     };
     view.element.querySelector(".choices").append(
       createElement("div", {}, createButton("overrides", (i) => initial[i]), createButton("all", () => true)),
-      ...boxes.map((box, i) => createElement("label", {}, box, ` ${view.heads[i].dataset.key}`)));
+      ...view.heads.map((th, i) => createElement("label", {}, boxes[i], ` ${th.classList.contains("figure") ? th.textContent : th.dataset.key}`)));
   };
 
   // The rows with the best validation accuracy among `rows`, at most as many as are drawn at first.

@@ -51,6 +51,15 @@ svg.dispatchEvent(new KeyboardEvent("keydown", {key: "Escape"})); seen.left = $(
 const box = svg.getBoundingClientRect();
 svg.dispatchEvent(new PointerEvent("pointermove", {clientX: box.left + box.width - 5, clientY: box.top + 50}));
 seen.hover = $(".tip b").textContent;
+seen.legend = all("section:first-of-type .legend span").map((s) => s.textContent);
+const column = (key) => $(`section:first-of-type [data-column="${key}"]`);
+const shownHeads = () => all("#table-0 > thead th[data-key]").filter((th) => !th.hidden).map((th) => th.dataset.key);
+seen.atFirst = shownHeads();
+seen.widths = all("#table-0 tr.group").map((row) => [...row.children].filter((td) => !td.hidden).length);
+column("trainer.averaging").click(); column("parameters").click(); seen.chosen = shownHeads();
+seen.longer = all("section:first-of-type .legend span").map((s) => s.textContent);
+$('[data-columns="all"]').click(); seen.allColumns = shownHeads().length;
+$('[data-columns="overrides"]').click(); seen.again = shownHeads();
 $(".more").click(); seen.opened = [!$("tr.runs").hidden, $(".more").ariaExpanded];
 const ground = () => getComputedStyle(document.body).backgroundColor;
 $("#theme").click(); seen.light = ground(); $("#theme").click(); seen.dark = ground(); $("#theme").click();
@@ -72,9 +81,14 @@ def seen(tmp_path_factory):
     top = tmp_path_factory.mktemp("page")
     for rate, val in ((0.05, 93.0), (0.1, 95.0), (0.3, 91.0)):
         for seed in (0, 1):
-            write_run(top / "runs" / f"{rate}-{seed}", f"optimizer.lr={rate}", f"seed={seed}", val=val + seed)
-    write_run(top / "runs" / NAME, "optimizer.lr=1.0", f"name={NAME}", status="failed", reason=NAME)
-    write_run(top / "runs" / "other", "data.val_fraction=0.5", "optimizer.lr=0.1")
+            averaging = "ema" if rate == 0.1 else "none"
+            write_run(
+                top / "runs" / f"{rate}-{seed}", f"optimizer.lr={rate}", f"trainer.averaging={averaging}",
+                f"seed={seed}", val=val + seed, overrides=[f"optimizer.lr={rate}"],
+            )  # fmt: skip
+    changes = ["optimizer.lr=1.0", f"name={NAME}"]
+    write_run(top / "runs" / NAME, *changes, status="failed", reason=NAME, overrides=changes)
+    write_run(top / "runs" / "other", "data.val_fraction=0.5", "optimizer.lr=0.1", overrides=[])
     found = report.read_runs([top / "runs"])
     page = report.format_html(found, report.build_tables(found.runs))
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
@@ -130,6 +144,16 @@ def test_values_come_by_key_and_pointer(seen):
     assert seen["before"] == "epoch 2"
     assert seen["left"]
     assert seen["hover"] == "epoch 3"
+
+
+def test_columns_are_chosen_and_legends_name_the_difference(seen):
+    results = ["n", "val_accuracy", "test_accuracy", "best_epoch", "epochs", "seconds", "parameters", "not_counted"]
+    assert seen["atFirst"] == seen["again"] == ["optimizer.lr", *results]
+    assert len(set(seen["widths"])) == 1
+    assert seen["chosen"] == ["optimizer.lr", "trainer.averaging", *(r for r in results if r != "parameters")]
+    assert seen["legend"] == ["lr=0.05", "lr=0.1", "lr=0.3", "lr=1.0"]
+    assert seen["longer"][:2] == ["lr=0.05, averaging=none", "lr=0.1, averaging=ema"]
+    assert seen["allColumns"] == 10
 
 
 def test_rows_open_and_themes_change(seen):

@@ -18,13 +18,13 @@ CONFIG = {
 
 
 def write_run(folder, *changes, status="finished", val=90.0, test=89.0, epochs=3, command="resnet-train", **record):
-    """A run folder as resnet-train writes it; changes are `key=value` in YAML."""
+    """A run folder as resnet-train writes it; changes are `key=value` in YAML. Its record may have `overrides`."""
     config = deepcopy(CONFIG)
     for key, value in (change.split("=", 1) for change in changes):
         node = config
         *path, last = key.split(".")
         for name in path:
-            node = node[name]
+            node = node.setdefault(name, {})
         node[last] = yaml.safe_load(value)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(stored.dump(config), encoding="utf-8")

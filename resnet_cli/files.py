@@ -8,10 +8,12 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import BinaryIO
 
-from resnet_cli.errors import MachineError
+from resnet_cli.errors import InputError, MachineError
 
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+HOMELESS = "the home folder is not known (set HOME)"
 
 Content = bytes | str | Callable[[BinaryIO], object]
 
@@ -24,13 +26,13 @@ def write_atomically(path: Path, content: Content, *, backup: Path | None = None
 
     Args:
         path: The file to write; its folder must exist.
-        content: Text (encoded as UTF-8), bytes, or a function that writes to an open binary file.
+        content: Text (see `encode_text`), bytes, or a function that writes to an open binary file.
         backup: Path in the same folder under which the previous file is kept.
 
     Raises:
         MachineError: the disk is full, or the folder is missing or not writable; the previous file is intact.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = encode_text(content) if isinstance(content, str) else content
     temporary = _temporary(path)
     try:
         _remove(temporary)  # left by a killed process with the same process id, or planted
@@ -51,6 +53,33 @@ def write_atomically(path: Path, content: Content, *, backup: Path | None = None
         raise MachineError(error.errno, f"{path}: cannot be written: {error.strerror}{space}") from None
     finally:
         _remove(temporary)
+
+
+def encode_text(text: str) -> bytes:
+    """Encode text as UTF-8; bytes of file names that are not UTF-8 become escapes, which JSON reads back as they were.
+
+    Python represents such a byte by a lone surrogate, which UTF-8 excludes.
+    """
+    return text.encode("utf-8", "backslashreplace")
+
+
+def expand_home(path: str, key: str = "") -> Path:
+    """Return a path with `~` replaced by the home folder.
+
+    Args:
+        path: The path.
+        key: Its config key, for the message.
+
+    Raises:
+        InputError: it begins with `~`, and the home folder is not known: in a container, a user may have none.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        user = Path(path).parts[0][1:]
+        problem = f"the home folder of {user} is not known" if user else HOMELESS
+        remedy = f"set {key}, or an environment variable that it refers to, to" if key else "give"
+        raise InputError(f"{key}{key and '='}{path}: {problem}; {remedy} a path without ~") from None
 
 
 def remove_stale_temporaries(folder: Path, names: Collection[str]) -> None:

@@ -1,14 +1,16 @@
 """Whole files: the second copy kept, full disks, planted links, what kills leave."""
 
 import errno
+import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from resnet_cli import files
-from resnet_cli.errors import MachineError
-from resnet_cli.files import remove_stale_temporaries, write_atomically
+from resnet_cli.errors import InputError, MachineError
+from resnet_cli.files import expand_home, remove_stale_temporaries, write_atomically
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of threads that others began
 
@@ -127,3 +129,20 @@ def test_a_full_disk_is_one_line_with_numbers(tmp_path, monkeypatch, call):
             write_atomically(path, full if call == "write" else "after", backup=tmp_path / "kept")
     assert path.read_text() == "before"
     assert set(names(tmp_path)) <= {"file", "kept"}
+
+
+def test_text_with_lone_surrogates_is_written_as_escapes_that_json_reads(tmp_path):
+    name = os.fsdecode(b"caf\xe9 \xc3\xa9")
+    write_atomically(tmp_path / "a.json", json.dumps({"name": name}, ensure_ascii=False))
+    text = (tmp_path / "a.json").read_bytes().decode("utf-8")
+    assert "é" in text
+    assert json.loads(text)["name"] == name
+
+
+def test_expand_home_of_an_unknown_user_names_the_key(monkeypatch):
+    assert expand_home("a/~b") == Path("a/~b")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(InputError, match=r"^data.root=~/x: the home folder is not known \(set HOME\)"):
+        expand_home("~/x", "data.root")
+    with pytest.raises(InputError, match="^~who/x: the home folder of who is not known; give a path without ~$"):
+        expand_home("~who/x")

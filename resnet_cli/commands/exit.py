@@ -6,10 +6,35 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
 WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
+
+
+def run_and_exit(run: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Run a command with the arguments of this process and exit with its status.
+
+    Characters that the encoding of the output lacks are printed as escapes: what a terminal can show decides nothing.
+    """
+    _require_unicode_names()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    exit_quickly(run(sys.argv[1:]))
+
+
+def _require_unicode_names() -> None:
+    """Start Python again in its UTF-8 mode if it takes the names of files and the arguments for ASCII.
+
+    The same names would otherwise be other texts than under another locale, and a run could not be resumed there.
+    Python does this itself in the locales C and POSIX, unless it is told not to.
+    """
+    if sys.getfilesystemencoding() != "ascii" or os.environ.get("PYTHONUTF8") == "1" or not sys.executable:
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def exit_quickly(status: int) -> NoReturn:
@@ -21,7 +46,7 @@ def exit_quickly(status: int) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C while the interpreter ends would print a traceback
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader is gone, as in `resnet-train | head`; Python flushes once more at its end
+    except OSError:  # the reader is gone, as in `resnet-train | head`; Python flushes once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     atexit.register(_skip_collections)
     sys.exit(status)

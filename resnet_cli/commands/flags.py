@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.errors import print_error
 
 
@@ -31,7 +32,7 @@ def output_path(text: str) -> Path:
     Raises:
         InputError: It is a folder, or its folder does not exist.
     """
-    path = Path(text).expanduser()
+    path = expand_home(text)
     if not path.parent.is_dir() or path.is_dir():
         raise InputError(f"--out={path}: {'is a folder' if path.is_dir() else 'its folder does not exist'}")
     return path

@@ -3,12 +3,11 @@
 import argparse
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.commands.exit import exit_quickly
+from resnet_cli.commands.exit import run_and_exit
 from resnet_cli.commands.flags import Parser, exit_status, output_path
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.errors import InputError
@@ -69,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    exit_quickly(run(sys.argv[1:]))
+    run_and_exit(run)
 
 
 def run(arguments: Sequence[str]) -> int:

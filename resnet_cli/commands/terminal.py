@@ -7,7 +7,7 @@ from resnet_cli.errors import MachineError
 
 
 def print_output(text: str) -> None:
-    """Print a whole output at once, without a newline at its end; characters that the encoding lacks become `?`.
+    """Print a whole output at once, without a newline at its end; characters that the encoding lacks become escapes.
 
     A closed pipe, as in `resnet-report ... | head`, is not an error.
 
@@ -16,7 +16,7 @@ def print_output(text: str) -> None:
     """
     encoding = sys.stdout.encoding or "utf-8"
     try:
-        print(text.encode(encoding, "replace").decode(encoding), end="", flush=True)
+        print(text.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)
     except OSError as error:
         # Python flushes standard output once more at exit, which would print a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,6 +15,7 @@ from resnet_cli.config.former_names import with_present_names
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.overrides import hydra_arguments, override_keys, task_overrides
 from resnet_cli.hydra_app.search_path import use_working_folder
@@ -120,7 +121,7 @@ def _is_run(item: str) -> bool:
 
 
 def _existing(path: str) -> str:
-    if Path(path).expanduser().exists():
+    if expand_home(path).exists():
         return path
     is_option = (CONFIG_FOLDER / "model" / f"{path}.yaml").is_file()
     raise InputError(f"{path}: no such run folder" + (f"; did you mean model={path}?" if is_option else ""))

@@ -17,6 +17,7 @@ from resnet_cli.config.trust import targets
 from resnet_cli.data import Loaders
 from resnet_cli.data.datasets.sizes import known_size
 from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.compose import Composed
 from resnet_cli.models import ScalarChain
 from resnet_cli.models.initialisation.data_dependent import initialise_model_from_images
@@ -139,7 +140,7 @@ def _checkpoint_of_run(composed: Composed) -> Path | None:
     """Return the named checkpoint, or the best or last one of the named run; None if there is none."""
     if composed.run is None:
         return None
-    named, run = Path(composed.run).expanduser(), find_run(composed.run)
+    named, run = expand_home(composed.run), find_run(composed.run)
     return next((file for file in ([named] if named.is_file() else [run.best, run.last]) if file.is_file()), None)
 
 

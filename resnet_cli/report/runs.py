@@ -16,6 +16,7 @@ import yaml
 
 from resnet_cli.config import stored
 from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
 from resnet_cli.runs import lock
 from resnet_cli.runs.folder import RunDir
 
@@ -123,7 +124,7 @@ def read_runs(folders: Iterable[Path | str]) -> FoundRuns:
 
 
 def _resolve_folder(text: str) -> Path:
-    path = Path(text).expanduser()
+    path = expand_home(text)
     if path.suffix == ".pt" and path.parent.name == "checkpoints":
         path = path.parent.parent
     if not path.is_dir():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.files import remove_stale_temporaries, write_atomically
+from resnet_cli.files import expand_home, remove_stale_temporaries, write_atomically
 
 
 class RunDir:
@@ -130,7 +130,7 @@ def find_run(path: str) -> RunDir:
     Raises:
         InputError: there is no such folder, or it is no run folder.
     """
-    given = Path(path).expanduser()
+    given = expand_home(path)
     folder = given.parent.parent if given.suffix == ".pt" and given.parent.name == "checkpoints" else given
     if not given.exists():
         raise InputError(f"{path}: no such run folder")

@@ -8,6 +8,7 @@ from io import TextIOWrapper
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from types import TracebackType
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -16,12 +17,29 @@ from resnet_cli.errors import MachineError
 logger = logging.getLogger("resnet_cli")
 
 
+def discard_output(stream: TextIO) -> None:
+    """Discard what is written to a standard stream from now on, and what it buffers: nobody reads it any more."""
+    with suppress(OSError, ValueError):  # the stream has no file descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def print_line(text: str, stream: TextIO) -> None:
+    """Print a line at once; if nobody reads the stream any more, discard it."""
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        discard_output(stream)
+
+
 class _Terminal(logging.Handler):
-    """Prints lines to standard output without breaking a progress bar."""
+    """Prints lines to standard output without breaking a progress bar, until nobody reads it any more."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+        try:
+            tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()
+        except OSError:  # a closed terminal or pipe, or a full disk: the run goes on, and its log has the line
+            discard_output(sys.stdout)
 
 
 class _LogFile(logging.FileHandler):
@@ -30,7 +48,7 @@ class _LogFile(logging.FileHandler):
     def _open(self) -> TextIOWrapper:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
         try:
-            return os.fdopen(os.open(self.baseFilename, flags, 0o666), "a", encoding="utf-8")
+            return os.fdopen(os.open(self.baseFilename, flags, 0o666), "a", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise MachineError(error.errno, f"{self.baseFilename}: cannot be written: {error.strerror}") from None
 

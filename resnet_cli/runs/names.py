@@ -8,6 +8,8 @@ import string
 from collections.abc import Sequence
 from pathlib import Path
 
+from resnet_cli.files import encode_text
+
 
 def format_command(program: str, arguments: Sequence[str]) -> str:
     """Return a command line as the user can type it, quoted for the shell."""
@@ -50,7 +52,7 @@ def job_folder_name(overrides: Sequence[str], limit: int = 100) -> str:
     safe = re.sub(r"[^A-Za-z0-9_.,=+-]", "_", text)
     if safe == text and len(safe) <= limit and not safe.endswith("."):
         return safe
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(encode_text(text)).hexdigest()[:8]
     if len(safe) > limit:  # `optimizer.lr=0.1` as `lr=0.1`, so that more of them fit
         short = ",".join(re.sub(r"^[\w.]*\.(?=\w+=)", "", word) for word in words)
         safe = re.sub(r"[^A-Za-z0-9_.,=+-]", "_", short)

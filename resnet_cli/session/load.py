@@ -12,6 +12,7 @@ from resnet_cli.config.trust import check_names
 from resnet_cli.config.validation import check_part
 from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import find_run
 from resnet_cli.session import build
@@ -84,7 +85,7 @@ def load_weights(model: nn.Module, path: str) -> list[str]:
 def _resolve_checkpoint(path: str) -> Path:
     """Return the checkpoint that a path names: the file itself, or the best (else the last) one of a run folder."""
     run = find_run(path)
-    file = Path(path).expanduser()
+    file = expand_home(path)
     if file.is_dir():
         return run.best if run.best.exists() else run.last
     return file

@@ -12,8 +12,14 @@ from types import FrameType, TracebackType
 
 from resnet_cli.errors import StoppedError
 
-SIGNALS = [signal.SIGTERM, signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
+STOPPING = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")  # Windows has the first two
 GRACE_SECONDS = 0.5  # after a second Ctrl-C, for recording that the run was interrupted
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Return the signals that stop a run. SIGHUP, of a closed terminal, is ignored by a process started with nohup."""
+    known = [getattr(signal, name) for name in STOPPING if hasattr(signal, name)]
+    return [number for number in known if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN]
 
 
 class JobStoppedError(Exception):
@@ -33,7 +39,7 @@ class RunFailedError(BaseException):
 
 
 class StopSignals:
-    """Context manager that turns SIGTERM, SIGINT and SIGUSR1 into requests to stop.
+    """Context manager that turns SIGTERM, SIGINT, SIGUSR1 and SIGHUP into requests to stop.
 
     The object is what training calls as `should_stop`. Before the first call, while modules are imported and data are
     read, a signal raises `StoppedError` at once. From that call until `begin_job` it is only recorded, and the caller
@@ -53,7 +59,8 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         in_main = threading.current_thread() is threading.main_thread()  # Python allows handlers in no other thread
-        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS} if in_main else {}
+        self._before = {number: signal.signal(number, self._handle) for number in stop_signals()} if in_main else {}
+        self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
         return self
 
     @property
@@ -91,6 +98,7 @@ class StopSignals:
         if self.signum is None:
             self.signum = signum
             if not self._polled:
+                self._leave_closed_terminal()
                 raise StoppedError(signum)
             self._notify()
             self._watch_for_second_interrupt()
@@ -101,6 +109,7 @@ class StopSignals:
     def _notify(self) -> None:
         """Report the first signal."""
         assert self.signum is not None
+        self._leave_closed_terminal()
         if self.on_signal is not None:
             self.on_signal(self.signum)
         if not self._quiet:
@@ -108,11 +117,19 @@ class StopSignals:
                 start = "\n" if sys.stderr.isatty() else ""
                 os.write(2, f"{start}saving and stopping (press Ctrl-C again to quit now)\n".encode())
 
+    def _leave_closed_terminal(self) -> None:
+        """Discard what is printed from now on if the terminal is closed: each line would be an error."""
+        for stream in self._terminals:
+            if not os.isatty(stream):
+                with suppress(OSError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
     def wait_in_thread(self) -> None:
         """Wait for signals that every thread blocks: report the first, and end the process at a second Ctrl-C."""
-        self.signum = signal.sigwait(SIGNALS)
+        numbers = stop_signals()
+        self.signum = signal.sigwait(numbers)
         self._notify()
-        while signal.sigwait(SIGNALS) != signal.SIGINT:
+        while signal.sigwait(numbers) != signal.SIGINT:
             pass
         _exit_at_once()
 

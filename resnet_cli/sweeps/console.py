@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from resnet_cli.runs.logs import print_line
 from resnet_cli.sweeps.folder import SweepDir
 
 POLL_SECONDS = 0.2  # between reads of the messages of jobs in other processes
@@ -30,7 +31,7 @@ class JobConsole:
     def print(self, text: str) -> None:
         """Print a line to stdout."""
         if self.is_local:
-            print(f"\n{self.title}: {text}", flush=True)
+            print_line(f"\n{self.title}: {text}", sys.stdout)
         else:
             self.sweep.post_message(f"{self.title}: {text}")
 
@@ -38,7 +39,7 @@ class JobConsole:
         """Print an error to stderr."""
         line = f"error: {self.title}: {text}"
         if self.is_local:
-            print(line, file=sys.stderr, flush=True)
+            print_line(line, sys.stderr)
         else:
             self.sweep.post_message(line, is_error=True)
 
@@ -68,4 +69,4 @@ def _print_messages(path: Path, ended: threading.Event) -> None:
             position = file.tell() - len(incomplete.encode())
             for line in filter(None, lines.split("\n")):
                 text, is_error = json.loads(line)
-                print(text, file=sys.stderr if is_error else sys.stdout, flush=True)
+                print_line(text, sys.stderr if is_error else sys.stdout)

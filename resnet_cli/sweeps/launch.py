@@ -11,7 +11,7 @@ from types import TracebackType
 from resnet_cli.errors import InputError
 from resnet_cli.runs.lock import exclusive
 from resnet_cli.runs.names import random_letters
-from resnet_cli.session.signals import SIGNALS, StopSignals
+from resnet_cli.session.signals import StopSignals, stop_signals
 from resnet_cli.sweeps.console import relayed_messages
 from resnet_cli.sweeps.folder import SweepDir
 from resnet_cli.sweeps.resume import ResolvedCommand
@@ -93,7 +93,7 @@ class SweepLaunch:
         self._stop.on_signal = self.folder.request_stop
         if not hasattr(signal, "pthread_sigmask"):  # Windows
             return
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
         self._resources.callback(signal.pthread_sigmask, signal.SIG_SETMASK, before)
         threading.Thread(target=self._stop.wait_in_thread, daemon=True).start()
 

@@ -9,6 +9,7 @@ from hydra.errors import HydraException
 
 from resnet_cli.config.stored import SAFE_TO_CHANGE
 from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.overrides import override_keys
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.names import format_command, quote_override
@@ -44,7 +45,7 @@ def resolve_commands(arguments: Sequence[str]) -> Iterator[ResolvedCommand]:
     if is_multirun and value is not None and value != "auto":
         yield from _stored_commands(value, [word for word in arguments if word not in (*resume, *MULTIRUN_OPTIONS)])
         return
-    if value is not None and (Path(value) / "sweep.json").is_file() and not RunDir(value).exists:
+    if value is not None and (expand_home(value) / "sweep.json").is_file() and not RunDir(expand_home(value)).exists:
         raise InputError(f"{value}: a sweep; resume it with {resume_sweep_command(Path(value))}")
     stored = [argument for argument in arguments if _key(argument) not in ("hydra.sweep.dir", "resume")]
     yield ResolvedCommand(list(arguments), SweepCommand(tuple(stored)))
@@ -75,7 +76,7 @@ def _parse_resume(override: str, *, is_multirun: bool) -> str | None:
 
 def _stored_commands(value: str, overrides: Sequence[str]) -> Iterator[ResolvedCommand]:
     """Yield the commands of the sweep in folder `value`, with overrides applied to each."""
-    folder = Path(value).expanduser()
+    folder = expand_home(value)
     if not folder.is_dir():
         raise InputError(f"{value}: no such sweep folder")
     if RunDir(folder).exists:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, redirect_stderr
 from time import monotonic
 
 from resnet_cli.hydra_app import compat
-from resnet_cli.session.signals import SIGNALS, StopSignals
+from resnet_cli.session.signals import StopSignals, stop_signals
 from resnet_cli.sweeps.folder import SweepDir
 
 POLL_SECONDS = 0.5  # between reads of the sweep's stop file
@@ -76,7 +76,7 @@ def _unblocked_signals() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals())
     try:
         yield
     finally:

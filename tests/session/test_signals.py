@@ -10,7 +10,7 @@ import time
 import pytest
 
 from resnet_cli.errors import StoppedError
-from resnet_cli.session.signals import StopSignals
+from resnet_cli.session.signals import StopSignals, stop_signals
 from tests.support.runs import SLOW, tiny
 
 LONG = ["data.count=4000", "data.batch_size=8", "trainer.epochs=50", "name=x"]
@@ -134,7 +134,7 @@ def test_when_signals_are_raised_and_when_noted(capfd):
 
 NATIVE = """
 import hashlib, os, signal, threading, time
-from resnet_cli.session.signals import StopSignals
+from resnet_cli.session.signals import StopSignals, stop_signals
 
 def interrupt():
     for _ in range(2):
@@ -152,3 +152,48 @@ with StopSignals() as stop:
 def test_a_second_interrupt_is_not_kept_waiting_by_native_code():
     done = subprocess.run([sys.executable, "-c", NATIVE], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (130, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no terminals of POSIX")
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=joblib", "-m", "seed=0"]])
+def test_a_closed_terminal_saves_and_ends_the_run(tmp_path, launcher):
+    if launcher:
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    master, terminal = os.openpty()
+    owner = (
+        "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
+    )
+    folder = "hydra.sweep.dir=d" if launcher else "hydra.run.dir=d"
+    command = [sys.executable, "-m", "resnet_cli", *launcher, *tiny(*LONG, folder)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", owner, *command], cwd=tmp_path, start_new_session=True,
+        stdin=terminal, stdout=terminal, stderr=terminal, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    try:
+        os.close(terminal)
+        wait_for(tmp_path, "d/**/train.log", process)
+        os.close(master)
+        assert process.wait(timeout=200) == 128 + signal.SIGHUP
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    (record,) = tmp_path.glob("d/**/run.json")
+    assert json.loads(record.read_text())["status"] == "interrupted"
+    assert (record.parent / "checkpoints/last.pt").exists()
+    assert "Traceback" not in (record.parent / "train.log").read_text()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signal")
+def test_an_ignored_hangup_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert stop() is None
+            assert signal.SIGHUP not in stop_signals()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with StopSignals():
+        assert signal.SIGHUP in stop_signals()

@@ -17,6 +17,7 @@ from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.compose import run_settings
 from resnet_cli.hydra_app.errors import print_error
 from resnet_cli.hydra_app.overrides import override_keys, task_overrides
+from resnet_cli.runs.logs import print_line
 from resnet_cli.runs.names import format_command, job_folder_name, random_letters, resume_command
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.signals import JobStoppedError, StopSignals
@@ -92,7 +93,7 @@ def make_task(context: LauncherContext) -> app.Task:
         except StoppedError as stopped:
             raise JobStoppedError(stopped.signum) from None
         if not settings.get("verify_resume"):
-            print(*next_commands(record["epochs"], folder, own_classes), sep="\n")
+            print_line("\n".join(next_commands(record["epochs"], folder, own_classes)), sys.stdout)
         return _best_accuracy(record)
 
     return task
@@ -162,19 +163,19 @@ def _print_sweep(sweep: SweepDir, summary: str) -> int:
     try:
         jobs = sweep.jobs()
         if any(job.record for job in jobs):
-            print(f"\n{format_sweep_table(sweep.path)}", flush=True)
+            print_line(f"\n{format_sweep_table(sweep.path)}", sys.stdout)
     except InputError as error:  # the folder is missing
         return print_error(error)
     waiting = sum(not job.record for job in jobs)
     if waiting:
-        print(f"{waiting} of {len(jobs)} jobs have not begun", flush=True)
+        print_line(f"{waiting} of {len(jobs)} jobs have not begun", sys.stdout)
     if summary:
-        print(summary, flush=True)
+        print_line(summary, sys.stdout)
     unfinished = sum(job.status not in ("finished", "pruned") for job in jobs)
     if not unfinished:
         return 0
     can_resume = not summary or any(job.status not in ("finished", "pruned", "failed") for job in jobs)
     command = resume_sweep_command(_relative(sweep.path.absolute()))
     hint = f"; resume with: {command}" if can_resume else ""
-    print(f"error: {unfinished} of {len(jobs)} jobs did not finish{hint}", file=sys.stderr, flush=True)
+    print_line(f"error: {unfinished} of {len(jobs)} jobs did not finish{hint}", sys.stderr)
     return 1

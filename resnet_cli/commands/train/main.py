@@ -1,16 +1,15 @@
 """Entry point of resnet-train. The work is in `job`, the help in `app`; both are imported late."""
 
-import sys
 from collections.abc import Sequence
 
-from resnet_cli.commands.exit import exit_quickly
+from resnet_cli.commands.exit import run_and_exit
 from resnet_cli.errors import StoppedError
 from resnet_cli.session.signals import StopSignals
 
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    exit_quickly(run(sys.argv[1:]))
+    run_and_exit(run)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -17,6 +17,7 @@ from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.download import DownloadSource, download_if_allowed, download_into, unpack, verify_md5
 from resnet_cli.data.images.safe_pickle import load_arrays
 from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
 
 MAX_UNPACKED_BYTES = 1 << 29  # both archives unpack to 186 MB
 VALUES_PER_IMAGE = 3 * 32 * 32
@@ -112,7 +113,7 @@ def cifar10(
     Raises:
         InputError: The data set is missing and could not be downloaded, or a file is not as expected.
     """
-    train, test, class_names = _load_cifar(CIFAR10, Path(root).expanduser(), download=download, verify=verify)
+    train, test, class_names = _load_cifar(CIFAR10, expand_home(root, "data.root"), download=download, verify=verify)
     return Dataset("cifar10", class_names, train, test, mean=mean, std=std)
 
 
@@ -128,7 +129,7 @@ def cifar100(
 
     Arguments and errors are those of `cifar10`.
     """
-    train, test, class_names = _load_cifar(CIFAR100, Path(root).expanduser(), download=download, verify=verify)
+    train, test, class_names = _load_cifar(CIFAR100, expand_home(root, "data.root"), download=download, verify=verify)
     return Dataset("cifar100", class_names, train, test, mean=mean, std=std)
 
 

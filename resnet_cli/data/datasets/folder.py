@@ -25,10 +25,12 @@ from resnet_cli.data.datasets.layout import (
     is_image_by_name,
     list_entries,
 )
+from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode, Resize
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.splits import stratified_split
 from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
 
 log = logging.getLogger("resnet_cli")
 
@@ -70,13 +72,13 @@ def image_folder(
     Raises:
         InputError: The folder contains something that cannot be used; one line for each problem.
     """
-    base = Path(root).expanduser()
+    base = expand_home(root, "data.root")
     classes_by_split = _scan_splits(base, layout)
     class_names = tuple(classes_by_split["train"])
     samples = {split: _list_samples(classes, class_names) for split, classes in classes_by_split.items()}
     if "test" not in samples:
         samples["train"], samples["test"] = _hold_out_test(base, *samples["train"], test_fraction)
-    cache_folder = None if cache is None else Path(cache).expanduser()
+    cache_folder = find_cache_folder(cache)
 
     def make_split(names: Sequence[str], labels: Tensor) -> DatasetSplit:
         images = LazyImages(base, names, mode=mode, image_size=image_size, resize=resize, cache=cache_folder)

@@ -13,6 +13,7 @@ from torch import Tensor
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.download import DownloadSource, download_if_allowed, wrong_md5
 from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
 
 IDX_MAGIC = {3: 0x803, 1: 0x801}  # by number of dimensions: uint8 images [N, H, W] and labels [N]
 MAX_BYTES = 1 << 28  # the largest file has 47 MB
@@ -92,7 +93,7 @@ def mnist(
     Raises:
         InputError: The data set is missing and could not be downloaded, or a file is not as expected.
     """
-    train, test = _load(MNIST, Path(root).expanduser(), download=download, verify=verify)
+    train, test = _load(MNIST, expand_home(root, "data.root"), download=download, verify=verify)
     return Dataset(MNIST.name, MNIST.class_names, train, test, mean=mean, std=std)
 
 
@@ -108,7 +109,7 @@ def fashion_mnist(
 
     Arguments and errors are those of `mnist`.
     """
-    train, test = _load(FASHION_MNIST, Path(root).expanduser(), download=download, verify=verify)
+    train, test = _load(FASHION_MNIST, expand_home(root, "data.root"), download=download, verify=verify)
     return Dataset(FASHION_MNIST.name, FASHION_MNIST.class_names, train, test, mean=mean, std=std)
 
 

@@ -9,10 +9,12 @@ import torch
 
 from resnet_cli.config.ranges import AtLeast
 from resnet_cli.data.dataset import Dataset, DatasetSplit
+from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Resize
 from resnet_cli.data.images.download import DownloadSource, download_if_allowed, verify_md5
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
 
 T = TypeVar("T")
 
@@ -34,7 +36,9 @@ def svhn(
 
     _require_scipy("svhn")
     split_list = {split: SVHN.split_list[split] for split in ("train", "test")}
-    base = _first_with(Path(root).expanduser(), ("", "svhn", "SVHN"), [name for _, name, _ in split_list.values()])
+    base = _first_with(
+        expand_home(root, "data.root"), ("", "svhn", "SVHN"), [name for _, name, _ in split_list.values()]
+    )
     files = {split: base / name for split, (_, name, _) in split_list.items()}
 
     def load(target: Path) -> None:
@@ -75,7 +79,7 @@ def flowers102(
     from torchvision.datasets import Flowers102
 
     _require_scipy("flowers102")
-    base, archives = Path(root).expanduser(), Flowers102._file_dict
+    base, archives = expand_home(root, "data.root"), Flowers102._file_dict
     (labels_name, _), (splits_name, _) = archives["label"], archives["setid"]
     found = _first_with(base, ("flowers-102", ""), ["jpg", labels_name, splits_name])
     label_files = {found / name: md5 for name, md5 in (archives["label"], archives["setid"])}
@@ -90,7 +94,7 @@ def flowers102(
     if verify:
         _verify_files(label_files)
     labels = _read_matlab(found / labels_name, "labels")
-    cache_folder = None if cache is None else Path(cache).expanduser()
+    cache_folder = find_cache_folder(cache)
 
     def read_split(split: str) -> DatasetSplit:
         numbers = _read_matlab(found / splits_name, Flowers102._splits_map[split])

@@ -9,9 +9,21 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from resnet_cli.files import write_atomically
+from resnet_cli.errors import InputError
+from resnet_cli.files import HOMELESS, expand_home, write_atomically
 
 log = logging.getLogger("resnet_cli")
+
+
+def find_cache_folder(cache: str | None) -> Path | None:
+    """Return the folder of a config's `cache`; None, after a warning, if it needs a home folder that is not known."""
+    if cache is None:
+        return None
+    try:
+        return expand_home(cache)
+    except InputError:
+        log.warning("data.cache: %s: %s; decoded images are not kept. data.cache=DIR keeps them", cache, HOMELESS)
+        return None
 
 
 class ArrayCache:

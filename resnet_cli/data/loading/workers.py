@@ -15,13 +15,15 @@ BATCH_TIMEOUT = 25.0  # seconds that the main process waits for a batch before t
 
 
 def prepare_worker(_worker: int) -> None:
-    """Make a worker ignore SIGINT, and SIGTERM unless the main process sends it.
+    """Make a worker ignore the signals that stop a run, but SIGTERM if the main process sends it.
 
     Signals often go to the whole process group, but the main process decides when to stop, and needs its workers until
     then. `multiprocessing` sends SIGTERM to workers at the exit of the main process.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # macOS lacks it; there SIGTERM from anyone stops a worker
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_exit_on_parent_sigterm, daemon=True).start()

@@ -1,0 +1,132 @@
+"""Odd surroundings: no home folder, output that is not UTF-8, names that are no text, and readers that go away."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from tests.support.runs import tiny
+
+# What a container that was started with `--user 12345` has: no HOME, and no such user.
+HOMELESS = """
+import os, runpy, sys
+import pwd
+
+def unknown(name):
+    raise KeyError(name)
+
+os.environ.pop("HOME", None)
+pwd.getpwuid = pwd.getpwnam = unknown
+module, sys.argv = sys.argv[1], sys.argv[1:]
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+ASCII_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+LONE_BYTE = os.fsdecode(b"\xe9")  # a byte of a file name that is not UTF-8
+
+
+def run(folder, *command, **environment):
+    return subprocess.run(
+        [sys.executable, *command], cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True, timeout=200, check=False,
+    )  # fmt: skip
+
+
+def image_folder(root):
+    for split in ("train", "test"):
+        for label in ("ash", "été"):
+            for i in range(10):
+                folder = root / split / label
+                folder.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (8, 8), (20 * i, 100 * len(label), 0)).save(folder / f"é{i}.png")
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "begin"),
+    [
+        ("resnet_cli", ["data=mnist"], "data.root=~/.cache/resnet-cli"),
+        ("resnet_cli", ["data=cifar10", 'data.root="~/d"'], "data.root=~/d"),
+        ("resnet_cli", ["data=image_folder", 'data.root="~/d"'], "data.root=~/d"),
+        ("resnet_cli", ['resume="~/run"'], "~/run"),
+        ("resnet_cli", ["-m", 'resume="~/run"'], "~/run"),
+        ("resnet_cli", ['init_from="~someone/run"'], "~someone/run"),
+        ("resnet_cli.commands.info", ["~/run"], "~/run"),
+        ("resnet_cli.commands.report", ["~/run"], "~/run"),
+        ("resnet_cli.commands.report", [".", "--out", "~/x.html"], "~/x.html"),
+    ],
+)
+@pytest.mark.slow
+def test_paths_of_an_unknown_home_are_one_line(tmp_path, module, arguments, begin):
+    done = run(tmp_path, "-c", HOMELESS, module, *arguments)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith((f"error: {begin}: the home folder", f"error: data: {begin}: the home folder"))
+    assert "a path without ~" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_without_a_home_images_are_not_cached(tmp_path):
+    image_folder(tmp_path / "images")
+    arguments = ["data=image_folder", "data.root=images", "model=resnet8", "trainer.epochs=1", "hydra.run.dir=d"]
+    done = run(tmp_path, "-c", HOMELESS, "resnet_cli", *arguments, RESNET_CLI_CACHE="~/decoded")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "d/train.log").read_text().count("data.cache: ~/decoded: the home folder is not known") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "surroundings", [{}, ASCII_LOCALE, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}]
+)
+def test_a_run_is_the_same_whatever_the_terminal_can_show(tmp_path, surroundings):
+    image_folder(tmp_path / "été")
+    options = ["data=image_folder", 'data.root="été"', "data.cache=null", "model=resnet8", "trainer.epochs=1"]
+    done = run(tmp_path, "-m", "resnet_cli", *options, 'name="漢é"', 'hydra.run.dir="ré"', **surroundings)
+    assert (done.returncode, done.stderr) == (0, b"")
+    record = json.loads((tmp_path / "ré/run.json").read_text(encoding="utf-8"))
+    assert "漢é" in record["command"]
+    assert "folder  ré\n" in (tmp_path / "ré/train.log").read_text(encoding="utf-8")
+    assert "name: 漢é" in (tmp_path / "ré/config.yaml").read_text(encoding="utf-8")
+    done = run(tmp_path, "-m", "resnet_cli.commands.report", "ré", **surroundings)
+    assert (done.returncode, done.stderr) == (0, b"")
+    (tmp_path / "été/train/ash/é0.png").write_bytes(b"")
+    done = run(tmp_path, "-m", "resnet_cli", *options, **surroundings)
+    assert done.returncode == 2
+    assert b"0.png" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="such names are possible on Linux alone")
+def test_names_that_are_not_utf8_are_kept_and_printed_as_escapes(tmp_path):
+    images = f"images{LONE_BYTE}"
+    image_folder(tmp_path / images)
+    options = ["data=image_folder", f'data.root="{images}"', f'hydra.run.dir="d{LONE_BYTE}"', "data.cache=null"]
+    done = run(tmp_path, "-m", "resnet_cli", *options, "model=resnet8", "trainer.epochs=1", f'name="n{LONE_BYTE}"')
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"d\udce9" in done.stdout
+    folder = tmp_path / f"d{LONE_BYTE}"
+    assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["command"].count(LONE_BYTE) == 3
+    assert r"d\udce9" in (folder / "train.log").read_text(encoding="utf-8")
+    done = run(tmp_path, "-m", "resnet_cli", f'resume="d{LONE_BYTE}"', "trainer.epochs=2")
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = run(tmp_path, "-m", "resnet_cli.commands.report", ".", "--out", "x.html")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [["hydra.run.dir=d"], ["-m", "hydra.sweep.dir=d", "seed=0"]])
+def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path, mode):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "resnet_cli", *tiny("trainer.epochs=1"), *mode], cwd=tmp_path, stdout=closed,
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, timeout=200, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    (record,) = tmp_path.glob("d/**/run.json")
+    assert json.loads(record.read_text())["status"] == "finished"
+    assert "test accuracy" in (record.parent / "train.log").read_text()

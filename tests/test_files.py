@@ -144,5 +144,5 @@ def test_expand_home_of_an_unknown_user_names_the_key(monkeypatch):
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     with pytest.raises(InputError, match=r"^data.root=~/x: the home folder is not known \(set HOME\)"):
         expand_home("~/x", "data.root")
-    with pytest.raises(InputError, match="^~who/x: the home folder of who is not known; give a path without ~$"):
+    with pytest.raises(InputError, match=r"^~who/x: the home folder of who is not known; give a path without ~$"):
         expand_home("~who/x")

@@ -1,7 +1,12 @@
-"""Seeded stratified splits and subsets with exact sizes, proportional classes and at least one image of each class.
+"""Seeded stratified splits and subsets with exact sizes and proportional classes.
 
-Resumed runs must draw the same splits again, so the order of random draws here must not change.
+Every class keeps an image to train on, and has one held out if it has two and the split is large enough. Resumed runs
+must draw the same splits again, so the order of random draws here must not change.
 """
+
+import logging
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -9,42 +14,40 @@ from torch import Tensor
 from resnet_cli.errors import InputError
 from resnet_cli.seeding import seeded_generator
 
+log = logging.getLogger("resnet_cli")
+
 
 def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Split samples into two sets that both contain every class.
+    """Split samples into a set that contains every class and a held-out set.
 
     Args:
         labels: [N] class indices from 0.
-        fraction: Fraction held out, above 0 and below 1; `round(fraction * N)` samples are held out.
+        fraction: Fraction held out, above 0 and below 1; `round(fraction * N)` samples are held out, or as many as
+            leave one sample of each class. Classes of one sample are not held out.
         seed: The split is a function of `labels`, `fraction` and `seed` alone.
 
     Returns:
         Sorted indices of the samples that are kept and of those that are held out.
 
     Raises:
-        InputError: A class is too small, or `fraction` too close to 0 or 1, for both sets to contain every class.
+        InputError: Nothing would be held out.
     """
     sizes = _class_counts(labels)
-    count = round(fraction * len(labels))
-    classes = int((sizes > 0).sum())
-    if int(sizes[sizes > 0].min()) < 2:
-        raise InputError(
-            f"class {int(torch.where(sizes == 1)[0][0])} has only 1 image: a split needs at least 2 in every class"
-        )
-    if not classes <= count <= len(labels) - classes:
-        raise InputError(
-            f"fraction {fraction:g} of {len(labels)} images makes splits of {len(labels) - count} and {count}: "
-            f"each must contain all {classes} classes, so choose a fraction from "
-            f"{classes / len(labels):.2g} to {1 - classes / len(labels):.2g}"
-        )
-    held_out = _draw_by_class(labels, _class_quotas(sizes, count, maximum=sizes - 1), seed, "split")
+    available = int((sizes - 1).clamp(min=0).sum())
+    if not available:
+        raise InputError("every class has only 1 image, which has to be trained on: none can be held out")
+    count = min(round(fraction * len(labels)), available)
+    if not count:
+        raise InputError(f"{fraction:g} of {len(labels)} images is none: use {_round_up(1 / len(labels)):g} or more")
+    quotas = _class_quotas(sizes, count, maximum=(sizes - 1).clamp(min=0))
+    held_out = _draw_by_class(labels, quotas, seed, "split")
     is_kept = torch.ones(len(labels), dtype=torch.bool)
     is_kept[held_out] = False
     return is_kept.nonzero().flatten(), held_out
 
 
 def stratified_subset(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Return the sorted indices of `count` samples, with every class in proportion and at least once.
+    """Return the sorted indices of `count` samples, with every class in proportion and, if they suffice, at least once.
 
     Args:
         labels: [N] class indices from 0.
@@ -52,13 +55,36 @@ def stratified_subset(labels: Tensor, count: int, seed: int) -> Tensor:
         seed: The subset is a function of `labels`, `count` and `seed` alone.
 
     Raises:
-        InputError: `count` is above N or below the number of classes.
+        InputError: `count` is above N or below 1.
     """
     sizes = _class_counts(labels)
-    classes = int((sizes > 0).sum())
-    if not classes <= count <= len(labels):
-        raise InputError(f"a subset of {count}: allowed are {classes} (one of each class) to {len(labels)} images")
+    if not 1 <= count <= len(labels):
+        raise InputError(f"a subset of {count}: allowed are 1 to {len(labels)} images")
     return _draw_by_class(labels, _class_quotas(sizes, count, maximum=sizes), seed, "subset")
+
+
+def warn_missing_classes(setting: str, labels: Tensor, chosen: Tensor, class_names: Sequence[str], text: str) -> None:
+    """Log a warning that names the classes without a chosen sample.
+
+    Args:
+        setting: The key and its value.
+        labels: [N] labels of all samples.
+        chosen: Indices of the chosen ones.
+        class_names: Names of the classes.
+        text: What the classes lack, such as `nothing held out`.
+    """
+    before, after = (torch.bincount(found, minlength=len(class_names)) for found in (labels, labels[chosen]))
+    missing = ((before > 0) & (after == 0)).nonzero().flatten().tolist()
+    if missing:
+        names = ", ".join(repr(class_names[k]) for k in missing[:5])
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        log.warning("%s: %d of %d classes have %s: %s%s", setting, len(missing), len(class_names), text, names, more)
+
+
+def _round_up(value: float) -> float:
+    """Round up to two significant digits, so that a printed bound is allowed itself."""
+    unit: float = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return round(math.ceil(value / unit) * unit, 12)
 
 
 def _class_counts(labels: Tensor) -> Tensor:
@@ -72,14 +98,17 @@ def _class_quotas(sizes: Tensor, count: int, maximum: Tensor) -> Tensor:
 
     Args:
         sizes: [K] samples in each class.
-        count: Samples to distribute.
-        maximum: [K] most samples that may be drawn from each class; the least is 1, or 0 for an empty class.
+        count: Samples to distribute, at most the sum of `maximum`.
+        maximum: [K] most samples that may be drawn from each class. The least is 1 where that is possible, if `count`
+            suffices for all classes; else 0.
 
     Returns:
         [K] samples to draw from each class.
     """
     ideal = sizes.double() * count / int(sizes.sum())
-    minimum = (sizes > 0).long()
+    minimum = (maximum > 0).long()
+    if count < int(minimum.sum()):
+        minimum = torch.zeros_like(minimum)
     quotas = ideal.floor().long().maximum(minimum).minimum(maximum)
     while (missing := count - int(quotas.sum())) != 0:
         step = 1 if missing > 0 else -1

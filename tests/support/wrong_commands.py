@@ -219,12 +219,12 @@ schedule=multistep schedule.milestones=[1] schedule.warmup=2 -> inside the warm-
 schedule=piecewise_linear schedule.points=[] -> at least one pair
 schedule.warmup=1 schedule.warmup_shape=constant -> trains nothing
 data.drop_last=true data.batch_size=1000 -> data.batch_size=1000: with data.drop_last=true at most
-data.val_fraction=0.01 -> data.val_fraction=0.01: fraction 0.01 of 96 images
+data.val_fraction=0.001 -> data.val_fraction=0.001: 0.001 of 96 images is none: use 0.011 or more
 data.image_size=1 -> model
 data.classes=100 -> 96
 data.augment.crop_padding=reflect data.augment.crop=8 -> data.augment.crop
-data.train_size=2 -> data.train_size=2: a subset of 2: allowed are 3
-data.train_size=1000 -> data.train_size=1000: a subset of 1000: allowed are 3
+data.train_size=97 -> data.train_size=97: a subset of 97: allowed are 1
+data.train_size=1000 -> data.train_size=1000: a subset of 1000: allowed are 1
 trainer.device=cuda:99 -> trainer.device: cuda:99 is not available
 trainer.device=gpu0 -> trainer.device: 'gpu0' is not a device
 trainer.device=xla -> trainer.device

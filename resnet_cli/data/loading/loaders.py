@@ -15,7 +15,7 @@ from resnet_cli.data.loading.batch_loader import BatchLoader, Normalize
 from resnet_cli.data.loading.device_loader import DeviceLoader, ResidentSplit
 from resnet_cli.data.loading.memory import fits_in_memory
 from resnet_cli.data.loading.stream_loader import StreamLoader
-from resnet_cli.data.splits import stratified_split, stratified_subset
+from resnet_cli.data.splits import stratified_split, stratified_subset, warn_missing_classes
 from resnet_cli.errors import InputError
 
 Backend = Literal["auto", "device", "stream"]
@@ -189,9 +189,11 @@ def _split_training_set(
     try:
         if val_fraction and dataset.val is None:
             train_indices, val_indices = stratified_split(labels, val_fraction, split_seed)
+            warn_missing_classes(setting, labels, val_indices, dataset.class_names, "nothing held out for validation")
         setting = f"data.train_size={train_size}"
         if train_size is not None:
             train_indices = train_indices[stratified_subset(labels[train_indices], train_size, split_seed)]
+            warn_missing_classes(setting, labels, train_indices, dataset.class_names, "no image to train on")
     except InputError as error:
         raise InputError(*(f"{setting}: {problem}" for problem in error.problems)) from None
     return train_indices, val_indices

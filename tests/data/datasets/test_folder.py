@@ -236,5 +236,13 @@ def test_a_folder_without_images_is_not_a_class(tmp_path, caplog):
 
 
 def test_a_test_split_that_cannot_be_held_out_names_the_key(tmp_path):
-    put(tmp_path, "a/0.png", "a/1.png", "b/0.png")
-    assert "data.test_fraction" in problems_of(tmp_path)[0]
+    put(tmp_path, "a/0.png", "b/0.png")
+    assert "data.test_fraction=0.2: every class has only 1 image" in problems_of(tmp_path)[0]
+
+
+def test_rare_classes_are_trained_on_and_named(tmp_path, caplog):
+    put(tmp_path, *[f"{label}/{i}.png" for label, count in (("a", 8), ("b", 1), ("c", 1)) for i in range(count)])
+    with caplog.at_level(logging.WARNING, "resnet_cli"):
+        data = image_folder(root=str(tmp_path), cache=None)
+    assert data.test.labels.tolist() == [0, 0]
+    assert "2 of 3 classes have nothing held out for testing: 'b', 'c'" in caplog.text

@@ -15,6 +15,7 @@ from resnet_cli.config.run_config import CONTROL_KEYS
 from resnet_cli.config.signatures import Opaque, signature
 from resnet_cli.config.validation import CONFIG_GROUPS, RUN_TARGET, Settings
 from resnet_cli.config.values import format_value
+from resnet_cli.config.yaml_errors import describe_yaml_error
 from resnet_cli.errors import InputError
 
 LARGEST_FILE = 1 << 17  # bytes; a config has about 3,000, and reading takes a second for each 100,000
@@ -29,12 +30,27 @@ SAFE_TO_CHANGE = {
 }  # fmt: skip
 
 
-class _DataOnlyLoader(yaml.SafeLoader):
+class UniqueKeys:
+    """A base of YAML loaders that refuse a mapping with a key twice, of which PyYAML would keep the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Return the mapping of a node."""
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"found duplicate key {key.value}", problem_mark=key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return super().construct_mapping(node, deep)  # type: ignore[misc]
+
+
+class _DataOnlyLoader(UniqueKeys, yaml.SafeLoader):
     """YAML without aliases: this program never writes any, and nested ones can expand without bound."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed in a stored config")
+            reason = "aliases are not allowed in a stored config"
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem=reason, problem_mark=mark)
         return super().compose_node(parent, index)
 
 
@@ -48,10 +64,11 @@ def read(path: Path) -> Settings:
     size = path.stat().st_size
     if size > LARGEST_FILE:
         raise InputError(f"{path}: not a stored config: {size:,} bytes, and no config has more than {LARGEST_FILE:,}")
+    data = path.read_bytes()
     try:
-        return load(path.read_text(encoding="utf-8"), path)
+        return load(data.decode("utf-8"), path)
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a stored config: {error}") from None
+        raise InputError(describe_yaml_error(error, path, data, expected="not a stored config")) from None
 
 
 def load(text: str, path: str | os.PathLike[str]) -> Settings:
@@ -63,7 +80,8 @@ def load(text: str, path: str | os.PathLike[str]) -> Settings:
     try:
         loaded = yaml.load(text, Loader=_DataOnlyLoader)  # a SafeLoader with less
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: an impossible date or number
-        raise InputError(f"{os.fspath(path)}: not a stored config: {' '.join(str(error).split())[:200]}") from None
+        data = text.encode("utf-8", "replace")
+        raise InputError(describe_yaml_error(error, path, data, expected="not a stored config")) from None
     return plain_data(loaded, os.fspath(path))
 
 

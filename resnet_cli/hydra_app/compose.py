@@ -18,7 +18,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.overrides import hydra_arguments, override_keys, task_overrides
-from resnet_cli.hydra_app.search_path import use_working_folder
+from resnet_cli.hydra_app.search_path import user_configs
 from resnet_cli.runs.folder import RunDir, find_run
 from resnet_cli.runs.names import quote_override
 from resnet_cli.session.trusted_kinds import check_kinds
@@ -95,12 +95,9 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
     for override in OverridesParser.create().parse_overrides(marked):
         if override.is_sweep_override():
             raise InputError(f"{str(override.input_line).removeprefix('++')}: a sweep; set one value")
-    if config_dir is not None:
-        marked.append(f"hydra.searchpath=[{quote_override(f'file://{Path(config_dir).absolute()}')}]")
-    use_working_folder()
     before = HydraConfig.instance().cfg
     try:
-        with initialize_config_dir(str(CONFIG_FOLDER), **compat.compose_options()):
+        with user_configs(folder), initialize_config_dir(str(CONFIG_FOLDER), **compat.compose_options()):
             composed = compose("train", marked, return_hydra_config=True)
             HydraConfig.instance().set_config(composed)
             given = task_overrides(composed.hydra)

@@ -5,8 +5,10 @@ Some of Hydra's errors can be recognised only by their text. The texts are those
 """
 
 import errno
+import re
 import sys
 import traceback
+from pathlib import Path
 
 from hydra.errors import (
     ConfigCompositionException,
@@ -56,12 +58,20 @@ def as_user_error(error: BaseException) -> Exception | None:
         return InputError(_composition_failure(error))
     if isinstance(error, ValueError) and str(error).startswith(NULL_GROUP):
         return InputError("a group was given null; it takes the name of one of its options, as in model=resnet8")
+    if isinstance(error, RecursionError) and _is_in_defaults(error):
+        return InputError("files of the config name one another in their defaults lists, without end")
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
         # torch raises it when the worker dies, wherever the main process is just then.
         return MachineError(f"{str(error).splitlines()[0].rstrip('. ')}: data.workers=0 works without processes")
     if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS and error.filename:
         return MachineError(error.errno, f"{error.filename}: {error.strerror}")
     return None
+
+
+def _is_in_defaults(error: RecursionError) -> bool:
+    """Return whether Hydra was following defaults lists."""
+    frames = (Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(file.name == "defaults_list.py" for file in frames)
 
 
 def _invalid_override(error: OverrideParseException) -> str:
@@ -79,7 +89,7 @@ def _composition_failure(error: BaseException) -> str:
     """Format another error of Hydra or OmegaConf: its first line after the key that caused it."""
     cause = error.__cause__ or error
     key = getattr(cause, "full_key", None)
-    first = str(error).splitlines()[0].replace("++", "")
+    first = (str(error) or str(cause) or type(cause).__name__).splitlines()[0].replace("++", "")
     if first.startswith(SEVERAL_VALUES):
         override = first.split("'", 1)[-1].removesuffix("'")
         key, _, value = override.partition("=")
@@ -95,4 +105,6 @@ def _missing_option(error: MissingConfigException) -> str:
     options = [name for name in error.options or shipped if not name.startswith("_")]
     if not group or not options:
         return " ".join(str(error).splitlines()[0].split())
-    return f"{group}={option}: no such option{did_you_mean(option, options)} ({', '.join(options)})"
+    named_in = re.match(r"In '(.+?)':", str(error))  # a file's defaults list, or the command line
+    place = f", named in the defaults of {named_in[1]}" if named_in and named_in[1] != "train" else ""
+    return f"{group}={option}: no such option{place}{did_you_mean(option, options)} ({', '.join(options)})"

@@ -1,7 +1,7 @@
 """Command-line arguments: from what the user types to what Hydra takes."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.conf import HydraConf
@@ -10,8 +10,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.errors import InputError
+from resnet_cli.hydra_app.search_path import config_folders
 
 OPTIONS_WITH_VALUE = {
     "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c",
@@ -33,7 +33,7 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     options, overrides = _options_and_overrides(arguments)
     if any(option in ("-sc", "--shell-completion") for option in options):
         return list(arguments)  # what follows is for the shell's installer, no overrides
-    groups = {folder.name for root in _config_folders(options) for folder in root.iterdir() if folder.is_dir()}
+    groups = {folder.name for root in config_folders(options) for folder in root.iterdir() if folder.is_dir()}
     multirun = any(option in ("-m", "--multirun") for option in options)
     seen: dict[str, str] = {}
     result = []
@@ -72,17 +72,6 @@ def _options_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[st
         (options if argument.startswith("-") or takes_value else overrides).append(argument)
         takes_value = argument in OPTIONS_WITH_VALUE
     return options, overrides
-
-
-def _config_folders(options: Sequence[str]) -> Iterator[Path]:
-    """Yield the folders that may hold groups: the package's, `./conf`, and the one of --config-dir."""
-    yield CONFIG_FOLDER
-    given = [Path("conf")]
-    for i, argument in enumerate(options):
-        option, equals, value = argument.partition("=")
-        if option in ("--config-dir", "-cd"):
-            given.append(Path(value if equals else "".join(options[i + 1 : i + 2])))
-    yield from (folder for folder in given if folder.is_dir())
 
 
 def _resume_folder(argument: str) -> list[str]:

@@ -1,6 +1,9 @@
-"""What the working folder adds to configs: groups in its `./conf`, and the user's own classes."""
+"""What the user adds to configs: groups in `./conf` and in the folder of --config-dir, and classes beside them."""
 
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath
@@ -8,20 +11,53 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from resnet_cli.config.paths import CONFIG_FOLDER
+from resnet_cli.hydra_app.file_source import Notes, active_notes, use_checked_files
+
+_active_folders: ContextVar[Sequence[Path]] = ContextVar("active_folders", default=())
 
 
-class WorkingFolderConfig(SearchPathPlugin):
-    """Adds `./conf` of the working folder, after everything else: a user's `conf/model/mine.yaml` is an option."""
+class UserConfigs(SearchPathPlugin):
+    """Searches the user's folders before all others: a file there replaces the built-in option of its name."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append the folder if there is one."""
-        own = Path.cwd() / "conf"
-        if own.is_dir() and own.resolve() != CONFIG_FOLDER.resolve():
-            search_path.append("working folder", f"file://{own}")
+        """Prepend the folders."""
+        for folder in reversed(_active_folders.get()):
+            search_path.prepend("user's folder", f"file://{folder}")
 
 
-def use_working_folder() -> None:
-    """Let configs name what is in the working folder."""
-    Plugins.instance().register(WorkingFolderConfig)
+def config_folders(options: Sequence[str]) -> list[Path]:
+    """Return the folders that may hold groups, the first to be searched first.
+
+    That of --config-dir, `./conf`, and the package's, which may be one of the others too.
+
+    Args:
+        options: The command line, which may have --config-dir.
+    """
+    given = []
+    for i, argument in enumerate(options):
+        option, equals, value = argument.partition("=")
+        if option in ("--config-dir", "-cd"):
+            given.append(Path(value if equals else "".join(options[i + 1 : i + 2])))
+    own = [folder.absolute() for folder in (*given, Path("conf")) if folder.is_dir()]
+    return [*(folder for folder in dict.fromkeys(own) if folder.resolve() != CONFIG_FOLDER.resolve()), CONFIG_FOLDER]
+
+
+@contextmanager
+def user_configs(options: Sequence[str], *, silent: bool = False) -> Iterator[None]:
+    """Let the configs that are composed inside this block name what the user has in the working folder.
+
+    Args:
+        options: The command line, which may have --config-dir.
+        silent: Do not tell which files hide others.
+    """
+    Plugins.instance().register(UserConfigs)
+    use_checked_files()
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # appended, so that it hides nothing
+    folders = _active_folders.set(config_folders(options)[:-1])
+    notes = active_notes.set(Notes(silent))
+    try:
+        yield
+    finally:
+        active_notes.reset(notes)
+        _active_folders.reset(folders)

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from resnet_cli.config import stored
+from resnet_cli.config.yaml_errors import describe_yaml_error
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.runs import lock
@@ -198,7 +199,7 @@ def _read_text(path: Path, max_bytes: int) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file: {error}") from None
+        raise InputError(describe_yaml_error(error, path, path.read_bytes(), expected="not a text file")) from None
 
 
 def _load_record(path: Path) -> Mapping[str, Any]:
@@ -211,6 +212,10 @@ def _load_record(path: Path) -> Mapping[str, Any]:
     if not isinstance(record, dict) or record.get("status") not in STATUSES:
         raise InputError(f"{path}: not a record written by resnet-train")
     return record
+
+
+class _FastLoader(stored.UniqueKeys, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """The C parser, where PyYAML was built with it."""
 
 
 def load_config(path: Path) -> dict[str, Any]:
@@ -228,9 +233,9 @@ def load_config(path: Path) -> dict[str, Any]:
         and max(map(len, text.splitlines()), default=0) < MAX_LINE_LENGTH
         and text.count("[") + text.count("{") < MAX_BRACKETS
     )
-    if is_bounded and hasattr(yaml, "CSafeLoader"):
+    if is_bounded:
         try:
-            return stored.plain_data(yaml.load(text, Loader=yaml.CSafeLoader), str(path))
+            return stored.plain_data(yaml.load(text, Loader=_FastLoader), str(path))  # a SafeLoader with less
         except (yaml.YAMLError, RecursionError, ValueError):
             pass  # `stored.load` raises the error message
     return stored.load(text, path)

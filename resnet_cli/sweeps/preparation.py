@@ -16,6 +16,7 @@ from resnet_cli.sweeps.launch import SweepLaunch, active_launch
 from resnet_cli.sweeps.planning import validate_jobs
 from resnet_cli.sweeps.search.sweeper import OptunaSearch
 from resnet_cli.sweeps.search.validation import validate_search
+from resnet_cli.sweeps.swept_files import require_common_sweep
 
 
 def prepare_sweep(config: DictConfig) -> None:
@@ -33,6 +34,7 @@ def prepare_sweep(config: DictConfig) -> None:
     HydraConfig.instance().set_config(config)
     register_sweeper(hydra_config.SEARCH_TARGET, OptunaSearch)
     require_plugins(config)
+    require_common_sweep(config)
     is_default_folder = hydra_config.resolve_sweep_folder(config)
     jobs = _validated_jobs(config, is_default_folder=is_default_folder)
     HydraConfig.instance().set_config(config)  # with the changes made here

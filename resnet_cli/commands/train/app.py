@@ -12,7 +12,7 @@ from resnet_cli.errors import JobFailedError, StoppedError
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.argument_parser import hydra_arguments_replaced
 from resnet_cli.hydra_app.overrides import hydra_arguments
-from resnet_cli.hydra_app.search_path import use_working_folder
+from resnet_cli.hydra_app.search_path import user_configs
 from resnet_cli.session.signals import JobStoppedError, RunFailedError, StopSignals
 
 HELP = ("--help", "-h", "--hydra-help")
@@ -37,9 +37,8 @@ def run(arguments: Sequence[str], stop: StopSignals, task: Task) -> int:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     try:
-        with hydra_arguments_replaced(hydra_arguments(arguments)):
+        with hydra_arguments_replaced(hydra_arguments(arguments)), user_configs(arguments):
             compat.silence_schema_warning()
-            use_working_folder()
             # From here to the task signals are only noted: raised inside Hydra, they would leave its empty folder.
             stop()
             hydra.main(config_path=str(CONFIG_FOLDER), config_name="train", **compat.main_options())(task)()

@@ -12,6 +12,7 @@ from resnet_cli.report.summary import OVERRIDES, short_names
 MAX_CELL_WIDTH = 44  # characters of a cell in the terminal
 GOOD_OVERRIDES_WIDTH = 44  # characters of the overrides for which lesser results are left out
 MIN_OVERRIDES_WIDTH = 26  # characters for which all results but accuracies are left out
+MAX_LINES = 3  # of the overrides of a row
 DEFAULT_WIDTH = 120  # characters, where there is no terminal
 GAP = "  "
 # What is left out first and last. Keys come between the two: they move to the column of overrides.
@@ -42,22 +43,31 @@ class TextTable:
         """Return the lines of the table, none longer than `width`; None is any width."""
         if width is not None:
             self._fit(width)
-        columns, texts = self._columns(), self._override_texts()
-        head = list(columns)
-        rows = [list(row) for row in zip(*columns.values(), strict=True)]
-        if any(texts):
-            place = len(self.leading) + len(self.keys)
-            lines = align_columns(head, rows)
-            free = max(map(len, texts)) if width is None else width - len(lines[1]) - len(GAP)
-            head.insert(place, OVERRIDES)
-            for row, text in zip(rows, texts, strict=True):
-                row.insert(place, truncate(text or ABSENT, max(free, len(OVERRIDES))))
-        lines = align_columns(head, rows, unlimited=OVERRIDES)
-        lines = lines if width is None else [truncate(line, width) for line in lines]
+        lines = self._aligned(width)
         if not self.left_out:
             return lines
         note = f"not shown: {', '.join(self.left_out)} (resnet-report --columns all)"
         return [*lines, *textwrap.wrap(note, width or len(note), break_on_hyphens=False)]
+
+    def _aligned(self, width: int | None) -> list[str]:
+        """Return the table without the note; overrides that are longer than their column go on in further lines."""
+        columns, texts = self._columns(), self._override_texts()
+        head, rows = list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
+        wrapped: list[list[str]] = [[] for _ in rows]
+        place = len(self.leading) + len(self.keys)
+        if any(texts):
+            rule = align_columns(head, rows)[1]
+            free = max(map(len, texts)) if width is None else width - len(rule) - len(GAP)
+            wrapped = [_wrap(text, max(free, len(OVERRIDES))) for text in texts]
+            head.insert(place, OVERRIDES)
+            for row, parts in zip(rows, wrapped, strict=True):
+                row.insert(place, parts[0] if parts else ABSENT)
+        first, rule, *others = align_columns(head, rows, unlimited=OVERRIDES)
+        margin = " " * sum(len(dashes) + len(GAP) for dashes in rule.split(GAP)[:place])
+        lines = [first, rule]
+        for line, parts in zip(others, wrapped, strict=True):
+            lines += [line, *(f"{margin}{part}" for part in parts[1:])]
+        return lines if width is None else [truncate(line, width) for line in lines]
 
     def _columns(self) -> Cells:
         return {**self.leading, **self.keys, **self.results}
@@ -128,6 +138,14 @@ def align_columns(head: Sequence[str], rows: Sequence[Sequence[str]], unlimited:
     ]
     first, *others = [GAP.join(row).rstrip() for row in padded]
     return [first, GAP.join("-" * width for width in widths), *others]
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Split a text into at most `MAX_LINES` lines."""
+    lines = textwrap.wrap(text, width, break_on_hyphens=False)
+    if len(lines) > MAX_LINES:
+        lines[MAX_LINES - 1 :] = [truncate(f"{lines[MAX_LINES - 1]} {lines[MAX_LINES]}", width)]
+    return lines
 
 
 def truncate(text: str, width: int) -> str:

@@ -125,16 +125,20 @@ def test_a_column_that_does_not_vary_can_be_asked_for(unlike):
     assert [dict(group.values) for group in table.groups] == [{"data": "digits", "trainer.epochs": 3}] * 6
 
 
-def test_results_are_left_out_last_and_cells_are_cut():
+def test_what_does_not_fit_is_left_out_or_goes_on_in_further_lines():
     keys = {"model.depth": ["8", "20"], "optimizer.lr": ["0.1", "0.2"]}
     table = TextTable(
-        keys, [{"a.b": "x" * 90}, {}], {"test %": ["1", "2"], "epochs": ["3", "4"], "parameters": ["5", "6"]}
+        keys, [{"a.b": "x" * 190}, {}], {"test %": ["1", "2"], "epochs": ["3", "4"], "parameters": ["5", "6"]}
     )
     lines = table.lines(50)
     assert lines[0].split() == ["depth", "overrides", "test", "%"]
-    assert lines[2].startswith("    8  lr=0.1, b=xxx")
+    assert lines[2].split()[:2] == ["8", "lr=0.1,"]
+    assert lines[3].strip() == "x" * len(lines[3].strip())
+    assert lines[3].startswith(" " * len("depth  "))
+    assert lines[4].endswith("x…")
+    assert lines[5].split() == ["20", "lr=0.2", "2"]
     assert all(len(line) <= 50 for line in lines)
-    assert " ".join(lines[4:]) == "not shown: epochs, parameters (resnet-report --columns all)"
+    assert " ".join(lines[6:]) == "not shown: epochs, parameters (resnet-report --columns all)"
 
 
 def test_the_page_shows_what_the_terminal_shows_and_holds_the_rest(unlike):

@@ -71,8 +71,11 @@ def expand_home(path: str, key: str = "") -> Path:
         key: Its config key, for the message.
 
     Raises:
-        InputError: it begins with `~`, and the home folder is not known: in a container, a user may have none.
+        InputError: it is empty, as of a shell variable that is not set, which would be the working folder; or it
+            begins with `~`, and the home folder is not known: in a container, a user may have none.
     """
+    if not str(path).strip():
+        raise InputError(f"{key or 'a path'}: empty; give a path, . for the working folder")
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -32,7 +32,7 @@ def output_path(text: str) -> Path:
     Raises:
         InputError: It is a folder, or its folder does not exist.
     """
-    path = expand_home(text)
+    path = expand_home(text, "--out")
     if not path.parent.is_dir() or path.is_dir():
         raise InputError(f"--out={path}: {'is a folder' if path.is_dir() else 'its folder does not exist'}")
     return path

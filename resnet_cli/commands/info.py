@@ -145,10 +145,11 @@ def _figure_path(options: argparse.Namespace, model: str) -> Path | None:
         if options.out is not None:
             raise InputError(f"--out={options.out}: names the figure of --gradients, which is not set")
         return None
-    name = options.out or f"gradients-{job_folder_name([model])}.png"
-    if Path(name).suffix.lower() != ".png":
+    name = f"gradients-{job_folder_name([model])}.png" if options.out is None else options.out
+    path = output_path(name)
+    if path.suffix.lower() != ".png":
         raise InputError(f"--out={options.out}: the figure is a PNG; name it *.png")
-    return output_path(name)
+    return path
 
 
 if __name__ == "__main__":

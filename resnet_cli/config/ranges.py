@@ -1,7 +1,7 @@
 """Ranges that a parameter's annotation may carry: `lr: Annotated[float, Positive()]`.
 
 `resnet_cli.config.validation` checks them before anything is built. A range describes itself in words (`str`) and
-decides whether a number is inside (`in`). Non-finite numbers are in no range.
+decides whether a number, or a text, is inside (`in`). Non-finite numbers are in no range.
 """
 
 import math
@@ -84,7 +84,18 @@ class Bounds:
         return " and ".join(f"{word} {bound}" for word, bound in words.items() if bound is not None)
 
 
-Range = AtLeast | Between | Below | Positive | Bounds
+@dataclass(frozen=True)
+class NotEmpty:
+    """Texts with something in them: an empty path, of a shell variable that is not set, would be the working folder."""
+
+    def __contains__(self, value: str) -> bool:
+        return bool(value.strip())
+
+    def __str__(self) -> str:
+        return "that is not empty"
+
+
+Range = AtLeast | Between | Below | Positive | Bounds | NotEmpty
 
 
 def as_range(metadata: object) -> Range | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
-from resnet_cli.config.ranges import Between
+from resnet_cli.config.ranges import Between, NotEmpty
 
 Node = Mapping[str, Any]  # a `_target_` and its arguments
 
@@ -41,8 +41,8 @@ class RunConfig:
     trainer: Node
     name: str
     seed: Annotated[int, Between(0, 9223372036854775807)] = 0
-    resume: str | None = None
-    init_from: str | None = None
+    resume: Annotated[str, NotEmpty()] | None = None
+    init_from: Annotated[str, NotEmpty()] | None = None
     resume_force: bool = False
     trust: bool = False
     verify_resume: bool = False

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from resnet_cli.config.annotations import Opaque
 from resnet_cli.config.enums import find_member, plain_value
+from resnet_cli.config.ranges import NotEmpty, Range
 
 SINGULAR = {
     int: "a whole number",
@@ -43,8 +44,7 @@ def is_valid(value: Any, annotation: Any) -> bool:
     if annotation is float:
         return type(value) in (int, float) and _in_64_bits(value) and math.isfinite(value)
     if origin is Annotated:
-        inside = all(value in limit for limit in arguments[1:]) if type(value) in (int, float) else True
-        return is_valid(value, arguments[0]) and inside
+        return is_valid(value, arguments[0]) and all(_is_inside(value, limit) for limit in arguments[1:])
     if origin is Literal:
         return any(_is_choice(value, choice) for choice in arguments)
     if origin in (Union, types.UnionType):
@@ -60,6 +60,12 @@ def is_valid(value: Any, annotation: Any) -> bool:
             not arguments or all(is_valid(item, arguments[1]) for item in value.values())
         )
     return isinstance(value, Mapping) and "_target_" in value  # a class of its own: built from a node
+
+
+def _is_inside(value: Any, limit: Range) -> bool:
+    """Return whether a range allows a value; one of texts restricts no numbers, and the others restrict no texts."""
+    restricted = (str,) if isinstance(limit, NotEmpty) else (int, float)
+    return type(value) not in restricted or value in limit
 
 
 def _is_choice(value: Any, choice: Any) -> bool:

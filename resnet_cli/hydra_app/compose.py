@@ -33,7 +33,7 @@ def run_settings(composed: DictConfig, overrides: Sequence[str]) -> Settings:
     keys = override_keys(overrides)
     settings = validation.without_leftovers(to_plain(composed), keys)
     resume = settings.get("resume")
-    if isinstance(resume, str) and resume != "auto":
+    if isinstance(resume, str) and resume.strip() and resume != "auto":
         return _of_run(settings, keys, find_run(resume))
     validation.check(settings)
     return settings

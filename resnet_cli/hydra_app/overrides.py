@@ -91,7 +91,7 @@ def _resume_folder(argument: str) -> list[str]:
         if not Path(path).exists():
             return []  # Hydra reports what is wrong with it
         raise InputError(f"resume: quote the path twice, once for the shell: 'resume=\"{path}\"'") from None
-    if value is None or value == "auto":
+    if value is None or value == "auto" or not str(value).strip():
         return []
     return [f"hydra.run.dir={quote_override(str(find_run(str(value)).path))}"]
 

@@ -11,6 +11,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from resnet_cli.config.paths import CONFIG_FOLDER
+from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.file_source import Notes, active_notes, use_checked_files
 
 _active_folders: ContextVar[Sequence[Path]] = ContextVar("active_folders", default=())
@@ -32,12 +33,18 @@ def config_folders(options: Sequence[str]) -> list[Path]:
 
     Args:
         options: The command line, which may have --config-dir.
+
+    Raises:
+        InputError: the folder of --config-dir is an empty text.
     """
     given = []
     for i, argument in enumerate(options):
         option, equals, value = argument.partition("=")
         if option in ("--config-dir", "-cd"):
-            given.append(Path(value if equals else "".join(options[i + 1 : i + 2])))
+            text = value if equals else "".join(options[i + 1 : i + 2])
+            if not text.strip():
+                raise InputError("--config-dir: empty; give a folder")
+            given.append(Path(text))
     own = [folder.absolute() for folder in (*given, Path("conf")) if folder.is_dir()]
     return [*(folder for folder in dict.fromkeys(own) if folder.resolve() != CONFIG_FOLDER.resolve()), CONFIG_FOLDER]
 

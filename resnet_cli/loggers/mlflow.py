@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import Annotated, Any
 
+from resnet_cli.config.ranges import NotEmpty
 from resnet_cli.loggers.base import FinalStatus, Logger, Row, flatten_scalars
 
 STATUS: Mapping[FinalStatus, str] = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
@@ -35,7 +36,7 @@ class MLflow(Logger):
     packages = ("mlflow", "sqlalchemy", "alembic")
     install = "resnet-cli[mlflow]"
 
-    def __init__(self, experiment: str = "resnet-cli", uri: str | None = None) -> None:
+    def __init__(self, experiment: str = "resnet-cli", uri: Annotated[str, NotEmpty()] | None = None) -> None:
         self.experiment, self.uri = experiment, uri
 
     def start(self, folder: Path, parameters: Mapping[str, Any], rows: Sequence[Row], run_id: str | None) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.plugins import require_plugins
@@ -35,6 +35,9 @@ def prepare_sweep(config: DictConfig) -> None:
     register_sweeper(hydra_config.SEARCH_TARGET, OptunaSearch)
     require_plugins(config)
     require_common_sweep(config)
+    for key in ("dir", "subdir"):
+        if not str(OmegaConf.select(config, f"hydra.sweep.{key}")).strip():
+            raise InputError(f"hydra.sweep.{key}: empty; give a folder")
     is_default_folder = hydra_config.resolve_sweep_folder(config)
     jobs = _validated_jobs(config, is_default_folder=is_default_folder)
     HydraConfig.instance().set_config(config)  # with the changes made here

@@ -45,8 +45,12 @@ def resolve_commands(arguments: Sequence[str]) -> Iterator[ResolvedCommand]:
     if is_multirun and value is not None and value != "auto":
         yield from _stored_commands(value, [word for word in arguments if word not in (*resume, *MULTIRUN_OPTIONS)])
         return
-    if value is not None and (expand_home(value) / "sweep.json").is_file() and not RunDir(expand_home(value)).exists:
-        raise InputError(f"{value}: a sweep; resume it with {resume_sweep_command(Path(value))}")
+    if (
+        value is not None
+        and (expand_home(value, "resume") / "sweep.json").is_file()
+        and not RunDir(expand_home(value, "resume")).exists
+    ):
+        raise InputError(f"{value}: a sweep; resume it with {resume_sweep_command(Path(str(value)))}")
     stored = [argument for argument in arguments if _key(argument) not in ("hydra.sweep.dir", "resume")]
     yield ResolvedCommand(list(arguments), SweepCommand(tuple(stored)))
 
@@ -76,7 +80,7 @@ def _parse_resume(override: str, *, is_multirun: bool) -> str | None:
 
 def _stored_commands(value: str, overrides: Sequence[str]) -> Iterator[ResolvedCommand]:
     """Yield the commands of the sweep in folder `value`, with overrides applied to each."""
-    folder = expand_home(value)
+    folder = expand_home(value, "resume")
     if not folder.is_dir():
         raise InputError(f"{value}: no such sweep folder")
     if RunDir(folder).exists:

@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from resnet_cli.config.ranges import NotEmpty
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.download import DownloadSource, download_if_allowed, download_into, unpack, verify_md5
 from resnet_cli.data.images.safe_pickle import load_arrays
@@ -94,7 +95,7 @@ CIFAR100 = CifarFiles(
 
 def cifar10(
     *,
-    root: str,
+    root: Annotated[str, NotEmpty()],
     download: bool = True,
     verify: bool = True,
     mean: Sequence[float] | None = None,
@@ -119,7 +120,7 @@ def cifar10(
 
 def cifar100(
     *,
-    root: str,
+    root: Annotated[str, NotEmpty()],
     download: bool = True,
     verify: bool = True,
     mean: Sequence[float] | None = None,

@@ -13,7 +13,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from resnet_cli.config.ranges import AtLeast, Between
+from resnet_cli.config.ranges import AtLeast, Between, NotEmpty
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.datasets.layout import (
     EXPECTED,
@@ -39,13 +39,13 @@ FilesByClass = dict[str, list[str]]  # class name -> paths relative to the data 
 
 def image_folder(
     *,
-    root: str,
+    root: Annotated[str, NotEmpty()],
     layout: Layout = "auto",
     image_size: Annotated[int, AtLeast(1)] | None = None,
     resize: Resize = "crop",
     mode: Mode = "RGB",
     test_fraction: Annotated[float, Between(0.001, 0.999)] = 0.2,
-    cache: str | None = "~/.cache/resnet-cli/decoded",
+    cache: Annotated[str, NotEmpty()] | None = "~/.cache/resnet-cli/decoded",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Dataset:

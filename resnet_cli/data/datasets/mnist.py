@@ -6,10 +6,12 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from resnet_cli.config.ranges import NotEmpty
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.download import DownloadSource, download_if_allowed, wrong_md5
 from resnet_cli.errors import InputError
@@ -74,7 +76,7 @@ FASHION_MNIST = MnistFiles(
 
 def mnist(
     *,
-    root: str,
+    root: Annotated[str, NotEmpty()],
     download: bool = True,
     verify: bool = True,
     mean: Sequence[float] | None = None,
@@ -99,7 +101,7 @@ def mnist(
 
 def fashion_mnist(
     *,
-    root: str,
+    root: Annotated[str, NotEmpty()],
     download: bool = True,
     verify: bool = True,
     mean: Sequence[float] | None = None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 import torch
 
-from resnet_cli.config.ranges import AtLeast
+from resnet_cli.config.ranges import AtLeast, NotEmpty
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Resize
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 def svhn(
     *,
-    root: str,
+    root: Annotated[str, NotEmpty()],
     download: bool = True,
     verify: bool = True,
     mean: Sequence[float] | None = None,
@@ -61,12 +61,12 @@ def svhn(
 
 def flowers102(
     *,
-    root: str,
+    root: Annotated[str, NotEmpty()],
     image_size: Annotated[int, AtLeast(1)] = 128,
     resize: Resize = "crop",
     download: bool = True,
     verify: bool = True,
-    cache: str | None = "~/.cache/resnet-cli/decoded",
+    cache: Annotated[str, NotEmpty()] | None = "~/.cache/resnet-cli/decoded",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Dataset:

@@ -11,7 +11,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from resnet_cli.config.ranges import AtLeast, Between
+from resnet_cli.config.ranges import AtLeast, Between, NotEmpty
 from resnet_cli.errors import InputError, JobFailedError
 from resnet_cli.hydra_app.errors import print_error
 from resnet_cli.runs.folder import RunDir
@@ -56,7 +56,7 @@ class OptunaSearch(Sweeper):
         seed: Annotated[int, Between(0, 9223372036854775807)],
         direction: Direction,
         pruner: Pruner,
-        storage: str | None,
+        storage: Annotated[str, NotEmpty()] | None,
         study_name: str,
         params: Mapping[str, Any] | None,
     ) -> None:

@@ -247,9 +247,10 @@ HOSTILE = ["<script>alert(1)</script>", "a|b\nc", "=cmd()", "\x1b[31mred", "</sc
 @pytest.mark.parametrize("text", HOSTILE)
 def test_what_a_run_says_is_escaped(tmp_path, text):
     write_run(
-        tmp_path / "a", f"model.norm={json.dumps(text)}", f"name={json.dumps(text)}", status="failed", reason=text
-    )
-    write_run(tmp_path / "b")
+        tmp_path / "a", f"model.norm={json.dumps(text)}", f"name={json.dumps(text)}", status="failed", reason=text,
+        overrides=[f"experiment={text}", f"model={text}", f"model.norm={text}", text],
+    )  # fmt: skip
+    write_run(tmp_path / "b", overrides=[])
     found = report.read_runs([tmp_path])
     tables = report.build_tables(found.runs)
     page = report.format_html(found, tables)

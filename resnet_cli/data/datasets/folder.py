@@ -44,6 +44,8 @@ def image_folder(
     image_size: Annotated[int, AtLeast(1)] | None = None,
     resize: Resize = "crop",
     mode: Mode = "RGB",
+    background: str | Sequence[int] = "white",
+    range: Sequence[float] | None = None,  # noqa: A002
     test_fraction: Annotated[float, Between(0.001, 0.999)] = 0.2,
     cache: Annotated[str, NotEmpty()] | None = "~/.cache/resnet-cli/decoded",
     mean: Sequence[float] | None = None,
@@ -64,6 +66,9 @@ def image_folder(
         image_size: Height and width of the images in pixels; None if all files already have the same size.
         resize: `crop` scales the largest centred square, `squash` scales both sides.
         mode: `RGB`, or `L` for grey. Other images are converted, with a warning that names the first.
+        background: Colour under transparent pixels: a name such as `white`, `#rrggbb`, or red, green and blue to 255.
+        range: Lowest and highest value of grey images of more than 8 bits, which become 0 and 255; None takes those of
+            16 bits, and refuses floating-point images.
         test_fraction: Fraction of the images held out for testing if there is no `test/`.
         cache: Folder for decoded images; None decodes them in every run.
         mean: Mean of each channel on the scale 0 to 1; None computes it.
@@ -81,7 +86,10 @@ def image_folder(
     cache_folder = find_cache_folder(cache)
 
     def make_split(names: Sequence[str], labels: Tensor) -> DatasetSplit:
-        images = LazyImages(base, names, mode=mode, image_size=image_size, resize=resize, cache=cache_folder)
+        images = LazyImages(
+            base, names, mode=mode, image_size=image_size, resize=resize, cache=cache_folder, background=background,
+            value_range=range,
+        )  # fmt: skip
         return DatasetSplit(images, labels)
 
     return Dataset(

@@ -14,6 +14,8 @@ from resnet_cli.files import HOMELESS, expand_home, write_atomically
 
 log = logging.getLogger("resnet_cli")
 
+_unwritable: set[Path] = set()  # folders of which this has been said
+
 
 def find_cache_folder(cache: str | None) -> Path | None:
     """Return the folder of a config's `cache`; None, after a warning, if it needs a home folder that is not known."""
@@ -75,4 +77,6 @@ class ArrayCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self.folder / name, write)
         except OSError as error:
-            log.warning("%s: decoded images cannot be cached: %s", self.folder, error.args[-1])
+            if self.folder not in _unwritable:  # once for all splits of a data set
+                _unwritable.add(self.folder)
+                log.warning("%s: decoded images cannot be cached: %s", self.folder, error.args[-1])

@@ -1,12 +1,14 @@
 """Decoding of image files to uint8 tensors, with one-line errors that name the file.
 
-Pixels are [H, W, C], sizes (C, H, W). Images are decoded as stored, without EXIF rotation; alpha channels are dropped,
-Pillow converts palettes and CMYK, and images of more than 8 bits a channel are refused.
+Pixels are [H, W, C], sizes (C, H, W). Images stand upright, as their EXIF orientation says; transparent pixels are laid
+over a colour; more than 8 bits a channel are scaled to 8; of several frames or pages the first is used. What a file
+loses by that is noted. Pillow converts palettes and CMYK.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -20,9 +22,56 @@ if TYPE_CHECKING:
 
 Mode = Literal["RGB", "L"]
 Resize = Literal["crop", "squash"]
+Color = str | Sequence[int]
 
 # End-of-image markers by Pillow format. A file without its marker in the last bytes is probably truncated.
 END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+
+ORIENTATION_TAG = 0x0112  # of EXIF; from 5 on, width and height are exchanged
+WIDTH_TAG, HEIGHT_TAG, BITS_TAG = 256, 257, 258  # of TIFF; bits of each channel
+OVERSAMPLING = 2  # a JPEG is decoded at a reduced scale if the result is still this many times the requested size
+
+DEPTH, FRAMES, ALPHA = (
+    "have more than 8 bits a channel, scaled to 8",
+    "have several frames, of which the first is used",
+    ("have transparent pixels, laid over data.background"),
+)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How image files become pixels.
+
+    Args:
+        mode: `RGB` for three channels, `L` for one.
+        image_size: Height and width of the result in pixels; None keeps the size of the file.
+        resize: `crop` scales the largest centred square; `squash` scales both sides and changes the aspect ratio.
+        background: Colour under transparent pixels: a name or `#rrggbb`, or its red, green and blue.
+        value_range: Values of one channel that become 0 and 255, for images of more than 8 bits; None takes those of a
+            16-bit type.
+    """
+
+    mode: Mode = "RGB"
+    image_size: int | None = None
+    resize: Resize = "crop"
+    background: Color = "white"
+    value_range: Sequence[float] | None = None
+
+    def validate(self) -> None:
+        """Raise `InputError` if the background is not a colour, or the range is not two ascending numbers."""
+        from PIL import ImageColor
+
+        if isinstance(self.background, str):
+            try:
+                ImageColor.getrgb(self.background)
+            except ValueError:
+                raise InputError(
+                    f"data.background={self.background}: not a colour; use a name such as white, '#rrggbb' or [r,g,b]"
+                ) from None
+        elif len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
+            raise InputError(f"data.background={list(self.background)}: must be three numbers from 0 to 255")
+        if self.value_range is not None and (len(self.value_range) != 2 or self.value_range[0] >= self.value_range[1]):
+            raise InputError(f"data.range={list(self.value_range)}: must be two numbers, the smaller one first")
 
 
 class Header(NamedTuple):
@@ -32,48 +81,125 @@ class Header(NamedTuple):
         size: (C, H, W) of the decoded image.
         mode: Pillow mode of the file.
         looks_truncated: The file lacks the end marker of its format.
+        notes: What the file loses when it is decoded.
     """
 
     size: tuple[int, int, int]
     mode: str
     looks_truncated: bool
+    notes: tuple[str, ...]
 
 
 def read_image(
-    path: Path | str, *, mode: Mode = "RGB", image_size: int | None = None, resize: Resize = "crop"
-) -> Tensor:
-    """Decode an image file to uint8 [H, W, C].
-
-    Args:
-        path: A file in any format that Pillow reads.
-        mode: `RGB` for three channels, `L` for one.
-        image_size: Height and width of the result in pixels; None keeps the size of the file.
-        resize: `crop` scales the largest centred square; `squash` scales both sides and changes the aspect ratio.
+    path: Path | str, *, mode: Mode = "RGB", image_size: int | None = None, resize: Resize = "crop",
+    background: Color = "white", value_range: Sequence[float] | None = None,
+) -> Tensor:  # fmt: skip
+    """Decode an image file to uint8 [H, W, C]; the arguments are those of `Decoding`.
 
     Raises:
-        InputError: The file cannot be decoded faithfully; the message names the file and the reason.
+        InputError: The file cannot be decoded; the message names the file and the reason.
     """
-    return decode(path, mode, image_size, resize)[0]
+    return decode(path, Decoding(mode, image_size, resize, background, value_range))[0]
 
 
-def decode(path: Path | str, mode: Mode, image_size: int | None, resize: Resize) -> tuple[Tensor, str]:
-    """Return the pixels, as `read_image` does, and the Pillow mode of the file."""
+def decode(path: Path | str, decoding: Decoding) -> tuple[Tensor, str, tuple[str, ...]]:
+    """Return the pixels, as `read_image` does, the Pillow mode of the file and what it loses."""
+    from PIL import ImageOps
+
+    mode = decoding.mode
     with _open_image(path) as image:
-        _raise_if_high_bit_depth(image, path)
-        file_mode = image.mode
-        converted = image if file_mode == mode else image.convert(mode)
+        notes, file_mode = _notes(image), image.mode
+        if decoding.image_size is not None:
+            _draft(image, decoding.image_size)
+        upright = ImageOps.exif_transpose(image)
+        converted = _to_8_bits(upright, path, decoding) if image.mode[0] in "IF" else upright
+        if converted.has_transparency_data:
+            converted = _lay_over(converted, decoding.background)
+        converted = converted if converted.mode == mode else converted.convert(mode)
         pixels = torch.frombuffer(bytearray(converted.tobytes()), dtype=torch.uint8)
         image_HWC = pixels.view(converted.height, converted.width, len(mode))
-    return image_HWC if image_size is None else _resize_to_square(image_HWC, image_size, resize), file_mode
+    if decoding.image_size is not None:
+        image_HWC = _resize_to_square(image_HWC, decoding.image_size, decoding.resize)
+    return image_HWC, file_mode, notes
 
 
-def read_header(path: Path, mode: Mode) -> Header:
-    """Read the header of an image file that is to be decoded in `mode`; raise `InputError` as `read_image` does."""
+def read_header(path: Path, decoding: Decoding) -> Header:
+    """Read the header of an image file that is to be decoded; raise `InputError` as `read_image` does."""
     with _open_image(path) as image:
-        _raise_if_high_bit_depth(image, path)
-        size, file_mode = (len(mode), image.height, image.width), image.mode
+        _require_range(image, path, decoding)
+        w, h = _stored_size(image)
+        has_exif = image.format != "PNG" or "exif" in image.info  # else Pillow decodes a PNG to look behind its pixels
+        if has_exif and image.getexif().get(ORIENTATION_TAG, 1) >= 5:
+            h, w = w, h
         marker = END_MARKERS.get(image.format or "", b"")
-    return Header(size, file_mode, marker not in _read_last_bytes(path))
+        return Header((len(decoding.mode), h, w), image.mode, marker not in _read_last_bytes(path), _notes(image))
+
+
+def _stored_size(image: "Image.Image") -> tuple[int, int]:
+    """Return width and height before the image is turned upright; Pillow's size of a TIFF is of either state."""
+    tags = getattr(image, "tag_v2", None)
+    if image.format == "TIFF" and tags is not None and WIDTH_TAG in tags and HEIGHT_TAG in tags:
+        return int(tags[WIDTH_TAG]), int(tags[HEIGHT_TAG])
+    return image.size
+
+
+def _notes(image: "Image.Image") -> tuple[str, ...]:
+    """Return what an opened image loses when it is decoded."""
+    found = []
+    if image.mode[0] in "IF" or _bits_a_channel(image) > 8:
+        found.append(DEPTH)
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a camera's JPEG with its own preview
+        found.append(FRAMES)
+    if image.has_transparency_data:
+        found.append(ALPHA)
+    return tuple(found)
+
+
+def _bits_a_channel(image: "Image.Image") -> int:
+    """Return the bits of a channel in a PNG or TIFF file; Pillow's modes of several channels have 8."""
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(BITS_TAG, (8,))
+        return int(max(bits)) if isinstance(bits, tuple) else int(bits)
+    tile = getattr(image, "tile", None)  # what is read: decoder, extents, offset, layout of the bytes
+    return 16 if image.format == "PNG" and tile and "16" in str(tile[0][3]) else 8
+
+
+def _require_range(image: "Image.Image", path: Path | str, decoding: Decoding) -> None:
+    """Raise `InputError` if the values of an image have no natural range and none is given."""
+    is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    if image.mode[0] in "IF" and not is_16_bit and decoding.value_range is None:
+        kind = "floating-point" if image.mode == "F" else "32-bit"
+        raise InputError(f"{path}: {kind} values: data.range=[low,high] says which become black and white")
+
+
+def _to_8_bits(image: "Image.Image", path: Path | str, decoding: Decoding) -> "Image.Image":
+    """Scale an image of one channel of 16 or 32 bits to 8 bits."""
+    import numpy as np
+    from PIL import Image
+
+    _require_range(image, path, decoding)
+    low, high = decoding.value_range or (0, 65535)
+    values = (np.asarray(image, dtype=np.float64) - low) / (high - low)
+    return Image.fromarray((np.nan_to_num(values).clip(0, 1) * 255).round().astype(np.uint8))
+
+
+def _lay_over(image: "Image.Image", background: Color) -> "Image.Image":
+    from PIL import Image
+
+    color = background if isinstance(background, str) else tuple(map(int, background))
+    canvas = Image.new("RGBA", image.size, color)
+    return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
+
+
+def _draft(image: "Image.Image", image_size: int) -> None:
+    """Have a JPEG decoded at 1/2, 1/4 or 1/8 of its size, if that is at least `OVERSAMPLING` times the requested one.
+
+    The decoder averages in the frequency domain, which is close to averaging boxes of pixels, and takes a fraction of
+    the time.
+    """
+    factor = min(image.size) // (OVERSAMPLING * image_size)
+    if factor >= 2 and image.format in ("JPEG", "MPO"):
+        image.draft(image.mode, (-(-image.width // factor), -(-image.height // factor)))
 
 
 @contextmanager
@@ -94,11 +220,6 @@ def _open_image(path: Path | str) -> "Iterator[Image.Image]":
     except Exception as error:  # Pillow's decoders raise exceptions of any type on damaged files
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: cannot be decoded: {reason}") from None
-
-
-def _raise_if_high_bit_depth(image: "Image.Image", path: Path | str) -> None:
-    if image.mode[0] in "IF":
-        raise InputError(f"{path}: more than 8 bits a channel (Pillow mode {image.mode}): convert it to 8 bits first")
 
 
 def _resize_to_square(image_HWC: Tensor, image_size: int, resize: Resize) -> Tensor:

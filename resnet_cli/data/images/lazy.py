@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,10 +20,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from resnet_cli.data.images.cache import ArrayCache
-from resnet_cli.data.images.decode import Mode, Resize, decode, read_header
+from resnet_cli.data.images.decode import Color, Decoding, Mode, Resize, decode, read_header
 from resnet_cli.errors import InputError
 
 T = TypeVar("T")
+
+FileFacts = tuple[str, tuple[str, ...]]  # Pillow mode, and what the file loses when it is decoded
 
 SMALL_FILE_BYTES = 16_384  # below this mean file size, threads do not help: decoding holds the interpreter lock
 
@@ -42,8 +45,10 @@ class LazyImages:
         mode: `RGB` for three channels, `L` for one.
         image_size: Height and width of the images in pixels; None if all files have the same size.
         resize: As in `read_image`.
-        cache: Folder for decoded arrays; None disables the cache. Its keys are hashes of the files' names, sizes and
-            modification times, so that a changed folder is decoded again.
+        cache: Folder for decoded arrays; None disables the cache. Its keys are hashes of the files' names, sizes, times
+            and inodes, so that a changed folder is decoded again.
+        background: As in `read_image`.
+        value_range: As in `read_image`.
 
     Raises:
         InputError: `image_size` is None and the first file, which determines the size, cannot be read.
@@ -58,12 +63,16 @@ class LazyImages:
         image_size: int | None = None,
         resize: Resize = "crop",
         cache: Path | None = None,
+        background: Color = "white",
+        value_range: Sequence[float] | None = None,
     ) -> None:
-        self.root, self.names, self.mode, self.image_size, self.resize = root, list(names), mode, image_size, resize
+        self.root, self.names = root, list(names)
+        self.decoding = Decoding(mode, image_size, resize, background, value_range)
+        self.decoding.validate()
         self.cache = ArrayCache(cache)
         self._has_warned = False
         fixed = None if image_size is None else (len(mode), image_size, image_size)
-        self.size: tuple[int, int, int] = fixed or read_header(root / names[0], mode).size
+        self.size: tuple[int, int, int] = fixed or read_header(root / names[0], self.decoding).size
 
     def __len__(self) -> int:
         return len(self.names)
@@ -139,11 +148,16 @@ class LazyImages:
 
     @cached_property
     def _key(self) -> str:
-        """Hash of the settings and of the files' names, sizes and modification times."""
-        settings = [2, str(self.root.resolve()), self.mode, self.image_size, self.resize]
+        """Hash of the settings and of the files' names, sizes, modification and change times and inodes.
+
+        An archive with fixed times, `rsync -t` or two exchanged folders leave names, sizes and modification times as
+        they were, but not inodes and change times.
+        """
+        settings = [3, str(self.root.resolve()), *astuple(self.decoding)]
         digest = hashlib.sha256(json.dumps(settings).encode())
         for name, stat in zip(self.names, self._stats, strict=True):
-            digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
+            facts = f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}\0"
+            digest.update(facts.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     @cached_property
@@ -153,21 +167,21 @@ class LazyImages:
         except OSError as error:
             raise InputError(f"{error.filename}: {error.strerror}") from None
 
-    def _decode(self, index: int) -> tuple[Tensor, str]:
-        """Return image `index` and the mode of its file."""
-        image_HWC, file_mode = decode(self.root / self.names[index], self.mode, self.image_size, self.resize)
+    def _decode(self, index: int) -> tuple[Tensor, FileFacts]:
+        """Return image `index` and facts about its file."""
+        image_HWC, file_mode, notes = decode(self.root / self.names[index], self.decoding)
         h, w, channels = image_HWC.shape
         self._raise_if_size_differs(index, (channels, h, w))
-        return image_HWC, file_mode
+        return image_HWC, (file_mode, notes)
 
-    def _read_header(self, index: int) -> tuple[None, str]:
-        """Return the mode of file `index`, after checking the file."""
-        header = read_header(self.root / self.names[index], self.mode)
-        if self.image_size is None:
+    def _read_header(self, index: int) -> tuple[None, FileFacts]:
+        """Return facts about file `index`, after checking the file."""
+        header = read_header(self.root / self.names[index], self.decoding)
+        if self.decoding.image_size is None:
             self._raise_if_size_differs(index, header.size)
         if header.looks_truncated:
             self._decode(index)
-        return None, header.mode
+        return None, (header.mode, header.notes)
 
     def _raise_if_size_differs(self, index: int, size: tuple[int, int, int]) -> None:
         if size != self.size:
@@ -178,28 +192,28 @@ class LazyImages:
 
     def _process_files(
         self,
-        read: Callable[[int], tuple[T, str]],
+        read: Callable[[int], tuple[T, FileFacts]],
         title: str,
-        consume: Callable[[int, tuple[T, str]], object],
+        consume: Callable[[int, tuple[T, FileFacts]], object],
     ) -> dict[str, Any]:
         """Read all files, in threads if they are large.
 
         Args:
-            read: Reads a file by its index; returns a result and the mode of the file. It may run in a thread.
+            read: Reads a file by its index; returns a result and facts about the file. It may run in a thread.
             title: Label of the progress bar.
             consume: Called with each index and the pair returned by `read`, in order.
 
         Returns:
-            The number of files in another mode than `self.mode`, and a description of the first.
+            `notes`: the number of files and a description of the first, by what is said of them.
 
         Raises:
             InputError: Files cannot be read; the first five are named. A difference in size is reported once.
         """
         problems: list[str] = []
-        converted: list[str] = []
+        notes: dict[str, list[Any]] = {}
         sizes_differ = False
 
-        def read_or_catch(index: int) -> tuple[T, str] | InputError:
+        def read_or_catch(index: int) -> tuple[T, FileFacts] | InputError:
             try:
                 return read(index)
             except InputError as error:
@@ -216,12 +230,20 @@ class LazyImages:
                     problems.append(str(result))
                     continue
                 consume(index, result)
-                if result[1] != self.mode:
-                    converted.append(f"{self.root / self.names[index]} is {result[1]}")
+                for note, description in self._notes(index, result[1]):
+                    notes.setdefault(note, [0, description])[0] += 1
         if problems:
             total = [f"{len(problems)} of {len(self)} files in {self.root} cannot be used"] if len(problems) > 5 else []
             raise InputError(*problems[:5], *total)
-        return {"converted": len(converted), "first": converted[0] if converted else ""}
+        return {"notes": notes}
+
+    def _notes(self, index: int, facts: FileFacts) -> Iterator[tuple[str, str]]:
+        """Yield what is said of a file, and its description: how it is converted, and what it loses."""
+        path, (file_mode, losses) = self.root / self.names[index], facts
+        if file_mode != self.decoding.mode and not losses:
+            yield f"are not {self.decoding.mode} and are converted", f"{path} is {file_mode}"
+        for loss in losses:
+            yield loss, str(path)
 
     def _read_with_progress(self, read: Callable[[int], T], title: str) -> Iterable[T]:
         """Return an iterator over `read(index)` for all files in order, with a progress bar."""
@@ -231,13 +253,11 @@ class LazyImages:
         return tqdm(results, title, len(self), leave=False, disable=None, unit="image")
 
     def _warn_converted(self, report: dict[str, Any]) -> None:
-        """Log a warning, once, if files are in another mode."""
-        if report["converted"] and not self._has_warned:
+        """Log a warning, once, for each note on files."""
+        if not self._has_warned:
             self._has_warned = True
-            log.warning(
-                "%d of %d images are not %s and are converted; the first: %s",
-                report["converted"], len(self), self.mode, report["first"],
-            )  # fmt: skip
+            for note, (count, first) in report["notes"].items():
+                log.warning("%d of %d images %s; the first: %s", count, len(self), note, first)
 
 
 def _map_in_order(function: Callable[[int], T], count: int, threads: int) -> Iterator[T]:

@@ -1,0 +1,175 @@
+"""Pixels of images as people have them: depth, orientation, transparency, frames, and large JPEGs."""
+
+import io
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnet_cli.data import image_folder
+from resnet_cli.data.images.decode import ALPHA, DEPTH, FRAMES, Decoding, decode, read_header, read_image
+from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.errors import InputError
+
+RAMP = np.linspace(0, 65535, 30).astype(np.uint16).reshape(5, 6)
+
+
+def saved(path, image, **options):
+    image.save(path, **options)
+    return path
+
+
+def png_of_16_bit_rgb(path):
+    """Write a PNG of three channels of 16 bits, which Pillow cannot write."""
+    import struct
+    import zlib
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + np.repeat(row, 3).astype(">u2").tobytes() for row in RAMP)
+    header = struct.pack(">IIBBBBB", 6, 5, 16, 2, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_16_bits_of_grey_are_scaled_by_the_range_of_their_type(tmp_path, suffix, mode):
+    path = saved(tmp_path / f"a.{suffix}", Image.fromarray(RAMP))
+    expected = torch.from_numpy((RAMP / 257).round().astype(np.uint8))
+    image, _, notes = decode(path, Decoding(mode))
+    assert all(torch.equal(image[..., channel], expected) for channel in range(len(mode)))
+    assert notes == (DEPTH,)
+    assert read_header(path, Decoding(mode)).notes == (DEPTH,)
+
+
+def test_16_bits_of_colour_are_scaled_and_noted(tmp_path):
+    path = png_of_16_bit_rgb(tmp_path / "a.png")
+    image, _, notes = decode(path, Decoding())
+    assert (image[..., 0].int() - torch.from_numpy(RAMP / 257)).abs().max() <= 1
+    assert notes == read_header(path, Decoding()).notes == (DEPTH,)
+
+
+def test_a_given_range_becomes_black_to_white(tmp_path):
+    path = saved(tmp_path / "a.png", Image.fromarray(np.array([[100, 1000, 2000, 5000]], dtype=np.uint16)))
+    assert read_image(path, mode="L", value_range=[1000, 2000]).flatten().tolist() == [0, 0, 255, 255]
+
+
+def test_floating_point_images_need_a_range(tmp_path):
+    values = np.array([[-1.0, 0.0, 0.5, 1.0, 9.0, np.nan]], dtype=np.float32)
+    path = saved(tmp_path / "a.tif", Image.fromarray(values))
+    for read in (lambda: read_image(path), lambda: read_header(path, Decoding())):
+        with pytest.raises(InputError, match=r"a\.tif: floating-point values: data\.range=\[low,high\]"):
+            read()
+    assert read_image(path, mode="L", value_range=[0, 1]).flatten().tolist() == [0, 0, 128, 255, 255, 0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_photographs_stand_upright(tmp_path, orientation, suffix):
+    """The corner that EXIF calls the first is at the top left of what is seen."""
+    upright = np.zeros((8, 16, 3), np.uint8)
+    upright[:4, :8] = 255
+    turned = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1), 7: upright[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(upright, -1),
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(np.ascontiguousarray(turned))
+    path = saved(tmp_path / f"a.{suffix}", image, exif=exif, quality=100)
+    seen = read_image(path)
+    assert seen.shape == (8, 16, 3)
+    assert read_header(path, Decoding()).size == (3, 8, 16)
+    assert seen[:4, :8].float().mean() > 240
+    assert seen[4:].float().mean() < 15
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize(
+    ("background", "expected"), [("white", (255, 255, 255)), ("#0000ff", (0, 0, 255)), ([10, 20, 30], (10, 20, 30))]
+)
+def test_transparent_pixels_show_the_background_and_not_what_they_hide(tmp_path, mode, background, expected):
+    hidden = Image.new("RGBA", (4, 2), (200, 0, 0, 0))
+    hidden.paste((7, 7, 7, 255), (0, 0, 2, 2))
+    options = {}
+    image = hidden.convert(mode)
+    if mode == "P":
+        image, options = Image.new("P", (4, 2), 1), {"transparency": 1}
+        image.putpalette([7, 7, 7, 200, 0, 0])
+        image.paste(0, (0, 0, 2, 2))
+    path = saved(tmp_path / "a.png", image, **options)
+    pixels, _, notes = decode(path, Decoding(background=background))
+    assert pixels[0, 3].tolist() == list(expected)
+    assert pixels[0, 0].tolist() == [7, 7, 7]
+    assert notes == (ALPHA,)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "tif", "png"])
+def test_the_first_of_several_frames_is_used_and_said(tmp_path, suffix):
+    frames = [Image.new("RGB", (4, 4), color) for color in ((250, 0, 0), (0, 250, 0), (0, 0, 250))]
+    options = {"lossless": True} if suffix == "webp" else {}
+    path = saved(tmp_path / f"a.{suffix}", frames[0], save_all=True, append_images=frames[1:], **options)
+    image, _, notes = decode(path, Decoding())
+    assert image[0, 0].tolist() == [250, 0, 0]
+    assert FRAMES in notes
+
+
+def test_what_files_lose_is_said_once_and_counted(tmp_path, caplog):
+    saved(tmp_path / "0.png", Image.new("RGB", (4, 4)))
+    saved(tmp_path / "1.png", Image.new("RGBA", (4, 4)))
+    saved(tmp_path / "2.png", Image.new("RGBA", (4, 4)))
+    saved(tmp_path / "3.png", Image.fromarray(np.zeros((4, 4), np.uint16)))
+    for how in ("validate", "load", "load"):  # the last from the cache
+        caplog.clear()
+        images = LazyImages(tmp_path, [f"{i}.png" for i in range(4)], cache=tmp_path / "cache")
+        with caplog.at_level(logging.WARNING, "resnet_cli"):
+            getattr(images, how)()
+            images.validate()
+        assert caplog.messages == [
+            f"2 of 4 images {ALPHA}; the first: {tmp_path}/1.png",
+            f"1 of 4 images {DEPTH}; the first: {tmp_path}/3.png",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"background": "wite"}, "data.background=wite: not a colour"),
+        ({"background": [1, 2]}, r"data.background=\[1, 2\]: must be three numbers"),
+        ({"background": [1, 2, 256]}, "must be three numbers from 0 to 255"),
+        ({"range": [5, 5]}, r"data.range=\[5, 5\]: must be two numbers"),
+        ({"range": [5]}, "must be two numbers, the smaller one first"),
+    ],
+)
+def test_wrong_options_are_named(tmp_path, options, words):
+    for name in ("a/0.png", "b/0.png", "a/1.png", "b/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        saved(tmp_path / name, Image.new("RGB", (4, 4)))
+    with pytest.raises(InputError, match=words):
+        image_folder(root=str(tmp_path), cache=None, **options)
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+def test_large_jpegs_are_decoded_at_a_reduced_scale(tmp_path, monkeypatch, resize):
+    rng = np.random.default_rng(0)
+    smooth = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
+        (1600, 1200), Image.Resampling.BICUBIC
+    )
+    path = saved(tmp_path / "a.jpg", smooth, quality=95)
+    reduced = read_image(path, image_size=64, resize=resize)
+    monkeypatch.setattr("resnet_cli.data.images.decode._draft", lambda *_: None)
+    whole = read_image(path, image_size=64, resize=resize)
+    assert reduced.shape == whole.shape == (64, 64, 3)
+    assert (reduced.float() - whole.float()).abs().mean() < 1
+    with Image.open(io.BytesIO(path.read_bytes())) as image:
+        from resnet_cli.data.images import decode as module
+
+        monkeypatch.undo()
+        module._draft(image, 64)
+        assert image.size == (200, 150)

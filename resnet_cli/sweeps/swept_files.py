@@ -28,21 +28,23 @@ def require_common_sweep(config: DictConfig) -> None:
     Raises:
         InputError: a line for each file, with the keys.
     """
-    loader = GlobalHydra.instance().config_loader()
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides(sweep_overrides(config))
-    whole = {*loader.list_groups(""), "experiment"} - {*CONFIG_GROUPS, "logger", "hydra"}  # whose files set any key
-    problems = []
-    for override in parsed:
-        if override.is_sweep_override() and str(override.key_or_group).split("/")[0] in whole:
-            for [option] in expand_grid([str(override.input_line)], loader):
-                keys = _keys_of_sweep(config, option)
-                if keys:
-                    problems.append(
-                        f"{option}: sets {', '.join(keys)}, which all jobs of a sweep have in common; "
-                        f"run it by itself: -m {option}"
-                    )
+    keys_by_option = {option: _keys_of_sweep(config, option) for option in _swept_options(config)}
+    problems = [
+        f"{option}: sets {', '.join(keys)}, which all jobs of a sweep have in common; run it by itself: -m {option}"
+        for option, keys in keys_by_option.items()
+        if keys
+    ]
     if problems:
         raise InputError(*problems)
+
+
+def _swept_options(config: DictConfig) -> Iterator[str]:
+    """Yield the options that are swept over of the groups whose files may set any key, such as `experiment=one`."""
+    loader = GlobalHydra.instance().config_loader()
+    groups = {*loader.list_groups(""), "experiment"} - {*CONFIG_GROUPS, "logger", "hydra"}
+    for override in OverridesParser.create(config_loader=loader).parse_overrides(sweep_overrides(config)):
+        if override.is_sweep_override() and str(override.key_or_group).split("/")[0] in groups:
+            yield from (option for [option] in expand_grid([str(override.input_line)], loader))
 
 
 def _keys_of_sweep(config: DictConfig, option: str) -> list[str]:

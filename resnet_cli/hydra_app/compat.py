@@ -24,7 +24,7 @@ def compose_options() -> dict[str, Any]:
     return {} if "execution_whitelist" in signature(hydra.main).parameters else {"version_base": "1.3"}
 
 
-def register_resolver(name: str, function: Callable[[], str], *, use_cache: bool = False) -> None:
+def register_resolver(name: str, function: Callable[..., str], *, use_cache: bool = False) -> None:
     """Make `${name:}` in a config call `function`.
 
     OmegaConf 2.4 names the function `register_resolver`, which in 2.3 is a deprecated one with other arguments.

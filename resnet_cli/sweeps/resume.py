@@ -57,7 +57,7 @@ def resolve_commands(arguments: Sequence[str]) -> Iterator[ResolvedCommand]:
 
 def resume_sweep_command(folder: Path) -> str:
     """Return the command line that resumes a sweep."""
-    return format_command("resnet-train", ["-m", f"resume={quote_override(str(folder))}"])
+    return format_command("resnet-train", ["-m", f"resume={quote_override(folder.as_posix())}"])
 
 
 def _key(argument: str) -> str:
@@ -89,7 +89,7 @@ def _stored_commands(value: str, overrides: Sequence[str]) -> Iterator[ResolvedC
         changed = _apply_overrides(stored, overrides, folder)
         quoted = ",".join(f"'{override}'" for override in changed.original_overrides)
         subdir = [f"hydra.sweep.subdir=${{job_folder:{quoted}}}"] if quoted else []
-        arguments = [*changed.arguments, *subdir, f"hydra.sweep.dir={quote_override(str(folder))}"]
+        arguments = [*changed.arguments, *subdir, f"hydra.sweep.dir={quote_override(folder.as_posix())}"]
         yield ResolvedCommand(arguments, changed, replaces=stored)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -13,7 +13,7 @@ from resnet_cli.errors import InputError, MachineError
 from resnet_cli.runs import folder as run_module
 from resnet_cli.runs.environment import collect_environment
 from resnet_cli.runs.folder import RunDir, find_run
-from resnet_cli.runs.names import format_command, job_folder_name, random_letters, resume_command
+from resnet_cli.runs.names import folder_name, format_command, job_folder_name, random_letters, resume_command
 
 
 def test_the_record_grows_field_by_field(tmp_path):
@@ -98,6 +98,43 @@ def test_job_folders_are_safe_and_tell_jobs_apart(overrides):
 
 def test_job_folders_are_readable():
     assert job_folder_name(["++model=resnet20", "seed=1"]) == "model=resnet20,seed=1"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("resnet8", "resnet8"),
+        ("été 1.5", "été 1.5"),
+        ("a/b", "a/b"),
+        ("12:30", "12_30"),
+        ('<a> "b"|c?*\\', "_a_ _b__c___"),
+        ("end. .", "end_"),
+        ("con", "_con"),
+        ("Aux.txt", "_Aux.txt"),
+        ("console", "console"),
+        ("runs/nul/x.", "runs/_nul/x_"),
+    ],
+)
+def test_folder_names_are_possible_on_windows(text, name):
+    assert folder_name(text) == name
+    assert folder_name(name) == name
+    path = PureWindowsPath("C:/outputs") / name / f"10-02-11-{name}-abcd"
+    assert not any(PureWindowsPath(part).is_reserved() for part in path.parts[1:])
+    assert path.drive == "C:"
+
+
+@pytest.mark.parametrize("override", ["~con", "+NUL", "~com1.x", "~prn."])
+def test_job_folders_are_no_devices_of_windows(override):
+    name = job_folder_name([override])
+    assert not PureWindowsPath(name).is_reserved()
+    assert name != job_folder_name(["_" + override])
+
+
+def test_commands_are_quoted_for_the_shell_of_windows(monkeypatch):
+    monkeypatch.setattr("sys.platform", "win32")
+    assert resume_command(PureWindowsPath("outputs\\a\\b")) == "resnet-train resume=outputs/a/b"
+    command = resume_command(PureWindowsPath("C:\\my runs\\b"))
+    assert command == r'resnet-train "resume=\"C:/my runs/b\""'
 
 
 def test_letters_differ():

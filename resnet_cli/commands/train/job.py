@@ -18,7 +18,7 @@ from resnet_cli.hydra_app.compose import run_settings
 from resnet_cli.hydra_app.errors import print_error
 from resnet_cli.hydra_app.overrides import override_keys, task_overrides
 from resnet_cli.runs.logs import print_line
-from resnet_cli.runs.names import format_command, job_folder_name, random_letters, resume_command
+from resnet_cli.runs.names import folder_name, format_command, job_folder_name, random_letters, resume_command
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.signals import JobStoppedError, StopSignals
 from resnet_cli.session.train import train
@@ -38,6 +38,7 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
         StoppedError, KeyboardInterrupt: a signal stopped it.
     """
     compat.register_resolver("letters", random_letters, use_cache=True)
+    compat.register_resolver("folder_name", lambda text: folder_name(str(text)))
     compat.register_resolver("job_folder", _job_folder)
     compat.register_resolver("sweep_name", _sweep_name)
     task = make_task(LauncherContext(stop, sys.argv[1:]))

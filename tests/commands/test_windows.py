@@ -1,0 +1,68 @@
+"""The commands where functions that only POSIX systems have are taken away; see `tests.support.windows`."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from tests.support.runs import tiny
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="takes away what is missing there")]
+
+
+@pytest.fixture
+def on_windows(tmp_path, repository):
+    """Runs a module of the package as on Windows, and expects the status 0 and no warnings."""
+
+    def run(module, *arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.support.windows", module, *arguments], cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository)}, capture_output=True, text=True,
+            timeout=200, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    return run
+
+
+def status_of(folder):
+    return json.loads((folder / "run.json").read_text(encoding="utf-8"))["status"]
+
+
+def test_a_run_is_trained_resumed_and_reported(on_windows, tmp_path):
+    on_windows("resnet_cli", *tiny("trainer.epochs=1", "hydra.run.dir=d"))
+    assert sorted(path.name for path in (tmp_path / "d").iterdir()) == [
+        "checkpoints", "config.yaml", "curves.png", "metrics.jsonl", "run.json", "train.log",
+    ]  # fmt: skip
+    assert "from    epoch 1" in on_windows("resnet_cli", "resume=d", "trainer.epochs=2")
+    assert status_of(tmp_path / "d") == "finished"
+    assert len((tmp_path / "d/metrics.jsonl").read_text().splitlines()) == 2
+    assert "resnet8" in on_windows("resnet_cli.commands.report", "d")
+    assert "head.linear" in on_windows("resnet_cli.commands.info", "d")
+
+
+def test_workers_are_spawned_for_streamed_image_files(on_windows, tmp_path):
+    for label in ("a", "b"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for i in range(20):
+            Image.new("RGB", (8, 8), (10 * i, 100, 0)).save(tmp_path / f"images/{label}/{i}.png")
+    options = ["data=image_folder", "data.root=images", "data.cache=null", "model=resnet8", "trainer.epochs=1"]
+    on_windows("resnet_cli", *options, "data.backend=stream", "data.workers=1", "hydra.run.dir=d")
+    on_windows("resnet_cli", *options, "hydra.run.dir=resident")
+    scores = [json.loads((tmp_path / run / "run.json").read_text())["test"] for run in ("d", "resident")]
+    assert scores[0] == pytest.approx(scores[1])
+
+
+@pytest.mark.parametrize(
+    "options", [["seed=0,1"], ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "seed=range(9)"]]
+)
+def test_a_sweep_has_all_its_jobs(on_windows, tmp_path, options):
+    if "hydra/sweeper=optuna" in options:
+        pytest.importorskip("optuna")
+    out = on_windows("resnet_cli", "-m", *tiny("trainer.epochs=1", "hydra.sweep.dir=s"), *options)
+    assert "2 runs: 2 finished" in out
+    assert [status_of(record.parent) for record in tmp_path.glob("s/*/run.json")] == ["finished"] * 2

@@ -1,0 +1,56 @@
+"""Run a module with what Windows lacks taken away: `python -m tests.support.windows resnet_cli data.backend=stream`.
+
+The modules that choose their code for an operating system are imported before, and processes that are started are
+those of this system. The rest asks `sys.platform`, or for the function that it needs.
+"""
+
+import asyncio
+import multiprocessing.popen_spawn_posix
+import multiprocessing.queues
+import multiprocessing.resource_tracker
+import multiprocessing.synchronize
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import types
+
+import filelock
+import matplotlib.backends.backend_agg
+import psutil
+import torch.multiprocessing.reductions
+import torch.utils.data
+
+MISSING = {
+    os: ("sysconf", "statvfs", "pread", "O_NOFOLLOW", "fork", "getuid", "geteuid"),
+    signal: ("SIGUSR1", "SIGHUP", "pthread_sigmask", "sigwait", "sigwaitinfo"),
+}
+IMPORTED = (asyncio, subprocess, filelock, matplotlib.backends.backend_agg, psutil, torch.utils.data)
+# They ask for the system when an object is sent to a process, which is one of this system.
+POSIX = (multiprocessing.queues, multiprocessing.synchronize, torch.multiprocessing.reductions)
+
+
+def take_away():
+    """Make this process look like one on Windows."""
+    assert all(IMPORTED)
+    multiprocessing.resource_tracker.ensure_running()
+    multiprocessing.set_start_method("spawn")
+    used = os.statvfs(".")
+    shutil.disk_usage = lambda folder: types.SimpleNamespace(free=used.f_bavail * used.f_frsize)
+    sys.modules["fcntl"] = None
+    for module, names in MISSING.items():
+        for name in names:
+            if hasattr(module, name):
+                delattr(module, name)
+    real = types.SimpleNamespace(**{name: getattr(sys, name) for name in dir(sys)})
+    for module in POSIX:
+        module.sys = real
+    sys.platform = "win32"
+
+
+if __name__ == "__main__":
+    take_away()
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -6,23 +6,18 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
 WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 
 
-def run_and_exit(run: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Run a command with the arguments of this process and exit with its status.
-
-    Characters that the encoding of the output lacks are printed as escapes: what a terminal can show decides nothing.
-    """
+def prepare_output() -> None:
+    """Print characters that the encoding of the output lacks as escapes: what a terminal can show decides nothing."""
     _require_unicode_names()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    exit_quickly(run(sys.argv[1:]))
 
 
 def _require_unicode_names() -> None:

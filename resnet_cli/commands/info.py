@@ -3,11 +3,12 @@
 import argparse
 import json
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.commands.exit import run_and_exit
+from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, output_path
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.errors import InputError
@@ -68,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    run_and_exit(run)
+    prepare_output()
+    exit_quickly(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:

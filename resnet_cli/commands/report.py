@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnet_cli.commands.exit import run_and_exit
+from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, output_path
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.messages import escape_control_characters
@@ -51,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    run_and_exit(run)
+    prepare_output()
+    exit_quickly(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:

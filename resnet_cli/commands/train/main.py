@@ -1,15 +1,17 @@
 """Entry point of resnet-train. The work is in `job`, the help in `app`; both are imported late."""
 
+import sys
 from collections.abc import Sequence
 
-from resnet_cli.commands.exit import run_and_exit
+from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.errors import StoppedError
 from resnet_cli.session.signals import StopSignals
 
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    run_and_exit(run)
+    prepare_output()
+    exit_quickly(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:

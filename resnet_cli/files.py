@@ -81,7 +81,8 @@ def expand_home(path: str, key: str = "") -> Path:
     except RuntimeError:
         user = Path(path).parts[0][1:]
         problem = f"the home folder of {user} is not known" if user else HOMELESS
-        remedy = f"set {key}, or an environment variable that it refers to, to" if key else "give"
+        is_flag = not key or key.startswith("--")
+        remedy = "give" if is_flag else f"set {key}, or an environment variable that it refers to, to"
         raise InputError(f"{key}{key and '='}{path}: {problem}; {remedy} a path without ~") from None
 
 

@@ -54,7 +54,7 @@ def image_folder(root):
         ("resnet_cli", ['init_from="~someone/run"'], "~someone/run"),
         ("resnet_cli.commands.info", ["~/run"], "~/run"),
         ("resnet_cli.commands.report", ["~/run"], "~/run"),
-        ("resnet_cli.commands.report", [".", "--out", "~/x.html"], "~/x.html"),
+        ("resnet_cli.commands.report", [".", "--out", "~/x.html"], "--out=~/x.html"),
     ],
 )
 @pytest.mark.slow

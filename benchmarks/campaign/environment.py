@@ -193,7 +193,8 @@ def workers(bench: Bench) -> Iterator[Trial]:
     for name, number in [("killed", signal.SIGKILL)] if bench.quick else [
         ("killed", signal.SIGKILL), ("hung", signal.SIGSTOP)
     ]:  # fmt: skip
-        arguments = [*_long(bench, "trainer.epochs=1000"), *stream, f"hydra.run.dir={name}"]
+        options = ["trainer.epochs=1000", "data.worker_timeout=10"]
+        arguments = [*_long(bench, *options), *stream, f"hydra.run.dir={name}"]
         run = bench.start(*arguments, cwd=folder, forked=True)
         run.until(lambda: len(_rows(folder / name)) >= 1)  # noqa: B023  it is called at once
         problem = _strike(run, number) or ("" if _saved(folder / name) else "no save")
@@ -210,7 +211,9 @@ def _strike(run: Running, number: int) -> str:
     done = run.wait(120)
     seconds = time.monotonic() - struck
     problem = refusal(done, "data.workers=0", status=(2, 4), most=1)
-    left = run.children()
+    end = time.monotonic() + 10  # the other worker needs a moment to see that its parent has ended
+    while (left := run.children()) and time.monotonic() < end:
+        time.sleep(0.1)
     return problem or (f"took {seconds:.0f} s" if seconds > 30 else "") or (f"left {left}" if left else "")
 
 

@@ -60,6 +60,7 @@ def make_loaders(
     split_seed: Annotated[int, AtLeast(0)] = 0,
     backend: Backend = "auto",
     workers: Annotated[int, Between(0, 256)] = 2,
+    worker_timeout: Annotated[float, AtLeast(1)] = 300.0,
     drop_last: bool = False,
     augment: Augment | None = None,
 ) -> Loaders:
@@ -80,6 +81,7 @@ def make_loaders(
             same batches. `auto` selects `device` if the images need less than half of the GPU's free memory and either
             are in main memory anyway or need less than a quarter of it.
         workers: Worker processes of `stream`.
+        worker_timeout: Seconds without a batch and without processor time after which workers are killed as hung.
         drop_last: Drop the last training batch if it is not full.
         augment: Augmentation of the training images.
 
@@ -94,7 +96,8 @@ def make_loaders(
         raise InputError(
             f"data.batch_size={batch_size}: with data.drop_last=true at most {len(train_indices)}, the training images"
         )
-    make = _LoaderFactory(dataset, train_indices, torch.device(device), seed, backend, workers)
+    stream_options = {"workers": workers, "worker_timeout": worker_timeout}
+    make = _LoaderFactory(dataset, train_indices, torch.device(device), seed, backend, stream_options)
     val = None
     if val_fraction:
         split, indices = (dataset.val, None) if dataset.val else (dataset.train, val_indices)
@@ -122,13 +125,19 @@ class _LoaderFactory:
         device: Device of the batches.
         seed: Seed of the loaders.
         backend: As in `make_loaders`.
-        workers: As in `make_loaders`.
+        stream_options: Arguments of `StreamLoader` alone.
     """
 
     def __init__(
-        self, dataset: Dataset, train_indices: Tensor, device: torch.device, seed: int, backend: Backend, workers: int
+        self,
+        dataset: Dataset,
+        train_indices: Tensor,
+        device: torch.device,
+        seed: int,
+        backend: Backend,
+        stream_options: dict[str, Any],
     ) -> None:
-        self.device, self.workers = device, workers
+        self.device, self.stream_options = device, stream_options
         self.on_device = backend == "device" or (backend == "auto" and fits_in_memory(dataset, device))
         self._validate_files(dataset)
         self.resident = ResidentSplit(dataset.train, device)
@@ -155,7 +164,7 @@ class _LoaderFactory:
         if self.on_device:
             resident = self.resident if split is self.resident.split else ResidentSplit(split, self.device)
             return DeviceLoader(resident, indices, **options)
-        return StreamLoader(split, indices, workers=self.workers, persistent=persistent, **options)
+        return StreamLoader(split, indices, persistent=persistent, **self.stream_options, **options)
 
     def _validate_files(self, dataset: Dataset) -> None:
         """Check image files before training, except those that are about to be decoded anyway.

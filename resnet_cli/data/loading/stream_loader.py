@@ -1,6 +1,6 @@
 """A loader of images that stay in main memory or in files and are gathered by worker processes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -27,6 +27,7 @@ class StreamLoader(BatchLoader):
         split: The images and labels.
         indices: Indices of the loader's samples in the split.
         workers: Number of worker processes; 0 gathers in the main process.
+        worker_timeout: Seconds without a batch and without processor time after which workers are killed as hung.
         persistent: Keep the processes between epochs.
         options: Further arguments of `BatchLoader`.
 
@@ -40,12 +41,14 @@ class StreamLoader(BatchLoader):
         indices: Tensor,
         *,
         workers: int,
+        worker_timeout: float = 300.0,
         persistent: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(indices, **options)
         require_shared_memory(workers)
         self.split, self.workers, self.persistent = split, workers, persistent
+        self.worker_timeout = worker_timeout
         self._sampler = _ChunkSampler()
         self._loader: DataLoader[Any] | None = None
         self._processes: set[BaseProcess] = set()
@@ -55,7 +58,10 @@ class StreamLoader(BatchLoader):
         try:
             if self._loader is None:
                 self._loader = self._make_loader()
-            for batch in iterate_with_watchdog(self._loader, self._processes) if self.workers else self._loader:
+            batches: Iterable[Any] = self._loader
+            if self.workers:
+                batches = iterate_with_watchdog(self._loader, self._processes, self.worker_timeout)
+            for batch in batches:
                 if isinstance(batch, str):
                     raise InputError(*batch.split("\n"))
                 yield batch.to(self.device)

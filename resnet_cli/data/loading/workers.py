@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-BATCH_TIMEOUT = 25.0  # seconds that the main process waits for a batch before the workers count as hung
+PROGRESS_SECONDS = 0.1  # processor time that counts as progress; idle workers use less in minutes
 
 
 def prepare_worker(_worker: int) -> None:
@@ -35,44 +35,75 @@ def _exit_on_parent_sigterm() -> None:
     os._exit(0)
 
 
-def iterate_with_watchdog(batches: Iterable[Any], workers: set[BaseProcess]) -> Iterator[Any]:
-    """Iterate over a `DataLoader`; kill its workers if a batch takes longer than `BATCH_TIMEOUT`.
+def iterate_with_watchdog(batches: Iterable[Any], workers: set[BaseProcess], timeout: float) -> Iterator[Any]:
+    """Iterate over a `DataLoader`; kill its workers if they make no progress while a batch is waited for.
 
-    `DataLoader` then raises `RuntimeError`. Its own `timeout` does not detect a worker that stops in the middle of
-    sending a batch.
+    Progress is a finished batch or processor time: a worker that decodes large photographs is slow, not hung.
+    `DataLoader` raises `RuntimeError` when its workers are killed. Its own `timeout` does not detect a worker that
+    stops in the middle of sending a batch.
 
     Args:
         batches: The loader.
         workers: Its worker processes so far; those that it starts now are added.
+        timeout: Seconds without progress after which workers count as hung.
     """
     other_processes = set(multiprocessing.active_children())
-    watchdog = _Watchdog(workers)
+    watchdog = Watchdog(workers, timeout)
     try:
-        watchdog.deadline = time.monotonic() + BATCH_TIMEOUT  # `iter` waits for persistent workers to reset
+        watchdog.start_waiting()  # `iter` waits for persistent workers to reset
         iterator = iter(batches)
         workers |= set(multiprocessing.active_children()) - other_processes
         while True:
-            watchdog.deadline = time.monotonic() + BATCH_TIMEOUT
+            watchdog.start_waiting()
             try:
                 batch = next(iterator)
             except StopIteration:
                 return
-            watchdog.deadline = math.inf
+            watchdog.stop_waiting()
             yield batch
     finally:
         watchdog.done.set()
 
 
-class _Watchdog:
-    """Kills processes when `deadline` (monotonic seconds) has passed, until `done` is set."""
+class Watchdog:
+    """Kills processes that make no progress while they are waited for, until `done` is set.
 
-    def __init__(self, workers: Iterable[BaseProcess]) -> None:
-        self.workers, self.deadline, self.done = workers, math.inf, threading.Event()
+    Args:
+        workers: The processes.
+        timeout: Seconds without progress.
+    """
+
+    def __init__(self, workers: Iterable[BaseProcess], timeout: float) -> None:
+        self.workers, self.timeout, self.done = workers, timeout, threading.Event()
+        self._waiting_since = math.inf
         threading.Thread(target=self._watch, daemon=True).start()
 
+    def start_waiting(self) -> None:
+        """Count the time from now on."""
+        self._waiting_since = time.monotonic()
+
+    def stop_waiting(self) -> None:
+        """Stop counting the time: a batch has come."""
+        self._waiting_since = math.inf
+
     def _watch(self) -> None:
-        while not self.done.wait(1.0):
-            if time.monotonic() > self.deadline:
+        used, last_progress = 0.0, -math.inf
+        while not self.done.wait(min(1.0, self.timeout / 4)):
+            now_used = sum(map(_processor_seconds, tuple(self.workers)))
+            if not used <= now_used < used + PROGRESS_SECONDS:  # less if a worker has ended
+                used, last_progress = now_used, time.monotonic()
+            if time.monotonic() - max(self._waiting_since, last_progress) > self.timeout:
                 for worker in tuple(self.workers):
                     worker.kill()
                 return
+
+
+def _processor_seconds(worker: BaseProcess) -> float:
+    """Return the processor time that a process has used; 0 if it has ended."""
+    import psutil
+
+    try:
+        times = psutil.Process(worker.pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)

@@ -4,9 +4,11 @@ import multiprocessing
 import os
 import signal
 import time
+from functools import partial
 
 import pytest
 
+from resnet_cli.data.loading.workers import Watchdog
 from resnet_cli.errors import MachineError
 from tests.support.loaders import small_data_set, small_loaders
 
@@ -39,9 +41,8 @@ def test_dead_workers_are_one_line_with_the_remedy():
         list(batches)
 
 
-def test_hung_workers_are_killed(monkeypatch):
-    monkeypatch.setattr("resnet_cli.data.loading.workers.BATCH_TIMEOUT", 0.1)
-    train = small_loaders(small_data_set(count=900), backend="stream", workers=1).train
+def test_hung_workers_are_killed():
+    train = small_loaders(small_data_set(count=900), backend="stream", workers=1, worker_timeout=1.0).train
     list(train.epoch(0))  # workers of an earlier epoch count too
     batches = train.epoch(1)
     next(batches)
@@ -55,11 +56,48 @@ def test_hung_workers_are_killed(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no signal that stops a process")
-def test_a_worker_that_hangs_between_epochs_is_killed_too(monkeypatch):
-    monkeypatch.setattr("resnet_cli.data.loading.workers.BATCH_TIMEOUT", 1.0)
-    train = small_loaders(backend="stream", workers=1, val_fraction=0).train
+def test_a_worker_that_hangs_between_epochs_is_killed_too():
+    train = small_loaders(backend="stream", workers=1, worker_timeout=1.0, val_fraction=0).train
     assert list(train.epoch(0))
     (process,) = train._processes
     os.kill(process.pid, signal.SIGSTOP)
     with pytest.raises(MachineError, match=r"data\.workers=0 works without processes"):
         list(train.epoch(1))
+
+
+def burn():
+    while True:
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "is_killed"), [(burn, False), (partial(time.sleep, 60), True)], ids=["busy", "idle"]
+)
+def test_slow_is_not_hung(target, is_killed):
+    """A worker that uses the processor makes progress, however long a batch takes."""
+    worker = multiprocessing.get_context("spawn").Process(target=target, daemon=True)
+    worker.start()
+    watchdog = Watchdog({worker}, timeout=1.0)
+    try:
+        time.sleep(5.0)  # the process starts
+        watchdog.start_waiting()
+        worker.join(4.0)
+        assert (worker.exitcode is not None) == is_killed
+    finally:
+        watchdog.done.set()
+        worker.kill()
+
+
+def test_nobody_is_killed_while_nobody_waits():
+    worker = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,), daemon=True)
+    worker.start()
+    watchdog = Watchdog({worker}, timeout=0.1)
+    try:
+        watchdog.start_waiting()
+        watchdog.stop_waiting()
+        worker.join(0.5)
+        assert worker.exitcode is None
+    finally:
+        watchdog.done.set()
+        worker.kill()

@@ -18,9 +18,11 @@ from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.overrides import hydra_arguments, override_keys, task_overrides
+from resnet_cli.hydra_app.run_name import register_run_name
 from resnet_cli.hydra_app.search_path import user_configs
 from resnet_cli.runs.folder import RunDir, find_run
 from resnet_cli.runs.names import quote_override
+from resnet_cli.session.paths import located_settings, recorded_paths
 from resnet_cli.session.trusted_kinds import check_kinds
 
 
@@ -89,12 +91,13 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
     runs = [item for item in items if _is_run(item)]
     if len(runs) > 1:
         raise InputError(f"{', '.join(runs)}: give one run folder")
-    overrides = [f"resume={quote_override(_existing(item))}" if item in runs else item for item in items]
+    overrides = [f"resume={quote_override(_run_folder(item))}" if item in runs else item for item in items]
     folder = [] if config_dir is None else ["--config-dir", config_dir]
     marked = hydra_arguments([*folder, *overrides])[len(folder) :]
     for override in OverridesParser.create().parse_overrides(marked):
         if override.is_sweep_override():
             raise InputError(f"{str(override.input_line).removeprefix('++')}: a sweep; set one value")
+    register_run_name()
     before = HydraConfig.instance().cfg
     try:
         with user_configs(folder), initialize_config_dir(str(CONFIG_FOLDER), **compat.compose_options()):
@@ -105,6 +108,8 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
     finally:
         HydraConfig.instance().cfg = before
     keys = tuple(override_keys(given))
+    if runs:
+        settings = located_settings(settings, recorded_paths(settings, keys, find_run(runs[0]), needed=False))
     name = _model_name(settings, keys, str(composed.hydra.runtime.choices["model"]))
     return Composed(settings, keys, name, runs[0] if runs else None)
 
@@ -117,9 +122,10 @@ def _is_run(item: str) -> bool:
     return not item.startswith("~") or item.startswith("~/")
 
 
-def _existing(path: str) -> str:
+def _run_folder(path: str) -> str:
+    """Return the run folder that a path names, which may be that of a checkpoint."""
     if expand_home(path).exists():
-        return path
+        return str(find_run(path).path)
     is_option = (CONFIG_FOLDER / "model" / f"{path}.yaml").is_file()
     raise InputError(f"{path}: no such run folder" + (f"; did you mean model={path}?" if is_option else ""))
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -11,7 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from resnet_cli.errors import InputError
+from resnet_cli.hydra_app.path_values import quote_paths
 from resnet_cli.hydra_app.search_path import config_folders
+
+if TYPE_CHECKING:
+    from resnet_cli.runs.folder import RunDir
 
 OPTIONS_WITH_VALUE = {
     "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c",
@@ -33,11 +38,11 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     options, overrides = _options_and_overrides(arguments)
     if any(option in ("-sc", "--shell-completion") for option in options):
         return list(arguments)  # what follows is for the shell's installer, no overrides
+    multirun = _is_multirun(options)
     groups = {folder.name for root in config_folders(options) for folder in root.iterdir() if folder.is_dir()}
-    multirun = any(option in ("-m", "--multirun") for option in options)
     seen: dict[str, str] = {}
     result = []
-    for override in overrides:
+    for override in quote_paths(overrides, multirun=multirun):
         key, equals, value = override.partition("=")
         if equals and key in seen:
             raise InputError(f"{key}: given twice, as {seen[key]} and as {value}")
@@ -53,6 +58,16 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
         is_value = bool(equals) and VALUE_KEY.fullmatch(key) is not None and key not in groups
         result.append(f"++{override}" if is_value else override)
     return [*options, *result]
+
+
+def with_quoted_paths(arguments: Sequence[str]) -> list[str]:
+    """Return arguments as the user typed them, with paths quoted for Hydra: see `path_values.quote_paths`."""
+    options, overrides = _options_and_overrides(arguments)
+    return [*options, *quote_paths(overrides, multirun=_is_multirun(options))]
+
+
+def _is_multirun(options: Sequence[str]) -> bool:
+    return any(option in ("-m", "--multirun") for option in options)
 
 
 def _takes_one_option(key: str) -> bool:
@@ -81,19 +96,27 @@ def _resume_folder(argument: str) -> list[str]:
 
     try:
         parsed = OverridesParser.create().parse_override(argument)
+        if parsed.is_sweep_override():
+            return []
         value = OmegaConf.create({"path": parsed.value()}).path  # a reference is followed, and \\${ is text
-    except OmegaConfBaseException:
+    except (HydraException, OmegaConfBaseException):
         return []  # Hydra reports what is wrong with it
-    except HydraException:
-        parsed = None
-    if parsed is None or parsed.is_sweep_override():
-        path = argument.partition("=")[2]
-        if not Path(path).exists():
-            return []  # Hydra reports what is wrong with it
-        raise InputError(f"resume: quote the path twice, once for the shell: 'resume=\"{path}\"'") from None
     if value is None or value == "auto" or not str(value).strip():
         return []
-    return [f"hydra.run.dir={quote_override(str(find_run(str(value)).path))}"]
+    run = find_run(str(value))
+    _require_latest(str(value), run)
+    return [f"hydra.run.dir={quote_override(str(run.path))}"]
+
+
+def _require_latest(path: str, run: "RunDir") -> None:
+    """Raise an `InputError` if a path names a checkpoint that a run would not be resumed from."""
+    from resnet_cli.runs.names import quote_override
+
+    if Path(path).suffix == ".pt" and Path(path).name != run.last.name:
+        raise InputError(
+            f"resume: {path}: a run is resumed from its last checkpoint only; resume={quote_override(str(run.path))} "
+            f"does that, init_from={quote_override(path)} starts a new run from the weights in this file"
+        )
 
 
 def task_overrides(hydra_config: HydraConf | DictConfig) -> list[str]:

@@ -1,6 +1,6 @@
 """RunContext: what a run needs from its surroundings besides its config and folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from resnet_cli.training.control import RunControl
@@ -16,6 +16,7 @@ class RunContext:
         overrides: The overrides among them that set the run's config, as typed; a job of a sweep has its own values.
             None if the config was not composed from a command line.
         resume_command: The command line that resumes the run, printed when it is stopped.
+        paths: Where files are that are not where the config says, by key; see `resnet_cli.session.paths`.
         log_to_terminal: Show log lines in the terminal as well as in the run folder's `train.log`.
     """
 
@@ -23,4 +24,5 @@ class RunContext:
     command: str = ""
     overrides: Sequence[str] | None = None
     resume_command: str = ""
+    paths: Mapping[str, str] = field(default_factory=dict)
     log_to_terminal: bool = True

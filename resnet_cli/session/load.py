@@ -1,5 +1,7 @@
 """Load trained models and weights from run folders and checkpoints."""
 
+import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.runs import checkpoints
-from resnet_cli.runs.folder import find_run
+from resnet_cli.runs.folder import RunDir, find_run
 from resnet_cli.session import build
 from resnet_cli.session.trusted_kinds import check_kinds
+
+logger = logging.getLogger("resnet_cli")
 
 MAX_IMAGE_VALUES = 1 << 26  # channels * height * width that a checkpoint may declare
 
@@ -29,7 +33,7 @@ def open_run(
     The config in the checkpoint determines what is built: a model of this package, `torch.nn` or `torchvision.models`.
 
     Args:
-        path: A run folder (its best checkpoint, or the last where there is no best) or a checkpoint in one.
+        path: A run folder (its best checkpoint, or the last where there is no best) or a checkpoint.
         device: Device of the model.
         trust: Build whatever else the config names; that runs code of its author's choice.
         named: Classes that are allowed besides, by key: `{"model": "my_package.Net"}`.
@@ -64,7 +68,7 @@ def load_weights(model: nn.Module, path: str) -> list[str]:
 
     Args:
         model: Keeps its own weights where the other run has none that fit, such as a head for other classes.
-        path: A run folder, or one of its checkpoints.
+        path: A run folder, or a checkpoint.
 
     Returns:
         The names of the tensors that were not loaded.
@@ -82,10 +86,35 @@ def load_weights(model: nn.Module, path: str) -> list[str]:
     return [name for name in own if name not in fitting]
 
 
+def load_initial_weights(model: nn.Module, run: RunDir, init_from: str | None, place: str | None) -> str | None:
+    """Load the weights that a run starts from, and return what it calls them; None if it starts from scratch.
+
+    Args:
+        model: Receives the weights.
+        run: The run folder. A run that was stopped before its first checkpoint starts from the weights in its record.
+        init_from: The run or checkpoint that the user names, if any.
+        place: Where that is today, if it is not where the name leads from here.
+
+    Raises:
+        InputError: no such run, or none of its weights fit.
+    """
+    if init_from is None:
+        start = run.read_record().get("start")
+        if not isinstance(start, str) or start == "scratch" or re.match(r"epoch \d", start):
+            return None
+        init_from = start
+    missing = load_weights(model, place or init_from)
+    if missing:
+        logger.info("init_from: no weights for %s; initialised randomly", ", ".join(missing))
+    return init_from
+
+
 def _resolve_checkpoint(path: str) -> Path:
     """Return the checkpoint that a path names: the file itself, or the best (else the last) one of a run folder."""
-    run = find_run(path)
     file = expand_home(path)
+    if file.suffix == ".pt" and file.is_file():  # also one that was copied out of its run folder
+        return file
+    run = find_run(path)
     if file.is_dir():
         return run.best if run.best.exists() else run.last
     return file

@@ -1,6 +1,6 @@
 """Build everything that a run needs before its folder is written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.loggers import LoggerGroup
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session import build
+from resnet_cli.session.paths import located
 from resnet_cli.session.resume import (
     StartingPoint,
     initialise_from_images,
@@ -38,6 +39,7 @@ class PreparedRun:
         trainer: The trainer, with the model, the optimizer and the state to start from.
         start: Where the state came from.
         initialisation: Lines about an initialisation from training images.
+        paths: Where files are that are not where the config says, by key.
     """
 
     config: RunConfig
@@ -47,6 +49,7 @@ class PreparedRun:
     trainer: ClassifierTrainer
     start: StartingPoint
     initialisation: list[str]
+    paths: Mapping[str, str]
 
 
 @contextmanager
@@ -56,27 +59,32 @@ def isolated_compiler() -> Iterator[None]:
         yield
 
 
-def prepare(config: RunConfig, run: RunDir, planned_trainer: Node) -> PreparedRun:
+def prepare(
+    config: RunConfig, run: RunDir, planned_trainer: Node, paths: Mapping[str, str] | None = None
+) -> PreparedRun:
     """Build data, model, optimizer and trainer, and restore or initialise the state.
 
     Args:
         config: The validated config.
         run: The run folder, which may hold checkpoints to resume from.
         planned_trainer: The trainer's node that determines the length of the schedule.
+        paths: Where files are that are not where the config says, by key.
 
     Raises:
         InputError: a part cannot be built, or the run cannot be resumed.
     """
+    paths = paths or {}
+    here = located(config, paths)  # to build from; `config` is what is stored
     loggers = LoggerGroup(build.loggers(config.logger))
     checkpoint = load_latest(run, config.resume)
     validate_changes(checkpoint, config)  # before the data are read, which can take minutes
-    loaders = build.loaders(config.data, device=_resolve_device(config.trainer), seed=config.seed)
+    loaders = build.loaders(here.data, device=_resolve_device(config.trainer), seed=config.seed)
     require_same_data(checkpoint, describe_data(loaders), force=config.resume_force)
-    model = build.model(config.model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=config.seed)
-    trainer = _build_trainer(config, model, loaders, planned_trainer)
-    start = restore_or_initialise(trainer.state, checkpoint, run, config)
+    model = build.model(here.model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=config.seed)
+    trainer = _build_trainer(here, model, loaders, planned_trainer)
+    start = restore_or_initialise(trainer.state, checkpoint, run, config, paths.get("init_from"))
     lines = initialise_from_images(trainer, loaders) if start.is_scratch else []
-    return PreparedRun(config, run, loggers, loaders, trainer, start, lines)
+    return PreparedRun(config, run, loggers, loaders, trainer, start, lines, paths)
 
 
 def describe_data(loaders: Loaders) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from resnet_cli.models.inspection import count_parameters
 from resnet_cli.runs.environment import collect_environment, utc_now
 from resnet_cli.runs.logs import RunLog
 from resnet_cli.session.context import RunContext
+from resnet_cli.session.paths import record_paths
 from resnet_cli.session.prepare import PreparedRun, describe_data
 from resnet_cli.session.resume import inexactness_warnings
 from resnet_cli.session.saver import RunSaver
@@ -63,7 +64,13 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
     resumed = list(before.get("resumed_from") or [])
     if before or state.step:
         resumed.append(
-            {"step": state.step, "epoch": state.epoch, "at": utc_now(), "changes": list(map(str, start.changes))}
+            {
+                "step": state.step,
+                "epoch": state.epoch,
+                "checkpoint": start.file.name if start.file else None,
+                "at": utc_now(),
+                "changes": list(map(str, start.changes)),
+            }
         )
     return {
         "status": "running",
@@ -78,12 +85,21 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
         "device": device_name(trainer.device),
         "precision": trainer.precision,
         "threads": torch.get_num_threads(),
+        "paths": _record_paths(prepared, before),
         "start": "scratch" if start.file else start.description,
         "resumed_from": resumed or None,
         "best": state.best,
         "test": before.get("test") if state.is_done(trainer.epochs, trainer.early_stopping) else None,
         **collect_environment(),
     }
+
+
+def _record_paths(prepared: PreparedRun, before: dict[str, Any]) -> dict[str, Any]:
+    config, start = prepared.config, prepared.start
+    init_from = None if start.file or start.is_scratch else start.description
+    known = before.get("paths")
+    settings = {**config.stored(), "init_from": init_from}
+    return record_paths(settings, prepared.paths, prepared.run, known if isinstance(known, dict) else {})
 
 
 def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
@@ -100,8 +116,13 @@ def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
     )
     logger.info("device  %s, %s, seed %d", record["device"], record["precision"], config.seed)
     logger.info("folder  %s", prepared.run.path)
+    for key, path in prepared.paths.items():
+        logger.info("%s is today %s", key, path)
     if not prepared.start.is_scratch:
         logger.info("from    %s", prepared.start.description)
+    if prepared.start.file and config.init_from and config.resume != "auto":
+        own = prepared.start.file.name
+        logger.info("init_from: %s is not used, the run goes on from its own %s", config.init_from, own)
 
 
 def _class_name(node: Any) -> str:

@@ -163,9 +163,11 @@ def _format_data_field(key: str, value: Any) -> str:
 
 
 def restore_or_initialise(
-    state: TrainState, checkpoint: LoadedCheckpoint | None, run: RunDir, config: RunConfig
+    state: TrainState, checkpoint: LoadedCheckpoint | None, run: RunDir, config: RunConfig, weights: str | None
 ) -> StartingPoint:
     """Restore the state from the latest checkpoint that fits, or load the weights that `init_from` names.
+
+    `weights` is where those are today, if the name does not lead there from here.
 
     Raises:
         InputError: no checkpoint fits, or the weights of the best epoch are lost.
@@ -180,13 +182,11 @@ def restore_or_initialise(
             continue
         description = f"epoch {state.epoch}" + (f" and {state.batches} batches" if state.batches else "")
         return StartingPoint(description, state.epoch, changes, checkpoint.file, best_lost)
-    if config.init_from is None:
+    source = load.load_initial_weights(state.model, run, config.init_from, weights)
+    if source is None:
         return StartingPoint("scratch")
-    missing = load.load_weights(state.model, config.init_from)
     state.restart_average()
-    if missing:
-        logger.info("init_from: no weights for %s; initialised randomly", ", ".join(missing))
-    return StartingPoint(config.init_from)
+    return StartingPoint(source)
 
 
 def _restore(state: TrainState, checkpoint: LoadedCheckpoint, changes: list[Difference]) -> None:

@@ -42,6 +42,7 @@ def train(
         StoppedError: a signal asked the run to stop.
     """
     keep_freed_memory()  # before the first tensor, and therefore before the imports below, which load torch
+    from resnet_cli.session.paths import located
     from resnet_cli.session.prepare import isolated_compiler, prepare
     from resnet_cli.session.record import evaluate_test_set, open_run_folder, run_status
     from resnet_cli.session.verify import verify_resume
@@ -49,10 +50,10 @@ def train(
     run = RunDir(folder)
     with RunLog(terminal=context.log_to_terminal) as log, _resume_hint(run, context.resume_command):
         if config.verify_resume:
-            return verify_resume(train, config)
+            return verify_resume(train, located(config, context.paths))
         run.require_writable()
         with exclusive(run.path), isolated_compiler():
-            prepared = prepare(config, run, planned_trainer or config.trainer)
+            prepared = prepare(config, run, planned_trainer or config.trainer, context.paths)
             context.control.raise_if_stopped()  # the last moment at which stopping leaves no folder behind
             saver = open_run_folder(prepared, context, log)
             trainer, loaders = prepared.trainer, prepared.loaders

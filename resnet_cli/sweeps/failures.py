@@ -54,7 +54,9 @@ def record_failure(run: RunDir, settings: Settings, error: BaseException, **type
     with exclusive(run.path):
         ended = utc_now()
         outcome = {"status": "failed", "ended": ended, "reason": f"{type(error).__name__}: {error}"}
-        if run.record.exists():
+        if run.read_record().get("status") == "finished":  # it was to be continued, and keeps the result that it has
+            run.update_record(reason=outcome["reason"])
+        elif run.record.exists():
             run.update_record(**outcome)
         else:
             stored = {key: value for key, value in settings.items() if key not in CONTROL_KEYS}

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,13 @@ class SweepCommand:
         original_overrides: Overrides that were changed on resuming, as they were in the first command: they still name
             the jobs' folders. `trainer.epochs=5`, or `trainer.epochs` if the first command had no such override.
             `sweep.json` calls them `named`.
+        folders: The working folder of the first command, which its relative paths start from: as an absolute path,
+            and as a path from the sweep's folder. Unknown in sweeps of version 0.2.0.
     """
 
     arguments: tuple[str, ...]
     original_overrides: tuple[str, ...] = ()
+    folders: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class Job:
         """The status in `run.json`, or `not started`."""
         return str(self.record.get("status", "not started"))
 
+    @property
+    def has_failed_to_continue(self) -> bool:
+        """Whether the job is finished, and could not be started for more epochs."""
+        return self.status == "finished" and bool(self.record.get("reason"))
+
 
 class SweepDir:
     """A sweep's folder. Creating the object touches no file."""
@@ -78,13 +86,21 @@ class SweepDir:
         """
         return self._load()[0]
 
+    def job_overrides(self) -> dict[str, list[str]]:
+        """Return the overrides of all jobs by the name of their folder.
+
+        Raises:
+            InputError: `sweep.json` is missing or invalid.
+        """
+        return self._load()[1]
+
     def jobs(self) -> list[Job]:
         """Return all jobs in the order in which they were added.
 
         Raises:
             InputError: `sweep.json` is missing or invalid.
         """
-        overrides = self._load()[1]
+        overrides = self.job_overrides()
         return [Job(RunDir(self.path / name), overrides[name], _load_record(self.path / name)) for name in overrides]
 
     def add_command(
@@ -104,6 +120,8 @@ class SweepDir:
         if RunDir(self.path).exists:
             raise InputError(f"{self.path}: contains a run; a sweep needs a folder of its own (hydra.sweep.dir)")
         commands, stored_jobs = self._load() if self.record.exists() else ([], {})
+        if replaces is None:
+            command = replace(command, folders=self._working_folder())
         if command not in commands:
             commands = [command if stored == replaces else stored for stored in commands]
         if command not in commands:
@@ -145,12 +163,19 @@ class SweepDir:
             with suppress(OSError):
                 file.unlink(missing_ok=True)
 
+    def _working_folder(self) -> tuple[str, ...]:
+        """Return the working folder, as an absolute path and as a path from this folder."""
+        here = Path.cwd()
+        try:
+            return str(here), os.path.relpath(here, self.path.resolve())
+        except ValueError:  # on another drive
+            return (str(here),)
+
     def _load(self) -> tuple[list[SweepCommand], dict[str, list[str]]]:
         try:
             content = json.loads(self.record.read_text(encoding="utf-8"))
             commands = [
-                SweepCommand(tuple(_string_list(stored["arguments"])), tuple(_string_list(stored["named"])))
-                for stored in content["commands"]
+                SweepCommand(*(tuple(_string_list(part)) for part in _parts(stored))) for stored in content["commands"]
             ]
             return commands, {str(name): _string_list(overrides) for name, overrides in content["jobs"].items()}
         except FileNotFoundError:
@@ -159,9 +184,20 @@ class SweepDir:
             raise InputError(f"{self.record}: not a sweep record: {type(error).__name__}: {error}") from None
 
     def _save(self, commands: Sequence[SweepCommand], jobs: Mapping[str, Sequence[str]]) -> None:
-        stored = [{"arguments": list(one.arguments), "named": list(one.original_overrides)} for one in commands]
+        stored = [
+            {
+                "arguments": list(one.arguments),
+                "named": list(one.original_overrides),
+                "folders": list(one.folders),
+            }
+            for one in commands
+        ]
         content = json.dumps({"commands": stored, "jobs": jobs}, indent=1, ensure_ascii=False)
         write_atomically(self.record, f"{content}\n")
+
+
+def _parts(stored: Mapping[str, Any]) -> list[Any]:
+    return [stored["arguments"], stored["named"], stored.get("folders", [])]
 
 
 def _string_list(value: Any) -> list[str]:

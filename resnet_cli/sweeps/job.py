@@ -3,7 +3,7 @@
 import gc
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class SweepJob:
         folder: The folder named by its overrides; see `resnet_cli.sweeps.placement.resolve_job_folder`.
         sweep: The folder of the sweep.
         command: The command that the user typed.
+        paths: Where files are that are not where the config says, by key; see `resnet_cli.session.paths`.
     """
 
     settings: Settings
@@ -43,6 +44,7 @@ class SweepJob:
     folder: Path
     sweep: SweepDir
     command: str
+    paths: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -79,6 +81,8 @@ def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | 
         raise _handle_failure(error, job, RunDir(job.folder), console) from None
     is_pruned = reporter is not None and placement.record.get("status") == "pruned"
     if placement.is_finished or is_pruned:
+        if placement.record.get("reason") and not is_pruned:  # why it could not be continued, which was taken back
+            placement.run.update_record(reason=None)
         console.print(f"already finished, {_format_result(placement.record)}")
         return _best_accuracy(placement.record)
     if placement.conflicting_folder:
@@ -112,6 +116,7 @@ def _train(
                 command=job.command,
                 overrides=job.overrides,
                 resume_command=resume_sweep_command(job.sweep.path),
+                paths=job.paths,
                 log_to_terminal=console.is_local,
             )
             config = RunConfig(**{**job.settings, "resume": None if job.verifies_resume else "auto"})

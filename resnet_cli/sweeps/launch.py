@@ -32,6 +32,7 @@ class SweepLaunch:
     Attributes:
         folder: The folder of the sweep once it is open; None for a single run.
         summary: Lines of a search, to print after the sweep's table.
+        origin: Where the command's relative paths start from.
 
     Args:
         command: The command.
@@ -41,6 +42,7 @@ class SweepLaunch:
     def __init__(self, command: ResolvedCommand, stop: StopSignals) -> None:
         self.folder: SweepDir | None = None
         self.summary = ""
+        self.origin = command.origin
         self._command, self._stop = command, stop
         self._resources = ExitStack()
 

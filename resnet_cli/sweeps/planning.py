@@ -14,8 +14,10 @@ from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import run_settings, without_hydra
 from resnet_cli.hydra_app.overrides import task_overrides
 from resnet_cli.loggers import require_packages
+from resnet_cli.session.paths import paths_from
 from resnet_cli.sweeps.hydra_config import runs_on_this_machine
 from resnet_cli.sweeps.hydra_internals import compose_job
+from resnet_cli.sweeps.launch import active_launch
 from resnet_cli.sweeps.placement import resolve_job_folder
 
 
@@ -82,10 +84,21 @@ def validate_jobs(sweep: DictConfig, jobs: Sequence[Sequence[str]]) -> dict[str,
         with problems.collect(number):
             planned[number] = plan_job(sweep, overrides, number)
     problems.raise_collected()
+    _find_files(planned, problems, is_local=runs_on_this_machine(sweep))
+    problems.raise_collected()
     if len(jobs) > 1:
         _build_parts(planned, problems, is_local=runs_on_this_machine(sweep))
     problems.raise_collected()
     return {job.folder_name: job.overrides for job in planned.values()}
+
+
+def _find_files(planned: Mapping[int, PlannedJob], problems: "_ProblemCollector", *, is_local: bool) -> None:
+    """Find the files that the unfinished jobs need, if they are on this machine."""
+    launch = active_launch()
+    for number, job in planned.items():
+        if is_local and launch is not None and not job.is_finished:
+            with problems.collect(number):
+                paths_from(job.settings, launch.origin)
 
 
 def _build_parts(planned: Mapping[int, PlannedJob], problems: "_ProblemCollector", *, is_local: bool) -> None:

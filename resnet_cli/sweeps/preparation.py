@@ -12,6 +12,7 @@ from resnet_cli.hydra_app.plugins import require_plugins
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.sweeps import hydra_config
 from resnet_cli.sweeps.hydra_internals import expand_grid, register_sweeper
+from resnet_cli.sweeps.job_names import name_swept_keys_first
 from resnet_cli.sweeps.launch import SweepLaunch, active_launch
 from resnet_cli.sweeps.planning import validate_jobs
 from resnet_cli.sweeps.search.sweeper import OptunaSearch
@@ -52,10 +53,12 @@ def _validated_jobs(config: DictConfig, *, is_default_folder: bool) -> Mapping[s
     """
     if hydra_config.is_grid(config):
         hydra_config.apply_param_prefixes(config)
+        name_swept_keys_first(config, hydra_config.sweep_overrides(config))
         loader = GlobalHydra.instance().config_loader()
         return validate_jobs(config, expand_grid(hydra_config.sweep_overrides(config), loader))
     if hydra_config.is_search(config):
         hydra_config.apply_param_prefixes(config)
+        name_swept_keys_first(config, hydra_config.sweep_overrides(config))
         validate_jobs(config, validate_search(config, may_exist=not is_default_folder))
     return {}
 

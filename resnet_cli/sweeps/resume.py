@@ -1,19 +1,22 @@
 """Resolve typed arguments to commands: `-m resume=SWEEP` stands for the commands stored in that sweep's folder."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from resnet_cli.config.paths import is_path_key
 from resnet_cli.config.stored import SAFE_TO_CHANGE
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.overrides import override_keys
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.names import format_command, quote_override
+from resnet_cli.session.paths import Origin
 from resnet_cli.sweeps.folder import SweepCommand, SweepDir
+from resnet_cli.sweeps.job_names import original_names
 
 MULTIRUN_OPTIONS = ("-m", "--multirun")
 
@@ -26,11 +29,13 @@ class ResolvedCommand:
         arguments: The arguments of `resnet-train`.
         stored: The form in which `sweep.json` stores the command, if it sweeps.
         replaces: The stored command of a resumed sweep that this one replaces.
+        origin: Where relative paths start from.
     """
 
     arguments: list[str]
     stored: SweepCommand
     replaces: SweepCommand | None = None
+    origin: Origin = field(default_factory=Origin)
 
 
 def resolve_commands(arguments: Sequence[str]) -> Iterator[ResolvedCommand]:
@@ -87,10 +92,17 @@ def _stored_commands(value: str, overrides: Sequence[str]) -> Iterator[ResolvedC
         raise InputError(f"{value}: a run, not a sweep; resume it without -m")
     for stored in SweepDir(folder).commands():
         changed = _apply_overrides(stored, overrides, folder)
-        quoted = ",".join(f"'{override}'" for override in changed.original_overrides)
-        subdir = [f"hydra.sweep.subdir=${{job_folder:{quoted}}}"] if quoted else []
+        subdir = original_names(changed.original_overrides)
         arguments = [*changed.arguments, *subdir, f"hydra.sweep.dir={quote_override(folder.as_posix())}"]
-        yield ResolvedCommand(arguments, changed, replaces=stored)
+        yield ResolvedCommand(arguments, changed, stored, _origin(stored, folder, overrides))
+
+
+def _origin(stored: SweepCommand, folder: Path, overrides: Sequence[str]) -> Origin:
+    """Return where the relative paths of a stored command start from; version 0.2.0 did not keep that."""
+    first, *others = stored.folders or (str(Path.cwd()),)
+    parents = [] if stored.folders else folder.absolute().parents
+    folders = (Path(first), *(folder.absolute() / other for other in others), *parents)
+    return Origin(folders, tuple(override_keys(overrides)))
 
 
 def _apply_overrides(command: SweepCommand, overrides: Sequence[str], folder: Path) -> SweepCommand:
@@ -102,8 +114,17 @@ def _apply_overrides(command: SweepCommand, overrides: Sequence[str], folder: Pa
     for override in overrides:
         if not (_is_safe(override) or _concerns_sweep_only(override)):
             raise InputError(f"{override}: would change the jobs; hydra.sweep.dir={folder} adds further ones")
-        command = _apply_override(command, override)
+        command = _apply_override(command, _from_anywhere(override))
     return command
+
+
+def _from_anywhere(override: str) -> str:
+    """Return an override with a path that is here as an absolute one: the sweep's other paths start elsewhere."""
+    key, _, value = override.partition("=")
+    path = value.strip("\"'")
+    if is_path_key(key) and path and Path(path).exists():
+        return f"{key}={quote_override(str(Path(path).absolute()))}"
+    return override
 
 
 def _is_safe(override: str) -> bool:
@@ -129,4 +150,5 @@ def _apply_override(command: SweepCommand, override: str) -> SweepCommand:
             raise InputError(f"{override}: the sweep has {former[0]}, which cannot be changed for all its jobs")
         originals += former or [key]
     arguments = [override if argument in former else argument for argument in arguments]
-    return SweepCommand(tuple(arguments if former else [*arguments, override]), tuple(originals))
+    arguments = arguments if former else [*arguments, override]
+    return replace(command, arguments=tuple(arguments), original_overrides=tuple(originals))

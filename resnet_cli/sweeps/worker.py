@@ -8,6 +8,7 @@ from contextlib import contextmanager, redirect_stderr
 from time import monotonic
 
 from resnet_cli.hydra_app import compat
+from resnet_cli.session.paths import Origin
 from resnet_cli.session.signals import StopSignals, stop_signals
 from resnet_cli.sweeps.folder import SweepDir
 
@@ -16,22 +17,22 @@ ShouldStop = Callable[[], int | None]  # returns the signal that stops the job
 
 
 class LauncherContext:
-    """The signals of the launching process and the arguments that the user typed.
+    """The signals of the launching process, the arguments that the user typed, and where relative paths start from.
 
     Launchers pickle it for the processes that they start. There it is restored with signals that never arrive, since
     such a process handles signals of its own: see `job_process`.
     """
 
-    def __init__(self, stop: StopSignals, arguments: Sequence[str]) -> None:
-        self.stop, self.arguments = stop, list(arguments)
+    def __init__(self, stop: StopSignals, arguments: Sequence[str], origin: Origin) -> None:
+        self.stop, self.arguments, self.origin = stop, list(arguments), origin
 
-    def __reduce__(self) -> tuple[Callable[[list[str]], "LauncherContext"], tuple[list[str]]]:
-        return _unpickle, (self.arguments,)
+    def __reduce__(self) -> tuple[Callable[[list[str], Origin], "LauncherContext"], tuple[list[str], Origin]]:
+        return _unpickle, (self.arguments, self.origin)
 
 
-def _unpickle(arguments: list[str]) -> LauncherContext:
+def _unpickle(arguments: list[str], origin: Origin) -> LauncherContext:
     compat.silence_schema_warning()
-    return LauncherContext(StopSignals(), arguments)
+    return LauncherContext(StopSignals(), arguments, origin)
 
 
 @contextmanager

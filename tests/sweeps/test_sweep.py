@@ -194,8 +194,13 @@ def test_a_job_that_fails_before_it_has_a_folder_leaves_its_reason(train, tmp_pa
         word for word in arguments if not word.startswith(("data.image", "data.count", "data.test", "data.cl"))
     ]
     status, _, err = train("-m", *arguments, "seed=0,1")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "job 0 (seed=0) and 1 more: data.root=nowhere: there is no" in err
+    assert not (tmp_path / "s").exists()
+    (tmp_path / "nowhere").mkdir()
+    status, _, err = train("-m", *arguments, "seed=0,1")
     assert status == 1
-    assert err.count("): data.root") == 2
+    assert err.count("has no class folders") == 2
     for record in records(tmp_path / "s").values():
         assert record["status"] == "failed"
         assert "nowhere" in record["reason"]

@@ -16,14 +16,18 @@ from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.compose import run_settings
 from resnet_cli.hydra_app.errors import print_error
-from resnet_cli.hydra_app.overrides import override_keys, task_overrides
+from resnet_cli.hydra_app.overrides import override_keys, task_overrides, with_quoted_paths
+from resnet_cli.hydra_app.run_name import register_run_name
+from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.logs import print_line
-from resnet_cli.runs.names import folder_name, format_command, job_folder_name, random_letters, resume_command
+from resnet_cli.runs.names import folder_name, format_command, random_letters, resume_command
 from resnet_cli.session.context import RunContext
+from resnet_cli.session.paths import paths_from, recorded_paths
 from resnet_cli.session.signals import JobStoppedError, StopSignals
 from resnet_cli.session.train import train
 from resnet_cli.sweeps import job as sweep_job
 from resnet_cli.sweeps.folder import SweepDir
+from resnet_cli.sweeps.job_names import job_folder, sweep_name
 from resnet_cli.sweeps.launch import SweepLaunch
 from resnet_cli.sweeps.resume import resolve_commands, resume_sweep_command
 from resnet_cli.sweeps.search.reporter import trial_reporter
@@ -39,15 +43,16 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
     """
     compat.register_resolver("letters", random_letters, use_cache=True)
     compat.register_resolver("folder_name", lambda text: folder_name(str(text)))
-    compat.register_resolver("job_folder", _job_folder)
-    compat.register_resolver("sweep_name", _sweep_name)
-    task = make_task(LauncherContext(stop, sys.argv[1:]))
+    compat.register_resolver("job_folder", job_folder)
+    compat.register_resolver("sweep_name", sweep_name)
+    register_run_name()
     launches: list[SweepLaunch] = []
     status = 0
     try:
-        for command in resolve_commands(arguments):
+        for command in resolve_commands(with_quoted_paths(arguments)):
             launches.append(SweepLaunch(command, stop))
             with launches[-1]:
+                task = make_task(LauncherContext(stop, sys.argv[1:], command.origin))
                 status = max(status, app.run(command.arguments, stop, task))
     except InputError as error:
         return print_error(error)
@@ -80,17 +85,19 @@ def make_task(context: LauncherContext) -> app.Task:
             sweep = SweepDir(_relative(Path(hydra_config.sweep.dir).absolute()))
             with trial_reporter(hydra_config) as reporter:
                 number = hydra_config.job.num if reporter is None else reporter.number
-                job = sweep_job.SweepJob(settings, overrides, number, folder, sweep, command)
+                paths = paths_from(settings, context.origin, needed=False)
+                job = sweep_job.SweepJob(settings, overrides, number, folder, sweep, command, paths)
                 return sweep_job.run(job, stop, reporter)
         own_classes = to_name_again(settings)
         resume = resume_command(folder, *own_classes)
         try:
             stop.begin_job()
-            record = train(
-                RunConfig(**settings),
-                folder,
-                RunContext(control=RunControl(stop), command=command, overrides=overrides, resume_command=resume),
+            resumes = settings["resume"] not in (None, "auto")
+            paths = recorded_paths(settings, override_keys(overrides), RunDir(folder)) if resumes else {}
+            run_context = RunContext(
+                control=RunControl(stop), command=command, overrides=overrides, resume_command=resume, paths=paths
             )
+            record = train(RunConfig(**settings), folder, run_context)
         except StoppedError as stopped:
             raise JobStoppedError(stopped.signum) from None
         if not settings.get("verify_resume"):
@@ -127,31 +134,6 @@ def next_commands(epochs: int, folder: Path, own_classes: Sequence[str]) -> list
     return ["next:", *(f"  {command:{width}}  {meaning}" for command, meaning in commands.items())]
 
 
-def _job_folder(*renamed: str) -> str:
-    """Return the folder name of a sweep's job: its overrides, except those that only control or watch it.
-
-    Args:
-        renamed: Overrides to name instead of the job's own of the same keys.
-    """
-    control_keys = {"resume", "resume_force", "verify_resume", "logger", "sweep"}
-    names = dict(zip(override_keys(renamed), renamed, strict=True))
-    words = []
-    for override in task_overrides(HydraConfig.get()):
-        [key] = override_keys([override])
-        word = names.get(key, override)
-        if key.split(".")[0] not in control_keys and (key not in names or "=" in word):
-            words.append(word)
-    return job_folder_name(words)
-
-
-def _sweep_name() -> str:
-    """Return the sweep's `name=`, else its `model=` with all options, else its experiment, else the default model."""
-    given = dict(override.split("=", 1) for override in task_overrides(HydraConfig.get()) if "=" in override)
-    name = given.get("name") or given.get("model") or given.get("experiment")
-    name = name or str(HydraConfig.get().runtime.choices["model"])
-    return job_folder_name([name], limit=60)
-
-
 def _print_sweep(sweep: SweepDir, summary: str) -> int:
     """Print a sweep's table and the command that runs its unfinished jobs; return the exit status.
 
@@ -172,7 +154,7 @@ def _print_sweep(sweep: SweepDir, summary: str) -> int:
         print_line(f"{waiting} of {len(jobs)} jobs have not begun", sys.stdout)
     if summary:
         print_line(summary, sys.stdout)
-    unfinished = sum(job.status not in ("finished", "pruned") for job in jobs)
+    unfinished = sum(job.status not in ("finished", "pruned") or job.has_failed_to_continue for job in jobs)
     if not unfinished:
         return 0
     can_resume = not summary or any(job.status not in ("finished", "pruned", "failed") for job in jobs)

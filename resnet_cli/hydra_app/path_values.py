@@ -1,0 +1,98 @@
+"""Paths on the command line: quoted for Hydra, so that the user quotes them once, for the shell."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from resnet_cli.config.paths import is_path_key
+
+OUTPUT_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
+QUOTES = ('"', "'")
+WORDS = ("", "null", "auto", "???")  # values of a path's key that are no paths
+
+
+def quote_paths(overrides: Sequence[str], *, multirun: bool) -> list[str]:
+    """Quote the paths among the values of overrides wherever Hydra would read something else.
+
+    A value in quotes, a reference `${...}` and, in a sweep, several values stay as they are. So does a value of a key
+    that is not known to take a path, unless Hydra cannot parse it and there is such a file or folder.
+
+    Args:
+        overrides: `key=value`, as typed.
+        multirun: Whether a value may be several, separated by commas.
+    """
+    return [_quote_path(override, multirun=multirun) for override in overrides]
+
+
+def _quote_path(override: str, *, multirun: bool) -> str:
+    key, equals, value = override.partition("=")
+    name = key.lstrip("+")
+    if not equals or "/" in key or key.startswith(("~", "-")) or value in WORDS:
+        return override
+    if name in OUTPUT_FOLDERS and value.startswith("~"):  # nobody else expands it
+        value = str(Path(value).expanduser())
+        override = f"{key}={value}"
+    parsed = _parse(override)
+    if not is_path_key(name) and (parsed is not None or not _exists(value)):
+        return override
+    if _is_read_as_meant(value, parsed):
+        return override
+    if multirun and "," in value and name not in OUTPUT_FOLDERS and not _exists(value):
+        if parsed is not None and parsed.is_sweep_override():
+            return override
+        return f"{key}={','.join(map(_quote_value, value.split(',')))}"
+    is_several = parsed is not None and parsed.is_sweep_override() and not _exists(value)
+    if is_several and (multirun or value.startswith(QUOTES) or all(map(_exists, value.split(",")))):
+        return override  # Hydra reports that it takes -m
+    return f"{key}={_quote(value)}"
+
+
+def _parse(override: str) -> Any:
+    try:
+        return OverridesParser.create().parse_override(override)
+    except HydraException:
+        return None
+
+
+def _is_read_as_meant(value: str, parsed: Any) -> bool:
+    """Return whether Hydra reads a value as it is typed, or is meant to read it as more than text."""
+    if parsed is None or parsed.is_sweep_override():
+        return False
+    read = parsed.value()
+    if read == value and isinstance(read, str):
+        return "${" in value or _is_plain_text(value)
+    is_marked = value.startswith((*QUOTES, "[", "{")) or "\\" in value or "${" in value
+    return is_marked and not _exists(value)
+
+
+def _is_plain_text(value: str) -> bool:
+    try:
+        return bool(OmegaConf.create({"path": value}).path == value)
+    except OmegaConfBaseException:
+        return False
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path.strip()).expanduser().exists() or Path(path).exists()
+    except (OSError, ValueError, RuntimeError):  # too long, or no such user
+        return False
+
+
+def _quote_value(value: str) -> str:
+    return _quote(value) if not _is_read_as_meant(value, _parse(f"path={value}")) else value
+
+
+def _quote(value: str) -> str:
+    """Return a text in quotes even where `quote_override` needs none: 2024 is a number without."""
+    from resnet_cli.runs.names import quote_override
+
+    if "${" in value and not _exists(value):
+        return '"' + value.replace('"', '\\"') + '"'
+    quoted = quote_override(value)
+    return quoted if quoted.startswith('"') else f'"{quoted}"'

@@ -1,0 +1,179 @@
+"""Where the files are that a config names, also when the working folder or the run folder is another one today.
+
+The config keeps each path as the user typed it, since it identifies the run. `run.json` keeps where it led, as `paths`:
+the absolute path, and the path from the run folder for runs that are moved together with their data.
+"""
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from resnet_cli.config.paths import is_path_key
+from resnet_cli.config.run_config import Node, RunConfig
+from resnet_cli.config.signatures import signature
+from resnet_cli.config.stored import flat
+from resnet_cli.config.validation import CONFIG_GROUPS
+from resnet_cli.errors import InputError
+from resnet_cli.runs.folder import RunDir
+
+Paths = Mapping[str, str]  # where a file or folder is, by the key that names it
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the relative paths of a command start from.
+
+    Args:
+        folders: Its working folder, and where that may be today; empty if it is the present one.
+        given: Keys that the user has set now; their values are meant from here.
+    """
+
+    folders: tuple[Path, ...] = ()
+    given: tuple[str, ...] = ()
+
+
+def named_paths(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the paths in a config by their full keys: by the name of the key, or because such a file is here."""
+    groups: dict[str, Any] = {
+        name: node for name, node in settings.items() if name in CONFIG_GROUPS and isinstance(node, Mapping)
+    }
+    leaves = flat({**groups, "init_from": settings.get("init_from")})
+    return {
+        key: value
+        for key, value in leaves.items()
+        if isinstance(value, str) and value and not key.endswith("_target_") and (is_path_key(key) or _is_file(value))
+    }
+
+
+def record_paths(settings: Mapping[str, Any], paths: Paths, run: RunDir, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the field `paths` of `run.json`.
+
+    Args:
+        settings: The config.
+        paths: Where files are that are not where the config says.
+        run: The run folder.
+        before: The field so far; what the config no longer names is kept, such as `init_from`.
+    """
+    found = dict(before)
+    folder = run.path.resolve()
+    for key, value in named_paths(settings).items():
+        place = Path(paths.get(key, value)).expanduser().absolute()
+        if not place.exists():
+            continue
+        found[key] = {"value": value, "absolute": str(place)}
+        with suppress(ValueError):  # on another drive
+            found[key]["from_run"] = os.path.relpath(place.resolve(), folder)
+    return found
+
+
+def recorded_paths(
+    settings: Mapping[str, Any], given: Collection[str], run: RunDir, *, needed: bool = True
+) -> dict[str, str]:
+    """Return where the files of a run are that is resumed, as far as the config does not lead there from here.
+
+    Args:
+        settings: The config.
+        given: The keys that the user has set now; their values are meant from here.
+        run: The run folder.
+        needed: Files that are missing are an error.
+
+    Raises:
+        InputError: files that are needed are neither where they were nor at the same place beside the run.
+    """
+    recorded = run.read_record().get("paths")
+    entries = recorded if isinstance(recorded, Mapping) else {}
+    places: dict[str, list[Path]] = {}
+    for key, value in named_paths({"init_from": (entries.get("init_from") or {}).get("value"), **settings}).items():
+        entry = entries.get(key)
+        if isinstance(entry, Mapping) and entry.get("value") == value:
+            places[key] = [Path(str(entry["absolute"])), run.path.absolute() / str(entry.get("from_run", value))]
+        elif not isinstance(
+            recorded, Mapping
+        ):  # version 0.2.0 kept no paths; its folders are inside the working folder
+            places[key] = [Path(value), *(parent / value for parent in run.path.absolute().parents)]
+    return _find(settings, given, places, needed=needed)
+
+
+def paths_from(settings: Mapping[str, Any], origin: Origin, *, needed: bool = True) -> dict[str, str]:
+    """Return where the files are that a config means from another folder than this one.
+
+    Args:
+        settings: The config.
+        origin: Where its relative paths start from.
+        needed: Files of the package's own data sets that are missing are an error.
+
+    Raises:
+        InputError: `needed`, and files are in none of the folders.
+    """
+    folders = origin.folders or (Path.cwd(),)
+    places = {
+        key: [folder / Path(value).expanduser() for folder in folders] for key, value in named_paths(settings).items()
+    }
+    is_own = str(settings["data"]["_target_"]).startswith("resnet_cli.")
+    return _find(settings, origin.given, places, needed=needed and is_own)
+
+
+def _find(
+    settings: Mapping[str, Any], given: Collection[str], places: Mapping[str, Sequence[Path]], *, needed: bool = True
+) -> dict[str, str]:
+    """Return the first place that exists for each key, unless the config leads there anyway."""
+    found, problems = {}, []
+    values = named_paths(settings)
+    for key, candidates in places.items():
+        if any(key == other or key.startswith(f"{other}.") for other in given):
+            continue
+        places_today = dict.fromkeys(Path(os.path.normpath(path.expanduser())) for path in candidates)
+        place = next((path for path in places_today if path.exists()), None)
+        if place is not None:
+            if key not in values or place.absolute() != Path(values[key]).expanduser().absolute():
+                found[key] = str(place)
+        elif needed and _must_exist(settings, key):
+            where = " nor ".join(str(path.absolute()) for path in list(places_today)[:2])
+            problems.append(f"{key}={values[key]}: there is no {where}; name the new place with {key}=PATH")
+    if problems:
+        raise InputError(*problems)
+    return found
+
+
+def _must_exist(settings: Mapping[str, Any], key: str) -> bool:
+    """Return whether a run cannot start without a file: it is no cache, and nothing that is downloaded."""
+    group, _, name = key.partition(".")
+    if group != "data" or name == "cache":
+        return False
+    node = settings["data"]
+    parameter = signature(node["_target_"]).parameters.get("download")
+    return not node.get("download", parameter.default if parameter else False)
+
+
+def located(config: RunConfig, paths: Paths) -> RunConfig:
+    """Return the config with the paths as they are today: to build from, not to store."""
+    groups = located_settings({name: getattr(config, name) for name in CONFIG_GROUPS}, paths)
+    return replace(config, **groups)
+
+
+def located_settings(settings: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
+    """Return a config as plain data with the paths as they are today."""
+    return {
+        name: _located_node(value, name, paths) if name in CONFIG_GROUPS and isinstance(value, Mapping) else value
+        for name, value in settings.items()
+    }
+
+
+def _located_node(node: Node, prefix: str, paths: Paths) -> dict[str, Any]:
+    return {
+        name: _located_node(value, f"{prefix}.{name}", paths)
+        if isinstance(value, Mapping)
+        else paths.get(f"{prefix}.{name}", value)
+        for name, value in node.items()
+    }
+
+
+def _is_file(value: str) -> bool:
+    """Return whether a text looks like a path, and there is one."""
+    looks_like_path = "/" in value or os.sep in value or bool(Path(value).suffix)
+    with suppress(OSError, ValueError, RuntimeError):
+        return looks_like_path and Path(value).expanduser().exists()
+    return False

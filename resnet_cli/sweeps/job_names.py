@@ -1,0 +1,107 @@
+"""Names of a sweep's folder and of the folders of its jobs, as Hydra asks for them."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, read_write
+
+from resnet_cli.errors import InputError
+from resnet_cli.hydra_app.overrides import override_keys, task_overrides
+from resnet_cli.runs.names import job_folder_name
+from resnet_cli.sweeps.folder import SweepDir
+
+CONTROL_KEYS = {"resume", "resume_force", "verify_resume", "logger", "sweep"}  # they only control or watch a job
+RESOLVER = "${job_folder:''"  # the start of `hydra.sweep.subdir` before the swept keys are known
+
+
+def original_names(overrides: Sequence[str]) -> list[str]:
+    """Return the Hydra overrides by which jobs are named by `overrides` instead of their own of the same keys."""
+    quoted = "".join(f",'{override}'" for override in overrides)
+    return [f"hydra.sweep.subdir={RESOLVER}{quoted}}}"] if quoted else []
+
+
+def name_swept_keys_first(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Set the names of a sweep's jobs to begin with what makes them differ, unless the user names them otherwise.
+
+    Args:
+        config: The composed config of the sweep.
+        overrides: All overrides of the sweep.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    swept = dict.fromkeys(override.key_or_group for override in parsed if override.is_sweep_override())
+    sweep = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    assert isinstance(sweep, dict)
+    subdir = str(sweep["subdir"])
+    if not swept or not subdir.startswith(RESOLVER):
+        return
+    subdir = subdir.replace(RESOLVER, RESOLVER[:-1] + ",".join(swept) + "'", 1)
+    with read_write(config.hydra):
+        config.hydra.sweep.subdir = subdir
+        config.hydra.overrides.hydra.append(f"hydra.sweep.subdir={subdir}")
+
+
+def job_folder(swept: str = "", *renamed: str) -> str:
+    """Return the folder name of a sweep's job: its overrides, except those that only control or watch it.
+
+    The overrides that differ between jobs come first, since long names are cut. A job that the sweep has already, from
+    a command that swept other keys or from an earlier version, keeps its name.
+
+    Args:
+        swept: Keys that differ between the jobs, separated by commas.
+        renamed: Overrides to name instead of the job's own of the same keys.
+    """
+    names = dict(zip(override_keys(renamed), renamed, strict=True))
+    overrides = task_overrides(HydraConfig.get())
+    words = _naming_words(overrides, names)
+    first = [word for word in words if override_keys([word])[0] in swept.split(",")]
+    name, typed_order = (
+        job_folder_name([*first, *(word for word in words if word not in first)]),
+        job_folder_name(words),
+    )
+    known = _known_jobs()
+    if name in known:
+        return name
+    if typed_order in known:
+        return typed_order
+    own = _identifying_words(overrides, names)
+    return next((folder for folder, other in known.items() if _identifying_words(other, names) == own), name)
+
+
+def sweep_name() -> str:
+    """Return the sweep's `name=`, else its models with all options, else its experiment, else the default model."""
+    given = dict(override.split("=", 1) for override in task_overrides(HydraConfig.get()) if "=" in override)
+    classes = re.sub(r"[\w.]+\.(?=\w)", "", given.get("model._target_", ""))
+    name = given.get("name") or classes or given.get("model") or given.get("experiment")
+    name = name or str(HydraConfig.get().runtime.choices["model"])
+    return job_folder_name([name], limit=60)
+
+
+def _naming_words(overrides: Sequence[str], names: dict[str, str]) -> list[str]:
+    words = []
+    for override in overrides:
+        [key] = override_keys([override])
+        word = names.get(key, override)
+        if key.split(".")[0] not in CONTROL_KEYS and (key not in names or "=" in word):
+            words.append(word)
+    return words
+
+
+def _identifying_words(overrides: Sequence[str], names: dict[str, str]) -> set[str]:
+    """Return the overrides that tell jobs apart, in any order."""
+    keys = override_keys(overrides)
+    return {
+        override
+        for key, override in zip(keys, overrides, strict=True)
+        if key.split(".")[0] not in CONTROL_KEYS and key not in names
+    }
+
+
+def _known_jobs() -> dict[str, list[str]]:
+    """Return the overrides of the jobs that the sweep's folder has already, by the name of their folder."""
+    try:
+        return SweepDir(Path(HydraConfig.get().sweep.dir)).job_overrides()
+    except InputError:  # a new sweep, or a record that opening the folder reports
+        return {}

@@ -1,0 +1,70 @@
+"""Weights and checkpoints that a command names are the ones that are taken, or it is refused."""
+
+import shutil
+
+import pytest
+import torch
+
+from resnet_cli.session.load import open_run
+from tests.support.runs import record_of, tiny
+
+
+@pytest.fixture
+def finished(train, tmp_path):
+    assert train(*tiny("model=cnn", "hydra.run.dir=d", "data.noise=3"))[0] == 0
+    return tmp_path / "d"
+
+
+def weights(file):
+    return torch.load(file, weights_only=True)["state"]["model"]
+
+
+@pytest.mark.parametrize("name", ["best.pt", "previous.pt", "epoch7.pt"])
+def test_a_run_is_not_resumed_from_another_checkpoint_than_the_last(train, finished, name):
+    file = finished / "checkpoints" / name
+    shutil.copy(finished / "checkpoints" / "last.pt", file)
+    status, _, err = train(f"resume=d/checkpoints/{name}", "trainer.epochs=3")
+    assert status == 2
+    (line,) = err.splitlines()
+    assert "resume=d does that" in line
+    assert f"init_from=d/checkpoints/{name} starts a new run" in line
+    assert record_of(finished)["resumed_from"] is None
+
+
+def test_the_last_checkpoint_may_be_named(train, finished):
+    status, out, _ = train("resume=d/checkpoints/last.pt", "trainer.epochs=3")
+    assert status == 0
+    assert "from    epoch 2" in out
+    assert record_of(finished)["resumed_from"][0]["checkpoint"] == "last.pt"
+
+
+@pytest.mark.parametrize("path", ["d/checkpoints/last.pt", "copied.pt"])
+def test_a_new_run_starts_from_the_weights_in_the_file_that_is_named(train, finished, tmp_path, path):
+    shutil.copy(finished / "checkpoints" / "last.pt", tmp_path / "copied.pt")
+    status, out, _ = train(*tiny("model=cnn", f"init_from={path}", "optimizer.lr=1e-30", "hydra.run.dir=e"))
+    assert status == 0
+    assert f"from    {path}" in out
+    before, after = weights(finished / "checkpoints" / "last.pt"), weights(tmp_path / "e/checkpoints/last.pt")
+    for key in before:
+        torch.testing.assert_close(before[key], after[key], msg=key)
+    assert open_run(str(tmp_path / path))[1]["in_size"] == [3, 8, 8]
+
+
+def test_other_weights_than_those_of_the_resumed_run_are_not_dropped_silently(train, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "other")
+    status, out, _ = train("resume=d", "init_from=other", "trainer.epochs=3")
+    assert status == 0
+    assert "init_from: other is not used, the run goes on from its own last.pt" in out
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_from_the_same_weights(train, finished, tmp_path):
+    started = tiny("model=cnn", "init_from=d", "optimizer.lr=1e-30", "hydra.run.dir=e")
+    assert train(*started)[0] == 0
+    expected = weights(tmp_path / "e/checkpoints/last.pt")
+    shutil.rmtree(tmp_path / "e/checkpoints")
+    (tmp_path / "e/metrics.jsonl").unlink()
+    status, out, _ = train("resume=e")
+    assert status == 0
+    assert "from    d" in out
+    found = weights(tmp_path / "e/checkpoints/last.pt")
+    assert all(torch.equal(expected[key], found[key]) for key in expected)

@@ -1,0 +1,63 @@
+"""Folders of a sweep's jobs: what differs comes first, and jobs that are there keep their folders."""
+
+import shutil
+
+import pytest
+
+from resnet_cli.sweeps.folder import SweepDir
+from tests.support.runs import record_of, tiny
+
+NET = """
+import torch
+
+class Net(torch.nn.Sequential):
+    def __init__(self, in_size, num_classes):
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(in_size[0] * in_size[1] * in_size[2], num_classes))
+"""
+LONG = ["data.augment.crop=0", "data.augment.flip=none", "optimizer.momentum=0.9", "schedule.warmup=0"]
+
+
+@pytest.fixture
+def own_net(tmp_path, monkeypatch):
+    (tmp_path / "linear_net.py").write_text(NET)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tiny("model._target_=linear_net.Net", "trainer.epochs=1")
+
+
+def folders(sweep):
+    return sorted(path.name for path in sweep.iterdir() if path.is_dir())
+
+
+@pytest.mark.slow
+def test_swept_keys_come_first_and_the_sweep_bears_the_name_of_its_class(train, own_net, tmp_path):
+    assert train("-m", *own_net, *LONG, "seed=0,1")[0] == 0
+    (sweep,) = tmp_path.glob("multirun/*/*-Net")
+    assert [name[:7] for name in folders(sweep)] == ["seed=0,", "seed=1,"]
+    assert all("name: Net\n" in (sweep / name / "config.yaml").read_text() for name in folders(sweep))
+
+
+@pytest.mark.slow
+def test_jobs_in_folders_of_an_earlier_version_are_found(train, own_net, tmp_path, monkeypatch):
+    """Version 0.2.0 named them by the overrides in the order in which they were typed."""
+    sweep = tmp_path / "s"
+    with monkeypatch.context() as patch:
+        patch.setattr("resnet_cli.sweeps.preparation.name_swept_keys_first", lambda config, overrides: None)
+        assert train("-m", *own_net, *LONG, "seed=0,1", "hydra.sweep.dir=s")[0] == 0
+    before = folders(sweep)
+    assert not any(name.startswith("seed") for name in before)
+    status, out, _ = train("-m", "resume=s")
+    assert (status, out.count("already finished")) == (0, 2)
+    status, out, _ = train("-m", "resume=s", "trainer.epochs=2")
+    assert (status, folders(sweep)) == (0, before)
+    assert all(record_of(sweep / name)["epochs"] == 2 for name in before)
+    shutil.rmtree(sweep / before[0])
+    assert train("-m", "resume=s")[0] == 0
+    assert folders(sweep) == before
+
+
+@pytest.mark.slow
+def test_a_job_is_found_by_a_command_that_sweeps_other_keys(train, own_net, tmp_path):
+    assert train("-m", *own_net, "seed=0,1", "optimizer.lr=0.1", "hydra.sweep.dir=s")[0] == 0
+    status, out, _ = train("-m", *own_net, "seed=0", "optimizer.lr=0.1,0.2", "hydra.sweep.dir=s")
+    assert (status, out.count("already finished")) == (0, 1)
+    assert len(SweepDir(tmp_path / "s").job_overrides()) == len(folders(tmp_path / "s")) == 3

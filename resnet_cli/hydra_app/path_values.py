@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from resnet_cli.config.paths import is_path_key
+from resnet_cli.files import expand_home
 
 OUTPUT_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
 QUOTES = ('"', "'")
@@ -35,7 +36,7 @@ def _quote_path(override: str, *, multirun: bool) -> str:
     if not equals or "/" in key or key.startswith(("~", "-")) or value in WORDS:
         return override
     if name in OUTPUT_FOLDERS and value.startswith("~"):  # nobody else expands it
-        value = str(Path(value).expanduser())
+        value = str(expand_home(value, name))
         override = f"{key}={value}"
     parsed = _parse(override)
     if not is_path_key(name) and (parsed is not None or not _exists(value)):

@@ -60,7 +60,7 @@ def record_paths(settings: Mapping[str, Any], paths: Paths, run: RunDir, before:
     found = dict(before)
     folder = run.path.resolve()
     for key, value in named_paths(settings).items():
-        place = Path(paths.get(key, value)).expanduser().absolute()
+        place = _expanded(paths.get(key, value)).absolute()
         if not place.exists():
             continue
         found[key] = {"value": value, "absolute": str(place)}
@@ -109,9 +109,7 @@ def paths_from(settings: Mapping[str, Any], origin: Origin, *, needed: bool = Tr
         InputError: `needed`, and files are in none of the folders.
     """
     folders = origin.folders or (Path.cwd(),)
-    places = {
-        key: [folder / Path(value).expanduser() for folder in folders] for key, value in named_paths(settings).items()
-    }
+    places = {key: [folder / _expanded(value) for folder in folders] for key, value in named_paths(settings).items()}
     is_own = str(settings["data"]["_target_"]).startswith("resnet_cli.")
     return _find(settings, origin.given, places, needed=needed and is_own)
 
@@ -125,10 +123,10 @@ def _find(
     for key, candidates in places.items():
         if any(key == other or key.startswith(f"{other}.") for other in given):
             continue
-        places_today = dict.fromkeys(Path(os.path.normpath(path.expanduser())) for path in candidates)
+        places_today = dict.fromkeys(Path(os.path.normpath(_expanded(str(path)))) for path in candidates)
         place = next((path for path in places_today if path.exists()), None)
         if place is not None:
-            if key not in values or place.absolute() != Path(values[key]).expanduser().absolute():
+            if key not in values or place.absolute() != _expanded(values[key]).absolute():
                 found[key] = str(place)
         elif needed and _must_exist(settings, key):
             where = " nor ".join(str(path.absolute()) for path in list(places_today)[:2])
@@ -169,6 +167,13 @@ def _located_node(node: Node, prefix: str, paths: Paths) -> dict[str, Any]:
         else paths.get(f"{prefix}.{name}", value)
         for name, value in node.items()
     }
+
+
+def _expanded(path: str) -> Path:
+    """Return a path with `~` replaced by the home folder, if that is known."""
+    with suppress(RuntimeError):
+        return Path(path).expanduser()
+    return Path(path)
 
 
 def _is_file(value: str) -> bool:

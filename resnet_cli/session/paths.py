@@ -35,16 +35,19 @@ class Origin:
     given: tuple[str, ...] = ()
 
 
-def named_paths(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return the paths in a config by their full keys: by the name of the key, or because such a file is here."""
+def named_paths(settings: Mapping[str, Any], folders: Sequence[Path] = (Path(),)) -> dict[str, str]:
+    """Return the paths in a config by their full keys: by the name of the key, or because a folder has such a file."""
+    return {key: text for key, text in _texts(settings).items() if is_path_key(key) or _is_file(text, folders)}
+
+
+def _texts(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the values of a config that may be paths, by their full keys."""
     groups: dict[str, Any] = {
         name: node for name, node in settings.items() if name in CONFIG_GROUPS and isinstance(node, Mapping)
     }
     leaves = flat({**groups, "init_from": settings.get("init_from")})
     return {
-        key: value
-        for key, value in leaves.items()
-        if isinstance(value, str) and value and not key.endswith("_target_") and (is_path_key(key) or _is_file(value))
+        key: value for key, value in leaves.items() if isinstance(value, str) and value and not key.endswith("_target_")
     }
 
 
@@ -85,14 +88,15 @@ def recorded_paths(
     """
     recorded = run.read_record().get("paths")
     entries = recorded if isinstance(recorded, Mapping) else {}
+    if settings.get("init_from") is None:
+        settings = {**settings, "init_from": (entries.get("init_from") or {}).get("value")}
+    named = named_paths(settings)
     places: dict[str, list[Path]] = {}
-    for key, value in named_paths({"init_from": (entries.get("init_from") or {}).get("value"), **settings}).items():
+    for key, value in _texts(settings).items():
         entry = entries.get(key)
         if isinstance(entry, Mapping) and entry.get("value") == value:
             places[key] = [Path(str(entry["absolute"])), run.path.absolute() / str(entry.get("from_run", value))]
-        elif not isinstance(
-            recorded, Mapping
-        ):  # version 0.2.0 kept no paths; its folders are inside the working folder
+        elif key in named and recorded is None:  # version 0.2.0 kept no paths; most runs are below the working folder
             places[key] = [Path(value), *(parent / value for parent in run.path.absolute().parents)]
     return _find(settings, given, places, needed=needed)
 
@@ -109,7 +113,9 @@ def paths_from(settings: Mapping[str, Any], origin: Origin, *, needed: bool = Tr
         InputError: `needed`, and files are in none of the folders.
     """
     folders = origin.folders or (Path.cwd(),)
-    places = {key: [folder / _expanded(value) for folder in folders] for key, value in named_paths(settings).items()}
+    places = {
+        key: [folder / _expanded(value) for folder in folders] for key, value in named_paths(settings, folders).items()
+    }
     is_own = str(settings["data"]["_target_"]).startswith("resnet_cli.")
     return _find(settings, origin.given, places, needed=needed and is_own)
 
@@ -119,14 +125,14 @@ def _find(
 ) -> dict[str, str]:
     """Return the first place that exists for each key, unless the config leads there anyway."""
     found, problems = {}, []
-    values = named_paths(settings)
+    values = _texts(settings)
     for key, candidates in places.items():
         if any(key == other or key.startswith(f"{other}.") for other in given):
             continue
         places_today = dict.fromkeys(Path(os.path.normpath(_expanded(str(path)))) for path in candidates)
         place = next((path for path in places_today if path.exists()), None)
         if place is not None:
-            if key not in values or place.absolute() != _expanded(values[key]).absolute():
+            if place.absolute() != _expanded(values[key]).absolute():
                 found[key] = str(place)
         elif needed and _must_exist(settings, key):
             where = " nor ".join(str(path.absolute()) for path in list(places_today)[:2])
@@ -176,9 +182,9 @@ def _expanded(path: str) -> Path:
     return Path(path)
 
 
-def _is_file(value: str) -> bool:
-    """Return whether a text looks like a path, and there is one."""
+def _is_file(value: str, folders: Sequence[Path]) -> bool:
+    """Return whether a text looks like a path, and one of the folders has such a file."""
     looks_like_path = "/" in value or os.sep in value or bool(Path(value).suffix)
-    with suppress(OSError, ValueError, RuntimeError):
-        return looks_like_path and Path(value).expanduser().exists()
+    with suppress(OSError, ValueError):
+        return looks_like_path and any((folder / _expanded(value)).exists() for folder in folders)
     return False

@@ -33,7 +33,7 @@ def quote_paths(overrides: Sequence[str], *, multirun: bool) -> list[str]:
 def _quote_path(override: str, *, multirun: bool) -> str:
     key, equals, value = override.partition("=")
     name = key.lstrip("+")
-    if not equals or "/" in key or key.startswith(("~", "-")) or value in WORDS:
+    if not equals or "/" in key or key.startswith(("~", "-")) or value.strip() in WORDS:
         return override
     if name in OUTPUT_FOLDERS and value.startswith("~"):  # nobody else expands it
         value = str(expand_home(value, name))

@@ -138,6 +138,14 @@ def _concerns_sweep_only(override: str) -> bool:
     return _key(override).startswith(("hydra/", "hydra.", "sweep.")) or override.startswith("-")
 
 
+def _varies(override: str) -> bool:
+    """Return whether an override gives several values."""
+    try:
+        return bool(OverridesParser.create().parse_override(override).is_sweep_override())
+    except HydraException:
+        return True
+
+
 def _apply_override(command: SweepCommand, override: str) -> SweepCommand:
     arguments, originals = list(command.arguments), list(command.original_overrides)
     key = _key(override)
@@ -146,7 +154,7 @@ def _apply_override(command: SweepCommand, override: str) -> SweepCommand:
         arguments = [argument for argument in arguments if not _key(argument).startswith(options)]
     former = [argument for argument in arguments if _key(argument) == key]
     if _is_safe(override) and key not in override_keys(originals):
-        if any("'" in argument or "${" in argument or "," in argument for argument in former):
+        if any("'" in argument or "${" in argument or _varies(argument) for argument in former):
             raise InputError(f"{override}: the sweep has {former[0]}, which cannot be changed for all its jobs")
         originals += former or [key]
     arguments = [override if argument in former else argument for argument in arguments]

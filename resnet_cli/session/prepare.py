@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from resnet_cli.config.run_config import Node, RunConfig
+from resnet_cli.config.stored import Difference
 from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError
 from resnet_cli.loggers import LoggerGroup
@@ -18,10 +18,10 @@ from resnet_cli.session.resume import (
     StartingPoint,
     initialise_from_images,
     load_latest,
-    require_same_data,
     restore_or_initialise,
     validate_changes,
 )
+from resnet_cli.session.run_data import data_changes, describe_data
 from resnet_cli.training.device import resolve_device
 from resnet_cli.training.dynamo import reset_compiler, without_dynamo_import
 from resnet_cli.training.trainer import ClassifierTrainer
@@ -79,22 +79,14 @@ def prepare(
     checkpoint = load_latest(run, config.resume)
     validate_changes(checkpoint, config)  # before the data are read, which can take minutes
     loaders = build.loaders(here.data, device=_resolve_device(config.trainer), seed=config.seed)
-    require_same_data(checkpoint, describe_data(loaders), force=config.resume_force)
+    changes: list[Difference] = []
+    if checkpoint is not None:
+        changes = data_changes(checkpoint.content["data"], describe_data(loaders), force=config.resume_force)
     model = build.model(here.model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=config.seed)
     trainer = _build_trainer(here, model, loaders, planned_trainer)
-    start = restore_or_initialise(trainer.state, checkpoint, run, config, paths.get("init_from"))
+    start = restore_or_initialise(trainer.state, checkpoint, run, config, paths.get("init_from"), changes)
     lines = initialise_from_images(trainer, loaders) if start.is_scratch else []
     return PreparedRun(config, run, loggers, loaders, trainer, start, lines, paths)
-
-
-def describe_data(loaders: Loaders) -> dict[str, Any]:
-    """Return what a checkpoint stores about the data that its model was trained on."""
-    return {
-        "class_names": list(loaders.class_names),
-        "in_size": list(loaders.in_size),
-        "mean": list(loaders.mean),
-        "std": list(loaders.std),
-    }
 
 
 def _resolve_device(trainer: Node) -> torch.device:

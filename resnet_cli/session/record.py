@@ -14,8 +14,9 @@ from resnet_cli.runs.environment import collect_environment, utc_now
 from resnet_cli.runs.logs import RunLog
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.paths import record_paths
-from resnet_cli.session.prepare import PreparedRun, describe_data
+from resnet_cli.session.prepare import PreparedRun
 from resnet_cli.session.resume import inexactness_warnings
+from resnet_cli.session.run_data import describe_data
 from resnet_cli.session.saver import RunSaver
 from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.control import RunControl

@@ -1,7 +1,7 @@
 """Where a run starts from: the folder's latest usable checkpoint, another run's weights, or nothing."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ import torch
 from resnet_cli.config.messages import Problem
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.stored import Difference, differences, flat
-from resnet_cli.config.values import format_value
 from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError
 from resnet_cli.models.initialisation.data_dependent import initialise_model_from_images
@@ -55,7 +54,7 @@ class StartingPoint:
     Args:
         description: A few words for the user; `scratch` without a checkpoint and without other weights.
         epoch: Number of epochs that are done.
-        changes: How the config differs from the checkpoint's.
+        changes: How config and data differ from the checkpoint's.
         file: The checkpoint that was loaded, if any.
         best_lost: `best.pt` must be saved again from the restored state, which is at the end of the best epoch.
     """
@@ -130,50 +129,29 @@ def _without_replaced_arguments(changes: list[Difference]) -> list[Difference]:
     return [change for change in changes if change.key.endswith("._target_") or not change.key.startswith(replaced)]
 
 
-def require_same_data(checkpoint: LoadedCheckpoint | None, data: Mapping[str, Any], *, force: bool) -> None:
-    """Compare the data with those that the checkpoint was trained on: the same config may find other files today.
-
-    Args:
-        checkpoint: The checkpoint, if there is one.
-        data: See `resnet_cli.session.prepare.describe_data`.
-        force: Accept other data.
-
-    Raises:
-        InputError: the classes, the size of the images or their statistics have changed.
-    """
-    if checkpoint is None or force:
-        return
-    before = checkpoint.content["data"]
-    changed = [
-        Problem("data", "changed", _format_data_field(key, value), stored=_format_data_field(key, before.get(key)))
-        for key, value in data.items()
-        if before.get(key) != value
-    ]
-    if changed:
-        raise InputError(
-            *changed,
-            "resume: these are not the data of the run; accept them with resume_force=true",
-        )
-
-
-def _format_data_field(key: str, value: Any) -> str:
-    if key == "class_names" and isinstance(value, list):
-        return f"{len(value)} classes ({format_value(value)[:60]})"
-    return f"{key.replace('_', ' ')} {format_value(value)[:60]}"
-
-
 def restore_or_initialise(
-    state: TrainState, checkpoint: LoadedCheckpoint | None, run: RunDir, config: RunConfig, weights: str | None
+    state: TrainState,
+    checkpoint: LoadedCheckpoint | None,
+    run: RunDir,
+    config: RunConfig,
+    weights: str | None,
+    data_changes: Sequence[Difference] = (),
 ) -> StartingPoint:
     """Restore the state from the latest checkpoint that fits, or load the weights that `init_from` names.
 
-    `weights` is where those are today, if the name does not lead there from here.
+    Args:
+        state: The state, which is changed.
+        checkpoint: The latest checkpoint that can be read, if any.
+        run: The run folder.
+        config: The config of the run.
+        weights: Where the weights of `init_from` are today, if the name does not lead there from here.
+        data_changes: Accepted differences from the data of the checkpoint.
 
     Raises:
         InputError: no checkpoint fits, or the weights of the best epoch are lost.
     """
     while checkpoint is not None:
-        changes = validate_changes(checkpoint, config)
+        changes = [*validate_changes(checkpoint, config), *data_changes]
         try:
             _restore(state, checkpoint, changes)
             best_lost = _is_best_lost(state, run, exact=_continues_exactly(checkpoint, config, changes))

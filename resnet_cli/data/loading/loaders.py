@@ -1,7 +1,7 @@
 """The loaders of a run: splitting the data set, choosing where the images are kept, and normalisation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from resnet_cli.config.ranges import AtLeast, Below, Between
 from resnet_cli.data.dataset import Dataset, DatasetSplit, channel_statistics
+from resnet_cli.data.fingerprint import Fingerprint, fingerprint_split
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.loading.augment import Augment
 from resnet_cli.data.loading.batch_loader import BatchLoader, Normalize
@@ -35,6 +36,7 @@ class Loaders:
         in_size: (C, H, W) of the images.
         counts: Number of images by split: train, val and test.
         backend: `device` or `stream`.
+        fingerprints: What identifies the samples of each split; see `resnet_cli.data.fingerprint`.
     """
 
     train: BatchLoader
@@ -46,6 +48,7 @@ class Loaders:
     in_size: tuple[int, int, int]
     counts: dict[str, int]
     backend: str
+    fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
 
 
 def make_loaders(
@@ -99,9 +102,13 @@ def make_loaders(
     stream_options = {"workers": workers, "worker_timeout": worker_timeout}
     make = _LoaderFactory(dataset, train_indices, torch.device(device), seed, backend, stream_options)
     val = None
+    used: dict[str, tuple[DatasetSplit, Tensor | None]] = {
+        "train": (dataset.train, train_indices), "test": (dataset.test, None)
+    }  # fmt: skip
     if val_fraction:
         split, indices = (dataset.val, None) if dataset.val else (dataset.train, val_indices)
         val = make(split, indices, batch_size=eval_batch_size)
+        used["val"] = (split, indices)
     train_options: dict[str, Any] = {"shuffle": True, "drop_last": drop_last, "augment": augment}
     return Loaders(
         train=make(dataset.train, train_indices, batch_size=batch_size, **train_options),
@@ -113,6 +120,7 @@ def make_loaders(
         in_size=dataset.train.size,
         counts={"train": len(train_indices), "val": val.samples if val else 0, "test": len(dataset.test)},
         backend="device" if make.on_device else "stream",
+        fingerprints={name: fingerprint_split(*samples) for name, samples in used.items()},
     )
 
 

@@ -1,0 +1,52 @@
+"""Fingerprints of the data of a run, by split: a resumed run must train, validate and test on the same images."""
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resnet_cli.data.dataset import DatasetSplit
+from resnet_cli.data.images.lazy import LazyImages
+
+Fingerprint = dict[str, Any]
+DIGITS = 16  # of each digest, in hexadecimal
+
+
+def fingerprint_split(split: DatasetSplit, indices: Tensor | None) -> Fingerprint:
+    """Return what identifies the samples of a split.
+
+    Args:
+        split: The images and labels.
+        indices: Indices of the samples that are used, int64 [N]; None uses all.
+
+    Returns:
+        `count`, and digests of the `images` of the whole split, of the `selection` of samples, and of their `labels`.
+    """
+    indices = torch.arange(len(split)) if indices is None else indices
+    images = split.images
+    return {
+        "count": len(indices),
+        "images": images.content_digest()[:DIGITS] if isinstance(images, LazyImages) else _digest(images),
+        "selection": _digest(indices),
+        "labels": _digest(split.labels[indices]),
+    }
+
+
+def first_difference(before: Fingerprint | None, after: Fingerprint | None) -> tuple[str, str]:
+    """Describe two fingerprints that differ: by their counts, or else by the first digest that is not the same."""
+    if before is None or after is None or before.get("count") != after.get("count"):
+        return _format_count(before), _format_count(after)
+    key = next(key for key in after if before.get(key) != after[key])
+    return f"{key} {before.get(key)}", f"{key} {after[key]}"
+
+
+def _format_count(found: Fingerprint | None) -> str:
+    return "none" if found is None else f"{found.get('count')} images"
+
+
+def _digest(tensor: Tensor) -> str:
+    """Return a digest of the values of a tensor."""
+    flat = tensor.contiguous().view(-1)
+    content = flat.view(torch.uint8).numpy().data if len(flat) else b""
+    return hashlib.sha256(content, usedforsecurity=False).hexdigest()[:DIGITS]

@@ -1,0 +1,69 @@
+"""The data of a run as its checkpoints describe them, and their comparison when it is resumed."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from resnet_cli.config.messages import Problem
+from resnet_cli.config.stored import Difference
+from resnet_cli.config.values import format_value
+from resnet_cli.data import Loaders
+from resnet_cli.data.fingerprint import first_difference
+from resnet_cli.errors import InputError
+
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+
+
+def describe_data(loaders: Loaders) -> dict[str, Any]:
+    """Return what a checkpoint stores about the data that its model was trained on."""
+    return {
+        "class_names": list(loaders.class_names),
+        "in_size": list(loaders.in_size),
+        "mean": list(loaders.mean),
+        "std": list(loaders.std),
+        "splits": loaders.fingerprints,
+    }
+
+
+def data_changes(before: Mapping[str, Any], after: Mapping[str, Any], *, force: bool) -> list[Difference]:
+    """Compare the data with those that a checkpoint was trained on: the same config may find other files today.
+
+    Args:
+        before: What the checkpoint stores of them.
+        after: See `describe_data`.
+        force: Accept other data.
+
+    Returns:
+        What has changed, if `force` accepts it.
+
+    Raises:
+        InputError: the images, labels, classes, their split or statistics have changed; one line for each difference.
+    """
+    changes = [*_changed_facts(before, after), *_changed_splits(before.get("splits"), after["splits"])]
+    if changes and not force:
+        raise InputError(
+            *(Problem(change.key, "changed", change.after, stored=change.before) for change in changes),
+            "resume: these are not the data of the run; accept them with resume_force=true",
+        )
+    return changes
+
+
+def _changed_facts(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:
+    for key in ("class_names", "in_size", "mean", "std"):
+        if before.get(key) != after[key]:
+            yield Difference("data", _format_field(key, before.get(key)), _format_field(key, after[key]))
+
+
+def _changed_splits(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Iterator[Difference]:
+    """Yield a difference for each split; checkpoints of earlier versions have no fingerprints."""
+    if before is None:
+        return
+    for split, name in SPLITS.items():
+        old, new = before.get(split), after.get(split)
+        if old != new:
+            yield Difference(f"data, {name} split", *first_difference(old, new))
+
+
+def _format_field(key: str, value: Any) -> str:
+    if key == "class_names" and isinstance(value, list):
+        return f"{len(value)} classes ({format_value(value)[:60]})"
+    return f"{key.replace('_', ' ')} {format_value(value)[:60]}"

@@ -141,7 +141,7 @@ BAD_IMAGES = {
     "truncated": (cut, "cannot be decoded"),
     "400 megapixels": (lambda path: path.write_bytes(huge_png()), "too large to be decoded safely"),
     "a folder named as an image": (refold, "is a folder without images"),
-    "16 bits": (lambda path: Image.new("I;16", (8, 8)).save(path), "more than 8 bits a channel"),
+    "floating-point": (lambda path: Image.new("F", (8, 8)).save(path, "TIFF"), "floating-point values: data.range="),
     "another size": (lambda path: Image.new("RGB", (9, 7)).save(path), "is 9x7 pixels but"),
     "a broken link": (lambda path: (path.unlink(), path.symlink_to("nowhere")), "broken link"),
 }
@@ -187,7 +187,7 @@ FOLDERS = {
     "validation of other classes": (unlike_val, "pets/val has 2 classes and pets/train has 2: 'cow' of val/ not in"),
     "no training part": (only_test, "pets has test/ but no train/"),
     "nothing": (lambda root: root.mkdir(), "pets has no class folders"),
-    "two images a class": (lambda root: paint(root, each=2), "fraction"),
+    "one image a class": (lambda root: paint(root, each=1), "every class has only 1 image"),
 }
 
 

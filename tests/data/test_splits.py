@@ -97,6 +97,7 @@ def test_classes_of_one_image_alone_cannot_be_split():
 
 def test_classes_that_lack_an_image_are_named(caplog):
     names = [f"class {i}" for i in range(8)]
+    caplog.set_level("WARNING", "resnet_cli")
     warn_missing_classes("data.val_fraction=0.1", torch.arange(7), torch.tensor([0]), names, "nothing held out")
     assert caplog.messages == [
         "data.val_fraction=0.1: 6 of 8 classes have nothing held out: 'class 1', 'class 2', 'class 3', 'class 4', "

@@ -11,7 +11,7 @@ from tests.support.runs import record_of, rows_of
 
 RUN = [
     "data=image_folder", "data.root=images", "data.batch_size=4", "data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]",
-    "data.cache=null", "model=softmax_regression", "hydra.run.dir=run",
+    "data.cache=null", "model=plain_mlp", "hydra.run.dir=run",
 ]  # fmt: skip
 
 

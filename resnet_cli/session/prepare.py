@@ -13,6 +13,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.loggers import LoggerGroup
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session import build
+from resnet_cli.session.batch_of_one import require_no_batch_of_one
 from resnet_cli.session.paths import located
 from resnet_cli.session.resume import (
     StartingPoint,
@@ -83,6 +84,10 @@ def prepare(
     if checkpoint is not None:
         changes = data_changes(checkpoint.content["data"], describe_data(loaders), force=config.resume_force)
     model = build.model(here.model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=config.seed)
+    require_no_batch_of_one(
+        model, loaders.in_size, samples=loaders.train.samples, batch_size=loaders.train.batch_size,
+        accumulate=build.get_argument(config.trainer, "accumulate") or 1,
+    )  # fmt: skip
     trainer = _build_trainer(here, model, loaders, planned_trainer)
     start = restore_or_initialise(trainer.state, checkpoint, run, config, paths.get("init_from"), changes)
     lines = initialise_from_images(trainer, loaders) if start.is_scratch else []

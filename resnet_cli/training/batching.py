@@ -2,12 +2,29 @@
 
 from collections.abc import Iterable, Iterator, Sized
 from itertools import islice
+from typing import Any
 
 import torch
 
+from resnet_cli.errors import InputError
 from resnet_cli.training.backend import Backend, Batch
+from resnet_cli.training.batch_format import require_trainable, to_batch
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.profiling import Section, no_section
+
+NO_BATCH = (
+    "the loader has no batch in this epoch: pass a list or a DataLoader, which can be iterated in every epoch, and not "
+    "a generator"
+)
+
+
+def _checked(batches: Iterable[Any]) -> Iterator[Batch]:
+    """Yield the batches of any iterable as (images, labels), after checking the first one."""
+    for number, found in enumerate(batches):
+        batch = to_batch(found)
+        if not number:
+            require_trainable(batch)
+        yield batch
 
 
 class EpochIterator:
@@ -44,15 +61,20 @@ class EpochIterator:
         """Yield the batches of an epoch from number `start`; other iterables than our loaders drop those before it.
 
         Raises:
+            InputError: There is no batch in the epoch, or a batch is none.
             StoppedError: `control` reports a signal.
         """
         batches = self._load(epoch, start)
+        count = start
         while True:
             with self.section("data"):
                 batch = next(batches, None)
                 moved = self.backend.to_device(batch) if batch is not None and self.backend is not None else batch
             if moved is None:
+                if not count:
+                    raise InputError(NO_BATCH)
                 return
+            count += 1
             yield moved
             if self.control is not None:
                 self.control.raise_if_stopped()
@@ -68,13 +90,16 @@ class EpochIterator:
 
     def _load(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         load_epoch = getattr(self.loader, "epoch", None)
-        batches = load_epoch(epoch, start) if callable(load_epoch) else islice(iter(self.loader), start, None)
+        if callable(load_epoch):
+            batches: Iterator[Batch] = load_epoch(epoch, start)
+        else:
+            batches = _checked(islice(iter(self.loader), start, None))
         return islice(batches, None if self.limit is None else max(self.limit - start, 0))
 
     def _load_sizes(self, epoch: int) -> Iterator[Batch]:
         loader, limit = self.loader, self.limit
         if isinstance(loader, list):
-            yield from {len(images): (images, labels) for images, labels in loader[:limit]}.values()
+            yield from {len(images): (images, labels) for images, labels in map(to_batch, loader[:limit])}.values()
             return
         with torch.random.fork_rng(devices=[]):
             first = next(self._load(epoch), None)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resnet_cli.training.batch_format import name_label_error
 from resnet_cli.training.metrics import Scores, Totals, count_correct
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -41,7 +42,11 @@ def evaluate(
             with autocast():
                 logits_BK = model(images_BCHW.to(device, non_blocking=True))
             logits_BK = logits_BK.float()
-            totals.add(loss_fn(logits_BK, labels_B), count_correct(logits_BK, labels_B), len(labels_B))
+            try:
+                loss = loss_fn(logits_BK, labels_B)
+            except IndexError as error:
+                raise name_label_error(error, labels_B) from error
+            totals.add(loss, count_correct(logits_BK, labels_B), len(labels_B))
     finally:
         model.train(was_training)
     return totals.compute()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from torch import Tensor, nn
 
 from resnet_cli.training.backend import Batch
+from resnet_cli.training.batch_format import name_label_error
 from resnet_cli.training.device import seed_device
 from resnet_cli.training.finite_checks import require_finite_gradients, require_finite_loss
 from resnet_cli.training.profiling import Section, no_section
@@ -57,12 +58,15 @@ class Stepper:
         state, scaler = self.state, self.state.scaler
         self._prepare_step()
         scale = scaler.get_scale() if scaler.is_enabled() else 1.0
-        loss, correct = train_step(
-            batch, model=self.model, optimizer=state.optimizer, scaler=scaler, options=self.options,
-            on_loss=self._check_loss if self.can_sync_every_step else None,
-            on_gradients=self._on_gradients if self.can_sync_every_step or state.gradients is not None else None,
-            section=self.section,
-        )  # fmt: skip
+        try:
+            loss, correct = train_step(
+                batch, model=self.model, optimizer=state.optimizer, scaler=scaler, options=self.options,
+                on_loss=self._check_loss if self.can_sync_every_step else None,
+                on_gradients=self._on_gradients if self.can_sync_every_step or state.gradients is not None else None,
+                section=self.section,
+            )  # fmt: skip
+        except IndexError as error:
+            raise name_label_error(error, batch[1]) from error
         is_skipped = scaler.is_enabled() and scaler.get_scale() < scale
         if not is_skipped:  # an overflow in float16 changes no weight, so neither schedule nor average advances
             state.step += 1

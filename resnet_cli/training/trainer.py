@@ -16,6 +16,7 @@ from resnet_cli.config.ranges import AtLeast, Below, Positive
 from resnet_cli.errors import StoppedError
 from resnet_cli.training.averaging import ExponentialAverage
 from resnet_cli.training.backend import Backend, Batch, CompileMode
+from resnet_cli.training.batch_format import to_batch
 from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.compiled_step import CompiledStepper
 from resnet_cli.training.control import RunControl
@@ -220,12 +221,12 @@ class ClassifierTrainer:
 
     def train_batch(self, batch: Batch) -> BatchResult:
         """Take one optimizer step on (images, labels)."""
-        loss, correct = self.stepper.run_step(self.backend.to_device(batch))
+        loss, correct = self.stepper.run_step(self.backend.to_device(to_batch(batch)))
         return BatchResult(loss.item(), int(correct.item()))
 
     def test_batch(self, batch: Batch) -> BatchResult:
         """Evaluate (images, labels) without a step."""
-        scores = self.evaluate([batch])
+        scores = self.evaluate([to_batch(batch)])
         return BatchResult(scores.loss, round(scores.accuracy * scores.count / 100))
 
     def evaluate(self, batches: Iterable[Batch]) -> Scores:

@@ -1,0 +1,60 @@
+"""Batches of one image, on which batch norm cannot train where nothing is left of its height and width."""
+
+import copy
+
+import torch
+from torch import nn
+
+from resnet_cli.errors import InputError
+
+BATCH_NORM_ERROR = "Expected more than 1 value per channel"  # of torch.nn.functional.batch_norm
+
+
+def require_no_batch_of_one(
+    model: nn.Module, in_size: tuple[int, int, int], *, samples: int, batch_size: int, accumulate: int
+) -> None:
+    """Check that the model can train on all batches of an epoch, before the first step.
+
+    Args:
+        model: The model, which is not changed.
+        in_size: (C, H, W) of the images.
+        samples: Training images of an epoch; a multiple of `batch_size` if a short last batch is dropped.
+        batch_size: Images in a full batch.
+        accumulate: Micro-batches that a batch is split into.
+
+    Raises:
+        InputError: A batch or micro-batch has one image, and the model normalises single values over the batch.
+    """
+    remainder = samples % batch_size
+    sizes = {min(batch_size, samples), *([remainder] if remainder else [])}
+    lonely = next((size for size in sorted(sizes) if _smallest_part(size, accumulate) == 1), None)
+    if lonely is None or not _fails_on_one(model, in_size):
+        return
+    reason = "the model has a batch norm over single values, which cannot train on one image"
+    if lonely == remainder and accumulate == 1:
+        raise InputError(
+            f"data.batch_size={batch_size}: the last batch of {samples} training images has 1: {reason}; use "
+            f"data.drop_last=true or another batch size"
+        )
+    if lonely == 1:
+        raise InputError(f"data.batch_size={batch_size}: {reason}; use a larger one")
+    raise InputError(
+        f"trainer.accumulate={accumulate}: leaves micro-batches of 1 image in a batch of {lonely}: {reason}; use "
+        "another trainer.accumulate or data.batch_size, or data.drop_last=true"
+    )
+
+
+def _smallest_part(size: int, accumulate: int) -> int:
+    """Return the size of the smallest micro-batch of a batch."""
+    return min(len(part) for part in torch.empty(size).chunk(accumulate))
+
+
+def _fails_on_one(model: nn.Module, in_size: tuple[int, int, int]) -> bool:
+    """Try the model on one image, on the device `meta`, which computes shapes alone."""
+    try:
+        copy.deepcopy(model).to("meta").train()(torch.empty(1, *in_size, device="meta"))
+    except ValueError as error:
+        return str(error).startswith(BATCH_NORM_ERROR)
+    except Exception:
+        return False
+    return False

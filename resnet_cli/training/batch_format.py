@@ -1,0 +1,74 @@
+"""What a batch may look like: (images, labels) as they are, and the other usual forms of the same."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from resnet_cli.errors import InputError
+from resnet_cli.training.backend import Batch
+
+# Keys of dictionaries, as data sets name them.
+IMAGE_KEYS = ("image", "images", "pixel_values", "img", "x", "input", "inputs")
+LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class", "classes")
+EXPECTED = "a batch must be (images [B, C, H, W], labels [B]), or a dictionary such as {'image': ..., 'label': ...}"
+
+
+def to_batch(found: Any) -> Batch:
+    """Return (images, labels) of a batch; what follows them in a longer tuple, or in a dictionary, is left out.
+
+    Raises:
+        InputError: It is neither a pair of tensors nor a dictionary with the usual names of one.
+    """
+    if isinstance(found, Mapping):
+        images, labels = (_first_of(found, keys) for keys in (IMAGE_KEYS, LABEL_KEYS))
+    elif isinstance(found, tuple | list) and len(found) >= 2:
+        images, labels = found[0], found[1]
+    else:
+        raise InputError(f"{EXPECTED}; this one is {_describe(found)}")
+    if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
+        raise InputError(f"{EXPECTED}; this one is {_describe(found)}")
+    return images, labels
+
+
+def require_trainable(batch: Batch) -> None:
+    """Check types and shapes of a batch.
+
+    Raises:
+        InputError: Images are not floating-point, labels are neither classes nor class probabilities, or the numbers of
+            images and labels differ.
+    """
+    images, labels = batch
+    if not images.is_floating_point():
+        raise InputError(f"images are {images.dtype}: normalise them first, as in (images.float() / 255 - mean) / std")
+    if labels.is_floating_point() and labels.ndim != 2:
+        raise InputError(
+            f"labels are {labels.dtype} of shape {list(labels.shape)}: classes are integers [B], as of labels.long(), "
+            "and class probabilities have the shape [B, K]"
+        )
+    if not labels.is_floating_point() and labels.ndim != 1:
+        raise InputError(f"labels are classes of shape {list(labels.shape)}: it must be [B], as of labels.flatten()")
+    if len(images) != len(labels):
+        raise InputError(f"a batch has {len(images)} images and {len(labels)} labels")
+
+
+def name_label_error(error: IndexError, labels: Tensor) -> Exception:
+    """Return an `InputError` if a loss on a CPU was given labels that the model has no output for; else `error`."""
+    if "out of bounds" not in str(error) or labels.is_floating_point():
+        return error
+    return InputError(
+        f"labels go from {int(labels.min())} to {int(labels.max())}: {error} Classes are counted from 0, and the model "
+        "must have an output for each"
+    )
+
+
+def _first_of(found: Mapping[Any, Any], keys: tuple[str, ...]) -> Any:
+    return next((found[key] for key in keys if key in found), None)
+
+
+def _describe(found: Any) -> str:
+    if isinstance(found, Mapping):
+        return f"a dictionary of {', '.join(map(repr, found))}"
+    if isinstance(found, tuple | list):
+        return f"a {type(found).__name__} of {', '.join(type(item).__name__ for item in found) or 'nothing'}"
+    return f"a {type(found).__name__}"

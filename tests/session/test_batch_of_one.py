@@ -1,0 +1,49 @@
+"""Batches of one image, which some batch norms cannot train on: refused before the first step."""
+
+import pytest
+from torch import nn
+
+from resnet_cli.errors import InputError
+from resnet_cli.session.batch_of_one import require_no_batch_of_one
+from tests.support.runs import tiny
+
+VALUES = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.BatchNorm1d(4))
+MAPS = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch_size", "accumulate", "words"),
+    [
+        (129, 128, 1, "data.batch_size=128: the last batch of 129 training images has 1: .*use data.drop_last=true or"),
+        (100, 1, 1, "data.batch_size=1: .*use a larger one"),
+        (1, 128, 1, "has 1: "),
+        (129, 129, 65, "trainer.accumulate=65: leaves micro-batches of 1 image in a batch of 129"),
+        (131, 128, 2, "trainer.accumulate=2: leaves micro-batches of 1 image in a batch of 3"),
+    ],
+)
+def test_refused_with_what_would_do(samples, batch_size, accumulate, words):
+    sizes = {"samples": samples, "batch_size": batch_size, "accumulate": accumulate}
+    with pytest.raises(InputError, match=words):
+        require_no_batch_of_one(VALUES, (3, 2, 2), **sizes)
+    require_no_batch_of_one(MAPS, (3, 2, 2), **sizes)  # four values of each channel
+    with pytest.raises(InputError, match=words):
+        require_no_batch_of_one(MAPS, (3, 1, 1), **sizes)
+
+
+@pytest.mark.parametrize(("samples", "batch_size", "accumulate"), [(128, 128, 1), (130, 128, 1), (128, 128, 64)])
+def test_other_sizes_train(samples, batch_size, accumulate):
+    require_no_batch_of_one(VALUES, (3, 2, 2), samples=samples, batch_size=batch_size, accumulate=accumulate)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more", [["model=residual_mlp", "model.norm=batch"], ["model=torchvision", "model.name=resnet18"]]
+)
+def test_a_run_is_refused_before_anything_is_made(train, tmp_path, more):
+    arguments = tiny(*more, "data.count=33", "data.batch_size=32", "data.val_fraction=0", "trainer.epochs=1")
+    status, _, err = train(*arguments)
+    assert status == 2
+    assert err.startswith("error: data.batch_size=32: the last batch of 33 training images has 1")
+    assert list(tmp_path.iterdir()) == []
+    if more[0] == "model=residual_mlp":
+        assert train(*arguments, "data.drop_last=true")[0] == 0

@@ -8,7 +8,7 @@ from resnet_cli.config.values import format_value
 Kind = Literal[
     "unknown key", "argument missing", "not allowed", "value missing",
     "not a node", "not a dotted name", "not found", "import failed",
-    "logger without name", "logger not selected", "changed", "untrusted",
+    "logger without name", "logger not selected", "changed", "untrusted", "another kind",
 ]  # fmt: skip
 
 TEMPLATES: dict[Kind, str] = {
@@ -19,6 +19,7 @@ TEMPLATES: dict[Kind, str] = {
     "not a node": "{given} is not a node with _target_; choose an option of the group, {key}=...",
     "not a dotted name": "{given} is not the dotted name of a class or function",
     "not found": "{reason}{suggestion}",
+    "another kind": "{given} is not {allowed}",
     "import failed": "importing {given} failed: {reason}",
     "logger without name": "holds loggers by name; begin the group file with the line `# @package logger.<name>`",
     "logger not selected": "is not selected; choose it with logger={given}",

@@ -5,7 +5,7 @@ Every node with a `_target_` is checked against the callable's parameters, the t
 No list of options is kept here: a parameter added to a signature is a key that can be set.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -23,16 +23,35 @@ RUN_TARGET = "resnet_cli.config.run_config.RunConfig"  # the schema of the top l
 
 @dataclass(frozen=True)
 class ConfigGroup:
-    """A config group: the arguments that the builder passes, and further callables that read keys of its node."""
+    """A config group.
+
+    Args:
+        given: Arguments that the builder passes.
+        readers: Further callables that read keys of its node.
+        kind: What its targets are, for a message on one that is none.
+        is_of_kind: Returns whether the signature of a target is one of the kind.
+    """
 
     given: tuple[str, ...]
     readers: tuple[str, ...] = ()
+    kind: str = ""
+    is_of_kind: Callable[[Signature], bool] = lambda target: True
 
 
 CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
     "model": ConfigGroup(given=("in_size", "in_channels", "out_classes", "num_classes")),
-    "optimizer": ConfigGroup(given=("params", "model"), readers=("resnet_cli.optimizers.parameter_groups",)),
-    "schedule": ConfigGroup(given=("total_steps", "steps_per_epoch")),
+    "optimizer": ConfigGroup(
+        given=("params", "model"),
+        readers=("resnet_cli.optimizers.parameter_groups",),
+        kind="an optimizer: it takes neither params, as those of torch.optim do, nor model",
+        is_of_kind=lambda target: target.open or not {"params", "model"}.isdisjoint(target.parameters),
+    ),
+    "schedule": ConfigGroup(
+        given=("total_steps", "steps_per_epoch"),
+        kind="a schedule: it takes an optimizer. A schedule takes total_steps and steps_per_epoch and returns a "
+        "function from the step to a factor on the learning rate, as resnet_cli.schedules.cosine does (schedule=cosine)",
+        is_of_kind=lambda target: "optimizer" not in target.parameters,
+    ),
     "data": ConfigGroup(given=("dataset", "device", "seed"), readers=("resnet_cli.data.make_loaders",)),
     "trainer": ConfigGroup(given=("model", "loss_fn", "optimizer", "schedule", "seed")),
 }
@@ -122,6 +141,9 @@ def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Se
         return
     except Exception as error:  # a user's module can fail in any way while it is imported
         yield Problem(f"{path}._target_", "import failed", target, reason=f"{type(error).__name__}: {error}")
+        return
+    if not part.is_of_kind(own):
+        yield Problem(f"{path}._target_", "another kind", target, allowed=part.kind)
         return
     parameters: dict[str, list[Parameter]] = {}
     for source in (own, *map(signature, part.readers)):

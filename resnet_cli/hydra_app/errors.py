@@ -32,6 +32,8 @@ MACHINE_ERRNOS = {
 
 
 SEVERAL_VALUES = "Ambiguous value"  # how Hydra's error begins when a sweep is given without -m
+NO_SHELL_COMMAND = "Expecting one subcommand"  # when -sc has none of its commands
+COMPLETION_VARIABLE = "COMP_LINE"  # what the shell sets for -sc query=bash
 NULL_GROUP = "Config group override must be"  # and when a group is set to null
 
 
@@ -58,6 +60,13 @@ def as_user_error(error: BaseException) -> Exception | None:
         return InputError(_composition_failure(error))
     if isinstance(error, ValueError) and str(error).startswith(NULL_GROUP):
         return InputError("a group was given null; it takes the name of one of its options, as in model=resnet8")
+    if isinstance(error, ValueError) and str(error).startswith(NO_SHELL_COMMAND):
+        return InputError("-sc: takes install=SHELL, uninstall=SHELL or query=SHELL, where SHELL is bash, fish or zsh")
+    if isinstance(error, KeyError) and error.args == (COMPLETION_VARIABLE,):
+        return InputError(
+            "-sc query: the shell calls it, and sets COMP_LINE; install completion with "
+            'eval "$(resnet-train -sc install=bash)"'
+        )
     if isinstance(error, RecursionError) and _is_in_defaults(error):
         return InputError("files of the config name one another in their defaults lists, without end")
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):

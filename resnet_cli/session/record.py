@@ -15,7 +15,7 @@ from resnet_cli.runs.logs import RunLog
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.paths import record_paths
 from resnet_cli.session.prepare import PreparedRun
-from resnet_cli.session.resume import inexactness_warnings
+from resnet_cli.session.resume import inexactness_warnings, rising_rate_warnings
 from resnet_cli.session.run_data import describe_data
 from resnet_cli.session.saver import RunSaver
 from resnet_cli.training.batching import EpochIterator
@@ -48,7 +48,10 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     record = run.read_record()
     log.attach(run.log)
     log_summary(prepared, record)
-    warnings = inexactness_warnings(before, record, prepared.trainer.backend)
+    warnings = [
+        *inexactness_warnings(before, record, prepared.trainer.backend),
+        *rising_rate_warnings(before, prepared.trainer),
+    ]
     for line in [*(f"init    {line}" for line in prepared.initialisation), *warnings]:
         logger.info("%s", line)
     return RunSaver(run, prepared.config.stored(), describe_data(prepared.loaders), prepared.loggers)

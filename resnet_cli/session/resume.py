@@ -274,3 +274,23 @@ def inexactness_warnings(before: Mapping[str, Any], now: Mapping[str, Any], back
     if not backend.is_reproducible:
         reasons.append(f"trainer.deterministic=false on {backend.device.type}")
     return [f"warning: {', '.join(reasons)}: not bit for bit the same as an uninterrupted run"] if reasons else []
+
+
+def rising_rate_warnings(before: Mapping[str, Any], trainer: ClassifierTrainer) -> list[str]:
+    """Warn if a finished run is extended and its schedule, which now spans more epochs, raises the learning rate again.
+
+    Args:
+        before: The run's record before it is continued; empty for a new run.
+        trainer: Its trainer, with the state restored.
+    """
+    state, schedule = trainer.state, trainer.stepper.schedule
+    if before.get("status") != "finished" or not state.rows or schedule is None or state.epoch >= trainer.epochs:
+        return []
+    last, group = state.rows[-1]["lr"], state.optimizer.param_groups[0]
+    following = group.get("initial_lr", group["lr"]) * schedule(state.step)
+    if following <= last * 1.001:
+        return []
+    return [
+        f"warning: the learning rate ended at {last:.4g} and continues at {following:.4g}, as the schedule of "
+        f"{trainer.epochs} epochs has it"
+    ]

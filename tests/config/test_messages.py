@@ -25,6 +25,8 @@ LINES = [
      "model._target_: 3 is not the dotted name of a class or function"),
     (Problem("model._target_", "not found", "a.Ne", suggestion="Net", reason="a has no 'Ne'"),
      "model._target_: a has no 'Ne'; did you mean Net?"),
+    (Problem("optimizer._target_", "another kind", "os.system", allowed="an optimizer: it takes no params"),
+     "optimizer._target_: os.system is not an optimizer: it takes no params"),
     (Problem("model._target_", "import failed", "a.Net", reason="ValueError: x"),
      "model._target_: importing a.Net failed: ValueError: x"),
     (Problem("logger", "logger without name"),

@@ -249,3 +249,25 @@ def test_a_checkpoints_config_must_be_plain(value):
     value = value if value != [[]] else [value] * 30_000
     with pytest.raises(InputError, match="not a stored config"):
         stored.differences({"model": value}, settings_of())
+
+
+@pytest.mark.parametrize(
+    ("group", "target", "words"),
+    [
+        ("optimizer", "os.system", "os.system is not an optimizer: it takes neither params"),
+        ("optimizer", "torch.nn.Linear", "torch.nn.Linear is not an optimizer"),
+        (
+            "schedule",
+            "torch.optim.lr_scheduler.CosineAnnealingLR",
+            "CosineAnnealingLR is not a schedule: it",
+        ),
+    ],
+)
+def test_a_target_of_another_kind_is_told_as_such(group, target, words):
+    settings = settings_of()
+    settings[group] = {"_target_": target}
+    with pytest.raises(InputError) as caught:
+        validation.check(settings)
+    (problem,) = caught.value.details
+    assert (problem.key, problem.kind, problem.given) == (f"{group}._target_", "another kind", target)
+    assert words in str(problem)

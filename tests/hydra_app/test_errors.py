@@ -1,5 +1,11 @@
 """Errors that Hydra really raises are recognised: these tests fail when their texts or classes change."""
 
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+
 import hydra
 import pytest
 from hydra import compose, initialize_config_dir
@@ -44,3 +50,24 @@ def test_a_group_of_null_is_recognised_by_hydras_text():
 def test_a_defect_is_not_translated():
     assert as_user_error(KeyError("x")) is None
     assert hydra.__version__.startswith(("1.3", "1.4"))
+
+
+def test_commands_of_the_shells_completion_are_lines(train_command):
+    for argument, words in [
+        ("query=bash", "error: -sc query: the shell calls it"),
+        ("foo", "error: -sc: takes install=SHELL, uninstall=SHELL or query=SHELL"),
+    ]:
+        done = train_command("-sc", argument)
+        assert done.returncode == 2
+        assert done.stderr.startswith(words)
+        assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_a_reader_of_the_completion_may_go_away(tmp_path):
+    command = f"{shlex.quote(sys.executable)} -m resnet_cli -sc install=bash | true; echo ${{PIPESTATUS[0]}}"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=env, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "")

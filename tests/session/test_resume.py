@@ -353,3 +353,18 @@ def test_other_data_under_the_same_config_are_refused(train, tmp_path):
     assert status == 2
     assert "error: data: 3 classes (['a', 'b', 'c']) -> 2 classes (['a', 'b']): changed since the run was saved" in err
     assert "resume: these are not the data of the run; accept them with resume_force=true" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("schedule", "is_said"), [("cosine", True), ("constant", False)])
+def test_a_learning_rate_that_rises_again_is_said_with_both_values(train, schedule, is_said):
+    assert train(*tiny(f"schedule={schedule}", "hydra.run.dir=d", "trainer.epochs=2"))[0] == 0
+    status, out, err = train("resume=d", "trainer.epochs=4")
+    assert (status, err) == (0, "")
+    said = [line for line in out.splitlines() if line.startswith("warning: the learning rate ended at ")]
+    assert bool(said) == is_said
+    if is_said:
+        last, following = (
+            float(said[0].split(words)[1].split(",")[0].split()[0]) for words in ("at ", "continues at ")
+        )
+        assert last < following

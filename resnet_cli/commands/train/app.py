@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Sequence
 
 import hydra
@@ -44,6 +45,9 @@ def run(arguments: Sequence[str], stop: StopSignals, task: Task) -> int:
             hydra.main(config_path=str(CONFIG_FOLDER), config_name="train", **compat.main_options())(task)()
     except SystemExit as done:  # --help and the like
         return int(done.code or 0)
+    except BrokenPipeError:  # Hydra prints for a reader that has gone, as in `resnet-train -sc install=bash | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at exit
+        return 0
     except (Exception, RunFailedError) as error:
         return _exit_status(error, stop)
     return 0

@@ -49,7 +49,7 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
     "schedule": ConfigGroup(
         given=("total_steps", "steps_per_epoch"),
         kind="a schedule: it takes an optimizer. A schedule takes total_steps and steps_per_epoch and returns a "
-        "function from the step to a factor on the learning rate, as resnet_cli.schedules.cosine does (schedule=cosine)",
+        "function from the step to a factor on the learning rate, as resnet_cli.schedules.cosine does",
         is_of_kind=lambda target: "optimizer" not in target.parameters,
     ),
     "data": ConfigGroup(given=("dataset", "device", "seed"), readers=("resnet_cli.data.make_loaders",)),

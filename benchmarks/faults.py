@@ -30,7 +30,7 @@ from campaign.harness import REPOSITORY, Bench, Servers, Test, Trial
 
 MODULES = {
     "A": "checkpoints", "B": "exact_resume", "C": "stop_signals", "D": "sweeps", "E": "bad_input", "F": "security",
-    "G": "environment", "H": "numerics",
+    "G": "environment", "H": "numerics", "I": "people",
 }  # fmt: skip
 RESULTS = REPOSITORY / "benchmarks" / "results" / "faults.json"
 Record = dict[str, Any]

@@ -21,7 +21,8 @@ def quote_paths(overrides: Sequence[str], *, multirun: bool) -> list[str]:
     """Quote the paths among the values of overrides wherever Hydra would read something else.
 
     A value in quotes, a reference `${...}` and, in a sweep, several values stay as they are. So does a value of a key
-    that is not known to take a path, unless Hydra cannot parse it and there is such a file or folder.
+    that is not known to take a path, unless Hydra cannot parse it and there is such a file or folder. A `name` that
+    Hydra cannot parse, such as `été`, is quoted too.
 
     Args:
         overrides: `key=value`, as typed.
@@ -39,7 +40,8 @@ def _quote_path(override: str, *, multirun: bool) -> str:
         value = str(expand_home(value, name))
         override = f"{key}={value}"
     parsed = _parse(override)
-    if not is_path_key(name) and (parsed is not None or not _exists(value)):
+    is_text = parsed is None and (_exists(value) or (name == "name" and not value.startswith(QUOTES)))
+    if not is_path_key(name) and not is_text:
         return override
     if _is_read_as_meant(value, parsed):
         return override

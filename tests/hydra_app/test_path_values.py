@@ -70,3 +70,8 @@ def test_a_reference_beside_a_space_stays_a_reference():
 def test_any_value_that_is_a_file_and_cannot_be_parsed_is_quoted(tmp_path):
     (tmp_path / "labels (1)").mkdir()
     assert hydra_arguments(["data.labels=labels (1)"]) == ['++data.labels="labels (1)"']
+
+
+@pytest.mark.parametrize("name", ["été", "日本", "a b (1)"])
+def test_a_name_beyond_hydras_grammar_arrives_as_it_was_typed(name):
+    assert read(f"name={name}") == name

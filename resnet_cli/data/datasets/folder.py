@@ -21,6 +21,7 @@ from resnet_cli.data.datasets.layout import (
     ScanReport,
     find_splits,
     format_names,
+    holds_folders_alone,
     holds_runs,
     is_image_by_name,
     list_entries,
@@ -147,6 +148,8 @@ def _scan_classes(base: Path, folder: Path, report: ScanReport) -> FilesByClass:
             report.ignored.append(entry.path)
         elif holds_runs(path):
             report.notes.append(f"{path} holds runs of resnet-train and is not a class")
+        elif holds_folders_alone(path):
+            report.notes.append(f"{path} holds no files and is not a class")  # the folder of a run that begins
         else:
             files = _scan_files(base, path, (os.path.realpath(folder),), report)
             if files or not report.holds_other_files(path):

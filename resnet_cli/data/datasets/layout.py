@@ -172,6 +172,12 @@ def holds_runs(folder: Path, depth: int = RUN_DEPTH) -> bool:
     )
 
 
+def holds_folders_alone(folder: Path) -> bool:
+    """Return whether a folder holds folders, and neither it nor they hold a file."""
+    found = list(os.walk(folder))
+    return len(found) > 1 and not any(names for _, _, names in found)
+
+
 def _holds_images(folder: Path) -> bool:
     return any(is_image_by_name(name) for _, _, names in os.walk(folder) for name in names if not name.startswith("."))
 

@@ -15,6 +15,8 @@ from tests.support.runs import SLOW, tiny
 
 LONG = ["data.count=4000", "data.batch_size=8", "trainer.epochs=50", "name=x"]
 
+HANGS_UP = hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+
 
 @pytest.fixture
 def start(tmp_path):
@@ -155,7 +157,7 @@ def test_a_second_interrupt_is_not_kept_waiting_by_native_code():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no terminals of POSIX")
+@pytest.mark.skipif(not HANGS_UP, reason="no SIGHUP, or it is ignored here, as under nohup")
 @pytest.mark.parametrize("launcher", [[], ["hydra/launcher=joblib", "-m", "seed=0"]])
 def test_a_closed_terminal_saves_and_ends_the_run(tmp_path, launcher):
     if launcher:
@@ -185,7 +187,7 @@ def test_a_closed_terminal_saves_and_ends_the_run(tmp_path, launcher):
     assert "Traceback" not in (record.parent / "train.log").read_text()
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signal")
+@pytest.mark.skipif(not HANGS_UP, reason="no SIGHUP, or it is ignored here, as under nohup")
 def test_an_ignored_hangup_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

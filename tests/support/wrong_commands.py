@@ -174,7 +174,7 @@ resume=nowhere -> nowhere: no such run folder
 resume=3 -> 3: no such run folder
 resume=file.txt -> file.txt: not a run folder
 resume=folder -> folder: not a run folder
-resume=nowhere,folder -> resume=nowhere,folder: several values: add -m for a sweep, or quote
+resume=nowhere,folder -> nowhere,folder: no such run folder
 seed=1,2 -> seed=1,2: several values: add -m
 """
 
@@ -189,7 +189,7 @@ model=plain20 model.stochastic_depth=0.2 -> nothing would be left of a block wit
 model=cifar_resnet model.init=fixup -> norm=batch: set none
 model=fixup20 model.residual=false -> set residual=true
 model=cifar_resnet model.init=looks_linear -> is not linear; set norm=none
-model=plain20 model.init=zero_gamma -> model.init=zero_gamma: the block stages.0.0 must have a shortcut
+model=plain20 model.init=zero_gamma -> model.init=zero_gamma: the block stages.0.0 needs a shortcut
 model=cnn model.init=looks_linear -> set activation_type=crelu
 model=cnn model.channels=[] -> model.channels=[]: must name at least one layer
 model=cnn model.pool_every=1 -> model: pooling 4: leaves 0x0 pixels of 1x1

@@ -1,4 +1,4 @@
-"""Files of config groups: what is wrong in one is told in a line, and of two with one name which is used.
+"""Files of config groups: errors name the file and the line, and a note says which of two files of one name is used.
 
 Hydra reads files by the class that is registered for `file://`, and its registry keeps the first one. The entry is
 replaced here, so that this class reads the files of every folder: of `./conf`, `--config-dir` and `hydra.searchpath`.
@@ -31,20 +31,20 @@ EXTENSION = ".yaml"
 
 @dataclass
 class Notes:
-    """What a command has told about files that hide others.
+    """The notes that a command prints on files that hide others.
 
     Args:
-        silent: Tell nothing.
+        silent: Print nothing.
     """
 
     silent: bool = False
     folders: list[str] = field(default_factory=list)  # in the order of Hydra's search path
-    told: set[str] = field(default_factory=set)
+    printed: set[str] = field(default_factory=set)
 
-    def tell(self, text: str) -> None:
+    def print_once(self, text: str) -> None:
         """Print a note, once in a command."""
-        if not self.silent and text not in self.told:
-            self.told.add(text)
+        if not self.silent and text not in self.printed:
+            self.printed.add(text)
             print(f"note: {escape_control_characters(text)}", file=sys.stderr)
 
 
@@ -87,7 +87,7 @@ class FileConfigSource(HydraFileConfigSource):
         if package and set(package) & set("[]{}"):
             raise InputError(f"{display_path(path)}:1: # @package {package}: not a dotted key, such as logger.mine")
         _check_content(result.config, path)
-        self._tell_hidden(config_path)
+        self._note_hidden_files(config_path)
         return result
 
     def _file(self, config_path: str) -> Path:
@@ -99,11 +99,11 @@ class FileConfigSource(HydraFileConfigSource):
         notes = active_notes.get()
         if ignored and notes is not None:
             name = display_path(self._file(config_path))
-            notes.tell(f"{name} has no effect; keys of your own go to a file in experiment/ beside it")
+            notes.print_once(f"{name} has no effect; keys of your own go to a file in experiment/ beside it")
         return ignored
 
-    def _tell_hidden(self, config_path: str) -> None:
-        """Tell which other files have the name of this one, which is the first of them that Hydra found."""
+    def _note_hidden_files(self, config_path: str) -> None:
+        """Print which other files have the name of this one, which is the first of them that Hydra found."""
         notes = active_notes.get()
         if notes is None:
             return
@@ -115,7 +115,7 @@ class FileConfigSource(HydraFileConfigSource):
             names = " nor ".join(_name(file, group, option) for file in hidden)
             renamed = display_path(own if not _is_built_in(own) else hidden[0])
             used = _name(own, group, option)
-            notes.tell(f"{group}={option}: {used} is used, not {names}; rename {renamed} to use both")
+            notes.print_once(f"{group}={option}: {used} is used, not {names}; rename {renamed} to use both")
 
 
 def _is_built_in(path: Path) -> bool:

@@ -256,7 +256,7 @@ class LazyImages:
         return {"notes": notes}
 
     def _notes(self, index: int, facts: FileFacts) -> Iterator[tuple[str, str]]:
-        """Yield what is said of a file, and its description: how it is converted, and what it loses."""
+        """Yield notes on a file with its description: how it is converted, and what it loses."""
         path, (file_mode, losses) = self.root / self.names[index], facts
         if file_mode != self.decoding.mode and not losses:
             yield f"are not {self.decoding.mode} and are converted", f"{path} is {file_mode}"

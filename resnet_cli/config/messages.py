@@ -9,6 +9,7 @@ Kind = Literal[
     "unknown key", "argument missing", "not allowed", "value missing",
     "not a node", "not a dotted name", "not found", "import failed",
     "logger without name", "logger not selected", "changed", "untrusted", "another kind",
+    "no target", "experiment without package",
 ]  # fmt: skip
 
 TEMPLATES: dict[Kind, str] = {
@@ -19,6 +20,9 @@ TEMPLATES: dict[Kind, str] = {
     "not a node": "{given} is not a node with _target_; choose an option of the group, {key}=...",
     "not a dotted name": "{given} is not the dotted name of a class or function",
     "not found": "{reason}{suggestion}",
+    "no target": "has no _target_; a file of this group names the class or function to build",
+    "experiment without package": "holds keys of its own; begin the experiment's file with the line "
+    "`# @package _global_`",
     "another kind": "{given} is not {allowed}",
     "import failed": "importing {given} failed: {reason}",
     "logger without name": "holds loggers by name; begin the group file with the line `# @package logger.<name>`",

@@ -102,6 +102,9 @@ def _problems(settings: Settings) -> Iterator[Problem]:
     fields = signature(RUN_TARGET).parameters
     top_level = Signature({name: field for name, field in fields.items() if name not in CONFIG_GROUPS})
     values = {key: value for key, value in settings.items() if key not in CONFIG_GROUPS}
+    if isinstance(values.get("experiment"), Mapping):
+        yield Problem("experiment", "experiment without package")
+        del values["experiment"]
     yield from _check_keys("", values, top_level, all_keys(settings))
     for name in CONFIG_GROUPS:
         yield from _check_part(name, settings.get(name), all_keys(settings))
@@ -130,6 +133,9 @@ def _check_part(name: str, node: object, known: Sequence[str]) -> Iterator[Probl
 
 def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Sequence[str]) -> Iterator[Problem]:
     target = node.get("_target_")
+    if target is None:
+        yield Problem(path, "no target")
+        return
     if not isinstance(target, str):
         yield Problem(f"{path}._target_", "not a dotted name", target)
         return

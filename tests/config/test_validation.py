@@ -103,7 +103,7 @@ def test_a_part_that_is_no_node_is_refused():
     settings["schedule"] = {"warmup": 3}
     found = problems_of(settings)
     assert found[0].startswith("model: null is not a node")
-    assert found[1].startswith("schedule._target_: null is not the dotted name")
+    assert found[1].startswith("schedule: has no _target_; a file of this group names the class")
 
 
 def test_a_replaced_target_leaves_the_old_arguments_behind():
@@ -271,3 +271,12 @@ def test_a_target_of_another_kind_is_told_as_such(group, target, words):
     (problem,) = caught.value.details
     assert (problem.key, problem.kind, problem.given) == (f"{group}._target_", "another kind", target)
     assert words in str(problem)
+
+
+def test_a_group_without_a_target_and_an_experiment_without_its_package_are_told_as_such():
+    settings = {**settings_of(), "experiment": {"optimizer": {"lr": 0.2}}}
+    del settings["optimizer"]["_target_"]
+    with pytest.raises(InputError) as caught:
+        validation.check(settings)
+    kinds = {(problem.key, problem.kind) for problem in caught.value.details}
+    assert kinds == {("optimizer", "no target"), ("experiment", "experiment without package")}

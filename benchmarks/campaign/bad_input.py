@@ -202,7 +202,7 @@ def datasets(bench: Bench) -> Iterator[Trial]:
     yield first("another set, offline", alike(), ["could not fetch", "mnist", "data=digits"], digits, **offline)
     cifar_archive(bench.folder("wrong MD5") / "sets", source)
     again = lambda folder: bench.fork(*of_cifar("data.verify=false"), cwd=folder)  # noqa: E731
-    words = ["cifar-10-python.tar.gz: its MD5 is", "data.verify=false"]
+    words = ["cifar-10-python.tar.gz: its data_batch_1 has the MD5", "data.verify=false"]
     yield first("wrong MD5", of_cifar(), words, again)
     archive = cifar_archive(bench.folder("cut archive") / "sets", source)
     archive.write_bytes(archive.read_bytes()[:100_000])
@@ -289,7 +289,7 @@ IMAGES: dict[str, Callable[[Path], object]] = {
     "text": lambda path: path.write_text("hello"),
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:45]),
     "400 megapixels": lambda path: path.write_bytes(huge_png()),
-    "16 bits": lambda path: Image.new("I;16", (8, 8)).save(path),
+    "floating-point": lambda path: Image.new("F", (8, 8)).save(path, "TIFF"),
     "a folder": _refold,
 }
 

@@ -20,8 +20,8 @@ PRECISIONS = {
 }
 OPTIMIZERS = {"sgd": ["optimizer=sgd"], "adamw": ["optimizer=adamw"]}
 STEPS = 4  # of an epoch of the tiny run
-# The place where a process is gone with SIGKILL: the n-th look for signals from a function, of which `fit` has one
-# after each step, before it is saved, and `stoppable` one after each batch of validation and test.
+# The place where a process is gone with SIGKILL: the n-th look for signals on behalf of a function, of which
+# `after_step` has one after each step, before it is saved, and `iterate` one after each batch of validation and test.
 KILL = """
 import os, signal, sys
 from resnet_cli.session.signals import StopSignals
@@ -29,7 +29,11 @@ looks, original = 0, StopSignals.__call__
 
 def look(self):
     global looks
-    looks += sys._getframe(1).f_code.co_name == "{function}"
+    frame, callers = sys._getframe(1), set()
+    while frame is not None and len(callers) < 4:
+        callers.add(frame.f_code.co_name)
+        frame = frame.f_back
+    looks += "{function}" in callers
     if looks == {number}:
         os.kill(os.getpid(), signal.SIGKILL)
     return original(self)
@@ -37,9 +41,9 @@ def look(self):
 StopSignals.__call__ = look
 """
 PLACES = {
-    "at the end of an epoch": ("fit", STEPS + 1),
-    "inside an epoch": ("fit", STEPS + 3),
-    "behind the last step": ("stoppable", 3),
+    "at the end of an epoch": ("after_step", STEPS + 1),
+    "inside an epoch": ("after_step", STEPS + 3),
+    "behind the last step": ("iterate", 3),
 }
 
 

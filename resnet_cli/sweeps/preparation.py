@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -36,8 +37,9 @@ def prepare_sweep(config: DictConfig) -> None:
     register_sweeper(hydra_config.SEARCH_TARGET, OptunaSearch)
     require_plugins(config)
     require_common_sweep(config)
+    typed: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)  # `${hydra:job.num}` has no value yet
     for key in ("dir", "subdir"):
-        if not str(OmegaConf.select(config, f"hydra.sweep.{key}")).strip():
+        if not str(typed[key]).strip():
             raise InputError(f"hydra.sweep.{key}: empty; give a folder")
     is_default_folder = hydra_config.resolve_sweep_folder(config)
     jobs = _validated_jobs(config, is_default_folder=is_default_folder)

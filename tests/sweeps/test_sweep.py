@@ -321,3 +321,11 @@ def test_an_unreadable_job_is_reported_and_the_others_run(train, tmp_path):
     assert status == 1
     assert "run.json: not a run record" in err
     assert out.count("already finished") == 1
+
+
+@pytest.mark.slow
+def test_jobs_may_have_the_folders_that_hydra_numbers(train, tmp_path):
+    folders = ["hydra.sweep.dir=s", "hydra.sweep.subdir=${hydra:job.num}"]
+    status, _, err = train("-m", *tiny("seed=0,1", "trainer.epochs=1", *folders))
+    assert (status, err) == (0, "")
+    assert {path.parent.name for path in (tmp_path / "s").rglob("run.json")} == {"0", "1"}

@@ -165,13 +165,15 @@ def _read_archive(
     if not os.access(root, os.W_OK):
         with tempfile.TemporaryDirectory(prefix="resnet-cli-") as folder:
             _extract(files, archive, Path(folder))
-            return _read_folder(files, Path(folder) / files.folder, verify=verify)
+            if verify:
+                _verify(files, Path(folder) / files.folder, archive)
+            return _read_folder(files, Path(folder) / files.folder, verify=False)
     source = DownloadSource(files.name, [str(archive)], [files.folder + "/"])
 
     def extract(target: Path) -> None:
         _extract(files, archive, target)
         if verify:
-            _verify(files, target / files.folder)  # before anything is moved beside the archive
+            _verify(files, target / files.folder, archive)  # before anything is moved beside the archive
 
     download_into(source, root, extract, log_download=False)
     return _read_folder(files, root / files.folder, verify=verify)
@@ -181,10 +183,17 @@ def _extract(files: CifarFiles, archive: Path, target: Path) -> None:
     unpack(archive, target, members=f"{files.folder}/[^/]+", limit=MAX_UNPACKED_BYTES)
 
 
-def _verify(files: CifarFiles, folder: Path) -> None:
+def _verify(files: CifarFiles, folder: Path, archive: Path | None = None) -> None:
+    """Compare the files in a folder with their MD5; errors name `archive` if they come from one."""
     for name, md5 in files.md5.items():
-        if (folder / name).is_file():
-            verify_md5(folder / name, md5)
+        try:
+            if (folder / name).is_file():
+                verify_md5(folder / name, md5)
+        except InputError as error:
+            if archive is None:
+                raise
+            problem = str(error).replace(f"{folder / name}: its MD5 is", f"{archive}: its {name} has the MD5", 1)
+            raise InputError(problem) from None
 
 
 def _read_folder(

@@ -173,9 +173,9 @@ def holds_runs(folder: Path, depth: int = RUN_DEPTH) -> bool:
 
 
 def holds_folders_alone(folder: Path) -> bool:
-    """Return whether a folder holds folders, and neither it nor they hold a file."""
+    """Return whether a folder holds folders, and neither it nor they hold a file, but for those that begin with a dot."""
     found = list(os.walk(folder))
-    return len(found) > 1 and not any(names for _, _, names in found)
+    return len(found) > 1 and all(name.startswith(".") for _, _, names in found for name in names)
 
 
 def _holds_images(folder: Path) -> bool:

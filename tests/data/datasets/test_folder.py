@@ -229,6 +229,7 @@ def test_folders_of_runs_are_not_classes(tmp_path, caplog, record):
 def test_the_folder_of_a_run_that_begins_is_not_a_class(tmp_path):
     put(tmp_path, *[f"{label}/{i}.png" for label in "ab" for i in range(5)])
     (tmp_path / "outputs/2026-11-27/10-02-11-resnet8-kqzd").mkdir(parents=True)
+    (tmp_path / "outputs/2026-11-27/10-02-11-resnet8-kqzd/.lock").write_text("")
     assert image_folder(root=str(tmp_path), cache=None).class_names == ("a", "b")
 
 

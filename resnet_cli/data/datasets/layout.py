@@ -173,7 +173,7 @@ def holds_runs(folder: Path, depth: int = RUN_DEPTH) -> bool:
 
 
 def holds_folders_alone(folder: Path) -> bool:
-    """Return whether a folder holds folders, and neither it nor they hold a file, but for those that begin with a dot."""
+    """Return whether a folder holds folders, and neither it nor they hold a file, except dot files."""
     found = list(os.walk(folder))
     return len(found) > 1 and all(name.startswith(".") for _, _, names in found for name in names)
 

@@ -8,7 +8,7 @@ from resnet_cli.config.values import format_value
 Kind = Literal[
     "unknown key", "argument missing", "not allowed", "value missing",
     "not a node", "not a dotted name", "not found", "import failed",
-    "logger without name", "logger not selected", "changed", "untrusted", "another kind",
+    "logger without name", "logger not selected", "changed", "untrusted", "another kind", "takes nothing given",
     "no target", "experiment without package",
 ]  # fmt: skip
 
@@ -24,6 +24,7 @@ TEMPLATES: dict[Kind, str] = {
     "experiment without package": "holds keys of its own; begin the experiment's file with the line "
     "`# @package _global_`",
     "another kind": "{given} is not {allowed}",
+    "takes nothing given": "{given} takes none of {allowed}, as a {reason} does{suggestion_to_set}",
     "import failed": "importing {given} failed: {reason}",
     "logger without name": "holds loggers by name; begin the group file with the line `# @package logger.<name>`",
     "logger not selected": "is not selected; choose it with logger={given}",
@@ -64,6 +65,7 @@ class Problem:
             allowed_keys=f" (allowed: {self.allowed})" if self.allowed and not self.suggestion else "",
             suggestion=f"; did you mean {self.suggestion}?" if self.suggestion else "",
             reason=self.reason,
+            suggestion_to_set=f"; if it is one, set {self.suggestion}" if self.suggestion else "",
             stored=format_value(self.stored),
         )
 

@@ -57,6 +57,9 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
 }
 
 
+TAKE_WHAT_IS_GIVEN = ("model", "schedule", "trainer")  # groups whose targets take an argument of the builder's
+
+
 def without_leftovers(settings: Settings, given_keys: Sequence[str]) -> Settings:
     """Drop the group file's arguments of each group whose `_target_` the user replaced, except those that the user set.
 
@@ -151,6 +154,12 @@ def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Se
     if not part.is_of_kind(own):
         yield Problem(f"{path}._target_", "another kind", target, allowed=part.kind)
         return
+    missing = _first_missing(own, node)
+    if path in TAKE_WHAT_IS_GIVEN and missing and not own.open and own.parameters.keys().isdisjoint(part.given):
+        setting = f"{path}.{missing}={describe(own.parameters[missing].annotation)}"
+        given = ", ".join(part.given)
+        yield Problem(f"{path}._target_", "takes nothing given", target, allowed=given, reason=path, suggestion=setting)
+        return
     parameters: dict[str, list[Parameter]] = {}
     for source in (own, *map(signature, part.readers)):
         for name, parameter in source.parameters.items():
@@ -165,6 +174,11 @@ def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Se
                 break
     merged = Signature({name: found[0] for name, found in parameters.items()}, own.open)
     yield from _check_names(path, arguments, merged, known)
+
+
+def _first_missing(own: Signature, node: Mapping[str, Any]) -> str:
+    """Return the first required parameter that a node lacks, or an empty string."""
+    return next((name for name, parameter in own.parameters.items() if parameter.required and name not in node), "")
 
 
 def _check_keys(path: str, node: Mapping[str, Any], allowed: Signature, known: Sequence[str]) -> Iterator[Problem]:

@@ -93,9 +93,16 @@ def _split_reader_keys(group: str, node: Node) -> tuple[dict[str, Any], dict[str
 
 
 def dataset(node: Node) -> Dataset:
-    """Build the data set alone, before it is split."""
+    """Build the data set alone, before it is split.
+
+    Raises:
+        InputError: the target returns something else.
+    """
     own, _ = _split_reader_keys("data", node)
-    built: Dataset = instantiate("data", own, {})
+    built = instantiate("data", own, {})
+    if not isinstance(built, Dataset):
+        kind = type(built).__name__
+        raise InputError(f"data._target_: {node['_target_']} returned a {kind}, not a resnet_cli.data.Dataset")
     return built
 
 

@@ -25,6 +25,8 @@ LINES = [
      "model._target_: 3 is not the dotted name of a class or function"),
     (Problem("model._target_", "not found", "a.Ne", suggestion="Net", reason="a has no 'Ne'"),
      "model._target_: a has no 'Ne'; did you mean Net?"),
+    (Problem("model._target_", "takes nothing given", "os.system", allowed="in_size", reason="model"),
+     "model._target_: os.system takes none of in_size, as a model does"),
     (Problem("optimizer", "no target"),
      "optimizer: has no _target_; a file of this group names the class or function to build"),
     (Problem("experiment", "experiment without package"),

@@ -113,3 +113,8 @@ def test_optimizer_options_reach_the_optimizer_and_its_groups():
     assert isinstance(optimizer, torch.optim.AdamW)
     assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0.0, 0.1]
     assert all(group["lr"] == 0.01 for group in optimizer.param_groups)
+
+
+def test_data_of_another_kind_are_refused():
+    with pytest.raises(InputError, match=r"data\._target_: os\.getcwd returned a str, not a resnet_cli\.data\.Dataset"):
+        build.dataset({"_target_": "os.getcwd"})

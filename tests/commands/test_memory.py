@@ -21,7 +21,9 @@ def test_jobs_of_a_sweep_give_back_their_memory(train_command, tmp_path):
     noted = [[int(word) for word in line.split()] for line in (tmp_path / "resident.txt").read_text().splitlines()]
     resident, others = zip(*noted, strict=True)
     assert others == (0,) * 8
-    assert max(resident[2:]) < 1.1 * resident[1], resident  # one job that stayed would take 25 MB three times over
+    # The allocator needs some jobs to settle. Then each job that stayed would add 25 MB three times over.
+    assert max(resident[4:]) - resident[3] < 25, resident
+    assert resident[3] - resident[1] < 2 * 75, resident
 
 
 @pytest.mark.slow

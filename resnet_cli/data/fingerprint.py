@@ -33,7 +33,7 @@ def fingerprint_split(split: DatasetSplit, indices: Tensor | None) -> Fingerprin
     }
 
 
-def first_difference(before: Fingerprint | None, after: Fingerprint | None) -> tuple[str, str]:
+def describe_difference(before: Fingerprint | None, after: Fingerprint | None) -> tuple[str, str]:
     """Describe two fingerprints that differ: by their counts, or else by the first digest that is not the same."""
     if before is None or after is None or before.get("count") != after.get("count"):
         return _format_count(before), _format_count(after)

@@ -11,7 +11,7 @@ BATCH_NORM_ERROR = "Expected more than 1 value per channel"  # of torch.nn.funct
 
 
 def require_no_batch_of_one(
-    model: nn.Module, in_size: tuple[int, int, int], *, samples: int, batch_size: int, accumulate: int
+    model: nn.Module, in_size: tuple[int, int, int], *, samples: int, batch_size: int, num_batches: int, accumulate: int
 ) -> None:
     """Check that the model can train on all batches of an epoch, before the first step.
 
@@ -20,21 +20,24 @@ def require_no_batch_of_one(
         in_size: (C, H, W) of the images.
         samples: Training images of an epoch; a multiple of `batch_size` if a short last batch is dropped.
         batch_size: Images in a full batch.
+        num_batches: Batches of an epoch that are trained on.
         accumulate: Micro-batches that a batch is split into.
 
     Raises:
         InputError: A batch or micro-batch has one image, and the model normalises single values over the batch.
     """
-    remainder = samples % batch_size
+    remainder = samples % batch_size if num_batches * batch_size > samples else 0
     sizes = {min(batch_size, samples), *([remainder] if remainder else [])}
     lonely = next((size for size in sorted(sizes) if _smallest_part(size, accumulate) == 1), None)
     if lonely is None or not _fails_on_one(model, in_size):
         return
     reason = "the model has a batch norm over single values, which cannot train on one image"
+    if samples == 1:
+        raise InputError(f"there is only 1 training image: {reason}")
     if lonely == remainder and accumulate == 1:
         raise InputError(
             f"data.batch_size={batch_size}: the last batch of {samples} training images has 1: {reason}; use "
-            f"data.drop_last=true or another batch size"
+            "data.drop_last=true or another batch size"
         )
     if lonely == 1:
         raise InputError(f"data.batch_size={batch_size}: {reason}; use a larger one")

@@ -86,6 +86,7 @@ def prepare(
     model = build.model(here.model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=config.seed)
     require_no_batch_of_one(
         model, loaders.in_size, samples=loaders.train.samples, batch_size=loaders.train.batch_size,
+        num_batches=_num_batches(config.trainer, loaders),
         accumulate=build.get_argument(config.trainer, "accumulate") or 1,
     )  # fmt: skip
     trainer = _build_trainer(here, model, loaders, planned_trainer)
@@ -101,11 +102,16 @@ def _resolve_device(trainer: Node) -> torch.device:
         raise InputError(str(error)) from None
 
 
+def _num_batches(trainer: Node, loaders: Loaders) -> int:
+    """Return the number of batches of an epoch that a trainer's node trains on."""
+    limits: list[int | None] = [build.get_argument(trainer, name) for name in ("max_batches", "overfit_batches")]
+    return min([len(loaders.train), *(limit for limit in limits if limit)])
+
+
 def _build_trainer(
     config: RunConfig, model: torch.nn.Module, loaders: Loaders, planned_trainer: Node
 ) -> ClassifierTrainer:
-    limits = [build.get_argument(planned_trainer, name) for name in ("max_batches", "overfit_batches")]
-    steps_per_epoch = min([len(loaders.train), *(limit for limit in limits if limit)])
+    steps_per_epoch = _num_batches(planned_trainer, loaders)
     schedule = build.schedule(
         config.schedule,
         total_steps=steps_per_epoch * (build.get_argument(planned_trainer, "epochs") or 1),

@@ -7,7 +7,7 @@ from resnet_cli.config.messages import Problem
 from resnet_cli.config.stored import Difference
 from resnet_cli.config.values import format_value
 from resnet_cli.data import Loaders
-from resnet_cli.data.fingerprint import first_difference
+from resnet_cli.data.fingerprint import describe_difference
 from resnet_cli.errors import InputError
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
@@ -60,7 +60,7 @@ def _changed_splits(before: Mapping[str, Any] | None, after: Mapping[str, Any]) 
     for split, name in SPLITS.items():
         old, new = before.get(split), after.get(split)
         if old != new:
-            yield Difference(f"data, {name} split", *first_difference(old, new))
+            yield Difference(f"data, {name} split", *describe_difference(old, new))
 
 
 def _format_field(key: str, value: Any) -> str:

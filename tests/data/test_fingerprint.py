@@ -9,7 +9,7 @@ from PIL import Image
 
 from resnet_cli.data import image_folder, make_loaders
 from resnet_cli.data.dataset import DatasetSplit
-from resnet_cli.data.fingerprint import fingerprint_split, first_difference
+from resnet_cli.data.fingerprint import describe_difference, fingerprint_split
 
 
 def split_of(count=6):
@@ -29,9 +29,9 @@ def test_every_part_of_a_split_counts():
         ("selection", fingerprint_split(split_of(), torch.tensor([0, 1, 5]))),
     ]:
         assert [name for name in before if before[name] != other[name]] == [key]
-        assert first_difference(before, other) == (f"{key} {before[key]}", f"{key} {other[key]}")
-    assert first_difference(before, fingerprint_split(split_of(), None)) == ("3 images", "6 images")
-    assert first_difference(None, before) == ("none", "3 images")
+        assert describe_difference(before, other) == (f"{key} {before[key]}", f"{key} {other[key]}")
+    assert describe_difference(before, fingerprint_split(split_of(), None)) == ("3 images", "6 images")
+    assert describe_difference(None, before) == ("none", "3 images")
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_files_that_change_under_the_same_name_size_and_time_are_seen(folder, tm
     (folder / "x").rename(b)
     after = fingerprints(folder, cache=cache)
     assert [name for name in before if before[name] != after[name]] == ["val"]
-    assert first_difference(before["val"], after["val"])[0].startswith("images ")
+    assert describe_difference(before["val"], after["val"])[0].startswith("images ")
 
 
 def test_how_files_are_decoded_counts(folder):

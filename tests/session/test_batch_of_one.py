@@ -16,13 +16,13 @@ MAPS = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     [
         (129, 128, 1, "data.batch_size=128: the last batch of 129 training images has 1: .*use data.drop_last=true or"),
         (100, 1, 1, "data.batch_size=1: .*use a larger one"),
-        (1, 128, 1, "has 1: "),
+        (1, 128, 1, "there is only 1 training image"),
         (129, 129, 65, "trainer.accumulate=65: leaves micro-batches of 1 image in a batch of 129"),
         (131, 128, 2, "trainer.accumulate=2: leaves micro-batches of 1 image in a batch of 3"),
     ],
 )
 def test_refused_with_what_would_do(samples, batch_size, accumulate, words):
-    sizes = {"samples": samples, "batch_size": batch_size, "accumulate": accumulate}
+    sizes = {"samples": samples, "batch_size": batch_size, "accumulate": accumulate, "num_batches": 200}
     with pytest.raises(InputError, match=words):
         require_no_batch_of_one(VALUES, (3, 2, 2), **sizes)
     require_no_batch_of_one(MAPS, (3, 2, 2), **sizes)  # four values of each channel
@@ -32,7 +32,12 @@ def test_refused_with_what_would_do(samples, batch_size, accumulate, words):
 
 @pytest.mark.parametrize(("samples", "batch_size", "accumulate"), [(128, 128, 1), (130, 128, 1), (128, 128, 64)])
 def test_other_sizes_train(samples, batch_size, accumulate):
-    require_no_batch_of_one(VALUES, (3, 2, 2), samples=samples, batch_size=batch_size, accumulate=accumulate)
+    sizes = {"samples": samples, "batch_size": batch_size, "accumulate": accumulate}
+    require_no_batch_of_one(VALUES, (3, 2, 2), num_batches=2, **sizes)
+
+
+def test_a_batch_that_is_never_reached_does_not_count():
+    require_no_batch_of_one(VALUES, (3, 2, 2), samples=129, batch_size=128, num_batches=1, accumulate=1)
 
 
 @pytest.mark.slow

@@ -46,7 +46,9 @@ def run(arguments: Sequence[str], stop: StopSignals, task: Task) -> int:
     except SystemExit as done:  # --help and the like
         return int(done.code or 0)
     except BrokenPipeError:  # Hydra prints for a reader that has gone, as in `resnet-train -sc install=bash | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at exit
+        from resnet_cli.runs.logs import discard_output
+
+        discard_output(sys.stdout)  # Python flushes it once more at exit
         return 0
     except (Exception, RunFailedError) as error:
         return _exit_status(error, stop)

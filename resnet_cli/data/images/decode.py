@@ -31,11 +31,10 @@ ORIENTATION_TAG = 0x0112  # of EXIF; from 5 on, width and height are exchanged
 WIDTH_TAG, HEIGHT_TAG, BITS_TAG = 256, 257, 258  # of TIFF; bits of each channel
 OVERSAMPLING = 2  # a JPEG is decoded at a reduced scale if the result is still this many times the requested size
 
-DEPTH, FRAMES, ALPHA = (
-    "have more than 8 bits a channel, scaled to 8",
-    "have several frames, of which the first is used",
-    ("have transparent pixels, laid over data.background"),
-)
+# Notes on what a file loses when it is decoded.
+DEPTH = "have more than 8 bits a channel, scaled to 8"
+FRAMES = "have several frames, of which the first is used"
+ALPHA = "have transparent pixels, laid over data.background"
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ class LazyImages:
         if report is None:
             report = self._process_files(self._read_header, "checking", lambda index, result: None)
             self.cache.save_json(self._key, report)
-        self._warn_converted(report)
+        self._log_notes(report)
 
     def load(self) -> Tensor:
         """Return all images, uint8 [N, H, W, C], from the cache if possible; raise `InputError` as `validate` does."""
@@ -161,7 +161,7 @@ class LazyImages:
             self.cache.save_array(key, computed)
             self.cache.save_json(self._key, report)
             rows = computed
-        self._warn_converted(report)
+        self._log_notes(report)
         return rows
 
     @cached_property
@@ -270,7 +270,7 @@ class LazyImages:
         results = _map_in_order(read, len(self), threads)
         return tqdm(results, title, len(self), leave=False, disable=None, unit="image")
 
-    def _warn_converted(self, report: dict[str, Any]) -> None:
+    def _log_notes(self, report: dict[str, Any]) -> None:
         """Log a warning, once, for each note on files."""
         if not self._has_warned:
             self._has_warned = True

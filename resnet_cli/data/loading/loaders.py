@@ -1,7 +1,8 @@
 """The loaders of a run: splitting the data set, choosing where the images are kept, and normalisation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import torch
@@ -36,7 +37,7 @@ class Loaders:
         in_size: (C, H, W) of the images.
         counts: Number of images by split: train, val and test.
         backend: `device` or `stream`.
-        fingerprints: What identifies the samples of each split; see `resnet_cli.data.fingerprint`.
+        samples: The split that each loader reads, and the indices of its samples in it; None for all.
     """
 
     train: BatchLoader
@@ -48,7 +49,12 @@ class Loaders:
     in_size: tuple[int, int, int]
     counts: dict[str, int]
     backend: str
-    fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
+    samples: Mapping[str, tuple[DatasetSplit, Tensor | None]] = field(default_factory=dict)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, Fingerprint]:
+        """What identifies the samples of each split; computed when it is first asked for, since it reads the files."""
+        return {name: fingerprint_split(*samples) for name, samples in self.samples.items()}
 
 
 def make_loaders(
@@ -120,7 +126,7 @@ def make_loaders(
         in_size=dataset.train.size,
         counts={"train": len(train_indices), "val": val.samples if val else 0, "test": len(dataset.test)},
         backend="device" if make.on_device else "stream",
-        fingerprints={name: fingerprint_split(*samples) for name, samples in used.items()},
+        samples=used,
     )
 
 

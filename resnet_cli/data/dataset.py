@@ -21,10 +21,15 @@ class DatasetSplit:
     Args:
         images: uint8 [N, H, W, C], or files that are decoded on demand.
         labels: Class indices, int64 [N].
+        weights: How often a sample is drawn in relation to others, float [N]; None if the data set does not say.
+        groups: Group of each sample, int64 [N]: samples of a group, such as the images of one patient, stay in one
+            split. None if samples are independent.
     """
 
     images: Tensor | LazyImages
     labels: Tensor
+    weights: Tensor | None = None
+    groups: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

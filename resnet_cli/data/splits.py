@@ -63,6 +63,30 @@ def stratified_subset(labels: Tensor, count: int, seed: int) -> Tensor:
     return _draw_by_class(labels, _class_quotas(sizes, count, maximum=sizes), seed, "subset")
 
 
+def hold_out_test(labels: Tensor, fraction: float, class_names: Sequence[str], *, source: str) -> tuple[Tensor, Tensor]:
+    """Split the samples of a data set that has no test split of its own; the same for all seeds of a run.
+
+    Args:
+        labels: [N] class indices from 0.
+        fraction: Fraction held out for testing, as in `stratified_split`.
+        class_names: Names of the classes.
+        source: The data set's folder or file, for messages.
+
+    Returns:
+        Sorted indices of the training samples and of the test samples.
+
+    Raises:
+        InputError: Nothing would be held out.
+    """
+    setting = f"{source}: data.test_fraction={fraction:g}"
+    try:
+        split = stratified_split(labels, fraction, seed=0)
+    except InputError as error:
+        raise InputError(*(f"{setting}: {line}" for line in error.problems)) from None
+    warn_missing_classes(setting, labels, split[1], class_names, "nothing held out for testing")
+    return split
+
+
 def warn_missing_classes(setting: str, labels: Tensor, chosen: Tensor, class_names: Sequence[str], text: str) -> None:
     """Log a warning that names the classes without a chosen sample.
 

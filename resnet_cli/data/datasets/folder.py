@@ -29,7 +29,7 @@ from resnet_cli.data.datasets.layout import (
 from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode, Resize
 from resnet_cli.data.images.lazy import LazyImages
-from resnet_cli.data.splits import stratified_split, warn_missing_classes
+from resnet_cli.data.splits import hold_out_test
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 
@@ -83,7 +83,9 @@ def image_folder(
     class_names = tuple(classes_by_split["train"])
     samples = {split: _list_samples(classes, class_names) for split, classes in classes_by_split.items()}
     if "test" not in samples:
-        samples["train"], samples["test"] = _hold_out_test(base, *samples["train"], test_fraction, class_names)
+        names, labels = samples["train"]
+        split = hold_out_test(labels, test_fraction, class_names, source=str(base))
+        samples["train"], samples["test"] = (([names[i] for i in indices], labels[indices]) for indices in split)
     cache_folder = find_cache_folder(cache)
 
     def make_split(names: Sequence[str], labels: Tensor) -> DatasetSplit:
@@ -195,16 +197,3 @@ def _list_samples(classes: FilesByClass, class_names: Sequence[str]) -> tuple[li
     names = [name for class_name in class_names for name in classes.get(class_name, ())]
     counts = torch.tensor([len(classes.get(class_name, ())) for class_name in class_names])
     return names, torch.arange(len(class_names)).repeat_interleave(counts)
-
-
-def _hold_out_test(
-    base: Path, names: Sequence[str], labels: Tensor, fraction: float, class_names: Sequence[str]
-) -> list[tuple[list[str], Tensor]]:
-    """Split samples into those of the training and those of the test split."""
-    setting = f"{base}: data.test_fraction={fraction:g}"
-    try:
-        split = stratified_split(labels, fraction, seed=0)
-    except InputError as error:
-        raise InputError(*(f"{setting}: {line}" for line in error.problems)) from None
-    warn_missing_classes(setting, labels, split[1], class_names, "nothing held out for testing")
-    return [([names[i] for i in indices], labels[indices]) for indices in split]

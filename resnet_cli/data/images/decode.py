@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -35,6 +36,22 @@ OVERSAMPLING = 2  # a JPEG is decoded at a reduced scale if the result is still 
 DEPTH = "have more than 8 bits a channel, scaled to 8"
 FRAMES = "have several frames, of which the first is used"
 ALPHA = "have transparent pixels, laid over data.background"
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """The content of an image file.
+
+    Args:
+        content: The bytes.
+        name: How messages refer to the image.
+    """
+
+    content: bytes
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,9 @@ class Decoding:
             raise InputError(f"data.range={list(self.value_range)}: must be two numbers, the smaller one first")
 
 
+ImageFile = Path | str | EncodedImage
+
+
 class Header(NamedTuple):
     """Facts about an image file that need no decoding.
 
@@ -101,7 +121,7 @@ def read_image(
     return decode(path, Decoding(mode, image_size, resize, background, value_range))[0]
 
 
-def decode(path: Path | str, decoding: Decoding) -> tuple[Tensor, str, tuple[str, ...]]:
+def decode(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str, ...]]:
     """Return the pixels, as `read_image` does, the Pillow mode of the file and what it loses."""
     from PIL import ImageOps
 
@@ -122,7 +142,7 @@ def decode(path: Path | str, decoding: Decoding) -> tuple[Tensor, str, tuple[str
     return image_HWC, file_mode, notes
 
 
-def read_header(path: Path, decoding: Decoding) -> Header:
+def read_header(path: ImageFile, decoding: Decoding) -> Header:
     """Read the header of an image file that is to be decoded; raise `InputError` as `read_image` does."""
     with _open_image(path) as image:
         _require_range(image, path, decoding)
@@ -163,7 +183,7 @@ def _bits_a_channel(image: "Image.Image") -> int:
     return 16 if image.format == "PNG" and tile and "16" in str(tile[0][3]) else 8
 
 
-def _require_range(image: "Image.Image", path: Path | str, decoding: Decoding) -> None:
+def _require_range(image: "Image.Image", path: ImageFile, decoding: Decoding) -> None:
     """Raise `InputError` if the values of an image have no natural range and none is given."""
     is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
     if image.mode[0] in "IF" and not is_16_bit and decoding.value_range is None:
@@ -171,7 +191,7 @@ def _require_range(image: "Image.Image", path: Path | str, decoding: Decoding) -
         raise InputError(f"{path}: {kind} values: data.range=[low,high] says which become black and white")
 
 
-def _to_8_bits(image: "Image.Image", path: Path | str, decoding: Decoding) -> "Image.Image":
+def _to_8_bits(image: "Image.Image", path: ImageFile, decoding: Decoding) -> "Image.Image":
     """Scale an image of one channel of 16 or 32 bits to 8 bits."""
     import numpy as np
     from PIL import Image
@@ -202,19 +222,19 @@ def _draft(image: "Image.Image", image_size: int) -> None:
 
 
 @contextmanager
-def _open_image(path: Path | str) -> "Iterator[Image.Image]":
+def _open_image(path: ImageFile) -> "Iterator[Image.Image]":
     """Open an image; errors of Pillow, here or in the `with` block, become `InputError`s that name the file."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
+        with Image.open(BytesIO(path.content) if isinstance(path, EncodedImage) else path) as image:
             yield image
     except InputError:
         raise
     except Image.DecompressionBombError:
         raise InputError(f"{path}: too large to be decoded safely (more pixels than Pillow allows)") from None
     except UnidentifiedImageError:
-        reason = "not an image in a format that Pillow reads" if Path(path).stat().st_size else "an empty file"
+        reason = "not an image in a format that Pillow reads" if _read_last_bytes(path) else "an empty file"
         raise InputError(f"{path}: {reason}") from None
     except Exception as error:  # Pillow's decoders raise exceptions of any type on damaged files
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
@@ -234,8 +254,10 @@ def _resize_to_square(image_HWC: Tensor, image_size: int, resize: Resize) -> Ten
     return scaled.permute(1, 2, 0).contiguous()
 
 
-def _read_last_bytes(path: Path) -> bytes:
-    """Read up to 64 bytes from the end of a file."""
-    with path.open("rb") as file:
-        file.seek(-min(64, path.stat().st_size), os.SEEK_END)
+def _read_last_bytes(path: ImageFile) -> bytes:
+    """Read up to 64 bytes from the end of an image file."""
+    if isinstance(path, EncodedImage):
+        return path.content[-64:]
+    with Path(path).open("rb") as file:
+        file.seek(-min(64, os.fstat(file.fileno()).st_size), os.SEEK_END)
         return file.read()

@@ -1,4 +1,4 @@
-"""Image files that are decoded on demand, or all at once into a cached array. Unreadable files are never skipped.
+"""Images that are decoded on demand, or all at once into a cached array. Unreadable ones are never skipped.
 
 Arrays are uint8 [N, H, W, C]; sizes are (C, H, W).
 """
@@ -6,7 +6,6 @@ Arrays are uint8 [N, H, W, C]; sizes are (C, H, W).
 import hashlib
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,14 +20,16 @@ from tqdm import tqdm
 
 from resnet_cli.data.images.cache import ArrayCache
 from resnet_cli.data.images.decode import Color, Decoding, Mode, Resize, decode, read_header
+from resnet_cli.data.images.source import FileSource, ImageSource
 from resnet_cli.errors import InputError
 
 T = TypeVar("T")
 
 FileFacts = tuple[str, tuple[str, ...]]  # Pillow mode, and what the file loses when it is decoded
 
-DIGEST_BYTES = 65_536  # read from each end of a file for its digest
-SMALL_FILE_BYTES = 16_384  # below this mean file size, threads do not help: decoding holds the interpreter lock
+SMALL_FILE_BYTES = (
+    16_384  # below this mean size of an encoded image, threads do not help: decoding holds the interpreter lock
+)
 
 log = logging.getLogger("resnet_cli")
 
@@ -38,27 +39,27 @@ class SizeError(InputError):
 
 
 class LazyImages:
-    """Image files of one size that are decoded on demand.
+    """Images of one size that are decoded on demand.
 
     Args:
-        root: Folder that `names` are relative to.
-        names: Paths of the files.
+        source: Folder that `names` are relative to, or another source of encoded images.
+        names: Paths of the files, if `source` is a folder.
         mode: `RGB` for three channels, `L` for one.
         image_size: Height and width of the images in pixels; None if all files have the same size.
         resize: As in `read_image`.
-        cache: Folder for decoded arrays; None disables the cache. Its keys are hashes of the files' names, sizes, times
-            and inodes, so that a changed folder is decoded again.
+        cache: Folder for decoded arrays; None disables the cache. Its keys are hashes of the source's `cache_facts`,
+            such as names, sizes, times and inodes of files, so that a changed folder is decoded again.
         background: As in `read_image`.
         value_range: As in `read_image`.
 
     Raises:
-        InputError: `image_size` is None and the first file, which determines the size, cannot be read.
+        InputError: `image_size` is None and the first image, which determines the size, cannot be read.
     """
 
     def __init__(
         self,
-        root: Path,
-        names: Sequence[str],
+        source: Path | ImageSource,
+        names: Sequence[str] = (),
         *,
         mode: Mode = "RGB",
         image_size: int | None = None,
@@ -67,30 +68,30 @@ class LazyImages:
         background: Color = "white",
         value_range: Sequence[float] | None = None,
     ) -> None:
-        self.root, self.names = root, list(names)
+        self.source: ImageSource = FileSource(source, names) if isinstance(source, Path) else source
         self.decoding = Decoding(mode, image_size, resize, background, value_range)
         self.decoding.validate()
         self.cache = ArrayCache(cache)
         self._has_warned = False
         fixed = None if image_size is None else (len(mode), image_size, image_size)
-        self.size: tuple[int, int, int] = fixed or read_header(root / names[0], self.decoding).size
+        self.size: tuple[int, int, int] = fixed or read_header(self.source.open(0), self.decoding).size
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.source)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Return image `index`, uint8 [H, W, C]; raise an `InputError` that names the file if it cannot be decoded."""
+        """Return image `index`, uint8 [H, W, C]; raise an `InputError` that names it if it cannot be decoded."""
         return self._decode(index)[0]
 
     def validate(self) -> None:
-        """Read the header of every file, and decode files that look truncated; the result is cached.
+        """Read the header of every image, and decode those that look truncated; the result is cached.
 
         Raises:
-            InputError: Files cannot be read; the first five are named, and all are counted.
+            InputError: Images cannot be read; the first five are named, and all are counted.
         """
         report = self.cache.load_json(self._key)
         if report is None:
-            report = self._process_files(self._read_header, "checking", lambda index, result: None)
+            report = self._process_images(self._read_header, "checking", lambda index, result: None)
             self.cache.save_json(self._key, report)
         self._log_notes(report)
 
@@ -102,19 +103,17 @@ class LazyImages:
         )
 
     def content_digest(self) -> str:
-        """Return a digest of the files' names, sizes and first and last bytes, and of how they are decoded.
+        """Return a digest of the `content_facts` of the source, and of how the images are decoded.
 
-        It is cached; 60,000 small files take seconds otherwise. A file is read as far as `DIGEST_BYTES` at either end:
-        that tells pictures apart without reading all of a large data set.
+        It is cached; 60,000 small files take seconds otherwise.
         """
         key = f"{self._key}-content"
         cached = (self.cache.load_json(key) or {}).get("digest")
         if isinstance(cached, str):
             return cached
         digest = hashlib.sha256(json.dumps(astuple(self.decoding)).encode())
-        for name, stat in zip(self.names, self._stats, strict=True):
-            digest.update(f"{Path(name).as_posix()}\0{stat.st_size}\0".encode("utf-8", "surrogateescape"))
-            digest.update(_read_ends(self.root / name, stat.st_size))
+        for fact in self.source.content_facts():
+            digest.update(fact)
         self.cache.save_json(key, {"digest": digest.hexdigest()})
         return digest.hexdigest()
 
@@ -155,7 +154,7 @@ class LazyImages:
         report, rows = self.cache.load_json(self._key), self.cache.load_array(key, shape, dtype)
         if report is None or rows is None:
             computed = torch.empty(shape, dtype=dtype)
-            report = self._process_files(
+            report = self._process_images(
                 self._decode, title, lambda index, result: computed[index].copy_(function(result[0]))
             )
             self.cache.save_array(key, computed)
@@ -166,35 +165,23 @@ class LazyImages:
 
     @cached_property
     def _key(self) -> str:
-        """Hash of the settings and of the files' names, sizes, modification and change times and inodes.
-
-        An archive with fixed times, `rsync -t` or two exchanged folders leave names, sizes and modification times as
-        they were, but not inodes and change times.
-        """
-        settings = [3, str(self.root.resolve()), *astuple(self.decoding)]
+        """Hash of the settings and of what changes with the images."""
+        settings = [3, self.source.identity(), *astuple(self.decoding)]
         digest = hashlib.sha256(json.dumps(settings).encode())
-        for name, stat in zip(self.names, self._stats, strict=True):
-            facts = f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}\0"
-            digest.update(facts.encode("utf-8", "surrogateescape"))
+        for fact in self.source.cache_facts():
+            digest.update(fact.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
-    @cached_property
-    def _stats(self) -> list[os.stat_result]:
-        try:
-            return [(self.root / name).stat() for name in self.names]
-        except OSError as error:
-            raise InputError(f"{error.filename}: {error.strerror}") from None
-
     def _decode(self, index: int) -> tuple[Tensor, FileFacts]:
-        """Return image `index` and facts about its file."""
-        image_HWC, file_mode, notes = decode(self.root / self.names[index], self.decoding)
+        """Return image `index` and facts about its encoded form."""
+        image_HWC, file_mode, notes = decode(self.source.open(index), self.decoding)
         h, w, channels = image_HWC.shape
         self._raise_if_size_differs(index, (channels, h, w))
         return image_HWC, (file_mode, notes)
 
     def _read_header(self, index: int) -> tuple[None, FileFacts]:
-        """Return facts about file `index`, after checking the file."""
-        header = read_header(self.root / self.names[index], self.decoding)
+        """Return facts about image `index`, after checking its encoded form."""
+        header = read_header(self.source.open(index), self.decoding)
         if self.decoding.image_size is None:
             self._raise_if_size_differs(index, header.size)
         if header.looks_truncated:
@@ -204,28 +191,28 @@ class LazyImages:
     def _raise_if_size_differs(self, index: int, size: tuple[int, int, int]) -> None:
         if size != self.size:
             raise SizeError(
-                f"{self.root / self.names[index]} is {size[2]}x{size[1]} pixels but {self.root / self.names[0]} is "
+                f"{self.source.describe(index)} is {size[2]}x{size[1]} pixels but {self.source.describe(0)} is "
                 f"{self.size[2]}x{self.size[1]}: data.image_size=N makes all images N x N"
             )
 
-    def _process_files(
+    def _process_images(
         self,
         read: Callable[[int], tuple[T, FileFacts]],
         title: str,
         consume: Callable[[int, tuple[T, FileFacts]], object],
     ) -> dict[str, Any]:
-        """Read all files, in threads if they are large.
+        """Read all images, in threads if they are large.
 
         Args:
-            read: Reads a file by its index; returns a result and facts about the file. It may run in a thread.
+            read: Reads an image by its index; returns a result and facts about its encoded form; may run in a thread.
             title: Label of the progress bar.
             consume: Called with each index and the pair returned by `read`, in order.
 
         Returns:
-            `notes`: the number of files and a description of the first, by what is said of them.
+            `notes`: the number of images and a description of the first, by what is said of them.
 
         Raises:
-            InputError: Files cannot be read; the first five are named. A difference in size is reported once.
+            InputError: Images cannot be read; the first five are named. A difference in size is reported once.
         """
         problems: list[str] = []
         notes: dict[str, list[Any]] = {}
@@ -251,42 +238,30 @@ class LazyImages:
                 for note, description in self._notes(index, result[1]):
                     notes.setdefault(note, [0, description])[0] += 1
         if problems:
-            total = [f"{len(problems)} of {len(self)} files in {self.root} cannot be used"] if len(problems) > 5 else []
+            total = [f"{len(problems)} of {len(self)} {self.source.place} cannot be used"] if len(problems) > 5 else []
             raise InputError(*problems[:5], *total)
         return {"notes": notes}
 
     def _notes(self, index: int, facts: FileFacts) -> Iterator[tuple[str, str]]:
-        """Yield notes on a file with its description: how it is converted, and what it loses."""
-        path, (file_mode, losses) = self.root / self.names[index], facts
+        """Yield notes on an image with its description: how it is converted, and what it loses."""
+        name, (file_mode, losses) = self.source.describe(index), facts
         if file_mode != self.decoding.mode and not losses:
-            yield f"are not {self.decoding.mode} and are converted", f"{path} is {file_mode}"
+            yield f"are not {self.decoding.mode} and are converted", f"{name} is {file_mode}"
         for loss in losses:
-            yield loss, str(path)
+            yield loss, name
 
     def _read_with_progress(self, read: Callable[[int], T], title: str) -> Iterable[T]:
-        """Return an iterator over `read(index)` for all files in order, with a progress bar."""
-        mean_bytes = sum(stat.st_size for stat in self._stats) / len(self)
-        threads = 1 if mean_bytes < SMALL_FILE_BYTES else torch.get_num_threads()
+        """Return an iterator over `read(index)` for all images in order, with a progress bar."""
+        threads = 1 if self.source.mean_bytes() < SMALL_FILE_BYTES else torch.get_num_threads()
         results = _map_in_order(read, len(self), threads)
         return tqdm(results, title, len(self), leave=False, disable=None, unit="image")
 
     def _log_notes(self, report: dict[str, Any]) -> None:
-        """Log a warning, once, for each note on files."""
+        """Log a warning, once, for each note on images."""
         if not self._has_warned:
             self._has_warned = True
             for note, (count, first) in report["notes"].items():
                 log.warning("%d of %d images %s; the first: %s", count, len(self), note, first)
-
-
-def _read_ends(path: Path, size: int) -> bytes:
-    """Read the first and the last bytes of a file."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(DIGEST_BYTES)
-            file.seek(max(len(start), size - DIGEST_BYTES))
-            return start + file.read(DIGEST_BYTES)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
 
 
 def _map_in_order(function: Callable[[int], T], count: int, threads: int) -> Iterator[T]:

@@ -17,7 +17,7 @@ from resnet_cli.data.loading.batch_loader import BatchLoader, Normalize
 from resnet_cli.data.loading.device_loader import DeviceLoader, ResidentSplit
 from resnet_cli.data.loading.memory import fits_in_memory
 from resnet_cli.data.loading.stream_loader import StreamLoader
-from resnet_cli.data.splits import stratified_split, stratified_subset, warn_missing_classes
+from resnet_cli.data.partition import Samples, partition
 from resnet_cli.errors import InputError
 
 Backend = Literal["auto", "device", "stream"]
@@ -49,7 +49,7 @@ class Loaders:
     in_size: tuple[int, int, int]
     counts: dict[str, int]
     backend: str
-    samples: Mapping[str, tuple[DatasetSplit, Tensor | None]] = field(default_factory=dict)
+    samples: Mapping[str, Samples] = field(default_factory=dict)
 
     @cached_property
     def fingerprints(self) -> dict[str, Fingerprint]:
@@ -100,33 +100,28 @@ def make_loaders(
     dataset.validate()
     if augment is not None:
         augment.validate(dataset.train.size)
-    train_indices, val_indices = _split_training_set(dataset, val_fraction, train_size, split_seed)
+    parts = partition(dataset, val_fraction=val_fraction, train_size=train_size, split_seed=split_seed)
+    dataset, train_indices = parts.dataset, parts.train_indices
     if drop_last and batch_size > len(train_indices):
         raise InputError(
             f"data.batch_size={batch_size}: with data.drop_last=true at most {len(train_indices)}, the training images"
         )
     stream_options = {"workers": workers, "worker_timeout": worker_timeout}
     make = _LoaderFactory(dataset, train_indices, torch.device(device), seed, backend, stream_options)
-    val = None
-    used: dict[str, tuple[DatasetSplit, Tensor | None]] = {
-        "train": (dataset.train, train_indices), "test": (dataset.test, None)
-    }  # fmt: skip
-    if val_fraction:
-        split, indices = (dataset.val, None) if dataset.val else (dataset.train, val_indices)
-        val = make(split, indices, batch_size=eval_batch_size)
-        used["val"] = (split, indices)
+    val = make(*parts.samples["val"], batch_size=eval_batch_size) if "val" in parts.samples else None
     train_options: dict[str, Any] = {"shuffle": True, "drop_last": drop_last, "augment": augment}
+    test = make(*parts.samples["test"], batch_size=eval_batch_size, persistent=False)
     return Loaders(
-        train=make(dataset.train, train_indices, batch_size=batch_size, **train_options),
+        train=make(*parts.samples["train"], batch_size=batch_size, **train_options),
         val=val,
-        test=make(dataset.test, None, batch_size=eval_batch_size, persistent=False),
+        test=test,
         mean=tuple(make.mean),
         std=tuple(make.std),
         class_names=tuple(dataset.class_names),
         in_size=dataset.train.size,
-        counts={"train": len(train_indices), "val": val.samples if val else 0, "test": len(dataset.test)},
+        counts={"train": len(train_indices), "val": val.samples if val else 0, "test": test.samples},
         backend="device" if make.on_device else "stream",
-        samples=used,
+        samples=parts.samples,
     )
 
 
@@ -200,23 +195,3 @@ class _LoaderFactory:
             computed = channel_statistics(train, train_indices)
             mean, std = mean or computed[0], std or computed[1]
         return mean, std
-
-
-def _split_training_set(
-    dataset: Dataset, val_fraction: float, train_size: int | None, split_seed: int
-) -> tuple[Tensor, Tensor]:
-    """Return the indices in the training split to train on, and those to validate on."""
-    labels = dataset.train.labels
-    train_indices, val_indices = torch.arange(len(labels)), torch.arange(0)
-    setting = f"data.val_fraction={val_fraction:g}"
-    try:
-        if val_fraction and dataset.val is None:
-            train_indices, val_indices = stratified_split(labels, val_fraction, split_seed)
-            warn_missing_classes(setting, labels, val_indices, dataset.class_names, "nothing held out for validation")
-        setting = f"data.train_size={train_size}"
-        if train_size is not None:
-            train_indices = train_indices[stratified_subset(labels[train_indices], train_size, split_seed)]
-            warn_missing_classes(setting, labels, train_indices, dataset.class_names, "no image to train on")
-    except InputError as error:
-        raise InputError(*(f"{setting}: {problem}" for problem in error.problems)) from None
-    return train_indices, val_indices

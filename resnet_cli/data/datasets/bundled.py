@@ -9,16 +9,19 @@ from torch.nn import functional as F
 
 from resnet_cli.config.ranges import AtLeast, Between
 from resnet_cli.data.dataset import Dataset, DatasetSplit
+from resnet_cli.data.images.resize import ImageSize, height_and_width
 from resnet_cli.seeding import seeded_generator
+
+DigitSide = Annotated[int, Between(8, 256)]
 
 DIGITS_MAX = 16  # largest pixel value of the digits, which count the dark dots of 4x4 blocks
 
 
-def digits(*, image_size: Annotated[int, Between(8, 256)] = 16) -> Dataset:
+def digits(*, image_size: DigitSide | tuple[DigitSide, DigitSide] = 16) -> Dataset:
     """Load 1,442 + 355 handwritten digits, grey (Alpaydin & Kaynak 1998; source and licence in digits_LICENSE.txt).
 
     Args:
-        image_size: Height and width in pixels; the 8x8 originals are scaled up bilinearly.
+        image_size: Side in pixels, or height and width; the 8x8 originals are scaled up bilinearly.
     """
     import numpy as np
 
@@ -27,7 +30,7 @@ def digits(*, image_size: Annotated[int, Between(8, 256)] = 16) -> Dataset:
 
     def load_split(name: str) -> DatasetSplit:
         pixels = arrays[f"{name}_images"][:, None].float() * (255 / DIGITS_MAX)
-        pixels = F.interpolate(pixels, size=(image_size, image_size), mode="bilinear")
+        pixels = F.interpolate(pixels, size=height_and_width(image_size), mode="bilinear")
         images_NCHW = pixels.round().to(torch.uint8)
         return DatasetSplit(images_NCHW.permute(0, 2, 3, 1).contiguous(), arrays[f"{name}_labels"].long())
 
@@ -39,7 +42,7 @@ def synthetic(
     count: Annotated[int, AtLeast(2)] = 5000,
     test_count: Annotated[int, AtLeast(2)] = 1000,
     classes: Annotated[int, Between(2, 10_000)] = 10,
-    image_size: Annotated[int, AtLeast(1)] = 32,
+    image_size: ImageSize = 32,
     channels: Annotated[int, AtLeast(1)] = 3,
     noise: Annotated[float, AtLeast(0)] = 0.1,
     image_seed: Annotated[int, AtLeast(0)] = 0,
@@ -50,17 +53,18 @@ def synthetic(
         count: Training images; labels cycle through the classes.
         test_count: Test images.
         classes: Number of classes.
-        image_size: Height and width in pixels.
+        image_size: Side in pixels, or height and width.
         channels: Number of channels.
         noise: Standard deviation of the noise on the scale 0 to 1.
         image_seed: Seed of the images, which do not depend on the seed of the run.
     """
     coarse = torch.randn(classes, channels, 4, 4, generator=seeded_generator("cpu", image_seed, "synthetic patterns"))
-    patterns = F.interpolate(coarse, size=(image_size, image_size), mode="bicubic").permute(0, 2, 3, 1)
+    height, width = height_and_width(image_size)
+    patterns = F.interpolate(coarse, size=(height, width), mode="bicubic").permute(0, 2, 3, 1)
 
     def make_split(name: str, size: int) -> DatasetSplit:
         labels = torch.arange(size) % classes
-        images = torch.empty(size, image_size, image_size, channels, dtype=torch.uint8)
+        images = torch.empty(size, height, width, channels, dtype=torch.uint8)
         per_chunk = max(1, 4_000_000 // images[0].numel())  # a chunk of float32 values takes 16 MB
         for i, rows in enumerate(torch.split(torch.arange(size), per_chunk)):
             source = seeded_generator("cpu", image_seed, "synthetic", name, i)
@@ -96,7 +100,7 @@ def noise(
     count: Annotated[int, AtLeast(2)] = 100,
     test_count: Annotated[int, AtLeast(2)] = 100,
     classes: Annotated[int, Between(2, 10_000)] = 10,
-    image_size: Annotated[int, AtLeast(1)] = 28,
+    image_size: ImageSize = 28,
     channels: Annotated[int, AtLeast(1)] = 1,
     image_seed: Annotated[int, AtLeast(0)] = 0,
 ) -> Dataset:
@@ -106,14 +110,14 @@ def noise(
         count: Training images.
         test_count: Test images, on which no network can be better than chance.
         classes: Number of classes.
-        image_size: Height and width in pixels.
+        image_size: Side in pixels, or height and width.
         channels: Number of channels.
         image_seed: Seed of images and labels, which do not depend on the seed of the run.
     """
 
     def make_split(name: str, size: int) -> DatasetSplit:
         source = seeded_generator("cpu", image_seed, "noise", name)
-        shape = (size, image_size, image_size, channels)
+        shape = (size, *height_and_width(image_size), channels)
         images = torch.randint(0, 256, shape, generator=source, dtype=torch.uint8)
         return DatasetSplit(images, torch.randint(0, classes, (size,), generator=source))
 

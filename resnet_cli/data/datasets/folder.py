@@ -13,7 +13,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from resnet_cli.config.ranges import AtLeast, Between, NotEmpty
+from resnet_cli.config.ranges import Between, NotEmpty
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.datasets.layout import (
     EXPECTED,
@@ -27,8 +27,9 @@ from resnet_cli.data.datasets.layout import (
     list_entries,
 )
 from resnet_cli.data.images.cache import find_cache_folder
-from resnet_cli.data.images.decode import Mode, Resize
+from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.images.resize import ImageSize, Resize
 from resnet_cli.data.splits import hold_out_test
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
@@ -42,7 +43,7 @@ def image_folder(
     *,
     root: Annotated[str, NotEmpty()],
     layout: Layout = "auto",
-    image_size: Annotated[int, AtLeast(1)] | None = None,
+    image_size: ImageSize | None = None,
     resize: Resize = "crop",
     mode: Mode = "RGB",
     background: str | Sequence[int] = "white",
@@ -64,10 +65,12 @@ def image_folder(
         root: The folder; `~` is the home folder.
         layout: `auto` takes folders for splits if one is named like a training split, else for classes; folders that
             hold the same sub-folders are refused then. `classes` takes every folder for a class, `splits` none.
-        image_size: Height and width of the images in pixels; None if all files already have the same size.
-        resize: `crop` scales the largest centred square, `squash` scales both sides.
+        image_size: Side of the images in pixels, or height and width; None if all files already have the same size.
+        resize: `crop` scales the largest centred part of that shape, `squash` scales both sides, `pad` scales the whole
+            image and surrounds it with `background`.
         mode: `RGB`, or `L` for grey. Other images are converted, with a warning that names the first.
-        background: Colour under transparent pixels: a name such as `white`, `#rrggbb`, or red, green and blue to 255.
+        background: Colour under transparent pixels and around padded images: a name such as `white`, `#rrggbb`, or red,
+            green and blue to 255.
         range: Lowest and highest value of grey images of more than 8 bits, which become 0 and 255; None takes those of
             16 bits, and refuses floating-point images.
         test_fraction: Fraction of the images held out for testing if there is no `test/`.

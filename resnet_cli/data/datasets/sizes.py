@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import Any
 
-# Channels, height and width in pixels, classes: a number, or the name of the argument that sets it.
+from resnet_cli.data.images.resize import height_and_width
+
+# Channels, side (or height and width) in pixels, classes: a number, or the name of the argument that sets it.
 SIZES: Mapping[str, tuple[int | str, int | str, int | str]] = {
     "cifar10": (3, 32, 10),
     "cifar100": (3, 32, 100),
@@ -33,4 +35,4 @@ def known_size(dataset: Callable[..., Any], arguments: Mapping[str, Any]) -> tup
         return None
     values = {name: p.default for name, p in signature(dataset).parameters.items()} | dict(arguments)
     channels, image_size, classes = (values[x] if isinstance(x, str) else x for x in SIZES[dataset.__name__])
-    return (channels, image_size, image_size), classes
+    return (channels, *height_and_width(image_size)), classes

@@ -7,12 +7,12 @@ from typing import Annotated, Any, TypeVar
 
 import torch
 
-from resnet_cli.config.ranges import AtLeast, NotEmpty
+from resnet_cli.config.ranges import NotEmpty
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.cache import find_cache_folder
-from resnet_cli.data.images.decode import Resize
 from resnet_cli.data.images.download import DownloadSource, download_if_allowed, verify_md5
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.images.resize import ImageSize, Resize
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 
@@ -62,7 +62,7 @@ def svhn(
 def flowers102(
     *,
     root: Annotated[str, NotEmpty()],
-    image_size: Annotated[int, AtLeast(1)] = 128,
+    image_size: ImageSize = 128,
     resize: Resize = "crop",
     download: bool = True,
     verify: bool = True,

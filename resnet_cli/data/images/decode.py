@@ -16,21 +16,19 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from resnet_cli.data.images.resize import Color, ImageSize, Resize, draft_size, resize_image
 from resnet_cli.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Mode = Literal["RGB", "L"]
-Resize = Literal["crop", "squash"]
-Color = str | Sequence[int]
 
 # End-of-image markers by Pillow format. A file without its marker in the last bytes is probably truncated.
 END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 
 ORIENTATION_TAG = 0x0112  # of EXIF; from 5 on, width and height are exchanged
 WIDTH_TAG, HEIGHT_TAG, BITS_TAG = 256, 257, 258  # of TIFF; bits of each channel
-OVERSAMPLING = 2  # a JPEG is decoded at a reduced scale if the result is still this many times the requested size
 
 # Notes on what a file loses when it is decoded.
 DEPTH = "have more than 8 bits a channel, scaled to 8"
@@ -60,18 +58,25 @@ class Decoding:
 
     Args:
         mode: `RGB` for three channels, `L` for one.
-        image_size: Height and width of the result in pixels; None keeps the size of the file.
-        resize: `crop` scales the largest centred square; `squash` scales both sides and changes the aspect ratio.
+        image_size: Side of the result in pixels, or its height and width; None keeps the size of the file.
+        resize: `crop` scales the largest centred part of the requested shape; `squash` scales both sides and changes
+            the aspect ratio; `pad` scales the whole image and surrounds it with `background`.
         background: Colour under transparent pixels: a name or `#rrggbb`, or its red, green and blue.
         value_range: Values of one channel that become 0 and 255, for images of more than 8 bits; None takes those of a
             16-bit type.
     """
 
     mode: Mode = "RGB"
-    image_size: int | None = None
+    image_size: ImageSize | None = None
     resize: Resize = "crop"
     background: Color = "white"
     value_range: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        """Write equal sides as one number, so that both ways to say it are one key of the cache."""
+        if self.image_size is not None and not isinstance(self.image_size, int):
+            height, width = self.image_size
+            object.__setattr__(self, "image_size", height if height == width else (height, width))
 
     def validate(self) -> None:
         """Raise `InputError` if the background is not a colour, or the range is not two ascending numbers."""
@@ -110,7 +115,7 @@ class Header(NamedTuple):
 
 
 def read_image(
-    path: Path | str, *, mode: Mode = "RGB", image_size: int | None = None, resize: Resize = "crop",
+    path: Path | str, *, mode: Mode = "RGB", image_size: ImageSize | None = None, resize: Resize = "crop",
     background: Color = "white", value_range: Sequence[float] | None = None,
 ) -> Tensor:  # fmt: skip
     """Decode an image file to uint8 [H, W, C]; the arguments are those of `Decoding`.
@@ -128,8 +133,7 @@ def decode(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str,
     mode = decoding.mode
     with _open_image(path) as image:
         notes, file_mode = _notes(image), image.mode
-        if decoding.image_size is not None:
-            _draft(image, decoding.image_size)
+        _draft(image, decoding)
         upright = ImageOps.exif_transpose(image)
         converted = _to_8_bits(upright, path, decoding) if image.mode[0] in "IF" else upright
         if converted.has_transparency_data:
@@ -138,7 +142,7 @@ def decode(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str,
         pixels = torch.frombuffer(bytearray(converted.tobytes()), dtype=torch.uint8)
         image_HWC = pixels.view(converted.height, converted.width, len(mode))
     if decoding.image_size is not None:
-        image_HWC = _resize_to_square(image_HWC, decoding.image_size, decoding.resize)
+        image_HWC = resize_image(image_HWC, decoding.image_size, decoding.resize, decoding.background)
     return image_HWC, file_mode, notes
 
 
@@ -210,15 +214,14 @@ def _lay_over(image: "Image.Image", background: Color) -> "Image.Image":
     return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
 
 
-def _draft(image: "Image.Image", image_size: int) -> None:
-    """Have a JPEG decoded at 1/2, 1/4 or 1/8 of its size, if that is at least `OVERSAMPLING` times the requested one.
-
-    The decoder averages in the frequency domain, which is close to averaging boxes of pixels, and takes a fraction of
-    the time.
-    """
-    factor = min(image.size) // (OVERSAMPLING * image_size)
-    if factor >= 2 and image.format in ("JPEG", "MPO"):
-        image.draft(image.mode, (-(-image.width // factor), -(-image.height // factor)))
+def _draft(image: "Image.Image", decoding: Decoding) -> None:
+    """Have a JPEG decoded at a reduced scale where that is enough for the requested size."""
+    if decoding.image_size is None or image.format not in ("JPEG", "MPO"):
+        return
+    is_turned = not isinstance(decoding.image_size, int) and image.getexif().get(ORIENTATION_TAG, 1) >= 5
+    size = draft_size(image, decoding.image_size, decoding.resize, is_turned=is_turned)
+    if size is not None:
+        image.draft(image.mode, size)
 
 
 @contextmanager
@@ -239,19 +242,6 @@ def _open_image(path: ImageFile) -> "Iterator[Image.Image]":
     except Exception as error:  # Pillow's decoders raise exceptions of any type on damaged files
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: cannot be decoded: {reason}") from None
-
-
-def _resize_to_square(image_HWC: Tensor, image_size: int, resize: Resize) -> Tensor:
-    h, w, _ = image_HWC.shape
-    if (h, w) == (image_size, image_size):
-        return image_HWC
-    from torchvision.transforms.v2 import functional as transforms  # imported late: it takes 4 s
-
-    image_CHW = image_HWC.permute(2, 0, 1)
-    if resize == "crop":
-        image_CHW = transforms.center_crop(image_CHW, [min(h, w), min(h, w)])
-    scaled: Tensor = transforms.resize(image_CHW, [image_size, image_size], antialias=True)
-    return scaled.permute(1, 2, 0).contiguous()
 
 
 def _read_last_bytes(path: ImageFile) -> bytes:

@@ -19,7 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from resnet_cli.data.images.cache import ArrayCache
-from resnet_cli.data.images.decode import Color, Decoding, Mode, Resize, decode, read_header
+from resnet_cli.data.images.decode import Decoding, Mode, decode, read_header
+from resnet_cli.data.images.resize import Color, ImageSize, Resize, height_and_width
 from resnet_cli.data.images.source import FileSource, ImageSource
 from resnet_cli.errors import InputError
 
@@ -45,7 +46,7 @@ class LazyImages:
         source: Folder that `names` are relative to, or another source of encoded images.
         names: Paths of the files, if `source` is a folder.
         mode: `RGB` for three channels, `L` for one.
-        image_size: Height and width of the images in pixels; None if all files have the same size.
+        image_size: Side of the images in pixels, or height and width; None if all files have the same size.
         resize: As in `read_image`.
         cache: Folder for decoded arrays; None disables the cache. Its keys are hashes of the source's `cache_facts`,
             such as names, sizes, times and inodes of files, so that a changed folder is decoded again.
@@ -62,7 +63,7 @@ class LazyImages:
         names: Sequence[str] = (),
         *,
         mode: Mode = "RGB",
-        image_size: int | None = None,
+        image_size: ImageSize | None = None,
         resize: Resize = "crop",
         cache: Path | None = None,
         background: Color = "white",
@@ -73,7 +74,7 @@ class LazyImages:
         self.decoding.validate()
         self.cache = ArrayCache(cache)
         self._has_warned = False
-        fixed = None if image_size is None else (len(mode), image_size, image_size)
+        fixed = None if image_size is None else (len(mode), *height_and_width(image_size))
         self.size: tuple[int, int, int] = fixed or read_header(self.source.open(0), self.decoding).size
 
     def __len__(self) -> int:
@@ -192,7 +193,7 @@ class LazyImages:
         if size != self.size:
             raise SizeError(
                 f"{self.source.describe(index)} is {size[2]}x{size[1]} pixels but {self.source.describe(0)} is "
-                f"{self.size[2]}x{self.size[1]}: data.image_size=N makes all images N x N"
+                f"{self.size[2]}x{self.size[1]}: data.image_size=N makes all images N x N, data.image_size=[H,W] H x W"
             )
 
     def _process_images(

@@ -171,5 +171,5 @@ def test_large_jpegs_are_decoded_at_a_reduced_scale(tmp_path, monkeypatch, resiz
         from resnet_cli.data.images import decode as module
 
         monkeypatch.undo()
-        module._draft(image, 64)
+        module._draft(image, module.Decoding(image_size=64, resize=resize))
         assert image.size == (200, 150)

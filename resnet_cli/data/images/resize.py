@@ -1,0 +1,86 @@
+"""Sizes of images: a side or height and width, and how an image of another size becomes one of the requested size."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from torch import Tensor
+
+from resnet_cli.config.ranges import AtLeast
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Side = Annotated[int, AtLeast(1)]
+ImageSize = Side | tuple[Side, Side]
+Resize = Literal["crop", "squash", "pad"]
+Color = str | Sequence[int]
+
+OVERSAMPLING = 2  # a JPEG is decoded at a reduced scale if the result is still this many times the requested size
+
+
+def height_and_width(image_size: ImageSize) -> tuple[int, int]:
+    """Return height and width of an image size, which is a side or both."""
+    if isinstance(image_size, int):
+        return image_size, image_size
+    height, width = image_size
+    return height, width
+
+
+def resize_image(image_HWC: Tensor, image_size: ImageSize, resize: Resize, background: Color) -> Tensor:
+    """Return a uint8 image in the requested size; the arguments are those of `Decoding`."""
+    h, w, _ = image_HWC.shape
+    height, width = height_and_width(image_size)
+    if (h, w) == (height, width):
+        return image_HWC
+    from torchvision.transforms.v2 import functional as transforms  # imported late: it takes 4 s
+
+    image_CHW = image_HWC.permute(2, 0, 1)
+    if resize == "crop":
+        image_CHW = transforms.center_crop(image_CHW, list(_fitted(height, width, into=(h, w))))
+    inner = _fitted(h, w, into=(height, width)) if resize == "pad" else (height, width)
+    scaled: Tensor = transforms.resize(image_CHW, list(inner), antialias=True).permute(1, 2, 0).contiguous()
+    return _pad(scaled, height, width, background) if resize == "pad" else scaled
+
+
+def draft_size(
+    image: "Image.Image", image_size: ImageSize, resize: Resize, *, is_turned: bool
+) -> tuple[int, int] | None:
+    """Return the width and height at which a JPEG is decoded, 1/2, 1/4 or 1/8 of its own; None for its own size.
+
+    The decoder averages in the frequency domain, which is close to averaging boxes of pixels, and takes a fraction of
+    the time.
+
+    Args:
+        image: The image, which is not decoded yet.
+        image_size: The requested size.
+        resize: As in `Decoding`.
+        is_turned: Whether the image is stored with rows and columns exchanged.
+    """
+    height, width = height_and_width(image_size)
+    if is_turned:
+        height, width = width, height
+    choose = max if resize == "pad" else min
+    factor = choose(image.height // (OVERSAMPLING * height), image.width // (OVERSAMPLING * width))
+    return (-(-image.width // factor), -(-image.height // factor)) if factor >= 2 else None
+
+
+def _fitted(height: int, width: int, *, into: tuple[int, int]) -> tuple[int, int]:
+    """Return the largest size of the shape `height` x `width` that fits into another, at least a pixel each way."""
+    outer_height, outer_width = into
+    if outer_height * width <= outer_width * height:
+        return outer_height, max(1, round(outer_height * width / height))
+    return max(1, round(outer_width * height / width)), outer_width
+
+
+def _pad(image_HWC: Tensor, height: int, width: int, background: Color) -> Tensor:
+    """Return the image in the middle of a canvas of one colour."""
+    from PIL import Image
+
+    h, w, channels = image_HWC.shape
+    color = background if isinstance(background, str) else tuple(map(int, background))
+    pixel = Image.new("RGB", (1, 1), color).convert("RGB" if channels == 3 else "L").getpixel((0, 0))
+    canvas = image_HWC.new_empty(height, width, channels)
+    canvas[:] = image_HWC.new_tensor(pixel)
+    top, left = (height - h) // 2, (width - w) // 2
+    canvas[top : top + h, left : left + w] = image_HWC
+    return canvas

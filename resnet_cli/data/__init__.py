@@ -3,6 +3,7 @@
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.datasets.bundled import digits, noise, synthetic
 from resnet_cli.data.datasets.cifar import cifar10, cifar100
+from resnet_cli.data.datasets.csv_file import csv
 from resnet_cli.data.datasets.folder import image_folder
 from resnet_cli.data.datasets.mnist import fashion_mnist, mnist
 from resnet_cli.data.datasets.vision import flowers102, svhn
@@ -27,6 +28,7 @@ __all__ = [
     "StreamLoader",
     "cifar10",
     "cifar100",
+    "csv",
     "digits",
     "fashion_mnist",
     "flowers102",

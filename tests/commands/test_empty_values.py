@@ -9,6 +9,8 @@ FOLDER = ("data=image_folder", "data.root=pictures")
 TRAIN = {
     "data.root": ["data=mnist", "data.root="],
     "data.root of pictures": ["data=image_folder", "data.root="],
+    "data.root of a table": ["data=csv", "data.file=x.csv", "data.root="],
+    "data.file": ["data=csv", "data.file="],
     "data.cache": [*FOLDER, "data.cache="],
     "data.cache of spaces": [*FOLDER, "data.cache=' '"],
     "hydra.run.dir": tiny("hydra.run.dir="),

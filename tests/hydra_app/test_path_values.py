@@ -26,7 +26,9 @@ def read(override, *, multirun=False):
     return parsed.value()
 
 
-@pytest.mark.parametrize("key", ["data.root", "data.cache", "init_from", "++data.labels_csv", "hydra.run.dir"])
+@pytest.mark.parametrize(
+    "key", ["data.root", "data.file", "data.cache", "init_from", "++data.labels_csv", "hydra.run.dir"]
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_path_arrives_as_it_was_typed(name, key, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -106,6 +106,24 @@ def test_files_of_an_own_data_set_are_found_and_the_config_is_the_same(train, pr
     assert record_of(project / "d")["resumed_from"][0]["changes"] == []
 
 
+@pytest.mark.parametrize("folder", [".", "images (1), ü"])
+def test_the_table_of_images_is_found_too(train, project, elsewhere, folder):
+    table = project / "lists (1)" / "ü,1.csv" if folder != "." else project / "images (1), ü" / "ü,1.csv"
+    table.parent.mkdir(exist_ok=True)
+    names = [path.relative_to(project / "images (1), ü") for path in sorted((project / "images (1), ü").glob("*/*/*"))]
+    table.write_text("path,label\n" + "".join(f"{name},{name.parts[1]}\n" for name in names))
+    arguments = [f"data.file={table.relative_to(project)}", *([] if folder == "." else [f"data.root={folder}"])]
+    status, _, err = train("data=csv", *RUN[1:], *arguments, "hydra.run.dir=d", cwd=project)
+    assert (status, err) == (0, "")
+    assert train(f"resume={project}/d", "trainer.epochs=2", cwd=elsewhere)[0] == 0
+    moved = table.rename(elsewhere / "new.csv")
+    status, _, err = train(f"resume={project}/d", "trainer.epochs=3", cwd=elsewhere)
+    assert status == 2
+    assert f"there is no {table}" in err
+    if folder != ".":
+        assert train(f"resume={project}/d", "trainer.epochs=3", f"data.file={moved.name}", cwd=elsewhere)[0] == 0
+
+
 def test_other_commands_find_the_data_too(finished, elsewhere, monkeypatch, capsys):
     from resnet_cli.commands.info import run
 

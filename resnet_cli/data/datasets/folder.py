@@ -7,14 +7,14 @@ which folders are splits and which are classes.
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import torch
-from torch import Tensor
 
 from resnet_cli.config.ranges import Between, NotEmpty
-from resnet_cli.data.dataset import Dataset, DatasetSplit
+from resnet_cli.data.dataset import Dataset
 from resnet_cli.data.datasets.layout import (
     EXPECTED,
     Layout,
@@ -26,11 +26,11 @@ from resnet_cli.data.datasets.layout import (
     is_image_by_name,
     list_entries,
 )
+from resnet_cli.data.datasets.samples import Samples, make_dataset
 from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.resize import ImageSize, Resize
-from resnet_cli.data.splits import hold_out_test
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 
@@ -85,28 +85,14 @@ def image_folder(
     classes_by_split = _scan_splits(base, layout)
     class_names = tuple(classes_by_split["train"])
     samples = {split: _list_samples(classes, class_names) for split, classes in classes_by_split.items()}
-    if "test" not in samples:
-        names, labels = samples["train"]
-        split = hold_out_test(labels, test_fraction, class_names, source=str(base))
-        samples["train"], samples["test"] = (([names[i] for i in indices], labels[indices]) for indices in split)
-    cache_folder = find_cache_folder(cache)
-
-    def make_split(names: Sequence[str], labels: Tensor) -> DatasetSplit:
-        images = LazyImages(
-            base, names, mode=mode, image_size=image_size, resize=resize, cache=cache_folder, background=background,
-            value_range=range,
-        )  # fmt: skip
-        return DatasetSplit(images, labels)
-
-    return Dataset(
-        name=base.resolve().name,
-        class_names=class_names,
-        train=make_split(*samples["train"]),
-        test=make_split(*samples["test"]),
-        val=make_split(*samples["val"]) if "val" in samples else None,
-        mean=mean,
-        std=std,
-    )
+    open_images = partial(
+        LazyImages, base, mode=mode, image_size=image_size, resize=resize, cache=find_cache_folder(cache),
+        background=background, value_range=range,
+    )  # fmt: skip
+    return make_dataset(
+        samples, open_images, class_names=class_names, test_fraction=test_fraction, source=str(base),
+        name=base.resolve().name, mean=mean, std=std,
+    )  # fmt: skip
 
 
 def _scan_splits(base: Path, layout: Layout) -> dict[str, FilesByClass]:
@@ -195,8 +181,8 @@ def _scan_files(base: Path, folder: Path, ancestors: tuple[str, ...], report: Sc
     return names
 
 
-def _list_samples(classes: FilesByClass, class_names: Sequence[str]) -> tuple[list[str], Tensor]:
-    """Return file names and labels, int64 [N], in the order of `class_names`."""
+def _list_samples(classes: FilesByClass, class_names: Sequence[str]) -> Samples:
+    """Return the files and their labels in the order of `class_names`."""
     names = [name for class_name in class_names for name in classes.get(class_name, ())]
     counts = torch.tensor([len(classes.get(class_name, ())) for class_name in class_names])
-    return names, torch.arange(len(class_names)).repeat_interleave(counts)
+    return Samples(names, torch.arange(len(class_names)).repeat_interleave(counts))

@@ -1,0 +1,115 @@
+"""Images that a table lists: a row with path and label for each, and optionally its split, weight and group."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated
+
+from resnet_cli.config.ranges import AtLeast, Between, NotEmpty
+from resnet_cli.data.dataset import Dataset
+from resnet_cli.data.datasets.samples import make_dataset
+from resnet_cli.data.datasets.table import Table, read_table
+from resnet_cli.data.datasets.table_rows import Columns, read_samples
+from resnet_cli.data.images.cache import find_cache_folder
+from resnet_cli.data.images.decode import Mode, Resize
+from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
+
+log = logging.getLogger("resnet_cli")
+
+# Usual names of the columns, the preferred one first; upper and lower case, spaces and underscores are alike.
+PATH_NAMES = (
+    "path", "filepath", "filename", "file", "image", "imagepath", "imagename", "imagefile", "img", "imgpath", "imgname",
+    "relativepath", "relpath",
+)  # fmt: skip
+LABEL_NAMES = (
+    "label", "class", "target", "labels", "classes", "targets", "category", "classname", "labelname", "classlabel",
+    "classid", "labelid", "y",
+)  # fmt: skip
+SPLIT_COLUMN_NAMES = ("split", "set", "subset", "partition", "phase", "splits", "dataset", "datasplit")
+WEIGHT_NAMES = ("weight", "weights", "sampleweight")
+
+
+def csv(
+    *,
+    file: Annotated[str, NotEmpty()],
+    root: Annotated[str, NotEmpty()] | None = None,
+    path_column: Annotated[str, NotEmpty()] | None = None,
+    label_column: Annotated[str, NotEmpty()] | None = None,
+    split_column: Annotated[str, NotEmpty()] | None = None,
+    weight_column: Annotated[str, NotEmpty()] | None = None,
+    group: Annotated[str, NotEmpty()] | None = None,
+    image_size: Annotated[int, AtLeast(1)] | None = None,
+    resize: Resize = "crop",
+    mode: Mode = "RGB",
+    background: str | Sequence[int] = "white",
+    range: Sequence[float] | None = None,  # noqa: A002
+    test_fraction: Annotated[float, Between(0.001, 0.999)] = 0.2,
+    cache: Annotated[str, NotEmpty()] | None = "~/.cache/resnet-cli/decoded",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Dataset:
+    """Load the images that a table lists: a CSV or TSV file, or a Parquet file.
+
+    The first line names the columns. Classes are in the order of their sorted names, whole numbers in that of their
+    values; samples are in the order of the rows. Without a column of splits, or without rows of the test split, a
+    fixed, stratified part of the training images becomes the test split.
+
+    Args:
+        file: The table; `~` is the home folder. Cells of a text file are separated by commas, semicolons, tabs or bars.
+        root: Folder that the paths are relative to; None is the folder of the table.
+        path_column: Column of the image files' paths; None finds a usual name such as `path`, `filename` or `image`.
+        label_column: Column of the class names; None finds `label`, `class`, `target`, `category` ...
+        split_column: Column of the splits (`train`, `val`, `test` or their other usual names); None finds `split`,
+            `set`, `subset` ...
+        weight_column: Column of how often an image is drawn in relation to others; None finds `weight`.
+        group: Column of what belongs together, such as a patient: its images stay in one split.
+        image_size: Height and width of the images in pixels; None if all files already have the same size.
+        resize: `crop` scales the largest centred square, `squash` scales both sides.
+        mode: `RGB`, or `L` for grey. Other images are converted, with a warning that names the first.
+        background: Colour under transparent pixels: a name such as `white`, `#rrggbb`, or red, green and blue to 255.
+        range: Lowest and highest value of grey images of more than 8 bits, which become 0 and 255; None takes those of
+            16 bits, and refuses floating-point images.
+        test_fraction: Fraction of the images held out for testing if there is no test split.
+        cache: Folder for decoded images; None decodes them in every run.
+        mean: Mean of each channel on the scale 0 to 1; None computes it.
+        std: Standard deviation of each channel on the scale 0 to 1; None computes it.
+
+    Raises:
+        InputError: The table cannot be used; one line for each problem, with the line of the table.
+    """
+    path = expand_home(file, "data.file")
+    table = read_table(path, "data.file")
+    columns = _find_columns(
+        table, path=path_column, label=label_column, split=split_column, weight=weight_column, group=group
+    )
+    base = path.parent if root is None else expand_home(root, "data.root")
+    samples, class_names = read_samples(table, columns, base)
+    open_images = partial(
+        LazyImages, base, mode=mode, image_size=image_size, resize=resize, cache=find_cache_folder(cache),
+        background=background, value_range=range,
+    )  # fmt: skip
+    return make_dataset(
+        samples, open_images, class_names=class_names, test_fraction=test_fraction, source=str(path), name=path.name,
+        mean=mean, std=std,
+    )  # fmt: skip
+
+
+def _find_columns(table: Table, **given: str | None) -> Columns:
+    """Return the columns of a table, and log which ones were found by other names than the first of the usual ones."""
+    usual = {"path": PATH_NAMES, "label": LABEL_NAMES, "split": SPLIT_COLUMN_NAMES, "weight": WEIGHT_NAMES, "group": ()}
+    found: dict[str, str | None] = {}
+    problems: list[object] = []
+    for name, names in usual.items():
+        find = table.require_column if name in ("path", "label") else table.find_column
+        try:
+            found[name] = find("data.group" if name == "group" else f"data.{name}_column", given[name], names)
+        except InputError as error:
+            problems += error.details
+    if problems:
+        raise InputError(*problems)
+    guessed = {name: column for name, column in found.items() if column and not given[name] and column != name}
+    if guessed:
+        log.info("%s: %s", table.path, ", ".join(f"{name} is {column!r}" for name, column in guessed.items()))
+    return Columns(**found)  # type: ignore[arg-type]  # path and label are never None

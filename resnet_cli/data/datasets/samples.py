@@ -1,0 +1,68 @@
+"""Image files by split, from their names and labels to a `Dataset`: what every data set of files shares."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from resnet_cli.data.dataset import Dataset, DatasetSplit
+from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.splits import hold_out_test
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Image files and what is known of each.
+
+    Args:
+        names: Paths relative to the data set's folder.
+        labels: Class indices, int64 [N].
+        weights: As in `DatasetSplit`.
+        groups: As in `DatasetSplit`.
+    """
+
+    names: Sequence[str]
+    labels: Tensor
+    weights: Tensor | None = None
+    groups: Tensor | None = None
+
+    def select(self, indices: Tensor) -> "Samples":
+        """Return the samples `indices`."""
+        return Samples(
+            [self.names[i] for i in indices],
+            self.labels[indices],
+            None if self.weights is None else self.weights[indices],
+            None if self.groups is None else self.groups[indices],
+        )
+
+
+def make_dataset(
+    samples: Mapping[str, Samples],
+    open_images: Callable[[Sequence[str]], LazyImages],
+    *,
+    class_names: tuple[str, ...],
+    test_fraction: float,
+    source: str,
+    **options: Any,
+) -> Dataset:
+    """Return a data set of files; without a `test` split, one is held out from `train`.
+
+    Args:
+        samples: The files of `train` and, if present, of `test` and `val`.
+        open_images: Returns the images of files by their names.
+        class_names: Names of the classes.
+        test_fraction: Fraction of the training images held out if there is no test split.
+        source: The data set's folder or file, for messages.
+        options: Further arguments of `Dataset`: its name and its statistics.
+    """
+    train, test = samples["train"], samples.get("test")
+    if test is None:
+        kept, held_out = hold_out_test(train.labels, test_fraction, class_names, source=source)
+        train, test = train.select(kept), train.select(held_out)
+
+    def make_split(chosen: Samples) -> DatasetSplit:
+        return DatasetSplit(open_images(chosen.names), chosen.labels, chosen.weights, chosen.groups)
+
+    val = make_split(samples["val"]) if "val" in samples else None
+    return Dataset(class_names=class_names, train=make_split(train), test=make_split(test), val=val, **options)

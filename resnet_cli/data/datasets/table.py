@@ -1,0 +1,205 @@
+"""Tables with a row for each image: CSV and TSV files, as spreadsheets and other programs write them, and Parquet."""
+
+import codecs
+import csv
+import importlib.util
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from resnet_cli.config.suggestions import did_you_mean, nearest_name
+from resnet_cli.errors import InputError
+
+DELIMITERS = ",\t;|"
+BYTE_ORDER_MARKS = {  # UTF-32 has the one of UTF-16 and two zero bytes, but no program writes tables in it
+    codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"
+}  # fmt: skip
+OTHER_FORMATS = frozenset({".xlsx", ".xls", ".ods", ".json", ".jsonl", ".feather", ".arrow", ".pkl", ".npz", ".zip"})
+MAX_PROBLEMS = 5  # that are named; the others are counted
+
+
+@dataclass(frozen=True)
+class Table:
+    """The cells of a table as text.
+
+    Args:
+        path: The file.
+        columns: The cells of each column, by its name.
+        lines: Where each row is, for messages: its first line in a text file, its number in a Parquet file.
+        unit: What `lines` counts.
+    """
+
+    path: Path
+    columns: dict[str, list[str]]
+    lines: Sequence[int]
+    unit: str = "line"
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def where(self, row: int) -> str:
+        """Return file and line of a row, for a message."""
+        return f"{self.path}, {self.unit} {self.lines[row]}"
+
+    def find_column(self, key: str, name: str | None, usual_names: Sequence[str]) -> str | None:
+        """Return the name of a column: the one that the config gives, or else the first of the usual ones.
+
+        Upper and lower case, spaces and underscores are alike in usual names.
+
+        Raises:
+            InputError: The config names a column that the table does not have.
+        """
+        if name is not None:
+            if name not in self.columns:
+                names = f"{self._format_columns()}{did_you_mean(name, self.columns)}"
+                raise InputError(f"{key}={name}: {self.path} has no such column, but {names}")
+            return name
+        by_plain_name = {_plain(column): column for column in reversed(self.columns)}
+        return next((by_plain_name[usual] for usual in usual_names if usual in by_plain_name), None)
+
+    def require_column(self, key: str, name: str | None, usual_names: Sequence[str]) -> str:
+        """Return the name of a column that must be there, as `find_column` does."""
+        found = self.find_column(key, name, usual_names)
+        if found is None:
+            nearest = nearest_name(usual_names[0], self.columns) or "NAME"
+            raise InputError(
+                f"{self.path}: no column is named {', '.join(usual_names[:3])} ...; its first line names "
+                f"{self._format_columns()}: {key}={nearest} takes one of these"
+            )
+        return found
+
+    def _format_columns(self) -> str:
+        names = list(map(repr, self.columns))
+        return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def read_table(path: Path, key: str) -> Table:
+    """Read a table whose cells are not empty in number; rows without any cell are left out.
+
+    Args:
+        path: A Parquet file by its name, or a text file with the names of the columns in its first line. Cells are
+            separated by commas, semicolons, tabs or bars, and quoted as CSV says; the text is UTF-8, or UTF-16 with a
+            byte order mark.
+        key: The config key of the path, for messages.
+
+    Raises:
+        InputError: The file cannot be read; one line for each problem, with its place in the file.
+    """
+    if not path.is_file():
+        state = "is not a file" if path.exists() else "does not exist"
+        raise InputError(f"{key}={path} {state}{_similar_file(path)}")
+    suffix = path.suffix.lower()
+    if suffix in OTHER_FORMATS:
+        raise InputError(f"{key}={path}: {suffix} is not read: save it as .csv, .tsv or .parquet")
+    table = _read_parquet(path) if suffix in (".parquet", ".pq") else _read_text(path)
+    if not len(table):
+        raise InputError(f"{path}: no rows below the names of the columns")
+    return table
+
+
+def raise_problems(problems: Iterable[str]) -> None:
+    """Raise an `InputError` with the first problems and the number of the others, if there are any."""
+    found = list(problems)
+    if found:
+        hidden = len(found) - MAX_PROBLEMS
+        more = [f"... and {hidden} more such problem{'s' if hidden > 1 else ''}"] if hidden > 0 else []
+        raise InputError(*found[:MAX_PROBLEMS], *more)
+
+
+def _similar_file(path: Path) -> str:
+    """Return `; did you mean X?` for a file beside a missing one whose name is similar."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return ""
+    similar = nearest_name(path.name, names)
+    return f"; did you mean {path.with_name(similar)}?" if similar and similar != path.name else ""
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_\-]+", "", name).lower()
+
+
+def _read_text(path: Path) -> Table:
+    text = _decode(path)
+    header_line = next((line for line in text.splitlines() if line.strip()), "")
+    if not header_line:
+        raise InputError(f"{path}: an empty file")
+    delimiter = max(DELIMITERS, key=lambda mark: len(next(csv.reader([header_line], delimiter=mark), ())))
+    rows = _rows(path, text, delimiter)
+    _, header = next(rows)
+    names = [name.strip() for name in header]
+    _raise_if_unusable(path, names)
+    cells: list[list[str]] = []
+    lines: list[int] = []
+    problems: list[str] = []
+    for line, row in rows:
+        if len(row) != len(names):
+            problems.append(f"{path}, line {line}: {len(row)} cells, but the first line names {len(names)} columns")
+        cells.append(row)
+        lines.append(line)
+    raise_problems(problems)
+    columns = [list(column) for column in zip(*cells, strict=True)] or [[] for _ in names]
+    return Table(path, dict(zip(names, columns, strict=True)), lines)
+
+
+def _decode(path: Path) -> str:
+    """Return the text of a file; raise an `InputError` with the line of the first byte that is not UTF-8."""
+    content = path.read_bytes()
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        byte = f"byte 0x{content[error.start]:02x}"
+        raise InputError(f"{path}, line {line}: {byte} is not {encoding}: save it as UTF-8 text") from None
+
+
+def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows that have a cell, each with the number of its first line."""
+    # Lines keep their ends: a cell in quotes may hold line breaks.
+    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                yield line, row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{path}, line {line}: {error}: a quote that is not closed, or not doubled?") from None
+
+
+def _raise_if_unusable(path: Path, names: Sequence[str]) -> None:
+    """Raise an `InputError` if columns have the same name."""
+    twice = next((name for name in names if names.count(name) > 1 and name), None)
+    if twice is not None:
+        raise InputError(f"{path}, line 1: two columns are named {twice!r}")
+
+
+def _read_parquet(path: Path) -> Table:
+    if importlib.util.find_spec("pyarrow") is None:
+        raise InputError(f"{path}: Parquet files need pyarrow: pip install 'resnet-cli[parquet]'")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        content = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: cannot be read as Parquet: {reason}") from None
+    _raise_if_unusable(path, content.column_names)
+    columns = {name: cells for name in content.column_names if (cells := _as_text(content.column(name))) is not None}
+    return Table(path, columns, range(1, content.num_rows + 1), "row")
+
+
+def _as_text(column: Any) -> list[str] | None:
+    """Return the cells of a column of Arrow as text; None for a column of bytes, lists or records."""
+    import pyarrow as pa
+
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return None
+    return ["" if cell is None else str(cell) for cell in column.to_pylist()]

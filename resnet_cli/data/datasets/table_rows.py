@@ -1,0 +1,220 @@
+"""The rows of a table as samples: their files, classes, splits, weights and groups, each checked with its line."""
+
+import logging
+import math
+import os
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from resnet_cli.config.suggestions import did_you_mean, nearest_name
+from resnet_cli.data.datasets.layout import SPLIT_NAMES, format_names
+from resnet_cli.data.datasets.samples import Samples
+from resnet_cli.data.datasets.table import MAX_PROBLEMS, Table, raise_problems
+from resnet_cli.errors import InputError
+
+log = logging.getLogger("resnet_cli")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of a table's columns; None for those that it does not have."""
+
+    path: str
+    label: str
+    split: str | None = None
+    weight: str | None = None
+    group: str | None = None
+
+
+def read_samples(table: Table, columns: Columns, base: Path) -> tuple[dict[str, Samples], tuple[str, ...]]:
+    """Return the samples of each split in the order of the rows, and the names of the classes.
+
+    Args:
+        table: The table.
+        columns: Which of its columns are used.
+        base: Folder that the paths are relative to.
+
+    Raises:
+        InputError: Rows cannot be used; the first five are named with their lines.
+    """
+    if not base.is_dir():
+        raise InputError(f"data.root={base} {'is not a folder' if base.exists() else 'does not exist'}")
+    used = [column for column in vars(columns).values() if column is not None]
+    raise_problems(
+        f"{table.where(row)}: no {column}"
+        for row in range(len(table))
+        for column in used
+        if not table.columns[column][row].strip()
+    )
+    names = _find_files(table, columns.path, base)
+    labels = [cell.strip() for cell in table.columns[columns.label]]
+    splits = _read_splits(table, columns.split)
+    raise_problems(_find_repeated(table, names, labels, splits))
+    class_names = _find_classes(table, labels, splits)
+    numbers = {name: number for number, name in enumerate(class_names)}
+    samples = Samples(
+        names,
+        torch.tensor([numbers[label] for label in labels]),
+        None if columns.weight is None else _read_weights(table, columns.weight),
+        None if columns.group is None else _number(table.columns[columns.group]),
+    )
+    rows = {split: torch.tensor([i for i, found in enumerate(splits) if found == split]) for split in SPLIT_NAMES}
+    return {split: samples.select(indices) for split, indices in rows.items() if len(indices)}, class_names
+
+
+def _find_files(table: Table, column: str, base: Path) -> list[str]:
+    """Return the path of each row's file relative to `base`.
+
+    Raises:
+        InputError: Paths lead out of `base`, or there are no such files.
+    """
+    bases = (base.absolute(), base.resolve())
+    found: list[str] = []
+    problems: list[str] = []
+    count = 0
+    for row, cell in enumerate(table.columns[column]):
+        names = [name for text in _spellings(cell) if (name := _relative(text, bases)) is not None]
+        name = next((name for name in names if _is_file(base / name)), None)
+        if name is not None:
+            found.append(name)
+            continue
+        count += 1
+        if count <= MAX_PROBLEMS:
+            reason = _describe_missing(names[0], base) if names else f"{cell.strip()} leads out of data.root={base}"
+            problems.append(f"{table.where(row)}: {reason}")
+    if len(table) == count > MAX_PROBLEMS:
+        advice = "data.root=DIR names the folder that the paths are relative to"
+        raise InputError(f"{problems[0]}; nor are the files of the other {count - 1} rows: {advice}")
+    raise_problems([*problems, *[""] * (count - len(problems))])
+    return found
+
+
+def _spellings(cell: str) -> Iterator[str]:
+    """Yield how a path may be spelled on this disk: as it is, without spaces around it, and as other systems do."""
+    text = cell.strip()
+    yield text
+    yield cell
+    yield text.replace("\\", "/")
+    yield unicodedata.normalize("NFC", text)  # composed letters
+    yield unicodedata.normalize("NFD", text)  # letters with their marks apart, as macOS stores names
+
+
+def _relative(text: str, bases: Sequence[Path]) -> str | None:
+    """Return a path relative to the first of the folders that holds it; None if it leads out of them."""
+    path = Path(os.path.normpath(text))
+    if path.is_absolute():
+        return next((os.path.relpath(path, base) for base in bases if path.is_relative_to(base)), None)
+    return None if path.parts[:1] == (os.pardir,) else str(path)
+
+
+def _is_file(path: Path) -> bool:
+    with suppress(OSError, ValueError):  # too long, or with a zero byte
+        return path.is_file()
+    return False
+
+
+def _describe_missing(name: str, base: Path) -> str:
+    """Return that a file is missing, with the nearest name in its folder."""
+    path = base / name
+    try:
+        if path.is_dir():
+            return f"{path} is a folder"
+        nearest = nearest_name(path.name, [entry.name for entry in path.parent.iterdir()])
+    except (OSError, ValueError):  # the folder is missing too, or the name is none
+        nearest = ""
+    return f"{path} does not exist" + (f"; did you mean {path.with_name(nearest)}?" if nearest else "")
+
+
+def _read_splits(table: Table, column: str | None) -> list[str]:
+    """Return `train`, `val` or `test` for each row; `train` for all if the table has no such column."""
+    if column is None:
+        return ["train"] * len(table)
+    cells = [cell.strip().lower() for cell in table.columns[column]]
+    both = set(SPLIT_NAMES["test"]) & set(SPLIT_NAMES["val"])  # `eval` is val where other rows are named test
+    has_test = not both.issuperset(set(SPLIT_NAMES["test"]).intersection(cells))
+    meanings = {name: split for split, names in SPLIT_NAMES.items() for name in names}
+    meanings |= dict.fromkeys(both, "val" if has_test else "test")
+    raise_problems(
+        f"{table.where(row)}: {column}={table.columns[column][row].strip()}: not the name of a split (train, val, test)"
+        f"{did_you_mean(cell, meanings)}"
+        for row, cell in enumerate(cells)
+        if cell not in meanings
+    )
+    splits = [meanings[cell] for cell in cells]
+    if "train" not in splits:
+        raise InputError(f"{table.path}: column {column!r} has no row of the training split")
+    return splits
+
+
+def _find_repeated(table: Table, names: Sequence[str], labels: Sequence[str], splits: Sequence[str]) -> Iterator[str]:
+    """Yield a message on each file that an earlier row names too."""
+    first: dict[str, int] = {}
+    for row, name in enumerate(names):
+        earlier = first.setdefault(name, row)
+        if earlier == row:
+            continue
+        difference = ""
+        if labels[row] != labels[earlier]:
+            difference = f" with the label {labels[earlier]!r}, not {labels[row]!r}"
+        elif splits[row] != splits[earlier]:
+            difference = f" in the {splits[earlier]} split, not {splits[row]}"
+        yield f"{table.where(row)}: {name} is there already, in {table.unit} {table.lines[earlier]}{difference}"
+
+
+def _find_classes(table: Table, labels: Sequence[str], splits: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the classes, which are those of the training split, in their order.
+
+    Raises:
+        InputError: Rows of another split have a label that no row of the training split has.
+    """
+    by_split: dict[str, set[str]] = {split: set() for split in SPLIT_NAMES}
+    for label, split in zip(labels, splits, strict=True):
+        by_split[split].add(label)
+    train = by_split["train"]
+    raise_problems(
+        f"{table.where(row)}: no training image has the label {label!r} of this {splits[row]} image"
+        f"{did_you_mean(label, train)}"
+        for row, label in enumerate(labels)
+        if label not in train
+    )
+    if len(train) == 1:
+        raise InputError(f"{table.path}: all training images are of class {next(iter(train))!r}: 2 are needed")
+    for split in ("test", "val"):
+        missing = train - by_split[split]
+        if by_split[split] and missing:
+            log.warning("%s: the %s split has no image of %s", table.path, split, format_names(sorted(missing)))
+    return tuple(sorted(train, key=_label_order(train)))
+
+
+def _label_order(labels: set[str]) -> Callable[[str], tuple[int, str]]:
+    """Return the key to sort labels by: their values if all are whole numbers, else the text."""
+    are_numbers = all(label.isdecimal() and label.isascii() for label in labels)
+    return lambda label: (int(label) if are_numbers else 0, label)
+
+
+def _read_weights(table: Table, column: str) -> Tensor:
+    """Return the weights, float64 [N], each finite and 0 or more."""
+    weights: list[float] = []
+    problems: list[str] = []
+    for row, cell in enumerate(table.columns[column]):
+        try:
+            weight = float(cell)
+        except ValueError:
+            weight = math.nan
+        if not 0 <= weight < math.inf:
+            problems.append(f"{table.where(row)}: {column} is {cell.strip()!r}, not a number from 0")
+        weights.append(weight)
+    raise_problems(problems)
+    return torch.tensor(weights, dtype=torch.float64)
+
+
+def _number(cells: Sequence[str]) -> Tensor:
+    """Return numbers of the groups in the order of their first rows, int64 [N]."""
+    numbers: dict[str, int] = {}
+    return torch.tensor([numbers.setdefault(cell.strip(), len(numbers)) for cell in cells])

@@ -1,0 +1,248 @@
+"""Tables of images: columns, splits, weights and groups, and bad rows named with their lines."""
+
+import logging
+import unicodedata
+
+import pytest
+import torch
+from PIL import Image
+
+from resnet_cli.data import csv, image_folder
+from resnet_cli.errors import InputError
+
+
+def put(root, *names):
+    """Save image files whose grey value is their position in `names`."""
+    for i, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), (i, i, i)).save(path)
+
+
+def values(split):
+    return split.images.load()[:, 0, 0, 0].tolist()
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Return a function that writes a table beside the images 0.png to 9.png, and loads it with options."""
+    put(tmp_path, *(f"{i}.png" for i in range(10)))
+
+    def write_and_load(text, name="labels.csv", **options):
+        content = text if isinstance(text, bytes) else text.encode()
+        (tmp_path / name).write_bytes(content)
+        return csv(file=str(tmp_path / name), cache=None, **options)
+
+    return write_and_load
+
+
+def problems_of(load, *arguments, **options):
+    with pytest.raises(InputError) as caught:
+        load(*arguments, **options)
+    return caught.value.problems
+
+
+SPLITS = "path,label,split\n3.png,b,train\n1.png,a,train\n2.png,a,test\n0.png,b,test\n5.png,b,val\n"
+
+
+def test_splits_in_the_order_of_the_rows_and_classes_by_name(table):
+    data = table(SPLITS)
+    assert (data.name, data.class_names) == ("labels.csv", ("a", "b"))
+    assert (values(data.train), data.train.labels.tolist()) == ([3, 1], [1, 0])
+    assert (values(data.test), data.test.labels.tolist()) == ([2, 0], [0, 1])
+    assert (values(data.val), data.val.labels.tolist()) == ([5], [1])
+    assert data.train.weights is None
+    assert data.train.groups is None
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [("Training", "valid", "TEST"), ("train", "dev", "eval"), ("train", "eval", "testing"),
+     ("train", "val", "evaluation")],
+)  # fmt: skip
+def test_splits_have_their_usual_names(table, train, val, test):
+    data = table(SPLITS.replace(",train", f",{train}").replace(",val", f", {val} ").replace(",test", f",{test}"))
+    assert [len(split) for split in (data.train, data.val, data.test)] == [2, 1, 2]
+
+
+def test_without_a_test_split_the_folder_and_the_table_hold_out_alike(tmp_path):
+    names = [f"{label}/{i}.png" for label in "ab" for i in range(10)]
+    put(tmp_path / "images", *names)
+    rows = "".join(f"{name},{name[0]},{1 + i}\n" for i, name in enumerate(names))
+    (tmp_path / "x.csv").write_text(f"image,class,weight\n{rows}")
+    data = csv(file=str(tmp_path / "x.csv"), root=str(tmp_path / "images"), cache=None)
+    folder = image_folder(root=str(tmp_path / "images"), cache=None)
+    assert values(data.train) == values(folder.train)
+    assert values(data.test) == values(folder.test)
+    assert data.train.weights.tolist() == [1 + value for value in values(data.train)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbfpath,label\n0.png,a\n1.png,b\n2.png,a\n3.png,b\n",
+        b"label;File Name\r\na;0.png\r\n\r\nb;1.png\r\na;2.png\r\nb;3.png\r\n",
+        b"IMAGE\tTarget\n0.png\ta\n 1.png \t b \n\t\n2.png\ta\n3.png\tb",
+        b'"path","label"\r"0.png","a"\r"1.png","b"\r"2.png","a"\r"3.png","b"\r',
+        'id|img_path|class_name\n1|0.png|a\n2|1.png|b\n3|./2.png|a\n4|3.png|b\n'.encode("utf-16"),
+    ],
+)  # fmt: skip
+def test_what_spreadsheets_write(table, text):
+    data = table(text, test_fraction=0.5)
+    assert data.class_names == ("a", "b")
+    assert sorted(values(data.train) + values(data.test)) == [0, 1, 2, 3]
+
+
+def test_odd_names_in_quotes(tmp_path, table):
+    odd = ['a, b/"x".png', "ü/日本.png", "a;b.png", "sp ace.png"]
+    put(tmp_path, *odd)
+    rows = "".join(
+        '"{}",{}\n'.format(name.replace('"', '""'), "äöü" if i % 2 else '"l, m"') for i, name in enumerate(odd)
+    )
+    data = table(f"path,label\n{rows}", test_fraction=0.5)
+    assert data.class_names == ("l, m", "äöü")
+    assert sorted(values(data.train) + values(data.test)) == [0, 1, 2, 3]
+
+
+def test_paths_are_found_as_other_systems_spell_them(tmp_path, table):
+    put(tmp_path, "ü/0.png", "ü/1.png", "ü/2.png", "ü/3.png")
+    decomposed = unicodedata.normalize("NFD", "ü")
+    rows = [f"{decomposed}/0.png,a", "ü\\1.png,a", f"{tmp_path}/ü/2.png,b", "x/../ü/3.png,b"]
+    data = table("path,label\n" + "\n".join(rows), test_fraction=0.5)
+    assert sorted([*data.train.images.names, *data.test.images.names]) == [f"ü/{i}.png" for i in range(4)]
+
+
+def test_named_columns_groups_and_weights(table):
+    text = "path,file,label,diagnosis,part,w,patient\n" + "".join(
+        f"x,{i}.png,x,{'ab'[i % 2]},{'train' if i < 8 else 'test'},{i / 2},p{i // 3}\n" for i in range(10)
+    )
+    data = table(text, path_column="file", label_column="diagnosis", split_column="part", weight_column="w",
+                 group="patient")  # fmt: skip
+    assert values(data.train) == list(range(8))
+    assert data.train.labels.tolist() == [0, 1] * 4
+    assert data.train.weights.tolist() == [i / 2 for i in range(8)]
+    assert data.train.groups.tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert data.test.groups.tolist() == [2, 3]
+    assert data.train.groups.dtype == torch.int64
+
+
+def test_columns_that_were_guessed_are_said(table, caplog):
+    with caplog.at_level(logging.INFO):
+        table("filename,label\n0.png,10\n1.png,9\n2.png,10\n3.png,9\n", test_fraction=0.5)
+    assert caplog.messages[0].endswith("labels.csv: path is 'filename'")
+
+
+def test_classes_that_are_numbers_are_in_the_order_of_their_values(table):
+    data = table("path,label\n0.png,10\n1.png,9\n2.png,10\n3.png,9\n", test_fraction=0.5)
+    assert data.class_names == ("9", "10")
+
+
+def test_parquet(tmp_path, table):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    content = {"path": [f"{i}.png" for i in range(4)], "label": [10, 9, 10, 9], "pixels": [b"x"] * 4}
+    pq.write_table(pa.table(content), tmp_path / "x.parquet")
+    data = csv(file=str(tmp_path / "x.parquet"), cache=None, test_fraction=0.5)
+    assert data.class_names == ("9", "10")
+    pq.write_table(pa.table({**content, "label": [10, None, 10, 9]}), tmp_path / "x.parquet")
+    assert problems_of(csv, file=str(tmp_path / "x.parquet")) == (f"{tmp_path}/x.parquet, row 2: no label",)
+    [line] = problems_of(csv, file=str(tmp_path / "x.parquet"), path_column="pixels")
+    assert "pixels" in line
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 damaged")
+    [line] = problems_of(csv, file=str(tmp_path / "x.parquet"))
+    assert line.startswith(f"{tmp_path}/x.parquet: cannot be read as Parquet: ")
+
+
+HEADER = "path,label,split\n"
+GOOD = "0.png,cat,train\n1.png,dog,train\n2.png,cat,test\n"
+BAD_ROWS = [
+    ("10.png,cat,train", "labels.csv, line 5: {root}/10.png does not exist; did you mean {root}/1.png?"),
+    ("../x.png,cat,train", "labels.csv, line 5: ../x.png leads out of data.root={root}"),
+    ("/etc/hostname,cat,train", "labels.csv, line 5: /etc/hostname leads out of data.root={root}"),
+    (".,cat,train", "labels.csv, line 5: {root} is a folder"),
+    ("3.png,cats,test", "labels.csv, line 5: no training image has the label 'cats' of this test image; "
+     "did you mean cat?"),
+    ("3.png,,test", "labels.csv, line 5: no label"),
+    (" ,cat,test", "labels.csv, line 5: no path"),
+    ("3.png,cat,tset", "labels.csv, line 5: split=tset: not the name of a split (train, val, test); "
+     "did you mean test?"),
+    ("3.png,cat", "labels.csv, line 5: 2 cells, but the first line names 3 columns"),
+    ("3.png,cat,test,", "labels.csv, line 5: 4 cells, but the first line names 3 columns"),
+    ("./0.png,cat,train", "labels.csv, line 5: 0.png is there already, in line 2"),
+    ("0.png,dog,train", "labels.csv, line 5: 0.png is there already, in line 2 with the label 'cat', not 'dog'"),
+    ("0.png,cat,test", "labels.csv, line 5: 0.png is there already, in line 2 in the train split, not test"),
+    ('"3.png,cat,test', "labels.csv, line 5: unexpected end of data: a quote that is not closed, or not doubled?"),
+    (b"\xfc.png,cat,test", "labels.csv, line 5: byte 0xfc is not utf-8: save it as UTF-8 text"),
+    ("3.png\0,cat,train", "labels.csv, line 5: "),
+    ("x" * 5000 + ",cat,train", "labels.csv, line 5: "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "problem"), BAD_ROWS)
+def test_bad_rows_are_named_with_their_line(table, tmp_path, row, problem):
+    content = (HEADER + GOOD).encode() + (row if isinstance(row, bytes) else row.encode())
+    [line] = problems_of(table, content)
+    expected = f"{tmp_path}/{problem.format(root=tmp_path)}"
+    assert line == expected or (line.startswith(expected) and expected.endswith(": "))
+
+
+def test_lines_are_those_of_the_file_also_after_line_breaks_in_quotes(table):
+    [line] = problems_of(table, 'path,label,note\n\n0.png,a,"two\nlines"\n1.png,,x\n2.png,b,x\n')
+    assert line.endswith("labels.csv, line 5: no label")
+
+
+def test_many_problems_are_counted(table):
+    lines = problems_of(table, HEADER + GOOD + "nothing.png,cat,train\n" * 8)
+    assert len(lines) == 6
+    assert lines[-1] == "... and 3 more such problems"
+
+
+def test_a_wrong_root_is_one_line(table, tmp_path):
+    (tmp_path / "empty").mkdir()
+    rows = "".join(f"{i}.png,{i % 2}\n" for i in range(10))
+    [line] = problems_of(table, f"path,label\n{rows}", root=str(tmp_path / "empty"))
+    assert "line 2: " in line
+    assert "nor are the files of the other 9 rows: data.root=DIR" in line
+    for root, words in ((tmp_path / "none", "does not exist"), (tmp_path / "0.png", "is not a folder")):
+        assert problems_of(table, f"path,label\n{rows}", root=str(root)) == (f"data.root={root} {words}",)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("a,label\n0.png,x\n", {}, "no column is named path, filepath, filename ...; its first line names 'a', 'label': "
+         "data.path_column=NAME takes one of these"),
+        ("path,lable\n0.png,x\n", {}, "'path', 'lable': data.label_column=lable takes one of these"),
+        ("path,label\n0.png,x\n", {"label_column": "lable"},
+         "data.label_column=lable: {file} has no such column, but 'path', 'label'; did you mean label?"),
+        ("path,label,patient\n0.png,x,1\n", {"group": "pateint"}, "data.group=pateint: {file} has no such column"),
+        ("path,label,label\n0.png,x,x\n", {}, "{file}, line 1: two columns are named 'label'"),
+        ("path,label\n", {}, "{file}: no rows below the names of the columns"),
+        ("", {}, "{file}: an empty file"),
+        ("path,label\n0.png,x\n1.png,x\n", {}, "{file}: all training images are of class 'x': 2 are needed"),
+        ("path,label,weight\n0.png,x,1\n1.png,y,-1\n", {}, "{file}, line 3: weight is '-1', not a number from 0"),
+        ("path,label,weight\n0.png,x,nan\n1.png,y,1\n", {}, "{file}, line 2: weight is 'nan', not a number from 0"),
+        ("path,label,split\n0.png,x,test\n1.png,y,val\n", {},
+         "{file}: column 'split' has no row of the training split"),
+        ("path,label\n0.png,x\n1.png,y\n", {}, "data.test_fraction=0.2: every class has only 1 image"),
+    ],
+)  # fmt: skip
+def test_bad_tables(table, tmp_path, text, options, words):
+    [line] = problems_of(table, text, **options)
+    assert words.format(file=tmp_path / "labels.csv") in line
+
+
+def test_files_that_are_no_tables(table, tmp_path):
+    table(SPLITS)
+    assert problems_of(csv, file=str(tmp_path / "label.csv")) == (
+        f"data.file={tmp_path}/label.csv does not exist; did you mean {tmp_path}/labels.csv?",
+    )
+    assert problems_of(csv, file=str(tmp_path)) == (f"data.file={tmp_path} is not a file",)
+    [line] = problems_of(table, SPLITS, name="labels.xlsx")
+    assert line.endswith("labels.xlsx: .xlsx is not read: save it as .csv, .tsv or .parquet")
+
+
+def test_classes_that_a_split_lacks_are_said(table, caplog):
+    table("path,label,split\n0.png,a,train\n1.png,b,train\n2.png,a,test\n")
+    assert caplog.messages[-1].endswith("labels.csv: the test split has no image of 'b'")

@@ -20,7 +20,7 @@ from resnet_cli.report.runs import Run, natural_sort_key
 # Names, devices and file locations do not change a result, so runs that differ in them alone are one config.
 KEYS_WITHOUT_EFFECT = (SAFE_TO_CHANGE - {"trainer.epochs"}) | set(CONTROL_KEYS) | {"logger"}
 GROUPS_WITHOUT_EFFECT = ("hydra.", "logger.", "sweep.")
-IMAGE_FOLDER = "image_folder"  # the data set whose content data.root determines
+OWN_IMAGES = ("image_folder", "csv")  # the data sets whose content data.root determines
 ABSENT = "-"
 # Targets whose signature is found in the source text, without importing anything.
 PACKAGE_TARGET = r"(resnet_cli(\.(models|data|schedules|optimizers))?|torch\.optim)\.[A-Za-z]\w*"
@@ -98,12 +98,11 @@ def _default_settings(group: str, target: str) -> dict[str, Any]:
 
 def _result_settings(run: Run) -> dict[str, Any]:
     """Return the settings of a run that can change its result; `init_from` is the run whose weights it started from."""
-    root_matters = target_name(run.settings, "data") == IMAGE_FOLDER
+    sources = {"data.file"} | ({"data.root"} if target_name(run.settings, "data") in OWN_IMAGES else set())
     kept = {
         key: value
         for key, value in run.settings.items()
-        if (key not in KEYS_WITHOUT_EFFECT or (key == "data.root" and root_matters))
-        and not key.startswith(GROUPS_WITHOUT_EFFECT)
+        if (key not in KEYS_WITHOUT_EFFECT or key in sources) and not key.startswith(GROUPS_WITHOUT_EFFECT)
     }
     start = run.record.get("start")
     if isinstance(start, str) and start != "scratch" and not re.match(r"epoch \d", start):

@@ -109,7 +109,7 @@ def test_paths_are_found_as_other_systems_spell_them(tmp_path, table):
     decomposed = unicodedata.normalize("NFD", "ü")
     rows = [f"{decomposed}/0.png,a", "ü\\1.png,a", f"{tmp_path}/ü/2.png,b", "x/../ü/3.png,b"]
     data = table("path,label\n" + "\n".join(rows), test_fraction=0.5)
-    assert sorted([*data.train.images.names, *data.test.images.names]) == [f"ü/{i}.png" for i in range(4)]
+    assert sorted([*data.train.images.source.names, *data.test.images.source.names]) == [f"ü/{i}.png" for i in range(4)]
 
 
 def test_named_columns_groups_and_weights(table):
@@ -211,8 +211,8 @@ def test_a_wrong_root_is_one_line(table, tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "words"),
     [
-        ("a,label\n0.png,x\n", {}, "no column is named path, filepath, filename ...; its first line names 'a', 'label': "
-         "data.path_column=NAME takes one of these"),
+        ("a,label\n0.png,x\n", {}, "no column is named path, filepath, filename ...; its first line names "
+         "'a', 'label': data.path_column=NAME takes one of these"),
         ("path,lable\n0.png,x\n", {}, "'path', 'lable': data.label_column=lable takes one of these"),
         ("path,label\n0.png,x\n", {"label_column": "lable"},
          "data.label_column=lable: {file} has no such column, but 'path', 'label'; did you mean label?"),

@@ -125,11 +125,10 @@ def test_what_cannot_change_a_result_is_not_told(tmp_path, other):
     assert (table.columns, len(table.groups)) == ([], 1)
 
 
-@pytest.mark.parametrize("data", [["data=image_folder", "data.root="], ["data=csv", "data.file=x.csv", "data.root="],
-                                  ["data=csv", "data.file="]])  # fmt: skip
+@pytest.mark.parametrize("data", [["image_folder", "data.root="], ["csv", "data.file=x.csv", "data.root="], ["csv", "data.file="]])  # fmt: skip
 def test_own_images_from_another_place_are_other_data(tmp_path, data):
     for name in ("a", "b"):
-        write_run(tmp_path / name, *data[:-1], f"{data[-1]}{name}")
+        write_run(tmp_path / name, f"data._target_=resnet_cli.data.{data[0]}", *data[1:-1], f"{data[-1]}{name}")
     assert [table.columns for table in tables_of(tmp_path)] == [[data[-1].rstrip("=")]]
 
 

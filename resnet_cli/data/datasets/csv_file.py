@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
-from resnet_cli.config.ranges import AtLeast, Between, NotEmpty
+from resnet_cli.config.ranges import Between, NotEmpty
 from resnet_cli.data.dataset import Dataset
 from resnet_cli.data.datasets.samples import make_dataset
 from resnet_cli.data.datasets.table import Table, read_table
 from resnet_cli.data.datasets.table_rows import Columns, read_samples
 from resnet_cli.data.images.cache import find_cache_folder
-from resnet_cli.data.images.decode import Mode, Resize
+from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.images.resize import ImageSize, Resize
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 
@@ -40,7 +41,7 @@ def csv(
     split_column: Annotated[str, NotEmpty()] | None = None,
     weight_column: Annotated[str, NotEmpty()] | None = None,
     group: Annotated[str, NotEmpty()] | None = None,
-    image_size: Annotated[int, AtLeast(1)] | None = None,
+    image_size: ImageSize | None = None,
     resize: Resize = "crop",
     mode: Mode = "RGB",
     background: str | Sequence[int] = "white",
@@ -65,10 +66,12 @@ def csv(
             `set`, `subset` ...
         weight_column: Column of how often an image is drawn in relation to others; None finds `weight`.
         group: Column of what belongs together, such as a patient: its images stay in one split.
-        image_size: Height and width of the images in pixels; None if all files already have the same size.
-        resize: `crop` scales the largest centred square, `squash` scales both sides.
+        image_size: Side of the images in pixels, or height and width; None if all files already have the same size.
+        resize: `crop` scales the largest centred part of that shape, `squash` scales both sides, `pad` scales the whole
+            image and surrounds it with `background`.
         mode: `RGB`, or `L` for grey. Other images are converted, with a warning that names the first.
-        background: Colour under transparent pixels: a name such as `white`, `#rrggbb`, or red, green and blue to 255.
+        background: Colour under transparent pixels and around padded images: a name such as `white`, `#rrggbb`, or red,
+            green and blue to 255.
         range: Lowest and highest value of grey images of more than 8 bits, which become 0 and 255; None takes those of
             16 bits, and refuses floating-point images.
         test_fraction: Fraction of the images held out for testing if there is no test split.

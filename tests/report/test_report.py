@@ -125,11 +125,14 @@ def test_what_cannot_change_a_result_is_not_told(tmp_path, other):
     assert (table.columns, len(table.groups)) == ([], 1)
 
 
-@pytest.mark.parametrize("data", [["image_folder", "data.root="], ["csv", "data.file=x.csv", "data.root="], ["csv", "data.file="]])  # fmt: skip
-def test_own_images_from_another_place_are_other_data(tmp_path, data):
-    for name in ("a", "b"):
-        write_run(tmp_path / name, f"data._target_=resnet_cli.data.{data[0]}", *data[1:-1], f"{data[-1]}{name}")
-    assert [table.columns for table in tables_of(tmp_path)] == [[data[-1].rstrip("=")]]
+@pytest.mark.parametrize(
+    ("name", "others", "key"),
+    [("image_folder", [], "data.root"), ("csv", ["data.file=x.csv"], "data.root"), ("csv", [], "data.file")],
+)
+def test_own_images_from_another_place_are_other_data(tmp_path, name, others, key):
+    for place in ("a", "b"):
+        write_run(tmp_path / place, f"data._target_=resnet_cli.data.{name}", *others, f"{key}={place}")
+    assert [table.columns for table in tables_of(tmp_path)] == [[key]]
 
 
 def test_an_option_that_was_added_since_has_its_default(tmp_path):

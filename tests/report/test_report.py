@@ -132,7 +132,7 @@ def test_what_cannot_change_a_result_is_not_told(tmp_path, other):
 def test_own_images_from_another_place_are_other_data(tmp_path, name, others, key):
     for place in ("a", "b"):
         write_run(tmp_path / place, f"data._target_=resnet_cli.data.{name}", *others, f"{key}={place}")
-    assert [table.columns for table in tables_of(tmp_path)] == [[key]]
+    assert len(tables_of(tmp_path)) == 2
 
 
 def test_an_option_that_was_added_since_has_its_default(tmp_path):

@@ -5,8 +5,9 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from resnet_cli.errors import InputError, MachineError
 
@@ -75,7 +76,7 @@ def expand_home(path: str, key: str = "") -> Path:
             begins with `~`, and the home folder is not known: in a container, a user may have none.
     """
     if not str(path).strip():
-        raise InputError(f"{key or 'a path'}: empty; give a path, . for the working folder")
+        raise InputError(f"{key or 'a path'}: is empty; give a path, . for the working folder")
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -84,6 +85,14 @@ def expand_home(path: str, key: str = "") -> Path:
         is_flag = not key or key.startswith("--")
         remedy = "give" if is_flag else f"set {key}, or an environment variable that it refers to, to"
         raise InputError(f"{key}{key and '='}{path}: {problem}; {remedy} a path without ~") from None
+
+
+def discard_output(stream: TextIO | int) -> None:
+    """Discard what is written to a stream or file descriptor from now on, and what it buffers: nobody reads it."""
+    with suppress(OSError, ValueError):  # the stream has no file descriptor
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream if isinstance(stream, int) else stream.fileno())
+        os.close(null)
 
 
 def remove_stale_temporaries(folder: Path, names: Collection[str]) -> None:

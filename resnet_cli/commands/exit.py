@@ -9,6 +9,8 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
+from resnet_cli.files import discard_output
+
 WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 
 
@@ -42,7 +44,7 @@ def exit_quickly(status: int) -> NoReturn:
     try:
         sys.stdout.flush()
     except OSError:  # the reader is gone, as in `resnet-train | head`; Python flushes once more at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output(sys.stdout)
     atexit.register(_skip_collections)
     sys.exit(status)
 

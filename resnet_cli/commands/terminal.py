@@ -1,9 +1,9 @@
 """Output of the commands on the terminal."""
 
-import os
 import sys
 
 from resnet_cli.errors import MachineError
+from resnet_cli.files import discard_output
 
 
 def print_output(text: str) -> None:
@@ -18,7 +18,6 @@ def print_output(text: str) -> None:
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)
     except OSError as error:
-        # Python flushes standard output once more at exit, which would print a traceback.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output(sys.stdout)  # Python flushes it once more at exit, which would print a traceback
         if not isinstance(error, BrokenPipeError):
             raise MachineError(error.errno, f"standard output: {error.strerror}") from None

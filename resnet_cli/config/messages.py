@@ -9,13 +9,14 @@ Kind = Literal[
     "unknown key", "argument missing", "not allowed", "value missing",
     "not a node", "not a dotted name", "not found", "import failed",
     "logger without name", "logger not selected", "changed", "untrusted", "another kind", "takes nothing given",
-    "no target", "experiment without package",
+    "no target", "experiment without package", "empty",
 ]  # fmt: skip
 
 TEMPLATES: dict[Kind, str] = {
     "unknown key": "unknown key{suggestion}{allowed_keys}",
     "argument missing": "missing; set {key}={allowed}",
     "not allowed": "{given} is not allowed; it takes {allowed}{suggestion}",
+    "empty": "is empty; it takes {allowed}",
     "value missing": "a value must be given ({key}=...)",
     "not a node": "{given} is not a node with _target_; choose an option of the group, {key}=...",
     "not a dotted name": "{given} is not the dotted name of a class or function",

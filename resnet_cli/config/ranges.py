@@ -92,7 +92,7 @@ class NotEmpty:
         return bool(value.strip())
 
     def __str__(self) -> str:
-        return "that is not empty"
+        return "such as a path"
 
 
 Range = AtLeast | Between | Below | Positive | Bounds | NotEmpty

@@ -6,6 +6,7 @@ No list of options is kept here: a parameter added to a signature is a key that 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -60,20 +61,37 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
 TAKE_WHAT_IS_GIVEN = ("model", "schedule", "trainer")  # groups whose targets take an argument of the builder's
 
 
-def without_leftovers(settings: Settings, given_keys: Sequence[str]) -> Settings:
+def without_leftovers(settings: Settings, given_keys: Sequence[str], file_keys: Sequence[str] = ()) -> Settings:
     """Drop the group file's arguments of each group whose `_target_` the user replaced, except those that the user set.
 
     `model._target_=my_package.Net` over `model=resnet8` must not pass `depth: 8` to `Net`.
+
+    Args:
+        settings: The config.
+        given_keys: The keys on the command line.
+        file_keys: The keys in an experiment's file. If it replaces a `_target_`, what the new one takes is kept.
     """
     settings = deepcopy(settings)
     for part in CONFIG_GROUPS:
         node = settings.get(part)
-        if f"{part}._target_" not in given_keys or not isinstance(node, dict):
+        is_given = f"{part}._target_" in given_keys
+        if not (is_given or f"{part}._target_" in file_keys) or not isinstance(node, dict):
             continue
-        named = {key.split(".")[1] for key in given_keys if key.startswith(f"{part}.")}
-        read_elsewhere = {name for reader in CONFIG_GROUPS[part].readers for name in signature(reader).parameters}
-        settings[part] = {key: value for key, value in node.items() if key in named | read_elsewhere}
+        kept = {name for reader in CONFIG_GROUPS[part].readers for name in signature(reader).parameters}
+        if not is_given:
+            kept |= _accepted(node) | {key.split(".")[1] for key in file_keys if key.startswith(f"{part}.")}
+        kept |= {key.split(".")[1] for key in given_keys if key.startswith(f"{part}.")}
+        settings[part] = {key: value for key, value in node.items() if key in kept}
     return settings
+
+
+def _accepted(node: Mapping[str, Any]) -> set[str]:
+    """Return the arguments of a node that its target takes: all of them if it takes any, or is not known."""
+    with suppress(Exception):  # reported by `check`
+        own = signature(str(node["_target_"]))
+        if not own.open:
+            return set(own.parameters)
+    return set(node)
 
 
 def check(settings: Settings) -> None:
@@ -216,6 +234,8 @@ def _check_value(path: str, value: object, parameter: Parameter, known: Sequence
     annotation = parameter.annotation
     if value == "???":
         yield Problem(path, "value missing")
+    elif isinstance(value, str) and not value.strip() and not is_valid(value, annotation):
+        yield Problem(path, "empty", allowed=describe(annotation))
     elif not is_valid(value, annotation):
         near = nearest_name(value, spellings(annotation)) if isinstance(value, str) else ""
         yield Problem(path, "not allowed", value, allowed=describe(annotation), suggestion=near)

@@ -17,8 +17,9 @@ from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.hydra_app import compat
+from resnet_cli.hydra_app.option_files import file_keys
 from resnet_cli.hydra_app.overrides import hydra_arguments, override_keys, task_overrides
-from resnet_cli.hydra_app.run_name import register_run_name
+from resnet_cli.hydra_app.run_name import model_name, register_run_name
 from resnet_cli.hydra_app.search_path import user_configs
 from resnet_cli.runs.folder import RunDir, find_run
 from resnet_cli.runs.names import quote_override
@@ -33,7 +34,7 @@ def run_settings(composed: DictConfig, overrides: Sequence[str]) -> Settings:
         InputError: with all the problems of the config.
     """
     keys = override_keys(overrides)
-    settings = validation.without_leftovers(to_plain(composed), keys)
+    settings = validation.without_leftovers(to_plain(composed), keys, file_keys(HydraConfig.get()))
     resume = settings.get("resume")
     if isinstance(resume, str) and resume.strip() and resume != "auto":
         return _of_run(settings, keys, find_run(resume))
@@ -110,7 +111,8 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
     keys = tuple(override_keys(given))
     if runs:
         settings = located_settings(settings, recorded_paths(settings, keys, find_run(runs[0]), needed=False))
-    name = _model_name(settings, keys, str(composed.hydra.runtime.choices["model"]))
+    of_run = "resume" in keys and not {"model", "model._target_"} & set(keys)
+    name = str(settings["name"]) if of_run else model_name(composed.hydra, str(settings["model"]["_target_"]))
     return Composed(settings, keys, name, runs[0] if runs else None)
 
 
@@ -128,12 +130,6 @@ def _run_folder(path: str) -> str:
         return str(find_run(path).path)
     is_option = (CONFIG_FOLDER / "model" / f"{path}.yaml").is_file()
     raise InputError(f"{path}: no such run folder" + (f"; did you mean model={path}?" if is_option else ""))
-
-
-def _model_name(settings: Settings, keys: Sequence[str], choice: str) -> str:
-    if "model._target_" in keys:
-        return str(settings["model"]["_target_"]).rpartition(".")[2]
-    return str(settings["name"]) if "resume" in keys and "model" not in keys else choice
 
 
 def to_plain(config: DictConfig) -> Settings:

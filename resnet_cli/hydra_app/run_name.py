@@ -1,9 +1,12 @@
 """The name of a run: what it trains."""
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.hydra_app import compat
-from resnet_cli.hydra_app.overrides import task_overrides
+from resnet_cli.hydra_app.option_files import option_target
+from resnet_cli.hydra_app.overrides import override_keys, task_overrides
 
 
 def register_run_name() -> None:
@@ -11,11 +14,18 @@ def register_run_name() -> None:
     compat.register_resolver("run_name", run_name)
 
 
-def run_name() -> str:
-    """Return the class of the model if the user names it, else the option of the group `model`."""
-    config = HydraConfig.get()
-    for override in task_overrides(config):
-        key, _, value = override.lstrip("+").partition("=")
-        if key == "model._target_":
-            return value.strip("'\" ").rpartition(".")[2]
-    return str(config.runtime.choices["model"])
+def run_name(_root_: DictConfig) -> str:
+    """Return the class of the model if the user names one, else the option of the group `model`."""
+    return model_name(HydraConfig.get(), str(OmegaConf.select(_root_, "model._target_")))
+
+
+def model_name(config: HydraConf | DictConfig, target: str) -> str:
+    """Return the class of a model if the command line or another file than its option names it, else the option.
+
+    Args:
+        config: Hydra's node of the composed config.
+        target: The dotted name of the class.
+    """
+    option = str(config.runtime.choices["model"])
+    is_named = "model._target_" in override_keys(task_overrides(config))
+    return target.rpartition(".")[2] if is_named or option_target(config, "model") not in (None, target) else option

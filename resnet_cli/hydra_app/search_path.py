@@ -43,7 +43,7 @@ def config_folders(options: Sequence[str]) -> list[Path]:
         if option in ("--config-dir", "-cd"):
             text = value if equals else "".join(options[i + 1 : i + 2])
             if not text.strip():
-                raise InputError("--config-dir: empty; give a folder")
+                raise InputError("--config-dir: is empty; give a folder")
             given.append(Path(text))
     own = [folder.absolute() for folder in (*given, Path("conf")) if folder.is_dir()]
     return [*(folder for folder in dict.fromkeys(own) if folder.resolve() != CONFIG_FOLDER.resolve()), CONFIG_FOLDER]

@@ -13,14 +13,9 @@ from typing import TextIO
 from tqdm import tqdm
 
 from resnet_cli.errors import MachineError
+from resnet_cli.files import discard_output
 
 logger = logging.getLogger("resnet_cli")
-
-
-def discard_output(stream: TextIO) -> None:
-    """Discard what is written to a standard stream from now on, and what it buffers: nobody reads it any more."""
-    with suppress(OSError, ValueError):  # the stream has no file descriptor
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def print_line(text: str, stream: TextIO) -> None:

@@ -7,8 +7,9 @@ the absolute path, and the path from the run folder for runs that are moved toge
 import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from resnet_cli.config.paths import is_path_key
@@ -29,10 +30,12 @@ class Origin:
     Args:
         folders: Its working folder, and where that may be today; empty if it is the present one.
         given: Keys that the user has set now; their values are meant from here.
+        swept: For keys that a sweep gives several paths: where each is today, by the path that its jobs have.
     """
 
     folders: tuple[Path, ...] = ()
     given: tuple[str, ...] = ()
+    swept: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def named_paths(settings: Mapping[str, Any], folders: Sequence[Path] = (Path(),)) -> dict[str, str]:
@@ -87,7 +90,7 @@ def recorded_paths(
         InputError: files that are needed are neither where they were nor at the same place beside the run.
     """
     recorded = run.read_record().get("paths")
-    entries = recorded if isinstance(recorded, Mapping) else {}
+    entries = _entries(run)
     if settings.get("init_from") is None:
         settings = {**settings, "init_from": (entries.get("init_from") or {}).get("value")}
     named = named_paths(settings)
@@ -95,35 +98,66 @@ def recorded_paths(
     for key, value in _texts(settings).items():
         entry = entries.get(key)
         if isinstance(entry, Mapping) and entry.get("value") == value:
-            places[key] = [Path(str(entry["absolute"])), run.path.absolute() / str(entry.get("from_run", value))]
+            places[key] = _recorded_places(run, entry)
         elif key in named and recorded is None:  # version 0.2.0 kept no paths; most runs are below the working folder
             places[key] = [Path(value), *(parent / value for parent in run.path.absolute().parents)]
     return _find(settings, given, places, needed=needed)
 
 
-def paths_from(settings: Mapping[str, Any], origin: Origin, *, needed: bool = True) -> dict[str, str]:
-    """Return where the files are that a config means from another folder than this one.
+def _entries(run: RunDir) -> Mapping[str, Any]:
+    recorded = run.read_record().get("paths")
+    return recorded if isinstance(recorded, Mapping) else {}
+
+
+def _recorded_places(run: RunDir, entry: Mapping[str, Any]) -> list[Path]:
+    """Return where a run has found a file last, and the same place beside the run."""
+    return [Path(str(entry["absolute"])), run.path.absolute() / str(entry.get("from_run", entry["value"]))]
+
+
+def paths_from(settings: Mapping[str, Any], origin: Origin, run: RunDir, *, needed: bool = True) -> dict[str, str]:
+    """Return where the files are that a job of a sweep means from another folder than this one.
 
     Args:
         settings: The config.
         origin: Where its relative paths start from.
+        run: The run folder. If it has started, files may also be where it has found them last.
         needed: Files of the package's own data sets that are missing are an error.
 
     Raises:
         InputError: `needed`, and files are in none of the folders.
     """
-    folders = origin.folders or (Path.cwd(),)
-    places = {
-        key: [folder / _expanded(value) for folder in folders] for key, value in named_paths(settings, folders).items()
-    }
+    folders, entries = origin.folders or (Path.cwd(),), _entries(run)
+    places: dict[str, list[Path]] = {}
+    for key, value in named_paths(settings, folders).items():
+        today = origin.swept.get(key, {}).get(value, value)
+        places[key] = [folder / _expanded(today) for folder in folders]
+        if today == value and isinstance(entries.get(key), Mapping):
+            places[key] += _recorded_places(run, entries[key])
     is_own = str(settings["data"]["_target_"]).startswith("resnet_cli.")
-    return _find(settings, origin.given, places, needed=needed and is_own)
+    new_names = {
+        key: f"{key}={','.join(['PATH'] * len(paths))}, a path for each of {', '.join(paths)} in this order"
+        for key, paths in origin.swept.items()
+    }
+    return _find(settings, origin.given, places, needed=needed and is_own, new_names=new_names)
 
 
 def _find(
-    settings: Mapping[str, Any], given: Collection[str], places: Mapping[str, Sequence[Path]], *, needed: bool = True
+    settings: Mapping[str, Any],
+    given: Collection[str],
+    places: Mapping[str, Sequence[Path]],
+    *,
+    needed: bool,
+    new_names: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
-    """Return the first place that exists for each key, unless the config leads there anyway."""
+    """Return the first place that exists for each key, unless the config leads there anyway.
+
+    Args:
+        settings: The config.
+        given: Keys that the user has set now, which are left out.
+        places: Where files may be, by key.
+        needed: Files that are missing are an error.
+        new_names: How to name a new place, by key, where it is not `KEY=PATH`.
+    """
     found, problems = {}, []
     values = _texts(settings)
     for key, candidates in places.items():
@@ -136,7 +170,9 @@ def _find(
                 found[key] = str(place)
         elif needed and _must_exist(settings, key):
             where = " nor ".join(str(path.absolute()) for path in list(places_today)[:2])
-            problems.append(f"{key}={values[key]}: there is no {where}; name the new place with {key}=PATH")
+            problems.append(
+                f"{key}={values[key]}: there is no {where}; name the new place with {new_names.get(key, f'{key}=PATH')}"
+            )
     if problems:
         raise InputError(*problems)
     return found

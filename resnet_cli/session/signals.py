@@ -11,6 +11,7 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 
 from resnet_cli.errors import StoppedError
+from resnet_cli.files import discard_output
 
 STOPPING = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")  # Windows has the first two
 GRACE_SECONDS = 0.5  # after a second Ctrl-C, for recording that the run was interrupted
@@ -121,8 +122,7 @@ class StopSignals:
         """Discard what is printed from now on if the terminal is closed: each line would be an error."""
         for stream in self._terminals:
             if not os.isatty(stream):
-                with suppress(OSError):
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+                discard_output(stream)
 
     def wait_in_thread(self) -> None:
         """Wait for signals that every thread blocks: report the first, and end the process at a second Ctrl-C."""

@@ -16,6 +16,7 @@ from typing import Any
 from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.config.signatures import signature
 from resnet_cli.errors import InputError, NotIdenticalError
+from resnet_cli.files import discard_output
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.seeding import derive_seed
@@ -229,9 +230,8 @@ def _train_in_child(
     There is one poll before the first step.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the waiting process handles Ctrl-C
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.dup2(null, 2)
+    discard_output(1)
+    discard_output(2)
     polls = 0
 
     def should_stop() -> None:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.overrides import override_keys, task_overrides
+from resnet_cli.hydra_app.run_name import run_name
 from resnet_cli.runs.names import job_folder_name
 from resnet_cli.sweeps.folder import SweepDir
 
@@ -70,12 +71,14 @@ def job_folder(swept: str = "", *renamed: str) -> str:
     return next((folder for folder, other in known.items() if _identifying_words(other, names) == own), name)
 
 
-def sweep_name() -> str:
+def sweep_name(_root_: DictConfig) -> str:
     """Return the sweep's `name=`, else its models with all options, else its experiment, else the default model."""
     given = dict(override.split("=", 1) for override in task_overrides(HydraConfig.get()) if "=" in override)
     classes = re.sub(r"[\w.]+\.(?=\w)", "", given.get("model._target_", ""))
-    name = given.get("name") or classes or given.get("model") or given.get("experiment")
-    name = name or str(HydraConfig.get().runtime.choices["model"])
+    config = HydraConfig.get()
+    model, own = str(config.runtime.choices["model"]), run_name(_root_)  # the class, if an experiment's file names one
+    typed = given.get("model") if own == model else "model" in given and own
+    name = given.get("name") or classes or typed or given.get("experiment") or own
     return job_folder_name([name], limit=60)
 
 

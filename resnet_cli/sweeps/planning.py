@@ -14,6 +14,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import run_settings, without_hydra
 from resnet_cli.hydra_app.overrides import task_overrides
 from resnet_cli.loggers import require_packages
+from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.paths import paths_from
 from resnet_cli.sweeps.hydra_config import runs_on_this_machine
 from resnet_cli.sweeps.hydra_internals import compose_job
@@ -84,7 +85,7 @@ def validate_jobs(sweep: DictConfig, jobs: Sequence[Sequence[str]]) -> dict[str,
         with problems.collect(number):
             planned[number] = plan_job(sweep, overrides, number)
     problems.raise_collected()
-    _find_files(planned, problems, is_local=runs_on_this_machine(sweep))
+    _find_files(sweep, planned, problems)
     problems.raise_collected()
     if len(jobs) > 1:
         _build_parts(planned, problems, is_local=runs_on_this_machine(sweep))
@@ -92,13 +93,15 @@ def validate_jobs(sweep: DictConfig, jobs: Sequence[Sequence[str]]) -> dict[str,
     return {job.folder_name: job.overrides for job in planned.values()}
 
 
-def _find_files(planned: Mapping[int, PlannedJob], problems: "_ProblemCollector", *, is_local: bool) -> None:
-    """Find the files that the unfinished jobs need, if they are on this machine."""
+def _find_files(sweep: DictConfig, planned: Mapping[int, PlannedJob], problems: "_ProblemCollector") -> None:
+    """Find the files that the unfinished jobs need, if they run on this machine."""
     launch = active_launch()
+    if launch is None or not runs_on_this_machine(sweep):
+        return
     for number, job in planned.items():
-        if is_local and launch is not None and not job.is_finished:
+        if not job.is_finished:
             with problems.collect(number):
-                paths_from(job.settings, launch.origin)
+                paths_from(job.settings, launch.origin, RunDir(Path(sweep.hydra.sweep.dir) / job.folder_name))
 
 
 def _build_parts(planned: Mapping[int, PlannedJob], problems: "_ProblemCollector", *, is_local: bool) -> None:

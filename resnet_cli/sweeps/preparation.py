@@ -40,7 +40,7 @@ def prepare_sweep(config: DictConfig) -> None:
     typed: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)  # `${hydra:job.num}` has no value yet
     for key in ("dir", "subdir"):
         if not str(typed[key]).strip():
-            raise InputError(f"hydra.sweep.{key}: empty; give a folder")
+            raise InputError(f"hydra.sweep.{key}: is empty; give a folder")
     is_default_folder = hydra_config.resolve_sweep_folder(config)
     jobs = _validated_jobs(config, is_default_folder=is_default_folder)
     HydraConfig.instance().set_config(config)  # with the changes made here

@@ -1,6 +1,7 @@
 """Resolve typed arguments to commands: `-m resume=SWEEP` stands for the commands stored in that sweep's folder."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.names import format_command, quote_override
 from resnet_cli.session.paths import Origin
 from resnet_cli.sweeps.folder import SweepCommand, SweepDir
+from resnet_cli.sweeps.hydra_internals import expand_grid
 from resnet_cli.sweeps.job_names import original_names
 
 MULTIRUN_OPTIONS = ("-m", "--multirun")
@@ -91,10 +93,44 @@ def _stored_commands(value: str, overrides: Sequence[str]) -> Iterator[ResolvedC
     if RunDir(folder).exists:
         raise InputError(f"{value}: a run, not a sweep; resume it without -m")
     for stored in SweepDir(folder).commands():
-        changed = _apply_overrides(stored, overrides, folder)
+        swept = _swept_paths(stored, overrides)
+        others = [override for override in overrides if _key(override) not in swept]
+        changed = _apply_overrides(stored, others, folder)
         subdir = original_names(changed.original_overrides)
         arguments = [*changed.arguments, *subdir, f"hydra.sweep.dir={quote_override(folder.as_posix())}"]
-        yield ResolvedCommand(arguments, changed, stored, _origin(stored, folder, overrides))
+        yield ResolvedCommand(arguments, changed, stored, replace(_origin(stored, folder, others), swept=swept))
+
+
+def _swept_paths(stored: SweepCommand, overrides: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return where the paths are today that a stored command sweeps over, by key and by the path that its jobs have.
+
+    Raises:
+        InputError: an override names another number of paths than the sweep has.
+    """
+    given = {_key(override): override for override in overrides}
+    found = {}
+    for argument in stored.arguments:
+        key = _key(argument)
+        if not is_path_key(key) or not _is_safe(argument) or argument.startswith("-") or not _varies(argument):
+            continue
+        paths = _values(argument)
+        places = _values(given[key]) if key in given else paths
+        if len(places) != len(paths):
+            wanted = ",".join(["PATH"] * len(paths))
+            raise InputError(
+                f"{given[key]}: the sweep has {argument}; give a path for each in the same order, {key}={wanted}"
+            )
+        here = [str(Path(place).expanduser().absolute()) if key in given else place for place in places]
+        found[key] = dict(zip(paths, here, strict=True))
+    return found
+
+
+def _values(override: str) -> list[str]:
+    """Return the values of an override, which has several if it sweeps; the override itself if Hydra cannot read it."""
+    parser = OverridesParser.create()
+    with suppress(HydraException):
+        return [str(parser.parse_override(job[0]).value()) for job in expand_grid([override])]
+    return [override]
 
 
 def _origin(stored: SweepCommand, folder: Path, overrides: Sequence[str]) -> Origin:

@@ -16,6 +16,8 @@ LINES = [
      "model.depth: missing; set model.depth=a whole number"),
     (Problem("trainer.precision", "not allowed", "fp17", allowed="one of fp32, fp16", suggestion="fp16"),
      "trainer.precision: fp17 is not allowed; it takes one of fp32, fp16; did you mean fp16?"),
+    (Problem("data.root", "empty", "", allowed="text such as a path"),
+     "data.root: is empty; it takes text such as a path"),
     (Problem("seed", "not allowed", True, allowed="a whole number"),
      "seed: true is not allowed; it takes a whole number"),
     (Problem("data.root", "value missing"), "data.root: a value must be given (data.root=...)"),

@@ -171,6 +171,27 @@ def test_a_sweep_goes_on_with_data_in_a_new_place(train, project, elsewhere):
 
 
 @pytest.mark.slow
+def test_a_sweep_over_paths_goes_on_with_each_in_a_new_place(train, project, elsewhere):
+    shutil.copytree(project / "images (1), ü", project / "b b")
+    assert train("-m", *RUN, "data.root='images (1), ü',b b", "hydra.sweep.dir=s", cwd=project)[0] == 0
+    names = sorted(records(project / "s"))
+    shutil.move(project / "images (1), ü", elsewhere / "new, a")
+    shutil.move(project / "b b", elsewhere / "b")
+    command = ["-m", f"resume={project}/s", "trainer.epochs=2"]
+    status, _, err = train(*command, cwd=elsewhere)
+    assert (status, len(err.splitlines())) == (2, 2)
+    assert err.count("name the new place with data.root=PATH,PATH, a path for each of images (1), ü, b b in this") == 2
+    status, _, err = train(*command, "data.root=b", cwd=elsewhere)
+    assert (status, err.count("give a path for each in the same order, data.root=PATH,PATH")) == (2, 1)
+    assert train(*command, "data.root='new, a',b", cwd=elsewhere)[0] == 0
+    assert train("-m", "resume=s", "trainer.epochs=3", cwd=project)[0] == 0, (
+        "each job knows where it has found its data"
+    )
+    assert sorted(records(project / "s")) == names
+    assert {record["epochs"] for record in records(project / "s").values()} == {3}
+
+
+@pytest.mark.slow
 def test_a_job_that_cannot_go_on_keeps_its_result(train, project, elsewhere):
     assert train("-m", *RUN, "data.root=images (1), ü", "seed=0", "hydra.sweep.dir=s", cwd=project)[0] == 0
     shutil.rmtree(project / "images (1), ü" / "train")

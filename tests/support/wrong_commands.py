@@ -56,7 +56,7 @@ init_form=x -> did you mean init_from?
 model=cnn optimizer=adamw optimizer.momentum=0.9 -> optimizer.momentum: unknown key
 
 optimizer.lr=abc -> optimizer.lr: abc is not allowed; it takes a number above 0
-optimizer.lr= -> optimizer.lr: nothing is not allowed
+optimizer.lr= -> optimizer.lr: is empty; it takes a number above 0
 optimizer.lr=null -> optimizer.lr: null is not allowed
 optimizer.lr=nan -> optimizer.lr: nan is not allowed
 optimizer.lr=inf -> optimizer.lr: inf is not allowed

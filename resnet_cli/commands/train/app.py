@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.errors import JobFailedError, StoppedError
+from resnet_cli.files import discard_output
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.argument_parser import hydra_arguments_replaced
 from resnet_cli.hydra_app.overrides import hydra_arguments
@@ -46,8 +47,6 @@ def run(arguments: Sequence[str], stop: StopSignals, task: Task) -> int:
     except SystemExit as done:  # --help and the like
         return int(done.code or 0)
     except BrokenPipeError:  # Hydra prints for a reader that has gone, as in `resnet-train -sc install=bash | head -1`
-        from resnet_cli.runs.logs import discard_output
-
         discard_output(sys.stdout)  # Python flushes it once more at exit
         return 0
     except (Exception, RunFailedError) as error:

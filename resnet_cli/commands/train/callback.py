@@ -83,7 +83,7 @@ def _run_folder(config: DictConfig) -> Path:
     """Return the run folder, after checking that it can be written; torch is not imported yet."""
     path = str(OmegaConf.select(config, "hydra.run.dir"))
     if not path.strip():
-        raise InputError("hydra.run.dir: empty; give a folder")
+        raise InputError("hydra.run.dir: is empty; give a folder")
     if "${" in path:  # Hydra would resolve it again
         raise InputError(f"hydra.run.dir={path}: a folder name cannot contain ${{")
     folder = Path(path).absolute()

@@ -85,7 +85,7 @@ def make_task(context: LauncherContext) -> app.Task:
             sweep = SweepDir(_relative(Path(hydra_config.sweep.dir).absolute()))
             with trial_reporter(hydra_config) as reporter:
                 number = hydra_config.job.num if reporter is None else reporter.number
-                paths = paths_from(settings, context.origin, needed=False)
+                paths = paths_from(settings, context.origin, RunDir(folder), needed=False)
                 job = sweep_job.SweepJob(settings, overrides, number, folder, sweep, command, paths)
                 return sweep_job.run(job, stop, reporter)
         own_classes = to_name_again(settings)

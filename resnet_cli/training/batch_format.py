@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from resnet_cli.errors import InputError
@@ -11,6 +12,7 @@ from resnet_cli.training.backend import Batch
 # Keys of dictionaries, as data sets name them.
 IMAGE_KEYS = ("image", "images", "pixel_values", "img", "x", "input", "inputs")
 LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class", "classes")
+CLASS_TYPES = (torch.int64, torch.uint8)  # of labels, for torch's losses
 EXPECTED = "a batch must be (images [B, C, H, W], labels [B]), or a dictionary such as {'image': ..., 'label': ...}"
 
 
@@ -28,6 +30,8 @@ def to_batch(found: Any) -> Batch:
         raise InputError(f"{EXPECTED}; this one is {_describe(found)}")
     if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
         raise InputError(f"{EXPECTED}; this one is {_describe(found)}")
+    if images.ndim and not len(images):
+        raise InputError(f"{EXPECTED}; this one has no images")
     return images, labels
 
 
@@ -46,6 +50,8 @@ def require_trainable(batch: Batch) -> None:
             f"labels are {labels.dtype} of shape {list(labels.shape)}: classes are integers [B], as of labels.long(), "
             "and class probabilities have the shape [B, K]"
         )
+    if labels.dtype not in CLASS_TYPES and not labels.is_floating_point():
+        raise InputError(f"labels are {labels.dtype}: classes are int64 [B], as of labels.long()")
     if not labels.is_floating_point() and labels.ndim != 1:
         raise InputError(f"labels are classes of shape {list(labels.shape)}: it must be [B], as of labels.flatten()")
     if len(images) != len(labels):

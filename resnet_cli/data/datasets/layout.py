@@ -118,8 +118,10 @@ def find_splits(root: Path, layout: Layout, report: ScanReport) -> dict[str, Pat
             raise InputError(
                 f"{root} has {found} but no train/: {EXPECTED}; data.layout=classes takes every folder as a class"
             )
-        _refuse_parts(root, folders)
+        _check_parts(root, folders, report)
         return {"train": root}
+    if layout == "auto":
+        _note_parts(chosen["train"], report)
     unused = [name for name in folders if folders[name] not in chosen.values()]
     with_images = [name for name in unused if not holds_runs(folders[name]) and _holds_images(folders[name])]
     if with_images:
@@ -139,23 +141,54 @@ def _choose_splits(folders: Mapping[str, Path]) -> dict[str, Path]:
     return chosen
 
 
-def _refuse_parts(root: Path, folders: Mapping[str, Path]) -> None:
-    """Raise `InputError` if all folders hold the same sub-folders: folds, years or splits of other names."""
-    inner = []
+def _check_parts(root: Path, folders: Mapping[str, Path], report: ScanReport) -> None:
+    """Raise `InputError` if all folders hold the same sub-folders: folds, years or splits of other names.
+
+    Folders without images do not count. If some folders hold images themselves, a line says what was found.
+    """
+    inner: dict[str, set[str]] = {}
+    others = 0
     for path in folders.values():
-        entries = [] if holds_runs(path) else list_entries(path, ScanReport())
-        names = {entry.name for entry in entries if entry.is_dir()}
-        if names and not any(entry.is_file() and is_image_by_name(entry.name) for entry in entries):
-            inner.append((path.name, names))
-        elif entries:
-            return
-    shared = set.intersection(*(names for _, names in inner)) if inner else set()
-    if len(inner) > 1 and len(shared) > 1:
-        parts = format_names(name for name, _ in inner)
+        if holds_runs(path) or not _holds_images(path):
+            continue
+        entries = list_entries(path, ScanReport())
+        if any(entry.is_file() and is_image_by_name(entry.name) for entry in entries):
+            others += 1
+        else:
+            inner[path.name] = {entry.name for entry in entries if entry.is_dir()}
+    found = _describe_parts(root, inner)
+    if found and not others:
         raise InputError(
-            f"{root}: {parts} hold the same sub-folders ({format_names(sorted(shared))}), as parts of a data set do "
-            "and classes do not: name them train/, val/ and test/, or use data.layout=classes if they are classes"
+            f"{found}, as parts of a data set do and classes do not: name them train/, val/ and test/, or use "
+            "data.layout=classes if they are classes"
         )
+    if found:
+        report.notes.append(f"{found}, as parts of a data set do; they are taken for classes")
+
+
+def _note_parts(train: Path, report: ScanReport) -> None:
+    """Add a line if the folders of the training split hold the same sub-folders."""
+    inner = {
+        entry.name: {inner.name for inner in list_entries(Path(entry.path), ScanReport()) if inner.is_dir()}
+        for entry in list_entries(train, ScanReport())
+        if entry.is_dir()
+    }
+    found = _describe_parts(train, inner)
+    if found:
+        report.notes.append(f"{found}, as parts of a data set do; they are taken for classes")
+
+
+def _describe_parts(root: Path, inner: Mapping[str, set[str]]) -> str | None:
+    """Describe folders that hold the same sub-folders, at least two; None if they do not.
+
+    Args:
+        root: The folder that holds them.
+        inner: Names of the sub-folders of each folder.
+    """
+    shared = set.intersection(*inner.values()) if len(inner) > 1 else set()
+    if len(shared) < 2:
+        return None
+    return f"{root}: {format_names(inner)} hold the same sub-folders ({format_names(sorted(shared))})"
 
 
 def holds_runs(folder: Path, depth: int = RUN_DEPTH) -> bool:

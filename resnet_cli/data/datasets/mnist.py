@@ -147,9 +147,9 @@ def _find_all(folder: Path, files: MnistFiles) -> bool:
 
 
 def _find(folder: Path, name: str) -> Path:
-    """Return the path of a file, or of its archive if there is no unpacked file."""
-    path, archive = folder / name, folder / f"{name}.gz"
-    return archive if archive.is_file() and not path.is_file() else path
+    """Return the path of a file, or of its archive if there is none; some copies have a dot before `idx`."""
+    names = [name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz"]
+    return next((folder / found for found in names if (folder / found).is_file()), folder / name)
 
 
 def _read(path: Path, md5: str | None) -> bytes:

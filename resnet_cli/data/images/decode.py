@@ -34,6 +34,7 @@ WIDTH_TAG, HEIGHT_TAG, BITS_TAG = 256, 257, 258  # of TIFF; bits of each channel
 DEPTH = "have more than 8 bits a channel, scaled to 8"
 FRAMES = "have several frames, of which the first is used"
 ALPHA = "have transparent pixels, laid over data.background"
+UNSCALED = "have 8 bits a channel, to which data.range does not apply"
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,11 @@ def decode(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str,
 
     mode = decoding.mode
     with _open_image(path) as image:
-        notes, file_mode = _notes(image), image.mode
+        _require_range(image, path, decoding)
+        notes, file_mode = _notes(image, decoding), image.mode
         _draft(image, decoding)
         upright = ImageOps.exif_transpose(image)
-        converted = _to_8_bits(upright, path, decoding) if image.mode[0] in "IF" else upright
+        converted = _to_8_bits(upright, decoding) if image.mode[0] in "IF" else upright
         if converted.has_transparency_data:
             converted = _lay_over(converted, decoding.background)
         converted = converted if converted.mode == mode else converted.convert(mode)
@@ -155,7 +157,8 @@ def read_header(path: ImageFile, decoding: Decoding) -> Header:
         if has_exif and image.getexif().get(ORIENTATION_TAG, 1) >= 5:
             h, w = w, h
         marker = END_MARKERS.get(image.format or "", b"")
-        return Header((len(decoding.mode), h, w), image.mode, marker not in _read_last_bytes(path), _notes(image))
+        looks_truncated = marker not in _read_last_bytes(path)
+        return Header((len(decoding.mode), h, w), image.mode, looks_truncated, _notes(image, decoding))
 
 
 def _stored_size(image: "Image.Image") -> tuple[int, int]:
@@ -166,11 +169,13 @@ def _stored_size(image: "Image.Image") -> tuple[int, int]:
     return image.size
 
 
-def _notes(image: "Image.Image") -> tuple[str, ...]:
-    """Return what an opened image loses when it is decoded."""
+def _notes(image: "Image.Image", decoding: Decoding) -> tuple[str, ...]:
+    """Return what an opened image loses when it is decoded, and whether a given range has no effect on it."""
     found = []
     if image.mode[0] in "IF" or _bits_a_channel(image) > 8:
         found.append(DEPTH)
+    elif decoding.value_range is not None:
+        found.append(UNSCALED)
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a camera's JPEG with its own preview
         found.append(FRAMES)
     if image.has_transparency_data:
@@ -188,19 +193,23 @@ def _bits_a_channel(image: "Image.Image") -> int:
 
 
 def _require_range(image: "Image.Image", path: ImageFile, decoding: Decoding) -> None:
-    """Raise `InputError` if the values of an image have no natural range and none is given."""
+    """Raise `InputError` if the values of an image have no natural range, or the given one cannot be applied."""
     is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
     if image.mode[0] in "IF" and not is_16_bit and decoding.value_range is None:
         kind = "floating-point" if image.mode == "F" else "32-bit"
         raise InputError(f"{path}: {kind} values: data.range=[low,high] says which become black and white")
+    if image.mode[0] not in "IF" and _bits_a_channel(image) > 8 and decoding.value_range is not None:
+        raise InputError(
+            f"{path}: data.range applies to images of one channel, this one has {len(image.getbands())}: without it, "
+            "0 to 65535 become 0 to 255"
+        )
 
 
-def _to_8_bits(image: "Image.Image", path: ImageFile, decoding: Decoding) -> "Image.Image":
+def _to_8_bits(image: "Image.Image", decoding: Decoding) -> "Image.Image":
     """Scale an image of one channel of 16 or 32 bits to 8 bits."""
     import numpy as np
     from PIL import Image
 
-    _require_range(image, path, decoding)
     low, high = decoding.value_range or (0, 65535)
     values = (np.asarray(image, dtype=np.float64) - low) / (high - low)
     return Image.fromarray((np.nan_to_num(values).clip(0, 1) * 255).round().astype(np.uint8))

@@ -186,6 +186,33 @@ def test_folders_that_hold_the_same_folders_are_not_taken_for_classes(tmp_path, 
     assert image_folder(root=str(tmp_path), cache=None, layout="classes").class_names == names
 
 
+def test_folders_without_images_do_not_hide_that_others_are_parts(tmp_path):
+    put(
+        tmp_path,
+        *(f"{fold}/{name}/{i}.png" for fold in ("fold1", "fold2") for name in ("cat", "dog") for i in range(3)),
+    )
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "about.txt").write_text("x")
+    assert "'fold1', 'fold2' hold the same sub-folders" in problems_of(tmp_path)[0]
+
+
+@pytest.mark.parametrize("train", ["train/", ""])
+def test_classes_that_look_like_parts_are_said(tmp_path, caplog, train):
+    put(
+        tmp_path,
+        *(f"{train}{fold}/{name}/{i}.png" for fold in ("y1", "y2") for name in ("cat", "dog") for i in range(3)),
+    )
+    if not train:
+        put(tmp_path, *(f"other/{i}.png" for i in range(3)))
+    line = f"{tmp_path / train}: 'y1', 'y2' hold the same sub-folders ('cat', 'dog'), as parts of a data set do; "
+    with caplog.at_level(logging.WARNING, "resnet_cli"):
+        image_folder(root=str(tmp_path), cache=None)
+    assert line + "they are taken for classes" in caplog.messages
+    caplog.clear()
+    image_folder(root=str(tmp_path), cache=None, layout="splits" if train else "classes")
+    assert not any("sub-folders" in message for message in caplog.messages)
+
+
 def test_every_folder_can_be_a_class(tmp_path):
     put(tmp_path, *[f"{label}/{i}.png" for label in ("train", "bus") for i in range(5)])
     assert image_folder(root=str(tmp_path), cache=None, layout="classes").class_names == ("bus", "train")

@@ -41,6 +41,13 @@ def test_found_where_people_have_it(tmp_path, monkeypatch, place):
     assert sorted((tmp_path / "data").rglob("*")) == before, "nothing is written beside them"
 
 
+def test_names_with_a_dot_before_idx_are_found(tmp_path, monkeypatch):
+    folder = make_mnist(tmp_path, "MNIST", monkeypatch, unpacked=False)
+    for path in folder.iterdir():
+        path.rename(folder / path.name.replace("-idx", ".idx"))
+    assert len(mnist(root=str(folder), download=False).train) == 6
+
+
 def test_a_set_that_was_packed_again_is_genuine(tmp_path, monkeypatch):
     folder = make_mnist(tmp_path, "MNIST", monkeypatch, unpacked=False)
     for path in folder.iterdir():

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from resnet_cli.data import image_folder
-from resnet_cli.data.images.decode import ALPHA, DEPTH, FRAMES, Decoding, decode, read_header, read_image
+from resnet_cli.data.images.decode import ALPHA, DEPTH, FRAMES, UNSCALED, Decoding, decode, read_header, read_image
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.errors import InputError
 
@@ -58,6 +58,16 @@ def test_16_bits_of_colour_are_scaled_and_noted(tmp_path):
 def test_a_given_range_becomes_black_to_white(tmp_path):
     path = saved(tmp_path / "a.png", Image.fromarray(np.array([[100, 1000, 2000, 5000]], dtype=np.uint16)))
     assert read_image(path, mode="L", value_range=[1000, 2000]).flatten().tolist() == [0, 0, 255, 255]
+
+
+def test_a_range_that_cannot_be_applied_is_said(tmp_path):
+    colour = png_of_16_bit_rgb(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a\.png: data\.range applies to images of one channel, this one has 3"):
+        decode(colour, Decoding(value_range=[0, 1000]))
+    with pytest.raises(InputError, match=r"data\.range applies to images of one channel"):
+        read_header(colour, Decoding(value_range=[0, 1000]))
+    grey = saved(tmp_path / "b.png", Image.new("L", (4, 4)))
+    assert decode(grey, Decoding(value_range=[0, 1000]))[2] == (UNSCALED,)
 
 
 def test_floating_point_images_need_a_range(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 FLOORS = [
     ["errors", "files", "seeding"],
     ["config"],
-    ["optimizers", "schedules", "models", "data", "training", "runs", "loggers", "plots"],
+    ["optimizers", "schedules", "losses", "models", "data", "training", "runs", "loggers", "plots"],
     ["analysis", "report"],
     ["session"],
     ["hydra_app"],
@@ -21,7 +21,7 @@ FLOORS = [
 # Rooms inside a room, lowest first. Files of the room itself may be above or below them, but not in a circle.
 INNER_ROOMS = {"models": ["layers", "initialisation"], "data": ["images", "datasets", "loading"],
                "sweeps": ["search"], "commands": ["train"]}  # fmt: skip
-ROOT = ["__init__", "__main__", "errors", "files", "optimizers", "schedules", "seeding"]
+ROOT = ["__init__", "__main__", "errors", "files", "losses", "optimizers", "schedules", "seeding"]
 GROUND_IS_FREE = 0  # files of the ground may import one another
 
 

@@ -89,7 +89,7 @@ def test_the_example_of_wrong_input_is_what_is_printed(repository):
     assert printed == problems_of(settings)
 
 
-@pytest.mark.parametrize("group", ["optimizer", "schedule", "data", "trainer"])
+@pytest.mark.parametrize("group", ["optimizer", "schedule", "loss", "data", "trainer"])
 def test_every_option_is_in_the_table_of_groups(repository, group):
     row = next(line for line in readme(repository).splitlines() if line.startswith(f"| `{group}`"))
     for path in (CONFIG_FOLDER / group).glob("*.yaml"):

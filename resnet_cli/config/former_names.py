@@ -22,6 +22,12 @@ FORMER = {
 OF_0_1_0 = {
     new: old for old, new in FORMER.items() if old.count(".") == 1 or old.endswith((".ClassifierTrainer", ".Sweep"))
 }
+# Keys that the files of this package have had since, with the values that mean what was done before.
+ADDED_SINCE_0_1_0: Mapping[str, Any] = {
+    "loss._target_": "resnet_cli.losses.CrossEntropy", "loss.class_weights": None, "loss.label_smoothing": 0.0,
+    "data.sampler": "uniform",
+    "trainer.select_by": "val_accuracy",
+}  # fmt: skip
 
 
 def present_name(target: str) -> str:
@@ -45,7 +51,7 @@ def with_present_names(value: Any) -> Any:
     """Return a config in which every `_target_` has its present name; the config itself is left unchanged."""
     if isinstance(value, Mapping):
         return {
-            key: present_name(item) if key == "_target_" and isinstance(item, str) else with_present_names(item)
+            str(key): present_name(item) if key == "_target_" and isinstance(item, str) else with_present_names(item)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):

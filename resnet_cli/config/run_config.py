@@ -8,6 +8,9 @@ from resnet_cli.config.ranges import Between, NotEmpty
 
 Node = Mapping[str, Any]  # a `_target_` and its arguments
 
+# The loss of configs that have none: those of runs that were made before there was the group.
+DEFAULT_LOSS: Node = {"_target_": "resnet_cli.losses.CrossEntropy"}
+
 # Keys that control how a run is started. They are not part of its identity, so neither checkpoints nor `config.yaml`
 # store them.
 CONTROL_KEYS = ("resume", "init_from", "resume_force", "trust", "verify_resume", "sweep")
@@ -21,6 +24,7 @@ class RunConfig:
         model: Group `model`.
         optimizer: Group `optimizer`.
         schedule: Group `schedule`.
+        loss: Group `loss`; None is `DEFAULT_LOSS`.
         data: Group `data`.
         trainer: Group `trainer`.
         name: Name of the run.
@@ -40,6 +44,7 @@ class RunConfig:
     data: Node
     trainer: Node
     name: str
+    loss: Node | None = None
     seed: Annotated[int, Between(0, 9223372036854775807)] = 0
     resume: Annotated[str, NotEmpty()] | None = None
     init_from: Annotated[str, NotEmpty()] | None = None
@@ -50,5 +55,6 @@ class RunConfig:
     logger: Mapping[str, Node] | None = None
 
     def stored(self) -> dict[str, Any]:
-        """Return the keys that checkpoints and `config.yaml` store: all except `CONTROL_KEYS`."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in CONTROL_KEYS}
+        """Return the keys that checkpoints and `config.yaml` store: all except `CONTROL_KEYS`, and no absent loss."""
+        kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in CONTROL_KEYS}
+        return {key: value for key, value in kept.items() if key != "loss" or value is not None}

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from resnet_cli.config.former_names import with_present_names
-from resnet_cli.config.run_config import CONTROL_KEYS
+from resnet_cli.config.run_config import CONTROL_KEYS, DEFAULT_LOSS
 from resnet_cli.config.signatures import Opaque, signature
 from resnet_cli.config.validation import CONFIG_GROUPS, RUN_TARGET, Settings
 from resnet_cli.config.values import format_value
@@ -175,6 +175,7 @@ def differences(stored: Settings, given: Settings) -> list[Difference]:
         InputError: `stored` is not plain data.
     """
     stored = plain_data(stored, "the checkpoint's config")
+    stored, given = ({**settings, "loss": settings.get("loss") or DEFAULT_LOSS} for settings in (stored, given))
     stored, given = ({k: v for k, v in s.items() if k not in {*CONTROL_KEYS, *SAFE_TO_CHANGE}} for s in (stored, given))
     defaults = _defaults(stored, given)
     before, after = flat(stored), flat(given)

@@ -16,6 +16,7 @@ PACKAGES = {
     "model": ("resnet_cli.models", "torch.nn", "torchvision.models"),
     "optimizer": ("resnet_cli.optimizers", "torch.optim"),
     "schedule": ("resnet_cli.schedules",),
+    "loss": ("resnet_cli.losses", "torch.nn"),
     "data": ("resnet_cli.data",),
     "data.augment": ("resnet_cli.data",),
     "trainer": ("resnet_cli.training.trainer",),

@@ -53,11 +53,17 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
         "function from the step to a factor on the learning rate, as resnet_cli.schedules.cosine does",
         is_of_kind=lambda target: "optimizer" not in target.parameters,
     ),
+    "loss": ConfigGroup(
+        given=("num_classes", "class_names", "class_counts"),
+        kind="a loss to build: it takes input and target itself; name a class, such as torch.nn.CrossEntropyLoss",
+        is_of_kind=lambda target: {"input", "target"}.isdisjoint(target.parameters),
+    ),
     "data": ConfigGroup(given=("dataset", "device", "seed"), readers=("resnet_cli.data.make_loaders",)),
     "trainer": ConfigGroup(given=("model", "loss_fn", "optimizer", "schedule", "seed")),
 }
 
 
+OPTIONAL_GROUPS = ("loss",)  # configs of runs that were made before the group was added have none
 TAKE_WHAT_IS_GIVEN = ("model", "schedule", "trainer")  # groups whose targets take an argument of the builder's
 
 
@@ -148,7 +154,7 @@ def _check_logger(name: str, node: object, known: Sequence[str]) -> Iterator[Pro
 def _check_part(name: str, node: object, known: Sequence[str]) -> Iterator[Problem]:
     if isinstance(node, Mapping):
         yield from _check_node(name, node, CONFIG_GROUPS[name], known)
-    else:
+    elif name not in OPTIONAL_GROUPS or node is not None:
         yield Problem(name, "not a node", node)
 
 

@@ -127,10 +127,17 @@ def _split_problems(name: str, split: DatasetSplit, size: tuple[int, int, int], 
     if split.size != size:
         sizes = " and ".join("x".join(map(str, shape)) for shape in (split.size, size))
         return [f"{name}: image size differs from the training split's: {sizes} (channels x height x width)"]
+    if split.weights is not None and _is_bad(split.weights, len(split)):
+        return [f"{name}: the weights of its images must be finite, 0 or more, one for each image, and not all 0"]
     low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= classes:
         return [f"{name}: labels go from {low} to {high}, but there are {classes} classes (0 to {classes - 1})"]
     return []
+
+
+def _is_bad(weights: Tensor, count: int) -> bool:
+    is_usable = weights.shape == (count,) and bool((weights.isfinite() & (weights >= 0)).all())
+    return not is_usable or not bool(weights.any())
 
 
 def channel_statistics(split: DatasetSplit, indices: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

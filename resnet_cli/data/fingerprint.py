@@ -21,16 +21,18 @@ def fingerprint_split(split: DatasetSplit, indices: Tensor | None) -> Fingerprin
         indices: Indices of the samples that are used, int64 [N]; None uses all.
 
     Returns:
-        `count`, and digests of the `images` of the whole split, of the `selection` of samples, and of their `labels`.
+        `count`, and digests of the `images` of the whole split, of the `selection` of samples, of their `labels` and
+        of their `weights`, if the data set has them.
     """
     indices = torch.arange(len(split)) if indices is None else indices
     images = split.images
-    return {
+    found = {
         "count": len(indices),
         "images": images.content_digest()[:DIGITS] if isinstance(images, LazyImages) else _digest(images),
         "selection": _digest(indices),
         "labels": _digest(split.labels[indices]),
     }
+    return found if split.weights is None else {**found, "weights": _digest(split.weights[indices])}
 
 
 def describe_difference(before: Fingerprint | None, after: Fingerprint | None) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from resnet_cli.config.selection import DEFAULT, ranking
 from resnet_cli.files import write_atomically
 
 # Okabe & Ito's colours, distinguishable with every common form of colour blindness; line styles differ too.
@@ -13,7 +14,12 @@ MAX_TITLE_LENGTH = 80  # characters that fit above the panels
 
 
 def draw_curves(
-    rows: Sequence[Mapping[str, Any]], path: Path, *, title: str, test: Mapping[str, Any] | None = None
+    rows: Sequence[Mapping[str, Any]],
+    path: Path,
+    *,
+    title: str,
+    test: Mapping[str, Any] | None = None,
+    select_by: str = DEFAULT,
 ) -> None:
     """Draw loss (left) and accuracy (right) by epoch as a PNG of 1000 x 400 pixels, replacing `path` atomically.
 
@@ -25,8 +31,9 @@ def draw_curves(
         title: Shown literally above the panels: `$` does not start a formula, and characters that the font lacks become
             boxes.
         test: `accuracy` (percent) and `loss` on the test set, shown as horizontal lines.
+        select_by: What the best epoch is selected by, as in `resnet_cli.config.selection`.
 
-    The best epoch is the first one with the highest validation accuracy and, among those, the lowest loss.
+    The best epoch is the first one of the highest rank.
 
     Raises:
         MachineError: the file cannot be written; the previous one is intact.
@@ -42,8 +49,7 @@ def draw_curves(
     epochs = [row["epoch"] for row in rows]
     accuracies = _column(rows, "val_accuracy")
     validated = [i for i, accuracy in enumerate(accuracies) if not math.isnan(accuracy)]
-    losses = _column(rows, "val_loss")
-    best = max(validated, key=lambda i: (accuracies[i], -losses[i]), default=None)
+    best = max(validated, key=lambda i: ranking(rows[i], select_by), default=None)
     for axes, quantity, unit in zip(figure.subplots(1, 2), ("loss", "accuracy"), ("", " %"), strict=True):
         digits = 1 if unit else 3
         _draw_panel(

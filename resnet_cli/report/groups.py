@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from resnet_cli.config.selection import rank_of_best
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
 from resnet_cli.report.keys import (
@@ -24,7 +25,7 @@ from resnet_cli.report.runs import STATUSES, Run
 from resnet_cli.report.summary import format_pairs, requested_columns, short_names, summarise
 
 # Keys of `data` that change how images are fed but not which: results with other values can be compared.
-INPUT_PIPELINE_KEYS = ("data.batch_size", "data.drop_last", "data.augment")
+INPUT_PIPELINE_KEYS = ("data.batch_size", "data.drop_last", "data.sampler", "data.augment")
 EVALUATION_KEYS = ("trainer.max_batches",)  # it shortens validation and test too
 MAX_TITLE_KEYS = 8  # keys in the title of a table that distinguish it from others
 COMPARED_PACKAGES = ("torch", "resnet-cli")  # packages whose version can change a result
@@ -121,8 +122,9 @@ class Table:
 
     @cached_property
     def best(self) -> Group | None:
-        """The group with the best validation accuracy, never chosen by the test set; None for a single group."""
-        means = [(found.mean, i) for i, group in enumerate(self.groups) if (found := group.statistics("val_accuracy"))]
+        """The group with the best score on validation, never chosen by the test set; None for a single group."""
+        scores = [Statistics.from_values(rank_of_best(run.record) for run in group.averaged) for group in self.groups]
+        means = [(found.mean, i) for i, found in enumerate(scores) if found]
         return self.groups[max(means, key=lambda pair: (pair[0], -pair[1]))[1]] if len(means) > 1 else None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cli.config.paths import CONFIG_FOLDER
-from resnet_cli.config.run_config import CONTROL_KEYS
+from resnet_cli.config.run_config import CONTROL_KEYS, DEFAULT_LOSS
 from resnet_cli.config.signatures import Opaque, signature
 from resnet_cli.config.stored import SAFE_TO_CHANGE
 from resnet_cli.config.validation import CONFIG_GROUPS
@@ -23,7 +23,7 @@ GROUPS_WITHOUT_EFFECT = ("hydra.", "logger.", "sweep.")
 OWN_IMAGES = ("image_folder", "csv")  # the data sets whose content data.root determines
 ABSENT = "-"
 # Targets whose signature is found in the source text, without importing anything.
-PACKAGE_TARGET = r"(resnet_cli(\.(models|data|schedules|optimizers))?|torch\.optim)\.[A-Za-z]\w*"
+PACKAGE_TARGET = r"(resnet_cli(\.(models|data|schedules|optimizers|losses))?|torch\.optim)\.[A-Za-z]\w*"
 
 MODEL_OPTIONS = CONFIG_FOLDER / "model"
 
@@ -70,6 +70,8 @@ def comparable_settings(runs: Sequence[Run]) -> dict[Path, dict[str, Any]]:
     were made.
     """
     settings = {run.folder: _result_settings(run) for run in runs}
+    for run_settings in settings.values():
+        run_settings.setdefault("loss._target_", DEFAULT_LOSS["_target_"])
     keys = dict.fromkeys(key for run_settings in settings.values() for key in run_settings)
     for run_settings in settings.values():
         for group in CONFIG_GROUPS:

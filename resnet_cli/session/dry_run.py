@@ -28,6 +28,7 @@ def check_buildable(settings: Settings, *, here: bool) -> None:
             resolve_precision(trainer.get("precision") or "fp32", device)
         except ValueError as error:
             raise InputError(str(error)) from None
+    build.with_trainer_smoothing(settings.get("loss"), trainer)
     epochs = build.get_argument(trainer, "epochs") or 1
     build.schedule(settings["schedule"], total_steps=STEPS_PER_EPOCH * epochs, steps_per_epoch=STEPS_PER_EPOCH)
     if not settings["model"]["_target_"].startswith("resnet_cli."):

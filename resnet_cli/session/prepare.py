@@ -78,6 +78,7 @@ def prepare(
     here = located(config, paths)  # to build from; `config` is what is stored
     loggers = LoggerGroup(build.loggers(config.logger))
     checkpoint = load_latest(run, config.resume)
+    build.with_trainer_smoothing(config.loss, config.trainer)
     validate_changes(checkpoint, config)  # before the data are read, which can take minutes
     loaders = build.loaders(here.data, device=_resolve_device(config.trainer), seed=config.seed)
     changes: list[Difference] = []
@@ -118,4 +119,7 @@ def _build_trainer(
         steps_per_epoch=steps_per_epoch,
     )
     optimizer = build.optimizer(config.optimizer, model)
-    return build.trainer(config.trainer, model=model, optimizer=optimizer, schedule=schedule, seed=config.seed)
+    loss_fn = build.loss(config.loss, config.trainer, loaders)
+    return build.trainer(
+        config.trainer, model=model, optimizer=optimizer, schedule=schedule, seed=config.seed, loss_fn=loss_fn
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from resnet_cli.config.selection import selected_by
 from resnet_cli.config.stored import dump, flat
 from resnet_cli.errors import MachineError, PrunedError, StoppedError
 from resnet_cli.models.inspection import count_parameters
@@ -187,10 +188,22 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
     saver.load_best(state, trainer.device)
     batches = EpochIterator(loaders.test, limit=trainer.max_batches, control=control)
     scores = trainer.evaluate(batches.iterate(epoch=0))
-    test: dict[str, Any] = {"accuracy": scores.accuracy, "loss": scores.loss, "samples": scores.count}
-    by = "val_accuracy" if loaders.val is not None else None
+    test: dict[str, Any] = {
+        "accuracy": scores.accuracy, "loss": scores.loss, "samples": scores.count,
+        "balanced_accuracy": scores.balanced_accuracy,
+    }  # fmt: skip
+    by = selected_by(state.best) if loaders.val is not None else None
     selection = {"weights": "best epoch" if by else "last epoch", "by": by, "val_samples": loaders.counts["val"]}
     run.update_record(status="finished", ended=utc_now(), test=test, selection=selection)
     saver.draw_curves(state.rows, test)
-    chosen = f"epoch {state.best['epoch']}, the best on validation" if state.best else "the last epoch"
-    logger.info("test accuracy %.2f %%, loss %.4f on %d images (%s)", *list(test.values()), chosen)
+    chosen = f"epoch {state.best['epoch']}, {_best_words(by)}" if state.best else "the last epoch"
+    balanced = f", balanced accuracy {scores.balanced_accuracy:.2f} %" if by == "val_balanced_accuracy" else ""
+    logger.info(
+        "test accuracy %.2f %%%s, loss %.4f on %d images (%s)",
+        scores.accuracy, balanced, scores.loss, scores.count, chosen,
+    )  # fmt: skip
+
+
+def _best_words(by: str | None) -> str:
+    measure = {"val_loss": " by its loss", "val_balanced_accuracy": " by balanced accuracy"}.get(by or "", "")
+    return f"the best on validation{measure}"

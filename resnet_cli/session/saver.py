@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from resnet_cli.config import validation
+from resnet_cli.config.selection import select_by_of
 from resnet_cli.errors import InputError
 from resnet_cli.loggers import LoggerGroup
 from resnet_cli.plots.curves import draw_curves
@@ -68,7 +69,9 @@ class RunSaver:
 
     def draw_curves(self, rows: list[Row], test: dict[str, Any] | None = None) -> None:
         """Draw `curves.png`."""
-        draw_curves(rows, self.run.curves, title=self.settings["name"], test=test)
+        draw_curves(
+            rows, self.run.curves, title=self.settings["name"], test=test, select_by=select_by_of(self.settings)
+        )
         self._drawn_at = monotonic()
 
     def _save(self, path: Path, state: TrainState, content: dict[str, Any], backup: Path | None = None) -> None:

@@ -39,6 +39,8 @@ def _is_of_kind(path: str, target: str) -> bool:
         return inspect.isclass(found) and issubclass(found, Optimizer)
     if group == "schedule":
         return inspect.isfunction(found) and not found.__name__.startswith("_")
+    if group == "loss":
+        return _is_loss(found)
     if group == "trainer":
         from resnet_cli.training.trainer import ClassifierTrainer
 
@@ -53,6 +55,15 @@ def _is_of_kind(path: str, target: str) -> bool:
         return found is data.Augment
     returned = inspect.signature(found).return_annotation if inspect.isfunction(found) else None
     return returned is data.Dataset and found in [getattr(data, name) for name in data.__all__]
+
+
+def _is_loss(found: Any) -> bool:
+    """Return True for a loss of this package or of `torch.nn`."""
+    from torch.nn.modules.loss import _Loss
+
+    from resnet_cli.losses import ClassLoss
+
+    return inspect.isclass(found) and issubclass(found, ClassLoss | _Loss)
 
 
 def _is_model(found: Any) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cli.config.run_config import RunConfig
+from resnet_cli.config.selection import format_score, selected_by, selected_score
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError, JobFailedError, StoppedError
 from resnet_cli.runs.folder import RunDir
@@ -58,7 +59,7 @@ class SweepJob:
 
 
 def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | None = None) -> float | None:
-    """Run a job unless it is finished, and return its best validation accuracy in percent.
+    """Run a job unless it is finished, and return the score of its best epoch, its validation accuracy by default.
 
     Args:
         job: The job.
@@ -84,7 +85,7 @@ def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | 
         if placement.record.get("reason") and not is_pruned:  # why it could not be continued, which was taken back
             placement.run.update_record(reason=None)
         console.print(f"already finished, {_format_result(placement.record)}")
-        return _best_accuracy(placement.record)
+        return selected_score(placement.record)
     if placement.conflicting_folder:
         console.print(
             f"config differs from that of {placement.conflicting_folder}; starting a new job in {placement.run.path}"
@@ -92,7 +93,7 @@ def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | 
     record = _train(job, placement.run, launcher_signals, console, reporter)
     if not console.is_local:
         console.print(_format_result(record))
-    return _best_accuracy(record)
+    return selected_score(record)
 
 
 def _raise_if_stopped(sweep: SweepDir) -> None:
@@ -142,14 +143,10 @@ def _release_memory() -> None:
 
 
 def _format_result(record: Mapping[str, Any]) -> str:
-    best, test = record.get("best") or {}, record.get("test") or {}
-    scores = {"best": best.get("val_accuracy"), "test": test.get("accuracy")}
-    pruned = ["pruned"] if record.get("status") == "pruned" else []
-    words = [*pruned, *(f"{name} {score:.2f} %" for name, score in scores.items() if score is not None)]
+    best, test = selected_score(record), (record.get("test") or {}).get("accuracy")
+    words = ["pruned"] if record.get("status") == "pruned" else []
+    if best is not None:
+        words.append(f"best {format_score(selected_by(record.get('best')), best)}")
+    if test is not None:
+        words.append(f"test {test:.2f} %")
     return ", ".join(words) or "done"
-
-
-def _best_accuracy(record: Mapping[str, Any]) -> float | None:
-    best = record.get("best") or {}
-    value = best.get("val_accuracy")
-    return None if value is None else float(value)

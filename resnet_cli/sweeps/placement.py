@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.config.former_names import name_in_0_1_0
+from resnet_cli.config.former_names import ADDED_SINCE_0_1_0, name_in_0_1_0
 from resnet_cli.config.run_config import CONTROL_KEYS
 from resnet_cli.config.stored import SAFE_TO_CHANGE, differences, flat, read
 from resnet_cli.config.validation import Settings
@@ -68,11 +68,12 @@ def is_identifying(key: str) -> bool:
 def config_hash(settings: Settings) -> str:
     """Return eight hexadecimal digits that identify a config, with its number of epochs.
 
-    `_target_` names are hashed as version 0.1.0 spelt them, so that folders of its sweeps are found again.
+    `_target_` names are hashed as version 0.1.0 spelt them, and keys that were added since are left out where they mean
+    what was done before, so that folders of earlier sweeps are found again.
     """
     leaves = {
         key: name_in_0_1_0(value) if key.endswith("_target_") and isinstance(value, str) else value
         for key, value in flat(settings).items()
-        if is_identifying(key)
+        if is_identifying(key) and not (key in ADDED_SINCE_0_1_0 and value == ADDED_SINCE_0_1_0[key])
     }
     return hashlib.sha256(json.dumps(leaves, sort_keys=True, default=str).encode()).hexdigest()[:8]

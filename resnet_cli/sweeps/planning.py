@@ -105,10 +105,10 @@ def _find_files(sweep: DictConfig, planned: Mapping[int, PlannedJob], problems: 
 
 
 def _build_parts(planned: Mapping[int, PlannedJob], problems: "_ProblemCollector", *, is_local: bool) -> None:
-    """Build the model, optimizer, schedule and trainer of each unfinished job, once for jobs that share them."""
+    """Build the model, optimizer and schedule of each unfinished job, once for jobs that share them."""
     built: set[str] = set()
     for number, job in planned.items():
-        parts = [job.settings[group] for group in ("model", "optimizer", "schedule", "trainer")]
+        parts = [job.settings.get(group) for group in ("model", "optimizer", "schedule", "loss", "trainer")]
         fingerprint = json.dumps(parts, default=str)
         if job.is_finished or fingerprint in built:
             continue

@@ -1,16 +1,26 @@
 """Evaluation: a model's mean loss and accuracy over batches."""
 
+import copy
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from resnet_cli.training.batch_format import name_label_error
-from resnet_cli.training.metrics import Scores, Totals, count_correct
+from resnet_cli.training.metrics import ClassTotals, Scores, Totals, count_correct
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+def without_smoothing(loss_fn: LossFunction | None) -> LossFunction | None:
+    """Return a loss for evaluation: a copy whose `label_smoothing` is 0, or the loss itself if it does not smooth."""
+    if not getattr(loss_fn, "label_smoothing", 0):
+        return loss_fn
+    plain: Any = copy.deepcopy(loss_fn)
+    plain.label_smoothing = 0.0
+    return cast(LossFunction, plain)
 
 
 @torch.no_grad()
@@ -22,7 +32,7 @@ def evaluate(
     loss_fn: LossFunction = nn.functional.cross_entropy,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Scores:
-    """Return mean loss and accuracy of `model` in evaluation mode; its mode is restored afterwards.
+    """Return the scores of `model` in evaluation mode, balanced accuracy too; its mode is restored afterwards.
 
     Each batch is weighted by its size, so a short last one counts correctly. The loss is computed in float32.
 
@@ -33,7 +43,7 @@ def evaluate(
         loss_fn: (logits [B, K], classes [B]) -> mean loss.
         autocast: Returns the context manager of the forward pass.
     """
-    totals = Totals(device)
+    totals, by_class = Totals(device), ClassTotals()
     was_training = model.training
     model.eval()
     try:
@@ -47,6 +57,7 @@ def evaluate(
             except IndexError as error:
                 raise name_label_error(error, labels_B) from error
             totals.add(loss, count_correct(logits_BK, labels_B), len(labels_B))
+            by_class.add(logits_BK, labels_B)
     finally:
         model.train(was_training)
-    return totals.compute()
+    return totals.compute(by_class)

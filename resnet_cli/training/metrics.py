@@ -7,17 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resnet_cli.config.selection import DEFAULT
+
 Row = dict[str, Any]
 Prune = Callable[[Sequence[Row]], bool]  # (metrics of all epochs so far) -> True to prune the run
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Mean loss, accuracy in percent and number of samples."""
+    """Mean loss, accuracy in percent and number of samples.
+
+    `balanced_accuracy` is the mean recall over the classes that occur, in percent; None where it was not computed.
+    """
 
     loss: float
     accuracy: float
     count: int
+    balanced_accuracy: float | None = None
 
 
 @dataclass
@@ -45,9 +51,12 @@ class Totals:
         self._correct.add_(correct)
         self.count += count
 
-    def compute(self) -> Scores:
-        """Return the scores so far; the host waits for the device."""
-        return _scores(self.sums_2, self.count)
+    def compute(self, by_class: "ClassTotals | None" = None) -> Scores:
+        """Return the scores so far, with balanced accuracy from the counts by class; the host waits once."""
+        recall = by_class.mean_recall(self.sums_2.dtype) if by_class is not None else None
+        if recall is None:
+            return _scores(self.sums_2, self.count)
+        return _scores(torch.cat([self.sums_2, recall[None]]), self.count)
 
     def peek(self) -> Scores | None:
         """Return recent scores without waiting for a CUDA device: those of an earlier call, or None if none are ready.
@@ -75,9 +84,36 @@ class Totals:
         self.count = state["count"]
 
 
-def _scores(sums_2: Tensor, count: int) -> Scores:
-    loss, correct = sums_2.tolist()
-    return Scores(loss / max(count, 1), 100.0 * correct / max(count, 1), count)
+def _scores(sums: Tensor, count: int) -> Scores:
+    """Return the scores of the summed loss, the number of correct predictions and, if it follows, the mean recall."""
+    loss, correct, *recall = sums.tolist()
+    balanced = 100.0 * recall[0] if recall else None
+    return Scores(loss / max(count, 1), 100.0 * correct / max(count, 1), count, balanced)
+
+
+class ClassTotals:
+    """Running counts of samples and of correct predictions by class, on the device."""
+
+    def __init__(self) -> None:
+        self.counts_2K: Tensor | None = None
+
+    def add(self, logits_BK: Tensor, labels: Tensor) -> None:
+        """Add a batch; labels are those of `count_correct`."""
+        classes = logits_BK.shape[1]
+        if self.counts_2K is None:
+            self.counts_2K = torch.zeros(2, classes, dtype=torch.int64, device=logits_BK.device)
+        classes_B = most_probable(labels)
+        is_class_BK = classes_B[:, None] == torch.arange(classes, device=logits_BK.device)  # no host waits for it
+        is_correct_B1 = (logits_BK.argmax(dim=1) == classes_B)[:, None]
+        self.counts_2K += torch.stack([is_class_BK.sum(0), (is_class_BK & is_correct_B1).sum(0)])
+
+    def mean_recall(self, dtype: torch.dtype) -> Tensor | None:
+        """Return the mean recall over the classes that occur, a scalar on the device; None without a sample."""
+        if self.counts_2K is None:
+            return None
+        counts_K, correct_K = self.counts_2K.to(dtype)
+        recall: Tensor = (correct_K / counts_K.clamp(min=1)).sum() / (counts_K > 0).sum()
+        return recall
 
 
 def count_correct(logits_BK: Tensor, labels: Tensor) -> Tensor:
@@ -87,8 +123,12 @@ def count_correct(logits_BK: Tensor, labels: Tensor) -> Tensor:
         logits_BK: Predicted is the class with the largest.
         labels: Classes [B], or class probabilities [B, K], of which the most probable class counts.
     """
-    classes_B = labels.argmax(dim=1) if labels.ndim == 2 else labels
-    return (logits_BK.argmax(dim=1) == classes_B).sum()
+    return (logits_BK.argmax(dim=1) == most_probable(labels)).sum()
+
+
+def most_probable(labels: Tensor) -> Tensor:
+    """Return classes [B] of classes [B] or class probabilities [B, K]."""
+    return labels.argmax(dim=1) if labels.ndim == 2 else labels
 
 
 @dataclass(frozen=True)
@@ -147,6 +187,7 @@ def epoch_row(
         "train_accuracy": train.accuracy,
         "val_loss": val.loss if val else None,
         "val_accuracy": val.accuracy if val else None,
+        "val_balanced_accuracy": val.balanced_accuracy if val else None,
         "samples_per_second": round(train.count / seconds, 1) if seconds else None,
         "seconds": round(seconds, 3),
     }
@@ -155,12 +196,14 @@ def epoch_row(
     return row
 
 
-def format_epoch(row: Row, num_epochs: int, *, is_best: bool) -> str:
-    """Format a row of metrics as one line for the log."""
+def format_epoch(row: Row, num_epochs: int, *, is_best: bool, select_by: str = DEFAULT) -> str:
+    """Format a row of metrics as one line for the log, with balanced accuracy if epochs are selected by it."""
     width = len(str(num_epochs))
     val = (
         f"  val loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:6.2f} %" if row["val_loss"] is not None else ""
     )
+    if val and select_by == "val_balanced_accuracy":
+        val += f" balanced {row[select_by]:6.2f} %"
     return (
         f"epoch {row['epoch']:{width}d}/{num_epochs}  loss {row['train_loss']:.4f} "
         f"accuracy {row['train_accuracy']:6.2f} %{val}"

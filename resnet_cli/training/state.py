@@ -8,39 +8,39 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resnet_cli.config.selection import DEFAULT, SelectBy, ranking
 from resnet_cli.errors import PrunedError
 from resnet_cli.training.averaging import ExponentialAverage
 from resnet_cli.training.gradient_norms import GradientSums
 from resnet_cli.training.metrics import Prune, Row, Scores, Totals, epoch_row
 
+BEST_KEYS = ("epoch", "val_accuracy", "val_loss", "val_balanced_accuracy")
+
 
 @dataclass
 class BestTracker:
-    """The best epoch so far, by higher validation accuracy, then by lower validation loss.
+    """The best epoch so far.
 
     Attributes:
-        best: `epoch`, `val_accuracy` and `val_loss` of the best epoch.
+        best: `epoch`, the validation scores and `select_by` of the best epoch.
         epochs_without_improvement: Epochs since the best one.
     """
 
     best: Row | None = None
     epochs_without_improvement: int = 0
+    select_by: SelectBy = DEFAULT  # of equal epochs the other measure decides: see `ranking`
 
     def update(self, row: Row) -> bool:
         """Record an epoch. Return True if it is the best so far; an epoch without validation never is."""
         if row.get("val_accuracy") is None:
             return False
         best = self.best
-        if best is not None and _ranking(row) <= _ranking(best):
+        if best is not None and ranking(row, self.select_by) <= ranking(best, self.select_by):
             self.epochs_without_improvement += 1
             return False
-        self.best = {name: row[name] for name in ("epoch", "val_accuracy", "val_loss")}
+        self.best = {name: row[name] for name in BEST_KEYS if name in row} | {"select_by": self.select_by}
         self.epochs_without_improvement = 0
         return True
-
-
-def _ranking(row: Row) -> tuple[float, float]:
-    return row["val_accuracy"], -row["val_loss"]
 
 
 @dataclass
@@ -68,7 +68,7 @@ class TrainState:
 
     @property
     def best(self) -> Row | None:
-        """`epoch`, `val_accuracy` and `val_loss` of the best epoch so far."""
+        """`epoch`, the validation scores and `select_by` of the best epoch so far."""
         return self.best_tracker.best
 
     def start_epoch(self) -> None:
@@ -152,7 +152,7 @@ class TrainState:
             self.gradients.load_state_dict(state["gradients"])
         for name in ("step", "epoch", "batches", "seconds"):
             setattr(self, name, state[name])
-        self.best_tracker = BestTracker(state["best"], state["stale"])
+        self.best_tracker = BestTracker(state["best"], state["stale"], self.best_tracker.select_by)
         self.rows[:] = state["rows"]
 
     def evaluated_weights(self) -> AbstractContextManager[None]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cli.config.ranges import AtLeast, Below, Positive
+from resnet_cli.config.selection import SelectBy
 from resnet_cli.errors import StoppedError
 from resnet_cli.training.averaging import ExponentialAverage
 from resnet_cli.training.backend import Backend, Batch, CompileMode
@@ -21,14 +22,14 @@ from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.compiled_step import CompiledStepper
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import PrecisionName
-from resnet_cli.training.evaluation import LossFunction, evaluate
+from resnet_cli.training.evaluation import LossFunction, evaluate, without_smoothing
 from resnet_cli.training.finite_checks import require_finite_loss
 from resnet_cli.training.gradient_norms import GradientSums
 from resnet_cli.training.metrics import BatchResult, EpochResult, FitResult, Scores, Totals, fit_result, format_epoch
 from resnet_cli.training.monitor import FitMonitor
 from resnet_cli.training.progress import Progress
 from resnet_cli.training.saving import SavePolicy, Saver
-from resnet_cli.training.state import TrainState
+from resnet_cli.training.state import BestTracker, TrainState
 from resnet_cli.training.step import StepOptions
 from resnet_cli.training.stepper import Stepper
 
@@ -40,7 +41,8 @@ class ClassifierTrainer:
 
     Args:
         model: Images [B, C, H, W] -> logits [B, K]. It is moved to `device`.
-        loss_fn: (logits [B, K], labels [B] or [B, K]) -> mean loss; None is cross-entropy with `label_smoothing`.
+        loss_fn: (logits [B, K], labels [B] or [B, K]) -> mean loss; None is cross-entropy with `label_smoothing`. One
+            with an attribute `label_smoothing` is evaluated without it.
         optimizer: Over the model's parameters.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps` or a device; None leaves the model where it is.
         schedule: Step (0-based, about to be taken) -> factor on every learning rate; None leaves them alone.
@@ -56,7 +58,9 @@ class ClassifierTrainer:
         label_smoothing: Probability spread evenly over all classes (Szegedy et al. 2016, section 7).
         averaging: `ema` evaluates and saves an exponential moving average of the weights.
         averaging_decay: Weight of the past in the average, per step.
-        early_stopping: Stop after this many epochs without a better validation accuracy; null never does.
+        early_stopping: Stop after this many epochs without a better one; null never does.
+        select_by: What makes an epoch the best: the highest validation accuracy, the lowest validation loss, or the
+            highest balanced accuracy, the mean recall over the classes that occur.
         checkpoint_every: Steps between saves inside an epoch; null saves after each epoch and every five minutes.
         max_batches: Use only the first batches of each epoch and each evaluation, to try things out.
         overfit_batches: Train on the first batches of the first epoch again and again, and validate on them too.
@@ -90,6 +94,7 @@ class ClassifierTrainer:
         averaging: Literal["none", "ema"] = "none",
         averaging_decay: Annotated[float, Below(0, 1)] = 0.999,
         early_stopping: Annotated[int, AtLeast(1)] | None = None,
+        select_by: SelectBy = "val_accuracy",
         checkpoint_every: Annotated[int, AtLeast(1)] | None = None,
         max_batches: Annotated[int, AtLeast(1)] | None = None,
         overfit_batches: Annotated[int, AtLeast(1)] | None = None,
@@ -108,7 +113,9 @@ class ClassifierTrainer:
         self.device, self.precision = self.backend.device, self.backend.precision
         self.model = self.backend.prepare_model(model)
         self.forward = self.backend.compile_model(self.model)
-        self.eval_loss_fn = loss_fn or nn.functional.cross_entropy
+        if isinstance(loss_fn, nn.Module):
+            loss_fn = loss_fn.to(self.device)
+        self.eval_loss_fn = without_smoothing(loss_fn) or nn.functional.cross_entropy
         self.epochs, self.early_stopping, self.checkpoint_every = epochs, early_stopping, checkpoint_every
         self.max_batches, self.overfit_batches, self.profile = max_batches, overfit_batches, profile
         self.state = TrainState(
@@ -118,6 +125,7 @@ class ClassifierTrainer:
             scaler=torch.amp.GradScaler(self.device.type, enabled=self.backend.scales_gradients),
             average=ExponentialAverage(self.model, averaging_decay) if averaging == "ema" else None,
             gradients=GradientSums(self.model, self.device) if log_gradients else None,
+            best_tracker=BestTracker(select_by=select_by),
         )
         train_loss_fn = loss_fn or partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
         options = StepOptions(train_loss_fn, self.backend.autocast, accumulate, clip_norm)
@@ -180,7 +188,7 @@ class ClassifierTrainer:
                 state.finish_epoch(row)
                 saving.after_epoch(state, is_best=is_best or dl_test is None)
                 if verbose:
-                    logger.info(format_epoch(row, last_epoch, is_best=is_best))
+                    logger.info(format_epoch(row, last_epoch, is_best=is_best, select_by=state.best_tracker.select_by))
         return fit_result(state.rows[first_row:])
 
     def train_epoch(

@@ -42,11 +42,12 @@ def test_a_run_leaves_what_the_interface_says(train, tmp_path):
     assert record["status"] == "finished"
     assert record["command"].startswith("resnet-train data=synthetic")
     assert {"git_commit", "git_dirty", "versions", "device", "seed", "parameters", "started", "ended"} <= set(record)
-    assert {"epoch", "val_accuracy", "val_loss"} == set(record["best"])
+    assert {"epoch", "val_accuracy", "val_loss", "val_balanced_accuracy", "select_by"} == set(record["best"])
     assert 0 <= record["test"]["accuracy"] <= 100
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
     expected = ["epoch", "step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
+    expected.append("val_balanced_accuracy")
     assert list(rows[0]) == [*expected, "samples_per_second", "seconds"]
     for words in ("parameters", "training", "validation", "cpu", str(run.relative_to(tmp_path)), "epoch 1/2", "test"):
         assert words in out

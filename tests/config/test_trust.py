@@ -21,6 +21,7 @@ SAFE = {
     "model": {"_target_": "resnet_cli.models.CifarResNet", "depth": 8},
     "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1},
     "schedule": {"_target_": "resnet_cli.schedules.constant"},
+    "loss": {"_target_": "resnet_cli.losses.CrossEntropy"},
     "data": {"_target_": "resnet_cli.data.synthetic", "augment": {"_target_": "resnet_cli.data.Augment"}},
     "trainer": {"_target_": "resnet_cli.ClassifierTrainer", "epochs": 1},
     "name": "x",
@@ -66,6 +67,7 @@ HOSTILE = {
         "torch.nn.Linear", "torch.optim.lr_scheduler.StepLR", "torch.optim.optimizer.torch.load", "os.system",
     ],
     "schedule": ["os.system", "resnet_cli.schedules.math.floor", "resnet_cli.optimizers.Muon"],
+    "loss": ["os.system", "torch.nn.Linear", "resnet_cli.losses.torch.load", "resnet_cli.losses.balanced_weights"],
     "data": ["os.system", "resnet_cli.data.read_image", "resnet_cli.data.make_loaders", "resnet_cli.data.Augment",
              "resnet_cli.data.datasets.make_digits.main", "torchvision.datasets.FakeData"],
     "trainer": ["os.system", "resnet_cli.training.trainer.logger.info", "resnet_cli.training.trainer.TrainState"],
@@ -99,6 +101,7 @@ def test_nodes_inside_nodes_are_judged(holder):
         ("model", "resnet_cli.models.torchvision_model"), ("model", "resnet_cli.models.mlp.MLP"),
         ("optimizer", "torch.optim.NAdam"), ("optimizer", "resnet_cli.optimizers.Muon"),
         ("schedule", "resnet_cli.schedules.one_cycle"), ("data", "resnet_cli.data.digits"),
+        ("loss", "torch.nn.MultiMarginLoss"),
     ],
 )  # fmt: skip
 def test_the_parts_of_this_program_and_of_torch_are_accepted(key, target):
@@ -107,7 +110,7 @@ def test_the_parts_of_this_program_and_of_torch_are_accepted(key, target):
 
 
 def test_every_shipped_part_is_accepted(repository):
-    for part in ("model", "optimizer", "schedule", "data", "trainer"):
+    for part in ("model", "optimizer", "schedule", "loss", "data", "trainer"):
         for file in (repository / "conf" / part).glob("*.yaml"):
             node = yaml.safe_load(file.read_text(encoding="utf-8"))
             if "_target_" in node:

@@ -7,13 +7,14 @@ from omegaconf import OmegaConf
 
 from resnet_cli.config import stored, validation
 from resnet_cli.config.paths import CONFIG_FOLDER
+from resnet_cli.config.run_config import CONTROL_KEYS, RunConfig
 from resnet_cli.config.signatures import signature
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import to_plain
 from resnet_cli.hydra_app.overrides import hydra_arguments
 from tests.support.settings import problems_of, settings_of
 
-GROUPS = ("model", "optimizer", "schedule", "data", "trainer", "experiment")
+GROUPS = ("model", "optimizer", "schedule", "loss", "data", "trainer", "experiment")
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]
 
 
@@ -55,7 +56,7 @@ def test_every_key_of_every_shipped_file_refuses_a_wrong_type(group, option):
         for name in path:
             node = node[name]
         takes_mapping = isinstance(node[last], dict) and "_target_" not in node[last]
-        node[last] = ["wrong"] if takes_mapping else {"wrong": 1}
+        node[last] = ["wrong"] if takes_mapping else {"wrong": True}
         found = problems_of(wrong)
         assert len(found) == 1, key
         assert found[0].startswith(f"{key}: ")
@@ -68,7 +69,9 @@ def test_every_top_level_key_refuses_a_wrong_type(key):
     assert [problem.split(":")[0] for problem in problems_of(settings)] == [key]
 
 
-@pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] in ("optimizer", "schedule", "trainer")])
+@pytest.mark.parametrize(
+    ("group", "option"), [o for o in OPTIONS if o[0] in ("optimizer", "schedule", "loss", "trainer")]
+)
 def test_shipped_files_list_what_can_be_set(group, option):
     """`--cfg job` shows a user everything that a part of the package takes."""
     node = settings_of(f"{group}={option}")[group]
@@ -256,6 +259,7 @@ def test_a_checkpoints_config_must_be_plain(value):
     [
         ("optimizer", "os.system", "os.system is not an optimizer: it takes neither params"),
         ("optimizer", "torch.nn.Linear", "torch.nn.Linear is not an optimizer"),
+        ("loss", "torch.nn.functional.cross_entropy", "not a loss to build: it takes input and target itself"),
         (
             "schedule",
             "torch.optim.lr_scheduler.CosineAnnealingLR",
@@ -272,6 +276,18 @@ def test_a_target_of_another_kind_is_told_as_such(group, target, words):
     assert (problem.key, problem.given) == (f"{group}._target_", target)
     assert problem.kind in ("another kind", "takes nothing given")
     assert words in str(problem)
+
+
+def test_a_config_from_before_the_group_loss_has_cross_entropy():
+    before, given = settings_of(), settings_of()
+    del before["loss"]
+    assert problems_of(before) == []
+    assert changes(before, given) == changes(given, before) == []
+    given["loss"]["label_smoothing"] = 0.1
+    assert changes(before, given) == ["loss.label_smoothing: 0.0 -> 0.1"]
+    focal = settings_of("loss=focal")
+    assert changes(before, focal)[0] == "loss._target_: resnet_cli.losses.CrossEntropy -> resnet_cli.losses.Focal"
+    assert RunConfig(**before).stored() == {k: v for k, v in before.items() if k not in CONTROL_KEYS}
 
 
 def test_a_group_without_a_target_and_an_experiment_without_its_package_are_told_as_such():

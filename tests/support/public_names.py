@@ -14,6 +14,10 @@ PUBLIC = {
     "resnet_cli.loggers": ["Logger", "LoggerGroup", "MLflow", "TensorBoard", "WeightsAndBiases", "require_packages"],
     "resnet_cli.sweeps": ["Sweep"],
     "resnet_cli.optimizers": ["Muon", "apply_group_options", "build_optimizer", "orthogonalise", "parameter_groups"],
+    "resnet_cli.losses": [
+        "BinaryCrossEntropy", "ClassLoss", "ClassWeights", "CrossEntropy", "Focal", "balanced_weights",
+        "resolve_class_weights",
+    ],
     "resnet_cli.schedules": [
         "RunLength", "Schedule", "Warmup", "constant", "cosine", "multistep", "one_cycle", "piecewise_linear",
     ],
@@ -38,6 +42,9 @@ TARGETS = {
     ],
     "logger": [
         "resnet_cli.loggers.MLflow", "resnet_cli.loggers.TensorBoard", "resnet_cli.loggers.WeightsAndBiases",
+    ],
+    "loss": [
+        "resnet_cli.losses.BinaryCrossEntropy", "resnet_cli.losses.CrossEntropy", "resnet_cli.losses.Focal",
     ],
     "model": [
         "resnet_cli.models.Airbench", "resnet_cli.models.CNN", "resnet_cli.models.CifarResNet",

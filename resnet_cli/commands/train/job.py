@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -11,6 +10,7 @@ from omegaconf import DictConfig
 
 from resnet_cli.commands.train import app
 from resnet_cli.config.run_config import RunConfig
+from resnet_cli.config.selection import select_by_of, selected_score
 from resnet_cli.config.trust import to_name_again
 from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.hydra_app import compat
@@ -75,7 +75,7 @@ def make_task(context: LauncherContext) -> app.Task:
     """
 
     def task(composed: DictConfig) -> float | None:
-        """Train one job and return its best validation accuracy, for sweepers to maximise."""
+        """Train one job and return the score of its best epoch, for sweepers to optimise."""
         hydra_config = HydraConfig.get()
         overrides = task_overrides(hydra_config)
         settings = run_settings(composed, overrides)
@@ -83,7 +83,7 @@ def make_task(context: LauncherContext) -> app.Task:
         stop, command = context.stop, format_command("resnet-train", context.arguments)
         if hydra_config.mode == RunMode.MULTIRUN:
             sweep = SweepDir(_relative(Path(hydra_config.sweep.dir).absolute()))
-            with trial_reporter(hydra_config) as reporter:
+            with trial_reporter(hydra_config, select_by_of(settings)) as reporter:
                 number = hydra_config.job.num if reporter is None else reporter.number
                 paths = paths_from(settings, context.origin, RunDir(folder), needed=False)
                 job = sweep_job.SweepJob(settings, overrides, number, folder, sweep, command, paths)
@@ -102,14 +102,9 @@ def make_task(context: LauncherContext) -> app.Task:
             raise JobStoppedError(stopped.signum) from None
         if not settings.get("verify_resume"):
             print_line("\n".join(next_commands(record["epochs"], folder, own_classes)), sys.stdout)
-        return _best_accuracy(record)
+        return selected_score(record)
 
     return task
-
-
-def _best_accuracy(record: dict[str, Any]) -> float | None:
-    best = record.get("best") or {}
-    return best.get("val_accuracy")
 
 
 def _relative(folder: Path) -> Path:

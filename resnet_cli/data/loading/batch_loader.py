@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.data.loading.augment import Augment
+from resnet_cli.data.loading.sampling import draw_with_replacement
 from resnet_cli.seeding import seeded_generator
 
 Batch = tuple[Tensor, Tensor]
@@ -57,6 +58,8 @@ class BatchLoader(ABC):
         normalize: Converts uint8 images to floats; its device is that of the batches.
         seed: Seed of the sample order and of the augmentation.
         shuffle: Draw a new sample order in each epoch.
+        draw_weights: Draw the samples of each epoch with replacement, each in proportion to its weight, float [N];
+            None takes each sample once.
         drop_last: Drop the last batch if it is not full.
         augment: Augmentation of the images; None disables it.
     """
@@ -70,12 +73,14 @@ class BatchLoader(ABC):
         normalize: Normalize,
         seed: int = 0,
         shuffle: bool = False,
+        draw_weights: Tensor | None = None,
         drop_last: bool = False,
         augment: Augment | None = None,
     ) -> None:
         self.indices, self.device = indices, normalize.device
         self.batch_size, self.num_classes = batch_size, num_classes
         self.normalize, self.seed, self.shuffle = normalize, seed, shuffle
+        self.draw_weights = draw_weights
         self.augment = None if augment is None or augment.is_off else augment
         full_batches, remainder = divmod(len(indices), batch_size)
         self._length = full_batches + (1 if remainder and not drop_last else 0)
@@ -89,15 +94,21 @@ class BatchLoader(ABC):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, from batch `start` on; they are those of the whole epoch."""
-        order = self.indices
-        if self.shuffle:
-            order = order[torch.randperm(len(order), generator=seeded_generator("cpu", self.seed, "order", epoch))]
+        order = self._order(epoch)
         gathered = self._gather(order[start * self.batch_size : self.samples])
         for step, (images_BHWC, labels_B, indices_B) in enumerate(gathered, start):
             if self.augment is None:
                 yield self.normalize(images_BHWC), labels_B
             else:
                 yield self._augment_batch(self.augment, images_BHWC, labels_B, indices_B, epoch, step)
+
+    def _order(self, epoch: int) -> Tensor:
+        """Return the indices of an epoch's samples in their order, a function of (seed, epoch)."""
+        order = self.indices
+        source = seeded_generator("cpu", self.seed, "order", epoch)
+        if self.draw_weights is not None:
+            return order[draw_with_replacement(self.draw_weights, len(order), source)]
+        return order[torch.randperm(len(order), generator=source)] if self.shuffle else order
 
     def sample(self, count: int) -> Tensor:
         """Return at most `count` normalised images without augmentation: float32 [count, C, H, W].

@@ -16,6 +16,7 @@ from resnet_cli.data.loading.augment import Augment
 from resnet_cli.data.loading.batch_loader import BatchLoader, Normalize
 from resnet_cli.data.loading.device_loader import DeviceLoader, ResidentSplit
 from resnet_cli.data.loading.memory import fits_in_memory
+from resnet_cli.data.loading.sampling import Sampler, sampling_weights
 from resnet_cli.data.loading.stream_loader import StreamLoader
 from resnet_cli.data.partition import Samples, partition
 from resnet_cli.errors import InputError
@@ -52,6 +53,13 @@ class Loaders:
     samples: Mapping[str, Samples] = field(default_factory=dict)
 
     @cached_property
+    def class_counts(self) -> tuple[int, ...]:
+        """Number of training images of each class."""
+        split, indices = self.samples["train"]
+        labels = split.labels if indices is None else split.labels[indices]
+        return tuple(torch.bincount(labels, minlength=len(self.class_names)).tolist())
+
+    @cached_property
     def fingerprints(self) -> dict[str, Fingerprint]:
         """What identifies the samples of each split; computed when it is first asked for, since it reads the files."""
         return {name: fingerprint_split(*samples) for name, samples in self.samples.items()}
@@ -71,6 +79,7 @@ def make_loaders(
     workers: Annotated[int, Between(0, 256)] = 2,
     worker_timeout: Annotated[float, AtLeast(1)] = 300.0,
     drop_last: bool = False,
+    sampler: Sampler = "uniform",
     augment: Augment | None = None,
 ) -> Loaders:
     """Split a data set and create its loaders on `device`.
@@ -92,6 +101,8 @@ def make_loaders(
         workers: Worker processes of `stream`.
         worker_timeout: Seconds without a batch and without processor time after which workers are killed as hung.
         drop_last: Drop the last training batch if it is not full.
+        sampler: `uniform` takes each training image once in an epoch. `balanced` draws as many with replacement, each
+            class equally often on average, and `weighted` by the data set's weights.
         augment: Augmentation of the training images.
 
     Raises:
@@ -109,7 +120,10 @@ def make_loaders(
     stream_options = {"workers": workers, "worker_timeout": worker_timeout}
     make = _LoaderFactory(dataset, train_indices, torch.device(device), seed, backend, stream_options)
     val = make(*parts.samples["val"], batch_size=eval_batch_size) if "val" in parts.samples else None
-    train_options: dict[str, Any] = {"shuffle": True, "drop_last": drop_last, "augment": augment}
+    train_options: dict[str, Any] = {
+        "shuffle": True, "drop_last": drop_last, "augment": augment,
+        "draw_weights": sampling_weights(sampler, dataset, train_indices),
+    }  # fmt: skip
     test = make(*parts.samples["test"], batch_size=eval_batch_size, persistent=False)
     return Loaders(
         train=make(*parts.samples["train"], batch_size=batch_size, **train_options),

@@ -19,10 +19,11 @@ class TrialReporter:
     Args:
         hydra: The node `hydra` of the job's composed config.
         number: The number of the trial.
+        select_by: The measure that the trials are compared by.
     """
 
-    def __init__(self, hydra: Any, number: int) -> None:
-        self.number = number
+    def __init__(self, hydra: Any, number: int, select_by: str) -> None:
+        self.number, self.select_by = number, select_by
         self._hydra, self._resources = hydra, ExitStack()
         self._trial: Any = None
         self._reported: set[int] = set()
@@ -44,22 +45,23 @@ class TrialReporter:
             self._trial = study.load_trial(self.number)
             self._reported = set(study.study.get_trials(deepcopy=False)[self.number].intermediate_values)
         for row in rows:
-            if row["epoch"] not in self._reported and row.get("val_accuracy") is not None:
-                self._trial.report(float(row["val_accuracy"]), step=row["epoch"])
+            if row["epoch"] not in self._reported and row.get(self.select_by) is not None:
+                self._trial.report(float(row[self.select_by]), step=row["epoch"])
                 self._reported.add(row["epoch"])
         return bool(self._trial.should_prune())
 
 
 @contextmanager
-def trial_reporter(hydra: Any) -> Iterator[TrialReporter | None]:
+def trial_reporter(hydra: Any, select_by: str) -> Iterator[TrialReporter | None]:
     """Yield the reporter of a job, or None unless a search has chosen the job.
 
     Args:
         hydra: The node `hydra` of the job's composed config.
+        select_by: The measure that the trials are compared by.
     """
     number = hydra.job.env_set.get(TRIAL_VARIABLE)
     if number is None:
         yield None
         return
-    with TrialReporter(hydra, int(number)) as reporter:
+    with TrialReporter(hydra, int(number), select_by) as reporter:
         yield reporter

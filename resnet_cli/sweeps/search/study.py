@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from resnet_cli.config.selection import format_score
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.sweeps.placement import is_identifying
 from resnet_cli.sweeps.search.space import Space
@@ -93,12 +94,13 @@ class Study:
         if problems:
             raise InputError(*(f"{problem}; use another hydra.sweep.dir for another search" for problem in problems))
 
-    def format_summary(self, space: Space, folder: Path) -> str:
+    def format_summary(self, space: Space, folder: Path, select_by: str) -> str:
         """Return lines with the number of trials in each state and the best trial.
 
         Args:
             space: The search space.
             folder: The sweep's folder.
+            select_by: The measure that the trials are compared by.
         """
         counts = {name: self.count_trials(state) for state, name in STATE_NAMES.items()}
         total = sum(counts.values())
@@ -108,7 +110,8 @@ class Study:
             return line
         best = self.study.best_trial
         sampled = [override.lstrip("+") for override in space.overrides(best) if override not in space.fixed]
-        return f"{line}\nbest: {best.value:.2f} %, {' '.join(sampled)} ({folder / best.user_attrs['folder']})"
+        score = format_score(select_by, best.value)
+        return f"{line}\nbest: {score}, {' '.join(sampled)} ({folder / best.user_attrs['folder']})"
 
     def _trial_id(self, number: int) -> int:
         study_id = self.storage.get_study_id_from_name(self.study.study_name)

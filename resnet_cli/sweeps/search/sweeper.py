@@ -12,6 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from resnet_cli.config.ranges import AtLeast, Between, NotEmpty
+from resnet_cli.config.selection import select_by_of, selected_score
 from resnet_cli.errors import InputError, JobFailedError
 from resnet_cli.hydra_app.errors import print_error
 from resnet_cli.runs.folder import RunDir
@@ -37,7 +38,7 @@ class OptunaSearch(Sweeper):
         n_jobs: Number of jobs that are passed to the launcher at once.
         sampler: Chooses the values.
         seed: Seed of the sampler. The values are a function of it, the trial's number and the results before.
-        direction: Whether to maximise or minimise the best validation accuracy.
+        direction: Whether to maximise or minimise the score of the best epoch: what `trainer.select_by` names.
         pruner: Chooses which jobs to prune.
         storage: URL of a database; null is `search.db` in the sweep's folder.
         study_name: Name of the study in the storage.
@@ -84,7 +85,7 @@ class OptunaSearch(Sweeper):
             try:
                 self._run_trials(study, space)
             finally:
-                launch.summary = study.format_summary(space, self.folder.path)
+                launch.summary = study.format_summary(space, self.folder.path, select_by_of(self.config))
             if study.count_trials("FAIL"):
                 raise JobFailedError(f"{study.count_trials('FAIL')} trials failed")
 
@@ -165,7 +166,7 @@ class OptunaSearch(Sweeper):
             return "FAIL", None
         error = job_error(result)
         if error is None:
-            value = (record.get("best") or {}).get("val_accuracy")
+            value = selected_score(record)
             return FINAL_STATES.get(str(record.get("status"))), value
         # When a sweep is stopped, launchers may end the processes of jobs with errors of their own.
         was_stopped = self.folder.read_stop_request() is not None and record.get("status") != "failed"

@@ -3,6 +3,7 @@
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from resnet_cli.config.selection import LOWER_IS_BETTER, select_by_of
 from resnet_cli.config.validation import check_options
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.overrides import override_keys
@@ -33,7 +34,19 @@ def validate_search(config: DictConfig, *, may_exist: bool) -> list[list[str]]:
     space = parse_space(sweep_overrides(config), GlobalHydra.instance().config_loader())
     if "verify_resume" in override_keys(list(space.overrides_by_key)):
         raise InputError("verify_resume: has no accuracy that a search could compare; verify a single run instead")
+    _require_one_measure(options["direction"], select_by_of(config), list(space.overrides_by_key))
     if may_exist and (options["storage"] is not None or default_storage_file(config.hydra).exists()):
         with open_study(config.hydra) as study:
             study.require_same_search(space, options["direction"])
     return list(space.examples())
+
+
+def _require_one_measure(direction: str, select_by: str, keys: list[str]) -> None:
+    """Raise an `InputError` unless all jobs are compared by one measure, in its direction."""
+    if "trainer.select_by" in override_keys(keys):
+        raise InputError("trainer.select_by: a search compares all its jobs by one measure; sweep it as a grid")
+    if direction == "maximize" and select_by in LOWER_IS_BETTER:
+        raise InputError(
+            f"hydra.sweeper.direction=maximize: trainer.select_by={select_by} is the lower the better; "
+            "set hydra.sweeper.direction=minimize"
+        )

@@ -1,0 +1,190 @@
+"""Losses: what a step minimises. Each is a sum over the images of a batch divided by their number.
+
+So the losses of micro-batches, short last batches and whole epochs add up when they are weighted by their numbers of
+images. That holds for class weights too: `torch.nn.CrossEntropyLoss(weight)` divides by the sum of the weights of the
+classes that happen to be in the batch instead, and by the number of images if the targets are mixed.
+
+Targets are classes [B], or class probabilities [B, K] as mixup and CutMix make them. Validation and test images are
+evaluated with the same loss without label smoothing.
+
+Shapes: B batch, K classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resnet_cli.config.ranges import AtLeast, Below
+from resnet_cli.config.suggestions import did_you_mean
+from resnet_cli.errors import InputError
+
+ClassWeights = Literal["balanced"] | Sequence[Annotated[float, AtLeast(0)]] | Mapping[str, Annotated[float, AtLeast(0)]]
+
+
+class ClassLoss(nn.Module):
+    """Base class of the losses: class weights and dense targets.
+
+    Args:
+        class_weights: Factor on the term of each class: a list in the order of the classes, or names with numbers, and
+            1 for the others. `balanced` is N / (K n_k) for a class with n_k of the N training images, so that the mean
+            over the training images is 1. None weights nothing.
+        label_smoothing: Probability spread evenly over all classes (Szegedy et al. 2016, section 7); training only.
+        class_names: Names of the classes, from the data.
+        class_counts: Training images of each class, from the data.
+
+    Raises:
+        InputError: The weights do not fit the classes.
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        class_weights: ClassWeights | None = None,
+        label_smoothing: Annotated[float, Below(0, 1)] = 0.0,
+        class_names: Sequence[str] = (),
+        class_counts: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+        weights = resolve_class_weights(class_weights, class_names, class_counts)
+        self.register_buffer("weight", None if weights is None else torch.tensor(weights))
+
+    def dense_targets(self, logits_BK: Tensor, labels: Tensor) -> Tensor:
+        """Return smoothed class probabilities [B, K] of labels in either form."""
+        targets_BK = labels if labels.ndim == 2 else F.one_hot(labels, logits_BK.shape[1])
+        targets_BK = targets_BK.to(logits_BK.dtype)
+        if not self.label_smoothing:
+            return targets_BK
+        return targets_BK * (1 - self.label_smoothing) + self.label_smoothing / logits_BK.shape[1]
+
+
+class CrossEntropy(ClassLoss):
+    """Cross-entropy of the softmax, with class weights and label smoothing; see `ClassLoss` for the arguments."""
+
+    def forward(self, logits_BK: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean over the images."""
+        if self.weight is None:
+            return F.cross_entropy(logits_BK, labels, label_smoothing=self.label_smoothing)
+        total = F.cross_entropy(
+            logits_BK, labels, self.weight, reduction="sum", label_smoothing=self.label_smoothing
+        )  # fmt: skip
+        return total / logits_BK.shape[0]
+
+
+class Focal(ClassLoss):
+    """Focal loss: cross-entropy with less weight on images that are classified well (Lin et al. 2017, equation 5).
+
+    The term of a class is -(1 - p)^gamma log p with its probability p of the softmax; `class_weights` are the paper's
+    alpha. Without weights and with gamma 0 it is cross-entropy.
+
+    Args:
+        gamma: Exponent, called the focusing parameter.
+        **options: See `ClassLoss`.
+    """
+
+    def __init__(
+        self,
+        *,
+        gamma: Annotated[float, AtLeast(0)] = 2.0,
+        class_weights: ClassWeights | None = None,
+        label_smoothing: Annotated[float, Below(0, 1)] = 0.0,
+        class_names: Sequence[str] = (),
+        class_counts: Sequence[int] = (),
+    ) -> None:
+        super().__init__(
+            class_weights=class_weights, label_smoothing=label_smoothing, class_names=class_names,
+            class_counts=class_counts,
+        )  # fmt: skip
+        self.gamma = gamma
+
+    def forward(self, logits_BK: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean over the images."""
+        log_p_BK = logits_BK.log_softmax(1)
+        # 1 - p without cancellation, and above 0: the slope of its power is infinite there for gamma below 1.
+        rest_BK = (-torch.expm1(log_p_BK)).clamp(min=torch.finfo(log_p_BK.dtype).tiny)
+        terms_BK = -self.dense_targets(logits_BK, labels) * rest_BK**self.gamma * log_p_BK
+        if self.weight is not None:
+            terms_BK = terms_BK * self.weight
+        return terms_BK.sum() / logits_BK.shape[0]
+
+
+class BinaryCrossEntropy(ClassLoss):
+    """A binary cross-entropy for each class, as of Wightman et al. 2021 ("ResNet strikes back", section 3).
+
+    The targets of an image are one-hot, or what mixup and CutMix make of two. Its loss is the mean over the classes, K
+    times smaller than their sum: learning rates are higher than with cross-entropy. `class_weights` are factors on the
+    terms of the classes that an image has.
+
+    Args:
+        target_threshold: Targets above it count as 1 and others as 0, so that both classes of a mixed image count
+            fully, as in the paper; null leaves them as they are.
+        **options: See `ClassLoss`.
+    """
+
+    def __init__(
+        self,
+        *,
+        target_threshold: Annotated[float, Below(0, 1)] | None = None,
+        class_weights: ClassWeights | None = None,
+        label_smoothing: Annotated[float, Below(0, 1)] = 0.0,
+        class_names: Sequence[str] = (),
+        class_counts: Sequence[int] = (),
+    ) -> None:
+        super().__init__(
+            class_weights=class_weights, label_smoothing=label_smoothing, class_names=class_names,
+            class_counts=class_counts,
+        )  # fmt: skip
+        self.target_threshold = target_threshold
+
+    def forward(self, logits_BK: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean over images and classes."""
+        targets_BK = self.dense_targets(logits_BK, labels)
+        if self.target_threshold is not None:
+            targets_BK = (targets_BK > self.target_threshold).to(logits_BK.dtype)
+        return F.binary_cross_entropy_with_logits(logits_BK, targets_BK, pos_weight=self.weight)
+
+
+def resolve_class_weights(
+    given: ClassWeights | None, class_names: Sequence[str], class_counts: Sequence[int]
+) -> list[float] | None:
+    """Return the weight of each class; None for None.
+
+    Raises:
+        InputError: They do not fit the classes; one line for each problem.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str):
+        return balanced_weights(class_counts)
+    classes = len(class_names)
+    if isinstance(given, Mapping):
+        unknown = [name for name in given if name not in class_names]
+        if unknown:
+            near = (did_you_mean(name, class_names) or f"; there are {_shorten(class_names)}" for name in unknown)
+            lines = zip(unknown, near, strict=True)
+            raise InputError(*(f"class_weights: there is no class {name!r}{hint}" for name, hint in lines))
+        weights = [float(given.get(name, 1.0)) for name in class_names]
+    elif len(given) != classes:
+        raise InputError(
+            f"class_weights: {len(given)} numbers, but the data have {classes} classes: {_shorten(class_names)}"
+        )
+    else:
+        weights = [float(value) for value in given]
+    if not any(weights):
+        raise InputError("class_weights: all are 0, which leaves nothing to learn")
+    return weights
+
+
+def balanced_weights(class_counts: Sequence[int]) -> list[float]:
+    """Return N / (K n_k) for each class, as scikit-learn's `class_weight="balanced"`; 1 for classes without images."""
+    found = [count for count in class_counts if count]
+    return [sum(found) / (len(found) * count) if count else 1.0 for count in class_counts]
+
+
+def _shorten(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -217,9 +217,9 @@ def loss(node: Node | None, trainer: Node, loaders: Loaders) -> LossFunction | N
     if is_default and not any(value for key, value in (node or {}).items() if key != "_target_"):
         return None
     classes = len(loaders.class_names)
-    provided = {
-        "num_classes": classes, "class_names": loaders.class_names, "class_counts": loaders.class_counts
-    }  # fmt: skip
+    known = {"num_classes": classes, "class_names": loaders.class_names, "class_counts": loaders.class_counts}
+    takes = signature(chosen["_target_"]).parameters  # a module without a constructor only seems to take any keyword
+    provided = {name: value for name, value in known.items() if name in takes}
     built: LossFunction = instantiate("loss", chosen, provided)
     is_mixed = any(getattr(loaders.train.augment, name, 0) for name in ("mixup", "cutmix"))
     try_loss(chosen["_target_"], built, classes, is_mixed=is_mixed)

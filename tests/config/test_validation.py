@@ -69,9 +69,10 @@ def test_every_top_level_key_refuses_a_wrong_type(key):
     assert [problem.split(":")[0] for problem in problems_of(settings)] == [key]
 
 
-@pytest.mark.parametrize(
-    ("group", "option"), [o for o in OPTIONS if o[0] in ("optimizer", "schedule", "loss", "trainer")]
-)
+COMPLETE = ("optimizer", "schedule", "loss", "trainer")
+
+
+@pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] in COMPLETE])
 def test_shipped_files_list_what_can_be_set(group, option):
     """`--cfg job` shows a user everything that a part of the package takes."""
     node = settings_of(f"{group}={option}")[group]

@@ -1,0 +1,162 @@
+"""The group `loss` in whole runs: what the builder passes, what is refused, and what the record says."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from resnet_cli.data import Dataset, DatasetSplit, make_loaders
+from resnet_cli.errors import InputError
+from resnet_cli.losses import CrossEntropy, Focal
+from resnet_cli.session import build
+from tests.support.runs import record_of, rows_of, tiny
+from tests.support.trainers import make_trainer, net
+
+CROSS_ENTROPY = {"_target_": "resnet_cli.losses.CrossEntropy", "class_weights": None, "label_smoothing": 0.0}
+FOCAL = {"_target_": "resnet_cli.losses.Focal"}
+TRAINER = {"_target_": "resnet_cli.ClassifierTrainer", "label_smoothing": 0.0}
+
+
+class Margin(nn.Module):
+    """A user's own loss."""
+
+    def __init__(self, num_classes: int, margin: float = 0.5):
+        super().__init__()
+        self.margin, self.classes = margin, num_classes
+
+    def forward(self, logits, labels):
+        return F.cross_entropy(logits + self.margin, labels)
+
+
+class Vector(nn.Module):
+    """No mean."""
+
+    def forward(self, logits, labels):
+        return F.cross_entropy(logits, labels, reduction="none")
+
+
+class Learnt(nn.Module):
+    """A loss with a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+
+def rare_loaders(counts=(60, 30, 10)):
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor(counts))
+    split = DatasetSplit(torch.randint(0, 256, (len(labels), 4, 4, 1), dtype=torch.uint8), labels)
+    dataset = Dataset("rare", ("cat", "dog", "owl"), split, split)
+    return make_loaders(dataset, device="cpu", seed=0, val_fraction=0.1, batch_size=16)
+
+
+def of(cls, **arguments):
+    return {"_target_": f"{__name__}.{cls.__name__}", **arguments}
+
+
+def test_the_default_loss_is_the_trainers_own():
+    loaders = rare_loaders()
+    for node in (None, CROSS_ENTROPY):
+        for smoothing in (0.0, 0.1):
+            assert build.loss(node, {**TRAINER, "label_smoothing": smoothing}, loaders) is None
+
+
+def test_balanced_weights_come_from_the_training_images_alone():
+    loaders = rare_loaders()
+    assert loaders.class_counts == (54, 27, 9)
+    built = build.loss({**CROSS_ENTROPY, "class_weights": "balanced"}, {**TRAINER, "label_smoothing": 0.2}, loaders)
+    assert built.weight.tolist() == pytest.approx([90 / 162, 90 / 81, 90 / 27])
+    assert built.label_smoothing == 0.2  # of the trainer
+
+
+def test_a_users_loss_gets_what_it_has_parameters_for():
+    built = build.loss(of(Margin, margin=2.0), TRAINER, rare_loaders())
+    assert (built.classes, built.margin) == (3, 2.0)
+    assert isinstance(build.loss({"_target_": "torch.nn.CrossEntropyLoss"}, TRAINER, rare_loaders()), nn.Module)
+
+
+@pytest.mark.parametrize(
+    ("node", "smoothing", "words"),
+    [
+        (
+            {**CROSS_ENTROPY, "label_smoothing": 0.1},
+            0.2,
+            r"trainer.label_smoothing=0.2: loss.label_smoothing=0.1 ",
+        ),
+        (
+            FOCAL,
+            0.2,
+            r"trainer.label_smoothing=0.2: goes with loss=cross_entropy; set loss.l",
+        ),
+        (of(Margin), 0.2, "smooth in your own loss"),
+        (
+            {**FOCAL, "class_weights": {"ow": 3.0}},
+            0,
+            "^loss.class_weights: there is no class 'ow'; did you mean owl",
+        ),
+        ({**FOCAL, "class_weights": [1, 2]}, 0, "^loss.class_weights: 2 numbers, but the data have 3 classes"),
+        ({"_target_": "torch.nn.MSELoss"}, 0, r"^loss: torch.nn.MSELoss on logits \[2, 3\] and classes \[2\]: "),
+        (of(Vector), 0, r"Vector on logits \[2, 3\] and classes \[2\]: returns \[2\]; it must be one number"),
+        (of(Learnt), 0, "Learnt has parameters, which no optimizer would train"),
+        ({"_target_": "builtins.dict"}, 0, r"^loss._target_: builtins.dict returned a dict"),
+    ],
+)
+def test_a_loss_that_does_not_fit_is_named(node, smoothing, words):
+    with pytest.raises(InputError, match=words):
+        build.loss(node, {**TRAINER, "label_smoothing": smoothing}, rare_loaders())
+
+
+def test_evaluation_does_not_smooth_but_weights():
+    weights = {"class_weights": [1.0, 2.0, 3.0], "class_names": ("a", "b", "c")}
+    for loss in (CrossEntropy(label_smoothing=0.3, **weights), Focal(label_smoothing=0.3, **weights)):
+        trainer = make_trainer(net(), loss_fn=loss)
+        logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 0])
+        plain = type(loss)(**weights)
+        assert torch.equal(trainer.eval_loss_fn(logits, labels), plain(logits, labels))
+        assert not torch.equal(loss(logits, labels), plain(logits, labels))
+    smoothed = make_trainer(net(), loss_fn=nn.CrossEntropyLoss(label_smoothing=0.3))
+    assert torch.equal(smoothed.eval_loss_fn(logits, labels), F.cross_entropy(logits, labels))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["loss=binary_cross_entropy", "loss.target_threshold=0.2", "data.augment.mixup=0.2", "data.augment.cutmix=1"],
+        ["loss=focal", "loss.class_weights=balanced", "trainer.precision=bf16", "trainer.accumulate=3"],
+    ],
+)
+def test_a_run_with_another_loss_trains_and_says_its_numbers(train, tmp_path, options):
+    status, _, err = train(*tiny("hydra.run.dir=run", "trainer.epochs=1", *options))
+    assert (status, err) == (0, "")
+    (row,) = rows_of(tmp_path / "run")
+    assert math.isfinite(row["val_loss"])
+    assert 0 <= row["val_balanced_accuracy"] <= 100
+
+
+def test_class_weights_are_named_like_classes_that_are_numbers(train, tmp_path):
+    """YAML reads `{3: 2}` with a number for a key, and stored configs have texts alone."""
+    command = ["data=digits", "data.train_size=60", "trainer.max_batches=1"]
+    status, _, err = train(*command, "hydra.run.dir=run", "trainer.epochs=1", "loss.class_weights={3: 2, 7: 0.5}")
+    assert (status, err) == (0, "")
+    status, _, err = train("resume=run", "trainer.epochs=2")
+    assert (status, err) == (0, "")
+    status, _, err = train(*command, "hydra.run.dir=other", "loss.class_weights={33: 2}")
+    assert status == 2
+    assert err.splitlines() == ["error: loss.class_weights: there is no class '33'; did you mean 3?"]
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("select_by", ["val_loss", "val_balanced_accuracy"])
+def test_the_best_epoch_is_the_best_by_what_the_user_selects(train, tmp_path, select_by):
+    status, out, err = train(
+        *tiny("hydra.run.dir=run", "trainer.epochs=4", "optimizer.lr=0.3", f"trainer.select_by={select_by}")
+    )
+    assert (status, err) == (0, "")
+    rows, record = rows_of(tmp_path / "run"), record_of(tmp_path / "run")
+    pick = min if select_by == "val_loss" else max
+    assert record["best"][select_by] == pick(row[select_by] for row in rows)
+    assert record["best"]["select_by"] == record["selection"]["by"] == select_by
+    assert record["test"]["balanced_accuracy"] >= 0
+    assert ("balanced" in out) == (select_by == "val_balanced_accuracy")

@@ -19,9 +19,8 @@ OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONFIG_FOL
 
 
 def complete(settings):
-    """A folder in the place of one that only the user can name."""
-    if settings["data"].get("root") == "???":
-        settings["data"]["root"] = "images"
+    """Names in the place of those that only the user can give."""
+    settings["data"] |= {key: "images" for key, value in settings["data"].items() if value == "???"}
     return settings
 
 

@@ -234,7 +234,7 @@ trainer.device=cpu trainer.precision=fp16 -> trainer.precision: fp16 is not supp
 trainer.device=cpu trainer.precision=tf32 -> trainer.precision: tf32 needs a CUDA device
 init_from=nowhere -> nowhere: no such run folder
 data=image_folder data.root=nowhere -> data.root=nowhere does not exist
-data=image_folder data.root=file.txt -> data.root=file.txt is not a folder
+data=image_folder data.root=file.txt -> data.root=file.txt is not a folder, nor an archive
 data=csv data.file=file.text -> data.file=file.text does not exist; did you mean file.txt?
 data=cifar10 data.root=nowhere data.download=false -> nowhere
 """

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from resnet_cli.config.ranges import Between, NotEmpty
 from resnet_cli.data.dataset import Dataset
+from resnet_cli.data.datasets.root import find_root
 from resnet_cli.data.datasets.samples import make_dataset
 from resnet_cli.data.datasets.table import Table, read_table
 from resnet_cli.data.datasets.table_rows import Columns, read_samples
@@ -59,7 +60,8 @@ def csv(
 
     Args:
         file: The table; `~` is the home folder. Cells of a text file are separated by commas, semicolons, tabs or bars.
-        root: Folder that the paths are relative to; None is the folder of the table.
+        root: Folder that the paths are relative to, or an archive of it (`.zip`, `.tar`, `.tar.gz` ...), which is
+            unpacked once into `cache`; None is the folder of the table.
         path_column: Column of the image files' paths; None finds a usual name such as `path`, `filename` or `image`.
         label_column: Column of the class names; None finds `label`, `class`, `target`, `category` ...
         split_column: Column of the splits (`train`, `val`, `test` or their other usual names); None finds `split`,
@@ -87,7 +89,9 @@ def csv(
     columns = _find_columns(
         table, path=path_column, label=label_column, split=split_column, weight=weight_column, group=group
     )
-    base = path.parent if root is None else expand_home(root, "data.root")
+    base = path.parent
+    if root is not None:
+        base = find_root(root, cache, holds=table.columns[columns.path][0].strip()).folder
     samples, class_names = read_samples(table, columns, base)
     open_images = partial(
         LazyImages, base, mode=mode, image_size=image_size, resize=resize, cache=find_cache_folder(cache),

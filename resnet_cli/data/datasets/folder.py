@@ -26,13 +26,12 @@ from resnet_cli.data.datasets.layout import (
     is_image_by_name,
     list_entries,
 )
+from resnet_cli.data.datasets.root import find_root
 from resnet_cli.data.datasets.samples import Samples, make_dataset
 from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.resize import ImageSize, Resize
-from resnet_cli.errors import InputError
-from resnet_cli.files import expand_home
 
 log = logging.getLogger("resnet_cli")
 
@@ -62,7 +61,8 @@ def image_folder(
     that start with a dot, and files that are not images by their names, are passed over and counted in a warning.
 
     Args:
-        root: The folder; `~` is the home folder.
+        root: The folder, or an archive of it (`.zip`, `.tar`, `.tar.gz` ...), which is unpacked once into `cache`; `~`
+            is the home folder.
         layout: `auto` takes folders for splits if one is named like a training split, else for classes; folders that
             hold the same sub-folders are refused then. `classes` takes every folder for a class, `splits` none.
         image_size: Side of the images in pixels, or height and width; None if all files already have the same size.
@@ -81,7 +81,7 @@ def image_folder(
     Raises:
         InputError: The folder contains something that cannot be used; one line for each problem.
     """
-    base = expand_home(root, "data.root")
+    base, name = find_root(root, cache, expected=EXPECTED)
     classes_by_split = _scan_splits(base, layout)
     class_names = tuple(classes_by_split["train"])
     samples = {split: _list_samples(classes, class_names) for split, classes in classes_by_split.items()}
@@ -91,15 +91,12 @@ def image_folder(
     )  # fmt: skip
     return make_dataset(
         samples, open_images, class_names=class_names, test_fraction=test_fraction, source=str(base),
-        name=base.resolve().name, mean=mean, std=std,
+        name=name, mean=mean, std=std,
     )  # fmt: skip
 
 
 def _scan_splits(base: Path, layout: Layout) -> dict[str, FilesByClass]:
     """Return the classes of train and, if present, of test and val."""
-    if not base.is_dir():
-        state = "is not a folder" if base.exists() else "does not exist"
-        raise InputError(f"data.root={base} {state}: {EXPECTED}")
     report = ScanReport()
     folders = find_splits(base, layout, report)
     splits = {name: _scan_classes(base, folder, report) for name, folder in folders.items()}

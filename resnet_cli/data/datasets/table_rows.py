@@ -43,8 +43,6 @@ def read_samples(table: Table, columns: Columns, base: Path) -> tuple[dict[str, 
     Raises:
         InputError: Rows cannot be used; the first five are named with their lines.
     """
-    if not base.is_dir():
-        raise InputError(f"data.root={base} {'is not a folder' if base.exists() else 'does not exist'}")
     used = [column for column in vars(columns).values() if column is not None]
     raise_problems(
         f"{table.where(row)}: no {column}"

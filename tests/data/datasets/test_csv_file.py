@@ -1,6 +1,7 @@
 """Tables of images: columns, splits, weights and groups, and bad rows named with their lines."""
 
 import logging
+import shutil
 import unicodedata
 
 import pytest
@@ -204,8 +205,9 @@ def test_a_wrong_root_is_one_line(table, tmp_path):
     [line] = problems_of(table, f"path,label\n{rows}", root=str(tmp_path / "empty"))
     assert "line 2: " in line
     assert "nor are the files of the other 9 rows: data.root=DIR" in line
-    for root, words in ((tmp_path / "none", "does not exist"), (tmp_path / "0.png", "is not a folder")):
-        assert problems_of(table, f"path,label\n{rows}", root=str(root)) == (f"data.root={root} {words}",)
+    for root, words in ((tmp_path / "none", "does not exist"), (tmp_path / "0.png", "is not a folder, nor an archive")):
+        [line] = problems_of(table, f"path,label\n{rows}", root=str(root))
+        assert line.startswith(f"data.root={root} {words}")
 
 
 @pytest.mark.parametrize(
@@ -246,3 +248,12 @@ def test_files_that_are_no_tables(table, tmp_path):
 def test_classes_that_a_split_lacks_are_said(table, caplog):
     table("path,label,split\n0.png,a,train\n1.png,b,train\n2.png,a,test\n")
     assert caplog.messages[-1].endswith("labels.csv: the test split has no image of 'b'")
+
+
+@pytest.mark.parametrize("prefix", ["", "images/"])
+def test_an_archive_holds_the_files(tmp_path, prefix):
+    put(tmp_path / "in" / "images", *(f"{i}.png" for i in range(4)))
+    archive = shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "in")
+    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{prefix}{i}.png,{i % 2}\n" for i in range(4)))
+    data = csv(file=str(tmp_path / "labels.csv"), root=archive, cache=str(tmp_path / "cache"), test_fraction=0.5)
+    assert sorted(values(data.train) + values(data.test)) == [0, 1, 2, 3]

@@ -1,6 +1,7 @@
 """Image folders: their layouts, the order of classes and samples, and no file skipped silently."""
 
 import logging
+import shutil
 
 import pytest
 import torch
@@ -280,3 +281,28 @@ def test_rare_classes_are_trained_on_and_named(tmp_path, caplog):
         data = image_folder(root=str(tmp_path), cache=None)
     assert data.test.labels.tolist() == [0, 0]
     assert "2 of 3 classes have nothing held out for testing: 'b', 'c'" in caplog.text
+
+
+@pytest.mark.parametrize("around", ["", "pets/", "train/"])
+@pytest.mark.parametrize("suffix", ["zip", "tar", "gztar"])
+def test_an_archive_of_a_folder_is_the_folder(tmp_path, around, suffix):
+    put(tmp_path / "in" / around, *[f"{label}/{i}.png" for label in "ab" for i in range(10)])
+    (tmp_path / "in" / "__MACOSX").mkdir()
+    archive = shutil.make_archive(str(tmp_path / "my pets"), suffix, tmp_path / "in")
+    cache = str(tmp_path / "cache")
+    folder = tmp_path / "in" / ("pets" if around == "pets/" else "")  # a folder around everything is passed over
+    data, expected = (image_folder(root=str(root), cache=cache) for root in (archive, folder))
+    assert data.name == "my pets"
+    assert data.class_names == ("a", "b")
+    assert values(data.train) == values(expected.train)
+    assert sorted(values(data.train) + values(data.test)) == list(range(20))
+    assert data.train.images.content_digest() == image_folder(root=archive, cache=cache).train.images.content_digest()
+
+
+def test_an_archive_needs_a_cache_and_a_file_that_is_none_is_named(tmp_path):
+    archive = shutil.make_archive(str(tmp_path / "x"), "zip", put(tmp_path / "in", "a/0.png", "b/0.png"))
+    assert problems_of(archive) == (
+        f"data.root={archive}: an archive is unpacked into data.cache, which is not set: data.cache=DIR",
+    )
+    [line] = problems_of(tmp_path / "in/a/0.png")
+    assert line.startswith(f"data.root={tmp_path}/in/a/0.png is not a folder, nor an archive by its name (.zip, .tar, ")

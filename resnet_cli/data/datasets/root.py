@@ -1,0 +1,65 @@
+"""The folder that `data.root` names: itself, or the content of an archive."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from resnet_cli.data.datasets.layout import SPLIT_NAMES, ScanReport, list_entries
+from resnet_cli.data.images.archive import SUFFIXES, is_archive, unpack_once
+from resnet_cli.data.images.cache import find_cache_folder
+from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
+
+
+class Root(NamedTuple):
+    """A data set's folder.
+
+    Args:
+        folder: The folder.
+        name: What the data set is called.
+    """
+
+    folder: Path
+    name: str
+
+
+def find_root(root: str, cache: str | None, *, expected: str = "", holds: str | None = None) -> Root:
+    """Return the folder of a data set. An archive is unpacked, and a folder around all of its content is passed over.
+
+    Args:
+        root: A folder, or an archive as `resnet_cli.data.images.archive.unpack_once` takes it.
+        cache: The folder of the cache.
+        expected: What the folder should hold, for messages.
+        holds: Path of a file that the folder should hold; None if the folder holds folders of images.
+
+    Raises:
+        InputError: There is no such folder, or the archive cannot be unpacked.
+    """
+    path = expand_home(root, "data.root")
+    if path.is_dir():
+        return Root(path, path.resolve().name)
+    more = f": {expected}" if expected else ""
+    if not path.exists():
+        raise InputError(f"data.root={path} does not exist{more}")
+    if not is_archive(path):
+        raise InputError(
+            f"data.root={path} is not a folder, nor an archive by its name (.zip, .tar, .tar.gz ...){more}"
+        )
+    name = next(path.name[: -len(suffix)] for suffix in SUFFIXES if path.name.lower().endswith(suffix))
+    folder = find_cache_folder(cache)
+    if folder is None:
+        raise InputError(f"data.root={path}: an archive is unpacked into data.cache, which is not set: data.cache=DIR")
+    return Root(_content_folder(unpack_once(path, folder), holds), name)
+
+
+def _content_folder(folder: Path, holds: str | None) -> Path:
+    """Return the only folder in an archive, as most of them have one, or the archive's folder itself."""
+    entries = list_entries(folder, ScanReport())
+    if len(entries) != 1 or not entries[0].is_dir():
+        return folder
+    (only,) = entries
+    inner = Path(only.path)
+    if holds is not None:
+        return folder if (folder / holds).exists() or not (inner / holds).exists() else inner
+    is_split = any(only.name.lower() in names for names in SPLIT_NAMES.values())
+    has_folders = any(entry.is_dir() for entry in list_entries(inner, ScanReport()))
+    return inner if has_folders and not is_split else folder

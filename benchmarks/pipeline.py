@@ -3,8 +3,15 @@
     python benchmarks/pipeline.py                       -> benchmarks/results/pipeline.json
 
 The last table is the share of a ResNet-20 step that making its batch takes. All contenders share a process.
+
+    python benchmarks/pipeline.py --photos              -> benchmarks/results/photos.json
+
+measures photographs: `torchvision.datasets.ImageFolder` in a `DataLoader` against image files that are decoded by
+workers (`stream, files`), decoded images that are read from the cache (`stream, cache`), and images kept in memory
+(`device`). The first epoch, which makes the loader and fills the cache, is apart from the later ones.
 """
 
+import argparse
 import statistics
 from collections.abc import Callable, Iterable
 
@@ -18,8 +25,12 @@ PER_IMAGE = 4_000  # of them for the DataLoader, which is slow
 def main() -> None:
     parser = measuring.parser(__doc__, rounds=7)
     parser.add_argument("--images", type=int, default=COUNT)
+    parser.add_argument("--photos", action="store_true", help="measure photographs instead")
     options = parser.parse_args()
     measuring.settle(options)
+    if options.photos:
+        measure_photographs(options)
+        return
     import loops
     import torch
 
@@ -53,6 +64,19 @@ def main() -> None:
     measuring.finish(
         "pipeline", options, tables, images=count, batch=BATCH, samples=samples, trained=steps, share_percent=shares
     )
+
+
+def measure_photographs(options: argparse.Namespace) -> None:
+    """Measure the contenders of `photographs` in turn."""
+    import photographs
+    import torch
+
+    torch.set_num_threads(options.threads)
+    count = 60 if options.quick else photographs.COUNT
+    with photographs.contenders(count) as contenders:
+        samples = measuring.interleaved(contenders, options.rounds)
+    tables = [measuring.comparison(samples, "images/s", 0, ["DataLoader"])]
+    measuring.finish("photos", options, tables, images=count, batch=photographs.BATCH, samples=samples)
 
 
 def images_a_second(batches: Callable[[], Iterable[tuple]]) -> float:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from resnet_cli.data.images.jpeg import decode_jpeg
 from resnet_cli.data.images.resize import Color, ImageSize, Resize, draft_size, resize_image
 from resnet_cli.errors import InputError
 
@@ -129,23 +130,30 @@ def read_image(
 
 def decode(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str, ...]]:
     """Return the pixels, as `read_image` does, the Pillow mode of the file and what it loses."""
-    from PIL import ImageOps
-
-    mode = decoding.mode
     with _open_image(path) as image:
         _require_range(image, path, decoding)
         notes, file_mode = _notes(image, decoding), image.mode
-        _draft(image, decoding)
-        upright = ImageOps.exif_transpose(image)
-        converted = _to_8_bits(upright, decoding) if image.mode[0] in "IF" else upright
-        if converted.has_transparency_data:
-            converted = _lay_over(converted, decoding.background)
-        converted = converted if converted.mode == mode else converted.convert(mode)
-        pixels = torch.frombuffer(bytearray(converted.tobytes()), dtype=torch.uint8)
-        image_HWC = pixels.view(converted.height, converted.width, len(mode))
+        is_reduced = _draft(image, decoding)
+        is_whole = decoding.image_size is not None and not is_reduced
+        image_HWC = decode_jpeg(image, decoding.mode) if is_whole else None
+        if image_HWC is None:
+            image_HWC = _decode_with_pillow(image, decoding)
     if decoding.image_size is not None:
         image_HWC = resize_image(image_HWC, decoding.image_size, decoding.resize, decoding.background)
     return image_HWC, file_mode, notes
+
+
+def _decode_with_pillow(image: "Image.Image", decoding: Decoding) -> Tensor:
+    """Decode an opened image to uint8 [H, W, C], upright and without transparency."""
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(image)
+    converted = _to_8_bits(upright, decoding) if image.mode[0] in "IF" else upright
+    if converted.has_transparency_data:
+        converted = _lay_over(converted, decoding.background)
+    converted = converted if converted.mode == decoding.mode else converted.convert(decoding.mode)
+    pixels = torch.frombuffer(bytearray(converted.tobytes()), dtype=torch.uint8)
+    return pixels.view(converted.height, converted.width, len(decoding.mode))
 
 
 def read_header(path: ImageFile, decoding: Decoding) -> Header:
@@ -223,14 +231,16 @@ def _lay_over(image: "Image.Image", background: Color) -> "Image.Image":
     return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
 
 
-def _draft(image: "Image.Image", decoding: Decoding) -> None:
-    """Have a JPEG decoded at a reduced scale where that is enough for the requested size."""
+def _draft(image: "Image.Image", decoding: Decoding) -> bool:
+    """Have a JPEG decoded at a reduced scale where that is enough for the requested size; return whether it is."""
     if decoding.image_size is None or image.format not in ("JPEG", "MPO"):
-        return
+        return False
     is_turned = not isinstance(decoding.image_size, int) and image.getexif().get(ORIENTATION_TAG, 1) >= 5
     size = draft_size(image, decoding.image_size, decoding.resize, is_turned=is_turned)
-    if size is not None:
-        image.draft(image.mode, size)
+    if size is None:
+        return False
+    image.draft(image.mode, size)
+    return True
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Data: image sets as uint8 arrays or files, batched augmentation, and loaders that need no random state."""
 
 from resnet_cli.data.dataset import Dataset, DatasetSplit
+from resnet_cli.data.datasets.arrays import arrays
 from resnet_cli.data.datasets.bundled import digits, noise, synthetic
 from resnet_cli.data.datasets.cifar import cifar10, cifar100
 from resnet_cli.data.datasets.csv_file import csv
@@ -26,6 +27,7 @@ __all__ = [
     "Loaders",
     "Normalize",
     "StreamLoader",
+    "arrays",
     "cifar10",
     "cifar100",
     "csv",

@@ -11,6 +11,7 @@ from resnet_cli.data.images.lazy import LazyImages
 
 Fingerprint = dict[str, Any]
 DIGITS = 16  # of each digest, in hexadecimal
+CHUNK_BYTES = 1 << 24  # of a tensor that are digested at a time
 
 
 def fingerprint_split(split: DatasetSplit, indices: Tensor | None) -> Fingerprint:
@@ -49,6 +50,8 @@ def _format_count(found: Fingerprint | None) -> str:
 
 def _digest(tensor: Tensor) -> str:
     """Return a digest of the values of a tensor."""
-    flat = tensor.contiguous().view(-1)
-    content = flat.view(torch.uint8).numpy().data if len(flat) else b""
-    return hashlib.sha256(content, usedforsecurity=False).hexdigest()[:DIGITS]
+    digest = hashlib.sha256(usedforsecurity=False)
+    rows = max(1, CHUNK_BYTES * len(tensor) // max(1, tensor.nbytes))
+    for chunk in torch.split(tensor, rows) if tensor.numel() else ():  # a view of a mapped array is copied by parts
+        digest.update(chunk.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:DIGITS]

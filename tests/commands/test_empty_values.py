@@ -11,6 +11,8 @@ TRAIN = {
     "data.root of pictures": ["data=image_folder", "data.root="],
     "data.root of a table": ["data=csv", "data.file=x.csv", "data.root="],
     "data.file": ["data=csv", "data.file="],
+    "data.file of arrays": ["data=arrays", "data.file="],
+    "data.labels_file": ["data=arrays", "data.file=x.npy", "data.labels_file="],
     "data.cache": [*FOLDER, "data.cache="],
     "data.cache of spaces": [*FOLDER, "data.cache=' '"],
     "hydra.run.dir": tiny("hydra.run.dir="),

@@ -50,7 +50,7 @@ def test_defaults_are_the_signatures_and_sizes_are_those_of_the_files_first_line
     node = OmegaConf.to_container(OmegaConf.load(path))
     make = getattr(data, node["_target_"].rpartition(".")[2])
     known = known_size(make, node)
-    if path.stem == "image_folder":
+    if path.stem in ("arrays", "image_folder"):
         assert known is None
         return
     assert known == known_size(make, {"image_size": node["image_size"]} if "image_size" in node else {})

@@ -1,0 +1,149 @@
+"""Arrays of any usual layout and type as images: uint8 [N, H, W, C]."""
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from resnet_cli.data.datasets.array_files import NamedArray
+from resnet_cli.errors import InputError
+
+ArrayLayout = Literal["auto", "NHWC", "NCHW", "NHW"]
+Array = np.ndarray[Any, Any]
+
+USUAL_CHANNELS = (1, 3, 4)
+CHUNK_VALUES = 4_000_000  # converted at a time
+NATURAL_RANGES = {"bool": (0, 1), "uint8": (0, 255), "uint16": (0, 65535)}
+DARK = 16  # values that stay below a sixteenth of the range leave images almost black
+
+log = logging.getLogger("resnet_cli")
+
+
+def find_layout(array: NamedArray, layout: ArrayLayout) -> ArrayLayout:
+    """Return the order of the axes of images, found from their shape if `layout` is `auto`.
+
+    Raises:
+        InputError: The shape is not that of images, fits several orders, or does not fit `layout`.
+    """
+    shape = array.values.shape
+    if len(shape) not in (3, 4):
+        raise InputError(f"{array}: images have 3 or 4 axes, {_advice(shape)}")
+    if 0 in shape:
+        raise InputError(f"{array}: no images in it")
+    if layout != "auto":
+        if len(layout) != len(shape):
+            raise InputError(f"{array}: data.layout={layout} has {len(layout)} axes, the array has {len(shape)}")
+        return layout
+    if len(shape) == 3:
+        return "NHW"
+    _, first, middle, last = shape
+    if (first in USUAL_CHANNELS) != (last in USUAL_CHANNELS):
+        return "NCHW" if first in USUAL_CHANNELS else "NHWC"
+    if (middle == last) != (first == middle):  # images are square more often than not
+        return "NCHW" if middle == last else "NHWC"
+    raise InputError(f"{array}: which axis has the channels? data.layout=NHWC says the last one, NCHW the second")
+
+
+def _advice(shape: Sequence[int]) -> str:
+    """Return how an array of another number of axes may become images."""
+    if len(shape) != 2 or math.isqrt(shape[1]) ** 2 != shape[1] or shape[1] < 4:
+        return "[N, H, W, C], [N, C, H, W] or [N, H, W]"
+    side = math.isqrt(shape[1])
+    return f"these are flattened: save x.reshape(-1, {side}, {side}), if that is their height and width"
+
+
+def to_images(array: NamedArray, layout: ArrayLayout, value_range: Sequence[float] | None) -> Tensor:
+    """Return images as uint8 [N, H, W, C]; a view of the array if it is uint8 already and no range is given.
+
+    Args:
+        array: The images.
+        layout: The order of its axes, not `auto`.
+        value_range: Values that become 0 and 255; None takes those of the type, if it has a natural range.
+
+    Raises:
+        InputError: The type has no natural range and none is given, or values are not finite.
+    """
+    values = array.values
+    if layout == "NHW":
+        values = values[..., None]
+    elif layout == "NCHW":
+        values = values.transpose(0, 2, 3, 1)
+    if values.dtype == np.uint8 and value_range is None:
+        return torch.from_numpy(values)
+    low, high = value_range or NATURAL_RANGES.get(values.dtype.name) or _refuse(array)
+    images = np.empty(values.shape, np.uint8)
+    scale = _Scale(array, low, high)
+    rows = max(1, CHUNK_VALUES // math.prod(values.shape[1:]))
+    for start in range(0, len(values), rows):
+        images[start : start + rows] = scale(values[start : start + rows], start)
+    scale.log_range(is_given=value_range is not None)
+    return torch.from_numpy(images)
+
+
+class _Scale:
+    """Scales values to 8 bits as image files of more than 8 bits are, and keeps an account of them.
+
+    Args:
+        array: The array, for messages.
+        low: Value that becomes 0.
+        high: Value that becomes 255.
+    """
+
+    def __init__(self, array: NamedArray, low: float, high: float) -> None:
+        self.array, self.low, self.high = array, low, high
+        self.smallest, self.largest, self.outside, self.count = math.inf, -math.inf, 0, 0
+        kind = array.values.dtype
+        # A table of all values is several times faster than arithmetic.
+        self.table = self._scale(np.arange(2 ** (8 * kind.itemsize))) if kind in (np.uint8, np.uint16) else None
+
+    def __call__(self, values: Array, start: int) -> Array:
+        """Return values [B, H, W, C], of the images from number `start` on, as uint8."""
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            first = start + int(np.argmin(np.isfinite(values).all(axis=(1, 2, 3))))
+            kind = "NaN" if np.isnan(values[first - start]).any() else "infinite values"
+            raise InputError(
+                f"{self.array}: {kind} in image {first}: replace such values, as numpy.nan_to_num does, or leave the "
+                "image out"
+            )
+        self.smallest, self.largest = min(self.smallest, values.min()), max(self.largest, values.max())
+        if self.smallest < self.low or self.largest > self.high:
+            self.outside += int(((values < self.low) | (values > self.high)).sum())
+        self.count += values.size
+        scaled: Array = self._scale(values) if self.table is None else self.table[values]
+        return scaled
+
+    def _scale(self, values: Array) -> Array:
+        scaled = (values.astype(np.float64) - self.low) / (self.high - self.low)
+        scaled_uint8: Array = (scaled.clip(0, 1) * 255).round().astype(np.uint8)
+        return scaled_uint8
+
+    def log_range(self, *, is_given: bool) -> None:
+        """Log a warning if values are cut off, or fill little of a range that nobody gave."""
+        extent = f"values go from {self.smallest:g} to {self.largest:g}"
+        bounds = f"[{self.low:g},{self.high:g}]"
+        if self.outside:
+            percent = 100 * self.outside / self.count
+            log.warning("%s: %.3g%% of the values are outside data.range=%s: %s", self.array, percent, bounds, extent)
+        elif not is_given and self.array.values.dtype != bool and self.largest < self.high / DARK:
+            log.warning(
+                "%s: %s, which is dark in the range %s of the type; data.range=[low,high] gives another", self.array,
+                extent, bounds,
+            )  # fmt: skip
+
+
+def _refuse(array: NamedArray) -> tuple[float, float]:
+    """Raise an `InputError` with the range that fits the values; they have no natural one."""
+    values, (low, high) = array.values, (math.inf, -math.inf)
+    for start in range(0, len(values), rows := max(1, CHUNK_VALUES // max(1, math.prod(values.shape[1:])))):
+        finite = values[start : start + rows]
+        finite = finite[np.isfinite(finite)]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    usual = [(0, 1), (-1, 1), (0, 255), (0, 65535)]
+    fitting = next((f"[{a},{b}]" for a, b in usual if a <= low and high <= b), f"[{low:g},{high:g}]")
+    extent = f"from {low:g} to {high:g}" if low <= high else "none of them finite"
+    raise InputError(f"{array}: values {extent}: data.range={fitting} says which become black and white")

@@ -100,7 +100,9 @@ def _default_settings(group: str, target: str) -> dict[str, Any]:
 
 def _result_settings(run: Run) -> dict[str, Any]:
     """Return the settings of a run that can change its result; `init_from` is the run whose weights it started from."""
-    sources = {"data.file", "data.labels_file"} | ({"data.root"} if target_name(run.settings, "data") in OWN_IMAGES else set())
+    sources = {"data.file", "data.labels_file"} | (
+        {"data.root"} if target_name(run.settings, "data") in OWN_IMAGES else set()
+    )
     kept = {
         key: value
         for key, value in run.settings.items()

@@ -119,6 +119,20 @@ def _require_latest(path: str, run: "RunDir") -> None:
         )
 
 
+def require_output_subdir(config: DictConfig) -> None:
+    """Refuse an empty folder for Hydra's own files, which would be the run folder, where they replace the run's.
+
+    Args:
+        config: The composed config.
+
+    Raises:
+        InputError: it is empty.
+    """
+    subdir = config.hydra.output_subdir
+    if subdir is not None and str(subdir).strip() in ("", ".", "./"):
+        raise InputError(f"hydra.output_subdir: {'is empty' if not subdir.strip() else subdir}; give a name, or null")
+
+
 def task_overrides(hydra_config: HydraConf | DictConfig) -> list[str]:
     """Return a job's overrides as the user would type them: without `++` marks and without those of `hydra.`."""
     task = OmegaConf.to_container(OmegaConf.create(hydra_config.overrides.task), resolve=False)  # `${...}` stays text

@@ -136,5 +136,6 @@ def find_run(path: str) -> RunDir:
         raise InputError(f"{path}: no such run folder")
     run = RunDir(folder)
     if not run.config.is_file():
-        raise InputError(f"{path}: not a run folder (it has no config.yaml)")
+        around = next((parent for parent in given.parents[:2] if RunDir(parent).config.is_file()), None)
+        raise InputError(f"{path}: not a run folder ({f'give {around}' if around else 'it has no config.yaml'})")
     return run

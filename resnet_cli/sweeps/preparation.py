@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.errors import InputError
+from resnet_cli.hydra_app.overrides import require_output_subdir
 from resnet_cli.hydra_app.plugins import require_plugins
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.sweeps import hydra_config
@@ -37,6 +38,7 @@ def prepare_sweep(config: DictConfig) -> None:
     register_sweeper(hydra_config.SEARCH_TARGET, OptunaSearch)
     require_plugins(config)
     require_common_sweep(config)
+    require_output_subdir(config)
     typed: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)  # `${hydra:job.num}` has no value yet
     for key in ("dir", "subdir"):
         if not str(typed[key]).strip():

@@ -16,6 +16,8 @@ TRAIN = {
     "data.cache": [*FOLDER, "data.cache="],
     "data.cache of spaces": [*FOLDER, "data.cache=' '"],
     "hydra.run.dir": tiny("hydra.run.dir="),
+    "hydra.output_subdir": tiny("hydra.output_subdir="),
+    "hydra.output_subdir of a sweep": ["-m", *tiny("seed=0,1", "hydra.output_subdir=")],
     "hydra.sweep.dir": ["-m", *tiny("seed=0,1", "hydra.sweep.dir=")],
     "hydra.sweep.subdir": ["-m", *tiny("seed=0,1", "hydra.sweep.subdir=")],
     "resume": tiny("resume="),

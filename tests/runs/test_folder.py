@@ -1,6 +1,7 @@
 """Run folders: names, records, environment."""
 
 import json
+import re
 import shlex
 from pathlib import Path, PureWindowsPath
 
@@ -82,8 +83,13 @@ def test_a_run_is_found_by_its_folder_or_a_checkpoint(tmp_path):
     run.create("name: x\n", status="running")
     run.last.write_bytes(b"")
     assert find_run(str(run.path)).path == find_run(str(run.last)).path == run.path
-    for path, words in [(tmp_path / "none", "no such run folder"), (tmp_path, "not a run folder")]:
-        with pytest.raises(InputError, match=words):
+    for path, words in [
+        (tmp_path / "none", "no such run folder"),
+        (tmp_path, "not a run folder (it has no config.yaml)"),
+        (run.config, f"not a run folder (give {run.path})"),
+        (run.last.parent, f"not a run folder (give {run.path})"),
+    ]:
+        with pytest.raises(InputError, match=re.escape(words)):
             find_run(str(path))
 
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.hydra_app.compose import run_settings, without_hydra
-from resnet_cli.hydra_app.overrides import override_keys, task_overrides
+from resnet_cli.hydra_app.overrides import override_keys, require_output_subdir, task_overrides
 from resnet_cli.loggers import require_packages
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import JobStoppedError, RunFailedError
@@ -81,6 +81,7 @@ def _validate_run(config: DictConfig) -> None:
 
 def _run_folder(config: DictConfig) -> Path:
     """Return the run folder, after checking that it can be written; torch is not imported yet."""
+    require_output_subdir(config)
     path = str(OmegaConf.select(config, "hydra.run.dir"))
     if not path.strip():
         raise InputError("hydra.run.dir: is empty; give a folder")

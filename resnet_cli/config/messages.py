@@ -30,8 +30,8 @@ TEMPLATES: dict[Kind, str] = {
     "logger without name": "holds loggers by name; begin the group file with the line `# @package logger.<name>`",
     "logger not selected": "is not selected; choose it with logger={given}",
     "changed": "{stored} -> {given}: changed since the run was saved",
-    "untrusted": "{given} is named by a stored config alone and is no part of resnet-cli, torch.nn, torch.optim or "
-    "torchvision.models that belongs there; if you know it, pass {key}={value} or trust=true",
+    "untrusted": "{given} is named by a stored config alone and is no part of resnet-cli, torch.nn, torch.optim, "
+    "torchvision.models or torchvision.transforms that belongs there; if you know it, pass {key}={value} or trust=true",
 }
 
 

@@ -19,6 +19,7 @@ PACKAGES = {
     "loss": ("resnet_cli.losses", "torch.nn"),
     "data": ("resnet_cli.data",),
     "data.augment": ("resnet_cli.data",),
+    "data.augment.transforms": ("torchvision.transforms",),
     "trainer": ("resnet_cli.training.trainer",),
     "logger": ("resnet_cli.loggers",),
 }
@@ -78,9 +79,11 @@ def refuse_targets(found: Mapping[str, Any]) -> None:
 
 
 def allowed_packages(path: str) -> tuple[str, ...]:
-    """Return the packages that a node at this key may come from; models hold models, and `logger` loggers by name."""
+    """Return the packages that a node at this key may come from; models hold models, transforms transforms."""
     if path.startswith(("model.", "model[")):
         return PACKAGES["model"]
+    if path.startswith("data.augment.transforms["):
+        return PACKAGES["data.augment.transforms"]
     if path.count(".") == 1 and path.startswith("logger."):
         return PACKAGES["logger"]
     return PACKAGES.get(path, ()) if path != "logger" else ()

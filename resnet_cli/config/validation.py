@@ -247,6 +247,10 @@ def _check_value(path: str, value: object, parameter: Parameter, known: Sequence
         yield Problem(path, "not allowed", value, allowed=describe(annotation), suggestion=near)
     elif isinstance(value, Mapping) and "_target_" in value:
         yield from _check_node(path, value, ConfigGroup(given=("seed",)), known)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            if isinstance(item, Mapping) and "_target_" in item:
+                yield from _check_node(f"{path}[{index}]", item, ConfigGroup(given=("seed",)), known)
 
 
 def all_keys(settings: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -62,9 +62,11 @@ def instantiate(key: str, node: Node, provided: Mapping[str, Any]) -> Any:
 
 
 def _build_argument(key: str, value: Any, parameter: Parameter | None, provided: Mapping[str, Any]) -> Any:
-    """Instantiate a node among the arguments; convert any other value to the type of its parameter."""
+    """Instantiate a node, or the nodes of a list; convert any other value to the type of its parameter."""
     if isinstance(value, Mapping) and "_target_" in value:
         return instantiate(key, value, provided)
+    if isinstance(value, list | tuple) and any(isinstance(item, Mapping) and "_target_" in item for item in value):
+        return [_build_argument(f"{key}[{index}]", item, None, provided) for index, item in enumerate(value)]
     return value if parameter is None else convert(value, parameter.annotation)
 
 

@@ -49,6 +49,10 @@ def _is_of_kind(path: str, target: str) -> bool:
         from resnet_cli.loggers import Logger
 
         return inspect.isclass(found) and issubclass(found, Logger)
+    if path.startswith("data.augment.transforms["):
+        from torchvision.transforms.v2 import Transform
+
+        return inspect.isclass(found) and issubclass(found, Transform)
     from resnet_cli import data
 
     if path == "data.augment":

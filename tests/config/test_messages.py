@@ -42,8 +42,8 @@ LINES = [
     (Problem("optimizer.lr", "changed", 0.2, stored=0.1),
      "optimizer.lr: 0.1 -> 0.2: changed since the run was saved"),
     (Problem("model._target_", "untrusted", "a.Net"),
-     "model._target_: a.Net is named by a stored config alone and is no part of resnet-cli, torch.nn, torch.optim or "
-     "torchvision.models that belongs there; if you know it, pass model._target_=a.Net or trust=true"),
+     "model._target_: a.Net is named by a stored config alone and is no part of resnet-cli, torch.nn, torch.optim, "
+     "torchvision.models or torchvision.transforms that belongs there; if you know it, pass model._target_=a.Net or trust=true"),
     (Problem("logger.wandb", "logger not selected", "wandb"),
      "logger.wandb: is not selected; choose it with logger=wandb"),
 ]  # fmt: skip

@@ -3,21 +3,34 @@
 Shapes: B batch, C channels, H height, W width, K classes.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from resnet_cli.config.ranges import AtLeast, Between
-from resnet_cli.data.loading import transforms
+from resnet_cli.config.ranges import AtLeast, Below, Between, Bounds, Positive
+from resnet_cli.data.loading import color, geometry, transforms
+from resnet_cli.data.loading.draws import SampleDraws
+from resnet_cli.data.loading.policies import PolicySettings, apply_policy
+from resnet_cli.data.loading.policy_tables import Policy, SubPolicies
 from resnet_cli.data.loading.transforms import CropPadding
+from resnet_cli.data.loading.user_transforms import apply_transforms, find_problems
 from resnet_cli.errors import InputError
 
 Flip = Literal["none", "random", "alternating"]
+Probability = Annotated[float, Between(0, 1)]
+AreaRange = tuple[Annotated[float, Bounds(gt=0, le=1)], Annotated[float, Bounds(gt=0, le=1)]]
+ScaleRange = tuple[Annotated[float, Positive()], Annotated[float, Positive()]]
 
 
 class Augment:
-    """Augmentation in this order: crop, flip, colour jitter, (normalisation), cutout, mixup or CutMix.
+    """Augmentation of the training images.
+
+    In this order: resized crop, crop, flip, affine map, policy, colour jitter, grey, blur, solarise, `transforms`,
+    (normalisation), random erasing, cutout, mixup or CutMix. The draws of resized crop, affine map, policy, grey, blur,
+    solarise, `transforms` and random erasing are a function of (seed, epoch, sample), the same for every backend,
+    number of workers, batch size and kind of device; distributions and pixels are those of torchvision.transforms.v2.
 
     Args:
         crop: Padding of the random crop in pixels; 0 disables it.
@@ -29,6 +42,29 @@ class Augment:
         saturation: Strength, for RGB images only; 0 disables it.
         mixup: alpha of mixup; 0 disables it.
         cutmix: alpha of CutMix; 0 disables it. With both, one is chosen at random for each batch.
+        policy: `randaugment`, `trivial_augment` (wide), `autoaugment` or `augmix`, for images of 1 or 3 channels.
+        randaugment_ops: Operations that RandAugment applies to each image.
+        randaugment_magnitude: Strength of RandAugment, from 0 to 30.
+        autoaugment_policy: Data set for which AutoAugment's sub-policies were found.
+        augmix_severity: Largest strength of AugMix, from 1 to 10.
+        erase: Probability of random erasing (Zhong et al. 2017): a box of 2 to 33 % of the area, set to the mean
+            colour.
+        resized_crop: Smallest and largest area of a random crop of ratio 3/4 to 4/3, as a fraction of the image as it
+            is stored, to whose size the crop is enlarged; None disables it. With image files, `data.image_size` is the
+            size that is stored and trained on. `crop` is another augmentation, which comes after it.
+        rotation: Largest angle of the random rotation in degrees; 0 disables it. The corners become black, as with the
+            three that follow.
+        translate: Largest random shift as a fraction of the width and of the height; 0 disables it.
+        scale: Smallest and largest factor on the size of what is shown; None disables it.
+        shear: Largest angle of the random shear along x in degrees; 0 disables it.
+        grey: Probability of turning an RGB image into its greyscale version.
+        blur: Probability of a Gaussian blur of standard deviation 0.1 to 2 pixels.
+        solarise: Probability of inverting the values from 128 on.
+        repeats: Repeated augmentation (Hoffer et al. 2020): each batch holds every image this many times, each time
+            augmented differently. As in timm, an epoch stays as long, and sees a part of the images.
+        transforms: Transforms of torchvision.transforms.v2, or others, on single images: each takes a uint8 image
+            [C, H, W] before normalisation and returns one of the same size. The global random streams are seeded for
+            each image. They run one image at a time, which takes longer than all others.
     """
 
     def __init__(
@@ -43,6 +79,22 @@ class Augment:
         saturation: Annotated[float, Between(0, 1)] = 0.0,
         mixup: Annotated[float, AtLeast(0)] = 0.0,
         cutmix: Annotated[float, AtLeast(0)] = 0.0,
+        policy: Policy = "none",
+        randaugment_ops: Annotated[int, AtLeast(1)] = 2,
+        randaugment_magnitude: Annotated[int, Between(0, 30)] = 9,
+        autoaugment_policy: SubPolicies = "imagenet",
+        augmix_severity: Annotated[int, Between(1, 10)] = 3,
+        erase: Probability = 0.0,
+        resized_crop: AreaRange | None = None,
+        rotation: Annotated[float, Between(0, 180)] = 0.0,
+        translate: Annotated[float, Between(0, 1)] = 0.0,
+        scale: ScaleRange | None = None,
+        shear: Annotated[float, Below(0, 90)] = 0.0,
+        grey: Probability = 0.0,
+        blur: Probability = 0.0,
+        solarise: Probability = 0.0,
+        repeats: Annotated[int, AtLeast(1)] = 1,
+        transforms: Sequence[nn.Module] = (),
     ) -> None:
         self.crop = crop
         self.crop_padding: CropPadding = crop_padding
@@ -50,12 +102,26 @@ class Augment:
         self.cutout = cutout
         self.brightness, self.contrast, self.saturation = brightness, contrast, saturation
         self.mixup, self.cutmix = mixup, cutmix
+        self.policy = PolicySettings(
+            policy, randaugment_ops, randaugment_magnitude, autoaugment_policy, augmix_severity
+        )
+        self.erase, self.resized_crop = erase, resized_crop
+        self.rotation, self.translate, self.scale, self.shear = rotation, translate, scale, shear
+        self.grey, self.blur, self.solarise = grey, blur, solarise
+        self.repeats, self.transforms = repeats, tuple(transforms)
 
     @property
     def is_off(self) -> bool:
-        """True if images and labels are left unchanged."""
+        """True if images, labels and the order of the samples are left unchanged."""
         strengths = (self.crop, self.cutout, self.brightness, self.contrast, self.saturation, self.mixup, self.cutmix)
-        return self.flip == "none" and not any(strengths)
+        probabilities = (self.erase, self.grey, self.blur, self.solarise)
+        is_moved = self._has_affine_map or self.resized_crop is not None or self.flip != "none"
+        is_other = self.policy.name != "none" or self.repeats > 1 or bool(self.transforms)
+        return not (any(strengths) or any(probabilities) or is_moved or is_other)
+
+    @property
+    def _has_affine_map(self) -> bool:
+        return bool(self.rotation or self.translate or self.scale is not None or self.shear)
 
     def validate(self, in_size: tuple[int, int, int]) -> None:
         """Check that the settings are possible for images of size (C, H, W).
@@ -72,39 +138,92 @@ class Augment:
             problems.append(f"data.augment.crop={self.crop}: {h}x{w} images allow up to {short}")
         if self.cutout > max(h, w):
             problems.append(f"data.augment.cutout={self.cutout}: {h}x{w} images allow up to {max(h, w)}")
-        if self.saturation and channels != 3:
-            problems.append(
-                f"data.augment.saturation={self.saturation:g}: needs images of 3 channels, these have {channels}: use 0"
-            )
+        problems += self._channel_problems(channels)
+        if self.blur and short < 2:
+            problems.append(f"data.augment.blur={self.blur:g}: {h}x{w} images are too small: use 0")
+        for name, limits in (("resized_crop", self.resized_crop), ("scale", self.scale)):
+            if limits is not None and limits[0] > limits[1]:
+                low, high = limits
+                problems.append(f"data.augment.{name}=[{low:g}, {high:g}]: the first must not be above the second")
+        problems += find_problems(self.transforms, in_size)
         if problems:
             raise InputError(*problems)
+
+    def _channel_problems(self, channels: int) -> list[str]:
+        """Find augmentations of colours that images of this number of channels cannot have."""
+        found = f"these have {channels}"
+        problems = [
+            f"data.augment.{name}={strength:g}: needs images of 3 channels, {found}: use 0"
+            for name, strength in (("saturation", self.saturation), ("grey", self.grey))
+            if strength and channels != 3
+        ]
+        if self.policy.name != "none" and channels not in (1, 3):
+            policy = f"data.augment.policy={self.policy.name}"
+            problems.append(f"{policy}: needs images of 1 or 3 channels, {found}: use none")
+        return problems
 
     def transform_pixels(
         self, images_BCHW: Tensor, indices_B: Tensor, *, epoch: int, seed: int, generator: torch.Generator
     ) -> Tensor:
-        """Apply the augmentations that precede normalisation: crop, flip and colour jitter.
+        """Apply the augmentations that precede normalisation.
 
         Args:
             images_BCHW: uint8 images.
-            indices_B: Indices of the images in their split.
+            indices_B: Indices of the images in their split, in main memory. A further copy of an image in the same
+                epoch counts as another image, with a number from `COPY_STRIDE` on.
             epoch: Epoch from 0.
             seed: Seed of the run.
-            generator: Source of the draws, on the images' device.
+            generator: Source of the draws of crop, flip and colour jitter, on the images' device.
 
         Returns:
             uint8 images.
         """
+        draws = SampleDraws(indices_B.cpu(), seed, epoch)
+        size = (images_BCHW.shape[2], images_BCHW.shape[3])
+        if self.resized_crop is not None:
+            boxes = geometry.random_crop_boxes(draws, size, self.resized_crop)
+            images_BCHW = geometry.resize_boxes(images_BCHW, boxes)
         if self.crop:
             images_BCHW = transforms.random_crop(images_BCHW, self.crop, self.crop_padding, generator)
         if self.flip == "random":
             images_BCHW = transforms.random_flip(images_BCHW, generator)
         elif self.flip == "alternating":
             images_BCHW = transforms.alternating_flip(images_BCHW, indices_B, epoch, seed)
+        if self._has_affine_map:
+            maps = geometry.random_affine(draws, size, self.rotation, self.translate, self.scale, self.shear)
+            images_BCHW = geometry.warp(images_BCHW, maps.inverse())
+        if self.policy.name != "none":
+            images_BCHW = apply_policy(images_BCHW, draws, self.policy)
         if self.brightness or self.contrast or self.saturation:
             images_BCHW = transforms.color_jitter(
                 images_BCHW, self.brightness, self.contrast, self.saturation, generator
             )
-        return images_BCHW
+        return self._transform_some(images_BCHW, draws)
+
+    def _transform_some(self, images_BCHW: Tensor, draws: SampleDraws) -> Tensor:
+        """Apply the augmentations that change each image with a probability, then the user's transforms."""
+        changes: list[tuple[str, float, Callable[[Tensor, SampleDraws], Tensor]]] = [
+            ("grey", self.grey, lambda images, draws: color.grey(images)),
+            ("blur", self.blur, color.random_blur),
+            ("solarise", self.solarise, lambda images, draws: color.solarise_half(images)),
+        ]
+        for name, probability, change in changes:
+            chosen = draws.chosen(name, probability) if probability else torch.empty(0)
+            if len(chosen):
+                places = chosen.to(images_BCHW.device, non_blocking=True)
+                changed = change(images_BCHW.index_select(0, places), draws.subset(chosen))
+                images_BCHW = images_BCHW.index_copy(0, places, changed)
+        return apply_transforms(images_BCHW, draws, self.transforms) if self.transforms else images_BCHW
+
+    def erase_boxes(self, images_BCHW: Tensor, indices_B: Tensor, *, epoch: int, seed: int) -> Tensor:
+        """Apply random erasing to normalised images; the arguments are those of `transform_pixels`."""
+        if not self.erase:
+            return images_BCHW
+        size = (images_BCHW.shape[2], images_BCHW.shape[3])
+        draws = SampleDraws(indices_B.cpu(), seed, epoch)
+        boxes = geometry.random_erase_boxes(draws, size)
+        boxes.height[draws.uniform("erase or not", 1)[:, 0] >= self.erase] = 0
+        return geometry.erase(images_BCHW, boxes)
 
     def transform_normalised(
         self, images_BCHW: Tensor, labels_B: Tensor, *, num_classes: int, generator: torch.Generator

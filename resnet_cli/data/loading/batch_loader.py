@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from resnet_cli.data.loading.augment import Augment
+from resnet_cli.data.loading.draws import number_copies, repeat_samples
+from resnet_cli.data.loading.geometry import enlarge_center
 from resnet_cli.data.loading.sampling import draw_with_replacement
 from resnet_cli.seeding import seeded_generator
 
@@ -62,6 +64,7 @@ class BatchLoader(ABC):
             None takes each sample once.
         drop_last: Drop the last batch if it is not full.
         augment: Augmentation of the images; None disables it.
+        center: Fraction of the height and width in the centre that is cut out and enlarged to the image; 1 is all.
     """
 
     def __init__(
@@ -76,12 +79,14 @@ class BatchLoader(ABC):
         draw_weights: Tensor | None = None,
         drop_last: bool = False,
         augment: Augment | None = None,
+        center: float = 1.0,
     ) -> None:
         self.indices, self.device = indices, normalize.device
         self.batch_size, self.num_classes = batch_size, num_classes
         self.normalize, self.seed, self.shuffle = normalize, seed, shuffle
         self.draw_weights = draw_weights
         self.augment = None if augment is None or augment.is_off else augment
+        self.center = center
         full_batches, remainder = divmod(len(indices), batch_size)
         self._length = full_batches + (1 if remainder and not drop_last else 0)
         self.samples = full_batches * batch_size if drop_last else len(indices)
@@ -96,19 +101,27 @@ class BatchLoader(ABC):
         """Yield the batches of an epoch, from batch `start` on; they are those of the whole epoch."""
         order = self._order(epoch)
         gathered = self._gather(order[start * self.batch_size : self.samples])
-        for step, (images_BHWC, labels_B, indices_B) in enumerate(gathered, start):
+        # Known in main memory, so that what is drawn for each sample needs no question to the device.
+        numbers = torch.split(number_copies(order) if self.augment else order, self.batch_size)
+        for step, (images_BHWC, labels_B, _) in enumerate(gathered, start):
+            if self.center != 1:
+                images_BHWC = enlarge_center(images_BHWC.permute(0, 3, 1, 2), self.center).permute(0, 2, 3, 1)
             if self.augment is None:
                 yield self.normalize(images_BHWC), labels_B
             else:
-                yield self._augment_batch(self.augment, images_BHWC, labels_B, indices_B, epoch, step)
+                yield self._augment_batch(self.augment, images_BHWC, labels_B, numbers[step], epoch, step)
 
     def _order(self, epoch: int) -> Tensor:
         """Return the indices of an epoch's samples in their order, a function of (seed, epoch)."""
         order = self.indices
         source = seeded_generator("cpu", self.seed, "order", epoch)
         if self.draw_weights is not None:
-            return order[draw_with_replacement(self.draw_weights, len(order), source)]
-        return order[torch.randperm(len(order), generator=source)] if self.shuffle else order
+            order = order[draw_with_replacement(self.draw_weights, len(order), source)]
+        elif self.shuffle:
+            order = order[torch.randperm(len(order), generator=source)]
+        if self.augment is not None and self.augment.repeats > 1:
+            order = repeat_samples(order, self.augment.repeats, self.batch_size)
+        return order
 
     def sample(self, count: int) -> Tensor:
         """Return at most `count` normalised images without augmentation: float32 [count, C, H, W].
@@ -133,4 +146,5 @@ class BatchLoader(ABC):
         images_BCHW = images_BHWC.permute(0, 3, 1, 2)
         images_BCHW = augment.transform_pixels(images_BCHW, indices_B, epoch=epoch, seed=self.seed, generator=source)
         floats_BCHW = self.normalize(images_BCHW.permute(0, 2, 3, 1))
+        floats_BCHW = augment.erase_boxes(floats_BCHW, indices_B, epoch=epoch, seed=self.seed)
         return augment.transform_normalised(floats_BCHW, labels_B, num_classes=self.num_classes, generator=source)

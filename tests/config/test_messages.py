@@ -43,7 +43,8 @@ LINES = [
      "optimizer.lr: 0.1 -> 0.2: changed since the run was saved"),
     (Problem("model._target_", "untrusted", "a.Net"),
      "model._target_: a.Net is named by a stored config alone and is no part of resnet-cli, torch.nn, torch.optim, "
-     "torchvision.models or torchvision.transforms that belongs there; if you know it, pass model._target_=a.Net or trust=true"),
+     "torchvision.models or torchvision.transforms that belongs there; if you know it, pass "
+     "model._target_=a.Net or trust=true"),
     (Problem("logger.wandb", "logger not selected", "wandb"),
      "logger.wandb: is not selected; choose it with logger=wandb"),
 ]  # fmt: skip

@@ -69,6 +69,8 @@ METHODS = {
     "resnet_cli.models.ArgMaxClassifier": [
         "classify", "classify_scores", "forward", "predict_proba", "predict_proba_scores",
     ],
-    "resnet_cli.data.Augment": ["is_off", "transform_normalised", "transform_pixels", "validate"],
+    "resnet_cli.data.Augment": [
+        "erase_boxes", "is_off", "transform_normalised", "transform_pixels", "validate", "validate_batch_size",
+    ],
     "resnet_cli.loggers.Logger": ["end", "install", "packages", "row", "start"],
 }  # fmt: skip

@@ -47,7 +47,8 @@ data.batchsize=3 -> did you mean data.batch_size?
 data.bach_size=3 -> did you mean data.batch_size?
 data=digits data.classes=3 -> data.classes: unknown key
 data.augment.mixupp=0.3 -> did you mean data.augment.mixup?
-data.augment.rotate=3 -> data.augment.rotate: unknown key (allowed: crop,
+data.augment.rotate=3 -> did you mean data.augment.rotation?
+data.augment.hue=3 -> data.augment.hue: unknown key (allowed: crop,
 schedule.warmpu=1 -> did you mean schedule.warmup?
 schedule.milestones=[1] -> schedule.milestones: unknown key (allowed: peak_at,
 sed=1 -> did you mean seed?

@@ -149,6 +149,11 @@ class Augment:
         if problems:
             raise InputError(*problems)
 
+    def validate_batch_size(self, batch_size: int) -> None:
+        """Raise an `InputError` if a batch cannot hold all copies of an image."""
+        if self.repeats > batch_size:
+            raise InputError(f"data.augment.repeats={self.repeats}: a batch has {batch_size} images (data.batch_size)")
+
     def _channel_problems(self, channels: int) -> list[str]:
         """Find augmentations of colours that images of this number of channels cannot have."""
         found = f"these have {channels}"

@@ -176,9 +176,8 @@ def enlarge_center(images_BCHW: Tensor, fraction: float) -> Tensor:
     from torchvision.transforms.v2 import functional
 
     size = [images_BCHW.shape[2], images_BCHW.shape[3]]
-    height, width = (max(1, round(fraction * length)) for length in size)
-    top, left = (size[0] - height) // 2, (size[1] - width) // 2
-    enlarged: Tensor = functional.resized_crop(images_BCHW, top, left, height, width, size)
+    center = [max(1, round(fraction * length)) for length in size]
+    enlarged: Tensor = functional.resize(functional.center_crop(images_BCHW, center), size)
     return enlarged
 
 

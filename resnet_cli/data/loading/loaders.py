@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from resnet_cli.config.ranges import AtLeast, Below, Between
+from resnet_cli.config.ranges import AtLeast, Below, Between, Bounds
 from resnet_cli.data.dataset import Dataset, DatasetSplit, channel_statistics
 from resnet_cli.data.fingerprint import Fingerprint, fingerprint_split
 from resnet_cli.data.images.lazy import LazyImages
@@ -80,6 +80,7 @@ def make_loaders(
     worker_timeout: Annotated[float, AtLeast(1)] = 300.0,
     drop_last: bool = False,
     sampler: Sampler = "uniform",
+    eval_crop: Annotated[float, Bounds(gt=0, le=1)] = 1.0,
     augment: Augment | None = None,
 ) -> Loaders:
     """Split a data set and create its loaders on `device`.
@@ -103,6 +104,9 @@ def make_loaders(
         drop_last: Drop the last training batch if it is not full.
         sampler: `uniform` takes each training image once in an epoch. `balanced` draws as many with replacement, each
             class equally often on average, and `weighted` by the data set's weights.
+        eval_crop: Fraction of the height and width in the centre of validation and test images that is evaluated,
+            enlarged to the image. Nets trained on resized crops see objects larger than they are in the whole image;
+            0.875 is usual for them.
         augment: Augmentation of the training images.
 
     Raises:
@@ -111,6 +115,7 @@ def make_loaders(
     dataset.validate()
     if augment is not None:
         augment.validate(dataset.train.size)
+        augment.validate_batch_size(batch_size)
     parts = partition(dataset, val_fraction=val_fraction, train_size=train_size, split_seed=split_seed)
     dataset, train_indices = parts.dataset, parts.train_indices
     if drop_last and batch_size > len(train_indices):
@@ -119,12 +124,12 @@ def make_loaders(
         )
     stream_options = {"workers": workers, "worker_timeout": worker_timeout}
     make = _LoaderFactory(dataset, train_indices, torch.device(device), seed, backend, stream_options)
-    val = make(*parts.samples["val"], batch_size=eval_batch_size) if "val" in parts.samples else None
+    val = make(*parts.samples["val"], batch_size=eval_batch_size, center=eval_crop) if "val" in parts.samples else None
     train_options: dict[str, Any] = {
         "shuffle": True, "drop_last": drop_last, "augment": augment,
         "draw_weights": sampling_weights(sampler, dataset, train_indices),
     }  # fmt: skip
-    test = make(*parts.samples["test"], batch_size=eval_batch_size, persistent=False)
+    test = make(*parts.samples["test"], batch_size=eval_batch_size, center=eval_crop, persistent=False)
     return Loaders(
         train=make(*parts.samples["train"], batch_size=batch_size, **train_options),
         val=val,

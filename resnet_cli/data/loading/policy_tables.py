@@ -24,7 +24,7 @@ BINS = {"randaugment": 31, "trivial_augment": 31, "autoaugment": 10, "augmix": 1
 CHOICES = {  # of which an operation is drawn
     "randaugment": OPERATIONS[:-1],
     "trivial_augment": OPERATIONS[:-1],
-    "autoaugment": OPERATIONS,
+    "autoaugment": OPERATIONS[1:],
     "augmix": OPERATIONS[1:-1],
 }
 

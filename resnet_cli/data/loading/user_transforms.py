@@ -38,14 +38,18 @@ def apply_transforms(images_BCHW: Tensor, draws: SampleDraws, transforms: Sequen
     with _global_streams_kept(images_BCHW.device):
         for image_CHW, seed in zip(images_BCHW.contiguous(), draws.bits("transforms", 1)[:, 0].tolist(), strict=True):
             _seed_global_streams(seed & (2**63 - 1), images_BCHW.device)
-            for number, transform in enumerate(transforms):
-                result = transform(image_CHW)
-                problem = _problem(result, image_CHW)
-                if problem:
-                    raise InputError(f"data.augment.transforms[{number}]: {_name(transform)} {problem}")
-                image_CHW = result
-            changed.append(image_CHW)
+            changed.append(_apply_all(transforms, image_CHW))
     return torch.stack(changed)
+
+
+def _apply_all(transforms: Sequence[Transform], image_CHW: Tensor) -> Tensor:
+    for number, transform in enumerate(transforms):
+        result = transform(image_CHW)
+        problem = _problem(result, image_CHW)
+        if problem:
+            raise InputError(f"data.augment.transforms[{number}]: {_name(transform)} {problem}")
+        image_CHW = result
+    return image_CHW
 
 
 def find_problems(transforms: Sequence[Transform], in_size: tuple[int, int, int]) -> list[str]:

@@ -224,10 +224,14 @@ def test_validate_names_all_impossible_settings():
     Augment(crop=8, cutout=10, saturation=1).validate((3, 8, 10))
 
 
-ON = {"flip": "random", "crop": 1, "cutout": 1}
+ON = {
+    "flip": "random", "crop": 1, "cutout": 1, "policy": "augmix", "resized_crop": (0.5, 1), "scale": (0.5, 1),
+    "repeats": 2, "transforms": [torch.nn.Identity()],
+}  # fmt: skip
+SETTINGS = {"crop_padding", "randaugment_ops", "randaugment_magnitude", "autoaugment_policy", "augmix_severity"}
 
 
-@pytest.mark.parametrize("option", [name for name in inspect.signature(Augment).parameters if name != "crop_padding"])
+@pytest.mark.parametrize("option", [name for name in inspect.signature(Augment).parameters if name not in SETTINGS])
 def test_an_augmentation_is_off_when_every_option_is(option):
     assert Augment().is_off
     assert not Augment(**{option: ON.get(option, 0.5)}).is_off

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from resnet_cli.data.images.cache import ArrayCache
 from resnet_cli.data.images.decode import Decoding, Mode, decode, read_header
 from resnet_cli.data.images.resize import Color, ImageSize, Resize, height_and_width
+from resnet_cli.data.images.row_writer import RowWriter
 from resnet_cli.data.images.source import FileSource, ImageSource
 from resnet_cli.errors import InputError
 
@@ -74,6 +75,7 @@ class LazyImages:
         self.decoding.validate()
         self.cache = ArrayCache(cache)
         self._has_warned = False
+        self._writer: RowWriter | None = None
         fixed = None if image_size is None else (len(mode), *height_and_width(image_size))
         self.size: tuple[int, int, int] = fixed or read_header(self.source.open(0), self.decoding).size
 
@@ -98,10 +100,26 @@ class LazyImages:
 
     def load(self) -> Tensor:
         """Return all images, uint8 [N, H, W, C], from the cache if possible; raise `InputError` as `validate` does."""
-        channels, h, w = self.size
         return self._load_or_compute(
-            self._key, (len(self), h, w, channels), torch.uint8, "decoding", lambda image_HWC: image_HWC
+            self._key, self._shape, torch.uint8, "decoding", lambda index, image_HWC: image_HWC
         )
+
+    def mapped(self) -> Tensor | None:
+        """Return all images, uint8 [N, H, W, C], read from the cache as they are used; None if it lacks them."""
+        is_checked = self.cache.load_json(self._key) is not None
+        return self.cache.load_array(self._key, self._shape, torch.uint8) if is_checked else None
+
+    def keep(self, indices_B: Tensor, images_BHWC: Tensor) -> None:
+        """Put decoded images into the cache, which has them for `mapped` when the last one has come."""
+        if self.cache.folder is None:
+            return
+        if self._writer is None:
+            self._writer = RowWriter(self.cache.folder / f"{self._key}.npy", self._shape, torch.uint8)
+        self._writer.write(indices_B, images_BHWC)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a worker process needs."""
+        return {**self.__dict__, "_writer": None}
 
     def content_digest(self) -> str:
         """Return a digest of the `content_facts` of the source, and of how the images are decoded.
@@ -128,7 +146,8 @@ class LazyImages:
             InputError: As in `validate`.
         """
 
-        def sum_channels(image_HWC: Tensor) -> Tensor:
+        def sum_channels(index: int, image_HWC: Tensor) -> Tensor:
+            self.keep(torch.tensor([index]), image_HWC[None])
             values = image_HWC.long().flatten(0, 1)
             return torch.stack([values.sum(0), values.square().sum(0)])
 
@@ -141,7 +160,7 @@ class LazyImages:
         shape: tuple[int, ...],
         dtype: torch.dtype,
         title: str,
-        function: Callable[[Tensor], Tensor],
+        function: Callable[[int, Tensor], Tensor],
     ) -> Tensor:
         """Return an array with one row for each image.
 
@@ -150,19 +169,25 @@ class LazyImages:
             shape: Shape of the array.
             dtype: Type of the array.
             title: Label of the progress bar.
-            function: Computes a row from uint8 [H, W, C], if the cache lacks the array.
+            function: Computes a row from its index and uint8 [H, W, C], if the cache lacks the array.
         """
         report, rows = self.cache.load_json(self._key), self.cache.load_array(key, shape, dtype)
         if report is None or rows is None:
             computed = torch.empty(shape, dtype=dtype)
             report = self._process_images(
-                self._decode, title, lambda index, result: computed[index].copy_(function(result[0]))
+                self._decode, title, lambda index, result: computed[index].copy_(function(index, result[0]))
             )
             self.cache.save_array(key, computed)
             self.cache.save_json(self._key, report)
             rows = computed
         self._log_notes(report)
         return rows
+
+    @property
+    def _shape(self) -> tuple[int, int, int, int]:
+        """Return the shape of all images, [N, H, W, C]."""
+        channels, h, w = self.size
+        return len(self), h, w, channels
 
     @cached_property
     def _key(self) -> str:

@@ -42,7 +42,7 @@ class Normalize:
         rows = images_BHWC.reshape(b * h, w * channels).float()
         if self._width != w:
             self._width, self._scale_WC, self._shift_WC = w, self.scale_C.repeat(w), self.shift_C.repeat(w)
-        rows = torch.addcmul(self._shift_WC, rows, self._scale_WC)
+        torch.addcmul(self._shift_WC, rows, self._scale_WC, out=rows)
         return rows.view(b, h, w, channels).permute(0, 3, 1, 2)
 
 

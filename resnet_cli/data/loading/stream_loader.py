@@ -1,9 +1,11 @@
-"""A loader of images that stay in main memory or in files and are gathered by worker processes."""
+"""A loader of images that stay in main memory, in files or in the cache of decoded images."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,12 +18,17 @@ from resnet_cli.data.loading.memory import require_shared_memory
 from resnet_cli.data.loading.workers import iterate_with_watchdog, prepare_worker
 from resnet_cli.errors import InputError, MachineError
 
+T = TypeVar("T")
+
+MOST_READERS = 4  # threads that read from the cache; more do not make a disk faster
+
 
 class StreamLoader(BatchLoader):
     """Gathers uint8 batches with `torch.utils.data.DataLoader` and augments and normalises them on the device.
 
-    Workers only look up or decode pixels. All randomness is in the main process, in the functions that `DeviceLoader`
-    uses, so that the number of workers affects only the speed.
+    Files are decoded by worker processes, and kept in the cache if the data set has one; from the epoch on in which it
+    has them all, they are read from there. Workers only look up or decode pixels. All randomness is in the main
+    process, in the functions that `DeviceLoader` uses, so that the number of workers affects only the speed.
 
     Args:
         split: The images and labels.
@@ -54,6 +61,37 @@ class StreamLoader(BatchLoader):
         self._processes: set[BaseProcess] = set()
 
     def _gather(self, indices: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        images = self.split.images
+        pixels = images.mapped() if isinstance(images, LazyImages) else None
+        if pixels is not None:
+            self._loader = None  # its workers have no more to do
+        batches = self._decode_in_workers(indices) if pixels is None else self._read_mapped(pixels, indices)
+        for batch in batches:
+            if pixels is None and isinstance(images, LazyImages):
+                images.keep(batch.indices, batch.pixels)
+            yield batch.to(self.device)
+
+    def _read_mapped(self, pixels_NHWC: Tensor, indices: Tensor) -> Iterator["_RawBatch"]:
+        """Yield batches of images that are in the cache. No processes: threads read ahead, if there are `workers`.
+
+        Args:
+            pixels_NHWC: All images of the split, which the system reads from the disk as they are used.
+            indices: Indices of the samples.
+        """
+        import numpy as np
+
+        array = pixels_NHWC.numpy()
+
+        def read(indices_B: Tensor) -> _RawBatch:
+            # numpy gathers in this thread; torch would start threads of its own in each
+            pixels = torch.from_numpy(np.take(array, indices_B.numpy(), axis=0))
+            batch = _RawBatch(pixels, self.split.labels.index_select(0, indices_B), indices_B)
+            return batch.pin_memory() if self.device.type == "cuda" else batch
+
+        chunks = torch.split(indices, self.batch_size) if len(indices) else ()
+        return map(read, chunks) if not self.workers else _map_ahead(read, chunks, min(self.workers, MOST_READERS))
+
+    def _decode_in_workers(self, indices: Tensor) -> Iterator["_RawBatch"]:
         self._sampler.chunks = torch.split(indices, self.batch_size) if len(indices) else ()
         try:
             if self._loader is None:
@@ -64,7 +102,7 @@ class StreamLoader(BatchLoader):
             for batch in batches:
                 if isinstance(batch, str):
                     raise InputError(*batch.split("\n"))
-                yield batch.to(self.device)
+                yield batch
         except RuntimeError as error:
             failure = str(error).partition("\n")[0]
             if not failure.startswith("DataLoader"):  # torch's messages on dead workers start like this
@@ -133,6 +171,21 @@ class _RawBatch:
             tensor.to(device, non_blocking=True) for tensor in (self.pixels, self.labels, self.indices)
         )
         return pixels, labels, indices
+
+
+def _map_ahead(function: Callable[[Tensor], T], chunks: Sequence[Tensor], threads: int) -> Iterator[T]:
+    """Yield `function(chunk)` for each chunk in order, computed by threads, one chunk ahead each."""
+    pending: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(threads, "reader") as pool:
+        try:
+            for chunk in chunks:
+                pending.append(pool.submit(function, chunk))
+                if len(pending) > threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:  # the epoch may end early
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _from_arrays(*arrays: Any) -> _RawBatch:

@@ -86,6 +86,23 @@ def test_backends_and_workers_yield_the_same_bits(folder, options, workers):
     assert equal(list(files.test), list(decoded.test))
 
 
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_cache_is_filled_by_an_epoch_and_read_from_then_on(folder, tmp_path, workers, monkeypatch):
+    cached = image_folder(root=str(folder), cache=str(tmp_path / "decoded"), mean=[0.5] * 3, std=[0.2] * 3)
+    plain = image_folder(root=str(folder), cache=None, mean=[0.5] * 3, std=[0.2] * 3)
+    augment = {"flip": "random", "crop": 1}
+    filled = small_loaders(cached, backend="stream", augment=augment, workers=workers)
+    expected = small_loaders(plain, backend="device", augment=augment)
+    assert equal(list(filled.train.epoch(0)), list(expected.train.epoch(0)))
+    assert cached.train.images.mapped() is None  # those held out for validation are missing
+    list(filled.val)
+    assert cached.train.images.mapped() is not None
+    monkeypatch.setattr("resnet_cli.data.images.lazy.decode", None)  # nothing is decoded any more
+    assert equal(list(filled.train.epoch(1)), list(expected.train.epoch(1)))
+    assert equal(list(filled.train.epoch(1, 1)), list(expected.train.epoch(1, 1)))
+    assert not list(filled.train.epoch(1, 99))
+
+
 @pytest.mark.parametrize(("backend", "workers"), [("device", 0), ("stream", 0), ("stream", 2)])
 def test_any_start_yields_the_tail_of_the_epoch(backend, workers):
     train = small_loaders(backend=backend, workers=workers).train

@@ -1,0 +1,123 @@
+"""RowWriter: an array of the cache that is filled while its rows are decoded anyway, in any order."""
+
+import logging
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger("resnet_cli")
+
+DISK_FRACTION = 0.5  # of the free space of a disk that one array may take
+
+
+class RowWriter:
+    """Writes the rows of `path`, which appears when all are there; until then they are in `PATH.partial`.
+
+    One process writes an array at a time. A writer that cannot write, since the disk is full, since another process
+    writes the array, or since the array would take more than half of the free space, does nothing.
+
+    Args:
+        path: The array, a `.npy` file. Its folder is made.
+        shape: Shape of the array.
+        dtype: Type of the array.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        from filelock import FileLock
+
+        self.path, self.shape, self.dtype = path, shape, dtype
+        self.partial = path.with_name(f"{path.name}.partial")
+        self.is_written_N = torch.zeros(shape[0], dtype=torch.bool)
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"), thread_local=False)
+        self._file: BinaryIO | None = None
+        self._start, self._process = 0, os.getpid()
+        try:
+            self._open()
+        except OSError as error:
+            self.abandon(error)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether rows are still taken."""
+        return self._file is not None
+
+    def write(self, indices_B: Tensor, rows: Tensor) -> None:
+        """Write rows [B, ...] at `indices_B`; those that are there already are passed over."""
+        if self._file is None:
+            return
+        try:
+            for index, row in zip(indices_B.tolist(), rows.cpu(), strict=True):
+                if not self.is_written_N[index]:
+                    data = row.contiguous().numpy()
+                    self._file.seek(self._start + index * data.nbytes)
+                    self._file.write(data)
+                    self.is_written_N[index] = True
+            if self.is_written_N.all():
+                self._publish()
+        except OSError as error:
+            self.abandon(error)
+
+    def abandon(self, error: OSError | None = None) -> None:
+        """Remove what was written; log a warning with the reason, if it is an error."""
+        if error is not None:
+            log.warning("%s: decoded images cannot be cached: %s", self.path.parent, error.strerror or error)
+        if self._file is not None:
+            self._close()
+            with suppress(OSError):
+                self.partial.unlink()
+            self._unlock()
+
+    def __del__(self) -> None:
+        if os.getpid() == self._process:  # and not in a forked worker
+            self.abandon()
+
+    def _open(self) -> None:
+        """Open the partial file, if no other process has, and there is room."""
+        import numpy as np
+        from filelock import Timeout
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        row_bytes = torch.empty(self.shape[1:], dtype=self.dtype, device="meta").nbytes
+        needed, free = self.shape[0] * row_bytes, shutil.disk_usage(self.path.parent).free
+        if needed > DISK_FRACTION * free:
+            log.warning(
+                "%s: decoded images are not cached: they need %s GB and %s GB are free; data.cache=DIR names another "
+                "disk", self.path.parent, f"{needed / 1e9:,.1f}", f"{free / 1e9:,.1f}",
+            )  # fmt: skip
+            return
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            return
+        try:
+            self._file = self.partial.open("wb")
+        except OSError:
+            self._unlock()
+            raise
+        kind = torch.empty(0, dtype=self.dtype).numpy().dtype
+        header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": self.shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        self._start = self._file.tell()
+
+    def _publish(self) -> None:
+        """Give the complete file its name."""
+        assert self._file is not None
+        self._file.flush()
+        self._close()
+        self.partial.replace(self.path)
+        self._unlock()
+
+    def _close(self) -> None:
+        assert self._file is not None
+        self._file.close()
+        self._file = None
+
+    def _unlock(self) -> None:
+        with suppress(OSError):  # Windows removes no open file
+            Path(self._lock.lock_file).unlink()
+        self._lock.release()

@@ -1,0 +1,73 @@
+"""Arrays of the cache that are filled row by row while images are decoded."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from resnet_cli.data.images import row_writer
+from resnet_cli.data.images.cache import ArrayCache
+from resnet_cli.data.images.row_writer import RowWriter
+
+ROWS = torch.arange(5 * 2 * 3 * 1, dtype=torch.uint8).view(5, 2, 3, 1)
+
+
+def make_writer(tmp_path):
+    return RowWriter(tmp_path / "cache" / "key.npy", tuple(ROWS.shape), torch.uint8)
+
+
+def load(tmp_path):
+    return ArrayCache(tmp_path / "cache").load_array("key", tuple(ROWS.shape), torch.uint8)
+
+
+def test_an_array_appears_when_its_last_row_is_written(tmp_path):
+    writer = make_writer(tmp_path)
+    for indices in ([4, 1], [1, 0, 2]):
+        writer.write(torch.tensor(indices), ROWS[indices])
+        assert load(tmp_path) is None
+    writer.write(torch.tensor([3]), ROWS[[3]])
+    assert torch.equal(load(tmp_path), ROWS)
+    assert not writer.is_open
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key.npy"]
+
+
+def test_an_unfinished_array_is_removed(tmp_path):
+    writer = make_writer(tmp_path)
+    writer.write(torch.tensor([0]), ROWS[:1])
+    del writer
+    assert not list((tmp_path / "cache").iterdir())
+    finished = make_writer(tmp_path)  # nothing of the first is in its way
+    finished.write(torch.arange(5), ROWS)
+    assert torch.equal(load(tmp_path), ROWS)
+
+
+def test_a_second_writer_of_an_array_does_nothing(tmp_path):
+    first, second = make_writer(tmp_path), make_writer(tmp_path)
+    assert (first.is_open, second.is_open) == (True, False)
+    second.write(torch.arange(5), ROWS * 0)
+    first.write(torch.arange(5), ROWS)
+    assert torch.equal(load(tmp_path), ROWS)
+
+
+def test_an_array_that_would_fill_the_disk_is_not_written(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.WARNING, "resnet_cli")
+    monkeypatch.setattr(row_writer, "DISK_FRACTION", 0.0)
+    writer = make_writer(tmp_path)
+    writer.write(torch.arange(5), ROWS)
+    assert load(tmp_path) is None
+    assert "decoded images are not cached" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(row_writer.os, "setuid"), reason="POSIX only")
+def test_a_folder_that_cannot_be_written_is_said(tmp_path, caplog):
+    caplog.set_level(logging.WARNING, "resnet_cli")
+    (tmp_path / "cache").write_text("a file")
+    writer = make_writer(tmp_path)
+    writer.write(torch.arange(5), ROWS)
+    assert "decoded images cannot be cached" in caplog.text
+
+
+def test_numpy_reads_what_was_written(tmp_path):
+    make_writer(tmp_path).write(torch.arange(5), ROWS)
+    assert np.array_equal(np.load(tmp_path / "cache" / "key.npy"), ROWS.numpy())

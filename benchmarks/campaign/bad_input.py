@@ -32,7 +32,7 @@ model.depht=20 -> model.depht: unknown key; did you mean model.depth?
 model=resnet21 -> model=resnet21: no such option; did you mean resnet20?
 model=resnet20 model=plain20 -> model: given twice, as resnet20 and as plain20
 optimizer.lr=abc -> optimizer.lr: abc is not allowed; it takes a number above 0
-optimizer.lr= -> optimizer.lr: nothing is not allowed; it takes a number above 0
+optimizer.lr= -> optimizer.lr: is empty; it takes a number above 0
 optimizer.lr=null -> optimizer.lr: null is not allowed; it takes a number above 0
 optimizer.lr=nan -> optimizer.lr: nan is not allowed; it takes a number above 0
 optimizer.lr=inf -> optimizer.lr: inf is not allowed; it takes a number above 0

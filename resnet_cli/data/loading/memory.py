@@ -1,6 +1,7 @@
 """Memory of the machine: whether decoded images fit into it, and whether workers have shared memory."""
 
 import errno
+import math
 import shutil
 from pathlib import Path
 
@@ -48,3 +49,21 @@ def require_shared_memory(workers: int, folder: str = "/dev/shm") -> None:
     if workers and free < MIN_SHARED_BYTES:
         problem = f"only {free // 1024} kB left in {folder}"
         raise MachineError(errno.ENOSPC, f"data.workers={workers}: {problem}: data.workers=0 works without processes")
+
+
+def share_batches(count: int, shape: tuple[int, ...], folder: str = "/dev/shm") -> Tensor | None:
+    """Return shared memory for batches of images that worker processes fill: uint8 [count, *shape].
+
+    None if there is not twice as much of it, as in a container, or on a system that keeps it elsewhere.
+    """
+    needed = count * math.prod(shape)
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return None
+    if 2 * needed > free:
+        return None
+    # filled at once: pages that are first used later may be missing then, which would kill the process
+    batches = torch.empty(count, *shape, dtype=torch.uint8)
+    batches.share_memory_()  # type: ignore[no-untyped-call]
+    return batches.zero_()

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.loading.batch_loader import BatchLoader
-from resnet_cli.data.loading.memory import require_shared_memory
+from resnet_cli.data.loading.memory import require_shared_memory, share_batches
 from resnet_cli.data.loading.workers import iterate_with_watchdog, prepare_worker
 from resnet_cli.errors import InputError, MachineError
 
 T = TypeVar("T")
 
+PREFETCH = 2  # batches that each worker prepares ahead
 MOST_READERS = 4  # threads that read from the cache; more do not make a disk faster
 
 
@@ -58,6 +59,7 @@ class StreamLoader(BatchLoader):
         self.worker_timeout = worker_timeout
         self._sampler = _ChunkSampler()
         self._loader: DataLoader[Any] | None = None
+        self._slots: Tensor | None = None
         self._processes: set[BaseProcess] = set()
 
     def _gather(self, indices: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -102,7 +104,7 @@ class StreamLoader(BatchLoader):
             for batch in batches:
                 if isinstance(batch, str):
                     raise InputError(*batch.split("\n"))
-                yield batch
+                yield batch if self._slots is None else batch.with_pixels(self._slots)
         except RuntimeError as error:
             failure = str(error).partition("\n")[0]
             if not failure.startswith("DataLoader"):  # torch's messages on dead workers start like this
@@ -115,10 +117,15 @@ class StreamLoader(BatchLoader):
         raise MachineError(f"data.workers={self.workers}: {failure}: data.workers=0 works without processes")
 
     def _make_loader(self) -> "DataLoader[Any]":
+        if self.workers and self.device.type == "cpu":  # for CUDA, batches are copied to page-locked memory
+            channels, h, w = self.split.size
+            self._slots = share_batches(PREFETCH * self.workers + 2, (self.batch_size, h, w, channels))
+        self._sampler.slots = 1 if self._slots is None else len(self._slots)
         return DataLoader(
-            _BatchDataset(self.split),
+            _BatchDataset(self.split, self._slots),
             batch_sampler=self._sampler,
             num_workers=self.workers,
+            prefetch_factor=PREFETCH if self.workers else None,
             collate_fn=_identity,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=prepare_worker,
@@ -129,16 +136,20 @@ class StreamLoader(BatchLoader):
 
 
 class _ChunkSampler:
-    """A batch sampler that yields the chunks that were assigned last."""
+    """A batch sampler that yields the chunks that were assigned last, each with the number of a slot for its pixels.
+
+    There are more slots than batches on their way, so that the main process is done with a slot when it comes again.
+    """
 
     def __init__(self) -> None:
         self.chunks: Sequence[Tensor] = ()
+        self.slots = 1
 
     def __len__(self) -> int:
         return len(self.chunks)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        return (chunk.tolist() for chunk in self.chunks)
+    def __iter__(self) -> Iterator[list[Any]]:
+        return ([number % self.slots, chunk.tolist()] for number, chunk in enumerate(self.chunks))
 
 
 @dataclass(frozen=True)
@@ -146,20 +157,26 @@ class _RawBatch:
     """A gathered batch, sent from a worker to the main process.
 
     It is pickled as numpy arrays: torch would pass each tensor through a file in /dev/shm, of which containers often
-    have only 64 MB, and which takes longer than copying a batch of small images.
+    have only 64 MB, and which takes longer than copying a batch of small images. Pixels in a slot are not sent.
 
     Args:
-        pixels: uint8 [B, H, W, C].
+        pixels: uint8 [B, H, W, C]; empty on its way to the main process if the pixels are in a slot.
         labels: int64 [B].
         indices: Indices of the samples in their split, int64 [B].
+        slot: Number of the slot.
     """
 
     pixels: Tensor
     labels: Tensor
     indices: Tensor
+    slot: int = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _from_arrays, (self.pixels.numpy(), self.labels.numpy(), self.indices.numpy())
+        return _from_arrays, (self.slot, self.pixels.numpy(), self.labels.numpy(), self.indices.numpy())
+
+    def with_pixels(self, slots: Tensor) -> "_RawBatch":
+        """Return the batch with its pixels, which stay in the slot."""
+        return replace(self, pixels=slots[self.slot, : len(self.labels)])
 
     def pin_memory(self) -> "_RawBatch":
         """Copy the batch to page-locked memory; `DataLoader` calls this for CUDA devices."""
@@ -188,8 +205,9 @@ def _map_ahead(function: Callable[[Tensor], T], chunks: Sequence[Tensor], thread
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _from_arrays(*arrays: Any) -> _RawBatch:
-    return _RawBatch(*map(torch.from_numpy, arrays))
+def _from_arrays(slot: int, *arrays: Any) -> _RawBatch:
+    pixels, labels, indices = map(torch.from_numpy, arrays)
+    return _RawBatch(pixels, labels, indices, slot)
 
 
 class _BatchDataset(Dataset[Any]):
@@ -198,20 +216,28 @@ class _BatchDataset(Dataset[Any]):
     An unusable file is returned as the text of its error: raised in a worker, it would arrive as a traceback.
     """
 
-    def __init__(self, split: DatasetSplit) -> None:
-        self.split = split
+    def __init__(self, split: DatasetSplit, slots: Tensor | None) -> None:
+        self.split, self.slots = split, slots
 
-    def __getitems__(self, indices: list[int]) -> _RawBatch | str:
-        indices_B = torch.tensor(indices)
-        images = self.split.images
+    def __getitems__(self, request: list[Any]) -> _RawBatch | str:
+        slot, indices = request
+        indices_B, split = torch.tensor(indices), self.split
+        channels, h, w = split.size
+        pixels = (
+            torch.empty(len(indices), h, w, channels, dtype=torch.uint8)
+            if self.slots is None
+            else (self.slots[slot, : len(indices)])
+        )
         try:
-            if isinstance(images, LazyImages):
-                pixels = torch.stack([images[index] for index in indices])
+            if isinstance(split.images, LazyImages):
+                for row, index in zip(pixels, indices, strict=True):
+                    row.copy_(split.images[index])
             else:
-                pixels = images.index_select(0, indices_B)
+                torch.index_select(split.images, 0, indices_B, out=pixels)
         except InputError as error:
             return str(error)
-        return _RawBatch(pixels, self.split.labels.index_select(0, indices_B), indices_B)
+        sent = pixels if self.slots is None else pixels[:0]
+        return _RawBatch(sent, split.labels.index_select(0, indices_B), indices_B, slot)
 
 
 def _identity(batch: Any) -> Any:

@@ -72,6 +72,7 @@ HOSTILE = {
              "resnet_cli.data.datasets.make_digits.main", "torchvision.datasets.FakeData"],
     "trainer": ["os.system", "resnet_cli.training.trainer.logger.info", "resnet_cli.training.trainer.TrainState"],
     "data__augment": ["os.system", "resnet_cli.data.cifar10", "torch.nn.Flatten"],
+    "data__augment__transforms": ["torchvision.transforms.v2.Resize"],
 }  # fmt: skip
 
 
@@ -107,6 +108,25 @@ def test_nodes_inside_nodes_are_judged(holder):
 def test_the_parts_of_this_program_and_of_torch_are_accepted(key, target):
     judged(SAFE)
     judged(changed(**{f"{key}___target_": target}))
+
+
+HOSTILE_TRANSFORMS = [
+    "os.system", "torch.nn.Flatten", "torchvision.io.write_file", "torchvision.transforms.v2.functional.hflip",
+    "torchvision.transforms.v2._auto_augment.PIL.Image.open", "torchvision.datasets.FakeData", "resnet_cli.data.Augment",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", HOSTILE_TRANSFORMS)
+@pytest.mark.parametrize("depth", [0, 1])
+def test_transforms_are_of_torchvision(target, depth):
+    def nodes(name):
+        inner = [{"_target_": name}]
+        return [{"_target_": "torchvision.transforms.v2.RandomApply", "transforms": inner}] if depth else inner
+
+    judged(changed(data__augment__transforms=nodes("torchvision.transforms.v2.ColorJitter")))
+    with pytest.raises(InputError, match=r"data\.augment\.transforms\[0\]") as caught:
+        judged(changed(data__augment__transforms=nodes(target)))
+    assert target in str(caught.value)
 
 
 def test_every_shipped_part_is_accepted(repository):

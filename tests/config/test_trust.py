@@ -72,7 +72,6 @@ HOSTILE = {
              "resnet_cli.data.datasets.make_digits.main", "torchvision.datasets.FakeData"],
     "trainer": ["os.system", "resnet_cli.training.trainer.logger.info", "resnet_cli.training.trainer.TrainState"],
     "data__augment": ["os.system", "resnet_cli.data.cifar10", "torch.nn.Flatten"],
-    "data__augment__transforms": ["torchvision.transforms.v2.Resize"],
 }  # fmt: skip
 
 

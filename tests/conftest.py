@@ -48,8 +48,9 @@ def hydra_once():
 
 @pytest.fixture(autouse=True)
 def blank_pictures(request, monkeypatch):
-    """Runs in this process leave an empty curves.png: drawing takes longer than they do, and has tests of its own."""
+    """Runs in this process leave empty pictures: drawing takes longer than they do, and has tests of its own."""
     if "draws" not in request.keywords:
+        monkeypatch.setattr("resnet_cli.session.first_look.draw_samples", lambda images, labels, **options: b"")
         monkeypatch.setattr("resnet_cli.session.saver.draw_curves", lambda rows, path, **options: path.write_bytes(b""))
 
 

@@ -14,6 +14,7 @@ from resnet_cli.models.inspection import count_parameters
 from resnet_cli.runs.environment import collect_environment, utc_now
 from resnet_cli.runs.logs import RunLog
 from resnet_cli.session.context import RunContext
+from resnet_cli.session.first_look import write_samples
 from resnet_cli.session.paths import record_paths
 from resnet_cli.session.prepare import PreparedRun
 from resnet_cli.session.resume import inexactness_warnings, rising_rate_warnings
@@ -55,6 +56,7 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     ]
     for line in [*(f"init    {line}" for line in prepared.initialisation), *warnings]:
         logger.info("%s", line)
+    write_samples(run, prepared.loaders, prepared.config.name)
     return RunSaver(run, prepared.config.stored(), describe_data(prepared.loaders), prepared.loggers)
 
 

@@ -17,7 +17,7 @@ import torch
 from resnet_cli.runs.names import resume_command
 from tests.support.runs import assert_equal, assert_same_end, record_of, rows_of, tiny
 
-FILES = {"config.yaml", "run.json", "metrics.jsonl", "train.log", "curves.png", "checkpoints"}
+FILES = {"config.yaml", "run.json", "metrics.jsonl", "train.log", "curves.png", "samples.png", "checkpoints"}
 
 
 class Killed(BaseException):
@@ -54,7 +54,8 @@ def test_a_run_leaves_what_the_interface_says(train, tmp_path):
     assert "next:" in out
     assert (run / "train.log").read_text() in out
     assert "\r" not in (run / "train.log").read_text()
-    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("curves.png", "samples.png"):
+        assert (run / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_is_opened_with_the_weights_that_were_tested(train, tmp_path):

@@ -97,10 +97,16 @@ class BatchLoader(ABC):
     def __iter__(self) -> Iterator[Batch]:
         return self.epoch(0)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch, from batch `start` on; they are those of the whole epoch."""
-        order = self._order(epoch)
-        gathered = self._gather(order[start * self.batch_size : self.samples])
+    def epoch(self, epoch: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        """Yield the batches of an epoch, from batch `start` on; they are those of the whole epoch.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            start: The first batch.
+            stop: Number of samples after which the epoch ends; None for all.
+        """
+        order = self._order(epoch)[: self.samples if stop is None else stop]
+        gathered = self._gather(order[start * self.batch_size :])
         # Known in main memory, so that what is drawn for each sample needs no question to the device.
         numbers = torch.split(number_copies(order) if self.augment else order, self.batch_size)
         for step, (images_BHWC, labels_B, _) in enumerate(gathered, start):
@@ -130,6 +136,14 @@ class BatchLoader(ABC):
         """
         order = torch.randperm(len(self.indices), generator=seeded_generator("cpu", self.seed, "sample"))[:count]
         return torch.cat([self.normalize(images_BHWC) for images_BHWC, _, _ in self._gather(self.indices[order])])
+
+    def first_batch(self, limit: int) -> Batch:
+        """Return the first batch of the first epoch, or its first `limit` images if it has more.
+
+        Those of a batch that is cut are augmented as a batch of their own. No epoch may be in progress.
+        """
+        (batch,) = self.epoch(0, stop=min(self.batch_size, self.samples, limit))
+        return batch
 
     @abstractmethod
     def _gather(self, indices: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -1,0 +1,45 @@
+"""samples.png of a run: what is in it, when it is drawn, and that it stops no run."""
+
+import pytest
+import torch
+
+from resnet_cli.data import Augment, make_loaders, synthetic
+from tests.support.runs import tiny
+
+
+def loaders(**options):
+    dataset = synthetic(count=96, test_count=32, classes=3, image_size=8)
+    augment = Augment(crop=2, flip=True, mixup=0.4)
+    return make_loaders(dataset, device="cpu", seed=1, batch_size=20, augment=augment, **options)
+
+
+@pytest.mark.parametrize("backend", ["device", "stream"])
+def test_the_first_batch_is_that_of_the_first_epoch(backend):
+    found = loaders(backend=backend, workers=0)
+    images, labels = found.train.first_batch(256)
+    expected_images, expected_labels = next(iter(loaders(backend=backend, workers=0).train.epoch(0)))
+    assert torch.equal(images, expected_images)
+    assert torch.equal(labels, expected_labels)
+    assert len(found.train.first_batch(6)[0]) == 6
+
+
+def test_samples_are_drawn_once_and_a_resume_draws_them_only_if_they_are_missing(train, tmp_path):
+    assert train(*tiny("trainer.epochs=1"), "hydra.run.dir=d")[0] == 0
+    picture = tmp_path / "d" / "samples.png"
+    picture.write_bytes(b"mine")
+    assert train("resume=d", "trainer.epochs=2")[0] == 0
+    assert picture.read_bytes() == b"mine"
+    picture.unlink()
+    assert train("resume=d", "trainer.epochs=3")[0] == 0
+    assert picture.exists()
+
+
+def test_samples_that_cannot_be_drawn_stop_no_run(train, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("no ink\nsecond line")
+
+    monkeypatch.setattr("resnet_cli.session.first_look.draw_samples", fail)
+    status, out, _ = train(*tiny("trainer.epochs=1"), "hydra.run.dir=d")
+    assert status == 0
+    assert "samples.png is not drawn: no ink\n" in out
+    assert not (tmp_path / "d" / "samples.png").exists()

@@ -6,6 +6,7 @@ from resnet_cli.data.datasets.bundled import digits, noise, synthetic
 from resnet_cli.data.datasets.cifar import cifar10, cifar100
 from resnet_cli.data.datasets.csv_file import csv
 from resnet_cli.data.datasets.folder import image_folder
+from resnet_cli.data.datasets.huggingface import huggingface
 from resnet_cli.data.datasets.mnist import fashion_mnist, mnist
 from resnet_cli.data.datasets.vision import flowers102, svhn
 from resnet_cli.data.images.decode import read_image
@@ -34,6 +35,7 @@ __all__ = [
     "digits",
     "fashion_mnist",
     "flowers102",
+    "huggingface",
     "image_folder",
     "make_loaders",
     "mnist",

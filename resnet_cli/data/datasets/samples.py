@@ -16,13 +16,13 @@ class Samples:
     """Image files and what is known of each.
 
     Args:
-        names: Paths relative to the data set's folder.
+        names: Paths relative to the data set's folder, or what else `open_images` of `make_dataset` takes.
         labels: Class indices, int64 [N].
         weights: As in `DatasetSplit`.
         groups: As in `DatasetSplit`.
     """
 
-    names: Sequence[str]
+    names: Sequence[Any]
     labels: Tensor
     weights: Tensor | None = None
     groups: Tensor | None = None
@@ -39,7 +39,7 @@ class Samples:
 
 def make_dataset(
     samples: Mapping[str, Samples],
-    open_images: Callable[[Sequence[str]], LazyImages],
+    open_images: Callable[[Sequence[Any]], LazyImages],
     *,
     class_names: tuple[str, ...],
     test_fraction: float,

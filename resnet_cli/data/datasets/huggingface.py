@@ -1,0 +1,209 @@
+"""Data sets of the Hugging Face hub, and folders and Parquet files in its format, by the library `datasets`."""
+
+import importlib.util
+import logging
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from torch import Tensor
+
+from resnet_cli.config.ranges import Between, NotEmpty
+from resnet_cli.config.suggestions import did_you_mean
+from resnet_cli.data.dataset import Dataset
+from resnet_cli.data.datasets.array_files import NamedArray
+from resnet_cli.data.datasets.array_labels import to_labels
+from resnet_cli.data.datasets.hub_table import find_image_column, find_label_column, make_source, read_labels
+from resnet_cli.data.datasets.layout import SPLIT_NAMES, format_names
+from resnet_cli.data.datasets.samples import Samples, make_dataset
+from resnet_cli.data.images.cache import find_cache_folder
+from resnet_cli.data.images.decode import Mode
+from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.images.resize import ImageSize, Resize
+from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
+
+log = logging.getLogger("resnet_cli")
+
+Tables = Mapping[str, Any]  # a `datasets.Dataset` for each split
+SAVED = ("dataset_dict.json", "state.json")  # of `save_to_disk`
+FILE_FORMATS = {".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow"}
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def huggingface(
+    *,
+    name: Annotated[str, NotEmpty()] | None = None,
+    root: Annotated[str, NotEmpty()] | None = None,
+    subset: Annotated[str, NotEmpty()] | None = None,
+    revision: Annotated[str, NotEmpty()] | None = None,
+    image_column: Annotated[str, NotEmpty()] | None = None,
+    label_column: Annotated[str, NotEmpty()] | None = None,
+    image_size: ImageSize | None = None,
+    resize: Resize = "crop",
+    mode: Mode = "RGB",
+    background: str | Sequence[int] = "white",
+    range: Sequence[float] | None = None,  # noqa: A002
+    test_fraction: Annotated[float, Between(0.001, 0.999)] = 0.2,
+    cache: Annotated[str, NotEmpty()] | None = "~/.cache/resnet-cli/decoded",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Dataset:
+    """Load images of the Hugging Face hub, or of a folder or file in one of its formats. No code of theirs is run.
+
+    The library `datasets` downloads a set once into its own cache, `$HF_HOME`; `HF_HUB_OFFLINE=1` uses that cache
+    alone. Splits have their usual names (`train`, `validation`, `test` ...). Without a test split, or if its labels are
+    kept secret, a fixed, stratified part of the training images becomes the test split.
+
+    Args:
+        name: Name on the hub, such as `ylecun/mnist`.
+        root: Instead of `name`: a Parquet file, a folder of Parquet files, or one that `save_to_disk` wrote.
+        subset: The subset (configuration), if the set has several.
+        revision: Commit, branch or tag on the hub; None takes the newest.
+        image_column: Column of the images; None finds the only one, or `image`, `img` ...
+        label_column: Column of the labels: classes, whole numbers or text; None finds the only column of classes, or
+            `label`, `target`, `class` ...
+        image_size: As in `image_folder`, like the following ones.
+        resize: `crop`, `squash` or `pad`.
+        mode: `RGB`, or `L` for grey.
+        background: Colour under transparent pixels and around padded images.
+        range: Lowest and highest value of grey images of more than 8 bits.
+        test_fraction: Fraction of the images held out for testing if there is no test split.
+        cache: Folder for decoded images; None decodes them in every run.
+        mean: Mean of each channel on the scale 0 to 1; None computes it.
+        std: Standard deviation of each channel on the scale 0 to 1; None computes it.
+
+    Raises:
+        InputError: The set is not there, or its columns, labels or images cannot be used.
+    """
+    if (name is None) == (root is None):
+        raise InputError("data=huggingface takes data.name=NAME of the hub, or data.root=PATH: one of them")
+    base = Path() if root is None else expand_home(root, "data.root")
+    source = name or str(base)
+    tables = _load_from_hub(source, subset, revision) if name else _load_from_disk(base, subset)
+    splits = _choose_splits(tables, source)
+    features = splits["train"].features
+    images = find_image_column(features, image_column, source)
+    class_names, labels = _read_labels(splits, find_label_column(features, label_column, source, images), source)
+    log_revision(splits["train"], source)
+    options: dict[str, Any] = {
+        "mode": mode, "image_size": image_size, "resize": resize, "cache": find_cache_folder(cache),
+        "background": background, "value_range": range,
+    }  # fmt: skip
+
+    def open_images(rows: Sequence[tuple[str, int]]) -> LazyImages:
+        split, numbers = rows[0][0], [row for _, row in rows]
+        folder = base if base.is_dir() else Path()
+        return LazyImages(make_source(splits[split], images, numbers, f"{source}, {split}", folder), **options)
+
+    samples = {split: Samples([(split, i) for i, _ in enumerate(found)], found) for split, found in labels.items()}
+    title = base.resolve().stem if name is None else name
+    return make_dataset(
+        samples, open_images, class_names=class_names, test_fraction=test_fraction, source=source, name=title,
+        mean=mean, std=std,
+    )  # fmt: skip
+
+
+def find_revision(table: Any) -> str | None:
+    """Return the commit of the hub that a table is from; None if it is not of the hub."""
+    folders = [Path(file["filename"]).parent.name for file in table.cache_files]
+    return next((folder for folder in folders if COMMIT.fullmatch(folder)), None)
+
+
+def log_revision(table: Any, source: str) -> None:
+    """Log which revision of a data set on the hub is used."""
+    revision = find_revision(table)
+    if revision is not None:
+        log.info("%s: revision %s; data.revision=%s keeps to it", source, revision, revision)
+
+
+def _load_from_hub(name: str, subset: str | None, revision: str | None) -> Tables:
+    """Load a data set of the hub, from the cache of the library if it is there."""
+    library = _import_library()
+
+    def load() -> Any:
+        return library.load_dataset(name, subset, revision=revision)
+
+    return _load(load, f"data.name={name}", "; HF_HUB_OFFLINE=1 uses what is in its cache alone")
+
+
+def _load_from_disk(path: Path, subset: str | None) -> Tables:
+    """Load a Parquet file, or a folder of `save_to_disk` or of Parquet files."""
+    if not path.exists():
+        raise InputError(f"data.root={path} does not exist")
+    library = _import_library()
+    setting, absolute = f"data.root={path}", str(path.resolve())
+    if path.is_dir() and any((path / name).is_file() for name in SAVED):
+        return _load(lambda: library.load_from_disk(absolute), setting)
+    if path.is_dir():
+        return _load(lambda: library.load_dataset(absolute, subset), setting)
+    kind = FILE_FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise InputError(f"{setting}: not a .parquet file, nor a folder of such files or of save_to_disk")
+    return _load(lambda: library.load_dataset(kind, data_files=absolute), setting)
+
+
+def _import_library() -> Any:
+    """Return the library `datasets`, which stays quiet but for errors."""
+    if importlib.util.find_spec("datasets") is None:
+        raise InputError("data=huggingface needs the package datasets: pip install 'resnet-cli[huggingface]'")
+    import datasets
+    import huggingface_hub
+
+    for library in (datasets, huggingface_hub):
+        library.utils.logging.set_verbosity_error()
+    if sys.stderr is None or not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    return datasets
+
+
+def _load(load: Callable[[], Any], setting: str, advice: str = "") -> Tables:
+    """Return tables by split; errors of the library become `InputError`s of one line."""
+    try:
+        found = load()
+    except MemoryError:
+        raise
+    except Exception as error:  # it raises exceptions of any type, and of the file systems and formats below it
+        reason = str(error).strip().split("\n")[0].rstrip(".: ")[:300] or type(error).__name__
+        is_unreachable = isinstance(error, ConnectionError) and advice
+        raise InputError(f"{setting} cannot be loaded: {reason}{advice if is_unreachable else ''}") from None
+    return found if isinstance(found, Mapping) else {"train": found}
+
+
+def _choose_splits(tables: Tables, source: str) -> dict[str, Any]:
+    """Return the tables of train and, if present, val and test; an only split is the training split.
+
+    Raises:
+        InputError: No split is the training split by its name, or it is empty.
+    """
+    chosen: dict[str, str] = {}
+    for split, names in SPLIT_NAMES.items():
+        candidates = [table for name in names for table in tables if table.lower() == name]
+        candidates = [table for table in candidates if table not in chosen.values()]
+        if candidates:
+            chosen[split] = candidates[0]
+    if len(tables) == 1:
+        chosen = {"train": next(iter(tables))}
+    if "train" not in chosen:
+        nearest = did_you_mean("train", tables)
+        raise InputError(f"{source}: no split is named train or training ({format_names(tables)}){nearest}")
+    unused = [table for table in tables if table not in chosen.values()]
+    if unused:
+        log.warning("%s: uses %s; not %s", source, ", ".join(chosen.values()), ", ".join(unused))
+    return {split: tables[table] for split, table in chosen.items()}
+
+
+def _read_labels(splits: Tables, column: str, source: str) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Return the names of the classes, and the labels of each split that has some."""
+    found = {}
+    for split, table in splits.items():
+        labels = read_labels(table, column, f"{source}, {split}") if len(table) and column in table.features else None
+        if labels is not None:
+            found[split] = NamedArray(Path(source), f"{split}, column {column!r}", labels)
+        elif split == "train":
+            raise InputError(f"{source}, {split}: no labels in column {column!r}")
+        else:
+            log.warning("%s, %s: no labels in column %r; the split is not used", source, split, column)
+    return to_labels(found, getattr(splits["train"].features[column], "names", None))

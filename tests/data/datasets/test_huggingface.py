@@ -1,0 +1,226 @@
+"""Data sets in the formats of the library `datasets`, which need no network: saved ones, Parquet files and a cache."""
+
+import io
+import logging
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnet_cli.data.fingerprint import fingerprint_split
+from resnet_cli.errors import InputError
+
+datasets = pytest.importorskip("datasets")
+NAMES = ["cat", "dog", "owl"]
+
+
+@pytest.fixture(autouse=True)
+def cache_of_the_library(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    logging.getLogger("resnet_cli").setLevel(logging.INFO)
+
+
+def png(seed, size=(6, 5)):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels(seed, size)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def pixels(seed, size=(6, 5)):
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
+
+
+def table(count=12, seed=0, labels=None, **columns):
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=NAMES),
+            **{name: datasets.Value("string") for name in columns},
+        }
+    )
+    rows = {
+        "image": [{"bytes": png(seed + i), "path": f"{i}.png"} for i in range(count)],
+        "label": [i % 3 for i in range(count)] if labels is None else labels,
+    }
+    return datasets.Dataset.from_dict(rows | columns, features=features)
+
+
+@pytest.fixture
+def load(tmp_path):
+    from resnet_cli.data import huggingface
+
+    def load(root, **options):
+        return huggingface(root=str(root), **{"cache": None} | options)
+
+    return load
+
+
+def problem_of(load, *arguments, **options):
+    with pytest.raises(InputError) as caught:
+        load(*arguments, **options)
+    (problem,) = caught.value.problems
+    assert "\n" not in problem
+    return problem
+
+
+def save(path, **splits):
+    """Save splits as Parquet files, named as on the hub."""
+    path.mkdir()
+    for name, content in splits.items():
+        content.to_parquet(path / f"{name}-00000-of-00001.parquet")
+    return path
+
+
+def test_saved_sets_and_parquet_files_are_the_same_data(tmp_path, load):
+    splits = {"train": table(), "validation": table(3, 100), "test": table(6, 200)}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "saved")
+    found = [load(tmp_path / "saved"), load(save(tmp_path / "parquet", **splits))]
+    for data in found:
+        data.validate()
+        assert data.class_names == tuple(NAMES)
+        assert (len(data.train), len(data.val), len(data.test)) == (12, 3, 6)
+        assert torch.equal(data.train.images.load(), torch.from_numpy(np.stack([pixels(i) for i in range(12)])))
+        assert np.array_equal(data.test.images[5].numpy(), pixels(205))
+        assert data.train.labels.tolist() == [0, 1, 2] * 4
+    assert fingerprint_split(found[0].train, None) == fingerprint_split(found[1].train, None)
+
+
+def test_tables_of_other_programs_have_their_columns_found(tmp_path, load):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    structs = [{"bytes": png(i), "path": None} for i in range(12)]
+    contents = pa.table({"img": structs, "species": [NAMES[i % 3] for i in range(12)], "id": range(12)})
+    pq.write_table(contents, tmp_path / "x.parquet")
+    assert "no column is known to hold the labels ('img', 'species', 'id'): data.label_column=NAME" in problem_of(
+        load, tmp_path / "x.parquet"
+    )
+    data = load(tmp_path / "x.parquet", label_column="species", test_fraction=0.25)
+    assert data.class_names == tuple(NAMES)
+    assert (len(data.train), len(data.test)) == (9, 3)
+    held_out = [i for i in range(12) if any(np.array_equal(pixels(i), data.test.images[k].numpy()) for k in range(3))]
+    assert [i % 3 for i in held_out] == data.test.labels.tolist()
+    plain = pa.table({"jpg": [png(i) for i in range(12)], "class": [i % 3 for i in range(12)]})
+    pq.write_table(plain, tmp_path / "y.parquet")
+    assert load(tmp_path / "y.parquet").class_names == ("0", "1", "2")
+    assert "data.label_column=clas: " in problem_of(load, tmp_path / "y.parquet", label_column="clas")
+    assert "did you mean class?" in problem_of(load, tmp_path / "y.parquet", label_column="clas")
+    assert "an image column has encoded images" in problem_of(load, tmp_path / "y.parquet", image_column="class")
+
+
+def test_a_folder_of_images_is_read_as_the_library_reads_it(tmp_path, load):
+    for split in ("train", "test"):
+        for i, name in enumerate(NAMES):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            (tmp_path / "set" / split / name / "0.png").write_bytes(png(i))
+    data = load(tmp_path / "set")
+    assert data.class_names == tuple(NAMES)
+    assert torch.equal(data.test.images.load(), torch.from_numpy(np.stack([pixels(i) for i in range(3)])))
+
+
+def test_test_labels_that_are_kept_secret_leave_the_split_out(tmp_path, load, caplog):
+    root = save(tmp_path / "x", train=table(), test=table(6, labels=[-1] * 6))
+    assert len(load(root).test) == 2
+    assert "test: no labels in column 'label'; the split is not used" in caplog.text
+    partly = save(tmp_path / "y", train=table(), test=table(3, labels=[0, -1, 1]))
+    assert "test, row 1: no label in column 'label'" in problem_of(load, partly)
+
+
+def test_images_that_cannot_be_read_are_named_by_their_row(tmp_path, load):
+    rows = table().to_dict()
+    rows["image"][7]["bytes"] = rows["image"][7]["bytes"][:-30]
+    broken = datasets.Dataset.from_dict(rows, features=table().features)
+    root = save(tmp_path / "x", train=broken, test=table(3, 100))
+    assert f"{root}, train, row 7: cannot be decoded" in problem_of(load(root).train.images.load)
+    rows["image"][7] = None
+    empty = datasets.Dataset.from_dict(rows, features=table().features)
+    root = save(tmp_path / "y", train=empty, test=table(3, 100))
+    assert f"{root}, train, row 7: no image in it" in problem_of(load(root).train.images.validate)
+
+
+def test_decoded_images_are_cached_until_the_file_changes(tmp_path, load, monkeypatch):
+    cache = str(tmp_path / "cache")
+    root = save(tmp_path / "x", train=table(), test=table(3, 100))
+    before = load(root, cache=cache).train.images.load()
+    monkeypatch.setattr("resnet_cli.data.images.lazy.decode", None)
+    assert torch.equal(load(root, cache=cache).train.images.load(), before)
+    monkeypatch.undo()
+    shutil.rmtree(root)
+    save(root, train=table(seed=50), test=table(3, 100))
+    assert np.array_equal(load(root, cache=cache).train.images.load()[0].numpy(), pixels(50))
+
+
+def test_sets_of_the_hub_come_from_the_cache_and_say_their_revision(tmp_path, caplog):
+    from resnet_cli.data import huggingface
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    root = save(tmp_path / "birds", train=table(), test=table(3, 100))
+    datasets.load_dataset(str(root))
+    (config,) = (tmp_path / "hub" / "birds").iterdir()
+    (version,) = config.iterdir()
+    (content,) = (path for path in version.iterdir() if path.is_dir())
+    target = tmp_path / "hub" / "someone___birds" / config.name / version.name / commit
+    shutil.copytree(content, target)
+    data = huggingface(name="someone/birds", cache=None)
+    assert (data.name, len(data.train), len(data.test)) == ("someone/birds", 12, 3)
+    assert f"someone/birds: revision {commit}; data.revision={commit} keeps to it" in caplog.text
+    problem = problem_of(huggingface, name="nobody/nothing")
+    assert problem.startswith("data.name=nobody/nothing cannot be loaded: ")
+
+
+def test_wrong_arguments(tmp_path, load):
+    from resnet_cli.data import huggingface
+
+    for options in ({}, {"name": "a/b", "root": "x"}):
+        assert "data.name=NAME of the hub, or data.root=PATH" in problem_of(huggingface, **options)
+    assert problem_of(load, tmp_path / "none") == f"data.root={tmp_path / 'none'} does not exist"
+    (tmp_path / "x.txt").write_text("x")
+    assert "not a .parquet file" in problem_of(load, tmp_path / "x.txt")
+    (tmp_path / "x.parquet").write_text("no parquet")
+    assert "x.parquet cannot be loaded: " in problem_of(load, tmp_path / "x.parquet")
+    (tmp_path / "empty").mkdir()
+    assert "empty cannot be loaded: " in problem_of(load, tmp_path / "empty")
+    root = save(tmp_path / "y", test=table(), validation=table(3, 100))
+    assert "no split is named train" in problem_of(load, root)
+
+
+def test_several_columns_of_labels_must_be_named(tmp_path, load):
+    contents = table().rename_column("label", "fine").add_column("coarse", [0, 1] * 6)
+    contents = contents.cast_column("coarse", datasets.ClassLabel(names=["a", "b"]))
+    root = save(tmp_path / "x", train=contents)
+    assert "several columns may hold the labels ('fine', 'coarse'): data.label_column=NAME" in problem_of(load, root)
+    assert load(root, label_column="coarse").class_names == ("a", "b")
+
+
+def test_without_the_library_one_line_says_how_to_get_it(monkeypatch, load, tmp_path):
+    find_spec = "resnet_cli.data.datasets.huggingface.importlib.util.find_spec"
+    monkeypatch.setattr(find_spec, lambda name: None)
+    assert problem_of(load, tmp_path) == (
+        "data=huggingface needs the package datasets: pip install 'resnet-cli[huggingface]'"
+    )
+
+
+@pytest.mark.slow
+def test_importing_the_package_does_not_import_the_library():
+    code = "import sys, resnet_cli.data; sys.exit(bool({'datasets', 'pyarrow', 'pandas'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_command_trains_on_both_backends_alike_and_resumes(train, tmp_path):
+    save(tmp_path / "x", train=table(24), test=table(6, 100))
+    losses = []
+    for backend in ("stream", "device"):
+        status, out, err = train(
+            "data=huggingface", "data.root=x", f"data.backend={backend}", "data.workers=1", "data.cache=null",
+            "model=cnn", "trainer.epochs=1", "data.augment.crop=0", f"hydra.run.dir={backend}",
+        )  # fmt: skip
+        assert (status, err) == (0, "")
+        losses.append([line for line in out.splitlines() if line.startswith("test accuracy")])
+    assert losses[0] == losses[1]
+    assert train("resume=stream", "trainer.epochs=2")[0] == 0

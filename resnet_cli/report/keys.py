@@ -20,7 +20,7 @@ from resnet_cli.report.runs import Run, natural_sort_key
 # Names, devices and file locations do not change a result, so runs that differ in them alone are one config.
 KEYS_WITHOUT_EFFECT = (SAFE_TO_CHANGE - {"trainer.epochs"}) | set(CONTROL_KEYS) | {"logger"}
 GROUPS_WITHOUT_EFFECT = ("hydra.", "logger.", "sweep.")
-OWN_IMAGES = ("image_folder", "csv")  # the data sets whose content data.root determines
+OWN_IMAGES = ("image_folder", "csv", "huggingface")  # the data sets whose content data.root determines
 ABSENT = "-"
 # Targets whose signature is found in the source text, without importing anything.
 PACKAGE_TARGET = r"(resnet_cli(\.(models|data|schedules|optimizers|losses))?|torch\.optim)\.[A-Za-z]\w*"

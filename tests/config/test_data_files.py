@@ -9,8 +9,8 @@ from resnet_cli import data
 from resnet_cli.data import Augment, make_loaders
 
 FILES = [
-    "arrays", "cifar10", "cifar100", "csv", "digits", "fashion_mnist", "flowers102", "image_folder", "mnist", "noise",
-    "svhn", "synthetic",
+    "arrays", "cifar10", "cifar100", "csv", "digits", "fashion_mnist", "flowers102", "huggingface", "image_folder",
+    "mnist", "noise", "svhn", "synthetic",
 ]  # fmt: skip
 GIVEN = {"dataset", "device", "seed"}  # by the builder
 OWN = {"file", "root", "cache", "mean", "std", "batch_size", "augment"}  # differ from the code's defaults in some files

@@ -9,8 +9,8 @@ PUBLIC = {
     "resnet_cli.data": [
         "Augment", "BatchLoader", "Dataset", "DatasetSplit", "DeviceLoader", "LazyImages", "Loaders", "Normalize",
         "StreamLoader", "arrays", "cifar10", "cifar100", "csv", "digits", "fashion_mnist", "flowers102",
-        "image_folder", "make_loaders", "mnist", "noise", "read_image", "stratified_split", "stratified_subset", "svhn",
-        "synthetic",
+        "huggingface", "image_folder", "make_loaders", "mnist", "noise", "read_image", "stratified_split",
+        "stratified_subset", "svhn", "synthetic",
     ],
     "resnet_cli.loggers": ["Logger", "LoggerGroup", "MLflow", "TensorBoard", "WeightsAndBiases", "require_packages"],
     "resnet_cli.sweeps": ["Sweep"],
@@ -39,7 +39,8 @@ TARGETS = {
     "data": [
         "resnet_cli.data.arrays", "resnet_cli.data.cifar10", "resnet_cli.data.cifar100", "resnet_cli.data.csv",
         "resnet_cli.data.digits",
-        "resnet_cli.data.fashion_mnist", "resnet_cli.data.flowers102", "resnet_cli.data.image_folder",
+        "resnet_cli.data.fashion_mnist", "resnet_cli.data.flowers102", "resnet_cli.data.huggingface",
+        "resnet_cli.data.image_folder",
         "resnet_cli.data.mnist", "resnet_cli.data.noise", "resnet_cli.data.svhn", "resnet_cli.data.synthetic",
     ],
     "logger": [

@@ -5,6 +5,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,15 +66,15 @@ def huggingface(
         image_column: Column of the images; None finds the only one, or `image`, `img` ...
         label_column: Column of the labels: classes, whole numbers or text; None finds the only column of classes, or
             `label`, `target`, `class` ...
-        image_size: As in `image_folder`, like the following ones.
+        image_size: As in `image_folder`, like all that follow.
         resize: `crop`, `squash` or `pad`.
         mode: `RGB`, or `L` for grey.
         background: Colour under transparent pixels and around padded images.
         range: Lowest and highest value of grey images of more than 8 bits.
-        test_fraction: Fraction of the images held out for testing if there is no test split.
-        cache: Folder for decoded images; None decodes them in every run.
-        mean: Mean of each channel on the scale 0 to 1; None computes it.
-        std: Standard deviation of each channel on the scale 0 to 1; None computes it.
+        test_fraction: Fraction held out for testing if there is no test split.
+        cache: Folder for decoded images.
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
 
     Raises:
         InputError: The set is not there, or its columns, labels or images cannot be used.
@@ -92,18 +93,29 @@ def huggingface(
         "mode": mode, "image_size": image_size, "resize": resize, "cache": find_cache_folder(cache),
         "background": background, "value_range": range,
     }  # fmt: skip
-
-    def open_images(rows: Sequence[tuple[str, int]]) -> LazyImages:
-        split, numbers = rows[0][0], [row for _, row in rows]
-        folder = base if base.is_dir() else Path()
-        return LazyImages(make_source(splits[split], images, numbers, f"{source}, {split}", folder), **options)
-
     samples = {split: Samples([(split, i) for i, _ in enumerate(found)], found) for split, found in labels.items()}
-    title = base.resolve().stem if name is None else name
     return make_dataset(
-        samples, open_images, class_names=class_names, test_fraction=test_fraction, source=source, name=title,
-        mean=mean, std=std,
+        samples, partial(_open_images, splits, images, base, source, options), class_names=class_names,
+        test_fraction=test_fraction, source=source, name=name or base.resolve().stem, mean=mean, std=std,
     )  # fmt: skip
+
+
+def _open_images(
+    splits: Tables, column: str, base: Path, source: str, options: Mapping[str, Any], rows: Sequence[tuple[str, int]]
+) -> LazyImages:
+    """Return the images of some rows of a split.
+
+    Args:
+        splits: The tables.
+        column: The column of the images.
+        base: The folder or file of the set.
+        source: How messages refer to the set.
+        options: Arguments of `LazyImages`.
+        rows: The split and the number of each row.
+    """
+    split, numbers = rows[0][0], [row for _, row in rows]
+    folder = base if base.is_dir() else Path()
+    return LazyImages(make_source(splits[split], column, numbers, f"{source}, {split}", folder), **options)
 
 
 def find_revision(table: Any) -> str | None:

@@ -9,8 +9,8 @@ from resnet_cli.data.datasets.folder import image_folder
 from resnet_cli.data.datasets.huggingface import huggingface
 from resnet_cli.data.datasets.mnist import fashion_mnist, mnist
 from resnet_cli.data.datasets.vision import flowers102, svhn
-from resnet_cli.data.images.decode import read_image
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.images.read import read_image
 from resnet_cli.data.loading.augment import Augment
 from resnet_cli.data.loading.batch_loader import BatchLoader, Normalize
 from resnet_cli.data.loading.device_loader import DeviceLoader

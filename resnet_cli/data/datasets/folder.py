@@ -68,11 +68,12 @@ def image_folder(
         image_size: Side of the images in pixels, or height and width; None if all files already have the same size.
         resize: `crop` scales the largest centred part of that shape, `squash` scales both sides, `pad` scales the whole
             image and surrounds it with `background`.
-        mode: `RGB`, or `L` for grey. Other images are converted, with a warning that names the first.
+        mode: `RGB`, or `L` for grey: other images are converted, with a warning that names the first. `all` takes the
+            channels of the files as they are, of which a TIFF file may have any number.
         background: Colour under transparent pixels and around padded images: a name such as `white`, `#rrggbb`, or red,
             green and blue to 255.
-        range: Lowest and highest value of grey images of more than 8 bits, which become 0 and 255; None takes those of
-            16 bits, and refuses floating-point images.
+        range: Lowest and highest value of images of more than 8 bits, which become 0 and 255, of grey ones and of TIFF
+            files with `mode=all`; None takes those of 16 bits, and refuses floating-point images.
         test_fraction: Fraction of the images held out for testing if there is no `test/`.
         cache: Folder for decoded images; None decodes them in every run.
         mean: Mean of each channel on the scale 0 to 1; None computes it.

@@ -1,4 +1,4 @@
-"""Decoding of image files to uint8 tensors, with one-line errors that name the file.
+"""Decoding of image files by Pillow to uint8 tensors, with one-line errors that name the file.
 
 Pixels are [H, W, C], sizes (C, H, W). Images stand upright, as their EXIF orientation says; transparent pixels are laid
 over a colour; more than 8 bits a channel are scaled to 8; of several frames or pages the first is used. What a file
@@ -16,25 +16,39 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from resnet_cli.data.images.depth import bits_a_channel, require_range, to_8_bits
 from resnet_cli.data.images.jpeg import decode_jpeg
-from resnet_cli.data.images.resize import Color, ImageSize, Resize, draft_size, resize_image
+from resnet_cli.data.images.resize import (
+    Color,
+    ImageSize,
+    Resize,
+    draft_size,
+    height_and_width,
+    resize_image,
+)
 from resnet_cli.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Mode = Literal["RGB", "L"]
+Mode = Literal["RGB", "L", "all"]
+
+# What `all` makes of the modes of Pillow whose pixels are not channels of 8 bits by themselves.
+OWN_CHANNELS = {
+    "1": "L", "I": "L", "F": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB", "YCbCr": "RGB",
+}  # fmt: skip
 
 # End-of-image markers by Pillow format. A file without its marker in the last bytes is probably truncated.
 END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 
 ORIENTATION_TAG = 0x0112  # of EXIF; from 5 on, width and height are exchanged
-WIDTH_TAG, HEIGHT_TAG, BITS_TAG = 256, 257, 258  # of TIFF; bits of each channel
+WIDTH_TAG, HEIGHT_TAG, CHANNELS_TAG = 256, 257, 277  # of TIFF
 
 # Notes on what a file loses when it is decoded.
 DEPTH = "have more than 8 bits a channel, scaled to 8"
 FRAMES = "have several frames, of which the first is used"
 ALPHA = "have transparent pixels, laid over data.background"
+CHANNELS = "have more channels than are used; data.mode=all takes all"
 UNSCALED = "have 8 bits a channel, to which data.range does not apply"
 
 
@@ -59,13 +73,13 @@ class Decoding:
     """How image files become pixels.
 
     Args:
-        mode: `RGB` for three channels, `L` for one.
+        mode: `RGB` for three channels, `L` for one, `all` for those of the file; alpha is a channel then.
         image_size: Side of the result in pixels, or its height and width; None keeps the size of the file.
         resize: `crop` scales the largest centred part of the requested shape; `squash` scales both sides and changes
             the aspect ratio; `pad` scales the whole image and surrounds it with `background`.
         background: Colour under transparent pixels: a name or `#rrggbb`, or its red, green and blue.
-        value_range: Values of one channel that become 0 and 255, for images of more than 8 bits; None takes those of a
-            16-bit type.
+        value_range: Values that become 0 and 255, for images of more than 8 bits and one channel, or any number of
+            channels in a TIFF file and mode `all`; None takes those of a 16-bit type.
     """
 
     mode: Mode = "RGB"
@@ -96,6 +110,10 @@ class Decoding:
         if self.value_range is not None and (len(self.value_range) != 2 or self.value_range[0] >= self.value_range[1]):
             raise InputError(f"data.range={list(self.value_range)}: must be two numbers, the smaller one first")
 
+    def decoded_size(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return (C, H, W) of an image that has a given size in its file."""
+        return size if self.image_size is None else (size[0], *height_and_width(self.image_size))
+
 
 ImageFile = Path | str | EncodedImage
 
@@ -116,22 +134,10 @@ class Header(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_image(
-    path: Path | str, *, mode: Mode = "RGB", image_size: ImageSize | None = None, resize: Resize = "crop",
-    background: Color = "white", value_range: Sequence[float] | None = None,
-) -> Tensor:  # fmt: skip
-    """Decode an image file to uint8 [H, W, C]; the arguments are those of `Decoding`.
-
-    Raises:
-        InputError: The file cannot be decoded; the message names the file and the reason.
-    """
-    return decode(path, Decoding(mode, image_size, resize, background, value_range))[0]
-
-
-def decode(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str, ...]]:
+def decode_with_pillow(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str, ...]]:
     """Return the pixels, as `read_image` does, the Pillow mode of the file and what it loses."""
     with _open_image(path) as image:
-        _require_range(image, path, decoding)
+        require_range(image, path, decoding.value_range)
         notes, file_mode = _notes(image, decoding), image.mode
         is_reduced = _draft(image, decoding)
         is_whole = decoding.image_size is not None and not is_reduced
@@ -148,7 +154,7 @@ def _decode_with_pillow(image: "Image.Image", decoding: Decoding) -> Tensor:
     from PIL import ImageOps
 
     upright = ImageOps.exif_transpose(image)
-    converted = _to_8_bits(upright, decoding) if image.mode[0] in "IF" else upright
+    converted = to_8_bits(upright, decoding.value_range) if image.mode[0] in "IF" else upright
     if converted.has_transparency_data:
         converted = _lay_over(converted, decoding.background)
     converted = converted if converted.mode == decoding.mode else converted.convert(decoding.mode)
@@ -156,17 +162,23 @@ def _decode_with_pillow(image: "Image.Image", decoding: Decoding) -> Tensor:
     return pixels.view(converted.height, converted.width, len(decoding.mode))
 
 
-def read_header(path: ImageFile, decoding: Decoding) -> Header:
-    """Read the header of an image file that is to be decoded; raise `InputError` as `read_image` does."""
+def read_header_with_pillow(path: ImageFile, decoding: Decoding) -> Header:
+    """Read the header of an image file as `resnet_cli.data.images.read.read_header` does."""
     with _open_image(path) as image:
-        _require_range(image, path, decoding)
+        require_range(image, path, decoding.value_range)
         w, h = _stored_size(image)
         has_exif = image.format != "PNG" or "exif" in image.info  # else Pillow decodes a PNG to look behind its pixels
         if has_exif and image.getexif().get(ORIENTATION_TAG, 1) >= 5:
             h, w = w, h
         marker = END_MARKERS.get(image.format or "", b"")
         looks_truncated = marker not in _read_last_bytes(path)
-        return Header((len(decoding.mode), h, w), image.mode, looks_truncated, _notes(image, decoding))
+        size = decoding.decoded_size((len(_target_mode(image, decoding)), h, w))
+        return Header(size, image.mode, looks_truncated, _notes(image, decoding))
+
+
+def _target_mode(image: "Image.Image", decoding: Decoding) -> str:
+    """Return the mode that an image is converted to, with a letter for each channel."""
+    return OWN_CHANNELS.get(image.mode.partition(";")[0], image.mode) if decoding.mode == "all" else decoding.mode
 
 
 def _stored_size(image: "Image.Image") -> tuple[int, int]:
@@ -180,47 +192,17 @@ def _stored_size(image: "Image.Image") -> tuple[int, int]:
 def _notes(image: "Image.Image", decoding: Decoding) -> tuple[str, ...]:
     """Return what an opened image loses when it is decoded, and whether a given range has no effect on it."""
     found = []
-    if image.mode[0] in "IF" or _bits_a_channel(image) > 8:
+    if image.mode[0] in "IF" or bits_a_channel(image) > 8:
         found.append(DEPTH)
     elif decoding.value_range is not None:
         found.append(UNSCALED)
+    if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(CHANNELS_TAG, 1) > len(image.getbands()):
+        found.append(CHANNELS)
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a camera's JPEG with its own preview
         found.append(FRAMES)
-    if image.has_transparency_data:
+    if image.has_transparency_data and _target_mode(image, decoding)[-1] not in "Aa":
         found.append(ALPHA)
     return tuple(found)
-
-
-def _bits_a_channel(image: "Image.Image") -> int:
-    """Return the bits of a channel in a PNG or TIFF file; Pillow's modes of several channels have 8."""
-    if image.format == "TIFF":
-        bits = getattr(image, "tag_v2", {}).get(BITS_TAG, (8,))
-        return int(max(bits)) if isinstance(bits, tuple) else int(bits)
-    tile = getattr(image, "tile", None)  # what is read: decoder, extents, offset, layout of the bytes
-    return 16 if image.format == "PNG" and tile and "16" in str(tile[0][3]) else 8
-
-
-def _require_range(image: "Image.Image", path: ImageFile, decoding: Decoding) -> None:
-    """Raise `InputError` if the values of an image have no natural range, or the given one cannot be applied."""
-    is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
-    if image.mode[0] in "IF" and not is_16_bit and decoding.value_range is None:
-        kind = "floating-point" if image.mode == "F" else "32-bit"
-        raise InputError(f"{path}: {kind} values: data.range=[low,high] says which become black and white")
-    if image.mode[0] not in "IF" and _bits_a_channel(image) > 8 and decoding.value_range is not None:
-        raise InputError(
-            f"{path}: data.range applies to images of one channel, this one has {len(image.getbands())}: without it, "
-            "0 to 65535 become 0 to 255"
-        )
-
-
-def _to_8_bits(image: "Image.Image", decoding: Decoding) -> "Image.Image":
-    """Scale an image of one channel of 16 or 32 bits to 8 bits."""
-    import numpy as np
-    from PIL import Image
-
-    low, high = decoding.value_range or (0, 65535)
-    values = (np.asarray(image, dtype=np.float64) - low) / (high - low)
-    return Image.fromarray((np.nan_to_num(values).clip(0, 1) * 255).round().astype(np.uint8))
 
 
 def _lay_over(image: "Image.Image", background: Color) -> "Image.Image":
@@ -248,19 +230,40 @@ def _open_image(path: ImageFile) -> "Iterator[Image.Image]":
     """Open an image; errors of Pillow, here or in the `with` block, become `InputError`s that name the file."""
     from PIL import Image, UnidentifiedImageError
 
+    with name_in_errors(path):
+        try:
+            with Image.open(as_source(path)) as image:
+                yield image
+        except Image.DecompressionBombError:
+            raise InputError(f"{path}: too large to be decoded safely (more pixels than Pillow allows)") from None
+        except UnidentifiedImageError:
+            raise InputError(f"{path}: {_describe_unidentified(path)}") from None
+
+
+@contextmanager
+def name_in_errors(path: ImageFile) -> Iterator[None]:
+    """Context manager that turns errors of decoders into `InputError`s that name the file."""
     try:
-        with Image.open(BytesIO(path.content) if isinstance(path, EncodedImage) else path) as image:
-            yield image
+        yield
     except InputError:
         raise
-    except Image.DecompressionBombError:
-        raise InputError(f"{path}: too large to be decoded safely (more pixels than Pillow allows)") from None
-    except UnidentifiedImageError:
-        reason = "not an image in a format that Pillow reads" if _read_last_bytes(path) else "an empty file"
-        raise InputError(f"{path}: {reason}") from None
-    except Exception as error:  # Pillow's decoders raise exceptions of any type on damaged files
+    except Exception as error:  # decoders raise exceptions of any type on damaged files
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: cannot be decoded: {reason}") from None
+
+
+def as_source(path: ImageFile) -> Path | str | BytesIO:
+    """Return what decoders open: the path, or a file in memory."""
+    return BytesIO(path.content) if isinstance(path, EncodedImage) else path
+
+
+def _describe_unidentified(path: ImageFile) -> str:
+    if not _read_last_bytes(path):
+        return "an empty file"
+    is_tiff = str(path).lower().endswith((".tif", ".tiff"))
+    return "not an image in a format that Pillow reads" + (
+        ", or one of many channels: data.mode=all" if is_tiff else ""
+    )
 
 
 def _read_last_bytes(path: ImageFile) -> bytes:

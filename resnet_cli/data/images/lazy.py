@@ -19,7 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from resnet_cli.data.images.cache import ArrayCache
-from resnet_cli.data.images.decode import Decoding, Mode, decode, read_header
+from resnet_cli.data.images.decode import Decoding, Mode
+from resnet_cli.data.images.read import decode, read_header
 from resnet_cli.data.images.resize import Color, ImageSize, Resize, height_and_width
 from resnet_cli.data.images.row_writer import RowWriter
 from resnet_cli.data.images.source import FileSource, ImageSource
@@ -46,7 +47,7 @@ class LazyImages:
     Args:
         source: Folder that `names` are relative to, or another source of encoded images.
         names: Paths of the files, if `source` is a folder.
-        mode: `RGB` for three channels, `L` for one.
+        mode: As in `Decoding`.
         image_size: Side of the images in pixels, or height and width; None if all files have the same size.
         resize: As in `read_image`.
         cache: Folder for decoded arrays; None disables the cache. Its keys are hashes of the source's `cache_facts`,
@@ -76,7 +77,7 @@ class LazyImages:
         self.cache = ArrayCache(cache)
         self._has_warned = False
         self._writer: RowWriter | None = None
-        fixed = None if image_size is None else (len(mode), *height_and_width(image_size))
+        fixed = None if image_size is None or mode == "all" else (len(mode), *height_and_width(image_size))
         self.size: tuple[int, int, int] = fixed or read_header(self.source.open(0), self.decoding).size
 
     def __len__(self) -> int:
@@ -208,13 +209,17 @@ class LazyImages:
     def _read_header(self, index: int) -> tuple[None, FileFacts]:
         """Return facts about image `index`, after checking its encoded form."""
         header = read_header(self.source.open(index), self.decoding)
-        if self.decoding.image_size is None:
-            self._raise_if_size_differs(index, header.size)
+        self._raise_if_size_differs(index, header.size)
         if header.looks_truncated:
             self._decode(index)
         return None, (header.mode, header.notes)
 
     def _raise_if_size_differs(self, index: int, size: tuple[int, int, int]) -> None:
+        if size[0] != self.size[0]:
+            raise SizeError(
+                f"{self.source.describe(index)} has {size[0]} channels but {self.source.describe(0)} has "
+                f"{self.size[0]}: data.mode=RGB or L converts all images"
+            )
         if size != self.size:
             raise SizeError(
                 f"{self.source.describe(index)} is {size[2]}x{size[1]} pixels but {self.source.describe(0)} is "
@@ -271,7 +276,7 @@ class LazyImages:
     def _notes(self, index: int, facts: FileFacts) -> Iterator[tuple[str, str]]:
         """Yield notes on an image with its description: how it is converted, and what it loses."""
         name, (file_mode, losses) = self.source.describe(index), facts
-        if file_mode != self.decoding.mode and not losses:
+        if self.decoding.mode not in (file_mode, "all") and not losses:
             yield f"are not {self.decoding.mode} and are converted", f"{name} is {file_mode}"
         for loss in losses:
             yield loss, name

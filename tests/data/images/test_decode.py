@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from resnet_cli.data import image_folder
-from resnet_cli.data.images.decode import ALPHA, DEPTH, FRAMES, UNSCALED, Decoding, decode, read_header, read_image
+from resnet_cli.data.images.decode import ALPHA, DEPTH, FRAMES, UNSCALED, Decoding
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.images.read import decode, read_header, read_image
 from resnet_cli.errors import InputError
 
 RAMP = np.linspace(0, 65535, 30).astype(np.uint16).reshape(5, 6)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_cli.data.images.decode import Decoding, decode, read_image
+from resnet_cli.data.images.decode import Decoding
 from resnet_cli.data.images.jpeg import decode_jpeg
+from resnet_cli.data.images.read import decode, read_image
 from resnet_cli.errors import InputError
 
 

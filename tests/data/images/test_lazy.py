@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_cli.data.images.decode import read_image
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.images.read import read_image
 from resnet_cli.errors import InputError
 
 LOG = "resnet_cli"

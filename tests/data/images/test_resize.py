@@ -10,8 +10,9 @@ from PIL import Image
 
 from resnet_cli.data import image_folder, synthetic
 from resnet_cli.data.images import decode as decode_module
-from resnet_cli.data.images.decode import Decoding, decode, read_image
+from resnet_cli.data.images.decode import Decoding
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.images.read import decode, read_image
 from resnet_cli.errors import InputError
 
 

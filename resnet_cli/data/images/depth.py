@@ -1,0 +1,68 @@
+"""Images of more than 8 bits a channel: which values become 0 and 255."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from resnet_cli.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+BITS_TAG = 258  # of TIFF: bits of each channel
+
+
+def scale_to_8_bits(values: "NDArray[Any]", value_range: Sequence[float] | None) -> "NDArray[np.uint8]":
+    """Return values as uint8. Those of 8 bits stay as they are, and others are scaled.
+
+    Args:
+        values: An array of any shape.
+        value_range: Values that become 0 and 255; None takes those of uint16.
+    """
+    import numpy as np
+
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255)
+    low, high = value_range or (0, 65535)
+    scaled = (values.astype(np.float64) - low) / (high - low)
+    return (np.nan_to_num(scaled).clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def bits_a_channel(image: "Image.Image") -> int:
+    """Return the bits of a channel in a PNG or TIFF file; Pillow's modes of several channels have 8."""
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(BITS_TAG, (8,))
+        return int(max(bits)) if isinstance(bits, tuple) else int(bits)
+    tile = getattr(image, "tile", None)  # what is read: decoder, extents, offset, layout of the bytes
+    return 16 if image.format == "PNG" and tile and "16" in str(tile[0][3]) else 8
+
+
+def require_range(image: "Image.Image", path: object, value_range: Sequence[float] | None) -> None:
+    """Raise `InputError` if the values of an image have no natural range, or the given one cannot be applied.
+
+    Args:
+        image: The opened image.
+        path: How messages refer to it.
+        value_range: As in `scale_to_8_bits`.
+    """
+    is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    if image.mode[0] in "IF" and not is_16_bit and value_range is None:
+        kind = "floating-point" if image.mode == "F" else "32-bit"
+        raise InputError(f"{path}: {kind} values: data.range=[low,high] says which become black and white")
+    if image.mode[0] not in "IF" and bits_a_channel(image) > 8 and value_range is not None:
+        raise InputError(
+            f"{path}: data.range applies to images of one channel, this one has {len(image.getbands())}: without it, "
+            "0 to 65535 become 0 to 255"
+        )
+
+
+def to_8_bits(image: "Image.Image", value_range: Sequence[float] | None) -> "Image.Image":
+    """Scale an image of one channel of 16 or 32 bits to 8 bits."""
+    import numpy as np
+    from PIL import Image
+
+    low, high = value_range or (0, 65535)
+    return Image.fromarray(scale_to_8_bits(np.asarray(image, dtype=np.float64), (low, high)))

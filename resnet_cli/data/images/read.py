@@ -1,0 +1,91 @@
+"""Image files of any kind as uint8 tensors [H, W, C], with one-line errors that name the file.
+
+Pillow reads them, and tifffile those of any number of channels.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from resnet_cli.data.images.decode import (
+    DEPTH,
+    FRAMES,
+    UNSCALED,
+    Decoding,
+    EncodedImage,
+    Header,
+    ImageFile,
+    Mode,
+    as_source,
+    decode_with_pillow,
+    name_in_errors,
+    read_header_with_pillow,
+)
+from resnet_cli.data.images.depth import scale_to_8_bits
+from resnet_cli.data.images.resize import Color, ImageSize, Resize, resize_image
+from resnet_cli.data.images.tiff import MAGIC, TiffImage, open_tiff
+from resnet_cli.errors import InputError
+
+
+def read_image(
+    path: Path | str, *, mode: Mode = "RGB", image_size: ImageSize | None = None, resize: Resize = "crop",
+    background: Color = "white", value_range: Sequence[float] | None = None,
+) -> Tensor:  # fmt: skip
+    """Decode an image file to uint8 [H, W, C]; the arguments are those of `Decoding`.
+
+    Raises:
+        InputError: The file cannot be decoded; the message names the file and the reason.
+    """
+    return decode(path, Decoding(mode, image_size, resize, background, value_range))[0]
+
+
+def decode(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str, ...]]:
+    """Return the pixels of an image file, the mode of the file and what it loses.
+
+    Raises:
+        InputError: The file cannot be decoded; the message names the file and the reason.
+    """
+    if decoding.mode == "all" and _is_tiff(path):
+        with name_in_errors(path), open_tiff(as_source(path)) as image:
+            if image is not None:
+                return _decode_tiff(image, path, decoding)
+    return decode_with_pillow(path, decoding)
+
+
+def read_header(path: ImageFile, decoding: Decoding) -> Header:
+    """Read the header of an image file that is to be decoded; raise `InputError` as `decode` does."""
+    if decoding.mode == "all" and _is_tiff(path):
+        with name_in_errors(path), open_tiff(as_source(path)) as image:
+            if image is not None:
+                return _tiff_header(image, path, decoding)
+    return read_header_with_pillow(path, decoding)
+
+
+def _is_tiff(path: ImageFile) -> bool:
+    if isinstance(path, EncodedImage):
+        return path.content.startswith(MAGIC)
+    with name_in_errors(path), Path(path).open("rb") as file:
+        return file.read(4).startswith(MAGIC)
+
+
+def _decode_tiff(image: TiffImage, path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str, ...]]:
+    header = _tiff_header(image, path, decoding)
+    image_HWC = torch.from_numpy(scale_to_8_bits(image.read(), decoding.value_range).copy())
+    if decoding.image_size is not None:
+        image_HWC = resize_image(image_HWC, decoding.image_size, decoding.resize, decoding.background)
+    return image_HWC, header.mode, header.notes
+
+
+def _tiff_header(image: TiffImage, path: ImageFile, decoding: Decoding) -> Header:
+    if image.dtype not in ("uint8", "uint16", "bool") and decoding.value_range is None:
+        raise InputError(f"{path}: {image.dtype} values: data.range=[low,high] says which become 0 and 255")
+    has_8_bits = image.dtype in ("uint8", "bool")
+    notes = [] if has_8_bits else [DEPTH]
+    if has_8_bits and decoding.value_range is not None:
+        notes.append(UNSCALED)
+    if image.has_frames:
+        notes.append(FRAMES)
+    mode = f"{image.size[0]} x {image.dtype}"
+    return Header(decoding.decoded_size(image.size), mode, image.is_cut, tuple(notes))

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from resnet_cli.data.images.cache import ArrayCache
 from resnet_cli.data.images.decode import Decoding, Mode
 from resnet_cli.data.images.read import decode, read_header
-from resnet_cli.data.images.resize import Color, ImageSize, Resize, height_and_width
+from resnet_cli.data.images.resize import Color, ImageSize, Resize, describe_difference, height_and_width
 from resnet_cli.data.images.row_writer import RowWriter
 from resnet_cli.data.images.source import FileSource, ImageSource
 from resnet_cli.errors import InputError
@@ -215,16 +215,9 @@ class LazyImages:
         return None, (header.mode, header.notes)
 
     def _raise_if_size_differs(self, index: int, size: tuple[int, int, int]) -> None:
-        if size[0] != self.size[0]:
-            raise SizeError(
-                f"{self.source.describe(index)} has {size[0]} channels but {self.source.describe(0)} has "
-                f"{self.size[0]}: data.mode=RGB or L converts all images"
-            )
         if size != self.size:
-            raise SizeError(
-                f"{self.source.describe(index)} is {size[2]}x{size[1]} pixels but {self.source.describe(0)} is "
-                f"{self.size[2]}x{self.size[1]}: data.image_size=N makes all images N x N, data.image_size=[H,W] H x W"
-            )
+            names = (self.source.describe(index), self.source.describe(0))
+            raise SizeError(describe_difference(names, (size, self.size)))
 
     def _process_images(
         self,

@@ -26,6 +26,16 @@ def height_and_width(image_size: ImageSize) -> tuple[int, int]:
     return height, width
 
 
+def describe_difference(names: tuple[str, str], sizes: tuple[tuple[int, int, int], tuple[int, int, int]]) -> str:
+    """Describe two images of different sizes (C, H, W), and the key that makes them alike."""
+    (name, first), ((channels, h, w), (first_channels, first_h, first_w)) = names, sizes
+    if channels != first_channels:
+        remedy = "data.mode=RGB or L converts all images"
+        return f"{name} has {channels} channels but {first} has {first_channels}: {remedy}"
+    remedy = "data.image_size=N makes all images N x N, data.image_size=[H,W] H x W"
+    return f"{name} is {w}x{h} pixels but {first} is {first_w}x{first_h}: {remedy}"
+
+
 def resize_image(image_HWC: Tensor, image_size: ImageSize, resize: Resize, background: Color) -> Tensor:
     """Return a uint8 image in the requested size; the arguments are those of `Decoding`."""
     h, w, _ = image_HWC.shape

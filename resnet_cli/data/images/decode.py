@@ -135,13 +135,13 @@ class Header(NamedTuple):
 
 
 def decode_with_pillow(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str, ...]]:
-    """Return the pixels, as `read_image` does, the Pillow mode of the file and what it loses."""
+    """Return the pixels as `resnet_cli.data.images.read.decode` does."""
     with _open_image(path) as image:
         require_range(image, path, decoding.value_range)
         notes, file_mode = _notes(image, decoding), image.mode
         is_reduced = _draft(image, decoding)
         is_whole = decoding.image_size is not None and not is_reduced
-        image_HWC = decode_jpeg(image, decoding.mode) if is_whole else None
+        image_HWC = decode_jpeg(image, _target_mode(image, decoding)) if is_whole else None
         if image_HWC is None:
             image_HWC = _decode_with_pillow(image, decoding)
     if decoding.image_size is not None:
@@ -155,11 +155,12 @@ def _decode_with_pillow(image: "Image.Image", decoding: Decoding) -> Tensor:
 
     upright = ImageOps.exif_transpose(image)
     converted = to_8_bits(upright, decoding.value_range) if image.mode[0] in "IF" else upright
-    if converted.has_transparency_data:
+    mode = _target_mode(image, decoding)
+    if converted.has_transparency_data and mode[-1] not in "Aa":
         converted = _lay_over(converted, decoding.background)
-    converted = converted if converted.mode == decoding.mode else converted.convert(decoding.mode)
+    converted = converted if converted.mode == mode else converted.convert(mode)
     pixels = torch.frombuffer(bytearray(converted.tobytes()), dtype=torch.uint8)
-    return pixels.view(converted.height, converted.width, len(decoding.mode))
+    return pixels.view(converted.height, converted.width, len(mode))
 
 
 def read_header_with_pillow(path: ImageFile, decoding: Decoding) -> Header:

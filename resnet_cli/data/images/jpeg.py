@@ -23,12 +23,17 @@ def decode_jpeg(image: "Image.Image", mode: str) -> Tensor | None:
 
     Args:
         image: The file as Pillow opened it, not decoded yet.
-        mode: `RGB` or `L`.
+        mode: The mode to decode to.
 
     Returns:
         uint8 [H, W, C], or None if Pillow has to decode the file: it is small, turned, of another mode or damaged.
     """
-    if image.format != "JPEG" or image.mode != mode or image.width * image.height <= SMALL_PIXELS:
+    if (
+        image.format != "JPEG"
+        or image.mode != mode
+        or mode not in COLORSPACES
+        or image.width * image.height <= SMALL_PIXELS
+    ):
         return None
     simplejpeg = _import_simplejpeg()
     if simplejpeg is None or image.getexif().get(ORIENTATION_TAG, 1) != 1:

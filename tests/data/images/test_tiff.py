@@ -1,6 +1,7 @@
 """TIFF files of any number of channels, and `mode=all` of the other formats."""
 
 import logging
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -191,9 +192,13 @@ def test_without_all_what_is_not_used_is_said(tmp_path, caplog):
 
 
 def test_the_package_is_named_if_it_is_missing(tmp_path, monkeypatch):
-    path = write(tmp_path / "x.tif", values(4))
-    monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
-    assert refusal(path).endswith("data.mode=all reads TIFF files with tifffile: pip install 'resnet-cli[tiff]'")
+    for name in ("a/0.tif", "b/0.tif", "a/1.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, values(4))
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(InputError) as caught:
+        image_folder(root=str(tmp_path), mode="all", cache=None)
+    assert str(caught.value) == "data.mode=all reads TIFF files with tifffile: pip install 'resnet-cli[tiff]'"
 
 
 @pytest.mark.parametrize("content", [b"II*\0", b"II*\0" + bytes(100), b"MM\0*\0\0\0\x08\xff\xff" + b"x" * 50])

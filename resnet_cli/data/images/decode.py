@@ -5,6 +5,7 @@ over a colour; more than 8 bits a channel are scaled to 8; of several frames or 
 loses by that is noted. Pillow converts palettes and CMYK.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -231,6 +232,7 @@ def _open_image(path: ImageFile) -> "Iterator[Image.Image]":
     """Open an image; errors of Pillow, here or in the `with` block, become `InputError`s that name the file."""
     from PIL import Image, UnidentifiedImageError
 
+    logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it says what the exception says
     with name_in_errors(path):
         try:
             with Image.open(as_source(path)) as image:

@@ -185,6 +185,7 @@ def test_without_all_what_is_not_used_is_said(tmp_path, caplog):
     assert refusal(path, Decoding()) == (
         f"{path}: not an image in a format that Pillow reads, or one of many channels: data.mode=all"
     )
+    assert not caplog.records
     tifffile.imwrite(tmp_path / "y.tif", values(5), photometric="rgb")
     assert read_header(tmp_path / "y.tif", Decoding()).notes == (CHANNELS,)
     LazyImages(tmp_path, ["y.tif"]).validate()

@@ -68,7 +68,7 @@ def huggingface(
             `label`, `target`, `class` ...
         image_size: As in `image_folder`, like all that follow.
         resize: `crop`, `squash` or `pad`.
-        mode: `RGB`, or `L` for grey.
+        mode: `RGB`, `L` for grey, or `all` for the channels of the files.
         background: Colour under transparent pixels and around padded images.
         range: Lowest and highest value of grey images of more than 8 bits.
         test_fraction: Fraction held out for testing if there is no test split.

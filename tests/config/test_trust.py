@@ -111,7 +111,8 @@ def test_the_parts_of_this_program_and_of_torch_are_accepted(key, target):
 
 HOSTILE_TRANSFORMS = [
     "os.system", "torch.nn.Flatten", "torchvision.io.write_file", "torchvision.transforms.v2.functional.hflip",
-    "torchvision.transforms.v2._auto_augment.PIL.Image.open", "torchvision.datasets.FakeData", "resnet_cli.data.Augment",
+    "torchvision.transforms.v2._auto_augment.PIL.Image.open", "torchvision.datasets.FakeData",
+    "resnet_cli.data.Augment",
 ]  # fmt: skip
 
 

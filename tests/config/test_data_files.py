@@ -7,6 +7,7 @@ import yaml
 
 from resnet_cli import data
 from resnet_cli.data import Augment, make_loaders
+from resnet_cli.sweeps.placement import config_hash
 
 FILES = [
     "arrays", "cifar10", "cifar100", "csv", "digits", "fashion_mnist", "flowers102", "huggingface", "image_folder",
@@ -53,3 +54,16 @@ def test_augmentation_fits_the_images(repository, name):
     Augment(**node).validate(sizes.get(name, (3, 32, 32)))
     if name in ("digits", "mnist", "svhn"):
         assert node["flip"] == "none"  # a mirrored digit is another one, or none
+
+
+def test_augmentations_that_are_off_leave_the_hash_of_a_config_as_it_was(repository):
+    node = read(repository, "cifar10")
+    former = [
+        "_target_", "crop", "crop_padding", "flip", "cutout", "brightness", "contrast", "saturation", "mixup", "cutmix",
+    ]  # fmt: skip
+    before = {key: value for key, value in node.items() if key not in ("sampler", "eval_crop")}
+    before["augment"] = {key: value for key, value in node["augment"].items() if key in former}
+    assert config_hash({"data": before}) == config_hash({"data": node})
+    for key in ("erase", "repeats"):
+        other = {**node, "augment": {**node["augment"], key: 2}}
+        assert config_hash({"data": before}) != config_hash({"data": other})

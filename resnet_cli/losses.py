@@ -40,6 +40,7 @@ class ClassLoss(nn.Module):
     """
 
     weight: Tensor | None
+    takes_label_sets = False  # the softmax gives each image one class
 
     def __init__(
         self,
@@ -118,13 +119,17 @@ class BinaryCrossEntropy(ClassLoss):
 
     The targets of an image are one-hot, or what mixup and CutMix make of two. Its loss is the mean over the classes, K
     times smaller than their sum: learning rates are higher than with cross-entropy. `class_weights` are factors on the
-    terms of the classes that an image has.
+    terms of the classes that an image has. If images have several labels, `balanced` is the number of images without a
+    class for each one with it.
 
     Args:
         target_threshold: Targets above it count as 1 and others as 0, so that both classes of a mixed image count
             fully, as in the paper; null leaves them as they are.
+        image_count: Number of training images if they have several labels, from the data.
         **options: See `ClassLoss`.
     """
+
+    takes_label_sets = True
 
     def __init__(
         self,
@@ -134,12 +139,15 @@ class BinaryCrossEntropy(ClassLoss):
         label_smoothing: Annotated[float, Below(0, 1)] = 0.0,
         class_names: Sequence[str] = (),
         class_counts: Sequence[int] = (),
+        image_count: int | None = None,
     ) -> None:
         super().__init__(
             class_weights=class_weights, label_smoothing=label_smoothing, class_names=class_names,
             class_counts=class_counts,
         )  # fmt: skip
         self.target_threshold = target_threshold
+        if class_weights == "balanced" and image_count is not None:
+            self.weight = torch.tensor([(image_count - count) / count if count else 1.0 for count in class_counts])
 
     def forward(self, logits_BK: Tensor, labels: Tensor) -> Tensor:
         """Return the mean over images and classes."""

@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-SelectBy = Literal["val_accuracy", "val_loss", "val_balanced_accuracy"]
+SelectBy = Literal["val_accuracy", "val_loss", "val_balanced_accuracy", "val_map", "val_macro_f1"]
 
 DEFAULT: SelectBy = "val_accuracy"  # of runs whose record does not say
+OF_LABEL_SETS = ("val_map", "val_macro_f1")  # of images with several labels
 LOWER_IS_BETTER = ("val_loss",)
 
 

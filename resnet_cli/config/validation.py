@@ -54,12 +54,12 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
         is_of_kind=lambda target: "optimizer" not in target.parameters,
     ),
     "loss": ConfigGroup(
-        given=("num_classes", "class_names", "class_counts"),
+        given=("num_classes", "class_names", "class_counts", "image_count"),
         kind="a loss to build: it takes input and target itself; name a class, such as torch.nn.CrossEntropyLoss",
         is_of_kind=lambda target: {"input", "target"}.isdisjoint(target.parameters),
     ),
     "data": ConfigGroup(given=("dataset", "device", "seed"), readers=("resnet_cli.data.make_loaders",)),
-    "trainer": ConfigGroup(given=("model", "loss_fn", "optimizer", "schedule", "seed")),
+    "trainer": ConfigGroup(given=("model", "loss_fn", "optimizer", "schedule", "seed", "multi_label")),
 }
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.label_sets import count_classes
 from resnet_cli.errors import InputError
 
 
@@ -20,7 +21,7 @@ class DatasetSplit:
 
     Args:
         images: uint8 [N, H, W, C], or files that are decoded on demand.
-        labels: Class indices, int64 [N].
+        labels: Class indices, int64 [N]; or, of images with several labels, whether each has a class, bool [N, K].
         weights: How often a sample is drawn in relation to others, float [N]; None if the data set does not say.
         groups: Group of each sample, int64 [N]: samples of a group, such as the images of one patient, stay in one
             split. None if samples are independent.
@@ -71,6 +72,11 @@ class Dataset:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
 
+    @property
+    def has_label_sets(self) -> bool:
+        """True if images have several labels, or none."""
+        return self.train.labels.ndim == 2
+
     def validate(self) -> None:
         """Check that splits, labels, class names and statistics are consistent.
 
@@ -91,7 +97,7 @@ class Dataset:
     def _class_problems(self) -> list[str]:
         """Find classes without training images."""
         classes = len(self.class_names)
-        missing = (torch.bincount(self.train.labels, minlength=classes) == 0).nonzero().flatten().tolist()
+        missing = (count_classes(self.train.labels, classes) == 0).nonzero().flatten().tolist()
         if not missing:
             return []
         return [
@@ -129,6 +135,10 @@ def _split_problems(name: str, split: DatasetSplit, size: tuple[int, int, int], 
         return [f"{name}: image size differs from the training split's: {sizes} (channels x height x width)"]
     if split.weights is not None and _is_bad(split.weights, len(split)):
         return [f"{name}: the weights of its images must be finite, 0 or more, one for each image, and not all 0"]
+    if split.labels.ndim == 2:
+        shape = (len(split), classes)
+        is_right = split.labels.dtype == torch.bool and split.labels.shape == shape
+        return [] if is_right else [f"{name}: labels must be bool {list(shape)}, one column for each class"]
     low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= classes:
         return [f"{name}: labels go from {low} to {high}, but there are {classes} classes (0 to {classes - 1})"]

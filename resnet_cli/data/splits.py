@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from resnet_cli.data.label_sets import count_classes, draw_label_sets
 from resnet_cli.errors import InputError
 from resnet_cli.seeding import seeded_generator
 
@@ -21,7 +22,7 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
     """Split samples into a set that contains every class and a held-out set.
 
     Args:
-        labels: [N] class indices from 0.
+        labels: [N] class indices from 0, or bool [N, K]: see `draw_label_sets`.
         fraction: Fraction held out, above 0 and below 1; `round(fraction * N)` samples are held out, or as many as
             leave one sample of each class. Classes of one sample are not held out.
         seed: The split is a function of `labels`, `fraction` and `seed` alone.
@@ -32,6 +33,8 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
     Raises:
         InputError: Nothing would be held out.
     """
+    if labels.ndim == 2:
+        return _split_label_sets(labels, fraction, seed)
     sizes = _class_counts(labels)
     available = int((sizes - 1).clamp(min=0).sum())
     if not available:
@@ -50,7 +53,7 @@ def stratified_subset(labels: Tensor, count: int, seed: int) -> Tensor:
     """Return the sorted indices of `count` samples, with every class in proportion and, if they suffice, at least once.
 
     Args:
-        labels: [N] class indices from 0.
+        labels: [N] class indices from 0, or bool [N, K]: see `draw_label_sets`.
         count: Number of samples to draw.
         seed: The subset is a function of `labels`, `count` and `seed` alone.
 
@@ -60,7 +63,21 @@ def stratified_subset(labels: Tensor, count: int, seed: int) -> Tensor:
     sizes = _class_counts(labels)
     if not 1 <= count <= len(labels):
         raise InputError(f"a subset of {count}: allowed are 1 to {len(labels)} images")
+    if labels.ndim == 2:
+        return draw_label_sets(labels, count, seed, "subset")
     return _draw_by_class(labels, _class_quotas(sizes, count, maximum=sizes), seed, "subset")
+
+
+def _split_label_sets(labels_NK: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Split images with several labels; see `stratified_split`."""
+    count = min(round(fraction * len(labels_NK)), len(labels_NK) - 1)
+    if count < 1:
+        least = _round_up(1 / max(len(labels_NK), 1))
+        raise InputError(f"{fraction:g} of {len(labels_NK)} images is none: use {least:g} or more")
+    held_out = draw_label_sets(labels_NK, count, seed, "split")
+    is_kept = torch.ones(len(labels_NK), dtype=torch.bool)
+    is_kept[held_out] = False
+    return is_kept.nonzero().flatten(), held_out
 
 
 def hold_out_test(labels: Tensor, fraction: float, class_names: Sequence[str], *, source: str) -> tuple[Tensor, Tensor]:
@@ -97,7 +114,7 @@ def warn_missing_classes(setting: str, labels: Tensor, chosen: Tensor, class_nam
         class_names: Names of the classes.
         text: What the classes lack, such as `nothing held out`.
     """
-    before, after = (torch.bincount(found, minlength=len(class_names)) for found in (labels, labels[chosen]))
+    before, after = (count_classes(found, len(class_names)) for found in (labels, labels[chosen]))
     missing = ((before > 0) & (after == 0)).nonzero().flatten().tolist()
     if missing:
         names = ", ".join(repr(class_names[k]) for k in missing[:5])
@@ -114,7 +131,7 @@ def _round_up(value: float) -> float:
 def _class_counts(labels: Tensor) -> Tensor:
     if len(labels) == 0:
         raise InputError("there are no images to split")
-    return torch.bincount(labels)
+    return count_classes(labels, 0)
 
 
 def _class_quotas(sizes: Tensor, count: int, maximum: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from resnet_cli.config import stored, trust, validation
 from resnet_cli.config.former_names import with_present_names
 from resnet_cli.config.paths import CONFIG_FOLDER
+from resnet_cli.config.run_config import DEFAULT_LOSS
+from resnet_cli.config.selection import DEFAULT
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
@@ -38,7 +40,26 @@ def run_settings(composed: DictConfig, overrides: Sequence[str]) -> Settings:
     resume = settings.get("resume")
     if isinstance(resume, str) and resume.strip() and resume != "auto":
         return _of_run(settings, keys, find_run(resume))
+    settings = with_defaults_of_labels(settings, keys)
     validation.check(settings)
+    return settings
+
+
+def with_defaults_of_labels(settings: Settings, given_keys: Sequence[str]) -> Settings:
+    """Return the config with the defaults that images with several labels need, where the user has not chosen others.
+
+    They are `loss=binary_cross_entropy` and `trainer.select_by=val_map`.
+    """
+    data, loss, trainer = (settings.get(group) for group in ("data", "loss", "trainer"))
+    if not isinstance(data, dict) or data.get("labels") != "multi":
+        return settings
+    settings = dict(settings)
+    is_default = loss is None or (isinstance(loss, dict) and loss.get("_target_") == DEFAULT_LOSS["_target_"])
+    if is_default and not {"loss", "loss._target_"} & set(given_keys):
+        own = to_plain(OmegaConf.create({"loss": OmegaConf.load(CONFIG_FOLDER / "loss" / "binary_cross_entropy.yaml")}))
+        settings["loss"] = {**own["loss"], **{key: value for key, value in (loss or {}).items() if key != "_target_"}}
+    if isinstance(trainer, dict) and "trainer.select_by" not in given_keys and trainer.get("select_by") == DEFAULT:
+        settings["trainer"] = {**trainer, "select_by": "val_map"}
     return settings
 
 

@@ -216,28 +216,37 @@ def loss(node: Node | None, trainer: Node, loaders: Loaders) -> LossFunction | N
     """
     chosen = with_trainer_smoothing(node, trainer)
     is_default = chosen["_target_"] == DEFAULT_LOSS["_target_"]
+    if loaders.has_label_sets and not getattr(locate(chosen["_target_"]), "takes_label_sets", True):
+        raise InputError(
+            f"loss._target_: {chosen['_target_']} gives an image one class, and these have several labels: "
+            "use loss=binary_cross_entropy"
+        )
     if is_default and not any(value for key, value in (node or {}).items() if key != "_target_"):
         return None
     classes = len(loaders.class_names)
-    known = {"num_classes": classes, "class_names": loaders.class_names, "class_counts": loaders.class_counts}
+    known = {
+        "num_classes": classes, "class_names": loaders.class_names, "class_counts": loaders.class_counts,
+        "image_count": loaders.counts["train"] if loaders.has_label_sets else None,
+    }  # fmt: skip
     takes = signature(chosen["_target_"]).parameters  # a module without a constructor only seems to take any keyword
     provided = {name: value for name, value in known.items() if name in takes}
     built: LossFunction = instantiate("loss", chosen, provided)
-    is_mixed = any(getattr(loaders.train.augment, name, 0) for name in ("mixup", "cutmix"))
-    try_loss(chosen["_target_"], built, classes, is_mixed=is_mixed)
+    forms = {}
+    if not loaders.has_label_sets:
+        forms["classes [2]"] = torch.zeros(2, dtype=torch.int64)
+    if loaders.has_label_sets or any(getattr(loaders.train.augment, name, 0) for name in ("mixup", "cutmix")):
+        forms[f"class probabilities [2, {classes}]"] = torch.full((2, classes), 1 / classes)
+    try_loss(chosen["_target_"], built, classes, forms)
     return built
 
 
-def try_loss(target: str, built: Any, classes: int, *, is_mixed: bool) -> None:
-    """Raise an `InputError` unless a loss takes logits and labels, and class probabilities if images are mixed."""
+def try_loss(target: str, built: Any, classes: int, forms: Mapping[str, torch.Tensor]) -> None:
+    """Raise an `InputError` unless a loss takes logits and labels of these forms."""
     if not callable(built) or isinstance(built, type):
         kind = type(built).__name__
         raise InputError(f"loss._target_: {target} returned a {kind}, not a function of logits and labels")
     if isinstance(built, nn.Module) and any(p.requires_grad for p in built.parameters()):
         raise InputError(f"loss: {target} has parameters, which no optimizer would train")
-    forms = {"classes [2]": torch.zeros(2, dtype=torch.int64)}
-    if is_mixed:
-        forms[f"class probabilities [2, {classes}]"] = torch.full((2, classes), 1 / classes)
     for name, labels in forms.items():
         call = f"loss: {target} on logits [2, {classes}] and {name}"
         try:
@@ -259,9 +268,13 @@ def trainer(
     schedule: Callable[[int], float],
     seed: int,
     loss_fn: LossFunction | None = None,
+    multi_label: bool = False,
 ) -> ClassifierTrainer:
     """Build the trainer; `loss_fn` None is cross-entropy, which it smooths itself."""
-    provided = {"model": model, "loss_fn": loss_fn, "optimizer": optimizer, "schedule": schedule, "seed": seed}
+    provided = {
+        "model": model, "loss_fn": loss_fn, "optimizer": optimizer, "schedule": schedule, "seed": seed,
+        "multi_label": multi_label,
+    }  # fmt: skip
     if loss_fn is not None and "label_smoothing" in node:  # it is in the loss
         node = {**node, "label_smoothing": 0.0}
     built: ClassifierTrainer = instantiate("trainer", node, provided)

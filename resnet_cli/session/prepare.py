@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from resnet_cli.config.run_config import Node, RunConfig
+from resnet_cli.config.selection import OF_LABEL_SETS
 from resnet_cli.config.stored import Difference
 from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError
@@ -84,6 +85,7 @@ def prepare(
     changes: list[Difference] = []
     if checkpoint is not None:
         changes = data_changes(checkpoint.content["data"], describe_data(loaders), force=config.resume_force)
+    _require_measure(build.get_argument(config.trainer, "select_by"), loaders)
     model = build.model(here.model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=config.seed)
     require_no_batch_of_one(
         model, loaders.in_size, samples=loaders.train.samples, batch_size=loaders.train.batch_size,
@@ -94,6 +96,18 @@ def prepare(
     start = restore_or_initialise(trainer.state, checkpoint, run, config, paths.get("init_from"), changes)
     lines = initialise_from_images(trainer, loaders) if start.is_scratch else []
     return PreparedRun(config, run, loggers, loaders, trainer, start, lines, paths)
+
+
+def _require_measure(select_by: str | None, loaders: Loaders) -> None:
+    """Raise an `InputError` unless the rows of metrics have what the best epoch is selected by."""
+    if loaders.has_label_sets and select_by == "val_balanced_accuracy":
+        raise InputError(
+            "trainer.select_by=val_balanced_accuracy: images have several labels; use val_map, val_macro_f1"
+        )
+    if not loaders.has_label_sets and select_by in OF_LABEL_SETS:
+        raise InputError(
+            f"trainer.select_by={select_by}: for images with several labels (data.labels=multi); these have one each"
+        )
 
 
 def _resolve_device(trainer: Node) -> torch.device:
@@ -121,5 +135,6 @@ def _build_trainer(
     optimizer = build.optimizer(config.optimizer, model)
     loss_fn = build.loss(config.loss, config.trainer, loaders)
     return build.trainer(
-        config.trainer, model=model, optimizer=optimizer, schedule=schedule, seed=config.seed, loss_fn=loss_fn
-    )
+        config.trainer, model=model, optimizer=optimizer, schedule=schedule, seed=config.seed, loss_fn=loss_fn,
+        multi_label=loaders.has_label_sets,
+    )  # fmt: skip

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from resnet_cli.config.selection import selected_by
+from resnet_cli.config.run_config import DEFAULT_LOSS
+from resnet_cli.config.selection import select_by_of, selected_by
 from resnet_cli.config.stored import dump, flat
 from resnet_cli.errors import MachineError, PrunedError, StoppedError
 from resnet_cli.models.inspection import count_parameters
@@ -19,10 +20,11 @@ from resnet_cli.session.paths import record_paths
 from resnet_cli.session.prepare import PreparedRun
 from resnet_cli.session.resume import inexactness_warnings, rising_rate_warnings
 from resnet_cli.session.run_data import describe_data
-from resnet_cli.session.saver import RunSaver
+from resnet_cli.session.saver import RunSaver, named_best
 from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import device_name
+from resnet_cli.training.metrics import Scores
 
 logger = logging.getLogger("resnet_cli")
 
@@ -95,7 +97,7 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
         "paths": _record_paths(prepared, before),
         "start": "scratch" if start.file else start.description,
         "resumed_from": resumed or None,
-        "best": state.best,
+        "best": named_best(state.best, prepared.loaders.class_names),
         "test": before.get("test") if state.is_done(trainer.epochs, trainer.early_stopping) else None,
         **collect_environment(),
     }
@@ -121,6 +123,9 @@ def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
         size,
         len(loaders.class_names),
     )
+    if loaders.has_label_sets:
+        loss, select_by = _class_name(config.loss or DEFAULT_LOSS), select_by_of(config.stored())
+        logger.info("labels  several an image: loss %s, the best epoch by %s", loss, select_by)
     logger.info("device  %s, %s, seed %d", record["device"], record["precision"], config.seed)
     logger.info("folder  %s", prepared.run.path)
     for key, path in prepared.paths.items():
@@ -189,23 +194,39 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
         return
     saver.load_best(state, trainer.device)
     batches = EpochIterator(loaders.test, limit=trainer.max_batches, control=control)
-    scores = trainer.evaluate(batches.iterate(epoch=0))
+    thresholds = {"thresholds": state.best["thresholds"]} if state.best and state.best.get("thresholds") else {}
+    scores = trainer.evaluate(batches.iterate(epoch=0), **thresholds)
     test: dict[str, Any] = {
         "accuracy": scores.accuracy, "loss": scores.loss, "samples": scores.count,
-        "balanced_accuracy": scores.balanced_accuracy,
+        "balanced_accuracy": scores.balanced_accuracy, **_label_test(scores),
     }  # fmt: skip
     by = selected_by(state.best) if loaders.val is not None else None
     selection = {"weights": "best epoch" if by else "last epoch", "by": by, "val_samples": loaders.counts["val"]}
     run.update_record(status="finished", ended=utc_now(), test=test, selection=selection)
     saver.draw_curves(state.rows, test)
     chosen = f"epoch {state.best['epoch']}, {_best_words(by)}" if state.best else "the last epoch"
-    balanced = f", balanced accuracy {scores.balanced_accuracy:.2f} %" if by == "val_balanced_accuracy" else ""
+    balanced = "".join(f", {name.replace('_', ' ')} {value:.2f} %" for name, value in _label_test(scores).items())
+    balanced += f", balanced accuracy {scores.balanced_accuracy:.2f} %" if by == "val_balanced_accuracy" else ""
     logger.info(
         "test accuracy %.2f %%%s, loss %.4f on %d images (%s)",
         scores.accuracy, balanced, scores.loss, scores.count, chosen,
     )  # fmt: skip
 
 
+def _label_test(scores: Scores) -> dict[str, float]:
+    """Return the test scores of images with several labels, the last one with the thresholds of the best epoch."""
+    found = scores.labels
+    if found is None:
+        return {}
+    chosen = {} if found.chosen_macro_f1 is None else {"macro_f1_with_thresholds": found.chosen_macro_f1}
+    return {"map": found.mean_average_precision, "macro_f1": found.macro_f1, **chosen}
+
+
 def _best_words(by: str | None) -> str:
-    measure = {"val_loss": " by its loss", "val_balanced_accuracy": " by balanced accuracy"}.get(by or "", "")
+    measure = {
+        "val_loss": " by its loss",
+        "val_balanced_accuracy": " by balanced accuracy",
+        "val_map": " by mean average precision",
+        "val_macro_f1": " by macro F1",
+    }.get(by or "", "")
     return f"the best on validation{measure}"

@@ -21,6 +21,7 @@ def describe_data(loaders: Loaders) -> dict[str, Any]:
         "mean": list(loaders.mean),
         "std": list(loaders.std),
         "splits": loaders.fingerprints,
+        **({"labels": "multi"} if loaders.has_label_sets else {}),  # images have several; in no other checkpoint
     }
 
 
@@ -48,9 +49,9 @@ def data_changes(before: Mapping[str, Any], after: Mapping[str, Any], *, force: 
 
 
 def _changed_facts(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:
-    for key in ("class_names", "in_size", "mean", "std"):
-        if before.get(key) != after[key]:
-            yield Difference("data", _format_field(key, before.get(key)), _format_field(key, after[key]))
+    for key in ("class_names", "in_size", "mean", "std", "labels"):
+        if before.get(key) != after.get(key):
+            yield Difference("data", _format_field(key, before.get(key)), _format_field(key, after.get(key)))
 
 
 def _changed_splits(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Iterator[Difference]:

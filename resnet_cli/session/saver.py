@@ -1,6 +1,7 @@
 """RunSaver: writes a run's checkpoints, metrics and curves into its folder."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -22,6 +23,13 @@ from resnet_cli.training.state import TrainState
 DRAW_SECONDS = 1.0  # drawing takes 0.2 s, epochs on tiny data 0.01 s
 
 
+def named_best(best: Row | None, class_names: Sequence[str]) -> Row | None:
+    """Return the best epoch as a record has it: thresholds by the names of the classes."""
+    if best is None or "thresholds" not in best:
+        return best
+    return {**best, "thresholds": dict(zip(class_names, best["thresholds"], strict=True))}
+
+
 class RunSaver:
     """Writes a run's checkpoints, metrics and curves into its folder."""
 
@@ -37,8 +45,10 @@ class RunSaver:
         """Save the weights that were evaluated as `best.pt`."""
         with state.evaluated_weights():
             content = {"model": state.model.state_dict(), "epoch": state.epoch, "step": state.step}
+            if state.best and "thresholds" in state.best:
+                content["thresholds"] = state.best["thresholds"]
             self._save(self.run.best, state, content)
-        self.run.update_record(best=state.best)
+        self.run.update_record(best=named_best(state.best, self.data["class_names"]))
 
     def load_best(self, state: TrainState, device: torch.device) -> None:
         """Load the selected weights from `best.pt` into the model.

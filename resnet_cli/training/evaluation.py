@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from resnet_cli.training.batch_format import name_label_error
 from resnet_cli.training.metrics import ClassTotals, Scores, Totals, count_correct
+from resnet_cli.training.multi_label import LabelTotals, count_exact
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -31,6 +32,7 @@ def evaluate(
     device: torch.device,
     loss_fn: LossFunction = nn.functional.cross_entropy,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    label_totals: LabelTotals | None = None,
 ) -> Scores:
     """Return the scores of `model` in evaluation mode, balanced accuracy too; its mode is restored afterwards.
 
@@ -42,8 +44,10 @@ def evaluate(
         device: The model's device; batches are moved there.
         loss_fn: (logits [B, K], classes [B]) -> mean loss.
         autocast: Returns the context manager of the forward pass.
+        label_totals: Collects the scores of images with several labels; None if each has one.
     """
-    totals, by_class = Totals(device), ClassTotals()
+    totals, by_class = Totals(device), label_totals or ClassTotals()
+    count = count_correct if label_totals is None else count_exact
     was_training = model.training
     model.eval()
     try:
@@ -56,7 +60,7 @@ def evaluate(
                 loss = loss_fn(logits_BK, labels_B)
             except IndexError as error:
                 raise name_label_error(error, labels_B) from error
-            totals.add(loss, count_correct(logits_BK, labels_B), len(labels_B))
+            totals.add(loss, count(logits_BK, labels_B), len(labels_B))
             by_class.add(logits_BK, labels_B)
     finally:
         model.train(was_training)

@@ -1,13 +1,14 @@
 """Sums and counts of an epoch, kept on the device so that no step waits for it, and rows of metrics."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from resnet_cli.config.selection import DEFAULT
+from resnet_cli.training.multi_label import LabelScores, LabelTotals
 
 Row = dict[str, Any]
 Prune = Callable[[Sequence[Row]], bool]  # (metrics of all epochs so far) -> True to prune the run
@@ -18,12 +19,14 @@ class Scores:
     """Mean loss, accuracy in percent and number of samples.
 
     `balanced_accuracy` is the mean recall over the classes that occur, in percent; None where it was not computed.
+    `labels` has the scores of images with several labels, whose accuracy is the share with every label right.
     """
 
     loss: float
     accuracy: float
     count: int
     balanced_accuracy: float | None = None
+    labels: LabelScores | None = None
 
 
 @dataclass
@@ -51,12 +54,13 @@ class Totals:
         self._correct.add_(correct)
         self.count += count
 
-    def compute(self, by_class: "ClassTotals | None" = None) -> Scores:
-        """Return the scores so far, with balanced accuracy from the counts by class; the host waits once."""
-        recall = by_class.mean_recall(self.sums_2.dtype) if by_class is not None else None
-        if recall is None:
-            return _scores(self.sums_2, self.count)
-        return _scores(torch.cat([self.sums_2, recall[None]]), self.count)
+    def compute(self, by_class: "ClassTotals | LabelTotals | None" = None) -> Scores:
+        """Return the scores so far, with those that `by_class` computes; the host waits once."""
+        measures = by_class.measures(self.sums_2.dtype) if by_class is not None else None
+        if by_class is None or measures is None:
+            return _scores(self.sums_2.tolist(), self.count)
+        loss, correct, *others = torch.cat([self.sums_2, measures]).tolist()
+        return replace(_scores([loss, correct], self.count), **by_class.as_scores(others))
 
     def peek(self) -> Scores | None:
         """Return recent scores without waiting for a CUDA device: those of an earlier call, or None if none are ready.
@@ -66,7 +70,7 @@ class Totals:
         if self.device.type != "cuda":
             return self.compute()
         if self._pending is not None and self._pending[1].query():  # type: ignore[no-untyped-call]
-            self._latest, self._pending = _scores(self._pending[0], self._pending[2]), None
+            self._latest, self._pending = _scores(self._pending[0].tolist(), self._pending[2]), None
         if self._pending is None:
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             host = self.sums_2.to("cpu", non_blocking=True, copy=True)  # into pinned memory
@@ -84,11 +88,10 @@ class Totals:
         self.count = state["count"]
 
 
-def _scores(sums: Tensor, count: int) -> Scores:
-    """Return the scores of the summed loss, the number of correct predictions and, if it follows, the mean recall."""
-    loss, correct, *recall = sums.tolist()
-    balanced = 100.0 * recall[0] if recall else None
-    return Scores(loss / max(count, 1), 100.0 * correct / max(count, 1), count, balanced)
+def _scores(sums: list[float], count: int) -> Scores:
+    """Return the scores of the summed loss and the number of correct predictions."""
+    loss, correct = sums
+    return Scores(loss / max(count, 1), 100.0 * correct / max(count, 1), count)
 
 
 class ClassTotals:
@@ -107,13 +110,17 @@ class ClassTotals:
         is_correct_B1 = (logits_BK.argmax(dim=1) == classes_B)[:, None]
         self.counts_2K += torch.stack([is_class_BK.sum(0), (is_class_BK & is_correct_B1).sum(0)])
 
-    def mean_recall(self, dtype: torch.dtype) -> Tensor | None:
-        """Return the mean recall over the classes that occur, a scalar on the device; None without a sample."""
+    def measures(self, dtype: torch.dtype) -> Tensor | None:
+        """Return the mean recall over the classes that occur, [1] on the device; None without a sample."""
         if self.counts_2K is None:
             return None
         counts_K, correct_K = self.counts_2K.to(dtype)
         recall: Tensor = (correct_K / counts_K.clamp(min=1)).sum() / (counts_K > 0).sum()
-        return recall
+        return recall[None]
+
+    def as_scores(self, values: list[float]) -> dict[str, Any]:
+        """Return the host's copy of `measures` as a field of `Scores`."""
+        return {"balanced_accuracy": 100.0 * values[0]}
 
 
 def count_correct(logits_BK: Tensor, labels: Tensor) -> Tensor:
@@ -188,12 +195,20 @@ def epoch_row(
         "val_loss": val.loss if val else None,
         "val_accuracy": val.accuracy if val else None,
         "val_balanced_accuracy": val.balanced_accuracy if val else None,
+        **label_row(val),
         "samples_per_second": round(train.count / seconds, 1) if seconds else None,
         "seconds": round(seconds, 3),
     }
     if gradient_norms is not None:
         row["gradient_norms"] = gradient_norms
     return row
+
+
+def label_row(val: Scores | None) -> Row:
+    """Return the keys that rows have if images have several labels."""
+    if val is None or val.labels is None:
+        return {}
+    return {"val_map": val.labels.mean_average_precision, "val_macro_f1": val.labels.macro_f1}
 
 
 def format_epoch(row: Row, num_epochs: int, *, is_best: bool, select_by: str = DEFAULT) -> str:
@@ -204,6 +219,8 @@ def format_epoch(row: Row, num_epochs: int, *, is_best: bool, select_by: str = D
     )
     if val and select_by == "val_balanced_accuracy":
         val += f" balanced {row[select_by]:6.2f} %"
+    if "val_map" in row:
+        val += f" mAP {row['val_map']:6.2f} % F1 {row['val_macro_f1']:6.2f} %"
     return (
         f"epoch {row['epoch']:{width}d}/{num_epochs}  loss {row['train_loss']:.4f} "
         f"accuracy {row['train_accuracy']:6.2f} %{val}"

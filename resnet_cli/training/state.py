@@ -14,7 +14,7 @@ from resnet_cli.training.averaging import ExponentialAverage
 from resnet_cli.training.gradient_norms import GradientSums
 from resnet_cli.training.metrics import Prune, Row, Scores, Totals, epoch_row
 
-BEST_KEYS = ("epoch", "val_accuracy", "val_loss", "val_balanced_accuracy")
+BEST_KEYS = ("epoch", "val_accuracy", "val_loss", "val_balanced_accuracy", "val_map", "val_macro_f1")
 
 
 @dataclass
@@ -30,8 +30,13 @@ class BestTracker:
     epochs_without_improvement: int = 0
     select_by: SelectBy = DEFAULT  # of equal epochs the other measure decides: see `ranking`
 
-    def update(self, row: Row) -> bool:
-        """Record an epoch. Return True if it is the best so far; an epoch without validation never is."""
+    def update(self, row: Row, thresholds: Sequence[float] | None = None) -> bool:
+        """Record an epoch. Return True if it is the best so far; an epoch without validation never is.
+
+        Args:
+            row: Its row of metrics.
+            thresholds: The threshold of each class that was chosen on validation, if images have several labels.
+        """
         if row.get("val_accuracy") is None:
             return False
         best = self.best
@@ -39,6 +44,8 @@ class BestTracker:
             self.epochs_without_improvement += 1
             return False
         self.best = {name: row[name] for name in BEST_KEYS if name in row} | {"select_by": self.select_by}
+        if thresholds is not None:
+            self.best["thresholds"] = list(thresholds)
         self.epochs_without_improvement = 0
         return True
 

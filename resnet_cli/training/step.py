@@ -26,12 +26,14 @@ class StepOptions:
         autocast: Returns the context manager of the forward pass.
         accumulate: Number of micro-batches that a batch is split into.
         clip_norm: Maximum norm of all gradients together; None does not clip.
+        count_correct: (logits, labels) -> number of correct predictions.
     """
 
     loss_fn: LossFunction
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     accumulate: int = 1
     clip_norm: float | None = None
+    count_correct: Callable[[Tensor, Tensor], Tensor] = count_correct
 
 
 def train_step(
@@ -69,7 +71,7 @@ def train_step(
         with section("forward"):
             with options.autocast():
                 logits_BK = model(images_BCHW)
-            loss, correct = compute_loss(logits_BK, labels, share, options.loss_fn)
+            loss, correct = compute_loss(logits_BK, labels, share, options)
         if on_loss is not None:
             on_loss(loss)
         with section("backward"):
@@ -115,18 +117,18 @@ def split_batch(batch: Batch, accumulate: int) -> Iterator[tuple[Tensor, Tensor,
         yield images, targets, images.shape[0] / images_BCHW.shape[0]
 
 
-def compute_loss(logits_BK: Tensor, labels: Tensor, share: float, loss_fn: LossFunction) -> tuple[Tensor, Tensor]:
+def compute_loss(logits_BK: Tensor, labels: Tensor, share: float, options: StepOptions) -> tuple[Tensor, Tensor]:
     """Return the loss of a micro-batch times its share of the batch, and its number of correct predictions.
 
     Args:
         logits_BK: The model's output, of any precision; the loss is computed in float32.
         labels: Classes [B] or class probabilities [B, K].
         share: Samples of the micro-batch divided by those of the batch.
-        loss_fn: (logits in float32, labels) -> mean loss.
+        options: The loss, and what counts as correct.
     """
     logits_BK = logits_BK.float()
-    loss = loss_fn(logits_BK, labels)
-    return loss if share == 1 else loss * share, count_correct(logits_BK.detach(), labels)
+    loss = options.loss_fn(logits_BK, labels)
+    return loss if share == 1 else loss * share, options.count_correct(logits_BK.detach(), labels)
 
 
 def clip_gradients(optimizer: Optimizer, max_norm: float) -> None:

@@ -25,8 +25,18 @@ from resnet_cli.training.device import PrecisionName
 from resnet_cli.training.evaluation import LossFunction, evaluate, without_smoothing
 from resnet_cli.training.finite_checks import require_finite_loss
 from resnet_cli.training.gradient_norms import GradientSums
-from resnet_cli.training.metrics import BatchResult, EpochResult, FitResult, Scores, Totals, fit_result, format_epoch
+from resnet_cli.training.metrics import (
+    BatchResult,
+    EpochResult,
+    FitResult,
+    Scores,
+    Totals,
+    count_correct,
+    fit_result,
+    format_epoch,
+)
 from resnet_cli.training.monitor import FitMonitor
+from resnet_cli.training.multi_label import LabelTotals, count_exact
 from resnet_cli.training.progress import Progress
 from resnet_cli.training.saving import SavePolicy, Saver
 from resnet_cli.training.state import BestTracker, TrainState
@@ -60,7 +70,8 @@ class ClassifierTrainer:
         averaging_decay: Weight of the past in the average, per step.
         early_stopping: Stop after this many epochs without a better one; null never does.
         select_by: What makes an epoch the best: the highest validation accuracy, the lowest validation loss, or the
-            highest balanced accuracy, the mean recall over the classes that occur.
+            highest balanced accuracy, the mean recall over the classes that occur; with several labels an image also
+            the highest mean average precision or macro F1.
         checkpoint_every: Steps between saves inside an epoch; null saves after each epoch and every five minutes.
         max_batches: Use only the first batches of each epoch and each evaluation, to try things out.
         overfit_batches: Train on the first batches of the first epoch again and again, and validate on them too.
@@ -68,6 +79,8 @@ class ClassifierTrainer:
         log_gradients: Record the gradient norm of each convolution and linear layer's weight, before clipping and as
             the mean over the steps of the epoch, in the epoch's row as `gradient_norms`: {layer: norm}.
         profile: Profile the first few steps, and write `profile/` in the run folder.
+        multi_label: Images have several labels, [B, K] of 0 and 1. Accuracy is the share of images with every label
+            right at a probability of 0.5, and evaluations have mean average precision and macro F1.
 
     Raises:
         ValueError: device or precision are not available, or not with `compile`; `label_smoothing` is set with a loss
@@ -101,6 +114,7 @@ class ClassifierTrainer:
         deterministic: bool = False,
         log_gradients: bool = False,
         profile: bool = False,
+        multi_label: bool = False,
     ) -> None:
         if loss_fn is not None and label_smoothing:
             raise ValueError("label_smoothing goes with the default loss; pass loss_fn=None or smooth in your own loss")
@@ -128,7 +142,10 @@ class ClassifierTrainer:
             best_tracker=BestTracker(select_by=select_by),
         )
         train_loss_fn = loss_fn or partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
-        options = StepOptions(train_loss_fn, self.backend.autocast, accumulate, clip_norm)
+        self.multi_label = multi_label
+        options = StepOptions(
+            train_loss_fn, self.backend.autocast, accumulate, clip_norm, count_exact if multi_label else count_correct
+        )
         stepper = CompiledStepper if compile == "step" else Stepper
         self.stepper = stepper(self.state, model=self.forward, options=options, schedule=schedule, seed=seed)
 
@@ -184,7 +201,7 @@ class ClassifierTrainer:
                 require_finite_loss(state, train.loss)
                 val = self._validate(dl_test, limit, saving, control) if dl_test is not None else None
                 row = state.build_row(train, val)
-                is_best = state.best_tracker.update(row)
+                is_best = state.best_tracker.update(row, val.labels.thresholds if val and val.labels else None)
                 state.finish_epoch(row)
                 saving.after_epoch(state, is_best=is_best or dl_test is None)
                 if verbose:
@@ -237,12 +254,19 @@ class ClassifierTrainer:
         scores = self.evaluate([to_batch(batch)])
         return BatchResult(scores.loss, round(scores.accuracy * scores.count / 100))
 
-    def evaluate(self, batches: Iterable[Batch]) -> Scores:
-        """Return mean loss and accuracy, with the averaged weights if averaging is on."""
+    def evaluate(self, batches: Iterable[Batch], *, thresholds: list[float] | None = None) -> Scores:
+        """Return mean loss and accuracy, with the averaged weights if averaging is on.
+
+        Args:
+            batches: (images, labels) pairs.
+            thresholds: Probability of each class above which an image with several labels has it.
+        """
+        label_totals = LabelTotals(thresholds) if self.multi_label else None
         with self.state.evaluated_weights(), self.backend.switches():
             return evaluate(
-                self.forward, batches, device=self.device, loss_fn=self.eval_loss_fn, autocast=self.backend.autocast
-            )
+                self.forward, batches, device=self.device, loss_fn=self.eval_loss_fn, autocast=self.backend.autocast,
+                label_totals=label_totals,
+            )  # fmt: skip
 
     def _warm_up(self, batches: EpochIterator, *, verbose: bool) -> None:
         """Compile what the next epochs need, before their clock starts."""

@@ -2,14 +2,16 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from resnet_cli.config.ranges import Between, NotEmpty
 from resnet_cli.data.dataset import Dataset
 from resnet_cli.data.datasets.root import find_root
 from resnet_cli.data.datasets.samples import make_dataset
 from resnet_cli.data.datasets.table import Table, read_table
+from resnet_cli.data.datasets.table_labels import find_class_columns
 from resnet_cli.data.datasets.table_rows import Columns, read_samples
 from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode
@@ -38,7 +40,9 @@ def csv(
     file: Annotated[str, NotEmpty()],
     root: Annotated[str, NotEmpty()] | None = None,
     path_column: Annotated[str, NotEmpty()] | None = None,
-    label_column: Annotated[str, NotEmpty()] | None = None,
+    label_column: Annotated[str, NotEmpty()] | Sequence[str] | None = None,
+    labels: Literal["single", "multi"] = "single",
+    label_delimiter: str | None = None,
     split_column: Annotated[str, NotEmpty()] | None = None,
     weight_column: Annotated[str, NotEmpty()] | None = None,
     group: Annotated[str, NotEmpty()] | None = None,
@@ -63,7 +67,10 @@ def csv(
         root: Folder that the paths are relative to, or an archive of it (`.zip`, `.tar`, `.tar.gz` ...), which is
             unpacked once into `cache`; None is the folder of the table.
         path_column: Column of the image files' paths; None finds a usual name such as `path`, `filename` or `image`.
-        label_column: Column of the class names; None finds `label`, `class`, `target`, `category` ...
+        label_column: Column of the class names; None finds `label`, `class`, `target`, `category` ... With
+            `labels=multi` also a list of columns of 0 and 1, one for each class, which None finds too.
+        labels: `multi` if images have several labels, or none.
+        label_delimiter: What is between the names of classes in a cell with several; None finds `|`, `;` or a comma.
         split_column: Column of the splits (`train`, `val`, `test` or their other usual names); None finds `split`,
             `set`, `subset` ...
         weight_column: Column of how often an image is drawn in relation to others; None finds `weight`.
@@ -87,9 +94,14 @@ def csv(
     """
     path = expand_home(file, "data.file")
     table = read_table(path, "data.file")
+    is_multi = labels == "multi"
+    if not is_multi and (label_delimiter is not None or not isinstance(label_column, str | None)):
+        name = "label_column" if label_delimiter is None else "label_delimiter"
+        raise InputError(f"data.{name}: is for images with several labels: set data.labels=multi")
     columns = _find_columns(
-        table, path=path_column, label=label_column, split=split_column, weight=weight_column, group=group
+        table, is_multi, path=path_column, label=label_column, split=split_column, weight=weight_column, group=group
     )
+    columns = replace(columns, delimiter=label_delimiter)
     base = path.parent
     if root is not None:
         base = find_root(root, cache, holds=table.columns[columns.path][0].strip()).folder
@@ -104,20 +116,30 @@ def csv(
     )  # fmt: skip
 
 
-def _find_columns(table: Table, **given: str | None) -> Columns:
+def _find_columns(table: Table, is_multi: bool, **given: Any) -> Columns:
     """Return the columns of a table, and log which ones were found by other names than the first of the usual ones."""
     usual = {"path": PATH_NAMES, "label": LABEL_NAMES, "split": SPLIT_COLUMN_NAMES, "weight": WEIGHT_NAMES, "group": ()}
-    found: dict[str, str | None] = {}
+    found: dict[str, Any] = {}
     problems: list[object] = []
     for name, names in usual.items():
-        find = table.require_column if name in ("path", "label") else table.find_column
+        is_required = name == "path" or (name == "label" and not is_multi)
+        find = table.require_column if is_required else table.find_column
+        if name == "label" and not isinstance(given[name], str | None):
+            continue
         try:
             found[name] = find("data.group" if name == "group" else f"data.{name}_column", given[name], names)
         except InputError as error:
             problems += error.details
+    if is_multi and not found.get("label"):
+        try:
+            found["label"] = find_class_columns(table, given["label"], [name for name in found.values() if name])
+        except InputError as error:
+            problems += error.details
     if problems:
         raise InputError(*problems)
-    guessed = {name: column for name, column in found.items() if column and not given[name] and column != name}
+    guessed = {
+        name: column for name, column in found.items() if isinstance(column, str) and not given[name] and column != name
+    }
     if guessed:
         log.info("%s: %s", table.path, ", ".join(f"{name} is {column!r}" for name, column in guessed.items()))
-    return Columns(**found)  # type: ignore[arg-type]  # path and label are never None
+    return Columns(**found, label_sets=is_multi)

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from resnet_cli.config.suggestions import did_you_mean, nearest_name
 from resnet_cli.data.datasets.layout import SPLIT_NAMES, format_names
 from resnet_cli.data.datasets.samples import Samples
 from resnet_cli.data.datasets.table import MAX_PROBLEMS, Table, raise_problems
+from resnet_cli.data.datasets.table_labels import label_order, read_label_sets
 from resnet_cli.errors import InputError
 
 log = logging.getLogger("resnet_cli")
@@ -23,13 +24,25 @@ log = logging.getLogger("resnet_cli")
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of a table's columns; None for those that it does not have."""
+    """The names of a table's columns; None for those that it does not have.
+
+    `label` names one column, or for images with several labels one of 0 and 1 for each class. With `label_sets` the
+    cells of one column have names of classes, with `delimiter` between them.
+    """
 
     path: str
-    label: str
+    label: str | Sequence[str]
     split: str | None = None
     weight: str | None = None
     group: str | None = None
+    label_sets: bool = False
+    delimiter: str | None = None
+
+    @property
+    def filled(self) -> list[str]:
+        """The columns that have something in each row; images may have no label where they can have several."""
+        labels = [] if self.label_sets or not isinstance(self.label, str) else [self.label]
+        return [c for c in (self.path, *labels, self.split, self.weight, self.group) if c is not None]
 
 
 def read_samples(table: Table, columns: Columns, base: Path) -> tuple[dict[str, Samples], tuple[str, ...]]:
@@ -43,22 +56,28 @@ def read_samples(table: Table, columns: Columns, base: Path) -> tuple[dict[str, 
     Raises:
         InputError: Rows cannot be used; the first five are named with their lines.
     """
-    used = [column for column in vars(columns).values() if column is not None]
     raise_problems(
         f"{table.where(row)}: no {column}"
         for row in range(len(table))
-        for column in used
+        for column in columns.filled
         if not table.columns[column][row].strip()
     )
     names = _find_files(table, columns.path, base)
-    labels = [cell.strip() for cell in table.columns[columns.label]]
     splits = _read_splits(table, columns.split)
-    raise_problems(_find_repeated(table, names, labels, splits))
-    class_names = _find_classes(table, labels, splits)
-    numbers = {name: number for number, name in enumerate(class_names)}
+    if columns.label_sets:
+        label_sets = read_label_sets(table, columns.label, columns.delimiter, splits)
+        raise_problems(_find_repeated(table, names, label_sets.texts, splits))
+        class_names, labels = label_sets.class_names, label_sets.labels
+    else:
+        assert isinstance(columns.label, str), "one column of classes"
+        cells = [cell.strip() for cell in table.columns[columns.label]]
+        raise_problems(_find_repeated(table, names, cells, splits))
+        class_names = _find_classes(table, cells, splits)
+        numbers = {name: number for number, name in enumerate(class_names)}
+        labels = torch.tensor([numbers[label] for label in cells])
     samples = Samples(
         names,
-        torch.tensor([numbers[label] for label in labels]),
+        labels,
         None if columns.weight is None else _read_weights(table, columns.weight),
         None if columns.group is None else _number(table.columns[columns.group]),
     )
@@ -187,13 +206,7 @@ def _find_classes(table: Table, labels: Sequence[str], splits: Sequence[str]) ->
         missing = train - by_split[split]
         if by_split[split] and missing:
             log.warning("%s: the %s split has no image of %s", table.path, split, format_names(sorted(missing)))
-    return tuple(sorted(train, key=_label_order(train)))
-
-
-def _label_order(labels: set[str]) -> Callable[[str], tuple[int, str]]:
-    """Return the key to sort labels by: their values if all are whole numbers, else the text."""
-    are_numbers = all(label.isdecimal() and label.isascii() for label in labels)
-    return lambda label: (int(label) if are_numbers else 0, label)
+    return tuple(sorted(train, key=label_order(train)))
 
 
 def _read_weights(table: Table, column: str) -> Tensor:

@@ -49,7 +49,8 @@ class Normalize:
 class BatchLoader(ABC):
     """An iterable over the batches of an epoch.
 
-    A batch is a pair of images, float32 [B, C, H, W] in channels-last memory, and classes [B] or probabilities [B, K].
+    A batch is a pair of images, float32 [B, C, H, W] in channels-last memory, and classes [B] or probabilities [B, K];
+    the labels of images with several are 0 or 1.
     Subclasses implement how the pixels of given samples are gathered. All randomness is in this class, so that all
     subclasses yield the same batches. Only one epoch may be in progress at a time.
 
@@ -113,7 +114,7 @@ class BatchLoader(ABC):
             if self.center != 1:
                 images_BHWC = enlarge_center(images_BHWC.permute(0, 3, 1, 2), self.center).permute(0, 2, 3, 1)
             if self.augment is None:
-                yield self.normalize(images_BHWC), labels_B
+                yield self.normalize(images_BHWC), labels_B if labels_B.ndim == 1 else labels_B.float()
             else:
                 yield self._augment_batch(self.augment, images_BHWC, labels_B, numbers[step], epoch, step)
 
@@ -161,4 +162,5 @@ class BatchLoader(ABC):
         images_BCHW = augment.transform_pixels(images_BCHW, indices_B, epoch=epoch, seed=self.seed, generator=source)
         floats_BCHW = self.normalize(images_BCHW.permute(0, 2, 3, 1))
         floats_BCHW = augment.erase_boxes(floats_BCHW, indices_B, epoch=epoch, seed=self.seed)
+        labels_B = labels_B if labels_B.ndim == 1 else labels_B.float()
         return augment.transform_normalised(floats_BCHW, labels_B, num_classes=self.num_classes, generator=source)

@@ -12,6 +12,7 @@ from resnet_cli.config.ranges import AtLeast, Below, Between, Bounds
 from resnet_cli.data.dataset import Dataset, DatasetSplit, channel_statistics
 from resnet_cli.data.fingerprint import Fingerprint, fingerprint_split
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.label_sets import count_classes
 from resnet_cli.data.loading.augment import Augment
 from resnet_cli.data.loading.batch_loader import BatchLoader, Normalize
 from resnet_cli.data.loading.device_loader import DeviceLoader, ResidentSplit
@@ -57,7 +58,12 @@ class Loaders:
         """Number of training images of each class."""
         split, indices = self.samples["train"]
         labels = split.labels if indices is None else split.labels[indices]
-        return tuple(torch.bincount(labels, minlength=len(self.class_names)).tolist())
+        return tuple(count_classes(labels, len(self.class_names)).tolist())
+
+    @property
+    def has_label_sets(self) -> bool:
+        """True if images have several labels, or none."""
+        return "train" in self.samples and self.samples["train"][0].labels.ndim == 2
 
     @cached_property
     def fingerprints(self) -> dict[str, Fingerprint]:

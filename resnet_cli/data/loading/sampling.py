@@ -29,6 +29,9 @@ def sampling_weights(sampler: Sampler, dataset: Dataset, indices: Tensor) -> Ten
         return None
     if sampler == "balanced":
         labels = dataset.train.labels[indices]
+        if labels.ndim == 2:  # an image is drawn for each of its classes; to have none is a class too
+            labels = torch.cat([labels, ~labels.any(1, keepdim=True)], 1)
+            return (labels / labels.sum(0).clamp(min=1).double()).sum(1)
         return torch.bincount(labels).double().reciprocal()[labels]
     if dataset.train.weights is None:
         raise InputError(

@@ -218,7 +218,7 @@ def _to_grey(pixels_BCHW: Tensor) -> Tensor:
 
 def _mix_labels(labels_B: Tensor, weight: Tensor, num_classes: int) -> Tensor:
     """Return class probabilities [B, K]: `weight` for each label, the remainder for its neighbour's."""
-    one_hot_BK = F.one_hot(labels_B, num_classes).to(weight.dtype)
+    one_hot_BK = (labels_B if labels_B.ndim == 2 else F.one_hot(labels_B, num_classes)).to(weight.dtype)
     return torch.lerp(one_hot_BK.roll(1, 0), one_hot_BK, weight)
 
 

@@ -1,0 +1,121 @@
+"""Labels of images with several, or none: names in one cell, or a column of 0 and 1 for each class."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from resnet_cli.config.suggestions import did_you_mean
+from resnet_cli.data.datasets.table import Table, raise_problems
+from resnet_cli.errors import InputError
+
+log = logging.getLogger("resnet_cli")
+
+DELIMITERS = "|;,"  # between the names in a cell, the preferred one first
+YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")  # cells of columns of classes
+
+
+@dataclass(frozen=True)
+class LabelSets:
+    """The labels of each row.
+
+    Args:
+        texts: The same for rows of the same labels, for messages.
+        labels: Bool [N, K].
+        class_names: Names of the K classes.
+    """
+
+    texts: Sequence[str]
+    labels: Tensor
+    class_names: tuple[str, ...]
+
+
+def find_class_columns(table: Table, given: Sequence[str] | None, used: Sequence[str]) -> list[str]:
+    """Return the columns of 0 and 1: those that the config gives, or all others than `used` that hold nothing else.
+
+    Raises:
+        InputError: There are fewer than two, or the table lacks one that is given.
+    """
+    if given is not None:
+        columns = [table.find_column("data.label_column", str(name), ()) or "" for name in given]
+    else:
+        rest = [name for name in table.columns if name not in used]
+        columns = [name for name in rest if all(_plain(cell) in (*YES, *NO) for cell in table.columns[name])]
+    if len(columns) < 2:
+        raise InputError(
+            f"data.labels=multi: {table.path} has no column of labels, and not two columns of 0 and 1: name them with "
+            "data.label_column=NAME or data.label_column=[NAME,NAME]"
+        )
+    if given is None:
+        log.info("%s: the classes are the columns %s", table.path, ", ".join(columns))
+    return columns
+
+
+def read_label_sets(
+    table: Table, column: str | Sequence[str], delimiter: str | None, splits: Sequence[str]
+) -> LabelSets:
+    """Return the labels of each row.
+
+    Args:
+        table: The table.
+        column: The column of class names, or one of 0 and 1 for each class.
+        delimiter: What is between the names in a cell; None takes the first of `DELIMITERS` that occurs in one.
+        splits: The split of each row; the classes are those of the training split.
+
+    Raises:
+        InputError: Rows cannot be used; the first five are named with their lines.
+    """
+    if not isinstance(column, str):
+        return _read_class_columns(table, column)
+    cells = table.columns[column]
+    if delimiter is None:
+        delimiter = next((mark for mark in DELIMITERS if any(mark in cell for cell in cells)), DELIMITERS[0])
+    names = [list(dict.fromkeys(name.strip() for name in cell.split(delimiter) if name.strip())) for cell in cells]
+    train = {name for row, split in zip(names, splits, strict=True) if split == "train" for name in row}
+    raise_problems(
+        f"{table.where(row)}: no training image has the label {name!r} of this {splits[row]} image"
+        f"{did_you_mean(name, train)}"
+        for row, found in enumerate(names)
+        for name in found
+        if name not in train
+    )
+    if len(train) < 2:
+        only = f"only the class {next(iter(train))!r}" if train else "no class"
+        raise InputError(f"{table.path}: column {column!r} has {only} in its training rows: 2 are needed")
+    if all(len(row) < 2 for row in names):
+        log.warning(
+            "%s: no image has two labels with %r between them; data.label_delimiter names what is",
+            table.path,
+            delimiter,
+        )
+    class_names = tuple(sorted(train, key=label_order(train)))
+    numbers = {name: number for number, name in enumerate(class_names)}
+    labels = torch.zeros(len(names), len(class_names), dtype=torch.bool)
+    for row, found in enumerate(names):
+        labels[row, [numbers[name] for name in found]] = True
+    return LabelSets([delimiter.join(sorted(row)) for row in names], labels, class_names)
+
+
+def _read_class_columns(table: Table, columns: Sequence[str]) -> LabelSets:
+    cells = [[_plain(cell) for cell in table.columns[column]] for column in columns]
+    raise_problems(
+        f"{table.where(row)}: {column} is {table.columns[column][row].strip()!r}, not 0 or 1"
+        for row in range(len(table))
+        for column, found in zip(columns, cells, strict=True)
+        if found[row] not in (*YES, *NO)
+    )
+    labels = torch.tensor([[cell in YES for cell in found] for found in cells]).T.contiguous()
+    texts = ["|".join(name for name, has in zip(columns, row, strict=True) if has) for row in labels.tolist()]
+    return LabelSets(texts, labels, tuple(columns))
+
+
+def label_order(labels: set[str]) -> Callable[[str], tuple[int, str]]:
+    """Return the key to sort labels by: their values if all are whole numbers, else the text."""
+    are_numbers = all(label.isdecimal() and label.isascii() for label in labels)
+    return lambda label: (int(label) if are_numbers else 0, label)
+
+
+def _plain(cell: str) -> str:
+    return cell.strip().lower()

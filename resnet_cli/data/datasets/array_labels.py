@@ -57,6 +57,38 @@ def to_labels(
     }
 
 
+def to_label_sets(
+    arrays: Mapping[str, NamedArray], class_names: Sequence[str] | None
+) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Return the names of the classes, and whether each image of each split has each class, bool [N, K].
+
+    Args:
+        arrays: The labels of `train` and, if present, of `val` and `test`: 0 and 1, or booleans, [N, K].
+        class_names: Names of the classes; None counts them from 0.
+
+    Raises:
+        InputError: Labels are something else, or the splits have different numbers of classes.
+    """
+    found: dict[str, Tensor] = {}
+    for split, array in arrays.items():
+        values = array.values
+        if values.ndim != 2 or values.dtype.kind not in "buif":
+            raise InputError(f"{array}: with data.labels=multi labels are 0 and 1, [N, K], a column for each class")
+        is_right = np.isin(values, (0, 1)).all(1)
+        if not is_right.all():
+            raise InputError(f"{array}: row {int(np.argmin(is_right))} has values other than 0 and 1")
+        found[split] = torch.from_numpy(values == 1)
+    classes = found["train"].shape[1]
+    names = tuple(map(str, range(classes) if class_names is None else class_names))
+    _refuse_repeated(names)
+    if len(names) != classes:
+        raise InputError(f"data.class_names has {len(names)} names, but {arrays['train']} has {classes} columns")
+    for split, labels in found.items():
+        if labels.shape[1] != classes:
+            raise InputError(f"{arrays[split]}: {labels.shape[1]} columns, but those of training have {classes}")
+    return names, found
+
+
 def text_array(array: NamedArray) -> list[str]:
     """Return the names in an array of text.
 
@@ -98,7 +130,10 @@ def _from_one_hot(array: NamedArray, values: Array) -> Array:
         row = int(np.argmin(is_one_hot))
         ones = int((values[row] == 1).sum())
         state = f"has {ones} ones" if np.isin(values[row], (0, 1)).all() else "has values other than 0 and 1"
-        raise InputError(f"{array}: row {row} {state}: one class for each image is needed, as a number or one-hot")
+        raise InputError(
+            f"{array}: row {row} {state}: one class for each image is needed, as a number or one-hot; "
+            "data.labels=multi if images have several"
+        )
     return np.asarray(values.argmax(1), np.int64)
 
 

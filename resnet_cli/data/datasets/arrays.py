@@ -3,14 +3,14 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from torch import Tensor
 
 from resnet_cli.config.ranges import Between, NotEmpty
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.datasets.array_files import ArrayFile, NamedArray, open_arrays
-from resnet_cli.data.datasets.array_labels import text_array, to_labels
+from resnet_cli.data.datasets.array_labels import text_array, to_label_sets, to_labels
 from resnet_cli.data.datasets.array_names import PLACES, find_arrays
 from resnet_cli.data.datasets.array_pixels import ArrayLayout, find_layout, to_images
 from resnet_cli.data.images.decode import Decoding
@@ -26,6 +26,7 @@ def arrays(
     file: Annotated[str, NotEmpty()],
     labels_file: Annotated[str, NotEmpty()] | None = None,
     arrays: Mapping[str, str] | None = None,
+    labels: Literal["single", "multi"] = "single",
     layout: ArrayLayout = "auto",
     range: Sequence[float] | None = None,  # noqa: A002
     class_names: Sequence[str] | None = None,
@@ -46,6 +47,7 @@ def arrays(
         labels_file: The file of the labels, if `file` holds the images alone.
         arrays: Names of arrays that are not found by their usual names, by what they are: `train_images`,
             `train_labels`, `val_images` ..., `class_names`.
+        labels: `multi` if images have several labels, or none: then labels are 0 and 1, [N, K].
         layout: Order of the axes of the images; `auto` finds it from their shape.
         range: Lowest and highest value, which become 0 and 255; None takes those of `uint8` and `uint16`, and refuses
             other types.
@@ -63,7 +65,8 @@ def arrays(
     loaded = {place: content[place].load(name) for place, name in chosen.items()}
     if class_names is None and "class_names" in loaded:
         class_names = text_array(loaded["class_names"])
-    names, labels = to_labels(_by_split(loaded, "labels"), class_names)
+    read = to_label_sets if labels == "multi" else to_labels
+    names, targets = read(_by_split(loaded, "labels"), class_names)
     images = _by_split(loaded, "images")
     found = find_layout(images["train"], layout)
     for array in images.values():
@@ -72,10 +75,10 @@ def arrays(
     pixels = {split: to_images(array, found, range) for split, array in images.items()}
     if layout == "auto" and found != "NHW":
         log.info("%s: read as %s; data.layout says otherwise", images["train"], found)
-    splits = {split: DatasetSplit(pixels[split], labels[split]) for split in pixels}
+    splits = {split: DatasetSplit(pixels[split], targets[split]) for split in pixels}
     if "test" not in splits:
-        kept = hold_out_test(labels["train"], test_fraction, names, source=str(path))
-        splits["train"], splits["test"] = (_select(pixels["train"], labels["train"], indices) for indices in kept)
+        kept = hold_out_test(targets["train"], test_fraction, names, source=str(path))
+        splits["train"], splits["test"] = (_select(pixels["train"], targets["train"], indices) for indices in kept)
     return Dataset(
         path.resolve().stem, names, splits["train"], splits["test"], val=splits.get("val"), mean=mean, std=std
     )

@@ -257,3 +257,48 @@ def test_an_archive_holds_the_files(tmp_path, prefix):
     (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{prefix}{i}.png,{i % 2}\n" for i in range(4)))
     data = csv(file=str(tmp_path / "labels.csv"), root=archive, cache=str(tmp_path / "cache"), test_fraction=0.5)
     assert sorted(values(data.train) + values(data.test)) == [0, 1, 2, 3]
+
+
+def test_several_labels_in_a_cell(table):
+    text = "path,labels\n0.png,cat;dog\n1.png,\n2.png,dog\n3.png, cat ;owl\n4.png,owl;dog;owl\n"
+    data = table(text, labels="multi", test_fraction=0.4)
+    assert data.class_names == ("cat", "dog", "owl")
+    found = {
+        value: row
+        for split in (data.train, data.test)
+        for value, row in zip(values(split), split.labels.tolist(), strict=True)
+    }
+    yes, no = True, False
+    assert found == {0: [yes, yes, no], 1: [no, no, no], 2: [no, yes, no], 3: [yes, no, yes], 4: [no, yes, yes]}
+    named = table(text.replace(";", " & "), labels="multi", label_delimiter="&", test_fraction=0.4)
+    assert named.class_names == data.class_names
+
+
+def test_a_column_of_0_and_1_for_each_class(table):
+    text = "path,split,night,rain,note\n0.png,train,1,0,x\n1.png,train,0,1,y\n2.png,test,1,1,x\n3.png,train,0,0,\n"
+    for options in ({}, {"label_column": ["night", "rain"]}):
+        data = table(text, labels="multi", **options)
+        assert data.class_names == ("night", "rain")
+        assert data.train.labels.tolist() == [[True, False], [False, True], [False, False]]
+        assert data.test.labels.tolist() == [[True, True]]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("path,a,b\n0.png,1,0\n1.png,2,1\n", {"label_column": ["a", "b"]}, "line 3: a is '2', not 0 or 1"),
+        ("path,a,b\n0.png,1,0\n1.png,0,1\n", {"label_column": ["a", "c"]}, "data.label_column=c: "),
+        ("path,a\n0.png,1\n1.png,0\n", {}, "not two columns of 0 and 1: name them with data.label_column"),
+        ("path,label,split\n0.png,x|y,train\n1.png,x|yy,test\n", {}, "line 3: no training image has the label 'yy'"),
+        ("path,label\n0.png,x\n1.png,x\n", {}, "only the class 'x' in its training rows: 2 are needed"),
+        ("path,label\n0.png,x|y\n0.png,x\n", {}, "0.png is there already, in line 2 with the label 'x|y', not 'x'"),
+    ],
+)
+def test_labels_that_are_no_sets_are_named(table, text, options, words):
+    (problem,) = problems_of(table, text, labels="multi", **options)
+    assert words in problem
+
+
+def test_options_of_several_labels_need_them(table):
+    (problem,) = problems_of(table, SPLITS, label_delimiter=";")
+    assert problem == "data.label_delimiter: is for images with several labels: set data.labels=multi"

@@ -143,9 +143,8 @@ class ClassifierTrainer:
         )
         train_loss_fn = loss_fn or partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
         self.multi_label = multi_label
-        options = StepOptions(
-            train_loss_fn, self.backend.autocast, accumulate, clip_norm, count_exact if multi_label else count_correct
-        )
+        count = count_exact if multi_label else count_correct
+        options = StepOptions(train_loss_fn, self.backend.autocast, accumulate, clip_norm, count)
         stepper = CompiledStepper if compile == "step" else Stepper
         self.stepper = stepper(self.state, model=self.forward, options=options, schedule=schedule, seed=seed)
 

@@ -62,6 +62,7 @@ class Dataset:
         val: The data set's own validation split, if it has one.
         mean: Mean of each channel on the scale 0 to 1; None computes it from the images trained on.
         std: Standard deviation of each channel on the scale 0 to 1; None computes it likewise.
+        revision: Which version of the data this is, if their source has versions.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Dataset:
     val: DatasetSplit | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+    revision: str | None = None
 
     @property
     def has_label_sets(self) -> bool:

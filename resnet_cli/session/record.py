@@ -95,6 +95,7 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
         "precision": trainer.precision,
         "threads": torch.get_num_threads(),
         "paths": _record_paths(prepared, before),
+        **({"data_revision": prepared.loaders.revision} if prepared.loaders.revision else {}),
         "start": "scratch" if start.file else start.description,
         "resumed_from": resumed or None,
         "best": named_best(state.best, prepared.loaders.class_names),

@@ -132,6 +132,7 @@ data=synthetic data.count=0 -> data.count: 0 is not allowed
 data=image_folder -> data.root: a value must be given (data.root=...)
 data=image_folder data.root=x data.mode=rgb -> did you mean RGB?
 data=csv -> data.file: a value must be given (data.file=...)
+data=arrays -> data.file: a value must be given (data.file=...)
 data=csv data.file=x.csv data.label_colum=class -> did you mean data.label_column?
 seed=-1 -> seed: -1 is not allowed; it takes a whole number from 0 to
 seed=abc -> seed: abc is not allowed
@@ -236,6 +237,8 @@ trainer.device=cpu trainer.precision=tf32 -> trainer.precision: tf32 needs a CUD
 init_from=nowhere -> nowhere: no such run folder
 data=image_folder data.root=nowhere -> data.root=nowhere does not exist
 data=image_folder data.root=file.txt -> data.root=file.txt is not a folder, nor an archive
+data=arrays data.file=file.txt -> data.file=file.txt: not a file of arrays: expected .npz
+data=huggingface -> data=huggingface takes data.name=NAME of the hub, or data.root=PATH
 data=csv data.file=file.text -> data.file=file.text does not exist; did you mean file.txt?
 data=cifar10 data.root=nowhere data.download=false -> nowhere
 """

@@ -88,7 +88,9 @@ def huggingface(
     features = splits["train"].features
     images = find_image_column(features, image_column, source)
     class_names, labels = _read_labels(splits, find_label_column(features, label_column, source, images), source)
-    log_revision(splits["train"], source)
+    commit = _find_revision(splits["train"])
+    if commit is not None:
+        log.info("%s: revision %s; data.revision=%s keeps to it", source, commit, commit)
     options: dict[str, Any] = {
         "mode": mode, "image_size": image_size, "resize": resize, "cache": find_cache_folder(cache),
         "background": background, "value_range": range,
@@ -97,6 +99,7 @@ def huggingface(
     return make_dataset(
         samples, partial(_open_images, splits, images, base, source, options), class_names=class_names,
         test_fraction=test_fraction, source=source, name=name or base.resolve().stem, mean=mean, std=std,
+        revision=commit,
     )  # fmt: skip
 
 
@@ -118,17 +121,10 @@ def _open_images(
     return LazyImages(make_source(splits[split], column, numbers, f"{source}, {split}", folder), **options)
 
 
-def find_revision(table: Any) -> str | None:
+def _find_revision(table: Any) -> str | None:
     """Return the commit of the hub that a table is from; None if it is not of the hub."""
     folders = [Path(file["filename"]).parent.name for file in table.cache_files]
     return next((folder for folder in folders if COMMIT.fullmatch(folder)), None)
-
-
-def log_revision(table: Any, source: str) -> None:
-    """Log which revision of a data set on the hub is used."""
-    revision = find_revision(table)
-    if revision is not None:
-        log.info("%s: revision %s; data.revision=%s keeps to it", source, revision, revision)
 
 
 def _load_from_hub(name: str, subset: str | None, revision: str | None) -> Tables:

@@ -39,6 +39,7 @@ class Loaders:
         in_size: (C, H, W) of the images.
         counts: Number of images by split: train, val and test.
         backend: `device` or `stream`.
+        revision: Which version of the data this is; None if their source has none.
         samples: The split that each loader reads, and the indices of its samples in it; None for all.
     """
 
@@ -51,6 +52,7 @@ class Loaders:
     in_size: tuple[int, int, int]
     counts: dict[str, int]
     backend: str
+    revision: str | None = None
     samples: Mapping[str, Samples] = field(default_factory=dict)
 
     @cached_property
@@ -146,6 +148,7 @@ def make_loaders(
         in_size=dataset.train.size,
         counts={"train": len(train_indices), "val": val.samples if val else 0, "test": test.samples},
         backend="device" if make.on_device else "stream",
+        revision=dataset.revision,
         samples=parts.samples,
     )
 

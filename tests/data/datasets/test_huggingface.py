@@ -1,6 +1,7 @@
 """Data sets in the formats of the library `datasets`, which need no network: saved ones, Parquet files and a cache."""
 
 import io
+import json
 import logging
 import shutil
 import subprocess
@@ -156,20 +157,27 @@ def test_decoded_images_are_cached_until_the_file_changes(tmp_path, load, monkey
     assert np.array_equal(load(root, cache=cache).train.images.load()[0].numpy(), pixels(50))
 
 
-def test_sets_of_the_hub_come_from_the_cache_and_say_their_revision(tmp_path, caplog):
-    from resnet_cli.data import huggingface
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
-    commit = "0123456789abcdef0123456789abcdef01234567"
+
+def keep_in_cache(tmp_path):
+    """Put a set into the cache of the library as if it came from the hub: `someone/birds`."""
     root = save(tmp_path / "birds", train=table(), test=table(3, 100))
     datasets.load_dataset(str(root))
     (config,) = (tmp_path / "hub" / "birds").iterdir()
     (version,) = config.iterdir()
     (content,) = (path for path in version.iterdir() if path.is_dir())
-    target = tmp_path / "hub" / "someone___birds" / config.name / version.name / commit
-    shutil.copytree(content, target)
+    shutil.copytree(content, tmp_path / "hub" / "someone___birds" / config.name / version.name / COMMIT)
+
+
+def test_sets_of_the_hub_come_from_the_cache_and_say_their_revision(tmp_path, caplog):
+    from resnet_cli.data import huggingface
+
+    keep_in_cache(tmp_path)
     data = huggingface(name="someone/birds", cache=None)
     assert (data.name, len(data.train), len(data.test)) == ("someone/birds", 12, 3)
-    assert f"someone/birds: revision {commit}; data.revision={commit} keeps to it" in caplog.text
+    assert data.revision == COMMIT
+    assert f"someone/birds: revision {COMMIT}; data.revision={COMMIT} keeps to it" in caplog.text
     problem = problem_of(huggingface, name="nobody/nothing")
     assert problem.startswith("data.name=nobody/nothing cannot be loaded: ")
 
@@ -224,4 +232,14 @@ def test_the_command_trains_on_both_backends_alike_and_resumes(train, tmp_path):
         assert (status, err) == (0, "")
         losses.append([line for line in out.splitlines() if line.startswith("test accuracy")])
     assert losses[0] == losses[1]
+    assert "data_revision" not in json.loads((tmp_path / "device" / "run.json").read_text())
     assert train("resume=stream", "trainer.epochs=2")[0] == 0
+
+
+@pytest.mark.slow
+def test_a_run_records_the_revision_of_its_data(train, tmp_path):
+    keep_in_cache(tmp_path)
+    command = ["data=huggingface", "data.name=someone/birds", "data.image_size=8", "data.augment.crop=0", "model=cnn"]
+    status, _, err = train(*command, "data.cache=null", "trainer.epochs=1", "hydra.run.dir=d")
+    assert (status, err) == (0, "")
+    assert json.loads((tmp_path / "d" / "run.json").read_text())["data_revision"] == COMMIT

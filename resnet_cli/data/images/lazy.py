@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +20,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from resnet_cli.data.images.cache import ArrayCache
+from resnet_cli.data.images.cached_rows import RowReader, RowWriter
 from resnet_cli.data.images.decode import Decoding, Mode
 from resnet_cli.data.images.read import decode, read_header
 from resnet_cli.data.images.resize import Color, ImageSize, Resize, describe_difference, height_and_width
-from resnet_cli.data.images.row_writer import RowWriter
 from resnet_cli.data.images.source import FileSource, ImageSource
 from resnet_cli.errors import InputError
 
@@ -101,17 +102,18 @@ class LazyImages:
 
     def load(self) -> Tensor:
         """Return all images, uint8 [N, H, W, C], from the cache if possible; raise `InputError` as `validate` does."""
-        return self._load_or_compute(
-            self._key, self._shape, torch.uint8, "decoding", lambda index, image_HWC: image_HWC
-        )
+        return self._load_or_compute(self._key, self._shape, torch.uint8, "decoding", lambda index, image: image)
 
-    def mapped(self) -> Tensor | None:
-        """Return all images, uint8 [N, H, W, C], read from the cache as they are used; None if it lacks them."""
-        is_checked = self.cache.load_json(self._key) is not None
-        return self.cache.load_array(self._key, self._shape, torch.uint8) if is_checked else None
+    def cached_rows(self) -> RowReader | None:
+        """Return a reader of all images, uint8 [N, H, W, C], if the cache has them."""
+        if self.cache.folder is None or self.cache.load_json(self._key) is None:
+            return None
+        with suppress(OSError, ValueError, EOFError):
+            return RowReader(self.cache.folder / f"{self._key}.npy", self._shape)
+        return None
 
     def keep(self, indices_B: Tensor, images_BHWC: Tensor) -> None:
-        """Put decoded images into the cache, which has them for `mapped` when the last one has come."""
+        """Put decoded images into the cache, which has them for `cached_rows` when the last one has come."""
         if self.cache.folder is None:
             return
         if self._writer is None:

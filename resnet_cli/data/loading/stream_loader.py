@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from resnet_cli.data.dataset import DatasetSplit
+from resnet_cli.data.images.cached_rows import RowReader
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.loading.batch_loader import BatchLoader
 from resnet_cli.data.loading.memory import require_shared_memory, share_batches
@@ -64,30 +65,25 @@ class StreamLoader(BatchLoader):
 
     def _gather(self, indices: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         images = self.split.images
-        pixels = images.mapped() if isinstance(images, LazyImages) else None
-        if pixels is not None:
+        rows = images.cached_rows() if isinstance(images, LazyImages) else None
+        if rows is not None:
             self._loader = None  # its workers have no more to do
-        batches = self._decode_in_workers(indices) if pixels is None else self._read_mapped(pixels, indices)
+        batches = self._decode_in_workers(indices) if rows is None else self._read_cached(rows, indices)
         for batch in batches:
-            if pixels is None and isinstance(images, LazyImages):
+            if rows is None and isinstance(images, LazyImages):
                 images.keep(batch.indices, batch.pixels)
             yield batch.to(self.device)
 
-    def _read_mapped(self, pixels_NHWC: Tensor, indices: Tensor) -> Iterator["_RawBatch"]:
+    def _read_cached(self, rows: RowReader, indices: Tensor) -> Iterator["_RawBatch"]:
         """Yield batches of images that are in the cache. No processes: threads read ahead, if there are `workers`.
 
         Args:
-            pixels_NHWC: All images of the split, which the system reads from the disk as they are used.
+            rows: All images of the split.
             indices: Indices of the samples.
         """
-        import numpy as np
-
-        array = pixels_NHWC.numpy()
 
         def read(indices_B: Tensor) -> _RawBatch:
-            # numpy gathers in this thread; torch would start threads of its own in each
-            pixels = torch.from_numpy(np.take(array, indices_B.numpy(), axis=0))
-            batch = _RawBatch(pixels, self.split.labels.index_select(0, indices_B), indices_B)
+            batch = _RawBatch(rows.read(indices_B), self.split.labels.index_select(0, indices_B), indices_B)
             return batch.pin_memory() if self.device.type == "cuda" else batch
 
         chunks = torch.split(indices, self.batch_size) if len(indices) else ()
@@ -193,16 +189,16 @@ class _RawBatch:
 def _map_ahead(function: Callable[[Tensor], T], chunks: Sequence[Tensor], threads: int) -> Iterator[T]:
     """Yield `function(chunk)` for each chunk in order, computed by threads, one chunk ahead each."""
     pending: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(threads, "reader") as pool:
-        try:
-            for chunk in chunks:
-                pending.append(pool.submit(function, chunk))
-                if len(pending) > threads:
-                    yield pending.popleft().result()
-            while pending:
+    pool = ThreadPoolExecutor(threads, "reader")
+    try:
+        for chunk in chunks:
+            pending.append(pool.submit(function, chunk))
+            if len(pending) > threads:
                 yield pending.popleft().result()
-        finally:  # the epoch may end early
-            pool.shutdown(wait=False, cancel_futures=True)
+        while pending:
+            yield pending.popleft().result()
+    finally:  # the epoch may end early
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _from_arrays(slot: int, *arrays: Any) -> _RawBatch:

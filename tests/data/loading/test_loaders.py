@@ -94,9 +94,9 @@ def test_a_cache_is_filled_by_an_epoch_and_read_from_then_on(folder, tmp_path, w
     filled = small_loaders(cached, backend="stream", augment=augment, workers=workers)
     expected = small_loaders(plain, backend="device", augment=augment)
     assert equal(list(filled.train.epoch(0)), list(expected.train.epoch(0)))
-    assert cached.train.images.mapped() is None  # those held out for validation are missing
+    assert cached.train.images.cached_rows() is None  # those held out for validation are missing
     list(filled.val)
-    assert cached.train.images.mapped() is not None
+    assert cached.train.images.cached_rows() is not None
     monkeypatch.setattr("resnet_cli.data.images.lazy.decode", None)  # nothing is decoded any more
     assert equal(list(filled.train.epoch(1)), list(expected.train.epoch(1)))
     assert equal(list(filled.train.epoch(1, 1)), list(expected.train.epoch(1, 1)))

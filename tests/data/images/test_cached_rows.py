@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from resnet_cli.data.images import row_writer
+from resnet_cli.data.images import cached_rows
 from resnet_cli.data.images.cache import ArrayCache
-from resnet_cli.data.images.row_writer import RowWriter
+from resnet_cli.data.images.cached_rows import RowReader, RowWriter
+from resnet_cli.errors import MachineError
 
 ROWS = torch.arange(5 * 2 * 3 * 1, dtype=torch.uint8).view(5, 2, 3, 1)
 
@@ -52,14 +53,14 @@ def test_a_second_writer_of_an_array_does_nothing(tmp_path):
 
 def test_an_array_that_would_fill_the_disk_is_not_written(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.WARNING, "resnet_cli")
-    monkeypatch.setattr(row_writer, "DISK_FRACTION", 0.0)
+    monkeypatch.setattr(cached_rows, "DISK_FRACTION", 0.0)
     writer = make_writer(tmp_path)
     writer.write(torch.arange(5), ROWS)
     assert load(tmp_path) is None
     assert "decoded images are not cached" in caplog.text
 
 
-@pytest.mark.skipif(not hasattr(row_writer.os, "setuid"), reason="POSIX only")
+@pytest.mark.skipif(not hasattr(cached_rows.os, "setuid"), reason="POSIX only")
 def test_a_folder_that_cannot_be_written_is_said(tmp_path, caplog):
     caplog.set_level(logging.WARNING, "resnet_cli")
     (tmp_path / "cache").write_text("a file")
@@ -71,3 +72,24 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path, caplog):
 def test_numpy_reads_what_was_written(tmp_path):
     make_writer(tmp_path).write(torch.arange(5), ROWS)
     assert np.array_equal(np.load(tmp_path / "cache" / "key.npy"), ROWS.numpy())
+
+
+def test_rows_are_read_in_any_order(tmp_path):
+    make_writer(tmp_path).write(torch.arange(5), ROWS)
+    rows = RowReader(tmp_path / "cache" / "key.npy", tuple(ROWS.shape))
+    assert torch.equal(rows.read(torch.tensor([4, 0, 4])), ROWS[[4, 0, 4]])
+
+
+def test_a_file_that_has_become_shorter_is_named(tmp_path):
+    make_writer(tmp_path).write(torch.arange(5), ROWS)
+    path = tmp_path / "cache" / "key.npy"
+    rows = RowReader(path, tuple(ROWS.shape))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(MachineError, match=r"key\.npy: cannot be read: the file has become shorter"):
+        rows.read(torch.tensor([4]))
+
+
+def test_another_array_is_not_read(tmp_path):
+    make_writer(tmp_path).write(torch.arange(5), ROWS)
+    with pytest.raises(ValueError, match=r"key\.npy"):
+        RowReader(tmp_path / "cache" / "key.npy", (5, 3, 2, 1))

@@ -1,18 +1,71 @@
-"""RowWriter: an array of the cache that is filled while its rows are decoded anyway, in any order."""
+"""Arrays of the cache, row by row: written while the rows are decoded anyway, and read without holding the others."""
 
+import errno
 import logging
 import os
 import shutil
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 from torch import Tensor
 
+from resnet_cli.errors import MachineError
+
+if TYPE_CHECKING:
+    import numpy as np
+
 log = logging.getLogger("resnet_cli")
 
 DISK_FRACTION = 0.5  # of the free space of a disk that one array may take
+
+
+class RowReader:
+    """Reads rows of an array, by several threads.
+
+    Rows are read from the file instead of mapping it, since a system reads megabytes ahead at each row of a map, which
+    are wasted on rows in random order when the array is larger than main memory.
+
+    Args:
+        path: The array, a `.npy` file.
+        shape: Shape of the array.
+
+    Raises:
+        OSError, ValueError: It cannot be read, or has another shape or type than uint8.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        import numpy as np
+
+        array = np.lib.format.open_memmap(path, "r")
+        if array.shape != shape or array.dtype != np.uint8:
+            raise ValueError(f"{path}: {array.dtype} {array.shape}")
+        self.path, self.shape = path, shape
+        self._start = int(array.offset)
+
+    def read(self, indices_B: Tensor) -> Tensor:
+        """Return the rows at `indices_B`, uint8 [B, ...].
+
+        Raises:
+            MachineError: The file cannot be read, or has become shorter.
+        """
+        rows = torch.empty(len(indices_B), *self.shape[1:], dtype=torch.uint8)
+        try:
+            with FileIO(self.path) as file:  # each thread needs a position of its own
+                if hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+                for index, row in zip(indices_B.tolist(), rows.numpy(), strict=True):
+                    self._read_row(file, index, row)
+        except OSError as error:
+            raise MachineError(error.errno, f"{self.path}: cannot be read: {error.strerror}") from None
+        return rows
+
+    def _read_row(self, file: FileIO, index: int, row: "np.ndarray[Any, Any]") -> None:
+        file.seek(self._start + index * row.nbytes)
+        if file.readinto(row.data) != row.nbytes:
+            raise OSError(errno.EIO, "the file has become shorter")
 
 
 class RowWriter:

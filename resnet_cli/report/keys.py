@@ -74,27 +74,28 @@ def comparable_settings(runs: Sequence[Run]) -> dict[Path, dict[str, Any]]:
         run_settings.setdefault("loss._target_", DEFAULT_LOSS["_target_"])
     keys = dict.fromkeys(key for run_settings in settings.values() for key in run_settings)
     for run_settings in settings.values():
-        for group in CONFIG_GROUPS:
-            defaults = _default_settings(group, run_settings.get(f"{group}._target_"))
+        nodes = [key.removesuffix("._target_") for key in run_settings if key.endswith("._target_")]
+        for node in nodes:
+            defaults = _default_settings(node, run_settings[f"{node}._target_"])
             run_settings |= {key: defaults[key] for key in keys if key not in run_settings and key in defaults}
     return settings
 
 
 @lru_cache(maxsize=256)
-def _default_settings(group: str, target: str) -> dict[str, Any]:
-    """Return the default of each option of a group, by full key.
+def _default_settings(node: str, target: str) -> dict[str, Any]:
+    """Return the default of each option of a node, such as a group, by full key.
 
     Empty for targets outside `PACKAGE_TARGET`, which would have to be imported.
     """
     if not isinstance(target, str) or not re.fullmatch(PACKAGE_TARGET, target):
         return {}
     defaults: dict[str, Any] = {}
-    for source in (target, *CONFIG_GROUPS[group].readers):
+    for source in (target, *(CONFIG_GROUPS[node].readers if node in CONFIG_GROUPS else ())):
         try:
             parameters = signature(source).parameters
         except Exception:  # a target of another version of this package
             continue
-        defaults |= {f"{group}.{name}": parameter.default for name, parameter in parameters.items()}
+        defaults |= {f"{node}.{name}": parameter.default for name, parameter in parameters.items()}
     return {key: value for key, value in defaults.items() if value is not Parameter.empty and value is not Opaque}
 
 

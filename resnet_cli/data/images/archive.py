@@ -77,10 +77,11 @@ def unpack_once(archive: Path, cache: Path) -> Path:
     try:
         with _machine_errors(archive, cache):
             target = cache / "archives" / _content_key(archive, cache)
-            if not target.is_dir():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with _exclusive(target.with_suffix(".lock")):
-                    _unpack_into(archive, target)
+            if target.is_dir():
+                return target
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _exclusive(target.with_suffix(".lock")):
+                _unpack_into(archive, target)
             return target
     finally:
         for folder in missing:

@@ -6,7 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1]
 CONFIG_FOLDER = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
 
-PATH_NAMES = re.compile(r"(\w+_)?(root|cache|path|file|filename|folder|dir|directory|csv)|init_from|resume")
+PATH_NAMES = re.compile(r"(\w+_)?(root|cache|path|file|filename|folder|dir|directory|csv|shards)|init_from|resume")
 
 
 def is_path_key(key: str) -> bool:

@@ -26,7 +26,8 @@ DEEPEST = 20  # levels
 SAFE_TO_CHANGE = {
     "name", "logger", "trainer.epochs", "trainer.device", "trainer.checkpoint_every", "trainer.log_gradients",
     "trainer.profile",
-    "data.root", "data.file", "data.labels_file", "data.workers", "data.worker_timeout",
+    "data.root", "data.file", "data.labels_file", "data.shards", "data.val_shards", "data.test_shards",
+    "data.workers", "data.worker_timeout",
     "data.backend", "data.cache", "data.download", "data.verify", "data.eval_batch_size",
 }  # fmt: skip
 

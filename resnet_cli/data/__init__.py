@@ -9,6 +9,7 @@ from resnet_cli.data.datasets.folder import image_folder
 from resnet_cli.data.datasets.huggingface import huggingface
 from resnet_cli.data.datasets.mnist import fashion_mnist, mnist
 from resnet_cli.data.datasets.vision import flowers102, svhn
+from resnet_cli.data.datasets.webdataset import webdataset
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.read import read_image
 from resnet_cli.data.loading.augment import Augment
@@ -45,4 +46,5 @@ __all__ = [
     "stratified_subset",
     "svhn",
     "synthetic",
+    "webdataset",
 ]

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.images.shards import ShardSource
 from resnet_cli.data.label_sets import count_classes
+from resnet_cli.data.shard_order import ShardOrder
 from resnet_cli.errors import InputError
 
 
@@ -25,12 +27,15 @@ class DatasetSplit:
         weights: How often a sample is drawn in relation to others, float [N]; None if the data set does not say.
         groups: Group of each sample, int64 [N]: samples of a group, such as the images of one patient, stay in one
             split. None if samples are independent.
+        shards: Which samples are stored together, so that their order keeps them near one another; None if samples can
+            be read in any order.
     """
 
     images: Tensor | LazyImages
     labels: Tensor
     weights: Tensor | None = None
     groups: Tensor | None = None
+    shards: ShardOrder | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -160,7 +165,7 @@ def channel_statistics(split: DatasetSplit, indices: Tensor) -> tuple[tuple[floa
     """
     _, h, w = split.size
     if isinstance(split.images, LazyImages):
-        sums, squares = split.images.channel_sums()[indices].sum(0)
+        sums, squares = _lazy_channel_sums(split.images, indices)
     else:
         sums, squares = _channel_sums(split.images, indices)
     count = len(indices) * h * w
@@ -171,6 +176,13 @@ def channel_statistics(split: DatasetSplit, indices: Tensor) -> tuple[tuple[floa
         for total, square in zip(sums.tolist(), squares.tolist(), strict=True)
     ]
     return tuple(mean), tuple(std)
+
+
+def _lazy_channel_sums(images: LazyImages, indices: Tensor) -> Tensor:
+    """Return sums like `_channel_sums` of images that are decoded for it; of shards only those that are asked for."""
+    if isinstance(images.source, ShardSource) and 2 * len(indices) <= len(images):
+        return images.with_source(images.source.select(indices), keep=False).channel_sums().sum(0)
+    return images.channel_sums()[indices].sum(0)
 
 
 def _channel_sums(images_NHWC: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,10 +11,11 @@ from resnet_cli.sweeps.placement import config_hash
 
 FILES = [
     "arrays", "cifar10", "cifar100", "csv", "digits", "fashion_mnist", "flowers102", "huggingface", "image_folder",
-    "mnist", "noise", "svhn", "synthetic",
+    "mnist", "noise", "svhn", "synthetic", "webdataset",
 ]  # fmt: skip
 GIVEN = {"dataset", "device", "seed"}  # by the builder
-OWN = {"file", "root", "cache", "mean", "std", "batch_size", "augment"}  # differ from the code's defaults in some files
+# These differ from the code's defaults in some files.
+OWN = {"file", "root", "shards", "cache", "mean", "std", "batch_size", "augment"}
 
 
 def defaults_of(function):

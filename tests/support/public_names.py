@@ -10,7 +10,7 @@ PUBLIC = {
         "Augment", "BatchLoader", "Dataset", "DatasetSplit", "DeviceLoader", "LazyImages", "Loaders", "Normalize",
         "StreamLoader", "arrays", "cifar10", "cifar100", "csv", "digits", "fashion_mnist", "flowers102",
         "huggingface", "image_folder", "make_loaders", "mnist", "noise", "read_image", "stratified_split",
-        "stratified_subset", "svhn", "synthetic",
+        "stratified_subset", "svhn", "synthetic", "webdataset",
     ],
     "resnet_cli.loggers": ["Logger", "LoggerGroup", "MLflow", "TensorBoard", "WeightsAndBiases", "require_packages"],
     "resnet_cli.sweeps": ["Sweep"],
@@ -42,6 +42,7 @@ TARGETS = {
         "resnet_cli.data.fashion_mnist", "resnet_cli.data.flowers102", "resnet_cli.data.huggingface",
         "resnet_cli.data.image_folder",
         "resnet_cli.data.mnist", "resnet_cli.data.noise", "resnet_cli.data.svhn", "resnet_cli.data.synthetic",
+        "resnet_cli.data.webdataset",
     ],
     "logger": [
         "resnet_cli.loggers.MLflow", "resnet_cli.loggers.TensorBoard", "resnet_cli.loggers.WeightsAndBiases",

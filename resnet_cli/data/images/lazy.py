@@ -8,8 +8,8 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from copy import copy
 from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from resnet_cli.data.images.decode import Decoding, Mode
 from resnet_cli.data.images.read import decode, read_header
 from resnet_cli.data.images.resize import Color, ImageSize, Resize, describe_difference, height_and_width
 from resnet_cli.data.images.source import FileSource, ImageSource
+from resnet_cli.data.images.threads import map_in_order
 from resnet_cli.errors import InputError
 
 T = TypeVar("T")
@@ -78,6 +79,7 @@ class LazyImages:
         self.cache = ArrayCache(cache)
         self._has_warned = False
         self._writer: RowWriter | None = None
+        self._keeps = cache is not None
         fixed = None if image_size is None or mode == "all" else (len(mode), *height_and_width(image_size))
         self.size: tuple[int, int, int] = fixed or read_header(self.source.open(0), self.decoding).size
 
@@ -87,6 +89,13 @@ class LazyImages:
     def __getitem__(self, index: int) -> Tensor:
         """Return image `index`, uint8 [H, W, C]; raise an `InputError` that names it if it cannot be decoded."""
         return self._decode(index)[0]
+
+    def with_source(self, source: ImageSource, *, keep: bool = True) -> "LazyImages":
+        """Return images of another source, decoded in the same way to the same size; `keep` puts them in the cache."""
+        other = copy(self)
+        other.__dict__.pop("_key", None)  # of the images so far
+        other.source, other._has_warned, other._writer, other._keeps = source, False, None, keep
+        return other
 
     def validate(self) -> None:
         """Read the header of every image, and decode those that look truncated; the result is cached.
@@ -114,7 +123,7 @@ class LazyImages:
 
     def keep(self, indices_B: Tensor, images_BHWC: Tensor) -> None:
         """Put decoded images into the cache, which has them for `cached_rows` when the last one has come."""
-        if self.cache.folder is None:
+        if self.cache.folder is None or not self._keeps:
             return
         if self._writer is None:
             self._writer = RowWriter(self.cache.folder / f"{self._key}.npy", self._shape, torch.uint8)
@@ -279,7 +288,7 @@ class LazyImages:
     def _read_with_progress(self, read: Callable[[int], T], title: str) -> Iterable[T]:
         """Return an iterator over `read(index)` for all images in order, with a progress bar."""
         threads = 1 if self.source.mean_bytes() < SMALL_FILE_BYTES else torch.get_num_threads()
-        results = _map_in_order(read, len(self), threads)
+        results = map_in_order(read, len(self), threads)
         return tqdm(results, title, len(self), leave=False, disable=None, unit="image")
 
     def _log_notes(self, report: dict[str, Any]) -> None:
@@ -288,13 +297,3 @@ class LazyImages:
             self._has_warned = True
             for note, (count, first) in report["notes"].items():
                 log.warning("%d of %d images %s; the first: %s", count, len(self), note, first)
-
-
-def _map_in_order(function: Callable[[int], T], count: int, threads: int) -> Iterator[T]:
-    """Yield `function(i)` for i from 0 to `count` - 1, in order, computed by threads at most 256 ahead."""
-    if threads == 1:
-        yield from map(function, range(count))
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, count, 256):
-            yield from pool.map(function, range(start, min(start + 256, count)))

@@ -13,6 +13,7 @@ from resnet_cli.data.loading.augment import Augment
 from resnet_cli.data.loading.draws import number_copies, repeat_samples
 from resnet_cli.data.loading.geometry import enlarge_center
 from resnet_cli.data.loading.sampling import draw_with_replacement
+from resnet_cli.data.shard_order import ShardOrder
 from resnet_cli.seeding import seeded_generator
 
 Batch = tuple[Tensor, Tensor]
@@ -63,6 +64,7 @@ class BatchLoader(ABC):
         shuffle: Draw a new sample order in each epoch.
         draw_weights: Draw the samples of each epoch with replacement, each in proportion to its weight, float [N];
             None takes each sample once.
+        shards: Which samples are stored together, so that a shuffled order keeps them near one another.
         drop_last: Drop the last batch if it is not full.
         augment: Augmentation of the images; None disables it.
         center: Fraction of the height and width in the centre that is cut out and enlarged to the image; 1 is all.
@@ -78,6 +80,7 @@ class BatchLoader(ABC):
         seed: int = 0,
         shuffle: bool = False,
         draw_weights: Tensor | None = None,
+        shards: ShardOrder | None = None,
         drop_last: bool = False,
         augment: Augment | None = None,
         center: float = 1.0,
@@ -85,7 +88,7 @@ class BatchLoader(ABC):
         self.indices, self.device = indices, normalize.device
         self.batch_size, self.num_classes = batch_size, num_classes
         self.normalize, self.seed, self.shuffle = normalize, seed, shuffle
-        self.draw_weights = draw_weights
+        self.draw_weights, self.shards = draw_weights, shards
         self.augment = None if augment is None or augment.is_off else augment
         self.center = center
         full_batches, remainder = divmod(len(indices), batch_size)
@@ -124,7 +127,9 @@ class BatchLoader(ABC):
         source = seeded_generator("cpu", self.seed, "order", epoch)
         if self.draw_weights is not None:
             order = order[draw_with_replacement(self.draw_weights, len(order), source)]
-        elif self.shuffle:
+        if self.shards is not None and self.shuffle:
+            order = self.shards.shuffle(order, source)
+        elif self.draw_weights is None and self.shuffle:
             order = order[torch.randperm(len(order), generator=source)]
         if self.augment is not None and self.augment.repeats > 1:
             order = repeat_samples(order, self.augment.repeats, self.batch_size)

@@ -20,9 +20,12 @@ from resnet_cli.data.loading.memory import fits_in_memory
 from resnet_cli.data.loading.sampling import Sampler, sampling_weights
 from resnet_cli.data.loading.stream_loader import StreamLoader
 from resnet_cli.data.partition import Samples, partition
+from resnet_cli.data.shard_order import spread
 from resnet_cli.errors import InputError
 
 Backend = Literal["auto", "device", "stream"]
+
+MOST_MEASURED = 10_000  # images in shards from which mean and standard deviation are computed
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def make_loaders(
     val = make(*parts.samples["val"], batch_size=eval_batch_size, center=eval_crop) if "val" in parts.samples else None
     train_options: dict[str, Any] = {
         "shuffle": True, "drop_last": drop_last, "augment": augment,
-        "draw_weights": sampling_weights(sampler, dataset, train_indices),
+        "draw_weights": sampling_weights(sampler, dataset, train_indices), "shards": dataset.train.shards,
     }  # fmt: skip
     test = make(*parts.samples["test"], batch_size=eval_batch_size, center=eval_crop, persistent=False)
     return Loaders(
@@ -216,6 +219,8 @@ class _LoaderFactory:
     def _statistics(self, dataset: Dataset, train_indices: Tensor) -> tuple[Sequence[float], Sequence[float]]:
         """Return the data set's mean and standard deviation; compute those that it lacks."""
         train = dataset.train
+        if train.shards is not None:  # decoding all images of a large set for it takes hours
+            train_indices = spread(train_indices, MOST_MEASURED)
         if self.on_device:  # decode, and so check, the files also if nothing is computed from them
             train = DatasetSplit(self.resident.host_images, train.labels)
         mean, std = dataset.mean, dataset.std

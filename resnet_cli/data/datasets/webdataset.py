@@ -1,0 +1,180 @@
+"""Images in shards: tar archives of samples, as the WebDataset format says, for sets larger than a folder can be."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from resnet_cli.config.ranges import AtLeast, Between, NotEmpty
+from resnet_cli.config.suggestions import did_you_mean
+from resnet_cli.data.dataset import Dataset, DatasetSplit
+from resnet_cli.data.datasets.shard_index import Extensions, ShardIndex, index_shard
+from resnet_cli.data.datasets.shard_paths import find_shards
+from resnet_cli.data.datasets.table import raise_problems
+from resnet_cli.data.images.cache import ArrayCache, find_cache_folder
+from resnet_cli.data.images.decode import Mode
+from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.images.resize import ImageSize, Resize
+from resnet_cli.data.images.shards import ShardSource
+from resnet_cli.data.shard_order import ShardOrder
+from resnet_cli.data.splits import hold_out_test
+from resnet_cli.errors import InputError
+
+log = logging.getLogger("resnet_cli")
+
+SORTED_FRACTION = 0.5  # of the classes that a shard of shuffled samples would have; with fewer it seems to be sorted
+
+
+def webdataset(
+    *,
+    shards: Annotated[str, NotEmpty()] | Sequence[str],
+    val_shards: Annotated[str, NotEmpty()] | Sequence[str] | None = None,
+    test_shards: Annotated[str, NotEmpty()] | Sequence[str] | None = None,
+    image_extension: Annotated[str, NotEmpty()] | None = None,
+    label_extension: Annotated[str, NotEmpty()] | None = None,
+    label_field: Annotated[str, NotEmpty()] | None = None,
+    shuffle_buffer: Annotated[int, AtLeast(1)] = 5_000,
+    image_size: ImageSize | None = None,
+    resize: Resize = "crop",
+    mode: Mode = "RGB",
+    background: str | Sequence[int] = "white",
+    range: Sequence[float] | None = None,  # noqa: A002
+    test_fraction: Annotated[float, Between(0.001, 0.999)] = 0.2,
+    cache: Annotated[str, NotEmpty()] | None = "~/.cache/resnet-cli/decoded",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Dataset:
+    """Load images from shards: uncompressed tar archives in which the files of a sample follow one another.
+
+    The headers and labels in each shard are read once, in their order, for an index of where each image is, and all
+    images once to check them; both results are kept in `cache`. From there on the order of an epoch is known before
+    anything is read, see `resnet_cli.data.shard_order.ShardOrder`: a run goes on at any step without reading what came
+    before, and any number of workers yields the same batches. Images are read one by one where they are, from at most
+    16 open shards; what is read ahead is the batches that the workers are ahead, two each. Classes are in the order of
+    their sorted names, whole numbers in that of their values.
+
+    Args:
+        shards: The training shards: a path with braces such as `train-{000..099}.tar` or a pattern such as
+            `train-*.tar`, or a list of these.
+        val_shards: Shards to validate on; None holds images out of the training shards, as `val_fraction` says.
+        test_shards: Shards to test on; None holds images out of the training shards: a fixed, stratified part.
+        image_extension: Extension of the image in each sample, or several to choose from, separated by semicolons; None
+            takes the only file that is an image by its name.
+        label_extension: Extension of the label; None takes `cls`, or else `json`.
+        label_field: Field of the label in a JSON file; None takes `label`, `cls`, `class` ...
+        shuffle_buffer: Images among which the next one is drawn, after the order of the shards has been; 1 shuffles the
+            shards alone, and as many as there are images is an exact permutation. The buffer holds no images, but the
+            larger it is, the further apart are those that are read one after another.
+        image_size: Side of the images in pixels, or height and width; None if all images already have the same size.
+        resize: `crop` scales the largest centred part of that shape, `squash` scales both sides, `pad` scales the whole
+            image and surrounds it with `background`.
+        mode: `RGB`, or `L` for grey. Other images are converted, with a warning that names the first.
+        background: Colour under transparent pixels and around padded images: a name such as `white`, `#rrggbb`, or red,
+            green and blue to 255.
+        range: Lowest and highest value of grey images of more than 8 bits, which become 0 and 255; None takes those of
+            16 bits, and refuses floating-point images.
+        test_fraction: Fraction of the images held out for testing if there are no `test_shards`.
+        cache: Folder for the index, and for decoded images if they take less than half of the free space; None reads
+            the shards for their index in every run.
+        mean: Mean of each channel on the scale 0 to 1; None computes it, from 10,000 images if there are more.
+        std: Standard deviation of each channel on the scale 0 to 1; None computes it likewise.
+
+    Raises:
+        InputError: Shards or samples cannot be used; one line for each problem, with the shard and the sample.
+    """
+    paths = find_shards({"shards": shards, "val_shards": val_shards, "test_shards": test_shards})
+    folder = find_cache_folder(cache)
+    extensions = Extensions(image_extension, label_extension, label_field)
+    indices = _index_shards(paths, extensions, ArrayCache(folder))
+    class_names = _find_classes(indices)
+    open_images = partial(
+        LazyImages, mode=mode, image_size=image_size, resize=resize, cache=folder, background=background,
+        value_range=range,
+    )  # fmt: skip
+    samples = {name: _list_samples(found, class_names) for name, found in indices.items()}
+    sources = {name: ShardSource([index.shard for index in indices[name]], rows) for name, (rows, _) in samples.items()}
+    labels = {name: found for name, (_, found) in samples.items()}
+    if "test_shards" not in sources:
+        train, test = hold_out_test(labels["shards"], test_fraction, class_names, source=str(paths["shards"][0]))
+        sources["test_shards"], labels["test_shards"] = sources["shards"].select(test), labels["shards"][test]
+        sources["shards"], labels["shards"] = sources["shards"].select(train), labels["shards"][train]
+    _warn_sorted(indices["shards"], len(class_names), shuffle_buffer)
+    splits = {
+        name: DatasetSplit(
+            open_images(source), labels[name], shards=ShardOrder(source.samples[:, 0].contiguous(), shuffle_buffer)
+        )
+        for name, source in sources.items()
+    }
+    return Dataset(
+        paths["shards"][0].parent.resolve().name or "shards", class_names, splits["shards"], splits["test_shards"],
+        splits.get("val_shards"), mean, std,
+    )  # fmt: skip
+
+
+def _index_shards(
+    paths: Mapping[str, Sequence[Path]], extensions: Extensions, cache: ArrayCache
+) -> dict[str, list[ShardIndex]]:
+    """Return the index of each shard, by config key; raise an `InputError` with the problems of all."""
+    found: dict[str, list[ShardIndex]] = {name: [] for name in paths}
+    problems: list[str] = []
+    every = [(name, path) for name, some in paths.items() for path in some]
+    for name, path in tqdm(every, "indexing", leave=False, disable=None, unit="shard"):
+        try:
+            found[name].append(index_shard(path, extensions, cache))
+        except InputError as error:
+            problems += error.problems
+    raise_problems(problems)
+    return found
+
+
+def _find_classes(indices: Mapping[str, Sequence[ShardIndex]]) -> tuple[str, ...]:
+    """Return the names of the classes, which are the labels of the training shards.
+
+    Raises:
+        InputError: Other shards have a label that no training shard has.
+    """
+    train = {label for index in indices["shards"] for label in index.class_names}
+    raise_problems(
+        f"{index.shard.path}: sample {index.shard.name(int((index.labels == number).argmax()))!r}: no image of "
+        f"data.shards has its label {label!r}{did_you_mean(label, train)}"
+        for name in indices
+        for index in indices[name]
+        for number, label in enumerate(index.class_names)
+        if label not in train
+    )
+    if len(train) == 1:
+        raise InputError(f"data.shards: all images are of class {next(iter(train))!r}: 2 are needed")
+    are_numbers = all(label.isdecimal() and label.isascii() for label in train)
+    return tuple(sorted(train, key=lambda label: (int(label) if are_numbers else 0, label)))
+
+
+def _list_samples(indices: Sequence[ShardIndex], class_names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Return shard and position of each sample, int64 [N, 2], and its class, int64 [N]."""
+    numbers = {name: number for number, name in enumerate(class_names)}
+    rows, labels = [], []
+    for number, index in enumerate(indices):
+        positions = np.arange(len(index.shard))
+        rows.append(np.stack([np.full_like(positions, number), positions], 1))
+        labels.append(np.array([numbers[name] for name in index.class_names])[index.labels])
+    return torch.from_numpy(np.concatenate(rows)), torch.from_numpy(np.concatenate(labels))
+
+
+def _warn_sorted(indices: Sequence[ShardIndex], classes: int, buffer: int) -> None:
+    """Log a warning if shards have so few classes that a buffer leaves batches with few of them."""
+    sizes = np.array([len(index.shard) for index in indices])
+    if buffer >= sizes.sum():
+        return
+    expected = classes * (1 - (1 - 1 / classes) ** np.minimum(sizes, buffer).mean())
+    present = float(np.mean([len(index.class_names) for index in indices]))
+    if present < SORTED_FRACTION * expected:
+        log.warning(
+            "data.shards: a shard has %.3g of the %d classes on average: samples seem to be sorted, and "
+            "data.shuffle_buffer=%d of %d images mixes few shards: a larger one mixes more",
+            present, classes, buffer, sizes.sum(),
+        )  # fmt: skip

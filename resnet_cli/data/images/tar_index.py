@@ -1,0 +1,76 @@
+"""The members of a tar archive and where they are in it, so that they can be read in any order without unpacking."""
+
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from resnet_cli.errors import InputError
+
+BLOCK = tarfile.BLOCKSIZE  # a header, and the unit in which contents are padded
+LONGEST_END = 1 << 20  # bytes looked at behind the end of an archive, which writers pad with zeros
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}  # by first bytes
+
+
+class Member(NamedTuple):
+    """A file in an archive.
+
+    Args:
+        name: Its path in the archive.
+        offset: Where its content begins, in bytes.
+        size: Length of its content in bytes.
+    """
+
+    name: str
+    offset: int
+    size: int
+
+
+def list_members(path: Path) -> Iterator[Member]:
+    """Yield the files in an uncompressed tar archive in their order; only headers are read.
+
+    Raises:
+        InputError: The archive is damaged, cut off or compressed, or cannot be read; the message says where it is.
+    """
+    try:
+        with path.open("rb") as file:
+            length = os.fstat(file.fileno()).st_size
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                yield from _read_members(tar, path, length)
+                _require_end(tar.offset, file, path)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except tarfile.TarError as error:
+        raise InputError(f"{path}: {_describe(path, error)}") from None
+
+
+def _read_members(tar: tarfile.TarFile, path: Path, length: int) -> Iterator[Member]:
+    while (entry := tar.next()) is not None:
+        tar.members.clear()  # type: ignore[attr-defined]  # it grows with the archive
+        if entry.offset_data + entry.size > length:
+            raise InputError(f"{path}: {entry.name} is cut off: the archive ends at byte {length}")
+        if entry.issparse():
+            raise InputError(f"{path}: {entry.name} is stored as a sparse file, which is not read")
+        if entry.isfile():
+            yield Member(entry.name, entry.offset_data, entry.size)
+
+
+def _require_end(offset: int, file: BinaryIO, path: Path) -> None:
+    """Raise if what follows the last member is no end: `tarfile` takes a damaged header for one."""
+    file.seek(offset)
+    if file.read(BLOCK).strip(b"\0"):
+        raise InputError(f"{path}: damaged at byte {offset}: no member begins there, nor does the archive end")
+    if file.read(LONGEST_END).strip(b"\0"):
+        raise InputError(f"{path}: data follow the end of the archive at byte {offset}, as in joined archives")
+
+
+def _describe(path: Path, error: tarfile.TarError) -> str:
+    with path.open("rb") as file:
+        start = file.read(8)
+    if not start:
+        return "an empty file"
+    kind = next((name for mark, name in COMPRESSED.items() if start.startswith(mark)), None)
+    if kind is not None:
+        return f"compressed with {kind}, in which samples cannot be found without reading all before: unpack it to .tar"
+    return f"not a tar archive, or damaged: {error}"

@@ -1,5 +1,6 @@
 """Paths on the command line: quoted for Hydra, so that the user quotes them once, for the shell."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,14 +46,22 @@ def _quote_path(override: str, *, multirun: bool) -> str:
         return override
     if _is_read_as_meant(value, parsed):
         return override
+    if parsed is None and value.startswith("[") and value.endswith("]") and "{" in value and not _exists(value):
+        return f"{key}=[{','.join(map(_quote_value, _split(value[1:-1])))}]"
     if multirun and "," in value and name not in OUTPUT_FOLDERS and not _exists(value):
         if parsed is not None and parsed.is_sweep_override():
             return override
-        return f"{key}={','.join(map(_quote_value, value.split(',')))}"
+        parts = _split(value)
+        return f"{key}={','.join(map(_quote_value, parts)) if len(parts) > 1 else _quote(value)}"
     is_several = parsed is not None and parsed.is_sweep_override() and not _exists(value)
     if is_several and (multirun or value.startswith(QUOTES) or all(map(_exists, value.split(",")))):
         return override  # Hydra reports that it takes -m
     return f"{key}={_quote(value)}"
+
+
+def _split(value: str) -> list[str]:
+    """Split a value at commas outside of braces and brackets, which are those of `{a,b}.tar` and of lists."""
+    return re.split(r",(?![^{]*\})(?![^\[]*\])", value)
 
 
 def _parse(override: str) -> Any:

@@ -77,3 +77,23 @@ def test_any_value_that_is_a_file_and_cannot_be_parsed_is_quoted(tmp_path):
 @pytest.mark.parametrize("name", ["été", "日本", "a b (1)"])
 def test_a_name_beyond_hydras_grammar_arrives_as_it_was_typed(name):
     assert read(f"name={name}") == name
+
+
+@pytest.mark.parametrize("multirun", [False, True])
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("a-{000..099}.tar", "a-{000..099}.tar"), ("a-{x,y}.tar", "a-{x,y}.tar"), ("a-*.tar", "a-*.tar"),
+        ("[a.tar,b.tar]", ["a.tar", "b.tar"]), ("[a-{0..2}.tar,b-{x,y}.tar]", ["a-{0..2}.tar", "b-{x,y}.tar"]),
+    ],
+)  # fmt: skip
+def test_braces_and_lists_of_shards_arrive_as_they_were_typed(typed, expected, multirun):
+    assert read(f"data.shards={typed}", multirun=multirun) == expected
+
+
+def test_a_sweep_over_shards_stays_one():
+    [quoted] = quote_paths(["data.shards=a{0..1}.tar,b{x,y}.tar"], multirun=True)
+    assert [value.text for value in OverridesParser.create().parse_override(quoted).value().list] == [
+        "a{0..1}.tar",
+        "b{x,y}.tar",
+    ]

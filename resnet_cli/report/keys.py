@@ -101,7 +101,7 @@ def _default_settings(node: str, target: str) -> dict[str, Any]:
 
 def _result_settings(run: Run) -> dict[str, Any]:
     """Return the settings of a run that can change its result; `init_from` is the run whose weights it started from."""
-    sources = {"data.file", "data.labels_file"} | (
+    sources = {"data.file", "data.labels_file", "data.shards", "data.val_shards", "data.test_shards"} | (
         {"data.root"} if target_name(run.settings, "data") in OWN_IMAGES else set()
     )
     kept = {

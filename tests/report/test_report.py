@@ -127,7 +127,13 @@ def test_what_cannot_change_a_result_is_not_told(tmp_path, other):
 
 @pytest.mark.parametrize(
     ("name", "others", "key"),
-    [("image_folder", [], "data.root"), ("csv", ["data.file=x.csv"], "data.root"), ("csv", [], "data.file")],
+    [
+        ("image_folder", [], "data.root"),
+        ("csv", ["data.file=x.csv"], "data.root"),
+        ("csv", [], "data.file"),
+        ("webdataset", [], "data.shards"),
+        ("webdataset", ["data.shards=x"], "data.test_shards"),
+    ],
 )
 def test_own_images_from_another_place_are_other_data(tmp_path, name, others, key):
     for place in ("a", "b"):

@@ -235,8 +235,8 @@ def killed_between(request, train, tmp_path, monkeypatch):
         options = ["trainer.epochs=3", "name=x", *request.param]
         original, consider = RunSaver.save_best, BestTracker.update
 
-        def better(self, row):
-            return consider(self, {**row, "val_accuracy": 10.0 * row["epoch"]})
+        def better(self, row, *rest):
+            return consider(self, {**row, "val_accuracy": 10.0 * row["epoch"]}, *rest)
 
         def save_best(self, state):
             original(self, state)

@@ -61,6 +61,7 @@ def unchanged_logging():
     logger.disabled, logger.propagate = False, True
     logger.setLevel(logging.NOTSET)
     logging.disable(logging.NOTSET)
+    logging.getLogger().setLevel(logging.WARNING)  # which Hydra's configuration changes too
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import SequenceMatcher, get_close_matches
+from pathlib import Path
 
 CUTOFF = 0.6  # of difflib's ratio: difflib's own default
 
@@ -40,3 +41,13 @@ def nearest_names(word: object, names: Iterable[str], *, count: int, cutoff: flo
 def _common_prefix(a: str, b: str) -> int:
     """Return the length of the longest common prefix."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def similar_file(path: Path) -> str:
+    """Return `; did you mean X?` for a file beside a missing one whose name is similar; an empty string if none is."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return ""
+    similar = nearest_name(path.name, names)
+    return f"; did you mean {path.with_name(similar)}?" if similar and similar != path.name else ""

@@ -206,11 +206,11 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
     run.update_record(status="finished", ended=utc_now(), test=test, selection=selection)
     saver.draw_curves(state.rows, test)
     chosen = f"epoch {state.best['epoch']}, {_best_words(by)}" if state.best else "the last epoch"
-    balanced = "".join(f", {name.replace('_', ' ')} {value:.2f} %" for name, value in _label_test(scores).items())
-    balanced += f", balanced accuracy {scores.balanced_accuracy:.2f} %" if by == "val_balanced_accuracy" else ""
+    further = "".join(f", {name.replace('_', ' ')} {value:.2f} %" for name, value in _label_test(scores).items())
+    further += f", balanced accuracy {scores.balanced_accuracy:.2f} %" if by == "val_balanced_accuracy" else ""
     logger.info(
         "test accuracy %.2f %%%s, loss %.4f on %d images (%s)",
-        scores.accuracy, balanced, scores.loss, scores.count, chosen,
+        scores.accuracy, further, scores.loss, scores.count, chosen,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from resnet_cli.config.suggestions import nearest_name
+from resnet_cli.config.suggestions import similar_file
 from resnet_cli.errors import InputError
 
 NUMPY = (".npz", ".npy")
@@ -86,7 +86,7 @@ def open_arrays(path: Path, key: str) -> ArrayFile:
             raise InputError(f"{key}={path}: the folder has no .npy files: expected {EXPECTED}")
         return ArrayFile(path, {name: _loader(file) for name, file in files.items()})
     if not path.is_file():
-        raise InputError(f"{key}={path} does not exist{_similar_file(path)}")
+        raise InputError(f"{key}={path} does not exist{similar_file(path)}")
     if suffix not in (*NUMPY, *TORCH):
         raise InputError(f"{key}={path}: {OTHER_DOORS.get(suffix, 'not a file of arrays')}: expected {EXPECTED}")
     if not path.stat().st_size:
@@ -153,13 +153,3 @@ def _one_line_errors(name: str) -> Iterator[None]:
             raise InputError(f"{name} {OBJECTS.format('tensors')}") from None
         reason = re.split(r"(?<=[a-z)])\. ", reason)[0][:200] or type(error).__name__
         raise InputError(f"{name} cannot be read: {reason}") from None
-
-
-def _similar_file(path: Path) -> str:
-    """Return `; did you mean X?` for a file beside a missing one whose name is similar."""
-    try:
-        names = [entry.name for entry in path.parent.iterdir()]
-    except OSError:
-        return ""
-    similar = nearest_name(path.name, names)
-    return f"; did you mean {path.with_name(similar)}?" if similar and similar != path.name else ""

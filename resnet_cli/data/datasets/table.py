@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.config.suggestions import did_you_mean, nearest_name
+from resnet_cli.config.suggestions import did_you_mean, nearest_name, similar_file
 from resnet_cli.errors import InputError
 
 DELIMITERS = ",\t;|"
@@ -90,7 +90,7 @@ def read_table(path: Path, key: str) -> Table:
     """
     if not path.is_file():
         state = "is not a file" if path.exists() else "does not exist"
-        raise InputError(f"{key}={path} {state}{_similar_file(path)}")
+        raise InputError(f"{key}={path} {state}{similar_file(path)}")
     suffix = path.suffix.lower()
     if suffix in OTHER_FORMATS:
         raise InputError(f"{key}={path}: {suffix} is not read: save it as .csv, .tsv or .parquet")
@@ -107,16 +107,6 @@ def raise_problems(problems: Iterable[str]) -> None:
         hidden = len(found) - MAX_PROBLEMS
         more = [f"... and {hidden} more such problem{'s' if hidden > 1 else ''}"] if hidden > 0 else []
         raise InputError(*found[:MAX_PROBLEMS], *more)
-
-
-def _similar_file(path: Path) -> str:
-    """Return `; did you mean X?` for a file beside a missing one whose name is similar."""
-    try:
-        names = [entry.name for entry in path.parent.iterdir()]
-    except OSError:
-        return ""
-    similar = nearest_name(path.name, names)
-    return f"; did you mean {path.with_name(similar)}?" if similar and similar != path.name else ""
 
 
 def _plain(name: str) -> str:

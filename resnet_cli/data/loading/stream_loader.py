@@ -67,7 +67,7 @@ class StreamLoader(BatchLoader):
         images = self.split.images
         rows = images.cached_rows() if isinstance(images, LazyImages) else None
         if rows is not None:
-            self._loader = None  # its workers have no more to do
+            self._loader = self._slots = None  # the workers have no more to do
         batches = self._decode_in_workers(indices) if rows is None else self._read_cached(rows, indices)
         for batch in batches:
             if rows is None and isinstance(images, LazyImages):

@@ -11,13 +11,13 @@ from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.errors import InputError
 from resnet_cli.files import write_atomically
-from resnet_cli.report import FORMATS, Table, build_tables, format_run_counts, read_runs
+from resnet_cli.report import FORMATS, REPETITIONS, Table, build_tables, format_run_counts, read_runs
 
 HELP = """\
 Finds the runs below the given folders, shows the overrides in which they differ, groups runs that differ in nothing
-but their seed, and reports mean ± sample standard deviation over the n that finished. Pruned, failed, interrupted,
-running and killed runs, and repetitions of a seed, are counted but not averaged. Runs that were measured under
-different protocols (data set, its sizes, validation split, how the weights were chosen) get separate tables.
+but their seed or fold, and reports mean ± sample standard deviation over the n that finished. Pruned, failed,
+interrupted, running and killed runs, and repetitions of a seed, are counted but not averaged. Runs that were measured
+under different protocols (data set, its sizes, validation split, how the weights were chosen) get separate tables.
 Accuracies are percentages.
 """
 
@@ -40,7 +40,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", metavar="FILE", help="output file; .html, .md, .csv and .txt choose the format")
     parser.add_argument("--format", choices=tuple(FORMATS), help="default: table, or that of FILE")
     parser.add_argument(
-        "--over", action="append", default=[], metavar="KEY", help="average over this key as well as the seed"
+        "--over",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="average over this key too, besides seed and fold",
     )
     parser.add_argument(
         "--columns", action="append", default=[], metavar="KEY,...", help="show these keys; all: every key that varies"
@@ -69,7 +73,7 @@ def _report(options: argparse.Namespace) -> None:
     columns = [name.strip() for names in options.columns for name in names.split(",") if name.strip()]
     if options.columns and not columns:
         raise InputError("--columns: names no key; --columns all shows every key that varies")
-    tables = build_tables(found.runs, over=("seed", *options.over), single=options.single, columns=columns)
+    tables = build_tables(found.runs, over=(*REPETITIONS, *options.over), single=options.single, columns=columns)
     for problem in found.problems:
         print(f"warning: {escape_control_characters(problem)}", file=sys.stderr)
     text = FORMATS[format_name](found, tables)

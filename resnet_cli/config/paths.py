@@ -6,9 +6,11 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1]
 CONFIG_FOLDER = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
 
-PATH_NAMES = re.compile(r"(\w+_)?(root|cache|path|file|filename|folder|dir|directory|csv|shards)|init_from|resume")
+PATH_NAMES = re.compile(
+    r"(\w+_)?(root|cache|path|file|filename|folder|dir|directory|csv|shards)|splits|init_from|resume"
+)
 
 
 def is_path_key(key: str) -> bool:
-    """Return whether a key takes a path, as its name says: `data.root`, `init_from`, `data.labels_csv`."""
+    """Return whether a key takes a path, as its name says: `data.root`, `data.splits`, `data.labels_csv`."""
     return PATH_NAMES.fullmatch(key.rpartition(".")[2]) is not None

@@ -27,7 +27,7 @@ SAFE_TO_CHANGE = {
     "name", "logger", "trainer.epochs", "trainer.device", "trainer.checkpoint_every", "trainer.log_gradients",
     "trainer.profile",
     "data.root", "data.file", "data.labels_file", "data.shards", "data.val_shards", "data.test_shards",
-    "data.workers", "data.worker_timeout",
+    "data.splits", "data.workers", "data.worker_timeout",
     "data.backend", "data.cache", "data.download", "data.verify", "data.eval_batch_size",
 }  # fmt: skip
 
@@ -194,9 +194,10 @@ def _defaults(stored: Settings, given: Settings) -> dict[str, Any]:
     """Return the defaults of the options of every node that both configs have, by full key."""
     found = {name: p.default for name, p in signature(RUN_TARGET).parameters.items() if name not in CONTROL_KEYS}
     for path, node, other in _common_nodes(stored, given):
-        readers = CONFIG_GROUPS[path].readers if path in CONFIG_GROUPS else ()
-        for target in (node["_target_"], *readers):
-            found |= {f"{path}.{name}": p.default for name, p in signature(target).parameters.items()}
+        own = signature(node["_target_"]).parameters
+        found |= {f"{path}.{name}": p.default for name, p in own.items()}
+        if path in CONFIG_GROUPS:
+            found |= {f"{path}.{name}": p.default for name, p in CONFIG_GROUPS[path].reader_parameters(own).items()}
         for name in {*node, *other}:  # a node against null is a difference in that key
             if isinstance(node.get(name), Mapping) or isinstance(other.get(name), Mapping):
                 found.pop(f"{path}.{name}", None)

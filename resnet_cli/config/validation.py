@@ -5,7 +5,7 @@ Every node with a `_target_` is checked against the callable's parameters, the t
 No list of options is kept here: a parameter added to a signature is a key that can be set.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -29,14 +29,21 @@ class ConfigGroup:
     Args:
         given: Arguments that the builder passes.
         readers: Further callables that read keys of its node.
+        own_first: Keys of the readers that a target may have with a meaning of its own; they are its alone then.
         kind: What its targets are, for a message on one that is none.
         is_of_kind: Returns whether the signature of a target is one of the kind.
     """
 
     given: tuple[str, ...]
     readers: tuple[str, ...] = ()
+    own_first: tuple[str, ...] = ()
     kind: str = ""
     is_of_kind: Callable[[Signature], bool] = lambda target: True
+
+    def reader_parameters(self, own: Collection[str]) -> dict[str, Parameter]:
+        """Return the parameters that the readers have beside a target with the parameters `own`."""
+        parameters = {name: p for reader in self.readers for name, p in signature(reader).parameters.items()}
+        return {name: p for name, p in parameters.items() if not (name in self.own_first and name in own)}
 
 
 CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
@@ -58,7 +65,11 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
         kind="a loss to build: it takes input and target itself; name a class, such as torch.nn.CrossEntropyLoss",
         is_of_kind=lambda target: {"input", "target"}.isdisjoint(target.parameters),
     ),
-    "data": ConfigGroup(given=("dataset", "device", "seed"), readers=("resnet_cli.data.make_loaders",)),
+    "data": ConfigGroup(
+        given=("dataset", "device", "seed"),
+        readers=("resnet_cli.data.make_loaders",),
+        own_first=("folds", "fold", "group", "splits", "classes", "merge", "label_noise"),
+    ),
     "trainer": ConfigGroup(given=("model", "loss_fn", "optimizer", "schedule", "seed", "multi_label")),
 }
 
@@ -83,7 +94,7 @@ def without_leftovers(settings: Settings, given_keys: Sequence[str], file_keys: 
         is_given = f"{part}._target_" in given_keys
         if not (is_given or f"{part}._target_" in file_keys) or not isinstance(node, dict):
             continue
-        kept = {name for reader in CONFIG_GROUPS[part].readers for name in signature(reader).parameters}
+        kept = set(CONFIG_GROUPS[part].reader_parameters(_parameters(node.get("_target_"))))
         if not is_given:
             kept |= _accepted(node) | {key.split(".")[1] for key in file_keys if key.startswith(f"{part}.")}
         kept |= {key.split(".")[1] for key in given_keys if key.startswith(f"{part}.")}
@@ -98,6 +109,14 @@ def _accepted(node: Mapping[str, Any]) -> set[str]:
         if not own.open:
             return set(own.parameters)
     return set(node)
+
+
+def _parameters(target: object) -> Collection[str]:
+    """Return the names of a target's parameters; none of one that cannot be imported, which `check` reports."""
+    try:
+        return signature(target).parameters if isinstance(target, str) else ()
+    except Exception:  # a user's module can fail in any way while it is imported
+        return ()
 
 
 def check(settings: Settings) -> None:
@@ -185,8 +204,8 @@ def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Se
         yield Problem(f"{path}._target_", "takes nothing given", target, allowed=given, reason=path, suggestion=setting)
         return
     parameters: dict[str, list[Parameter]] = {}
-    for source in (own, *map(signature, part.readers)):
-        for name, parameter in source.parameters.items():
+    for source in (own.parameters, part.reader_parameters(own.parameters)):
+        for name, parameter in source.items():
             if name not in part.given:
                 parameters.setdefault(name, []).append(parameter)
     arguments = {key: value for key, value in node.items() if key != "_target_"}

@@ -29,6 +29,7 @@ class DatasetSplit:
             split. None if samples are independent.
         shards: Which samples are stored together, so that their order keeps them near one another; None if samples can
             be read in any order.
+        names: Name of each sample, by which files of splits refer to it; None takes the paths of files, or numbers.
     """
 
     images: Tensor | LazyImages
@@ -36,6 +37,7 @@ class DatasetSplit:
     weights: Tensor | None = None
     groups: Tensor | None = None
     shards: ShardOrder | None = None
+    names: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,17 +1,51 @@
 """The split of a data set into what is trained on, validated on and tested on."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import torch
 from torch import Tensor
 
+from resnet_cli.data.classes import change_labels, choose_classes
 from resnet_cli.data.dataset import Dataset, DatasetSplit
-from resnet_cli.data.splits import stratified_split, stratified_subset, warn_missing_classes
+from resnet_cli.data.groups import GroupNames, choose_groups, hold_out_groups, number_folds_of_groups
+from resnet_cli.data.selection import has_file_names, join, parts_of, replace_parts, with_names
+from resnet_cli.data.split_file import format_split_file, read_split_file
+from resnet_cli.data.splits import log_groups, number_folds, stratified_split, stratified_subset, warn_missing_classes
 from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
 
 Samples = tuple[DatasetSplit, Tensor | None]
 """A split of a data set and the indices of samples in it; None for all."""
+
+log = logging.getLogger("resnet_cli")
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How a data set is split; the arguments are those of `make_loaders`."""
+
+    val_fraction: float = 0.1
+    train_size: int | None = None
+    split_seed: int = 0
+    folds: int | None = None
+    fold: int = 0
+    group: str | None = None
+    splits: str | None = None
+    classes: Sequence[str | int] | None = None
+    merge: Mapping[str, Sequence[str | int]] | None = None
+    label_noise: float = 0.0
+
+    def validate(self) -> None:
+        """Raise `InputError` if settings contradict one another."""
+        if self.folds is None and self.fold:
+            raise InputError(f"data.fold={self.fold}: data.folds says how many folds there are")
+        if self.folds is not None and self.fold >= self.folds:
+            raise InputError(f"data.fold={self.fold}: with data.folds={self.folds} from 0 to {self.folds - 1}")
+        if self.folds is not None and not self.val_fraction:
+            raise InputError(f"data.folds={self.folds}: a fold is for validation, which data.val_fraction=0 turns off")
 
 
 @dataclass(frozen=True)
@@ -33,34 +67,182 @@ class Partition:
         return torch.arange(len(split)) if indices is None else indices
 
 
-def partition(dataset: Dataset, *, val_fraction: float, train_size: int | None, split_seed: int) -> Partition:
-    """Split a data set; the arguments are those of `make_loaders`.
+def format_samples(samples: Mapping[str, Samples]) -> str:
+    """Return the text of `splits.json`, which names the samples of each split."""
+    names: dict[str, Sequence[str]] = {}
+    for part in ("train", "val", "test"):
+        if part in samples:
+            split, indices = samples[part]
+            own = split.names or ()
+            names[part] = own if indices is None else [own[i] for i in indices.tolist()]
+    return format_split_file(names, are_numbers=not has_file_names(samples["train"][0]))
+
+
+def partition(dataset: Dataset, options: SplitOptions) -> Partition:
+    """Split a data set.
 
     Raises:
-        InputError: The settings do not fit the data set.
+        InputError: The data set is inconsistent, or settings do not fit it.
     """
-    train_indices, val_indices = _split_training_set(dataset, val_fraction, train_size, split_seed)
-    samples: dict[str, Samples] = {"train": (dataset.train, train_indices), "test": (dataset.test, None)}
-    if val_fraction:
-        samples["val"] = (dataset.val, None) if dataset.val else (dataset.train, val_indices)
-    return Partition(dataset, samples)
+    options.validate()
+    dataset, left_out = with_names(dataset), frozenset[str]()
+    if options.classes is not None or options.merge:
+        before = dataset
+        dataset, left_out = choose_classes(dataset, options.classes, options.merge)
+        log.info("classes %d of the %d, with %d images fewer", *_changes(before, dataset))
+    dataset.validate()
+    if options.group is not None:
+        dataset = _with_groups(dataset, options.group)
+    samples: dict[str, Samples] = {part: (split, None) for part, split in parts_of(dataset).items()}
+    if options.splits is not None:
+        samples = _assigned(dataset, options.splits, left_out)
+    if options.folds is not None:
+        samples = _joined_for_folds(samples, f"data.folds={options.folds}")
+    _warn_shared_groups(samples)
+    samples = _split_training_set(samples, options, dataset.class_names)
+    if options.label_noise:
+        samples = _with_label_noise(samples, options, dataset.class_names)
+    return Partition(replace_parts(dataset, {part: split for part, (split, _) in samples.items()}), samples)
+
+
+def _changes(before: Dataset, after: Dataset) -> tuple[int, int, int]:
+    counts = [sum(map(len, parts_of(dataset).values())) for dataset in (before, after)]
+    return len(after.class_names), len(before.class_names), counts[0] - counts[1]
+
+
+def _with_groups(dataset: Dataset, pattern: str) -> Dataset:
+    """Return the data set with the groups that a pattern finds in the names, unless it has groups of its own."""
+    parts = parts_of(dataset)
+    if dataset.train.groups is not None:
+        return dataset
+    if not has_file_names(dataset.train):
+        raise InputError(f"data.group={pattern}: {dataset.name} has no names of files, in which groups are looked for")
+    groups = GroupNames(pattern)
+    found = {part: groups.number(split.names or ()) for part, split in parts.items()}
+    return replace_parts(dataset, {part: replace(split, groups=found[part]) for part, split in parts.items()})
+
+
+def _warn_shared_groups(samples: Mapping[str, Samples]) -> None:
+    """Log a warning about groups that the data set itself, or a file, has split."""
+    groups = {
+        part: set(split.groups[_indices(split, indices)].tolist())
+        for part, (split, indices) in samples.items()
+        if split.groups is not None
+    }
+    for first, second in combinations(groups, 2):
+        shared = groups[first] & groups[second]
+        if shared:
+            log.warning("data.group: %d groups are in the %s and in the %s split", len(shared), first, second)
+
+
+def _assigned(dataset: Dataset, file: str, left_out: frozenset[str]) -> dict[str, Samples]:
+    """Return the samples that a file assigns to each split.
+
+    Without `test` in the file these are the data set's own test samples that it does not name otherwise.
+    """
+    own = parts_of(dataset)
+    setting = f"data.splits={file}"
+    found = read_split_file(expand_home(file, "data.splits"), {k: s.names or () for k, s in own.items()}, left_out)
+    named = {sample for samples in found.values() for sample in samples}
+    if "test" not in found:
+        found["test"] = [("test", i) for i in range(len(dataset.test)) if ("test", i) not in named]
+        if not found["test"]:
+            raise InputError(f"{setting}: has no test, and the data set's own test samples are all in other splits")
+    unused = sum(map(len, own.values())) - sum(map(len, found.values()))
+    if unused:
+        log.info("%s: %d samples of the data set are in no split", setting, unused)
+    if all(len({part for part, _ in samples}) == 1 for samples in found.values()):
+        return {name: (own[samples[0][0]], torch.tensor([i for _, i in samples])) for name, samples in found.items()}
+    together = join(list(own.values()), setting)
+    sizes = torch.tensor([0, *map(len, own.values())]).cumsum(0).tolist()
+    start = dict(zip(own, sizes, strict=False))
+    return {name: (together, torch.tensor([start[part] + i for part, i in samples])) for name, samples in found.items()}
+
+
+def _joined_for_folds(samples: Mapping[str, Samples], setting: str) -> dict[str, Samples]:
+    """Return samples without a validation split; its own belongs to what folds are made of."""
+    if "val" not in samples:
+        return dict(samples)
+    (train, train_indices), (val, val_indices) = samples["train"], samples["val"]
+    train_indices, val_indices = _indices(train, train_indices), _indices(val, val_indices)
+    if train is val:
+        return {"train": (train, torch.cat([train_indices, val_indices]).sort().values), "test": samples["test"]}
+    log.info("%s: the folds are of the training and the validation split together", setting)
+    both = torch.cat([train_indices, val_indices + len(train)])
+    return {"train": (join([train, val], setting), both), "test": samples["test"]}
+
+
+def _indices(split: DatasetSplit, indices: Tensor | None) -> Tensor:
+    return torch.arange(len(split)) if indices is None else indices
 
 
 def _split_training_set(
-    dataset: Dataset, val_fraction: float, train_size: int | None, split_seed: int
-) -> tuple[Tensor, Tensor]:
-    """Return the indices in the training split to train on, and those to validate on."""
-    labels = dataset.train.labels
-    train_indices, val_indices = torch.arange(len(labels)), torch.arange(0)
-    setting = f"data.val_fraction={val_fraction:g}"
+    samples: Mapping[str, Samples], options: SplitOptions, class_names: Sequence[str]
+) -> dict[str, Samples]:
+    """Return the samples with those to validate on taken from training, and training reduced to its size."""
+    split, given = samples["train"]
+    available = _indices(split, given)
+    labels = split.labels[available]
+    groups = None if split.groups is None else split.groups[available]
+    kept, held_out = torch.arange(len(labels)), torch.arange(0)
+    setting = f"data.val_fraction={options.val_fraction:g}"
     try:
-        if val_fraction and dataset.val is None:
-            train_indices, val_indices = stratified_split(labels, val_fraction, split_seed)
-            warn_missing_classes(setting, labels, val_indices, dataset.class_names, "nothing held out for validation")
-        setting = f"data.train_size={train_size}"
-        if train_size is not None:
-            train_indices = train_indices[stratified_subset(labels[train_indices], train_size, split_seed)]
-            warn_missing_classes(setting, labels, train_indices, dataset.class_names, "no image to train on")
+        if options.folds is not None:
+            setting = f"data.folds={options.folds}"
+            kept, held_out = _fold(labels, groups, options.folds, options)
+            setting += f" data.fold={options.fold}"
+            warn_missing_classes(setting, labels, kept, class_names, "no image to train on")
+        elif options.val_fraction and "val" not in samples:
+            kept, held_out = _held_out(labels, groups, options)
+        if len(held_out):
+            warn_missing_classes(setting, labels, held_out, class_names, "nothing held out for validation")
+        if groups is not None and len(held_out):
+            log_groups(setting, groups, (kept, held_out), ("training", "validation"))
+        setting = f"data.train_size={options.train_size}"
+        if options.train_size is not None:
+            kept = kept[_subset(labels[kept], None if groups is None else groups[kept], options.train_size, options)]
+            warn_missing_classes(setting, labels, kept, class_names, "no image to train on")
     except InputError as error:
         raise InputError(*(f"{setting}: {problem}" for problem in error.problems)) from None
-    return train_indices, val_indices
+    result: dict[str, Samples] = {"train": (split, available[kept]), "test": samples["test"]}
+    if options.val_fraction:
+        result["val"] = samples["val"] if "val" in samples else (split, available[held_out])
+    return result
+
+
+def _held_out(labels: Tensor, groups: Tensor | None, options: SplitOptions) -> tuple[Tensor, Tensor]:
+    if groups is None:
+        return stratified_split(labels, options.val_fraction, options.split_seed)
+    return hold_out_groups(labels, groups, options.val_fraction, options.split_seed)
+
+
+def _fold(labels: Tensor, groups: Tensor | None, folds: int, options: SplitOptions) -> tuple[Tensor, Tensor]:
+    """Return the sorted indices of the samples outside and inside the fold of a run."""
+    if groups is None:
+        numbers = number_folds(labels, folds, options.split_seed)
+    else:
+        numbers = number_folds_of_groups(labels, groups, folds, options.split_seed)
+    is_inside = numbers == options.fold
+    return (~is_inside).nonzero().flatten(), is_inside.nonzero().flatten()
+
+
+def _subset(labels: Tensor, groups: Tensor | None, count: int, options: SplitOptions) -> Tensor:
+    """Return the sorted indices of `count` samples; with groups, of about as many."""
+    if groups is None:
+        return stratified_subset(labels, count, options.split_seed)
+    chosen = choose_groups(labels, groups, count, options.split_seed)
+    log.info("data.train_size=%d: %d groups with %d images", count, len(set(groups[chosen].tolist())), len(chosen))
+    return chosen
+
+
+def _with_label_noise(
+    samples: Mapping[str, Samples], options: SplitOptions, class_names: Sequence[str]
+) -> dict[str, Samples]:
+    """Return the samples with wrong labels among those to train on; those to validate and test on stay right."""
+    split, indices = samples["train"]
+    if split.labels.ndim == 2:
+        raise InputError(f"data.label_noise={options.label_noise:g}: the images have several labels each")
+    indices = _indices(split, indices)
+    noisy, changed = change_labels(split, indices, options.label_noise, len(class_names), options.split_seed)
+    log.info("data.label_noise=%g: %d of %d labels changed", options.label_noise, len(changed), len(indices))
+    return {part: (noisy if own is split else own, chosen) for part, (own, chosen) in samples.items()}

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from resnet_cli.data.groups import hold_out_groups
 from resnet_cli.data.label_sets import count_classes, draw_label_sets
 from resnet_cli.errors import InputError
 from resnet_cli.seeding import seeded_generator
@@ -80,7 +81,31 @@ def _split_label_sets(labels_NK: Tensor, fraction: float, seed: int) -> tuple[Te
     return is_kept.nonzero().flatten(), held_out
 
 
-def hold_out_test(labels: Tensor, fraction: float, class_names: Sequence[str], *, source: str) -> tuple[Tensor, Tensor]:
+def number_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
+    """Return the fold of each sample, int64 [N] from 0; sizes and counts of each class differ by at most 1.
+
+    Args:
+        labels: [N] class indices from 0, or bool [N, K], of which equal sets count as one class.
+        folds: Number of folds.
+        seed: The folds are a function of `labels`, `folds` and `seed` alone.
+
+    Raises:
+        InputError: There are fewer samples than folds.
+    """
+    if len(labels) < folds:
+        raise InputError(f"there are {len(labels)} images")
+    if labels.ndim == 2:
+        labels = torch.unique(labels, dim=0, return_inverse=True)[1]
+    shuffled = torch.randperm(len(labels), generator=seeded_generator("cpu", seed, "folds"))
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    numbers = torch.empty_like(by_class)
+    numbers[by_class] = torch.arange(len(labels)) % folds
+    return numbers
+
+
+def hold_out_test(
+    labels: Tensor, fraction: float, class_names: Sequence[str], *, source: str, groups: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Split the samples of a data set that has no test split of its own; the same for all seeds of a run.
 
     Args:
@@ -88,6 +113,7 @@ def hold_out_test(labels: Tensor, fraction: float, class_names: Sequence[str], *
         fraction: Fraction held out for testing, as in `stratified_split`.
         class_names: Names of the classes.
         source: The data set's folder or file, for messages.
+        groups: Group of each sample, int64 [N], which stays together; None if there are none.
 
     Returns:
         Sorted indices of the training samples and of the test samples.
@@ -97,11 +123,32 @@ def hold_out_test(labels: Tensor, fraction: float, class_names: Sequence[str], *
     """
     setting = f"{source}: data.test_fraction={fraction:g}"
     try:
-        split = stratified_split(labels, fraction, seed=0)
+        if groups is None:
+            split = stratified_split(labels, fraction, seed=0)
+        else:
+            split = hold_out_groups(labels, groups, fraction, seed=0)
+            log_groups(f"data.test_fraction={fraction:g}", groups, split, ("training", "test"))
     except InputError as error:
         raise InputError(*(f"{setting}: {line}" for line in error.problems)) from None
     warn_missing_classes(setting, labels, split[1], class_names, "nothing held out for testing")
     return split
+
+
+def log_groups(setting: str, groups: Tensor, split: Sequence[Tensor], names: Sequence[str]) -> None:
+    """Log how many groups and samples each part has got: whole groups cannot have exact fractions.
+
+    Args:
+        setting: The key and its value.
+        groups: Group of each sample, int64 [N].
+        split: Indices of the samples of each part.
+        names: Names of the parts.
+    """
+    total = sum(map(len, split))
+    parts = [
+        f"{len(set(groups[indices].tolist()))} groups with {len(indices) / total:.1%} of the images in {name}"
+        for name, indices in zip(names, split, strict=True)
+    ]
+    log.info("%s: %s", setting, ", ".join(parts))
 
 
 def warn_missing_classes(setting: str, labels: Tensor, chosen: Tensor, class_names: Sequence[str], text: str) -> None:

@@ -15,6 +15,7 @@ from resnet_cli.files import expand_home
 
 OUTPUT_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
 QUOTES = ('"', "'")
+TEXTS = ("name", "data.group")  # keys of texts that may have characters of Hydra's grammar
 WORDS = ("", "null", "auto", "???")  # values of a path's key that are no paths
 
 
@@ -23,7 +24,7 @@ def quote_paths(overrides: Sequence[str], *, multirun: bool) -> list[str]:
 
     A value in quotes, a reference `${...}` and, in a sweep, several values stay as they are. So does a value of a key
     that is not known to take a path, unless Hydra cannot parse it and there is such a file or folder. A `name` that
-    Hydra cannot parse, such as `été`, is quoted too.
+    Hydra cannot parse, such as `été`, is quoted too, and a pattern.
 
     Args:
         overrides: `key=value`, as typed.
@@ -41,7 +42,7 @@ def _quote_path(override: str, *, multirun: bool) -> str:
         value = str(expand_home(value, name))
         override = f"{key}={value}"
     parsed = _parse(override)
-    is_text = parsed is None and (_exists(value) or (name == "name" and not value.startswith(QUOTES)))
+    is_text = parsed is None and (_exists(value) or (name in TEXTS and not value.startswith(QUOTES)))
     if not is_path_key(name) and not is_text:
         return override
     if _is_read_as_meant(value, parsed):

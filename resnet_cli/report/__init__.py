@@ -1,6 +1,6 @@
 """Comparison of runs: find and load them, group them over their seeds, and format tables or a page."""
 
-from resnet_cli.report.groups import Group, Statistics, Table, build_tables
+from resnet_cli.report.groups import REPETITIONS, Group, Statistics, Table, build_tables
 from resnet_cli.report.page import format_html
 from resnet_cli.report.runs import FoundRuns, Run, read_runs
 from resnet_cli.report.writers import (
@@ -15,6 +15,7 @@ FORMATS = {"table": format_text, "markdown": format_markdown, "csv": format_csv,
 
 __all__ = [
     "FORMATS",
+    "REPETITIONS",
     "FoundRuns",
     "Group",
     "Run",

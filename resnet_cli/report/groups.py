@@ -27,6 +27,7 @@ from resnet_cli.report.summary import format_pairs, requested_columns, short_nam
 # Keys of `data` that change how images are fed but not which: results with other values can be compared.
 INPUT_PIPELINE_KEYS = ("data.batch_size", "data.drop_last", "data.sampler", "data.augment")
 EVALUATION_KEYS = ("trainer.max_batches",)  # it shortens validation and test too
+REPETITIONS = ("seed", "data.fold")  # keys over whose values results are averaged, whatever else is asked for
 MAX_TITLE_KEYS = 8  # keys in the title of a table that distinguish it from others
 COMPARED_PACKAGES = ("torch", "resnet-cli")  # packages whose version can change a result
 # Keys and properties that `_format_protocol` puts into words, rather than as key=value.
@@ -58,11 +59,11 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one config that differ in their seeds alone.
+    """Runs of one config that differ in their seeds and folds alone.
 
     Args:
         values: Values of the keys that vary between groups.
-        averaged: The runs that enter the statistics: finished ones, for each seed the newest.
+        averaged: The runs that enter the statistics: finished ones, for each seed and fold the newest.
         runs: All runs of the group.
         overrides: Keys and values that are shown in short form where the group's other values are not shown.
     """
@@ -129,7 +130,7 @@ class Table:
 
 
 def build_tables(
-    runs: Sequence[Run], *, over: Collection[str] = ("seed",), single: bool = False, columns: Sequence[str] = ()
+    runs: Sequence[Run], *, over: Collection[str] = REPETITIONS, single: bool = False, columns: Sequence[str] = ()
 ) -> list[Table]:
     """Group runs into tables, one for each protocol, those with the most runs first.
 
@@ -143,7 +144,7 @@ def build_tables(
         InputError: A key of `over` or `columns` is in no config.
     """
     keys = {key for run in runs for key in run.settings}
-    unknown = [key for key in over if key not in keys and key != "seed"]
+    unknown = [key for key in over if key not in keys and key not in REPETITIONS]
     if unknown:
         raise InputError(*(f"--over {key}: no run has this key{did_you_mean(key, sorted(keys))}" for key in unknown))
     protocols = _protocols(runs, over)
@@ -198,10 +199,11 @@ def _recorded_protocol(run: Run) -> Protocol:
     selection, test = run.record.get("selection"), run.record.get("test")
     selection = selection if isinstance(selection, dict) else {}
     samples = test.get("samples") if isinstance(test, dict) else None
+    val_samples = None if run.settings.get("data.folds") else selection.get("val_samples")  # folds differ by one image
     return (
         ("weights", comparison_key(selection.get("weights"))),
         ("chosen by", comparison_key(selection.get("by"))),
-        ("validation images", comparison_key(selection.get("val_samples"))),
+        ("validation images", comparison_key(val_samples)),
         ("test images", comparison_key(samples)),
     )
 
@@ -253,11 +255,11 @@ def _build_table(
 
 
 def _newest_of_each_seed(runs: Sequence[Run], over: Collection[str]) -> list[Run]:
-    """Return the finished runs, of several with the same seed the newest: repetitions are no independent samples."""
+    """Return the finished runs, of several with one seed and fold the newest: they are no independent samples."""
     newest: dict[Any, Run] = {}
     for run in sorted(runs, key=lambda run: str(run.record.get("ended") or "")):
         if run.status == "finished":
-            newest[tuple(comparison_key(run.settings.get(key)) for key in {"seed", *over})] = run
+            newest[tuple(comparison_key(run.settings.get(key)) for key in {*REPETITIONS, *over})] = run
     kept = {run.folder for run in newest.values()}
     return [run for run in runs if run.folder in kept]
 

@@ -18,7 +18,7 @@ from resnet_cli.config.values import format_value
 from resnet_cli.report.runs import Run, natural_sort_key
 
 # Names, devices and file locations do not change a result, so runs that differ in them alone are one config.
-KEYS_WITHOUT_EFFECT = (SAFE_TO_CHANGE - {"trainer.epochs"}) | set(CONTROL_KEYS) | {"logger"}
+KEYS_WITHOUT_EFFECT = (SAFE_TO_CHANGE - {"trainer.epochs", "data.splits"}) | set(CONTROL_KEYS) | {"logger"}
 GROUPS_WITHOUT_EFFECT = ("hydra.", "logger.", "sweep.")
 OWN_IMAGES = ("image_folder", "csv", "huggingface")  # the data sets whose content data.root determines
 ABSENT = "-"
@@ -89,13 +89,12 @@ def _default_settings(node: str, target: str) -> dict[str, Any]:
     """
     if not isinstance(target, str) or not re.fullmatch(PACKAGE_TARGET, target):
         return {}
-    defaults: dict[str, Any] = {}
-    for source in (target, *(CONFIG_GROUPS[node].readers if node in CONFIG_GROUPS else ())):
-        try:
-            parameters = signature(source).parameters
-        except Exception:  # a target of another version of this package
-            continue
-        defaults |= {f"{node}.{name}": parameter.default for name, parameter in parameters.items()}
+    try:
+        own = signature(target).parameters
+    except Exception:  # a target of another version of this package
+        own = {}
+    read = CONFIG_GROUPS[node].reader_parameters(own) if node in CONFIG_GROUPS else {}
+    defaults = {f"{node}.{name}": parameter.default for name, parameter in {**own, **read}.items()}
     return {key: value for key, value in defaults.items() if value is not Parameter.empty and value is not Opaque}
 
 

@@ -134,7 +134,7 @@ def _text_table(table: Table) -> TextTable:
 def format_markdown(found: FoundRuns, tables: Sequence[Table]) -> str:
     """Format tables in GitHub's Markdown; the best validation accuracy is bold."""
     counts = _escape_markdown(format_run_counts(found))
-    blocks = [f"{counts}. Mean ± sample standard deviation over n seeds; accuracies in percent."]
+    blocks = [f"{counts}. Mean ± sample standard deviation over n runs (seeds, folds); accuracies in percent."]
     for index, table in enumerate(tables):
         blocks += [f"**{_escape_markdown(format_title(index, tables))}**", "\n".join(_markdown_rows(table))]
         if table.notes:

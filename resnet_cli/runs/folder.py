@@ -23,6 +23,7 @@ class RunDir:
         self.log = self.path / "train.log"
         self.curves = self.path / "curves.png"
         self.samples = self.path / "samples.png"
+        self.splits = self.path / "splits.json"
         self.profile = self.path / "profile"
         self.checkpoints = self.path / "checkpoints"
         self.last = self.checkpoints / "last.pt"
@@ -70,8 +71,8 @@ class RunDir:
         except OSError as error:
             raise MachineError(error.errno, f"{self.path}: cannot be made: {error.strerror}") from None
         for folder in (self.path, self.checkpoints):
-            pictures = (self.curves, self.samples)
-            files = (self.config, self.record, self.metrics, *pictures, self.last, self.previous, self.best)
+            own = (self.config, self.record, self.metrics, self.splits, self.curves, self.samples)
+            files = (*own, self.last, self.previous, self.best)
             remove_stale_temporaries(folder, {file.name for file in files if file.parent == folder})
         write_atomically(self.config, config_text)
         self.update_record(**record)

@@ -88,10 +88,10 @@ def get_argument(node: Node, name: str) -> Any:
 def _split_reader_keys(group: str, node: Node) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split a group's node into the node that its target takes, and the options of the group's reader.
 
-    A key that both have a parameter for goes to both.
+    A key that both have a parameter for goes to both, except those of `ConfigGroup.own_first`.
     """
-    reader_keys = {name for reader in CONFIG_GROUPS[group].readers for name in signature(reader).parameters}
     own_keys = signature(node["_target_"]).parameters
+    reader_keys = CONFIG_GROUPS[group].reader_parameters(own_keys)
     own = {name: value for name, value in node.items() if name not in reader_keys or name in own_keys}
     return own, {name: value for name, value in node.items() if name in reader_keys}
 

@@ -11,6 +11,7 @@ from resnet_cli.config.run_config import DEFAULT_LOSS
 from resnet_cli.config.selection import select_by_of, selected_by
 from resnet_cli.config.stored import dump, flat
 from resnet_cli.errors import MachineError, PrunedError, StoppedError
+from resnet_cli.files import write_atomically
 from resnet_cli.models.inspection import count_parameters
 from resnet_cli.runs.environment import collect_environment, utc_now
 from resnet_cli.runs.logs import RunLog
@@ -49,6 +50,7 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
         run.promote_previous()
     run.create(dump(prepared.config.stored()), **_starting_record(prepared, context, before))
     run.write_metrics(prepared.trainer.state.rows)
+    write_atomically(run.splits, prepared.loaders.format_splits())
     record = run.read_record()
     log.attach(run.log)
     log_summary(prepared, record)

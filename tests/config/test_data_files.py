@@ -34,7 +34,7 @@ def test_every_file_is_listed_here(repository):
 def test_files_list_every_key_with_its_default(repository, name):
     node = read(repository, name)
     assert node.pop("_target_") == f"resnet_cli.data.{name}"
-    takes = defaults_of(getattr(data, name)) | defaults_of(make_loaders)
+    takes = defaults_of(make_loaders) | defaults_of(getattr(data, name))
     assert set(node) == set(takes)
     assert {k: v for k, v in node.items() if k not in OWN} == {k: v for k, v in takes.items() if k not in OWN}
     assert node["augment"].pop("_target_") == "resnet_cli.data.Augment"

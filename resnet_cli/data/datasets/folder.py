@@ -7,6 +7,7 @@ which folders are splits and which are classes.
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +29,7 @@ from resnet_cli.data.datasets.layout import (
 )
 from resnet_cli.data.datasets.root import find_root
 from resnet_cli.data.datasets.samples import Samples, make_dataset
+from resnet_cli.data.groups import GroupNames
 from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
@@ -42,6 +44,7 @@ def image_folder(
     *,
     root: Annotated[str, NotEmpty()],
     layout: Layout = "auto",
+    group: Annotated[str, NotEmpty()] | None = None,
     image_size: ImageSize | None = None,
     resize: Resize = "crop",
     mode: Mode = "RGB",
@@ -65,6 +68,8 @@ def image_folder(
             is the home folder.
         layout: `auto` takes folders for splits if one is named like a training split, else for classes; folders that
             hold the same sub-folders are refused then. `classes` takes every folder for a class, `splits` none.
+        group: Regular expression that finds the group of each image in its path below `root`: what its first bracket
+            matches, or the whole match. Images of a group stay together in every split, the test split included.
         image_size: Side of the images in pixels, or height and width; None if all files already have the same size.
         resize: `crop` scales the largest centred part of that shape, `squash` scales both sides, `pad` scales the whole
             image and surrounds it with `background`.
@@ -86,6 +91,9 @@ def image_folder(
     classes_by_split = _scan_splits(base, layout)
     class_names = tuple(classes_by_split["train"])
     samples = {split: _list_samples(classes, class_names) for split, classes in classes_by_split.items()}
+    if group is not None:
+        groups = GroupNames(group)
+        samples = {split: replace(found, groups=groups.number(found.names)) for split, found in samples.items()}
     open_images = partial(
         LazyImages, base, mode=mode, image_size=image_size, resize=resize, cache=find_cache_folder(cache),
         background=background, value_range=range,

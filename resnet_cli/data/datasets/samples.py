@@ -58,7 +58,7 @@ def make_dataset(
     """
     train, test = samples["train"], samples.get("test")
     if test is None:
-        kept, held_out = hold_out_test(train.labels, test_fraction, class_names, source=source)
+        kept, held_out = hold_out_test(train.labels, test_fraction, class_names, source=source, groups=train.groups)
         train, test = train.select(kept), train.select(held_out)
 
     def make_split(chosen: Samples) -> DatasetSplit:

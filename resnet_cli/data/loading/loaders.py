@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from resnet_cli.config.ranges import AtLeast, Below, Between, Bounds
+from resnet_cli.config.ranges import AtLeast, Below, Between, Bounds, NotEmpty
 from resnet_cli.data.dataset import Dataset, DatasetSplit, channel_statistics
 from resnet_cli.data.fingerprint import Fingerprint, fingerprint_split
 from resnet_cli.data.images.lazy import LazyImages
@@ -19,7 +19,8 @@ from resnet_cli.data.loading.device_loader import DeviceLoader, ResidentSplit
 from resnet_cli.data.loading.memory import fits_in_memory
 from resnet_cli.data.loading.sampling import Sampler, sampling_weights
 from resnet_cli.data.loading.stream_loader import StreamLoader
-from resnet_cli.data.partition import Samples, partition
+from resnet_cli.data.partition import Samples, SplitOptions, format_samples, partition
+from resnet_cli.data.selection import unique_splits
 from resnet_cli.data.shard_order import spread
 from resnet_cli.errors import InputError
 
@@ -75,6 +76,10 @@ class Loaders:
         """What identifies the samples of each split; computed when it is first asked for, since it reads the files."""
         return {name: fingerprint_split(*samples) for name, samples in self.samples.items()}
 
+    def format_splits(self) -> str:
+        """Return the text of `splits.json`, which names the samples of each split."""
+        return format_samples(self.samples)
+
 
 def make_loaders(
     dataset: Dataset,
@@ -86,6 +91,13 @@ def make_loaders(
     val_fraction: Annotated[float, Below(0, 1)] = 0.1,
     train_size: Annotated[int, AtLeast(1)] | None = None,
     split_seed: Annotated[int, AtLeast(0)] = 0,
+    folds: Annotated[int, AtLeast(2)] | None = None,
+    fold: Annotated[int, AtLeast(0)] = 0,
+    group: Annotated[str, NotEmpty()] | None = None,
+    splits: Annotated[str, NotEmpty()] | None = None,
+    classes: Sequence[str | int] | None = None,
+    merge: Mapping[str, Sequence[str | int]] | None = None,
+    label_noise: Annotated[float, Below(0, 1)] = 0.0,
     backend: Backend = "auto",
     workers: Annotated[int, Between(0, 256)] = 2,
     worker_timeout: Annotated[float, AtLeast(1)] = 300.0,
@@ -107,6 +119,16 @@ def make_loaders(
         train_size: Number of training images, a stratified subset of those that are not held out; None uses all.
         split_seed: Seed of the split and of the subset, which do not depend on `seed`, so that runs that differ only in
             `seed` can be compared.
+        folds: Number of parts into which the training images are split for cross-validation, stratified. A validation
+            split of the data set itself is among them.
+        fold: The part that is held out for validation, from 0; `val_fraction` has no effect then.
+        group: Regular expression that finds the group of each image in its path: what the first bracket matches, or
+            the whole match. Images of a group stay together in every split, which are stratified as far as whole groups
+            allow. Data sets with a `group` of their own say what it means.
+        splits: File that lists the samples to train, validate and test on, such as `splits.json` of a run.
+        classes: Names of the classes to keep; None keeps all.
+        merge: Names of classes to join, by the name of the class that they become; before `classes` is read.
+        label_noise: Fraction of the training images that get the label of another class, for experiments.
         backend: `device` keeps uint8 images on the device; `stream` has worker processes gather them. Both yield the
             same batches. `auto` selects `device` if the images need less than half of the GPU's free memory and either
             are in main memory anyway or need less than a quarter of it.
@@ -123,12 +145,14 @@ def make_loaders(
     Raises:
         InputError: The data set is inconsistent, or settings do not fit it.
     """
-    dataset.validate()
+    options = SplitOptions(
+        val_fraction, train_size, split_seed, folds, fold, group, splits, classes, merge, label_noise
+    )
+    parts = partition(dataset, options)
+    dataset, train_indices = parts.dataset, parts.train_indices
     if augment is not None:
         augment.validate(dataset.train.size)
         augment.validate_batch_size(batch_size)
-    parts = partition(dataset, val_fraction=val_fraction, train_size=train_size, split_seed=split_seed)
-    dataset, train_indices = parts.dataset, parts.train_indices
     if drop_last and batch_size > len(train_indices):
         raise InputError(
             f"data.batch_size={batch_size}: with data.drop_last=true at most {len(train_indices)}, the training images"
@@ -211,9 +235,9 @@ class _LoaderFactory:
 
         On the device backend these are the training images; the test images are decoded when they are needed.
         """
-        for split in (dataset.train, dataset.val, dataset.test):
+        for split in unique_splits(dataset):
             is_decoded_now = self.on_device and split is dataset.train
-            if split is not None and isinstance(split.images, LazyImages) and not is_decoded_now:
+            if isinstance(split.images, LazyImages) and not is_decoded_now:
                 split.images.validate()
 
     def _statistics(self, dataset: Dataset, train_indices: Tensor) -> tuple[Sequence[float], Sequence[float]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.data.dataset import Dataset
+from resnet_cli.data.selection import unique_splits
 from resnet_cli.errors import MachineError
 
 RAM_FRACTION = 0.25  # of main memory that decoded images may take under backend=auto
@@ -18,7 +19,7 @@ MIN_SHARED_BYTES = 1 << 18  # of /dev/shm, for the locks of two workers and the 
 
 def fits_in_memory(dataset: Dataset, device: torch.device) -> bool:
     """Return True if the images can be kept decoded, on `device` and in main memory."""
-    splits = [split for split in (dataset.train, dataset.test, dataset.val) if split is not None]
+    splits = unique_splits(dataset)
     needed = sum(split.nbytes for split in splits)
     if device.type == "cuda" and needed > DEVICE_FRACTION * torch.cuda.mem_get_info(device)[0]:
         return False

@@ -1,0 +1,143 @@
+"""Classes of a data set as a run sees them: joined, left out, or with wrong labels on purpose."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from resnet_cli.config.suggestions import did_you_mean
+from resnet_cli.config.values import format_value
+from resnet_cli.data.dataset import Dataset, DatasetSplit
+from resnet_cli.data.selection import parts_of, replace_parts, select
+from resnet_cli.errors import InputError
+from resnet_cli.seeding import seeded_generator
+
+
+def choose_classes(
+    dataset: Dataset, classes: Sequence[str | int] | None, merge: Mapping[str, Sequence[str | int]] | None
+) -> tuple[Dataset, frozenset[str]]:
+    """Join classes, then leave out all but the chosen ones; the order stays that of the data set.
+
+    Args:
+        dataset: The data set, with names of its samples.
+        classes: Names of the classes to keep, as they are called after joining; None keeps all.
+        merge: Names of classes by the name of the class that they become.
+
+    Returns:
+        The data set and the names of the samples that were left out.
+
+    Raises:
+        InputError: A class is unknown, named twice, or part of another.
+    """
+    names = _merged_names(dataset.class_names, merge or {})
+    order = list(dict.fromkeys(names))
+    kept = order if classes is None else _kept_names(order, classes, dataset.class_names)
+    label_of = torch.tensor([kept.index(name) if name in kept else -1 for name in names])
+    left_out: list[str] = []
+    splits = {}
+    for part, split in parts_of(dataset).items():
+        if not _are_classes(split.labels, len(names)):
+            return dataset, frozenset()  # for `Dataset.validate` to report
+        labels, is_kept = _relabelled(split.labels, label_of, len(kept))
+        if not is_kept.all():
+            left_out += [split.names[i] for i in (~is_kept).nonzero().flatten().tolist()] if split.names else []
+            split, labels = select(split, is_kept.nonzero().flatten()), labels[is_kept]
+        splits[part] = replace(split, labels=labels)
+    return replace(replace_parts(dataset, splits), class_names=tuple(kept)), frozenset(left_out)
+
+
+def _are_classes(labels: Tensor, classes: int) -> bool:
+    if labels.ndim == 2:
+        return labels.dtype == torch.bool and labels.shape[1] == classes
+    return len(labels) > 0 and int(labels.min()) >= 0 and int(labels.max()) < classes
+
+
+def _relabelled(labels: Tensor, label_of: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Return labels in the new classes, and which samples are kept.
+
+    An image with several labels is left out if all of them are; one without a label stays.
+
+    Args:
+        labels: Int64 [N] or bool [N, K].
+        label_of: The new class of each, or -1 for those that are left out.
+        classes: Number of new classes.
+    """
+    if labels.ndim == 1:
+        return label_of[labels], label_of[labels] >= 0
+    columns = [labels[:, label_of == k].any(1) for k in range(classes)]
+    found = torch.stack(columns, 1)
+    return found, found.any(1) | ~labels.any(1)
+
+
+def _merged_names(class_names: Sequence[str], merge: Mapping[str, Sequence[str | int]]) -> list[str]:
+    """Return the name of each class after joining."""
+    names = list(class_names)
+    problems, joined = [], dict[str, str]()
+    for new, members in merge.items():
+        if not members:
+            problems.append(f"data.merge.{new}: no classes to join")
+        for member in map(str, members):
+            if member not in class_names:
+                problems.append(f"data.merge.{new}: {_unknown(member, class_names)}")
+            elif member in joined:
+                problems.append(f"data.merge.{new}: {member} is joined to {joined[member]} already")
+            else:
+                joined[member] = str(new)
+                names[class_names.index(member)] = str(new)
+    problems += [
+        f"data.merge.{new}: {new} is a class of its own; list it, or choose another name"
+        for new in map(str, merge)
+        if new in class_names and joined.get(new) != new
+    ]
+    if problems:
+        raise InputError(*problems)
+    return names
+
+
+def _kept_names(order: Sequence[str], classes: Sequence[str | int], own_names: Sequence[str]) -> list[str]:
+    """Return the chosen classes in the order of the data set."""
+    chosen = list(map(str, classes))
+    problems = [
+        f"data.classes: {name} is joined to another class by data.merge" if name in own_names else
+        f"data.classes: {_unknown(name, order)}"
+        for name in chosen if name not in order
+    ]  # fmt: skip
+    problems += [f"data.classes: {name} is named twice" for name in dict.fromkeys(chosen) if chosen.count(name) > 1]
+    if not problems and len(chosen) < 2:
+        problems = [f"data.classes={format_value(chosen)}: a classifier needs at least 2"]
+    if problems:
+        raise InputError(*problems)
+    return [name for name in order if name in chosen]
+
+
+def _unknown(name: str, names: Sequence[str]) -> str:
+    known = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return f"no class is named {name}{did_you_mean(name, names) or f' (classes: {known})'}"
+
+
+def change_labels(
+    split: DatasetSplit, indices: Tensor, fraction: float, num_classes: int, seed: int
+) -> tuple[DatasetSplit, Tensor]:
+    """Give a fraction of samples the label of another class, each other class with the same probability.
+
+    The samples that are changed by a fraction are among those that are changed by a larger one.
+
+    Args:
+        split: The split.
+        indices: The samples among which labels are changed, int64 [N].
+        fraction: `round(fraction * N)` labels are changed.
+        num_classes: Number of classes.
+        seed: Seed of the choice.
+
+    Returns:
+        The split with these labels, and the indices of the changed samples.
+    """
+    source = seeded_generator("cpu", seed, "label noise")
+    order = torch.randperm(len(indices), generator=source)
+    steps = torch.randint(1, num_classes, (len(indices),), generator=source)
+    count = round(fraction * len(indices))
+    changed = indices[order[:count]]
+    labels = split.labels.clone()
+    labels[changed] = (labels[changed] + steps[:count]) % num_classes
+    return replace(split, labels=labels), changed.sort().values

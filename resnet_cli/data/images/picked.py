@@ -1,0 +1,57 @@
+"""Some images of one or several sources, in any order, as a source of their own."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from resnet_cli.data.images.decode import EncodedImage
+from resnet_cli.data.images.source import ImageSource
+
+
+class PickedSource:
+    """Images picked from other sources.
+
+    Args:
+        sources: The sources.
+        picks: Of each image the number of its source and its index there.
+    """
+
+    def __init__(self, sources: Sequence[ImageSource], picks: Sequence[tuple[int, int]]) -> None:
+        self.sources, self.picks = list(sources), list(picks)
+
+    def __len__(self) -> int:
+        return len(self.picks)
+
+    @property
+    def place(self) -> str:
+        """Return where the images of the first source are, for messages."""
+        return self.sources[0].place
+
+    def open(self, index: int) -> Path | EncodedImage:
+        """Return image `index`."""
+        source, i = self.picks[index]
+        return self.sources[source].open(i)
+
+    def describe(self, index: int) -> str:
+        """Return the file or row of image `index`."""
+        source, i = self.picks[index]
+        return self.sources[source].describe(i)
+
+    def identity(self) -> str:
+        """Return where the images of all sources are."""
+        return "\n".join(dict.fromkeys(source.identity() for source in self.sources))
+
+    def cache_facts(self) -> Iterator[str]:
+        """Yield what the sources say of the images, and which of them are picked."""
+        for source in self.sources:
+            yield from source.cache_facts()
+        yield f"\npicked {self.picks}"
+
+    def content_facts(self) -> Iterator[bytes]:
+        """Yield what the sources say of the content of the images, and which of them are picked."""
+        for source in self.sources:
+            yield from source.content_facts()
+        yield f"\npicked {self.picks}".encode()
+
+    def mean_bytes(self) -> float:
+        """Return the mean size of an encoded image, about."""
+        return sum(source.mean_bytes() * len(source) for source in self.sources) / sum(map(len, self.sources))

@@ -1,0 +1,166 @@
+"""Select samples of a split, join splits, and name samples."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePath
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from resnet_cli.data.dataset import Dataset, DatasetSplit
+from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.images.picked import PickedSource
+from resnet_cli.data.images.shards import ShardSource
+from resnet_cli.data.images.source import FileSource, ImageSource
+from resnet_cli.data.shard_order import ShardOrder
+from resnet_cli.errors import InputError
+
+
+class NumberedNames(Sequence[str]):
+    """Names of samples that have none: `train/0`, `train/1`, ...
+
+    Args:
+        part: `train`, `val` or `test`.
+        numbers: Numbers of the samples in that part of the data set.
+    """
+
+    def __init__(self, part: str, numbers: Sequence[int]) -> None:
+        self.part, self.numbers = part, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> "NumberedNames": ...
+    def __getitem__(self, index: int | slice) -> "str | NumberedNames":
+        if isinstance(index, slice):
+            return NumberedNames(self.part, self.numbers[index])
+        return f"{self.part}/{self.numbers[index]}"
+
+
+def with_names(dataset: Dataset) -> Dataset:
+    """Return the data set with a name for each sample: the path of its file, or its part and number.
+
+    Paths are no names if a file is several samples.
+    """
+    parts = parts_of(dataset)
+    names = {part: _file_names(split) if split.names is None else list(split.names) for part, split in parts.items()}
+    known = [name for found in names.values() for name in found or ()]
+    are_names = None not in names.values() and len(set(known)) == len(known)
+    return replace_parts(
+        dataset,
+        {
+            part: replace(split, names=names[part] if are_names else NumberedNames(part, range(len(split))))
+            for part, split in parts.items()
+        },
+    )
+
+
+def unique_splits(dataset: Dataset) -> list[DatasetSplit]:
+    """Return the splits of a data set, each once: splits that a file assigns share their images."""
+    return list({id(split): split for split in parts_of(dataset).values()}.values())
+
+
+def _file_names(split: DatasetSplit) -> list[str] | None:
+    source = split.images.source if isinstance(split.images, LazyImages) else None
+    return [PurePath(name).as_posix() for name in source.names] if isinstance(source, FileSource) else None
+
+
+def replace_parts(dataset: Dataset, splits: Mapping[str, DatasetSplit]) -> Dataset:
+    """Return the data set with other splits; without a validation split unless there is one among them."""
+    return replace(dataset, train=splits["train"], test=splits["test"], val=splits.get("val"))
+
+
+def parts_of(dataset: Dataset) -> dict[str, DatasetSplit]:
+    """Return the splits that a data set has itself, by name."""
+    splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
+    return {name: split for name, split in splits.items() if split is not None}
+
+
+def has_file_names(split: DatasetSplit) -> bool:
+    """Return whether the names of the samples say more than their numbers."""
+    return split.names is not None and not isinstance(split.names, NumberedNames)
+
+
+def select(split: DatasetSplit, indices: Tensor) -> DatasetSplit:
+    """Return a split of the samples `indices`; images that are decoded on demand are not decoded for it."""
+    chosen = indices.tolist()
+    images = split.images
+    images = images.with_source(_pick(images.source, chosen)) if isinstance(images, LazyImages) else images[indices]
+    names = split.names
+    if isinstance(names, NumberedNames):
+        names = NumberedNames(names.part, [names.numbers[i] for i in chosen])
+    elif names is not None:
+        names = [names[i] for i in chosen]
+    shards = None if split.shards is None else split.shards.select(indices)
+    return DatasetSplit(
+        images, split.labels[indices], _indexed(split.weights, indices), _indexed(split.groups, indices), shards, names
+    )
+
+
+def join(splits: Sequence[DatasetSplit], key: str) -> DatasetSplit:
+    """Return one split of the samples of several.
+
+    Args:
+        splits: Splits of one data set, with names.
+        key: The setting that needs it, for messages.
+
+    Raises:
+        InputError: Images of some are in memory, and those of others are decoded on demand.
+    """
+    images = [split.images for split in splits]
+    lazy = [item for item in images if isinstance(item, LazyImages)]
+    joined: Tensor | LazyImages
+    if not lazy:
+        joined = torch.cat([item for item in images if isinstance(item, Tensor)])
+    elif len(lazy) == len(images) and all(item.decoding == lazy[0].decoding for item in lazy):
+        joined = lazy[0].with_source(_chain([item.source for item in lazy]))
+    else:
+        raise InputError(f"{key}: the parts of this data set are stored in different ways and cannot be mixed")
+    return DatasetSplit(
+        joined,
+        torch.cat([split.labels for split in splits]),
+        _joined([split.weights for split in splits]),
+        _joined([split.groups for split in splits]),
+        _joined_shards([split.shards for split in splits]),
+        [name for split in splits for name in split.names or ()],
+    )
+
+
+def _pick(source: ImageSource, indices: Sequence[int]) -> ImageSource:
+    if isinstance(source, FileSource):
+        return FileSource(source.root, [source.names[i] for i in indices])
+    if isinstance(source, ShardSource):
+        return source.select(torch.tensor(indices))
+    return PickedSource([source], [(0, i) for i in indices])
+
+
+def _chain(sources: Sequence[ImageSource]) -> ImageSource:
+    files = [source for source in sources if isinstance(source, FileSource)]
+    if len(files) == len(sources) and len({source.root for source in files}) == 1:
+        return FileSource(files[0].root, [name for source in files for name in source.names])
+    return PickedSource(sources, [(number, i) for number, source in enumerate(sources) for i in range(len(source))])
+
+
+def _indexed(values: Tensor | None, indices: Tensor) -> Tensor | None:
+    return None if values is None else values[indices]
+
+
+def _joined_shards(orders: Sequence[ShardOrder | None]) -> ShardOrder | None:
+    """Return the order of samples in the shards of several splits; a shard of two of them counts twice."""
+    numbers, start = [], 0
+    for order in orders:
+        if order is None:
+            return None
+        numbers.append(order.shards_N + start)
+        start += int(order.shards_N.max()) + 1
+    return ShardOrder(torch.cat(numbers), max(order.buffer for order in orders if order is not None))
+
+
+def _joined(values: Sequence[Tensor | None]) -> Tensor | None:
+    """Concatenate values of samples if all splits have them."""
+    present = [value for value in values if value is not None]
+    return torch.cat(present) if len(present) == len(values) else None

@@ -59,7 +59,10 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
         is_of_kind=lambda target: {"input", "target"}.isdisjoint(target.parameters),
     ),
     "data": ConfigGroup(given=("dataset", "device", "seed"), readers=("resnet_cli.data.make_loaders",)),
-    "trainer": ConfigGroup(given=("model", "loss_fn", "optimizer", "schedule", "seed", "multi_label")),
+    "trainer": ConfigGroup(
+        given=("model", "loss_fn", "optimizer", "schedule", "seed", "multi_label"),
+        readers=("resnet_cli.training.time_budget.budget_seconds",),
+    ),
 }
 
 

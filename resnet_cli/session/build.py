@@ -21,6 +21,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.loggers import Logger, require_packages
 from resnet_cli.optimizers import apply_group_options, parameter_groups
 from resnet_cli.training.evaluation import LossFunction
+from resnet_cli.training.time_budget import budget_seconds
 from resnet_cli.training.trainer import ClassifierTrainer
 
 
@@ -275,10 +276,17 @@ def trainer(
         "model": model, "loss_fn": loss_fn, "optimizer": optimizer, "schedule": schedule, "seed": seed,
         "multi_label": multi_label,
     }  # fmt: skip
+    node, _ = _split_reader_keys("trainer", node)
     if loss_fn is not None and "label_smoothing" in node:  # it is in the loss
         node = {**node, "label_smoothing": 0.0}
     built: ClassifierTrainer = instantiate("trainer", node, provided)
     return built
+
+
+def time_budget(node: Node) -> float | None:
+    """Return the time budget of a trainer's node in seconds; None if it has none."""
+    _, options = _split_reader_keys("trainer", node)
+    return budget_seconds(**options)
 
 
 def loggers(nodes: Mapping[str, Node] | None) -> dict[str, Logger]:

@@ -1,0 +1,24 @@
+"""TimeLeft: how long the rest of a run takes, by its recent epochs."""
+
+from collections import deque
+
+RECENT = 5  # epochs; a machine that others use changes its speed
+
+
+class TimeLeft:
+    """Estimates the time left from the recent epochs; the first counts only while it is alone, since it warms up."""
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=RECENT)
+        self._count = 0
+
+    def add(self, seconds: float) -> None:
+        """Add a whole epoch: its steps, validation and saves."""
+        self._count += 1
+        if self._count == 2:
+            self._recent.clear()
+        self._recent.append(seconds)
+
+    def estimate(self, epochs: int) -> float | None:
+        """Return the seconds that `epochs` more epochs take; None before the first epoch."""
+        return sum(self._recent) / len(self._recent) * epochs if self._recent else None

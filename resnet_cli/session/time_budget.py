@@ -123,7 +123,7 @@ class TimeBudget:
         self._time_left.add(now - self._epoch_began)
         self._epoch_began = now
         left = self._time_left.estimate((self.length.epochs if self.length else 0) - epochs)
-        if not left or left < 0:
+        if not left or left < 0 or self._time_left.epochs < 2:  # the first one warms up
             return
         end = datetime.now(UTC) + timedelta(seconds=left + self.test_seconds)
         before, self.expected_end = self.expected_end, self.expected_end or end

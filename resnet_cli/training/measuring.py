@@ -63,9 +63,9 @@ def measure(
         InputError: the step cannot be compiled, or there is no batch.
         StoppedError: a signal arrived.
     """
-    dl_train, dl_val = trainer.overfit_loaders(dl_train, dl_val)
     limit = trainer.train_limit()
     with trainer.backend.switches(), without_trace(trainer.stepper):
+        dl_train, dl_val = trainer.overfit_loaders(dl_train, dl_val)
         timer = _Timer(trainer.device, clock)
         batches = EpochIterator(dl_train, limit=limit, backend=trainer.backend, control=control)
         trainer.stepper.warm_up(batches.iterate_sizes(0))

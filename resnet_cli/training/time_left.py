@@ -2,22 +2,24 @@
 
 from collections import deque
 
-RECENT = 5  # epochs; a machine that others use changes its speed
+LEAST_EPOCHS, LEAST_SECONDS = 5, 10.0  # that count as recent; a machine that others use changes its speed
 
 
 class TimeLeft:
     """Estimates the time left from the recent epochs; the first counts only while it is alone, since it warms up."""
 
     def __init__(self) -> None:
-        self._recent: deque[float] = deque(maxlen=RECENT)
-        self._count = 0
+        self._recent: deque[float] = deque()
+        self.epochs = 0
 
     def add(self, seconds: float) -> None:
         """Add a whole epoch: its steps, validation and saves."""
-        self._count += 1
-        if self._count == 2:
+        self.epochs += 1
+        if self.epochs == 2:
             self._recent.clear()
         self._recent.append(seconds)
+        while len(self._recent) > LEAST_EPOCHS and sum(self._recent) - self._recent[0] >= LEAST_SECONDS:
+            self._recent.popleft()
 
     def estimate(self, epochs: int) -> float | None:
         """Return the seconds that `epochs` more epochs take; None before the first epoch."""

@@ -21,7 +21,6 @@ from resnet_cli.errors import InputError
 from resnet_cli.loggers import Logger, require_packages
 from resnet_cli.optimizers import apply_group_options, parameter_groups
 from resnet_cli.training.evaluation import LossFunction
-from resnet_cli.training.time_budget import budget_seconds
 from resnet_cli.training.trainer import ClassifierTrainer
 
 
@@ -281,12 +280,6 @@ def trainer(
         node = {**node, "label_smoothing": 0.0}
     built: ClassifierTrainer = instantiate("trainer", node, provided)
     return built
-
-
-def time_budget(node: Node) -> float | None:
-    """Return the time budget of a trainer's node in seconds; None if it has none."""
-    _, options = _split_reader_keys("trainer", node)
-    return budget_seconds(**options)
 
 
 def loggers(nodes: Mapping[str, Node] | None) -> dict[str, Logger]:

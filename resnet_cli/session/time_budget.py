@@ -19,14 +19,13 @@ from resnet_cli.data.loading.batch_loader import BatchLoader
 from resnet_cli.errors import InputError
 from resnet_cli.loggers import LoggerGroup
 from resnet_cli.runs.folder import RunDir
-from resnet_cli.session import build
 from resnet_cli.session.resume import LoadedCheckpoint
 from resnet_cli.session.run_data import describe_data
 from resnet_cli.session.saver import DRAW_SECONDS, RunSaver
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.measuring import Clock, measure
 from resnet_cli.training.metrics import Row
-from resnet_cli.training.time_budget import EpochTimes, RunLength, choose_length, expected_seconds
+from resnet_cli.training.time_budget import EpochTimes, RunLength, budget_seconds, choose_length, expected_seconds
 from resnet_cli.training.time_left import TimeLeft
 from resnet_cli.training.trainer import ClassifierTrainer
 
@@ -166,7 +165,7 @@ def find_budget(config: RunConfig, run: RunDir, checkpoint: LoadedCheckpoint | N
     Raises:
         InputError: the run was started with another budget, or with none.
     """
-    seconds = build.time_budget(config.trainer)
+    seconds = budget_seconds(config.trainer.get("time_budget"))
     if seconds is None:
         return None
     known = run.read_record().get("time_budget")

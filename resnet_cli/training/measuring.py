@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.training.backend import Batch
-from resnet_cli.training.batching import EpochIterator
+from resnet_cli.training.batching import EpochIterator, overfit_loaders
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.metrics import Row
 from resnet_cli.training.stepper import Stepper
@@ -65,7 +65,7 @@ def measure(
     """
     limit = trainer.train_limit()
     with trainer.backend.switches(), without_trace(trainer.stepper):
-        dl_train, dl_val = trainer.overfit_loaders(dl_train, dl_val)
+        dl_train, dl_val = overfit_loaders(dl_train, dl_val, trainer.overfit_batches)
         timer = _Timer(trainer.device, clock)
         batches = EpochIterator(dl_train, limit=limit, backend=trainer.backend, control=control)
         trainer.stepper.warm_up(batches.iterate_sizes(0))

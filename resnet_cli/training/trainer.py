@@ -18,7 +18,7 @@ from resnet_cli.errors import StoppedError
 from resnet_cli.training.averaging import ExponentialAverage
 from resnet_cli.training.backend import Backend, Batch, CompileMode
 from resnet_cli.training.batch_format import to_batch
-from resnet_cli.training.batching import EpochIterator
+from resnet_cli.training.batching import EpochIterator, overfit_loaders
 from resnet_cli.training.compiled_step import CompiledStepper
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import PrecisionName
@@ -185,7 +185,7 @@ class ClassifierTrainer:
         last_epoch = self.epochs if num_epochs is None else state.epoch + num_epochs
         patience = self.early_stopping if early_stopping is None else early_stopping
         limit = self.max_batches if max_batches is None else max_batches
-        dl_train, dl_test = self.overfit_loaders(dl_train, dl_test)
+        dl_train, dl_test = overfit_loaders(dl_train, dl_test, self.overfit_batches)
         profiled = self.device if self.profile else None
         monitor = FitMonitor(state, saving, control, profiled_device=profiled, verbose=verbose)
         with self.backend.switches(), monitor:
@@ -255,15 +255,6 @@ class ClassifierTrainer:
         """Return the number of the batch at which a training epoch ends; None if it ends with the data."""
         limit = self.max_batches if max_batches is None else max_batches
         return min([number for number in (limit, self.steps_per_epoch) if number is not None], default=None)
-
-    def overfit_loaders(
-        self, dl_train: Iterable[Batch], dl_val: Iterable[Batch] | None
-    ) -> tuple[Iterable[Batch], Iterable[Batch] | None]:
-        """Return the loaders, or with `overfit_batches` twice the first batches of the first epoch."""
-        if self.overfit_batches is None:
-            return dl_train, dl_val
-        first = list(EpochIterator(dl_train, limit=self.overfit_batches).iterate(epoch=0))
-        return first, first
 
     def train_batch(self, batch: Batch) -> BatchResult:
         """Take one optimizer step on (images, labels)."""

@@ -106,9 +106,9 @@ trainer.averaging_decay=1.5 -> trainer.averaging_decay: 1.5 is not allowed
 trainer.early_stopping=0 -> trainer.early_stopping: 0 is not allowed
 trainer.checkpoint_every=-5 -> trainer.checkpoint_every: -5 is not allowed
 trainer.max_batches=0 -> trainer.max_batches: 0 is not allowed
-trainer.time_budget=30 minuts -> trainer.time_budget: 30 minuts is not allowed; it takes a text such as '30 min'
+trainer.time_budget=30minuts -> trainer.time_budget: 30minuts is not allowed; it takes text such as '30 min'
 trainer.time_budget=0 -> trainer.time_budget: 0 is not allowed
-trainer.time_budget=-5 s -> trainer.time_budget: -5 s is not allowed
+trainer.time_budget=-5s -> trainer.time_budget: -5s is not allowed
 trainer.time_budget=1h trainer.epochs=3 -> trainer.epochs: 3 is given with trainer.time_budget=1h, which chooses it
 trainer.steps_per_epoch=0 -> trainer.steps_per_epoch: 0 is not allowed
 trainer.compile=modle -> did you mean model?

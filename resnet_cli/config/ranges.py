@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from resnet_cli.config.durations import parse_seconds
+
 
 @dataclass(frozen=True)
 class AtLeast:
@@ -95,7 +97,18 @@ class NotEmpty:
         return "such as a path"
 
 
-Range = AtLeast | Between | Below | Positive | Bounds | NotEmpty
+@dataclass(frozen=True)
+class TimeSpan:
+    """Texts that are a time above zero, as `resnet_cli.config.durations` reads them."""
+
+    def __contains__(self, value: str) -> bool:
+        return parse_seconds(value) is not None
+
+    def __str__(self) -> str:
+        return "such as '30 min', '1h30m' or '90 s'"
+
+
+Range = AtLeast | Between | Below | Positive | Bounds | NotEmpty | TimeSpan
 
 
 def as_range(metadata: object) -> Range | None:

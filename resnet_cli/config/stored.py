@@ -12,6 +12,7 @@ import yaml
 
 from resnet_cli.config.former_names import with_present_names
 from resnet_cli.config.run_config import CONTROL_KEYS, DEFAULT_LOSS
+from resnet_cli.config.run_length import BUDGET, EPOCHS, keys_without_difference
 from resnet_cli.config.signatures import Opaque, signature
 from resnet_cli.config.validation import CONFIG_GROUPS, RUN_TARGET, Settings
 from resnet_cli.config.values import format_value
@@ -141,6 +142,8 @@ def overlaid(stored: Settings, composed: Settings, given_keys: Sequence[str]) ->
             target = target[name] if isinstance(target, dict) else None
         if isinstance(source, Mapping) and last in source and isinstance(target, dict):
             target[last] = deepcopy(source[last])
+    if EPOCHS in given_keys and BUDGET not in given_keys and isinstance(result.get("trainer"), dict):
+        result["trainer"].pop("time_budget", None)  # the number of epochs that is given replaces the one it chose
     own = {key: value for key, value in result.items() if key not in CONTROL_KEYS}
     return {**own, **{key: composed[key] for key in CONTROL_KEYS if key in composed}}
 
@@ -182,10 +185,12 @@ def differences(stored: Settings, given: Settings) -> list[Difference]:
     before, after = flat(stored), flat(given)
     for leaves in (before, after):
         leaves |= {key: value for key, value in defaults.items() if key not in leaves}
+    same = keys_without_difference(before, after)
     return [
         Difference(key, _leaf(before, key), _leaf(after, key))
         for key in dict.fromkeys([*after, *before])
-        if not (key in before and key in after and _same(before[key], after[key]))
+        if key not in same
+        and not (key in before and key in after and _same(before[key], after[key]))
         and (key not in SAFE_TO_CHANGE or _fewer_epochs(key, before, after))
     ]
 

@@ -70,7 +70,10 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
         readers=("resnet_cli.data.make_loaders",),
         own_first=("folds", "fold", "group", "splits", "classes", "merge", "label_noise"),
     ),
-    "trainer": ConfigGroup(given=("model", "loss_fn", "optimizer", "schedule", "seed", "multi_label")),
+    "trainer": ConfigGroup(
+        given=("model", "loss_fn", "optimizer", "schedule", "seed", "multi_label"),
+        readers=("resnet_cli.training.time_budget.budget_seconds",),
+    ),
 }
 
 

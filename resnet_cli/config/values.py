@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from resnet_cli.config.annotations import Opaque
 from resnet_cli.config.enums import find_member, plain_value
-from resnet_cli.config.ranges import NotEmpty, Range
+from resnet_cli.config.ranges import NotEmpty, Range, TimeSpan
 
 SINGULAR = {
     int: "a whole number",
@@ -64,7 +64,7 @@ def is_valid(value: Any, annotation: Any) -> bool:
 
 def _is_inside(value: Any, limit: Range) -> bool:
     """Return whether a range allows a value; one of texts restricts no numbers, and the others restrict no texts."""
-    restricted = (str,) if isinstance(limit, NotEmpty) else (int, float)
+    restricted = (str,) if isinstance(limit, NotEmpty | TimeSpan) else (int, float)
     return type(value) not in restricted or value in limit
 
 

@@ -14,6 +14,7 @@ from resnet_cli.config import stored, trust, validation
 from resnet_cli.config.former_names import with_present_names
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.run_config import DEFAULT_LOSS
+from resnet_cli.config.run_length import require_one_length
 from resnet_cli.config.selection import DEFAULT
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError
@@ -36,12 +37,14 @@ def run_settings(composed: DictConfig, overrides: Sequence[str]) -> Settings:
         InputError: with all the problems of the config.
     """
     keys = override_keys(overrides)
-    settings = validation.without_leftovers(to_plain(composed), keys, file_keys(HydraConfig.get()))
+    in_files = file_keys(HydraConfig.get())
+    settings = validation.without_leftovers(to_plain(composed), keys, in_files)
     resume = settings.get("resume")
     if isinstance(resume, str) and resume.strip() and resume != "auto":
         return _of_run(settings, keys, find_run(resume))
     settings = with_defaults_of_labels(settings, keys)
     validation.check(settings)
+    require_one_length(settings, keys, in_files)
     return settings
 
 
@@ -73,6 +76,7 @@ def _of_run(settings: Settings, keys: Sequence[str], run: RunDir) -> Settings:
     validation.check(result)
     if not trusted:
         check_kinds(result, named)
+    require_one_length(result, keys)
     return result
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.run_config import CONTROL_KEYS, DEFAULT_LOSS
+from resnet_cli.config.run_length import BUDGET, CHOSEN, EPOCHS
 from resnet_cli.config.signatures import Opaque, signature
 from resnet_cli.config.stored import SAFE_TO_CHANGE
 from resnet_cli.config.validation import CONFIG_GROUPS
@@ -108,6 +109,9 @@ def _result_settings(run: Run) -> dict[str, Any]:
         for key, value in run.settings.items()
         if (key not in KEYS_WITHOUT_EFFECT or key in sources) and not key.startswith(GROUPS_WITHOUT_EFFECT)
     }
+    budget = kept.pop(BUDGET, None)
+    if budget is not None:  # what it chose depends on the machine, and differs between runs of one config
+        kept = {key: value for key, value in kept.items() if key not in CHOSEN} | {EPOCHS: f"in {budget}"}
     start = run.record.get("start")
     if isinstance(start, str) and start != "scratch" and not re.match(r"epoch \d", start):
         kept["init_from"] = start

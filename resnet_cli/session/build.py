@@ -275,6 +275,7 @@ def trainer(
         "model": model, "loss_fn": loss_fn, "optimizer": optimizer, "schedule": schedule, "seed": seed,
         "multi_label": multi_label,
     }  # fmt: skip
+    node, _ = _split_reader_keys("trainer", node)
     if loss_fn is not None and "label_smoothing" in node:  # it is in the loss
         node = {**node, "label_smoothing": 0.0}
     built: ClassifierTrainer = instantiate("trainer", node, provided)

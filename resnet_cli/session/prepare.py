@@ -1,8 +1,9 @@
 """Build everything that a run needs before its folder is written."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic
 
 import torch
 
@@ -24,9 +25,13 @@ from resnet_cli.session.resume import (
     validate_changes,
 )
 from resnet_cli.session.run_data import data_changes, describe_data
+from resnet_cli.session.time_budget import LONGEST, TimeBudget, find_budget, measure_times, with_length
+from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import resolve_device
 from resnet_cli.training.dynamo import reset_compiler, without_dynamo_import
 from resnet_cli.training.trainer import ClassifierTrainer
+
+LIMITS = ("max_batches", "steps_per_epoch", "overfit_batches")  # of the batches of an epoch
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class PreparedRun:
         start: Where the state came from.
         initialisation: Lines about an initialisation from training images.
         paths: Where files are that are not where the config says, by key.
+        budget: The time budget, if there is one.
     """
 
     config: RunConfig
@@ -52,6 +58,7 @@ class PreparedRun:
     start: StartingPoint
     initialisation: list[str]
     paths: Mapping[str, str]
+    budget: TimeBudget | None = None
 
 
 @contextmanager
@@ -62,23 +69,37 @@ def isolated_compiler() -> Iterator[None]:
 
 
 def prepare(
-    config: RunConfig, run: RunDir, planned_trainer: Node, paths: Mapping[str, str] | None = None
+    config: RunConfig,
+    run: RunDir,
+    planned_trainer: Node | None = None,
+    paths: Mapping[str, str] | None = None,
+    *,
+    control: RunControl = RunControl(),  # noqa: B008  it is frozen
+    began: float | None = None,
 ) -> PreparedRun:
     """Build data, model, optimizer and trainer, and restore or initialise the state.
 
     Args:
         config: The validated config.
         run: The run folder, which may hold checkpoints to resume from.
-        planned_trainer: The trainer's node that determines the length of the schedule.
+        planned_trainer: The trainer's node that determines the length of the schedule; None is the config's.
         paths: Where files are that are not where the config says, by key.
+        control: Ends the measurement of an epoch.
+        began: When the run began, by `monotonic`, from when on its time budget counts.
 
     Raises:
         InputError: a part cannot be built, or the run cannot be resumed.
     """
     paths = paths or {}
-    here = located(config, paths)  # to build from; `config` is what is stored
     loggers = LoggerGroup(build.loggers(config.logger))
     checkpoint = load_latest(run, config.resume)
+    budget = find_budget(config, run, checkpoint, monotonic() if began is None else began)
+    if budget is not None and budget.length is not None:
+        config = with_length(config, budget.length)
+    elif budget is not None:
+        planned_trainer = {**config.trainer, "epochs": LONGEST}
+    planned_trainer = planned_trainer or config.trainer
+    here = located(config, paths)  # to build from; `config` is what is stored
     build.with_trainer_smoothing(config.loss, config.trainer)
     validate_changes(checkpoint, config)  # before the data are read, which can take minutes
     loaders = build.loaders(here.data, device=_resolve_device(config.trainer), seed=config.seed)
@@ -95,7 +116,11 @@ def prepare(
     trainer = _build_trainer(here, model, loaders, planned_trainer)
     start = restore_or_initialise(trainer.state, checkpoint, run, config, paths.get("init_from"), changes)
     lines = initialise_from_images(trainer, loaders) if start.is_scratch else []
-    return PreparedRun(config, run, loggers, loaders, trainer, start, lines, paths)
+    if budget is not None and budget.length is None:
+        length = budget.choose(*measure_times(trainer, loaders, config, run, control, budget))
+        config = with_length(config, length)
+        trainer.set_length(length.epochs, length.steps_per_epoch, _build_schedule(config, loaders, config.trainer))
+    return PreparedRun(config, run, loggers, loaders, trainer, start, lines, paths, budget)
 
 
 def _require_measure(select_by: str | None, loaders: Loaders) -> None:
@@ -119,22 +144,23 @@ def _resolve_device(trainer: Node) -> torch.device:
 
 def _num_batches(trainer: Node, loaders: Loaders) -> int:
     """Return the number of batches of an epoch that a trainer's node trains on."""
-    limits: list[int | None] = [build.get_argument(trainer, name) for name in ("max_batches", "overfit_batches")]
+    limits: list[int | None] = [build.get_argument(trainer, name) for name in LIMITS]
     return min([len(loaders.train), *(limit for limit in limits if limit)])
 
 
 def _build_trainer(
     config: RunConfig, model: torch.nn.Module, loaders: Loaders, planned_trainer: Node
 ) -> ClassifierTrainer:
-    steps_per_epoch = _num_batches(planned_trainer, loaders)
-    schedule = build.schedule(
-        config.schedule,
-        total_steps=steps_per_epoch * (build.get_argument(planned_trainer, "epochs") or 1),
-        steps_per_epoch=steps_per_epoch,
-    )
+    schedule = _build_schedule(config, loaders, planned_trainer)
     optimizer = build.optimizer(config.optimizer, model)
     loss_fn = build.loss(config.loss, config.trainer, loaders)
     return build.trainer(
         config.trainer, model=model, optimizer=optimizer, schedule=schedule, seed=config.seed, loss_fn=loss_fn,
         multi_label=loaders.has_label_sets,
     )  # fmt: skip
+
+
+def _build_schedule(config: RunConfig, loaders: Loaders, planned_trainer: Node) -> Callable[[int], float]:
+    steps_per_epoch = _num_batches(planned_trainer, loaders)
+    epochs = build.get_argument(planned_trainer, "epochs") or 1
+    return build.schedule(config.schedule, total_steps=steps_per_epoch * epochs, steps_per_epoch=steps_per_epoch)

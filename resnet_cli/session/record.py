@@ -58,10 +58,14 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
         *inexactness_warnings(before, record, prepared.trainer.backend),
         *rising_rate_warnings(before, prepared.trainer),
     ]
+    budget = prepared.budget
     for line in [*(f"init    {line}" for line in prepared.initialisation), *warnings]:
         logger.info("%s", line)
     write_samples(run, prepared.loaders, prepared.config.name)
-    return RunSaver(run, prepared.config.stored(), describe_data(prepared.loaders), prepared.loggers)
+    if budget is not None and record["test"] is None:
+        logger.info("%s", budget.start_epochs())
+    after_epoch = budget.after_epoch if budget is not None else None
+    return RunSaver(run, prepared.config.stored(), describe_data(prepared.loaders), prepared.loggers, after_epoch)
 
 
 def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[str, Any]) -> dict[str, Any]:
@@ -102,6 +106,8 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
         "resumed_from": resumed or None,
         "best": named_best(state.best, prepared.loaders.class_names),
         "test": before.get("test") if state.is_done(trainer.epochs, trainer.early_stopping) else None,
+        **({"time_budget": prepared.budget.record()} if prepared.budget is not None else {}),
+        **({"time_budget": None} if prepared.budget is None and before.get("time_budget") else {}),
         **collect_environment(),
     }
 

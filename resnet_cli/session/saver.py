@@ -1,7 +1,7 @@
 """RunSaver: writes a run's checkpoints, metrics and curves into its folder."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -31,10 +31,26 @@ def named_best(best: Row | None, class_names: Sequence[str]) -> Row | None:
 
 
 class RunSaver:
-    """Writes a run's checkpoints, metrics and curves into its folder."""
+    """Writes a run's checkpoints, metrics and curves into its folder.
 
-    def __init__(self, run: RunDir, settings: validation.Settings, data: dict[str, Any], loggers: LoggerGroup) -> None:
+    Args:
+        run: The folder.
+        settings: The config, stored in checkpoints.
+        data: What `describe_data` returns, stored there too.
+        loggers: Experiment loggers, which receive the metrics.
+        after_epoch: Called with the number of epochs done when an epoch is saved.
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        settings: validation.Settings,
+        data: dict[str, Any],
+        loggers: LoggerGroup,
+        after_epoch: Callable[[int], None] | None = None,
+    ) -> None:
         self.run, self.settings, self.data, self.loggers = run, settings, data, loggers
+        self.after_epoch = after_epoch
         self._drawn_at = -math.inf
 
     def save_last(self, state: TrainState) -> None:
@@ -72,6 +88,8 @@ class RunSaver:
         self.loggers.row(rows[-1])
         if monotonic() - self._drawn_at > DRAW_SECONDS:
             self.draw_curves(rows)
+        if self.after_epoch is not None:
+            self.after_epoch(len(rows))
 
     def write_profile(self, profile: StepProfile) -> None:
         """Write `profile/trace.json` and `profile/summary.txt`."""

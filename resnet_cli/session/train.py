@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from resnet_cli.config.run_config import Node, RunConfig
@@ -41,6 +42,7 @@ def train(
         NotIdenticalError: `verify_resume` found a difference.
         StoppedError: a signal asked the run to stop.
     """
+    began = monotonic()
     keep_freed_memory()  # before the first tensor, and therefore before the imports below, which load torch
     from resnet_cli.session.paths import located
     from resnet_cli.session.prepare import isolated_compiler, prepare
@@ -53,13 +55,16 @@ def train(
             return verify_resume(train, located(config, context.paths))
         run.require_writable()
         with exclusive(run.path), isolated_compiler():
-            prepared = prepare(config, run, planned_trainer or config.trainer, context.paths)
+            prepared = prepare(config, run, planned_trainer, context.paths, control=context.control, began=began)
             context.control.raise_if_stopped()  # the last moment at which stopping leaves no folder behind
             saver = open_run_folder(prepared, context, log)
             trainer, loaders = prepared.trainer, prepared.loaders
+            first_step = trainer.state.step
             with run_status(prepared, saver):
                 trainer.fit(loaders.train, loaders.val, saver=saver, control=context.control)
                 evaluate_test_set(prepared, saver, context.control)
+            if prepared.budget is not None:
+                prepared.budget.finish(run, trained=trainer.state.step > first_step)
             return run.read_record()
 
 

@@ -53,7 +53,7 @@ def verify_resume(train: TrainFunction, config: RunConfig) -> dict[str, list[int
     """
     with TemporaryDirectory(prefix="resnet-cli-verify-") as name:
         whole, parts = RunDir(Path(name, "whole")), RunDir(Path(name, "parts"))
-        short = _ShortRun(train, config)
+        short = _ShortRun(train, replace(config, trainer=without_budget(config.trainer)))
         polls = short.run(whole.path)
         assert polls is not None, "not killed"
         logger.info("verify  part 1: trained to the end without a stop")
@@ -179,6 +179,11 @@ class _ShortRun:
         return polls
 
 
+def without_budget(trainer: Node) -> dict[str, Any]:
+    """Return a trainer's node without its time budget: each part would measure another number of epochs."""
+    return {name: value for name, value in trainer.items() if name != "time_budget"}
+
+
 def shorten(config: RunConfig) -> RunConfig:
     """Return the config of a run of a few batches that saves after each step and uses no loggers."""
     return replace(
@@ -194,7 +199,7 @@ def shorten(config: RunConfig) -> RunConfig:
 def _shorten_trainer(trainer: Node) -> dict[str, Any]:
     """Limit a trainer's node to a few batches; keys that a user's own trainer does not accept are left out."""
     known = signature(trainer["_target_"])
-    result = dict(trainer)
+    result = without_budget(trainer)
     for name, limit in LIMITS.items():
         if name in known.parameters or known.open:
             value = trainer.get(name)

@@ -9,6 +9,7 @@ from typing import Any
 
 from resnet_cli.config.former_names import ADDED_SINCE_0_1_0, name_in_0_1_0
 from resnet_cli.config.run_config import CONTROL_KEYS
+from resnet_cli.config.run_length import EPOCHS, is_same_budget
 from resnet_cli.config.stored import SAFE_TO_CHANGE, differences, flat, read
 from resnet_cli.config.validation import Settings
 from resnet_cli.runs.folder import RunDir
@@ -56,8 +57,9 @@ def resolve_job_folder(folder: Path, settings: Settings) -> JobPlacement:
         other_folder = folder.with_name(job_folder_name([f"{folder.name}-{config_hash(settings)}"]))
         return replace(resolve_job_folder(other_folder, settings), conflicting_folder=folder)
     record = run.read_record()
-    has_same_epochs = len({flat(config).get("trainer.epochs") for config in (stored, settings)}) == 1
-    return JobPlacement(run, record, is_finished=record.get("status") == "finished" and has_same_epochs)
+    before, now = flat(stored), flat(settings)
+    has_same_length = before.get(EPOCHS) == now.get(EPOCHS) or is_same_budget(before, now)
+    return JobPlacement(run, record, is_finished=record.get("status") == "finished" and has_same_length)
 
 
 def is_identifying(key: str) -> bool:

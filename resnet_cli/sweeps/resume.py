@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from resnet_cli.config.paths import is_path_key
+from resnet_cli.config.run_length import BUDGET, EPOCHS
 from resnet_cli.config.stored import SAFE_TO_CHANGE
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
@@ -151,6 +152,8 @@ def _apply_overrides(command: SweepCommand, overrides: Sequence[str], folder: Pa
         if not (_is_safe(override) or _concerns_sweep_only(override)):
             raise InputError(f"{override}: would change the jobs; hydra.sweep.dir={folder} adds further ones")
         command = _apply_override(command, _from_anywhere(override))
+        if _key(override) == EPOCHS and any(_key(argument) == BUDGET for argument in command.arguments):
+            command = _apply_override(command, f"{BUDGET}=null")
     return command
 
 
@@ -189,7 +192,7 @@ def _apply_override(command: SweepCommand, override: str) -> SweepCommand:
         options = f"{key.replace('/', '.')}."
         arguments = [argument for argument in arguments if not _key(argument).startswith(options)]
     former = [argument for argument in arguments if _key(argument) == key]
-    if _is_safe(override) and key not in override_keys(originals):
+    if (_is_safe(override) or key == BUDGET) and key not in override_keys(originals):
         if any("'" in argument or "${" in argument or _varies(argument) for argument in former):
             raise InputError(f"{override}: the sweep has {former[0]}, which cannot be changed for all its jobs")
         originals += former or [key]

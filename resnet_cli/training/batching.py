@@ -113,3 +113,13 @@ class EpochIterator:
         is_cut = limit is not None and isinstance(loader, Sized) and limit < len(loader)
         if remainder and not is_cut:
             yield first[0][:remainder], first[1][:remainder]
+
+
+def overfit_loaders(
+    dl_train: Iterable[Batch], dl_val: Iterable[Batch] | None, count: int | None
+) -> tuple[Iterable[Batch], Iterable[Batch] | None]:
+    """Return the loaders, or twice the first `count` batches of the first epoch if that is not None."""
+    if count is None:
+        return dl_train, dl_val
+    first = list(EpochIterator(dl_train, limit=count).iterate(epoch=0))
+    return first, first

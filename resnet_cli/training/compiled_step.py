@@ -119,6 +119,13 @@ class CompiledStepper(Stepper):
         self._addresses = self._tensor_addresses()
         return True
 
+    def forget_optimizer_state(self) -> None:
+        """Remove the optimizer's state; what the step was compiled for waits for the first step to fill it again."""
+        state = self.state.optimizer.state
+        if _tensors(state):
+            self._initial_state = dict(state)
+        state.clear()
+
     def _compile_shapes(self, new: dict[Shape, Batch]) -> None:
         """Compile for each shape, with an optimizer state that the first eager step creates if there is none."""
         optimizer = self.state.optimizer

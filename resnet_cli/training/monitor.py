@@ -11,6 +11,7 @@ from resnet_cli.training.profiling import Section, StepProfile, no_section
 from resnet_cli.training.progress import Progress
 from resnet_cli.training.saving import SavePolicy
 from resnet_cli.training.state import TrainState
+from resnet_cli.training.time_left import TimeLeft
 
 
 class FitMonitor:
@@ -41,7 +42,9 @@ class FitMonitor:
         self.state, self.saving, self.control, self.verbose = state, saving, control, verbose
         self._profile = StepProfile(profiled_device) if profiled_device is not None else None
         self._progress: Progress | None = None
-        self._clock = 0.0
+        self._clock = self._epoch_began = 0.0
+        self._share = 1.0  # of the epoch's batches that are trained on here; less in a resumed one
+        self._time_left = TimeLeft()
 
     @property
     def section(self) -> Section:
@@ -52,7 +55,15 @@ class FitMonitor:
         """Begin to show an epoch, and start its clock."""
         description = f"epoch {self.state.epoch + 1}/{num_epochs}"
         self._progress = Progress(description, batches=num_batches, done=self.state.batches, shown=self.verbose)
-        self._clock = monotonic()
+        self._clock = self._epoch_began = monotonic()
+        self._share = 1 - self.state.batches / num_batches if num_batches else 1.0
+
+    def time_left(self, num_epochs: int) -> float | None:
+        """Return the seconds that the run's other epochs take, after one is complete; None if there are none."""
+        if self._share > 0:
+            self._time_left.add((monotonic() - self._epoch_began) / self._share)
+        epochs = num_epochs - self.state.epoch
+        return self._time_left.estimate(epochs) if epochs > 0 else None
 
     def after_step(self) -> None:
         """Show the progress, continue the profile, stop if a signal has arrived, and save if a save is due.

@@ -79,6 +79,10 @@ class Stepper:
         """Compile for batches of these shapes. Return False: there is nothing to compile here."""
         return False
 
+    def forget_optimizer_state(self) -> None:
+        """Remove the state that steps have created in the optimizer, before the first step of a run."""
+        self.state.optimizer.state.clear()
+
     def _prepare_step(self) -> None:
         """Set training mode, learning rates and the seed of the step."""
         state = self.state

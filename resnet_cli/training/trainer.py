@@ -18,7 +18,7 @@ from resnet_cli.errors import StoppedError
 from resnet_cli.training.averaging import ExponentialAverage
 from resnet_cli.training.backend import Backend, Batch, CompileMode
 from resnet_cli.training.batch_format import to_batch
-from resnet_cli.training.batching import EpochIterator
+from resnet_cli.training.batching import EpochIterator, overfit_loaders
 from resnet_cli.training.compiled_step import CompiledStepper
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import PrecisionName
@@ -74,6 +74,7 @@ class ClassifierTrainer:
             the highest mean average precision or macro F1.
         checkpoint_every: Steps between saves inside an epoch; null saves after each epoch and every five minutes.
         max_batches: Use only the first batches of each epoch and each evaluation, to try things out.
+        steps_per_epoch: End each epoch after so many steps, and evaluate on all batches; None ends it with the data.
         overfit_batches: Train on the first batches of the first epoch again and again, and validate on them too.
         deterministic: Use only operations that are reproducible on one machine; slower on CUDA.
         log_gradients: Record the gradient norm of each convolution and linear layer's weight, before clipping and as
@@ -110,6 +111,7 @@ class ClassifierTrainer:
         select_by: SelectBy = "val_accuracy",
         checkpoint_every: Annotated[int, AtLeast(1)] | None = None,
         max_batches: Annotated[int, AtLeast(1)] | None = None,
+        steps_per_epoch: Annotated[int, AtLeast(1)] | None = None,
         overfit_batches: Annotated[int, AtLeast(1)] | None = None,
         deterministic: bool = False,
         log_gradients: bool = False,
@@ -132,6 +134,7 @@ class ClassifierTrainer:
         self.eval_loss_fn = without_smoothing(loss_fn) or nn.functional.cross_entropy
         self.epochs, self.early_stopping, self.checkpoint_every = epochs, early_stopping, checkpoint_every
         self.max_batches, self.overfit_batches, self.profile = max_batches, overfit_batches, profile
+        self.steps_per_epoch = steps_per_epoch
         self.state = TrainState(
             model=self.model,
             optimizer=optimizer,
@@ -182,13 +185,14 @@ class ClassifierTrainer:
         last_epoch = self.epochs if num_epochs is None else state.epoch + num_epochs
         patience = self.early_stopping if early_stopping is None else early_stopping
         limit = self.max_batches if max_batches is None else max_batches
-        if self.overfit_batches is not None:
-            dl_train = dl_test = list(EpochIterator(dl_train, limit=self.overfit_batches).iterate(epoch=0))
+        dl_train, dl_test = overfit_loaders(dl_train, dl_test, self.overfit_batches)
         profiled = self.device if self.profile else None
         monitor = FitMonitor(state, saving, control, profiled_device=profiled, verbose=verbose)
         with self.backend.switches(), monitor:
             self.stepper.section = monitor.section
-            batches = EpochIterator(dl_train, limit=limit, backend=self.backend, section=monitor.section)
+            batches = EpochIterator(
+                dl_train, limit=self.train_limit(max_batches), backend=self.backend, section=monitor.section
+            )
             if not state.is_done(last_epoch, patience):
                 self._warm_up(batches, verbose=verbose)
             while not state.is_over(last_epoch, patience, control.prune):
@@ -204,7 +208,8 @@ class ClassifierTrainer:
                 state.finish_epoch(row)
                 saving.after_epoch(state, is_best=is_best or dl_test is None)
                 if verbose:
-                    logger.info(format_epoch(row, last_epoch, is_best=is_best, select_by=state.best_tracker.select_by))
+                    by, left = state.best_tracker.select_by, monitor.time_left(last_epoch)
+                    logger.info(format_epoch(row, last_epoch, is_best=is_best, select_by=by, seconds_left=left))
         return fit_result(state.rows[first_row:])
 
     def train_epoch(
@@ -213,8 +218,7 @@ class ClassifierTrainer:
         """Train for one epoch, or for its first `max_batches` batches."""
         state = self.state
         state.start_epoch()
-        limit = self.max_batches if max_batches is None else max_batches
-        batches = EpochIterator(dl_train, limit=limit, backend=self.backend)
+        batches = EpochIterator(dl_train, limit=self.train_limit(max_batches), backend=self.backend)
         description = f"epoch {state.epoch + 1}"
         with (
             self.backend.switches(),
@@ -242,6 +246,15 @@ class ClassifierTrainer:
         if verbose and losses:
             logger.info("test loss %.4f, accuracy %.2f %%", sum(losses) / len(losses), accuracy)
         return EpochResult(losses, accuracy)
+
+    def set_length(self, epochs: int, steps_per_epoch: int | None, schedule: Callable[[int], float] | None) -> None:
+        """Set the length of a run that has not begun, and the schedule over it."""
+        self.epochs, self.steps_per_epoch, self.stepper.schedule = epochs, steps_per_epoch, schedule
+
+    def train_limit(self, max_batches: int | None = None) -> int | None:
+        """Return the number of the batch at which a training epoch ends; None if it ends with the data."""
+        limit = self.max_batches if max_batches is None else max_batches
+        return min([number for number in (limit, self.steps_per_epoch) if number is not None], default=None)
 
     def train_batch(self, batch: Batch) -> BatchResult:
         """Take one optimizer step on (images, labels)."""

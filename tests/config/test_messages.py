@@ -41,6 +41,8 @@ LINES = [
      "logger: holds loggers by name; begin the group file with the line `# @package logger.<name>`"),
     (Problem("optimizer.lr", "changed", 0.2, stored=0.1),
      "optimizer.lr: 0.1 -> 0.2: changed since the run was saved"),
+    (Problem("trainer.epochs", "chosen by another", 3, allowed="trainer.time_budget", stored="1 h"),
+     "trainer.epochs: 3 is given with trainer.time_budget=1 h, which chooses it; give one of them"),
     (Problem("model._target_", "untrusted", "a.Net"),
      "model._target_: a.Net is named by a stored config alone and is no part of resnet-cli, torch.nn, torch.optim, "
      "torchvision.models or torchvision.transforms that belongs there; if you know it, pass "

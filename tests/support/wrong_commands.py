@@ -106,6 +106,11 @@ trainer.averaging_decay=1.5 -> trainer.averaging_decay: 1.5 is not allowed
 trainer.early_stopping=0 -> trainer.early_stopping: 0 is not allowed
 trainer.checkpoint_every=-5 -> trainer.checkpoint_every: -5 is not allowed
 trainer.max_batches=0 -> trainer.max_batches: 0 is not allowed
+trainer.time_budget=30minuts -> trainer.time_budget: 30minuts is not allowed; it takes text such as '30 min'
+trainer.time_budget=0 -> trainer.time_budget: 0 is not allowed
+trainer.time_budget=-5s -> trainer.time_budget: -5s is not allowed
+trainer.time_budget=1h trainer.epochs=3 -> trainer.epochs: 3 is given with trainer.time_budget=1h, which chooses it
+trainer.steps_per_epoch=0 -> trainer.steps_per_epoch: 0 is not allowed
 trainer.compile=modle -> did you mean model?
 trainer.precision=fp17 -> did you mean fp16?
 trainer.precision=16 -> trainer.precision: 16 is not allowed; it takes one of auto, fp32, tf32, bf16, fp16

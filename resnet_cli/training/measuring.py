@@ -1,0 +1,205 @@
+"""Measure what an epoch of a run takes, by steps that leave no trace in the run."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
+
+import torch
+from torch import Tensor
+
+from resnet_cli.training.backend import Batch
+from resnet_cli.training.batching import EpochIterator, overfit_loaders
+from resnet_cli.training.control import RunControl
+from resnet_cli.training.metrics import Row
+from resnet_cli.training.stepper import Stepper
+from resnet_cli.training.trainer import ClassifierTrainer
+
+WARM_UP_STEPS = 3  # not timed: cuDNN benchmarks, code is compiled, loader workers start, the allocator settles
+LEAST_STEPS = 3  # timed, however long they take
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Measured times.
+
+    Args:
+        batches: Batches of an epoch.
+        step: Seconds of a training step with the loading of its batch.
+        image: Seconds of an image in evaluation.
+        steps: Steps that were timed.
+        row: A row of metrics as an epoch has it.
+    """
+
+    batches: int
+    step: float
+    image: float
+    steps: int
+    row: Row
+
+
+def measure(
+    trainer: ClassifierTrainer,
+    dl_train: Iterable[Batch],
+    dl_val: Iterable[Batch] | None,
+    *,
+    seconds: float,
+    control: RunControl = RunControl(),  # noqa: B008  it is frozen
+    clock: Clock = monotonic,
+) -> Measurement:
+    """Time training steps and evaluation; the state, the random state and the learning rates are as before.
+
+    Args:
+        trainer: The trainer of a run that has not begun. What it compiles stays compiled.
+        dl_train: The loader of the training batches.
+        dl_val: The loader of the validation batches; None times the evaluation of training batches.
+        seconds: How long to measure after the warm-up, about; a third of it again goes to evaluation.
+        control: Polled after each batch.
+        clock: Returns seconds.
+
+    Raises:
+        InputError: the step cannot be compiled, or there is no batch.
+        StoppedError: a signal arrived.
+    """
+    limit = trainer.train_limit()
+    with trainer.backend.switches(), without_trace(trainer.stepper):
+        dl_train, dl_val = overfit_loaders(dl_train, dl_val, trainer.overfit_batches)
+        timer = _Timer(trainer.device, clock)
+        batches = EpochIterator(dl_train, limit=limit, backend=trainer.backend, control=control)
+        trainer.stepper.warm_up(batches.iterate_sizes(0))
+        for _ in _repeat_epochs(batches, trainer.stepper, most=WARM_UP_STEPS):
+            pass
+        steps, elapsed, num_batches = _time_steps(batches, trainer.stepper, timer, seconds)
+        train = trainer.state.totals.compute()
+        evaluated = dl_train if dl_val is None else dl_val
+        images = EpochIterator(evaluated, limit=trainer.max_batches, control=control)
+        trainer.evaluate(_first(images.iterate(0), 1))
+        timer.start()
+        val = trainer.evaluate(_until(images.iterate(0), lambda: timer.elapsed() >= seconds / 3))
+        image = timer.elapsed() / val.count
+        row = trainer.state.build_row(train, None if dl_val is None else val)
+    return Measurement(batches.num_batches or num_batches, elapsed / steps, image, steps, row)
+
+
+class _Timer:
+    """Measures the time from `start`, with all work that the device has been given."""
+
+    def __init__(self, device: torch.device, clock: Clock) -> None:
+        self._device, self._clock, self._started = device, clock, 0.0
+
+    def start(self) -> None:
+        self._started = self._now()
+
+    def elapsed(self) -> float:
+        return self._now() - self._started
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        elif self._device.type == "mps":
+            torch.mps.synchronize()
+        return self._clock()
+
+
+def _time_steps(batches: EpochIterator, stepper: Stepper, timer: _Timer, seconds: float) -> tuple[int, float, int]:
+    """Take steps for some seconds; return their number, their time, and the batches of an epoch that was completed.
+
+    The time is read ever more rarely, so that a device which runs behind the host is not made to wait in each step.
+    """
+    check_at, done, elapsed, length = LEAST_STEPS, 0, 0.0, 0
+    timer.start()
+    for done in _repeat_epochs(batches, stepper):
+        length = max(length, stepper.state.batches)
+        if done >= check_at:
+            elapsed = timer.elapsed()
+            if elapsed >= seconds:
+                break
+            check_at = done + max(done // 4, 1)
+    return done, elapsed, length
+
+
+def _repeat_epochs(batches: EpochIterator, stepper: Stepper, most: int | None = None) -> Iterator[int]:
+    """Take a step on each batch, epoch after epoch; yield the number of steps after each."""
+    done = 0
+    while most is None or done < most:
+        stepper.state.start_epoch()
+        epoch = batches.iterate(0)
+        for batch in epoch:
+            stepper.run_step(batch)
+            done += 1
+            yield done
+            if done == most:
+                break
+
+
+def _first(batches: Iterator[Batch], count: int) -> Iterator[Batch]:
+    yield from (batch for _, batch in zip(range(count), batches, strict=False))
+
+
+def _until(batches: Iterator[Batch], is_over: Callable[[], bool]) -> Iterator[Batch]:
+    """Yield batches, at least one, until it is over."""
+    for batch in batches:
+        yield batch
+        if is_over():
+            return
+
+
+@contextmanager
+def without_trace(stepper: Stepper) -> Iterator[None]:
+    """Take the learning rates to zero; on exit restore everything that steps change, and the random state.
+
+    Tensors are restored in place: compiled code and recorded steps refer to them.
+    """
+    state, optimizer = stepper.state, stepper.state.optimizer
+    if state.gradients is not None:
+        state.gradients.find_layers()
+    tensors = [
+        *state.model.parameters(), *state.model.buffers(), *(state.average.tensors if state.average else ()),
+        *(state.gradients.tensors if state.gradients is not None else ()),
+    ]  # fmt: skip
+    saved = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    groups = [
+        {key: _copy(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+    ]
+    has_state = any(optimizer.state.values())
+    assert not has_state, "measured before the first step"
+    numbers = {name: getattr(state, name) for name in ("totals", "step", "epoch", "batches", "seconds")}
+    scaler, schedule, was_training = state.scaler.state_dict(), stepper.schedule, state.model.training
+    devices = [state.totals.device] if state.totals.device.type == "cuda" else []
+    stepper.schedule = lambda step: 0.0
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        stepper.schedule = schedule
+        stepper.forget_optimizer_state()
+        for group, options in zip(optimizer.param_groups, groups, strict=True):
+            _restore_group(group, options)
+        with torch.no_grad():
+            for tensor, value in saved:
+                tensor.copy_(value)
+        for name, value in numbers.items():
+            setattr(state, name, value)
+        state.modules_with_buffers = None
+        if scaler:
+            state.scaler.load_state_dict(scaler)
+        state.model.train(was_training)
+        optimizer.zero_grad()
+
+
+def _copy(value: object) -> object:
+    return value.detach().clone() if isinstance(value, Tensor) else value
+
+
+def _restore_group(group: dict[str, object], options: dict[str, object]) -> None:
+    """Restore the options of a parameter group; tensors stay the same objects."""
+    for key in [key for key in group if key != "params" and key not in options]:
+        del group[key]
+    for key, value in options.items():
+        present = group.get(key)
+        if isinstance(present, Tensor) and isinstance(value, Tensor):
+            present.copy_(value)
+        else:
+            group[key] = value

@@ -1,0 +1,100 @@
+"""How many epochs, or steps, fit into a time budget, by the times that were measured."""
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Annotated
+
+from resnet_cli.config.durations import parse_seconds
+from resnet_cli.config.ranges import Positive, TimeSpan
+from resnet_cli.training.saving import SAVE_SECONDS
+
+
+def budget_seconds(
+    time_budget: Annotated[str, TimeSpan()] | Annotated[float, Positive()] | None = None,
+) -> float | None:
+    """Return a time budget in seconds.
+
+    Args:
+        time_budget: Chooses the number of epochs, or below one epoch the number of steps, so that the run takes about
+            this long, from the reading of the data to the test result: `30 min`, `1h30m`, or a number of seconds. An
+            epoch is measured before the first one. A run that is slower than that still takes the epochs that were
+            chosen, and a resumed run keeps them. None trains for `epochs`.
+    """
+    return None if time_budget is None else parse_seconds(time_budget)
+
+
+@dataclass(frozen=True)
+class EpochTimes:
+    """Measured times in seconds.
+
+    Args:
+        batches: Training batches of an epoch.
+        training: All of them, with their loading.
+        validation: The validation set.
+        test: The test set, as long as an image of the validation set takes.
+        saving: Weights, state and metrics at the end of an epoch.
+        checkpoint: The state alone, inside an epoch.
+        drawing: The curves.
+        drawing_every: The shortest time between two drawings of them.
+        checkpoint_every: Steps between saves inside an epoch; None saves by the clock.
+    """
+
+    batches: int
+    training: float
+    validation: float = 0.0
+    test: float = 0.0
+    saving: float = 0.0
+    checkpoint: float = 0.0
+    drawing: float = 0.0
+    drawing_every: float = 1.0
+    checkpoint_every: int | None = None
+
+    @property
+    def after_steps(self) -> float:
+        """What an epoch takes besides its steps."""
+        return self.validation + self.saving
+
+    @property
+    def epoch(self) -> float:
+        """A whole epoch: steps, saves among them, validation, and the share of the curves that it draws."""
+        saves = self.training / SAVE_SECONDS
+        if self.checkpoint_every is not None:
+            saves = self.batches / self.checkpoint_every
+        seconds = self.training + int(saves) * self.checkpoint + self.after_steps
+        return seconds + self.drawing / max(ceil(self.drawing_every / seconds), 1) if seconds > 0 else seconds
+
+
+@dataclass(frozen=True)
+class RunLength:
+    """The length of a run.
+
+    Args:
+        epochs: Number of epochs.
+        steps_per_epoch: Steps of each; None is all batches.
+    """
+
+    epochs: int
+    steps_per_epoch: int | None = None
+
+
+def choose_length(times: EpochTimes, available: float) -> RunLength:
+    """Return the longest run that fits: whole epochs, or one of fewer steps; at least one step.
+
+    Args:
+        times: The measured times.
+        available: Seconds from now on, the test included.
+    """
+    left = available - times.test
+    if times.epoch <= left:
+        return RunLength(int(left / max(times.epoch, 1e-6)))
+    seconds = left - times.after_steps - times.drawing
+    steps = int(seconds / (times.training / times.batches))
+    return RunLength(1, min(max(steps, 1), times.batches) if steps < times.batches else None)
+
+
+def expected_seconds(times: EpochTimes, length: RunLength) -> float:
+    """Return how long a run of this length takes from now on, the test included."""
+    if length.steps_per_epoch is None:
+        return length.epochs * times.epoch + times.test
+    training = times.training * length.steps_per_epoch / times.batches
+    return length.epochs * (training + times.after_steps) + times.drawing + times.test

@@ -1,0 +1,93 @@
+"""`trainer.time_budget` through the command: chosen, stored, kept on resuming, replaced by epochs."""
+
+import re
+
+import pytest
+import torch
+import yaml
+
+from resnet_cli.session import time_budget
+from resnet_cli.training.measuring import Measurement
+from tests.support.runs import record_of, rows_of, tiny
+
+ROW = {"epoch": 1, "train_loss": 1.0, "val_loss": 1.0, "train_accuracy": 1.0, "val_accuracy": 1.0, "lr": 0.1}
+
+
+def arguments(*others):
+    return [argument for argument in tiny(*others) if not argument.startswith("trainer.epochs=2")]
+
+
+def trainer_of(run):
+    return yaml.safe_load((run / "config.yaml").read_text())["trainer"]
+
+
+def fake(monkeypatch, *, step):
+    """Let each step have been measured with so many seconds; saving takes none. Return the calls."""
+    calls = []
+
+    def measured(trainer, dl_train, dl_val, **options):
+        calls.append(options["seconds"])
+        return Measurement(len(dl_train), step, 0.0, 7, ROW)
+
+    monkeypatch.setattr(time_budget, "measure", measured)
+    monkeypatch.setattr(time_budget, "_time_saving", lambda *arguments: (0.0, 0.0, 0.0))
+    return calls
+
+
+@pytest.mark.slow
+def test_the_choice_is_stored_and_a_resumed_run_keeps_it(train, tmp_path, monkeypatch):
+    calls = fake(monkeypatch, step=100.0)
+    budget = "trainer.time_budget=1000 s"  # 3 batches: an epoch of 300 s
+    status, out, err = train(*arguments(budget, "hydra.run.dir=a"))
+    assert (status, err, len(calls)) == (0, "", 1)
+    assert re.search(r"budget  16 min 40 s: an epoch takes 5 min 0 s \(measured on 7 steps\); 3 epochs, end expec", out)
+    assert re.search(r"epoch 1/3 .*  left [\d.]+ s", out)
+    assert not re.search(r"epoch 3/3 .*  left", out)
+    assert re.search(r"budget  16 min 40 s: took .* s \(\d+ %\)", out)
+    record, trainer = record_of(tmp_path / "a"), trainer_of(tmp_path / "a")
+    assert (trainer["epochs"], trainer["steps_per_epoch"], trainer["time_budget"]) == (3, None, "1000 s")
+    assert record["time_budget"]["epochs"] == record["epochs"] == 3
+    assert 0 < record["time_budget"]["taken_seconds"] < 1000
+    stored = torch.load(tmp_path / "a" / "checkpoints" / "last.pt", weights_only=True)["config"]
+    assert stored["trainer"]["epochs"] == 3
+    assert train(*arguments("trainer.epochs=3", "hydra.run.dir=b"))[0] == 0
+    assert rows_of(tmp_path / "a") == rows_of(tmp_path / "b"), "the schedule spans what was chosen"
+
+    for command in (["resume=a"], arguments("trainer.time_budget=1000", "hydra.run.dir=a", "resume=auto")):
+        status, out, err = train(*command)
+        assert (status, err, len(calls)) == (0, "", 1), "never measured again"
+        assert "nothing to do: 3 epochs are done" in out
+    status, out, err = train("resume=a", "trainer.time_budget=2000 s")
+    assert (status, out) == (2, "")
+    assert err == (
+        "error: trainer.time_budget=2000 s: the run has begun with 1000 s, and keeps its epochs; "
+        "trainer.epochs=N makes it longer\n"
+    )
+    assert train("resume=a", "trainer.epochs=5")[0] == 0, "made longer"
+    assert trainer_of(tmp_path / "a")["epochs"] == len(rows_of(tmp_path / "a")) == 5
+    assert record_of(tmp_path / "a")["time_budget"] is None
+
+
+@pytest.mark.slow
+def test_below_one_epoch_the_steps_are_chosen_and_validation_stays_whole(train, tmp_path, monkeypatch):
+    fake(monkeypatch, step=400.0)
+    status, out, err = train(*arguments("trainer.time_budget=1000 s", "hydra.run.dir=a"))
+    assert (status, err) == (0, "")
+    assert "1 epoch of 2 of 3 steps, end expected" in out
+    trainer = trainer_of(tmp_path / "a")
+    assert (trainer["epochs"], trainer["steps_per_epoch"], trainer["max_batches"]) == (1, 2, None)
+    assert rows_of(tmp_path / "a")[0]["step"] == 2
+
+
+@pytest.mark.slow
+def test_jobs_of_a_sweep_have_a_budget_each_and_are_not_repeated(train, tmp_path, monkeypatch):
+    calls = fake(monkeypatch, step=150.0)
+    sweep = arguments("-m", "seed=0,1", "trainer.time_budget=1000 s", "hydra.sweep.dir=s")
+    assert train(*sweep)[0] == 0
+    assert [len(rows_of(run)) for run in sorted((tmp_path / "s").glob("*seed=*"))] == [2, 2]
+    assert len(calls) == 2
+    assert train("-m", "resume=s")[0] == 0
+    assert len(calls) == 2, "finished"
+    status, _, err = train("-m", "resume=s", "trainer.epochs=3")
+    assert (status, err) == (0, "")
+    assert [len(rows_of(run)) for run in sorted((tmp_path / "s").glob("*seed=*"))] == [3, 3]

@@ -15,6 +15,7 @@ from resnet_cli.loggers import LoggerGroup
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session import build
 from resnet_cli.session.batch_of_one import require_no_batch_of_one
+from resnet_cli.session.first_look import LeakWarnings
 from resnet_cli.session.paths import located
 from resnet_cli.session.resume import (
     StartingPoint,
@@ -42,6 +43,7 @@ class PreparedRun:
         start: Where the state came from.
         initialisation: Lines about an initialisation from training images.
         paths: Where files are that are not where the config says, by key.
+        leaks: Says which validation and test images are also training images.
     """
 
     config: RunConfig
@@ -52,6 +54,7 @@ class PreparedRun:
     start: StartingPoint
     initialisation: list[str]
     paths: Mapping[str, str]
+    leaks: LeakWarnings
 
 
 @contextmanager
@@ -95,7 +98,7 @@ def prepare(
     trainer = _build_trainer(here, model, loaders, planned_trainer)
     start = restore_or_initialise(trainer.state, checkpoint, run, config, paths.get("init_from"), changes)
     lines = initialise_from_images(trainer, loaders) if start.is_scratch else []
-    return PreparedRun(config, run, loggers, loaders, trainer, start, lines, paths)
+    return PreparedRun(config, run, loggers, loaders, trainer, start, lines, paths, LeakWarnings(loaders))
 
 
 def _require_measure(select_by: str | None, loaders: Loaders) -> None:

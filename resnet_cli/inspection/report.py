@@ -14,7 +14,7 @@ from resnet_cli.config.run_config import Node
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.duplicates import describe_image
 from resnet_cli.data.images.lazy import LazyImages
-from resnet_cli.data.partition import Partition
+from resnet_cli.data.partition import Partition, partition
 from resnet_cli.errors import InputError
 from resnet_cli.inspection.copies import PARTS, Members, count_copies, find_groups
 from resnet_cli.inspection.near import MAX_DISTANCE, MAX_PAIRS, find_near_pairs
@@ -61,7 +61,7 @@ def inspect_data(node: Node, *, near: bool = False) -> Inspected:
     Raises:
         InputError: The data set cannot be read at all, or its split is not possible.
     """
-    parts = build.partition_data(node)
+    parts = _partition(node)
     surveys: dict[int, Survey] = {}
     for split, _ in parts.samples.values():
         if id(split) not in surveys:
@@ -69,6 +69,12 @@ def inspect_data(node: Node, *, near: bool = False) -> Inspected:
     inspected = Inspected(node, parts, surveys, {})
     inspected.report.update(_describe(inspected, near=near))
     return inspected
+
+
+def _partition(node: Node) -> Partition:
+    """Build the data set and split it as a run does; its images are not read."""
+    defaults: dict[str, Any] = {"val_fraction": 0.1, "train_size": None, "split_seed": 0}
+    return partition(build.dataset(node), **{name: node.get(name, value) for name, value in defaults.items()})
 
 
 def _describe(found: Inspected, *, near: bool) -> Report:
@@ -127,7 +133,15 @@ class _Images:
     def describe_one(self, position: int) -> Report:
         """Return the part, the class and the file of an image."""
         part, split, index = self.names[position]
-        return {"part": part, "class": self._label(split.labels[index]), "image": describe_image(part, split, index)}
+        return {
+            "part": part,
+            "class": self._label(split.labels[index]),
+            "image": describe_image(self._origin(split, part), split, index),
+        }
+
+    def _origin(self, split: DatasetSplit, part: str) -> str:
+        """Return the split of the data set that an image of a part comes from."""
+        return "train" if split is self.found.dataset.train else part
 
     def describe(self, positions: Sequence[int]) -> list[Report]:
         """Describe each image of a group."""
@@ -212,7 +226,7 @@ def _near_duplicates(images: _Images) -> Report:
     )
     return {
         "pairs": len(pairs), "is_all": is_all, "limit": MAX_PAIRS, "max_distance": MAX_DISTANCE,
-        "across_classes": sum(members.labels[a] != members.labels[b] for a, b, _ in pairs),
+        "across_classes": sum(int(members.labels[a] != members.labels[b]) for a, b, _ in pairs),
         "across_parts": dict(across),
         "list": [{"bits": bits, "images": images.describe([a, b])} for a, b, bits in pairs],
     }  # fmt: skip
@@ -243,7 +257,7 @@ def _decoding(surveys: Iterable[Survey]) -> Report:
         "seconds": round(sum(survey.seconds for survey in found), 2),
         "are_files": bool(lazy),
         "was_cached": bool(lazy) and all(s.was_cached for s in found if isinstance(s.split.images, LazyImages)),
-        "is_cached": bool(lazy) and all(images.mapped() is not None for images in lazy),
+        "is_cached": bool(lazy) and all(images.cached_rows() is not None for images in lazy),
         "cache": None if folder is None else str(folder),
     }
 

@@ -93,7 +93,7 @@ def _survey_files(images: LazyImages, found: Survey) -> None:
         shortest = max(shortest, int(TINY_FRACTION * min(images.size[1:])))
 
     def visit(index: int, image_HWC: Tensor, header: Header) -> None:
-        _, height, width = header.size
+        height, width = header.file_size
         found.sizes[width, height] += 1
         found.modes[header.mode] += 1
         if header.looks_truncated:
@@ -102,7 +102,7 @@ def _survey_files(images: LazyImages, found: Survey) -> None:
             found.suspicious[TINY].append(index)
         _look_at(index, image_HWC, found)
 
-    found.was_cached = images.mapped() is not None
+    found.was_cached = images.cached_rows() is not None
     found.damaged = images.survey(visit)
 
 
@@ -115,7 +115,7 @@ def _look_at(index: int, image_HWC: Tensor, found: Survey) -> None:
     found.sums[index, 1] = np.einsum("pc,pc->c", rows, rows)
     found.decoded_sizes[array.shape[1], array.shape[0]] += 1
     found.hashes[index] = int(hash_images(image_HWC[None])[0])
-    if int(array.max()) - int(array.min()) <= BLANK_RANGE:
+    if (rows.max(0) - rows.min(0) <= BLANK_RANGE).all():
         found.suspicious[BLANK].append(index)
     if found.perceptual is not None:
         found.perceptual[index] = perceptual_hash(array)
@@ -132,8 +132,7 @@ def _survey_tensor(images_NHWC: Tensor, found: Survey) -> None:
         stop = start + len(chunk)
         found.sums[start:stop, 0] = values.sum(1).numpy()
         found.sums[start:stop, 1] = values.square().sum(1).numpy()
-        flat = chunk.flatten(1)
-        is_blank = flat.amax(1).int() - flat.amin(1).int() <= BLANK_RANGE
+        is_blank = (values.amax(1) - values.amin(1) <= BLANK_RANGE).all(1)
         found.suspicious[BLANK] += (is_blank.nonzero().flatten() + start).tolist()
         if found.perceptual is not None:
             for offset, image in enumerate(chunk.numpy()):

@@ -12,7 +12,7 @@ ENDS = 10  # of each
 MAX_GROUPS = 20  # of equal images
 MAX_SUSPICIOUS = 10  # of each kind
 MAX_SIZES = 5
-MORE = "--format json and --out FILE.html list all"
+MORE = "--format json lists all"
 
 
 def format_report(report: Report) -> list[str]:

@@ -4,7 +4,6 @@ Each function takes a node (`_target_` and its arguments as plain data, checked 
 and what only the caller knows: sizes of the data, the device, the seed.
 """
 
-import inspect
 import re
 import warnings
 from collections.abc import Callable, Mapping, Set
@@ -18,7 +17,6 @@ from resnet_cli.config.run_config import DEFAULT_LOSS, Node
 from resnet_cli.config.signatures import Parameter, locate, signature
 from resnet_cli.config.validation import CONFIG_GROUPS
 from resnet_cli.data import Dataset, Loaders, make_loaders
-from resnet_cli.data.partition import Partition, partition
 from resnet_cli.errors import InputError
 from resnet_cli.loggers import Logger, require_packages
 from resnet_cli.optimizers import apply_group_options, parameter_groups
@@ -110,14 +108,6 @@ def dataset(node: Node) -> Dataset:
         kind = type(built).__name__
         raise InputError(f"data._target_: {node['_target_']} returned a {kind}, not a resnet_cli.data.Dataset")
     return built
-
-
-def partition_data(node: Node) -> Partition:
-    """Build the data set and split it as `loaders` does, without reading its images."""
-    _, options = _split_reader_keys("data", node)
-    known = {name: options[name] for name in inspect.signature(partition).parameters if name in options}
-    defaults = {"val_fraction": 0.1, "train_size": None, "split_seed": 0}
-    return partition(dataset(node), **{**defaults, **known})
 
 
 def loaders(node: Node, *, device: torch.device, seed: int) -> Loaders:

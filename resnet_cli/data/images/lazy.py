@@ -97,7 +97,9 @@ class LazyImages:
         """
         report = self.cache.load_json(self._key)
         if report is None:
-            report = self._process(self._read_header, "checking", lambda index, result: None)
+            report = process_images(
+                self.source, self.decoding.mode, self._read_header, "checking", lambda index, result: None
+            )
             self.cache.save_json(self._key, report)
         self._log_notes(report)
 
@@ -170,7 +172,7 @@ class LazyImages:
             visit(index, image_HWC, header)
 
         found: dict[int, str] = {}
-        report = self._process(read, "examining", consume, found)
+        report = process_images(self.source, self.decoding.mode, read, "examining", consume, found)
         if not found and sizes == {self._shape[1:]}:
             self.cache.save_json(self._key, report)
         return found
@@ -228,24 +230,18 @@ class LazyImages:
         report, rows = self.cache.load_json(self._key), self.cache.load_array(key, shape, dtype)
         if report is None or rows is None:
             computed = torch.empty(shape, dtype=dtype)
-            report = self._process(
-                self._decode, title, lambda index, result: computed[index].copy_(function(index, result[0]))
+            report = process_images(
+                self.source,
+                self.decoding.mode,
+                self._decode,
+                title,
+                lambda index, result: computed[index].copy_(function(index, result[0])),
             )
             self.cache.save_array(key, computed)
             self.cache.save_json(self._key, report)
             rows = computed
         self._log_notes(report)
         return rows
-
-    def _process(
-        self,
-        read: Callable[[int], tuple[Any, FileFacts]],
-        title: str,
-        consume: Callable[[int, tuple[Any, FileFacts]], object],
-        found: dict[int, str] | None = None,
-    ) -> dict[str, Any]:
-        """Read all images; see `process_images`."""
-        return process_images(self.source, self.decoding.mode, read, title, consume, found)
 
     def _first_size(self) -> tuple[int, int, int]:
         """Return the size of the first image that can be read; raise the error of the very first if none can."""

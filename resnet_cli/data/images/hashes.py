@@ -35,17 +35,23 @@ class HashTable:
 
     def __init__(self, count: int) -> None:
         self.hashes = torch.zeros(count, dtype=torch.int64)
-        self.is_known = torch.zeros(count, dtype=torch.bool)
+        self._is_known = bytearray(count)  # looked up image by image, which takes ten times as long in a tensor
+        self._left = count
 
     def add(self, indices_B: Tensor, images_BHWC: Tensor) -> None:
         """Hash the images that are not known yet; once all are known this costs nothing."""
-        is_new = ~self.is_known[indices_B]
-        if is_new.any():
-            new = indices_B[is_new]
-            self.hashes[new] = hash_images(images_BHWC[is_new])
-            self.is_known[new] = True
+        places = [(place, index) for place, index in enumerate(indices_B.tolist()) if not self._is_known[index]]
+        if not self._left or not places:
+            return
+        is_all = len(places) == len(images_BHWC)
+        new = images_BHWC if is_all else images_BHWC[torch.tensor([place for place, _ in places])]
+        known = self.hashes.numpy()
+        for (_, index), value in zip(places, hash_images(new).tolist(), strict=True):
+            known[index] = value
+            self._left -= not self._is_known[index]
+            self._is_known[index] = 1
 
     @property
     def is_complete(self) -> bool:
         """Return whether every image has been hashed."""
-        return bool(self.is_known.all())
+        return not self._left

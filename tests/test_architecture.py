@@ -15,7 +15,7 @@ FLOORS = [
     ["analysis", "report"],
     ["session"],
     ["hydra_app"],
-    ["sweeps", "info"],
+    ["sweeps", "info", "inspection"],
     ["commands"],
 ]
 # Rooms inside a room, lowest first. Files of the room itself may be above or below them, but not in a circle.

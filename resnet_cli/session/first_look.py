@@ -1,11 +1,13 @@
-"""What a run shows of its data before it trains: a picture of its first images."""
+"""What a run shows and says of its data: a picture of the first images, and images that stand in two splits."""
 
 import logging
 
 from resnet_cli.data import Loaders
+from resnet_cli.data.duplicates import LeakCheck
 from resnet_cli.files import write_atomically
 from resnet_cli.plots.samples import draw_samples
 from resnet_cli.runs.folder import RunDir
+from resnet_cli.session.run_data import SPLITS
 
 logger = logging.getLogger("resnet_cli")
 
@@ -29,3 +31,30 @@ def write_samples(run: RunDir, loaders: Loaders, name: str) -> None:
     except Exception as error:  # also of a user's augmentation: training meets it next, and says it in full
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         logger.warning("%s is not drawn: %s", run.samples.name, reason)
+
+
+class LeakWarnings:
+    """Says once for each split that some of its images are also training images, as soon as that is known.
+
+    Args:
+        loaders: The data. Nothing is decoded for this: image files are known once they have been decoded, which the
+            test images are at the end of the run.
+    """
+
+    def __init__(self, loaders: Loaders) -> None:
+        self._check = LeakCheck(loaders.samples)
+        self._left = [name for name in ("val", "test") if name in loaders.samples]
+
+    def log_known(self) -> None:
+        """Log a line for each split of which it has become known."""
+        for name in [name for name in self._left if self._check.is_known(name)]:
+            self._left.remove(name)
+            shared = self._check.find(name)
+            if shared is not None:
+                kind = SPLITS[name]
+                subject = f"{shared.count} {kind} images are also training images"
+                if shared.count == 1:
+                    subject = f"1 {kind} image is also a training image"
+                logger.warning(
+                    "%s (first: %s = %s); resnet-data lists them", subject, shared.first, shared.twin
+                )  # fmt: skip

@@ -16,6 +16,7 @@ from resnet_cli.loggers import LoggerGroup
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session import build
 from resnet_cli.session.batch_of_one import require_no_batch_of_one
+from resnet_cli.session.first_look import LeakWarnings
 from resnet_cli.session.paths import located
 from resnet_cli.session.resume import (
     StartingPoint,
@@ -47,6 +48,7 @@ class PreparedRun:
         start: Where the state came from.
         initialisation: Lines about an initialisation from training images.
         paths: Where files are that are not where the config says, by key.
+        leaks: Says which validation and test images are also training images.
         budget: The time budget, if there is one.
     """
 
@@ -58,6 +60,7 @@ class PreparedRun:
     start: StartingPoint
     initialisation: list[str]
     paths: Mapping[str, str]
+    leaks: LeakWarnings
     budget: TimeBudget | None = None
 
 
@@ -120,7 +123,7 @@ def prepare(
         length = budget.choose(*measure_times(trainer, loaders, config, run, control, budget))
         config = with_length(config, length)
         trainer.set_length(length.epochs, length.steps_per_epoch, _build_schedule(config, loaders, config.trainer))
-    return PreparedRun(config, run, loggers, loaders, trainer, start, lines, paths, budget)
+    return PreparedRun(config, run, loggers, loaders, trainer, start, lines, paths, LeakWarnings(loaders), budget)
 
 
 def _require_measure(select_by: str | None, loaders: Loaders) -> None:

@@ -61,6 +61,7 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     budget = prepared.budget
     for line in [*(f"init    {line}" for line in prepared.initialisation), *warnings]:
         logger.info("%s", line)
+    prepared.leaks.log_known()
     write_samples(run, prepared.loaders, prepared.config.name)
     if budget is not None and record["test"] is None:
         logger.info("%s", budget.start_epochs())
@@ -220,6 +221,7 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
         "test accuracy %.2f %%%s, loss %.4f on %d images (%s)",
         scores.accuracy, further, scores.loss, scores.count, chosen,
     )  # fmt: skip
+    prepared.leaks.log_known()  # the test images have been decoded now
 
 
 def _label_test(scores: Scores) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from resnet_cli.data import Augment, make_loaders, synthetic
 from tests.support.runs import tiny
@@ -43,3 +44,29 @@ def test_samples_that_cannot_be_drawn_stop_no_run(train, tmp_path, monkeypatch):
     assert status == 0
     assert "samples.png is not drawn: no ink\n" in out
     assert not (tmp_path / "d" / "samples.png").exists()
+
+
+@pytest.mark.parametrize(("backend", "workers"), [("device", 0), ("stream", 0)])
+def test_a_test_image_that_is_a_training_image_is_said_in_one_line(train, tmp_path, backend, workers):
+    for split, seed in (("train", 0), ("test", 1)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for i in range(8):
+                pixels = torch.randint(0, 256, (8, 8, 3), dtype=torch.uint8, generator=seeded(seed, i, name))
+                Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
+    twin = tmp_path / "photos" / "test" / "dog" / "3.png"
+    (tmp_path / "photos" / "train" / "cat" / "new.png").write_bytes(twin.read_bytes())
+    status, out, _ = train(
+        "data=image_folder", "data.root=photos", f"data.backend={backend}", f"data.workers={workers}", "model=resnet8",
+        "trainer.epochs=1", "data.cache=null", "data.val_fraction=0", "hydra.run.dir=d",
+    )  # fmt: skip
+    assert status == 0
+    lines = [line for line in out.splitlines() if "also" in line]
+    assert len(lines) == 1
+    assert "1 test image is also a training image" in lines[0]
+    assert f"{twin.relative_to(tmp_path)} = photos/train/cat/new.png" in lines[0].replace(f"{tmp_path}/", "")
+
+
+def seeded(*parts):
+    return torch.Generator().manual_seed(hash(parts[:2]) + len(parts[2]) + ord(parts[2][0]))

@@ -127,12 +127,14 @@ class Header(NamedTuple):
         mode: Pillow mode of the file.
         looks_truncated: The file lacks the end marker of its format.
         notes: What the file loses when it is decoded.
+        file_size: Height and width of the image in the file.
     """
 
     size: tuple[int, int, int]
     mode: str
     looks_truncated: bool
     notes: tuple[str, ...]
+    file_size: tuple[int, int]
 
 
 def decode_with_pillow(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str, ...]]:
@@ -175,7 +177,7 @@ def read_header_with_pillow(path: ImageFile, decoding: Decoding) -> Header:
         marker = END_MARKERS.get(image.format or "", b"")
         looks_truncated = marker not in _read_last_bytes(path)
         size = decoding.decoded_size((len(_target_mode(image, decoding)), h, w))
-        return Header(size, image.mode, looks_truncated, _notes(image, decoding))
+        return Header(size, image.mode, looks_truncated, _notes(image, decoding), (h, w))
 
 
 def _target_mode(image: "Image.Image", decoding: Decoding) -> str:

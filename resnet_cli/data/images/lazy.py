@@ -6,41 +6,30 @@ Arrays are uint8 [N, H, W, C]; sizes are (C, H, W).
 import hashlib
 import json
 import logging
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from resnet_cli.data.images.cache import ArrayCache
 from resnet_cli.data.images.cached_rows import RowReader, RowWriter
-from resnet_cli.data.images.decode import Decoding, Mode
+from resnet_cli.data.images.decode import Decoding, Header, Mode
+from resnet_cli.data.images.hashes import HashTable
+from resnet_cli.data.images.passes import FileFacts, SizeError, process_images
 from resnet_cli.data.images.read import decode, read_header
 from resnet_cli.data.images.resize import Color, ImageSize, Resize, describe_difference, height_and_width
 from resnet_cli.data.images.source import FileSource, ImageSource
-from resnet_cli.data.images.threads import map_in_order
 from resnet_cli.errors import InputError
 
-T = TypeVar("T")
-
-FileFacts = tuple[str, tuple[str, ...]]  # Pillow mode, and what the file loses when it is decoded
-
-SMALL_FILE_BYTES = (
-    16_384  # below this mean size of an encoded image, threads do not help: decoding holds the interpreter lock
-)
+SIZE_TRIES = 100  # images at the start of which one must be readable, where the files determine the size
 
 log = logging.getLogger("resnet_cli")
-
-
-class SizeError(InputError):
-    """The images of a set differ in size."""
 
 
 class LazyImages:
@@ -58,7 +47,7 @@ class LazyImages:
         value_range: As in `read_image`.
 
     Raises:
-        InputError: `image_size` is None and the first image, which determines the size, cannot be read.
+        InputError: `image_size` is None and the first images, one of which determines the size, cannot be read.
     """
 
     def __init__(
@@ -80,8 +69,10 @@ class LazyImages:
         self._has_warned = False
         self._writer: RowWriter | None = None
         self._keeps = cache is not None
+        self._table: HashTable | None = None
+        self._reference = 0  # the image that determines the size
         fixed = None if image_size is None or mode == "all" else (len(mode), *height_and_width(image_size))
-        self.size: tuple[int, int, int] = fixed or read_header(self.source.open(0), self.decoding).size
+        self.size: tuple[int, int, int] = fixed or self._first_size()
 
     def __len__(self) -> int:
         return len(self.source)
@@ -95,6 +86,7 @@ class LazyImages:
         other = copy(self)
         other.__dict__.pop("_key", None)  # of the images so far
         other.source, other._has_warned, other._writer, other._keeps = source, False, None, keep
+        other._table, other._reference = None, 0
         return other
 
     def validate(self) -> None:
@@ -105,13 +97,18 @@ class LazyImages:
         """
         report = self.cache.load_json(self._key)
         if report is None:
-            report = self._process_images(self._read_header, "checking", lambda index, result: None)
+            report = process_images(
+                self.source, self.decoding.mode, self._read_header, "checking", lambda index, result: None
+            )
             self.cache.save_json(self._key, report)
         self._log_notes(report)
 
     def load(self) -> Tensor:
         """Return all images, uint8 [N, H, W, C], from the cache if possible; raise `InputError` as `validate` does."""
-        return self._load_or_compute(self._key, self._shape, torch.uint8, "decoding", lambda index, image: image)
+        images_NHWC = self._load_or_compute(self._key, self._shape, torch.uint8, "decoding", lambda index, image: image)
+        if self.hashes() is None:
+            self._hash(torch.arange(len(self)), images_NHWC)
+        return images_NHWC
 
     def cached_rows(self) -> RowReader | None:
         """Return a reader of all images, uint8 [N, H, W, C], if the cache has them."""
@@ -123,6 +120,7 @@ class LazyImages:
 
     def keep(self, indices_B: Tensor, images_BHWC: Tensor) -> None:
         """Put decoded images into the cache, which has them for `cached_rows` when the last one has come."""
+        self._hash(indices_B, images_BHWC)
         if self.cache.folder is None or not self._keeps:
             return
         if self._writer is None:
@@ -131,7 +129,53 @@ class LazyImages:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a worker process needs."""
-        return {**self.__dict__, "_writer": None}
+        return {**self.__dict__, "_writer": None, "_table": None}
+
+    def hashes(self) -> Tensor | None:
+        """Return a hash of the pixels of each image, int64 [N]; None if not all have been decoded, today or before."""
+        if self._table is not None and self._table.is_complete:
+            return self._table.hashes
+        return self.cache.load_array(f"{self._key}-hashes", (len(self),), torch.int64)
+
+    def _hash(self, indices_B: Tensor, images_BHWC: Tensor) -> None:
+        """Hash images that have just been decoded; the hashes of all are kept in the cache."""
+        if self._table is None:
+            self._table = HashTable(len(self))
+        if not self._table.is_complete:
+            self._table.add(indices_B, images_BHWC)
+            if self._table.is_complete:
+                self.cache.save_array(f"{self._key}-hashes", self._table.hashes)
+
+    def survey(self, visit: Callable[[int, Tensor, Header], None]) -> dict[int, str]:
+        """Decode every image, read its header, and hand both to `visit`, in order.
+
+        Images may differ in size here. If all can be used they are kept in the cache, for the runs that follow.
+
+        Returns:
+            What is wrong with those that cannot be decoded, by index.
+        """
+        cached = self.cached_rows()
+        sizes: set[tuple[int, ...]] = set()
+
+        def read(index: int) -> tuple[tuple[Tensor, Header], FileFacts]:
+            file = self.source.open(index)
+            header = read_header(file, self.decoding)
+            image_HWC = decode(file, self.decoding)[0] if cached is None else cached.read(torch.tensor([index]))[0]
+            return (image_HWC, header), (header.mode, header.notes)
+
+        def consume(index: int, result: tuple[tuple[Tensor, Header], FileFacts]) -> None:
+            image_HWC, header = result[0]
+            sizes.add(tuple(image_HWC.shape))
+            if len(sizes) == 1 and tuple(image_HWC.shape) == self._shape[1:]:
+                indices_B = torch.tensor([index])
+                self._hash(indices_B, image_HWC[None]) if cached is not None else self.keep(indices_B, image_HWC[None])
+            visit(index, image_HWC, header)
+
+        found: dict[int, str] = {}
+        report = process_images(self.source, self.decoding.mode, read, "examining", consume, found)
+        if not found and sizes == {self._shape[1:]}:
+            self.cache.save_json(self._key, report)
+        return found
 
     def content_digest(self) -> str:
         """Return a digest of the `content_facts` of the source, and of how the images are decoded.
@@ -186,14 +230,31 @@ class LazyImages:
         report, rows = self.cache.load_json(self._key), self.cache.load_array(key, shape, dtype)
         if report is None or rows is None:
             computed = torch.empty(shape, dtype=dtype)
-            report = self._process_images(
-                self._decode, title, lambda index, result: computed[index].copy_(function(index, result[0]))
+            report = process_images(
+                self.source,
+                self.decoding.mode,
+                self._decode,
+                title,
+                lambda index, result: computed[index].copy_(function(index, result[0])),
             )
             self.cache.save_array(key, computed)
             self.cache.save_json(self._key, report)
             rows = computed
         self._log_notes(report)
         return rows
+
+    def _first_size(self) -> tuple[int, int, int]:
+        """Return the size of the first image that can be read; raise the error of the very first if none can."""
+        first_error: InputError | None = None
+        for index in range(min(len(self), SIZE_TRIES)):
+            try:
+                size = read_header(self.source.open(index), self.decoding).size
+            except InputError as error:
+                first_error = first_error or error
+            else:
+                self._reference = index
+                return size
+        raise first_error or InputError(f"{self.source.place}: no images")
 
     @property
     def _shape(self) -> tuple[int, int, int, int]:
@@ -227,69 +288,8 @@ class LazyImages:
 
     def _raise_if_size_differs(self, index: int, size: tuple[int, int, int]) -> None:
         if size != self.size:
-            names = (self.source.describe(index), self.source.describe(0))
+            names = (self.source.describe(index), self.source.describe(self._reference))
             raise SizeError(describe_difference(names, (size, self.size)))
-
-    def _process_images(
-        self,
-        read: Callable[[int], tuple[T, FileFacts]],
-        title: str,
-        consume: Callable[[int, tuple[T, FileFacts]], object],
-    ) -> dict[str, Any]:
-        """Read all images, in threads if they are large.
-
-        Args:
-            read: Reads an image by its index; returns a result and facts about its encoded form; may run in a thread.
-            title: Label of the progress bar.
-            consume: Called with each index and the pair returned by `read`, in order.
-
-        Returns:
-            `notes`: the number of images and a description of the first, by what is said of them.
-
-        Raises:
-            InputError: Images cannot be read; the first five are named. A difference in size is reported once.
-        """
-        problems: list[str] = []
-        notes: dict[str, list[Any]] = {}
-        sizes_differ = False
-
-        def read_or_catch(index: int) -> tuple[T, FileFacts] | InputError:
-            try:
-                return read(index)
-            except InputError as error:
-                return error
-
-        with warnings.catch_warnings():
-            # Pillow warns about unusual metadata and large images; `decode` handles both.
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            for index, result in enumerate(self._read_with_progress(read_or_catch, title)):
-                if isinstance(result, SizeError) and sizes_differ:
-                    continue
-                if isinstance(result, InputError):
-                    sizes_differ |= isinstance(result, SizeError)
-                    problems.append(str(result))
-                    continue
-                consume(index, result)
-                for note, description in self._notes(index, result[1]):
-                    notes.setdefault(note, [0, description])[0] += 1
-        if problems:
-            total = [f"{len(problems)} of {len(self)} {self.source.place} cannot be used"] if len(problems) > 5 else []
-            raise InputError(*problems[:5], *total)
-        return {"notes": notes}
-
-    def _notes(self, index: int, facts: FileFacts) -> Iterator[tuple[str, str]]:
-        """Yield notes on an image with its description: how it is converted, and what it loses."""
-        name, (file_mode, losses) = self.source.describe(index), facts
-        if self.decoding.mode not in (file_mode, "all") and not losses:
-            yield f"are not {self.decoding.mode} and are converted", f"{name} is {file_mode}"
-        for loss in losses:
-            yield loss, name
-
-    def _read_with_progress(self, read: Callable[[int], T], title: str) -> Iterable[T]:
-        """Return an iterator over `read(index)` for all images in order, with a progress bar."""
-        threads = 1 if self.source.mean_bytes() < SMALL_FILE_BYTES else torch.get_num_threads()
-        results = map_in_order(read, len(self), threads)
-        return tqdm(results, title, len(self), leave=False, disable=None, unit="image")
 
     def _log_notes(self, report: dict[str, Any]) -> None:
         """Log a warning, once, for each note on images."""

@@ -88,4 +88,4 @@ def _tiff_header(image: TiffImage, path: ImageFile, decoding: Decoding) -> Heade
     if image.has_frames:
         notes.append(FRAMES)
     mode = f"{image.size[0]} x {image.dtype}"
-    return Header(decoding.decoded_size(image.size), mode, image.is_cut, tuple(notes))
+    return Header(decoding.decoded_size(image.size), mode, image.is_cut, tuple(notes), image.size[1:])

@@ -1,0 +1,107 @@
+"""Images with the same pixels, found by their hashes: copies in one split, and images that stand in two."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from resnet_cli.data.dataset import DatasetSplit
+from resnet_cli.data.images.hashes import hash_images
+from resnet_cli.data.images.lazy import LazyImages
+
+MAX_BYTES = 2**30  # of images in memory that are hashed: about 5 s; images of files are hashed as they are decoded
+
+Samples = tuple[DatasetSplit, Tensor | None]
+
+
+def known_hashes(split: DatasetSplit, max_bytes: int | None = MAX_BYTES) -> Tensor | None:
+    """Return a hash of the pixels of each image, int64 [N]; None if that would need a pass over them.
+
+    Args:
+        split: The images. Those of files are hashed when they are decoded, and are not decoded for this.
+        max_bytes: Size of images in memory above which they are not hashed; None for any.
+    """
+    images = split.images
+    if isinstance(images, LazyImages):
+        return images.hashes()
+    return hash_images(images) if max_bytes is None or split.nbytes <= max_bytes else None
+
+
+def describe_image(split_name: str, split: DatasetSplit, index: int) -> str:
+    """Return the file of an image, or its number in the split of the data set."""
+    images = split.images
+    return images.source.describe(index) if isinstance(images, LazyImages) else f"{split_name} image {index}"
+
+
+def match_hashes(hashes_N: Tensor, others_M: Tensor) -> Tensor:
+    """Return the index of the first of `others_M` that equals each of `hashes_N`, or -1: int64 [N]."""
+    if not len(others_M):
+        return torch.full_like(hashes_N, -1)
+    ordered, order = others_M.sort(stable=True)
+    places = torch.searchsorted(ordered, hashes_N).clamp(max=len(ordered) - 1)
+    return torch.where(ordered[places] == hashes_N, order[places], -1)
+
+
+@dataclass(frozen=True)
+class SharedImages:
+    """Images of a split that are also training images.
+
+    Args:
+        count: How many.
+        first: The first of them.
+        twin: The training image that is the same.
+    """
+
+    count: int
+    first: str
+    twin: str
+
+
+class LeakCheck:
+    """Looks for validation and test images that are also training images, without decoding anything for it.
+
+    Args:
+        samples: The samples of `train`, `test` and, if there is one, `val`: splits and indices in them.
+    """
+
+    def __init__(self, samples: Mapping[str, Samples]) -> None:
+        self.samples = samples
+        self._hashes: dict[int, Tensor] = {}  # of tensors, by the identity of their split
+
+    def find(self, name: str) -> SharedImages | None:
+        """Return what `val` or `test` shares with `train`; None if nothing is known (see `is_known`), or nothing."""
+        hashes, others = self._selected(name), self._selected("train")
+        if hashes is None or others is None:
+            return None
+        matches = match_hashes(hashes, others)
+        found = (matches >= 0).nonzero().flatten()
+        if not len(found):
+            return None
+        first = int(found[0])
+        return SharedImages(len(found), self._describe(name, first), self._describe("train", int(matches[first])))
+
+    def is_known(self, name: str) -> bool:
+        """Return whether the pixels of a split and those of the training images have been hashed."""
+        return all(self._of_split(self.samples[each][0]) is not None for each in (name, "train"))
+
+    def _selected(self, name: str) -> Tensor | None:
+        split, indices = self.samples[name]
+        hashes = self._of_split(split)
+        return hashes if hashes is None or indices is None else hashes[indices]
+
+    def _of_split(self, split: DatasetSplit) -> Tensor | None:
+        if isinstance(split.images, LazyImages):
+            return split.images.hashes()
+        if id(split) not in self._hashes:
+            hashes = known_hashes(split)
+            if hashes is None:
+                return None
+            self._hashes[id(split)] = hashes
+        return self._hashes[id(split)]
+
+    def _describe(self, name: str, position: int) -> str:
+        split, indices = self.samples[name]
+        index = position if indices is None else int(indices[position])
+        is_held_out = name == "val" and split is self.samples["train"][0]
+        return describe_image("train" if is_held_out else name, split, index)

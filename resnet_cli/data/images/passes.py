@@ -1,0 +1,96 @@
+"""A pass over all images of a source: in order, with a progress bar, and with all that is wrong said at the end."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import torch
+from tqdm import tqdm
+
+from resnet_cli.data.images.source import ImageSource
+from resnet_cli.data.images.threads import map_in_order
+from resnet_cli.errors import InputError
+
+T = TypeVar("T")
+
+FileFacts = tuple[str, tuple[str, ...]]  # Pillow mode, and what the file loses when it is decoded
+
+SMALL_FILE_BYTES = (
+    16_384  # below this mean size of an encoded image, threads do not help: decoding holds the interpreter lock
+)
+
+
+class SizeError(InputError):
+    """The images of a set differ in size."""
+
+
+def process_images(
+    source: ImageSource,
+    mode: str,
+    read: Callable[[int], tuple[T, FileFacts]],
+    title: str,
+    consume: Callable[[int, tuple[T, FileFacts]], object],
+    found: dict[int, str] | None = None,
+) -> dict[str, Any]:
+    """Read all images, in threads if they are large.
+
+    Args:
+        source: The images.
+        mode: The mode to which they are converted.
+        read: Reads an image by its index; returns a result and facts about its encoded form; may run in a thread.
+        title: Label of the progress bar.
+        consume: Called with each index and the pair returned by `read`, in order.
+        found: Receives what is wrong with each image that cannot be read, which is no error then.
+
+    Returns:
+        `notes`: the number of images and a description of the first, by what is said of them.
+
+    Raises:
+        InputError: Images cannot be read; the first five are named. A difference in size is reported once.
+    """
+    problems: list[str] = []
+    notes: dict[str, list[Any]] = {}
+    sizes_differ = False
+
+    def read_or_catch(index: int) -> tuple[T, FileFacts] | InputError:
+        try:
+            return read(index)
+        except InputError as error:
+            return error
+
+    with warnings.catch_warnings():
+        # Pillow warns about unusual metadata and large images; `decode` handles both.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        for index, result in enumerate(_read_with_progress(source, read_or_catch, title)):
+            if isinstance(result, InputError) and found is not None:
+                found[index] = str(result)
+                continue
+            if isinstance(result, SizeError) and sizes_differ:
+                continue
+            if isinstance(result, InputError):
+                sizes_differ |= isinstance(result, SizeError)
+                problems.append(str(result))
+                continue
+            consume(index, result)
+            for note, description in _notes(source.describe(index), mode, result[1]):
+                notes.setdefault(note, [0, description])[0] += 1
+    if problems:
+        total = [f"{len(problems)} of {len(source)} {source.place} cannot be used"] if len(problems) > 5 else []
+        raise InputError(*problems[:5], *total)
+    return {"notes": notes}
+
+
+def _notes(name: str, mode: str, facts: FileFacts) -> Iterator[tuple[str, str]]:
+    """Yield notes on an image with its description: how it is converted, and what it loses."""
+    file_mode, losses = facts
+    if mode not in (file_mode, "all") and not losses:
+        yield f"are not {mode} and are converted", f"{name} is {file_mode}"
+    for loss in losses:
+        yield loss, name
+
+
+def _read_with_progress(source: ImageSource, read: Callable[[int], T], title: str) -> Iterable[T]:
+    """Return an iterator over `read(index)` for all images in order, with a progress bar."""
+    threads = 1 if source.mean_bytes() < SMALL_FILE_BYTES else torch.get_num_threads()
+    results = map_in_order(read, len(source), threads)
+    return tqdm(results, title, len(source), leave=False, disable=None, unit="image")

@@ -1,0 +1,1 @@
+"""What resnet-data says of a data set before anything is trained on it."""

@@ -1,0 +1,115 @@
+"""What resnet-data found as one HTML page: sample images of each class, and a batch as the network sees it."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from html import escape
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.data.dataset import DatasetSplit
+from resnet_cli.data.loading.batch_loader import Normalize
+from resnet_cli.data.loading.device_loader import DeviceLoader, ResidentSplit
+from resnet_cli.inspection import text
+from resnet_cli.inspection.report import Inspected
+from resnet_cli.plots.samples import MAX_IMAGES, draw_samples
+from resnet_cli.session import build
+
+MAX_SAMPLES = 400  # images of the page, shared among the classes
+SAMPLES = (2, 12)  # of a class: at least, at most
+MAX_SIDE = 128  # pixels; larger images are reduced
+MAX_LINES = 500
+
+HEAD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<meta name="color-scheme" content="light dark"><title>{title}</title>
+<style>{css}</style></head><body><h1>{title}</h1>
+"""
+
+
+def format_html(found: Inspected, *, seed: int) -> str:
+    """Format the page; all text that comes from the data is escaped."""
+    css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+    lines = "\n".join(_escape(line) for line in text.format_report(found.report)[:MAX_LINES])
+    return "".join([
+        HEAD.format(title=_escape(f"Data: {found.dataset.name}"), css=css),
+        f"<pre>{lines}</pre>\n<h2>A batch as the network sees it</h2>\n",
+        _batch(found, seed),
+        f"<h2>Training images of each class</h2>\n{_class_samples(found)}</body></html>\n",
+    ])  # fmt: skip
+
+
+def _escape(line: str) -> str:
+    return escape(escape_control_characters(line))
+
+
+def _usable(found: Inspected) -> Tensor:
+    """Return the indices of the training images that can be decoded."""
+    survey, indices = found.samples("train")
+    return indices[torch.from_numpy(survey.pixels)[indices] > 0]
+
+
+def _batch(found: Inspected, seed: int) -> str:
+    """Return a picture of the first images in a random order, augmented."""
+    usable = _usable(found)
+    if not len(usable):
+        return "<p>No training image can be decoded.</p>\n"
+    split, _ = found.partition.samples["train"]
+    chosen = usable[torch.randperm(len(usable), generator=torch.Generator().manual_seed(seed))][:MAX_IMAGES]
+    size = split.images[int(chosen[0])].shape
+    pairs = [(image, split.labels[i]) for i in chosen.tolist() if (image := split.images[i]).shape == size]
+    small = DatasetSplit(torch.stack([image for image, _ in pairs]), torch.stack([label for _, label in pairs]))
+    statistics = found.report["statistics"]
+    mean = statistics["used_mean"] or statistics["mean"]
+    std = statistics["used_std"] or [value or 1.0 for value in statistics["std"]]
+    node = found.node.get("augment")
+    loader = DeviceLoader(
+        ResidentSplit(small, "cpu"), torch.arange(len(small)), batch_size=len(small), seed=seed,
+        num_classes=len(found.dataset.class_names), normalize=Normalize(mean, std),
+        augment=None if node is None else build.instantiate("data.augment", node, {}),
+    )  # fmt: skip
+    images_BCHW, labels = next(iter(loader.epoch(0)))
+    names = found.dataset.class_names
+    picture = draw_samples(images_BCHW, labels, class_names=names, mean=mean, std=std, title="augmented")
+    return f'<img class="batch" alt="A batch of augmented images" src="{_data_url(picture)}">\n'
+
+
+def _class_samples(found: Inspected) -> str:
+    """Return a row of images for each class, evenly chosen."""
+    names = found.dataset.class_names
+    split, _ = found.partition.samples["train"]
+    usable = _usable(found)
+    labels = split.labels[usable]
+    each = min(max(MAX_SAMPLES // len(names), SAMPLES[0]), SAMPLES[1])
+    rows = []
+    for k, name in enumerate(names):
+        is_class = labels == k if labels.ndim == 1 else labels[:, k] > 0
+        of_class = usable[is_class]
+        places = torch.linspace(0, len(of_class) - 1, min(each, len(of_class))).long()
+        images = _images(split, of_class[places].tolist())
+        rows.append(
+            f"<section><h3>{_escape(name)} <small>{len(of_class):,}</small></h3><div>{images}</div></section>\n"
+        )
+    return f'<div class="classes">{"".join(rows)}</div>'
+
+
+def _images(split: DatasetSplit, indices: Sequence[int]) -> str:
+    from PIL import Image
+
+    elements = []
+    for index in indices:
+        array = split.images[index].numpy()
+        image = Image.fromarray(array[..., 0] if array.shape[2] < 3 else array[..., :3].copy())
+        image.thumbnail((MAX_SIDE, MAX_SIDE))
+        buffer = BytesIO()
+        image.save(buffer, "PNG")
+        elements.append(f'<img alt="image {index}" title="image {index}" src="{_data_url(buffer.getvalue())}">')
+    return "".join(elements)
+
+
+def _data_url(picture: bytes) -> str:
+    return f"data:image/png;base64,{b64encode(picture).decode()}"

@@ -1,0 +1,280 @@
+"""The content of resnet-data as plain data."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from resnet_cli.config.run_config import Node
+from resnet_cli.data.dataset import Dataset, DatasetSplit
+from resnet_cli.data.duplicates import describe_image
+from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.partition import Partition, partition
+from resnet_cli.errors import InputError
+from resnet_cli.inspection.copies import PARTS, Members, count_copies, find_groups
+from resnet_cli.inspection.near import MAX_DISTANCE, MAX_PAIRS, find_near_pairs
+from resnet_cli.inspection.survey import MEANINGS, Survey, survey_split
+from resnet_cli.session import build
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A data set that has been looked at.
+
+    Args:
+        node: The config of the data.
+        partition: What a run would train, validate and test on.
+        surveys: What was found in each split, by the identity of the split.
+        report: Everything that is said of it.
+    """
+
+    node: Node
+    partition: Partition
+    surveys: dict[int, Survey]
+    report: Report
+
+    @property
+    def dataset(self) -> Dataset:
+        """Return the data set."""
+        return self.partition.dataset
+
+    def samples(self, part: str) -> tuple[Survey, Tensor]:
+        """Return the survey of the split that a part takes its images from, and their indices in it."""
+        split, indices = self.partition.samples[part]
+        return self.surveys[id(split)], torch.arange(len(split)) if indices is None else indices
+
+
+def inspect_data(node: Node, *, near: bool = False) -> Inspected:
+    """Look at every image of a data set.
+
+    Args:
+        node: The config of the data.
+        near: Look for near-duplicates too.
+
+    Raises:
+        InputError: The data set cannot be read at all, or its split is not possible.
+    """
+    parts = _partition(node)
+    surveys: dict[int, Survey] = {}
+    for split, _ in parts.samples.values():
+        if id(split) not in surveys:
+            surveys[id(split)] = survey_split(split, near=near)
+    inspected = Inspected(node, parts, surveys, {})
+    inspected.report.update(_describe(inspected, near=near))
+    return inspected
+
+
+def _partition(node: Node) -> Partition:
+    """Build the data set and split it as a run does; its images are not read."""
+    defaults: dict[str, Any] = {"val_fraction": 0.1, "train_size": None, "split_seed": 0}
+    return partition(build.dataset(node), **{name: node.get(name, value) for name, value in defaults.items()})
+
+
+def _describe(found: Inspected, *, near: bool) -> Report:
+    dataset, images = found.dataset, _Images(found)
+    groups = find_groups(images.members)
+    report: Report = {
+        "data": dataset.name,
+        "target": found.node["_target_"],
+        "size": list(dataset.train.size),
+        "parts": _parts(found),
+        "classes": _classes(found),
+        "files": _files(found.surveys.values()),
+        "damaged": images.list_bad(lambda survey: survey.damaged),
+        "suspicious": {kind: images.list_bad(partial(_suspicious, kind)) for kind in MEANINGS},
+        "duplicates": count_copies(images.members, groups) | {"groups": [images.describe(g) for g in groups]},
+        "near_duplicates": _near_duplicates(images) if near else None,
+        "statistics": _statistics(found),
+        "decoding": _decoding(found.surveys.values()),
+    }
+    counts = [row["train"] for row in report["classes"]]
+    report["imbalance"] = max(counts) / min(counts) if min(counts, default=0) else None
+    report["problems"] = _problems(found, report)
+    return report
+
+
+class _Images:
+    """All images of the parts in one row, and their names."""
+
+    def __init__(self, found: Inspected) -> None:
+        self.found = found
+        self.names: list[tuple[str, DatasetSplit, int]] = []
+        parts, labels, hashes, usable, perceptual, blank = [], [], [], [], [], []
+        numbers: dict[Any, int] = {}
+        for number, part in enumerate(PARTS):
+            if part not in found.partition.samples:
+                continue
+            survey, indices = found.samples(part)
+            chosen = indices.numpy()
+            parts.append(np.full(len(chosen), number))
+            hashes.append(survey.hashes[chosen])
+            usable.append(survey.pixels[chosen] > 0)
+            is_blank = np.zeros(len(survey.hashes), bool)
+            is_blank[survey.suspicious["blank"]] = True
+            blank.append(is_blank[chosen])
+            keys = [
+                tuple(label) if isinstance(label, list) else label for label in survey.split.labels[indices].tolist()
+            ]
+            labels.append(np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64))
+            if survey.perceptual is not None:
+                perceptual.append(survey.perceptual[chosen])
+            self.names += [(part, survey.split, index) for index in chosen.tolist()]
+        self.members = Members(*(np.concatenate(each) for each in (parts, labels, hashes, usable)))
+        self.is_blank = np.concatenate(blank)
+        self.perceptual = np.concatenate(perceptual) if perceptual else None
+
+    def describe_one(self, position: int) -> Report:
+        """Return the part, the class and the file of an image."""
+        part, split, index = self.names[position]
+        return {
+            "part": part,
+            "class": self._label(split.labels[index]),
+            "image": describe_image(self._origin(split, part), split, index),
+        }
+
+    def _origin(self, split: DatasetSplit, part: str) -> str:
+        """Return the split of the data set that an image of a part comes from."""
+        return "train" if split is self.found.dataset.train else part
+
+    def describe(self, positions: Sequence[int]) -> list[Report]:
+        """Describe each image of a group."""
+        return [self.describe_one(position) for position in positions]
+
+    def list_bad(self, choose: Callable[[Survey], dict[int, str]]) -> list[Report]:
+        """Describe the images that a survey names, with what is said of each."""
+        said = {key: choose(survey) for key, survey in self.found.surveys.items()}
+        return [
+            {**self.describe_one(position), "problem": said[id(split)][index]}
+            for position, (_, split, index) in enumerate(self.names)
+            if index in said[id(split)]
+        ]
+
+    def _label(self, label: Tensor) -> str:
+        names = self.found.dataset.class_names
+        if not label.ndim:
+            return names[int(label)]
+        return " + ".join(names[k] for k in label.nonzero().flatten().tolist()) or "no label"
+
+
+def _suspicious(kind: str, survey: Survey) -> dict[int, str]:
+    return dict.fromkeys(survey.suspicious[kind], MEANINGS[kind])
+
+
+def class_counts(split: DatasetSplit, indices: Tensor, classes: int) -> list[int]:
+    """Count the images of each class; an image of several labels counts for each."""
+    labels = split.labels[indices]
+    counts = torch.bincount(labels, minlength=classes) if labels.ndim == 1 else (labels > 0).sum(0)
+    return [int(count) for count in counts]
+
+
+def _classes(found: Inspected) -> list[Report]:
+    names = found.dataset.class_names
+    columns = {
+        part: class_counts(survey.split, indices, len(names))
+        for part in PARTS
+        if part in found.partition.samples
+        for survey, indices in [found.samples(part)]
+    }
+    return [{"name": name, **{part: counts[k] for part, counts in columns.items()}} for k, name in enumerate(names)]
+
+
+def _parts(found: Inspected) -> Report:
+    """Return the number of images of each part and where they come from."""
+    dataset = found.dataset
+    own = {id(dataset.train): "train", id(dataset.test): "test"}
+    if dataset.val is not None:
+        own[id(dataset.val)] = "val"
+    result: Report = {}
+    for part in PARTS:
+        if part in found.partition.samples:
+            survey, indices = found.samples(part)
+            total, origin = len(survey.split), own.get(id(survey.split), "train")
+            result[part] = {"images": len(indices), "of": total, "split": origin}
+    return result
+
+
+def _files(surveys: Iterable[Survey]) -> Report:
+    """Return how many images have each size, and each mode if they are files."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    modes: Counter[str] = Counter()
+    for survey in surveys:
+        sizes += survey.sizes
+        modes += survey.modes
+    ordered = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
+    return {
+        "are_files": bool(modes),
+        "sizes": [{"width": w, "height": h, "images": count} for (w, h), count in ordered],
+        "modes": dict(modes.most_common()),
+    }
+
+
+def _near_duplicates(images: _Images) -> Report:
+    members = images.members
+    assert images.perceptual is not None
+    pairs, is_all = find_near_pairs(images.perceptual, members.is_usable & ~images.is_blank, members.hashes)
+    across = Counter(
+        f"{PARTS[second]} in {PARTS[first]}"
+        for first, second in (sorted(members.parts[[a, b]].tolist()) for a, b, _ in pairs)
+        if first != second
+    )
+    return {
+        "pairs": len(pairs), "is_all": is_all, "limit": MAX_PAIRS, "max_distance": MAX_DISTANCE,
+        "across_classes": sum(int(members.labels[a] != members.labels[b]) for a, b, _ in pairs),
+        "across_parts": dict(across),
+        "list": [{"bits": bits, "images": images.describe([a, b])} for a, b, bits in pairs],
+    }  # fmt: skip
+
+
+def _statistics(found: Inspected) -> Report:
+    """Return mean and standard deviation of each channel of the training images, and those of the data set."""
+    survey, indices = found.samples("train")
+    chosen = indices.numpy()
+    pixels = max(1, int(survey.pixels[chosen].sum()))
+    total, squares = survey.sums[chosen].sum(0) / pixels
+    std = np.sqrt(np.maximum(squares - total**2, 0))
+    return {
+        "mean": (total / 255).tolist(), "std": (std / 255).tolist(),
+        "used_mean": found.dataset.mean and list(found.dataset.mean),
+        "used_std": found.dataset.std and list(found.dataset.std),
+    }  # fmt: skip
+
+
+def _decoding(surveys: Iterable[Survey]) -> Report:
+    """Return how long the images took, and where they are kept."""
+    found = list(surveys)
+    lazy = [survey.split.images for survey in found if isinstance(survey.split.images, LazyImages)]
+    folder = next((images.cache.folder for images in lazy), None)
+    return {
+        "images": sum(len(survey.split) for survey in found),
+        "bytes": sum(survey.split.nbytes for survey in found),
+        "seconds": round(sum(survey.seconds for survey in found), 2),
+        "are_files": bool(lazy),
+        "was_cached": bool(lazy) and all(s.was_cached for s in found if isinstance(s.split.images, LazyImages)),
+        "is_cached": bool(lazy) and all(images.cached_rows() is not None for images in lazy),
+        "cache": None if folder is None else str(folder),
+    }
+
+
+def _problems(found: Inspected, report: Report) -> list[str]:
+    """Return why resnet-train would refuse these data; empty if it would not."""
+    problems = []
+    if report["damaged"]:
+        count = len(report["damaged"])
+        problems.append(f"{count} image{'s' if count > 1 else ''} cannot be decoded")
+    decoded: Counter[tuple[int, int]] = Counter()
+    for survey in found.surveys.values():
+        decoded += survey.decoded_sizes
+    if len(decoded) > 1:
+        problems.append(f"images of {len(decoded)} sizes: data.image_size=N or [H,W] makes them one")
+    try:
+        found.dataset.validate()
+    except InputError as error:
+        problems += error.problems
+    return problems

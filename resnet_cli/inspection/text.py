@@ -1,0 +1,202 @@
+"""What resnet-data found as lines of text."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from resnet_cli.inspection.copies import PARTS
+
+Report = Mapping[str, Any]
+
+LONG_LIST = 24  # classes from which on only the largest and the smallest are shown
+ENDS = 10  # of each
+MAX_GROUPS = 20  # of equal images
+MAX_SUSPICIOUS = 10  # of each kind
+MAX_SIZES = 5
+MORE = "--format json lists all"
+
+
+def format_report(report: Report) -> list[str]:
+    """Format everything that was found."""
+    size = "x".join(map(str, report["size"]))
+    return [
+        f"data        {report['data']}: {len(report['classes'])} classes, images of {size}",
+        *(f"parts       {line}" if not i else f"            {line}" for i, line in enumerate(format_parts(report))),
+        f"files       {format_sizes(report)}",
+        *([f"modes       {modes}"] if (modes := format_modes(report)) else []),
+        f"channels    {format_statistics(report)}",
+        f"decoding    {format_decoding(report)}",
+        *(f"refused     {problem}" for problem in report["problems"]),
+        "",
+        *_class_lines(report),
+        "",
+        *_bad_lines(report),
+        *_duplicate_lines(report),
+        *_near_lines(report),
+    ]
+
+
+def format_parts(report: Report) -> Iterator[str]:
+    """Yield a line for each part: how many images it has, and how they were chosen."""
+    for part, found in report["parts"].items():
+        line = f"{part:5} {found['images']:>9,} images"
+        if found["split"] != part:
+            line += f", held out from the {found['of']:,} of {found['split']}"
+        elif found["images"] != found["of"]:
+            line += f" of {found['of']:,}"
+        yield line
+    if "val" not in report["parts"]:
+        yield "val           none: the last epoch is the one that is tested"
+
+
+def format_sizes(report: Report) -> str:
+    """Return how many images have which size; the commonest of many."""
+    sizes = report["files"]["sizes"]
+    kind = "files" if report["files"]["are_files"] else "images in memory"
+    shown = ", ".join(f"{s['images']:,} of {s['width']}x{s['height']}" for s in sizes[:MAX_SIZES])
+    if len(sizes) <= MAX_SIZES:
+        return f"{kind}: {shown or 'none can be read'}"
+    widths, heights = ([s[side] for s in sizes] for side in ("width", "height"))
+    return (
+        f"{kind}: {shown}, and {len(sizes) - MAX_SIZES:,} more sizes: {min(widths)} to {max(widths)} wide, "
+        f"{min(heights)} to {max(heights)} high"
+    )
+
+
+def format_modes(report: Report) -> str:
+    """Return how many files have which mode."""
+    return ", ".join(f"{count:,} {mode}" for mode, count in report["files"]["modes"].items())
+
+
+def format_statistics(report: Report) -> str:
+    """Return mean and standard deviation of the training images by channel."""
+    found = report["statistics"]
+    mean, std = (" ".join(f"{value:.4f}" for value in found[name][:8]) for name in ("mean", "std"))
+    more = f" (of {len(found['mean'])} channels)" if len(found["mean"]) > 8 else ""
+    own = "" if found["used_mean"] is None else "; normalised with the data set's own"
+    return f"mean {mean}, std {std}{more}{own}"
+
+
+def format_decoding(report: Report) -> str:
+    """Return how long a look at every image took, and where decoded images are kept."""
+    found = report["decoding"]
+    megabytes = f"{found['bytes'] / 1e6:,.1f} MB"
+    if not found["are_files"]:
+        return f"none: {found['images']:,} images in memory, {megabytes}; looked at in {found['seconds']:.1f} s"
+    how = "read from the cache" if found["was_cached"] else "decoded"
+    place = "no cache" if found["cache"] is None else f"cache {found['cache']}"
+    state = "" if found["cache"] is None or found["is_cached"] else ", not kept yet"
+    return f"{found['images']:,} images {how} and examined in {found['seconds']:.1f} s; {megabytes}, {place}{state}"
+
+
+def format_imbalance(report: Report) -> str:
+    """Return the ratio between the largest and the smallest class of the training images."""
+    ordered = sorted(report["classes"], key=lambda row: row["train"])
+    if report["imbalance"] is None:
+        return f"no training image of {ordered[0]['name']}"
+    smallest, largest = ordered[0], ordered[-1]
+    if smallest["train"] == largest["train"]:
+        return f"balanced: {largest['train']:,} training images each"
+    return (
+        f"imbalance {report['imbalance']:.2f}: {largest['train']:,} training images of {largest['name']}, "
+        f"{smallest['train']:,} of {smallest['name']}"
+    )
+
+
+def format_member(member: Report) -> str:
+    """Return the file of an image with its part and class."""
+    return f"{member['image']} ({member['part']}, {member['class']})"
+
+
+def describe_group(group: Sequence[Report]) -> str:
+    """Return whether a group of equal images is a leak, a doubtful label, or copies in one part."""
+    parts = [part for part in PARTS if any(member["part"] == part for member in group)]
+    marks = [" and ".join(parts)] if len(parts) > 1 else [f"within {parts[0]}"]
+    if len({member["class"] for member in group}) > 1:
+        marks.append("different classes")
+    return ", ".join(marks)
+
+
+def severity(group: Sequence[Report]) -> tuple[bool, bool]:
+    """Return a key by which the worst groups come first: those in two parts, then those with two labels."""
+    return len({m["part"] for m in group}) == 1, len({m["class"] for m in group}) == 1
+
+
+def _class_lines(report: Report) -> list[str]:
+    rows = report["classes"]
+    parts = [part for part in PARTS if part in report["parts"]]
+    shown: list[Report | None] = list(rows)
+    if len(rows) > LONG_LIST:
+        ordered = sorted(rows, key=lambda row: -row["train"])
+        shown = [*ordered[:ENDS], None, *ordered[-ENDS:]]
+    width = max(5, *(len(row["name"]) for row in shown if row))
+    lines = [format_imbalance(report), f"{'class':{width}}" + "".join(f"{part:>10}" for part in parts)]
+    for row in shown:
+        if row is None:
+            lines.append(f"... {len(rows) - 2 * ENDS} more classes")
+        else:
+            lines.append(f"{row['name']:{width}}" + "".join(f"{row[part]:>10,}" for part in parts))
+    return lines
+
+
+def _bad_lines(report: Report) -> Iterator[str]:
+    damaged = report["damaged"]
+    yield f"damaged     {len(damaged) or 'none'}"
+    for found in damaged:
+        yield f"  {found['problem']} ({found['part']}, {found['class']})"
+    total = sum(map(len, report["suspicious"].values()))
+    yield f"suspicious  {total or 'none'}"
+    for kind, found in report["suspicious"].items():
+        if found:
+            yield f"  {kind}: {len(found)} ({found[0]['problem']})"
+            yield from (f"    {format_member(member)}" for member in found[:MAX_SUSPICIOUS])
+            yield from _more(len(found), MAX_SUSPICIOUS, "    ")
+
+
+def format_copies(report: Report) -> list[str]:
+    """Return a line for each kind of exact duplicates."""
+    found = report["duplicates"]
+    lines = [f"{count:,} images of {pair}" for pair, count in found["across_parts"].items()]
+    if found["across_classes"]["groups"]:
+        images, groups = found["across_classes"]["images"], found["across_classes"]["groups"]
+        lines.append(f"{images:,} images in {groups:,} groups of equal images with different classes")
+    lines += [f"{count:,} images of {part} are copies of others in it" for part, count in found["within"].items()]
+    return lines
+
+
+def _duplicate_lines(report: Report) -> Iterator[str]:
+    lines = format_copies(report)
+    yield f"duplicates  {'none' if not lines else 'images with the same pixels'}"
+    yield from (f"  {line}" for line in lines)
+    groups = sorted(report["duplicates"]["groups"], key=severity)
+    for group in groups[:MAX_GROUPS]:
+        yield f"  {describe_group(group)}: {' = '.join(map(format_member, group[:4]))}" + _rest(group)
+    yield from _more(len(groups), MAX_GROUPS, "  ")
+
+
+def format_near(found: Report) -> str:
+    """Return how many pairs of near-duplicates there are."""
+    count = f"{found['pairs']:,}" if found["is_all"] else f"more than {found['limit']:,}"
+    across = "".join(f", {number:,} of {pair}" for pair, number in found["across_parts"].items())
+    return (
+        f"{count} pairs of images that differ in at most {found['max_distance']} of 64 bits of a perceptual hash"
+        f"{across}, {found['across_classes']:,} of different classes"
+    )
+
+
+def _near_lines(report: Report) -> Iterator[str]:
+    found = report["near_duplicates"]
+    if found is None:
+        return
+    yield f"near        {format_near(found)}"
+    for pair in found["list"][:MAX_GROUPS]:
+        yield f"  {pair['bits']} bits: {' ~ '.join(map(format_member, pair['images']))}"
+    yield from _more(len(found["list"]), MAX_GROUPS, "  ")
+
+
+def _rest(group: Sequence[Report]) -> str:
+    return f" and {len(group) - 4} more" if len(group) > 4 else ""
+
+
+def _more(count: int, shown: int, indent: str) -> Iterator[str]:
+    if count > shown:
+        yield f"{indent}... and {count - shown:,} more; {MORE}"

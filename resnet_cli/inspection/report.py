@@ -14,7 +14,7 @@ from resnet_cli.config.run_config import Node
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.duplicates import describe_image
 from resnet_cli.data.images.lazy import LazyImages
-from resnet_cli.data.partition import Partition, partition
+from resnet_cli.data.partition import Partition
 from resnet_cli.errors import InputError
 from resnet_cli.inspection.copies import PARTS, Members, count_copies, find_groups
 from resnet_cli.inspection.near import MAX_DISTANCE, MAX_PAIRS, find_near_pairs
@@ -61,7 +61,7 @@ def inspect_data(node: Node, *, near: bool = False) -> Inspected:
     Raises:
         InputError: The data set cannot be read at all, or its split is not possible.
     """
-    parts = _partition(node)
+    parts = build.partition(node)
     surveys: dict[int, Survey] = {}
     for split, _ in parts.samples.values():
         if id(split) not in surveys:
@@ -69,12 +69,6 @@ def inspect_data(node: Node, *, near: bool = False) -> Inspected:
     inspected = Inspected(node, parts, surveys, {})
     inspected.report.update(_describe(inspected, near=near))
     return inspected
-
-
-def _partition(node: Node) -> Partition:
-    """Build the data set and split it as a run does; its images are not read."""
-    defaults: dict[str, Any] = {"val_fraction": 0.1, "train_size": None, "split_seed": 0}
-    return partition(build.dataset(node), **{name: node.get(name, value) for name, value in defaults.items()})
 
 
 def _describe(found: Inspected, *, near: bool) -> Report:

@@ -7,6 +7,7 @@ and what only the caller knows: sizes of the data, the device, the seed.
 import re
 import warnings
 from collections.abc import Callable, Mapping, Set
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from resnet_cli.config.run_config import DEFAULT_LOSS, Node
 from resnet_cli.config.signatures import Parameter, locate, signature
 from resnet_cli.config.validation import CONFIG_GROUPS
 from resnet_cli.data import Dataset, Loaders, make_loaders
+from resnet_cli.data.partition import Partition, SplitOptions
+from resnet_cli.data.partition import partition as split_dataset
 from resnet_cli.errors import InputError
 from resnet_cli.loggers import Logger, require_packages
 from resnet_cli.optimizers import apply_group_options, parameter_groups
@@ -108,6 +111,13 @@ def dataset(node: Node) -> Dataset:
         kind = type(built).__name__
         raise InputError(f"data._target_: {node['_target_']} returned a {kind}, not a resnet_cli.data.Dataset")
     return built
+
+
+def partition(node: Node) -> Partition:
+    """Build the data set and split it as a run does; its images are not read."""
+    _, options = _split_reader_keys("data", node)
+    chosen = {field.name: options[field.name] for field in fields(SplitOptions) if field.name in options}
+    return split_dataset(dataset(node), SplitOptions(**chosen))
 
 
 def loaders(node: Node, *, device: torch.device, seed: int) -> Loaders:

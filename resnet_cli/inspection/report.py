@@ -182,9 +182,7 @@ def _classes(found: Inspected) -> list[Report]:
 def _parts(found: Inspected) -> Report:
     """Return the number of images of each part and where they come from."""
     dataset = found.dataset
-    own = {id(dataset.train): "train", id(dataset.test): "test"}
-    if dataset.val is not None:
-        own[id(dataset.val)] = "val"
+    own = {id(split): name for name, split in (("val", dataset.val), ("test", dataset.test), ("train", dataset.train))}
     result: Report = {}
     for part in PARTS:
         if part in found.partition.samples:

@@ -5,7 +5,6 @@ and what only the caller knows: sizes of the data, the device, the seed.
 """
 
 import re
-import warnings
 from collections.abc import Callable, Mapping, Set
 from dataclasses import fields
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 
 from resnet_cli.config.conversion import convert
-from resnet_cli.config.run_config import DEFAULT_LOSS, Node
+from resnet_cli.config.run_config import Node
 from resnet_cli.config.signatures import Parameter, locate, signature
 from resnet_cli.config.validation import CONFIG_GROUPS
 from resnet_cli.data import Dataset, Loaders, make_loaders
@@ -187,87 +186,6 @@ def schedule(node: Node, *, total_steps: int, steps_per_epoch: int) -> Callable[
     provided = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
     built: Callable[[int], float] = instantiate("schedule", node, provided)
     return built
-
-
-def with_trainer_smoothing(node: Node | None, trainer: Node) -> Node:
-    """Return the loss's node with `trainer.label_smoothing`, which goes with cross-entropy.
-
-    Args:
-        node: The node of the group `loss`; None is `DEFAULT_LOSS`.
-        trainer: The trainer's node.
-
-    Raises:
-        InputError: another loss has been chosen, or both keys are set.
-    """
-    node = node or DEFAULT_LOSS
-    smoothing = get_argument(trainer, "label_smoothing")
-    if not smoothing:
-        return node
-    own = get_argument(node, "label_smoothing")
-    if own:
-        raise InputError(f"trainer.label_smoothing={smoothing}: loss.label_smoothing={own} is set too; set one of them")
-    if node["_target_"] != DEFAULT_LOSS["_target_"]:
-        takes_it = "label_smoothing" in signature(node["_target_"]).parameters
-        remedy = f"set loss.label_smoothing={smoothing} instead" if takes_it else "smooth in your own loss"
-        raise InputError(f"trainer.label_smoothing={smoothing}: goes with loss=cross_entropy; {remedy}")
-    return {**node, "label_smoothing": smoothing}
-
-
-def loss(node: Node | None, trainer: Node, loaders: Loaders) -> LossFunction | None:
-    """Build the loss, and run it once on blank scores; None is the trainer's own: cross-entropy, which it smooths.
-
-    Args:
-        node: The node of the group `loss`; None is `DEFAULT_LOSS`.
-        trainer: The trainer's node, for its `label_smoothing`.
-        loaders: The data, for the names and sizes of the classes.
-
-    Raises:
-        InputError: its arguments do not fit the data, or it is no loss of a classifier.
-    """
-    chosen = with_trainer_smoothing(node, trainer)
-    is_default = chosen["_target_"] == DEFAULT_LOSS["_target_"]
-    if loaders.has_label_sets and not getattr(locate(chosen["_target_"]), "takes_label_sets", True):
-        raise InputError(
-            f"loss._target_: {chosen['_target_']} gives an image one class, and these have several labels: "
-            "use loss=binary_cross_entropy"
-        )
-    if is_default and not any(value for key, value in (node or {}).items() if key != "_target_"):
-        return None
-    classes = len(loaders.class_names)
-    known = {
-        "num_classes": classes, "class_names": loaders.class_names, "class_counts": loaders.class_counts,
-        "image_count": loaders.counts["train"] if loaders.has_label_sets else None,
-    }  # fmt: skip
-    takes = signature(chosen["_target_"]).parameters  # a module without a constructor only seems to take any keyword
-    provided = {name: value for name, value in known.items() if name in takes}
-    built: LossFunction = instantiate("loss", chosen, provided)
-    forms = {}
-    if not loaders.has_label_sets:
-        forms["classes [2]"] = torch.zeros(2, dtype=torch.int64)
-    if loaders.has_label_sets or any(getattr(loaders.train.augment, name, 0) for name in ("mixup", "cutmix")):
-        forms[f"class probabilities [2, {classes}]"] = torch.full((2, classes), 1 / classes)
-    try_loss(chosen["_target_"], built, classes, forms)
-    return built
-
-
-def try_loss(target: str, built: Any, classes: int, forms: Mapping[str, torch.Tensor]) -> None:
-    """Raise an `InputError` unless a loss takes logits and labels of these forms."""
-    if not callable(built) or isinstance(built, type):
-        kind = type(built).__name__
-        raise InputError(f"loss._target_: {target} returned a {kind}, not a function of logits and labels")
-    if isinstance(built, nn.Module) and any(p.requires_grad for p in built.parameters()):
-        raise InputError(f"loss: {target} has parameters, which no optimizer would train")
-    for name, labels in forms.items():
-        call = f"loss: {target} on logits [2, {classes}] and {name}"
-        try:
-            with warnings.catch_warnings(action="ignore"):  # an error follows
-                result = built(torch.zeros(2, classes), labels)
-        except Exception as error:  # of a user's class
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f"{call}: {reason}") from error
-        if not isinstance(result, torch.Tensor) or result.ndim or not result.is_floating_point():
-            shape = list(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
-            raise InputError(f"{call}: returns {shape}; it must be one number, the mean over the images")
 
 
 def trainer(

@@ -17,6 +17,7 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.session import build
 from resnet_cli.session.batch_of_one import require_no_batch_of_one
 from resnet_cli.session.first_look import LeakWarnings
+from resnet_cli.session.losses import build_loss, with_trainer_smoothing
 from resnet_cli.session.paths import located
 from resnet_cli.session.resume import (
     StartingPoint,
@@ -103,7 +104,7 @@ def prepare(
         planned_trainer = {**config.trainer, "epochs": LONGEST}
     planned_trainer = planned_trainer or config.trainer
     here = located(config, paths)  # to build from; `config` is what is stored
-    build.with_trainer_smoothing(config.loss, config.trainer)
+    with_trainer_smoothing(config.loss, config.trainer)
     validate_changes(checkpoint, config)  # before the data are read, which can take minutes
     loaders = build.loaders(here.data, device=_resolve_device(config.trainer), seed=config.seed)
     changes: list[Difference] = []
@@ -156,7 +157,7 @@ def _build_trainer(
 ) -> ClassifierTrainer:
     schedule = _build_schedule(config, loaders, planned_trainer)
     optimizer = build.optimizer(config.optimizer, model)
-    loss_fn = build.loss(config.loss, config.trainer, loaders)
+    loss_fn = build_loss(config.loss, config.trainer, loaders)
     return build.trainer(
         config.trainer, model=model, optimizer=optimizer, schedule=schedule, seed=config.seed, loss_fn=loss_fn,
         multi_label=loaders.has_label_sets,

@@ -129,12 +129,11 @@ class ClassifierTrainer:
         self.device, self.precision = self.backend.device, self.backend.precision
         self.model = self.backend.prepare_model(model)
         self.forward = self.backend.compile_model(self.model)
-        if isinstance(loss_fn, nn.Module):
-            loss_fn = loss_fn.to(self.device)
+        loss_fn = loss_fn.to(self.device) if isinstance(loss_fn, nn.Module) else loss_fn
         self.eval_loss_fn = without_smoothing(loss_fn) or nn.functional.cross_entropy
         self.epochs, self.early_stopping, self.checkpoint_every = epochs, early_stopping, checkpoint_every
-        self.max_batches, self.overfit_batches, self.profile = max_batches, overfit_batches, profile
-        self.steps_per_epoch = steps_per_epoch
+        self.max_batches, self.steps_per_epoch, self.overfit_batches = max_batches, steps_per_epoch, overfit_batches
+        self.profile, self.multi_label = profile, multi_label
         self.state = TrainState(
             model=self.model,
             optimizer=optimizer,
@@ -145,9 +144,8 @@ class ClassifierTrainer:
             best_tracker=BestTracker(select_by=select_by),
         )
         train_loss_fn = loss_fn or partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
-        self.multi_label = multi_label
-        count = count_exact if multi_label else count_correct
-        options = StepOptions(train_loss_fn, self.backend.autocast, accumulate, clip_norm, count)
+        counted = count_exact if multi_label else count_correct
+        options = StepOptions(train_loss_fn, self.backend.autocast, accumulate, clip_norm, counted)
         stepper = CompiledStepper if compile == "step" else Stepper
         self.stepper = stepper(self.state, model=self.forward, options=options, schedule=schedule, seed=seed)
 

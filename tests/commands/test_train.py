@@ -17,7 +17,16 @@ import torch
 from resnet_cli.runs.names import resume_command
 from tests.support.runs import assert_equal, assert_same_end, record_of, rows_of, tiny
 
-FILES = {"config.yaml", "run.json", "metrics.jsonl", "train.log", "curves.png", "samples.png", "checkpoints"}
+FILES = {
+    "config.yaml",
+    "run.json",
+    "metrics.jsonl",
+    "train.log",
+    "curves.png",
+    "samples.png",
+    "splits.json",
+    "checkpoints",
+}
 
 
 class Killed(BaseException):

@@ -82,10 +82,12 @@ def test_a_run_is_found_by_its_folder_or_a_checkpoint(tmp_path):
     run = RunDir(tmp_path / "r")
     run.create("name: x\n", status="running")
     run.last.write_bytes(b"")
+    nested = tmp_path / "a" / "b" / "c"
+    nested.mkdir(parents=True)
     assert find_run(str(run.path)).path == find_run(str(run.last)).path == run.path
     for path, words in [
         (tmp_path / "none", "no such run folder"),
-        (tmp_path, "not a run folder (it has no config.yaml)"),
+        (nested, "not a run folder (it has no config.yaml)"),
         (run.config, f"not a run folder (give {run.path})"),
         (run.last.parent, f"not a run folder (give {run.path})"),
     ]:

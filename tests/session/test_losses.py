@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from resnet_cli.data import Dataset, DatasetSplit, make_loaders
 from resnet_cli.errors import InputError
 from resnet_cli.losses import CrossEntropy, Focal
-from resnet_cli.session import build
+from resnet_cli.session.losses import build_loss
 from tests.support.runs import record_of, rows_of, tiny
 from tests.support.trainers import make_trainer, net
 
@@ -60,21 +60,21 @@ def test_the_default_loss_is_the_trainers_own():
     loaders = rare_loaders()
     for node in (None, CROSS_ENTROPY):
         for smoothing in (0.0, 0.1):
-            assert build.loss(node, {**TRAINER, "label_smoothing": smoothing}, loaders) is None
+            assert build_loss(node, {**TRAINER, "label_smoothing": smoothing}, loaders) is None
 
 
 def test_balanced_weights_come_from_the_training_images_alone():
     loaders = rare_loaders()
     assert loaders.class_counts == (54, 27, 9)
-    built = build.loss({**CROSS_ENTROPY, "class_weights": "balanced"}, {**TRAINER, "label_smoothing": 0.2}, loaders)
+    built = build_loss({**CROSS_ENTROPY, "class_weights": "balanced"}, {**TRAINER, "label_smoothing": 0.2}, loaders)
     assert built.weight.tolist() == pytest.approx([90 / 162, 90 / 81, 90 / 27])
     assert built.label_smoothing == 0.2  # of the trainer
 
 
 def test_a_users_loss_gets_what_it_has_parameters_for():
-    built = build.loss(of(Margin, margin=2.0), TRAINER, rare_loaders())
+    built = build_loss(of(Margin, margin=2.0), TRAINER, rare_loaders())
     assert (built.classes, built.margin) == (3, 2.0)
-    assert isinstance(build.loss({"_target_": "torch.nn.CrossEntropyLoss"}, TRAINER, rare_loaders()), nn.Module)
+    assert isinstance(build_loss({"_target_": "torch.nn.CrossEntropyLoss"}, TRAINER, rare_loaders()), nn.Module)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_users_loss_gets_what_it_has_parameters_for():
 )
 def test_a_loss_that_does_not_fit_is_named(node, smoothing, words):
     with pytest.raises(InputError, match=words):
-        build.loss(node, {**TRAINER, "label_smoothing": smoothing}, rare_loaders())
+        build_loss(node, {**TRAINER, "label_smoothing": smoothing}, rare_loaders())
 
 
 def test_evaluation_does_not_smooth_but_weights():

@@ -45,7 +45,7 @@ batch_size=3 -> did you mean data.batch_size?
 trainer.epoch=3 -> did you mean trainer.epochs?
 data.batchsize=3 -> did you mean data.batch_size?
 data.bach_size=3 -> did you mean data.batch_size?
-data=digits data.classes=3 -> data.classes: unknown key
+data=digits data.classes=3 -> data.classes: 3 is not allowed; it takes a list of
 data.augment.mixupp=0.3 -> did you mean data.augment.mixup?
 data.augment.rotate=3 -> did you mean data.augment.rotation?
 data.augment.hue=3 -> data.augment.hue: unknown key (allowed: crop,

@@ -126,7 +126,10 @@ def paths_from(settings: Mapping[str, Any], origin: Origin, run: RunDir, *, need
     Raises:
         InputError: `needed`, and files are in none of the folders.
     """
-    folders, entries = origin.folders or (Path.cwd(),), _entries(run)
+    entries: Mapping[str, Any] = {}
+    with suppress(InputError):  # a record that cannot be read: the job says so when it runs
+        entries = _entries(run)
+    folders = origin.folders or (Path.cwd(),)
     places: dict[str, list[Path]] = {}
     for key, value in named_paths(settings, folders).items():
         today = origin.swept.get(key, {}).get(value, value)

@@ -101,7 +101,7 @@ class SweepDir:
             InputError: `sweep.json` is missing or invalid.
         """
         overrides = self.job_overrides()
-        return [Job(RunDir(self.path / name), overrides[name], load_record(self.path / name)) for name in overrides]
+        return [Job(RunDir(self.path / name), overrides[name], _load_record(self.path / name)) for name in overrides]
 
     def add_command(
         self, command: SweepCommand, jobs: Mapping[str, Sequence[str]], replaces: SweepCommand | None = None
@@ -206,8 +206,7 @@ def _string_list(value: Any) -> list[str]:
     return value
 
 
-def load_record(folder: Path) -> dict[str, Any]:
-    """Return the record of a job; one that cannot be read has the status `unreadable` and the reason."""
+def _load_record(folder: Path) -> dict[str, Any]:
     try:
         return RunDir(folder).read_record()
     except InputError as error:

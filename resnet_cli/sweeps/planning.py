@@ -16,7 +16,6 @@ from resnet_cli.hydra_app.overrides import task_overrides
 from resnet_cli.loggers import require_packages
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.paths import paths_from
-from resnet_cli.sweeps.folder import load_record
 from resnet_cli.sweeps.hydra_config import runs_on_this_machine
 from resnet_cli.sweeps.hydra_internals import compose_job
 from resnet_cli.sweeps.launch import active_launch
@@ -100,11 +99,9 @@ def _find_files(sweep: DictConfig, planned: Mapping[int, PlannedJob], problems: 
     if launch is None or not runs_on_this_machine(sweep):
         return
     for number, job in planned.items():
-        folder = Path(sweep.hydra.sweep.dir) / job.folder_name
-        if job.is_finished or load_record(folder).get("status") == "unreadable":  # the job itself says that
-            continue
-        with problems.collect(number):
-            paths_from(job.settings, launch.origin, RunDir(folder))
+        if not job.is_finished:
+            with problems.collect(number):
+                paths_from(job.settings, launch.origin, RunDir(Path(sweep.hydra.sweep.dir) / job.folder_name))
 
 
 def _build_parts(planned: Mapping[int, PlannedJob], problems: "_ProblemCollector", *, is_local: bool) -> None:

@@ -85,7 +85,8 @@ class RowWriter:
 
         self.path, self.shape, self.dtype = path, shape, dtype
         self.partial = path.with_name(f"{path.name}.partial")
-        self.is_written_N = torch.zeros(shape[0], dtype=torch.bool)
+        self._is_written = bytearray(shape[0])
+        self._missing = shape[0]
         self._lock = FileLock(path.with_name(f".{path.name}.lock"), thread_local=False)
         self._file: BinaryIO | None = None
         self._start, self._process = 0, os.getpid()
@@ -105,12 +106,13 @@ class RowWriter:
             return
         try:
             for index, row in zip(indices_B.tolist(), rows.cpu(), strict=True):
-                if not self.is_written_N[index]:
+                if not self._is_written[index]:
                     data = row.contiguous().numpy()
                     self._file.seek(self._start + index * data.nbytes)
                     self._file.write(data)
-                    self.is_written_N[index] = True
-            if self.is_written_N.all():
+                    self._is_written[index] = True
+                    self._missing -= 1
+            if not self._missing:
                 self._publish()
         except OSError as error:
             self.abandon(error)

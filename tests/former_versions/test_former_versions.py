@@ -24,7 +24,7 @@ CLOSE = {"rtol": 1e-3, "atol": 1e-3}  # the runs were made on another machine: o
 def unpacked(tmp_path_factory):
     folder = tmp_path_factory.mktemp("former")
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # from 3.11.4 on
     return folder / "runs_0.1.0"
 
 

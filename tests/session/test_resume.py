@@ -50,7 +50,7 @@ while kills:
         kills -= 1
     else:
         assert trial(f"parts{folders}")[0] == 0
-print(folders, file=out)
+print(folders, file=out, flush=True)
 """
 
 

@@ -115,7 +115,7 @@ def _look_at(index: int, image_HWC: Tensor, found: Survey) -> None:
     found.sums[index, 1] = np.einsum("pc,pc->c", rows, rows)
     found.decoded_sizes[array.shape[1], array.shape[0]] += 1
     found.hashes[index] = int(hash_images(image_HWC[None])[0])
-    if (rows.max(0) - rows.min(0) <= BLANK_RANGE).all():
+    if all(int(channel.max()) - int(channel.min()) <= BLANK_RANGE for channel in np.moveaxis(array, 2, 0)):
         found.suspicious[BLANK].append(index)
     if found.perceptual is not None:
         found.perceptual[index] = perceptual_hash(array)

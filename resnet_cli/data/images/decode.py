@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -234,7 +235,7 @@ def _open_image(path: ImageFile) -> "Iterator[Image.Image]":
     """Open an image; errors of Pillow, here or in the `with` block, become `InputError`s that name the file."""
     from PIL import Image, UnidentifiedImageError
 
-    logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it says what the exception says
+    silence_logger("PIL.TiffImagePlugin")
     with name_in_errors(path):
         try:
             with Image.open(as_source(path)) as image:
@@ -243,6 +244,12 @@ def _open_image(path: ImageFile) -> "Iterator[Image.Image]":
             raise InputError(f"{path}: too large to be decoded safely (more pixels than Pillow allows)") from None
         except UnidentifiedImageError:
             raise InputError(f"{path}: {_describe_unidentified(path)}") from None
+
+
+@cache
+def silence_logger(name: str) -> None:
+    """Silence the logger of a decoder, whose exceptions say the same; once, since it takes as long as a small image."""
+    logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager

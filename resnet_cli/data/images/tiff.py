@@ -3,7 +3,6 @@
 Channels are the samples of a pixel or, in files of one sample, the pages. Arrays are [H, W, C], sizes (C, H, W).
 """
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -11,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnet_cli.data.images.decode import silence_logger
 from resnet_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def open_tiff(source: Path | str | BytesIO) -> Iterator[TiffImage | None]:
         import tifffile
     except ImportError:
         raise InputError("data.mode=all reads TIFF files with tifffile: pip install 'resnet-cli[tiff]'") from None
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it raises is said once, with the name of the file
+    silence_logger("tifffile")
     opened: Any = tifffile.TiffFile(source)
     with opened as file:
         is_readable = file.pages[0].photometric.name not in LEFT_TO_PILLOW

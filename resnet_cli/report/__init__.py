@@ -2,7 +2,7 @@
 
 from resnet_cli.report.groups import REPETITIONS, Group, Statistics, Table, build_tables
 from resnet_cli.report.page import format_html
-from resnet_cli.report.runs import FoundRuns, Run, read_runs
+from resnet_cli.report.runs import FoundRuns, read_runs
 from resnet_cli.report.writers import (
     format_csv,
     format_markdown,
@@ -10,6 +10,7 @@ from resnet_cli.report.writers import (
     format_sweep_table,
     format_text,
 )
+from resnet_cli.runs.reading import Run
 
 FORMATS = {"table": format_text, "markdown": format_markdown, "csv": format_csv, "html": format_html}
 

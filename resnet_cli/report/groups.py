@@ -21,8 +21,8 @@ from resnet_cli.report.keys import (
     target_name,
     varying_columns,
 )
-from resnet_cli.report.runs import STATUSES, Run
 from resnet_cli.report.summary import format_pairs, requested_columns, short_names, summarise
+from resnet_cli.runs.reading import STATUSES, Run
 
 # Keys of `data` that change how images are fed but not which: results with other values can be compared.
 INPUT_PIPELINE_KEYS = ("data.batch_size", "data.drop_last", "data.sampler", "data.augment")

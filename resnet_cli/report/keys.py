@@ -16,7 +16,8 @@ from resnet_cli.config.signatures import Opaque, signature
 from resnet_cli.config.stored import SAFE_TO_CHANGE
 from resnet_cli.config.validation import CONFIG_GROUPS
 from resnet_cli.config.values import format_value
-from resnet_cli.report.runs import Run, natural_sort_key
+from resnet_cli.report.runs import natural_sort_key
+from resnet_cli.runs.reading import Run
 
 # Names, devices and file locations do not change a result, so runs that differ in them alone are one config.
 KEYS_WITHOUT_EFFECT = (SAFE_TO_CHANGE - {"trainer.epochs", "data.splits"}) | set(CONTROL_KEYS) | {"logger"}

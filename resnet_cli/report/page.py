@@ -11,9 +11,10 @@ from typing import Any
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.report.groups import Group, Table
 from resnet_cli.report.keys import ABSENT, format_cell
-from resnet_cli.report.runs import METRICS, FoundRuns, Run
+from resnet_cli.report.runs import METRICS, FoundRuns
 from resnet_cli.report.summary import OVERRIDES, format_pairs, short_names
 from resnet_cli.report.writers import SUMMARY_COLUMNS, format_excluded, format_run_counts
+from resnet_cli.runs.reading import Run
 
 ASSETS = Path(__file__).parent
 SCRIPTS = ("curves.js", "page.js")

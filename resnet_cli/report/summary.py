@@ -17,7 +17,7 @@ from resnet_cli.report.keys import (
     target_name,
     typed_overrides,
 )
-from resnet_cli.report.runs import Run
+from resnet_cli.runs.reading import Run
 
 ALL_COLUMNS = "all"  # for --columns: every key that varies
 OVERRIDES = "overrides"  # heading of the column of overrides that have no column of their own

@@ -11,8 +11,9 @@ from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.report.fit import TextTable, terminal_width
 from resnet_cli.report.groups import Group, Statistics, Table
 from resnet_cli.report.keys import ABSENT, format_cell, varying_columns
-from resnet_cli.report.runs import STATUSES, FoundRuns, Run, read_runs
+from resnet_cli.report.runs import FoundRuns, read_runs
 from resnet_cli.report.summary import summarise
+from resnet_cli.runs.reading import STATUSES, Run
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 
 from resnet_cli.config import stored
 from resnet_cli.errors import InputError
-from resnet_cli.report.runs import load_config
+from resnet_cli.runs.reading import load_config
 from tests.support.wrong_yaml import WRONG_YAML
 
 CASES = {**WRONG_YAML, "alias": (b"a: &x 1\nb: *x\n", 2, "aliases are not allowed")}

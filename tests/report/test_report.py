@@ -20,8 +20,8 @@ from resnet_cli.commands.report import _parser, run
 from resnet_cli.config import stored
 from resnet_cli.errors import InputError
 from resnet_cli.report.groups import Statistics
-from resnet_cli.report.runs import load_config
 from resnet_cli.report.writers import SUMMARY_COLUMNS, decimal_formatter, format_duration
+from resnet_cli.runs.reading import load_config
 from tests.support.reports import write_run
 from tests.support.runs import tiny
 

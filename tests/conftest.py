@@ -96,3 +96,23 @@ def train(tmp_path, monkeypatch, capsys):
         return status, captured.out, captured.err
 
     return train
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory):
+    """The folder of a finished run on image files in `photos/` beside it; tests that write to it copy it first."""
+    from resnet_cli.commands.train.main import run
+    from tests.support.images import write_class_folders
+
+    place = tmp_path_factory.mktemp("trained")
+    write_class_folders(place / "photos", classes=("circle", "square", "stripes"), count=20, size=(12, 10))
+    arguments = [
+        "data=image_folder", "data.root=photos", "data.image_size=[10,8]", "data.cache=null", "data.batch_size=16",
+        "data.eval_batch_size=7", "data.val_fraction=0.25", "model=resnet8", "trainer.epochs=2", "optimizer.lr=0.01",
+        "name=photos", "hydra.run.dir=run",
+    ]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr(sys, "argv", ["resnet-train", *arguments])
+        assert run(arguments) == 0
+    return place / "run"

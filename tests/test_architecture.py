@@ -14,6 +14,7 @@ FLOORS = [
     ["optimizers", "schedules", "losses", "models", "data", "training", "runs", "loggers", "plots"],
     ["analysis", "report"],
     ["session"],
+    ["inference"],
     ["hydra_app"],
     ["sweeps", "info", "inspection"],
     ["commands"],

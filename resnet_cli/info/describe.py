@@ -24,7 +24,8 @@ from resnet_cli.models.initialisation.data_dependent import initialise_model_fro
 from resnet_cli.models.inspection import count_parameters
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import find_run
-from resnet_cli.session import build, load
+from resnet_cli.session import build
+from resnet_cli.session.trained import open_trained
 
 Report = dict[str, Any]
 
@@ -184,7 +185,8 @@ def _trained_network(composed: Composed, loaders: Loaders) -> dict[str, nn.Modul
     if checkpoint is None:
         return {}
     settings = composed.settings  # these were checked: every target in them is known or trusted
-    net, data = load.open_run(str(checkpoint), trust=settings["trust"], named=targets(settings))
+    trained = open_trained(str(checkpoint), device="cpu", trust=settings["trust"], named=targets(settings))
+    net, data = trained.model, trained.data
     if (tuple(data["in_size"]), len(data["class_names"])) != (loaders.in_size, len(loaders.class_names)):
         print("the run's weights are left out: they are for another image size or other classes", file=sys.stderr)
         return {}

@@ -1,4 +1,4 @@
-"""Load trained models and weights from run folders and checkpoints."""
+"""Find the checkpoint that a path names, and load its weights into a model (`init_from=RUN`)."""
 
 import logging
 import re
@@ -9,58 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from resnet_cli.config.stored import plain_data
-from resnet_cli.config.trust import check_names
-from resnet_cli.config.validation import check_part
 from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir, find_run
-from resnet_cli.session import build
-from resnet_cli.session.trusted_kinds import check_kinds
 
 logger = logging.getLogger("resnet_cli")
 
 MAX_IMAGE_VALUES = 1 << 26  # channels * height * width that a checkpoint may declare
-
-
-def open_run(
-    path: str, *, device: str = "cpu", trust: bool = False, named: Mapping[str, str] | None = None
-) -> tuple[nn.Module, dict[str, Any]]:
-    """Load a trained model from a run folder or checkpoint, in evaluation mode, and the description of its data.
-
-    The config in the checkpoint determines what is built: a model of this package, `torch.nn` or `torchvision.models`.
-
-    Args:
-        path: A run folder (its best checkpoint, or the last where there is no best) or a checkpoint.
-        device: Device of the model.
-        trust: Build whatever else the config names; that runs code of its author's choice.
-        named: Classes that are allowed besides, by key: `{"model": "my_package.Net"}`.
-
-    Returns:
-        The model, and a mapping with `class_names`, `in_size` (C, H, W), `mean` and `std` (per channel, of images in
-        the range 0 to 1).
-
-    Raises:
-        InputError: no such run, its checkpoint is damaged or does not fit its config, or that names other classes.
-    """
-    file = _resolve_checkpoint(path)
-    payload = checkpoints.load(file)
-    node = {"model": plain_data(payload["config"], str(file)).get("model")}
-    if not trust:
-        check_names(node, named or {})
-    check_part("model", node["model"])
-    if not trust:
-        check_kinds(node, named or {})
-    in_size, num_classes = _data_sizes(payload, file)
-    weights = _model_weights(payload, file)
-    model = build.model(node["model"] or {}, in_size=in_size, num_classes=num_classes, seed=0)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"{file}: its weights do not fit its config: {str(error).splitlines()[-1].strip()}") from error
-    return model.to(device).eval(), payload["data"]
 
 
 def load_weights(model: nn.Module, path: str) -> list[str]:
@@ -76,8 +33,8 @@ def load_weights(model: nn.Module, path: str) -> list[str]:
     Raises:
         InputError: no such run, or none of its weights fit.
     """
-    file = _resolve_checkpoint(path)
-    stored = _model_weights(checkpoints.load(file), file)
+    file = resolve_checkpoint(path)
+    stored = model_weights(checkpoints.load(file), file)
     own = model.state_dict()
     fitting = {name: value for name, value in stored.items() if name in own and own[name].shape == value.shape}
     if not any(name in fitting for name, _ in model.named_parameters()):
@@ -109,7 +66,7 @@ def load_initial_weights(model: nn.Module, run: RunDir, init_from: str | None, p
     return init_from
 
 
-def _resolve_checkpoint(path: str) -> Path:
+def resolve_checkpoint(path: str) -> Path:
     """Return the checkpoint that a path names: the file itself, or the best (else the last) one of a run folder."""
     file = expand_home(path)
     if file.suffix == ".pt" and file.is_file():  # also one that was copied out of its run folder
@@ -120,7 +77,7 @@ def _resolve_checkpoint(path: str) -> Path:
     return file
 
 
-def _model_weights(payload: Mapping[str, Any], file: Path) -> dict[str, torch.Tensor]:
+def model_weights(payload: Mapping[str, Any], file: Path) -> dict[str, torch.Tensor]:
     """Return the model's state dict in a checkpoint.
 
     Raises:
@@ -132,7 +89,7 @@ def _model_weights(payload: Mapping[str, Any], file: Path) -> dict[str, torch.Te
     return found
 
 
-def _data_sizes(payload: Mapping[str, Any], file: Path) -> tuple[tuple[int, int, int], int]:
+def data_sizes(payload: Mapping[str, Any], file: Path) -> tuple[tuple[int, int, int], int]:
     """Return the size of the images (C, H, W) and the number of classes in a checkpoint's description of its data.
 
     Raises:

@@ -61,6 +61,10 @@ class ExponentialAverage:
         finally:
             self._load_into_model(weights)
 
+    def copy_to_model(self) -> None:
+        """Replace the model's weights by the averages."""
+        self._load_into_model(self._averages)
+
     @torch.no_grad()
     def _load_into_model(self, values: list[Tensor]) -> None:
         torch._foreach_copy_(self._weights, values)

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from resnet_cli.analysis.gradient_flow import GradientRow, gradient_flow
 from resnet_cli.data import Augment, make_loaders, synthetic
 from resnet_cli.models.initialisation.data_dependent import initialise_model_from_images
-from resnet_cli.session import build, load
+from resnet_cli.session import build
+from resnet_cli.session.trained import open_trained
 from tests.support.runs import tiny
 
 TINY = [option for option in tiny() if not option.startswith(("model=", "trainer."))]
@@ -324,7 +325,7 @@ def test_network_of_a_run(train, described, info, tmp_path):
     assert "depth layer kind weights residual plain residual, trained" in " ".join(out.split())
     rows = described(tmp_path / run, "model.residual=false", "--gradients")["gradients"]
     assert list(rows) == ["plain", "residual", "residual, trained"]
-    net, _ = load.open_run(str(tmp_path / run))
+    net = open_trained(str(tmp_path / run)).model
     assert norms(rows["residual, trained"]) == norms(gradient_flow(net, *first_batch()))
     status, out, err = info(run, "--gradients", "data.image_size=16")
     assert (status, "trained" in out) == (0, False)

@@ -69,18 +69,19 @@ def test_a_run_leaves_what_the_interface_says(train, tmp_path):
 
 def test_a_run_is_opened_with_the_weights_that_were_tested(train, tmp_path):
     from resnet_cli.data import make_loaders, synthetic
-    from resnet_cli.session.load import open_run
+    from resnet_cli.session.trained import open_trained
     from resnet_cli.training.evaluation import evaluate
 
     train(*tiny("trainer.averaging=ema"))
     run = only_run(tmp_path)
     for path in (run, run / "checkpoints" / "best.pt"):
-        model, data = open_run(str(path))
-        assert data["class_names"] == ["class 0", "class 1", "class 2"]
-        assert data["in_size"] == [3, 8, 8]
+        opened = open_trained(str(path))
+        assert opened.class_names == ("class 0", "class 1", "class 2")
+        assert opened.in_size == (3, 8, 8)
         dataset = synthetic(count=96, test_count=32, classes=3, image_size=8)
-        scores = evaluate(model, make_loaders(dataset, device="cpu", seed=0).test, device=torch.device("cpu"))
-        assert not model.training
+        loader = make_loaders(dataset, device="cpu", seed=0).test
+        scores = evaluate(opened.model, loader, device=torch.device("cpu"))
+        assert not opened.model.training
         assert scores.accuracy == record_of(run)["test"]["accuracy"]
         assert scores.loss == pytest.approx(record_of(run)["test"]["loss"], rel=1e-6)
 

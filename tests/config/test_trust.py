@@ -14,7 +14,7 @@ import yaml
 from resnet_cli.config import stored, trust
 from resnet_cli.errors import InputError
 from resnet_cli.runs import checkpoints
-from resnet_cli.session import load, trusted_kinds
+from resnet_cli.session import trained, trusted_kinds
 from tests.support.runs import tiny
 
 SAFE = {
@@ -203,14 +203,14 @@ def test_a_class_that_only_the_run_names_takes_the_users_word(train, planted, tm
     assert err.startswith(f"error: model._target_: {planted.target} ")
     assert f"pass model._target_={planted.target} or trust=true" in err
     with pytest.raises(InputError, match="trust=true"):
-        load.open_run("run")
+        trained.open_trained("run")
     assert info(["run"]) == 2
     assert not planted.canary.exists()
     assert train("init_from=run", *tiny("trainer.epochs=1"), "hydra.run.dir=other")[0] == 2  # none of its tensors fits
     assert not planted.canary.exists()
     assert info(["run", "trust=true"]) == 0
-    load.open_run("run", named={"model": planted.target})
-    load.open_run("run", trust=True)
+    trained.open_trained("run", named={"model": planted.target})
+    trained.open_trained("run", trust=True)
     assert train(*more, "trust=true")[0] == 0
     assert "trust" not in (planted.path / "config.yaml").read_text()
     assert train("resume=run", "trainer.epochs=3", f"model._target_={planted.target}")[0] == 0
@@ -400,7 +400,7 @@ def test_a_hostile_checkpoint_is_refused(name, tmp_path, monkeypatch, folder, tr
     FILES[name](path)
     (tmp_path / "canary").rmdir() if (tmp_path / "canary").exists() else None  # made while it was written
     with pytest.raises(InputError) as caught:
-        load.open_run("run")
+        trained.open_trained("run")
     assert "last.pt" in str(caught.value) or "trust=true" in str(caught.value) or "model.dep" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "root:" not in str(caught.value)

@@ -13,7 +13,7 @@ from resnet_cli.commands import report as report_command
 from resnet_cli.config import former_names, signatures, source_files, stored
 from resnet_cli.errors import InputError
 from resnet_cli.runs import checkpoints
-from resnet_cli.session.load import open_run
+from resnet_cli.session.trained import open_trained
 from tests.support.runs import record_of, rows_of
 
 ARCHIVE = Path(__file__).with_name("runs_0.1.0.tar.gz")
@@ -57,17 +57,16 @@ def state_of(run, name="last"):
 
 @pytest.mark.parametrize("name", ["finished", "uninterrupted", "loggers", "interrupted"])
 def test_a_run_opens_as_a_trained_model(former, name):
-    model, data = open_run(str(former / name))
-    images = torch.zeros(2, *data["in_size"])
-    assert model(images).shape == (2, len(data["class_names"]))
+    run = open_trained(str(former / name))
+    assert run.model(torch.zeros(2, *run.in_size)).shape == (2, len(run.class_names))
 
 
 def test_a_run_with_a_users_class_opens_when_the_class_is_named(former, monkeypatch):
     monkeypatch.syspath_prepend(former)
     with pytest.raises(InputError, match=r"mynets\.Net is named by a stored config alone"):
-        open_run(str(former / "own_class"))
-    model, data = open_run(str(former / "own_class"), named={"model": "mynets.Net"})
-    assert model(torch.zeros(1, *data["in_size"])).shape == (1, 3)
+        open_trained(str(former / "own_class"))
+    run = open_trained(str(former / "own_class"), named={"model": "mynets.Net"})
+    assert run.model(torch.zeros(1, *run.in_size)).shape == (1, 3)
 
 
 def test_every_stored_name_has_a_present_one(unpacked, monkeypatch):

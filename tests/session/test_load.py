@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from resnet_cli.session.load import open_run
+from resnet_cli.session.trained import open_trained
 from tests.support.runs import record_of, tiny
 
 
@@ -47,7 +47,7 @@ def test_a_new_run_starts_from_the_weights_in_the_file_that_is_named(train, fini
     before, after = weights(finished / "checkpoints" / "last.pt"), weights(tmp_path / "e/checkpoints/last.pt")
     for key in before:
         torch.testing.assert_close(before[key], after[key], msg=key)
-    assert open_run(str(tmp_path / path))[1]["in_size"] == [3, 8, 8]
+    assert open_trained(str(tmp_path / path)).in_size == (3, 8, 8)
 
 
 def test_other_weights_than_those_of_the_resumed_run_are_not_dropped_silently(train, finished, tmp_path):

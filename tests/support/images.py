@@ -6,6 +6,7 @@ import struct
 from dataclasses import replace
 
 import numpy as np
+from PIL import Image
 
 SPLITS = {"train": 6, "t10k": 3}  # images by prefix of the file names
 
@@ -33,3 +34,15 @@ def make_mnist(root, name, monkeypatch, *, packed=True, unpacked=True):
     key = {"MNIST": "MNIST", "FashionMNIST": "FASHION_MNIST"}[name]
     monkeypatch.setattr(mnist, key, replace(getattr(mnist, key), md5=checksums))
     return folder
+
+
+def write_class_folders(root, classes, count, size):
+    """Write `count` RGB images of each class to root/<class>; `size` is (width, height)."""
+    source = np.random.default_rng(0)
+    width, height = size
+    for number, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = source.integers(0, 120, (height, width, 3), dtype=np.uint8)
+            pixels[:, :, number % 3] += 100
+            Image.fromarray(pixels).save(root / name / f"{index:03d}.png")

@@ -147,13 +147,13 @@ def decode_with_pillow(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str
         is_whole = decoding.image_size is not None and not is_reduced
         image_HWC = decode_jpeg(image, _target_mode(image, decoding)) if is_whole else None
         if image_HWC is None:
-            image_HWC = _decode_with_pillow(image, decoding)
+            image_HWC = to_pixels(image, decoding)
     if decoding.image_size is not None:
         image_HWC = resize_image(image_HWC, decoding.image_size, decoding.resize, decoding.background)
     return image_HWC, file_mode, notes
 
 
-def _decode_with_pillow(image: "Image.Image", decoding: Decoding) -> Tensor:
+def to_pixels(image: "Image.Image", decoding: Decoding) -> Tensor:
     """Decode an opened image to uint8 [H, W, C], upright and without transparency."""
     from PIL import ImageOps
 

@@ -4,7 +4,9 @@ Pillow reads them, and tifffile those of any number of channels.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,11 +24,15 @@ from resnet_cli.data.images.decode import (
     decode_with_pillow,
     name_in_errors,
     read_header_with_pillow,
+    to_pixels,
 )
-from resnet_cli.data.images.depth import scale_to_8_bits
+from resnet_cli.data.images.depth import require_range, scale_to_8_bits
 from resnet_cli.data.images.resize import Color, ImageSize, Resize, resize_image
 from resnet_cli.data.images.tiff import MAGIC, TiffImage, open_tiff
 from resnet_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def read_image(
@@ -52,6 +58,40 @@ def decode(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str,
             if image is not None:
                 return _decode_tiff(image, path, decoding)
     return decode_with_pillow(path, decoding)
+
+
+def decode_image(image: "Image.Image", decoding: Decoding) -> Tensor:
+    """Return the pixels of a Pillow image: those of its file, if it has not been decoded yet.
+
+    Of a large JPEG file, Pillow may decode a reduced scale, which a decoded image no longer offers.
+
+    Raises:
+        InputError: It cannot be decoded.
+    """
+    name = str(getattr(image, "filename", "") or "a Pillow image")
+    content = _content(image)
+    if content is not None:
+        return decode(EncodedImage(content, name), decoding)[0]
+    with name_in_errors(name):
+        require_range(image, name, decoding.value_range)
+        image_HWC = to_pixels(image, decoding)
+    if decoding.image_size is not None:
+        image_HWC = resize_image(image_HWC, decoding.image_size, decoding.resize, decoding.background)
+    return image_HWC
+
+
+def _content(image: "Image.Image") -> bytes | None:
+    """Return the file that an image was opened from, or None if it is decoded, or has moved to another frame."""
+    file = getattr(image, "fp", None)
+    if file is None or not getattr(image, "tile", None) or image.tell():
+        return None
+    with suppress(OSError, ValueError):
+        position = file.tell()
+        file.seek(0)
+        content: bytes = file.read()
+        file.seek(position)
+        return content
+    return None
 
 
 def read_header(path: ImageFile, decoding: Decoding) -> Header:

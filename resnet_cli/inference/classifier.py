@@ -1,0 +1,188 @@
+"""Classifier: class probabilities for images of any kind from a trained run; what `resnet_cli.load_run` returns."""
+
+import copy
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from resnet_cli.errors import InputError
+from resnet_cli.inference.preprocessing import Preprocessing
+from resnet_cli.session.trained import TrainedRun, check_node, open_trained
+
+Images = Any  # see `Classifier`
+
+
+class Classifier:
+    """A trained net with the preprocessing and the class names of its run.
+
+    Images are one or several of: paths of image files, bytes of such files, Pillow images, arrays [H, W, C] and tensors
+    [H, W, C] or [C, H, W]; or a whole batch [N, H, W, C] or [N, C, H, W]. Values are uint8, or of the type that
+    the run was trained on. They are decoded, resized and normalised as the run's validation images were.
+
+    Threads can share a classifier, and it can be pickled.
+
+    Args:
+        run: The trained run.
+        batch_size: Images that go through the net at once.
+        temperature: Divides the logits before the softmax; 1 leaves them as they are.
+    """
+
+    def __init__(self, run: TrainedRun, *, batch_size: int = 256, temperature: float = 1.0) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size={batch_size}: must be at least 1")
+        if not temperature > 0:
+            raise InputError(f"temperature={temperature}: must be above 0")
+        self.model, self.backend = run.model, run.backend
+        self.class_names, self.has_label_sets, self.thresholds = run.class_names, run.has_label_sets, run.thresholds
+        self.preprocessing = Preprocessing.of(_data_node(run), run.data)
+        self.batch_size, self.temperature = batch_size, temperature
+        self._trunk: nn.Module | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, images: Images) -> Tensor:
+        """Return the probability of each class: float32 [N, K] on the CPU.
+
+        Each row adds up to 1, unless the run's images have several labels: then each is the probability of one label.
+
+        Raises:
+            InputError: An image cannot be decoded, or has not the channels that the net takes.
+        """
+        return self.to_probabilities(self.logits(images))
+
+    predict_proba = __call__
+
+    def classify(self, images: Images) -> Tensor:
+        """Return the most probable class of each image, int64 [N]; see `class_names`.
+
+        If images have several labels, return whether each image has each, bool [N, K], by the thresholds that the run
+        chose on its validation images, or else 0.5.
+        """
+        probabilities_NK = self(images)
+        if not self.has_label_sets:
+            return probabilities_NK.argmax(dim=1)
+        return probabilities_NK > torch.tensor(self.thresholds or [0.5] * len(self.class_names))
+
+    def logits(self, images: Images) -> Tensor:
+        """Return the net's output: float32 [N, K] on the CPU."""
+        return self._run(self.model, images, len(self.class_names))
+
+    def features(self, images: Images) -> Tensor:
+        """Return what the net's last linear layer reads: float32 [N, D] on the CPU.
+
+        Raises:
+            InputError: The net has no linear layer at its end.
+        """
+        trunk, width = self._feature_model()
+        return self._run(trunk, images, width)
+
+    def to_probabilities(self, logits_NK: Tensor) -> Tensor:
+        """Return the probabilities of logits [N, K]."""
+        scaled_NK = logits_NK / self.temperature
+        return scaled_NK.sigmoid() if self.has_label_sets else scaled_NK.softmax(dim=1)
+
+    @torch.no_grad()
+    def forward(self, images_BHWC: Tensor) -> Tensor:
+        """Return the logits of uint8 images [B, H, W, C] of the net's size: float32 [B, K] on the CPU."""
+        return self._forward(self.model, images_BHWC)
+
+    def _forward(self, model: nn.Module, images_BHWC: Tensor) -> Tensor:
+        inputs_BCHW = self.preprocessing.normalize(images_BHWC).to(self.backend.device, non_blocking=True)
+        with self.backend.autocast():
+            output: Tensor = model(inputs_BCHW)
+        return output.float().cpu()
+
+    @torch.no_grad()
+    def _run(self, model: nn.Module, images: Images, width: int) -> Tensor:
+        outputs = [
+            self._forward(model, self.preprocessing.read_all(chunk)) for chunk in _chunks(images, self.batch_size)
+        ]
+        return torch.cat(outputs) if outputs else torch.zeros(0, width)
+
+    def _feature_model(self) -> tuple[nn.Module, int]:
+        """Return the net without its last linear layer, whose weights it shares, and the size of its output."""
+        head_name, head = _find_head(self.model, len(self.class_names))
+        with self._lock:
+            if self._trunk is None:
+                shared = {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())}
+                trunk: nn.Module = copy.deepcopy(self.model, dict(shared))
+                if head_name:
+                    trunk.set_submodule(head_name, nn.Identity())
+                self._trunk = trunk if head_name else nn.Flatten()
+            return self._trunk, head.in_features
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_trunk")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock(), _trunk=None)
+
+
+def load_run(
+    path: str | Path,
+    *,
+    checkpoint: str | None = None,
+    device: str | None = None,
+    batch_size: int = 256,
+    temperature: float = 1.0,
+    trust: bool = False,
+) -> Classifier:
+    """Load a trained run as a classifier.
+
+    Args:
+        path: A run folder, whose best checkpoint is used, or a checkpoint.
+        checkpoint: `best`, `last` or a file of the run, if it is not to be the best.
+        device: Device of the net, as in `trainer.device`; None is the one that the run was trained on, if this machine
+            has it.
+        batch_size: Images that go through the net at once.
+        temperature: Divides the logits before the softmax; 1 leaves them as they are.
+        trust: Build classes that only the stored config names; that runs code of its author's choice.
+
+    Raises:
+        InputError: There is no such run, or its checkpoint is damaged.
+    """
+    run = open_trained(str(path), checkpoint=checkpoint, device=device, trust=trust)
+    return Classifier(run, batch_size=batch_size, temperature=temperature)
+
+
+def _data_node(run: TrainedRun) -> Any:
+    """Return the checked node of group `data`, or None if it names a function that may not be called."""
+    node = run.settings.get("data")
+    try:
+        check_node("data", node, trust=run.trust, named=run.named)
+    except InputError:
+        return None
+    return node
+
+
+def _chunks(images: Images, size: int) -> Iterator[Sequence[Any]]:
+    """Split images into lists of at most `size`; one image is a list of one."""
+    if isinstance(images, Tensor | np.ndarray):
+        images = images[None] if images.ndim < 4 else images
+        yield from (images[start : start + size] for start in range(0, len(images), size))
+        return
+    is_single = isinstance(images, str | Path | bytes | bytearray) or not isinstance(images, Iterable)
+    chunk: list[Any] = []
+    for image in [images] if is_single else images:
+        chunk.append(image)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _find_head(model: nn.Module, num_classes: int) -> tuple[str, nn.Linear]:
+    """Return the name and module of the last linear layer, which computes the logits.
+
+    Raises:
+        InputError: There is none.
+    """
+    found = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    if not found or found[-1][1].out_features != num_classes:
+        raise InputError(f"{type(model).__name__} has no linear layer that computes the logits, and so no features")
+    return found[-1]

@@ -1,0 +1,131 @@
+"""Preprocessing: from image files, Pillow images, arrays and tensors to what a trained net takes.
+
+Files are decoded and resized as for training and evaluation; see `resnet_cli.data.images.read`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from resnet_cli.data.images.decode import Decoding, EncodedImage
+from resnet_cli.data.images.depth import scale_to_8_bits
+from resnet_cli.data.images.read import decode, decode_image
+from resnet_cli.data.images.resize import resize_image
+from resnet_cli.data.loading.batch_loader import Normalize
+from resnet_cli.data.loading.geometry import enlarge_center
+from resnet_cli.errors import InputError
+from resnet_cli.session.build import get_argument
+
+MODES = {1: "L", 3: "RGB"}  # by number of channels; other images keep theirs
+
+
+class Preprocessing:
+    """Turns images of any kind into what a trained net takes, as its validation images were.
+
+    Args:
+        decoding: How image files become uint8 pixels [H, W, C] of the net's size.
+        in_size: (C, H, W) that the net takes.
+        mean: Mean of each channel on the scale 0 to 1.
+        std: Standard deviation of each channel on the scale 0 to 1.
+        eval_crop: Fraction of the height and width in the centre that is evaluated, enlarged to the image.
+    """
+
+    def __init__(
+        self,
+        decoding: Decoding,
+        in_size: tuple[int, int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        eval_crop: float = 1.0,
+    ) -> None:
+        self.decoding, self.in_size, self.eval_crop = decoding, in_size, eval_crop
+        self.mean, self.std = tuple(mean), tuple(std)
+        self._normalize = Normalize(mean, std)
+        self._normalize(torch.zeros(1, *self._shape, dtype=torch.uint8))  # threads share what it keeps for a width
+
+    @classmethod
+    def of(cls, data_node: Mapping[str, Any] | None, data: Mapping[str, Any]) -> "Preprocessing":
+        """Return the preprocessing of a run.
+
+        Args:
+            data_node: The checked node of group `data` of its config; None if it names a function from elsewhere, whose
+                images are taken as they are.
+            data: The description of its data in its checkpoint: `in_size`, `mean` and `std`.
+        """
+
+        def setting(name: str, default: Any) -> Any:
+            value = get_argument(data_node, name) if data_node is not None else None
+            return default if value is None else value
+
+        channels, height, width = data["in_size"]
+        value_range = setting("range", setting("value_range", None))
+        decoding = Decoding(
+            mode=setting("mode", MODES.get(channels, "all")), image_size=(height, width),
+            resize=setting("resize", "crop"), background=setting("background", "white"), value_range=value_range,
+        )  # fmt: skip
+        return cls(decoding, (channels, height, width), data["mean"], data["std"], setting("eval_crop", 1.0))
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.in_size
+        return height, width, channels
+
+    def read(self, image: Any) -> Tensor:
+        """Return one image as uint8 [H, W, C] in the size that the net takes.
+
+        Args:
+            image: A path, the bytes of a file, a Pillow image, or an array or tensor [H, W, C], [C, H, W] or [H, W]
+                of uint8, or of the other types that the run was trained on.
+
+        Raises:
+            InputError: It cannot be decoded, or is not an image with the channels that the net takes.
+        """
+        if isinstance(image, str | Path | EncodedImage):
+            return self._checked(decode(image, self.decoding)[0], str(image))
+        if isinstance(image, bytes | bytearray):
+            return self.read(EncodedImage(bytes(image), "an image in memory"))
+        if isinstance(image, Tensor | np.ndarray):
+            return self._from_array(image)
+        if type(image).__module__.partition(".")[0] == "PIL" or hasattr(image, "getbands"):
+            return self._checked(decode_image(image, self.decoding), str(getattr(image, "filename", "") or "image"))
+        raise InputError(f"a {type(image).__name__} is not an image: pass paths, Pillow images, arrays or tensors")
+
+    def read_all(self, images: Iterable[Any]) -> Tensor:
+        """Return images as uint8 [N, H, W, C]; see `read`."""
+        pixels = [self.read(image) for image in images]
+        return torch.stack(pixels) if pixels else torch.zeros(0, *self._shape, dtype=torch.uint8)
+
+    def normalize(self, images_BHWC: Tensor) -> Tensor:
+        """Return uint8 images [B, H, W, C] as the net takes them: float32 [B, C, H, W] in channels-last memory."""
+        if self.eval_crop != 1:
+            cropped = enlarge_center(images_BHWC.permute(0, 3, 1, 2), self.eval_crop)
+            images_BHWC = cropped.permute(0, 2, 3, 1).contiguous()
+        return self._normalize(images_BHWC)
+
+    def _from_array(self, image: "Tensor | np.ndarray[Any, Any]") -> Tensor:
+        values = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
+        channels = self.in_size[0]
+        if values.ndim == 2 and channels == 1:
+            values = values[:, :, None]
+        elif values.ndim == 3 and values.shape[2] != channels and values.shape[0] == channels:
+            values = values.transpose(1, 2, 0)
+        if values.ndim != 3 or values.shape[2] != channels or 0 in values.shape:
+            shape = "x".join(map(str, values.shape))
+            raise InputError(f"an array of {shape} is not an image of {channels} channels, [H, W, {channels}]")
+        if values.dtype not in (np.uint8, np.uint16, np.bool_) and self.decoding.value_range is None:
+            raise InputError(
+                f"{values.dtype} values: the run was trained without data.range; pass uint8 values from 0 to 255"
+            )
+        pixels = torch.from_numpy(np.array(scale_to_8_bits(values, self.decoding.value_range), order="C"))
+        _, height, width = self.in_size
+        return resize_image(pixels, (height, width), self.decoding.resize, self.decoding.background)
+
+    def _checked(self, image_HWC: Tensor, name: str) -> Tensor:
+        """Return a decoded image if it has the size that the net takes: with `mode=all` files have any channels."""
+        if tuple(image_HWC.shape) != self._shape:
+            raise InputError(f"{name}: {image_HWC.shape[2]} channels, and the net takes {self.in_size[0]}")
+        return image_HWC

@@ -1,0 +1,238 @@
+"""TrainedRun: a run's model with the weights of a checkpoint, its config, and a description of its data."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from resnet_cli.config.run_config import Node
+from resnet_cli.config.stored import plain_data
+from resnet_cli.config.trust import check_names
+from resnet_cli.config.validation import Settings, check_part
+from resnet_cli.data import Loaders
+from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
+from resnet_cli.runs import checkpoints
+from resnet_cli.runs.folder import RunDir, find_run
+from resnet_cli.session import build
+from resnet_cli.session.load import data_sizes, model_weights, resolve_checkpoint
+from resnet_cli.session.paths import located_settings, recorded_paths
+from resnet_cli.session.trusted_kinds import check_kinds
+from resnet_cli.training.averaging import ExponentialAverage
+from resnet_cli.training.backend import Backend
+
+logger = logging.getLogger("resnet_cli")
+
+CHECKPOINTS = ("best", "last")  # of a run folder, by name
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """A run's model with the weights of a checkpoint, in evaluation mode.
+
+    Args:
+        file: The checkpoint.
+        run: The run folder; None for a checkpoint outside of one.
+        settings: The stored config.
+        model: The model on the backend's device.
+        data: Description of the data in the checkpoint: `class_names`, `in_size` (C, H, W), `mean` and `std` (per
+            channel, of images in the range 0 to 1), and `labels` if images have several.
+        backend: Device, precision and memory format in which the run evaluates.
+        epoch: Epochs that the weights were trained for.
+        thresholds: Probability of each class above which an image with several labels has it; None if not chosen.
+        trust: The stored config may name any class.
+        named: Classes from elsewhere that are allowed, by key.
+    """
+
+    file: Path
+    run: RunDir | None
+    settings: Settings
+    model: nn.Module
+    data: Mapping[str, Any]
+    backend: Backend
+    epoch: int
+    thresholds: list[float] | None
+    trust: bool
+    named: Mapping[str, str]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, indexed by label."""
+        return tuple(self.data["class_names"])
+
+    @property
+    def in_size(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images."""
+        channels, height, width = self.data["in_size"]
+        return channels, height, width
+
+    @property
+    def has_label_sets(self) -> bool:
+        """True if images have several labels, or none."""
+        return self.data.get("labels") == "multi"
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """The record of the run folder when it is first asked for; empty without one."""
+        return self.run.read_record() if self.run is not None else {}
+
+    def data_node(self) -> Node:
+        """Return the node of group `data`, with paths as they are today."""
+        settings = self.settings
+        if self.run is not None:
+            settings = located_settings(settings, recorded_paths(settings, (), self.run, needed=False))
+        node = settings.get("data")
+        if not isinstance(node, Mapping):
+            raise InputError(f"{self.file}: not a checkpoint of resnet-cli: its config has no data")
+        return node
+
+    def loaders(self, node: Node | None = None) -> Loaders:
+        """Build the run's loaders, on its device.
+
+        Args:
+            node: Checked node of group `data`; None is the run's own, which is checked here.
+
+        Raises:
+            InputError: the data cannot be found or read, or the stored config names other functions.
+        """
+        if node is None:
+            node = self.data_node()
+            check_node("data", node, trust=self.trust, named=self.named)
+        return build.loaders(node, device=self.backend.device, seed=int(self.settings.get("seed") or 0))
+
+
+def open_trained(
+    path: str,
+    *,
+    checkpoint: str | None = None,
+    device: str | None = None,
+    trust: bool = False,
+    named: Mapping[str, str] | None = None,
+) -> TrainedRun:
+    """Open a run folder or a checkpoint with its model in evaluation mode.
+
+    The config in the checkpoint determines what is built: a model of this package, `torch.nn` or `torchvision.models`.
+    The weights are those that the run evaluates: the averages where the run averages.
+
+    Args:
+        path: A run folder or a checkpoint.
+        checkpoint: `best`, `last` or a file; None is the file that `path` names, or the best checkpoint of the folder,
+            or its last one where there is no best.
+        device: Device of the model, as in `trainer.device`; None is the one that the run was trained on, if this
+            machine has it, and `auto` otherwise.
+        trust: Build whatever else the config names; that runs code of its author's choice.
+        named: Classes that are allowed besides, by key: `{"model": "my_package.Net"}`.
+
+    Raises:
+        InputError: no such run, it has diverged and no checkpoint is named, its checkpoint is damaged or does not fit
+            its config, or that names other classes.
+    """
+    file = _find_checkpoint(path, checkpoint)
+    run = _folder_of(path, file)
+    if checkpoint is None and run is not None and not _is_file(path):
+        require_not_diverged(path, run.read_record())
+    payload = checkpoints.load(file)
+    settings = plain_data(payload["config"], str(file))
+    named = named or {}
+    check_node("model", settings.get("model"), trust=trust, named=named)
+    in_size, num_classes = data_sizes(payload, file)
+    weights = model_weights(payload, file)
+    model = build.model(settings["model"] or {}, in_size=in_size, num_classes=num_classes, seed=0)
+    try:
+        model.load_state_dict(weights)
+        average = payload["state"].get("average")
+        if average:  # the whole state of a run that averages; `best.pt` holds the averages as the weights
+            own = ExponentialAverage(model, decay=0.0)
+            own.load_state_dict(average)
+            own.copy_to_model()
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file}: its weights do not fit its config: {str(error).splitlines()[-1].strip()}") from error
+    backend = _backend(settings.get("trainer"), device)
+    thresholds = payload["state"].get("thresholds")
+    return TrainedRun(
+        file=file, run=run, settings=settings, model=backend.prepare_model(model).eval(), data=payload["data"],
+        backend=backend, epoch=int(payload["state"].get("epoch") or 0), trust=trust, named=named,
+        thresholds=thresholds if _are_numbers(thresholds, num_classes) else None,
+    )  # fmt: skip
+
+
+def require_not_diverged(path: str, record: Mapping[str, Any]) -> None:
+    """Raise an `InputError` for a run whose training met a non-finite number; warn of one that is not finished."""
+    status, reason = record.get("status"), str(record.get("reason") or "")
+    if status == "failed" and reason.startswith("DivergedError"):
+        why = " ".join(reason.partition(": ")[2].split())[:200]
+        raise InputError(f"{path}: the run diverged: {why}; --checkpoint best or last uses what it saved before")
+    if status in ("running", "failed", "interrupted", "pruned"):
+        best = record.get("best")
+        epoch = f", its epoch {best['epoch']}" if isinstance(best, Mapping) and "epoch" in best else ""
+        logger.warning("%s: the run is not finished (%s): the best checkpoint so far%s", path, status, epoch)
+
+
+def check_node(group: str, node: Any, *, trust: bool, named: Mapping[str, str]) -> None:
+    """Check a group's node of a stored config: what it names, its keys and its values.
+
+    Raises:
+        InputError: it names what is not allowed without `trust`, or is wrong; one line for each problem.
+    """
+    settings = {group: node}
+    if not trust:
+        check_names(settings, named)
+    check_part(group, node)
+    if not trust:
+        check_kinds(settings, named)
+
+
+def _find_checkpoint(path: str, checkpoint: str | None) -> Path:
+    """Return the checkpoint that `open_trained` loads."""
+    if checkpoint is None:
+        return resolve_checkpoint(path)
+    if checkpoint not in CHECKPOINTS:
+        file = expand_home(checkpoint)
+        if not file.is_file():
+            raise InputError(f"--checkpoint {checkpoint}: no such file; it takes best, last or a checkpoint")
+        return file
+    run = find_run(path)
+    file = run.best if checkpoint == "best" else run.last
+    if not file.is_file():
+        raise InputError(f"--checkpoint {checkpoint}: {run.path} has no {file.name}")
+    return file
+
+
+def _is_file(path: str) -> bool:
+    return expand_home(path).is_file()
+
+
+def _folder_of(path: str, file: Path) -> RunDir | None:
+    """Return the run folder that is named, or that a checkpoint lies in."""
+    if not _is_file(path):
+        return find_run(path)
+    run = RunDir(file.absolute().parent.parent)
+    return run if file.parent.name == "checkpoints" and run.config.is_file() else None
+
+
+def _backend(trainer: Any, device: str | None) -> Backend:
+    """Return the backend of a stored trainer's node on this machine, without determinism and compilation.
+
+    A precision that this device does not support becomes `auto`.
+    """
+    node = trainer if isinstance(trainer, Mapping) else {}
+    stored = str(node.get("device") or "auto")
+    precision: Any = node.get("precision") or "fp32"
+    options: dict[str, Any] = {
+        "channels_last": node.get("channels_last") is True,
+        "cpu_bf16": node.get("cpu_bf16") is True,
+    }
+    try:
+        return Backend.resolve(device or stored, precision, **options)
+    except (ValueError, TypeError) as error:
+        if device is not None and "device" in str(error):
+            raise InputError(str(error).replace("trainer.device", "--device")) from None
+        return Backend.resolve(device or "auto", "auto", **options)
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    return isinstance(values, list) and len(values) == count and all(type(value) in (int, float) for value in values)

@@ -1,0 +1,128 @@
+"""A trained run as a classifier: the same numbers from every form of an image, in threads and after pickling."""
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnet_cli import load_run
+from resnet_cli.errors import InputError
+from resnet_cli.session.trained import open_trained
+from tests.support.runs import record_of
+
+
+@pytest.fixture(scope="module")
+def classifier(trained_run):
+    return load_run(trained_run)
+
+
+@pytest.fixture(scope="module")
+def files(trained_run):
+    return sorted((trained_run.parent / "photos").rglob("*.png"))
+
+
+@pytest.fixture
+def opened(files):
+    with ExitStack() as stack:
+        yield [stack.enter_context(Image.open(file)) for file in files[:5]]
+
+
+def test_every_form_of_an_image_gives_the_same_probabilities(classifier, files, opened):
+    expected = classifier(files[:5])
+    assert expected.shape == (5, 3)
+    torch.testing.assert_close(expected.sum(1), torch.ones(5))
+    forms = {
+        "texts": [str(file) for file in files[:5]],
+        "bytes": [file.read_bytes() for file in files[:5]],
+        "Pillow images": opened,
+        "decoded Pillow images": [Image.open(file).convert("RGB") for file in files[:5]],
+        "arrays": [np.asarray(Image.open(file)) for file in files[:5]],
+        "a batch": np.stack([np.asarray(Image.open(file)) for file in files[:5]]),
+        "a tensor": torch.stack([torch.tensor(np.asarray(Image.open(file))) for file in files[:5]]),
+        "a tensor of channels first": torch.stack(
+            [torch.tensor(np.asarray(Image.open(file))).permute(2, 0, 1) for file in files[:5]]
+        ),
+    }
+    for name, images in forms.items():
+        assert torch.equal(classifier(images), expected), name
+    assert torch.equal(classifier(files[0])[0], classifier(files[:1])[0])
+    assert torch.equal(classifier(np.asarray(Image.open(files[0]))), classifier(files[:1]))
+
+
+def test_logits_are_those_of_the_test_loader(trained_run, classifier):
+    run = open_trained(str(trained_run))
+    loader = run.loaders().test
+    with torch.inference_mode():
+        expected = torch.cat([run.model(images) for images, _ in loader])
+        labels = torch.cat([labels for _, labels in loader])
+    names = run.loaders().samples["test"][0].images.source.names
+    found = classifier.logits([trained_run.parent / "photos" / name for name in names])
+    torch.testing.assert_close(found, expected)
+    accuracy = 100 * (found.argmax(1) == labels).double().mean().item()
+    assert accuracy == pytest.approx(record_of(trained_run)["test"]["accuracy"])
+
+
+def test_classify_features_and_batches(classifier, files):
+    assert classifier.class_names == ("circle", "square", "stripes")
+    assert torch.equal(classifier.classify(files), classifier(files).argmax(1))
+    features = classifier.features(files[:4])
+    head = [part for part in classifier.model.modules() if isinstance(part, torch.nn.Linear)][-1]
+    torch.testing.assert_close(features @ head.weight.detach().T + head.bias.detach(), classifier.logits(files[:4]))
+    small = load_run(classifier_path(classifier, files), batch_size=3)
+    torch.testing.assert_close(small(files[:7]), classifier(files[:7]))
+    assert classifier([]).shape == (0, 3)
+
+
+def classifier_path(classifier, files):
+    return files[0].parent.parent.parent / "run" / "checkpoints" / "best.pt"
+
+
+def test_threads_share_a_classifier(classifier, files):
+    expected = classifier(files)
+    fresh = load_run(classifier_path(classifier, files))
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(fresh, [files] * 8):
+            assert torch.equal(found, expected)
+        features = list(pool.map(fresh.features, [files] * 8))
+    assert all(torch.equal(found, features[0]) for found in features)
+
+
+def test_a_classifier_can_be_pickled(classifier, files):
+    classifier.features(files[0])
+    copied = pickle.loads(pickle.dumps(classifier))
+    assert torch.equal(copied(files[:3]), classifier(files[:3]))
+    assert torch.equal(copied.features(files[:3]), classifier.features(files[:3]))
+
+
+def test_a_temperature_divides_the_logits(trained_run, files):
+    warm = load_run(trained_run, temperature=2.0)
+    torch.testing.assert_close(warm(files[:3]), (warm.logits(files[:3]) / 2).softmax(1))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("missing.png", "missing.png: cannot be decoded: No such file"),
+        (b"no image", "an image in memory: not an image"),
+        (np.zeros((4, 4, 2), np.uint8), "an array of 4x4x2 is not an image of 3 channels"),
+        (np.zeros((4, 4, 3), np.float32), "float32 values"),
+        ([3.5], "a float is not an image"),
+    ],
+)
+def test_what_is_no_image_is_refused(classifier, image, message):
+    with pytest.raises(InputError, match=message):
+        classifier(image)
+
+
+def test_grey_and_transparent_images_become_what_the_net_takes(classifier, tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 255, (9, 30), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "grey.png")
+    Image.fromarray(pixels).convert("RGBA").save(tmp_path / "alpha.png")
+    Image.fromarray(pixels.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    found = classifier([tmp_path / "grey.png", tmp_path / "alpha.png", tmp_path / "deep.png"])
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

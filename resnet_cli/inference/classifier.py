@@ -63,9 +63,7 @@ class Classifier:
         chose on its validation images, or else 0.5.
         """
         probabilities_NK = self(images)
-        if not self.has_label_sets:
-            return probabilities_NK.argmax(dim=1)
-        return probabilities_NK > torch.tensor(self.thresholds or [0.5] * len(self.class_names))
+        return self.to_labels(probabilities_NK) if self.has_label_sets else probabilities_NK.argmax(dim=1)
 
     def logits(self, images: Images) -> Tensor:
         """Return the net's output: float32 [N, K] on the CPU."""
@@ -85,21 +83,33 @@ class Classifier:
         scaled_NK = logits_NK / self.temperature
         return scaled_NK.sigmoid() if self.has_label_sets else scaled_NK.softmax(dim=1)
 
+    def to_labels(self, probabilities_NK: Tensor) -> Tensor:
+        """Return which labels images have, bool [N, K], by the thresholds that the run chose, or else 0.5."""
+        return probabilities_NK > torch.tensor(self.thresholds or [0.5] * len(self.class_names))
+
     @torch.no_grad()
     def forward(self, images_BHWC: Tensor) -> Tensor:
         """Return the logits of uint8 images [B, H, W, C] of the net's size: float32 [B, K] on the CPU."""
-        return self._forward(self.model, images_BHWC)
+        return self.forward_normalised(self.preprocessing.normalize(images_BHWC))
 
-    def _forward(self, model: nn.Module, images_BHWC: Tensor) -> Tensor:
-        inputs_BCHW = self.preprocessing.normalize(images_BHWC).to(self.backend.device, non_blocking=True)
+    @torch.no_grad()
+    def forward_normalised(self, images_BCHW: Tensor, model: nn.Module | None = None) -> Tensor:
+        """Return the output for normalised images, as loaders yield them: float32 [B, K] on the CPU.
+
+        Args:
+            images_BCHW: float32 [B, C, H, W].
+            model: What to run instead of the net.
+        """
+        inputs_BCHW = images_BCHW.to(self.backend.device, non_blocking=True)
         with self.backend.autocast():
-            output: Tensor = model(inputs_BCHW)
+            output: Tensor = (model or self.model)(inputs_BCHW)
         return output.float().cpu()
 
     @torch.no_grad()
     def _run(self, model: nn.Module, images: Images, width: int) -> Tensor:
+        normalize, read_all = self.preprocessing.normalize, self.preprocessing.read_all
         outputs = [
-            self._forward(model, self.preprocessing.read_all(chunk)) for chunk in _chunks(images, self.batch_size)
+            self.forward_normalised(normalize(read_all(chunk)), model) for chunk in _chunks(images, self.batch_size)
         ]
         return torch.cat(outputs) if outputs else torch.zeros(0, width)
 

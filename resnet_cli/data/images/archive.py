@@ -89,6 +89,23 @@ def unpack_once(archive: Path, cache: Path) -> Path:
                 folder.rmdir()
 
 
+def read_files(archive: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    """Yield names and contents of the wanted files of an archive in their order; nothing is unpacked on the disk.
+
+    Raises:
+        InputError: The archive is damaged, or unpacks to far more than its size.
+        MachineError: It cannot be read.
+    """
+    with _machine_errors(archive, archive), contextlib.closing(_members(archive)) as members:
+        space = FREE_BYTES + MAX_RATIO * archive.stat().st_size
+        for member in members:
+            if member.open is not None and is_wanted(member.name):
+                content = io.BytesIO()
+                with member.open() as source:
+                    space -= _copy(source, content, space, archive)
+                yield member.name, content.getvalue()
+
+
 def _content_key(archive: Path, cache: Path) -> str:
     """Return a digest of an archive's content, which is remembered for its place, size, times and inode."""
     facts = archive.stat()

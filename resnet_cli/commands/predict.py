@@ -1,0 +1,224 @@
+"""resnet-predict: classes and probabilities of image files by a trained run."""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnet_cli.commands.exit import exit_quickly, prepare_output
+from resnet_cli.commands.flags import Parser, exit_status, output_path
+from resnet_cli.commands.terminal import print_output
+from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.errors import InputError, MachineError
+from resnet_cli.files import write_atomically
+
+if TYPE_CHECKING:
+    from resnet_cli.inference.classifier import Classifier
+    from resnet_cli.inference.output import Writer
+    from resnet_cli.inference.rejection import Rejection
+    from resnet_cli.inference.sources import ImageList
+    from resnet_cli.session.trained import TrainedRun
+
+HELP = """\
+Prints the most probable classes of image files, with their probabilities, by the weights of a run's best epoch. Images
+of any format, size and mode are decoded, resized and normalised as the run's validation images were. An image that
+cannot be read is reported on standard error, the rest is done, and the exit status is 2.
+"""
+
+EXAMPLES = """\
+examples:
+  resnet-predict outputs/2026-11-21/10-02-11-resnet-kqzd cat.jpg dog.png
+  resnet-predict RUN photos --format csv --out classes.csv       all images of a folder, at any depth
+  resnet-predict RUN 'photos/**/*.jpg' archive.zip --top 3       patterns, which need quotes, and archives
+  find photos -newer last | resnet-predict RUN - --format jsonl  names on standard input
+  resnet-predict RUN photos --reject 5%                          "none of these" below a threshold, at which 5 % of the
+                                                                 run's validation images would be rejected
+"""
+
+EXTENSIONS = {".csv": "csv", ".jsonl": "jsonl", ".txt": "table"}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser("resnet-predict", HELP, EXAMPLES)
+    parser.add_argument("run", metavar="RUN", help="a run folder or a checkpoint")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="files, folders, patterns, archives; - reads names from stdin"
+    )
+    parser.add_argument("--top", type=_at_least_one, default=1, metavar="K", help="classes an image; default: 1")
+    parser.add_argument("--format", choices=("table", "csv", "jsonl"), help="default: table, or that of FILE")
+    parser.add_argument("--out", metavar="FILE", help="output file; .csv, .jsonl and .txt choose the format")
+    parser.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
+    parser.add_argument("--checkpoint", metavar="best | last | FILE", help="default: best, or that which RUN names")
+    parser.add_argument("--calibrated", action="store_true", help="use the temperature of resnet-eval RUN --calibrate")
+    parser.add_argument(
+        "--reject",
+        type=_rate,
+        metavar="RATE",
+        help="say 'none of these' at a threshold that rejects this share of the validation images, such as 5%%",
+    )
+    parser.add_argument(
+        "--reject-by", choices=("energy", "probability"), help="the score for --reject; default: energy"
+    )
+    parser.add_argument("--batch-size", type=_at_least_one, default=256, metavar="N", help="default: 256")
+    parser.add_argument("--device", help="as trainer.device; default: that of the run, or auto")
+    parser.add_argument("--trust", action="store_true", help="build classes that only the run names: runs their code")
+    return parser
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    prepare_output()
+    exit_quickly(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `resnet-predict` with these arguments and return the exit status."""
+    return exit_status(_parser(), arguments, _predict)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    out = None if options.out is None else output_path(options.out)
+    format_name = _choose_format(options.format, out)
+    if options.reject_by and options.reject is None:
+        raise InputError(f"--reject-by {options.reject_by}: needs --reject RATE")
+    from resnet_cli.inference.sources import ImageList
+
+    images = ImageList(options.images, sys.stdin)
+    problems = list(images.problems)
+    if problems and (options.strict or images.count() == 0):
+        raise InputError(*problems)
+    from resnet_cli.inference.classifier import Classifier  # imports torch
+    from resnet_cli.session.trained import open_trained
+
+    trained = open_trained(options.run, checkpoint=options.checkpoint, device=options.device, trust=options.trust)
+    temperature = _temperature(trained) if options.calibrated else 1.0
+    classifier = Classifier(trained, batch_size=options.batch_size, temperature=temperature)
+    rejection = _find_rejection(options, trained, classifier) if options.reject is not None else None
+    writer = _make_writer(format_name, options.top, classifier, rejects=rejection is not None)
+    with _output(out) as write:
+        write(writer.header())
+        problems += _write_predictions(options, images, classifier, rejection, writer, write)
+    if problems:
+        raise InputError(*problems)
+
+
+def _write_predictions(
+    options: argparse.Namespace,
+    images: "ImageList",
+    classifier: "Classifier",
+    rejection: "Rejection | None",
+    writer: "Writer",
+    write: Callable[[str], None],
+) -> list[str]:
+    """Write the predictions of all images and return a line for each that cannot be read.
+
+    Raises:
+        InputError: One cannot, with --strict.
+    """
+    from tqdm import tqdm
+
+    from resnet_cli.inference.predict import predict_images
+
+    problems: list[str] = []
+    is_hidden = options.out is None and sys.stdout.isatty()  # the lines themselves are the progress
+    with tqdm(total=images.count(), unit="image", leave=False, disable=is_hidden or None) as bar:
+        for batch in predict_images(classifier, images, top=options.top, rejection=rejection):
+            problems += [prediction.error for prediction in batch if prediction.error is not None]
+            if problems and options.strict:
+                raise InputError(problems[0])
+            write(writer.rows(batch))
+            bar.update(len(batch))
+    return problems
+
+
+@contextmanager
+def _output(out: Path | None) -> Iterator[Callable[[str], None]]:
+    """Yield a function that writes text to standard output or to a file, which is there at the end.
+
+    After Ctrl-C the file has the lines done so far; after an error there is none.
+    """
+    if out is None:
+        yield print_output
+        return
+    lines: list[str] = []
+    try:
+        yield lines.append
+    except KeyboardInterrupt:
+        write_atomically(out, "".join(lines))
+        raise
+    write_atomically(out, "".join(lines))
+
+
+def _find_rejection(options: argparse.Namespace, trained: "TrainedRun", classifier: "Classifier") -> "Rejection":
+    """Return the rejection that is asked for, and keep it in the run's record."""
+    from resnet_cli.inference.rejection import find_rejection
+    from resnet_cli.runs.lock import exclusive
+
+    found = find_rejection(trained, classifier, options.reject, options.reject_by or "energy")
+    if trained.run is not None and trained.record.get("reject") != found.record():
+        with (
+            suppress(InputError, MachineError),
+            exclusive(trained.run.path),
+        ):  # of somebody else, or on a read-only disk
+            trained.run.update_record(reject=found.record())
+    return found
+
+
+def _temperature(trained: "TrainedRun") -> float:
+    """Return the temperature in the run's record.
+
+    Raises:
+        InputError: There is none.
+    """
+    found = trained.record.get("temperature")
+    value = found.get("value") if isinstance(found, dict) else None
+    if type(value) is not float or not 0 < value < math.inf:
+        raise InputError("--calibrated: the run has no temperature; resnet-eval RUN --calibrate fits one")
+    return value
+
+
+def _make_writer(format_name: str, top: int, classifier: "Classifier", *, rejects: bool) -> "Writer":
+    from resnet_cli.inference.output import CsvWriter, JsonLinesWriter, TableWriter
+
+    if format_name == "csv":
+        top = min(top, len(classifier.class_names))
+        return CsvWriter(top=top, has_label_sets=classifier.has_label_sets, rejects=rejects)
+    return JsonLinesWriter() if format_name == "jsonl" else TableWriter()
+
+
+def _choose_format(requested: str | None, out: Path | None) -> str:
+    """Return the format to write: --format, else that of the file name, else a table.
+
+    Raises:
+        InputError: They name different ones, or neither names one.
+    """
+    of_file = None if out is None else EXTENSIONS.get(out.suffix.lower())
+    if of_file and requested and of_file != requested:
+        raise InputError(f"--format={requested}: {out} is a file of format {of_file}")
+    if out is not None and not (requested or of_file):
+        raise InputError(f"--out={out}: name it {', '.join(f'*{e}' for e in EXTENSIONS)}, or set --format")
+    return requested or of_file or "table"
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{escape_control_characters(text)} is not a number from 1 on")
+    return int(text)
+
+
+def _rate(text: str) -> float:
+    number, is_percent = text.removesuffix("%").strip(), text.endswith("%")
+    try:
+        rate = float(number) / (100 if is_percent else 1)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < 1:
+        raise argparse.ArgumentTypeError(f"{escape_control_characters(text)} is not a share such as 5% or 0.05")
+    return rate
+
+
+if __name__ == "__main__":
+    main()

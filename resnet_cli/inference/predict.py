@@ -1,0 +1,109 @@
+"""Predict the classes of many images: threads decode them while the net runs."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from resnet_cli.errors import InputError
+from resnet_cli.inference.classifier import Classifier
+from resnet_cli.inference.rejection import Rejection
+from resnet_cli.inference.sources import NamedImage
+
+# The fields of a prediction after its name.
+Described = tuple[tuple[tuple[str, float], ...], tuple[str, ...] | None, float | None, bool]
+
+AHEAD = 2  # batches that are decoded ahead of the net
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a net says of one image.
+
+    Args:
+        name: Name of the image.
+        top: The most probable classes with their probabilities, the most probable first.
+        labels: The labels that the image has, if images have several; None if each has one class.
+        score: Score by which images are rejected; None if none are.
+        is_rejected: The image is probably of none of the classes.
+        error: Why the image cannot be read; the other fields are empty then.
+    """
+
+    name: str
+    top: tuple[tuple[str, float], ...] = ()
+    labels: tuple[str, ...] | None = None
+    score: float | None = None
+    is_rejected: bool = False
+    error: str | None = field(default=None)
+
+
+def predict_images(
+    classifier: Classifier,
+    images: Iterable[NamedImage],
+    *,
+    top: int = 1,
+    rejection: Rejection | None = None,
+    threads: int | None = None,
+) -> Iterator[list[Prediction]]:
+    """Yield the predictions for images, in their order, a batch at a time; images that cannot be read are among them.
+
+    Args:
+        classifier: The trained net.
+        images: The images.
+        top: Number of classes in a prediction.
+        rejection: Tells images of none of the classes apart; None rejects none.
+        threads: Threads that decode; None is the number that PyTorch uses.
+    """
+    size = classifier.batch_size
+    with ThreadPoolExecutor(threads or torch.get_num_threads()) as pool:
+        waiting: deque[tuple[str, Future[Tensor | str]]] = deque()
+        stream = iter(images)
+        try:
+            while True:
+                for image in islice(stream, max(0, AHEAD * size - len(waiting))):
+                    waiting.append((image.name, pool.submit(_read, classifier, image)))
+                if not waiting:
+                    return
+                batch = [waiting.popleft() for _ in range(min(size, len(waiting)))]
+                yield _predict([(name, read.result()) for name, read in batch], classifier, top, rejection)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _read(classifier: Classifier, image: NamedImage) -> Tensor | str:
+    """Return the pixels of an image, or why it cannot be read."""
+    try:
+        return classifier.preprocessing.read(image.source)
+    except InputError as error:
+        return error.problems[0]
+
+
+def _predict(
+    batch: list[tuple[str, Tensor | str]], classifier: Classifier, top: int, rejection: Rejection | None
+) -> list[Prediction]:
+    pixels = [read for _, read in batch if isinstance(read, Tensor)]
+    found: Iterator[Described] = iter(())
+    if pixels:
+        logits_BK = classifier.forward(torch.stack(pixels))
+        found = _describe(logits_BK, classifier, top, rejection)
+    return [
+        Prediction(name, error=read) if isinstance(read, str) else Prediction(name, *next(found))
+        for name, read in batch
+    ]
+
+
+def _describe(logits_BK: Tensor, classifier: Classifier, top: int, rejection: Rejection | None) -> Iterator[Described]:
+    """Yield the fields of a `Prediction` after its name, for each image."""
+    names = classifier.class_names
+    probabilities_BK = classifier.to_probabilities(logits_BK)
+    values, classes = (part.tolist() for part in probabilities_BK.topk(min(top, len(names)), dim=1))
+    scores = [None] * len(values) if rejection is None else rejection.scores(logits_BK).tolist()
+    has = classifier.to_labels(probabilities_BK).tolist() if classifier.has_label_sets else [None] * len(values)
+    for row_values, row_classes, row_has, score in zip(values, classes, has, scores, strict=True):
+        labels = None if row_has is None else tuple(name for name, is_set in zip(names, row_has, strict=True) if is_set)
+        best = tuple((names[k], value) for k, value in zip(row_classes, row_values, strict=True))
+        yield best, labels, score, rejection is not None and score < rejection.threshold

@@ -1,0 +1,107 @@
+"""Reject images that are probably of none of the classes, by a threshold chosen on the validation images."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from resnet_cli.errors import InputError
+from resnet_cli.inference.classifier import Classifier
+from resnet_cli.session.trained import TrainedRun
+
+Method = Literal["energy", "probability"]
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A threshold on a score that is high for images like those of the training set.
+
+    Args:
+        method: `energy` is the log of the summed exponentials of the logits, the negative energy of Liu et al. 2020
+            (arXiv 2010.03759); for images with several labels the sum over labels of log(1 + exp(logit)), after Wang
+            et al. 2021 (arXiv 2109.00162). `probability` is the largest probability (Hendrycks and Gimpel 2017, arXiv
+            1610.02136).
+        threshold: Images with a lower score are rejected.
+        rate: Fraction of the validation images that it rejects.
+        samples: Number of validation images that it was chosen on.
+        epoch: Epoch of the checkpoint that it was chosen for.
+        temperature: Divides the logits before the softmax of `probability`.
+        has_label_sets: Images have several labels.
+    """
+
+    method: Method
+    threshold: float
+    rate: float
+    samples: int
+    epoch: int
+    temperature: float = 1.0
+    has_label_sets: bool = False
+
+    def scores(self, logits_NK: Tensor) -> Tensor:
+        """Return the score of each image, float [N], of its logits [N, K]."""
+        return rejection_scores(
+            logits_NK, self.method, temperature=self.temperature, has_label_sets=self.has_label_sets
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Return what `run.json` keeps."""
+        kept = ("method", "threshold", "rate", "samples", "epoch", "temperature")
+        return {name: getattr(self, name) for name in kept}
+
+
+def rejection_scores(
+    logits_NK: Tensor, method: Method, *, temperature: float = 1.0, has_label_sets: bool = False
+) -> Tensor:
+    """Return scores that are high for images like those of the training set, float [N]; see `Rejection`."""
+    logits_NK = logits_NK.float()
+    if method == "energy":
+        return torch.nn.functional.softplus(logits_NK).sum(1) if has_label_sets else logits_NK.logsumexp(1)
+    scaled_NK = logits_NK / temperature
+    return (scaled_NK.sigmoid() if has_label_sets else scaled_NK.softmax(1)).amax(1)
+
+
+def choose_threshold(scores_N: Tensor, rate: float) -> float:
+    """Return the threshold below which `rate` of the scores lie, as nearly as their number allows.
+
+    It is in the middle between two scores, so that batches of another size, which round differently, decide alike.
+    """
+    ordered_N = scores_N.double().sort().values
+    rejected = min(round(rate * len(ordered_N)), len(ordered_N) - 1)
+    return ordered_N[max(rejected - 1, 0) : rejected + 1].mean().item() if rejected else -math.inf
+
+
+def find_rejection(run: TrainedRun, classifier: Classifier, rate: float, method: Method) -> Rejection:
+    """Return the run's rejection: the one that its record keeps, if it is of this rate and method, or a new one.
+
+    Raises:
+        InputError: The run has no validation images, or they cannot be read.
+    """
+    known = stored_rejection(run.record, run)
+    if known is not None and (known.rate, known.method, known.temperature) == (rate, method, classifier.temperature):
+        return known
+    loaders = run.loaders()
+    if loaders.val is None:
+        raise InputError("--reject: the run has no validation images to choose the threshold on")
+    with torch.no_grad():
+        logits = [classifier.forward_normalised(images_BCHW) for images_BCHW, _ in loaders.val]
+    scores_N = rejection_scores(
+        torch.cat(logits), method, temperature=classifier.temperature, has_label_sets=run.has_label_sets
+    )
+    return Rejection(
+        method, choose_threshold(scores_N, rate), rate, len(scores_N), run.epoch, classifier.temperature,
+        run.has_label_sets,
+    )  # fmt: skip
+
+
+def stored_rejection(record: Mapping[str, Any], run: TrainedRun) -> Rejection | None:
+    """Return the rejection in a run's record, if there is one for the checkpoint that is open."""
+    found = record.get("reject")
+    numbers = ("threshold", "rate", "samples", "epoch", "temperature")
+    if not isinstance(found, Mapping) or found.get("method") not in get_args(Method):
+        return None
+    if not all(type(found.get(name)) in (int, float) for name in numbers) or found["epoch"] != run.epoch:
+        return None
+    return Rejection(**{name: found[name] for name in ("method", *numbers)}, has_label_sets=run.has_label_sets)

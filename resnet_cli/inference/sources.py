@@ -1,0 +1,124 @@
+"""The images that a user names: files, folders, patterns, archives, and names on standard input."""
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from resnet_cli.data.datasets.layout import is_image_by_name
+from resnet_cli.data.images.archive import is_archive, read_files
+from resnet_cli.data.images.decode import EncodedImage
+from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
+
+STANDARD_INPUT = "-"
+
+
+class NamedImage(NamedTuple):
+    """An image that is not read yet.
+
+    Args:
+        name: As output names it: the path as it was given, or found below a folder; `ARCHIVE/path` in an archive.
+        source: A file, or the content of one.
+    """
+
+    name: str
+    source: Path | EncodedImage
+
+
+class ImageList:
+    """The images that a user names, in order. Folders are searched when the object is made, archives when it is read.
+
+    Args:
+        names: Files of any name; folders, whose image files are found at any depth; patterns such as `photos/**/*.jpg`;
+            archives (.zip, .tar, .tar.gz ...); `-` for names, one a line, on standard input.
+        lines: Standard input.
+
+    Attributes:
+        problems: A line for each name that stands for no image.
+    """
+
+    def __init__(self, names: Sequence[str], lines: Iterable[str] = ()) -> None:
+        self._lines = lines
+        self._found: list[str | list[str]] = []  # image files; or an archive, or standard input
+        self.problems: list[str] = []
+        for name in names:
+            try:
+                self._found.append(name if name == STANDARD_INPUT else _find(name))
+            except InputError as error:
+                self.problems += error.problems
+
+    def count(self) -> int | None:
+        """Return the number of images; None if it takes reading archives or standard input to know it."""
+        counts = [len(found) for found in self._found if not isinstance(found, str)]
+        return sum(counts) if len(counts) == len(self._found) else None
+
+    def __iter__(self) -> Iterator[NamedImage]:
+        for found in self._found:
+            if found == STANDARD_INPUT:
+                for line in self._lines:
+                    name = line.rstrip("\r\n")
+                    yield from _open(_find_or_name(name)) if name else ()
+            else:
+                yield from _open(found)
+
+
+def _open(found: str | list[str]) -> Iterator[NamedImage]:
+    return _from_archive(found) if isinstance(found, str) else (NamedImage(name, Path(name)) for name in found)
+
+
+def _find_or_name(name: str) -> str | list[str]:
+    """Return what a name stands for; of nothing, the name itself, which then cannot be read."""
+    try:
+        return _find(name)
+    except InputError:
+        return [name]
+
+
+def _find(name: str) -> str | list[str]:
+    """Return the image files that a name stands for, or the archive of that name.
+
+    Raises:
+        InputError: There is no such thing, or no image in the folder.
+    """
+    path = expand_home(name)
+    if path.is_dir():
+        images = sorted(_walk(str(path)))
+        if not images:
+            raise InputError(f"{name}: no image files in this folder, by their names (.jpg, .png ...)")
+        return images
+    if is_archive(path):
+        return str(path)
+    if path.exists():
+        return [str(path)]
+    if glob.has_magic(name):
+        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  patterns may be absolute
+        images = [file for match in matches for file in (sorted(_walk(match)) if Path(match).is_dir() else [match])]
+        if images:
+            return list(dict.fromkeys(images))
+        raise InputError(f"{name}: no file has a name of this pattern")
+    raise InputError(f"{name}: no such file or folder")
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Yield the image files below a folder, also behind links; hidden ones are left out."""
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link to a folder above it
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (f"{place}/{name}" for name in files if not name.startswith(".") and is_image_by_name(name))
+
+
+def _from_archive(name: str) -> Iterator[NamedImage]:
+    def is_wanted(member: str) -> bool:
+        parts = member.split("/")
+        return is_image_by_name(parts[-1]) and not any(part.startswith(".") for part in parts if part != ".")
+
+    for member, content in read_files(Path(name), is_wanted):
+        full = f"{name}/{member}"
+        yield NamedImage(full, EncodedImage(content, full))

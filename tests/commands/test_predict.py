@@ -1,0 +1,180 @@
+"""resnet-predict: images as users name them, its formats, unreadable images, rejection."""
+
+import csv
+import io
+import json
+import shutil
+import tarfile
+import zipfile
+
+import pytest
+
+from resnet_cli import load_run
+from resnet_cli.commands import predict
+
+
+@pytest.fixture
+def place(trained_run, tmp_path, monkeypatch):
+    """A working folder with a copy of the run and its images."""
+    shutil.copytree(trained_run.parent, tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    return tmp_path / "place"
+
+
+@pytest.fixture
+def predicted(place, capsys):
+    def run(*arguments):
+        status = predict.run(["run", *arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def names_of(text):
+    return [json.loads(line)["image"] for line in text.splitlines()]
+
+
+def test_table_names_images_and_their_classes(predicted, place):
+    status, out, err = predicted("photos/circle/000.png", "photos/square/001.png", "--top", "9")
+    assert (status, err) == (0, "")
+    probabilities = load_run(place / "run")(place / "photos/circle/000.png")[0]
+    best = probabilities.argmax().item()
+    first, second = out.splitlines()
+    name = ("circle", "square", "stripes")[best]
+    assert first.startswith(f"photos/circle/000.png  {name} {100 * probabilities[best]:.1f} %")
+    assert second.startswith("photos/square/001.png  ")
+    assert first.count(" %") == 3
+
+
+def test_csv_and_json_lines_have_the_same_numbers(predicted, place):
+    status, out, _ = predicted("photos", "--format", "csv", "--top", "2")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert (status, len(rows)) == (0, 60)
+    assert list(rows[0]) == ["image", "class", "probability", "class_2", "probability_2"]
+    _, out, _ = predicted("photos", "--format", "jsonl", "--top", "2")
+    objects = [json.loads(line) for line in out.splitlines()]
+    assert [row["image"] for row in rows] == [found["image"] for found in objects]
+    assert [float(row["probability_2"]) for row in rows] == [found["top"][1]["probability"] for found in objects]
+    expected = load_run(place / "run")([row["image"] for row in rows]).amax(1)
+    assert [float(row["probability"]) for row in rows] == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_folders_patterns_archives_and_standard_input_name_the_same_images(predicted, place, monkeypatch):
+    expected = [f"photos/square/{index:03d}.png" for index in range(20)]
+    with zipfile.ZipFile("some.zip", "w") as archive:
+        for name in expected:
+            archive.write(name)
+        archive.writestr("photos/readme.txt", "no image")
+    with tarfile.open("some.tar.gz", "w:gz") as archive:
+        archive.add("photos/square")
+    forms = {
+        "photos/square": expected,
+        "photos/sq*/*.png": expected,
+        "photos/**/square/*.png": expected,
+        "some.zip": [f"some.zip/{name}" for name in expected],
+        "some.tar.gz": [f"some.tar.gz/{name}" for name in expected],
+    }
+    for form, names in forms.items():
+        status, out, err = predicted(form, "--format", "jsonl")
+        assert (status, err, sorted(names_of(out))) == (0, "", names), form
+    monkeypatch.setattr("sys.stdin", io.StringIO("photos/square/003.png\n\nsome.zip\r\n"))
+    status, out, _ = predicted("-", "--format", "jsonl")
+    assert names_of(out) == ["photos/square/003.png", *forms["some.zip"]]
+
+
+def test_a_link_back_to_its_folder_is_not_followed_forever(predicted, place):
+    (place / "photos/circle/back").symlink_to(place / "photos", target_is_directory=True)
+    _, out, _ = predicted("photos/circle", "--format", "jsonl")
+    assert len(names_of(out)) == len({name.replace("back/", "") for name in names_of(out)}) == 60
+
+
+def test_an_unreadable_image_is_reported_and_the_rest_done(predicted, place):
+    (place / "photos/bad.png").write_bytes(b"no image")
+    status, out, err = predicted("photos", "missing.png", "--format", "jsonl", "--batch-size", "7")
+    assert status == 2
+    assert len(names_of(out)) == 60
+    assert err.splitlines() == [
+        "error: missing.png: no such file or folder",
+        "error: photos/bad.png: not an image in a format that Pillow reads",
+    ]
+    status, out, err = predicted("photos", "--strict", "--out", "o.csv")
+    assert (status, out) == (2, "")
+    assert err == "error: photos/bad.png: not an image in a format that Pillow reads\n"
+    assert not (place / "o.csv").exists()
+
+
+def test_out_has_all_lines_and_chooses_the_format(predicted, place):
+    assert predicted("photos", "--out", "classes.csv")[:2] == (0, "")
+    assert len((place / "classes.csv").read_text().splitlines()) == 61
+
+
+def test_ctrl_c_leaves_the_lines_done_so_far(predicted, place, monkeypatch):
+    from resnet_cli.inference.classifier import Classifier
+
+    forward, calls = Classifier.forward, []
+
+    def interrupted(self, images):
+        calls.append(len(images))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return forward(self, images)
+
+    monkeypatch.setattr(Classifier, "forward", interrupted)
+    status, _, err = predicted("photos", "--batch-size", "10", "--out", "o.jsonl")
+    assert (status, err) == (130, "")
+    assert len(names_of((place / "o.jsonl").read_text())) == 20
+
+
+def test_reject_says_none_of_these_at_the_rate_of_the_validation_images(predicted, place):
+    status, out, _ = predicted("photos", "--reject", "25%", "--format", "csv")
+    assert status == 0
+    kept = json.loads((place / "run/run.json").read_text())["reject"]
+    assert (kept["method"], kept["rate"], kept["samples"]) == ("energy", 0.25, 12)
+    rows = {row["image"]: row for row in csv.DictReader(io.StringIO(out))}
+    validated = json.loads((place / "run/splits.json").read_text())["val"]
+    names = [f"photos/{name}" for names in validated.values() for name in names]
+    rejected = [rows[name]["rejected"] for name in names]
+    assert sorted(rejected) == ["false"] * 9 + ["true"] * 3
+    shutil.move(place / "photos", place / "elsewhere")  # the threshold is not chosen again
+    status, out, _ = predicted("elsewhere", "--reject", "0.25")
+    assert status == 0
+    assert out.count("none of these (") == sum(row["rejected"] == "true" for row in rows.values())
+
+
+def test_the_probability_can_be_what_rejects(predicted, place):
+    assert predicted("photos", "--reject", "5%", "--reject-by", "probability", "--format", "csv")[0] == 0
+    assert json.loads((place / "run/run.json").read_text())["reject"]["method"] == "probability"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.png"], "nothing.png: no such file or folder"),
+        (["*.bmp"], "*.bmp: no file has a name of this pattern"),
+        (["run/checkpoints"], "run/checkpoints: no image files in this folder, by their names (.jpg, .png ...)"),
+        (["photos", "--top", "0"], "argument --top: 0 is not a number from 1 on"),
+        (
+            ["photos", "--reject", "5"],
+            "argument --reject: 5 is not a share such as 5% or 0.05",
+        ),
+        (["photos", "--reject-by", "energy"], "--reject-by energy: needs --reject RATE"),
+        (["photos", "--calibrated"], "--calibrated: the run has no temperature; resnet-eval RUN --calibrate fits one"),
+        (["photos", "--out", "o.xlsx"], "--out=o.xlsx: name it *.csv, *.jsonl, *.txt, or set --format"),
+        (["photos", "--out", "o.csv", "--format", "jsonl"], "--format=jsonl: o.csv is a file of format csv"),
+        (["photos", "--device", "cuda:9"], None),
+        (["photos", "--checkpoint", "worst"], "--checkpoint worst: no such file; it takes best, last or a checkpoint"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_line(predicted, place, arguments, message):
+    before = sorted(place.iterdir())
+    status, out, err = predicted(*arguments)
+    (line,) = err.splitlines()
+    assert (status, out) == (2, "")
+    assert message is None or line.removesuffix(" (--help lists the options)") == f"error: {message}"
+    assert sorted(place.iterdir()) == before
+
+
+def test_a_folder_that_is_no_run_is_refused(place, capsys):
+    assert predict.run(["photos", "photos"]) == 2
+    assert capsys.readouterr().err == "error: photos: not a run folder (it has no config.yaml)\n"

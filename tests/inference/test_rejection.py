@@ -1,0 +1,33 @@
+"""Scores and thresholds that reject images of none of the classes."""
+
+import math
+
+import pytest
+import torch
+
+from resnet_cli.inference.rejection import choose_threshold, rejection_scores
+
+LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0]])
+
+
+def test_energy_is_the_log_of_the_summed_exponentials():
+    expected = [math.log(sum(math.exp(x) for x in row)) for row in LOGITS.tolist()]
+    assert rejection_scores(LOGITS, "energy").tolist() == pytest.approx(expected)
+
+
+def test_energy_of_label_sets_adds_up_over_the_labels():
+    expected = [sum(math.log1p(math.exp(x)) for x in row) for row in LOGITS.tolist()]
+    assert rejection_scores(LOGITS, "energy", has_label_sets=True).tolist() == pytest.approx(expected)
+
+
+def test_probability_is_the_largest_and_knows_the_temperature():
+    found = rejection_scores(LOGITS, "probability", temperature=2.0)
+    torch.testing.assert_close(found, (LOGITS / 2).softmax(1).amax(1))
+    found = rejection_scores(LOGITS, "probability", has_label_sets=True)
+    torch.testing.assert_close(found, LOGITS.sigmoid().amax(1))
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(0.05, 5), (0.5, 50), (0.001, 0), (0.999, 99)])
+def test_threshold_rejects_its_share(rate, expected):
+    scores = torch.randperm(100, generator=torch.Generator().manual_seed(0)).float()
+    assert (scores < choose_threshold(scores, rate)).sum() == expected

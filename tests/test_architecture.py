@@ -170,3 +170,17 @@ def test_torch_is_not_imported_on_the_way_to_help_or_a_typo(arguments, tmp_path)
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["data", "info", "predict", "report"])
+@pytest.mark.parametrize("arguments", [["--help"], ["--formt", "x"]])
+def test_companions_import_no_torch_for_help_and_wrong_flags(command, arguments, tmp_path):
+    code = (
+        f"import sys\nfrom resnet_cli.commands.{command} import run\n"
+        f"status = run({arguments!r})\n"
+        "heavy = {'torch', 'torchvision', 'matplotlib'} & set(sys.modules)\n"
+        f"assert (status, heavy) == ({0 if arguments == ['--help'] else 2}, set()), (status, heavy)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,6 +1,5 @@
 """Reject images that are probably of none of the classes, by a threshold chosen on the validation images."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -70,7 +69,7 @@ def choose_threshold(scores_N: Tensor, rate: float) -> float:
     """
     ordered_N = scores_N.double().sort().values
     rejected = min(round(rate * len(ordered_N)), len(ordered_N) - 1)
-    return ordered_N[max(rejected - 1, 0) : rejected + 1].mean().item() if rejected else -math.inf
+    return ordered_N[max(rejected - 1, 0) : rejected + 1].mean().item() if rejected else ordered_N[0].item() - 1
 
 
 def find_rejection(run: TrainedRun, classifier: Classifier, rate: float, method: Method) -> Rejection:

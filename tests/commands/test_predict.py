@@ -133,7 +133,7 @@ def test_reject_says_none_of_these_at_the_rate_of_the_validation_images(predicte
     assert (kept["method"], kept["rate"], kept["samples"]) == ("energy", 0.25, 12)
     rows = {row["image"]: row for row in csv.DictReader(io.StringIO(out))}
     validated = json.loads((place / "run/splits.json").read_text())["val"]
-    names = [f"photos/{name}" for names in validated.values() for name in names]
+    names = [f"photos/{kind}/{name}" for kind, names in validated.items() for name in names]
     rejected = [rows[name]["rejected"] for name in names]
     assert sorted(rejected) == ["false"] * 9 + ["true"] * 3
     shutil.move(place / "photos", place / "elsewhere")  # the threshold is not chosen again

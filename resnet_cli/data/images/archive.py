@@ -3,7 +3,6 @@
 An archive is known by its content, so that a copy of it or another time stamp unpacks nothing again.
 """
 
-import bz2
 import contextlib
 import gzip
 import hashlib
@@ -12,26 +11,20 @@ import logging
 import lzma
 import re
 import shutil
-import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import IO
 
 from tqdm import tqdm
 
+from resnet_cli.data.images.archive_members import list_members, too_large
 from resnet_cli.data.images.cache import ArrayCache
 from resnet_cli.errors import InputError, MachineError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-TAR_BLOCK = 512  # bytes; two of zeros end an archive
-PACKED: Mapping[bytes, Callable[[Path], Any]] = {  # by the first bytes of the file
-    b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open
-}  # fmt: skip
-LONGEST_READ = 1 << 26  # bytes; a header of a .tar may ask for any number, to be held in memory
-
 # What an archive may unpack to, for its size: images hardly shrink, and a file costs more than this many bytes.
 MAX_RATIO, FREE_BYTES = 200, 100_000_000
 LEAST_BYTES_A_FILE, FREE_FILES = 16, 10_000
@@ -43,18 +36,6 @@ DAMAGE = (
     zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, NotImplementedError,
     UnicodeError,
 )  # fmt: skip
-
-
-class Member(NamedTuple):
-    """A file or folder in an archive.
-
-    Args:
-        name: Its path, with slashes.
-        open: Opens a file for reading; None for a folder.
-    """
-
-    name: str
-    open: Callable[[], IO[bytes]] | None
 
 
 def is_archive(path: Path) -> bool:
@@ -96,7 +77,7 @@ def read_files(archive: Path, is_wanted: Callable[[str], bool]) -> Iterator[tupl
         InputError: The archive is damaged, or unpacks to far more than its size.
         MachineError: It cannot be read.
     """
-    with _machine_errors(archive, archive), contextlib.closing(_members(archive)) as members:
+    with _machine_errors(archive, archive), contextlib.closing(list_members(archive)) as members:
         space = FREE_BYTES + MAX_RATIO * archive.stat().st_size
         for member in members:
             if member.open is not None and is_wanted(member.name):
@@ -142,10 +123,10 @@ def _unpack(archive: Path, folder: Path) -> None:
     size = archive.stat().st_size
     space = FREE_BYTES + MAX_RATIO * size
     names: set[str] = set()
-    with contextlib.closing(_members(archive)) as members:
+    with contextlib.closing(list_members(archive)) as members:
         for number, member in enumerate(tqdm(members, "unpacking", leave=False, disable=None, unit="file")):
             if number > FREE_FILES + size // LEAST_BYTES_A_FILE:
-                raise _too_large(archive)
+                raise too_large(archive)
             path = folder / _safe_name(archive, member.name)
             if member.open is None:
                 path.mkdir(parents=True, exist_ok=True)
@@ -166,16 +147,9 @@ def _copy(source: IO[bytes], file: IO[bytes], space: int, archive: Path) -> int:
     while chunk := source.read(CHUNK):
         size += len(chunk)
         if size > space:
-            raise _too_large(archive)
+            raise too_large(archive)
         file.write(chunk)
     return size
-
-
-def _too_large(archive: Path) -> InputError:
-    return InputError(
-        f"{archive}: unpacks to far more than its size, which a damaged or malicious archive does; if it is neither, "
-        "unpack it yourself, and give the folder"
-    )
 
 
 def _safe_name(archive: Path, name: str) -> str:
@@ -185,79 +159,6 @@ def _safe_name(archive: Path, name: str) -> str:
     if path.is_absolute() or ".." in parts or "\0" in name or (parts and re.match(r"[A-Za-z]:", parts[0])):
         raise InputError(f"{archive}: {name!r} would be unpacked outside of its folder")
     return "/".join(parts)
-
-
-def _members(archive: Path) -> Generator[Member, None, None]:
-    return _zip_members(archive) if archive.name.lower().endswith(".zip") else _tar_members(archive)
-
-
-def _zip_members(archive: Path) -> Generator[Member, None, None]:
-    with zipfile.ZipFile(archive) as content:
-        for info in content.infolist():
-            name = info.filename.replace("\\", "/")  # written by some programs on Windows
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise InputError(f"{archive}: {name!r} is a link or a device, not a file")
-            if info.flag_bits & 1:
-                raise InputError(f"{archive}: needs a password: unpack it yourself, and give the folder")
-            yield Member(name, None if name.endswith("/") else lambda info=info: content.open(info))  # type: ignore[misc]
-
-
-def _tar_members(archive: Path) -> Generator[Member, None, None]:
-    """Yield the files and folders of a .tar; a link to another file of the archive becomes a copy of that."""
-    with _open_tar(archive) as file, tarfile.open(fileobj=file, mode="r:") as content:
-        for info in content:
-            if info.isdir():
-                yield Member(info.name, None)
-            elif info.isreg() or info.islnk() or info.issym():
-                yield Member(info.name, lambda info=info: _open_member(archive, content, info))  # type: ignore[misc]
-            else:
-                raise InputError(f"{archive}: {info.name!r} is a device or a pipe, not a file")
-        file.seek(content.offset)
-        if file.read(TAR_BLOCK) != bytes(TAR_BLOCK):  # tarfile takes a cut header for the end
-            raise tarfile.ReadError("it ends too early")
-
-
-def _open_tar(archive: Path) -> "_BoundedReader":
-    with archive.open("rb") as file:
-        start = file.read(8)
-    opener = next((opener for magic, opener in PACKED.items() if start.startswith(magic)), None)
-    return _BoundedReader(opener(archive) if opener else archive.open("rb"), archive)
-
-
-class _BoundedReader(io.BufferedIOBase):
-    """A file for `tarfile` that reads no more than `LONGEST_READ` bytes at once."""
-
-    def __init__(self, file: IO[bytes], archive: Path) -> None:
-        self.file, self.archive = file, archive
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or not 0 <= size <= LONGEST_READ:
-            raise _too_large(self.archive)
-        return self.file.read(size)
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        return self.file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self.file.tell()
-
-    def seekable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self.file.close()
-        super().close()
-
-
-def _open_member(archive: Path, content: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    try:
-        file = content.extractfile(info)
-    except (KeyError, RecursionError):
-        file = None
-    if file is None:
-        raise InputError(f"{archive}: {info.name!r} is a link to {info.linkname!r}, which is no file of the archive")
-    return file
 
 
 @contextlib.contextmanager

@@ -1,0 +1,114 @@
+"""The files of .zip and .tar archives, one after another, with bounds on what a damaged or malicious one asks for."""
+
+import bz2
+import gzip
+import io
+import lzma
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from resnet_cli.errors import InputError
+
+TAR_BLOCK = 512  # bytes; two of zeros end an archive
+PACKED: Mapping[bytes, Callable[[Path], Any]] = {  # by the first bytes of the file
+    b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open
+}  # fmt: skip
+LONGEST_READ = 1 << 26  # bytes; a header of a .tar may ask for any number, to be held in memory
+
+
+class Member(NamedTuple):
+    """A file or folder in an archive.
+
+    Args:
+        name: Its path, with slashes.
+        open: Opens a file for reading; None for a folder.
+    """
+
+    name: str
+    open: Callable[[], IO[bytes]] | None
+
+
+def list_members(archive: Path) -> Generator[Member, None, None]:
+    """Yield the files and folders of an archive in their order; its name says what kind it is."""
+    return _zip_members(archive) if archive.name.lower().endswith(".zip") else _tar_members(archive)
+
+
+def _zip_members(archive: Path) -> Generator[Member, None, None]:
+    with zipfile.ZipFile(archive) as content:
+        for info in content.infolist():
+            name = info.filename.replace("\\", "/")  # written by some programs on Windows
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise InputError(f"{archive}: {name!r} is a link or a device, not a file")
+            if info.flag_bits & 1:
+                raise InputError(f"{archive}: needs a password: unpack it yourself, and give the folder")
+            yield Member(name, None if name.endswith("/") else lambda info=info: content.open(info))  # type: ignore[misc]
+
+
+def _tar_members(archive: Path) -> Generator[Member, None, None]:
+    """Yield the files and folders of a .tar; a link to another file of the archive becomes a copy of that."""
+    with _open_tar(archive) as file, tarfile.open(fileobj=file, mode="r:") as content:
+        for info in content:
+            if info.isdir():
+                yield Member(info.name, None)
+            elif info.isreg() or info.islnk() or info.issym():
+                yield Member(info.name, lambda info=info: _open_member(archive, content, info))  # type: ignore[misc]
+            else:
+                raise InputError(f"{archive}: {info.name!r} is a device or a pipe, not a file")
+        file.seek(content.offset)
+        if file.read(TAR_BLOCK) != bytes(TAR_BLOCK):  # tarfile takes a cut header for the end
+            raise tarfile.ReadError("it ends too early")
+
+
+def _open_tar(archive: Path) -> "_BoundedReader":
+    with archive.open("rb") as file:
+        start = file.read(8)
+    opener = next((opener for magic, opener in PACKED.items() if start.startswith(magic)), None)
+    return _BoundedReader(opener(archive) if opener else archive.open("rb"), archive)
+
+
+class _BoundedReader(io.BufferedIOBase):
+    """A file for `tarfile` that reads no more than `LONGEST_READ` bytes at once."""
+
+    def __init__(self, file: IO[bytes], archive: Path) -> None:
+        self.file, self.archive = file, archive
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= LONGEST_READ:
+            raise too_large(self.archive)
+        return self.file.read(size)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+
+def _open_member(archive: Path, content: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    try:
+        file = content.extractfile(info)
+    except (KeyError, RecursionError):
+        file = None
+    if file is None:
+        raise InputError(f"{archive}: {info.name!r} is a link to {info.linkname!r}, which is no file of the archive")
+    return file
+
+
+def too_large(archive: Path) -> InputError:
+    """Return the error of an archive that unpacks to more than a sound one can."""
+    return InputError(
+        f"{archive}: unpacks to far more than its size, which a damaged or malicious archive does; if it is neither, "
+        "unpack it yourself, and give the folder"
+    )

@@ -18,7 +18,7 @@ HELP = """\
 Looks at every image of a data set and prints its parts and classes, the sizes and modes of the files, damaged and
 suspicious ones, images that stand twice in it (in one part, with two labels, or in training and test), the channel
 statistics, and what resnet-train would train, validate and test on. Nothing is trained. Decoded images are kept in
-data.cache, so that the run that follows starts at once.
+data.cache, so that the run that follows starts at once. Large sets are read by data.workers processes.
 
 Damaged images are part of the report: all are listed, and the exit status is 0 unless the data cannot be used at all
 (2, as for other wrong input).

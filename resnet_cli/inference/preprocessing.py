@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnet_cli.data.images.decode import Decoding, EncodedImage
+from resnet_cli.data.images.decode import Decoding
 from resnet_cli.data.images.depth import scale_to_8_bits
+from resnet_cli.data.images.encoded import EncodedImage
 from resnet_cli.data.images.read import decode, decode_image
 from resnet_cli.data.images.resize import resize_image
 from resnet_cli.data.loading.batch_loader import Normalize

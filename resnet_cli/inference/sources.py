@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from resnet_cli.data.datasets.layout import is_image_by_name
 from resnet_cli.data.images.archive import is_archive, read_files
-from resnet_cli.data.images.decode import EncodedImage
+from resnet_cli.data.images.encoded import EncodedImage
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 

@@ -63,9 +63,10 @@ def inspect_data(node: Node, *, near: bool = False) -> Inspected:
     """
     parts = build.partition(node)
     surveys: dict[int, Survey] = {}
+    workers, timeout = node.get("workers", 2), node.get("worker_timeout", 300)
     for split, _ in parts.samples.values():
         if id(split) not in surveys:
-            surveys[id(split)] = survey_split(split, near=near)
+            surveys[id(split)] = survey_split(split, near=near, workers=workers, timeout=timeout)
     inspected = Inspected(node, parts, surveys, {})
     inspected.report.update(_describe(inspected, near=near))
     return inspected
@@ -260,11 +261,13 @@ def _problems(found: Inspected, report: Report) -> list[str]:
     if report["damaged"]:
         count = len(report["damaged"])
         problems.append(f"{count} image{'s' if count > 1 else ''} cannot be decoded")
-    decoded: Counter[tuple[int, int]] = Counter()
-    for survey in found.surveys.values():
-        decoded += survey.decoded_sizes
-    if len(decoded) > 1:
-        problems.append(f"images of {len(decoded)} sizes: data.image_size=N or [H,W] makes them one")
+    decoded = {size for survey in found.surveys.values() for size in survey.decoded_sizes}
+    sizes, channels = {size[:2] for size in decoded}, sorted({size[2] for size in decoded})
+    if len(sizes) > 1:
+        problems.append(f"images of {len(sizes)} sizes: data.image_size=N or [H,W] makes them one")
+    if len(channels) > 1:
+        numbers = " and ".join(map(str, channels))
+        problems.append(f"images of {numbers} channels: data.mode=RGB or L makes them one")
     try:
         found.dataset.validate()
     except InputError as error:

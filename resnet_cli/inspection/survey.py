@@ -10,16 +10,17 @@ from time import perf_counter
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.images.decode import Header
-from resnet_cli.data.images.hashes import hash_images
 from resnet_cli.data.images.lazy import LazyImages
-from resnet_cli.inspection.near import perceptual_hash
+from resnet_cli.data.images.passes import Notes, add_notes
+from resnet_cli.inspection.chunks import Pixels, look_at_files, measure
 
-BLANK_RANGE = 2  # levels of 256: an image of no wider range shows nothing
 TINY_SIDE = 8  # pixels; files with a shorter side are suspicious
 TINY_FRACTION = 0.25  # of the size to which they are enlarged, likewise
+TENSOR_ELEMENTS = 2_000_000  # that are looked at together
 
 CUT, BLANK, TINY = "cut", "blank", "tiny"
 MEANINGS = {
@@ -42,7 +43,7 @@ class Survey:
         suspicious: Indices of images that are cut, blank or tiny.
         sizes: Number of images by (width, height), of the files where there are files.
         modes: Number of files by Pillow mode; empty without files.
-        decoded_sizes: Number of images by (width, height) as the network gets them.
+        decoded_sizes: Number of images by (width, height, channels) as the network gets them.
         perceptual: Perceptual hash of each image, uint64 [N]; None if it is not asked for.
         was_cached: The decoded images were in the cache before.
         seconds: How long the pass took.
@@ -56,18 +57,20 @@ class Survey:
     suspicious: dict[str, list[int]] = field(default_factory=lambda: {CUT: [], BLANK: [], TINY: []})
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
-    decoded_sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    decoded_sizes: Counter[tuple[int, int, int]] = field(default_factory=Counter)
     perceptual: np.ndarray | None = None
     was_cached: bool = False
     seconds: float = 0.0
 
 
-def survey_split(split: DatasetSplit, *, near: bool = False) -> Survey:
+def survey_split(split: DatasetSplit, *, near: bool = False, workers: int = 0, timeout: float = 300) -> Survey:
     """Look at every image of a split.
 
     Args:
         split: The images; those of files are decoded, or read from the cache.
         near: Compute perceptual hashes too.
+        workers: Processes that decode files, where that is faster.
+        timeout: Seconds without progress after which they are killed as hung.
     """
     count, channels = len(split.images), split.size[0]
     found = Survey(
@@ -79,62 +82,65 @@ def survey_split(split: DatasetSplit, *, near: bool = False) -> Survey:
     )
     started = perf_counter()
     if isinstance(split.images, LazyImages):
-        _survey_files(split.images, found)
+        _survey_files(split.images, found, workers, timeout)
     else:
         _survey_tensor(split.images, found)
     found.seconds = perf_counter() - started
     return found
 
 
-def _survey_files(images: LazyImages, found: Survey) -> None:
-    wanted = images.decoding.image_size
+def _survey_files(images: LazyImages, found: Survey, workers: int, timeout: float) -> None:
+    notes: Notes = {}
     shortest = TINY_SIDE
-    if wanted is not None:
+    if images.decoding.image_size is not None:
         shortest = max(shortest, int(TINY_FRACTION * min(images.size[1:])))
-
-    def visit(index: int, image_HWC: Tensor, header: Header) -> None:
-        height, width = header.file_size
-        found.sizes[width, height] += 1
-        found.modes[header.mode] += 1
-        if header.looks_truncated:
-            found.suspicious[CUT].append(index)
-        if min(width, height) < shortest:
-            found.suspicious[TINY].append(index)
-        _look_at(index, image_HWC, found)
-
     found.was_cached = images.cached_rows() is not None
-    found.damaged = images.survey(visit)
+    is_near = found.perceptual is not None
+    with tqdm(desc="examining", total=len(images), leave=False, disable=None, unit="image") as progress:
+        for chunk in look_at_files(images, near=is_near, workers=workers, timeout=timeout):
+            for index, header in sorted(chunk.headers.items()):
+                _note_file(index, header, shortest, found)
+                add_notes(notes, images.source.describe(index), images.decoding.mode, (header.mode, header.notes))
+            for indices, size, pixels in chunk.groups:
+                _note_pixels(np.array(indices), size, pixels, found)
+            if chunk.decoded is not None:
+                images.write(torch.tensor(chunk.decoded[0]), torch.from_numpy(chunk.decoded[1]))
+            found.damaged.update(chunk.damaged)
+            progress.update(len(chunk.headers) + len(chunk.damaged))
+    channels, height, width = images.size
+    found.suspicious[BLANK].sort()
+    if not found.damaged and set(found.decoded_sizes) == {(width, height, channels)}:
+        images.save_findings(notes, torch.from_numpy(found.hashes))
 
 
-def _look_at(index: int, image_HWC: Tensor, found: Survey) -> None:
-    """Note what one decoded image holds."""
-    array = image_HWC.numpy()
-    rows = array.reshape(-1, array.shape[2]).astype(np.float64)
-    found.pixels[index] = len(rows)
-    found.sums[index, 0] = rows.sum(0)
-    found.sums[index, 1] = np.einsum("pc,pc->c", rows, rows)
-    found.decoded_sizes[array.shape[1], array.shape[0]] += 1
-    found.hashes[index] = int(hash_images(image_HWC[None])[0])
-    if all(int(channel.max()) - int(channel.min()) <= BLANK_RANGE for channel in np.moveaxis(array, 2, 0)):
-        found.suspicious[BLANK].append(index)
+def _note_file(index: int, header: Header, shortest: int, found: Survey) -> None:
+    height, width = header.file_size
+    found.sizes[width, height] += 1
+    found.modes[header.mode] += 1
+    if header.looks_truncated:
+        found.suspicious[CUT].append(index)
+    if min(width, height) < shortest:
+        found.suspicious[TINY].append(index)
+
+
+def _note_pixels(indices: np.ndarray, size: tuple[int, int, int], pixels: Pixels, found: Survey) -> None:
+    """Note what images of one size (H, W, C) hold."""
+    height, width, channels = size
+    found.pixels[indices] = height * width
+    found.decoded_sizes[width, height, channels] += len(indices)
+    known = min(channels, found.sums.shape[2])
+    found.sums[indices, :, :known] = pixels.sums[:, :, :known]
+    found.hashes[indices] = pixels.hashes
+    found.suspicious[BLANK] += indices[pixels.is_blank].tolist()
     if found.perceptual is not None:
-        found.perceptual[index] = perceptual_hash(array)
+        found.perceptual[indices] = pixels.perceptual
 
 
 def _survey_tensor(images_NHWC: Tensor, found: Survey) -> None:
     count, height, width, channels = images_NHWC.shape
-    found.hashes[:] = hash_images(images_NHWC).numpy()
-    found.pixels[:] = height * width
-    found.sizes[width, height] = found.decoded_sizes[width, height] = count
+    found.sizes[width, height] = count
     start = 0
-    for chunk in torch.split(images_NHWC, max(1, 16_000_000 // (height * width * channels))):
-        values = chunk.flatten(1, 2).double()
-        stop = start + len(chunk)
-        found.sums[start:stop, 0] = values.sum(1).numpy()
-        found.sums[start:stop, 1] = values.square().sum(1).numpy()
-        is_blank = (values.amax(1) - values.amin(1) <= BLANK_RANGE).all(1)
-        found.suspicious[BLANK] += (is_blank.nonzero().flatten() + start).tolist()
-        if found.perceptual is not None:
-            for offset, image in enumerate(chunk.numpy()):
-                found.perceptual[start + offset] = perceptual_hash(image)
-        start = stop
+    for chunk in torch.split(images_NHWC, max(1, TENSOR_ELEMENTS // (height * width * channels))):
+        indices = np.arange(start, start + len(chunk))
+        _note_pixels(indices, (height, width, channels), measure(chunk, near=found.perceptual is not None), found)
+        start += len(chunk)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from resnet_cli.config.suggestions import did_you_mean
-from resnet_cli.data.images.decode import EncodedImage
+from resnet_cli.data.images.encoded import EncodedImage
 from resnet_cli.data.images.source import DIGEST_BYTES, FileSource, ImageSource
 from resnet_cli.errors import InputError
 

@@ -5,20 +5,23 @@ over a colour; more than 8 bits a channel are scaled to 8; of several frames or 
 loses by that is noted. Pillow converts palettes and CMYK.
 """
 
-import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from io import BytesIO
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from resnet_cli.data.images.depth import bits_a_channel, require_range, to_8_bits
+from resnet_cli.data.images.encoded import (
+    ImageFile,
+    as_source,
+    last_bytes,
+    name_in_errors,
+    read_last_bytes,
+    silence_logger,
+)
 from resnet_cli.data.images.jpeg import decode_jpeg
 from resnet_cli.data.images.resize import (
     Color,
@@ -52,22 +55,6 @@ FRAMES = "have several frames, of which the first is used"
 ALPHA = "have transparent pixels, laid over data.background"
 CHANNELS = "have more channels than are used; data.mode=all takes all"
 UNSCALED = "have 8 bits a channel, to which data.range does not apply"
-
-
-@dataclass(frozen=True)
-class EncodedImage:
-    """The content of an image file.
-
-    Args:
-        content: The bytes.
-        name: How messages refer to the image.
-    """
-
-    content: bytes
-    name: str
-
-    def __str__(self) -> str:
-        return self.name
 
 
 @dataclass(frozen=True)
@@ -117,9 +104,6 @@ class Decoding:
         return size if self.image_size is None else (size[0], *height_and_width(self.image_size))
 
 
-ImageFile = Path | str | EncodedImage
-
-
 class Header(NamedTuple):
     """Facts about an image file that need no decoding.
 
@@ -143,14 +127,26 @@ def decode_with_pillow(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str
     with _open_image(path) as image:
         require_range(image, path, decoding.value_range)
         notes, file_mode = _notes(image, decoding), image.mode
-        is_reduced = _draft(image, decoding)
-        is_whole = decoding.image_size is not None and not is_reduced
-        image_HWC = decode_jpeg(image, _target_mode(image, decoding)) if is_whole else None
-        if image_HWC is None:
-            image_HWC = to_pixels(image, decoding)
-    if decoding.image_size is not None:
-        image_HWC = resize_image(image_HWC, decoding.image_size, decoding.resize, decoding.background)
-    return image_HWC, file_mode, notes
+        return _pixels(image, decoding), file_mode, notes
+
+
+def examine_with_pillow(path: ImageFile, decoding: Decoding) -> tuple[Tensor, Header]:
+    """Return the pixels and the header as `resnet_cli.data.images.read.examine` does."""
+    with _open_image(path) as image:
+        header = _header(image, path, decoding)
+        return _pixels(image, decoding), header
+
+
+def _pixels(image: "Image.Image", decoding: Decoding) -> Tensor:
+    """Decode an opened image to uint8 [H, W, C] of the requested size."""
+    is_reduced = _draft(image, decoding)
+    is_whole = decoding.image_size is not None and not is_reduced
+    image_HWC = decode_jpeg(image, _target_mode(image, decoding)) if is_whole else None
+    if image_HWC is None:
+        image_HWC = to_pixels(image, decoding)
+    if decoding.image_size is None:
+        return image_HWC
+    return resize_image(image_HWC, decoding.image_size, decoding.resize, decoding.background)
 
 
 def to_pixels(image: "Image.Image", decoding: Decoding) -> Tensor:
@@ -170,15 +166,21 @@ def to_pixels(image: "Image.Image", decoding: Decoding) -> Tensor:
 def read_header_with_pillow(path: ImageFile, decoding: Decoding) -> Header:
     """Read the header of an image file as `resnet_cli.data.images.read.read_header` does."""
     with _open_image(path) as image:
-        require_range(image, path, decoding.value_range)
-        w, h = _stored_size(image)
-        has_exif = image.format != "PNG" or "exif" in image.info  # else Pillow decodes a PNG to look behind its pixels
-        if has_exif and image.getexif().get(ORIENTATION_TAG, 1) >= 5:
-            h, w = w, h
-        marker = END_MARKERS.get(image.format or "", b"")
-        looks_truncated = marker not in _read_last_bytes(path)
-        size = decoding.decoded_size((len(_target_mode(image, decoding)), h, w))
-        return Header(size, image.mode, looks_truncated, _notes(image, decoding), (h, w))
+        return _header(image, path, decoding)
+
+
+def _header(image: "Image.Image", path: ImageFile, decoding: Decoding) -> Header:
+    """Return the header of an opened image that is not decoded yet."""
+    require_range(image, path, decoding.value_range)
+    w, h = _stored_size(image)
+    has_exif = image.format != "PNG" or "exif" in image.info  # else Pillow decodes a PNG to look behind its pixels
+    if has_exif and image.getexif().get(ORIENTATION_TAG, 1) >= 5:
+        h, w = w, h
+    marker = END_MARKERS.get(image.format or "", b"")
+    file: IO[bytes] | None = getattr(image, "fp", None)  # open in most formats; opening it again takes longer
+    looks_truncated = marker not in (read_last_bytes(path) if file is None else last_bytes(file))
+    size = decoding.decoded_size((len(_target_mode(image, decoding)), h, w))
+    return Header(size, image.mode, looks_truncated, _notes(image, decoding), (h, w))
 
 
 def _target_mode(image: "Image.Image", decoding: Decoding) -> str:
@@ -246,42 +248,10 @@ def _open_image(path: ImageFile) -> "Iterator[Image.Image]":
             raise InputError(f"{path}: {_describe_unidentified(path)}") from None
 
 
-@cache
-def silence_logger(name: str) -> None:
-    """Silence the logger of a decoder, whose exceptions say the same; once, since it takes as long as a small image."""
-    logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-@contextmanager
-def name_in_errors(path: ImageFile) -> Iterator[None]:
-    """Context manager that turns errors of decoders into `InputError`s that name the file."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # decoders raise exceptions of any type on damaged files
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: cannot be decoded: {reason}") from None
-
-
-def as_source(path: ImageFile) -> Path | str | BytesIO:
-    """Return what decoders open: the path, or a file in memory."""
-    return BytesIO(path.content) if isinstance(path, EncodedImage) else path
-
-
 def _describe_unidentified(path: ImageFile) -> str:
-    if not _read_last_bytes(path):
+    if not read_last_bytes(path):
         return "an empty file"
     is_tiff = str(path).lower().endswith((".tif", ".tiff"))
     return "not an image in a format that Pillow reads" + (
         ", or one of many channels: data.mode=all" if is_tiff else ""
     )
-
-
-def _read_last_bytes(path: ImageFile) -> bytes:
-    """Read up to 64 bytes from the end of an image file."""
-    if isinstance(path, EncodedImage):
-        return path.content[-64:]
-    with Path(path).open("rb") as file:
-        file.seek(-min(64, os.fstat(file.fileno()).st_size), os.SEEK_END)
-        return file.read()

@@ -21,8 +21,8 @@ from resnet_cli.data.images.cache import ArrayCache
 from resnet_cli.data.images.cached_rows import RowReader, RowWriter
 from resnet_cli.data.images.decode import Decoding, Header, Mode
 from resnet_cli.data.images.hashes import HashTable
-from resnet_cli.data.images.passes import FileFacts, SizeError, process_images
-from resnet_cli.data.images.read import decode, read_header
+from resnet_cli.data.images.passes import FileFacts, Notes, SizeError, process_images
+from resnet_cli.data.images.read import decode, examine, read_header
 from resnet_cli.data.images.resize import Color, ImageSize, Resize, describe_difference, height_and_width
 from resnet_cli.data.images.source import FileSource, ImageSource
 from resnet_cli.errors import InputError
@@ -118,10 +118,19 @@ class LazyImages:
             return RowReader(self.cache.folder / f"{self._key}.npy", self._shape)
         return None
 
+    @property
+    def is_kept(self) -> bool:
+        """Return whether decoded images are put into the cache."""
+        return self._keeps and self.cache.folder is not None
+
     def keep(self, indices_B: Tensor, images_BHWC: Tensor) -> None:
-        """Put decoded images into the cache, which has them for `cached_rows` when the last one has come."""
+        """Hash decoded images, and put them into the cache as `write` does."""
         self._hash(indices_B, images_BHWC)
-        if self.cache.folder is None or not self._keeps:
+        self.write(indices_B, images_BHWC)
+
+    def write(self, indices_B: Tensor, images_BHWC: Tensor) -> None:
+        """Put decoded images into the cache, which has them for `cached_rows` when the last one has come."""
+        if self.cache.folder is None or not self.is_kept:
             return
         if self._writer is None:
             self._writer = RowWriter(self.cache.folder / f"{self._key}.npy", self._shape, torch.uint8)
@@ -146,36 +155,23 @@ class LazyImages:
             if self._table.is_complete:
                 self.cache.save_array(f"{self._key}-hashes", self._table.hashes)
 
-    def survey(self, visit: Callable[[int, Tensor, Header], None]) -> dict[int, str]:
-        """Decode every image, read its header, and hand both to `visit`, in order.
+    def examine(self, index: int, *, decoded: Tensor | None = None) -> tuple[Tensor, Header]:
+        """Return image `index`, uint8 [H, W, C], and its header; it may have another size than the first.
 
-        Images may differ in size here. If all can be used they are kept in the cache, for the runs that follow.
+        Args:
+            index: Which image.
+            decoded: Its pixels, if they are known.
 
-        Returns:
-            What is wrong with those that cannot be decoded, by index.
+        Raises:
+            InputError: It cannot be decoded.
         """
-        cached = self.cached_rows()
-        sizes: set[tuple[int, ...]] = set()
+        file = self.source.open(index)
+        return examine(file, self.decoding) if decoded is None else (decoded, read_header(file, self.decoding))
 
-        def read(index: int) -> tuple[tuple[Tensor, Header], FileFacts]:
-            file = self.source.open(index)
-            header = read_header(file, self.decoding)
-            image_HWC = decode(file, self.decoding)[0] if cached is None else cached.read(torch.tensor([index]))[0]
-            return (image_HWC, header), (header.mode, header.notes)
-
-        def consume(index: int, result: tuple[tuple[Tensor, Header], FileFacts]) -> None:
-            image_HWC, header = result[0]
-            sizes.add(tuple(image_HWC.shape))
-            if len(sizes) == 1 and tuple(image_HWC.shape) == self._shape[1:]:
-                indices_B = torch.tensor([index])
-                self._hash(indices_B, image_HWC[None]) if cached is not None else self.keep(indices_B, image_HWC[None])
-            visit(index, image_HWC, header)
-
-        found: dict[int, str] = {}
-        report = process_images(self.source, self.decoding.mode, read, "examining", consume, found)
-        if not found and sizes == {self._shape[1:]}:
-            self.cache.save_json(self._key, report)
-        return found
+    def save_findings(self, notes: Notes, hashes_N: Tensor) -> None:
+        """Note in the cache that all images can be used, what is said of them, and hashes of their pixels."""
+        self.cache.save_array(f"{self._key}-hashes", hashes_N)
+        self.cache.save_json(self._key, {"notes": notes})
 
     def content_digest(self) -> str:
         """Return a digest of the `content_facts` of the source, and of how the images are decoded.

@@ -13,6 +13,7 @@ from resnet_cli.errors import InputError
 
 T = TypeVar("T")
 
+Notes = dict[str, list[Any]]  # number of images and a description of the first, by what is said of them
 FileFacts = tuple[str, tuple[str, ...]]  # Pillow mode, and what the file loses when it is decoded
 
 SMALL_FILE_BYTES = (
@@ -30,7 +31,6 @@ def process_images(
     read: Callable[[int], tuple[T, FileFacts]],
     title: str,
     consume: Callable[[int, tuple[T, FileFacts]], object],
-    found: dict[int, str] | None = None,
 ) -> dict[str, Any]:
     """Read all images, in threads if they are large.
 
@@ -40,7 +40,6 @@ def process_images(
         read: Reads an image by its index; returns a result and facts about its encoded form; may run in a thread.
         title: Label of the progress bar.
         consume: Called with each index and the pair returned by `read`, in order.
-        found: Receives what is wrong with each image that cannot be read, which is no error then.
 
     Returns:
         `notes`: the number of images and a description of the first, by what is said of them.
@@ -49,7 +48,7 @@ def process_images(
         InputError: Images cannot be read; the first five are named. A difference in size is reported once.
     """
     problems: list[str] = []
-    notes: dict[str, list[Any]] = {}
+    notes: Notes = {}
     sizes_differ = False
 
     def read_or_catch(index: int) -> tuple[T, FileFacts] | InputError:
@@ -62,9 +61,6 @@ def process_images(
         # Pillow warns about unusual metadata and large images; `decode` handles both.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         for index, result in enumerate(_read_with_progress(source, read_or_catch, title)):
-            if isinstance(result, InputError) and found is not None:
-                found[index] = str(result)
-                continue
             if isinstance(result, SizeError) and sizes_differ:
                 continue
             if isinstance(result, InputError):
@@ -72,16 +68,21 @@ def process_images(
                 problems.append(str(result))
                 continue
             consume(index, result)
-            for note, description in _notes(source.describe(index), mode, result[1]):
-                notes.setdefault(note, [0, description])[0] += 1
+            add_notes(notes, source.describe(index), mode, result[1])
     if problems:
         total = [f"{len(problems)} of {len(source)} {source.place} cannot be used"] if len(problems) > 5 else []
         raise InputError(*problems[:5], *total)
     return {"notes": notes}
 
 
+def add_notes(notes: Notes, name: str, mode: str, facts: FileFacts) -> None:
+    """Count what is said of an image: how it is converted, and what it loses."""
+    for note, description in _notes(name, mode, facts):
+        notes.setdefault(note, [0, description])[0] += 1
+
+
 def _notes(name: str, mode: str, facts: FileFacts) -> Iterator[tuple[str, str]]:
-    """Yield notes on an image with its description: how it is converted, and what it loses."""
+    """Yield notes on an image with its description."""
     file_mode, losses = facts
     if mode not in (file_mode, "all") and not losses:
         yield f"are not {mode} and are converted", f"{name} is {file_mode}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from resnet_cli.data.images.decode import EncodedImage
+from resnet_cli.data.images.encoded import EncodedImage
 from resnet_cli.data.images.source import ImageSource
 
 

@@ -16,17 +16,15 @@ from resnet_cli.data.images.decode import (
     FRAMES,
     UNSCALED,
     Decoding,
-    EncodedImage,
     Header,
-    ImageFile,
     Mode,
-    as_source,
     decode_with_pillow,
-    name_in_errors,
+    examine_with_pillow,
     read_header_with_pillow,
     to_pixels,
 )
 from resnet_cli.data.images.depth import require_range, scale_to_8_bits
+from resnet_cli.data.images.encoded import EncodedImage, ImageFile, as_source, name_in_errors
 from resnet_cli.data.images.resize import Color, ImageSize, Resize, resize_image
 from resnet_cli.data.images.tiff import MAGIC, TiffImage, open_tiff
 from resnet_cli.errors import InputError
@@ -101,6 +99,13 @@ def read_header(path: ImageFile, decoding: Decoding) -> Header:
             if image is not None:
                 return _tiff_header(image, path, decoding)
     return read_header_with_pillow(path, decoding)
+
+
+def examine(path: ImageFile, decoding: Decoding) -> tuple[Tensor, Header]:
+    """Return what `decode` and `read_header` do, from one reading of a file; raise `InputError` as they do."""
+    if decoding.mode == "all" and _is_tiff(path):
+        return decode(path, decoding)[0], read_header(path, decoding)
+    return examine_with_pillow(path, decoding)
 
 
 def _is_tiff(path: ImageFile) -> bool:

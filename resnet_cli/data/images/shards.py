@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from resnet_cli.data.images.decode import EncodedImage
+from resnet_cli.data.images.encoded import EncodedImage
 from resnet_cli.errors import InputError
 
 MOST_OPEN = 16  # shards that a process keeps open; a buffer spans few of them

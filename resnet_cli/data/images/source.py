@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from resnet_cli.data.images.decode import EncodedImage
+from resnet_cli.data.images.encoded import EncodedImage
 from resnet_cli.errors import InputError
 
 DIGEST_BYTES = 65_536  # read from each end of an image for its digest

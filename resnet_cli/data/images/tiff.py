@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_cli.data.images.decode import silence_logger
+from resnet_cli.data.images.encoded import silence_logger
 from resnet_cli.errors import InputError
 
 if TYPE_CHECKING:

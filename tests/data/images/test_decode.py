@@ -11,7 +11,7 @@ from PIL import Image
 from resnet_cli.data import image_folder
 from resnet_cli.data.images.decode import ALPHA, DEPTH, FRAMES, UNSCALED, Decoding
 from resnet_cli.data.images.lazy import LazyImages
-from resnet_cli.data.images.read import decode, read_header, read_image
+from resnet_cli.data.images.read import decode, examine, read_header, read_image
 from resnet_cli.errors import InputError
 
 RAMP = np.linspace(0, 65535, 30).astype(np.uint16).reshape(5, 6)
@@ -184,3 +184,27 @@ def test_large_jpegs_are_decoded_at_a_reduced_scale(tmp_path, monkeypatch, resiz
         monkeypatch.undo()
         module._draft(image, module.Decoding(image_size=64, resize=resize))
         assert image.size == (200, 150)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "all"])
+@pytest.mark.parametrize("image_size", [None, 8])
+def test_one_reading_gives_what_the_pixels_and_the_header_give(tmp_path, mode, image_size):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 160, 4), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    paths = [
+        saved(tmp_path / "turned.jpg", Image.fromarray(noise[..., :3]), exif=exif),
+        saved(tmp_path / "clear.png", Image.fromarray(noise)),
+        saved(tmp_path / "deep.tif", Image.fromarray(RAMP)),
+        saved(tmp_path / "frames.gif", Image.fromarray(noise[..., 0]), save_all=True,
+              append_images=[Image.fromarray(noise[..., 1])]),
+        png_of_16_bit_rgb(tmp_path / "deep.png"),
+    ]  # fmt: skip
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(paths[0].read_bytes() + bytes(100))  # lacks the marker at the end, but can be decoded
+    decoding = Decoding(mode, image_size)
+    for path in [*paths, cut]:
+        image_HWC, header = examine(path, decoding)
+        assert torch.equal(image_HWC, decode(path, decoding)[0])
+        assert header == read_header(path, decoding)
+    assert header.looks_truncated

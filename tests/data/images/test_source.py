@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from resnet_cli.data import DatasetSplit, StreamLoader
-from resnet_cli.data.images.decode import EncodedImage
+from resnet_cli.data.images.encoded import EncodedImage
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.loading.batch_loader import Normalize
 from resnet_cli.errors import InputError

@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 
 from resnet_cli.data import LazyImages, image_folder
 from resnet_cli.data.dataset import channel_statistics
-from resnet_cli.data.images.decode import CHANNELS, DEPTH, FRAMES, Decoding, EncodedImage
+from resnet_cli.data.images.decode import CHANNELS, DEPTH, FRAMES, Decoding
+from resnet_cli.data.images.encoded import EncodedImage
 from resnet_cli.data.images.read import decode, read_header, read_image
 from resnet_cli.errors import InputError
 

@@ -1,0 +1,74 @@
+"""Encoded images, in files or in memory, and what every decoder of them needs."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import IO
+
+from resnet_cli.errors import InputError
+
+END_BYTES = 64  # at the end of an image, where its format has a marker
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """The content of an image file.
+
+    Args:
+        content: The bytes.
+        name: How messages refer to the image.
+    """
+
+    content: bytes
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+ImageFile = Path | str | EncodedImage
+
+
+def as_source(path: ImageFile) -> Path | str | BytesIO:
+    """Return what decoders open: the path, or a file in memory."""
+    return BytesIO(path.content) if isinstance(path, EncodedImage) else path
+
+
+def read_last_bytes(path: ImageFile) -> bytes:
+    """Read up to 64 bytes from the end of an image file."""
+    if isinstance(path, EncodedImage):
+        return path.content[-END_BYTES:]
+    with Path(path).open("rb") as file:
+        return last_bytes(file)
+
+
+def last_bytes(file: IO[bytes]) -> bytes:
+    """Read up to 64 bytes from the end of an opened file, which stands where it stood before."""
+    position = file.tell()
+    file.seek(max(0, file.seek(0, os.SEEK_END) - END_BYTES))
+    found = file.read()
+    file.seek(position)
+    return found
+
+
+@contextmanager
+def name_in_errors(path: ImageFile) -> Iterator[None]:
+    """Context manager that turns errors of decoders into `InputError`s that name the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # decoders raise exceptions of any type on damaged files
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: cannot be decoded: {reason}") from None
+
+
+@cache
+def silence_logger(name: str) -> None:
+    """Silence the logger of a decoder, whose exceptions say the same; once, since it takes as long as a small image."""
+    logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -124,6 +124,8 @@ def prepare(
         length = budget.choose(*measure_times(trainer, loaders, config, run, control, budget))
         config = with_length(config, length)
         trainer.set_length(length.epochs, length.steps_per_epoch, _build_schedule(config, loaders, config.trainer))
+    if trainer.state.average is not None:
+        trainer.state.average.check_length(trainer.epochs)
     return PreparedRun(config, run, loggers, loaders, trainer, start, lines, paths, LeakWarnings(loaders), budget)
 
 

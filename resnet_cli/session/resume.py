@@ -283,11 +283,11 @@ def rising_rate_warnings(before: Mapping[str, Any], trainer: ClassifierTrainer) 
         before: The run's record before it is continued; empty for a new run.
         trainer: Its trainer, with the state restored.
     """
-    state, schedule = trainer.state, trainer.stepper.schedule
-    if before.get("status") != "finished" or not state.rows or schedule is None or state.epoch >= trainer.epochs:
+    state, factor = trainer.state, trainer.stepper.lr_factor()
+    if before.get("status") != "finished" or not state.rows or factor is None or state.epoch >= trainer.epochs:
         return []
     last, group = state.rows[-1]["lr"], state.optimizer.param_groups[0]
-    following = group.get("initial_lr", group["lr"]) * schedule(state.step)
+    following = group.get("initial_lr", group["lr"]) * factor
     if following <= last * 1.001:
         return []
     return [

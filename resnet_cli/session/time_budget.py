@@ -231,6 +231,9 @@ def measure_times(
     count = {"val": _images(loaders.val, trainer), "test": _images(loaders.test, trainer)}
     if trainer.overfit_batches is not None:
         count["val"] = min(trainer.overfit_batches, len(loaders.train)) * loaders.train.batch_size
+    average = trainer.state.average
+    if average is not None:  # it reads training images to renew its batch-norm statistics, as fast as in evaluation
+        count["val"] += round(average.share_of_epochs * found.batches * loaders.train.batch_size)
     times = EpochTimes(
         found.batches, found.step * found.batches, validation=found.image * count["val"],
         test=found.image * count["test"], saving=saving, checkpoint=checkpoint, drawing=drawing,

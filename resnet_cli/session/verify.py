@@ -206,6 +206,8 @@ def _shorten_trainer(trainer: Node) -> dict[str, Any]:
             result[name] = limit if value is None else min(value, limit)
     if "checkpoint_every" in known.parameters or known.open:
         result["checkpoint_every"] = 1
+    if result.get("swa_start", 0) > 1:  # the tail of epochs that are averaged begins within the shortened run
+        result["swa_start"] = 1
     return result
 
 

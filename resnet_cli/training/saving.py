@@ -1,8 +1,11 @@
 """The saver protocol, and the policy that decides when `fit` saves."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Protocol
 
+from resnet_cli.errors import StoppedError
 from resnet_cli.training.metrics import Row
 from resnet_cli.training.profiling import StepProfile
 from resnet_cli.training.state import TrainState
@@ -53,6 +56,15 @@ class SavePolicy:
             self.saver.save_best(state)
         self.save(state)
         self.saver.write_metrics(state.rows)
+
+    @contextmanager
+    def saved_when_stopped(self, state: TrainState) -> Iterator[None]:
+        """Save the state if a stop signal ends what follows the steps of an epoch."""
+        try:
+            yield
+        except StoppedError:
+            self.save(state)
+            raise
 
     def save(self, state: TrainState) -> None:
         """Save the state now."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from resnet_cli.config.selection import DEFAULT, SelectBy, ranking
 from resnet_cli.errors import PrunedError
-from resnet_cli.training.averaging import ExponentialAverage
+from resnet_cli.training.averaging import WeightAverage
 from resnet_cli.training.gradient_norms import GradientSums
 from resnet_cli.training.metrics import Prune, Row, Scores, Totals, epoch_row
 
@@ -62,7 +62,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     totals: Totals
     scaler: torch.amp.GradScaler
-    average: ExponentialAverage | None = None
+    average: WeightAverage | None = None
     gradients: GradientSums | None = None  # gradient norms of the current epoch, if they are recorded
     step: int = 0  # optimizer steps taken
     epoch: int = 0  # epochs finished
@@ -116,7 +116,7 @@ class TrainState:
             val=val,
             seconds=self.seconds,
             gradient_norms=self.gradients.compute() if self.gradients is not None else None,
-        )
+        ) | (self.average.facts() if self.average is not None else {})
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain data only, which `torch.load(weights_only=True)` can read."""
@@ -169,7 +169,7 @@ class TrainState:
     def restart_average(self) -> None:
         """Restart the average at the model's present weights."""
         if self.average is not None:
-            self.average = ExponentialAverage(self.model, self.average.decay)
+            self.average.restart()
 
     def _load_optimizer(self, state: dict[str, Any], keep_options: Sequence[str]) -> None:
         kept = [{name: group[name] for name in keep_options if name in group} for group in self.optimizer.param_groups]

@@ -156,3 +156,9 @@ def set_lr(optimizer: Optimizer, factor: float) -> None:
             group["lr"].fill_(base * factor)
         else:
             group["lr"] = base * factor
+
+
+def base_lr(optimizer: Optimizer) -> float:
+    """Return the learning rate that the optimizer was built with, which a factor of 1 leaves as it is."""
+    group = optimizer.param_groups[0]
+    return float(optimizer.defaults.get("lr", group.get("initial_lr", group["lr"])))

@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
+from resnet_cli.training.averaging import StochasticAverage
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.batch_format import name_label_error
+from resnet_cli.training.batch_norm import has_batch_norm, update_batch_norm
 from resnet_cli.training.device import seed_device
 from resnet_cli.training.finite_checks import require_finite_gradients, require_finite_loss
 from resnet_cli.training.profiling import Section, no_section
 from resnet_cli.training.state import TrainState
-from resnet_cli.training.step import StepOptions, set_lr, train_step
+from resnet_cli.training.step import StepOptions, base_lr, set_lr, train_step
 
 GPU_CHECK_STEPS = 50  # steps between checks of the loss on devices that the host would have to wait for
 
@@ -75,6 +77,43 @@ class Stepper:
         self._record_step(loss, correct, batch)
         return loss, correct
 
+    def start_epoch(self, num_epochs: int) -> None:
+        """Begin, or continue, the present epoch of a run of `num_epochs`.
+
+        Raises:
+            InputError: the run is too short for its average.
+        """
+        if self.state.average is not None:
+            self.state.average.start_epoch(self.state.epoch, num_epochs, self.state.step)
+
+    def finish_epoch(self, batches: Iterable[Batch]) -> None:
+        """Average in the weights of the epoch, if epochs are averaged, with batch-norm statistics of their own.
+
+        Done twice, as by a run that was stopped in between, it changes nothing.
+
+        Args:
+            batches: The epoch's once more, on the device; not iterated if nothing depends on them.
+        """
+        average, state = self.state.average, self.state
+        if not isinstance(average, StochasticAverage) or not average.add_epoch(state.epoch):
+            return
+        if not has_batch_norm(state.model):
+            return
+        if self.seed is not None:
+            seed_device(self.device, self.seed, "batch norm", state.epoch)
+        with average.applied():
+            update_batch_norm(state.model, batches, autocast=self.options.autocast)
+            average.set_buffers()
+
+    def lr_factor(self) -> float | None:
+        """Return the factor on every learning rate in the next step; None leaves them alone."""
+        average, step = self.state.average, self.state.step
+        if isinstance(average, StochasticAverage) and average.first_step is not None:
+            if average.lr is not None:
+                return average.lr / base_lr(self.state.optimizer)
+            step = average.first_step
+        return None if self.schedule is None else self.schedule(step)
+
     def warm_up(self, batches: Iterable[Batch]) -> bool:
         """Compile for batches of these shapes. Return False: there is nothing to compile here."""
         return False
@@ -88,8 +127,9 @@ class Stepper:
         state = self.state
         if not self.model.training:  # `train` visits all modules
             self.model.train()
-        if self.schedule is not None:
-            set_lr(state.optimizer, self.schedule(state.step))
+        factor = self.lr_factor()
+        if factor is not None:
+            set_lr(state.optimizer, factor)
         if self.seed is not None:
             seed_device(self.device, self.seed, "step", state.epoch, state.batches)
 

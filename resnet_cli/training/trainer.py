@@ -7,15 +7,14 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from time import monotonic
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from resnet_cli.config.ranges import AtLeast, Below, Positive
 from resnet_cli.config.selection import SelectBy
-from resnet_cli.errors import StoppedError
-from resnet_cli.training.averaging import ExponentialAverage
+from resnet_cli.training.averaging import Averaging, make_average
 from resnet_cli.training.backend import Backend, Batch, CompileMode
 from resnet_cli.training.batch_format import to_batch
 from resnet_cli.training.batching import EpochIterator, overfit_loaders
@@ -66,8 +65,11 @@ class ClassifierTrainer:
         accumulate: Number of micro-batches that a batch is split into, for batches that do not fit into memory.
         clip_norm: Maximum norm of all gradients together; null does not clip.
         label_smoothing: Probability spread evenly over all classes (Szegedy et al. 2016, section 7).
-        averaging: `ema` evaluates and saves an exponential moving average of the weights.
-        averaging_decay: Weight of the past in the average, per step.
+        averaging: `ema` evaluates and saves an exponential moving average of the weights; `swa` the mean of those after
+            each epoch of a tail with a constant learning rate, its batch-norm statistics from one more pass over them.
+        averaging_decay: Weight of the past in the average of `ema`, per step.
+        swa_start: Where the tail begins: a fraction of the epochs, or from 1 on a number of them.
+        swa_lr: Learning rate of the tail, other groups' in proportion; null keeps the schedule's at its beginning.
         early_stopping: Stop after this many epochs without a better one; null never does.
         select_by: What makes an epoch the best: the highest validation accuracy, the lowest validation loss, or the
             highest balanced accuracy, the mean recall over the classes that occur; with several labels an image also
@@ -105,8 +107,10 @@ class ClassifierTrainer:
         accumulate: Annotated[int, AtLeast(1)] = 1,
         clip_norm: Annotated[float, Positive()] | None = None,
         label_smoothing: Annotated[float, Below(0, 1)] = 0.0,
-        averaging: Literal["none", "ema"] = "none",
+        averaging: Averaging = "none",
         averaging_decay: Annotated[float, Below(0, 1)] = 0.999,
+        swa_start: Annotated[float, AtLeast(0)] = 0.75,
+        swa_lr: Annotated[float, Positive()] | None = None,
         early_stopping: Annotated[int, AtLeast(1)] | None = None,
         select_by: SelectBy = "val_accuracy",
         checkpoint_every: Annotated[int, AtLeast(1)] | None = None,
@@ -139,7 +143,7 @@ class ClassifierTrainer:
             optimizer=optimizer,
             totals=Totals(self.device),
             scaler=torch.amp.GradScaler(self.device.type, enabled=self.backend.scales_gradients),
-            average=ExponentialAverage(self.model, averaging_decay) if averaging == "ema" else None,
+            average=make_average(averaging, self.model, averaging_decay, swa_start, swa_lr),
             gradients=GradientSums(self.model, self.device) if log_gradients else None,
             best_tracker=BestTracker(select_by=select_by),
         )
@@ -188,19 +192,22 @@ class ClassifierTrainer:
         monitor = FitMonitor(state, saving, control, profiled_device=profiled, verbose=verbose)
         with self.backend.switches(), monitor:
             self.stepper.section = monitor.section
-            batches = EpochIterator(
-                dl_train, limit=self.train_limit(max_batches), backend=self.backend, section=monitor.section
-            )
+            train_limit = self.train_limit(max_batches)
+            batches = EpochIterator(dl_train, limit=train_limit, backend=self.backend, section=monitor.section)
+            again = EpochIterator(dl_train, limit=train_limit, backend=self.backend, control=control)
             if not state.is_done(last_epoch, patience):
                 self._warm_up(batches, verbose=verbose)
             while not state.is_over(last_epoch, patience, control.prune):
+                self.stepper.start_epoch(last_epoch)
                 monitor.start_epoch(last_epoch, batches.num_batches)
                 for batch in batches.iterate(state.epoch, start=state.batches):
                     self.stepper.run_step(batch)
                     monitor.after_step()
                 train = monitor.finish_epoch()
                 require_finite_loss(state, train.loss)
-                val = self._validate(dl_test, limit, saving, control) if dl_test is not None else None
+                with saving.saved_when_stopped(state):
+                    self.stepper.finish_epoch(again.iterate(state.epoch))
+                    val = self._validate(dl_test, limit, control) if dl_test is not None else None
                 row = state.build_row(train, val)
                 is_best = state.best_tracker.update(row, val.labels.thresholds if val and val.labels else None)
                 state.finish_epoch(row)
@@ -223,11 +230,13 @@ class ClassifierTrainer:
             Progress(description, batches=batches.num_batches, done=0, shown=verbose) as progress,
         ):
             self._warm_up(batches, verbose=verbose)
+            self.stepper.start_epoch(self.epochs)
             losses: list[Tensor] = []
             for batch in batches.iterate(state.epoch):
                 losses.append(self.stepper.run_step(batch)[0].clone())  # a recorded step overwrites its results
                 progress.step(state.totals)
-        accuracy = state.totals.compute().accuracy
+            accuracy = state.totals.compute().accuracy
+            self.stepper.finish_epoch(batches.iterate(state.epoch))
         state.epoch += 1
         state.start_epoch()
         return EpochResult(torch.stack(losses).tolist() if losses else [], accuracy)
@@ -284,12 +293,8 @@ class ClassifierTrainer:
         if self.stepper.warm_up(batches.iterate_sizes(self.state.epoch)) and verbose:
             logger.info("warm-up %.1f s", monotonic() - clock)
 
-    def _validate(self, loader: Iterable[Batch], limit: int | None, saving: SavePolicy, control: RunControl) -> Scores:
-        """Evaluate on the validation batches; save the state if a stop signal ends that."""
-        try:
-            val = self.evaluate(EpochIterator(loader, limit=limit, control=control).iterate(epoch=0))
-        except StoppedError:
-            saving.save(self.state)
-            raise
+    def _validate(self, loader: Iterable[Batch], limit: int | None, control: RunControl) -> Scores:
+        """Evaluate on the validation batches."""
+        val = self.evaluate(EpochIterator(loader, limit=limit, control=control).iterate(epoch=0))
         require_finite_loss(self.state, val.loss, "the validation loss")
         return val

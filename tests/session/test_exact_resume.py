@@ -26,6 +26,7 @@ STEPS = 3  # of an epoch: 87 images in batches of 32
 SMALL = ["data.image_size=8", "data.eval_batch_size=3", "trainer.epochs=2"]
 CNN = ["model=cnn", "model.channels=[4,6]", "model.pool_every=1", "model.hidden_dims=[8]"]
 DRAWS = ["model.dropout=0.2", "model.spatial_dropout=0.1", "model.stochastic_depth=0.3", "model.drop_connect=0.1"]
+SWA = ["trainer.averaging=swa", "trainer.swa_start=0"]
 PIXELS = [
     "data.augment.crop=1", "data.augment.flip=random", "data.augment.cutout=2", "data.augment.brightness=0.2",
     "data.augment.contrast=0.2", "data.augment.saturation=0.2", "data.augment.mixup=0.4", "data.augment.cutmix=1.0",
@@ -59,6 +60,7 @@ CASES = {
     ],
     "focal loss": ["loss=focal", "loss.class_weights=[1,2,3]", "trainer.select_by=val_loss", "trainer.epochs=3"],
     "warm-up and adamw": ["optimizer=adamw", "schedule=cosine", "schedule.warmup=4 steps", "trainer.averaging=ema"],
+    "averaged epochs": [*SWA, "trainer.swa_lr=0.03", "schedule=cosine", *DRAWS],
     "early stopping": ["trainer.early_stopping=1", "optimizer.lr=1e-9", "trainer.epochs=4"],
     "a start from images": [*CNN, "model.init=lsuv", "optimizer=muon"],
     "no validation": ["data.val_fraction=0", "data.drop_last=true"],
@@ -106,6 +108,7 @@ CUDA_CASES = {
     "fp16 with its scaler": ["trainer.precision=fp16", "trainer.clip_norm=1.0", *DRAWS],
     "tf32": ["trainer.precision=tf32", *DRAWS],
     "recorded steps": ["trainer.compile=step", "trainer.averaging=ema", "trainer.clip_norm=0.5", *DRAWS],
+    "recorded steps and averaged epochs": ["trainer.compile=step", *SWA, *DRAWS],
     "recorded steps of muon": ["trainer.compile=step", "optimizer=muon", *CNN],
     "a compiled model": ["trainer.compile=model", "data.val_fraction=0.09"],
 }
@@ -135,6 +138,25 @@ def stop_three_times(run, options):
     validated = "data.val_fraction=0" not in options
     assert (state["epoch"], state["batches"]) == ((0, STEPS) if validated else (1, 2)), "in validation"
     assert first_difference(whole, run("parts", *other)) is None
+
+
+@pytest.mark.slow
+def test_a_run_that_averages_epochs_is_exact_wherever_it_is_stopped(run):
+    """Steps before and in the tail, renewal of the batch-norm statistics, validation, and the epoch after it."""
+    options = ["trainer.averaging=swa", "trainer.swa_start=1", "trainer.epochs=3", "schedule=cosine", *DRAWS]
+    whole = run("whole", *options)
+    assert [row["averaged_epochs"] for row in whole["last"]["rows"]] == [0, 1, 2]
+    validation = 4  # batches of ten images by three
+    begin = 1 + STEPS + validation  # polls before the tail
+    polls = {
+        "before": 3, "step": begin + 2, "renewal": begin + STEPS + 2, "validation": begin + 2 * STEPS + 2,
+        "next epoch": begin + 2 * STEPS + validation + 2,
+    }  # fmt: skip
+    for name, poll in polls.items():
+        state = run(name, *options, stop_at=poll)
+        batches = {"step": 2, "renewal": STEPS, "validation": STEPS}.get(name, 2)
+        assert (state["epoch"], state["batches"]) == ({"before": 0, "next epoch": 2}.get(name, 1), batches), name
+        assert first_difference(whole, run(name, *options)) is None, name
 
 
 @pytest.mark.slow

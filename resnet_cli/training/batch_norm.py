@@ -1,0 +1,58 @@
+"""Batch-norm statistics of weights that were not trained as they are: averages of those of several epochs or runs."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Return True if the model has running statistics of batch norm."""
+    return any(isinstance(m, _BatchNorm) and m.track_running_stats for m in model.modules())
+
+
+@torch.no_grad()
+def update_batch_norm(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Any]],
+    *,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> None:
+    """Replace the running statistics by their mean over batches, each with the same weight.
+
+    The same numbers as `torch.optim.swa_utils.update_bn`, in training mode and so with dropout. Beside it, layers that
+    stay in evaluation mode (frozen ones) keep their statistics, and momentum and mode are restored if a batch raises.
+
+    Args:
+        model: On the device of the batches.
+        batches: (images [B, C, H, W], labels) pairs.
+        autocast: Returns the context manager of the forward pass.
+    """
+    was_training = {module: module.training for module in model.modules()}
+    try:
+        model.train()
+        with _cumulative(model):
+            for images_BCHW, _ in batches:
+                with autocast():
+                    model(images_BCHW)
+    finally:
+        for module, mode in was_training.items():
+            module.training = mode
+
+
+@contextmanager
+def _cumulative(model: nn.Module) -> Iterator[None]:
+    """Reset the running statistics, and let them be the mean over all batches until exit."""
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.training]
+    momenta = [layer.momentum for layer in layers]
+    try:
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum

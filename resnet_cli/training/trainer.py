@@ -139,14 +139,12 @@ class ClassifierTrainer:
         self.max_batches, self.steps_per_epoch, self.overfit_batches = max_batches, steps_per_epoch, overfit_batches
         self.profile, self.multi_label = profile, multi_label
         self.state = TrainState(
-            model=self.model,
-            optimizer=optimizer,
-            totals=Totals(self.device),
+            model=self.model, optimizer=optimizer, totals=Totals(self.device),
             scaler=torch.amp.GradScaler(self.device.type, enabled=self.backend.scales_gradients),
             average=make_average(averaging, self.model, averaging_decay, swa_start, swa_lr),
             gradients=GradientSums(self.model, self.device) if log_gradients else None,
             best_tracker=BestTracker(select_by=select_by),
-        )
+        )  # fmt: skip
         train_loss_fn = loss_fn or partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
         counted = count_exact if multi_label else count_correct
         options = StepOptions(train_loss_fn, self.backend.autocast, accumulate, clip_norm, counted)

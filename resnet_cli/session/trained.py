@@ -22,7 +22,7 @@ from resnet_cli.session import build
 from resnet_cli.session.load import data_sizes, model_weights, resolve_checkpoint
 from resnet_cli.session.paths import located_settings, recorded_paths
 from resnet_cli.session.trusted_kinds import check_kinds
-from resnet_cli.training.averaging import ExponentialAverage
+from resnet_cli.training.averaging import load_averages
 from resnet_cli.training.backend import Backend
 
 logger = logging.getLogger("resnet_cli")
@@ -146,9 +146,7 @@ def open_trained(
         model.load_state_dict(weights)
         average = payload["state"].get("average")
         if average:  # the whole state of a run that averages; `best.pt` holds the averages as the weights
-            own = ExponentialAverage(model, decay=0.0)
-            own.load_state_dict(average)
-            own.copy_to_model()
+            load_averages(model, average)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file}: its weights do not fit its config: {str(error).splitlines()[-1].strip()}") from error
     backend = _backend(settings.get("trainer"), device)

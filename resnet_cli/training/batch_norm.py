@@ -33,14 +33,17 @@ def update_batch_norm(
     """
     was_training = {module: module.training for module in model.modules()}
     try:
-        model.train()
-        with _cumulative(model):
+        with _cumulative(model.train()):
             for images_BCHW, _ in batches:
-                with autocast():
-                    model(images_BCHW)
+                _forward(model, images_BCHW, autocast)
     finally:
         for module, mode in was_training.items():
             module.training = mode
+
+
+def _forward(model: nn.Module, images_BCHW: Tensor, autocast: Callable[[], AbstractContextManager[Any]]) -> None:
+    with autocast():
+        model(images_BCHW)
 
 
 @contextmanager

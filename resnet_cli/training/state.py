@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from resnet_cli.config.selection import DEFAULT, SelectBy, ranking
 from resnet_cli.errors import PrunedError
-from resnet_cli.training.averaging import WeightAverage
 from resnet_cli.training.gradient_norms import GradientSums
 from resnet_cli.training.metrics import Prune, Row, Scores, Totals, epoch_row
+from resnet_cli.training.weight_average import WeightAverage
 
 BEST_KEYS = ("epoch", "val_accuracy", "val_loss", "val_balanced_accuracy", "val_map", "val_macro_f1")
 

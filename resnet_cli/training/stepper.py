@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
-from resnet_cli.training.averaging import StochasticAverage
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.batch_format import name_label_error
 from resnet_cli.training.batch_norm import has_batch_norm, update_batch_norm
@@ -13,6 +12,7 @@ from resnet_cli.training.finite_checks import require_finite_gradients, require_
 from resnet_cli.training.profiling import Section, no_section
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.step import StepOptions, base_lr, set_lr, train_step
+from resnet_cli.training.stochastic_average import StochasticAverage
 
 GPU_CHECK_STEPS = 50  # steps between checks of the loss on devices that the host would have to wait for
 

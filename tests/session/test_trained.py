@@ -52,8 +52,10 @@ def test_a_device_that_is_missing_is_refused_only_if_it_is_asked_for(copied):
         open_trained(str(copied), device="cuda:7")
 
 
-def test_a_moving_average_is_what_is_opened(train, tmp_path):
-    arguments = tiny("model=cnn", "trainer.averaging=ema", "data.val_fraction=0", "hydra.run.dir=d")
+@pytest.mark.parametrize("options", [["ema", "model=cnn"], ["swa", "trainer.swa_start=0"]], ids=["ema", "swa"])
+def test_an_average_is_what_is_opened(train, tmp_path, options):
+    average, *others = options
+    arguments = tiny(f"trainer.averaging={average}", *others, "data.val_fraction=0", "hydra.run.dir=d")
     assert train(*arguments)[0] == 0
     best, last = (open_trained(str(tmp_path / "d"), checkpoint=name).model.state_dict() for name in ("best", "last"))
     raw = torch.load(tmp_path / "d/checkpoints/last.pt", weights_only=True)["state"]["model"]

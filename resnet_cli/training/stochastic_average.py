@@ -1,0 +1,115 @@
+"""Stochastic weight averaging: the mean of the weights of a tail of the run (Izmailov et al. 2018)."""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from resnet_cli.errors import InputError
+from resnet_cli.training.batch_norm import has_batch_norm
+from resnet_cli.training.weight_average import WeightAverage
+
+
+class StochasticAverage(WeightAverage):
+    """The equal average of the weights at the end of each epoch of the run's tail (Izmailov et al. 2018, SWA).
+
+    The learning rate is constant in the tail. Buffers are the model's, as in `torch.optim.swa_utils.AveragedModel`,
+    until `set_buffers` takes the batch-norm statistics of the averaged weights. Before the tail nothing is averaged,
+    and the model's own weights are evaluated.
+
+    Args:
+        model: Its weights are averaged.
+        start: Where the tail begins: a fraction of the run's epochs if it is below 1, else a number of epochs.
+        lr: Learning rate of the tail; None keeps the one that the schedule has at its beginning.
+
+    Attributes:
+        count: Epochs that are averaged.
+        first_step: Optimizer steps that were taken before the tail; None before it.
+
+    Raises:
+        InputError: `start` is above 1 and not a whole number.
+    """
+
+    def __init__(self, model: nn.Module, start: float, lr: float | None) -> None:
+        if start >= 1 and not float(start).is_integer():
+            raise InputError(f"trainer.swa_start={start}: below 1 a fraction of the run, else a whole number of epochs")
+        parameters, buffers = list(model.parameters()), list(model.buffers())
+        super().__init__([*parameters, *buffers])
+        self.start, self.lr = start, lr
+        self._num_weights, self._has_batch_norm = len(parameters), has_batch_norm(model)
+        self.count, self.first_step = 0, None  # type: int, int | None
+        self._last_epoch = -1  # the last one that is averaged in: a resumed epoch is not averaged in twice
+
+    @property
+    def is_active(self) -> bool:
+        """True from the end of the first epoch of the tail."""
+        return self.count > 0
+
+    def first_epoch(self, num_epochs: int) -> int:
+        """Return the first epoch of the tail, from 0, in a run of so many."""
+        return math.floor(self.start * num_epochs) if self.start < 1 else int(self.start)
+
+    def check_length(self, num_epochs: int) -> None:
+        """Raise an `InputError` if the run ends before the tail begins."""
+        first = self.first_epoch(num_epochs)
+        if first >= num_epochs:
+            epochs = f"{num_epochs} epoch{'s' if num_epochs != 1 else ''}"
+            raise InputError(f"trainer.swa_start={first}: nothing is averaged in a run of {epochs}; 0.75 is usual")
+
+    def start_epoch(self, epoch: int, num_epochs: int, step: int) -> None:
+        """Begin the tail if this is its first epoch; forget it if a longer run has moved it behind this epoch."""
+        self.check_length(num_epochs)
+        if epoch < self.first_epoch(num_epochs):
+            self.restart()
+        elif self.first_step is None:
+            self.first_step = step
+
+    @torch.no_grad()
+    def add_epoch(self, epoch: int) -> bool:
+        """Average in the weights at the end of an epoch. Return False if it is before the tail."""
+        if self.first_step is None:
+            return False
+        own, n = self._replaced, self._num_weights
+        if epoch != self._last_epoch:
+            if not self.count:
+                self._copy(own[:n], to=self._averages[:n])
+            else:
+                torch._foreach_lerp_(self._averages[:n], own[:n], 1 / (self.count + 1))
+            self.count += 1
+            self._last_epoch = epoch
+        self._copy(own[n:], to=self._averages[n:])
+        return True
+
+    def set_buffers(self) -> None:
+        """Take the model's present buffers, which are those of the averaged weights."""
+        n = self._num_weights
+        self._copy(self._replaced[n:], to=self._averages[n:])
+
+    @property
+    def share_of_epochs(self) -> float:
+        """The share of the tail, if there is batch norm."""
+        return (1 - self.start if self.start < 1 else 1.0) if self._has_batch_norm else 0.0
+
+    def facts(self) -> dict[str, int]:
+        """Return how many epochs the evaluated weights are the mean of; 0 are the model's own."""
+        return {"averaged_epochs": self.count}
+
+    def restart(self) -> None:
+        """Forget what has been averaged."""
+        self.count, self.first_step, self._last_epoch = 0, None, -1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the averages: weights, then buffers; and the position in the tail."""
+        position = {"count": self.count, "first_step": self.first_step, "last_epoch": self._last_epoch}
+        return {**super().state_dict(), **position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError: it is of another kind; the number of tensors or their shapes differ.
+        """
+        super().load_state_dict(state)
+        self.count, self._last_epoch = int(state["count"]), int(state["last_epoch"])
+        self.first_step = None if state["first_step"] is None else int(state["first_step"])

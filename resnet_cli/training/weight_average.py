@@ -1,0 +1,115 @@
+"""WeightAverage: what all kinds of averages of a model's weights have in common."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class WeightAverage:
+    """Averages of some of a model's tensors, which replace them in the model while it is evaluated or saved.
+
+    A kind implements what of a run it follows: steps, by `update` and `update_by`, or epochs.
+
+    Args:
+        replaced: The model's tensors; their present values are the first averages.
+    """
+
+    def __init__(self, replaced: Sequence[Tensor]) -> None:
+        self._replaced = list(replaced)
+        self._averages = [tensor.detach().clone() for tensor in self._replaced]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The averages, in the order of `state_dict`; they stay the same objects."""
+        return self._averages
+
+    @property
+    def is_active(self) -> bool:
+        """True if the averages are to be evaluated and saved, and not the model's own weights."""
+        return True
+
+    def check_length(self, num_epochs: int) -> None:
+        """Raise an `InputError` if a run of so many epochs is too short for the average."""
+
+    def start_epoch(self, epoch: int, num_epochs: int, step: int) -> None:
+        """Begin, or continue, an epoch; nothing unless the kind counts epochs.
+
+        Args:
+            epoch: Its number, from 0.
+            num_epochs: Epochs of the run.
+            step: Optimizer steps taken so far.
+
+        Raises:
+            InputError: as in `check_length`.
+        """
+
+    def update(self, step: int) -> None:
+        """Average in the weights after optimizer step number `step` (1 is the first)."""
+
+    def weight(self, step: int) -> float:
+        """Return the weight of the new values after optimizer step number `step`, for `update_by`."""
+        return 0.0
+
+    def update_by(self, weight: Tensor) -> None:
+        """Like `update`, with the weight as a device tensor so that `torch.compile` does not specialise on its value.
+
+        Args:
+            weight: `weight(step)`, a scalar.
+        """
+
+    @property
+    def share_of_epochs(self) -> float:
+        """Share of the epochs after which the training images are read once more; 1 if it depends on their number."""
+        return 0.0
+
+    def facts(self) -> dict[str, int]:
+        """Return what the row of an epoch says of the average."""
+        return {}
+
+    def restart(self) -> None:
+        """Restart at the model's present weights."""
+        self._copy(self._replaced, to=self._averages)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Load the averages into the model if they are active, and its own weights on exit."""
+        if not self.is_active:
+            yield
+            return
+        own = [tensor.detach().clone() for tensor in self._replaced]
+        self._copy(self._averages, to=self._replaced)
+        try:
+            yield
+        finally:
+            self._copy(own, to=self._replaced)
+
+    def copy_to_model(self) -> None:
+        """Replace the model's weights by the averages, if they are active."""
+        if self.is_active:
+            self._copy(self._averages, to=self._replaced)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the averages in the order of `tensors`, and what a kind counts besides."""
+        return {"average": self._averages}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError: it is of another kind; the number of tensors or their shapes differ.
+        """
+        stored = state["average"]
+        if set(state) != set(self.state_dict()):
+            raise ValueError("trainer.averaging is of another kind in one than in the other")
+        if [t.shape for t in stored] != [t.shape for t in self._averages]:
+            raise ValueError("the stored averages belong to another model")
+        self._copy(stored, to=self._averages)
+
+    @staticmethod
+    @torch.no_grad()
+    def _copy(values: list[Tensor], *, to: list[Tensor]) -> None:
+        if to:
+            torch._foreach_copy_(to, values)

@@ -1,14 +1,19 @@
 """Predict the classes of many images: threads decode them while the net runs."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from resnet_cli.data.images.decode import EncodedImage
+from resnet_cli.data.images.passes import SMALL_FILE_BYTES
 from resnet_cli.errors import InputError
 from resnet_cli.inference.classifier import Classifier
 from resnet_cli.inference.rejection import Rejection
@@ -38,7 +43,7 @@ class Prediction:
     labels: tuple[str, ...] | None = None
     score: float | None = None
     is_rejected: bool = False
-    error: str | None = field(default=None)
+    error: str | None = None
 
 
 def predict_images(
@@ -56,20 +61,47 @@ def predict_images(
         images: The images.
         top: Number of classes in a prediction.
         rejection: Tells images of none of the classes apart; None rejects none.
-        threads: Threads that decode; None is the number that PyTorch uses.
+        threads: Threads that decode; None is one for small files, and the number that PyTorch uses for others.
     """
-    size = classifier.batch_size
-    with ThreadPoolExecutor(threads or torch.get_num_threads()) as pool:
-        waiting: deque[tuple[str, Future[Tensor | str]]] = deque()
-        stream = iter(images)
+    stream = iter(images)
+    first = list(islice(stream, classifier.batch_size))
+    if threads is None:
+        threads = 1 if _are_small(first) else torch.get_num_threads()
+    decoded = _decode(chain(first, stream), partial(_read, classifier), threads, AHEAD * classifier.batch_size)
+    while batch := list(islice(decoded, classifier.batch_size)):
+        yield _predict(batch, classifier, top, rejection)
+
+
+def _are_small(images: Sequence[NamedImage]) -> bool:
+    """Return whether decoding an image takes less than handing it to another thread and waiting for it."""
+    sizes = []
+    for image in images:
+        if isinstance(image.source, EncodedImage):
+            sizes.append(len(image.source.content))
+        else:
+            with suppress(OSError):
+                sizes.append(Path(image.source).stat().st_size)
+    return sum(sizes) <= SMALL_FILE_BYTES * len(sizes)
+
+
+def _decode(
+    images: Iterable[NamedImage], read: Callable[[NamedImage], Tensor | str], threads: int, ahead: int
+) -> Iterator[tuple[str, Tensor | str]]:
+    """Yield the name of each image in order, with what `read` returns for it, at most `ahead` of them early."""
+    if threads == 1:
+        yield from ((image.name, read(image)) for image in images)
+        return
+    waiting: deque[tuple[str, Future[Tensor | str]]] = deque()
+    stream = iter(images)
+    with ThreadPoolExecutor(threads) as pool:
         try:
             while True:
-                for image in islice(stream, max(0, AHEAD * size - len(waiting))):
-                    waiting.append((image.name, pool.submit(_read, classifier, image)))
+                for image in islice(stream, ahead - len(waiting)):
+                    waiting.append((image.name, pool.submit(read, image)))
                 if not waiting:
                     return
-                batch = [waiting.popleft() for _ in range(min(size, len(waiting)))]
-                yield _predict([(name, read.result()) for name, read in batch], classifier, top, rejection)
+                name, pixels = waiting.popleft()
+                yield name, pixels.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

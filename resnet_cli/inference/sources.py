@@ -24,7 +24,7 @@ class NamedImage(NamedTuple):
     """
 
     name: str
-    source: Path | EncodedImage
+    source: str | EncodedImage
 
 
 class ImageList:
@@ -65,7 +65,7 @@ class ImageList:
 
 
 def _open(found: str | list[str]) -> Iterator[NamedImage]:
-    return _from_archive(found) if isinstance(found, str) else (NamedImage(name, Path(name)) for name in found)
+    return _from_archive(found) if isinstance(found, str) else (NamedImage(name, name) for name in found)
 
 
 def _find_or_name(name: str) -> str | list[str]:

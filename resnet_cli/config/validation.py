@@ -5,6 +5,7 @@ Every node with a `_target_` is checked against the callable's parameters, the t
 No list of options is kept here: a parameter added to a signature is a key that can be set.
 """
 
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
@@ -19,6 +20,9 @@ from resnet_cli.errors import InputError
 
 Settings = dict[str, Any]
 
+# Packages of which nothing is a data set or a logger of this one, whatever its parameters are.
+FOREIGN = frozenset({*sys.stdlib_module_names, "numpy", "torch", "torchvision"})
+
 RUN_TARGET = "resnet_cli.config.run_config.RunConfig"  # the schema of the top level
 
 
@@ -32,6 +36,7 @@ class ConfigGroup:
         own_first: Keys of the readers that a target may have with a meaning of its own; they are its alone then.
         kind: What its targets are, for a message on one that is none.
         is_of_kind: Returns whether the signature of a target is one of the kind.
+        foreign: Packages that have no targets of the kind.
     """
 
     given: tuple[str, ...]
@@ -39,6 +44,7 @@ class ConfigGroup:
     own_first: tuple[str, ...] = ()
     kind: str = ""
     is_of_kind: Callable[[Signature], bool] = lambda target: True
+    foreign: Collection[str] = ()
 
     def reader_parameters(self, own: Collection[str]) -> dict[str, Parameter]:
         """Return the parameters that the readers have beside a target with the parameters `own`."""
@@ -62,20 +68,23 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
     ),
     "loss": ConfigGroup(
         given=("num_classes", "class_names", "class_counts", "image_count"),
-        kind="a loss to build: it takes input and target itself; name a class, such as torch.nn.CrossEntropyLoss",
+        kind="a loss to build: name a class, such as torch.nn.CrossEntropyLoss, whose objects take input and target",
         is_of_kind=lambda target: {"input", "target"}.isdisjoint(target.parameters),
+        foreign=sys.stdlib_module_names,
     ),
     "data": ConfigGroup(
         given=("dataset", "device", "seed"),
         readers=("resnet_cli.data.make_loaders",),
         own_first=("folds", "fold", "group", "splits", "classes", "merge", "label_noise"),
+        kind="a data set: name a function that returns a resnet_cli.data.Dataset, as resnet_cli.data.image_folder does",
+        foreign=FOREIGN,
     ),
     "trainer": ConfigGroup(
         given=("model", "loss_fn", "optimizer", "schedule", "seed", "multi_label"),
         readers=("resnet_cli.training.time_budget.budget_seconds",),
     ),
 }
-
+LOGGER = ConfigGroup(given=(), kind="a logger: name a subclass of resnet_cli.loggers.Logger", foreign=FOREIGN)
 
 OPTIONAL_GROUPS = ("loss",)  # configs of runs that were made before the group was added have none
 TAKE_WHAT_IS_GIVEN = ("model", "schedule", "trainer")  # groups whose targets take an argument of the builder's
@@ -168,7 +177,7 @@ def _check_logger(name: str, node: object, known: Sequence[str]) -> Iterator[Pro
     elif not isinstance(node, Mapping):
         pass  # reported with the other top-level keys
     elif "_target_" in node:
-        yield from _check_node(f"logger.{name}", node, ConfigGroup(given=()), known)
+        yield from _check_node(f"logger.{name}", node, LOGGER, known)
     else:
         yield Problem(f"logger.{name}", "logger not selected", name)
 
@@ -197,7 +206,7 @@ def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Se
     except Exception as error:  # a user's module can fail in any way while it is imported
         yield Problem(f"{path}._target_", "import failed", target, reason=f"{type(error).__name__}: {error}")
         return
-    if not part.is_of_kind(own):
+    if target.partition(".")[0] in part.foreign or not part.is_of_kind(own):
         yield Problem(f"{path}._target_", "another kind", target, allowed=part.kind)
         return
     missing = _first_missing(own, node)

@@ -259,7 +259,13 @@ def test_a_checkpoints_config_must_be_plain(value):
     [
         ("optimizer", "os.system", "os.system is not an optimizer: it takes neither params"),
         ("optimizer", "torch.nn.Linear", "torch.nn.Linear is not an optimizer"),
-        ("loss", "torch.nn.functional.cross_entropy", "not a loss to build: it takes input and target itself"),
+        ("loss", "torch.nn.functional.cross_entropy", "not a loss to build: name a class"),
+        ("loss", "os.system", "os.system is not a loss to build: name a class, such as torch.nn.CrossEntropyLoss"),
+        ("data", "os.system", "os.system is not a data set: name a function that returns a resnet_cli.data.Dataset"),
+        ("data", "torchvision.datasets.CIFAR10", "torchvision.datasets.CIFAR10 is not a data set: name a function"),
+        ("model", "os.system", "os.system takes none of in_size"),
+        ("trainer", "os.system", "os.system takes none of model"),
+        ("schedule", "os.system", "os.system takes none of total_steps"),
         (
             "schedule",
             "torch.optim.lr_scheduler.CosineAnnealingLR",
@@ -276,6 +282,13 @@ def test_a_target_of_another_kind_is_told_as_such(group, target, words):
     assert (problem.key, problem.given) == (f"{group}._target_", target)
     assert problem.kind in ("another kind", "takes nothing given")
     assert words in str(problem)
+
+
+def test_a_logger_of_another_kind_is_told_as_such():
+    settings = {**settings_of(), "logger": {"mine": {"_target_": "os.system"}}}
+    assert problems_of(settings) == [
+        "logger.mine._target_: os.system is not a logger: name a subclass of resnet_cli.loggers.Logger"
+    ]
 
 
 def test_a_config_from_before_the_group_loss_has_cross_entropy():

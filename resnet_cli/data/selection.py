@@ -157,7 +157,9 @@ def _joined_shards(orders: Sequence[ShardOrder | None]) -> ShardOrder | None:
             return None
         numbers.append(order.shards_N + start)
         start += int(order.shards_N.max()) + 1
-    return ShardOrder(torch.cat(numbers), max(order.buffer for order in orders if order is not None))
+    found = [order for order in orders if order is not None]
+    buffer, lanes = max(order.buffer for order in found), max(order.lanes for order in found)
+    return ShardOrder(torch.cat(numbers), buffer, lanes)
 
 
 def _joined(values: Sequence[Tensor | None]) -> Tensor | None:

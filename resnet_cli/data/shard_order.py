@@ -1,48 +1,90 @@
 """The sample order of data that are stored in shards: nearly sequential, a function of a generator alone."""
 
+import heapq
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+LEAST_SHARDS = 2  # of a lane, so that it has an order of its own in each epoch
+
 
 @dataclass(frozen=True)
 class ShardOrder:
-    """Shuffles the order of the shards, and then the samples in a buffer that moves over them.
+    """Shuffles the order of the shards, deals them out to lanes, and shuffles the samples of each lane in a buffer.
 
     The order is computed before anything is read, so that an epoch can begin anywhere without reading what came before,
-    and does not depend on who reads. With a buffer of one sample, shards are read from end to end. With a buffer as
-    large as the data it is an exact permutation, in which every order is equally likely. Between, a sample comes out at
-    most `buffer` places before its place among the shuffled shards; how much later is not bounded: the chance to
-    stay in the buffer falls by 63% with each `buffer` samples.
+    and does not depend on who reads. Batch b comes from lane b modulo the number of lanes L, and a shard is in one lane
+    alone. So each of W workers or processes that take every W-th batch reads shards of its own, if W divides L. Shards
+    differ in size, and lanes with them, by about a shard: once a lane has no full batch left, what remains of all lanes
+    is shuffled together, and everyone reads it.
+
+    A batch mixes the shards of a lane within the buffer, never those of two lanes, while an exact permutation mixes
+    all. With a buffer as large as the data there is one lane, and the order is an exact permutation. With a buffer of
+    one sample, shards are read from end to end. Between, a sample comes out at most `buffer` places before its place
+    among the shuffled shards of its lane; how much later is not bounded: the chance to stay in the buffer falls by 63%
+    with each `buffer` samples.
 
     Args:
         shards_N: Number of the shard of each sample, from 0, int64 [N].
-        buffer: Samples among which the next one is drawn.
+        buffer: Samples of a lane among which the next one is drawn.
+        lanes: Number of lanes; it is halved until each has two shards.
     """
 
     shards_N: Tensor
     buffer: int
+    lanes: int = 1
 
     def select(self, indices: Tensor) -> "ShardOrder":
         """Return the order of the samples `indices`."""
-        return ShardOrder(self.shards_N[indices], self.buffer)
+        return ShardOrder(self.shards_N[indices], self.buffer, self.lanes)
 
-    def shuffle(self, indices_N: Tensor, generator: torch.Generator, *, rank: int = 0, world_size: int = 1) -> Tensor:
+    def shuffle(self, indices_N: Tensor, generator: torch.Generator, batch_size: int = 1) -> Tensor:
         """Return samples in their order.
 
         Args:
             indices_N: The samples, each as often as it is to be drawn, in any order.
             generator: Source of the order, on the CPU.
-            rank: Which of the processes that share the data this is.
-            world_size: Number of these processes. Each reads shards of its own.
+            batch_size: Samples in a row that come from one lane.
         """
         count = int(self.shards_N.max()) + 1 if len(self.shards_N) else 0
         place_of_shard = torch.randperm(count, generator=generator)
         in_order_N = indices_N.sort().values
         places_N, order_N = place_of_shard[self.shards_N[in_order_N]].sort(stable=True)
-        stream_N = in_order_N[order_N][places_N % world_size == rank]
-        return shuffle_in_buffer(stream_N, self.buffer, generator)
+        stream_N = in_order_N[order_N]
+        sizes = torch.bincount(places_N, minlength=count)
+        lanes = self._count_lanes(sizes)
+        if lanes == 1:
+            return shuffle_in_buffer(stream_N, self.buffer, generator)
+        lane_N = deal_out(sizes, lanes)[places_N]
+        parts = [shuffle_in_buffer(stream_N[lane_N == lane], self.buffer, generator) for lane in range(lanes)]
+        rounds = min(map(len, parts)) // batch_size
+        full = torch.stack([part[: rounds * batch_size].view(rounds, batch_size) for part in parts], 1)
+        rest = torch.cat([part[rounds * batch_size :] for part in parts])
+        return torch.cat([full.flatten(), rest[torch.randperm(len(rest), generator=generator)]])
+
+    def _count_lanes(self, sizes: Tensor) -> int:
+        """Return the number of lanes for shards of these sizes, some of which may be empty."""
+        lanes = 1 if self.buffer >= int(sizes.sum()) else self.lanes
+        while lanes > 1 and int((sizes > 0).sum()) < LEAST_SHARDS * lanes:
+            lanes //= 2
+        return lanes
+
+
+def deal_out(sizes: Tensor, lanes: int) -> Tensor:
+    """Return the lane of each shard, int64 [S]: in their order, each comes to the lane with the fewest samples so far.
+
+    Args:
+        sizes: Samples in each shard, int64 [S].
+        lanes: Number of lanes.
+    """
+    heap = [(0, lane) for lane in range(lanes)]
+    found = []
+    for size in sizes.tolist():
+        total, lane = heap[0]
+        found.append(lane)
+        heapq.heapreplace(heap, (total + size, lane))
+    return torch.tensor(found)
 
 
 def shuffle_in_buffer(stream_N: Tensor, size: int, generator: torch.Generator) -> Tensor:

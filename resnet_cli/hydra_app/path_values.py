@@ -47,7 +47,8 @@ def _quote_path(override: str, *, multirun: bool) -> str:
         return override
     if _is_read_as_meant(value, parsed):
         return override
-    if parsed is None and value.startswith("[") and value.endswith("]") and "{" in value and not _exists(value):
+    is_list = value.startswith("[") and value.endswith("]") and not {"{", "[", "*", "?"}.isdisjoint(value[1:])
+    if parsed is None and is_list and not _exists(value):
         return f"{key}=[{','.join(map(_quote_value, _split(value[1:-1])))}]"
     if multirun and "," in value and name not in OUTPUT_FOLDERS and not _exists(value):
         if parsed is not None and parsed.is_sweep_override():

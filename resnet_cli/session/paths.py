@@ -5,6 +5,7 @@ the absolute path, and the path from the run folder for runs that are moved toge
 """
 
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from resnet_cli.config.path_patterns import ADDRESS, has_files
 from resnet_cli.config.paths import is_path_key
 from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.config.signatures import signature
@@ -19,6 +21,8 @@ from resnet_cli.config.stored import flat
 from resnet_cli.config.validation import CONFIG_GROUPS
 from resnet_cli.errors import InputError
 from resnet_cli.runs.folder import RunDir
+
+ITEM = re.compile(r"\.\d+$")  # of a list, behind its key
 
 Paths = Mapping[str, str]  # where a file or folder is, by the key that names it
 
@@ -39,8 +43,13 @@ class Origin:
 
 
 def named_paths(settings: Mapping[str, Any], folders: Sequence[Path] = (Path(),)) -> dict[str, str]:
-    """Return the paths in a config by their full keys: by the name of the key, or because a folder has such a file."""
-    return {key: text for key, text in _texts(settings).items() if is_path_key(key) or _is_file(text, folders)}
+    """Return the paths in a config by their full keys: by the name of the key, or because a folder has such a file.
+
+    Those of a list have their number behind its key: `data.shards.0`. Patterns are paths too; addresses are none.
+    """
+    return {
+        key: text for key, text in _texts(settings).items() if is_path_key(ITEM.sub("", key)) or _is_file(text, folders)
+    }
 
 
 def _texts(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -49,8 +58,13 @@ def _texts(settings: Mapping[str, Any]) -> dict[str, str]:
         name: node for name, node in settings.items() if name in CONFIG_GROUPS and isinstance(node, Mapping)
     }
     leaves = flat({**groups, "init_from": settings.get("init_from")})
+    for key, value in list(leaves.items()):
+        if isinstance(value, list | tuple):
+            leaves |= {f"{key}.{number}": item for number, item in enumerate(value)}
     return {
-        key: value for key, value in leaves.items() if isinstance(value, str) and value and not key.endswith("_target_")
+        key: value
+        for key, value in leaves.items()
+        if isinstance(value, str) and value and not key.endswith("_target_") and not ADDRESS.match(value)
     }
 
 
@@ -67,7 +81,7 @@ def record_paths(settings: Mapping[str, Any], paths: Paths, run: RunDir, before:
     folder = run.path.resolve()
     for key, value in named_paths(settings).items():
         place = _expanded(paths.get(key, value)).absolute()
-        if not place.exists():
+        if not has_files(place):
             continue
         found[key] = {"value": value, "absolute": str(place)}
         with suppress(ValueError):  # on another drive
@@ -167,15 +181,14 @@ def _find(
         if any(key == other or key.startswith(f"{other}.") for other in given):
             continue
         places_today = dict.fromkeys(Path(os.path.normpath(_expanded(str(path)))) for path in candidates)
-        place = next((path for path in places_today if path.exists()), None)
+        place = next((path for path in places_today if has_files(path)), None)
         if place is not None:
             if place.absolute() != _expanded(values[key]).absolute():
                 found[key] = str(place)
         elif needed and _must_exist(settings, key):
             where = " nor ".join(str(path.absolute()) for path in list(places_today)[:2])
-            problems.append(
-                f"{key}={values[key]}: there is no {where}; name the new place with {new_names.get(key, f'{key}=PATH')}"
-            )
+            new_name = new_names.get(key, f"{ITEM.sub('', key)}=PATH")
+            problems.append(f"{key}={values[key]}: there is no {where}; name the new place with {new_name}")
     if problems:
         raise InputError(*problems)
     return found
@@ -206,12 +219,15 @@ def located_settings(settings: Mapping[str, Any], paths: Paths) -> dict[str, Any
 
 
 def _located_node(node: Node, prefix: str, paths: Paths) -> dict[str, Any]:
-    return {
-        name: _located_node(value, f"{prefix}.{name}", paths)
-        if isinstance(value, Mapping)
-        else paths.get(f"{prefix}.{name}", value)
-        for name, value in node.items()
-    }
+    return {name: _located_value(value, f"{prefix}.{name}", paths) for name, value in node.items()}
+
+
+def _located_value(value: Any, key: str, paths: Paths) -> Any:
+    if isinstance(value, Mapping):
+        return _located_node(value, key, paths)
+    if isinstance(value, list | tuple):
+        return [paths.get(f"{key}.{number}", item) for number, item in enumerate(value)]
+    return paths.get(key, value)
 
 
 def _expanded(path: str) -> Path:

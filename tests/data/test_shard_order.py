@@ -1,9 +1,9 @@
-"""The order of samples in shards: what a shuffle buffer gives out, from an index alone, for any number of ranks."""
+"""The order of samples in shards: what a shuffle buffer gives out, from an index alone, for any number of readers."""
 
 import pytest
 import torch
 
-from resnet_cli.data.shard_order import ShardOrder, shuffle_in_buffer, spread
+from resnet_cli.data.shard_order import ShardOrder, deal_out, shuffle_in_buffer, spread
 from resnet_cli.seeding import seeded_generator
 
 SHARDS = torch.arange(8).repeat_interleave(25)
@@ -58,12 +58,35 @@ def test_samples_drawn_several_times_stay_as_often():
     assert order.bincount(minlength=200).equal(drawn.bincount(minlength=200))
 
 
-def test_each_rank_has_shards_of_its_own():
-    order = ShardOrder(SHARDS, 20)
-    parts = [order.shuffle(torch.arange(200), generator(), rank=rank, world_size=3) for rank in range(3)]
-    shards = [set(SHARDS[part].tolist()) for part in parts]
-    assert sorted(shard for part in shards for shard in part) == list(range(8))
-    assert torch.cat(parts).sort().values.equal(torch.arange(200))
+@pytest.mark.parametrize("parts", [1, 2, 4])
+@pytest.mark.parametrize("sizes", [[25] * 12, [3, 40, 7, 60, 21, 33, 9, 14, 2, 50, 28, 31]])
+def test_each_worker_or_rank_has_shards_of_its_own_until_the_last_ones(sizes, parts):
+    shards = torch.arange(12).repeat_interleave(torch.tensor(sizes))
+    order = ShardOrder(shards, 20, lanes=4).shuffle(torch.arange(len(shards)), generator(), 10)
+    assert order.sort().values.equal(torch.arange(len(shards)))
+    batches = [set(shards[batch].tolist()) for batch in order[:160].split(10)]
+    own = [set().union(*batches[part::parts]) for part in range(parts)]
+    assert sum(map(len, own)) == len(set().union(*own)) > 8
+
+
+def test_lanes_are_dealt_out_evenly_and_in_another_way_in_each_epoch():
+    sizes = torch.tensor([3, 40, 7, 60, 21, 33, 9, 14, 2, 50, 28, 31])
+    lanes = deal_out(sizes, 4)
+    totals = lanes.bincount(sizes)
+    assert totals.max() - totals.min() <= sizes.max()
+    order = ShardOrder(torch.arange(12).repeat_interleave(sizes), 5, lanes=4)
+    first, second = (order.shuffle(torch.arange(len(order.shards_N)), generator(epoch), 4) for epoch in (0, 1))
+    assert {frozenset(order.shards_N[first[:4]].tolist())} != {frozenset(order.shards_N[second[:4]].tolist())}
+
+
+def test_few_shards_or_a_large_buffer_make_fewer_lanes():
+    def shuffle(buffer, lanes, shards=SHARDS):
+        return ShardOrder(shards, buffer, lanes).shuffle(torch.arange(200), generator(), 10)
+
+    assert shuffle(20, 8).equal(shuffle(20, 4))  # 8 shards
+    assert not shuffle(20, 4).equal(shuffle(20, 2))
+    assert shuffle(20, 8, SHARDS // 4).equal(shuffle(20, 1, SHARDS // 4))  # 2 shards
+    assert shuffle(200, 8).equal(shuffle(200, 1))  # an exact permutation
 
 
 def test_spread_takes_samples_at_equal_distances():

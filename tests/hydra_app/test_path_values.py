@@ -84,7 +84,8 @@ def test_a_name_beyond_hydras_grammar_arrives_as_it_was_typed(name):
     ("typed", "expected"),
     [
         ("a-{000..099}.tar", "a-{000..099}.tar"), ("a-{x,y}.tar", "a-{x,y}.tar"), ("a-*.tar", "a-*.tar"),
-        ("[a.tar,b.tar]", ["a.tar", "b.tar"]), ("[a-{0..2}.tar,b-{x,y}.tar]", ["a-{0..2}.tar", "b-{x,y}.tar"]),
+        ("[a.tar,b.tar]", ["a.tar", "b.tar"]), ("[a.tar,b-[12].tar]", ["a.tar", "b-[12].tar"]),
+        ("[a-{0..2}.tar,b-{x,y}.tar]", ["a-{0..2}.tar", "b-{x,y}.tar"]),
     ],
 )  # fmt: skip
 def test_braces_and_lists_of_shards_arrive_as_they_were_typed(typed, expected, multirun):

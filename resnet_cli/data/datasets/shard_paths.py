@@ -1,19 +1,16 @@
 """Paths of shards from how a config names them: `train-{000..099}.tar`, `train-*.tar`, or a list of such texts."""
 
 import glob
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from resnet_cli.config.path_patterns import ADDRESS, WILDCARD, expand_braces
 from resnet_cli.config.suggestions import nearest_name
 from resnet_cli.data.datasets.table import raise_problems
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 
 MOST_SHARDS = 1_000_000
-BRACES = re.compile(r"\{([^{}]*)\}")
-RANGE = re.compile(r"(\d+)\.\.(\d+)")
-ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:")  # a scheme; one letter is a drive of Windows
 
 
 def find_shards(named: Mapping[str, str | Sequence[str] | None]) -> dict[str, list[Path]]:
@@ -50,26 +47,6 @@ def find_shards(named: Mapping[str, str | Sequence[str] | None]) -> dict[str, li
     return found
 
 
-def expand_braces(text: str) -> Iterator[str]:
-    """Yield the texts that a text with braces stands for, as in a shell: `a{08..10}`, `a{x,y}`."""
-    match = BRACES.search(text)
-    if match is None:
-        yield text
-        return
-    numbers = RANGE.fullmatch(match[1])
-    for choice in _count(*numbers.groups()) if numbers else match[1].split(","):
-        yield from expand_braces(text[: match.start()] + choice + text[match.end() :])
-
-
-def _count(first: str, last: str) -> Iterator[str]:
-    """Yield numbers from `first` to `last`, up or down, as wide as the wider one if one begins with 0."""
-    start, stop = int(first), int(last)
-    is_padded = any(len(text) > 1 and text.startswith("0") for text in (first, last))
-    width = max(len(first), len(last)) if is_padded else 0
-    step = 1 if start <= stop else -1
-    return (f"{number:0{width}d}" for number in range(start, stop + step, step))
-
-
 def _expand(text: str, key: str) -> list[Path]:
     if ADDRESS.match(text):
         raise InputError(
@@ -82,7 +59,7 @@ def _expand(text: str, key: str) -> list[Path]:
         raise InputError(f"{key}={text}: a brace is not closed, or not opened")
     found: list[Path] = []
     for name in expand_braces(str(path)):
-        matches = sorted(glob.glob(name)) if re.search(r"[*?[]", name) and not Path(name).exists() else [name]  # noqa: PTH207
+        matches = sorted(glob.glob(name)) if WILDCARD.search(name) and not Path(name).exists() else [name]  # noqa: PTH207
         if not matches:
             raise InputError(f"{key}={text}: no such file{f' as {name}' * (name != text)}")
         found += map(Path, matches)

@@ -40,6 +40,7 @@ def webdataset(
     label_extension: Annotated[str, NotEmpty()] | None = None,
     label_field: Annotated[str, NotEmpty()] | None = None,
     shuffle_buffer: Annotated[int, AtLeast(1)] = 5_000,
+    lanes: Annotated[int, AtLeast(1)] = 8,
     image_size: ImageSize | None = None,
     resize: Resize = "crop",
     mode: Mode = "RGB",
@@ -71,6 +72,10 @@ def webdataset(
         shuffle_buffer: Images among which the next one is drawn, after the order of the shards has been; 1 shuffles the
             shards alone, and as many as there are images is an exact permutation. The buffer holds no images, but the
             larger it is, the further apart are those that are read one after another.
+        lanes: Parts into which the shards of an epoch are dealt out, each with a buffer of its own, halved until each
+            has two shards. Batches come from them in turn, so that each of 2, 4 or 8 workers reads shards of its own.
+            The number of lanes changes the order, that of workers does not. See
+            `resnet_cli.data.shard_order.ShardOrder`.
         image_size: Side of the images in pixels, or height and width; None if all images already have the same size.
         resize: `crop` scales the largest centred part of that shape, `squash` scales both sides, `pad` scales the whole
             image and surrounds it with `background`.
@@ -107,7 +112,9 @@ def webdataset(
     _warn_sorted(indices["shards"], len(class_names), shuffle_buffer)
     splits = {
         name: DatasetSplit(
-            open_images(source), labels[name], shards=ShardOrder(source.samples[:, 0].contiguous(), shuffle_buffer)
+            open_images(source),
+            labels[name],
+            shards=ShardOrder(source.samples[:, 0].contiguous(), shuffle_buffer, lanes),
         )
         for name, source in sources.items()
     }

@@ -128,7 +128,8 @@ class BatchLoader(ABC):
         if self.draw_weights is not None:
             order = order[draw_with_replacement(self.draw_weights, len(order), source)]
         if self.shards is not None and self.shuffle:
-            order = self.shards.shuffle(order, source)
+            repeats = 1 if self.augment is None else self.augment.repeats  # of a row of samples, batches as many
+            order = self.shards.shuffle(order, source, -(-self.batch_size // repeats))
         elif self.draw_weights is None and self.shuffle:
             order = order[torch.randperm(len(order), generator=source)]
         if self.augment is not None and self.augment.repeats > 1:

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from resnet_cli.data import make_loaders, webdataset
-from resnet_cli.data.datasets.shard_paths import expand_braces
 from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.errors import InputError
 from tests.support.shards import json_label, png, write_shard, write_shards
@@ -86,6 +85,17 @@ def test_batches_are_the_same_on_every_backend_and_from_every_start(tmp_path, sa
                 assert torch.equal(labels, y)
 
 
+def test_each_worker_reads_shards_of_its_own(tmp_path):
+    data = load(write_shards(tmp_path, 8, 16), test_shards=write_shards(tmp_path, 1, name="test"), shuffle_buffer=5)
+    loaders = make_loaders(data, device="cpu", seed=1, batch_size=4, augment=None, val_fraction=0, workers=0)
+    shards = data.train.shards.shards_N
+    for epoch in range(3):
+        batches = [set(shards[batch].tolist()) for batch in loaders.train._order(epoch).split(4)]
+        assert len(batches) == 32
+        own = [set().union(*batches[worker::4]) for worker in range(4)]  # as DataLoader deals them out
+        assert sorted(shard for found in own for shard in found) == list(range(8))
+
+
 def test_statistics_of_many_images_are_those_of_a_part_on_every_backend(tmp_path, monkeypatch):
     from resnet_cli.data.loading import loaders as module
 
@@ -134,12 +144,6 @@ def test_a_source_is_sent_to_workers_without_its_open_files(tmp_path):
     source = load(write_shards(tmp_path)).train.images.source
     content = source.open(3).content
     assert pickle.loads(pickle.dumps(source)).open(3).content == content
-
-
-def test_braces_are_those_of_a_shell():
-    assert list(expand_braces("a{08..10}.tar")) == ["a08.tar", "a09.tar", "a10.tar"]
-    assert list(expand_braces("{x,y}{1..0}")) == ["x1", "x0", "y1", "y0"]
-    assert list(expand_braces("a")) == ["a"]
 
 
 def test_patterns_and_lists_name_shards_too(tmp_path):

@@ -1,4 +1,4 @@
-"""Texts that name many files: `train-{000..099}.tar` as in a shell, `train-*.tar`; and addresses, which name none here."""
+"""Texts that name many files, such as `train-{000..099}.tar` or `train-*.tar`, and addresses, which name none here."""
 
 import glob
 import re

@@ -7,6 +7,7 @@ A sample is a group of files of one stem that follow one another, as the WebData
 import hashlib
 import json
 import re
+import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
@@ -18,9 +19,10 @@ import numpy as np
 
 from resnet_cli.data.datasets.layout import IMAGE_SUFFIXES
 from resnet_cli.data.images.cache import ArrayCache
+from resnet_cli.data.images.remote import RemoteFile
 from resnet_cli.data.images.shards import OpenFiles, Shard
 from resnet_cli.data.images.tar_index import Member, list_members
-from resnet_cli.errors import InputError
+from resnet_cli.errors import InputError, MachineError
 
 STEM = re.compile(r"((?:.*/|)[^./]+)\.([^/]+)")  # and extension; names that begin with a dot are none
 LABEL_EXTENSIONS = ("cls", "cls.txt", "label", "class", "target", "json")
@@ -54,23 +56,42 @@ class ShardIndex(NamedTuple):
     labels: "np.ndarray[Any, np.dtype[np.int64]]"
 
 
-def index_shard(path: Path, extensions: Extensions, cache: ArrayCache) -> ShardIndex:
+def index_shard(path: Path | RemoteFile, extensions: Extensions, cache: ArrayCache) -> ShardIndex:
     """Return the index of a shard, from the cache if possible; else headers and labels are read, in their order.
+
+    A shard on a server is copied for it as a whole, and the copy is deleted.
 
     Raises:
         InputError: The archive is damaged, or samples cannot be used; one line for each problem.
     """
-    stat = path.stat()
-    facts = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}"
+    facts = f"{path}\0{path.size}\0{path.version}" if isinstance(path, RemoteFile) else _file_facts(path)
     text = json.dumps(["shard", 1, facts, *astuple(extensions)])
     key = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
     content = cache.load_json(key)
     if content is None:
-        content = _read_index(path, extensions)
+        content = _read_remote(path, extensions) if isinstance(path, RemoteFile) else _read_index(path, extensions)
         cache.save_json(key, content)
     members = np.array(content["members"], np.int64).reshape(-1, 4)
     shard = Shard(path, facts, content["names"], members)
     return ShardIndex(shard, content["class_names"], np.array(content["labels"], np.int64))
+
+
+def _file_facts(path: Path) -> str:
+    stat = path.stat()
+    return f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}"
+
+
+def _read_remote(file: RemoteFile, extensions: Extensions) -> dict[str, Any]:
+    """Return what `_read_index` does, from a copy."""
+    with tempfile.TemporaryDirectory(prefix="resnet-cli-") as folder:
+        copy = Path(folder) / "shard.tar"
+        try:
+            file.copy_to(copy)
+            return _read_index(copy, extensions)
+        except InputError as error:
+            raise type(error)(*(problem.replace(str(copy), str(file)) for problem in error.problems)) from None
+        except OSError as error:
+            raise MachineError(error.errno, f"{file}: cannot be copied to {folder}: {error.strerror}") from None
 
 
 def _read_index(path: Path, extensions: Extensions) -> dict[str, Any]:

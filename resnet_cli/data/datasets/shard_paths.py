@@ -2,18 +2,23 @@
 
 import glob
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from resnet_cli.config.path_patterns import ADDRESS, WILDCARD, expand_braces
 from resnet_cli.config.suggestions import nearest_name
 from resnet_cli.data.datasets.table import raise_problems
+from resnet_cli.data.images.remote import RemoteFile
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 
 MOST_SHARDS = 1_000_000
 
 
-def find_shards(named: Mapping[str, str | Sequence[str] | None]) -> dict[str, list[Path]]:
+ShardPath = Path | RemoteFile
+
+
+def find_shards(named: Mapping[str, str | Sequence[str] | None]) -> dict[str, list[ShardPath]]:
     """Return the shards of each split.
 
     Args:
@@ -22,9 +27,9 @@ def find_shards(named: Mapping[str, str | Sequence[str] | None]) -> dict[str, li
     Raises:
         InputError: Shards are missing or named twice; one line for each problem.
     """
-    found: dict[str, list[Path]] = {}
+    found: dict[str, list[ShardPath]] = {}
     problems: list[str] = []
-    seen: dict[Path, str] = {}
+    seen: dict[ShardPath, str] = {}
     for name, value in named.items():
         if value is None:
             continue
@@ -37,9 +42,9 @@ def find_shards(named: Mapping[str, str | Sequence[str] | None]) -> dict[str, li
             continue
         if not found[name]:
             problems.append(f"{key}: no shards")
-        problems += _find_missing(found[name], key)
+        problems += _find_missing([path for path in found[name] if isinstance(path, Path)], key)
         for path in found[name]:
-            place = path.resolve()
+            place = path.resolve() if isinstance(path, Path) else path
             if place in seen:
                 problems.append(f"{key}: {path} is there twice" + (f", in {seen[place]} too" * (seen[place] != key)))
             seen.setdefault(place, key)
@@ -47,16 +52,13 @@ def find_shards(named: Mapping[str, str | Sequence[str] | None]) -> dict[str, li
     return found
 
 
-def _expand(text: str, key: str) -> list[Path]:
+def _expand(text: str, key: str) -> Sequence[ShardPath]:
     if ADDRESS.match(text):
-        raise InputError(
-            f"{key}={text}: an address: shards are read from a folder of this machine, or one mounted there"
-        )
+        return _expand_address(text, key)
     path = expand_home(text, key)
     if path.exists():
         return [path]
-    if text.count("{") != text.count("}"):
-        raise InputError(f"{key}={text}: a brace is not closed, or not opened")
+    _require_pairs(text, key)
     found: list[Path] = []
     for name in expand_braces(str(path)):
         matches = sorted(glob.glob(name)) if WILDCARD.search(name) and not Path(name).exists() else [name]  # noqa: PTH207
@@ -66,6 +68,28 @@ def _expand(text: str, key: str) -> list[Path]:
         if len(found) > MOST_SHARDS:
             raise InputError(f"{key}={text}: more than {MOST_SHARDS:,} shards")
     return found
+
+
+def _expand_address(text: str, key: str) -> Sequence[RemoteFile]:
+    """Return the files on a web server that an address with braces stands for."""
+    if text.lower().startswith("pipe:"):
+        raise InputError(f"{key}={text}: `pipe:` runs a command, which a config must not: give its files, or addresses")
+    if not text.lower().startswith(("http://", "https://")):
+        raise InputError(
+            f"{key}={text}: shards are read from folders, mounted ones too, and from http(s)://, not there"
+        )
+    _require_pairs(text, key)
+    if "*" in text:
+        raise InputError(f"{key}={text}: a server does not list its files: name them in braces, such as {{000..099}}")
+    found = [RemoteFile(url) for url in islice(expand_braces(text), MOST_SHARDS + 1)]
+    if len(found) > MOST_SHARDS:
+        raise InputError(f"{key}={text}: more than {MOST_SHARDS:,} shards")
+    return found
+
+
+def _require_pairs(text: str, key: str) -> None:
+    if text.count("{") != text.count("}"):
+        raise InputError(f"{key}={text}: a brace is not closed, or not opened")
 
 
 def _find_missing(paths: Sequence[Path], key: str) -> list[str]:

@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -15,13 +15,14 @@ from resnet_cli.config.ranges import AtLeast, Between, NotEmpty
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.datasets.shard_index import Extensions, ShardIndex, index_shard
-from resnet_cli.data.datasets.shard_paths import find_shards
+from resnet_cli.data.datasets.shard_paths import ShardPath, find_shards
 from resnet_cli.data.datasets.table import raise_problems
 from resnet_cli.data.images.cache import ArrayCache, find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.images.remote import RemoteFile, UnreachableError
 from resnet_cli.data.images.resize import ImageSize, Resize
-from resnet_cli.data.images.shards import ShardSource
+from resnet_cli.data.images.shards import READERS, ShardSource
 from resnet_cli.data.shard_order import ShardOrder
 from resnet_cli.data.splits import hold_out_test
 from resnet_cli.errors import InputError
@@ -57,12 +58,15 @@ def webdataset(
     images once to check them; both results are kept in `cache`. From there on the order of an epoch is known before
     anything is read, see `resnet_cli.data.shard_order.ShardOrder`: a run goes on at any step without reading what came
     before, and any number of workers yields the same batches. Images are read one by one where they are, from at most
-    16 open shards; what is read ahead is the batches that the workers are ahead, two each. Classes are in the order of
-    their sorted names, whole numbers in that of their values.
+    16 open shards; what is read ahead is the batches that the workers are ahead, two each. Shards may be on a server
+    that sends parts of files (HTTP ranges): each is copied once for its index, one after another, and deleted; from
+    there on images are asked for one by one by 16 threads of each worker, up to 4 MB of each open shard ahead where
+    they follow one another (the first pass over them, `shuffle_buffer=1`), and cut connections are taken up. Classes
+    are in the order of their sorted names, whole numbers in that of their values.
 
     Args:
         shards: The training shards: a path with braces such as `train-{000..099}.tar` or a pattern such as
-            `train-*.tar`, or a list of these.
+            `train-*.tar`, an address such as `https://host/train-{000..099}.tar`, or a list of these.
         val_shards: Shards to validate on; None holds images out of the training shards, as `val_fraction` says.
         test_shards: Shards to test on; None holds images out of the training shards: a fixed, stratified part.
         image_extension: Extension of the image in each sample, or several to choose from, separated by semicolons; None
@@ -119,23 +123,35 @@ def webdataset(
         for name, source in sources.items()
     }
     return Dataset(
-        paths["shards"][0].parent.resolve().name or "shards", class_names, splits["shards"], splits["test_shards"],
+        _name(paths["shards"][0]), class_names, splits["shards"], splits["test_shards"],
         splits.get("val_shards"), mean, std,
     )  # fmt: skip
 
 
+def _name(shard: ShardPath) -> str:
+    """Return the name of the folder that a shard is in."""
+    return (shard.folder_name if isinstance(shard, RemoteFile) else shard.parent.resolve().name) or "shards"
+
+
 def _index_shards(
-    paths: Mapping[str, Sequence[Path]], extensions: Extensions, cache: ArrayCache
+    paths: Mapping[str, Sequence[ShardPath]], extensions: Extensions, cache: ArrayCache
 ) -> dict[str, list[ShardIndex]]:
     """Return the index of each shard, by config key; raise an `InputError` with the problems of all."""
     found: dict[str, list[ShardIndex]] = {name: [] for name in paths}
     problems: list[str] = []
     every = [(name, path) for name, some in paths.items() for path in some]
-    for name, path in tqdm(every, "indexing", leave=False, disable=None, unit="shard"):
-        try:
-            found[name].append(index_shard(path, extensions, cache))
-        except InputError as error:
-            problems += error.problems
+    with ThreadPoolExecutor(READERS) as pool:
+        probes = [pool.submit(path.probe) if isinstance(path, RemoteFile) else None for _, path in every]
+        for (name, path), probe in tqdm(
+            [*zip(every, probes, strict=True)], "indexing", leave=False, disable=None, unit="shard"
+        ):
+            try:
+                found[name].append(index_shard(path if probe is None else probe.result(), extensions, cache))
+            except InputError as error:
+                problems += error.problems
+                if isinstance(error, UnreachableError):  # nor are the others
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    break
     raise_problems(problems)
     return found
 

@@ -81,6 +81,11 @@ class LazyImages:
         """Return image `index`, uint8 [H, W, C]; raise an `InputError` that names it if it cannot be decoded."""
         return self._decode(index)[0]
 
+    @property
+    def readers(self) -> int:
+        """Return how many threads should read the images of a batch."""
+        return int(getattr(self.source, "readers", 1))
+
     def with_source(self, source: ImageSource, *, keep: bool = True) -> "LazyImages":
         """Return images of another source, decoded in the same way to the same size; `keep` puts them in the cache."""
         other = copy(self)

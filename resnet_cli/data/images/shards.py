@@ -14,8 +14,10 @@ import numpy as np
 from torch import Tensor
 
 from resnet_cli.data.images.encoded import EncodedImage
+from resnet_cli.data.images.remote import RangeReader, RemoteFile
 from resnet_cli.errors import InputError
 
+READERS = 16  # threads that wait for a server in each process
 MOST_OPEN = 16  # shards that a process keeps open; a buffer spans few of them
 
 
@@ -25,12 +27,12 @@ class Shard:
 
     Args:
         path: The archive.
-        facts: Its absolute path, size, times and inode, as text.
+        facts: Its absolute path, size, times and inode, as text; of one on a server its address, size and version.
         names: Paths of the images in it, each with a zero character behind it: one text is smaller than many.
         members: Offset, size, checksum of the last bytes and start of the name in `names` of each image, int64 [N, 4].
     """
 
-    path: Path
+    path: Path | RemoteFile
     facts: str
     names: str
     members: "np.ndarray[Any, np.dtype[np.int64]]"
@@ -64,6 +66,11 @@ class ShardSource:
         """Return the first shard, for messages."""
         more = f" and {len(self.shards) - 1} more" if len(self.shards) > 1 else ""
         return f"images in {self.shards[0].path}{more}"
+
+    @property
+    def readers(self) -> int:
+        """Return how many threads a process should read with: more where each image is waited for."""
+        return READERS if any(isinstance(shard.path, RemoteFile) for shard in self.shards) else 1
 
     def select(self, indices: Tensor) -> "ShardSource":
         """Return the images `indices`."""
@@ -125,21 +132,20 @@ class OpenFiles:
     """Files that a process keeps open, the ones used last. Threads share them; worker processes open their own."""
 
     def __init__(self) -> None:
-        self._files: OrderedDict[Path, _File] = OrderedDict()
+        self._files: OrderedDict[Path | RemoteFile, _File | RangeReader] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, path: Path, offset: int, size: int) -> bytes:
+    def read(self, path: Path | RemoteFile, offset: int, size: int) -> bytes:
         """Return `size` bytes of a file, or those up to its end."""
-        if not hasattr(os, "pread"):  # Windows, where a file that is open cannot be replaced either
+        if isinstance(path, Path) and not hasattr(os, "pread"):  # Windows, where an open file cannot be replaced either
             with path.open("rb") as file:
                 file.seek(offset)
                 return file.read(size)
-        opened = self._open(path)  # kept until it is read, also if another thread opens many files
-        return os.pread(opened.number, size, offset)
+        return self._open(path).read(offset, size)  # kept until it is read, also if another thread opens many files
 
-    def _open(self, path: Path) -> "_File":
+    def _open(self, path: Path | RemoteFile) -> "_File | RangeReader":
         with self._lock:
-            file = self._files.pop(path, None) or _File(path)
+            file = self._files.pop(path, None) or (_File(path) if isinstance(path, Path) else RangeReader(path))
             self._files[path] = file
             while len(self._files) > MOST_OPEN:
                 self._files.popitem(last=False)
@@ -154,6 +160,9 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self.number = os.open(path, os.O_RDONLY)
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self.number, size, offset)
 
     def __del__(self) -> None:
         if hasattr(self, "number"):

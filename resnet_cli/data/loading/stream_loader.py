@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.images.cached_rows import RowReader
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.images.threads import map_in_order
 from resnet_cli.data.loading.batch_loader import BatchLoader
 from resnet_cli.data.loading.memory import require_shared_memory, share_batches
 from resnet_cli.data.loading.workers import iterate_with_watchdog, prepare_worker
@@ -226,14 +227,19 @@ class _BatchDataset(Dataset[Any]):
         )
         try:
             if isinstance(split.images, LazyImages):
-                for row, index in zip(pixels, indices, strict=True):
-                    row.copy_(split.images[index])
+                for row, image in zip(pixels, _read_images(split.images, indices), strict=True):
+                    row.copy_(image)
             else:
                 torch.index_select(split.images, 0, indices_B, out=pixels)
         except InputError as error:
             return str(error)
         sent = pixels if self.slots is None else pixels[:0]
         return _RawBatch(sent, split.labels.index_select(0, indices_B), indices_B, slot)
+
+
+def _read_images(images: LazyImages, indices: Sequence[int]) -> Iterator[Tensor]:
+    """Yield images in order, read by threads where each one is waited for."""
+    return map_in_order(lambda number: images[indices[number]], len(indices), images.readers)
 
 
 def _identity(batch: Any) -> Any:

@@ -166,7 +166,10 @@ def test_missing_and_repeated_shards_are_named(tmp_path):
         "is there twice, in data.shards too"
         in problems(str(tmp_path / "train-*.tar"), val_shards=str(tmp_path / "train-01.tar"))[0]
     )
-    assert "an address" in problems("https://a.org/x-{0..9}.tar")[0]
+    assert "`pipe:` runs a command, which a config must not" in problems("pipe:cat x.tar")[0]
+    assert "shards are read from folders" in problems("s3://bucket/x.tar")[0]
+    assert "name them in braces" in problems("https://a.org/*.tar")[0]
+    assert "a brace is not closed" in problems("https://a.org/{0..9.tar")[0]
     assert "a brace is not closed" in problems("x-{0..9.tar")[0]
 
 

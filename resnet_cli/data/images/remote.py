@@ -1,0 +1,168 @@
+"""Files on web servers, of which parts are read: with retries, and nothing is stored."""
+
+import http.client
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from resnet_cli.data.images.download import SERVER_TIMEOUT
+from resnet_cli.errors import InputError
+
+TRIES = 5  # in a row that bring no byte
+FIRST_PAUSE = 0.25  # seconds before the second try; doubled before each further one
+LASTING = (429, 500, 502, 503, 504)  # HTTP statuses after which it is tried again, as after a cut connection
+AHEAD = 4 << 20  # bytes that are read in one request where images are read one after another
+GAP = 1 << 16  # bytes between two images that follow one another: their labels and headers
+CHUNK = 1 << 20  # bytes read at once
+
+
+class UnreachableError(InputError):
+    """A server cannot be reached, or does not send parts of files: other files there will not be had either."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file on a web server.
+
+    Args:
+        url: Its address.
+        size: Its length in bytes; -1 if that is not known yet.
+        version: The server's mark of its content (`ETag`) and time of modification, as far as it says them.
+    """
+
+    url: str
+    size: int = -1
+    version: str = ""
+
+    def __str__(self) -> str:
+        """Return the address without what may be secret in it: a signature in the query, a password."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    @property
+    def folder_name(self) -> str:
+        """Return the name of the folder that the file is in, or of the server."""
+        parts = urlsplit(self.url)
+        return PurePosixPath(unquote(parts.path)).parent.name or parts.hostname or ""
+
+    def probe(self) -> "RemoteFile":
+        """Return the file with its size and version, as the server says them.
+
+        Raises:
+            InputError: There is no such file, or parts of it cannot be read.
+        """
+        for failures in range(1, TRIES + 1):
+            try:
+                with _requesting(self), self._request(0, 1) as response:
+                    total = _total(response)
+                    version = "\0".join(response.headers.get(name, "") for name in ("ETag", "Last-Modified"))
+                break
+            except UnreachableError:
+                if failures == TRIES:
+                    raise
+                time.sleep(FIRST_PAUSE * 2 ** (failures - 1))
+        if total is None:
+            raise UnreachableError(
+                f"{self}: the server sends whole files alone (no HTTP ranges): copy the shards to a folder, or use "
+                "another server"
+            )
+        return replace(self, size=total, version=version)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes, or those up to the end.
+
+        Raises:
+            InputError: The server cannot be reached any more, or the file has changed.
+        """
+        content = bytearray()
+        for chunk in self._chunks(offset, min(size, self.size - offset)):
+            content += chunk
+        return bytes(content)
+
+    def copy_to(self, path: Path) -> None:
+        """Copy the whole file into a file of this machine; errors are those of `read`."""
+        with path.open("wb") as file:
+            for chunk in self._chunks(0, self.size):
+                file.write(chunk)
+
+    def _chunks(self, offset: int, size: int) -> Iterator[bytes]:
+        """Yield parts of the file in order; a cut connection is taken up where it was cut."""
+        end, failures = offset + size, 0
+        while offset < end:
+            before = offset
+            try:
+                with _requesting(self), self._request(offset, end - offset) as response:
+                    if _total(response) != self.size:
+                        raise InputError(f"{self}: the archive has changed, or the server no longer sends parts of it")
+                    while offset < end and (chunk := response.read(min(CHUNK, end - offset))):
+                        offset += len(chunk)
+                        yield chunk
+                reason = "the connection was cut"
+            except UnreachableError as error:
+                reason = str(error)
+            failures = failures + 1 if offset == before else 0
+            if offset < end and failures == TRIES:
+                raise UnreachableError(reason)
+            if offset < end and failures:
+                time.sleep(FIRST_PAUSE * 2 ** (failures - 1))
+
+    def _request(self, offset: int, size: int) -> "http.client.HTTPResponse":
+        request = urllib.request.Request(self.url, headers={"Range": f"bytes={offset}-{offset + size - 1}"})
+        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=SERVER_TIMEOUT)
+        return response
+
+
+class RangeReader:
+    """Reads parts of a file that are asked for by several threads; further ahead if they follow one another.
+
+    Args:
+        file: The file.
+    """
+
+    def __init__(self, file: RemoteFile) -> None:
+        self.file = file
+        self._lock = threading.Lock()
+        self._end = 0  # of what was read last
+        self._start, self._ahead = 0, b""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes, or those up to the end."""
+        with self._lock:
+            follows = 0 <= offset - self._end <= GAP
+            self._end = offset + size
+            is_there = self._start <= offset and offset + size <= self._start + len(self._ahead)
+            if follows and not is_there:
+                self._start, self._ahead = offset, self.file.read(offset, max(size, AHEAD))
+                is_there = True
+            if is_there:
+                return self._ahead[offset - self._start :][:size]
+        return self.file.read(offset, size)
+
+
+def _total(response: "http.client.HTTPResponse") -> int | None:
+    """Return the length of the file of which a response has a part; None if it has all of it."""
+    text = (response.headers.get("Content-Range") or "").rpartition("/")[2]
+    return int(text) if response.status == http.HTTPStatus.PARTIAL_CONTENT and text.isdecimal() else None
+
+
+@contextmanager
+def _requesting(file: RemoteFile) -> Iterator[None]:
+    """Raise `InputError` for what a server refuses, and `UnreachableError` for what may work later."""
+    try:
+        yield
+    except urllib.error.HTTPError as error:
+        error.close()  # the error holds the connection
+        kind = UnreachableError if error.code in LASTING else InputError
+        raise kind(f"{file}: the server answers {error.code} {error.reason}") from None
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+        raise UnreachableError(f"{file}: the server cannot be reached: {text}") from None
+    except ValueError as error:  # an address without a host
+        raise InputError(f"{file}: not an address: {error}") from None

@@ -14,6 +14,7 @@ from resnet_cli.data.datasets.array_labels import text_array, to_label_sets, to_
 from resnet_cli.data.datasets.array_names import PLACES, find_arrays
 from resnet_cli.data.datasets.array_pixels import ArrayLayout, find_layout, to_images
 from resnet_cli.data.images.decode import Decoding
+from resnet_cli.data.datasets.mapped import select_rows
 from resnet_cli.data.splits import hold_out_test
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
@@ -123,4 +124,4 @@ def _compare_counts(images: Mapping[str, NamedArray], labels: Mapping[str, Named
 
 
 def _select(images: Tensor, labels: Tensor, indices: Tensor) -> DatasetSplit:
-    return DatasetSplit(images[indices], labels[indices])
+    return DatasetSplit(select_rows(images, indices), labels[indices])

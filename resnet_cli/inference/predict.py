@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from resnet_cli.data.images.decode import EncodedImage
+from resnet_cli.data.images.encoded import EncodedImage
 from resnet_cli.data.images.passes import SMALL_FILE_BYTES
 from resnet_cli.errors import InputError
 from resnet_cli.inference.classifier import Classifier

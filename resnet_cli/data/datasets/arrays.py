@@ -13,8 +13,8 @@ from resnet_cli.data.datasets.array_files import ArrayFile, NamedArray, open_arr
 from resnet_cli.data.datasets.array_labels import text_array, to_label_sets, to_labels
 from resnet_cli.data.datasets.array_names import PLACES, find_arrays
 from resnet_cli.data.datasets.array_pixels import ArrayLayout, find_layout, to_images
-from resnet_cli.data.images.decode import Decoding
 from resnet_cli.data.datasets.mapped import select_rows
+from resnet_cli.data.images.decode import Decoding
 from resnet_cli.data.splits import hold_out_test
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home

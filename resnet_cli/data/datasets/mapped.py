@@ -30,7 +30,8 @@ def select_rows(array: Tensor, indices: Tensor) -> Tensor:
         with suppress(OSError), tempfile.NamedTemporaryFile(dir=DISK_FOLDER if DISK_FOLDER.is_dir() else None) as file:
             os.posix_fallocate(file.fileno(), 0, len(indices) * row_bytes)
             rows = torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=array.dtype).view(shape)
-            for part, chosen in zip(*(x.split(max(1, CHUNK // row_bytes)) for x in (rows, indices)), strict=True):
-                torch.index_select(array, 0, chosen, out=part)
+            count = max(1, CHUNK // row_bytes)
+            for start in range(0, len(indices), count):
+                torch.index_select(array, 0, indices[start : start + count], out=rows[start : start + count])
             return rows
     return array[indices]

@@ -7,7 +7,6 @@ import torch
 
 from resnet_cli.data.datasets import mapped
 
-
 pytestmark = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux says what is mapped")
 
 

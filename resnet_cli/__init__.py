@@ -4,13 +4,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from resnet_cli.commands.train.python import Run, train
     from resnet_cli.inference.classifier import load_run
     from resnet_cli.training.trainer import ClassifierTrainer
 
-__all__ = ["ClassifierTrainer", "load_run"]
+__all__ = ["ClassifierTrainer", "Run", "load_run", "train"]
 _HOMES = {  # imported when they are asked for: `resnet-train --help` must not wait for torch
     "ClassifierTrainer": "resnet_cli.training.trainer",
+    "Run": "resnet_cli.commands.train.python",
     "load_run": "resnet_cli.inference.classifier",
+    "train": "resnet_cli.commands.train.python",
 }
 __version__ = "0.2.0"
 

@@ -22,7 +22,7 @@ from resnet_cli.files import expand_home
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.option_files import file_keys
 from resnet_cli.hydra_app.overrides import hydra_arguments, override_keys, task_overrides
-from resnet_cli.hydra_app.run_name import model_name, register_run_name
+from resnet_cli.hydra_app.run_name import model_name, register_resolvers
 from resnet_cli.hydra_app.search_path import user_configs
 from resnet_cli.runs.folder import RunDir, find_run
 from resnet_cli.runs.names import quote_override
@@ -94,12 +94,16 @@ class Composed:
         keys: The keys that the user set.
         model: A name for the model: its class where the user named one, else the run, else the option of the group.
         run: The run folder or checkpoint that the config comes from, if any.
+        overrides: What the user typed, without options and Hydra's own settings.
+        run_dir: Folder that a run of this config gets, as `hydra.run.dir` says.
     """
 
     settings: Settings
     keys: tuple[str, ...]
     model: str
     run: str | None
+    overrides: tuple[str, ...]
+    run_dir: str
 
 
 def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> Composed:
@@ -123,7 +127,7 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
     for override in OverridesParser.create().parse_overrides(marked):
         if override.is_sweep_override():
             raise InputError(f"{str(override.input_line).removeprefix('++')}: a sweep; set one value")
-    register_run_name()
+    register_resolvers()
     before = HydraConfig.instance().cfg
     try:
         with user_configs(folder), initialize_config_dir(str(CONFIG_FOLDER), **compat.compose_options()):
@@ -131,6 +135,7 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
             HydraConfig.instance().set_config(composed)
             given = task_overrides(composed.hydra)
             settings = run_settings(without_hydra(composed), given)
+            run_dir = str(OmegaConf.select(composed, "hydra.run.dir"))
     finally:
         HydraConfig.instance().cfg = before
     keys = tuple(override_keys(given))
@@ -138,7 +143,7 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
         settings = located_settings(settings, recorded_paths(settings, keys, find_run(runs[0]), needed=False))
     of_run = "resume" in keys and not {"model", "model._target_"} & set(keys)
     name = str(settings["name"]) if of_run else model_name(composed.hydra, str(settings["model"]["_target_"]))
-    return Composed(settings, keys, name, runs[0] if runs else None)
+    return Composed(settings, keys, name, runs[0] if runs else None, tuple(given), run_dir)
 
 
 def _is_run(item: str) -> bool:

@@ -7,11 +7,18 @@ from omegaconf import DictConfig, OmegaConf
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.option_files import option_target
 from resnet_cli.hydra_app.overrides import override_keys, task_overrides
+from resnet_cli.runs.names import folder_name, random_letters
 
 
-def register_run_name() -> None:
-    """Make `${run_name:}` in a config the name of the model."""
+def register_resolvers() -> None:
+    """Register what the names of runs and of their folders are made of.
+
+    `${run_name:}` is the name of the model, `${letters:}` four random letters, and `${folder_name:TEXT}` a text that
+    every file system takes as a name.
+    """
     compat.register_resolver("run_name", run_name)
+    compat.register_resolver("letters", random_letters, use_cache=True)
+    compat.register_resolver("folder_name", lambda text: folder_name(str(text)))
 
 
 def run_name(_root_: DictConfig) -> str:

@@ -105,6 +105,13 @@ class RunDir:
         record = {**self.read_record(), **fields}
         write_atomically(self.record, json.dumps(record, indent=2, ensure_ascii=False, default=str) + "\n")
 
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the rows of `metrics.jsonl` as this program writes them; empty without that file."""
+        try:
+            return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        except FileNotFoundError:
+            return []
+
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replace `metrics.jsonl`, so that it holds exactly one row for each epoch of `rows`."""
         write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))

@@ -2,6 +2,8 @@
 
 import logging
 import sys
+import warnings
+from importlib.util import find_spec
 from time import monotonic
 
 from tqdm import tqdm
@@ -13,6 +15,21 @@ logger = logging.getLogger("resnet_cli")
 BAR_SECONDS = 0.2  # between refreshes of the bar; a refresh peeks at the sums, without waiting for the device
 BAR_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 LINE_SECONDS = 15.0  # between plain lines, which end up in log files
+
+
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook, which shows bars of its own."""
+    return "ipykernel" in sys.modules
+
+
+def _bar_type() -> "type[tqdm]":  # type: ignore[type-arg]
+    """Return tqdm's bar for a notebook, or that for a terminal; in a notebook without ipywidgets that one too."""
+    if not in_notebook():
+        return tqdm
+    with warnings.catch_warnings(action="ignore"):
+        from tqdm.auto import tqdm as automatic
+
+    return automatic if find_spec("ipywidgets") else tqdm
 
 
 class Progress:
@@ -33,9 +50,9 @@ class Progress:
         self._first_count: int | None = None
         self._bar: tqdm | None = None  # type: ignore[type-arg]
         self._shown = shown
-        on_terminal = shown and sys.stderr.isatty()
+        on_terminal = shown and (sys.stderr.isatty() or in_notebook())
         if on_terminal:
-            self._bar = tqdm(
+            self._bar = _bar_type()(
                 total=batches, initial=done, desc=description, leave=False, mininterval=0, bar_format=BAR_FORMAT
             )
         self._interval = BAR_SECONDS if on_terminal else LINE_SECONDS

@@ -1,7 +1,7 @@
 """The public names of the package. What stands here does not move or vanish within 0.x; a new name is added here."""
 
 PUBLIC = {
-    "resnet_cli": ["ClassifierTrainer", "load_run"],
+    "resnet_cli": ["ClassifierTrainer", "Run", "load_run", "train"],
     "resnet_cli.models": [
         "CNN", "MLP", "Airbench", "ArgMaxClassifier", "CifarResNet", "ResNet", "ResidualBlock",
         "ResidualBottleneckBlock", "ResidualMLP", "ScalarChain", "StagedResNet", "torchvision_model",

@@ -17,10 +17,10 @@ from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.compose import run_settings
 from resnet_cli.hydra_app.errors import print_error
 from resnet_cli.hydra_app.overrides import override_keys, task_overrides, with_quoted_paths
-from resnet_cli.hydra_app.run_name import register_run_name
+from resnet_cli.hydra_app.run_name import register_resolvers
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.logs import print_line
-from resnet_cli.runs.names import folder_name, format_command, random_letters, resume_command
+from resnet_cli.runs.names import format_command, resume_command
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.paths import paths_from, recorded_paths
 from resnet_cli.session.signals import JobStoppedError, StopSignals
@@ -41,11 +41,9 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
     Raises:
         StoppedError, KeyboardInterrupt: a signal stopped it.
     """
-    compat.register_resolver("letters", random_letters, use_cache=True)
-    compat.register_resolver("folder_name", lambda text: folder_name(str(text)))
+    register_resolvers()
     compat.register_resolver("job_folder", job_folder)
     compat.register_resolver("sweep_name", sweep_name)
-    register_run_name()
     launches: list[SweepLaunch] = []
     status = 0
     try:

@@ -1,0 +1,94 @@
+"""`resnet_cli.train`: what resnet-train does, called from Python, such as from a notebook."""
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnet_cli.config.run_config import RunConfig
+from resnet_cli.config.trust import to_name_again
+from resnet_cli.errors import InputError, StoppedError
+from resnet_cli.hydra_app.compose import compose_settings
+from resnet_cli.hydra_app.errors import as_user_error
+from resnet_cli.loggers import require_packages
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.names import format_command, resume_command
+from resnet_cli.session.context import RunContext
+from resnet_cli.session.paths import recorded_paths
+from resnet_cli.session.signals import StopSignals
+from resnet_cli.session.train import train as train_run
+from resnet_cli.training.control import RunControl
+
+if TYPE_CHECKING:
+    from resnet_cli.inference.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has been trained.
+
+    Args:
+        path: Its folder.
+        record: What `run.json` holds: status, best epoch, test result, versions and more.
+        rows: The metrics of each epoch, as in `metrics.jsonl`; `pandas.DataFrame(run.rows)` is a table of them.
+    """
+
+    path: Path
+    record: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    def load(self, **options: Any) -> "Classifier":
+        """Return the trained net as a classifier; the options are those of `resnet_cli.load_run`."""
+        from resnet_cli.inference.classifier import load_run
+
+        return load_run(self.path, **options)
+
+
+def train(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Run:
+    """Train one run as `resnet-train` does with these arguments, and return it.
+
+    An interrupt finishes the step, saves `last.pt` and raises `KeyboardInterrupt`; `train(["resume=..."])` goes on.
+
+    Args:
+        overrides: `group=option` and `key=value`, as on the command line: `["model=resnet20", "data=digits"]`.
+        config_dir: A folder of config groups of your own, as `--config-dir` names it.
+
+    Raises:
+        InputError: The config, the data or a path is wrong; its text has a line for each problem.
+        DivergedError: Training met a non-finite number.
+        MachineError: The run folder cannot be written.
+        KeyboardInterrupt: A signal stopped the run.
+    """
+    if isinstance(overrides, str):
+        raise InputError(f'train: takes a list of settings, such as ["{overrides}"]')
+    arguments = list(map(str, overrides))
+    option = next((argument for argument in arguments if argument.startswith("-")), None)
+    if option is not None:
+        raise InputError(f"train: {option}: takes settings only; a sweep is a loop of calls, or resnet-train -m")
+    try:
+        composed = compose_settings(arguments, config_dir=config_dir)
+    except Exception as error:
+        raise as_user_error(error) or error from None
+    settings, folder = composed.settings, _relative(Path(composed.run_dir))
+    if settings.get("verify_resume"):
+        raise InputError("verify_resume: needs processes of its own; use resnet-train verify_resume=true")
+    require_packages(settings.get("logger"))
+    resumes = settings["resume"] not in (None, "auto")
+    paths = recorded_paths(settings, composed.keys, RunDir(folder)) if resumes else {}
+    with StopSignals() as stop:
+        context = RunContext(
+            control=RunControl(stop), command=format_command("resnet-train", arguments), overrides=composed.overrides,
+            resume_command=resume_command(folder, *to_name_again(settings)), paths=paths,
+        )  # fmt: skip
+        try:
+            stop.begin_job()
+            record = train_run(RunConfig(**settings), folder, context)
+        except StoppedError as stopped:
+            raise KeyboardInterrupt(f"stopped by {signal.Signals(stopped.signum).name}") from None
+    return Run(folder, record, RunDir(folder).read_metrics())
+
+
+def _relative(folder: Path) -> Path:
+    """Return a folder relative to the working folder if it is inside."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

@@ -1,0 +1,93 @@
+"""`resnet_cli.train` from Python: what the command does, with exceptions of the same words."""
+
+import os
+import signal
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+import resnet_cli
+from resnet_cli.errors import DivergedError, InputError
+from resnet_cli.training import progress
+from tests.support.runs import assert_same_end, record_of, tiny
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_run_is_the_one_of_the_command(train, tmp_path):
+    assert train(*tiny("hydra.run.dir=command"))[0] == 0
+    run = resnet_cli.train(tiny("hydra.run.dir=python"))
+    assert_same_end(tmp_path / "command", tmp_path / "python")
+    assert str(run.path) == "python"
+    assert [row["epoch"] for row in run.rows] == [1, 2]
+    assert run.record["test"] == record_of(tmp_path / "command")["test"]
+    assert run.record["command"].startswith("resnet-train data=synthetic")
+    assert run.record["overrides"] == record_of(tmp_path / "command")["overrides"][:-1] or run.record["overrides"]
+    assert run.load().class_names == ("class 0", "class 1", "class 2")
+
+
+def test_runs_get_folders_of_their_own(tmp_path):
+    paths = {resnet_cli.train(tiny("trainer.epochs=1")).path for _ in range(2)}
+    assert len(paths) == 2
+    assert all(path.parts[0] == "outputs" for path in paths)
+
+
+def test_a_run_is_resumed(tmp_path):
+    run = resnet_cli.train(tiny("hydra.run.dir=d"))
+    longer = resnet_cli.train([f"resume={run.path}", "trainer.epochs=3"])
+    assert longer.path == run.path
+    assert len(longer.rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model.depht=20"], r"model\.depht: unknown key; did you mean model\.depth\?"),
+        (["data=cifar11"], "data=cifar11"),
+        (["-m", "seed=0,1"], "train: -m: takes settings only; a sweep is a loop of calls, or resnet-train -m"),
+        (["seed=0,1"], "seed=0,1: a sweep; set one value"),
+        (["resume=nowhere"], "nowhere"),
+        (["verify_resume=true"], "verify_resume: needs processes of its own"),
+        ("model=resnet20", r'takes a list of settings, such as \["model=resnet20"\]'),
+    ],
+)
+def test_wrong_settings_raise_the_errors_of_the_command(arguments, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        resnet_cli.train(arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_diverged_run_raises():
+    with pytest.raises(DivergedError):
+        resnet_cli.train(tiny("optimizer.lr=1e30", "hydra.run.dir=d"))
+
+
+def test_an_interrupt_saves_and_raises(tmp_path, monkeypatch):
+    from resnet_cli.session.saver import RunSaver
+
+    write = RunSaver.write_metrics
+
+    def interrupt(self, rows):
+        write(self, rows)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(RunSaver, "write_metrics", interrupt)
+    with pytest.raises(KeyboardInterrupt, match="stopped by SIGINT"):
+        resnet_cli.train(tiny("hydra.run.dir=d", "trainer.epochs=3"))
+    assert record_of(tmp_path / "d")["status"] == "interrupted"
+    assert torch.load(tmp_path / "d/checkpoints/last.pt", weights_only=True)["state"]["epoch"] >= 1
+
+
+def test_a_notebook_gets_a_bar(monkeypatch):
+    made = []
+    assert not progress.in_notebook()
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    monkeypatch.setattr(progress, "tqdm", lambda **options: made.append(options))
+    monkeypatch.setattr(progress, "find_spec", lambda name: None)
+    progress.Progress("epoch 1/2", batches=3, done=0)
+    assert made[0]["total"] == 3

@@ -13,6 +13,7 @@ from torch import Tensor
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.shards import ShardSource
 from resnet_cli.data.label_sets import count_classes
+from resnet_cli.data.origins import Origins
 from resnet_cli.data.shard_order import ShardOrder
 from resnet_cli.errors import InputError
 
@@ -70,6 +71,7 @@ class Dataset:
         mean: Mean of each channel on the scale 0 to 1; None computes it from the images trained on.
         std: Standard deviation of each channel on the scale 0 to 1; None computes it likewise.
         revision: Which version of the data this is, if their source has versions.
+        origins: Where the parts were found, if that was inferred from the files; None for known data sets.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Dataset:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     revision: str | None = None
+    origins: Origins | None = None
 
     @property
     def has_label_sets(self) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 from resnet_cli.data.classes import change_labels, choose_classes
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.groups import GroupNames, choose_groups, hold_out_groups, number_folds_of_groups
+from resnet_cli.data.origins import Origins
 from resnet_cli.data.selection import has_file_names, join, parts_of, replace_parts, with_names
 from resnet_cli.data.split_file import format_split_file, read_split_file
 from resnet_cli.data.splits import log_groups, number_folds, stratified_split, stratified_subset, warn_missing_classes
@@ -55,10 +56,12 @@ class Partition:
     Args:
         dataset: The data set; samples refer to its splits.
         samples: The samples of `train`, `test` and, unless there is no validation, `val`.
+        origins: Where the parts come from; None if nothing was inferred, as for known data sets.
     """
 
     dataset: Dataset
     samples: Mapping[str, Samples]
+    origins: Origins | None = None
 
     @property
     def train_indices(self) -> Tensor:
@@ -99,10 +102,27 @@ def partition(dataset: Dataset, options: SplitOptions) -> Partition:
     if options.folds is not None:
         samples = _joined_for_folds(samples, f"data.folds={options.folds}")
     _warn_shared_groups(samples)
+    has_val = "val" in samples
     samples = _split_training_set(samples, options, dataset.class_names)
     if options.label_noise:
         samples = _with_label_noise(samples, options, dataset.class_names)
-    return Partition(replace_parts(dataset, {part: split for part, (split, _) in samples.items()}), samples)
+    origins = _describe_origins(dataset.origins, options, has_val=has_val)
+    used = replace_parts(dataset, {part: split for part, (split, _) in samples.items()})
+    return Partition(used, samples, origins)
+
+
+def _describe_origins(origins: Origins | None, options: SplitOptions, *, has_val: bool) -> Origins | None:
+    """Return where the parts of a run come from: those of the data set, unless options change them."""
+    if origins is None:
+        return None
+    if options.splits is not None:
+        listed = f"as in data.splits={options.splits}"
+        origins = replace(origins, train=listed, test=listed, val=listed)
+    if options.folds is not None:
+        return origins.with_validation(f"data.fold={options.fold} of data.folds={options.folds}")
+    if not options.val_fraction:
+        return replace(origins, val=None)
+    return origins if has_val else origins.with_validation(f"data.val_fraction={options.val_fraction:g}")
 
 
 def _changes(before: Dataset, after: Dataset) -> tuple[int, int, int]:

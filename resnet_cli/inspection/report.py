@@ -80,6 +80,7 @@ def _describe(found: Inspected, *, near: bool) -> Report:
         "target": found.node["_target_"],
         "size": list(dataset.train.size),
         "parts": _parts(found),
+        "origins": None if found.partition.origins is None else found.partition.origins.format(),
         "classes": _classes(found),
         "files": _files(found.surveys.values()),
         "damaged": images.list_bad(lambda survey: survey.damaged),

@@ -21,6 +21,7 @@ def format_report(report: Report) -> list[str]:
     return [
         f"data        {report['data']}: {len(report['classes'])} classes, images of {size}",
         *(f"parts       {line}" if not i else f"            {line}" for i, line in enumerate(format_parts(report))),
+        *([f"from        {report['origins']}"] if report["origins"] else []),
         f"files       {format_sizes(report)}",
         *([f"modes       {modes}"] if (modes := format_modes(report)) else []),
         f"channels    {format_statistics(report)}",

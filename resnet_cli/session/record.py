@@ -133,6 +133,8 @@ def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
         size,
         len(loaders.class_names),
     )
+    if loaders.origins is not None:
+        logger.info("parts   %s", loaders.origins.format())
     if loaders.has_label_sets:
         loss, select_by = _class_name(config.loss or DEFAULT_LOSS), select_by_of(config.stored())
         logger.info("labels  several an image: loss %s, the best epoch by %s", loss, select_by)

@@ -35,6 +35,7 @@ def test_counts_sizes_and_statistics_of_a_clean_folder(capsys, photos):
     report = look(capsys, photos)
     assert {part: found["images"] for part, found in report["parts"].items()} == {"train": 20, "test": 8}
     assert report["classes"] == [{"name": name, "train": 10, "test": 4} for name in ("cat", "dog")]
+    assert report["origins"] == ("training from train/; no validation images (data.val_fraction=0); test from test/")
     assert report["imbalance"] == 1
     assert report["files"]["sizes"] == [{"width": 12, "height": 12, "images": 28}]
     assert report["files"]["modes"] == {"RGB": 28}

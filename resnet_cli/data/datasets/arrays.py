@@ -15,6 +15,7 @@ from resnet_cli.data.datasets.array_names import PLACES, find_arrays
 from resnet_cli.data.datasets.array_pixels import ArrayLayout, find_layout, to_images
 from resnet_cli.data.datasets.mapped import select_rows
 from resnet_cli.data.images.decode import Decoding
+from resnet_cli.data.origins import Origins
 from resnet_cli.data.splits import hold_out_test
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
@@ -80,9 +81,13 @@ def arrays(
     if "test" not in splits:
         kept = hold_out_test(targets["train"], test_fraction, names, source=str(path))
         splits["train"], splits["test"] = (_select(pixels["train"], targets["train"], indices) for indices in kept)
-    return Dataset(
-        path.resolve().stem, names, splits["train"], splits["test"], val=splits.get("val"), mean=mean, std=std
+    origins = Origins.of_parts(
+        {split: str(array.name or array.file.name) for split, array in images.items()}, test_fraction
     )
+    return Dataset(
+        path.resolve().stem, names, splits["train"], splits["test"], val=splits.get("val"), mean=mean, std=std,
+        origins=origins,
+    )  # fmt: skip
 
 
 def _open(path: Path, labels_file: str | None, given: Mapping[str, str]) -> tuple[dict[str, ArrayFile], dict[str, str]]:

@@ -112,8 +112,21 @@ def csv(
     )  # fmt: skip
     return make_dataset(
         samples, open_images, class_names=class_names, test_fraction=test_fraction, source=str(path), name=path.name,
-        mean=mean, std=std,
+        mean=mean, std=std, found=_describe_rows(columns, list(samples)), hint=_hint(class_names, is_multi),
     )  # fmt: skip
+
+
+def _describe_rows(columns: Columns, splits: Sequence[str]) -> dict[str, str]:
+    """Return where the parts were found: rows with a value in the column of splits, or all."""
+    if columns.split is None:
+        return {"train": "all rows"}
+    return {split: f"{split} rows of column {columns.split!r}" for split in splits}
+
+
+def _hint(class_names: Sequence[str], is_multi: bool) -> str:
+    """Return what to set if images seem to have several labels, but are read as if they had one."""
+    joined = next((name for name in class_names if not is_multi and any(sign in name for sign in "|;,")), None)
+    return "" if joined is None else f"data.labels=multi if {joined!r} is several labels"
 
 
 def _find_columns(table: Table, is_multi: bool, **given: Any) -> Columns:

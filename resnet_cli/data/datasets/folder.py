@@ -88,24 +88,24 @@ def image_folder(
         InputError: The folder contains something that cannot be used; one line for each problem.
     """
     base, name = find_root(root, cache, expected=EXPECTED)
-    classes_by_split = _scan_splits(base, layout)
+    classes_by_split, found = _scan_splits(base, layout)
     class_names = tuple(classes_by_split["train"])
     samples = {split: _list_samples(classes, class_names) for split, classes in classes_by_split.items()}
     if group is not None:
         groups = GroupNames(group)
-        samples = {split: replace(found, groups=groups.number(found.names)) for split, found in samples.items()}
+        samples = {split: replace(own, groups=groups.number(own.names)) for split, own in samples.items()}
     open_images = partial(
         LazyImages, base, mode=mode, image_size=image_size, resize=resize, cache=find_cache_folder(cache),
         background=background, value_range=range,
     )  # fmt: skip
     return make_dataset(
         samples, open_images, class_names=class_names, test_fraction=test_fraction, source=str(base),
-        name=name, mean=mean, std=std,
+        name=name, mean=mean, std=std, found=found,
     )  # fmt: skip
 
 
-def _scan_splits(base: Path, layout: Layout) -> dict[str, FilesByClass]:
-    """Return the classes of train and, if present, of test and val."""
+def _scan_splits(base: Path, layout: Layout) -> tuple[dict[str, FilesByClass], dict[str, str]]:
+    """Return the classes of train and, if present, of test and val, and where these were found."""
     report = ScanReport()
     folders = find_splits(base, layout, report)
     splits = {name: _scan_classes(base, folder, report) for name, folder in folders.items()}
@@ -120,7 +120,7 @@ def _scan_splits(base: Path, layout: Layout) -> dict[str, FilesByClass]:
             _compare_with_train(name, folders, splits, report)
     for line in report.lines():
         log.warning("%s", line)
-    return splits
+    return splits, {name: f"{folder.name}/" if folder != base else "all folders" for name, folder in folders.items()}
 
 
 def _compare_with_train(

@@ -99,7 +99,7 @@ def huggingface(
     return make_dataset(
         samples, partial(_open_images, splits, images, base, source, options), class_names=class_names,
         test_fraction=test_fraction, source=source, name=name or base.resolve().stem, mean=mean, std=std,
-        revision=commit,
+        revision=commit, found={split: f"split {split!r}" for split in samples},
     )  # fmt: skip
 
 

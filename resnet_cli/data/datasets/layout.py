@@ -1,6 +1,7 @@
 """How a folder of images is laid out: which sub-folders are splits, which are classes, and what belongs to neither."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,8 @@ IMAGE_SUFFIXES = frozenset({
     ".raw", ".dcm",
 })  # fmt: skip
 NOT_IMAGES_BY_NAME = frozenset({"readme", "license", "licence", "copying", "makefile", "checksums", "md5sums"})
+
+YEAR = re.compile(r"(?:19|20)\d\d(?:[-_.]?\d\d){0,2}")  # or a month, or a day
 
 RUN_FILES = frozenset({"run.json", "sweep.json", "multirun.yaml"})
 RUN_DEPTH = 3  # multirun/DATE/TIME-NAME/JOB/run.json
@@ -164,6 +167,18 @@ def _check_parts(root: Path, folders: Mapping[str, Path], report: ScanReport) ->
         )
     if found:
         report.notes.append(f"{found}, as parts of a data set do; they are taken for classes")
+    if not found and not others:
+        _note_years(root, inner, report)
+
+
+def _note_years(root: Path, inner: Mapping[str, set[str]], report: ScanReport) -> None:
+    """Add a line if the folders are named by years or days, and all hold one sub-folder of the same name."""
+    shared = set.intersection(*inner.values()) if len(inner) > 1 else set()
+    if shared and all(YEAR.fullmatch(name) for name in inner):
+        report.notes.append(
+            f"{root}: {format_names(inner)} are named by their dates, and each holds {format_names(sorted(shared))}; "
+            "they are taken for classes: data.layout=classes if they are, or move them into the folders of classes"
+        )
 
 
 def _note_parts(train: Path, report: ScanReport) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.origins import Origins
 from resnet_cli.data.splits import hold_out_test
 
 
@@ -44,6 +45,8 @@ def make_dataset(
     class_names: tuple[str, ...],
     test_fraction: float,
     source: str,
+    found: Mapping[str, str],
+    hint: str = "",
     **options: Any,
 ) -> Dataset:
     """Return a data set of files; without a `test` split, one is held out from `train`.
@@ -54,9 +57,12 @@ def make_dataset(
         class_names: Names of the classes.
         test_fraction: Fraction of the training images held out if there is no test split.
         source: The data set's folder or file, for messages.
+        found: Where `train` and, if present, `test` and `val` were found, in words.
+        hint: What to set if something was inferred wrongly.
         options: Further arguments of `Dataset`: its name and its statistics.
     """
     train, test = samples["train"], samples.get("test")
+    origins = Origins.of_parts(found, test_fraction, hint)
     if test is None:
         kept, held_out = hold_out_test(train.labels, test_fraction, class_names, source=source, groups=train.groups)
         train, test = train.select(kept), train.select(held_out)
@@ -65,4 +71,6 @@ def make_dataset(
         return DatasetSplit(open_images(chosen.names), chosen.labels, chosen.weights, chosen.groups)
 
     val = make_split(samples["val"]) if "val" in samples else None
-    return Dataset(class_names=class_names, train=make_split(train), test=make_split(test), val=val, **options)
+    return Dataset(
+        class_names=class_names, train=make_split(train), test=make_split(test), val=val, origins=origins, **options
+    )  # fmt: skip

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -23,6 +24,7 @@ from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.remote import RemoteFile, UnreachableError
 from resnet_cli.data.images.resize import ImageSize, Resize
 from resnet_cli.data.images.shards import READERS, ShardSource
+from resnet_cli.data.origins import Origins
 from resnet_cli.data.shard_order import ShardOrder
 from resnet_cli.data.splits import hold_out_test
 from resnet_cli.errors import InputError
@@ -124,13 +126,23 @@ def webdataset(
     }
     return Dataset(
         _name(paths["shards"][0]), class_names, splits["shards"], splits["test_shards"],
-        splits.get("val_shards"), mean, std,
+        splits.get("val_shards"), mean, std, origins=_describe_shards(paths, test_fraction),
     )  # fmt: skip
 
 
 def _name(shard: ShardPath) -> str:
     """Return the name of the folder that a shard is in."""
     return (shard.folder_name if isinstance(shard, RemoteFile) else shard.parent.resolve().name) or "shards"
+
+
+def _describe_shards(paths: Mapping[str, Sequence[ShardPath]], test_fraction: float) -> Origins:
+    """Return where the parts were found: how many shards, from which on."""
+    parts = {"shards": "train", "val_shards": "val", "test_shards": "test"}
+    names = {}
+    for key, found in paths.items():
+        first = Path(str(found[0])).name  # of a file on a server it is the end of its address
+        names[parts[key]] = first if len(found) == 1 else f"{len(found):,} shards from {first} on"
+    return Origins.of_parts(names, test_fraction)
 
 
 def _index_shards(

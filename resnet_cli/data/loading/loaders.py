@@ -19,6 +19,7 @@ from resnet_cli.data.loading.device_loader import DeviceLoader, ResidentSplit
 from resnet_cli.data.loading.memory import fits_in_memory
 from resnet_cli.data.loading.sampling import Sampler, sampling_weights
 from resnet_cli.data.loading.stream_loader import StreamLoader
+from resnet_cli.data.origins import Origins
 from resnet_cli.data.partition import Samples, SplitOptions, format_samples, partition
 from resnet_cli.data.selection import unique_splits
 from resnet_cli.data.shard_order import spread
@@ -44,6 +45,7 @@ class Loaders:
         counts: Number of images by split: train, val and test.
         backend: `device` or `stream`.
         revision: Which version of the data this is; None if their source has none.
+        origins: Where the parts come from; None if nothing was inferred, as for known data sets.
         samples: The split that each loader reads, and the indices of its samples in it; None for all.
     """
 
@@ -57,6 +59,7 @@ class Loaders:
     counts: dict[str, int]
     backend: str
     revision: str | None = None
+    origins: Origins | None = None
     samples: Mapping[str, Samples] = field(default_factory=dict)
 
     @cached_property
@@ -176,6 +179,7 @@ def make_loaders(
         counts={"train": len(train_indices), "val": val.samples if val else 0, "test": test.samples},
         backend="device" if make.on_device else "stream",
         revision=dataset.revision,
+        origins=parts.origins,
         samples=parts.samples,
     )
 

@@ -197,6 +197,18 @@ def test_folders_without_images_do_not_hide_that_others_are_parts(tmp_path):
     assert "'fold1', 'fold2' hold the same sub-folders" in problems_of(tmp_path)[0]
 
 
+@pytest.mark.parametrize(("names", "is_said"), [(("2019", "2020-06"), True), (("cat", "dog"), False)])
+def test_folders_named_by_years_that_share_one_folder_are_said_to_be_classes(tmp_path, caplog, names, is_said):
+    put(tmp_path, *[f"{name}/scan/{i}.png" for name in names for i in range(3)])
+    with caplog.at_level(logging.WARNING, "resnet_cli"):
+        assert image_folder(root=str(tmp_path), cache=None).class_names == names
+    said = [message for message in caplog.messages if "are named by their dates, and each holds 'scan'" in message]
+    assert len(said) == is_said
+    caplog.clear()
+    image_folder(root=str(tmp_path), cache=None, layout="classes")
+    assert not any("dates" in message for message in caplog.messages)
+
+
 @pytest.mark.parametrize("train", ["train/", ""])
 def test_classes_that_look_like_parts_are_said(tmp_path, caplog, train):
     put(

@@ -35,6 +35,7 @@ def test_samples_are_the_images_with_their_labels(tmp_path):
     assert numbers(data.train) == list(range(60))
     assert data.train.labels.tolist() == [n % 3 for n in range(60)]
     assert len(data.test) == 10
+    assert (data.origins.train, data.origins.test) == ("from 6 shards from train-00.tar on", "from test-00.tar")
 
 
 def test_without_test_shards_a_fixed_part_of_each_class_is_held_out(tmp_path):

@@ -15,7 +15,7 @@ FLOORS = [
     ["analysis", "report"],
     ["session"],
     ["inference"],
-    ["hydra_app"],
+    ["hydra_app", "evaluation"],
     ["sweeps", "info", "inspection"],
     ["commands"],
 ]

@@ -1,0 +1,157 @@
+"""Several runs as one: the mean of their weights or probabilities, on images that none was trained on."""
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_swa_multi_avg_fn, update_bn
+
+from resnet_cli import load_run
+from resnet_cli.commands.train.main import run as train_command
+from resnet_cli.errors import InputError
+from resnet_cli.evaluation import soups
+from resnet_cli.session.trained import open_trained
+from tests.support.runs import tiny
+
+RUNS = {
+    "seed0": [],
+    "seed1": ["seed=1"],
+    "dropout": ["seed=2", "model.dropout=0.1"],
+    "wide": ["model.width=2", "data.image_size=12"],
+    "held out otherwise": ["data.split_seed=1"],
+    "fewer": ["data.classes=2"],
+    "no validation": ["data.val_fraction=0"],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folders of short runs on the same data; one that is named is trained when it is first asked for."""
+    place = tmp_path_factory.mktemp("soups")
+
+    def folder(name):
+        if not (place / name).exists():
+            arguments = tiny(*RUNS[name], "trainer.epochs=1", f"hydra.run.dir={name}")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(place)
+                patch.setattr(sys, "argv", ["resnet-train", *arguments])
+                assert train_command(arguments) == 0
+        return place / name
+
+    return folder
+
+
+@pytest.fixture
+def members(folder):
+    return lambda *names: [soups.Member(name, open_trained(str(folder(name)))) for name in names]
+
+
+@pytest.mark.slow
+def test_averaged_weights_and_their_statistics_are_those_of_torch(members):
+    found = members("seed0", "seed1", "dropout")
+    soups.require_same_classes(found, "weights")
+    soups.require_same_architecture(found)
+    before = {name: value.clone() for name, value in found[0].run.model.state_dict().items()}
+    loaders = found[0].run.loaders()
+    run = soups.average_weights(found, loaders)
+    expected = AveragedModel(found[0].run.model, multi_avg_fn=get_swa_multi_avg_fn())
+    for member in found:
+        expected.update_parameters(member.run.model)
+    update_bn(loaders.train.epoch(0), expected)
+    for name, value in expected.module.state_dict().items():
+        torch.testing.assert_close(run.model.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+    assert not run.model.training
+    assert all(torch.equal(value, before[name]) for name, value in found[0].run.model.state_dict().items())
+    again = soups.average_weights(found, found[0].run.loaders()).model.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in run.model.state_dict().items())
+
+
+@pytest.mark.slow
+def test_averaged_probabilities_are_the_mean_of_what_each_run_says(members, folder):
+    """Each reads the images in its own size."""
+    found = members("seed0", "wide")
+    soups.require_same_classes(found, "probabilities")
+    assert soups.compare_splits(found, "test", "probabilities") == []
+    probabilities_NK, labels_N = soups.average_probabilities(found, "test")
+    said = []
+    for member in found:
+        model = load_run(folder(member.name)).model
+        batches = list(member.run.loaders().test)
+        with torch.no_grad():
+            said.append(torch.cat([model(images).softmax(1) for images, _ in batches]))
+    torch.testing.assert_close(probabilities_NK, (said[0] + said[1]) / 2)
+    assert torch.equal(labels_N, torch.cat([labels for _, labels in batches]))
+    logits_NK = soups.to_logits(probabilities_NK, has_label_sets=False)
+    torch.testing.assert_close(logits_NK.softmax(1), probabilities_NK)
+
+
+@pytest.mark.slow
+def test_classes_and_images_are_matched_by_name(members):
+    first, other = members("seed0", "seed0")
+    order = [2, 0, 1]
+    head = [module for module in other.run.model.modules() if isinstance(module, nn.Linear)][-1]
+    with torch.no_grad():
+        head.weight.copy_(head.weight[order])
+        head.bias.copy_(head.bias[order])
+    names = other.run.data["class_names"]
+    other.run.data["class_names"] = [names[k] for k in order]
+    with pytest.raises(InputError, match="seed0: the classes of seed0 in another order; --average probabilities"):
+        soups.require_same_classes([first, other], "weights")
+    soups.require_same_classes([first, other], "probabilities")
+    alone, _ = soups.average_probabilities([first], "val")
+    both, _ = soups.average_probabilities([first, other], "val")
+    torch.testing.assert_close(both, alone)
+
+
+@pytest.mark.slow
+def test_other_architectures_and_classes_are_refused(members):
+    with pytest.raises(InputError) as refused:
+        soups.require_same_architecture(members("seed0", "wide", "seed1"))
+    assert refused.value.problems == (
+        "wide: another architecture than seed0: model.width 1 and 2; --average probabilities takes any",
+    )
+    with pytest.raises(InputError, match=r"fewer: other classes than seed0: no class 2$"):
+        soups.require_same_classes(members("seed0", "fewer"), "probabilities")
+    found = members("seed0", "seed1")
+    found[1].run.model.extra = nn.Linear(1, 1)
+    with pytest.raises(InputError, match=r"seed0: extra.weight absent and \[1, 1\]"):
+        soups.require_same_architecture(found)
+
+
+@pytest.mark.slow
+def test_images_that_a_run_was_trained_on_give_no_figures(members):
+    found = members("seed0", "held out otherwise")
+    for average in ("weights", "probabilities"):
+        with pytest.raises(InputError) as refused:
+            soups.compare_splits(found, "val", average)
+        (problem,) = refused.value.problems
+        seen = set(found[0].names("val")) & set(found[1].names("train"))
+        assert problem == (
+            f"held out otherwise: was trained on {len(seen)} of the {len(found[0].names('val'))} validation images of "
+            "seed0; --split test"
+        )
+        lines = soups.compare_splits(found, "test", average)
+        assert lines == ["held out otherwise: its validation images are not those of seed0"]
+    assert soups.compare_splits(members("seed0", "seed1"), "val", "weights") == []
+    with pytest.raises(InputError, match="no validation: has no validation images"):
+        soups.compare_splits(members("no validation", "seed1"), "val", "weights")
+
+
+@pytest.mark.slow
+def test_other_images_and_other_labels_have_no_common_figures(members):
+    found = members("seed0", "seed1")
+    split, _ = found[1].partition.samples["test"]
+    split.labels[0] = (split.labels[0] + 1) % 3
+    with pytest.raises(InputError, match="seed1: some test images have other labels than in seed0"):
+        soups.compare_splits(found, "test", "probabilities")
+    found[1].partition.samples["test"] = (split, torch.arange(3))
+    with pytest.raises(InputError, match=r"seed1: its test images are not those of seed0$"):
+        soups.compare_splits(found, "test", "probabilities")
+
+
+def test_probabilities_of_labels_become_logits_of_a_sigmoid():
+    probabilities_NK = torch.tensor([[0.0, 1.0, 0.3], [0.5, 1e-9, 0.999]])
+    logits_NK = soups.to_logits(probabilities_NK, has_label_sets=True)
+    assert logits_NK.isfinite().all()
+    torch.testing.assert_close(logits_NK.sigmoid(), probabilities_NK)

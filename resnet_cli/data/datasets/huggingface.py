@@ -5,6 +5,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,7 +89,7 @@ def huggingface(
     features = splits["train"].features
     images = find_image_column(features, image_column, source)
     class_names, labels = _read_labels(splits, find_label_column(features, label_column, source, images), source)
-    commit = _find_revision(splits["train"])
+    commit = _find_revision(splits["train"]) if name else None
     if commit is not None:
         log.info("%s: revision %s; data.revision=%s keeps to it", source, commit, commit)
     options: dict[str, Any] = {
@@ -123,7 +124,8 @@ def _open_images(
 
 def _find_revision(table: Any) -> str | None:
     """Return the commit of the hub that a table is from; None if it is not of the hub."""
-    folders = [Path(file["filename"]).parent.name for file in table.cache_files]
+    # of the file in the cache, or of the name of the set if it was loaded from a snapshot, which has the commit's name
+    folders = [part for file in table.cache_files for part in reversed(Path(file["filename"]).parts[:-1])]
     return next((folder for folder in folders if COMMIT.fullmatch(folder)), None)
 
 
@@ -132,9 +134,26 @@ def _load_from_hub(name: str, subset: str | None, revision: str | None) -> Table
     library = _import_library()
 
     def load() -> Any:
-        return library.load_dataset(name, subset, revision=revision)
+        try:
+            return library.load_dataset(name, subset, revision=revision)
+        except ConnectionError:
+            snapshot = _find_snapshot(name, revision)
+            if snapshot is None:
+                raise
+            return library.load_dataset(snapshot, subset)
 
     return _load(load, f"data.name={name}", "; HF_HUB_OFFLINE=1 uses what is in its cache alone")
+
+
+def _find_snapshot(name: str, revision: str | None) -> str | None:
+    """Return the folder of a data set that `hf download` has put into the cache of the hub; None if there is none."""
+    import huggingface_hub
+
+    with suppress(OSError, ValueError):  # it is not there, or the name is none of the hub
+        return str(
+            huggingface_hub.snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True)
+        )
+    return None
 
 
 def _load_from_disk(path: Path, subset: str | None) -> Tables:

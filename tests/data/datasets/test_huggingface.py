@@ -182,6 +182,25 @@ def test_sets_of_the_hub_come_from_the_cache_and_say_their_revision(tmp_path, ca
     assert problem.startswith("data.name=nobody/nothing cannot be loaded: ")
 
 
+def test_sets_that_were_downloaded_as_files_come_from_the_cache_of_the_hub(tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    from resnet_cli.data import huggingface
+
+    cache = tmp_path / "hub cache"
+    folder = cache / "datasets--someone--fish"
+    (folder / "snapshots" / COMMIT).mkdir(parents=True)
+    save(folder / "snapshots" / COMMIT / "data", train=table(), test=table(3, 100))
+    (folder / "refs").mkdir()
+    (folder / "refs/main").write_text(COMMIT)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    for revision in (None, COMMIT):
+        data = huggingface(name="someone/fish", revision=revision, cache=None)
+        assert (data.name, len(data.train), len(data.test)) == ("someone/fish", 12, 3)
+        assert data.revision == COMMIT
+    assert problem_of(huggingface, name="someone/fish", revision="v2").startswith("data.name=someone/fish cannot be")
+
+
 def test_wrong_arguments(tmp_path, load):
     from resnet_cli.data import huggingface
 

@@ -23,6 +23,8 @@ class RangeServer(ThreadingHTTPServer):
         self.requests = []  # path and range of each
         self.url = f"http://127.0.0.1:{self.server_port}"
 
+    request_queue_size = 128  # clients that connect at once
+
     def handle_error(self, request, client_address):
         """Say nothing of clients that go away."""
 

@@ -6,6 +6,8 @@ const Curves = (() => {
   const MAX_TIP_LINES = 14;
   const TITLES = {
     val_accuracy: "Validation accuracy, %", val_loss: "Validation loss",
+    val_balanced_accuracy: "Validation balanced accuracy, %", val_map: "Validation mean average precision, %",
+    val_macro_f1: "Validation macro F1, %",
     train_accuracy: "Training accuracy, %", train_loss: "Training loss",
   };
 
@@ -101,7 +103,7 @@ const Curves = (() => {
     const { svg, metric } = panel;
     const first = minimum(epochs), last = maximum(epochs);
     let low = minimum(values), high = maximum(values);
-    if (metric.endsWith("accuracy")) { low = Math.max(low, 0); high = Math.min(high, 100); }
+    if (!metric.endsWith("loss")) { low = Math.max(low, 0); high = Math.min(high, 100); }
     else if (!log) low = Math.max(low, 0);
     if (low === high) { low = log ? low / 2 : low - 0.5; high = log ? high * 2 : high + 0.5; }
     const scale = log ? Math.log : (value) => value, margin = (scale(high) - scale(low)) * 0.03;

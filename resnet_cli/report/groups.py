@@ -75,7 +75,7 @@ class Group:
 
     def statistics(self, name: str) -> Statistics | None:
         """Return the statistics of a property of the averaged runs."""
-        return Statistics.from_values(getattr(run, name) for run in self.averaged)
+        return Statistics.from_values(run.measure(name) for run in self.averaged)
 
     @cached_property
     def _averaged_folders(self) -> set[Path]:

@@ -144,9 +144,9 @@
       ...view.heads.map((th, i) => createElement("label", {}, boxes[i], ` ${th.classList.contains("figure") ? th.textContent : th.dataset.key}`)));
   };
 
-  // The rows with the best validation accuracy among `rows`, at most as many as are drawn at first.
+  // The rows with the best results on validation among `rows`, at most as many as are drawn at first.
   const bestRows = (view, rows) => {
-    const groups = view.data.groups, score = (row) => groups[row.index].score ?? -1;
+    const groups = view.data.groups, score = (row) => groups[row.index].score ?? -Number.MAX_VALUE;
     return rows.filter((row) => groups[row.index].runs.some((run) => run.averaged))
       .sort((a, b) => score(b) - score(a)).slice(0, view.data.first);
   };

@@ -13,7 +13,15 @@ from resnet_cli.report.groups import Group, Table
 from resnet_cli.report.keys import ABSENT, format_cell
 from resnet_cli.report.runs import METRICS, FoundRuns
 from resnet_cli.report.summary import OVERRIDES, format_pairs, short_names
-from resnet_cli.report.writers import SUMMARY_COLUMNS, format_excluded, format_run_counts
+from resnet_cli.report.writers import (
+    SummaryColumn,
+    format_excluded,
+    format_run_counts,
+    headline,
+    mean_score,
+    runs_of,
+    summary_columns,
+)
 from resnet_cli.runs.reading import Run
 
 ASSETS = Path(__file__).parent
@@ -47,7 +55,7 @@ script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
 FOOT = """\
 </main>
 <footer><p>Mean ± sample standard deviation over the n finished runs, for each seed the newest; accuracies in percent.
-Best val: accuracy of the epoch chosen on the validation split; the best mean is bold. Training time: sum over the
+Best val: result of the epoch chosen on the validation split; the best mean is bold. Training time: sum over the
 epochs. Bands: one standard deviation over the runs that reached the epoch. Written by resnet-report on {today}.</p>
 </footer>
 <script type="application/json" id="curves">{data}</script>
@@ -166,7 +174,7 @@ def _columns(table: Table) -> list[PageColumn]:
     keys += [key_column(key) for key in table.columns if key not in table.shown]
     counts = [len(group.averaged) for group in groups]
     results = [PageColumn("n", "n", [*map(str, counts)], counts)]
-    for column in SUMMARY_COLUMNS:
+    for column in summary_columns(runs_of(table)):
         found = [group.statistics(column.name) for group in groups]
         means = [each.mean if each else None for each in found]
         results.append(PageColumn(column.name, column.title, [*map(column.format_group, groups)], means))
@@ -200,7 +208,8 @@ def _attributes(column: PageColumn, *, is_best: bool = False) -> str:
 
 def _group(index: int, table: Table, columns: Sequence[PageColumn]) -> str:
     """Return a <tbody> with the row of a group and the rows of its runs, so that they are sorted together."""
-    group = table.groups[index]
+    group, runs = table.groups[index], runs_of(table)
+    best, shown = headline(runs) if group is table.best else None, summary_columns(runs)[:-1]
     label = _escape(table.label(group))
     controls = (
         f'<label><input type="checkbox" class="draw" aria-label="Draw the curve of {label}">'
@@ -209,19 +218,19 @@ def _group(index: int, table: Table, columns: Sequence[PageColumn]) -> str:
     )
     return (
         f'<tbody data-group="{index}"><tr class="group"><td class="pick">{controls}</td>'
-        f"{_group_cells(index, columns, is_best=group is table.best)}</tr>"
-        f'<tr class="runs" hidden><td colspan="{len(columns) + 1}">{_runs(group)}</td></tr></tbody>'
+        f"{_group_cells(index, columns, best=best)}</tr>"
+        f'<tr class="runs" hidden><td colspan="{len(columns) + 1}">{_runs(group, shown)}</td></tr></tbody>'
     )
 
 
-def _group_cells(index: int, columns: Sequence[PageColumn], *, is_best: bool) -> str:
-    """Return the <td> elements of a group; `data-v` is the value that a cell is sorted and filtered by."""
+def _group_cells(index: int, columns: Sequence[PageColumn], *, best: str | None) -> str:
+    """Return the <td> elements of a group; `data-v` is what a cell is sorted by, and the measure `best` is marked."""
     elements = []
     for column in columns:
         text = column.cells[index]
         is_excluded = column.key == "not_counted" and text
         shown = f'<span class="warn">{_escape(text)}</span>' if is_excluded else _format_mean(text)
-        attributes = _attributes(column, is_best=is_best and column.key == SUMMARY_COLUMNS[0].name)
+        attributes = _attributes(column, is_best=column.key == best)
         title = f' title="{_escape(text)}"' if column.key == OVERRIDES else ""
         elements.append(f'<td{attributes}{title} data-v="{_escape(_sort_value(column.values[index]))}">{shown}</td>')
     return "".join(elements)
@@ -237,9 +246,8 @@ def _sort_value(value: Any) -> str:
     return "" if value is None or value == ABSENT else format_cell(value)
 
 
-def _runs(group: Group) -> str:
+def _runs(group: Group, columns: Sequence[SummaryColumn]) -> str:
     """Return a table of the runs of a group."""
-    columns = SUMMARY_COLUMNS[:-1]
     lines = []
     for run in group.runs:
         status = group.status(run)
@@ -260,26 +268,28 @@ def _curves(table: Table) -> dict[str, Any]:
     """Return the data of the curves of a table: for long runs every n-th epoch, the first and the last."""
     last_epoch = max((row["epoch"] for group in table.groups for run in group.runs for row in run.rows), default=0)
     step = int(-(-last_epoch // MAX_CURVE_POINTS)) or 1
+    first = headline(runs_of(table))
+    metrics = METRICS if first in METRICS else (first, *METRICS)
     return {
-        "metrics": METRICS,
+        "metrics": metrics,
         "first": CURVES_AT_FIRST,
         "groups": [
             {
                 "label": escape_control_characters(table.label(group)),
-                "score": found.mean if (found := group.statistics("val_accuracy")) else None,
-                "runs": [_curve(run, step, averaged=group.is_averaged(run)) for run in group.runs],
+                "score": mean_score(group),
+                "runs": [_curve(run, step, metrics, averaged=group.is_averaged(run)) for run in group.runs],
             }
             for group in table.groups
         ],
     }
 
 
-def _curve(run: Run, step: int, *, averaged: bool) -> dict[str, Any]:
+def _curve(run: Run, step: int, metrics: Sequence[str], *, averaged: bool) -> dict[str, Any]:
     rows = [row for row in run.rows if row["epoch"] % step == 0 or row is run.rows[-1] or row is run.rows[0]]
     return {
         "averaged": averaged,
         "epochs": [row["epoch"] for row in rows],
-        **{name: [_round(row.get(name)) for row in rows] for name in METRICS},
+        **{name: [_round(row.get(name)) for row in rows] for name in metrics},
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.config.selection import DEFAULT, rank_of_best, selected_by
 from resnet_cli.report.fit import TextTable, terminal_width
 from resnet_cli.report.groups import Group, Statistics, Table
 from resnet_cli.report.keys import ABSENT, format_cell, varying_columns
@@ -37,7 +38,7 @@ class SummaryColumn:
 
     def format_run(self, run: Run) -> str:
         """Format the value of a single run, `ABSENT` if there is none."""
-        found = Statistics.from_values([getattr(run, self.name)])
+        found = Statistics.from_values([run.measure(self.name)])
         return self.format(found) if found else ABSENT
 
 
@@ -74,6 +75,53 @@ SUMMARY_COLUMNS = (
     SummaryColumn("parameters", "parameters", format_count),
 )
 
+# What is shown besides where the best epoch was selected by it, or images have several labels.
+FURTHER_COLUMNS = {
+    "val_loss": SummaryColumn("val_loss", "best val loss", decimal_formatter(4)),
+    "val_balanced_accuracy": SummaryColumn("val_balanced_accuracy", "best val balanced %", decimal_formatter(2)),
+    "test_balanced_accuracy": SummaryColumn("test_balanced_accuracy", "test balanced %", decimal_formatter(2)),
+    "val_map": SummaryColumn("val_map", "best val mAP %", decimal_formatter(2)),
+    "test_map": SummaryColumn("test_map", "test mAP %", decimal_formatter(2)),
+    "val_macro_f1": SummaryColumn("val_macro_f1", "best val macro F1 %", decimal_formatter(2)),
+    "test_macro_f1": SummaryColumn("test_macro_f1", "test macro F1 %", decimal_formatter(2)),
+}
+
+
+def headline(runs: Sequence[Run]) -> str:
+    """Return the measure that the best epochs of runs were selected by; accuracy if they differ or do not say."""
+    found = {selected_by(run.record.get("best")) for run in runs if run.record.get("best")}
+    return found.pop() if len(found) == 1 else DEFAULT
+
+
+def summary_columns(runs: Sequence[Run]) -> tuple[SummaryColumn, ...]:
+    """Return the columns of results of runs: first the measure that their best epochs were selected by.
+
+    Accuracy has its columns always; other measures if epochs were selected by them, mean average precision and macro F1
+    also wherever they were recorded.
+    """
+    first = headline(runs)
+    wanted = {first, f"test_{first.removeprefix('val_')}"} | {
+        name for name in FURTHER_COLUMNS if name.endswith(("_map", "_macro_f1"))
+    }
+    further = [
+        column
+        for name, column in FURTHER_COLUMNS.items()
+        if name in wanted and any(run.measure(name) is not None for run in runs)
+    ]
+    val, test, *others = SUMMARY_COLUMNS
+    return tuple(sorted([val, test, *further], key=lambda column: column.name != first)) + tuple(others)
+
+
+def mean_score(group: Group) -> float | None:
+    """Return the mean result on validation, with the sign that makes the largest the best."""
+    found = Statistics.from_values(rank_of_best(run.record) for run in group.averaged)
+    return found.mean if found else None
+
+
+def runs_of(table: Table) -> list[Run]:
+    """Return the runs of all groups of a table."""
+    return [run for group in table.groups for run in group.runs]
+
 
 def format_excluded(group: Group) -> str:
     """Format the number of runs that do not enter the statistics: `1 failed, 2 running`."""
@@ -83,12 +131,13 @@ def format_excluded(group: Group) -> str:
 def table_cells(table: Table) -> tuple[list[str], list[list[str]]]:
     """Return headings and rows: varying keys, n, results, and the excluded runs if there are any."""
     has_excluded = any(group.excluded for group in table.groups)
-    titles = [column.title for column in SUMMARY_COLUMNS]
+    columns = summary_columns(runs_of(table))
+    titles = [column.title for column in columns]
     head = [*(table.columns or ["run"]), "n", *titles, *(["not counted"] if has_excluded else [])]
     rows = []
     for group in table.groups:
         keys = [format_cell(group.values[name]) for name in table.columns] or [table.label(group)]
-        results = [column.format_group(group) for column in SUMMARY_COLUMNS]
+        results = [column.format_group(group) for column in columns]
         excluded = [format_excluded(group)] if has_excluded else []
         rows.append([*keys, str(len(group.averaged)), *results, *excluded])
     return head, rows
@@ -126,14 +175,15 @@ def _text_table(table: Table) -> TextTable:
     if not keys and not any(overrides):
         keys = {"run": [table.label(group) for group in groups]}
     results = {"n": [str(len(group.averaged)) for group in groups]}
-    results |= {column.title: [column.format_group(group) for group in groups] for column in SUMMARY_COLUMNS}
+    columns = summary_columns(runs_of(table))
+    results |= {column.title: [column.format_group(group) for group in groups] for column in columns}
     if any(group.excluded for group in groups):
         results["not counted"] = [format_excluded(group) for group in groups]
     return TextTable(keys, overrides, results)
 
 
 def format_markdown(found: FoundRuns, tables: Sequence[Table]) -> str:
-    """Format tables in GitHub's Markdown; the best validation accuracy is bold."""
+    """Format tables in GitHub's Markdown; the best result on validation is bold."""
     counts = _escape_markdown(format_run_counts(found))
     blocks = [f"{counts}. Mean ± sample standard deviation over n runs (seeds, folds); accuracies in percent."]
     for index, table in enumerate(tables):
@@ -145,7 +195,7 @@ def format_markdown(found: FoundRuns, tables: Sequence[Table]) -> str:
 
 def _markdown_rows(table: Table) -> list[str]:
     head, rows = table_cells(table)
-    val = head.index(SUMMARY_COLUMNS[0].title)
+    val = head.index(summary_columns(runs_of(table))[0].title)
     key_count = len(table.columns) or 1
     lines = [
         f"| {' | '.join(map(_escape_markdown, head))} |",
@@ -170,13 +220,15 @@ def format_csv(found: FoundRuns, tables: Sequence[Table]) -> str:
     """Format a line for each group: full precision, times in seconds, and empty cells for missing values."""
     names = list(dict.fromkeys(name for table in tables for name in table.columns))
     statuses = [*STATUSES[1:], "repeated"]
-    results = [f"{column.name}_{statistic}" for column in SUMMARY_COLUMNS for statistic in ("mean", "std")]
+    shown = {column.name: column for table in tables for column in summary_columns(runs_of(table))}
+    columns = [*SUMMARY_COLUMNS, *(column for name, column in FURTHER_COLUMNS.items() if name in shown)]
+    results = [f"{column.name}_{statistic}" for column in columns for statistic in ("mean", "std")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["protocol", *names, "n", *results, *statuses, "runs"])
     for table in tables:
         for group in table.groups:
-            found_statistics = [group.statistics(column.name) for column in SUMMARY_COLUMNS]
+            found_statistics = [group.statistics(column.name) for column in columns]
             writer.writerow([
                 _escape_formula(table.protocol),
                 *(_escape_formula(format_cell(group.values[name])) if name in group.values else "" for name in names),
@@ -215,8 +267,8 @@ def format_sweep_table(folder: Path | str) -> str:
         keys = {"run": [run.display_path for run in found.runs]}
     results = {
         column.title: [column.format_run(run) for run in found.runs]
-        for column in SUMMARY_COLUMNS
-        if column.name in ("val_accuracy", "test_accuracy", "seconds")
+        for column in summary_columns(found.runs)
+        if column.name not in ("best_epoch", "epochs", "parameters")
     }
     texts = [{key: format_cell(value) for key, value in own.items()} for own in overrides]
     table = TextTable(keys, texts, results, {"status": [run.status for run in found.runs]})

@@ -56,6 +56,18 @@ class Run:
         """Validation accuracy of the best epoch in percent; None without a validation split."""
         return finite_number(section(self.record, "best").get("val_accuracy"))
 
+    def measure(self, name: str) -> float | None:
+        """Return a property, or a recorded measure of the best epoch (`val_map`) or of the test set (`test_map`)."""
+        if hasattr(self, name):
+            found: float | None = getattr(self, name)
+            return found
+        part, _, key = name.partition("_")
+        if part == "test":
+            return finite_number(section(self.record, "test").get(key))
+        value = finite_number(section(self.record, "best").get(name))
+        rows = [row for row in self.rows if row["epoch"] == self.best_epoch]
+        return rows[-1].get(name) if value is None and rows else value
+
     @property
     def best_epoch(self) -> float | None:
         """The epoch that was chosen on the validation split."""

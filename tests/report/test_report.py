@@ -19,8 +19,10 @@ from resnet_cli import report
 from resnet_cli.commands.report import _parser, run
 from resnet_cli.config import stored
 from resnet_cli.errors import InputError
-from resnet_cli.report.groups import Statistics
-from resnet_cli.report.writers import SUMMARY_COLUMNS, decimal_formatter, format_duration
+from resnet_cli.report.groups import Statistics, build_tables
+from resnet_cli.report.page import format_html
+from resnet_cli.report.runs import read_runs
+from resnet_cli.report.writers import SUMMARY_COLUMNS, decimal_formatter, format_csv, format_duration, format_markdown
 from resnet_cli.runs.reading import load_config
 from tests.support.reports import write_run
 from tests.support.runs import tiny
@@ -386,3 +388,37 @@ def test_the_commands_in_the_readme_are_accepted(repository):
     assert len(found) > 1
     for line in found:
         _parser().parse_intermixed_args(shlex.split(line, comments=True)[1:])
+
+
+@pytest.mark.parametrize(
+    ("measure", "title"),
+    [
+        ("val_map", "mAP"), ("val_macro_f1", "macro F1"), ("val_balanced_accuracy", "balanced"),
+    ],
+)  # fmt: skip
+def test_the_measure_of_the_selection_is_the_first_result(tmp_path, measure, title):
+    for folder, score in (("a", 40.0), ("b", 60.0)):
+        best = {"epoch": 2, "val_accuracy": 100 - score, "val_loss": 0.4, measure: score, "select_by": measure}
+        test = {"accuracy": 50.0, "loss": 0.5, "samples": 9, measure.removeprefix("val_"): score + 1}
+        selection = {"weights": "best epoch", "by": measure, "val_samples": 144}
+        write_run(tmp_path / folder, f"model.depth={score:.0f}", test=test, best=best, selection=selection)
+    found = read_runs([tmp_path])
+    tables = build_tables(found.runs)
+    head, *_, row = [line for line in format_markdown(found, tables).splitlines() if line.startswith("| ")]
+    columns = [cell.strip() for cell in head.split("|")]
+    assert columns[3] == f"best val {title} %"
+    assert columns.index(f"test {title} %") > columns.index("best val %") - 1 > 2
+    assert "**60.00**" in row
+    assert "61.00" in row
+    assert f"{measure}_mean" in format_csv(found, tables)
+    assert f'"metrics":["{measure}","val_accuracy"' in format_html(found, tables)
+    assert format_html(found, tables).index(f'data-key="{measure}"') < format_html(found, tables).index(
+        '"val_accuracy"'
+    )
+
+
+def test_other_measures_are_no_columns_of_runs_without_them(tmp_path):
+    write_run(tmp_path / "a")
+    found = read_runs([tmp_path])
+    assert "mAP" not in format_markdown(found, build_tables(found.runs))
+    assert "balanced" not in format_csv(found, build_tables(found.runs))

@@ -23,7 +23,7 @@ TIMED_OUT = 124  # the status of a command that had to be killed because it did 
 LAST_SECONDS = 10.0  # that killed processes are waited for
 POLL = 0.005  # seconds between looks at a process
 CLOCK = ("seconds", "samples_per_second")  # of a row of metrics: no two runs share them
-TREE = ("checkpoints/best.pt", "checkpoints/last.pt", "checkpoints/previous.pt", "config.yaml", "curves.png",
+TREE = ("card.md", "checkpoints/best.pt", "checkpoints/last.pt", "checkpoints/previous.pt", "config.yaml", "curves.png",
         "metrics.jsonl", "run.json", "samples.png", "splits.json", "train.log")  # fmt: skip
 
 Signals = Sequence[tuple[float, int]]  # (seconds after the start, number)

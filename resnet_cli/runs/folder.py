@@ -23,6 +23,7 @@ class RunDir:
         self.log = self.path / "train.log"
         self.curves = self.path / "curves.png"
         self.samples = self.path / "samples.png"
+        self.card = self.path / "card.md"
         self.splits = self.path / "splits.json"
         self.profile = self.path / "profile"
         self.checkpoints = self.path / "checkpoints"
@@ -71,7 +72,7 @@ class RunDir:
         except OSError as error:
             raise MachineError(error.errno, f"{self.path}: cannot be made: {error.strerror}") from None
         for folder in (self.path, self.checkpoints):
-            own = (self.config, self.record, self.metrics, self.splits, self.curves, self.samples)
+            own = (self.config, self.record, self.metrics, self.splits, self.curves, self.samples, self.card)
             files = (*own, self.last, self.previous, self.best)
             remove_stale_temporaries(folder, {file.name for file in files if file.parent == folder})
         write_atomically(self.config, config_text)

@@ -13,6 +13,7 @@ from resnet_cli.config.stored import dump, flat
 from resnet_cli.errors import MachineError, PrunedError, StoppedError
 from resnet_cli.files import write_atomically
 from resnet_cli.models.inspection import count_parameters
+from resnet_cli.runs.card import redraw_card
 from resnet_cli.runs.environment import collect_environment, utc_now
 from resnet_cli.runs.logs import RunLog
 from resnet_cli.session.context import RunContext
@@ -20,7 +21,7 @@ from resnet_cli.session.first_look import write_samples
 from resnet_cli.session.paths import record_paths
 from resnet_cli.session.prepare import PreparedRun
 from resnet_cli.session.resume import inexactness_warnings, rising_rate_warnings
-from resnet_cli.session.run_data import describe_data
+from resnet_cli.session.run_data import count_data, describe_data
 from resnet_cli.session.saver import RunSaver, named_best
 from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.control import RunControl
@@ -63,6 +64,7 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
         logger.info("%s", line)
     prepared.leaks.log_known()
     write_samples(run, prepared.loaders, prepared.config.name)
+    redraw_card(run)
     if budget is not None and record["test"] is None:
         logger.info("%s", budget.start_epochs())
     after_epoch = budget.after_epoch if budget is not None else None
@@ -101,16 +103,24 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
         "device": device_name(trainer.device),
         "precision": trainer.precision,
         "threads": torch.get_num_threads(),
+        "data": count_data(prepared.loaders),
         "paths": _record_paths(prepared, before),
         **({"data_revision": prepared.loaders.revision} if prepared.loaders.revision else {}),
         "start": "scratch" if start.file else start.description,
         "resumed_from": resumed or None,
         "best": named_best(state.best, prepared.loaders.class_names),
+        "test_reads": _test_reads(before),
         "test": before.get("test") if state.is_done(trainer.epochs, trainer.early_stopping) else None,
         **({"time_budget": prepared.budget.record()} if prepared.budget is not None else {}),
         **({"time_budget": None} if prepared.budget is None and before.get("time_budget") else {}),
         **collect_environment(),
     }
+
+
+def _test_reads(record: dict[str, Any]) -> list[Any]:
+    """Return when training has read the test set so far; former versions recorded only the end of the run."""
+    reads = record.get("test_reads")
+    return reads if isinstance(reads, list) else [record.get("ended")] if record.get("test") else []
 
 
 def _record_paths(prepared: PreparedRun, before: dict[str, Any]) -> dict[str, Any]:
@@ -179,6 +189,7 @@ def run_status(prepared: PreparedRun, saver: RunSaver) -> Iterator[None]:
             run.update_record(status="failed", ended=utc_now(), reason=f"{type(error).__name__}: {error}")
         raise
     finally:
+        redraw_card(run)
         loggers.end(run.read_record(), state.epoch)
 
 
@@ -214,7 +225,8 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
     }  # fmt: skip
     by = selected_by(state.best) if loaders.val is not None else None
     selection = {"weights": "best epoch" if by else "last epoch", "by": by, "val_samples": loaders.counts["val"]}
-    run.update_record(status="finished", ended=utc_now(), test=test, selection=selection)
+    reads = [*_test_reads(record), utc_now()]
+    run.update_record(status="finished", ended=utc_now(), test=test, test_reads=reads, selection=selection)
     saver.draw_curves(state.rows, test)
     chosen = f"epoch {state.best['epoch']}, {_best_words(by)}" if state.best else "the last epoch"
     further = "".join(f", {name.replace('_', ' ')} {value:.2f} %" for name, value in _label_test(scores).items())

@@ -10,6 +10,7 @@ from resnet_cli.data import Loaders
 from resnet_cli.data.fingerprint import describe_difference
 from resnet_cli.errors import InputError
 
+RECORDED_CLASSES = 20  # all names are in each checkpoint
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -22,6 +23,17 @@ def describe_data(loaders: Loaders) -> dict[str, Any]:
         "std": list(loaders.std),
         "splits": loaders.fingerprints,
         **({"labels": "multi"} if loaders.has_label_sets else {}),  # images have several; in no other checkpoint
+    }
+
+
+def count_data(loaders: Loaders) -> dict[str, Any]:
+    """Return what `run.json` says about the data: how many images and classes, and the first names of these."""
+    return {
+        "images": dict(loaders.counts),
+        "in_size": list(loaders.in_size),
+        "classes": len(loaders.class_names),
+        "class_names": list(loaders.class_names[:RECORDED_CLASSES]),
+        **({"labels": "multi"} if loaders.has_label_sets else {}),
     }
 
 

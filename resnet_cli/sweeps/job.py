@@ -11,6 +11,7 @@ from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.selection import format_score, selected_by, selected_score
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError, JobFailedError, StoppedError
+from resnet_cli.runs.card import redraw_card
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.signals import JobStoppedError, StopSignals
@@ -84,6 +85,7 @@ def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | 
     if placement.is_finished or is_pruned:
         if placement.record.get("reason") and not is_pruned:  # why it could not be continued, which was taken back
             placement.run.update_record(reason=None)
+            redraw_card(placement.run)
         console.print(f"already finished, {_format_result(placement.record)}")
         return selected_score(placement.record)
     if placement.conflicting_folder:

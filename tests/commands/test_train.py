@@ -22,6 +22,7 @@ FILES = {
     "run.json",
     "metrics.jsonl",
     "train.log",
+    "card.md",
     "curves.png",
     "samples.png",
     "splits.json",

@@ -1,0 +1,57 @@
+"""What a reader of a run's figures must know: how the test set was used, and what may not come out the same again."""
+
+from collections.abc import Iterator
+
+from resnet_cli.runs.summary import Summary
+
+FEW_IMAGES = 1000  # below, the standard error of an accuracy of 90 % is more than one point
+
+
+def limitations(summary: Summary) -> Iterator[str]:
+    """Yield what limits the meaning of a run's figures, a sentence each."""
+    yield from _of_status(summary)
+    yield from _of_protocol(summary)
+    yield from _of_data(summary)
+    yield from _of_repetition(summary)
+    yield "No licence is recorded: choose one before the weights are published."
+
+
+def _of_status(summary: Summary) -> Iterator[str]:
+    status = summary["status"]
+    if status == "running":
+        yield "The run had not ended when this was written."
+    elif status != "finished":
+        yield f"The run did not finish ({status}): its weights are those of its last save."
+
+
+def _of_protocol(summary: Summary) -> Iterator[str]:
+    reads = sum(summary["test_reads"].values())
+    if reads > 1:
+        yield (
+            f"The test set was read {reads} times. What is chosen after looking at a test result makes the next one "
+            "too good."
+        )
+    if summary["selection"].get("weights") == "last epoch":
+        yield "No validation part was held out: the weights are those of the last epoch, and no epoch was chosen."
+
+
+def _of_data(summary: Summary) -> Iterator[str]:
+    data, training = summary["data"], summary["training"]
+    for split, words in (("val", "validation"), ("test", "test")):
+        count = data["images"][split]
+        if count and count < FEW_IMAGES:
+            yield f"One of the {count:,} {words} images is {100 / count:.2g} points of the {words} accuracy."
+    if data["split"]["label_noise"]:
+        yield "A part of the training labels was made wrong on purpose (`label_noise`)."
+    if training["overfit_batches"] or training["max_batches"]:
+        yield "Only the first batches of each epoch were used: this run tests the set-up, not the net."
+
+
+def _of_repetition(summary: Summary) -> Iterator[str]:
+    yield "One run with one seed: other seeds give other figures."
+    changed = sum(bool(item.get("changes")) for item in summary["resumes"])
+    if summary["resumes"]:
+        changes = f", {changed} of them with changed settings" if changed else ""
+        yield f"The run was resumed ({len(summary['resumes'])} times{changes})."
+    if summary["environment"]["git_dirty"]:
+        yield "The code had changes that were not committed: the commit alone does not give it."

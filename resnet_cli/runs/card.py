@@ -207,6 +207,7 @@ def _uses(summary: Summary) -> list[str]:
     longer = [f"trainer.epochs={2 * planned}"] if summary["status"] == "finished" and planned else []
     commands = {
         "go on with training": resume_command(path, *longer),
+        "classes of images": format_command("resnet-predict", [path.as_posix(), "IMAGE"]),
         "the network, and this run in short": format_command("resnet-info", [path.as_posix()]),
         "beside other runs": format_command("resnet-report", [path.as_posix()]),
     }

@@ -63,7 +63,9 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
     "schedule": ConfigGroup(
         given=("total_steps", "steps_per_epoch"),
         kind="a schedule: it takes an optimizer. A schedule takes total_steps and steps_per_epoch and returns a "
-        "function from the step to a factor on the learning rate, as resnet_cli.schedules.cosine does",
+        "function from the step to a factor on the learning rate, as resnet_cli.schedules.cosine does. "
+        "Instead of CosineAnnealingLR use schedule=cosine, of OneCycleLR "
+        "schedule=one_cycle, of StepLR and MultiStepLR schedule=multistep, of ConstantLR schedule=constant",
         is_of_kind=lambda target: "optimizer" not in target.parameters,
     ),
     "loss": ConfigGroup(

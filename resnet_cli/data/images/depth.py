@@ -55,7 +55,7 @@ def require_range(image: "Image.Image", path: object, value_range: Sequence[floa
     if image.mode[0] not in "IF" and bits_a_channel(image) > 8 and value_range is not None:
         raise InputError(
             f"{path}: data.range applies to images of one channel, this one has {len(image.getbands())}: without it, "
-            "0 to 65535 become 0 to 255"
+            "0 to 65535 become 0 to 255; data.mode=all applies it to each channel of TIFF files"
         )
 
 

@@ -111,7 +111,7 @@ class Stepper:
         if isinstance(average, StochasticAverage) and average.first_step is not None:
             if average.lr is not None:
                 return average.lr / base_lr(self.state.optimizer)
-            step = average.first_step
+            step = average.first_step or step  # a tail that is the whole run would keep the rate of the warm-up
         return None if self.schedule is None else self.schedule(step)
 
     def warm_up(self, batches: Iterable[Batch]) -> bool:

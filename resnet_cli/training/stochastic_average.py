@@ -21,7 +21,8 @@ class StochasticAverage(WeightAverage):
     Args:
         model: Its weights are averaged.
         start: Where the tail begins: a fraction of the run's epochs if it is below 1, else a number of epochs.
-        lr: Learning rate of the tail; None keeps the one that the schedule has at its beginning.
+        lr: Learning rate of the tail; None keeps the one that the schedule has at its beginning, or follows the
+            schedule if the tail is the whole run.
 
     Attributes:
         count: Epochs that are averaged.

@@ -96,6 +96,13 @@ def test_without_a_rate_the_tail_keeps_that_of_the_schedule():
     assert [row["lr"] for row in trainer.state.rows] == pytest.approx(before + [0.1 * schedule(9)] * 3)
 
 
+def test_a_tail_that_is_the_whole_run_follows_the_schedule():
+    schedule = cosine(total_steps=6, steps_per_epoch=3, warmup="2 steps")
+    trainer = swa(normalised_net(), epochs=2, schedule=schedule, swa_lr=None, swa_start=0)
+    trainer.fit(loader(), None, verbose=False)
+    assert [row["lr"] for row in trainer.state.rows] == pytest.approx([0.1 * schedule(step) for step in (2, 5)])
+
+
 def test_groups_keep_the_ratio_of_their_rates():
     model = normalised_net()
     trainer = swa(model, epochs=2, swa_start=1)

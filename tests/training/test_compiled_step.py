@@ -32,6 +32,8 @@ OPTIMIZERS = {
 }
 OPTIONS = {"averaging": "ema", "averaging_decay": 0.9, "clip_norm": 0.5, "log_gradients": True}
 
+AVERAGED = {"averaging": "swa", "swa_start": 1, "swa_lr": 0.05}
+
 
 def make(compile="step", optimizer="sgd", dropout=0.0, **options):  # noqa: A002
     torch.manual_seed(0)
@@ -79,8 +81,8 @@ def test_compiled_for_good_it_takes_the_eager_steps():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "options"),
-    [*((name, OPTIONS) for name in OPTIMIZERS), ("sgd", {"precision": "bf16", "accumulate": 2})],
-    ids=[*OPTIMIZERS, "bf16"],
+    [*((name, OPTIONS) for name in OPTIMIZERS), ("sgd", {"precision": "bf16", "accumulate": 2}), ("sgd", AVERAGED)],
+    ids=[*OPTIMIZERS, "bf16", "averaged epochs"],
 )
 def test_losses_and_weights_are_those_of_eager_steps(uncompiled, optimizer, options):
     a, b = make("off", optimizer, **options), make("step", optimizer, **options)

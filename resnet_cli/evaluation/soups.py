@@ -113,6 +113,19 @@ def require_same_architecture(members: Sequence[Member]) -> None:
         raise InputError(*problems)
 
 
+def warn_of_separate_starts(members: Sequence[Member]) -> list[str]:
+    """Return a line if weights were initialised apart: their average is usually no better than chance."""
+    scratch = {
+        member.run.record.get("seed"): member.name for member in members if member.run.record.get("start") == "scratch"
+    }
+    if len(scratch) < 2:
+        return []
+    return [
+        f"{' and '.join(list(scratch.values())[:2])} began from other weights: averages are usually of runs that share a "
+        "start, such as init_from=RUN"
+    ]
+
+
 def _architecture_difference(first: TrainedRun, other: TrainedRun) -> str:
     """Return how two nets differ; an empty text if one takes the weights of the other and does the same with them."""
     settings = ({"model": run.settings["model"]} for run in (first, other))

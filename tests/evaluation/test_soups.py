@@ -22,6 +22,7 @@ RUNS = {
     "held out otherwise": ["data.split_seed=1"],
     "fewer": ["data.classes=2"],
     "no validation": ["data.val_fraction=0"],
+    "tuned": ["init_from=seed0", "seed=5"],
 }
 
 
@@ -31,6 +32,8 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("soups")
 
     def folder(name):
+        if name == "tuned":
+            folder("seed0")
         if not (place / name).exists():
             arguments = tiny(*RUNS[name], "trainer.epochs=1", f"hydra.run.dir={name}")
             with pytest.MonkeyPatch.context() as patch:
@@ -117,6 +120,13 @@ def test_other_architectures_and_classes_are_refused(members):
     found[1].run.model.extra = nn.Linear(1, 1)
     with pytest.raises(InputError, match=r"seed0: extra.weight absent and \[1, 1\]"):
         soups.require_same_architecture(found)
+
+
+@pytest.mark.slow
+def test_runs_that_did_not_begin_alike_are_told(members):
+    (line,) = soups.warn_of_separate_starts(members("seed0", "seed1", "tuned"))
+    assert line.startswith("seed0 and seed1 began from other weights")
+    assert soups.warn_of_separate_starts(members("seed0", "tuned", "held out otherwise")) == []
 
 
 @pytest.mark.slow

@@ -121,8 +121,8 @@ def warn_of_separate_starts(members: Sequence[Member]) -> list[str]:
     if len(scratch) < 2:
         return []
     return [
-        f"{' and '.join(list(scratch.values())[:2])} began from other weights: averages are usually of runs that share a "
-        "start, such as init_from=RUN"
+        f"{' and '.join(list(scratch.values())[:2])} began from other weights: averages are usually of runs that "
+        "share a start, such as init_from=RUN"
     ]
 
 

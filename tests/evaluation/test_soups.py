@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from resnet_cli.evaluation import soups
 from resnet_cli.session.trained import open_trained
 from tests.support.runs import tiny
 
+CNN = ["model=cnn", "model.channels=[4]", "model.pool_every=1", "model.hidden_dims=[8]", "trainer.epochs=1"]
 RUNS = {
     "seed0": [],
     "seed1": ["seed=1"],
@@ -158,6 +160,26 @@ def test_other_images_and_other_labels_have_no_common_figures(members):
     found[1].partition.samples["test"] = (split, torch.arange(3))
     with pytest.raises(InputError, match=r"seed1: its test images are not those of seed0$"):
         soups.compare_splits(found, "test", "probabilities")
+
+
+@pytest.mark.slow
+def test_runs_on_images_with_several_labels(train, tmp_path):
+    draw = np.random.default_rng(0)
+    labels, images = draw.random((40, 3)) < 0.5, draw.integers(0, 256, (40, 6, 6, 3), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, labels=labels)
+    options = ["data=arrays", "data.file=x.npz", "data.labels=multi", "data.class_names=[red,green,blue]", *CNN]
+    for seed in (0, 1):
+        assert train(*options, f"seed={seed}", f"hydra.run.dir={seed}")[0] == 0
+    found = [soups.Member(name, open_trained(str(tmp_path / name))) for name in "01"]
+    soups.require_same_classes(found, "weights")
+    soups.require_same_architecture(found)
+    assert soups.compare_splits(found, "test", "probabilities") == []
+    probabilities_NK, labels_NK = soups.average_probabilities(found, "test")
+    ((images_BCHW, expected_NK),) = found[0].run.loaders().test
+    with torch.no_grad():
+        said = [member.run.model(images_BCHW).sigmoid() for member in found]
+    torch.testing.assert_close(probabilities_NK, (said[0] + said[1]) / 2)
+    assert torch.equal(labels_NK, expected_NK)
 
 
 def test_probabilities_of_labels_become_logits_of_a_sigmoid():

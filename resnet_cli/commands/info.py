@@ -1,10 +1,10 @@
-"""resnet-info: layers, parameters, multiply-adds and receptive field of a network, and its gradients by depth."""
+"""resnet-info: what is known of a run; the layers of a network, their parameters and costs; gradients by depth."""
 
 import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,26 @@ from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, output_path
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.errors import InputError
-from resnet_cli.hydra_app.compose import Composed, compose_settings
+from resnet_cli.hydra_app.compose import Composed, compose_settings, is_run
 from resnet_cli.hydra_app.errors import as_user_error
 from resnet_cli.hydra_app.overrides import override_keys
 from resnet_cli.info import tables
+from resnet_cli.info.run import describe_run, has_usable_checkpoint
 from resnet_cli.runs.names import job_folder_name
 
 HELP = """\
-Prints the layers of a network with their output shapes, parameters and multiply-adds, its depth, and its receptive
-field: the pixels on which one position of the last feature map can depend (ignoring normalisation and
-squeeze-and-excitation). The data set is used only for the image size and the number of classes; where these are known,
-it need not exist. The only file written is the figure of --gradients.
+Prints what is known of a run: what was trained on what, by which command and where, its checkpoints, results,
+evaluations and exports. Then, or of any settings, the layers of the network with their output shapes, parameters and
+multiply-adds, its depth, and its receptive field: the pixels on which one position of the last feature map can depend
+(ignoring normalisation and squeeze-and-excitation). The data set is used only for the image size and the number of
+classes; where these are known, it need not exist. The only file written is the figure of --gradients.
 """
 
 EXAMPLES = """\
 examples:
   resnet-info model=resnet20 data=cifar10
   resnet-info model=cifar_resnet model.depth=110 --format json
-  resnet-info outputs/2026-11-21/10-02-11-resnet-kqzd        the network of a run
+  resnet-info outputs/2026-11-21/10-02-11-resnet-kqzd        a run, and its network
   resnet-info data=cifar10 --compare model=resnet20 "model=wrn16_4 model.dropout=0.3"
   resnet-info model=plain56 --gradients                      and its residual twin, with a figure
   resnet-info model=scalar_chain --gradients                 four layers of one number each
@@ -125,12 +127,34 @@ def _is_overridden(item: str, own: Sequence[str]) -> bool:
 
 
 def _describe(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the description of one network, with its gradients if asked for."""
+    """Return the description of one network, with its gradients if asked for, and that of the run that it is of.
+
+    Of a run without a usable checkpoint, the network is left out if its config or data do not lead to one.
+    """
+    facts = _describe_run(options.items)
+    try:
+        report = _describe_network(options, facts)
+    except Exception as error:
+        user_error = as_user_error(error)
+        is_optional = facts is not None and not has_usable_checkpoint(facts) and not options.gradients
+        if not isinstance(user_error, InputError) or not is_optional or len(options.items) > 1:
+            raise
+        report = {"problems": [str(problem) for problem in user_error.problems]}
+    return report if facts is None else {**report, "run": facts}
+
+
+def _describe_run(items: Sequence[str]) -> dict[str, Any] | None:
+    """Return the description of the run folder among the items, if there is one."""
+    runs = [item for item in items if is_run(item)]
+    return describe_run(runs[0]) if len(runs) == 1 else None
+
+
+def _describe_network(options: argparse.Namespace, facts: Mapping[str, Any] | None) -> dict[str, Any]:
     composed = compose_settings(options.items, config_dir=options.config_dir)
     figure = _figure_path(options, composed.model)
     from resnet_cli.info import describe  # imports torch, so only once all settings are valid
 
-    report = describe.describe(composed)
+    report = describe.describe(composed, facts["data"] if facts else None)
     if figure is not None:
         report["gradients"] = describe.gradients(composed, figure)
         report["figure"] = str(figure)

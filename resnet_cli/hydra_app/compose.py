@@ -118,7 +118,7 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
     """
     if config_dir is not None and not Path(config_dir).is_dir():
         raise InputError(f"--config-dir={config_dir}: no such folder")
-    runs = [item for item in items if _is_run(item)]
+    runs = [item for item in items if is_run(item)]
     if len(runs) > 1:
         raise InputError(f"{', '.join(runs)}: give one run folder")
     overrides = [f"resume={quote_override(_run_folder(item))}" if item in runs else item for item in items]
@@ -146,7 +146,7 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
     return Composed(settings, keys, name, runs[0] if runs else None, tuple(given), run_dir)
 
 
-def _is_run(item: str) -> bool:
+def is_run(item: str) -> bool:
     """Return whether an item is a path: folders of sweep jobs have `=` in their names, but keys have no slash."""
     key, equals, _ = item.partition("=")
     if equals:

@@ -25,13 +25,19 @@ from resnet_cli.models.inspection import count_parameters
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import find_run
 from resnet_cli.session import build
+from resnet_cli.session.load import MAX_IMAGE_VALUES
 from resnet_cli.session.trained import open_trained
 
 Report = dict[str, Any]
+MAX_RECORDED_CLASSES = 100_000
 
 
-def describe(composed: Composed) -> Report:
+def describe(composed: Composed, recorded: Mapping[str, Any] | None = None) -> Report:
     """Describe the model of a config.
+
+    Args:
+        composed: The config.
+        recorded: What the record of its run says about the data, for a run that has no checkpoint to say it.
 
     Returns:
         Totals of the network and a row for each layer; for a scalar chain, its weights and states.
@@ -41,7 +47,9 @@ def describe(composed: Composed) -> Report:
     """
     node = composed.settings["model"]
     report: Report = {"model": composed.model, "target": node["_target_"]}
-    return report | (_describe_chain(node) if _is_chain(node) else _describe_network(node, composed))
+    if _is_chain(node):
+        return report | _describe_chain(node)
+    return report | _describe_network(node, _input_size(composed, recorded))
 
 
 def _describe_chain(node: Node) -> Report:
@@ -49,8 +57,8 @@ def _describe_chain(node: Node) -> Report:
     return {"parameters": count_parameters(chain), "weights": chain.weights.tolist(), "states": chain.states()}
 
 
-def _describe_network(node: Node, composed: Composed) -> Report:
-    in_size, classes = _input_size(composed)
+def _describe_network(node: Node, sizes: tuple[tuple[int, int, int], int]) -> Report:
+    in_size, classes = sizes
     net = _build_model(node, in_size, classes)
     try:
         rows = layer_table(net, in_size)
@@ -108,24 +116,43 @@ def _is_chain(node: Node) -> bool:
     return isinstance(target, type) and issubclass(target, ScalarChain)
 
 
-def _input_size(composed: Composed) -> tuple[tuple[int, int, int], int]:
+def _input_size(composed: Composed, recorded: Mapping[str, Any] | None) -> tuple[tuple[int, int, int], int]:
     """Return `in_size` and the number of classes.
 
-    The first that has them: the table of known data sets, the checkpoint of the run unless its data are replaced, the
-    data themselves.
+    The first that has them: the table of known data sets, the checkpoint of the run unless its data are replaced, its
+    record, the data themselves.
     """
     node = composed.settings["data"]
     known = known_size(locate(node["_target_"]), node)
     if known is not None:
         return known
-    checkpoint = _checkpoint_of_run(composed)
-    if checkpoint is not None and not any(key.split(".")[0] in ("data", "experiment") for key in composed.keys):
-        recorded = checkpoints.load(checkpoint)["data"]
-        channels, height, width = recorded["in_size"]
-        return (channels, height, width), len(recorded["class_names"])
+    if composed.run is not None and not any(key.split(".")[0] in ("data", "experiment") for key in composed.keys):
+        sizes = _sizes_of_run(composed, recorded or {})
+        if sizes is not None:
+            return sizes
     dataset = build.dataset(node)
     dataset.validate()
     return dataset.train.size, len(dataset.class_names)
+
+
+def _sizes_of_run(composed: Composed, recorded: Mapping[str, Any]) -> tuple[tuple[int, int, int], int] | None:
+    """Return `in_size` and the number of classes by the checkpoint of a run, else by its record; None without both."""
+    size, classes = recorded.get("in_size"), recorded.get("classes")
+    checkpoint = _checkpoint_of_run(composed)
+    try:
+        data = checkpoints.load(checkpoint)["data"] if checkpoint is not None else None
+    except InputError:
+        if size is None or checkpoint == expand_home(str(composed.run)):
+            raise
+        data = None
+    if data is not None:
+        size, classes = data["in_size"], len(data["class_names"])
+    if size is None or classes is None or not all(size):
+        return None
+    channels, height, width = size
+    if data is None and (channels * height * width > MAX_IMAGE_VALUES or classes > MAX_RECORDED_CLASSES):
+        return None  # a record may come from elsewhere, and a net for it may fill the memory
+    return (channels, height, width), classes
 
 
 def _build_model(node: Node, in_size: tuple[int, int, int], classes: int) -> nn.Module:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from resnet_cli.info.run_table import format_run
+
 Report = Mapping[str, Any]
 
 
@@ -10,6 +12,16 @@ def format_report(report: Report | Sequence[Report]) -> list[str]:
     """Format the description of one network, or of two for comparison."""
     if not isinstance(report, Mapping):
         return _format_comparison(report)
+    run = [*format_run(report["run"]), ""] if report.get("run") else []
+    if "problems" in report:
+        return [
+            *run,
+            *(f"network not shown, and there is no usable checkpoint: {problem}" for problem in report["problems"]),
+        ]
+    return [*run, *_format_network(report)]
+
+
+def _format_network(report: Report) -> list[str]:
     facts = {"model": f"{report['model']} ({report['target']})", **_network_facts(report)}
     lines = [*(f"{name:17}{value}" for name, value in facts.items()), ""]
     if "gradients" not in report:

@@ -17,7 +17,7 @@ from resnet_cli.runs.limitations import limitations
 from resnet_cli.runs.markdown import code, code_block, heading, table
 from resnet_cli.runs.names import format_command, resume_command
 from resnet_cli.runs.reading import finite_number, read_run
-from resnet_cli.runs.summary import Summary, flat_facts, summarise
+from resnet_cli.runs.summary import Summary, chosen_split, flat_facts, summarise, times
 
 logger = logging.getLogger("resnet_cli")
 
@@ -93,10 +93,7 @@ def _trained_on(data: Summary) -> list[str]:
         several = ", several labels an image" if data["labels"] == "multi" else ""
         listed = ": " + ", ".join(code(name, 60) for name in names) if names else ""
         lines.append(f"- classes: {data['classes']:,}{several}{listed}{more}")
-    chosen = {key: value for key, value in data["split"].items() if value is not None}
-    for key, matters in (("fold", "folds" in chosen), ("label_noise", bool(chosen.get("label_noise")))):
-        if not matters:
-            chosen.pop(key, None)
+    chosen = chosen_split(data["split"])
     lines.append(f"- split: {_settings(chosen) or 'not known'}")
     return [*lines, *([f"- revision: {code(data['revision'])}"] if data["revision"] else [])]
 
@@ -117,8 +114,8 @@ def _results(summary: Summary, run: RunDir) -> list[str]:
     if isinstance(weights, str):
         lines.append(f"Weights: {code(weights)}{f' by {code(by)}' if isinstance(by, str) else ''}.")
     reads = summary["test_reads"]
-    again = f", and {_times(reads['evaluations'])} by evaluations after it" if reads["evaluations"] else ""
-    lines += ["", f"The test set was read {_times(reads['training'])} by training{again}."]
+    again = f", and {times(reads['evaluations'])} by evaluations after it" if reads["evaluations"] else ""
+    lines += ["", f"The test set was read {times(reads['training'])} by training{again}."]
     lines += [*_listed("Evaluations", summary["evaluations"]), *_listed("Exports", summary["exports"])]
     for path, words in (
         (run.curves, "Loss and accuracy by epoch"),
@@ -163,10 +160,6 @@ def _number(value: float | None, digits: int = 4) -> str:
     if value is None:
         return "-"
     return f"{value:.{digits}f}" if abs(value) < 1e9 else f"{value:.3g}"
-
-
-def _times(count: int) -> str:
-    return {1: "once", 2: "twice"}.get(count, f"{count} times" if count else "never")
 
 
 def _training(summary: Summary) -> list[str]:

@@ -65,12 +65,35 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         InputError: there is no such file, it is not a checkpoint of this program, it is damaged, or it is of
             another format version.
     """
+    payload = _read(path, device)
+    if payload.pop("checksum", None) != checksum(payload):
+        raise InputError(f"{path}: damaged: its content does not match its checksum")
+    return payload
+
+
+def read_facts(path: Path) -> dict[str, int | str]:
+    """Return `format`, `version`, `epoch` and `step` of a checkpoint without reading its tensors or its checksum.
+
+    Raises:
+        InputError: see `load`.
+    """
+    payload = _read(path, "cpu", mmap=True)
+    state = payload["state"]
+    found = {
+        "format": payload["format"], "version": payload.get("version"), "epoch": state.get("epoch"),
+        "step": state.get("step"),
+    }  # fmt: skip
+    return {name: value for name, value in found.items() if type(value) in (int, str) and len(str(value)) < 50}
+
+
+def _read(path: Path, device: torch.device | str, *, mmap: bool = False) -> dict[str, Any]:
+    """Read a checkpoint of this format; see `load`."""
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
         _require_plain(path)
         with warnings.catch_warnings(action="ignore"):  # a damaged file is reported below, once
-            payload = torch.load(path, map_location=device, weights_only=True)
+            payload = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
         _require_bounded(payload, [4 * path.stat().st_size + 100_000])
     except PermissionError as error:
         raise MachineError(error.errno, f"{path}: cannot be read: {error.strerror}") from None
@@ -81,8 +104,6 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise InputError(f"{path}: not a checkpoint of resnet-cli")
     if payload["format"] != FORMAT:
         raise InputError(f"{path}: {_other_format(payload)}")
-    if payload.pop("checksum", None) != checksum(payload):
-        raise InputError(f"{path}: damaged: its content does not match its checksum")
     if not all(isinstance(payload[key], dict) for key in KEYS[1:]):
         raise InputError(f"{path}: not a checkpoint of resnet-cli")
     return payload

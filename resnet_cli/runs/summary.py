@@ -88,6 +88,17 @@ def flat_facts(item: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
+def chosen_split(split: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a split that have a meaning: no fold without folds, no noise of 0."""
+    pointless = {"fold": not split["folds"], "label_noise": not split["label_noise"]}
+    return {key: value for key, value in split.items() if value is not None and not pointless.get(key)}
+
+
+def times(count: int) -> str:
+    """Return a count in words: `never`, `once`, `twice`, `3 times`."""
+    return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
 def cut(text: str, limit: int) -> str:
     """Return a text with at most `limit` characters."""
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

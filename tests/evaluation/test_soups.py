@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_swa_multi_avg_fn, update_bn
 from resnet_cli import load_run
 from resnet_cli.commands.train.main import run as train_command
 from resnet_cli.errors import InputError
+from resnet_cli.evaluation import members as members_of
 from resnet_cli.evaluation import soups
 from resnet_cli.session.trained import open_trained
 from tests.support.runs import tiny
@@ -49,14 +50,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def members(folder):
-    return lambda *names: [soups.Member(name, open_trained(str(folder(name)))) for name in names]
+    return lambda *names: [members_of.Member(name, open_trained(str(folder(name)))) for name in names]
 
 
 @pytest.mark.slow
 def test_averaged_weights_and_their_statistics_are_those_of_torch(members):
     found = members("seed0", "seed1", "dropout")
-    soups.require_same_classes(found, "weights")
-    soups.require_same_architecture(found)
+    members_of.require_same_classes(found, "weights")
+    members_of.require_same_architecture(found)
     before = {name: value.clone() for name, value in found[0].run.model.state_dict().items()}
     loaders = found[0].run.loaders()
     run = soups.average_weights(found, loaders)
@@ -76,8 +77,8 @@ def test_averaged_weights_and_their_statistics_are_those_of_torch(members):
 def test_averaged_probabilities_are_the_mean_of_what_each_run_says(members, folder):
     """Each reads the images in its own size."""
     found = members("seed0", "wide")
-    soups.require_same_classes(found, "probabilities")
-    assert soups.compare_splits(found, "test", "probabilities") == []
+    members_of.require_same_classes(found, "probabilities")
+    assert members_of.compare_splits(found, "test", "probabilities") == []
     probabilities_NK, labels_N = soups.average_probabilities(found, "test")
     said = []
     for member in found:
@@ -102,8 +103,8 @@ def test_classes_and_images_are_matched_by_name(members):
     names = other.run.data["class_names"]
     other.run.data["class_names"] = [names[k] for k in order]
     with pytest.raises(InputError, match="seed0: the classes of seed0 in another order; --average probabilities"):
-        soups.require_same_classes([first, other], "weights")
-    soups.require_same_classes([first, other], "probabilities")
+        members_of.require_same_classes([first, other], "weights")
+    members_of.require_same_classes([first, other], "probabilities")
     alone, _ = soups.average_probabilities([first], "val")
     both, _ = soups.average_probabilities([first, other], "val")
     torch.testing.assert_close(both, alone)
@@ -112,23 +113,23 @@ def test_classes_and_images_are_matched_by_name(members):
 @pytest.mark.slow
 def test_other_architectures_and_classes_are_refused(members):
     with pytest.raises(InputError) as refused:
-        soups.require_same_architecture(members("seed0", "wide", "seed1"))
+        members_of.require_same_architecture(members("seed0", "wide", "seed1"))
     assert refused.value.problems == (
         "wide: another architecture than seed0: model.width 1 and 2; --average probabilities takes any",
     )
     with pytest.raises(InputError, match=r"fewer: other classes than seed0: no class 2$"):
-        soups.require_same_classes(members("seed0", "fewer"), "probabilities")
+        members_of.require_same_classes(members("seed0", "fewer"), "probabilities")
     found = members("seed0", "seed1")
     found[1].run.model.extra = nn.Linear(1, 1)
     with pytest.raises(InputError, match=r"seed0: extra.weight absent and \[1, 1\]"):
-        soups.require_same_architecture(found)
+        members_of.require_same_architecture(found)
 
 
 @pytest.mark.slow
 def test_runs_that_did_not_begin_alike_are_told(members):
-    (line,) = soups.warn_of_separate_starts(members("seed0", "seed1", "tuned"))
+    (line,) = members_of.warn_of_separate_starts(members("seed0", "seed1", "tuned"))
     assert line.startswith("seed0 and seed1 began from other weights")
-    assert soups.warn_of_separate_starts(members("seed0", "tuned", "held out otherwise")) == []
+    assert members_of.warn_of_separate_starts(members("seed0", "tuned", "held out otherwise")) == []
 
 
 @pytest.mark.slow
@@ -136,18 +137,18 @@ def test_images_that_a_run_was_trained_on_give_no_figures(members):
     found = members("seed0", "held out otherwise")
     for average in ("weights", "probabilities"):
         with pytest.raises(InputError) as refused:
-            soups.compare_splits(found, "val", average)
+            members_of.compare_splits(found, "val", average)
         (problem,) = refused.value.problems
         seen = set(found[0].names("val")) & set(found[1].names("train"))
         assert problem == (
             f"held out otherwise: was trained on {len(seen)} of the {len(found[0].names('val'))} validation images of "
             "seed0; --split test"
         )
-        lines = soups.compare_splits(found, "test", average)
+        lines = members_of.compare_splits(found, "test", average)
         assert lines == ["held out otherwise: its validation images are not those of seed0"]
-    assert soups.compare_splits(members("seed0", "seed1"), "val", "weights") == []
+    assert members_of.compare_splits(members("seed0", "seed1"), "val", "weights") == []
     with pytest.raises(InputError, match="no validation: has no validation images"):
-        soups.compare_splits(members("no validation", "seed1"), "val", "weights")
+        members_of.compare_splits(members("no validation", "seed1"), "val", "weights")
 
 
 @pytest.mark.slow
@@ -156,10 +157,37 @@ def test_other_images_and_other_labels_have_no_common_figures(members):
     split, _ = found[1].partition.samples["test"]
     split.labels[0] = (split.labels[0] + 1) % 3
     with pytest.raises(InputError, match="seed1: some test images have other labels than in seed0"):
-        soups.compare_splits(found, "test", "probabilities")
+        members_of.compare_splits(found, "test", "probabilities")
     found[1].partition.samples["test"] = (split, torch.arange(3))
     with pytest.raises(InputError, match=r"seed1: its test images are not those of seed0$"):
-        soups.compare_splits(found, "test", "probabilities")
+        members_of.compare_splits(found, "test", "probabilities")
+
+
+@pytest.mark.slow
+def test_runs_are_opened_as_one(members, folder):
+    paths = [str(folder(name)) for name in ("seed0", "tuned")]
+    soup = soups.open_soup(paths, "weights", "val")
+    assert soup.lines == ()
+    assert soup.folder(None) == folder("seed0") / "eval" / "val-average-weights"
+    expected = soups.average_weights(members("seed0", "tuned"), soup.run.loaders()).model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in soup.run.model.state_dict().items())
+    assert {**soup.facts(), "at": ""} == {
+        "split": "val", "average": "weights", "runs": paths, "checkpoint": ["best.pt", "best.pt"], "at": "",
+    }  # fmt: skip
+    soup = soups.open_soup([*paths, str(folder("wide"))], "probabilities", "test")
+    expected, labels_N = soups.average_probabilities(members("seed0", "tuned", "wide"), "test")
+    logits_NK, found = soup.logits()
+    torch.testing.assert_close(logits_NK.softmax(1), expected)
+    assert torch.equal(found, labels_N)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((["a"], "weights", "test"), "takes two runs or more"), ((["a", "b"], "probabilities", "train"), "val or test")],
+)
+def test_what_cannot_be_averaged_is_refused_before_it_is_opened(arguments, message):
+    with pytest.raises(InputError, match=message):
+        soups.open_soup(*arguments)
 
 
 @pytest.mark.slow
@@ -170,10 +198,10 @@ def test_runs_on_images_with_several_labels(train, tmp_path):
     options = ["data=arrays", "data.file=x.npz", "data.labels=multi", "data.class_names=[red,green,blue]", *CNN]
     for seed in (0, 1):
         assert train(*options, f"seed={seed}", f"hydra.run.dir={seed}")[0] == 0
-    found = [soups.Member(name, open_trained(str(tmp_path / name))) for name in "01"]
-    soups.require_same_classes(found, "weights")
-    soups.require_same_architecture(found)
-    assert soups.compare_splits(found, "test", "probabilities") == []
+    found = [members_of.Member(name, open_trained(str(tmp_path / name))) for name in "01"]
+    members_of.require_same_classes(found, "weights")
+    members_of.require_same_architecture(found)
+    assert members_of.compare_splits(found, "test", "probabilities") == []
     probabilities_NK, labels_NK = soups.average_probabilities(found, "test")
     ((images_BCHW, expected_NK),) = found[0].run.loaders().test
     with torch.no_grad():

@@ -1,0 +1,161 @@
+"""The runs of an average, and whether it makes sense: one architecture, the same classes, images new to each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from resnet_cli.config.stored import differences
+from resnet_cli.data.partition import Partition
+from resnet_cli.errors import InputError
+from resnet_cli.session import build
+from resnet_cli.session.trained import TrainedRun, check_node
+
+Average = Literal["weights", "probabilities"]
+Split = Literal["train", "val", "test"]
+
+SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
+# Arguments of models that act in training, or before it; nets that differ in nothing else have one architecture.
+NOT_ARCHITECTURE = (
+    "dropout", "spatial_dropout", "stochastic_depth", "drop_connect", "init", "weights", "pretrained",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run of an average.
+
+    Args:
+        name: What messages call it: the folder or file that the user named.
+        run: The run.
+    """
+
+    name: str
+    run: TrainedRun
+
+    @cached_property
+    def partition(self) -> Partition:
+        """What the run trains on, validates on and tests on; images are not decoded."""
+        node = self.run.data_node()
+        check_node("data", node, trust=self.run.trust, named=self.run.named)
+        return build.partition(node)
+
+    def names(self, split: Split) -> list[str]:
+        """Return the names of the samples of a split, in its order; none if there is no such split."""
+        if split not in self.partition.samples:
+            return []
+        samples, indices = self.partition.samples[split]
+        names = samples.names or ()
+        return list(names) if indices is None else [names[i] for i in indices.tolist()]
+
+    def labels(self, split: Split) -> list[Any]:
+        """Return the class of each sample, or its classes, by name."""
+        samples, indices = self.partition.samples[split]
+        labels = samples.labels if indices is None else samples.labels[indices]
+        own = self.run.class_names
+        if labels.ndim == 1:
+            return [own[label] for label in labels.tolist()]
+        return [{own[k] for k in row.nonzero().flatten().tolist()} for row in labels]
+
+
+def require_same_classes(members: Sequence[Member], average: Average) -> None:
+    """Raise an `InputError` unless all runs have the same classes, for an average of weights in the same order."""
+    first = members[0]
+    problems = [
+        f"{other.name}: {difference}"
+        for other in members[1:]
+        if (difference := _class_difference(first, other, is_ordered=average == "weights"))
+    ]
+    if problems:
+        raise InputError(*problems)
+
+
+def _class_difference(first: Member, other: Member, *, is_ordered: bool) -> str:
+    """Return how the classes of a run differ from the first one's; an empty text if they do not."""
+    own, theirs = first.run.class_names, other.run.class_names
+    missing, new = (sorted(set(a) - set(b)) for a, b in ((own, theirs), (theirs, own)))
+    if first.run.has_label_sets != other.run.has_label_sets:
+        return f"images have {_labels(other)} each, and in {first.name} {_labels(first)}"
+    if missing or new:
+        what = [*(f"no {name}" for name in missing[:3]), *(f"also {name}" for name in new[:3])]
+        return f"other classes than {first.name}: {', '.join(what)}"
+    if is_ordered and own != theirs:
+        return f"the classes of {first.name} in another order; --average probabilities matches names"
+    return ""
+
+
+def _labels(member: Member) -> str:
+    return "any number of labels" if member.run.has_label_sets else "one label"
+
+
+def require_same_architecture(members: Sequence[Member]) -> None:
+    """Raise an `InputError` unless the weights of all runs fit one net."""
+    problems = [
+        f"{other.name}: another architecture than {members[0].name}: {difference}; --average probabilities takes any"
+        for other in members[1:]
+        if (difference := _architecture_difference(members[0].run, other.run))
+    ]
+    if problems:
+        raise InputError(*problems)
+
+
+def warn_of_separate_starts(members: Sequence[Member]) -> list[str]:
+    """Return a line if weights were initialised apart: their average is usually no better than chance."""
+    scratch = {
+        member.run.record.get("seed"): member.name for member in members if member.run.record.get("start") == "scratch"
+    }
+    if len(scratch) < 2:
+        return []
+    return [
+        f"{' and '.join(list(scratch.values())[:2])} began from other weights: averages are usually of runs that "
+        "share a start, such as init_from=RUN"
+    ]
+
+
+def _architecture_difference(first: TrainedRun, other: TrainedRun) -> str:
+    """Return how two nets differ; an empty text if one takes the weights of the other and does the same with them."""
+    settings = ({"model": run.settings["model"]} for run in (first, other))
+    for change in differences(*settings):
+        if change.key.rpartition(".")[2] not in NOT_ARCHITECTURE:
+            return f"{change.key} {change.before} and {change.after}"
+    shapes, others = ({k: list(v.shape) for k, v in run.model.state_dict().items()} for run in (first, other))
+    for name in {**shapes, **others}:
+        if shapes.get(name) != others.get(name):
+            return f"{name} {shapes.get(name, 'absent')} and {others.get(name, 'absent')}"
+    return ""
+
+
+def compare_splits(members: Sequence[Member], split: Split, average: Average) -> list[str]:
+    """Check that the figures on the first run's split are honest; return lines on what differs.
+
+    Raises:
+        InputError: A run was trained on an image of the split; or, for an average of probabilities, its own split has
+            other images or labels.
+    """
+    first, lines, problems = members[0], [], []
+    names = first.names(split)
+    word = SPLIT_WORDS[split]
+    if not names:
+        raise InputError(f"{first.name}: has no {word} images")
+    for other in members[1:]:
+        validated = {"val", split} if split != "train" else {split}
+        differ = [SPLIT_WORDS[part] for part in sorted(validated) if set(other.names(part)) != set(first.names(part))]
+        seen = set(names) & set(other.names("train")) if split != "train" else set()
+        remedy = "" if split == "test" else "; --split test"
+        if seen:
+            problems.append(
+                f"{other.name}: was trained on {len(seen)} of the {len(names)} {word} images of {first.name}{remedy}"
+            )
+        elif average == "probabilities" and word in differ:
+            problems.append(f"{other.name}: its {word} images are not those of {first.name}{remedy}")
+        elif average == "probabilities" and _sorted_labels(first, split) != _sorted_labels(other, split):
+            problems.append(f"{other.name}: some {word} images have other labels than in {first.name}")
+        elif differ:
+            lines.append(f"{other.name}: its {' and '.join(differ)} images are not those of {first.name}")
+    if problems:
+        raise InputError(*problems)
+    return lines
+
+
+def _sorted_labels(member: Member, split: Split) -> Mapping[str, Any]:
+    return dict(zip(member.names(split), member.labels(split), strict=True))

@@ -11,6 +11,7 @@ from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.run_config import CONTROL_KEYS
 from resnet_cli.config.signatures import locate
 from resnet_cli.hydra_app.compose import compose_settings
+from resnet_cli.runs.folder import RunDir
 from tests.support.settings import problems_of, settings_of
 
 PAGES = ["README.md", "docs/experiments.md", "docs/scaling.md"]
@@ -133,3 +134,11 @@ def test_dotted_names_of_the_package_on_a_page_exist(repository, page):
 
 def test_top_level_keys_of_the_interface_exist():
     assert set(CONTROL_KEYS) <= set(settings_of())
+
+
+def test_every_file_of_a_run_folder_is_named(repository):
+    section = readme(repository).partition("## The run folder")[2].partition("One process")[0]
+    named = {name.rstrip("/") for name in re.findall(r"^ {6}([\w.]+/?) ", section, re.MULTILINE)}
+    run = RunDir("run")
+    files = {path.relative_to(run.path).parts[0] for path in vars(run).values() if path != run.path}
+    assert named == files

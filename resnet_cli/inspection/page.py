@@ -11,6 +11,7 @@ from torch import Tensor
 
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.data.dataset import DatasetSplit
+from resnet_cli.data.duplicates import describe_image
 from resnet_cli.data.loading.batch_loader import Normalize
 from resnet_cli.data.loading.device_loader import DeviceLoader, ResidentSplit
 from resnet_cli.inspection import text
@@ -20,8 +21,11 @@ from resnet_cli.session import build
 
 MAX_SAMPLES = 400  # images of the page, shared among the classes
 SAMPLES = (2, 12)  # of a class: at least, at most
+NARROW = 4  # images of a class that stand in one row
 MAX_SIDE = 128  # pixels; larger images are reduced
-MAX_LINES = 500
+SMALL_SIDE = 64  # pixels; images up to this size keep every pixel as it is
+MAX_DAMAGED = 100  # images that are listed
+MAX_CLASSES = 200  # of which samples are shown: the largest and the smallest
 
 HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -34,10 +38,12 @@ HEAD = """<!doctype html>
 def format_html(found: Inspected, *, seed: int) -> str:
     """Format the page; all text that comes from the data is escaped."""
     css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-    lines = "\n".join(_escape(line) for line in text.format_report(found.report)[:MAX_LINES])
+    overview, findings = text.format_overview(found.report), text.format_findings(found.report, MAX_DAMAGED)
     return "".join([
         HEAD.format(title=_escape(f"Data: {found.dataset.name}"), css=css),
-        f"<pre>{lines}</pre>\n<h2>A batch as the network sees it</h2>\n",
+        f"<pre>{_lines(overview)}</pre>\n",
+        f'<h2>Damaged, suspicious and equal images</h2>\n<pre class="list">{_lines(findings)}</pre>\n',
+        "<h2>A batch as the network sees it</h2>\n",
         _batch(found, seed),
         f"<h2>Training images of each class</h2>\n{_class_samples(found)}</body></html>\n",
     ])  # fmt: skip
@@ -45,6 +51,10 @@ def format_html(found: Inspected, *, seed: int) -> str:
 
 def _escape(line: str) -> str:
     return escape(escape_control_characters(line))
+
+
+def _lines(lines: Sequence[str]) -> str:
+    return "\n".join(map(_escape, lines))
 
 
 def _usable(found: Inspected) -> Tensor:
@@ -84,17 +94,30 @@ def _class_samples(found: Inspected) -> str:
     split, _ = found.partition.samples["train"]
     usable = _usable(found)
     labels = split.labels[usable]
-    each = min(max(MAX_SAMPLES // len(names), SAMPLES[0]), SAMPLES[1])
+    chosen, note = _choose_classes([row["train"] for row in found.report["classes"]])
+    each = min(max(MAX_SAMPLES // len(chosen), SAMPLES[0]), SAMPLES[1])
     rows = []
-    for k, name in enumerate(names):
+    for k in chosen:
         is_class = labels == k if labels.ndim == 1 else labels[:, k] > 0
         of_class = usable[is_class]
         places = torch.linspace(0, len(of_class) - 1, min(each, len(of_class))).long()
         images = _images(split, of_class[places].tolist())
-        rows.append(
-            f"<section><h3>{_escape(name)} <small>{len(of_class):,}</small></h3><div>{images}</div></section>\n"
-        )
-    return f'<div class="classes">{"".join(rows)}</div>'
+        total = found.report["classes"][k]["train"]
+        count = f"{len(places)} of {total:,}" + (f", {len(of_class):,} usable" if len(of_class) < total else "")
+        title = f"<h3>{_escape(names[k])} <small>{count}</small></h3>"
+        rows.append(f"<section>{title}<div>{images}</div></section>\n")
+    columns = "narrow" if each <= NARROW else "wide"
+    return f'{note}<div class="classes {columns}">{"".join(rows)}</div>'
+
+
+def _choose_classes(counts: Sequence[int]) -> tuple[list[int], str]:
+    """Return the classes of which samples are shown, in their order, and a paragraph that says so if it is not all."""
+    if len(counts) <= MAX_CLASSES:
+        return list(range(len(counts))), ""
+    half = MAX_CLASSES // 2
+    ordered = sorted(range(len(counts)), key=lambda k: -counts[k])
+    note = f"<p>The {half} largest and the {half} smallest of {len(counts):,} classes.</p>\n"
+    return sorted([*ordered[:half], *ordered[-half:]]), note
 
 
 def _images(split: DatasetSplit, indices: Sequence[int]) -> str:
@@ -106,10 +129,12 @@ def _images(split: DatasetSplit, indices: Sequence[int]) -> str:
         image = Image.fromarray(array[..., 0] if array.shape[2] < 3 else array[..., :3].copy())
         image.thumbnail((MAX_SIDE, MAX_SIDE))
         buffer = BytesIO()
-        image.save(buffer, "PNG")
-        elements.append(f'<img alt="image {index}" title="image {index}" src="{_data_url(buffer.getvalue())}">')
+        kind = "PNG" if max(image.size) <= SMALL_SIDE else "JPEG"  # a photograph takes a fifth of the bytes as JPEG
+        image.save(buffer, kind, **({} if kind == "PNG" else {"quality": 85}))
+        name = escape(escape_control_characters(describe_image("train", split, index)), quote=True)
+        elements.append(f'<img alt="{name}" title="{name}" src="{_data_url(buffer.getvalue(), kind.lower())}">')
     return "".join(elements)
 
 
-def _data_url(picture: bytes) -> str:
-    return f"data:image/png;base64,{b64encode(picture).decode()}"
+def _data_url(picture: bytes, kind: str = "png") -> str:
+    return f"data:image/{kind};base64,{b64encode(picture).decode()}"

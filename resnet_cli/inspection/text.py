@@ -12,11 +12,17 @@ ENDS = 10  # of each
 MAX_GROUPS = 20  # of equal images
 MAX_SUSPICIOUS = 10  # of each kind
 MAX_SIZES = 5
+MAX_NAME = 48  # letters of a class in the table of classes
 MORE = "--format json lists all"
 
 
 def format_report(report: Report) -> list[str]:
     """Format everything that was found."""
+    return [*format_overview(report), "", *format_findings(report)]
+
+
+def format_overview(report: Report) -> list[str]:
+    """Format the parts, the files and the classes."""
     size = "x".join(map(str, report["size"]))
     return [
         f"data        {report['data']}: {len(report['classes'])} classes, images of {size}",
@@ -29,11 +35,12 @@ def format_report(report: Report) -> list[str]:
         *(f"refused     {problem}" for problem in report["problems"]),
         "",
         *_class_lines(report),
-        "",
-        *_bad_lines(report),
-        *_duplicate_lines(report),
-        *_near_lines(report),
     ]
+
+
+def format_findings(report: Report, max_damaged: int | None = None) -> list[str]:
+    """Format what is wrong with images, and which are the same; `max_damaged` limits the list of damaged ones."""
+    return [*_bad_lines(report, max_damaged), *_duplicate_lines(report), *_near_lines(report)]
 
 
 def format_parts(report: Report) -> Iterator[str]:
@@ -129,21 +136,27 @@ def _class_lines(report: Report) -> list[str]:
     if len(rows) > LONG_LIST:
         ordered = sorted(rows, key=lambda row: -row["train"])
         shown = [*ordered[:ENDS], None, *ordered[-ENDS:]]
-    width = max(5, *(len(row["name"]) for row in shown if row))
+    width = max(5, *(len(_short(row["name"])) for row in shown if row))
     lines = [format_imbalance(report), f"{'class':{width}}" + "".join(f"{part:>10}" for part in parts)]
     for row in shown:
         if row is None:
             lines.append(f"... {len(rows) - 2 * ENDS} more classes")
         else:
-            lines.append(f"{row['name']:{width}}" + "".join(f"{row[part]:>10,}" for part in parts))
+            lines.append(f"{_short(row['name']):{width}}" + "".join(f"{row[part]:>10,}" for part in parts))
     return lines
 
 
-def _bad_lines(report: Report) -> Iterator[str]:
+def _short(name: str) -> str:
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..."
+
+
+def _bad_lines(report: Report, max_damaged: int | None) -> Iterator[str]:
     damaged = report["damaged"]
     yield f"damaged     {len(damaged) or 'none'}"
-    for found in damaged:
+    shown = damaged[:max_damaged]
+    for found in shown:
         yield f"  {found['problem']} ({found['part']}, {found['class']})"
+    yield from _more(len(damaged), len(shown), "  ")
     total = sum(map(len, report["suspicious"].values()))
     yield f"suspicious  {total or 'none'}"
     for kind, found in report["suspicious"].items():

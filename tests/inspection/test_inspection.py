@@ -1,12 +1,15 @@
 """resnet-data on folders with what people's folders have: copies, leaks, doubtful labels, damage."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from resnet_cli.commands import data
+from resnet_cli.inspection import near, page
 
 
 @pytest.fixture
@@ -65,13 +68,13 @@ def test_all_damaged_and_suspicious_files_are_listed_and_stop_nothing(capsys, ph
         (photos / f"train/cat/{i}.png").write_bytes(b"no image")
     Image.new("RGB", (12, 12), "red").save(photos / "train/dog/blank.png")
     Image.new("RGB", (3, 12), "red").save(photos / "train/dog/tiny.png")
-    page = tmp_path / "data.html"
-    report = look(capsys, photos, "data.image_size=12", "--out", str(page))
+    out = tmp_path / "data.html"
+    report = look(capsys, photos, "data.image_size=12", "--out", str(out))
     assert len(report["damaged"]) == 7
     assert "7 images cannot be decoded" in report["problems"]
     names = {kind: [found["image"].rsplit("/", 1)[-1] for found in each] for kind, each in report["suspicious"].items()}
     assert names == {"cut": [], "blank": ["blank.png", "tiny.png"], "tiny": ["tiny.png"]}
-    text = page.read_text()
+    text = out.read_text()
     assert text.count("<section>") == 2
     assert "http" not in text.replace("http-equiv", "")
 
@@ -94,15 +97,60 @@ def test_near_duplicates_are_found_by_a_hash_of_what_is_seen(capsys, photos):
     assert found["across_parts"] == {"test in train": 1}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [(["data.root=nowhere"], "nowhere"), (["--out", "x.png"], "html"), (["data.rot=x"], "data.rot")],
-)
+def test_a_long_page_says_what_it_leaves_out(capsys, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "MAX_DAMAGED", 3)
+    monkeypatch.setattr(page, "MAX_CLASSES", 2)
+    for i in range(7):
+        (photos / f"train/cat/{i}.png").write_bytes(b"no image")
+    for split in ("train", "test"):
+        (photos / split / "bird <b>").mkdir()
+        for i in range(12):
+            (photos / split / f"bird <b>/{i}.png").write_bytes((photos / f"test/dog/{i % 4}.png").read_bytes())
+    report = look(capsys, photos, "--out", str(tmp_path / "data.html"))
+    text = (tmp_path / "data.html").read_text()
+    assert len(report["damaged"]) == 7
+    assert text.count("not an image in a format") == 3
+    assert "... and 4 more; --format json lists all" in text
+    assert "duplicates  images with the same pixels" in text
+    assert "The 1 largest and the 1 smallest of 3 classes." in text
+    assert text.count("<section>") == 2
+    assert "bird &lt;b&gt; <small>12 of 12</small>" in text
+    assert "bird <b>" not in text
+    assert f'title="{photos}/train/bird &lt;b&gt;/0.png"' in text
+
+
+def test_long_names_of_classes_do_not_widen_the_table(capsys, photos):
+    (photos / "train" / "cat").rename(photos / "train" / (90 * "x"))
+    (photos / "test" / "cat").rename(photos / "test" / (90 * "x"))
+    assert data.run(["data=image_folder", f"data.root={photos}", "data.cache=null", "data.val_fraction=0"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("xxx")]
+    assert line.split() == [45 * "x" + "...", "10", "4"]
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["data.root=nowhere"], "nowhere"), (["--out", "x.png"], "html"), (["--out="], "--out"),
+    (["data.rot=x"], "data.rot: unknown key; did you mean data.root?"), (["--outt=x"], "--outt"),
+    (["--near-duplicates"], "ImageHash: pip install 'resnet-cli[near]'"), ([""], "a path"),
+    (["--format", "xml"], "xml"),
+])  # fmt: skip
 def test_wrong_input_is_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(near, "find_spec", lambda name: None)
     root = [] if arguments[0].startswith("data.root") else [f"data.root={tmp_path}"]
     assert data.run(["data=image_folder", *root, *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
     assert words in captured.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [["--help"], ["data.rot=x"], ["data=cifar"]])
+def test_torch_is_not_imported_for_help_or_a_typo(arguments, tmp_path):
+    code = (
+        f"import sys\nfrom resnet_cli.commands.data import run\nrun({arguments!r})\n"
+        "heavy = {'torch', 'torchvision', 'matplotlib', 'numpy'} & set(sys.modules)\nassert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -8,7 +8,8 @@ The last table is the share of a ResNet-20 step that making its batch takes. All
 
 measures photographs: `torchvision.datasets.ImageFolder` in a `DataLoader` against image files that are decoded by
 workers (`stream, files`), decoded images that are read from the cache (`stream, cache`), and images kept in memory
-(`device`). The first epoch, which makes the loader and fills the cache, is apart from the later ones.
+(`device`). The first epoch, which makes the loader and fills the cache, is apart from the later ones. The process, and
+with it every contender, keeps freed memory, as `resnet-train` does; `--plain-malloc` measures without that.
 """
 
 import argparse
@@ -26,6 +27,11 @@ def main() -> None:
     parser = measuring.parser(__doc__, rounds=7)
     parser.add_argument("--images", type=int, default=COUNT)
     parser.add_argument("--photos", action="store_true", help="measure photographs instead")
+    parser.add_argument(
+        "--plain-malloc",
+        action="store_true",
+        help="with --photos: return freed memory to the system, which runs do not",
+    )
     options = parser.parse_args()
     measuring.settle(options)
     if options.photos:
@@ -67,8 +73,13 @@ def main() -> None:
 
 
 def measure_photographs(options: argparse.Namespace) -> None:
-    """Measure the contenders of `photographs` in turn."""
+    """Measure the contenders of `photographs` in turn, all in a process that keeps freed memory as a run does."""
     import photographs
+
+    from resnet_cli.training.malloc import keep_freed_memory
+
+    if not options.plain_malloc:
+        keep_freed_memory()  # before the first tensor
     import torch
 
     torch.set_num_threads(options.threads)
@@ -76,7 +87,10 @@ def measure_photographs(options: argparse.Namespace) -> None:
     with photographs.contenders(count) as contenders:
         samples = measuring.interleaved(contenders, options.rounds)
     tables = [measuring.comparison(samples, "images/s", 0, ["DataLoader"])]
-    measuring.finish("photos", options, tables, images=count, batch=photographs.BATCH, samples=samples)
+    keeps = not options.plain_malloc
+    measuring.finish(
+        "photos", options, tables, keeps_freed_memory=keeps, images=count, batch=photographs.BATCH, samples=samples
+    )
 
 
 def images_a_second(batches: Callable[[], Iterable[tuple]]) -> float:

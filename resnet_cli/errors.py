@@ -39,6 +39,10 @@ class NotIdenticalError(JobFailedError):
     """A run that was killed and resumed ended differently from one that was not: a defect (exit status 1)."""
 
 
+class ParityError(JobFailedError):
+    """An exported file computes something else than the run that it was exported from (exit status 1)."""
+
+
 class StoppedError(BaseException):
     """A signal stopped the run after the step was finished and saved (exit status 128 + signal)."""
 

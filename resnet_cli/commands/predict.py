@@ -1,18 +1,18 @@
 """resnet-predict: classes and probabilities of image files by a trained run."""
 
 import argparse
-import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resnet_cli.commands.companions import find_rejection, parse_rate, read_temperature
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, output_path
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.messages import escape_control_characters
-from resnet_cli.errors import InputError, MachineError
+from resnet_cli.errors import InputError
 from resnet_cli.files import write_atomically
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from resnet_cli.inference.output import Writer
     from resnet_cli.inference.rejection import Rejection
     from resnet_cli.inference.sources import ImageList
-    from resnet_cli.session.trained import TrainedRun
 
 HELP = """\
 Prints the most probable classes of image files, with their probabilities, by the weights of a run's best epoch. Images
@@ -55,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--calibrated", action="store_true", help="use the temperature of resnet-eval RUN --calibrate")
     parser.add_argument(
         "--reject",
-        type=_rate,
+        type=parse_rate,
         metavar="RATE",
         help="say 'none of these' at a threshold that rejects this share of the validation images, such as 5%%",
     )
@@ -94,9 +93,13 @@ def _predict(options: argparse.Namespace) -> None:
     from resnet_cli.session.trained import open_trained
 
     trained = open_trained(options.run, checkpoint=options.checkpoint, device=options.device, trust=options.trust)
-    temperature = _temperature(trained) if options.calibrated else 1.0
+    temperature = read_temperature(trained) if options.calibrated else 1.0
     classifier = Classifier(trained, batch_size=options.batch_size, temperature=temperature)
-    rejection = _find_rejection(options, trained, classifier) if options.reject is not None else None
+    rejection = (
+        find_rejection(trained, classifier, options.reject, options.reject_by or "energy")
+        if options.reject is not None
+        else None
+    )
     writer = _make_writer(format_name, options.top, classifier, rejects=rejection is not None)
     with _output(out) as write:
         write(writer.header())
@@ -152,34 +155,6 @@ def _output(out: Path | None) -> Iterator[Callable[[str], None]]:
     write_atomically(out, "".join(lines))
 
 
-def _find_rejection(options: argparse.Namespace, trained: "TrainedRun", classifier: "Classifier") -> "Rejection":
-    """Return the rejection that is asked for, and keep it in the run's record."""
-    from resnet_cli.inference.rejection import find_rejection
-    from resnet_cli.runs.lock import exclusive
-
-    found = find_rejection(trained, classifier, options.reject, options.reject_by or "energy")
-    if trained.run is not None and trained.record.get("reject") != found.record():
-        with (
-            suppress(InputError, MachineError),
-            exclusive(trained.run.path),
-        ):  # of somebody else, or on a read-only disk
-            trained.run.update_record(reject=found.record())
-    return found
-
-
-def _temperature(trained: "TrainedRun") -> float:
-    """Return the temperature in the run's record.
-
-    Raises:
-        InputError: There is none.
-    """
-    found = trained.record.get("temperature")
-    value = found.get("value") if isinstance(found, dict) else None
-    if type(value) is not float or not 0 < value < math.inf:
-        raise InputError("--calibrated: the run has no temperature; resnet-eval RUN --calibrate fits one")
-    return value
-
-
 def _make_writer(format_name: str, top: int, classifier: "Classifier", *, rejects: bool) -> "Writer":
     from resnet_cli.inference.output import CsvWriter, JsonLinesWriter, TableWriter
 
@@ -207,17 +182,6 @@ def _at_least_one(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"{escape_control_characters(text)} is not a number from 1 on")
     return int(text)
-
-
-def _rate(text: str) -> float:
-    number, is_percent = text.removesuffix("%").strip(), text.endswith("%")
-    try:
-        rate = float(number) / (100 if is_percent else 1)
-    except ValueError:
-        rate = math.nan
-    if not 0 < rate < 1:
-        raise argparse.ArgumentTypeError(f"{escape_control_characters(text)} is not a share such as 5% or 0.05")
-    return rate
 
 
 if __name__ == "__main__":

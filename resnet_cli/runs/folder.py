@@ -26,6 +26,7 @@ class RunDir:
         self.card = self.path / "card.md"
         self.splits = self.path / "splits.json"
         self.profile = self.path / "profile"
+        self.exports = self.path / "export"
         self.checkpoints = self.path / "checkpoints"
         self.last = self.checkpoints / "last.pt"
         self.previous = self.checkpoints / "previous.pt"  # the checkpoint before it

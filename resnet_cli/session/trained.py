@@ -110,6 +110,7 @@ def open_trained(
     *,
     checkpoint: str | None = None,
     device: str | None = None,
+    precision: str | None = None,
     trust: bool = False,
     named: Mapping[str, str] | None = None,
 ) -> TrainedRun:
@@ -124,6 +125,7 @@ def open_trained(
             or its last one where there is no best.
         device: Device of the model, as in `trainer.device`; None is the one that the run was trained on, if this
             machine has it, and `auto` otherwise.
+        precision: Precision of the forward pass, as in `trainer.precision`; None is that of the run.
         trust: Build whatever else the config names; that runs code of its author's choice.
         named: Classes that are allowed besides, by key: `{"model": "my_package.Net"}`.
 
@@ -149,7 +151,7 @@ def open_trained(
             load_averages(model, average)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file}: its weights do not fit its config: {str(error).splitlines()[-1].strip()}") from error
-    backend = _backend(settings.get("trainer"), device)
+    backend = _backend(settings.get("trainer"), device, precision)
     thresholds = payload["state"].get("thresholds")
     return TrainedRun(
         file=file, run=run, settings=settings, model=backend.prepare_model(model).eval(), data=payload["data"],
@@ -212,14 +214,14 @@ def _folder_of(path: str, file: Path) -> RunDir | None:
     return run if file.parent.name == "checkpoints" and run.config.is_file() else None
 
 
-def _backend(trainer: Any, device: str | None) -> Backend:
+def _backend(trainer: Any, device: str | None, precision_name: str | None) -> Backend:
     """Return the backend of a stored trainer's node on this machine, without determinism and compilation.
 
     A precision that this device does not support becomes `auto`.
     """
     node = trainer if isinstance(trainer, Mapping) else {}
     stored = str(node.get("device") or "auto")
-    precision: Any = node.get("precision") or "fp32"
+    precision: Any = precision_name or node.get("precision") or "fp32"
     options: dict[str, Any] = {
         "channels_last": node.get("channels_last") is True,
         "cpu_bf16": node.get("cpu_bf16") is True,

@@ -86,13 +86,18 @@ def _fitted(height: int, width: int, *, into: tuple[int, int]) -> tuple[int, int
 
 def _pad(image_HWC: Tensor, height: int, width: int, background: Color) -> Tensor:
     """Return the image in the middle of a canvas of one colour."""
-    from PIL import Image
-
     h, w, channels = image_HWC.shape
-    color = background if isinstance(background, str) else tuple(map(int, background))
-    pixel = Image.new("RGB", (1, 1), color).convert("RGB" if channels == 3 else "L").getpixel((0, 0))
     canvas = image_HWC.new_empty(height, width, channels)
-    canvas[:] = image_HWC.new_tensor(pixel)
+    canvas[:] = image_HWC.new_tensor(background_color(background, channels))
     top, left = (height - h) // 2, (width - w) // 2
     canvas[top : top + h, left : left + w] = image_HWC
     return canvas
+
+
+def background_color(background: Color, channels: int) -> list[int]:
+    """Return the value of each channel of a background: those of RGB for three channels, and of grey for others."""
+    from PIL import Image
+
+    color = background if isinstance(background, str) else tuple(map(int, background))
+    pixel = list(Image.new("RGB", (1, 1), color).convert("RGB" if channels == 3 else "L").tobytes())
+    return pixel if channels == 3 else pixel * channels

@@ -1,0 +1,184 @@
+"""resnet-export: a trained run as one ONNX or torch.export file, checked against the run."""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnet_cli.commands.companions import find_rejection, parse_rate, read_temperature
+from resnet_cli.commands.exit import exit_quickly, prepare_output
+from resnet_cli.commands.flags import Parser, exit_status, output_path
+from resnet_cli.commands.terminal import print_output
+from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.errors import InputError, MachineError
+
+if TYPE_CHECKING:
+    from resnet_cli.session.trained import TrainedRun
+
+HELP = """\
+Writes a run's best weights as one file that takes uint8 images [N, H, W, C], of any size if the run's images were
+resized, and returns the probability of each class: resizing, normalisation and softmax are in the graph; names of
+classes and the config are in its metadata. The file is run on the run's validation images and compared with PyTorch; if
+it differs, it is not kept, and the exit status is 1.
+"""
+
+EXAMPLES = """\
+examples:
+  resnet-export outputs/2026-11-21/10-02-11-resnet-kqzd            RUN/export/model.onnx, and a report beside it
+  resnet-export RUN --format pt2 --out model.pt2                   for torch.export.load
+  resnet-export RUN --precision int8                               8-bit weights and activations, for onnxruntime
+  resnet-export RUN --calibrated --reject 5%                       with the temperature, and an output "rejected"
+
+In Python:
+  session = onnxruntime.InferenceSession("model.onnx")
+  probabilities, = session.run(None, {"images": uint8_images})
+  class_names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser("resnet-export", HELP, EXAMPLES)
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("--format", choices=("onnx", "pt2"), help="default: onnx, or that of FILE")
+    parser.add_argument("--out", metavar="FILE", help="default: RUN/export/model.onnx or .pt2")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="default: fp32")
+    parser.add_argument(
+        "--output", choices=("probabilities", "logits"), default="probabilities", help="default: probabilities"
+    )
+    parser.add_argument("--calibrated", action="store_true", help="use the temperature of resnet-eval RUN --calibrate")
+    parser.add_argument(
+        "--reject", type=parse_rate, metavar="RATE", help="add an output 'rejected'; see resnet-predict --help"
+    )
+    parser.add_argument(
+        "--reject-by", choices=("energy", "probability"), help="the score for --reject; default: energy"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=_positive,
+        metavar="X",
+        help="largest difference from PyTorch; default: 1e-4, of fp16 0.02, of int8 any (ten times as much for logits)",
+    )
+    parser.add_argument("--checkpoint", metavar="best | last | FILE", help="default: best")
+    parser.add_argument("--trust", action="store_true", help="build classes that only the run names: runs their code")
+    return parser
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    prepare_output()
+    exit_quickly(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `resnet-export` with these arguments and return the exit status."""
+    return exit_status(_parser(), arguments, _export)
+
+
+def _export(options: argparse.Namespace) -> None:
+    out = None if options.out is None else output_path(options.out)
+    format_name = _choose_format(options.format, out)
+    if options.reject_by and options.reject is None:
+        raise InputError(f"--reject-by {options.reject_by}: needs --reject RATE")
+    from resnet_cli.export import files
+    from resnet_cli.export.export import ExportOptions, export_run
+    from resnet_cli.inference.classifier import Classifier
+    from resnet_cli.session.trained import open_trained
+
+    files.require_packages(format_name)
+    ExportOptions(format=format_name, precision=options.precision)
+    trained = open_trained(
+        options.run, checkpoint=options.checkpoint, device="cpu", precision="fp32", trust=options.trust
+    )
+    temperature = read_temperature(trained) if options.calibrated else 1.0
+    classifier = Classifier(trained, temperature=temperature)
+    rejection = None
+    if options.reject is not None:
+        rejection = find_rejection(trained, classifier, options.reject, options.reject_by or "energy")
+    wanted = ExportOptions(
+        format=format_name, precision=options.precision, output=options.output, rejection=rejection,
+        tolerance=options.tolerance,
+    )  # fmt: skip
+    loaders = trained.loaders()
+    path = _default_path(trained, format_name) if out is None else out
+    report = export_run(trained, classifier, path, wanted, loaders)
+    _note_export(trained, path, report)
+    print_output("".join(f"{escape_control_characters(line)}\n" for line in _format(report, path)))
+
+
+def _choose_format(requested: str | None, out: Path | None) -> Any:
+    """Return the format: --format, else that of the file name, else ONNX.
+
+    Raises:
+        InputError: They name different ones, or the file name none.
+    """
+    of_file = None if out is None else {".onnx": "onnx", ".pt2": "pt2"}.get(out.suffix.lower())
+    if out is not None and of_file is None:
+        raise InputError(f"--out={out}: name it *.onnx or *.pt2")
+    if of_file and requested and of_file != requested:
+        raise InputError(f"--format={requested}: {out} is a file of format {of_file}")
+    return requested or of_file or "onnx"
+
+
+def _default_path(trained: "TrainedRun", format_name: str) -> Path:
+    """Return RUN/export/model.FORMAT, whose folder is made.
+
+    Raises:
+        InputError: The checkpoint lies in no run folder.
+        MachineError: The folder cannot be made.
+    """
+    if trained.run is None:
+        raise InputError(f"{trained.file}: lies in no run folder; name the file with --out")
+    try:
+        trained.run.exports.mkdir(exist_ok=True)
+    except OSError as error:
+        raise MachineError(error.errno, f"{trained.run.exports}: cannot be made: {error.strerror}") from None
+    return trained.run.exports / f"model.{format_name}"
+
+
+def _note_export(trained: "TrainedRun", path: Path, report: dict[str, Any]) -> None:
+    """Add an export to the run's record, unless another process is writing there or the disk is read-only."""
+    from resnet_cli.runs.card import write_card
+    from resnet_cli.runs.lock import exclusive
+
+    if trained.run is None:
+        return
+    kept = ("format", "precision", "output", "epoch", "temperature", "bytes", "at", "parity")
+    entry = {"file": str(path), **{name: report[name] for name in kept}}
+    with suppress(InputError, MachineError), exclusive(trained.run.path):
+        before = trained.run.read_record().get("exports")
+        others = [one for one in before if one.get("file") != str(path)] if isinstance(before, list) else []
+        trained.run.update_record(exports=[*others, entry])
+        write_card(trained.run)
+
+
+def _format(report: dict[str, Any], path: Path) -> list[str]:
+    found, times = report["parity"], report["latency_ms"]
+    split = {"val": "validation", "train": "training"}[found["split"]]
+    lines = [
+        f"file     {path}, {report['bytes'] / 1e6:.2f} MB, {report['precision']}",
+        f"takes    {report['takes']}, returns {report['output']} [N, {len(report['class_names'])}]",
+        f"parity   largest difference {found['largest_difference']:.2g}, top-1 agreement "
+        f"{found['top1_agreement']:.2f} % on {found['images']:,} {split} images",
+        f"accuracy {found['accuracy']:.2f} %, the run {found['run_accuracy']:.2f} %",
+    ]
+    for batch in times["file"]:
+        per = f"batch {batch}"
+        lines.append(f"latency  {per:9}  {times['file'][batch]:.2f} ms, PyTorch {times['pytorch'][batch]:.2f} ms")
+    return lines
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{escape_control_characters(text)} is not a number above 0")
+    return value
+
+
+if __name__ == "__main__":
+    main()

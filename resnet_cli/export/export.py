@@ -1,0 +1,189 @@
+"""Export a trained run to one file, and keep the file only if it computes what the run does."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from resnet_cli import __version__
+from resnet_cli.config.stored import dump
+from resnet_cli.data import Loaders
+from resnet_cli.errors import InputError, MachineError, ParityError
+from resnet_cli.export import files, parity, quantise
+from resnet_cli.export.files import Format, Runner
+from resnet_cli.export.graph import ExportGraph, Output, is_resized
+from resnet_cli.files import write_atomically
+from resnet_cli.inference.classifier import Classifier
+from resnet_cli.inference.rejection import Rejection
+from resnet_cli.runs.environment import utc_now
+from resnet_cli.session.trained import TrainedRun
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+TOLERANCES: Mapping[str, float] = {"fp32": 1e-4, "fp16": 2e-2, "int8": 1.0}  # of probabilities
+LEAST_AGREEMENT: Mapping[str, float] = {"fp32": 100.0, "fp16": 99.0, "int8": 90.0}  # percent of the images
+BATCHES = (1, 128)  # whose latency is measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What is exported.
+
+    Args:
+        format: `onnx` or `pt2`.
+        precision: `fp32`; `fp16` for a net in half precision; `int8`, of ONNX alone, for 8-bit weights and activations.
+        output: `probabilities` or `logits`.
+        rejection: Adds an output `rejected`.
+        tolerance: Largest difference of an output from the run's; None is 1e-4 of fp32, 0.02 of fp16, and none of int8.
+    """
+
+    format: Format
+    precision: Precision = "fp32"
+    output: Output = "probabilities"
+    rejection: Rejection | None = None
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision == "int8" and self.format != "onnx":
+            raise InputError("--precision int8: goes with --format onnx")
+
+
+def export_run(
+    run: TrainedRun, classifier: Classifier, path: Path, options: ExportOptions, loaders: Loaders
+) -> dict[str, Any]:
+    """Export a run, compare the file with it, and write `PATH.json` beside it.
+
+    Args:
+        run: The run, on the CPU in float32.
+        classifier: The run as a classifier, with the temperature that is exported.
+        path: The file to write.
+        options: What is exported.
+        loaders: The run's loaders.
+
+    Returns:
+        What `PATH.json` holds.
+
+    Raises:
+        InputError: The net cannot be traced, or a package is missing.
+        ParityError: The file differs too much from the run; nothing is left of it.
+        MachineError: It cannot be written.
+    """
+    files.require_packages(options.format)
+    resizes = is_resized(run.settings.get("data"))
+    graph = ExportGraph(
+        classifier, resizes=resizes, output=options.output, rejection=options.rejection,
+        precision="fp16" if options.precision == "fp16" else "fp32",
+    ).eval()  # fmt: skip
+    references = parity.collect_references(classifier, loaders, to_output(classifier, options.output))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        with _machine_errors(path):
+            _write(graph, run, classifier, temporary, options, loaders, references.images)
+            run_file = files.load(temporary, options.format)
+        found = parity.compare(run_file, references)
+        _require_parity(found, run_file, classifier, options, resizes=resizes)
+        report = {
+            "file": path.name, "format": options.format, "precision": options.precision, "output": options.output,
+            "bytes": temporary.stat().st_size, "at": utc_now(), "checkpoint": run.file.name, "epoch": run.epoch,
+            "temperature": classifier.temperature,
+            "rejection": None if options.rejection is None else options.rejection.record(),
+            "takes": _input_text(run.in_size, resizes=resizes), "class_names": list(run.class_names),
+            "parity": found.record(), "latency_ms": _latencies(run_file, classifier, references.images[0]),
+            "threads": torch.get_num_threads(),
+            "versions": {"resnet_cli": __version__, "torch": torch.__version__, **_onnx_versions(options.format)},
+        }  # fmt: skip
+        with _machine_errors(path):
+            temporary.replace(path)
+        write_atomically(path.with_name(f"{path.name}.json"), json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        return report
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def to_output(classifier: Classifier, output: Output) -> Callable[[Tensor], Tensor]:
+    """Return the function from logits to what is exported."""
+    return classifier.to_probabilities if output == "probabilities" else lambda logits: logits
+
+
+def _write(
+    graph: ExportGraph,
+    run: TrainedRun,
+    classifier: Classifier,
+    temporary: Path,
+    options: ExportOptions,
+    loaders: Loaders,
+    images: Tensor,
+) -> None:
+    """Trace the graph and write it, quantised if that is asked for."""
+    resizes = graph.resize is not None
+    example = images[:2] if len(images) > 1 else images.expand(2, *images.shape[1:])
+    program = files.trace(graph, example.contiguous(), resizes=resizes)
+    facts = {
+        "class_names": list(run.class_names), "in_size": list(run.in_size), "resizes": resizes,
+        "output": options.output, "temperature": classifier.temperature, "epoch": run.epoch,
+        "labels": "multi" if run.has_label_sets else "one", "resnet_cli": __version__,
+        "rejection": None if options.rejection is None else options.rejection.record(),
+    }  # fmt: skip
+    metadata = files.metadata_of(run.settings, facts, dump(run.settings))
+    outputs = [options.output, *(["rejected"] if options.rejection is not None else [])]
+    files.write(program, temporary, options.format, metadata, outputs)
+    if options.precision == "int8":
+        whole = temporary.with_name(f"{temporary.name}.fp32")
+        temporary.replace(whole)
+        try:
+            quantise.quantise(whole, temporary, loaders)
+        finally:
+            whole.unlink(missing_ok=True)
+        files.set_metadata(temporary, metadata)
+
+
+def _require_parity(
+    found: parity.Parity, run_file: Runner, classifier: Classifier, options: ExportOptions, *, resizes: bool
+) -> None:
+    """Raise a `ParityError` if the file differs too much from the run."""
+    scale = 1.0 if options.output == "probabilities" else 10.0  # logits are larger, and so is their rounding
+    tolerance = TOLERANCES[options.precision] * scale if options.tolerance is None else options.tolerance
+    checks_difference = options.precision != "int8" or options.tolerance is not None
+    problems = []
+    if checks_difference and not found.largest_difference <= tolerance:
+        problems.append(f"outputs differ by up to {found.largest_difference:.2g}, tolerance {tolerance:g}")
+    if not found.top1_agreement >= LEAST_AGREEMENT[options.precision]:
+        problems.append(f"only {found.top1_agreement:.2f} % of {found.images} images have the same best class")
+    if problems:
+        raise ParityError(f"the exported file does not compute what the run does: {'; '.join(problems)}; not kept")
+    if resizes and checks_difference:
+        parity.require_equal_resizing(run_file, classifier, to_output(classifier, options.output), tolerance)
+
+
+def _latencies(run_file: Runner, classifier: Classifier, image: Tensor) -> dict[str, dict[str, float]]:
+    """Return milliseconds for batches of the file and of PyTorch."""
+    contenders = {"file": run_file, "pytorch": classifier.forward}
+    return {
+        name: {str(batch): round(parity.latency(forward, image, batch), 3) for batch in BATCHES}
+        for name, forward in contenders.items()
+    }
+
+
+def _input_text(in_size: tuple[int, int, int], *, resizes: bool) -> str:
+    channels, height, width = in_size
+    return f"uint8 [N, {'H, W' if resizes else f'{height}, {width}'}, {channels}]"
+
+
+def _onnx_versions(format_name: Format) -> dict[str, str]:
+    return {name: version(name) for name in files.PACKAGES[format_name]}
+
+
+@contextmanager
+def _machine_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the disk into those that are shown in a line."""
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(error.errno, f"{path}: cannot be written: {error.strerror}") from None

@@ -1,0 +1,154 @@
+"""Parity: how far an exported file is from the run that it was exported from, on images of the run's data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resnet_cli.data import Loaders
+from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.images.resize import resize_image
+from resnet_cli.errors import ParityError
+from resnet_cli.export.files import Runner
+from resnet_cli.inference.classifier import Classifier
+
+MOST = 1000  # images that are compared
+BATCH = 64
+ODD_SIZES = ((1, 1), (7, 90), (33, 31), (250, 180))  # of images that are resized
+
+
+@dataclass(frozen=True)
+class References:
+    """Images with what the run says of them.
+
+    Args:
+        images: uint8 [N, H, W, C], of the net's size.
+        outputs: What the run computes for them, float32 [N, K].
+        labels: Their classes [N], or bool [N, K] of images with several labels.
+        split: `val`, or `train` if the run has no validation images.
+    """
+
+    images: Tensor
+    outputs: Tensor
+    labels: Tensor
+    split: str
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The comparison of a file with its run.
+
+    Attributes:
+        images: Images compared.
+        largest_difference: Of all outputs, in absolute terms.
+        top1_agreement: Share of the images with the same best class, in percent; of several labels, of the labels on
+            the same side of 0.5.
+        accuracy: Share of the images that the file is right on, in percent.
+        run_accuracy: The same of the run.
+        split: The split that they are from.
+    """
+
+    images: int
+    largest_difference: float
+    top1_agreement: float
+    accuracy: float
+    run_accuracy: float
+    split: str
+
+    def record(self) -> dict[str, Any]:
+        """Return plain data."""
+        return dict(self.__dict__)
+
+
+def collect_references(classifier: Classifier, loaders: Loaders, to_output: Callable[[Tensor], Tensor]) -> References:
+    """Return the first validation images with what the run computes from the batches of its own loader.
+
+    Args:
+        classifier: The trained net.
+        loaders: The run's loaders.
+        to_output: Logits [N, K] -> the output that is exported.
+    """
+    split = "val" if "val" in loaders.samples else "train"
+    samples, indices = loaders.samples[split]
+    indices = torch.arange(len(samples)) if indices is None else indices
+    indices = indices[:MOST]
+    images = read_pixels(samples.images, indices)
+    if loaders.val is None:  # the training loader augments
+        batches = [classifier.forward(part) for part in torch.split(images, BATCH)]
+    else:
+        batches, count = [], 0
+        for inputs_BCHW, _ in loaders.val:
+            batches.append(classifier.forward_normalised(inputs_BCHW))
+            count += len(inputs_BCHW)
+            if count >= len(indices):
+                break
+    logits = torch.cat(batches)[: len(indices)]
+    return References(images, to_output(logits), samples.labels[indices], split)
+
+
+def read_pixels(images: Tensor | LazyImages, indices: Tensor) -> Tensor:
+    """Return the images of these numbers: uint8 [N, H, W, C]."""
+    if isinstance(images, LazyImages):
+        return torch.stack([images[index] for index in indices.tolist()])
+    return images[indices].contiguous()
+
+
+def compare(run_file: Runner, references: References) -> Parity:
+    """Compare the file's outputs with the run's."""
+    found = torch.cat([run_file(part)[0] for part in torch.split(references.images, BATCH)])
+    expected, labels = references.outputs, references.labels
+    if labels.ndim == 2:
+        cut = 0.5 if (expected.min() >= 0 and expected.max() <= 1) else 0.0
+        ours, theirs = found > cut, expected > cut
+        right, run_right = (ours == labels).all(1), (theirs == labels).all(1)
+    else:
+        ours, theirs = found.argmax(1), expected.argmax(1)
+        right, run_right = ours == labels, theirs == labels
+    return Parity(
+        images=len(found),
+        largest_difference=(found - expected).abs().max().item(),
+        top1_agreement=_percent(ours == theirs),
+        accuracy=_percent(right),
+        run_accuracy=_percent(run_right),
+        split=references.split,
+    )
+
+
+def require_equal_resizing(run_file: Runner, classifier: Classifier, to_output: Callable[[Tensor], Tensor],
+                           tolerance: float) -> None:  # fmt: skip
+    """Raise a `ParityError` if images of other sizes come out differently than the run resizes and classifies them."""
+    channels, height, width = classifier.preprocessing.in_size
+    decoding = classifier.preprocessing.decoding
+    source = torch.Generator().manual_seed(0)
+    for h, w in ODD_SIZES:
+        image = torch.randint(0, 256, (h, w, channels), dtype=torch.uint8, generator=source)
+        resized = resize_image(image, (height, width), decoding.resize, decoding.background)
+        expected = to_output(classifier.forward(resized[None]))
+        difference = (run_file(image[None])[0] - expected).abs().max().item()
+        if not difference <= tolerance:
+            raise ParityError(f"an image of {w}x{h} pixels differs by {difference:.2g} in the exported file")
+
+
+def latency(forward: Callable[[Tensor], object], image: Tensor, batch: int) -> float:
+    """Return the median time of a batch in milliseconds.
+
+    Args:
+        forward: Runs uint8 images [B, H, W, C].
+        image: One image [H, W, C].
+        batch: B.
+    """
+    images = image.expand(batch, *image.shape).contiguous()
+    forward(images)
+    times = []
+    for _ in range(3 if batch > 1 else 9):
+        start = perf_counter()
+        forward(images)
+        times.append(perf_counter() - start)
+    return 1000 * sorted(times)[len(times) // 2]
+
+
+def _percent(is_true: Tensor) -> float:
+    return 100.0 * is_true.double().mean().item()

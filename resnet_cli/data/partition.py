@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import torch
@@ -57,11 +57,14 @@ class Partition:
         dataset: The data set; samples refer to its splits.
         samples: The samples of `train`, `test` and, unless there is no validation, `val`.
         origins: Where the parts come from; None if nothing was inferred, as for known data sets.
+        changed_labels: Names of the training samples that `label_noise` gave another class, with their own class and
+            the one that they have been given.
     """
 
     dataset: Dataset
     samples: Mapping[str, Samples]
     origins: Origins | None = None
+    changed_labels: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def train_indices(self) -> Tensor:
@@ -104,11 +107,12 @@ def partition(dataset: Dataset, options: SplitOptions) -> Partition:
     _warn_shared_groups(samples)
     has_val = "val" in samples
     samples = _split_training_set(samples, options, dataset.class_names)
+    changed_labels: dict[str, tuple[str, str]] = {}
     if options.label_noise:
-        samples = _with_label_noise(samples, options, dataset.class_names)
+        samples, changed_labels = _with_label_noise(samples, options, dataset.class_names)
     origins = _describe_origins(dataset.origins, options, has_val=has_val)
     used = replace_parts(dataset, {part: split for part, (split, _) in samples.items()})
-    return Partition(used, samples, origins)
+    return Partition(used, samples, origins, changed_labels)
 
 
 def _describe_origins(origins: Origins | None, options: SplitOptions, *, has_val: bool) -> Origins | None:
@@ -257,12 +261,19 @@ def _subset(labels: Tensor, groups: Tensor | None, count: int, options: SplitOpt
 
 def _with_label_noise(
     samples: Mapping[str, Samples], options: SplitOptions, class_names: Sequence[str]
-) -> dict[str, Samples]:
-    """Return the samples with wrong labels among those to train on; those to validate and test on stay right."""
+) -> tuple[dict[str, Samples], dict[str, tuple[str, str]]]:
+    """Return the samples with wrong labels among those to train on, and what was changed: see `Partition`.
+
+    Those to validate and test on stay right.
+    """
     split, indices = samples["train"]
     if split.labels.ndim == 2:
         raise InputError(f"data.label_noise={options.label_noise:g}: the images have several labels each")
     indices = _indices(split, indices)
     noisy, changed = change_labels(split, indices, options.label_noise, len(class_names), options.split_seed)
     log.info("data.label_noise=%g: %d of %d labels changed", options.label_noise, len(changed), len(indices))
-    return {part: (noisy if own is split else own, chosen) for part, (own, chosen) in samples.items()}
+    names = split.names or ()
+    changes = {
+        str(names[i]): (class_names[int(split.labels[i])], class_names[int(noisy.labels[i])]) for i in changed.tolist()
+    }
+    return {part: (noisy if own is split else own, chosen) for part, (own, chosen) in samples.items()}, changes

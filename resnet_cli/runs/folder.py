@@ -25,6 +25,7 @@ class RunDir:
         self.samples = self.path / "samples.png"
         self.card = self.path / "card.md"
         self.splits = self.path / "splits.json"
+        self.label_noise = self.path / "label_noise.json"
         self.profile = self.path / "profile"
         self.exports = self.path / "export"
         self.checkpoints = self.path / "checkpoints"
@@ -73,7 +74,16 @@ class RunDir:
         except OSError as error:
             raise MachineError(error.errno, f"{self.path}: cannot be made: {error.strerror}") from None
         for folder in (self.path, self.checkpoints):
-            own = (self.config, self.record, self.metrics, self.splits, self.curves, self.samples, self.card)
+            own = (
+                self.config,
+                self.record,
+                self.metrics,
+                self.splits,
+                self.label_noise,
+                self.curves,
+                self.samples,
+                self.card,
+            )
             files = (*own, self.last, self.previous, self.best)
             remove_stale_temporaries(folder, {file.name for file in files if file.parent == folder})
         write_atomically(self.config, config_text)

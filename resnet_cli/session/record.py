@@ -52,6 +52,8 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     run.create(dump(prepared.config.stored()), **_starting_record(prepared, context, before))
     run.write_metrics(prepared.trainer.state.rows)
     write_atomically(run.splits, prepared.loaders.format_splits())
+    if prepared.loaders.changed_labels:
+        write_atomically(run.label_noise, prepared.loaders.format_changed_labels())
     record = run.read_record()
     log.attach(run.log)
     log_summary(prepared, record)

@@ -1,5 +1,7 @@
 """Classes are left out and joined for every kind of images, in the order of the data set; wrong labels on purpose."""
 
+import json
+
 import pytest
 import torch
 from PIL import Image
@@ -112,6 +114,18 @@ def test_label_noise_changes_training_labels_alone():
     assert torch.equal(noisy.samples["test"][0].labels, clean.samples["test"][0].labels)
     labels = torch.cat([labels for _, labels in noisy.train])
     assert torch.equal(torch.bincount(labels), torch.bincount(after.labels[chosen]))
+
+
+def test_label_noise_names_what_it_changed():
+    clean, noisy = loaders(animals(40)), loaders(animals(40), label_noise=0.25)
+    changes = json.loads(noisy.format_changed_labels())
+    assert clean.changed_labels == {}
+    split, indices = noisy.samples["train"]
+    own, given = clean.samples["train"][0].labels, split.labels
+    different = [i for i in indices.tolist() if own[i] != given[i]]
+    assert list(changes) == [f"train/{i}" for i in different]
+    names = noisy.class_names
+    assert [(names[own[i]], names[given[i]]) for i in different] == [tuple(c.values()) for c in changes.values()]
 
 
 def test_label_noise_is_symmetric_nested_and_a_function_of_the_seed():

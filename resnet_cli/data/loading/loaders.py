@@ -1,5 +1,6 @@
 """The loaders of a run: splitting the data set, choosing where the images are kept, and normalisation."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,6 +47,7 @@ class Loaders:
         backend: `device` or `stream`.
         revision: Which version of the data this is; None if their source has none.
         origins: Where the parts come from; None if nothing was inferred, as for known data sets.
+        changed_labels: What `label_noise` changed; see `resnet_cli.data.partition.Partition`.
         samples: The split that each loader reads, and the indices of its samples in it; None for all.
     """
 
@@ -61,6 +63,7 @@ class Loaders:
     revision: str | None = None
     origins: Origins | None = None
     samples: Mapping[str, Samples] = field(default_factory=dict)
+    changed_labels: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @cached_property
     def class_counts(self) -> tuple[int, ...]:
@@ -78,6 +81,11 @@ class Loaders:
     def fingerprints(self) -> dict[str, Fingerprint]:
         """What identifies the samples of each split; computed when it is first asked for, since it reads the files."""
         return {name: fingerprint_split(*samples) for name, samples in self.samples.items()}
+
+    def format_changed_labels(self) -> str:
+        """Return the text of `label_noise.json`: the changed training samples with their own and their given class."""
+        changes = {name: {"own": own, "given": given} for name, (own, given) in self.changed_labels.items()}
+        return json.dumps(changes, indent=1, ensure_ascii=False) + "\n"
 
     def format_splits(self) -> str:
         """Return the text of `splits.json`, which names the samples of each split."""
@@ -181,6 +189,7 @@ def make_loaders(
         revision=dataset.revision,
         origins=parts.origins,
         samples=parts.samples,
+        changed_labels=parts.changed_labels,
     )
 
 

@@ -28,6 +28,7 @@ class RunDir:
         self.label_noise = self.path / "label_noise.json"
         self.profile = self.path / "profile"
         self.exports = self.path / "export"
+        self.code = self.path / "code"
         self.checkpoints = self.path / "checkpoints"
         self.last = self.checkpoints / "last.pt"
         self.previous = self.checkpoints / "previous.pt"  # the checkpoint before it

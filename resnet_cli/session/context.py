@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from resnet_cli.training.control import RunControl
 
@@ -17,6 +18,7 @@ class RunContext:
             None if the config was not composed from a command line.
         resume_command: The command line that resumes the run, printed when it is stopped.
         paths: Where files are that are not where the config says, by key; see `resnet_cli.session.paths`.
+        sweep: The folder of the sweep that the run is a job of: its jobs record the same code.
         log_to_terminal: Show log lines in the terminal as well as in the run folder's `train.log`.
     """
 
@@ -25,4 +27,5 @@ class RunContext:
     overrides: Sequence[str] | None = None
     resume_command: str = ""
     paths: Mapping[str, str] = field(default_factory=dict)
+    sweep: Path | None = None
     log_to_terminal: bool = True

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from resnet_cli.errors import MachineError, PrunedError, StoppedError
 from resnet_cli.files import write_atomically
 from resnet_cli.models.inspection import count_parameters
 from resnet_cli.runs.card import redraw_card
+from resnet_cli.runs.code import take_snapshot, write_code
 from resnet_cli.runs.environment import collect_environment, utc_now
 from resnet_cli.runs.logs import RunLog
+from resnet_cli.runs.repositories import find_repositories, repositories_of_sweep
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.first_look import write_samples
 from resnet_cli.session.paths import record_paths
@@ -49,7 +52,10 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     before = run.read_record()
     if prepared.start.file == run.previous:
         run.promote_previous()
-    run.create(dump(prepared.config.stored()), **_starting_record(prepared, context, before))
+    sweep = context.sweep
+    repositories = find_repositories() if sweep is None else repositories_of_sweep(str(sweep), str(Path.cwd()))
+    environment = collect_environment(repositories)
+    run.create(dump(prepared.config.stored()), **_starting_record(prepared, context, before), **environment)
     run.write_metrics(prepared.trainer.state.rows)
     write_atomically(run.splits, prepared.loaders.format_splits())
     if prepared.loaders.changed_labels:
@@ -62,6 +68,7 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
         *rising_rate_warnings(before, prepared.trainer),
     ]
     budget = prepared.budget
+    write_code(run, take_snapshot(prepared.config.stored(), repositories), resumed=bool(before))
     for line in [*(f"init    {line}" for line in prepared.initialisation), *warnings]:
         logger.info("%s", line)
     prepared.leaks.log_known()
@@ -115,7 +122,6 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
         "test": before.get("test") if state.is_done(trainer.epochs, trainer.early_stopping) else None,
         **({"time_budget": prepared.budget.record()} if prepared.budget is not None else {}),
         **({"time_budget": None} if prepared.budget is None and before.get("time_budget") else {}),
-        **collect_environment(),
     }
 
 

@@ -120,6 +120,7 @@ def _train(
                 overrides=job.overrides,
                 resume_command=resume_sweep_command(job.sweep.path),
                 paths=job.paths,
+                sweep=job.sweep.path,
                 log_to_terminal=console.is_local,
             )
             config = RunConfig(**{**job.settings, "resume": None if job.verifies_resume else "auto"})

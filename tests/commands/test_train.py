@@ -26,6 +26,7 @@ FILES = {
     "curves.png",
     "samples.png",
     "splits.json",
+    "code",
     "checkpoints",
 }
 

@@ -15,6 +15,7 @@ from resnet_cli.runs import folder as run_module
 from resnet_cli.runs.environment import collect_environment
 from resnet_cli.runs.folder import RunDir, find_run
 from resnet_cli.runs.names import folder_name, format_command, job_folder_name, random_letters, resume_command
+from resnet_cli.runs.repositories import Repository
 
 
 def test_the_record_grows_field_by_field(tmp_path):
@@ -161,8 +162,9 @@ def test_the_command_that_goes_on_is_understood(name):
     assert OverridesParser.create().parse_override(argument).value() == name
 
 
-def test_environment_names_versions_and_commit(tmp_path, monkeypatch):
-    record = collect_environment()
+def test_environment_names_versions_and_commit():
+    record = collect_environment([])
     assert {"python", "torch", "hydra-core"} <= set(record["versions"])
-    monkeypatch.setattr("resnet_cli.runs.environment._output", lambda *command: None)  # no git
-    assert collect_environment()["git_commit"] is None
+    assert record["git_commit"] is None
+    unknown, known = Repository(("working folder",), "a", problem="refused"), Repository(("package",), "b", "12ab")
+    assert collect_environment([unknown, known])["git_commit"] == "12ab"

@@ -80,7 +80,7 @@ def run(tmp_path, monkeypatch):
     """Train in a folder of that name until a poll for signals (None: to the end), and return the results."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(RunSaver, "draw_curves", lambda *_: None)
-    monkeypatch.setattr(record, "collect_environment", dict)
+    monkeypatch.setattr(record, "collect_environment", lambda repositories: {})
 
     def run(name, *arguments, stop_at=None):
         chosen = {

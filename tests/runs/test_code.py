@@ -1,0 +1,144 @@
+"""The code in a run's folder: what is kept, what is left out and named, and what a resumed run adds."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from resnet_cli.runs import code
+from resnet_cli.runs.code import Snapshot, installed_packages, read_code, take_snapshot, write_code
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.repositories import Repository
+
+
+def names(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "run").mkdir()
+    return RunDir(tmp_path / "run")
+
+
+def snapshot(**files):
+    made = Snapshot([{"of": ["package"], "folder": "/x", "commit": "12ab"}])
+    for name, text in files.items():
+        made.add(name, text.encode())
+    return made
+
+
+def test_packages_are_those_that_pip_lists():
+    listed = json.loads(
+        subprocess.run(
+            [sys.executable, "-m", "pip", "list", "--format=json", "--disable-pip-version-check"],
+            capture_output=True, text=True, check=True,
+        ).stdout
+    )  # fmt: skip
+    expected = {f"{code.re.sub(r'[-_.]+', '-', item['name']).lower()}=={item['version']}" for item in listed}
+    found = {line for line in installed_packages() if not line.startswith("resnet-cli==")}
+    assert found == {line for line in expected if not line.startswith("resnet-cli==")}
+
+
+def test_modules_of_own_classes_are_kept_with_what_they_import(tmp_path, monkeypatch):
+    package = tmp_path / "ownnets"
+    (package / "deep").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "deep" / "__init__.py").write_text("from ownnets.deep.net import Net\n")
+    (package / "deep" / "net.py").write_text("import ownwidth\nfrom ownnets import layers\nclass Net: pass\n")
+    (package / "layers.py").write_text("")
+    (package / "unused.py").write_text("")
+    (tmp_path / "ownwidth.py").write_text("WIDTH = 8\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import ownnets.deep  # noqa: F401
+
+    made = take_snapshot({"model": {"_target_": "ownnets.deep.Net"}, "loss": {"_target_": "torch.nn.L1Loss"}}, [])
+    for name in [name for name in sys.modules if name.startswith(("ownnets", "ownwidth"))]:
+        monkeypatch.delitem(sys.modules, name)
+    assert sorted(made.files) == [
+        "modules/ownnets/__init__.py", "modules/ownnets/deep/__init__.py", "modules/ownnets/deep/net.py",
+        "modules/ownnets/layers.py", "modules/ownwidth.py", "requirements.txt",
+    ]  # fmt: skip
+    assert made.files["modules/ownwidth.py"] == b"WIDTH = 8\n"
+    assert not made.left_out
+
+
+def test_classes_of_installed_packages_are_left_to_their_version():
+    import yaml  # noqa: F401
+
+    assert set(take_snapshot({"model": {"_target_": "yaml.Loader"}}, []).files) == {"requirements.txt"}
+
+
+def test_a_class_without_a_source_file_is_named():
+    made = take_snapshot({"model": {"_target_": "nowhere.Net"}}, [])
+    assert made.left_out == ["the source of nowhere.Net"]
+
+
+def test_changes_of_a_repository_are_a_file(run):
+    found = Repository(("working folder", "package"), "/x", "12ab", "v1-2-g12ab", True, b"diff --git", ("some of y",))
+    write_code(run, take_snapshot({}, [found]), resumed=False)
+    assert (run.code / "working_folder.patch").read_bytes() == b"diff --git"
+    ((_, index),) = read_code(run)
+    (entry,) = index["repositories"]
+    assert (entry["of"], entry["commit"], entry["dirty"]) == (["working folder", "package"], "12ab", True)
+    assert index["left_out"] == ["some of y in /x"]
+
+
+def test_what_does_not_fit_is_named_in_the_log(run, monkeypatch, caplog):
+    monkeypatch.setattr(code, "MAX_BYTES", 10)
+    with caplog.at_level("INFO", "resnet_cli"):
+        write_code(run, snapshot(a="123456", b="1234567", c="1234"), resumed=False)
+    assert names(run.code) == ["a", "c", "code.json"]
+    assert caplog.messages == [f"code    {run.code}: left out b (7 bytes)"]
+
+
+def test_a_resumed_run_adds_what_differs(run, caplog):
+    write_code(run, snapshot(a="1", b="1"), resumed=False)
+    write_code(run, snapshot(a="1", b="1"), resumed=True)
+    assert names(run.code) == ["a", "b", "code.json"]
+    with caplog.at_level("INFO", "resnet_cli"):
+        write_code(run, snapshot(a="1", b="2", c="1"), resumed=True)
+    assert caplog.messages == [f"code    differs from that of the start: see {run.code / 'resume-1'}"]
+    assert names(run.code / "resume-1") == ["b", "c", "code.json"]
+    write_code(run, snapshot(a="1", b="2", c="1"), resumed=True)
+    write_code(run, snapshot(a="1", b="3", c="1"), resumed=True)
+    assert names(run.code / "resume-2") == ["b", "code.json"]
+    assert (run.code / "b").read_text() == "1"
+
+
+def test_another_place_of_the_repository_is_no_difference(run):
+    write_code(run, snapshot(a="1"), resumed=False)
+    moved = snapshot(a="1")
+    moved.repositories[0]["folder"] = "/elsewhere"
+    write_code(run, moved, resumed=True)
+    assert names(run.code) == ["a", "code.json"]
+
+
+def test_all_parts_together_stay_below_the_limit(run, monkeypatch):
+    monkeypatch.setattr(code, "MAX_BYTES", 3000)
+    write_code(run, snapshot(a="1" * 2000), resumed=False)
+    write_code(run, snapshot(a="2" * 2000), resumed=True)
+    (_, (_, index)) = read_code(run)
+    assert index["left_out"] == ["a (2,000 bytes)"]
+    assert not (run.code / "resume-1" / "a").exists()
+
+
+def test_a_run_of_a_former_version_gets_the_code_of_its_resume(run):
+    write_code(run, snapshot(a="1"), resumed=True)
+    assert names(run.code) == ["resume-1/a", "resume-1/code.json"]
+
+
+def test_nothing_is_written_through_a_link(run, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    run.code.symlink_to(tmp_path / "elsewhere")
+    write_code(run, snapshot(a="1"), resumed=True)
+    assert names(tmp_path / "elsewhere") == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": {}, "repositories": 3}', "[" * 100_000, " " * (2 << 20)])
+def test_a_file_that_is_no_index_counts_as_none(run, text):
+    run.code.mkdir()
+    (run.code / "code.json").write_text(text)
+    assert read_code(run) == []
+    write_code(run, snapshot(a="1"), resumed=True)

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from resnet_cli.plots.samples import GAP, LINE, MARGIN, MIN_TILE, caption_lines, draw_samples
+from resnet_cli.plots.contact_sheet import GAP, LINE, MARGIN, MIN_TILE
+from resnet_cli.plots.samples import caption_lines, draw_samples
 
 NAMES = ["cat", "dog", "owl"]
 

@@ -1,0 +1,180 @@
+"""Predictions of a sweep over folds for the images that each run was not trained on, and the labels they cast doubt on.
+
+Shapes: B images of a batch, N images, K classes.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from resnet_cli.errors import InputError, MachineError
+from resnet_cli.evaluation.label_errors import LabelError, find_label_errors, format_csv
+from resnet_cli.evaluation.members import Member
+from resnet_cli.files import write_atomically
+from resnet_cli.inference.classifier import Classifier
+from resnet_cli.plots.samples import MAX_IMAGES, draw_samples
+from resnet_cli.report.runs import read_runs
+from resnet_cli.session.trained import open_trained
+
+logger = logging.getLogger("resnet_cli")
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What a sweep's runs say of the images that they were not trained on.
+
+    Args:
+        names: Names of the images, in the order in which they were met.
+        labels_N: Their labels.
+        probabilities_NK: Mean probabilities of the runs that have them in their validation part.
+        class_names: Names of the classes, indexed by label.
+        missing: How many images are in no run's validation part.
+    """
+
+    names: list[str]
+    labels_N: NDArray[np.int64]
+    probabilities_NK: NDArray[np.float64]
+    class_names: tuple[str, ...]
+    missing: int
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """The probable label errors of a data set, and the files that list them.
+
+    Args:
+        errors: The errors, the surest first.
+        images: Number of images that were judged.
+        missing: Number of images that were in no run's validation part.
+        table: The CSV.
+        picture: The contact sheet; None if there are no errors.
+    """
+
+    errors: list[LabelError]
+    images: int
+    missing: int
+    table: Path
+    picture: Path | None
+
+
+def open_members(sweep: Path, *, device: str | None = None, trust: bool = False) -> list[Member]:
+    """Open the best checkpoints of the finished runs of a sweep over folds.
+
+    Raises:
+        InputError: There are none, a run is not one of `data.folds`, or a run cannot be opened.
+    """
+    found = read_runs([sweep])
+    for line in found.problems:
+        logger.warning("%s", line)
+    left_out = [run for run in found.runs if run.status != "finished"]
+    if left_out:
+        logger.warning("%d of %d runs are not finished and left out", len(left_out), len(found.runs))
+    runs = [run for run in found.runs if run.status == "finished"]
+    if not runs:
+        raise InputError(f"{sweep}: no finished run")
+    without = [run.display_path for run in runs if not run.settings.get("data.folds")]
+    if without:
+        train = "resnet-train -m data.folds=5 data.fold=0,1,2,3,4"
+        raise InputError(f"{sweep}: {without[0]} has no data.folds; label errors need a sweep over folds: {train}")
+    return [Member(run.display_path, open_trained(str(run.folder), device=device, trust=trust)) for run in runs]
+
+
+@torch.no_grad()
+def predict_out_of_fold(members: Sequence[Member]) -> OutOfFold:
+    """Predict each run's validation images; where runs share images, probabilities are averaged.
+
+    Raises:
+        InputError: Images have several labels, the runs have other classes, an image has two labels, or images cannot
+            be read.
+    """
+    first = members[0].run
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+    labels: dict[str, int] = {}
+    for member in members:
+        if member.run.has_label_sets:
+            raise InputError(f"{member.name}: images have several labels each; label errors need one an image")
+        if member.run.class_names != first.class_names:
+            raise InputError(f"{member.name}: other classes than {members[0].name}")
+        probabilities_NK, labels_N = _predict(member)
+        for name, row_K, label in zip(member.names("val"), probabilities_NK, labels_N.tolist(), strict=True):
+            if labels.setdefault(name, label) != label:
+                raise InputError(f"{member.name}: {name} has another label than in another run")
+            sums[name] = sums[name] + row_K if name in sums else row_K
+            counts[name] = counts.get(name, 0) + 1
+    known = {name for member in members for split in ("train", "val") for name in member.names(split)}
+    mean_NK = torch.stack([sums[name] / counts[name] for name in sums]).numpy()
+    own_N = np.array([*labels.values()])
+    return OutOfFold(list(sums), own_N, mean_NK, first.class_names, len(known - set(sums)))
+
+
+def _predict(member: Member) -> tuple[Tensor, Tensor]:
+    """Return the probabilities of the validation images, float64 [N, K], and their labels."""
+    loader = member.run.loaders().val
+    if loader is None:
+        raise InputError(f"{member.name}: has no validation images")
+    classifier = Classifier(member.run)
+    parts = [(classifier.forward_normalised(images_BCHW), labels_B.cpu()) for images_BCHW, labels_B in loader]
+    probabilities_NK = classifier.to_probabilities(torch.cat([logits for logits, _ in parts])).double()
+    return probabilities_NK, torch.cat([labels for _, labels in parts])
+
+
+def write_label_errors(sweep: Path, *, device: str | None = None, trust: bool = False) -> LabelReport:
+    """Find the probable label errors of a sweep over folds; write `eval/label_errors.csv` and `.png` in its folder.
+
+    Raises:
+        InputError: See `open_members` and `predict_out_of_fold`.
+        MachineError: The folder cannot be written.
+    """
+    members = open_members(sweep, device=device, trust=trust)
+    found = predict_out_of_fold(members)
+    errors = find_label_errors(found.probabilities_NK, found.labels_N)
+    folder = sweep / "eval"
+    table, picture = folder / "label_errors.csv", folder / "label_errors.png"
+    sheet = _contact_sheet(members, found, errors[:MAX_IMAGES]) if errors else None
+    try:
+        folder.mkdir(exist_ok=True)
+        if sheet is None:
+            picture.unlink(missing_ok=True)
+    except OSError as error:
+        raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror}") from None
+    write_atomically(table, format_csv(errors, found.names, found.class_names))
+    if sheet is not None:
+        write_atomically(picture, sheet)
+    return LabelReport(errors, len(found.names), found.missing, table, picture if sheet is not None else None)
+
+
+def _contact_sheet(members: Sequence[Member], found: OutOfFold, errors: Sequence[LabelError]) -> bytes:
+    """Draw the surest errors with the given and the suggested class."""
+    wanted = {found.names[error.index]: number for number, error in enumerate(errors)}
+    images = _images_of(members, wanted)
+    captions = [f"{found.class_names[error.label]} → {found.class_names[error.suggested]}" for error in errors]
+    images_BCHW = torch.stack([images[number] for number in range(len(errors))])
+    ones = [1.0] * images_BCHW.shape[1]
+    title = "label → what it probably is, the surest first"
+    zeros = [0.0] * len(ones)
+    numbers = torch.arange(len(errors))
+    return draw_samples(images_BCHW, numbers, class_names=captions, mean=zeros, std=ones, title=title)
+
+
+def _images_of(members: Sequence[Member], wanted: Mapping[str, int]) -> dict[int, Tensor]:
+    """Return images by their number, each as the first run that validates on it sees it, on the scale 0 to 1."""
+    images: dict[int, Tensor] = {}
+    for member in members:
+        names = member.names("val")
+        if not wanted.keys() & set(names):
+            continue
+        mean, std = (torch.tensor(list(member.run.data[key])).view(-1, 1, 1) for key in ("mean", "std"))
+        start = 0
+        for images_BCHW, _ in member.run.loaders().val or ():
+            for name, image_CHW in zip(names[start : start + len(images_BCHW)], images_BCHW, strict=True):
+                if name in wanted:
+                    images.setdefault(wanted[name], image_CHW.float().cpu() * std + mean)
+            start += len(images_BCHW)
+    return images

@@ -122,7 +122,10 @@ def _results(summary: Summary, run: RunDir) -> list[str]:
         (run.samples, "Training images as the net sees them"),
     ):
         lines += ["", f"![{words}]({path.name})"] if path.is_file() else []
-    kept = [(run.path / "eval", "figures and pictures of evaluations"), (run.path / "code", "the code as it was")]
+    kept = [
+        (run.path / "eval", "figures and pictures of evaluations"), (run.exports, "exported models"),
+        (run.path / "code", "the code as it was"),
+    ]  # fmt: skip
     lines += [""] + [f"- [{path.name}/]({path.name}): {words}" for path, words in kept if path.is_dir()]
     return lines
 
@@ -153,7 +156,7 @@ def _cell(value: Any) -> str:
         return {None: "-", True: "yes", False: "no"}[value]
     if isinstance(value, float):
         return f"{value:.6g}"
-    return str(value) if isinstance(value, int) else code(str(value), 80)
+    return str(value) if isinstance(value, int) else code(str(value))
 
 
 def _number(value: float | None, digits: int = 4) -> str:
@@ -201,6 +204,7 @@ def _uses(summary: Summary) -> list[str]:
     commands = {
         "go on with training": resume_command(path, *longer),
         "classes of images": format_command("resnet-predict", [path.as_posix(), "IMAGE"]),
+        "as a file for other programs": format_command("resnet-export", [path.as_posix()]),
         "the network, and this run in short": format_command("resnet-info", [path.as_posix()]),
         "beside other runs": format_command("resnet-report", [path.as_posix()]),
     }

@@ -82,10 +82,14 @@ def flat_facts(item: Mapping[str, Any]) -> dict[str, Any]:
             and value
             and not any(isinstance(inner, Mapping | list) for inner in value.values())
         ):
-            shown[key] = " ".join(f"{name}={inner}" for name, inner in value.items())
+            shown[key] = " ".join(f"{name}={_short(inner)}" for name, inner in value.items())
         elif not isinstance(value, Mapping | list):
             shown[key] = value
     return shown
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def chosen_split(split: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits  # type: ignore[import-not-found]
+from sklearn.datasets import load_digits
 
 from resnet_cli.data.splits import stratified_split
 

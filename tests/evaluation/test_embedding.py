@@ -1,0 +1,57 @@
+"""Two-dimensional maps of features."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_cli.errors import InputError
+from resnet_cli.evaluation import embedding
+from resnet_cli.evaluation.embedding import principal_components, project
+from resnet_cli.plots.embedding import draw_embedding
+
+
+def features(count=50, dimensions=6):
+    source = np.random.default_rng(0)
+    return source.normal(size=(count, dimensions)) * np.arange(1, dimensions + 1)
+
+
+def test_components_are_those_of_scikit_learn_up_to_their_sign():
+    decomposition = pytest.importorskip("sklearn.decomposition", reason="needs scikit-learn")
+    reference = decomposition.PCA(2).fit(features())
+    points, shares = principal_components(features())
+    np.testing.assert_allclose(np.abs(points), np.abs(reference.transform(features())), atol=1e-4)
+    np.testing.assert_allclose(shares, reference.explained_variance_ratio_)
+
+
+def test_equal_features_give_equal_points():
+    assert np.array_equal(project(features()), project(features()))
+    assert project(features()[:, :1]).shape == (50, 2)
+
+
+def test_neighbours_stay_together():
+    pytest.importorskip("sklearn", reason="needs scikit-learn")
+    groups = np.concatenate([features(20), features(20) + 100])
+    points = project(groups, "tsne")
+    inside = np.linalg.norm(points[:20] - points[:20].mean(0), axis=1).mean()
+    assert np.linalg.norm(points[:20].mean(0) - points[20:].mean(0)) > inside
+
+
+def test_what_cannot_be_drawn_is_refused(monkeypatch):
+    with pytest.raises(InputError, match="--embed: 2 images are too few"):
+        project(features(2))
+    monkeypatch.setattr(embedding, "find_spec", lambda name: None)
+    with pytest.raises(
+        InputError, match=r"--embed tsne: needs the package scikit-learn: pip install 'resnet-cli\[embed\]'"
+    ):
+        project(features(), "tsne")
+
+
+@pytest.mark.draws
+@pytest.mark.parametrize("classes", [2, 60])
+def test_picture_names_the_classes(classes):
+    labels = np.arange(120) % classes
+    names = [f"class $ {k}" for k in range(classes)]
+    picture = Image.open(io.BytesIO(draw_embedding(features(120)[:, :2], labels, names, title="val, $x$")))
+    assert picture.size[0] > 800

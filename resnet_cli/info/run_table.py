@@ -46,6 +46,7 @@ def _facts(facts: Facts) -> Iterator[tuple[str, Sequence[str]]]:
     reads = facts["test_reads"]
     yield "test set read", [f"{times(reads['training'])} by training, {times(reads['evaluations'])} by evaluations"]
     yield "evaluations", [_pairs(flat_facts(item)) for item in facts["evaluations"][-NEWEST:]]
+    yield "fitted", [f"{name}  {value}" for name, value in flat_facts(facts["fitted"]).items()]
     yield "exports", [_pairs(flat_facts(item)) for item in facts["exports"][-NEWEST:]]
 
 

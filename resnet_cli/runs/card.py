@@ -117,6 +117,8 @@ def _results(summary: Summary, run: RunDir) -> list[str]:
     again = f", and {times(reads['evaluations'])} by evaluations after it" if reads["evaluations"] else ""
     lines += ["", f"The test set was read {times(reads['training'])} by training{again}."]
     lines += [*_listed("Evaluations", summary["evaluations"]), *_listed("Exports", summary["exports"])]
+    fitted = [f"- {name}: {_cell(value)}" for name, value in flat_facts(summary["fitted"]).items()]
+    lines += ["", "Fitted on the validation images after training:", "", *fitted] if fitted else []
     for path, words in (
         (run.curves, "Loss and accuracy by epoch"),
         (run.samples, "Training images as the net sees them"),

@@ -51,6 +51,7 @@ def summarise(run: Run) -> Summary:
         "test_reads": _test_reads(record),
         "evaluations": _mappings(record, "evaluations"),
         "exports": _mappings(record, "exports"),
+        "fitted": {name: plain(record.get(name)) for name in ("temperature", "reject") if record.get(name)},
     }
 
 

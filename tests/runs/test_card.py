@@ -167,6 +167,12 @@ def test_resumes(tmp_path):
     assert "- The run was resumed (2 times, 1 of them with changed settings)." in text
 
 
+def test_what_was_fitted_after_training(tmp_path):
+    reject = {"method": "energy", "threshold": -1.25, "rate": 0.05}
+    text = card_of(write_run(tmp_path / "run", temperature=1.5, reject=reject))[1]
+    assert "- temperature: 1.5\n- reject: `method=energy threshold=-1.25 rate=0.05`\n" in text
+
+
 def test_evaluations_and_exports_are_listed_the_newest_ones(tmp_path):
     evaluations = [
         {"split": "test", "at": f"day {i}", "data": {"root": "a|b"}, "accuracy": 80.125, "per_class": [1, 2]}
@@ -212,7 +218,7 @@ KEYS = (
     "reason", "command", "overrides", "started", "ended", "seed", "epochs", "parameters", "data", "data_revision",
     "start",
     "resumed_from", "best", "selection", "test", "test_reads", "evaluations", "exports", "versions", "platform",
-    "device", "threads", "precision", "git_commit", "git_dirty",
+    "device", "threads", "precision", "git_commit", "git_dirty", "temperature", "reject",
 )  # fmt: skip
 sections = st.sampled_from([
     ("data", "images"), ("data", "in_size"), ("data", "classes"), ("data", "class_names"), ("best", "epoch"),

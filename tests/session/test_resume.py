@@ -303,7 +303,7 @@ def test_a_second_run_in_the_folder_is_refused_and_harms_nothing(train, d):
 
 @pytest.mark.draws
 @pytest.mark.parametrize(
-    "name", ["train.log", "metrics.jsonl", "run.json", "config.yaml", ".lock", "curves.png", "samples.png"]
+    "name", ["train.log", "metrics.jsonl", "run.json", "config.yaml", ".lock", "curves.png", "samples.png", "card.md"]
 )
 def test_planted_links_never_reach_their_victim(train, tmp_path, name):
     victim = tmp_path / "victim"

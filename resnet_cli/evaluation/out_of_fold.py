@@ -18,9 +18,12 @@ from resnet_cli.evaluation.label_errors import LabelError, find_label_errors, fo
 from resnet_cli.evaluation.members import Member
 from resnet_cli.files import write_atomically
 from resnet_cli.inference.classifier import Classifier
-from resnet_cli.plots.samples import MAX_IMAGES, draw_samples
+from resnet_cli.plots.contact_sheet import draw_contact_sheet, one_line
+from resnet_cli.plots.samples import to_pixels
 from resnet_cli.report.runs import read_runs
 from resnet_cli.session.trained import open_trained
+
+MOST_SHOWN = 48  # images of the contact sheet
 
 logger = logging.getLogger("resnet_cli")
 
@@ -102,6 +105,8 @@ def predict_out_of_fold(members: Sequence[Member]) -> OutOfFold:
             raise InputError(f"{member.name}: images have several labels each; label errors need one an image")
         if member.run.class_names != first.class_names:
             raise InputError(f"{member.name}: other classes than {members[0].name}")
+        if member.run.in_size != first.in_size:
+            raise InputError(f"{member.name}: images of another size than {members[0].name}")
         probabilities_NK, labels_N = _predict(member)
         for name, row_K, label in zip(member.names("val"), probabilities_NK, labels_N.tolist(), strict=True):
             if labels.setdefault(name, label) != label:
@@ -137,7 +142,7 @@ def write_label_errors(sweep: Path, *, device: str | None = None, trust: bool = 
     errors = find_label_errors(found.probabilities_NK, found.labels_N)
     folder = sweep / "eval"
     table, picture = folder / "label_errors.csv", folder / "label_errors.png"
-    sheet = _contact_sheet(members, found, errors[:MAX_IMAGES]) if errors else None
+    sheet = _contact_sheet(members, found, errors[:MOST_SHOWN]) if errors else None
     try:
         folder.mkdir(exist_ok=True)
         if sheet is None:
@@ -151,30 +156,32 @@ def write_label_errors(sweep: Path, *, device: str | None = None, trust: bool = 
 
 
 def _contact_sheet(members: Sequence[Member], found: OutOfFold, errors: Sequence[LabelError]) -> bytes:
-    """Draw the surest errors with the given and the suggested class."""
+    """Draw the surest errors with the given and the suggested class, and their names."""
     wanted = {found.names[error.index]: number for number, error in enumerate(errors)}
     images = _images_of(members, wanted)
-    captions = [f"{found.class_names[error.label]} → {found.class_names[error.suggested]}" for error in errors]
-    images_BCHW = torch.stack([images[number] for number in range(len(errors))])
-    ones = [1.0] * images_BCHW.shape[1]
+    captions = [
+        [
+            one_line(f"{found.class_names[error.label]} → {found.class_names[error.suggested]}"),
+            one_line(found.names[error.index]),
+        ]
+        for error in errors
+    ]
     title = "label → what it probably is, the surest first"
-    zeros = [0.0] * len(ones)
-    numbers = torch.arange(len(errors))
-    return draw_samples(images_BCHW, numbers, class_names=captions, mean=zeros, std=ones, title=title)
+    return draw_contact_sheet([images[number] for number in range(len(errors))], captions, title=title)
 
 
 def _images_of(members: Sequence[Member], wanted: Mapping[str, int]) -> dict[int, Tensor]:
-    """Return images by their number, each as the first run that validates on it sees it, on the scale 0 to 1."""
+    """Return images by their number, each as the first run that validates on it sees it: uint8 [H, W, 1 or 3]."""
     images: dict[int, Tensor] = {}
     for member in members:
         names = member.names("val")
         if not wanted.keys() & set(names):
             continue
-        mean, std = (torch.tensor(list(member.run.data[key])).view(-1, 1, 1) for key in ("mean", "std"))
+        mean, std = member.run.data["mean"], member.run.data["std"]
         start = 0
         for images_BCHW, _ in member.run.loaders().val or ():
-            for name, image_CHW in zip(names[start : start + len(images_BCHW)], images_BCHW, strict=True):
+            for i, name in enumerate(names[start : start + len(images_BCHW)]):
                 if name in wanted:
-                    images.setdefault(wanted[name], image_CHW.float().cpu() * std + mean)
+                    images.setdefault(wanted[name], to_pixels(images_BCHW[i : i + 1], mean, std)[0])
             start += len(images_BCHW)
     return images

@@ -173,7 +173,7 @@ def test_torch_is_not_imported_on_the_way_to_help_or_a_typo(arguments, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["data", "export", "info", "predict", "report"])
+@pytest.mark.parametrize("command", ["data", "eval", "export", "info", "predict", "report"])
 @pytest.mark.parametrize("arguments", [["--help"], ["--formt", "x"]])
 def test_companions_import_no_torch_for_help_and_wrong_flags(command, arguments, tmp_path):
     code = (

@@ -29,6 +29,7 @@ class RunDir:
         self.profile = self.path / "profile"
         self.exports = self.path / "export"
         self.code = self.path / "code"
+        self.evaluation = self.path / "eval"  # a folder for each split
         self.checkpoints = self.path / "checkpoints"
         self.last = self.checkpoints / "last.pt"
         self.previous = self.checkpoints / "previous.pt"  # the checkpoint before it

@@ -1,0 +1,124 @@
+"""resnet-eval: what a trained run is worth on a split of its data, or on other images."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnet_cli.commands.exit import exit_quickly, prepare_output
+from resnet_cli.commands.flags import Parser, exit_status
+from resnet_cli.commands.terminal import print_output
+from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
+
+if TYPE_CHECKING:
+    from resnet_cli.session.trained import TrainedRun
+
+HELP = """\
+Evaluates a run: loss, accuracy, precision, recall and F1 of each class, areas under curves, calibration, with 95 %
+intervals by the bootstrap over images. The files are in RUN/eval/SPLIT: metrics.json, per_class.csv, predictions.csv,
+confusion.json. Loss and accuracy are computed as in training: those of the test images equal run.json's. Each
+evaluation is recorded in run.json, so that one sees how often the test images were looked at.
+"""
+
+EXAMPLES = """\
+examples:
+  resnet-eval outputs/2026-11-21/10-02-11-resnet-kqzd           the test images, by the best checkpoint
+  resnet-eval RUN --split val --checkpoint last
+  resnet-eval RUN --tta flip --format json                      figures over mirrored images beside the plain ones
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser("resnet-eval", HELP, EXAMPLES)
+    parser.add_argument("run", metavar="RUN", help="a run folder or a checkpoint")
+    parser.add_argument(
+        "--split",
+        choices=("test", "val", "train"),
+        help="the images; default: test. train: without augmentation, in order",
+    )
+    parser.add_argument("--checkpoint", metavar="best | last | FILE", help="default: best, or that which RUN names")
+    parser.add_argument(
+        "--tta", choices=("none", "flip", "flip_translate"), default="none",
+        help="also the mean output over each image and its mirror image, and those shifted by a pixel",
+    )  # fmt: skip
+    parser.add_argument(
+        "--resamples", type=_resamples, default=1000, metavar="N",
+        help="bootstrap resamples for the intervals; 0 for none; default: 1000",
+    )  # fmt: skip
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
+    parser.add_argument("--out", metavar="DIR", help="folder of the files; default: RUN/eval/SPLIT")
+    parser.add_argument("--device", help="as trainer.device; default: that of the run, or auto")
+    parser.add_argument("--trust", action="store_true", help="build classes that only the run names: runs their code")
+    return parser
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    prepare_output()
+    exit_quickly(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `resnet-eval` with these arguments and return the exit status."""
+    return exit_status(_parser(), arguments, _evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    _require_no_sweep(options.run)
+    from resnet_cli.evaluation.evaluate import EvalOptions, evaluate_run, record_evaluation, write_files
+    from resnet_cli.evaluation.files import format_json  # these import torch
+    from resnet_cli.evaluation.table import format_table
+    from resnet_cli.session.trained import open_trained
+
+    trained = open_trained(options.run, checkpoint=options.checkpoint, device=options.device, trust=options.trust)
+    wanted = EvalOptions(split=options.split, tta=options.tta, resamples=options.resamples)
+    folder = _folder(trained, options)
+    evaluation = evaluate_run(trained, wanted)
+    write_files(evaluation, folder)
+    notes = list(evaluation.notes)
+    if trained.run is not None:
+        problem = record_evaluation(trained.run, evaluation.metrics, tta=options.tta, folder=folder)
+        notes += [problem] if problem is not None else []
+    for note in notes:
+        print(f"note: {escape_control_characters(note)}", file=sys.stderr)
+    if options.format == "json":
+        print_output(format_json(evaluation.metrics))
+    else:
+        print_output(format_table(options.run, evaluation.metrics, str(folder)))
+
+
+def _require_no_sweep(path: str) -> None:
+    """Raise an `InputError` for the folder of a sweep."""
+    folder = expand_home(path)
+    is_sweep = (folder / "sweep.json").is_file() or (folder / "multirun.yaml").is_file()
+    if is_sweep and not (folder / "config.yaml").is_file():
+        raise InputError(f"{path}: a sweep; give one of its run folders, or compare them: resnet-report {path}")
+
+
+def _folder(trained: "TrainedRun", options: argparse.Namespace) -> Path:
+    """Return the folder of the files.
+
+    Raises:
+        InputError: The checkpoint lies in no run folder, or --out is a file.
+    """
+    if options.out is not None:
+        folder = expand_home(options.out, "--out")
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"--out={folder}: is a file; the files of an evaluation go into a folder")
+        return folder
+    if trained.run is None:
+        raise InputError(f"{trained.file}: lies in no run folder; --out DIR says where the files go")
+    return trained.run.evaluation / (options.split or "test")
+
+
+def _resamples(text: str) -> int:
+    if not text.isdecimal() or not (int(text) == 0 or 200 <= int(text) <= 100_000):
+        raise argparse.ArgumentTypeError(f"{escape_control_characters(text)} is not 0, or a number from 200 to 100000")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()

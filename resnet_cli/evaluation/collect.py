@@ -1,0 +1,145 @@
+"""The net's output for the images of an evaluation, in one pass, with the loss and accuracy that training computes.
+
+Shapes: N images, K classes, B batch.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from resnet_cli.data import Loaders
+from resnet_cli.errors import InputError
+from resnet_cli.evaluation.images import EvaluatedImages
+from resnet_cli.evaluation.tta import AveragedViews, Tta
+from resnet_cli.session.losses import build_loss
+from resnet_cli.session.trained import TrainedRun, check_node
+from resnet_cli.training.backend import Backend, Batch
+from resnet_cli.training.evaluation import LossFunction, evaluate, without_smoothing
+from resnet_cli.training.metrics import Scores
+from resnet_cli.training.multi_label import LabelTotals
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What the net says of images, and what is true.
+
+    Attributes:
+        names: Name of each image.
+        logits_NK: float32.
+        labels: Classes, int64 [N]; or whether an image has a label, bool [N, K].
+        class_names: Names of the classes, indexed by label.
+        thresholds: Probability of each class above which an image with several labels has it; None if not chosen.
+        scores: Loss and accuracy as training computes them.
+        views_NK: Logits with test-time augmentation; None without.
+    """
+
+    names: Sequence[str]
+    logits_NK: Array
+    labels: Array
+    class_names: Sequence[str]
+    thresholds: list[float] | None
+    scores: Scores
+    views_NK: Array | None = None
+
+    @property
+    def has_label_sets(self) -> bool:
+        """True if images have several labels, or none."""
+        return self.labels.ndim == 2
+
+
+class _Recorder(nn.Module):
+    """A net that keeps its outputs, and beside them those of another one for the same images."""
+
+    def __init__(self, model: nn.Module, beside: nn.Module | None) -> None:
+        super().__init__()
+        self.model, self.beside = model, beside
+        self.outputs: list[Tensor] = []
+        self.others: list[Tensor] = []
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        logits: Tensor = self.model(images_BCHW)
+        self.outputs.append(logits.float().cpu())
+        if self.beside is not None:
+            self.others.append(self.beside(images_BCHW).float().cpu())
+        return logits
+
+
+def collect_outputs(run: TrainedRun, images: EvaluatedImages, *, tta: Tta = "none") -> Outputs:
+    """Return what the net says of images.
+
+    Loss and accuracy are those that the run itself computes on the same images, to the last digit: with its loss,
+    precision and memory format, in batches of the same size. Only where `torch.compile` is on, its kernels may round
+    otherwise. Other images than the run's own have the negative log-likelihood as their loss.
+
+    Args:
+        run: The run.
+        images: The images.
+        tta: Also the mean output over changed copies of each image.
+
+    Raises:
+        InputError: An image cannot be read, or the stored config names a loss that may not be called.
+    """
+    model, backend = run.model, _backend(run)
+    recorder = _Recorder(model, None if tta == "none" else AveragedViews(model, tta)).eval()
+    labels: list[Tensor] = []
+
+    def watched() -> Iterator[Batch]:
+        batches = images.batches()
+        for batch in tqdm(batches, total=images.num_batches, unit="batch", leave=False, disable=None):
+            labels.append(batch[1].cpu())
+            yield batch
+
+    with backend.switches():
+        scores = evaluate(
+            recorder, watched(), device=backend.device, loss_fn=_loss(run, images.own), autocast=backend.autocast,
+            label_totals=LabelTotals(run.thresholds) if run.has_label_sets else None,
+        )  # fmt: skip
+    all_labels = torch.cat(labels)
+    return Outputs(
+        names=images.names,
+        logits_NK=_finite(torch.cat(recorder.outputs)),
+        labels=(all_labels > 0.5 if run.has_label_sets else all_labels).numpy(),
+        class_names=run.class_names,
+        thresholds=run.thresholds,
+        scores=scores,
+        views_NK=_finite(torch.cat(recorder.others)) if recorder.others else None,
+    )
+
+
+def _finite(logits_NK: Tensor) -> Array:
+    bad = int((~logits_NK.isfinite().all(1)).sum())
+    if bad:
+        raise InputError(f"the net's output for {bad} of {len(logits_NK)} images is not finite: the run has diverged")
+    return np.asarray(logits_NK.numpy())
+
+
+def _backend(run: TrainedRun) -> Backend:
+    """Return the run's backend with its choice of deterministic algorithms."""
+    node = run.settings.get("trainer")
+    return replace(run.backend, deterministic=isinstance(node, Mapping) and node.get("deterministic") is True)
+
+
+def _loss(run: TrainedRun, loaders: Loaders | None) -> LossFunction:
+    """Return the loss that the run evaluates with; without its own data, the negative log-likelihood."""
+    likelihood: Callable[[Tensor, Tensor], Tensor] = (
+        nn.functional.binary_cross_entropy_with_logits if run.has_label_sets else nn.functional.cross_entropy
+    )
+    if loaders is None:
+        return likelihood
+    trainer, node = run.settings.get("trainer"), run.settings.get("loss")
+    for group, found in (("trainer", trainer), ("loss", node)):
+        if found is not None:
+            check_node(group, found, trust=run.trust, named=run.named)
+    if trainer is None:
+        raise InputError(f"{run.file}: not a checkpoint of resnet-cli: its config has no trainer")
+    built = build_loss(node, trainer, loaders)
+    built = built.to(run.backend.device) if isinstance(built, nn.Module) else built
+    return without_smoothing(built) or likelihood

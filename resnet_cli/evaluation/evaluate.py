@@ -1,0 +1,138 @@
+"""Evaluate a run on a split or on other images: metrics, files, and the line in the run's record."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resnet_cli.config.run_config import Node
+from resnet_cli.errors import InputError, MachineError
+from resnet_cli.evaluation.bootstrap import RESAMPLES, to_plain
+from resnet_cli.evaluation.collect import Outputs, collect_outputs
+from resnet_cli.evaluation.files import format_confusion, format_json, format_per_class, format_predictions
+from resnet_cli.evaluation.images import EvaluatedImages, Split, other_images, own_images
+from resnet_cli.evaluation.metrics import Decisions, compute_metrics
+from resnet_cli.evaluation.tta import Tta
+from resnet_cli.files import write_atomically
+from resnet_cli.runs.card import redraw_card
+from resnet_cli.runs.environment import utc_now
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.lock import exclusive
+from resnet_cli.session.trained import TrainedRun
+
+IN_RECORD = (
+    "loss", "accuracy", "balanced_accuracy", "top5_accuracy", "map", "macro_f1", "macro_f1_with_thresholds",
+    "expected_calibration_error",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """What to evaluate, and how.
+
+    Args:
+        split: The images; None is `test`, and of other images all.
+        data: Overrides of group `data` that name other images, and their checked node; None for the run's own.
+        tta: Test-time augmentation, whose figures stand beside the plain ones.
+        resamples: Bootstrap resamples for the intervals; 0 for none.
+    """
+
+    split: Split | None = None
+    data: tuple[dict[str, str], Node] | None = None
+    tta: Tta = "none"
+    resamples: int = RESAMPLES
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of an evaluation.
+
+    Attributes:
+        metrics: Content of `metrics.json`.
+        files: The content of each file, by its name.
+        notes: What a user has to know of the images, a line each.
+    """
+
+    metrics: dict[str, Any]
+    files: dict[str, bytes]
+    notes: list[str]
+
+
+def evaluate_run(run: TrainedRun, options: EvalOptions) -> Evaluation:
+    """Evaluate a run; nothing is written.
+
+    Raises:
+        InputError: There are no such images, they cannot be read, or do not fit the run.
+    """
+    images = _images(run, options)
+    outputs = collect_outputs(run, images, tta=options.tta)
+    facts = _facts(run, options, outputs)
+    metrics = {**facts, **compute_metrics(outputs, resamples=options.resamples)}
+    return Evaluation(metrics, _files(outputs, metrics), images.notes)
+
+
+def _images(run: TrainedRun, options: EvalOptions) -> EvaluatedImages:
+    if options.data is not None:
+        return other_images(run, options.data[1], options.split)
+    return own_images(run, options.split or "test")
+
+
+def _facts(run: TrainedRun, options: EvalOptions, outputs: Outputs) -> dict[str, Any]:
+    """Return what was evaluated, and when."""
+    split = options.split or ("test" if options.data is None else "all")
+    return {
+        "split": split,
+        **({"data": options.data[0]} if options.data is not None else {}),
+        "checkpoint": run.file.name,
+        "epoch": run.epoch,
+        "at": utc_now(),
+        "samples": len(outputs.names),
+    }
+
+
+def _files(outputs: Outputs, metrics: Mapping[str, Any]) -> dict[str, bytes]:
+    found = Decisions.of(outputs.logits_NK, outputs.labels, outputs.thresholds)
+    texts = {
+        "per_class.csv": format_per_class(metrics["classes"]),
+        "predictions.csv": format_predictions(found, outputs.names, outputs.class_names),
+        "confusion.json": format_confusion(found, outputs.class_names),
+        "metrics.json": format_json(metrics),
+    }
+    return {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
+
+
+def write_files(evaluation: Evaluation, folder: Path) -> None:
+    """Write the files of an evaluation, each of them whole.
+
+    Raises:
+        MachineError: The folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(error.errno, f"{folder}: cannot be made: {error.strerror}") from None
+    for name, content in evaluation.files.items():
+        write_atomically(folder / name, content)
+
+
+def record_evaluation(run: RunDir, metrics: Mapping[str, Any], *, tta: Tta, folder: Path) -> str | None:
+    """Add an evaluation to the record of a run, and draw its card anew.
+
+    Returns:
+        Why it is not recorded, if it is not: the run is in progress, or its folder cannot be written.
+    """
+    facts = ("split", "data", "checkpoint", "epoch", "at", "samples", *IN_RECORD)
+    entry = {name: metrics[name] for name in facts if name in metrics}
+    if tta != "none":
+        entry |= {"tta": tta, "tta_accuracy": metrics["tta"]["accuracy"]}
+    with suppress(ValueError):
+        entry["folder"] = folder.resolve().relative_to(run.path.resolve()).as_posix()
+    try:
+        with exclusive(run.path):
+            before = run.read_record().get("evaluations")
+            run.update_record(evaluations=[*(before if isinstance(before, list) else []), to_plain(entry)])
+            redraw_card(run)
+    except (InputError, MachineError) as error:
+        return f"not recorded in {run.record}: {error}"
+    return None

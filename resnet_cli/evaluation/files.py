@@ -1,0 +1,72 @@
+"""The tables of an evaluation as texts: one row a class, one row an image, and the confusion of classes."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from resnet_cli.evaluation.bootstrap import to_plain
+from resnet_cli.evaluation.metrics import Decisions, confusion_counts
+
+BETWEEN_LABELS = "|"
+
+
+def format_json(content: Mapping[str, Any]) -> str:
+    """Return JSON of a mapping; numbers that are not defined are null."""
+    return json.dumps(to_plain(content), indent=2, ensure_ascii=False) + "\n"
+
+
+def format_per_class(classes: Sequence[Mapping[str, Any]]) -> str:
+    """Return the CSV with a row for each class; shares are in percent, what is not defined is empty."""
+    rows = [to_plain(row) for row in classes]
+    return _csv(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows])
+
+
+def format_predictions(found: Decisions, names: Sequence[str], class_names: Sequence[str]) -> str:
+    """Return the CSV with a row for each image: name, label, prediction, its probability, and the loss.
+
+    Several labels are joined by `|`; the probability is then that of the least certain decision.
+    """
+    if found.labels.ndim == 2:
+        decided_NK = np.where(found.predicted, found.probabilities_NK, 1 - found.probabilities_NK)
+        probabilities_N = decided_NK.min(1)
+    else:
+        probabilities_N = found.probabilities_NK.max(1)
+    rows = (
+        [name, _label(label, class_names), _label(predicted, class_names), f"{probability:.6g}", f"{loss:.6g}"]
+        for name, label, predicted, probability, loss in zip(
+            names, found.labels, found.predicted, probabilities_N, found.losses_N, strict=True
+        )
+    )
+    return _csv(["name", "label", "prediction", "probability", "loss"], rows)
+
+
+def format_confusion(found: Decisions, class_names: Sequence[str]) -> str:
+    """Return JSON with the counts of `confusion_counts`, a line for each row."""
+    rows = ",\n    ".join(json.dumps(row) for row in confusion_counts(found).tolist())
+    names = json.dumps(list(class_names), ensure_ascii=False)
+    words = '"rows": "labels",\n  "columns": "predictions"'
+    return f'{{\n  "classes": {names},\n  {words},\n  "counts": [\n    {rows}\n  ]\n}}\n'
+
+
+def _label(label: Any, class_names: Sequence[str]) -> str:
+    if np.ndim(label):
+        return BETWEEN_LABELS.join(class_names[k] for k in np.flatnonzero(label).tolist())
+    return class_names[int(label)]
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _csv(header: Sequence[str], rows: Any) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue()

@@ -1,0 +1,201 @@
+"""The images of an evaluation: a split of the run's own data, or others with the same classes."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from resnet_cli.config.run_config import Node
+from resnet_cli.data import BatchLoader, Loaders, Normalize
+from resnet_cli.data.fingerprint import describe_difference, fingerprint_split
+from resnet_cli.errors import InputError
+from resnet_cli.session.trained import TrainedRun, check_node
+from resnet_cli.training.backend import Batch
+from resnet_cli.training.batching import EpochIterator
+
+Split = Literal["train", "val", "test"]
+
+WORDS = {"train": "training", "val": "validation", "test": "test"}
+MOST_NAMES = 5  # classes that a message lists
+
+
+@dataclass(frozen=True)
+class EvaluatedImages:
+    """Images in a fixed order, without augmentation.
+
+    Args:
+        loaders: Read one after another.
+        names: Name of each image: its path below the folder of the images, or its number in the data set.
+        own: The loaders of the run's own data; None for other images.
+        places_K: Label of the run for each label of these images; None if they are the same.
+        num_classes: Classes of the run.
+        limit: Batches after which each loader ends; None for all.
+        notes: What a user has to know of the images, a line each.
+    """
+
+    loaders: tuple[BatchLoader, ...]
+    names: Sequence[str]
+    own: Loaders | None
+    places_K: Tensor | None
+    num_classes: int
+    limit: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield (images, labels) with the labels of the run."""
+        for images_BCHW, labels in chain.from_iterable(
+            EpochIterator(loader, limit=self.limit).iterate(epoch=0) for loader in self.loaders
+        ):
+            yield images_BCHW, self._relabelled(labels)
+
+    @property
+    def num_batches(self) -> int:
+        """Number of batches."""
+        return sum(EpochIterator(loader, limit=self.limit).num_batches or 0 for loader in self.loaders)
+
+    def read(self, numbers: Sequence[int]) -> Tensor:
+        """Return some of the images again, normalised, float32 [M, C, H, W] on the loaders' device.
+
+        Args:
+            numbers: Their places among the names.
+        """
+        found: dict[int, Tensor] = {}
+        start = 0
+        for loader in self.loaders:
+            count = self._count(loader)
+            places = sorted({number - start for number in numbers if start <= number < start + count})
+            if places:
+                part = copy.copy(loader)
+                part.indices = loader.indices[torch.tensor(places)]
+                images = torch.cat([images_BCHW for images_BCHW, _ in part.epoch(0)])
+                found |= {start + place: images[i] for i, place in enumerate(places)}
+            start += count
+        return torch.stack([found[number] for number in numbers])
+
+    def _count(self, loader: BatchLoader) -> int:
+        return min(loader.samples, (self.limit or len(loader)) * loader.batch_size)
+
+    def _relabelled(self, labels: Tensor) -> Tensor:
+        if self.places_K is None:
+            return labels
+        places_K = self.places_K.to(labels.device)
+        if labels.ndim == 1:
+            return places_K[labels]
+        wide = labels.new_zeros(len(labels), self.num_classes)
+        return wide.index_copy(1, places_K, labels)
+
+
+def own_images(run: TrainedRun, split: Split) -> EvaluatedImages:
+    """Return the images of a split of the run's own data.
+
+    Raises:
+        InputError: They cannot be read, there are none of this split, or their classes are not those of the run.
+    """
+    node = run.data_node()
+    check_node("data", node, trust=run.trust, named=run.named)
+    loaders = run.loaders(_plain_node(node, split))
+    notes: list[str] = []
+    recorded = run.data.get("splits")
+    if isinstance(recorded, Mapping) and split in loaders.samples:
+        before, now = recorded.get(split), fingerprint_split(*loaders.samples[split])
+        if before != now and (before is None or isinstance(before, Mapping)):
+            was, found = describe_difference(cast(Any, before), now)
+            notes.append(f"the {WORDS[split]} images have changed since training: {was} then, {found} now")
+    places_K = _places(run, loaders, notes)
+    limit = _max_batches(run)
+    if limit is not None:
+        notes.append(f"only the first {limit} batches, as in training (trainer.max_batches={limit})")
+    loader = _loader(run, loaders, split)
+    count = min(loader.samples, (limit or len(loader)) * loader.batch_size)
+    names = _names(loaders, split)[:count]
+    return EvaluatedImages((loader,), names, loaders, places_K, len(run.class_names), limit, notes)
+
+
+def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedImages:
+    """Return images that the run has not been trained on, prepared as its own were.
+
+    Args:
+        run: The run.
+        node: Checked node of group `data` with their place.
+        split: The part of them; None for all.
+
+    Raises:
+        InputError: They cannot be read, or are not of the run's size or classes.
+    """
+    loaders = run.loaders(_plain_node(node, "train"))
+    if loaders.in_size != run.in_size:
+        sizes = ("x".join(map(str, size)) for size in (loaders.in_size, run.in_size))
+        raise InputError("--data: images of {}, and the net takes {} (channels x height x width)".format(*sizes))
+    if loaders.has_label_sets != run.has_label_sets:
+        kinds = (
+            "several labels" if several else "one label" for several in (loaders.has_label_sets, run.has_label_sets)
+        )
+        raise InputError("--data: images have {} each, and those of the run {}".format(*kinds))
+    notes: list[str] = []
+    places_K = _places(run, loaders, notes)
+    splits: list[Split] = [split] if split is not None else ["train", "val", "test"]
+    present = [part for part in splits if split is not None or part in loaders.samples]
+    parts = tuple(_loader(run, loaders, part) for part in present)
+    names = [name for part in present for name in _names(loaders, part)]
+    return EvaluatedImages(parts, names, None, places_K, len(run.class_names), None, notes)
+
+
+def _plain_node(node: Node, split: Split) -> Node:
+    """Return the node of a data set whose training images, if they are evaluated, come each once and unchanged."""
+    if split != "train":
+        return node
+    off = {"augment": None, "sampler": "uniform", "drop_last": False}
+    return {**node, **{key: value for key, value in off.items() if key in node}}
+
+
+def _loader(run: TrainedRun, loaders: Loaders, split: Split) -> BatchLoader:
+    """Return the loader of a split, in order and with the normalisation that the net was trained with."""
+    loader: BatchLoader | None = getattr(loaders, split)
+    if loader is None:
+        raise InputError("--split val: there are no validation images (data.val_fraction=0)")
+    if split == "train":
+        loader.shuffle, loader.shards, loader.center = False, None, loaders.test.center
+    loader.normalize = Normalize(run.data["mean"], run.data["std"], loader.device)
+    return loader
+
+
+def _names(loaders: Loaders, split: Split) -> list[str]:
+    samples, indices = loaders.samples[split]
+    names = samples.names if samples.names is not None else [str(i) for i in range(len(samples))]
+    return list(names) if indices is None else [names[i] for i in indices.tolist()]
+
+
+def _places(run: TrainedRun, loaders: Loaders, notes: list[str]) -> Tensor | None:
+    """Return the run's label of each class of the images, matched by name; None if they are the same.
+
+    Raises:
+        InputError: Images are of classes that the run does not know.
+    """
+    own, found = run.class_names, loaders.class_names
+    if own == found:
+        return None
+    new = [name for name in found if name not in own]
+    if new:
+        known = [name for name in found if name in own]
+        remedy = f"; leave them out with --data 'classes=[{','.join(known)}]'" if 2 <= len(known) <= 20 else ""
+        raise InputError(f"the images are of {_listed('class', new)} that the run does not know{remedy}")
+    missing = [name for name in own if name not in found]
+    if missing:
+        notes.append(f"no images of {_listed('class', missing)} of the run")
+    return torch.tensor([own.index(name) for name in found])
+
+
+def _listed(noun: str, names: Sequence[str]) -> str:
+    """Return `2 classes (a, b)`."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"{len(names)} {noun}{'es' if len(names) > 1 else ''} ({', '.join(names[:MOST_NAMES])}{more})"
+
+
+def _max_batches(run: TrainedRun) -> int | None:
+    node = run.settings.get("trainer")
+    limit = node.get("max_batches") if isinstance(node, Mapping) else None
+    return limit if type(limit) is int and limit > 0 else None

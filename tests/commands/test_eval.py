@@ -1,0 +1,158 @@
+"""resnet-eval: figures equal to those of training, its files and record, and wrong input."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from resnet_cli.commands import eval as evaluation
+from tests.support.runs import record_of
+
+
+@pytest.fixture
+def place(trained_run, tmp_path, monkeypatch):
+    """A working folder with a copy of the run and its images, which the copied record names."""
+    shutil.copytree(trained_run.parent, tmp_path / "place")
+    record = tmp_path / "place/run/run.json"
+    record.write_text(record.read_text().replace(str(trained_run.parent), str(tmp_path / "place")))
+    monkeypatch.chdir(tmp_path / "place")
+    return tmp_path / "place"
+
+
+@pytest.fixture
+def evaluated(place, capsys):
+    def run(*arguments, path="run"):
+        status = evaluation.run([path, *arguments, *([] if "--resamples" in arguments else ["--resamples", "0"])])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def rows_of(folder):
+    return list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
+
+
+def names_of(place, split):
+    folders = json.loads((place / "run/splits.json").read_text())[split]
+    return [f"{folder}/{name}" for folder, names in folders.items() for name in names]
+
+
+def test_test_figures_equal_the_record_to_the_last_digit(evaluated, place):
+    status, out, err = evaluated("--format", "json")
+    assert (status, err) == (0, "")
+    found, recorded = json.loads(out), record_of(place / "run")["test"]
+    assert {key: found[key] for key in recorded} == recorded
+    assert json.loads((place / "run/eval/test/metrics.json").read_text()) == found
+
+
+def test_validation_figures_equal_the_row_of_the_best_epoch(evaluated, place):
+    _, out, _ = evaluated("--split", "val", "--format", "json")
+    found, best = json.loads(out), record_of(place / "run")["best"]
+    assert {f"val_{key}": found[key] for key in ("loss", "accuracy", "balanced_accuracy")} == {
+        key: best[key] for key in ("val_loss", "val_accuracy", "val_balanced_accuracy")
+    }
+
+
+def test_training_images_come_in_order_each_once(evaluated, place):
+    assert evaluated("--split", "train")[0] == 0
+    assert [row["name"] for row in rows_of(place / "run/eval/train")] == names_of(place, "train")
+
+
+def test_predictions_are_those_of_the_classifier_image_by_image(evaluated, place):
+    from resnet_cli import load_run
+
+    assert evaluated()[0] == 0
+    rows = rows_of(place / "run/eval/test")
+    probabilities = load_run(place / "run")([place / "photos" / row["name"] for row in rows])
+    names = ("circle", "square", "stripes")
+    assert [row["prediction"] for row in rows] == [names[k] for k in probabilities.argmax(1).tolist()]
+    assert [float(row["probability"]) for row in rows] == pytest.approx(probabilities.amax(1).tolist(), abs=1e-5)
+    assert [row["label"] for row in rows] == [row["name"].split("/")[0] for row in rows]
+    counts = json.loads((place / "run/eval/test/confusion.json").read_text())["counts"]
+    pairs = [(row["label"], row["prediction"]) for row in rows]
+    assert counts == [[pairs.count((label, predicted)) for predicted in names] for label in names]
+
+
+def test_each_evaluation_is_recorded_and_in_the_card(evaluated, place):
+    before = record_of(place / "run")
+    evaluated()
+    evaluated("--split", "val", "--checkpoint", "last", "--tta", "flip")
+    record = record_of(place / "run")
+    first, second = record.pop("evaluations")
+    assert record == before
+    assert (first["split"], first["checkpoint"], first["folder"]) == ("test", "best.pt", "eval/test")
+    assert first["accuracy"] == before["test"]["accuracy"]
+    assert (second["split"], second["checkpoint"], second["tta"]) == ("val", "last.pt", "flip")
+    assert "once by evaluations" in (place / "run/card.md").read_text()
+
+
+def test_table_has_intervals_and_figures_with_mirrored_images_beside(evaluated):
+    _, out, _ = evaluated("--tta", "flip_translate", "--resamples", "200")
+    header = next(line for line in out.splitlines() if "95 % interval" in line)
+    assert header.split() == ["value", "95", "%", "interval", "with", "tta"]
+    row = next(line for line in out.splitlines() if line.startswith("accuracy"))
+    low, high = (float(row.split()[i]) for i in (3, 5))
+    assert low <= float(row.split()[1]) <= high
+    assert row.count("%") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere"], ["nowhere: no such run folder"]),
+        (["photos"], ["photos: not a run folder"]),
+        (["run", "--spilt", "val"], ["--spilt"]),
+        (["run", "--split", "vall"], ["vall"]),
+        (["run", "--checkpoint", "none.pt"], ["none.pt"]),
+        (["run", "--resamples", "10"], ["200"]),
+        (["sweep"], ["sweep: a sweep", "resnet-report"]),
+    ],
+)
+def test_wrong_input_is_one_line(place, capsys, arguments, words):
+    (place / "sweep").mkdir()
+    (place / "sweep/sweep.json").write_text("{}")
+    assert evaluation.run(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert len(captured.err.splitlines()) == 1
+    assert all(word in captured.err for word in words)
+    assert not (place / "run/eval").exists()
+
+
+def test_other_classes_in_the_folder_than_those_of_the_run_are_refused(evaluated, place):
+    shutil.copytree(place / "photos/circle", place / "photos/zebra")
+    status, _, err = evaluated()
+    assert status == 2
+    assert err.splitlines() == [err.strip()]
+    assert "zebra" in err
+    assert "classes=[circle,square,stripes]" in err
+
+
+def test_images_that_changed_since_training_are_said(evaluated, place):
+    (place / "photos" / names_of(place, "test")[0]).unlink()
+    status, _, err = evaluated()
+    assert status == 0
+    assert "have changed since training" in err
+
+
+def test_checkpoint_without_a_run_folder_needs_a_place(evaluated, place, capsys):
+    shutil.copy(place / "run/checkpoints/best.pt", place / "alone.pt")
+    status, _, err = evaluated(path="alone.pt")
+    assert (status, "--out" in err) == (2, True)
+    status, _, _ = evaluated("--out", "figures", path="alone.pt")
+    assert status == 0
+    assert (place / "figures/metrics.json").is_file()
+
+
+def test_diverged_run_is_refused_and_unfinished_one_warned_of(evaluated, place, caplog):
+    record = record_of(place / "run")
+    file = place / "run/run.json"
+    file.write_text(json.dumps({**record, "status": "failed", "reason": "DivergedError: the loss is nan"}))
+    status, _, err = evaluated()
+    assert (status, "diverged" in err) == (2, True)
+    file.write_text(json.dumps({**record, "status": "interrupted"}))
+    assert evaluated()[0] == 0
+    assert "not finished" in caplog.text

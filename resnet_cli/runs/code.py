@@ -11,7 +11,7 @@ import logging
 import re
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import distributions
 from pathlib import Path
@@ -29,6 +29,7 @@ MAX_BYTES = 1_000_000  # of all files together
 MAX_INDEX_BYTES = 1 << 20  # of a code.json that is read
 MODULES = "modules"  # the folder of the user's own modules
 INDEX = "code.json"
+NOT_KEPT = ("resnet_cli", "__main__")
 INSTALLED = re.compile(r"(?P<name>.+?)-(?P<version>[^-]+)\.dist-info")
 
 
@@ -62,6 +63,8 @@ class Snapshot:
 def take_snapshot(settings: Mapping[str, Any], repositories: Iterable[Repository]) -> Snapshot:
     """Return the code of a run whose classes are imported.
 
+    Where not all of it fits, the modules of these classes come first, then changes of repositories, then other modules.
+
     Args:
         settings: Its config.
         repositories: The repositories that it comes from.
@@ -69,7 +72,8 @@ def take_snapshot(settings: Mapping[str, Any], repositories: Iterable[Repository
     snapshot = Snapshot()
     snapshot.add("requirements.txt", "".join(f"{line}\n" for line in installed_packages()).encode())
     targets = [override.partition("=")[2] for override in to_name_again(settings)]
-    for name, content in _own_modules(targets, snapshot.left_out).items():
+    named, others = _own_modules(targets, snapshot.left_out)
+    for name, content in named.items():
         snapshot.add(f"{MODULES}/{name}", content)
     for repository in repositories:
         entry: dict[str, Any] = {
@@ -78,11 +82,14 @@ def take_snapshot(settings: Mapping[str, Any], repositories: Iterable[Repository
         }  # fmt: skip
         if repository.problem:
             entry["problem"] = repository.problem
+            snapshot.left_out.append(f"commit and changes of {repository.folder} ({repository.problem})")
         if repository.patch:
             entry["patch"] = f"{repository.of[0].replace(' ', '_')}.patch"
             snapshot.add(entry["patch"], repository.patch)
         snapshot.left_out += [f"{line} in {repository.folder}" for line in repository.left_out]
         snapshot.repositories.append(entry)
+    for name, content in others.items():
+        snapshot.add(f"{MODULES}/{name}", content)
     return snapshot
 
 
@@ -100,43 +107,56 @@ def installed_packages() -> list[str]:
     return [f"{name}=={version}" for name, version in sorted(found.items())]
 
 
-def _own_modules(targets: Sequence[str], left_out: list[str]) -> dict[str, bytes]:
-    """Return the source of the modules of these classes, and of all others imported from the same folders, by path.
+def _own_modules(targets: Sequence[str], left_out: list[str]) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Return the sources of the modules that these classes are in, and of all others from the same folders, by path.
 
     Installed packages, the standard library and this package are left to their versions.
     """
     roots: dict[Path, None] = {}
+    named: set[str] = set()
     for target in targets:
-        root = _root_of(target.split("."))
-        if root is None:
+        if target.partition(".")[0] == "resnet_cli":
+            continue
+        modules = list(_modules_of(target))
+        own = {module: root for module in modules if (root := _root_of(module)) and not _is_installed(root)}
+        if not any(map(_root_of, modules)):
             left_out.append(f"the source of {target}")
-        elif not _is_installed(root):
-            roots[root] = None
-    found: dict[str, bytes] = {}
-    for name, module in sorted(sys.modules.items()):
+        roots |= dict.fromkeys(own.values())
+        named |= set(own)
+    found: dict[bool, dict[str, bytes]] = {True: {}, False: {}}
+    for name, module in sorted(sys.modules.items()) if roots else ():
         file = getattr(module, "__file__", None)
-        if (
-            not isinstance(file, str)
-            or not file.endswith(".py")
-            or name.partition(".")[0] in ("resnet_cli", "__main__")
-        ):
+        if not isinstance(file, str) or not file.endswith(".py") or name.partition(".")[0] in NOT_KEPT:
             continue
         path = Path(file).absolute()
-        root = next((root for root in roots if path.is_relative_to(root)), None)
-        if root is None or _is_installed(path) or not _is_importable(name, path.relative_to(root)):
+        root = next((root for root in roots if _is_importable_from(root, name, path)), None)
+        if root is None or _is_installed(path):
             continue
         try:
-            found[path.relative_to(root).as_posix()] = path.read_bytes()
+            found[name in named][path.relative_to(root).as_posix()] = path.read_bytes()
         except OSError as error:
             left_out.append(f"{path} ({error.strerror})")
-    return found
+    return found[True], found[False]
 
 
-def _root_of(parts: Sequence[str]) -> Path | None:
-    """Return the folder that a class's top module is imported from; None if its module has no source file."""
-    names = (".".join(parts[:cut]) for cut in range(len(parts) - 1, 0, -1))
-    name = next((name for name in names if name in sys.modules), "")
-    file = getattr(sys.modules.get(name), "__file__", None)
+def _modules_of(target: str) -> Iterator[str]:
+    """Yield the name of the imported module that a dotted name begins with, and of the one that defines the object."""
+    parts = target.split(".")
+    cut = next((cut for cut in range(len(parts) - 1, 0, -1) if ".".join(parts[:cut]) in sys.modules), 0)
+    if not cut:
+        return
+    yield ".".join(parts[:cut])
+    found: Any = sys.modules[".".join(parts[:cut])]
+    for part in parts[cut:]:
+        found = getattr(found, "__dict__", {}).get(part)
+    defined_in = getattr(found, "__module__", None)
+    if isinstance(defined_in, str) and defined_in in sys.modules and defined_in.partition(".")[0] not in NOT_KEPT:
+        yield defined_in
+
+
+def _root_of(name: str) -> Path | None:
+    """Return the folder that a module's top module is imported from; None if it has no source file."""
+    file = getattr(sys.modules[name], "__file__", None)
     if not isinstance(file, str) or not file.endswith(".py"):
         return None
     path = Path(file).absolute()
@@ -144,9 +164,11 @@ def _root_of(parts: Sequence[str]) -> Path | None:
     return path.parents[name.count(".") + is_package]
 
 
-def _is_importable(name: str, path: Path) -> bool:
-    """Return whether the import of `name` from a root leads to this path in it."""
-    parts = path.with_suffix("").parts
+def _is_importable_from(root: Path, name: str, file: Path) -> bool:
+    """Return whether the import of `name` from a root leads to this file."""
+    if not file.is_relative_to(root):
+        return False
+    parts = file.relative_to(root).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) == name
 
 

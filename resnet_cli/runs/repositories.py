@@ -17,7 +17,8 @@ MAX_PATCH_BYTES = 1_000_000  # of what is kept of a repository's changes
 MAX_READ_BYTES = 1 << 26  # of what git may print of them
 SECONDS = 5.0  # that git may take
 WORKING_FOLDER, PACKAGE = "working folder", "package"
-OPTIONS = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "protocol.allow=never")
+OPTIONS = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "protocol.allow=never",
+           "-c", "diff.relative=false")  # fmt: skip
 DIFF = (
     "diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-renames", "--no-color", "--binary", "--submodule=short",
     "--ignore-submodules=untracked", "--src-prefix=a/", "--dst-prefix=b/",
@@ -83,7 +84,10 @@ def repositories_of_sweep(sweep: str, folder: str) -> list[Repository]:
 def _ask(folder: Path) -> list[subprocess.Popen[bytes]] | None:
     """Start asking git about a folder: what it is, how it is described, what has changed. None without git."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    kept = {name: os.environ[name] for name in ("GIT_CEILING_DIRECTORIES", "GIT_EXEC_PATH") if name in os.environ}
+    names = [
+        name for name in os.environ if name.startswith(("GIT_CEILING_DIRECTORIES", "GIT_EXEC_PATH", "GIT_CONFIG_"))
+    ]
+    kept = {name: os.environ[name] for name in names}  # containers name safe folders in GIT_CONFIG_VALUE_0
     kept |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C"}
     commands = (("rev-parse", "--show-toplevel", "HEAD"), ("describe", "--tags", "--always"), DIFF)
     try:
@@ -100,9 +104,10 @@ def _ask(folder: Path) -> list[subprocess.Popen[bytes]] | None:
 
 
 def _read_answers(role: str, folder: Path, answers: Sequence[Any] | None) -> Repository | None:
-    """Return what git has answered; None if the folder is in no repository, or there is no git."""
+    """Return what git has answered; None if the folder is in no repository."""
     if answers is None:
-        return None
+        top = next((path for path in (folder, *folder.parents) if (path / ".git").exists()), None)
+        return Repository((role,), str(top), problem="git is not installed") if top is not None else None
     place, description, changes = answers
     dirty, patch, left_out = _read_changes(changes)
     out, errors = _communicate(place)

@@ -64,6 +64,49 @@ def test_modules_of_own_classes_are_kept_with_what_they_import(tmp_path, monkeyp
     assert not made.left_out
 
 
+@pytest.fixture
+def two_folders(tmp_path, monkeypatch):
+    """A module `ownnames` that takes its class from `ownimpl`, which lies elsewhere, beside a large `ownbulk`."""
+    before = set(sys.modules)
+    for folder, files in {
+        "a": {"ownnames": "from ownimpl import Net\nimport aownbulk\n", "aownbulk": "#" * 600},
+        "b": {"ownimpl": "class Net: pass\n"},
+    }.items():
+        (tmp_path / folder).mkdir()
+        monkeypatch.syspath_prepend(tmp_path / folder)
+        for name, text in files.items():
+            (tmp_path / folder / f"{name}.py").write_text(text)
+    __import__("ownnames")
+    yield {"model": {"_target_": "ownnames.Net"}}
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_the_module_that_defines_a_class_is_kept_too(two_folders):
+    made = take_snapshot(two_folders, [])
+    expected = {f"modules/{name}.py" for name in ("ownnames", "ownimpl", "aownbulk")}
+    assert set(made.files) == {*expected, "requirements.txt"}
+
+
+def test_what_the_config_names_and_the_changes_come_before_other_modules(two_folders, monkeypatch):
+    monkeypatch.setattr(code, "installed_packages", list)
+    monkeypatch.setattr(code, "MAX_BYTES", 600)
+    made = take_snapshot(two_folders, [Repository(("package",), "/x", "12ab", "12ab", True, b"d" * 500)])
+    assert set(made.files) == {"requirements.txt", "modules/ownnames.py", "modules/ownimpl.py", "package.patch"}
+    assert made.left_out == ["modules/aownbulk.py (600 bytes)"]
+
+
+def test_a_class_of_this_package_brings_nothing_of_its_checkout():
+    from resnet_cli.models import CifarResNet  # noqa: F401
+
+    assert set(take_snapshot({"loss": {"_target_": "resnet_cli.models.CifarResNet"}}, []).files) == {"requirements.txt"}
+
+
+def test_what_git_does_not_say_is_left_out_by_name():
+    made = take_snapshot({}, [Repository(("working folder",), "/x", problem="dubious ownership")])
+    assert made.left_out == ["commit and changes of /x (dubious ownership)"]
+
+
 def test_classes_of_installed_packages_are_left_to_their_version():
     import yaml  # noqa: F401
 

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import subprocess
 
 import pytest
 
@@ -112,9 +113,12 @@ def test_nothing_that_the_repository_configures_is_run(place):
 
 def test_odd_settings_leave_the_patch_as_it_is(place):
     make_repository(place, nets="a = 1\n")
-    for key, value in {"diff.noprefix": "true", "color.ui": "always", "diff.mnemonicPrefix": "true"}.items():
-        git(place, "config", key, value)
+    for key in ("diff.noprefix", "diff.mnemonicPrefix", "diff.relative"):
+        git(place, "config", key, "true")
+    git(place, "config", "color.ui", "always")
     (place / "nets.py").write_text("a = 2\n")
+    (place / "inner").mkdir()
+    os.chdir(place / "inner")
     assert of_working_folder().patch.startswith(b"diff --git a/nets.py b/nets.py\n")
 
 
@@ -122,6 +126,23 @@ def test_variables_of_git_lead_to_no_other_repository(place, tmp_path, monkeypat
     commit = make_repository(place)
     make_repository(tmp_path / "other")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))  # as git sets it for its hooks
+    assert of_working_folder().commit == commit
+
+
+def test_a_folder_of_somebody_else_is_said_unless_the_environment_calls_it_safe(place, monkeypatch):
+    commit = make_repository(place)
+    start = subprocess.Popen
+
+    def start_as_another_user(*arguments, env, **options):
+        return start(*arguments, env={**env, "GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}, **options)
+
+    monkeypatch.setattr(repositories.subprocess, "Popen", start_as_another_user)
+    found = of_working_folder()
+    assert (found.commit, found.dirty) == (None, None)
+    assert "dubious ownership" in found.problem
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "safe.directory")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", str(place))
     assert of_working_folder().commit == commit
 
 
@@ -141,9 +162,15 @@ def test_a_folder_outside_of_repositories_has_none(place):
     assert of_working_folder() is None
 
 
-def test_without_git_there_are_none(place, monkeypatch):
+def test_without_git_a_repository_is_named_all_the_same(place, monkeypatch):
     monkeypatch.setenv("PATH", str(place))
-    assert find_repositories() == []
+    assert of_working_folder() is None
+    make_folder = place / "work" / "inner"
+    make_folder.mkdir(parents=True)
+    (place / "work" / ".git").mkdir()
+    monkeypatch.chdir(make_folder)
+    found = of_working_folder()
+    assert (found.folder, found.commit, found.problem) == (str(place / "work"), None, "git is not installed")
 
 
 def test_a_repository_without_a_commit_says_so(place):

@@ -36,7 +36,7 @@ def status_of(folder):
 def test_a_run_is_trained_resumed_and_reported(on_windows, tmp_path):
     on_windows("resnet_cli", *tiny("trainer.epochs=1", "hydra.run.dir=d"))
     assert sorted(path.name for path in (tmp_path / "d").iterdir()) == [
-        "card.md", "checkpoints", "config.yaml", "curves.png", "metrics.jsonl", "run.json", "samples.png",
+        "card.md", "checkpoints", "code", "config.yaml", "curves.png", "metrics.jsonl", "run.json", "samples.png",
         "splits.json", "train.log",
     ]  # fmt: skip
     assert "from    epoch 1" in on_windows("resnet_cli", "resume=d", "trainer.epochs=2")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status
+from resnet_cli.commands.label_errors import print_label_errors
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.errors import InputError
@@ -27,6 +28,7 @@ EXAMPLES = """\
 examples:
   resnet-eval outputs/2026-11-21/10-02-11-resnet-kqzd           the test images, by the best checkpoint
   resnet-eval RUN --split val --checkpoint last
+  resnet-eval SWEEP --label-errors                              of resnet-train -m data.folds=5 data.fold=0,1,2,3,4
   resnet-eval RUN --tta flip --format json                      figures over mirrored images beside the plain ones
 """
 
@@ -48,6 +50,10 @@ def _parser() -> argparse.ArgumentParser:
         "--resamples", type=_resamples, default=1000, metavar="N",
         help="bootstrap resamples for the intervals; 0 for none; default: 1000",
     )  # fmt: skip
+    parser.add_argument(
+        "--label-errors", action="store_true",
+        help="RUN is a sweep over folds: list the images whose label is probably wrong, in SWEEP/eval",
+    )  # fmt: skip
     parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
     parser.add_argument("--out", metavar="DIR", help="folder of the files; default: RUN/eval/SPLIT")
     parser.add_argument("--device", help="as trainer.device; default: that of the run, or auto")
@@ -67,6 +73,9 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    if options.label_errors:
+        print_label_errors(options)
+        return
     _require_no_sweep(options.run)
     from resnet_cli.evaluation.evaluate import EvalOptions, evaluate_run, record_evaluation, write_files
     from resnet_cli.evaluation.files import format_json  # these import torch
@@ -95,7 +104,8 @@ def _require_no_sweep(path: str) -> None:
     folder = expand_home(path)
     is_sweep = (folder / "sweep.json").is_file() or (folder / "multirun.yaml").is_file()
     if is_sweep and not (folder / "config.yaml").is_file():
-        raise InputError(f"{path}: a sweep; give one of its run folders, or compare them: resnet-report {path}")
+        remedy = "give one of its run folders, --label-errors for a sweep over folds, or compare its runs"
+        raise InputError(f"{path}: a sweep; {remedy}: resnet-report {path}")
 
 
 def _folder(trained: "TrainedRun", options: argparse.Namespace) -> Path:

@@ -53,15 +53,13 @@ class LabelReport:
 
     Args:
         errors: The errors, the surest first.
-        images: Number of images that were judged.
-        missing: Number of images that were in no run's validation part.
+        predictions: What they were found by.
         table: The CSV.
         picture: The contact sheet; None if there are no errors.
     """
 
     errors: list[LabelError]
-    images: int
-    missing: int
+    predictions: OutOfFold
     table: Path
     picture: Path | None
 
@@ -130,8 +128,16 @@ def _predict(member: Member) -> tuple[Tensor, Tensor]:
     return probabilities_NK, torch.cat([labels for _, labels in parts])
 
 
-def write_label_errors(sweep: Path, *, device: str | None = None, trust: bool = False) -> LabelReport:
-    """Find the probable label errors of a sweep over folds; write `eval/label_errors.csv` and `.png` in its folder.
+def write_label_errors(
+    sweep: Path, *, folder: Path | None = None, device: str | None = None, trust: bool = False
+) -> LabelReport:
+    """Find the probable label errors of a sweep over folds; write `label_errors.csv` and `label_errors.png`.
+
+    Args:
+        sweep: Folder of the sweep.
+        folder: Folder of the files; None is `eval` in that of the sweep.
+        device: Device of the models; None is that of each run, or `auto`.
+        trust: Build whatever else the configs name; that runs code of their author's choice.
 
     Raises:
         InputError: See `open_members` and `predict_out_of_fold`.
@@ -140,11 +146,11 @@ def write_label_errors(sweep: Path, *, device: str | None = None, trust: bool = 
     members = open_members(sweep, device=device, trust=trust)
     found = predict_out_of_fold(members)
     errors = find_label_errors(found.probabilities_NK, found.labels_N)
-    folder = sweep / "eval"
+    folder = sweep / "eval" if folder is None else folder
     table, picture = folder / "label_errors.csv", folder / "label_errors.png"
     sheet = _contact_sheet(members, found, errors[:MOST_SHOWN]) if errors else None
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         if sheet is None:
             picture.unlink(missing_ok=True)
     except OSError as error:
@@ -152,7 +158,7 @@ def write_label_errors(sweep: Path, *, device: str | None = None, trust: bool = 
     write_atomically(table, format_csv(errors, found.names, found.class_names))
     if sheet is not None:
         write_atomically(picture, sheet)
-    return LabelReport(errors, len(found.names), found.missing, table, picture if sheet is not None else None)
+    return LabelReport(errors, found, table, picture if sheet is not None else None)
 
 
 def _contact_sheet(members: Sequence[Member], found: OutOfFold, errors: Sequence[LabelError]) -> bytes:

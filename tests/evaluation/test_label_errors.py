@@ -94,7 +94,7 @@ def test_planted_errors_are_found(planted):
     rows = list(csv.DictReader(report.table.read_text().splitlines()))
     found = [number_of(row) for row in rows]
     right = set(found) & set(changed)
-    assert (report.images, report.missing) == (len(truth), 0)
+    assert (len(report.predictions.names), report.predictions.missing) == (len(truth), 0)
     assert len(right) >= 0.95 * len(found)  # precision; 57 of 58 when this was written
     assert len(right) >= 0.7 * len(changed)  # recall; 57 of 72
     suggested = [int(row["suggested"]) == int(truth[number_of(row)]) for row in rows if number_of(row) in right]
@@ -112,8 +112,8 @@ def test_a_sweep_that_is_not_finished_and_one_without_folds(planted, tmp_path, t
     record_file = sorted(sweep.glob("*/run.json"))[0]
     record_file.write_text(json.dumps({**json.loads(record_file.read_text()), "status": "failed"}))
     report = write_label_errors(sweep, device="cpu")
-    assert report.missing > 0
-    assert report.images + report.missing == len(planted[2])
+    assert report.predictions.missing > 0
+    assert len(report.predictions.names) + report.predictions.missing == len(planted[2])
     with pytest.raises(InputError, match=r"has no data\.folds; label errors need a sweep over folds"):
         write_label_errors(trained_run.parent)
     with pytest.raises(InputError):

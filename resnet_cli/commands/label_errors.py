@@ -1,0 +1,80 @@
+"""resnet-eval SWEEP --label-errors: the images whose label is probably wrong, as a table or JSON."""
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from resnet_cli.commands.terminal import print_output
+from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
+
+if TYPE_CHECKING:
+    from resnet_cli.evaluation.out_of_fold import LabelReport
+
+SHOWN = 20  # of the table on the terminal; the file has all
+
+
+def print_label_errors(options: argparse.Namespace) -> None:
+    """Find the label errors of a sweep, write their files, and print them.
+
+    Raises:
+        InputError: An option has no meaning here, or the folder is not that of a sweep over folds.
+    """
+    given = {"--split": options.split, "--checkpoint": options.checkpoint, "--tta": options.tta != "none"}
+    problems = [f"{name}: not together with --label-errors" for name, value in given.items() if value]
+    sweep = expand_home(options.run)
+    if not sweep.is_dir():
+        problems.append(f"{options.run}: {'not a folder' if sweep.exists() else 'no such folder'}")
+    folder = None if options.out is None else expand_home(options.out, "--out")
+    if folder is not None and folder.exists() and not folder.is_dir():
+        problems.append(f"--out={folder}: is a file; the files go into a folder")
+    if problems:
+        raise InputError(*problems)
+    from resnet_cli.evaluation.out_of_fold import write_label_errors  # imports torch
+
+    report = write_label_errors(sweep, folder=folder, device=options.device, trust=options.trust)
+    print_output(_format_json(report) if options.format == "json" else _format_table(report))
+
+
+def _rows(report: "LabelReport") -> list[dict[str, Any]]:
+    names, classes = report.predictions.names, report.predictions.class_names
+    return [
+        {
+            "name": names[error.index], "label": classes[error.label], "suggested": classes[error.suggested],
+            "self_confidence": error.self_confidence, "score": error.score,
+        }
+        for error in report.errors
+    ]  # fmt: skip
+
+
+def _format_json(report: "LabelReport") -> str:
+    found = {
+        "images": len(report.predictions.names),
+        "missing": report.predictions.missing,
+        "errors": _rows(report),
+        "table": str(report.table),
+        "picture": None if report.picture is None else str(report.picture),
+    }
+    return json.dumps(found) + "\n"
+
+
+def _format_table(report: "LabelReport") -> str:
+    images, missing, count = len(report.predictions.names), report.predictions.missing, len(report.errors)
+    lines = [
+        f"images   {images:,}, each by runs that were not trained on it",
+        *([f"missing  {missing:,} images: no finished run has them in its validation part"] if missing else []),
+        f"labels   {count:,} probably wrong ({100 * count / images:.1f} %)",
+    ]
+    cells = [["name", "label", "suggested", "self-confidence", "score"]]
+    for row in _rows(report)[:SHOWN]:
+        texts = (escape_control_characters(row[key])[:60] for key in ("name", "label", "suggested"))
+        cells.append([*texts, f"{row['self_confidence']:.4f}", f"{row['score']:.4f}"])
+    if count:
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        table = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+        ]
+        lines += ["", *table, *([f"... and {count - SHOWN:,} more"] if count > SHOWN else []), ""]
+    files = [str(path) for path in (report.table, report.picture) if path is not None]
+    return "\n".join([*lines, f"files    {', '.join(files)}"]) + "\n"

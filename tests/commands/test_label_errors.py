@@ -1,0 +1,80 @@
+"""resnet-eval SWEEP --label-errors from the command line."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from resnet_cli.commands.eval import run
+from tests.support.runs import tiny
+
+
+@pytest.fixture(scope="module")
+def sweep_folder(tmp_path_factory):
+    """A sweep over two folds of tiny images, trained for an epoch."""
+    from resnet_cli.commands.train.main import run as train
+
+    place = tmp_path_factory.mktemp("folds")
+    arguments = ["-m", *tiny("trainer.epochs=1"), "data.folds=2", "data.fold=0,1", "hydra.sweep.dir=sweep"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr("sys.argv", ["resnet-train", *arguments])
+        assert train(arguments) == 0
+    return place / "sweep"
+
+
+@pytest.fixture
+def sweep(sweep_folder, tmp_path, monkeypatch):
+    """A copy of that sweep, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(sweep_folder, tmp_path / "sweep")
+
+
+def test_table_and_files(sweep, capsys):
+    assert run(["sweep", "--label-errors"]) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert err == ""
+    assert lines[0] == "images   96, each by runs that were not trained on it"
+    rows = list(csv.DictReader((sweep / "eval/label_errors.csv").read_text().splitlines()))
+    assert lines[1] == f"labels   {len(rows)} probably wrong ({100 * len(rows) / 96:.1f} %)"
+    assert lines[-1].startswith("files    sweep/eval/label_errors.csv")
+    assert (sweep / "eval/label_errors.png").exists() == bool(rows)
+    if rows:
+        assert lines[4].split()[0] == rows[0]["name"]
+
+
+def test_json_and_another_folder(sweep, capsys):
+    assert run(["sweep", "--label-errors", "--format", "json", "--out", "a/b"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["images"], found["missing"], found["table"]) == (96, 0, "a/b/label_errors.csv")
+    with open("a/b/label_errors.csv") as file:  # noqa: PTH123
+        assert [row["name"] for row in csv.DictReader(file)] == [error["name"] for error in found["errors"]]
+    assert not (sweep / "eval").exists()
+
+
+@pytest.mark.parametrize(("arguments", "problems"), [
+    (["sweep", "--split", "val", "--tta", "flip"], ["--split: not together", "--tta: not together"]),
+    (["nothing"], ["nothing: no such folder"]),
+    (["sweep/sweep.json"], ["sweep/sweep.json: not a folder"]),
+    (["sweep", "--out", "sweep/sweep.json"], ["--out=sweep/sweep.json: is a file"]),
+])  # fmt: skip
+def test_wrong_input(sweep, capsys, arguments, problems):
+    assert run([*arguments, "--label-errors"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == len(problems)
+    for line, words in zip(err.splitlines(), problems, strict=True):
+        assert line.startswith(f"error: {words}")
+    assert not (sweep / "eval").exists()
+
+
+def test_a_sweep_without_the_flag_is_told_of_it(sweep, capsys):
+    assert run(["sweep"]) == 2
+    assert "--label-errors for a sweep over folds" in capsys.readouterr().err
+
+
+def test_runs_without_folds(trained_run, capsys):
+    assert run([str(trained_run), "--label-errors"]) == 2
+    assert "has no data.folds; label errors need a sweep over folds" in capsys.readouterr().err

@@ -205,6 +205,7 @@ def _uses(summary: Summary) -> list[str]:
     longer = [f"trainer.epochs={2 * planned}"] if summary["status"] == "finished" and planned else []
     commands = {
         "go on with training": resume_command(path, *longer),
+        "more figures, of any split": format_command("resnet-eval", [path.as_posix(), "--split", "val"]),
         "classes of images": format_command("resnet-predict", [path.as_posix(), "IMAGE"]),
         "as a file for other programs": format_command("resnet-export", [path.as_posix()]),
         "the network, and this run in short": format_command("resnet-info", [path.as_posix()]),

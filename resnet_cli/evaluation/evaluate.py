@@ -13,6 +13,7 @@ from resnet_cli.evaluation.collect import Outputs, collect_outputs
 from resnet_cli.evaluation.files import format_confusion, format_json, format_per_class, format_predictions
 from resnet_cli.evaluation.images import EvaluatedImages, Split, other_images, own_images
 from resnet_cli.evaluation.metrics import Decisions, compute_metrics
+from resnet_cli.evaluation.pictures import draw_pictures
 from resnet_cli.evaluation.tta import Tta
 from resnet_cli.files import write_atomically
 from resnet_cli.runs.card import redraw_card
@@ -69,7 +70,8 @@ def evaluate_run(run: TrainedRun, options: EvalOptions) -> Evaluation:
     outputs = collect_outputs(run, images, tta=options.tta)
     facts = _facts(run, options, outputs)
     metrics = {**facts, **compute_metrics(outputs, resamples=options.resamples)}
-    return Evaluation(metrics, _files(outputs, metrics), images.notes)
+    files = _files(outputs, metrics) | draw_pictures(run, images, outputs, metrics)
+    return Evaluation(metrics, files, images.notes)
 
 
 def _images(run: TrainedRun, options: EvalOptions) -> EvaluatedImages:
@@ -114,6 +116,9 @@ def write_files(evaluation: Evaluation, folder: Path) -> None:
         raise MachineError(error.errno, f"{folder}: cannot be made: {error.strerror}") from None
     for name, content in evaluation.files.items():
         write_atomically(folder / name, content)
+    if "mistakes.png" not in evaluation.files:  # of an earlier evaluation, by other weights
+        with suppress(OSError):
+            (folder / "mistakes.png").unlink()
 
 
 def record_evaluation(run: RunDir, metrics: Mapping[str, Any], *, tta: Tta, folder: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,14 @@ def sanitize_title(title: str) -> str:
 
     Otherwise matplotlib warns about each of those characters.
     """
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    known = get_font(findfont(FontProperties(weight="bold"))).get_charmap()
+    known = _known_characters()
     text = "".join(character if ord(character) in known else "\u25a1" for character in " ".join(title.split()))
     return text if len(text) <= MAX_TITLE_LENGTH else text[: MAX_TITLE_LENGTH - 1] + "\u2026"
+
+
+@cache
+def _known_characters() -> frozenset[int]:
+    """Return the characters that the font has."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    return frozenset(get_font(findfont(FontProperties(weight="bold"))).get_charmap())

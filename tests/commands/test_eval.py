@@ -5,7 +5,9 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
+from resnet_cli import load_run
 from resnet_cli.commands import eval as evaluation
 from tests.support.runs import record_of
 
@@ -18,6 +20,13 @@ def place(trained_run, tmp_path, monkeypatch):
     record.write_text(record.read_text().replace(str(trained_run.parent), str(tmp_path / "place")))
     monkeypatch.chdir(tmp_path / "place")
     return tmp_path / "place"
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request, monkeypatch):
+    """Drawing takes longer than the rest, and has a test of its own."""
+    if "draws" not in request.keywords:
+        monkeypatch.setattr("resnet_cli.evaluation.evaluate.draw_pictures", lambda *_: {})
 
 
 @pytest.fixture
@@ -61,8 +70,6 @@ def test_training_images_come_in_order_each_once(evaluated, place):
 
 
 def test_predictions_are_those_of_the_classifier_image_by_image(evaluated, place):
-    from resnet_cli import load_run
-
     assert evaluated()[0] == 0
     rows = rows_of(place / "run/eval/test")
     probabilities = load_run(place / "run")([place / "photos" / row["name"] for row in rows])
@@ -96,6 +103,41 @@ def test_table_has_intervals_and_figures_with_mirrored_images_beside(evaluated):
     low, high = (float(row.split()[i]) for i in (3, 5))
     assert low <= float(row.split()[1]) <= high
     assert row.count("%") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.draws
+def test_pictures_are_drawn_and_the_sheet_of_a_net_without_mistakes_goes(evaluated, place, monkeypatch):
+    folder = place / "run/eval/test"
+    evaluated()
+    for name in ("confusion", "calibration", "mistakes"):
+        with Image.open(folder / f"{name}.png") as picture:
+            assert min(picture.size) > 200
+    monkeypatch.setattr("resnet_cli.evaluation.pictures.surest_mistakes", lambda *_: [])
+    evaluated()
+    assert not (folder / "mistakes.png").exists()
+
+
+@pytest.mark.draws
+def test_mistakes_are_the_images_that_are_wrong_with_the_highest_probability(evaluated, place, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr("resnet_cli.evaluation.pictures.draw_confusion", lambda *_, **__: b"")
+    monkeypatch.setattr("resnet_cli.evaluation.pictures.draw_reliability", lambda *_, **__: b"")
+
+    def draw(pixels, captions, **_):
+        drawn.update(zip([caption[-1] for caption in captions], pixels, strict=True))
+        return b""
+
+    monkeypatch.setattr("resnet_cli.evaluation.pictures.draw_contact_sheet", draw)
+    evaluated("--split", "train")
+    rows = rows_of(place / "run/eval/train")
+    wrong = sorted(
+        (row for row in rows if row["label"] != row["prediction"]), key=lambda row: -float(row["probability"])
+    )
+    assert list(drawn) == [row["name"] for row in wrong[:32]]
+    run = load_run(place / "run")
+    for name, pixels in drawn.items():
+        assert (run.preprocessing.read(place / "photos" / name).int() - pixels.int()).abs().max() <= 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,79 @@
+"""The pictures of an evaluation: confusion, calibration, and a contact sheet of the surest mistakes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from resnet_cli.evaluation.collect import Outputs
+from resnet_cli.evaluation.images import WORDS, EvaluatedImages
+from resnet_cli.evaluation.metrics import Decisions, confusion_counts
+from resnet_cli.plots.confusion import draw_confusion
+from resnet_cli.plots.contact_sheet import draw_contact_sheet, one_line
+from resnet_cli.plots.reliability import draw_reliability
+from resnet_cli.plots.samples import MAX_IMAGES, to_pixels
+from resnet_cli.session.trained import TrainedRun
+
+ARROW = "→"
+MOST_LABELS = 3  # that a caption names
+
+
+def draw_pictures(
+    run: TrainedRun, images: EvaluatedImages, outputs: Outputs, metrics: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """Return the pictures as PNG, by the names of their files.
+
+    Args:
+        run: The run.
+        images: The images, of which the mistakes are read again.
+        outputs: What the net says of them.
+        metrics: Content of `metrics.json`.
+    """
+    found = Decisions.of(outputs.logits_NK, outputs.labels, outputs.thresholds)
+    split = metrics["split"]
+    words = f"{len(outputs.names):,} {WORDS.get(split, 'other')} images"
+    title = f"{words}, accuracy {metrics['accuracy']:.2f} %"
+    counts = confusion_counts(found)
+    error = metrics["expected_calibration_error"]
+    note = f"expected calibration error {error:.2f} %\nnegative log-likelihood {metrics['negative_log_likelihood']:.4f}"
+    pictures = {
+        "confusion.png": draw_confusion(counts, outputs.class_names, title=title, several=outputs.has_label_sets),
+        "calibration.png": draw_reliability(metrics["calibration"], title=title, note=note),
+    }
+    wrong = surest_mistakes(found, MAX_IMAGES)
+    if wrong:
+        pictures["mistakes.png"] = _draw_mistakes(run, images, outputs, found, wrong)
+    return pictures
+
+
+def surest_mistakes(found: Decisions, count: int) -> list[int]:
+    """Return the numbers of the wrong images that the net is surest of, the surest first.
+
+    Images with one class are ordered by the probability of the prediction, those with several labels by their loss.
+    """
+    sureness_N = found.losses_N if found.labels.ndim == 2 else found.probabilities_NK.max(1)
+    wrong = np.flatnonzero(~found.is_right_N)
+    ordered: list[int] = wrong[np.argsort(-sureness_N[wrong], kind="stable")][:count].tolist()
+    return ordered
+
+
+def _draw_mistakes(
+    run: TrainedRun, images: EvaluatedImages, outputs: Outputs, found: Decisions, wrong: list[int]
+) -> bytes:
+    pixels = to_pixels(images.read(wrong), run.data["mean"], run.data["std"])
+    captions = [_caption(outputs, found, number) for number in wrong]
+    total = int((~found.is_right_N).sum())
+    title = f"the {len(wrong)} surest of {total:,} mistakes: label {ARROW} prediction"
+    return draw_contact_sheet(list(pixels), captions, title=title)
+
+
+def _caption(outputs: Outputs, found: Decisions, number: int) -> list[str]:
+    names = outputs.class_names
+    label, predicted = found.labels[number], found.predicted[number]
+    if found.labels.ndim == 2:
+        missed, added = np.flatnonzero(label & ~predicted).tolist(), np.flatnonzero(predicted & ~label).tolist()
+        lines = [f"missed {one_line(names[k])}" for k in missed] + [f"added {one_line(names[k])}" for k in added]
+        return [*lines[:MOST_LABELS], one_line(outputs.names[number])]
+    probability = found.probabilities_NK[number].max()
+    words = f"{one_line(names[int(label)])} {ARROW} {one_line(names[int(predicted)])}"
+    return [words, f"{100 * probability:.1f} %", one_line(outputs.names[number])]

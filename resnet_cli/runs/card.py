@@ -22,7 +22,7 @@ from resnet_cli.runs.summary import Summary, chosen_split, flat_facts, summarise
 logger = logging.getLogger("resnet_cli")
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
-MOST_COLUMNS = 10
+MOST_COLUMNS = 16
 LONGEST_TABLE = 20  # evaluations and exports, the newest
 LISTED_CLASSES = 20
 TOP = """\

@@ -166,7 +166,7 @@ def _test_reads(record: Mapping[str, Any]) -> dict[str, int]:
     of_test = [
         item
         for item in (evaluations if isinstance(evaluations, list) else [])
-        if isinstance(item, dict) and item.get("split") == "test"
+        if isinstance(item, dict) and item.get("split") == "test" and not item.get("data")  # not of other images
     ]
     by_training = len(reads) if isinstance(reads, list) else int(bool(section(record, "test")))
     return {"training": by_training, "evaluations": len(of_test)}

@@ -88,12 +88,14 @@ def test_json_has_the_network_as_before_and_the_run(info, run):
 def test_evaluations_exports_and_resumes(info, run):
     record = json.loads((run / "run.json").read_text())
     evaluation = {"split": "test", "at": "2026-11-28", "data": {"root": "x"}, "accuracy": 51.5, "per_class": []}
-    record["evaluations"] = [evaluation]
+    record["evaluations"] = [{"split": "test", "at": "2026-11-27"}, evaluation]  # the last one is of other images
     record["exports"] = [{"file": "model.onnx", "format": "onnx"}]
     record["resumed_from"] = [{"epoch": 1, "step": 3, "checkpoint": "last.pt", "at": "2026-11-27", "changes": []}]
     (run / "run.json").write_text(json.dumps(record))
-    facts = facts_of(info("run")[1])
-    assert facts["evaluations"] == "split=test  at=2026-11-28  data=root=x  accuracy=51.5"
+    out = info("run")[1]
+    facts = facts_of(out)
+    assert facts["evaluations"] == "split=test  at=2026-11-27"
+    assert "                 split=test  at=2026-11-28  data=root=x  accuracy=51.5\n" in out
     assert facts["exports"] == "file=model.onnx  format=onnx"
     assert facts["resumed"] == "epoch=1  step=3  checkpoint=last.pt  at=2026-11-27"
     assert facts["test set read"] == "once by training, once by evaluations"

@@ -147,6 +147,7 @@ def test_a_run_that_is_running(tmp_path):
     ({"test_reads": ["a"]}, "once by training", False),
     ({"test_reads": ["a", "b"]}, "twice by training", True),
     ({"evaluations": [{"split": "val"}]}, "once by training", False),
+    ({"evaluations": [{"split": "test", "data": {"root": "others"}}]}, "once by training", False),
     ({"evaluations": [{"split": "test"}, {"split": "test"}, {"split": "test"}, 5]},
      "once by training, and 3 times by evaluations after it", True),
 ])  # fmt: skip

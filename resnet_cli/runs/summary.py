@@ -84,6 +84,8 @@ def flat_facts(item: Mapping[str, Any]) -> dict[str, Any]:
             and not any(isinstance(inner, Mapping | list) for inner in value.values())
         ):
             shown[key] = " ".join(f"{name}={_short(inner)}" for name, inner in value.items())
+        elif isinstance(value, list) and value and all(isinstance(inner, str) for inner in value):
+            shown[key] = " ".join(value)
         elif not isinstance(value, Mapping | list):
             shown[key] = value
     return shown

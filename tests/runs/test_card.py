@@ -176,7 +176,7 @@ def test_what_was_fitted_after_training(tmp_path):
 
 def test_evaluations_and_exports_are_listed_the_newest_ones(tmp_path):
     evaluations = [
-        {"split": "test", "at": f"day {i}", "data": {"root": "a|b"}, "accuracy": 80.125, "per_class": [1, 2]}
+        {"split": "test", "at": f"day {i}", "data": ["root=a|b"], "accuracy": 80.125, "per_class": [1, 2]}
         for i in range(30)
     ]
     exports = [{"file": "model.onnx", "format": "onnx", "agrees": True, "largest_difference": 1.5e-6}]

@@ -56,5 +56,7 @@ def draw_embedding(
 
 
 def _short(name: str, limit: int = 24) -> str:
+    """Return a name with at most `limit` characters, cut in its middle: ends often tell names apart."""
     name = " ".join(name.split())
-    return name if len(name) <= limit else f"{name[: limit - 1]}…"
+    tail = (limit - 1) // 2
+    return name if len(name) <= limit else f"{name[: limit - 1 - tail]}…{name[-tail:]}"

@@ -52,3 +52,10 @@ def parse_rate(text: str) -> float:
     if not 0 < rate < 1:
         raise argparse.ArgumentTypeError(f"{escape_control_characters(text)} is not a share such as 5% or 0.05")
     return rate
+
+
+def parse_count(text: str) -> int:
+    """Parse a number from 1 on."""
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{escape_control_characters(text)} is not a number from 1 on")
+    return int(text)

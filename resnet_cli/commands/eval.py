@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resnet_cli.commands.companions import parse_count
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status
 from resnet_cli.commands.label_errors import print_label_errors
@@ -54,6 +55,18 @@ def _parser() -> argparse.ArgumentParser:
         "--label-errors", action="store_true",
         help="RUN is a sweep over folds: list the images whose label is probably wrong, in SWEEP/eval",
     )  # fmt: skip
+    parser.add_argument(
+        "--explain", type=parse_count, default=0, metavar="N",
+        help="explain.png: class-activation maps of the N surest mistakes (Grad-CAM)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--embed", nargs="?", const="pca", choices=("pca", "tsne", "umap"),
+        help="features.npz, features.png: what the last linear layer reads, in two dimensions; default: pca",
+    )  # fmt: skip
+    parser.add_argument(
+        "--unknown", action="append", default=[], metavar="DIR",
+        help="unknown.json, .csv, .png: how well scores tell these images, of none of the classes, from the split's",
+    )  # fmt: skip
     parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
     parser.add_argument("--out", metavar="DIR", help="folder of the files; default: RUN/eval/SPLIT")
     parser.add_argument("--device", help="as trainer.device; default: that of the run, or auto")
@@ -79,11 +92,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     _require_no_sweep(options.run)
     from resnet_cli.evaluation.evaluate import EvalOptions, evaluate_run, record_evaluation, write_files
     from resnet_cli.evaluation.files import format_json  # these import torch
+    from resnet_cli.evaluation.further import Further
     from resnet_cli.evaluation.table import format_table
     from resnet_cli.session.trained import open_trained
 
     trained = open_trained(options.run, checkpoint=options.checkpoint, device=options.device, trust=options.trust)
-    wanted = EvalOptions(split=options.split, tta=options.tta, resamples=options.resamples)
+    further = Further(explain=options.explain, embed=options.embed, unknown=options.unknown)
+    wanted = EvalOptions(split=options.split, tta=options.tta, resamples=options.resamples, further=further)
     folder = _folder(trained, options)
     evaluation = evaluate_run(trained, wanted)
     write_files(evaluation, folder)

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnet_cli.commands.companions import find_rejection, parse_rate, read_temperature
+from resnet_cli.commands.companions import find_rejection, parse_count, parse_rate, read_temperature
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, output_path
 from resnet_cli.commands.terminal import print_output
-from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.errors import InputError
 from resnet_cli.files import write_atomically
 
@@ -46,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="files, folders, patterns, archives; - reads names from stdin"
     )
-    parser.add_argument("--top", type=_at_least_one, default=1, metavar="K", help="classes an image; default: 1")
+    parser.add_argument("--top", type=parse_count, default=1, metavar="K", help="classes an image; default: 1")
     parser.add_argument("--format", choices=("table", "csv", "jsonl"), help="default: table, or that of FILE")
     parser.add_argument("--out", metavar="FILE", help="output file; .csv, .jsonl and .txt choose the format")
     parser.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
@@ -61,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reject-by", choices=("energy", "probability"), help="the score for --reject; default: energy"
     )
-    parser.add_argument("--batch-size", type=_at_least_one, default=256, metavar="N", help="default: 256")
+    parser.add_argument("--batch-size", type=parse_count, default=256, metavar="N", help="default: 256")
     parser.add_argument("--device", help="as trainer.device; default: that of the run, or auto")
     parser.add_argument("--trust", action="store_true", help="build classes that only the run names: runs their code")
     return parser
@@ -176,12 +175,6 @@ def _choose_format(requested: str | None, out: Path | None) -> str:
     if out is not None and not (requested or of_file):
         raise InputError(f"--out={out}: name it {', '.join(f'*{e}' for e in EXTENSIONS)}, or set --format")
     return requested or of_file or "table"
-
-
-def _at_least_one(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{escape_control_characters(text)} is not a number from 1 on")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from resnet_cli.errors import InputError, MachineError
 from resnet_cli.evaluation.bootstrap import RESAMPLES, to_plain
 from resnet_cli.evaluation.collect import Outputs, collect_outputs
 from resnet_cli.evaluation.files import format_confusion, format_json, format_per_class, format_predictions
+from resnet_cli.evaluation.further import Further, compute_further
 from resnet_cli.evaluation.images import EvaluatedImages, Split, other_images, own_images
 from resnet_cli.evaluation.metrics import Decisions, compute_metrics
 from resnet_cli.evaluation.pictures import draw_pictures
@@ -37,12 +38,14 @@ class EvalOptions:
         data: Overrides of group `data` that name other images, and their checked node; None for the run's own.
         tta: Test-time augmentation, whose figures stand beside the plain ones.
         resamples: Bootstrap resamples for the intervals; 0 for none.
+        further: What is shown besides the figures.
     """
 
     split: Split | None = None
     data: tuple[dict[str, str], Node] | None = None
     tta: Tta = "none"
     resamples: int = RESAMPLES
+    further: Further = Further()  # noqa: RUF009  it is frozen
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,11 @@ def evaluate_run(run: TrainedRun, options: EvalOptions) -> Evaluation:
     outputs = collect_outputs(run, images, tta=options.tta)
     facts = _facts(run, options, outputs)
     metrics = {**facts, **compute_metrics(outputs, resamples=options.resamples)}
-    files = _files(outputs, metrics) | draw_pictures(run, images, outputs, metrics)
-    return Evaluation(metrics, files, images.notes)
+    found = Decisions.of(outputs.logits_NK, outputs.labels, outputs.thresholds)
+    further = compute_further(run, images, outputs, found, options.further, facts["split"])
+    metrics |= further.metrics
+    files = _files(outputs, metrics) | draw_pictures(run, images, outputs, metrics) | further.files
+    return Evaluation(metrics, files, [*images.notes, *further.notes])
 
 
 def _images(run: TrainedRun, options: EvalOptions) -> EvaluatedImages:

@@ -75,7 +75,7 @@ class Classifier:
         Raises:
             InputError: The net has no linear layer at its end.
         """
-        trunk, width = self._feature_model()
+        trunk, width = self.feature_model()
         return self._run(trunk, images, width)
 
     def to_probabilities(self, logits_NK: Tensor) -> Tensor:
@@ -113,8 +113,12 @@ class Classifier:
         ]
         return torch.cat(outputs) if outputs else torch.zeros(0, width)
 
-    def _feature_model(self) -> tuple[nn.Module, int]:
-        """Return the net without its last linear layer, whose weights it shares, and the size of its output."""
+    def feature_model(self) -> tuple[nn.Module, int]:
+        """Return the net without its last linear layer, whose weights it shares, and the size of its output.
+
+        Raises:
+            InputError: The net has no linear layer at its end.
+        """
         head_name, head = _find_head(self.model, len(self.class_names))
         with self._lock:
             if self._trunk is None:

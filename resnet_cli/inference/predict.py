@@ -63,13 +63,31 @@ def predict_images(
         rejection: Tells images of none of the classes apart; None rejects none.
         threads: Threads that decode; None is one for small files, and the number that PyTorch uses for others.
     """
+    for batch in _read_batches(classifier, images, threads):
+        yield _predict(batch, classifier, top, rejection)
+
+
+def read_images(classifier: Classifier, images: Iterable[NamedImage]) -> Iterator[tuple[Tensor | None, list[str]]]:
+    """Yield the pixels of images a batch at a time, uint8 [B, H, W, C], and why others of the batch cannot be read.
+
+    The pixels are None if none of a batch can be read.
+    """
+    for batch in _read_batches(classifier, images, None):
+        pixels = [read for _, read in batch if isinstance(read, Tensor)]
+        yield torch.stack(pixels) if pixels else None, [read for _, read in batch if isinstance(read, str)]
+
+
+def _read_batches(
+    classifier: Classifier, images: Iterable[NamedImage], threads: int | None
+) -> Iterator[list[tuple[str, Tensor | str]]]:
+    """Yield the names of images with their pixels, or with why they cannot be read."""
     stream = iter(images)
     first = list(islice(stream, classifier.batch_size))
     if threads is None:
         threads = 1 if _are_small(first) else torch.get_num_threads()
     decoded = _decode(chain(first, stream), partial(_read, classifier), threads, AHEAD * classifier.batch_size)
     while batch := list(islice(decoded, classifier.batch_size)):
-        yield _predict(batch, classifier, top, rejection)
+        yield batch
 
 
 def _are_small(images: Sequence[NamedImage]) -> bool:

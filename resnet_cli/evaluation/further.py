@@ -1,0 +1,162 @@
+"""What an evaluation shows on request: class-activation maps, a map of the features, images of none of the classes."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from resnet_cli.errors import InputError
+from resnet_cli.evaluation.collect import Outputs
+from resnet_cli.evaluation.embedding import Method, principal_components, project
+from resnet_cli.evaluation.explain import grad_cam, overlay_maps
+from resnet_cli.evaluation.images import WORDS, EvaluatedImages
+from resnet_cli.evaluation.metrics import Decisions
+from resnet_cli.evaluation.unknown import accuracy_by_coverage, detect
+from resnet_cli.inference import rejection
+from resnet_cli.inference.classifier import Classifier
+from resnet_cli.inference.predict import read_images
+from resnet_cli.inference.sources import ImageList
+from resnet_cli.plots.contact_sheet import draw_contact_sheet, one_line
+from resnet_cli.plots.embedding import draw_embedding
+from resnet_cli.plots.samples import to_pixels
+from resnet_cli.plots.unknown import draw_unknown
+from resnet_cli.session.trained import TrainedRun
+
+Array = npt.NDArray[Any]
+
+EXPLAIN_COLUMNS = 6  # image and map side by side
+
+
+@dataclass(frozen=True)
+class Further:
+    """What an evaluation shows besides its figures.
+
+    Args:
+        explain: Number of the surest mistakes whose class-activation maps are drawn.
+        embed: How features become a picture; None draws none.
+        unknown: Files and folders with images of none of the classes.
+    """
+
+    explain: int = 0
+    embed: Method | None = None
+    unknown: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class FurtherResult:
+    """Files by their name, figures for `metrics.json`, and lines for the user."""
+
+    files: dict[str, bytes]
+    metrics: dict[str, Any]
+    notes: list[str]
+
+
+def compute_further(
+    run: TrainedRun, images: EvaluatedImages, outputs: Outputs, found: Decisions, wanted: Further, split: str
+) -> FurtherResult:
+    """Return what is asked for.
+
+    Raises:
+        InputError: The net has no feature maps or no features, or there are no unknown images.
+    """
+    result = FurtherResult({}, {}, [])
+    if wanted.explain:
+        _explain(run, images, found, wanted.explain, result)
+    if wanted.embed is not None:
+        _embed(run, images, outputs, found, wanted.embed, split, result)
+    if wanted.unknown:
+        _unknown(run, outputs, found, wanted.unknown, result)
+    return result
+
+
+def _explain(run: TrainedRun, images: EvaluatedImages, found: Decisions, count: int, result: FurtherResult) -> None:
+    if found.labels.ndim == 2:
+        raise InputError("--explain: the images have several labels; a map is of one class")
+    wrong = np.flatnonzero(~found.is_right_N)
+    sure = found.probabilities_NK[wrong, found.predicted[wrong]]
+    chosen = wrong[np.argsort(-sure, kind="stable")][:count].tolist()
+    if len(chosen) < count:
+        result.notes.append(f"--explain {count}: there are {len(chosen)} mistakes")
+    if not chosen:
+        return
+    inputs_BCHW = images.read(chosen)
+    maps_Bhw = grad_cam(run.model, inputs_BCHW, torch.from_numpy(found.predicted[chosen]))
+    pixels_BHWC = to_pixels(inputs_BCHW, run.data["mean"], run.data["std"])
+    overlays_BHWC = overlay_maps(pixels_BHWC, maps_Bhw)
+    tiles, captions = [], []
+    for place, number in enumerate(chosen):
+        label, predicted = (one_line(run.class_names[int(of[number])]) for of in (found.labels, found.predicted))
+        tiles += [pixels_BHWC[place].expand(-1, -1, 3), overlays_BHWC[place]]
+        probability = 100 * found.probabilities_NK[number, found.predicted[number]]
+        captions += [[f"is {label}", one_line(images.names[number])], [f"{predicted} {probability:.0f} %"]]
+    title = f"Grad-CAM of the predicted class, {len(chosen)} surest mistakes"
+    result.files["explain.png"] = draw_contact_sheet(tiles, captions, title=title, columns=EXPLAIN_COLUMNS)
+
+
+def _embed(
+    run: TrainedRun, images: EvaluatedImages, outputs: Outputs, found: Decisions, method: Method, split: str,
+    result: FurtherResult,
+) -> None:  # fmt: skip
+    classifier = Classifier(run)
+    trunk, _ = classifier.feature_model()
+    features_ND = torch.cat([classifier.forward_normalised(batch, trunk) for batch, _ in images.batches()]).numpy()
+    points_N2 = project(features_ND, method)
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer, features=features_ND, points=points_N2, labels=found.labels, predictions=found.predicted,
+        names=np.array(outputs.names), class_names=np.array(run.class_names),
+    )  # fmt: skip
+    labels_N = found.labels if found.labels.ndim == 1 else found.labels.argmax(1)
+    words = {"pca": "principal components", "tsne": "t-SNE", "umap": "UMAP"}[method]
+    if method == "pca":
+        words += f", {100 * principal_components(features_ND)[1].sum():.0f} % of the variance"
+    title = f"Features of the {WORDS.get(split, split)} images: {words}"
+    result.files["features.npz"] = buffer.getvalue()
+    result.files["features.png"] = draw_embedding(points_N2, labels_N, run.class_names, title=title)
+
+
+def _unknown(run: TrainedRun, outputs: Outputs, found: Decisions, names: Sequence[str], result: FurtherResult) -> None:
+    unknown = ImageList(names)
+    if unknown.problems:
+        raise InputError(*(f"--unknown: {problem}" for problem in unknown.problems))
+    classifier = Classifier(run)
+    logits = []
+    for pixels_BHWC, problems in read_images(classifier, unknown):
+        result.notes.extend(f"--unknown: left out: {problem}" for problem in problems)
+        if pixels_BHWC is not None:
+            logits.append(classifier.forward(pixels_BHWC))
+    if not logits:
+        raise InputError(f"--unknown: none of the images in {', '.join(names)} can be read")
+    others_MK, known_NK = torch.cat(logits), torch.from_numpy(outputs.logits_NK)
+    scores: dict[str, tuple[Array, Array]] = {}
+    for method in get_args(rejection.Method):
+        known_N, others_M = (
+            rejection.rejection_scores(part, method, has_label_sets=run.has_label_sets).numpy()
+            for part in (known_NK, others_MK)
+        )
+        scores[method] = known_N, others_M
+    detections = {method: detect(*pair).__dict__ for method, pair in scores.items()}
+    curve = accuracy_by_coverage(scores["probability"][0], found.is_right_N)
+    facts = {
+        "images": len(others_MK), "known": len(known_NK), **detections, "area_under_coverage": curve.area,
+    }  # fmt: skip
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(["threshold", "coverage", "accuracy"])
+    rows.writerows(
+        [f"{value:.6g}" for value in row] for row in zip(curve.thresholds, curve.coverage, curve.accuracy, strict=True)
+    )
+    result.metrics["unknown"] = facts
+    result.files.update(
+        {
+            "unknown.json": (json.dumps(facts, indent=2) + "\n").encode(),
+            "unknown.csv": table.getvalue().encode(),
+            "unknown.png": draw_unknown(*scores["energy"], curve.coverage, curve.accuracy),
+        }
+    )

@@ -1,0 +1,66 @@
+"""resnet-eval's class-activation maps, features and unknown images, from the command."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_cli import load_run
+from resnet_cli.commands import eval as command
+from tests.support.images import write_class_folders
+
+
+@pytest.fixture
+def place(trained_run, tmp_path, monkeypatch):
+    shutil.copytree(trained_run.parent, tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    return tmp_path / "place"
+
+
+def width(picture):
+    return Image.open(io.BytesIO(picture.read_bytes())).size[0]
+
+
+@pytest.mark.draws
+def test_maps_features_and_unknown_images_are_written(place, capsys):
+    write_class_folders(place / "others", classes=("noise",), count=9, size=(5, 40))
+    (place / "others/bad.png").write_bytes(b"no image")
+    arguments = ["run", "--split", "val", "--explain", "50", "--embed", "--unknown", "others", "--resamples", "0"]
+    assert command.run([*arguments, "--format", "json"]) == 0
+    captured = capsys.readouterr()
+    folder = place / "run/eval/val"
+    assert width(folder / "explain.png") > 300
+    assert "--explain 50: there are " in captured.err
+    features = np.load(folder / "features.npz")
+    names = [f"photos/{name}" for name in features["names"]]
+    np.testing.assert_allclose(features["features"], load_run("run").features(names).numpy(), atol=1e-5)
+    assert features["points"].shape == (12, 2)
+    assert features["class_names"].tolist() == ["circle", "square", "stripes"]
+    assert width(folder / "features.png") > 500
+    metrics = json.loads(captured.out)["unknown"]
+    assert metrics == json.loads((folder / "unknown.json").read_text())
+    assert (metrics["images"], metrics["known"]) == (9, 12)
+    assert 0 <= metrics["energy"]["auroc"] <= 100
+    assert "--unknown: left out: others/bad.png: not an image" in captured.err
+    rows = (folder / "unknown.csv").read_text().splitlines()
+    assert rows[0] == "threshold,coverage,accuracy"
+    assert rows[-1].split(",")[1] == "100"
+    assert width(folder / "unknown.png") > 500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--unknown", "nowhere"], "--unknown: nowhere: no such file or folder"),
+        (["--explain", "0"], "argument --explain: 0 is not a number from 1 on (--help lists the options)"),
+        (["--embed", "lda"], None),
+    ],
+)
+def test_wrong_options_are_refused_in_one_line(place, capsys, arguments, message):
+    assert command.run(["run", "--split", "val", "--resamples", "0", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message is None or line == f"error: {message}"
+    assert not (place / "run/eval").exists()

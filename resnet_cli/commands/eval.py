@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 HELP = """\
 Evaluates a run: loss, accuracy, precision, recall and F1 of each class, areas under curves, calibration, with 95 %
 intervals by the bootstrap over images. The files are in RUN/eval/SPLIT: metrics.json, per_class.csv, predictions.csv,
-confusion.json, and pictures of the confusion, the calibration and the surest mistakes. Loss and accuracy are computed as in training: those of the test images equal run.json's. Each
-evaluation is recorded in run.json, so that one sees how often the test images were looked at.
+confusion.json, and pictures of the confusion, the calibration and the surest mistakes. Loss and accuracy are computed
+as in training: those of the test images equal run.json's. Each evaluation is recorded in run.json, so that one sees
+how often the test images were looked at.
 """
 
 EXAMPLES = """\

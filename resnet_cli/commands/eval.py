@@ -10,6 +10,7 @@ from resnet_cli.commands.companions import parse_count
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status
 from resnet_cli.commands.label_errors import print_label_errors
+from resnet_cli.commands.other_data import compose_other_data, folder_name, parse_override
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.errors import InputError
@@ -31,6 +32,8 @@ examples:
   resnet-eval outputs/2026-11-21/10-02-11-resnet-kqzd           the test images, by the best checkpoint
   resnet-eval RUN --split val --checkpoint last
   resnet-eval SWEEP --label-errors                              of resnet-train -m data.folds=5 data.fold=0,1,2,3,4
+  resnet-eval RUN --data root=photos_2026                       other images: all of the folder, classes by their names
+  resnet-eval RUN --data data=csv --data file=other.csv --split test
   resnet-eval RUN --tta flip --format json                      figures over mirrored images beside the plain ones
 """
 
@@ -41,8 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--split",
         choices=("test", "val", "train"),
-        help="the images; default: test. train: without augmentation, in order",
+        help="the images; default: test, with --data all. train: without augmentation, in order",
     )
+    parser.add_argument(
+        "--data", type=parse_override, action="append", default=[], metavar="KEY=VALUE",
+        help="other images with the same classes, as data.KEY=VALUE of resnet-train; may be given several times",
+    )  # fmt: skip
     parser.add_argument("--checkpoint", metavar="best | last | FILE", help="default: best, or that which RUN names")
     parser.add_argument(
         "--tta", choices=("none", "flip", "flip_translate"), default="none",
@@ -98,8 +105,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     from resnet_cli.session.trained import open_trained
 
     trained = open_trained(options.run, checkpoint=options.checkpoint, device=options.device, trust=options.trust)
+    data = compose_other_data(options.run, options.data, trust=options.trust) if options.data else None
     further = Further(explain=options.explain, embed=options.embed, unknown=options.unknown)
-    wanted = EvalOptions(split=options.split, tta=options.tta, resamples=options.resamples, further=further)
+    wanted = EvalOptions(
+        split=options.split, data=data, tta=options.tta, resamples=options.resamples, further=further
+    )  # fmt: skip
     folder = _folder(trained, options)
     evaluation = evaluate_run(trained, wanted)
     write_files(evaluation, folder)
@@ -137,6 +147,8 @@ def _folder(trained: "TrainedRun", options: argparse.Namespace) -> Path:
         return folder
     if trained.run is None:
         raise InputError(f"{trained.file}: lies in no run folder; --out DIR says where the files go")
+    if options.data:
+        return trained.run.evaluation / folder_name(options.split or "all", dict(options.data))
     return trained.run.evaluation / (options.split or "test")
 
 

@@ -21,7 +21,9 @@ def print_label_errors(options: argparse.Namespace) -> None:
     Raises:
         InputError: An option has no meaning here, or the folder is not that of a sweep over folds.
     """
-    given = {"--split": options.split, "--checkpoint": options.checkpoint, "--tta": options.tta != "none"}
+    given = {
+        "--split": options.split, "--checkpoint": options.checkpoint, "--tta": options.tta != "none", "--data": options.data,
+    }  # fmt: skip
     problems = [f"{name}: not together with --label-errors" for name, value in given.items() if value]
     sweep = expand_home(options.run)
     if not sweep.is_dir():

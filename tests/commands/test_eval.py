@@ -173,6 +173,61 @@ def test_other_classes_in_the_folder_than_those_of_the_run_are_refused(evaluated
     assert "classes=[circle,square,stripes]" in err
 
 
+def other_folder(place, name, classes):
+    """Copies of the run's images, so that what the run says of each is known."""
+    for kind in classes:
+        shutil.copytree(place / "photos" / kind, place / name / kind)
+
+
+def test_other_images_are_all_evaluated_with_the_run_s_classes_and_normalisation(evaluated, place):
+    other_folder(place, "other", ["square", "stripes"])
+    status, out, err = evaluated("--data", "root=other", "--format", "json")
+    found = json.loads(out)
+    assert (status, err) == (0, "note: no images of 1 class (circle) of the run\n")
+    assert (found["split"], found["data"], found["samples"]) == ("all", {"root": "other"}, 40)
+    assert [row["support"] for row in found["classes"]] == [0, 20, 20]
+    entry = record_of(place / "run")["evaluations"][-1]
+    rows = rows_of(place / "run" / entry["folder"])
+    assert sorted(row["name"] for row in rows) == sorted(
+        f"{path.parent.name}/{path.name}" for path in (place / "other").rglob("*.png")
+    )
+    expected = load_run(place / "run")([place / "other" / row["name"] for row in rows])
+    assert [float(row["probability"]) for row in rows] == pytest.approx(expected.amax(1).tolist(), abs=1e-4)
+    right = sum(row["label"] == row["prediction"] for row in rows)
+    assert found["accuracy"] == pytest.approx(100 * right / 40)
+    assert all(row["name"].startswith(row["label"]) for row in rows)
+    assert evaluated("--data", "root=other", "--split", "test")[0] == 0
+    assert "by evaluations after it" not in (place / "run/card.md").read_text()
+
+
+def test_other_images_of_a_class_that_the_run_does_not_know_are_refused(evaluated, place):
+    other_folder(place, "other", ["circle", "square"])
+    shutil.copytree(place / "photos/stripes", place / "other/zebra")
+    status, _, err = evaluated("--data", "root=other")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "1 class (zebra) that the run does not know" in err
+    assert "--data 'classes=[circle,square]'" in err
+    status, out, _ = evaluated("--data", "root=other", "--data", "classes=[circle,square]", "--format", "json")
+    assert (status, json.loads(out)["samples"]) == (0, 40)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("root=nowhere", ["nowhere"]),
+        ("rooot=photos", ["rooot"]),
+        ("root", ["KEY=VALUE"]),
+        ("image_size=[4,4]", ["3x4x4", "3x10x8"]),
+        ("batch_size=0", ["batch_size"]),
+    ],
+)
+def test_wrong_overrides_of_other_images_are_one_line(evaluated, place, override, words):
+    status, out, err = evaluated("--data", override)
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert all(word in err for word in words)
+    assert not (place / "run/eval").exists()
+
+
 def test_images_that_changed_since_training_are_said(evaluated, place):
     (place / "photos" / names_of(place, "test")[0]).unlink()
     status, _, err = evaluated()

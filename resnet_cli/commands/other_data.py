@@ -1,0 +1,60 @@
+"""--data KEY=VALUE of resnet-eval: a run's config with other images."""
+
+import argparse
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.errors import InputError
+
+Overrides = dict[str, str]  # values as typed, by key without `data.`
+
+# What a run's config says about its own images only: unless --data sets them, others are taken as they are.
+OWN_SPLIT = {"splits": None, "train_size": None, "folds": None, "fold": 0, "group": None, "label_noise": 0.0}
+
+
+def parse_override(text: str) -> tuple[str, str]:
+    """Parse `root=photos`, `data.root=photos` or `data=csv`."""
+    key, equals, value = text.partition("=")
+    key = key.removeprefix("data.")
+    if not equals or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
+        shown = escape_control_characters(text)
+        raise argparse.ArgumentTypeError(f"{shown} is not KEY=VALUE, such as root=photos or data=csv")
+    return key, value
+
+
+def compose_other_data(run: str, given: Sequence[tuple[str, str]], *, trust: bool) -> tuple[Overrides, dict[str, Any]]:
+    """Return what was given, and the checked node of group `data` with it.
+
+    Args:
+        run: A run folder, or a checkpoint in one.
+        given: Keys and values, without `data.`.
+        trust: Allow classes that only the run names.
+
+    Raises:
+        InputError: The config with these values is wrong; one line for each problem.
+    """
+    from resnet_cli.hydra_app.compose import compose_settings
+
+    overrides = [f"data={value}" if key == "data" else f"data.{key}={value}" for key, value in given]
+    settings = compose_settings([_as_path(run), *overrides, *(["trust=true"] if trust else [])]).settings
+    node = settings["data"]
+    if not isinstance(node, Mapping):
+        raise InputError("--data: the run's config has no data")
+    own = {key: value for key, value in OWN_SPLIT.items() if key in node and key not in dict(given)}
+    return dict(given), {**node, **own}
+
+
+def _as_path(run: str) -> str:
+    """Return a path that no override can be mistaken for."""
+    return run if "/" in run or run.startswith("~") else f"./{run}"
+
+
+def folder_name(split: str, overrides: Overrides) -> str:
+    """Return the name of the folder of an evaluation: `all-photos-1a2b3c`."""
+    place = next((overrides[key] for key in ("root", "file", "shards", "name", "data") if key in overrides), "")
+    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", place.rstrip("/").rsplit("/", 1)[-1]).strip("-")[:40]
+    digest = hashlib.sha256(repr(sorted(overrides.items())).encode("utf-8", "backslashreplace")).hexdigest()[:6]
+    return "-".join(part for part in (split, slug, digest) if part)

@@ -36,7 +36,7 @@ class JobFailedError(RuntimeError):
 
 
 class NotIdenticalError(JobFailedError):
-    """A run that was killed and resumed ended differently from one that was not: a defect (exit status 1)."""
+    """Two runs that should be the same are not (exit status 1): one that was resumed, or one that was reproduced."""
 
 
 class ParityError(JobFailedError):

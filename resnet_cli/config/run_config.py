@@ -13,7 +13,7 @@ DEFAULT_LOSS: Node = {"_target_": "resnet_cli.losses.CrossEntropy"}
 
 # Keys that control how a run is started. They are not part of its identity, so neither checkpoints nor `config.yaml`
 # store them.
-CONTROL_KEYS = ("resume", "init_from", "resume_force", "trust", "verify_resume", "sweep")
+CONTROL_KEYS = ("resume", "init_from", "reproduce", "resume_force", "trust", "verify_resume", "sweep")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class RunConfig:
         seed: Determines weights, order of samples, augmentation and dropout.
         resume: A run folder, or `auto` to continue from the last checkpoint in the output folder if there is one.
         init_from: A run whose weights are loaded at the start.
+        reproduce: A run that is trained again in a new folder and compared; see `resnet_cli.session.reproduction`.
         resume_force: Resume although the config or the data have changed.
         trust: Allow classes that only a stored config names; checked before training.
         verify_resume: Instead of training, verify that a short run resumes exactly; see `resnet_cli.session.verify`.
@@ -48,6 +49,7 @@ class RunConfig:
     seed: Annotated[int, Between(0, 9223372036854775807)] = 0
     resume: Annotated[str, NotEmpty()] | None = None
     init_from: Annotated[str, NotEmpty()] | None = None
+    reproduce: Annotated[str, NotEmpty()] | None = None
     resume_force: bool = False
     trust: bool = False
     verify_resume: bool = False

@@ -27,11 +27,13 @@ from resnet_cli.hydra_app.search_path import user_configs
 from resnet_cli.runs.folder import RunDir, find_run
 from resnet_cli.runs.names import quote_override
 from resnet_cli.session.paths import located_settings, recorded_paths
+from resnet_cli.session.reproduced_config import overlay_reproduced, require_same_results
+from resnet_cli.session.stored_code import find_stored_modules
 from resnet_cli.session.trusted_kinds import check_kinds
 
 
 def run_settings(composed: DictConfig, overrides: Sequence[str]) -> Settings:
-    """Return the composed config after checking it; with `resume=RUN`, that run's config with the overrides applied.
+    """Return the composed config after checking it; with a run to resume or to reproduce, its config.
 
     Raises:
         InputError: with all the problems of the config.
@@ -39,6 +41,9 @@ def run_settings(composed: DictConfig, overrides: Sequence[str]) -> Settings:
     keys = override_keys(overrides)
     in_files = file_keys(HydraConfig.get())
     settings = validation.without_leftovers(to_plain(composed), keys, in_files)
+    reproduce = settings.get("reproduce")
+    if isinstance(reproduce, str) and reproduce.strip():
+        return _reproducing(settings, keys, find_run(reproduce))
     resume = settings.get("resume")
     if isinstance(resume, str) and resume.strip() and resume != "auto":
         return _of_run(settings, keys, find_run(resume))
@@ -68,16 +73,31 @@ def with_defaults_of_labels(settings: Settings, given_keys: Sequence[str]) -> Se
 
 def _of_run(settings: Settings, keys: Sequence[str], run: RunDir) -> Settings:
     """Return a run's stored config with the given keys of `settings` applied, after checking it."""
-    named = trust.targets(settings)
     result = stored.overlaid(stored.read(run.config), settings, keys)
-    trusted = settings.get("trust") is True
-    if not trusted:
-        trust.check_names(result, named)
-    validation.check(result)
-    if not trusted:
-        check_kinds(result, named)
+    _check_of_run(result, settings, run)
     require_one_length(result, keys)
     return result
+
+
+def _reproducing(settings: Settings, keys: Sequence[str], run: RunDir) -> Settings:
+    """Return the config that trains a run again, after checking that the given keys do not make it another run."""
+    result = overlay_reproduced(run, settings, keys)
+    _check_of_run(result, settings, run)
+    require_same_results(run, result)
+    return result
+
+
+def _check_of_run(config: Settings, composed: Settings, run: RunDir) -> None:
+    """Check a run's config; unless it is trusted, so are the classes that it names and the composed one does not."""
+    named = trust.targets(composed)
+    trusted = composed.get("trust") is True
+    if trusted:
+        find_stored_modules(run, config)
+    else:
+        trust.check_names(config, named)
+    validation.check(config)
+    if not trusted:
+        check_kinds(config, named)
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:
@@ -141,7 +161,7 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
     keys = tuple(override_keys(given))
     if runs:
         settings = located_settings(settings, recorded_paths(settings, keys, find_run(runs[0]), needed=False))
-    of_run = "resume" in keys and not {"model", "model._target_"} & set(keys)
+    of_run = bool({"resume", "reproduce"} & set(keys)) and not {"model", "model._target_"} & set(keys)
     name = str(settings["name"]) if of_run else model_name(composed.hydra, str(settings["model"]["_target_"]))
     return Composed(settings, keys, name, runs[0] if runs else None, tuple(given), run_dir)
 

@@ -1,12 +1,17 @@
 """The name of a run: what it trains."""
 
+from contextlib import suppress
+
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from resnet_cli.config.stored import read
+from resnet_cli.errors import InputError
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.option_files import option_target
 from resnet_cli.hydra_app.overrides import override_keys, task_overrides
+from resnet_cli.runs.folder import find_run
 from resnet_cli.runs.names import folder_name, random_letters
 
 
@@ -22,7 +27,11 @@ def register_resolvers() -> None:
 
 
 def run_name(_root_: DictConfig) -> str:
-    """Return the class of the model if the user names one, else the option of the group `model`."""
+    """Return the name of the run that is reproduced, else the class of the model if one is named, else its option."""
+    reproduced = OmegaConf.select(_root_, "reproduce")
+    if isinstance(reproduced, str) and reproduced.strip():
+        with suppress(InputError, OSError):  # reported where the config is composed
+            return str(read(find_run(reproduced).config)["name"])
     return model_name(HydraConfig.get(), str(OmegaConf.select(_root_, "model._target_")))
 
 

@@ -20,7 +20,7 @@ from resnet_cli.config.signatures import signature
 from resnet_cli.config.stored import flat
 from resnet_cli.config.validation import CONFIG_GROUPS
 from resnet_cli.errors import InputError
-from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.folder import RunDir, find_run
 
 ITEM = re.compile(r"\.\d+$")  # of a list, behind its key
 
@@ -118,6 +118,22 @@ def recorded_paths(
     return _find(settings, given, places, needed=needed)
 
 
+def paths_today(settings: Mapping[str, Any], given: Collection[str], run: RunDir) -> dict[str, str]:
+    """Return where the files are of a run that is resumed in its folder or reproduced; empty for any other.
+
+    Args:
+        settings: The config.
+        given: The keys that the user has set now.
+        run: The folder of the run.
+
+    Raises:
+        InputError: see `recorded_paths`.
+    """
+    if settings.get("reproduce") is not None:
+        return recorded_paths(settings, given, find_run(settings["reproduce"]))
+    return recorded_paths(settings, given, run) if settings["resume"] not in (None, "auto") else {}
+
+
 def _entries(run: RunDir) -> Mapping[str, Any]:
     recorded = run.read_record().get("paths")
     return recorded if isinstance(recorded, Mapping) else {}
@@ -140,6 +156,8 @@ def paths_from(settings: Mapping[str, Any], origin: Origin, run: RunDir, *, need
     Raises:
         InputError: `needed`, and files are in none of the folders.
     """
+    if settings.get("reproduce") is not None:
+        return recorded_paths(settings, origin.given, find_run(settings["reproduce"]), needed=needed)
     entries: Mapping[str, Any] = {}
     with suppress(InputError):  # a record that cannot be read: the job says so when it runs
         entries = _entries(run)

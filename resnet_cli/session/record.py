@@ -26,6 +26,7 @@ from resnet_cli.session.prepare import PreparedRun
 from resnet_cli.session.resume import inexactness_warnings, rising_rate_warnings
 from resnet_cli.session.run_data import count_data, describe_data
 from resnet_cli.session.saver import RunSaver, named_best
+from resnet_cli.session.stored_code import stored_modules_in_use
 from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import device_name
@@ -72,6 +73,8 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     for line in [*(f"init    {line}" for line in prepared.initialisation), *warnings]:
         logger.info("%s", line)
     prepared.leaks.log_known()
+    for module, folder in stored_modules_in_use(prepared.config.stored()).items():
+        logger.info("code    %s is taken from %s", module, folder)
     write_samples(run, prepared.loaders, prepared.config.name)
     redraw_card(run)
     if budget is not None and record["test"] is None:

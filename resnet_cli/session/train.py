@@ -39,7 +39,7 @@ def train(
         InputError: config, data or checkpoint are wrong.
         DivergedError: training met a non-finite number.
         MachineError: the folder cannot be written.
-        NotIdenticalError: `verify_resume` found a difference.
+        NotIdenticalError: `verify_resume` found a difference, or the run is not the one that it reproduces.
         StoppedError: a signal asked the run to stop.
     """
     began = monotonic()
@@ -47,6 +47,7 @@ def train(
     from resnet_cli.session.paths import located
     from resnet_cli.session.prepare import isolated_compiler, prepare
     from resnet_cli.session.record import evaluate_test_set, open_run_folder, run_status
+    from resnet_cli.session.reproduction import reproducing
     from resnet_cli.session.verify import verify_resume
 
     run = RunDir(folder)
@@ -54,10 +55,12 @@ def train(
         if config.verify_resume:
             return verify_resume(train, located(config, context.paths))
         run.require_writable()
-        with exclusive(run.path), isolated_compiler():
+        with exclusive(run.path), isolated_compiler(), reproducing(config, run) as reproduction:
             prepared = prepare(config, run, planned_trainer, context.paths, control=context.control, began=began)
             context.control.raise_if_stopped()  # the last moment at which stopping leaves no folder behind
             saver = open_run_folder(prepared, context, log)
+            if reproduction is not None:
+                reproduction.begin(prepared)
             trainer, loaders = prepared.trainer, prepared.loaders
             first_step = trainer.state.step
             with run_status(prepared, saver):
@@ -65,6 +68,8 @@ def train(
                 evaluate_test_set(prepared, saver, context.control)
             if prepared.budget is not None:
                 prepared.budget.finish(run, trained=trainer.state.step > first_step)
+            if reproduction is not None and run.read_record()["status"] == "finished":
+                reproduction.finish(run)
             return run.read_record()
 
 

@@ -22,7 +22,7 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.logs import print_line
 from resnet_cli.runs.names import format_command, resume_command
 from resnet_cli.session.context import RunContext
-from resnet_cli.session.paths import paths_from, recorded_paths
+from resnet_cli.session.paths import paths_from, paths_today
 from resnet_cli.session.signals import JobStoppedError, StopSignals
 from resnet_cli.session.train import train
 from resnet_cli.sweeps import job as sweep_job
@@ -90,8 +90,7 @@ def make_task(context: LauncherContext) -> app.Task:
         resume = resume_command(folder, *own_classes)
         try:
             stop.begin_job()
-            resumes = settings["resume"] not in (None, "auto")
-            paths = recorded_paths(settings, override_keys(overrides), RunDir(folder)) if resumes else {}
+            paths = paths_today(settings, override_keys(overrides), RunDir(folder))
             run_context = RunContext(
                 control=RunControl(stop), command=command, overrides=overrides, resume_command=resume, paths=paths
             )

@@ -15,7 +15,7 @@ from resnet_cli.loggers import require_packages
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.names import format_command, resume_command
 from resnet_cli.session.context import RunContext
-from resnet_cli.session.paths import recorded_paths
+from resnet_cli.session.paths import paths_today
 from resnet_cli.session.signals import StopSignals
 from resnet_cli.session.train import train as train_run
 from resnet_cli.training.control import RunControl
@@ -58,6 +58,7 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Ru
         InputError: The config, the data or a path is wrong; its text has a line for each problem.
         DivergedError: Training met a non-finite number.
         MachineError: The run folder cannot be written.
+        NotIdenticalError: `reproduce` is set, and the run came out differently.
         KeyboardInterrupt: A signal stopped the run.
     """
     if isinstance(overrides, str):
@@ -74,8 +75,7 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Ru
     if settings.get("verify_resume"):
         raise InputError("verify_resume: needs processes of its own; use resnet-train verify_resume=true")
     require_packages(settings.get("logger"))
-    resumes = settings["resume"] not in (None, "auto")
-    paths = recorded_paths(settings, composed.keys, RunDir(folder)) if resumes else {}
+    paths = paths_today(settings, composed.keys, RunDir(folder))
     with StopSignals() as stop:
         context = RunContext(
             control=RunControl(stop), command=format_command("resnet-train", arguments), overrides=composed.overrides,

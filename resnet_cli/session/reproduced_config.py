@@ -1,0 +1,75 @@
+"""The config of `reproduce=RUN`: the run's own, with what may be different elsewhere."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from resnet_cli.config import stored
+from resnet_cli.config.run_length import BUDGET, EPOCHS
+from resnet_cli.config.validation import Settings
+from resnet_cli.errors import InputError
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.names import quote_override
+from resnet_cli.runs.reading import read_run, section
+
+ELSEWHERE = "trainer.device, data.root, data.workers, name, logger"  # the most useful of what may be changed
+
+
+def overlay_reproduced(run: RunDir, settings: Settings, keys: Sequence[str]) -> Settings:
+    """Return the config of a run that has finished, with the given keys of `settings` applied.
+
+    A time budget is replaced by the number of epochs that it chose. What the run started from is `init_from`.
+
+    Args:
+        run: The run to reproduce.
+        settings: The config as composed now.
+        keys: The keys that the user set.
+
+    Raises:
+        InputError: the run has not finished, or another key is given that starts a run.
+    """
+    for key in ("resume", "verify_resume"):
+        if settings.get(key) not in (None, False, "auto"):
+            raise InputError(f"{key}: is given with reproduce={run.path}; give one of them")
+    source = read_run(run.path, str(run.path), [])
+    if source.status != "finished" or not source.rows:
+        raise InputError(
+            f"reproduce={run.path}: the run has not finished ({source.status}), so there is no end to compare with; "
+            f"resume={quote_override(str(run.path))} goes on with it"
+        )
+    result = stored.overlaid(_without_budget(stored.read(run.config)), settings, keys)
+    begun_from = section(section(source.record, "paths"), "init_from").get("value") or source.record.get("start")
+    begun_from = None if begun_from == "scratch" else begun_from
+    if begun_from is None and settings.get("init_from") is not None:
+        raise InputError(f"init_from={settings['init_from']}: {run.path} did not start from other weights")
+    if settings.get("init_from") is None:
+        result["init_from"] = begun_from
+    return result
+
+
+def require_same_results(run: RunDir, settings: Settings) -> None:
+    """Refuse changes by which the run would be another one.
+
+    Args:
+        run: The run to reproduce.
+        settings: The checked config.
+
+    Raises:
+        InputError: one line for each such key.
+    """
+    before = _without_budget(stored.read(run.config))
+    changes = stored.differences(before, settings)
+    lines = [str(change) for change in changes]
+    epochs = [config["trainer"].get("epochs") for config in (before, settings)]
+    if epochs[0] != epochs[1] and EPOCHS not in [change.key for change in changes]:
+        lines.append(f"{EPOCHS}: {epochs[0]} -> {epochs[1]}")
+    if lines:
+        raise InputError(
+            *(f"{line}: changed from the run that is reproduced" for line in lines),
+            f"reproduce: trains the config of {run.path}, and takes only what may differ elsewhere: {ELSEWHERE}, ...",
+        )
+
+
+def _without_budget(settings: Settings) -> Settings:
+    trainer: Mapping[str, Any] = settings["trainer"] if isinstance(settings.get("trainer"), dict) else {}
+    own = {key: value for key, value in trainer.items() if key != BUDGET.partition(".")[2]}
+    return {**settings, "trainer": own} if trainer else settings

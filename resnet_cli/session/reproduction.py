@@ -1,0 +1,210 @@
+"""`reproduce=RUN`: whether a run came out as the one that it reproduces, and if not by how much and why."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resnet_cli.config import stored
+from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.config.run_config import RunConfig
+from resnet_cli.config.values import format_value
+from resnet_cli.errors import InputError, NotIdenticalError
+from resnet_cli.runs import checkpoints
+from resnet_cli.runs.code import MODULES, read_code
+from resnet_cli.runs.folder import RunDir, find_run
+from resnet_cli.runs.reading import Run, read_run, section
+from resnet_cli.runs.repositories import PACKAGE
+from resnet_cli.session.outcomes import compare_outcomes, format_outcome
+from resnet_cli.session.prepare import PreparedRun
+from resnet_cli.session.run_data import data_changes, describe_data
+
+logger = logging.getLogger("resnet_cli")
+
+MOST_THREADS = 256  # that are started because a record says so
+UNIMPORTANT = ("name", "logger", "trainer.checkpoint_every", "trainer.profile", "trainer.time_budget")
+
+
+@dataclass
+class Reproduction:
+    """A run that is trained again.
+
+    Args:
+        source: The run folder.
+        run: What was read from it.
+        data: The data as its checkpoint describes them; empty without a checkpoint.
+        differences: What is different now, in words; known when the new run has started.
+    """
+
+    source: RunDir
+    run: Run
+    data: Mapping[str, Any]
+    differences: list[str] = field(default_factory=list)
+
+    @property
+    def threads(self) -> int | None:
+        """The number of threads that the run had, if this process can have as many."""
+        found = self.run.record.get("threads")
+        return found if type(found) is int and 0 < found <= max(MOST_THREADS, os.cpu_count() or 1) else None
+
+    @contextmanager
+    def same_threads(self) -> Iterator[None]:
+        """Use as many threads inside this block as the run had: sums are split by their number."""
+        before = torch.get_num_threads()
+        if self.threads is None or self.threads == before:
+            yield
+            return
+        torch.set_num_threads(self.threads)
+        logger.info("threads %d, as the run had that is reproduced, instead of %d", self.threads, before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def begin(self, prepared: PreparedRun) -> None:
+        """Record what is reproduced, and log what is known to be different now."""
+        new = prepared.run
+        self.differences = [
+            *_changed_conditions(self.run.record, new.read_record()),
+            *_changed_code(read_code(self.source), read_code(new)),
+            *(map(str, data_changes(self.data, describe_data(prepared.loaders), force=True)) if self.data else ()),
+            *_changed_settings(self.run.settings, stored.flat(prepared.config.stored())),
+        ]
+        if not prepared.trainer.backend.is_reproducible:
+            self.differences.append(f"trainer.deterministic=false on {prepared.trainer.device.type}")
+        if self.run.record.get("resumed_from"):
+            self.differences.append("the run was resumed, perhaps with other settings")
+        new.update_record(reproduces=self._record(identical=None))
+        logger.info("again   %s", self.source.path)
+        if self.differences:
+            logger.info("differs %s", "; ".join(self.differences))
+
+    def finish(self, new: RunDir) -> None:
+        """Compare the new run with the one that it reproduces, and record the result.
+
+        Raises:
+            NotIdenticalError: metrics or weights differ.
+        """
+        trained = read_run(new.path, str(new.path), [])
+        outcome = compare_outcomes(self.source, self.run, new, trained)
+        identical = not (outcome["metrics"] or outcome["test"] or outcome["weights"] or outcome["epochs"])
+        new.update_record(reproduces={**self._record(identical=identical), **outcome})
+        not_compared = f"; not compared: {'; '.join(outcome['not_compared'])}" if outcome["not_compared"] else ""
+        if identical:
+            epochs = len(trained.rows)
+            logger.info(
+                "identical to %s: the metrics of %d epoch%s, the test result, %d tensors%s",
+                self.source.path, epochs, "s" if epochs != 1 else "", outcome["tensors"], not_compared,
+            )  # fmt: skip
+            return
+        why = "; ".join(self.differences) or "nothing that the runs record"
+        raise NotIdenticalError(
+            f"not identical to {self.source.path}: {format_outcome(outcome)}{not_compared}; what differs: {why}"
+        )
+
+    def _record(self, *, identical: bool | None) -> dict[str, Any]:
+        return {
+            "run": str(self.source.path.absolute()), "identical": identical, "threads": torch.get_num_threads(),
+            "differences": self.differences,
+        }  # fmt: skip
+
+
+def find_reproduction(config: RunConfig, run: RunDir) -> Reproduction | None:
+    """Return what a run reproduces: `reproduce`, or what a run that is resumed was started with; None otherwise.
+
+    Args:
+        config: The config.
+        run: The folder of the new run.
+
+    Raises:
+        InputError: no such run, one whose files are damaged, or the same folder.
+    """
+    begun = section(run.read_record(), "reproduces")
+    name = config.reproduce
+    if name is None and begun.get("identical", True) is None and isinstance(begun.get("run"), str):
+        name = begun["run"]
+        if not Path(name).is_dir():
+            logger.info("warning: %s is no longer there; this run is not compared with it", name)
+            return None
+    if name is None:
+        return None
+    source = find_run(name)
+    if source.path.resolve() == run.path.resolve():
+        raise InputError(f"reproduce={name}: is the folder of the new run too; give another hydra.run.dir")
+    data: Mapping[str, Any] = {}
+    for file in (source.best, source.last):
+        if file.exists():
+            data = checkpoints.load(file)["data"]
+    return Reproduction(source, read_run(source.path, str(source.path), []), data)
+
+
+@contextmanager
+def reproducing(config: RunConfig, run: RunDir) -> Iterator[Reproduction | None]:
+    """Find what a run reproduces, and use its number of threads inside this block; see `find_reproduction`."""
+    reproduction = find_reproduction(config, run)
+    if reproduction is None:
+        yield None
+        return
+    with reproduction.same_threads():
+        yield reproduction
+
+
+def _changed_conditions(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which of device, precision, threads, platform and versions have changed."""
+    for key in ("device", "precision", "threads", "platform"):
+        if before.get(key) is not None and before[key] != now.get(key):
+            yield f"{key} {_short(before[key])} -> {_short(now.get(key))}"
+    old, new = section(before, "versions"), section(now, "versions")
+    for name in dict.fromkeys([*old, *new]):
+        if old.get(name) != new.get(name):
+            yield f"{_short(name)} {_short(old.get(name))} -> {_short(new.get(name))}"
+    if before.get("git_commit") != now.get("git_commit") and not section(before, "versions").get("resnet-cli"):
+        yield f"commit {_short(before.get('git_commit'))} -> {_short(now.get('git_commit'))}"
+
+
+Index = list[tuple[Path, dict[str, Any]]]
+
+
+def _changed_code(before: Index, now: Index) -> Iterator[str]:
+    """Yield what differs in the code of this package and of the user's own classes, as `code/` keeps it."""
+    if not before or not now:
+        return
+    (_, old), (_, new) = before[-1], now[-1]
+    (old_commit, old_patch), (new_commit, new_patch) = (_package_code(index) for index in (old, new))
+    if old_commit != new_commit:
+        yield f"commit of this package {_short(old_commit)} -> {_short(new_commit)}"
+    elif old_patch != new_patch:
+        yield "changes of this package that are not committed"
+    files = [
+        {name: digest for name, digest in index["files"].items() if name.startswith(f"{MODULES}/")}
+        for index in (old, new)
+    ]
+    changed = [name for name in {**files[0], **files[1]} if files[0].get(name) != files[1].get(name)]
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        yield f"code/{', code/'.join(map(_short, changed[:3]))}{more}"
+
+
+def _package_code(index: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return the commit of the repository that this package was in, and a digest of its changes."""
+    for entry in index["repositories"]:
+        if isinstance(entry, dict) and isinstance(entry.get("of"), list) and PACKAGE in entry["of"]:
+            return entry.get("commit"), index["files"].get(str(entry.get("patch")))
+    return None, None
+
+
+def _changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the settings that were changed and may change the last digits."""
+    for key, value in now.items():
+        if key in before and before[key] != value and key not in UNIMPORTANT and not key.startswith("logger."):
+            yield f"{key} {format_value(before[key])} -> {format_value(value)}"
+
+
+def _short(value: Any) -> str:
+    text = escape_control_characters(str(value))
+    return text if len(text) <= 60 else f"{text[:57]}..."

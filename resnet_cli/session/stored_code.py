@@ -1,0 +1,64 @@
+"""The user's own classes from the code that a run keeps, where their modules are not found today.
+
+Only a run that the user trusts is asked: what it keeps is code that somebody else may have written.
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from resnet_cli.config.signatures import signature
+from resnet_cli.config.source_files import module_source
+from resnet_cli.config.trust import to_name_again
+from resnet_cli.errors import InputError
+from resnet_cli.runs.code import MODULES
+from resnet_cli.runs.folder import RunDir
+
+_taken: dict[str, Path] = {}  # the folder that a top module comes from; a process imports a module once
+
+
+def find_stored_modules(run: RunDir, settings: Mapping[str, Any]) -> None:
+    """Let modules of a config's own classes be imported from a run's `code/` if they are found nowhere else.
+
+    The folder is searched first from then on, so that the modules which these import are the run's too.
+
+    Args:
+        run: A run that the user trusts.
+        settings: Its config.
+
+    Raises:
+        InputError: the module was taken from another run's code before.
+    """
+    folder = (run.code / MODULES).resolve()
+    for override in to_name_again(settings):
+        key, _, target = override.partition("=")
+        top = target.partition(".")[0]
+        if _taken.get(top, folder) != folder:
+            raise InputError(
+                f"{key}: {target}: this process has {top} from {_taken[top]}; give {run.path} a command of its own"
+            )
+        if top in _taken or not top.isidentifier() or _is_found(top):
+            continue
+        if (folder / f"{top}.py").is_file() or (folder / top).is_dir():
+            _taken[top] = folder
+            if str(folder) not in sys.path:
+                sys.path.insert(0, str(folder))
+            importlib.invalidate_caches()
+            module_source.cache_clear()
+            signature.cache_clear()
+
+
+def _is_found(top: str) -> bool:
+    try:
+        return importlib.util.find_spec(top) is not None
+    except (ValueError, ImportError):
+        return False
+
+
+def stored_modules_in_use(settings: Mapping[str, Any]) -> dict[str, Path]:
+    """Return which top modules of a config's classes come from a run's code, and from which folder."""
+    tops = (override.partition("=")[2].partition(".")[0] for override in to_name_again(settings))
+    return {top: _taken[top] for top in tops if top in _taken}

@@ -15,7 +15,7 @@ from resnet_cli.runs.card_metadata import SCORES, metadata, scores_of
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.limitations import limitations
 from resnet_cli.runs.markdown import code, code_block, heading, table
-from resnet_cli.runs.names import format_command, resume_command
+from resnet_cli.runs.names import format_command, quote_override, resume_command
 from resnet_cli.runs.reading import finite_number, read_run
 from resnet_cli.runs.summary import Summary, chosen_split, flat_facts, summarise, times
 
@@ -203,9 +203,11 @@ def _uses(summary: Summary) -> list[str]:
     """Return the commands that go on from a run."""
     path, planned = Path(summary["folder"]), summary["epochs"]["planned"]
     longer = [f"trainer.epochs={2 * planned}"] if summary["status"] == "finished" and planned else []
+    again = format_command("resnet-train", [f"reproduce={quote_override(path.as_posix())}"])
     commands = {
         "go on with training": resume_command(path, *longer),
         "more figures, of any split": format_command("resnet-eval", [path.as_posix(), "--split", "val"]),
+        **({"train it again and compare": again} if summary["status"] == "finished" else {}),
         "classes of images": format_command("resnet-predict", [path.as_posix(), "IMAGE"]),
         "as a file for other programs": format_command("resnet-export", [path.as_posix()]),
         "the network, and this run in short": format_command("resnet-info", [path.as_posix()]),

@@ -71,5 +71,5 @@ def require_same_results(run: RunDir, settings: Settings) -> None:
 
 def _without_budget(settings: Settings) -> Settings:
     trainer: Mapping[str, Any] = settings["trainer"] if isinstance(settings.get("trainer"), dict) else {}
-    own = {key: value for key, value in trainer.items() if key != BUDGET.partition(".")[2]}
-    return {**settings, "trainer": own} if trainer else settings
+    name = BUDGET.partition(".")[2]
+    return {**settings, "trainer": {**trainer, name: None}} if trainer.get(name) is not None else settings

@@ -177,7 +177,7 @@ def _changed_code(before: Index, now: Index) -> Iterator[str]:
     (_, old), (_, new) = before[-1], now[-1]
     (old_commit, old_patch), (new_commit, new_patch) = (_package_code(index) for index in (old, new))
     if old_commit != new_commit:
-        yield f"commit of this package {_short(old_commit)} -> {_short(new_commit)}"
+        yield f"commit of this package {str(old_commit)[:12]} -> {str(new_commit)[:12]}"
     elif old_patch != new_patch:
         yield "changes of this package that are not committed"
     files = [

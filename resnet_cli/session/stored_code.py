@@ -58,6 +58,11 @@ def _is_found(top: str) -> bool:
         return False
 
 
+def to_find_again(settings: Mapping[str, Any]) -> list[str]:
+    """Return the overrides that a command needs to resume a run of this config: what finds its own classes again."""
+    return ["trust=true"] if stored_modules_in_use(settings) else to_name_again(settings)
+
+
 def stored_modules_in_use(settings: Mapping[str, Any]) -> dict[str, Path]:
     """Return which top modules of a config's classes come from a run's code, and from which folder."""
     tops = (override.partition("=")[2].partition(".")[0] for override in to_name_again(settings))

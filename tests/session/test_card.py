@@ -35,7 +35,8 @@ def test_card_of_a_run_and_of_its_continuation(train, drawn, tmp_path):
     for words in (
         "**finished**: 2 of 2 epochs", "- images: 86 training, 10 validation, 32 test", f"`{record['git_commit']}`",
         f"| test | {record['test']['accuracy']:.2f} |", "The test set was read once by training.",
-        "    resnet-train resume=run trainer.epochs=4", "![Loss and accuracy by epoch](curves.png)",
+        "    resnet-train resume=run trainer.epochs=4", "    resnet-train reproduce=run",
+        "![Loss and accuracy by epoch](curves.png)",
     ):  # fmt: skip
         assert words in text
     assert train("resume=run")[0] == 0  # nothing to do: the test set is not read

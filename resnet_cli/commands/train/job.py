@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 from resnet_cli.commands.train import app
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.selection import select_by_of, selected_score
-from resnet_cli.config.trust import to_name_again
 from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.compose import run_settings
@@ -24,6 +23,7 @@ from resnet_cli.runs.names import format_command, resume_command
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.paths import paths_from, paths_today
 from resnet_cli.session.signals import JobStoppedError, StopSignals
+from resnet_cli.session.stored_code import to_find_again
 from resnet_cli.session.train import train
 from resnet_cli.sweeps import job as sweep_job
 from resnet_cli.sweeps.folder import SweepDir
@@ -86,7 +86,7 @@ def make_task(context: LauncherContext) -> app.Task:
                 paths = paths_from(settings, context.origin, RunDir(folder), needed=False)
                 job = sweep_job.SweepJob(settings, overrides, number, folder, sweep, command, paths)
                 return sweep_job.run(job, stop, reporter)
-        own_classes = to_name_again(settings)
+        own_classes = to_find_again(settings)
         resume = resume_command(folder, *own_classes)
         try:
             stop.begin_job()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_cli.config.run_config import RunConfig
-from resnet_cli.config.trust import to_name_again
 from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.hydra_app.errors import as_user_error
@@ -17,6 +16,7 @@ from resnet_cli.runs.names import format_command, resume_command
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.paths import paths_today
 from resnet_cli.session.signals import StopSignals
+from resnet_cli.session.stored_code import to_find_again
 from resnet_cli.session.train import train as train_run
 from resnet_cli.training.control import RunControl
 
@@ -79,7 +79,7 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Ru
     with StopSignals() as stop:
         context = RunContext(
             control=RunControl(stop), command=format_command("resnet-train", arguments), overrides=composed.overrides,
-            resume_command=resume_command(folder, *to_name_again(settings)), paths=paths,
+            resume_command=resume_command(folder, *to_find_again(settings)), paths=paths,
         )  # fmt: skip
         try:
             stop.begin_job()

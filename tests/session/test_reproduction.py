@@ -1,0 +1,288 @@
+"""reproduce=RUN: the same run again, what makes it another one, and what is said and recorded then."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+
+from resnet_cli.config import signatures, source_files
+from resnet_cli.runs import checkpoints
+from resnet_cli.session import stored_code
+from tests.support.runs import assert_same_end, record_of, tiny
+
+NET = """
+import torch
+from widths import WIDTH
+
+class Net(torch.nn.Module):
+    def __init__(self, in_size, num_classes, width: int = WIDTH):
+        super().__init__()
+        numbers = in_size[0] * in_size[1] * in_size[2]
+        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(numbers, num_classes))
+
+    def forward(self, x):
+        return self.layers(x)
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with a run, on generated data; tests copy it."""
+    from resnet_cli.commands.train.main import run
+
+    place = tmp_path_factory.mktemp("reproduced")
+    arguments = tiny("model=resnet8", "name=first", "hydra.run.dir=a")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr(sys, "argv", ["resnet-train", *arguments])
+        patch.setattr("resnet_cli.session.first_look.draw_samples", lambda images, labels, **options: b"")
+        patch.setattr("resnet_cli.session.saver.draw_curves", lambda rows, path, **options: path.write_bytes(b""))
+        assert run(arguments) == 0
+    return place / "a"
+
+
+@pytest.fixture
+def source(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "a")
+
+
+def edit(run, **fields):
+    record = record_of(run) | fields
+    (run / "run.json").write_text(json.dumps(record))
+
+
+def edit_rows(run, **values):
+    rows = [json.loads(line) | values for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.slow
+def test_a_run_comes_out_identical(train, source, tmp_path):
+    status, out, err = train("reproduce=a")
+    assert (status, err) == (0, "")
+    (new,) = (path.parent for path in (tmp_path / "outputs").rglob("run.json"))
+    assert "-first-" in new.name  # named as the run is
+    assert_same_end(source, new)
+    assert (new / "config.yaml").read_text() == (source / "config.yaml").read_text()
+    assert "identical to a: the metrics of 2 epochs, the test result, " in out
+    found = record_of(new)["reproduces"]
+    assert (found["run"], found["identical"], found["first_epoch"]) == (str(tmp_path / "a"), True, None)
+    assert [found[part] for part in ("metrics", "test", "weights", "not_compared")] == [{}, {}, {}, []]
+
+
+@pytest.mark.slow
+def test_what_differs_is_said_and_recorded(train, source, tmp_path):
+    best = checkpoints.load(source / "checkpoints/best.pt")
+    name = next(iter(best["state"]["model"]))
+    best["state"]["model"][name][0, 0, 0, 0] += 0.5
+    checkpoints.save(source / "checkpoints/best.pt", {key: best[key] for key in ("config", "data", "state")})
+    record = record_of(source)
+    edit(
+        source,
+        versions=record["versions"] | {"torch": "1.0"},
+        test=record["test"] | {"loss": record["test"]["loss"] + 1},
+    )
+    edit_rows(source, train_loss=9.0)
+    status, out, err = train("reproduce=a", "hydra.run.dir=b", "data.eval_batch_size=7")
+    assert status == 1
+    assert err.startswith("error: not identical to a: metrics from epoch 1 on, by at most train_loss ")
+    assert err.count("\n") == 1
+    assert f"the test loss by 1; weights of best.pt by at most 0.5 ({name}); what differs: " in err
+    assert f"torch 1.0 -> {record['versions']['torch']}" in err
+    assert "data.eval_batch_size 256 -> 7" in err
+    assert "differs " in out
+    new = record_of(tmp_path / "b")
+    assert new["status"] == "finished"
+    found = new["reproduces"]
+    assert (found["identical"], found["first_epoch"]) == (False, 1)
+    assert found["weights"] == {"best.pt": {"difference": pytest.approx(0.5), "tensor": name}}
+    assert found["metrics"]["train_loss"]["epoch"] in (1, 2)
+
+
+@pytest.mark.slow
+def test_the_number_of_threads_is_that_of_the_run(train, source, tmp_path):
+    before = torch.get_num_threads()
+    edit(source, threads=before + 2)
+    _, out, _ = train("reproduce=a", "hydra.run.dir=b")
+    assert f"threads {before + 2}, as the run had that is reproduced, instead of {before}\n" in out
+    assert record_of(tmp_path / "b")["threads"] == before + 2
+    assert record_of(tmp_path / "b")["reproduces"]["threads"] == before + 2
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("threads", [None, 0, -1, True, "2", 10**9, 10**30])
+def test_an_odd_number_of_threads_is_not_used(source, threads):
+    from resnet_cli.config.run_config import RunConfig
+    from resnet_cli.runs.folder import RunDir
+    from resnet_cli.session.reproduction import reproducing
+
+    edit(source, threads=threads)
+    before = torch.get_num_threads()
+    config = RunConfig(model={}, optimizer={}, schedule={}, data={}, trainer={}, name="x", reproduce=str(source))
+    with reproducing(config, RunDir(source.parent / "b")):
+        assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["optimizer.lr=0.3"], ["optimizer.lr: 0.1 -> 0.3: changed from the run that is reproduced", "reproduce: "]),
+        (["trainer.epochs=3"], ["trainer.epochs: 2 -> 3: changed", "reproduce: "]),
+        (["trainer.epochs=1"], ["trainer.epochs: 2 -> 1: changed", "reproduce: "]),
+        (["trainer.time_budget=9"], ["trainer.time_budget: ", "reproduce: "]),
+        (["seed=1", "model=resnet20"], ["seed: 0 -> 1: ", "model.depth: 8 -> 20: ", "reproduce: "]),
+        (["resume=a"], ["resume: is given with reproduce=a"]),
+        (["verify_resume=true"], ["verify_resume: is given with reproduce=a"]),
+        (["init_from=a"], ["init_from=a: a did not start from other weights"]),
+        (["hydra.run.dir=a"], ["reproduce=a: is the folder of the new run too"]),
+        (["optimizer.rl=0.3"], ["optimizer.rl: unknown key"]),
+    ],
+    ids=str,
+)
+def test_changes_that_make_it_another_run_are_refused(train, source, tmp_path, arguments, words):
+    status, _, err = train("reproduce=a", *arguments)
+    assert status == 2
+    lines = err.splitlines()
+    assert all(line.startswith("error: ") for line in lines)
+    assert len(lines) == len(words)
+    assert all(any(line.startswith(f"error: {word}") for line in lines) for word in words)
+    assert {path.name for path in tmp_path.iterdir()} == {"a"}
+
+
+@pytest.mark.parametrize("status", ["interrupted", "failed", "pruned", "running"])
+def test_a_run_without_an_end_is_refused(train, source, tmp_path, status):
+    edit(source, status=status)
+    code, _, err = train("reproduce=a")
+    assert code == 2
+    assert err.startswith("error: reproduce=a: the run has not finished (")
+    assert "resume=a goes on with it" in err
+    assert {path.name for path in tmp_path.iterdir()} == {"a"}
+
+
+def test_damaged_files_are_refused_before_training(train, source, tmp_path):
+    (source / "checkpoints/last.pt").write_bytes(b"damaged")
+    code, _, err = train("reproduce=a", "hydra.run.dir=b")
+    assert code == 2
+    assert err.startswith("error: a/checkpoints/last.pt: ")
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.slow
+def test_a_run_without_checkpoints_is_compared_by_its_metrics(train, source):
+    shutil.rmtree(source / "checkpoints")
+    status, out, _ = train("reproduce=a", "hydra.run.dir=b")
+    assert status == 0
+    assert "the test result, 0 tensors; not compared: a/checkpoints/best.pt: no such checkpoint" in out
+
+
+@pytest.mark.slow
+def test_data_elsewhere_are_found_or_named(train, trained_run, tmp_path):
+    shutil.copytree(trained_run.parent / "photos", tmp_path / "photos")
+    shutil.copytree(trained_run, tmp_path / "there" / "run")
+    record = record_of(tmp_path / "there" / "run")
+    (entry,) = record["paths"].values()
+    entry["absolute"] = "/nowhere/photos"
+    edit(tmp_path / "there" / "run", paths=record["paths"])
+    status, _, err = train("reproduce=there/run", "hydra.run.dir=b")
+    assert status == 2
+    assert "name the new place with data.root=PATH" in err
+    status, out, err = train("reproduce=there/run", "hydra.run.dir=b", "data.root=photos")
+    assert (status, err) == (0, "")
+    assert "identical to there/run" in out
+    (tmp_path / "photos/circle").rename(tmp_path / "photos/disc")
+    status, _, err = train("reproduce=there/run", "hydra.run.dir=c", "data.root=photos")
+    assert "circle" in err or status == 0
+
+
+@pytest.fixture
+def own_class(train, tmp_path, monkeypatch):
+    """A run `there/a` with a class of the user's own, whose modules are not in the working folder."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/reproduced_nets.py").write_text(NET.replace("widths", "reproduced_widths"))
+    (tmp_path / "there/reproduced_widths.py").write_text("WIDTH = 3\n")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(stored_code, "_taken", {})
+    arguments = tiny("model._target_=reproduced_nets.Net", "hydra.run.dir=a")
+    assert train(*arguments, cwd=tmp_path / "there")[0] == 0
+    forget(tmp_path / "there")
+    yield tmp_path
+    forget(tmp_path / "there")
+
+
+def forget(folder):
+    """Make what a new process knows of the modules."""
+    for name in [name for name in sys.modules if name.startswith("reproduced_")]:
+        del sys.modules[name]
+    sys.path[:] = [path for path in sys.path if path != str(folder)]
+    source_files.module_source.cache_clear()
+    signatures.signature.cache_clear()
+
+
+@pytest.mark.slow
+def test_own_classes_are_taken_from_the_run_if_it_is_trusted(train, own_class):
+    arguments = ("reproduce=there/a", "hydra.run.dir=b")
+    status, _, err = train(*arguments)
+    assert status == 2
+    assert err.startswith("error: model._target_: reproduced_nets.Net is named by a stored config alone")
+    assert not (own_class / "b").exists()
+    assert "reproduced_nets" not in sys.modules
+    status, out, err = train(*arguments, "trust=true")
+    assert (status, err) == (0, "")
+    assert "code    reproduced_nets is taken from " in out
+    assert "resume=b trust=true trainer.epochs=4" in out
+    assert "identical to there/a" in out
+    assert (own_class / "b/code/modules/reproduced_widths.py").read_text() == "WIDTH = 3\n"
+
+
+@pytest.mark.slow
+def test_own_classes_of_two_runs_are_not_mixed_up(train, own_class):
+    shutil.copytree(own_class / "there/a", own_class / "there/b")
+    status, _, err = train("-m", "reproduce=there/a,there/b", "trust=true")
+    assert status == 2
+    assert "this process has reproduced_nets from " in err
+
+
+@pytest.mark.slow
+def test_several_runs_are_reproduced_by_a_sweep(train, source, tmp_path):
+    shutil.copytree(source, tmp_path / "changed")
+    edit_rows(tmp_path / "changed", val_loss=9.0)
+    status, out, err = train("-m", "reproduce=a,changed", "hydra.sweep.dir=s")
+    assert status == 1
+    assert "identical to a:" in out
+    assert "error: job 1 (reproduce=changed): not identical to changed: metrics from epoch 1 on" in err
+    found = {
+        path.parent.name: record_of(path.parent)["reproduces"]["identical"] for path in tmp_path.glob("s/*/run.json")
+    }
+    assert found == {"reproduce=a": True, "reproduce=changed": False}
+
+
+@pytest.mark.slow
+def test_weights_that_a_run_started_from_are_used_again(train, source):
+    assert train(*tiny("model=resnet8", "init_from=a", "hydra.run.dir=b"))[0] == 0
+    status, out, err = train("reproduce=b", "hydra.run.dir=c")
+    assert (status, err) == (0, "")
+    assert "identical to b" in out
+
+
+@pytest.mark.slow
+def test_an_interrupted_reproduction_is_compared_when_it_is_resumed(train, source, tmp_path):
+    assert train("reproduce=a", "hydra.run.dir=b")[0] == 0
+    record = record_of(tmp_path / "b")
+    edit(tmp_path / "b", reproduces=record["reproduces"] | {"identical": None}, status="interrupted")
+    status, out, _ = train("resume=b")
+    assert status == 0
+    assert f"identical to {tmp_path / 'a'}: " in out
+    assert record_of(tmp_path / "b")["reproduces"]["identical"] is True
+
+
+@pytest.mark.slow
+def test_python_raises_what_the_command_prints(source, tmp_path, monkeypatch):
+    import resnet_cli
+    from resnet_cli.errors import NotIdenticalError
+
+    monkeypatch.chdir(tmp_path)
+    edit_rows(source, val_loss=9.0)
+    with pytest.raises(NotIdenticalError, match="not identical to a: metrics from epoch 1 on"):
+        resnet_cli.train(["reproduce=a", "hydra.run.dir=b"])

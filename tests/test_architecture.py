@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
@@ -35,11 +36,18 @@ def module_of(path, repository):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
+def import_statements(path):
+    """Imports of a file, wherever they stand: at the top, inside functions and under TYPE_CHECKING."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def imports_of(path, repository):
-    """Modules of the package that a file imports: at the top, inside functions and under TYPE_CHECKING."""
+    """Modules of the package that a file imports."""
     here = module_of(path, repository).split(".")
     package = here if path.name == "__init__.py" else here[:-1]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in import_statements(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "resnet_cli")
         elif isinstance(node, ast.ImportFrom):
@@ -140,7 +148,7 @@ def test_hydra_and_omegaconf_stay_at_the_edge(repository):
     edge = {"hydra_app", "sweeps", "commands"}
     for path in package_files(repository):
         room = path.relative_to(repository / "resnet_cli").parts[0]
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in import_statements(path):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             uses = any(n.split(".")[0] in ("hydra", "omegaconf") for n in names)
@@ -154,33 +162,41 @@ def test_files_stay_small(repository):
     assert long == {}
 
 
+def runs_without(code, tmp_path):
+    """Run code in a fresh interpreter in which `imported(*modules)` says which of them are there."""
+    begin = "import sys\ndef imported(*modules): return set(modules) & set(sys.modules)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", begin + code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [["--help"], ["model=resnet20", "--cfg", "job"], ["model.depht=20"], ["modle=x"]])
-def test_torch_is_not_imported_on_the_way_to_help_or_a_typo(arguments, tmp_path):
-    code = (
-        "import sys; sys.argv[1:] = " + repr(arguments) + "\n"
+def test_torch_is_not_imported_on_the_way_to_help_or_a_typo(tmp_path):
+    """One process, in which help comes first: it needs even less."""
+    late = ["resnet_cli.config.validation", "resnet_cli.runs.folder", "multiprocessing"]
+    heavy = ["torch", "torchvision", "matplotlib", "numpy"]
+    runs_without(
         "from resnet_cli.commands.train import run\n"
-        "try: run(sys.argv[1:])\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'torchvision', 'matplotlib', 'numpy'}\n"
-        "late = {'resnet_cli.config.validation', 'resnet_cli.runs.folder', 'multiprocessing'}\n"
-        "heavy |= late if '--help' in sys.argv else set()\n"
-        "heavy &= set(sys.modules)\n"
-        "assert not heavy, heavy\n"
+        f"for late, arguments in [({late}, ['--help']), ([], ['model=resnet20', '--cfg', 'job']),\n"
+        "                         ([], ['model.depht=20']), ([], ['modle=x'])]:\n"
+        "    sys.argv[1:] = arguments\n"
+        "    try: run(arguments)\n"
+        "    except SystemExit: pass\n"
+        f"    assert not (found := imported(*{heavy}, *late)), (arguments, found)\n",
+        tmp_path,
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["data", "eval", "export", "info", "predict", "report"])
-@pytest.mark.parametrize("arguments", [["--help"], ["--formt", "x"]])
-def test_companions_import_no_torch_for_help_and_wrong_flags(command, arguments, tmp_path):
-    code = (
-        f"import sys\nfrom resnet_cli.commands.{command} import run\n"
-        f"status = run({arguments!r})\n"
-        "heavy = {'torch', 'torchvision', 'matplotlib'} & set(sys.modules)\n"
-        f"assert (status, heavy) == ({0 if arguments == ['--help'] else 2}, set()), (status, heavy)\n"
+def test_companions_import_no_torch_for_help_and_wrong_flags(tmp_path):
+    runs_without(
+        "from importlib import import_module\n"
+        "for command in ['data', 'eval', 'export', 'info', 'predict', 'report']:\n"
+        "    run = import_module(f'resnet_cli.commands.{command}').run\n"
+        "    for arguments, expected in [(['--help'], 0), (['--formt', 'x'], 2)]:\n"
+        "        status = run(arguments)\n"
+        "        found = imported('torch', 'torchvision', 'matplotlib')\n"
+        "        assert (status, found) == (expected, set()), (command, arguments, status, found)\n",
+        tmp_path,
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

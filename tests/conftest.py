@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, which reads it then
+
 import pytest
 import torch
 from hypothesis import settings
 
 from tests.support import quick_hydra
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 

@@ -17,6 +17,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 
 if TYPE_CHECKING:
+    from resnet_cli.evaluation.evaluate import Evaluation
     from resnet_cli.session.trained import TrainedRun
 
 HELP = """\
@@ -35,12 +36,14 @@ examples:
   resnet-eval RUN --data root=photos_2026                       other images: all of the folder, classes by their names
   resnet-eval RUN --data data=csv --data file=other.csv --split test
   resnet-eval RUN --tta flip --format json                      figures over mirrored images beside the plain ones
+  resnet-eval RUN1 RUN2 RUN3 --average weights                  one net of runs that share a start (init_from=RUN)
+  resnet-eval RUN1 RUN2 RUN3 --average probabilities            an ensemble of any nets with the same classes
 """
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser("resnet-eval", HELP, EXAMPLES)
-    parser.add_argument("run", metavar="RUN", help="a run folder or a checkpoint")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder or a checkpoint; several with --average")
     parser.add_argument(
         "--split",
         choices=("test", "val", "train"),
@@ -75,6 +78,10 @@ def _parser() -> argparse.ArgumentParser:
         "--unknown", action="append", default=[], metavar="DIR",
         help="unknown.json, .csv, .png: how well scores tell these images, of none of the classes, from the split's",
     )  # fmt: skip
+    parser.add_argument(
+        "--average", choices=("weights", "probabilities"),
+        help="evaluate several runs as one: one net with the mean of their weights, or the mean of what all say",
+    )  # fmt: skip
     parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
     parser.add_argument("--out", metavar="DIR", help="folder of the files; default: RUN/eval/SPLIT")
     parser.add_argument("--device", help="as trainer.device; default: that of the run, or auto")
@@ -94,35 +101,68 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    options.run = options.runs[0]
+    if len(options.runs) > 1 and options.average is None:
+        raise InputError("resnet-eval takes one run; --average weights or probabilities makes one of several")
     if options.label_errors:
         print_label_errors(options)
         return
-    _require_no_sweep(options.run)
-    from resnet_cli.evaluation.evaluate import EvalOptions, evaluate_run, record_evaluation, write_files
-    from resnet_cli.evaluation.files import format_json  # these import torch
+    for path in options.runs:
+        _require_no_sweep(path)
+    _require_options_of_averages(options)
+    from resnet_cli.evaluation.evaluate import EvalOptions, evaluate_run, evaluate_soup, write_files
     from resnet_cli.evaluation.further import Further
-    from resnet_cli.evaluation.table import format_table
+    from resnet_cli.evaluation.soups import open_soup  # these import torch
     from resnet_cli.session.trained import open_trained
 
-    trained = open_trained(options.run, checkpoint=options.checkpoint, device=options.device, trust=options.trust)
-    data = compose_other_data(options.run, options.data, trust=options.trust) if options.data else None
+    opened = {"checkpoint": options.checkpoint, "device": options.device, "trust": options.trust}
     further = Further(explain=options.explain, embed=options.embed, unknown=options.unknown)
+    data = compose_other_data(options.run, options.data, trust=options.trust) if options.data else None
     wanted = EvalOptions(
         split=options.split, data=data, tta=options.tta, resamples=options.resamples, further=further
     )  # fmt: skip
-    folder = _folder(trained, options)
-    evaluation = evaluate_run(trained, wanted)
+    if options.average is None:
+        trained = open_trained(options.run, **opened)
+        folder = _folder(trained, options)
+        evaluation, runs, title = evaluate_run(trained, wanted), [trained], options.run
+    else:
+        soup = open_soup(options.runs, options.average, options.split or "test", **opened)
+        folder = _folder(soup.run, options)
+        evaluation, runs, title = evaluate_soup(soup, wanted), [m.run for m in soup.members], soup.title
     write_files(evaluation, folder)
-    notes = list(evaluation.notes)
-    if trained.run is not None:
-        problem = record_evaluation(trained.run, evaluation.metrics, tta=options.tta, folder=folder)
-        notes += [problem] if problem is not None else []
-    for note in notes:
+    _report(evaluation, runs, title, folder, options)
+
+
+def _report(
+    evaluation: "Evaluation", runs: Sequence["TrainedRun"], title: str, folder: Path, options: argparse.Namespace
+) -> None:
+    """Record the evaluation in each run, and print it."""
+    from resnet_cli.evaluation.evaluate import record_evaluation
+    from resnet_cli.evaluation.files import format_json
+    from resnet_cli.evaluation.table import format_table
+
+    folders = {trained.run.path: trained.run for trained in runs if trained.run is not None}
+    problems = [record_evaluation(run, evaluation.metrics, tta=options.tta, folder=folder) for run in folders.values()]
+    for note in [*evaluation.notes, *(problem for problem in problems if problem is not None)]:
         print(f"note: {escape_control_characters(note)}", file=sys.stderr)
     if options.format == "json":
         print_output(format_json(evaluation.metrics))
     else:
-        print_output(format_table(options.run, evaluation.metrics, str(folder)))
+        print_output(format_table(title, evaluation.metrics, str(folder)))
+
+
+def _require_options_of_averages(options: argparse.Namespace) -> None:
+    """Raise an `InputError` for options that have no meaning for several runs as one."""
+    if options.average is None:
+        return
+    problems = ["--data: of one run, not of --average"] if options.data else []
+    if options.checkpoint not in (None, "best", "last"):
+        problems.append(f"--checkpoint {options.checkpoint}: of several runs best or last; or give checkpoints as RUN")
+    if options.average == "probabilities":
+        given = {"--explain": options.explain, "--embed": options.embed, "--unknown": options.unknown}
+        problems += [f"{name}: of one net, not of --average probabilities" for name, value in given.items() if value]
+    if problems:
+        raise InputError(*problems)
 
 
 def _require_no_sweep(path: str) -> None:
@@ -149,7 +189,8 @@ def _folder(trained: "TrainedRun", options: argparse.Namespace) -> Path:
         raise InputError(f"{trained.file}: lies in no run folder; --out DIR says where the files go")
     if options.data:
         return trained.run.evaluation / folder_name(options.split or "all", dict(options.data))
-    return trained.run.evaluation / (options.split or "test")
+    name = options.split or "test"
+    return trained.run.evaluation / (f"{name}-average-{options.average}" if options.average else name)
 
 
 def _resamples(text: str) -> int:

@@ -15,6 +15,7 @@ from resnet_cli.evaluation.further import Further, compute_further
 from resnet_cli.evaluation.images import EvaluatedImages, Split, other_images, own_images
 from resnet_cli.evaluation.metrics import Decisions, compute_metrics
 from resnet_cli.evaluation.pictures import draw_pictures
+from resnet_cli.evaluation.soups import Soup
 from resnet_cli.evaluation.tta import Tta
 from resnet_cli.files import write_atomically
 from resnet_cli.runs.card import redraw_card
@@ -27,6 +28,7 @@ IN_RECORD = (
     "loss", "accuracy", "balanced_accuracy", "top5_accuracy", "map", "macro_f1", "macro_f1_with_thresholds",
     "expected_calibration_error",
 )  # fmt: skip
+NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +72,29 @@ def evaluate_run(run: TrainedRun, options: EvalOptions) -> Evaluation:
         InputError: There are no such images, they cannot be read, or do not fit the run.
     """
     images = _images(run, options)
-    outputs = collect_outputs(run, images, tta=options.tta)
+    return _evaluation(run, options, images, collect_outputs(run, images, tta=options.tta))
+
+
+def evaluate_soup(soup: Soup, options: EvalOptions) -> Evaluation:
+    """Evaluate several runs as one; nothing is written.
+
+    Raises:
+        InputError: As in `evaluate_run`.
+    """
+    images = _images(soup.run, options)
+    images.notes.extend(soup.notes)
+    if soup.average == "weights":
+        outputs = collect_outputs(soup.run, images, tta=options.tta)
+    else:
+        outputs = soup.outputs(images, options.tta)
+    return _evaluation(soup.run, options, images, outputs, soup.facts())
+
+
+def _evaluation(
+    run: TrainedRun, options: EvalOptions, images: EvaluatedImages, outputs: Outputs, about: Mapping[str, Any] = NOTHING
+) -> Evaluation:
     facts = _facts(run, options, outputs)
-    metrics = {**facts, **compute_metrics(outputs, resamples=options.resamples)}
+    metrics = {**facts, **about, **compute_metrics(outputs, resamples=options.resamples)}
     found = Decisions.of(outputs.logits_NK, outputs.labels, outputs.thresholds)
     further = compute_further(run, images, outputs, found, options.further, facts["split"])
     metrics |= further.metrics
@@ -133,7 +155,7 @@ def record_evaluation(run: RunDir, metrics: Mapping[str, Any], *, tta: Tta, fold
     Returns:
         Why it is not recorded, if it is not: the run is in progress, or its folder cannot be written.
     """
-    facts = ("split", "data", "checkpoint", "epoch", "at", "samples", *IN_RECORD)
+    facts = ("split", "data", "average", "runs", "checkpoint", "epoch", "at", "samples", *IN_RECORD)
     entry = {name: metrics[name] for name in facts if name in metrics}
     if tta != "none":
         entry |= {"tta": tta, "tta_accuracy": metrics["tta"]["accuracy"]}

@@ -9,15 +9,17 @@ Shapes: N images, K classes.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError
+from resnet_cli.evaluation.collect import Outputs, collect_outputs
+from resnet_cli.evaluation.images import EvaluatedImages, own_images
 from resnet_cli.evaluation.members import (
     Average,
     Member,
@@ -27,10 +29,12 @@ from resnet_cli.evaluation.members import (
     require_same_classes,
     warn_of_separate_starts,
 )
-from resnet_cli.inference.classifier import Classifier
+from resnet_cli.evaluation.tta import Tta
 from resnet_cli.session.trained import TrainedRun, open_trained
 from resnet_cli.training.batch_norm import has_batch_norm, update_batch_norm
 from resnet_cli.training.device import seed_device
+from resnet_cli.training.evaluation import evaluate
+from resnet_cli.training.multi_label import LabelTotals
 
 
 @dataclass(frozen=True)
@@ -42,43 +46,41 @@ class Soup:
         average: What is averaged.
         split: The split that it is evaluated on.
         run: The first run; of averaged weights with these.
-        lines: What to say before the figures.
+        notes: What a user has to know of them, a line each.
     """
 
     members: tuple[Member, ...]
     average: Average
     split: Split
     run: TrainedRun
-    lines: tuple[str, ...]
+    notes: tuple[str, ...]
 
-    def logits(self) -> tuple[Tensor, Tensor]:
-        """Return logits of averaged probabilities for the split, float32 [N, K], and its labels.
+    def outputs(self, images: EvaluatedImages, tta: Tta = "none") -> Outputs:
+        """Return the averaged probabilities for the split, as logits whose probabilities they are.
+
+        Args:
+            images: Those of the first run; the others read theirs.
+            tta: Also those with test-time augmentation of each run.
 
         Raises:
             InputError: Images cannot be read.
         """
-        probabilities_NK, labels = average_probabilities(self.members, self.split)
-        return to_logits(probabilities_NK, has_label_sets=self.run.has_label_sets), labels
-
-    def folder(self, out: Path | None) -> Path:
-        """Return the folder of its files: `out`, or `eval/<split>-average-<what>` of the first run.
-
-        Raises:
-            InputError: There is neither.
-        """
-        if out is not None:
-            return out
-        if self.run.run is None:
-            raise InputError(f"{self.members[0].name}: a checkpoint outside of a run folder; --out names another")
-        return self.run.run.path / "eval" / f"{self.split}-average-{self.average}"
+        others = [(member.run, own_images(member.run, self.split)) for member in self.members[1:]]
+        runs = [(self.run, images), *others]
+        return average_outputs([collect_outputs(run, found, tta=tta) for run, found in runs])
 
     def facts(self) -> dict[str, Any]:
-        """Return what the record of each member keeps of the evaluation besides its figures."""
+        """Return what metrics and records keep of it."""
         return {
-            "split": self.split, "average": self.average, "runs": [member.name for member in self.members],
-            "checkpoint": [member.run.file.name for member in self.members],
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        }  # fmt: skip
+            "average": self.average,
+            "runs": [member.name for member in self.members],
+            "checkpoints": [member.run.file.name for member in self.members],
+        }
+
+    @property
+    def title(self) -> str:
+        """What its figures are of, in words."""
+        return f"averaged {self.average} of {', '.join(member.name for member in self.members)}"
 
 
 def open_soup(
@@ -98,8 +100,6 @@ def open_soup(
     """
     if len(paths) < 2:
         raise InputError(f"--average {average}: takes two runs or more")
-    if split == "train" and average == "probabilities":
-        raise InputError("--average probabilities: of --split val or test, which runs read in one order")
     members = tuple(
         Member(path, open_trained(path, checkpoint=checkpoint, device=device, trust=trust)) for path in paths
     )
@@ -107,8 +107,8 @@ def open_soup(
     if average == "probabilities":
         return Soup(members, average, split, members[0].run, tuple(compare_splits(members, split, average)))
     require_same_architecture(members)
-    lines = (*warn_of_separate_starts(members), *compare_splits(members, split, average))
-    return Soup(members, average, split, average_weights(members, members[0].run.loaders()), lines)
+    notes = (*warn_of_separate_starts(members), *compare_splits(members, split, average))
+    return Soup(members, average, split, average_weights(members, members[0].run.loaders()), notes)
 
 
 def average_weights(members: Sequence[Member], loaders: Loaders) -> TrainedRun:
@@ -142,33 +142,38 @@ def _mean(values: Sequence[Tensor]) -> Tensor:
     return torch.stack([value.to(values[0].device).double() for value in values]).mean(0).to(values[0].dtype)
 
 
-@torch.no_grad()
-def average_probabilities(members: Sequence[Member], split: Split) -> tuple[Tensor, Tensor]:
-    """Return the mean of the runs' probabilities, float32 [N, K], and the labels, for the first run's images.
-
-    Each run reads the images as it was trained to: its own size, normalisation and crop.
+def average_outputs(found: Sequence[Outputs]) -> Outputs:
+    """Return outputs of the mean probabilities of several runs for the images and in the class order of the first.
 
     Args:
-        members: Runs with the same classes, whose splits `compare_splits` has accepted.
-        split: `val` or `test`.
-
-    Raises:
-        InputError: Images cannot be read.
+        found: What each run says of the same images, in any order.
     """
-    first = members[0]
-    names = first.names(split)
-    total = torch.zeros(len(names), len(first.run.class_names), dtype=torch.float64)
-    labels: list[Tensor] = []
-    for member in members:
-        classifier = Classifier(member.run)
-        loader = getattr(member.run.loaders(), split)
-        parts = [(classifier.forward_normalised(images), labels_B.cpu()) for images, labels_B in loader]
-        probabilities_NK = classifier.to_probabilities(torch.cat([logits for logits, _ in parts]))
-        labels = labels or [labels_B for _, labels_B in parts]
-        rows = _positions(member.names(split), names)
-        columns = _positions(member.run.class_names, first.run.class_names)
-        total += probabilities_NK[rows][:, columns].double()
-    return (total / len(members)).float(), torch.cat(labels)
+    first = found[0]
+    labels = torch.from_numpy(first.labels)
+    logits_NK = _mean_logits(found, [outputs.logits_NK for outputs in found])
+    views = [outputs.views_NK for outputs in found if outputs.views_NK is not None]
+    scores = evaluate(
+        nn.Identity(), [(logits_NK, labels.float() if first.has_label_sets else labels)], device=torch.device("cpu"),
+        loss_fn=binary_cross_entropy_with_logits if first.has_label_sets else cross_entropy,
+        label_totals=LabelTotals(None) if first.has_label_sets else None,
+    )  # fmt: skip
+    return replace(
+        first, logits_NK=logits_NK.numpy(), thresholds=None, scores=scores,
+        views_NK=_mean_logits(found, views).numpy() if views else None,
+    )  # fmt: skip
+
+
+def _mean_logits(found: Sequence[Outputs], logits: Sequence[npt.NDArray[Any]]) -> Tensor:
+    """Return logits of the mean probabilities, float32 [N, K], in the order of the first."""
+    first, probabilities = found[0], []
+    if any(set(outputs.names) != set(first.names) for outputs in found):
+        raise InputError("--average probabilities: the runs read other images (trainer.max_batches)")
+    for outputs, logits_NK in zip(found, map(torch.from_numpy, logits), strict=True):
+        scores_NK = logits_NK.double()
+        own_NK = scores_NK.sigmoid() if first.has_label_sets else scores_NK.softmax(1)
+        rows, columns = _positions(outputs.names, first.names), _positions(outputs.class_names, first.class_names)
+        probabilities.append(own_NK[rows][:, columns])
+    return to_logits(torch.stack(probabilities).mean(0), has_label_sets=first.has_label_sets).float()
 
 
 def _positions(own: Sequence[str], wanted: Sequence[str]) -> Tensor:

@@ -55,7 +55,7 @@ def _head(run: str, metrics: Mapping[str, Any]) -> Iterator[str]:
     data = metrics.get("data")
     part = {"train": "training images", "val": "validation images", "test": "test images", "all": "images"}
     of = f" of {', '.join(f'{key}={value}' for key, value in data.items())}" if data else ""
-    yield f"{run}: {metrics['checkpoint']}, epoch {metrics['epoch']}"
+    yield run if "average" in metrics else f"{run}: {metrics['checkpoint']}, epoch {metrics['epoch']}"
     yield f"{metrics['samples']:,} {part[metrics['split']]}{of}, {len(metrics['classes'])} classes"
 
 

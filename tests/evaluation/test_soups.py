@@ -1,6 +1,10 @@
 """Several runs as one: the mean of their weights or probabilities, on images that none was trained on."""
 
+import json
+import shutil
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,12 +13,15 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_swa_multi_avg_fn, update_bn
 
 from resnet_cli import load_run
+from resnet_cli.commands.eval import run as evaluate
 from resnet_cli.commands.train.main import run as train_command
 from resnet_cli.errors import InputError
 from resnet_cli.evaluation import members as members_of
 from resnet_cli.evaluation import soups
+from resnet_cli.evaluation.collect import collect_outputs
+from resnet_cli.evaluation.images import own_images
 from resnet_cli.session.trained import open_trained
-from tests.support.runs import tiny
+from tests.support.runs import record_of, tiny
 
 CNN = ["model=cnn", "model.channels=[4]", "model.pool_every=1", "model.hidden_dims=[8]", "trainer.epochs=1"]
 RUNS = {
@@ -48,6 +55,10 @@ def folder(tmp_path_factory):
     return folder
 
 
+def softmax(logits_NK):
+    return torch.from_numpy(logits_NK).softmax(1).numpy()
+
+
 @pytest.fixture
 def members(folder):
     return lambda *names: [members_of.Member(name, open_trained(str(folder(name)))) for name in names]
@@ -79,7 +90,10 @@ def test_averaged_probabilities_are_the_mean_of_what_each_run_says(members, fold
     found = members("seed0", "wide")
     members_of.require_same_classes(found, "probabilities")
     assert members_of.compare_splits(found, "test", "probabilities") == []
-    probabilities_NK, labels_N = soups.average_probabilities(found, "test")
+    outputs = soups.Soup(tuple(found), "probabilities", "test", found[0].run, ()).outputs(
+        own_images(found[0].run, "test")
+    )
+    probabilities_NK, labels_N = torch.from_numpy(outputs.logits_NK).softmax(1), torch.from_numpy(outputs.labels)
     said = []
     for member in found:
         model = load_run(folder(member.name)).model
@@ -88,8 +102,9 @@ def test_averaged_probabilities_are_the_mean_of_what_each_run_says(members, fold
             said.append(torch.cat([model(images).softmax(1) for images, _ in batches]))
     torch.testing.assert_close(probabilities_NK, (said[0] + said[1]) / 2)
     assert torch.equal(labels_N, torch.cat([labels for _, labels in batches]))
-    logits_NK = soups.to_logits(probabilities_NK, has_label_sets=False)
-    torch.testing.assert_close(logits_NK.softmax(1), probabilities_NK)
+    mean_NK = (said[0] + said[1]) / 2
+    assert outputs.scores.loss == pytest.approx(nn.functional.nll_loss(mean_NK.log(), labels_N).item(), rel=1e-5)
+    assert outputs.scores.accuracy == 100 * (mean_NK.argmax(1) == labels_N).double().mean()
 
 
 @pytest.mark.slow
@@ -105,9 +120,15 @@ def test_classes_and_images_are_matched_by_name(members):
     with pytest.raises(InputError, match="seed0: the classes of seed0 in another order; --average probabilities"):
         members_of.require_same_classes([first, other], "weights")
     members_of.require_same_classes([first, other], "probabilities")
-    alone, _ = soups.average_probabilities([first], "val")
-    both, _ = soups.average_probabilities([first, other], "val")
-    torch.testing.assert_close(both, alone)
+    alone = collect_outputs(first.run, own_images(first.run, "val"))
+    order = torch.randperm(len(alone.names), generator=torch.Generator().manual_seed(1)).tolist()
+    said = collect_outputs(other.run, own_images(other.run, "val"))
+    moved = replace(
+        said, names=[said.names[i] for i in order], logits_NK=said.logits_NK[order], labels=said.labels[order]
+    )
+    both = soups.average_outputs([alone, moved])
+    np.testing.assert_allclose(softmax(both.logits_NK), softmax(alone.logits_NK), rtol=1e-4)
+    assert (both.labels == alone.labels).all()
 
 
 @pytest.mark.slow
@@ -164,30 +185,60 @@ def test_other_images_and_other_labels_have_no_common_figures(members):
 
 
 @pytest.mark.slow
-def test_runs_are_opened_as_one(members, folder):
-    paths = [str(folder(name)) for name in ("seed0", "tuned")]
-    soup = soups.open_soup(paths, "weights", "val")
-    assert soup.lines == ()
-    assert soup.folder(None) == folder("seed0") / "eval" / "val-average-weights"
-    expected = soups.average_weights(members("seed0", "tuned"), soup.run.loaders()).model.state_dict()
-    assert all(torch.equal(value, expected[name]) for name, value in soup.run.model.state_dict().items())
-    assert {**soup.facts(), "at": ""} == {
-        "split": "val", "average": "weights", "runs": paths, "checkpoint": ["best.pt", "best.pt"], "at": "",
-    }  # fmt: skip
-    soup = soups.open_soup([*paths, str(folder("wide"))], "probabilities", "test")
-    expected, labels_N = soups.average_probabilities(members("seed0", "tuned", "wide"), "test")
-    logits_NK, found = soup.logits()
-    torch.testing.assert_close(logits_NK.softmax(1), expected)
-    assert torch.equal(found, labels_N)
+def test_the_command_evaluates_runs_as_one(members, folder, tmp_path, capsys):
+    names = ["seed0", "tuned"]
+    paths = [str(shutil.copytree(folder(name), tmp_path / name)) for name in names]
+    wide = str(folder("wide"))
+    capsys.readouterr()
+    assert evaluate([*paths, "--average", "weights", "--split", "val", "--format", "json", "--resamples", "0"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    found = members(*names)
+    run = soups.average_weights(found, found[0].run.loaders())
+    images_BCHW, labels_N = (torch.cat(parts) for parts in zip(*found[0].run.loaders().val, strict=True))
+    with torch.no_grad():
+        logits_NK = run.model(images_BCHW)
+    assert printed["loss"] == pytest.approx(nn.functional.cross_entropy(logits_NK, labels_N).item(), rel=1e-5)
+    assert printed["accuracy"] == pytest.approx(100 * (logits_NK.argmax(1) == labels_N).float().mean().item())
+    assert (printed["average"], printed["runs"]) == ("weights", paths)
+    files = tmp_path / "seed0/eval/val-average-weights"
+    assert json.loads((files / "metrics.json").read_text()) == printed
+    assert (files / "predictions.csv").read_text().count("\n") == 1 + len(labels_N)
+    for path in paths:  # the images were read for each
+        entry = record_of(Path(path))["evaluations"][-1]
+        assert (entry["split"], entry["average"], entry["runs"], entry["loss"]) == (
+            "val", "weights", paths, printed["loss"],
+        )  # fmt: skip
+    assert evaluate([*paths, wide, "--average", "probabilities", "--tta", "flip", "--out", str(tmp_path / "x")]) == 0
+    table = capsys.readouterr().out
+    assert f"averaged probabilities of {', '.join([*paths, wide])}" in table
+    assert "32 test images" in table
+    assert "with tta" in table
+    assert (tmp_path / "x/metrics.json").is_file()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [((["a"], "weights", "test"), "takes two runs or more"), ((["a", "b"], "probabilities", "train"), "val or test")],
-)
-def test_what_cannot_be_averaged_is_refused_before_it_is_opened(arguments, message):
-    with pytest.raises(InputError, match=message):
-        soups.open_soup(*arguments)
+@pytest.mark.slow
+def test_the_command_refuses_what_cannot_be_averaged(folder, tmp_path, capsys):
+    seed0, wide, other = (str(folder(name)) for name in ("seed0", "wide", "held out otherwise"))
+    capsys.readouterr()
+    before = sorted(Path(seed0).rglob("*"))
+    assert evaluate([seed0, wide]) == 2
+    assert evaluate([seed0, "--average", "weights"]) == 2
+    assert evaluate([seed0, wide, "--average", "weights"]) == 2
+    assert evaluate([seed0, other, "--average", "weights", "--split", "val"]) == 2
+    assert evaluate([seed0, wide, "--average", "probabilities", "--checkpoint", f"{wide}/checkpoints/best.pt"]) == 2
+    assert evaluate([seed0, wide, "--average", "probabilities", "--embed"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert len(lines) == 6
+    assert all(line.startswith("error: ") for line in lines)
+    assert "takes one run; --average weights or probabilities" in lines[0]
+    assert "--average weights: takes two runs or more" in lines[1]
+    assert "another architecture" in lines[2]
+    assert "was trained on" in lines[3]
+    assert "of several runs best or last" in lines[4]
+    assert lines[5] == "error: --embed: of one net, not of --average probabilities"
+    assert sorted(Path(seed0).rglob("*")) == before
 
 
 @pytest.mark.slow
@@ -202,12 +253,14 @@ def test_runs_on_images_with_several_labels(train, tmp_path):
     members_of.require_same_classes(found, "weights")
     members_of.require_same_architecture(found)
     assert members_of.compare_splits(found, "test", "probabilities") == []
-    probabilities_NK, labels_NK = soups.average_probabilities(found, "test")
+    outputs = soups.Soup(tuple(found), "probabilities", "test", found[0].run, ()).outputs(
+        own_images(found[0].run, "test")
+    )
     ((images_BCHW, expected_NK),) = found[0].run.loaders().test
     with torch.no_grad():
         said = [member.run.model(images_BCHW).sigmoid() for member in found]
-    torch.testing.assert_close(probabilities_NK, (said[0] + said[1]) / 2)
-    assert torch.equal(labels_NK, expected_NK)
+    torch.testing.assert_close(torch.from_numpy(outputs.logits_NK).sigmoid(), (said[0] + said[1]) / 2)
+    assert (outputs.labels == expected_NK.bool().numpy()).all()
 
 
 def test_probabilities_of_labels_become_logits_of_a_sigmoid():

@@ -22,8 +22,8 @@ def print_label_errors(options: argparse.Namespace) -> None:
         InputError: An option has no meaning here, or the folder is not that of a sweep over folds.
     """
     given = {
-        "--split": options.split, "--checkpoint": options.checkpoint, "--tta": options.tta != "none", "--data": options.data,
-        "--average": options.average,
+        "--split": options.split, "--checkpoint": options.checkpoint, "--tta": options.tta != "none",
+        "--data": options.data, "--average": options.average,
     }  # fmt: skip
     problems = [f"{name}: not together with --label-errors" for name, value in given.items() if value]
     sweep = expand_home(options.run)

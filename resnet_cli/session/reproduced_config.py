@@ -25,13 +25,17 @@ def overlay_reproduced(run: RunDir, settings: Settings, keys: Sequence[str]) -> 
         keys: The keys that the user set.
 
     Raises:
-        InputError: the run has not finished, or another key is given that starts a run.
+        InputError: the run has not finished, its metrics are damaged, or another key is given that starts a run.
     """
     for key in ("resume", "verify_resume"):
         if settings.get(key) not in (None, False, "auto"):
             raise InputError(f"{key}: is given with reproduce={run.path}; give one of them")
-    source = read_run(run.path, str(run.path), [])
-    if source.status != "finished" or not source.rows:
+    problems: list[str] = []
+    source = read_run(run.path, str(run.path), problems)
+    if source.status == "finished" and (problems or not source.rows):
+        reason = problems[0] if problems else "it has no rows in metrics.jsonl"
+        raise InputError(f"reproduce={run.path}: its metrics cannot be compared with: {reason}")
+    if source.status != "finished":
         raise InputError(
             f"reproduce={run.path}: the run has not finished ({source.status}), so there is no end to compare with; "
             f"resume={quote_override(str(run.path))} goes on with it"

@@ -97,9 +97,10 @@ class Reproduction:
         not_compared = f"; not compared: {'; '.join(outcome['not_compared'])}" if outcome["not_compared"] else ""
         if identical:
             epochs = len(trained.rows)
+            test = "the test result, " if section(self.run.record, "test") else ""
             logger.info(
-                "identical to %s: the metrics of %d epoch%s, the test result, %d tensors%s",
-                self.source.path, epochs, "s" if epochs != 1 else "", outcome["tensors"], not_compared,
+                "identical to %s: the metrics of %d epoch%s, %s%d tensors%s",
+                self.source.path, epochs, "s" if epochs != 1 else "", test, outcome["tensors"], not_compared,
             )  # fmt: skip
             return
         why = "; ".join(self.differences) or "nothing that the runs record"

@@ -161,6 +161,31 @@ def test_a_run_without_an_end_is_refused(train, source, tmp_path, status):
     assert {path.name for path in tmp_path.iterdir()} == {"a"}
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "it has no rows in metrics.jsonl"),
+        ('{"epoch": 1, "train_loss": 1.0}\n[\n', "line 2 is not a row of metrics"),
+    ],
+)
+def test_damaged_metrics_of_a_finished_run_are_called_so(train, source, tmp_path, text, words):
+    (source / "metrics.jsonl").write_text(text)
+    status, _, err = train("reproduce=a")
+    assert status == 2
+    assert err.startswith("error: reproduce=a: its metrics cannot be compared with: ")
+    assert words in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.slow
+def test_a_test_result_that_the_run_does_not_have_is_not_said_to_be_identical(train, source):
+    edit(source, test=None)
+    status, out, _ = train("reproduce=a")
+    assert status == 0
+    assert "identical to a: the metrics of 2 epochs, 88 tensors\n" in out
+
+
 def test_damaged_files_are_refused_before_training(train, source, tmp_path):
     (source / "checkpoints/last.pt").write_bytes(b"damaged")
     code, _, err = train("reproduce=a", "hydra.run.dir=b")

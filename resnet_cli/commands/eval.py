@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resnet_cli.commands.companions import parse_count
 from resnet_cli.commands.exit import exit_quickly, prepare_output
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 HELP = """\
 Evaluates a run: loss, accuracy, precision, recall and F1 of each class, areas under curves, calibration, with 95 %
 intervals by the bootstrap over images. The files are in RUN/eval/SPLIT: metrics.json, per_class.csv, predictions.csv,
-confusion.json, and pictures of the confusion, the calibration and the surest mistakes. Loss and accuracy are computed
-as in training: those of the test images equal run.json's. Each evaluation is recorded in run.json, so that one sees
-how often the test images were looked at.
+confusion.json, curves.csv, and pictures of the confusion, the calibration, the curves and the surest mistakes. Loss
+and accuracy are computed as in training: those of the test images equal run.json's. Each evaluation is recorded in
+run.json, so that one sees how often the test images were looked at.
 """
 
 EXAMPLES = """\
@@ -35,6 +35,8 @@ examples:
   resnet-eval SWEEP --label-errors                              of resnet-train -m data.folds=5 data.fold=0,1,2,3,4
   resnet-eval RUN --data root=photos_2026                       other images: all of the folder, classes by their names
   resnet-eval RUN --data data=csv --data file=other.csv --split test
+  resnet-eval RUN --at sensitivity=0.95 --positive melanoma     the operating point of a class against the rest
+  resnet-eval RUN --calibrate                                   fit a temperature on the validation images
   resnet-eval RUN --tta flip --format json                      figures over mirrored images beside the plain ones
   resnet-eval RUN1 RUN2 RUN3 --average weights                  one net of runs that share a start (init_from=RUN)
   resnet-eval RUN1 RUN2 RUN3 --average probabilities            an ensemble of any nets with the same classes
@@ -58,6 +60,18 @@ def _parser() -> argparse.ArgumentParser:
         "--tta", choices=("none", "flip", "flip_translate"), default="none",
         help="also the mean output over each image and its mirror image, and those shifted by a pixel",
     )  # fmt: skip
+    parser.add_argument(
+        "--at", type=_target, metavar="sensitivity=X | specificity=X",
+        help="sensitivity and specificity at a threshold, chosen on the validation images to reach X, such as 0.95",
+    )  # fmt: skip
+    parser.add_argument(
+        "--positive",
+        metavar="CLASS",
+        help="the class of --at, against the rest, and of the curves; default: the 2nd of 2",
+    )
+    parser.add_argument(
+        "--calibrate", action="store_true", help="fit a temperature on the validation images, and keep it in run.json"
+    )
     parser.add_argument(
         "--resamples", type=_resamples, default=1000, metavar="N",
         help="bootstrap resamples for the intervals; 0 for none; default: 1000",
@@ -119,7 +133,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     further = Further(explain=options.explain, embed=options.embed, unknown=options.unknown)
     data = compose_other_data(options.run, options.data, trust=options.trust) if options.data else None
     wanted = EvalOptions(
-        split=options.split, data=data, tta=options.tta, resamples=options.resamples, further=further
+        split=options.split, data=data, tta=options.tta, resamples=options.resamples, further=further,
+        **_chosen_options(trained, options),
     )  # fmt: skip
     if options.average is None:
         trained = open_trained(options.run, **opened)
@@ -165,6 +180,16 @@ def _require_options_of_averages(options: argparse.Namespace) -> None:
         raise InputError(*problems)
 
 
+def _chosen_options(trained: "TrainedRun", options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of what is chosen on the validation images."""
+    from resnet_cli.evaluation.ranking import Target
+
+    if options.calibrate and trained.run is None:
+        raise InputError(f"--calibrate: {trained.file} lies in no run folder, in whose run.json a temperature is kept")
+    target = None if options.at is None else Target(*options.at)
+    return {"target": target, "positive": options.positive, "calibrate": options.calibrate}
+
+
 def _require_no_sweep(path: str) -> None:
     """Raise an `InputError` for the folder of a sweep."""
     folder = expand_home(path)
@@ -191,6 +216,19 @@ def _folder(trained: "TrainedRun", options: argparse.Namespace) -> Path:
         return trained.run.evaluation / folder_name(options.split or "all", dict(options.data))
     name = options.split or "test"
     return trained.run.evaluation / (f"{name}-average-{options.average}" if options.average else name)
+
+
+def _target(text: str) -> tuple[str, float]:
+    """Parse `sensitivity=0.95` or `specificity=90%`."""
+    quantity, _, number = text.partition("=")
+    try:
+        value = float(number.removesuffix("%")) / (100 if number.endswith("%") else 1)
+    except ValueError:
+        value = 0.0
+    if quantity not in ("sensitivity", "specificity") or not 0 < value <= 1:
+        shown = escape_control_characters(text)
+        raise argparse.ArgumentTypeError(f"{shown} is not sensitivity=X or specificity=X with X up to 1, such as 0.95")
+    return quantity, value
 
 
 def _resamples(text: str) -> int:

@@ -9,12 +9,21 @@ from typing import Any
 from resnet_cli.config.run_config import Node
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.evaluation.bootstrap import RESAMPLES, to_plain
+from resnet_cli.evaluation.chosen import (
+    calibrated_metrics,
+    find_positive,
+    fitted_temperature,
+    format_temperature,
+    operating_point,
+    stored_temperature,
+)
 from resnet_cli.evaluation.collect import Outputs, collect_outputs
 from resnet_cli.evaluation.files import format_confusion, format_json, format_per_class, format_predictions
 from resnet_cli.evaluation.further import Further, compute_further
-from resnet_cli.evaluation.images import EvaluatedImages, Split, other_images, own_images
+from resnet_cli.evaluation.images import EvaluatedImages, Split, has_validation, other_images, own_images
 from resnet_cli.evaluation.metrics import Decisions, compute_metrics
 from resnet_cli.evaluation.pictures import draw_pictures
+from resnet_cli.evaluation.ranking import Target
 from resnet_cli.evaluation.soups import Soup
 from resnet_cli.evaluation.tta import Tta
 from resnet_cli.files import write_atomically
@@ -41,6 +50,9 @@ class EvalOptions:
         tta: Test-time augmentation, whose figures stand beside the plain ones.
         resamples: Bootstrap resamples for the intervals; 0 for none.
         further: What is shown besides the figures.
+        target: Operating point of one class against the rest.
+        positive: Name of that class, whose curves are drawn; None is the second of two classes.
+        calibrate: Fit a temperature on the validation images.
     """
 
     split: Split | None = None
@@ -48,6 +60,9 @@ class EvalOptions:
     tta: Tta = "none"
     resamples: int = RESAMPLES
     further: Further = Further()  # noqa: RUF009  it is frozen
+    target: Target | None = None
+    positive: str | None = None
+    calibrate: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,8 +86,12 @@ def evaluate_run(run: TrainedRun, options: EvalOptions) -> Evaluation:
     Raises:
         InputError: There are no such images, they cannot be read, or do not fit the run.
     """
+    positive = find_positive(run, options.positive, needed=options.target is not None)
     images = _images(run, options)
-    return _evaluation(run, options, images, collect_outputs(run, images, tta=options.tta))
+    outputs = collect_outputs(run, images, tta=options.tta)
+    chosen = _chosen(run, options, outputs, positive)
+    images.notes.extend(format_temperature(chosen["temperature"]) if "temperature" in chosen else ())
+    return _evaluation(run, options, images, outputs, chosen)
 
 
 def evaluate_soup(soup: Soup, options: EvalOptions) -> Evaluation:
@@ -98,8 +117,34 @@ def _evaluation(
     found = Decisions.of(outputs.logits_NK, outputs.labels, outputs.thresholds)
     further = compute_further(run, images, outputs, found, options.further, facts["split"])
     metrics |= further.metrics
-    files = _files(outputs, metrics) | draw_pictures(run, images, outputs, metrics) | further.files
+    positive = find_positive(run, options.positive, needed=False)
+    files = _files(outputs, metrics) | draw_pictures(run, images, outputs, metrics, positive) | further.files
     return Evaluation(metrics, files, [*images.notes, *further.notes])
+
+
+def _chosen(run: TrainedRun, options: EvalOptions, outputs: Outputs, positive: int | None) -> dict[str, Any]:
+    """Return the metrics that need the validation images: the operating point, and those with a temperature."""
+    found: dict[str, Any] = {}
+    is_val = options.split == "val" and options.data is None
+    validation = outputs if is_val else None
+    if options.calibrate and not is_val and not has_validation(run):
+        raise InputError("--calibrate: the run has no validation images to fit a temperature on")
+    if not is_val and (options.calibrate or (options.target is not None and has_validation(run))):
+        validation = collect_outputs(run, own_images(run, "val"))
+    if options.target is not None:
+        assert positive is not None
+        on = None if is_val else validation
+        found["operating_point"] = operating_point(
+            outputs, options.target, positive, chosen_on=on, resamples=options.resamples
+        )
+    temperature = stored_temperature(run)
+    if options.calibrate:
+        assert validation is not None
+        found["temperature"] = fitted_temperature(validation, run.epoch)
+        temperature = found["temperature"]["value"]
+    if temperature is not None:
+        found["calibrated"] = calibrated_metrics(outputs, temperature)
+    return found
 
 
 def _images(run: TrainedRun, options: EvalOptions) -> EvaluatedImages:
@@ -164,7 +209,9 @@ def record_evaluation(run: RunDir, metrics: Mapping[str, Any], *, tta: Tta, fold
     try:
         with exclusive(run.path):
             before = run.read_record().get("evaluations")
-            run.update_record(evaluations=[*(before if isinstance(before, list) else []), to_plain(entry)])
+            evaluations = [*(before if isinstance(before, list) else []), to_plain(entry)]
+            fitted = {name: to_plain(metrics[name]) for name in ("temperature",) if name in metrics}
+            run.update_record(evaluations=evaluations, **fitted)
             redraw_card(run)
     except (InputError, MachineError) as error:
         return f"not recorded in {run.record}: {error}"

@@ -22,7 +22,7 @@ def format_json(content: Mapping[str, Any]) -> str:
 def format_per_class(classes: Sequence[Mapping[str, Any]]) -> str:
     """Return the CSV with a row for each class; shares are in percent, what is not defined is empty."""
     rows = [to_plain(row) for row in classes]
-    return _csv(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows])
+    return format_csv(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows])
 
 
 def format_predictions(found: Decisions, names: Sequence[str], class_names: Sequence[str]) -> str:
@@ -41,7 +41,7 @@ def format_predictions(found: Decisions, names: Sequence[str], class_names: Sequ
             names, found.labels, found.predicted, probabilities_N, found.losses_N, strict=True
         )
     )
-    return _csv(["name", "label", "prediction", "probability", "loss"], rows)
+    return format_csv(["name", "label", "prediction", "probability", "loss"], rows)
 
 
 def format_confusion(found: Decisions, class_names: Sequence[str]) -> str:
@@ -64,7 +64,8 @@ def _cell(value: Any) -> Any:
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def _csv(header: Sequence[str], rows: Any) -> str:
+def format_csv(header: Sequence[str], rows: Any) -> str:
+    """Return CSV with a header."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)

@@ -115,6 +115,12 @@ def own_images(run: TrainedRun, split: Split) -> EvaluatedImages:
     return EvaluatedImages((loader,), names, loaders, places_K, len(run.class_names), limit, notes)
 
 
+def has_validation(run: TrainedRun) -> bool:
+    """Return whether the run was trained with validation images, as far as its checkpoint tells."""
+    recorded = run.data.get("splits")
+    return isinstance(recorded, Mapping) and isinstance(recorded.get("val"), Mapping)
+
+
 def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedImages:
     """Return images that the run has not been trained on, prepared as its own were.
 

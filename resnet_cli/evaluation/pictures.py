@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from resnet_cli.evaluation.collect import Outputs
+from resnet_cli.evaluation.curves import curve_files
 from resnet_cli.evaluation.images import WORDS, EvaluatedImages
 from resnet_cli.evaluation.metrics import Decisions, confusion_counts
 from resnet_cli.plots.confusion import draw_confusion
@@ -19,7 +20,11 @@ MOST_LABELS = 3  # that a caption names
 
 
 def draw_pictures(
-    run: TrainedRun, images: EvaluatedImages, outputs: Outputs, metrics: Mapping[str, Any]
+    run: TrainedRun,
+    images: EvaluatedImages,
+    outputs: Outputs,
+    metrics: Mapping[str, Any],
+    positive: int | None = None,
 ) -> dict[str, bytes]:
     """Return the pictures as PNG, by the names of their files.
 
@@ -28,6 +33,10 @@ def draw_pictures(
         images: The images, of which the mistakes are read again.
         outputs: What the net says of them.
         metrics: Content of `metrics.json`.
+        positive: The class whose curves are drawn; None for all, if there are at most ten.
+
+    Returns:
+        Pictures, and the table of the curves.
     """
     found = Decisions.of(outputs.logits_NK, outputs.labels, outputs.thresholds)
     split = metrics["split"]
@@ -38,8 +47,14 @@ def draw_pictures(
     note = f"expected calibration error {error:.2f} %\nnegative log-likelihood {metrics['negative_log_likelihood']:.4f}"
     pictures = {
         "confusion.png": draw_confusion(counts, outputs.class_names, title=title, several=outputs.has_label_sets),
-        "calibration.png": draw_reliability(metrics["calibration"], title=title, note=note),
+        "calibration.png": draw_reliability(
+            metrics["calibration"],
+            title=title,
+            note=note,
+            calibrated=(metrics.get("calibrated") or {}).get("calibration"),
+        ),
     }
+    pictures |= curve_files(outputs, metrics, positive, title=title)
     wrong = surest_mistakes(found, MAX_IMAGES)
     if wrong:
         pictures["mistakes.png"] = _draw_mistakes(run, images, outputs, found, wrong)

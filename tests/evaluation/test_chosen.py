@@ -1,0 +1,144 @@
+"""resnet-eval --at and --calibrate: what is chosen on the validation images, and tried on others."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_cli import load_run
+from resnet_cli.commands import eval as evaluation
+from resnet_cli.commands import predict
+from tests.support.runs import record_of, tiny
+
+
+@pytest.fixture
+def place(trained_run, tmp_path, monkeypatch):
+    """A working folder with a copy of the run and its images, which the copied record names."""
+    shutil.copytree(trained_run.parent, tmp_path / "place")
+    record = tmp_path / "place/run/run.json"
+    record.write_text(record.read_text().replace(str(trained_run.parent), str(tmp_path / "place")))
+    monkeypatch.chdir(tmp_path / "place")
+    return tmp_path / "place"
+
+
+@pytest.fixture
+def evaluated(capsys, monkeypatch, request):
+    if "draws" not in request.keywords:
+        monkeypatch.setattr("resnet_cli.evaluation.evaluate.draw_pictures", lambda *_: {})
+
+    def run(*arguments):
+        status = evaluation.run([*arguments, "--resamples", "200"])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def metrics_of(run, split="test"):
+    return json.loads((run / "eval" / split / "metrics.json").read_text())
+
+
+def probabilities_of(place, split, label):
+    """Probability of a class for each image of a split, and whether the image is of it, by the classifier."""
+    classifier = load_run(place / "run")
+    names = json.loads((place / "run/splits.json").read_text())[split]
+    files = [f"{folder}/{name}" for folder, entries in names.items() for name in entries]
+    scores = classifier([place / "photos" / file for file in files]).numpy()[:, classifier.class_names.index(label)]
+    return scores, np.array([file.startswith(label) for file in files])
+
+
+def test_temperature_is_kept_and_used(evaluated, place, capsys):
+    status, out, err = evaluated("run", "--calibrate")
+    assert status == 0
+    found = record_of(place / "run")["temperature"]
+    assert found["fitted_on"] == "val"
+    assert found["nll_after"] <= found["nll_before"]
+    assert f"temperature {found['value']:.4g}, fitted on {found['samples']} validation images" in err
+    assert "calibrated" in out
+    assert metrics_of(place / "run")["calibrated"]["temperature"] == found["value"]
+    assert evaluated("run", "--split", "val")[0] == 0
+    again = metrics_of(place / "run", "val")
+    assert again["negative_log_likelihood"] == pytest.approx(found["nll_before"])
+    assert again["calibrated"]["negative_log_likelihood"] == pytest.approx(found["nll_after"])
+    assert again["calibrated"]["expected_calibration_error"] == pytest.approx(found["ece_after"])
+    assert predict.run(["run", "photos", "--calibrated"]) == 0
+    capsys.readouterr()
+    record = record_of(place / "run")
+    record["temperature"]["epoch"] = 99
+    (place / "run/run.json").write_text(json.dumps(record))
+    assert evaluated("run")[0] == 0
+    assert "calibrated" not in metrics_of(place / "run")
+
+
+@pytest.mark.parametrize("target", ["sensitivity=0.9", "specificity=80%"])
+def test_operating_point_is_chosen_on_the_validation_images(evaluated, place, target):
+    status, out, _ = evaluated("run", "--at", target, "--positive", "square")
+    assert status == 0
+    point = metrics_of(place / "run")["operating_point"]
+    assert point["positive"] == "square"
+    assert point["chosen_on"] == "the validation images"
+    assert "square against the rest" in out
+    scores, positive = probabilities_of(place, "val", "square")
+    found = scores >= point["threshold"] - 1e-6
+    reached = 100 * (found[positive].mean() if "sensitivity" in target else (~found[~positive]).mean())
+    assert reached >= (90 if "sensitivity" in target else 80)
+    scores, positive = probabilities_of(place, "test", "square")
+    found = scores >= point["threshold"] - 1e-6
+    assert point["sensitivity"] == pytest.approx(100 * found[positive].mean())
+    assert point["specificity"] == pytest.approx(100 * (~found[~positive]).mean())
+
+
+def test_operating_point_on_the_validation_images_and_without_them(evaluated, train, tmp_path):
+    settings = ("trainer.epochs=1", "data.classes=2")
+    assert train(*tiny("hydra.run.dir=first", *settings))[0] == 0
+    assert train(*tiny("hydra.run.dir=second", "data.val_fraction=0", *settings))[0] == 0
+    for arguments, split in ((["first", "--split", "val"], "val"), (["second"], "test")):
+        assert evaluated(*arguments, "--at", "sensitivity=0.8")[0] == 0
+        point = metrics_of(tmp_path / arguments[0], split)["operating_point"]
+        assert point["chosen_on"] == "these images"
+        assert point["positive"] == "class 1"  # the second of two
+        assert point["sensitivity"] >= 80
+
+
+@pytest.mark.draws
+def test_curves_are_drawn_of_all_classes_or_of_one(evaluated, place):
+    for flags, classes in (([], {"circle", "square", "stripes"}), (["--positive", "square"], {"square"})):
+        assert evaluated("run", *flags)[0] == 0
+        with (place / "run/eval/test/curves.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert {row["class"] for row in rows} == classes
+        assert float(rows[-1]["sensitivity"]) == 100
+        with Image.open(place / "run/eval/test/curves.png") as picture:
+            assert picture.size == (1100, 500)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--at", "sensitivity=2"], "sensitivity=2 is not sensitivity=X"),
+    (["--at", "recall=0.9"], "recall=0.9 is not sensitivity=X"),
+    (["--at", "sensitivity=0.9"], "--at: the run has 3 classes; name the one it is for by --positive CLASS"),
+    (["--positive", "squar"], "--positive squar: the run has no such class; did you mean square?"),
+])  # fmt: skip
+def test_wrong_input_is_one_line_and_leaves_nothing(evaluated, place, arguments, words):
+    status, out, err = evaluated("run", *arguments)
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert err.startswith("error: ")
+    assert words in err
+    assert not (place / "run/eval").exists()
+
+
+def test_calibration_without_validation_images_is_refused(evaluated, train, tmp_path):
+    assert train(*tiny("hydra.run.dir=first", "trainer.epochs=1", "data.val_fraction=0"))[0] == 0
+    status, _, err = evaluated("first", "--calibrate")
+    assert status == 2
+    assert "--calibrate: the run has no validation images" in err
+    assert not (tmp_path / "first/eval").exists()
+
+
+def test_calibration_of_a_checkpoint_without_a_run_folder_is_refused(evaluated, place, tmp_path):
+    shutil.copy(place / "run/checkpoints/best.pt", tmp_path / "alone.pt")
+    status, _, err = evaluated(str(tmp_path / "alone.pt"), "--calibrate", "--out", str(tmp_path / "out"))
+    assert status == 2
+    assert "lies in no run folder" in err

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from resnet_cli.commands.companions import parse_count
 from resnet_cli.commands.exit import exit_quickly, prepare_output
@@ -126,6 +126,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     _require_options_of_averages(options)
     from resnet_cli.evaluation.evaluate import EvalOptions, evaluate_run, evaluate_soup, write_files
     from resnet_cli.evaluation.further import Further
+    from resnet_cli.evaluation.ranking import Target
     from resnet_cli.evaluation.soups import open_soup  # these import torch
     from resnet_cli.session.trained import open_trained
 
@@ -134,7 +135,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     data = compose_other_data(options.run, options.data, trust=options.trust) if options.data else None
     wanted = EvalOptions(
         split=options.split, data=data, tta=options.tta, resamples=options.resamples, further=further,
-        **_chosen_options(trained, options),
+        target=None if options.at is None else Target(*options.at), positive=options.positive,
+        calibrate=options.calibrate,
     )  # fmt: skip
     if options.average is None:
         trained = open_trained(options.run, **opened)
@@ -170,7 +172,8 @@ def _require_options_of_averages(options: argparse.Namespace) -> None:
     """Raise an `InputError` for options that have no meaning for several runs as one."""
     if options.average is None:
         return
-    problems = ["--data: of one run, not of --average"] if options.data else []
+    of_one = {"--data": options.data, "--at": options.at, "--calibrate": options.calibrate}
+    problems = [f"{name}: of one run, not of --average" for name, value in of_one.items() if value]
     if options.checkpoint not in (None, "best", "last"):
         problems.append(f"--checkpoint {options.checkpoint}: of several runs best or last; or give checkpoints as RUN")
     if options.average == "probabilities":
@@ -178,16 +181,6 @@ def _require_options_of_averages(options: argparse.Namespace) -> None:
         problems += [f"{name}: of one net, not of --average probabilities" for name, value in given.items() if value]
     if problems:
         raise InputError(*problems)
-
-
-def _chosen_options(trained: "TrainedRun", options: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of what is chosen on the validation images."""
-    from resnet_cli.evaluation.ranking import Target
-
-    if options.calibrate and trained.run is None:
-        raise InputError(f"--calibrate: {trained.file} lies in no run folder, in whose run.json a temperature is kept")
-    target = None if options.at is None else Target(*options.at)
-    return {"target": target, "positive": options.positive, "calibrate": options.calibrate}
 
 
 def _require_no_sweep(path: str) -> None:

@@ -87,6 +87,8 @@ def evaluate_run(run: TrainedRun, options: EvalOptions) -> Evaluation:
         InputError: There are no such images, they cannot be read, or do not fit the run.
     """
     positive = find_positive(run, options.positive, needed=options.target is not None)
+    if options.calibrate and run.run is None:
+        raise InputError(f"--calibrate: {run.file} lies in no run folder, in whose run.json a temperature is kept")
     images = _images(run, options)
     outputs = collect_outputs(run, images, tta=options.tta)
     chosen = _chosen(run, options, outputs, positive)

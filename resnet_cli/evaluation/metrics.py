@@ -173,6 +173,8 @@ def _area_statistic(found: Decisions) -> Statistic:
     precision_name = "map" if found.labels.ndim == 2 else "average_precision"
 
     def statistic(weights_RN: Floats) -> Estimates:
+        if not rankings:  # no image has any label
+            return {name: np.full(len(weights_RN), np.nan) for name in ("roc_auc", precision_name)}
         areas = [ranking.areas(weights_RN) for ranking in rankings]
         return {
             "roc_auc": _mean_of_known([area for area, _ in areas]),

@@ -1,5 +1,6 @@
 """Test-time augmentation: the mean output over an image and changed copies of it."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -20,7 +21,7 @@ class AveragedViews(nn.Module):
             2024, arXiv 2404.00498, section 3.6).
     """
 
-    def __init__(self, model: nn.Module, kind: Literal["flip", "flip_translate"]) -> None:
+    def __init__(self, model: Callable[[Tensor], Tensor], kind: Literal["flip", "flip_translate"]) -> None:
         super().__init__()
         self.model, self.kind = model, kind
 
@@ -37,5 +38,4 @@ class AveragedViews(nn.Module):
         return 0.5 * logits_BK + 0.5 * torch.stack([self._both_ways(view) for view in shifted]).mean(0)
 
     def _both_ways(self, images_BCHW: Tensor) -> Tensor:
-        logits: Tensor = 0.5 * (self.model(images_BCHW) + self.model(images_BCHW.flip(-1)))
-        return logits
+        return 0.5 * (self.model(images_BCHW) + self.model(images_BCHW.flip(-1)))

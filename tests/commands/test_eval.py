@@ -9,7 +9,7 @@ from PIL import Image
 
 from resnet_cli import load_run
 from resnet_cli.commands import eval as evaluation
-from tests.support.runs import record_of
+from tests.support.runs import record_of, tiny
 
 
 @pytest.fixture
@@ -171,6 +171,45 @@ def test_other_classes_in_the_folder_than_those_of_the_run_are_refused(evaluated
     assert err.splitlines() == [err.strip()]
     assert "zebra" in err
     assert "classes=[circle,square,stripes]" in err
+
+
+@pytest.mark.slow
+def test_figures_equal_the_record_also_of_averaged_weights_few_batches_and_a_weighted_loss(train, tmp_path, capsys):
+    options = [
+        "trainer.averaging=ema", "trainer.max_batches=2", "loss.class_weights=[1,2,3]", "data.eval_batch_size=10",
+        "data.val_fraction=0", "trainer.epochs=1", "hydra.run.dir=run",
+    ]  # fmt: skip
+    assert train(*tiny(*options))[0] == 0
+    assert evaluation.run(["run", "--resamples", "0", "--format", "json"]) == 0
+    captured = capsys.readouterr()
+    found, recorded = json.loads(captured.out), record_of(tmp_path / "run")["test"]
+    assert {key: found[key] for key in recorded} == recorded
+    assert recorded["samples"] == 20
+    assert found["loss"] != pytest.approx(found["negative_log_likelihood"], rel=1e-3)
+    assert "only the first 2 batches" in captured.err
+    assert evaluation.run(["run", "--split", "val"]) == 2
+    assert capsys.readouterr().err == "error: --split val: there are no validation images (data.val_fraction=0)\n"
+
+
+@pytest.mark.slow
+def test_figures_of_images_with_several_labels_equal_the_record(train, tmp_path, capsys):
+    lines = ["file,labels"]
+    for number in range(60):
+        Image.new("RGB", (8, 8), (200 * (number % 2), 200 * (number % 3 == 0), 9)).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{'|'.join(['odd'] * (number % 2) + ['third'] * (number % 3 == 0))}")
+    (tmp_path / "images.csv").write_text("\n".join(lines) + "\n")
+    assert train(
+        "data=csv", "data.file=images.csv", "data.root=.", "data.labels=multi", "data.image_size=8",
+        "data.batch_size=16", "data.cache=null", "model=resnet8", "trainer.epochs=1", "hydra.run.dir=run",
+    )[0] == 0  # fmt: skip
+    assert evaluation.run(["run", "--resamples", "0", "--format", "json"]) == 0
+    found, recorded = json.loads(capsys.readouterr().out), record_of(tmp_path / "run")["test"]
+    assert {key: found.get(key) for key in recorded} == recorded
+    rows = rows_of(tmp_path / "run/eval/test")
+    assert {row["label"] for row in rows} <= {"", "odd", "third", "odd|third"}
+    right = sum(row["label"] == row["prediction"] for row in rows)
+    share = found.get("accuracy_with_thresholds", found["accuracy"])
+    assert share == pytest.approx(100 * right / len(rows))
 
 
 def other_folder(place, name, classes):

@@ -1,5 +1,7 @@
 """Metrics of an evaluation against scikit-learn's, number by number."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from resnet_cli.evaluation.collect import Outputs
 from resnet_cli.evaluation.metrics import Decisions, compute_metrics, confusion_counts
 from resnet_cli.evaluation.ranking import Ranking
+from resnet_cli.evaluation.tta import AveragedViews
 from resnet_cli.training.metrics import Scores
 
 sklearn = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
@@ -130,3 +133,27 @@ def test_interval_of_the_accuracy_is_that_of_the_binomial_distribution():
     low, high = compute_metrics(outputs, resamples=2000)["intervals"]["accuracy"]
     half = 196 * (share * (1 - share) / 400) ** 0.5
     assert [low, high] == pytest.approx([100 * share - half, 100 * share + half], abs=0.12 * 2 * half)
+
+
+def test_images_without_any_label_leave_areas_undefined():
+    outputs = made_outputs(20, several=True)
+    nothing = replace(outputs, labels=np.zeros_like(outputs.labels))
+    found = compute_metrics(nothing, resamples=200)
+    assert np.isnan(found["roc_auc"])
+    assert "roc_auc" not in found["intervals"]
+    assert sum(found_bin["count"] for found_bin in found["calibration"]) == 20 * 7
+
+
+def test_views_are_averaged_as_in_airbench():
+    images = torch.rand(2, 3, 5, 4)
+    weights = torch.rand(3 * 5 * 4, 6)
+
+    def net(images):
+        return images.flatten(1) @ weights
+
+    padded = torch.nn.functional.pad(images, (1, 1, 1, 1), "reflect")
+    views = [images, padded[:, :, :5, :4], padded[:, :, 2:, 2:]]
+    both = [(net(view) + net(view.flip(-1))) / 2 for view in views]
+    assert torch.allclose(AveragedViews(net, "flip")(images), both[0])
+    expected = both[0] / 2 + (both[1] + both[2]) / 4
+    assert torch.allclose(AveragedViews(net, "flip_translate")(images), expected)

@@ -184,10 +184,8 @@ def _images_of(members: Sequence[Member], wanted: Mapping[str, int]) -> dict[int
         if not wanted.keys() & set(names):
             continue
         mean, std = member.run.data["mean"], member.run.data["std"]
-        start = 0
-        for images_BCHW, _ in member.run.loaders().val or ():
-            for i, name in enumerate(names[start : start + len(images_BCHW)]):
-                if name in wanted:
-                    images.setdefault(wanted[name], to_pixels(images_BCHW[i : i + 1], mean, std)[0])
-            start += len(images_BCHW)
+        each = (image_CHW for images_BCHW, _ in member.run.loaders().val or () for image_CHW in images_BCHW)
+        for name, image_CHW in zip(names, each, strict=False):  # a run may have validated on the first batches alone
+            if name in wanted:
+                images.setdefault(wanted[name], to_pixels(image_CHW[None], mean, std)[0])
     return images

@@ -38,7 +38,8 @@ class Classifier:
         if not temperature > 0:
             raise InputError(f"temperature={temperature}: must be above 0")
         self.model, self.backend = run.model, run.backend
-        self.class_names, self.has_label_sets, self.thresholds = run.class_names, run.has_label_sets, run.thresholds
+        self.class_names, self.has_label_sets = run.class_names, run.has_label_sets
+        self.thresholds = _at_temperature(run.thresholds, temperature)
         self.preprocessing = Preprocessing.of(_data_node(run), run.data)
         self.batch_size, self.temperature = batch_size, temperature
         self._trunk: nn.Module | None = None
@@ -161,6 +162,14 @@ def load_run(
     """
     run = open_trained(str(path), checkpoint=checkpoint, device=device, trust=trust)
     return Classifier(run, batch_size=batch_size, temperature=temperature)
+
+
+def _at_temperature(thresholds: list[float] | None, temperature: float) -> list[float] | None:
+    """Return thresholds of probabilities that decide as before when the logits are divided by a temperature."""
+    if thresholds is None or temperature == 1:
+        return thresholds
+    scaled: list[float] = (torch.tensor(thresholds, dtype=torch.float64).logit() / temperature).sigmoid().tolist()
+    return scaled
 
 
 def _data_node(run: TrainedRun) -> Any:

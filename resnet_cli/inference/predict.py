@@ -110,18 +110,19 @@ def _decode(
         yield from ((image.name, read(image)) for image in images)
         return
     waiting: deque[tuple[str, Future[Tensor | str]]] = deque()
-    stream = iter(images)
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            while True:
-                for image in islice(stream, ahead - len(waiting)):
-                    waiting.append((image.name, pool.submit(read, image)))
-                if not waiting:
-                    return
-                name, pixels = waiting.popleft()
-                yield name, pixels.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for image in images:
+            waiting.append((image.name, pool.submit(read, image)))
+            if len(waiting) >= ahead:
+                yield _result(waiting.popleft())
+        yield from map(_result, waiting)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _result(waiting: tuple[str, Future[Tensor | str]]) -> tuple[str, Tensor | str]:
+    return waiting[0], waiting[1].result()
 
 
 def _read(classifier: Classifier, image: NamedImage) -> Tensor | str:

@@ -3,6 +3,7 @@
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from resnet_cli import load_run
 from resnet_cli.errors import InputError
+from resnet_cli.inference.classifier import Classifier
 from resnet_cli.session.trained import open_trained
 from tests.support.runs import record_of
 
@@ -101,6 +103,14 @@ def test_a_classifier_can_be_pickled(classifier, files):
 def test_a_temperature_divides_the_logits(trained_run, files):
     warm = load_run(trained_run, temperature=2.0)
     torch.testing.assert_close(warm(files[:3]), (warm.logits(files[:3]) / 2).softmax(1))
+
+
+def test_a_temperature_changes_no_label_of_several(trained_run, files):
+    run = replace(open_trained(str(trained_run)), data={**open_trained(str(trained_run)).data, "labels": "multi"})
+    run = replace(run, thresholds=[0.2, 0.7, 0.55])
+    labels = Classifier(run).classify(files)
+    assert labels.any()
+    assert torch.equal(Classifier(run, temperature=3.0).classify(files), labels)
 
 
 @pytest.mark.parametrize(

@@ -152,18 +152,20 @@ def _index_shards(
     found: dict[str, list[ShardIndex]] = {name: [] for name in paths}
     problems: list[str] = []
     every = [(name, path) for name, some in paths.items() for path in some]
-    with ThreadPoolExecutor(READERS) as pool:
+    pool = ThreadPoolExecutor(READERS)
+    try:
         probes = [pool.submit(path.probe) if isinstance(path, RemoteFile) else None for _, path in every]
-        for (name, path), probe in tqdm(
-            [*zip(every, probes, strict=True)], "indexing", leave=False, disable=None, unit="shard"
-        ):
+        pairs = [*zip(every, probes, strict=True)]
+        for (name, path), probe in tqdm(pairs, "indexing", leave=False, disable=None, unit="shard"):
             try:
                 found[name].append(index_shard(path if probe is None else probe.result(), extensions, cache))
+            except UnreachableError as error:
+                problems += error.problems
+                break  # the others cannot be reached either
             except InputError as error:
                 problems += error.problems
-                if isinstance(error, UnreachableError):  # nor are the others
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    break
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
     raise_problems(problems)
     return found
 

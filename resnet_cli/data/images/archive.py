@@ -80,11 +80,12 @@ def read_files(archive: Path, is_wanted: Callable[[str], bool]) -> Iterator[tupl
     with _machine_errors(archive, archive), contextlib.closing(list_members(archive)) as members:
         space = FREE_BYTES + MAX_RATIO * archive.stat().st_size
         for member in members:
-            if member.open is not None and is_wanted(member.name):
-                content = io.BytesIO()
-                with member.open() as source:
-                    space -= _copy(source, content, space, archive)
-                yield member.name, content.getvalue()
+            if member.open is None or not is_wanted(member.name):
+                continue
+            content = io.BytesIO()
+            with member.open() as source:
+                space -= _copy(source, content, space, archive)
+            yield member.name, content.getvalue()
 
 
 def _content_key(archive: Path, cache: Path) -> str:

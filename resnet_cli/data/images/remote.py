@@ -97,12 +97,9 @@ class RemoteFile:
         while offset < end:
             before = offset
             try:
-                with _requesting(self), self._request(offset, end - offset) as response:
-                    if _total(response) != self.size:
-                        raise InputError(f"{self}: the archive has changed, or the server no longer sends parts of it")
-                    while offset < end and (chunk := response.read(min(CHUNK, end - offset))):
-                        offset += len(chunk)
-                        yield chunk
+                for chunk in self._received(offset, end):
+                    offset += len(chunk)
+                    yield chunk
                 reason = "the connection was cut"
             except UnreachableError as error:
                 reason = str(error)
@@ -111,6 +108,15 @@ class RemoteFile:
                 raise UnreachableError(reason)
             if offset < end and failures:
                 time.sleep(FIRST_PAUSE * 2 ** (failures - 1))
+
+    def _received(self, offset: int, end: int) -> Iterator[bytes]:
+        """Yield parts of the file in order as one connection brings them, which may be cut."""
+        with _requesting(self), self._request(offset, end - offset) as response:
+            if _total(response) != self.size:
+                raise InputError(f"{self}: the archive has changed, or the server no longer sends parts of it")
+            while offset < end and (chunk := response.read(min(CHUNK, end - offset))):
+                offset += len(chunk)
+                yield chunk
 
     def _request(self, offset: int, size: int) -> "http.client.HTTPResponse":
         request = urllib.request.Request(self.url, headers={"Range": f"bytes={offset}-{offset + size - 1}"})

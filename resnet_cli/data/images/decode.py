@@ -241,11 +241,18 @@ def _open_image(path: ImageFile) -> "Iterator[Image.Image]":
     with name_in_errors(path):
         try:
             with Image.open(as_source(path)) as image:
+                _avoid_memory_map(image)
                 yield image
         except Image.DecompressionBombError:
             raise InputError(f"{path}: too large to be decoded safely (more pixels than Pillow allows)") from None
         except UnidentifiedImageError:
             raise InputError(f"{path}: {_describe_unidentified(path)}") from None
+
+
+def _avoid_memory_map(image: "Image.Image") -> None:
+    """Have Pillow read a turned TIFF file instead of mapping it, which mixes up its rows and columns (Pillow 13)."""
+    if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(ORIENTATION_TAG, 1) >= 5:
+        image.filename = ""  # type: ignore[attr-defined]
 
 
 def _describe_unidentified(path: ImageFile) -> str:

@@ -48,7 +48,7 @@ def require_range(image: "Image.Image", path: object, value_range: Sequence[floa
         path: How messages refer to it.
         value_range: As in `scale_to_8_bits`.
     """
-    is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     if image.mode[0] in "IF" and not is_16_bit and value_range is None:
         kind = "floating-point" if image.mode == "F" else "32-bit"
         raise InputError(f"{path}: {kind} values: data.range=[low,high] says which become black and white")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from resnet_cli.data import image_folder
 from resnet_cli.data.images.decode import ALPHA, DEPTH, FRAMES, UNSCALED, Decoding
+from resnet_cli.data.images.encoded import EncodedImage
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.read import decode, examine, read_header, read_image
 from resnet_cli.errors import InputError
@@ -208,3 +209,28 @@ def test_one_reading_gives_what_the_pixels_and_the_header_give(tmp_path, mode, i
         assert torch.equal(image_HWC, decode(path, decoding)[0])
         assert header == read_header(path, decoding)
     assert header.looks_truncated
+
+
+@pytest.mark.parametrize("highest", [1023, 65535])
+def test_values_of_16_bit_pgm_files_have_the_range_of_their_header(tmp_path, highest):
+    path = tmp_path / "deep.pgm"
+    values = np.array([[0, highest // 2, highest]], dtype=">u2")
+    path.write_bytes(b"P5 3 1 %d\n" % highest + values.tobytes())
+    assert read_image(path, mode="L").flatten().tolist() == [0, 127, 255]
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGBA", "CMYK"])
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_turned_tiff_files_are_the_same_from_a_path_and_from_memory(tmp_path, mode, orientation):
+    path = tmp_path / "turned.tif"
+    pixels = np.random.default_rng(0).integers(0, 65536, (5, 9), dtype=np.uint16)
+    image = Image.fromarray(pixels) if mode == "I;16" else Image.fromarray((pixels >> 8).astype(np.uint8)).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif.tobytes())
+    upright = {5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+               8: Image.Transpose.ROTATE_90}[orientation]  # fmt: skip
+    image.transpose(upright).save(tmp_path / "upright.tif")
+    expected = read_image(tmp_path / "upright.tif")
+    assert torch.equal(read_image(path), expected)
+    assert torch.equal(decode(EncodedImage(path.read_bytes(), "memory"), Decoding())[0], expected)

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reas
 
 @pytest.fixture
 def on_windows(tmp_path, repository):
-    """Runs a module of the package as on Windows, and expects the status 0 and no warnings."""
+    """Runs modules of the package as on Windows, `--then` between them, expects status 0 and no warnings."""
 
     def run(module, *arguments):
         done = subprocess.run(
@@ -34,26 +34,30 @@ def status_of(folder):
 
 
 def test_a_run_is_trained_resumed_and_reported(on_windows, tmp_path):
-    on_windows("resnet_cli", *tiny("trainer.epochs=1", "hydra.run.dir=d"))
+    train = "resnet_cli.commands.train"
+    resume = ["--then", train, "resume=d", "trainer.epochs=2"]
+    shown = ["--then", "resnet_cli.commands.report", "d", "--then", "resnet_cli.commands.info", "d"]
+    out = on_windows(train, *tiny("trainer.epochs=1", "hydra.run.dir=d"), *resume, *shown)
+    _, resumed, report, info = out.split("\n--then\n")
     assert sorted(path.name for path in (tmp_path / "d").iterdir()) == [
         "card.md", "checkpoints", "code", "config.yaml", "curves.png", "metrics.jsonl", "run.json", "samples.png",
         "splits.json", "train.log",
     ]  # fmt: skip
-    assert "from    epoch 1" in on_windows("resnet_cli", "resume=d", "trainer.epochs=2")
+    assert "from    epoch 1" in resumed
     assert status_of(tmp_path / "d") == "finished"
     assert len((tmp_path / "d/metrics.jsonl").read_text().splitlines()) == 2
-    assert "resnet8" in on_windows("resnet_cli.commands.report", "d")
-    assert "head.linear" in on_windows("resnet_cli.commands.info", "d")
+    assert "resnet8" in report
+    assert "head.linear" in info
 
 
-def test_workers_are_spawned_for_streamed_image_files(on_windows, tmp_path):
+def test_workers_are_spawned_for_streamed_image_files(on_windows, train, tmp_path):
     for label in ("a", "b"):
         (tmp_path / "images" / label).mkdir(parents=True)
         for i in range(20):
             Image.new("RGB", (8, 8), (10 * i, 100, 0)).save(tmp_path / f"images/{label}/{i}.png")
     options = ["data=image_folder", "data.root=images", "data.cache=null", "model=resnet8", "trainer.epochs=1"]
     on_windows("resnet_cli", *options, "data.backend=stream", "data.workers=1", "hydra.run.dir=d")
-    on_windows("resnet_cli", *options, "hydra.run.dir=resident")
+    assert train(*options, "hydra.run.dir=resident")[0] == 0
     scores = [json.loads((tmp_path / run / "run.json").read_text())["test"] for run in ("d", "resident")]
     assert scores[0] == pytest.approx(scores[1])
 

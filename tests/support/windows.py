@@ -1,10 +1,14 @@
 """Run a module with what Windows lacks taken away: `python -m tests.support.windows resnet_cli data.backend=stream`.
 
+Several commands run one after the other where `--then` stands between them: all but the last by their `run`, which
+gives back its status, and a line of `--then` is printed between what they print.
+
 The modules that choose their code for an operating system are imported before, and processes that are started are
 those of this system. The rest asks `sys.platform`, or for the function that it needs.
 """
 
 import asyncio
+import importlib
 import multiprocessing.popen_spawn_posix
 import multiprocessing.queues
 import multiprocessing.resource_tracker
@@ -53,4 +57,10 @@ def take_away():
 if __name__ == "__main__":
     take_away()
     sys.argv = sys.argv[1:]
+    while "--then" in sys.argv:
+        end = sys.argv.index("--then")
+        rest, sys.argv = sys.argv[end + 1 :], sys.argv[:end]
+        assert importlib.import_module(sys.argv[0]).run(sys.argv[1:]) == 0
+        print("--then")
+        sys.argv = rest
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -9,6 +9,7 @@ from typing import Protocol
 from resnet_cli.data.images.encoded import EncodedImage
 from resnet_cli.errors import InputError
 
+TIFF_DECODER = "2\0"  # turned TIFF files got other pixels from version 1, which may be in the cache
 DIGEST_BYTES = 65_536  # read from each end of an image for its digest
 
 
@@ -79,7 +80,8 @@ class FileSource:
         they were, but not inodes and change times.
         """
         for name, stat in zip(self.names, self._stats, strict=True):
-            yield f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}\0"
+            decoder = TIFF_DECODER if name.lower().endswith((".tif", ".tiff")) else ""
+            yield f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}\0{decoder}"
 
     def content_facts(self) -> Iterator[bytes]:
         """Yield the files' names, sizes and first and last bytes."""

@@ -51,7 +51,8 @@ def test_a_kill_anywhere_leaves_a_whole_save(tmp_path, monkeypatch, hard_links):
         path, kept = folder / "last", folder / "previous"
         write_atomically(path, "old")
         write_atomically(path, "new", backup=kept)
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
             left = [moment]
             originals = {call: getattr(os, call) for call in calls}
 
@@ -68,9 +69,11 @@ def test_a_kill_anywhere_leaves_a_whole_save(tmp_path, monkeypatch, hard_links):
 
             for call in calls:
                 setattr(os, call, counted(call))
-            files.write_atomically(path, "newest", backup=kept)
-            os._exit(0)
-        os.wait()
+            try:
+                files.write_atomically(path, "newest", backup=kept)
+            finally:
+                os._exit(0)  # whatever happens: an error would go on in a second pytest
+        os.waitpid(pid, 0)
         found = [file.read_text() for file in (path, kept) if file.exists()]
         assert found in (["new", "old"], ["new", "new"], ["new"], ["newest", "new"])
         assert path.exists() or not hard_links

@@ -79,12 +79,15 @@ def locked_for_others(folder):
     if pid == 0:
         from resnet_cli.runs import lock
 
+        status = 2  # for any other error, which would go on in a second pytest
         lock._held.clear()  # a process of its own
         try:
             with exclusive(folder):
-                os._exit(0)
+                status = 0
         except InputError:
-            os._exit(1)
+            status = 1
+        finally:
+            os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
 
 

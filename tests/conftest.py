@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +118,13 @@ def trained_run(tmp_path_factory):
         patch.setattr(sys, "argv", ["resnet-train", *arguments])
         assert run(arguments) == 0
     return place / "run"
+
+
+@pytest.fixture
+def place(trained_run, tmp_path, monkeypatch):
+    """A working folder with a copy of `trained_run` and its images, which the copied record names."""
+    shutil.copytree(trained_run.parent, tmp_path / "place")
+    record = tmp_path / "place/run/run.json"
+    record.write_text(record.read_text().replace(str(trained_run.parent), str(tmp_path / "place")))
+    monkeypatch.chdir(tmp_path / "place")
+    return tmp_path / "place"

@@ -1,4 +1,4 @@
-"""What the companion commands that use a trained run share: the temperature and the rejection in its record."""
+"""What the companion commands that use a trained run share: options, and what its record keeps for them."""
 
 import argparse
 import math
@@ -10,35 +10,65 @@ from resnet_cli.errors import InputError, MachineError
 
 if TYPE_CHECKING:
     from resnet_cli.inference.classifier import Classifier
-    from resnet_cli.inference.rejection import Method, Rejection
+    from resnet_cli.inference.rejection import Rejection
     from resnet_cli.session.trained import TrainedRun
 
 
-def find_rejection(trained: "TrainedRun", classifier: "Classifier", rate: float, method: "Method") -> "Rejection":
-    """Return the rejection that is asked for, and keep it in the run's record."""
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which weights are used, and whether the run is trusted."""
+    parser.add_argument("--checkpoint", metavar="best | last | FILE", help="default: best, or that which RUN names")
+    parser.add_argument("--trust", action="store_true", help="build classes that only the run names: runs their code")
+
+
+def add_probability_options(parser: argparse.ArgumentParser, *, rejects: str) -> None:
+    """Add the options that change what becomes of the net's output.
+
+    Args:
+        parser: The parser.
+        rejects: What `--reject` does, for the help.
+    """
+    parser.add_argument("--calibrated", action="store_true", help="use the temperature of resnet-eval RUN --calibrate")
+    parser.add_argument("--reject", type=parse_rate, metavar="RATE", help=rejects)
+    parser.add_argument(
+        "--reject-by", choices=("energy", "probability"), help="the score for --reject; default: energy"
+    )
+
+
+def require_probability_options(options: argparse.Namespace) -> None:
+    """Raise an `InputError` for options of `add_probability_options` that have no meaning."""
+    if options.reject_by and options.reject is None:
+        raise InputError(f"--reject-by {options.reject_by}: needs --reject RATE")
+
+
+def find_rejection(options: argparse.Namespace, trained: "TrainedRun", classifier: "Classifier") -> "Rejection | None":
+    """Return the rejection that the options ask for, and keep it in the run's record; None if they ask for none."""
+    if options.reject is None:
+        return None
     from resnet_cli.inference import rejection
     from resnet_cli.runs.lock import exclusive
 
-    found = rejection.find_rejection(trained, classifier, rate, method)
+    found = rejection.find_rejection(trained, classifier, options.reject, options.reject_by or "energy")
     if trained.run is not None and trained.record.get("reject") != found.record():
-        with (
-            suppress(InputError, MachineError),
-            exclusive(trained.run.path),
-        ):  # of somebody else, or on a read-only disk
+        # Somebody else may be writing there, or the disk may be read-only.
+        with suppress(InputError, MachineError), exclusive(trained.run.path):
             trained.run.update_record(reject=found.record())
     return found
 
 
-def read_temperature(trained: "TrainedRun") -> float:
-    """Return the temperature in the run's record.
+def find_temperature(options: argparse.Namespace, trained: "TrainedRun") -> float:
+    """Return the temperature in the run's record if the options ask for it, else 1.
 
     Raises:
-        InputError: There is none.
+        InputError: There is none for the checkpoint that is open.
     """
-    found = trained.record.get("temperature")
-    value = found.get("value") if isinstance(found, dict) else None
-    if type(value) is not float or not 0 < value < math.inf:
-        raise InputError("--calibrated: the run has no temperature; resnet-eval RUN --calibrate fits one")
+    if not options.calibrated:
+        return 1.0
+    from resnet_cli.evaluation.chosen import stored_temperature
+
+    value = stored_temperature(trained)
+    if value is None:
+        epoch = f" for epoch {trained.epoch}" if trained.record.get("temperature") else ""
+        raise InputError(f"--calibrated: the run has no temperature{epoch}; resnet-eval RUN --calibrate fits one")
     return value
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnet_cli.commands.companions import parse_count
+from resnet_cli.commands.companions import add_run_options, parse_count
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status
 from resnet_cli.commands.label_errors import print_label_errors
@@ -55,7 +55,6 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=parse_override, action="append", default=[], metavar="KEY=VALUE",
         help="other images with the same classes, as data.KEY=VALUE of resnet-train; may be given several times",
     )  # fmt: skip
-    parser.add_argument("--checkpoint", metavar="best | last | FILE", help="default: best, or that which RUN names")
     parser.add_argument(
         "--tta", choices=("none", "flip", "flip_translate"), default="none",
         help="also the mean output over each image and its mirror image, and those shifted by a pixel",
@@ -99,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
     parser.add_argument("--out", metavar="DIR", help="folder of the files; default: RUN/eval/SPLIT")
     parser.add_argument("--device", help="as trainer.device; default: that of the run, or auto")
-    parser.add_argument("--trust", action="store_true", help="build classes that only the run names: runs their code")
+    add_run_options(parser)
     return parser
 
 

@@ -8,11 +8,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_cli.commands.companions import find_rejection, parse_rate, read_temperature
+from resnet_cli.commands.companions import (
+    add_probability_options,
+    add_run_options,
+    find_rejection,
+    find_temperature,
+    require_probability_options,
+)
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, output_path
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.errors import InputError, MachineError
 
 if TYPE_CHECKING:
@@ -48,21 +55,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", choices=("probabilities", "logits"), default="probabilities", help="default: probabilities"
     )
-    parser.add_argument("--calibrated", action="store_true", help="use the temperature of resnet-eval RUN --calibrate")
-    parser.add_argument(
-        "--reject", type=parse_rate, metavar="RATE", help="add an output 'rejected'; see resnet-predict --help"
-    )
-    parser.add_argument(
-        "--reject-by", choices=("energy", "probability"), help="the score for --reject; default: energy"
-    )
+    add_probability_options(parser, rejects="add an output 'rejected'; see resnet-predict --help")
     parser.add_argument(
         "--tolerance",
         type=_positive,
         metavar="X",
         help="largest difference from PyTorch; default: 1e-4, of fp16 0.02, of int8 any (ten times as much for logits)",
     )
-    parser.add_argument("--checkpoint", metavar="best | last | FILE", help="default: best")
-    parser.add_argument("--trust", action="store_true", help="build classes that only the run names: runs their code")
+    add_run_options(parser)
     return parser
 
 
@@ -80,8 +80,7 @@ def run(arguments: Sequence[str]) -> int:
 def _export(options: argparse.Namespace) -> None:
     out = None if options.out is None else output_path(options.out)
     format_name = _choose_format(options.format, out)
-    if options.reject_by and options.reject is None:
-        raise InputError(f"--reject-by {options.reject_by}: needs --reject RATE")
+    require_probability_options(options)
     from resnet_cli.export import files
     from resnet_cli.export.export import ExportOptions, export_run
     from resnet_cli.inference.classifier import Classifier
@@ -92,11 +91,8 @@ def _export(options: argparse.Namespace) -> None:
     trained = open_trained(
         options.run, checkpoint=options.checkpoint, device="cpu", precision="fp32", trust=options.trust
     )
-    temperature = read_temperature(trained) if options.calibrated else 1.0
-    classifier = Classifier(trained, temperature=temperature)
-    rejection = None
-    if options.reject is not None:
-        rejection = find_rejection(trained, classifier, options.reject, options.reject_by or "energy")
+    classifier = Classifier(trained, temperature=find_temperature(options, trained))
+    rejection = find_rejection(options, trained, classifier)
     wanted = ExportOptions(
         format=format_name, precision=options.precision, output=options.output, rejection=rejection,
         tolerance=options.tolerance,
@@ -156,12 +152,11 @@ def _note_export(trained: "TrainedRun", path: Path, report: dict[str, Any]) -> N
 
 def _format(report: dict[str, Any], path: Path) -> list[str]:
     found, times = report["parity"], report["latency_ms"]
-    split = {"val": "validation", "train": "training"}[found["split"]]
     lines = [
         f"file     {path}, {report['bytes'] / 1e6:.2f} MB, {report['precision']}",
         f"takes    {report['takes']}, returns {report['output']} [N, {len(report['class_names'])}]",
         f"parity   largest difference {found['largest_difference']:.2g}, top-1 agreement "
-        f"{found['top1_agreement']:.2f} % on {found['images']:,} {split} images",
+        f"{found['top1_agreement']:.2f} % on {found['images']:,} {SPLIT_NAMES[found['split']]} images",
         f"accuracy {found['accuracy']:.2f} %, the run {found['run_accuracy']:.2f} %",
     ]
     for batch in times["file"]:

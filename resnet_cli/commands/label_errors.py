@@ -25,6 +25,7 @@ def print_label_errors(options: argparse.Namespace) -> None:
         "--split": options.split, "--checkpoint": options.checkpoint, "--tta": options.tta != "none",
         "--data": options.data, "--average": options.average,
         "--at": options.at, "--positive": options.positive, "--calibrate": options.calibrate,
+        "--explain": options.explain, "--embed": options.embed, "--unknown": options.unknown,
     }  # fmt: skip
     problems = [f"{name}: not together with --label-errors" for name, value in given.items() if value]
     sweep = expand_home(options.run)

@@ -7,12 +7,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnet_cli.commands.companions import find_rejection, parse_count, parse_rate, read_temperature
+from resnet_cli.commands.companions import (
+    add_probability_options,
+    add_run_options,
+    find_rejection,
+    find_temperature,
+    parse_count,
+    require_probability_options,
+)
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, output_path
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.errors import InputError
-from resnet_cli.files import write_atomically
+from resnet_cli.files import expand_home, write_atomically
 
 if TYPE_CHECKING:
     from resnet_cli.inference.classifier import Classifier
@@ -49,20 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", choices=("table", "csv", "jsonl"), help="default: table, or that of FILE")
     parser.add_argument("--out", metavar="FILE", help="output file; .csv, .jsonl and .txt choose the format")
     parser.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
-    parser.add_argument("--checkpoint", metavar="best | last | FILE", help="default: best, or that which RUN names")
-    parser.add_argument("--calibrated", action="store_true", help="use the temperature of resnet-eval RUN --calibrate")
-    parser.add_argument(
-        "--reject",
-        type=parse_rate,
-        metavar="RATE",
-        help="say 'none of these' at a threshold that rejects this share of the validation images, such as 5%%",
-    )
-    parser.add_argument(
-        "--reject-by", choices=("energy", "probability"), help="the score for --reject; default: energy"
-    )
+    rejects = "say 'none of these' at a threshold that rejects this share of the validation images, such as 5%%"
+    add_probability_options(parser, rejects=rejects)
     parser.add_argument("--batch-size", type=parse_count, default=256, metavar="N", help="default: 256")
     parser.add_argument("--device", help="as trainer.device; default: that of the run, or auto")
-    parser.add_argument("--trust", action="store_true", help="build classes that only the run names: runs their code")
+    add_run_options(parser)
     return parser
 
 
@@ -80,25 +78,21 @@ def run(arguments: Sequence[str]) -> int:
 def _predict(options: argparse.Namespace) -> None:
     out = None if options.out is None else output_path(options.out)
     format_name = _choose_format(options.format, out)
-    if options.reject_by and options.reject is None:
-        raise InputError(f"--reject-by {options.reject_by}: needs --reject RATE")
+    require_probability_options(options)
     from resnet_cli.inference.sources import ImageList
 
     images = ImageList(options.images, sys.stdin)
     problems = list(images.problems)
+    if not expand_home(options.run).exists():
+        raise InputError(f"{options.run}: no such run folder", *problems)
     if problems and (options.strict or images.count() == 0):
         raise InputError(*problems)
     from resnet_cli.inference.classifier import Classifier  # imports torch
     from resnet_cli.session.trained import open_trained
 
     trained = open_trained(options.run, checkpoint=options.checkpoint, device=options.device, trust=options.trust)
-    temperature = read_temperature(trained) if options.calibrated else 1.0
-    classifier = Classifier(trained, batch_size=options.batch_size, temperature=temperature)
-    rejection = (
-        find_rejection(trained, classifier, options.reject, options.reject_by or "energy")
-        if options.reject is not None
-        else None
-    )
+    classifier = Classifier(trained, batch_size=options.batch_size, temperature=find_temperature(options, trained))
+    rejection = find_rejection(options, trained, classifier)
     writer = _make_writer(format_name, options.top, classifier, rejects=rejection is not None)
     with _output(out) as write:
         write(writer.header())

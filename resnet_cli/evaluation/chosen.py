@@ -16,7 +16,7 @@ from resnet_cli.evaluation.calibration import (
     sigmoid,
 )
 from resnet_cli.evaluation.collect import Outputs
-from resnet_cli.evaluation.metrics import Decisions, scores_of
+from resnet_cli.evaluation.decisions import scores_of
 from resnet_cli.evaluation.ranking import Ranking, Target, rates_at
 from resnet_cli.runs.environment import utc_now
 from resnet_cli.session.trained import TrainedRun
@@ -84,8 +84,7 @@ def operating_point(
 
 
 def _scores(outputs: Outputs, positive: int) -> tuple[Any, Any]:
-    found = Decisions.of(outputs.logits_NK, outputs.labels, outputs.thresholds)
-    return scores_of(found, positive), found.are_labels[:, positive]
+    return scores_of(outputs.decisions, positive), outputs.decisions.are_labels[:, positive]
 
 
 def fitted_temperature(validation: Outputs, epoch: int) -> dict[str, Any]:

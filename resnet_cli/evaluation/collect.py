@@ -5,6 +5,7 @@ Shapes: N images, K classes, B batch.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError
+from resnet_cli.evaluation.decisions import Decisions
 from resnet_cli.evaluation.images import EvaluatedImages
 from resnet_cli.evaluation.tta import AveragedViews, Tta
 from resnet_cli.session.losses import build_loss
@@ -48,6 +50,11 @@ class Outputs:
     thresholds: list[float] | None
     scores: Scores
     views_NK: Array | None = None
+
+    @cached_property
+    def decisions(self) -> Decisions:
+        """What the net decides for the images."""
+        return Decisions.of(self.logits_NK, self.labels, self.thresholds)
 
     @property
     def has_label_sets(self) -> bool:

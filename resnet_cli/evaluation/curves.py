@@ -5,8 +5,8 @@ from typing import Any
 
 from resnet_cli.evaluation.calibration import sigmoid
 from resnet_cli.evaluation.collect import Outputs
+from resnet_cli.evaluation.decisions import scores_of
 from resnet_cli.evaluation.files import format_csv
-from resnet_cli.evaluation.metrics import Decisions, scores_of
 from resnet_cli.evaluation.ranking import Ranking
 from resnet_cli.plots.ranking import MOST_CURVES, draw_ranking_curves
 
@@ -22,7 +22,7 @@ def curve_files(outputs: Outputs, metrics: Mapping[str, Any], positive: int | No
         positive: The class; None for all.
         title: Line above the picture.
     """
-    found = Decisions.of(outputs.logits_NK, outputs.labels, outputs.thresholds)
+    found = outputs.decisions
     names = outputs.class_names
     shown = [positive] if positive is not None else range(len(names)) if len(names) <= MOST_CURVES else []
     rows: list[tuple[Any, ...]] = []

@@ -21,7 +21,7 @@ from resnet_cli.evaluation.collect import Outputs, collect_outputs
 from resnet_cli.evaluation.files import format_confusion, format_json, format_per_class, format_predictions
 from resnet_cli.evaluation.further import Further, compute_further
 from resnet_cli.evaluation.images import EvaluatedImages, Split, has_validation, other_images, own_images
-from resnet_cli.evaluation.metrics import Decisions, compute_metrics
+from resnet_cli.evaluation.metrics import compute_metrics
 from resnet_cli.evaluation.pictures import draw_pictures
 from resnet_cli.evaluation.ranking import Target
 from resnet_cli.evaluation.soups import Soup
@@ -37,7 +37,13 @@ IN_RECORD = (
     "loss", "accuracy", "balanced_accuracy", "top5_accuracy", "map", "macro_f1", "macro_f1_with_thresholds",
     "expected_calibration_error",
 )  # fmt: skip
-NOTHING: Mapping[str, Any] = {}
+
+
+# Files that not every evaluation writes.
+OPTIONAL_FILES = {
+    "mistakes.png", "curves.csv", "curves.png", "explain.png", "features.npz", "features.png", "unknown.json",
+    "unknown.csv", "unknown.png",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +99,7 @@ def evaluate_run(run: TrainedRun, options: EvalOptions) -> Evaluation:
     outputs = collect_outputs(run, images, tta=options.tta)
     chosen = _chosen(run, options, outputs, positive)
     images.notes.extend(format_temperature(chosen["temperature"]) if "temperature" in chosen else ())
-    return _evaluation(run, options, images, outputs, chosen)
+    return _evaluation(run, options, images, outputs, chosen, positive)
 
 
 def evaluate_soup(soup: Soup, options: EvalOptions) -> Evaluation:
@@ -102,24 +108,24 @@ def evaluate_soup(soup: Soup, options: EvalOptions) -> Evaluation:
     Raises:
         InputError: As in `evaluate_run`.
     """
+    positive = find_positive(soup.run, options.positive, needed=False)
     images = _images(soup.run, options)
     images.notes.extend(soup.notes)
     if soup.average == "weights":
         outputs = collect_outputs(soup.run, images, tta=options.tta)
     else:
         outputs = soup.outputs(images, options.tta)
-    return _evaluation(soup.run, options, images, outputs, soup.facts())
+    return _evaluation(soup.run, options, images, outputs, soup.facts(), positive)
 
 
 def _evaluation(
-    run: TrainedRun, options: EvalOptions, images: EvaluatedImages, outputs: Outputs, about: Mapping[str, Any] = NOTHING
-) -> Evaluation:
+    run: TrainedRun, options: EvalOptions, images: EvaluatedImages, outputs: Outputs, about: Mapping[str, Any],
+    positive: int | None,
+) -> Evaluation:  # fmt: skip
     facts = _facts(run, options, outputs)
     metrics = {**facts, **about, **compute_metrics(outputs, resamples=options.resamples)}
-    found = Decisions.of(outputs.logits_NK, outputs.labels, outputs.thresholds)
-    further = compute_further(run, images, outputs, found, options.further, facts["split"])
+    further = compute_further(run, images, outputs, options.further, facts["split"])
     metrics |= further.metrics
-    positive = find_positive(run, options.positive, needed=False)
     files = _files(outputs, metrics) | draw_pictures(run, images, outputs, metrics, positive) | further.files
     return Evaluation(metrics, files, [*images.notes, *further.notes])
 
@@ -169,7 +175,7 @@ def _facts(run: TrainedRun, options: EvalOptions, outputs: Outputs) -> dict[str,
 
 
 def _files(outputs: Outputs, metrics: Mapping[str, Any]) -> dict[str, bytes]:
-    found = Decisions.of(outputs.logits_NK, outputs.labels, outputs.thresholds)
+    found = outputs.decisions
     texts = {
         "per_class.csv": format_per_class(metrics["classes"]),
         "predictions.csv": format_predictions(found, outputs.names, outputs.class_names),
@@ -180,7 +186,7 @@ def _files(outputs: Outputs, metrics: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def write_files(evaluation: Evaluation, folder: Path) -> None:
-    """Write the files of an evaluation, each of them whole.
+    """Write the files of an evaluation, each of them whole, and remove those of an earlier one that this one lacks.
 
     Raises:
         MachineError: The folder cannot be made or written.
@@ -191,9 +197,9 @@ def write_files(evaluation: Evaluation, folder: Path) -> None:
         raise MachineError(error.errno, f"{folder}: cannot be made: {error.strerror}") from None
     for name, content in evaluation.files.items():
         write_atomically(folder / name, content)
-    if "mistakes.png" not in evaluation.files:  # of an earlier evaluation, by other weights
+    for name in OPTIONAL_FILES - evaluation.files.keys():  # of an earlier evaluation, perhaps by other weights
         with suppress(OSError):
-            (folder / "mistakes.png").unlink()
+            (folder / name).unlink()
 
 
 def record_evaluation(run: RunDir, metrics: Mapping[str, Any], *, tta: Tta, folder: Path) -> str | None:
@@ -212,7 +218,7 @@ def record_evaluation(run: RunDir, metrics: Mapping[str, Any], *, tta: Tta, fold
         with exclusive(run.path):
             before = run.read_record().get("evaluations")
             evaluations = [*(before if isinstance(before, list) else []), to_plain(entry)]
-            fitted = {name: to_plain(metrics[name]) for name in ("temperature",) if name in metrics}
+            fitted = {"temperature": to_plain(metrics["temperature"])} if "temperature" in metrics else {}
             run.update_record(evaluations=evaluations, **fitted)
             redraw_card(run)
     except (InputError, MachineError) as error:

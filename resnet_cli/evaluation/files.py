@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from resnet_cli.evaluation.bootstrap import to_plain
-from resnet_cli.evaluation.metrics import Decisions, confusion_counts
+from resnet_cli.evaluation.decisions import Decisions, confusion_counts
 
 BETWEEN_LABELS = "|"
 

@@ -1,8 +1,6 @@
 """What an evaluation shows on request: class-activation maps, a map of the features, images of none of the classes."""
 
-import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -11,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.errors import InputError
 from resnet_cli.evaluation.collect import Outputs
 from resnet_cli.evaluation.embedding import Method, principal_components, project
 from resnet_cli.evaluation.explain import grad_cam, overlay_maps
-from resnet_cli.evaluation.images import WORDS, EvaluatedImages
-from resnet_cli.evaluation.metrics import Decisions
+from resnet_cli.evaluation.files import format_csv, format_json
+from resnet_cli.evaluation.images import EvaluatedImages
+from resnet_cli.evaluation.pictures import surest_mistakes
 from resnet_cli.evaluation.unknown import accuracy_by_coverage, detect
 from resnet_cli.inference import rejection
 from resnet_cli.inference.classifier import Classifier
@@ -58,7 +58,7 @@ class FurtherResult:
 
 
 def compute_further(
-    run: TrainedRun, images: EvaluatedImages, outputs: Outputs, found: Decisions, wanted: Further, split: str
+    run: TrainedRun, images: EvaluatedImages, outputs: Outputs, wanted: Further, split: str
 ) -> FurtherResult:
     """Return what is asked for.
 
@@ -67,20 +67,19 @@ def compute_further(
     """
     result = FurtherResult({}, {}, [])
     if wanted.explain:
-        _explain(run, images, found, wanted.explain, result)
+        _explain(run, images, outputs, wanted.explain, result)
     if wanted.embed is not None:
-        _embed(run, images, outputs, found, wanted.embed, split, result)
+        _embed(run, images, outputs, wanted.embed, split, result)
     if wanted.unknown:
-        _unknown(run, outputs, found, wanted.unknown, result)
+        _unknown(run, outputs, wanted.unknown, result)
     return result
 
 
-def _explain(run: TrainedRun, images: EvaluatedImages, found: Decisions, count: int, result: FurtherResult) -> None:
+def _explain(run: TrainedRun, images: EvaluatedImages, outputs: Outputs, count: int, result: FurtherResult) -> None:
+    found = outputs.decisions
     if found.labels.ndim == 2:
         raise InputError("--explain: the images have several labels; a map is of one class")
-    wrong = np.flatnonzero(~found.is_right_N)
-    sure = found.probabilities_NK[wrong, found.predicted[wrong]]
-    chosen = wrong[np.argsort(-sure, kind="stable")][:count].tolist()
+    chosen = surest_mistakes(found, count)
     if len(chosen) < count:
         result.notes.append(f"--explain {count}: there are {len(chosen)} mistakes")
     if not chosen:
@@ -100,10 +99,10 @@ def _explain(run: TrainedRun, images: EvaluatedImages, found: Decisions, count: 
 
 
 def _embed(
-    run: TrainedRun, images: EvaluatedImages, outputs: Outputs, found: Decisions, method: Method, split: str,
+    run: TrainedRun, images: EvaluatedImages, outputs: Outputs, method: Method, split: str,
     result: FurtherResult,
 ) -> None:  # fmt: skip
-    classifier = Classifier(run)
+    found, classifier = outputs.decisions, Classifier(run)
     trunk, _ = classifier.feature_model()
     features_ND = torch.cat([classifier.forward_normalised(batch, trunk) for batch, _ in images.batches()]).numpy()
     points_N2 = project(features_ND, method)
@@ -116,12 +115,12 @@ def _embed(
     words = {"pca": "principal components", "tsne": "t-SNE", "umap": "UMAP"}[method]
     if method == "pca":
         words += f", {100 * principal_components(features_ND)[1].sum():.0f} % of the variance"
-    title = f"Features of the {WORDS.get(split, split)} images: {words}"
+    title = f"Features of the {SPLIT_NAMES.get(split, split)} images: {words}"
     result.files["features.npz"] = buffer.getvalue()
     result.files["features.png"] = draw_embedding(points_N2, labels_N, run.class_names, title=title)
 
 
-def _unknown(run: TrainedRun, outputs: Outputs, found: Decisions, names: Sequence[str], result: FurtherResult) -> None:
+def _unknown(run: TrainedRun, outputs: Outputs, names: Sequence[str], result: FurtherResult) -> None:
     unknown = ImageList(names)
     if unknown.problems:
         raise InputError(*(f"--unknown: {problem}" for problem in unknown.problems))
@@ -142,21 +141,17 @@ def _unknown(run: TrainedRun, outputs: Outputs, found: Decisions, names: Sequenc
         )
         scores[method] = known_N, others_M
     detections = {method: detect(*pair).__dict__ for method, pair in scores.items()}
-    curve = accuracy_by_coverage(scores["probability"][0], found.is_right_N)
+    curve = accuracy_by_coverage(scores["probability"][0], outputs.decisions.is_right_N)
     facts = {
         "images": len(others_MK), "known": len(known_NK), **detections, "area_under_coverage": curve.area,
     }  # fmt: skip
-    table = io.StringIO()
-    rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(["threshold", "coverage", "accuracy"])
-    rows.writerows(
-        [f"{value:.6g}" for value in row] for row in zip(curve.thresholds, curve.coverage, curve.accuracy, strict=True)
-    )
+    points = zip(curve.thresholds, curve.coverage, curve.accuracy, strict=True)
+    table = format_csv(["threshold", "coverage", "accuracy"], ([f"{value:.6g}" for value in row] for row in points))
     result.metrics["unknown"] = facts
     result.files.update(
         {
-            "unknown.json": (json.dumps(facts, indent=2) + "\n").encode(),
-            "unknown.csv": table.getvalue().encode(),
+            "unknown.json": format_json(facts).encode(),
+            "unknown.csv": table.encode(),
             "unknown.png": draw_unknown(*scores["energy"], curve.coverage, curve.accuracy),
         }
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.config.run_config import Node
+from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.data import BatchLoader, Loaders, Normalize
 from resnet_cli.data.fingerprint import describe_difference, fingerprint_split
 from resnet_cli.errors import InputError
@@ -19,7 +20,6 @@ from resnet_cli.training.batching import EpochIterator
 
 Split = Literal["train", "val", "test"]
 
-WORDS = {"train": "training", "val": "validation", "test": "test"}
 MOST_NAMES = 5  # classes that a message lists
 
 
@@ -104,7 +104,7 @@ def own_images(run: TrainedRun, split: Split) -> EvaluatedImages:
         before, now = recorded.get(split), fingerprint_split(*loaders.samples[split])
         if before != now and (before is None or isinstance(before, Mapping)):
             was, found = describe_difference(cast(Any, before), now)
-            notes.append(f"the {WORDS[split]} images have changed since training: {was} then, {found} now")
+            notes.append(f"the {SPLIT_NAMES[split]} images have changed since training: {was} then, {found} now")
     places_K = _places(run, loaders, notes)
     limit = _max_batches(run)
     if limit is not None:

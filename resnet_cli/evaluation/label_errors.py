@@ -3,13 +3,13 @@
 Shapes: N images, K classes.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from resnet_cli.evaluation.files import format_csv
 
 TOLERANCE = 1e-6  # a probability this little below its class's threshold still counts, as in cleanlab
 COLUMNS = ("name", "label", "suggested", "self_confidence", "score")
@@ -64,12 +64,13 @@ def find_label_errors(probabilities_NK: NDArray[np.floating], labels_N: NDArray[
     ]
 
 
-def format_csv(errors: Sequence[LabelError], names: Sequence[str], class_names: Sequence[str]) -> str:
+def format_errors(errors: Sequence[LabelError], names: Sequence[str], class_names: Sequence[str]) -> str:
     """Return a table with a row for each probable error, in their order."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for error in errors:
-        label, suggested = class_names[error.label], class_names[error.suggested]
-        writer.writerow([names[error.index], label, suggested, f"{error.self_confidence:.6f}", f"{error.score:.6f}"])
-    return buffer.getvalue()
+    rows = (
+        [
+            names[error.index], class_names[error.label], class_names[error.suggested],
+            f"{error.self_confidence:.6f}", f"{error.score:.6f}",
+        ]
+        for error in errors
+    )  # fmt: skip
+    return format_csv(COLUMNS, rows)

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.config.stored import differences
 from resnet_cli.data.partition import Partition
 from resnet_cli.errors import InputError
+from resnet_cli.evaluation.images import Split
 from resnet_cli.session import build
 from resnet_cli.session.trained import TrainedRun, check_node
 
 Average = Literal["weights", "probabilities"]
-Split = Literal["train", "val", "test"]
 
-SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
 # Arguments of models that act in training, or before it; nets that differ in nothing else have one architecture.
 NOT_ARCHITECTURE = (
     "dropout", "spatial_dropout", "stochastic_depth", "drop_connect", "init", "weights", "pretrained",
@@ -134,12 +134,12 @@ def compare_splits(members: Sequence[Member], split: Split, average: Average) ->
     """
     first, lines, problems = members[0], [], []
     names = first.names(split)
-    word = SPLIT_WORDS[split]
+    word = SPLIT_NAMES[split]
     if not names:
         raise InputError(f"{first.name}: has no {word} images")
     for other in members[1:]:
         validated = {"val", split} if split != "train" else {split}
-        differ = [SPLIT_WORDS[part] for part in sorted(validated) if set(other.names(part)) != set(first.names(part))]
+        differ = [SPLIT_NAMES[part] for part in sorted(validated) if set(other.names(part)) != set(first.names(part))]
         seen = set(names) & set(other.names("train")) if split != "train" else set()
         remedy = "" if split == "test" else "; --split test"
         if seen:

@@ -4,22 +4,20 @@ Shapes: N images, K classes, R resamples. Shares are in percent; losses, correla
 not.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from resnet_cli.evaluation.bootstrap import RESAMPLES, Estimates, Statistic, bootstrap_intervals, point_estimates
-from resnet_cli.evaluation.calibration import Reliability, negative_log_likelihoods, reliability, sigmoid
+from resnet_cli.evaluation.calibration import Reliability, reliability
 from resnet_cli.evaluation.class_metrics import (
     ClassScores,
     ClassStatistics,
-    confusion_matrix,
     is_among_top,
-    log_softmax,
 )
 from resnet_cli.evaluation.collect import Outputs
+from resnet_cli.evaluation.decisions import Decisions, scores_of
 from resnet_cli.evaluation.label_metrics import LabelStatistics
 from resnet_cli.evaluation.ranking import Ranking
 
@@ -30,51 +28,6 @@ MOST_RANKED = 50_000  # images times classes up to which areas under curves get 
 TOP = 5
 
 
-@dataclass(frozen=True)
-class Decisions:
-    """What the net decides for images, by their logits.
-
-    Attributes:
-        logits_NK: The net's output.
-        labels: Classes [N], or bool [N, K].
-        probabilities_NK: Probability of each class, float64.
-        predicted: Most probable classes [N]; or which labels are above their thresholds, bool [N, K].
-        is_right_N: Whether the prediction is right; of several labels, whether all are.
-        losses_N: Negative log-likelihood of each image.
-    """
-
-    logits_NK: Array
-    labels: Array
-    probabilities_NK: Floats
-    predicted: Array
-    is_right_N: Array
-    losses_N: Floats
-
-    @classmethod
-    def of(cls, logits_NK: Array, labels: Array, thresholds: list[float] | None) -> "Decisions":
-        """Return the decisions by logits; thresholds of several labels are 0.5 if None."""
-        losses_N = negative_log_likelihoods(logits_NK, labels)
-        if labels.ndim == 2:
-            probabilities_NK = sigmoid(np.asarray(logits_NK, np.float64))
-            predicted = probabilities_NK > np.asarray(thresholds or [0.5] * labels.shape[1])
-            return cls(logits_NK, labels, probabilities_NK, predicted, (predicted == labels).all(1), losses_N)
-        predicted = logits_NK.argmax(1)
-        return cls(logits_NK, labels, np.exp(log_softmax(logits_NK)), predicted, predicted == labels, losses_N)
-
-    @property
-    def are_labels(self) -> Array:
-        """Whether an image is of a class, bool [N, K]."""
-        return self.labels if self.labels.ndim == 2 else self.labels[:, None] == np.arange(self.logits_NK.shape[1])
-
-    @property
-    def are_predicted(self) -> Array:
-        """Whether an image is predicted to be of a class, bool [N, K]."""
-        if self.predicted.ndim == 2:
-            return self.predicted
-        found: Array = self.predicted[:, None] == np.arange(self.logits_NK.shape[1])
-        return found
-
-
 def compute_metrics(outputs: Outputs, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
     """Return the metrics of an evaluation: those of all images, their intervals, calibration and classes.
 
@@ -83,7 +36,7 @@ def compute_metrics(outputs: Outputs, *, resamples: int = RESAMPLES, seed: int =
         resamples: Bootstrap resamples for the intervals; 0 for none.
         seed: Seed of the resamples.
     """
-    found = Decisions.of(outputs.logits_NK, outputs.labels, outputs.thresholds)
+    found = outputs.decisions
     overall, intervals = _overall(found, resamples, seed)
     own: dict[str, Any] = {"loss": outputs.scores.loss, "accuracy": outputs.scores.accuracy}
     if outputs.scores.balanced_accuracy is not None:
@@ -193,19 +146,6 @@ def _mean_of_known(columns: list[Floats]) -> Floats:
     return np.asarray(np.divide(sums_R, counts_R, out=np.full(len(sums_R), np.nan), where=counts_R > 0))
 
 
-def scores_of(found: Decisions, k: int) -> Floats:
-    """Return scores of a class, whose order is that of its probabilities, without the ties of probabilities near 1.
-
-    Of one class among others that is the log of its odds; of a label, its logit.
-    """
-    logits_NK = np.asarray(found.logits_NK, np.float64)
-    if found.labels.ndim == 2:
-        return logits_NK[:, k]
-    others_NK = np.delete(logits_NK, k, 1)
-    highest_N = others_NK.max(1)
-    return np.asarray(logits_NK[:, k] - highest_N - np.log(np.exp(others_NK - highest_N[:, None]).sum(1)))
-
-
 def class_metrics(found: Decisions) -> dict[str, list[float]]:
     """Return the metrics of each class against the rest, [K] each."""
     is_label_NK, is_predicted_NK = found.are_labels, found.are_predicted
@@ -232,13 +172,3 @@ def class_metrics(found: Decisions) -> dict[str, list[float]]:
         "roc_auc": [float(area[0]) for area, _ in areas],
         "average_precision": [100 * float(precision[0]) for _, precision in areas],
     }
-
-
-def confusion_counts(found: Decisions) -> Array:
-    """Return how many images of each label (row) are predicted to be of each class (column), int64 [K, K].
-
-    Images with several labels count in the row of each, and in the column of each predicted label.
-    """
-    if found.labels.ndim == 2:
-        return found.labels.T.astype(np.int64) @ found.predicted.astype(np.int64)
-    return confusion_matrix(found.labels, found.predicted, found.logits_NK.shape[1])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.evaluation.label_errors import LabelError, find_label_errors, format_csv
+from resnet_cli.evaluation.label_errors import LabelError, find_label_errors, format_errors
 from resnet_cli.evaluation.members import Member
 from resnet_cli.files import write_atomically
 from resnet_cli.inference.classifier import Classifier
@@ -155,7 +155,7 @@ def write_label_errors(
             picture.unlink(missing_ok=True)
     except OSError as error:
         raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror}") from None
-    write_atomically(table, format_csv(errors, found.names, found.class_names))
+    write_atomically(table, format_errors(errors, found.names, found.class_names))
     if sheet is not None:
         write_atomically(picture, sheet)
     return LabelReport(errors, found, table, picture if sheet is not None else None)

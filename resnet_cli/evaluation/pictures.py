@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.evaluation.collect import Outputs
 from resnet_cli.evaluation.curves import curve_files
-from resnet_cli.evaluation.images import WORDS, EvaluatedImages
-from resnet_cli.evaluation.metrics import Decisions, confusion_counts
+from resnet_cli.evaluation.decisions import Decisions, confusion_counts
+from resnet_cli.evaluation.images import EvaluatedImages
 from resnet_cli.plots.confusion import draw_confusion
 from resnet_cli.plots.contact_sheet import draw_contact_sheet, one_line
 from resnet_cli.plots.reliability import draw_reliability
@@ -38,9 +39,9 @@ def draw_pictures(
     Returns:
         Pictures, and the table of the curves.
     """
-    found = Decisions.of(outputs.logits_NK, outputs.labels, outputs.thresholds)
+    found = outputs.decisions
     split = metrics["split"]
-    words = f"{len(outputs.names):,} {WORDS.get(split, 'other')} images"
+    words = f"{len(outputs.names):,} {SPLIT_NAMES.get(split, 'other')} images"
     title = f"{words}, accuracy {metrics['accuracy']:.2f} %"
     counts = confusion_counts(found)
     error = metrics["expected_calibration_error"]

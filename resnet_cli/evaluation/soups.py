@@ -19,11 +19,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError
 from resnet_cli.evaluation.collect import Outputs, collect_outputs
-from resnet_cli.evaluation.images import EvaluatedImages, own_images
+from resnet_cli.evaluation.images import EvaluatedImages, Split, own_images
 from resnet_cli.evaluation.members import (
     Average,
     Member,
-    Split,
     compare_splits,
     require_same_architecture,
     require_same_classes,

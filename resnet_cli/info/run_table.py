@@ -5,6 +5,7 @@ from typing import Any
 
 from resnet_cli.config.durations import format_seconds
 from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.runs.card_metadata import scores_of
 from resnet_cli.runs.summary import chosen_split, cut, flat_facts, times
 
@@ -13,7 +14,6 @@ Facts = Mapping[str, Any]
 LABEL_WIDTH = 17  # as of the properties of a network
 NEWEST = 10  # evaluations, exports and resumes that are shown
 LONGEST_LINE = 500
-SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def format_run(facts: Facts) -> list[str]:
@@ -61,7 +61,7 @@ def _status(facts: Facts) -> str:
 
 
 def _data(data: Facts) -> str:
-    counts = [f"{count:,} {SPLITS[split]}" for split, count in data["images"].items() if count is not None]
+    counts = [f"{count:,} {SPLIT_NAMES[split]}" for split, count in data["images"].items() if count is not None]
     images = f": {', '.join(counts)} images" if counts else ""
     size = f" of {'x'.join(map(str, data['in_size']))}" if data["in_size"] else ""
     classes = f", {data['classes']:,} classes" if data["classes"] is not None else ""

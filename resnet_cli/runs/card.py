@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from resnet_cli.config.durations import format_seconds
+from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.errors import InputError
 from resnet_cli.files import write_atomically
 from resnet_cli.runs.card_metadata import SCORES, metadata, scores_of
@@ -21,7 +22,6 @@ from resnet_cli.runs.summary import Summary, chosen_split, flat_facts, summarise
 
 logger = logging.getLogger("resnet_cli")
 
-SPLITS = {"train": "training", "val": "validation", "test": "test"}
 MOST_COLUMNS = 16
 LONGEST_TABLE = 20  # evaluations and exports, the newest
 LISTED_CLASSES = 20
@@ -85,7 +85,7 @@ def _trained_on(data: Summary) -> list[str]:
     place = f" from {code(data['place'])}" if data["place"] else ""
     size = f" of {'x'.join(map(str, data['in_size']))} (channels, height, width)" if data["in_size"] else ""
     lines = [f"- data: {code(data['target'] or 'not known')}{place}{size}"]
-    counts = [f"{count:,} {SPLITS[split]}" for split, count in data["images"].items() if count is not None]
+    counts = [f"{count:,} {SPLIT_NAMES[split]}" for split, count in data["images"].items() if count is not None]
     lines += [f"- images: {', '.join(counts)}"] if counts else []
     if data["classes"] is not None:
         names = data["class_names"][:LISTED_CLASSES]

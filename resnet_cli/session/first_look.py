@@ -2,12 +2,12 @@
 
 import logging
 
+from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.data import Loaders
 from resnet_cli.data.duplicates import LeakCheck
 from resnet_cli.files import write_atomically
 from resnet_cli.plots.samples import draw_samples
 from resnet_cli.runs.folder import RunDir
-from resnet_cli.session.run_data import SPLITS
 
 logger = logging.getLogger("resnet_cli")
 
@@ -51,7 +51,7 @@ class LeakWarnings:
             self._left.remove(name)
             shared = self._check.find(name)
             if shared is not None:
-                kind = SPLITS[name]
+                kind = SPLIT_NAMES[name]
                 subject = f"{shared.count} {kind} images are also training images"
                 if shared.count == 1:
                     subject = f"1 {kind} image is also a training image"

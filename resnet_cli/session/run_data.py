@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from resnet_cli.config.messages import Problem
+from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.config.stored import Difference
 from resnet_cli.config.values import format_value
 from resnet_cli.data import Loaders
@@ -11,7 +12,6 @@ from resnet_cli.data.fingerprint import describe_difference
 from resnet_cli.errors import InputError
 
 RECORDED_CLASSES = 20  # all names are in each checkpoint
-SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def describe_data(loaders: Loaders) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def _changed_splits(before: Mapping[str, Any] | None, after: Mapping[str, Any]) 
     """Yield a difference for each split; checkpoints of earlier versions have no fingerprints."""
     if before is None:
         return
-    for split, name in SPLITS.items():
+    for split, name in SPLIT_NAMES.items():
         old, new = before.get(split), after.get(split)
         if old != new:
             yield Difference(f"data, {name} split", *describe_difference(old, new))

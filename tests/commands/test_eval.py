@@ -12,16 +12,6 @@ from resnet_cli.commands import eval as evaluation
 from tests.support.runs import record_of, tiny
 
 
-@pytest.fixture
-def place(trained_run, tmp_path, monkeypatch):
-    """A working folder with a copy of the run and its images, which the copied record names."""
-    shutil.copytree(trained_run.parent, tmp_path / "place")
-    record = tmp_path / "place/run/run.json"
-    record.write_text(record.read_text().replace(str(trained_run.parent), str(tmp_path / "place")))
-    monkeypatch.chdir(tmp_path / "place")
-    return tmp_path / "place"
-
-
 @pytest.fixture(autouse=True)
 def no_pictures(request, monkeypatch):
     """Drawing takes longer than the rest, and has a test of its own."""

@@ -56,6 +56,8 @@ def test_json_and_another_folder(sweep, capsys):
 
 @pytest.mark.parametrize(("arguments", "problems"), [
     (["sweep", "--split", "val", "--tta", "flip"], ["--split: not together", "--tta: not together"]),
+    (["sweep", "--explain", "3", "--embed", "--unknown", "x"],
+     ["--explain: not together", "--embed: not together", "--unknown: not together"]),
     (["nothing"], ["nothing: no such folder"]),
     (["sweep/sweep.json"], ["sweep/sweep.json: not a folder"]),
     (["sweep", "--out", "sweep/sweep.json"], ["--out=sweep/sweep.json: is a file"]),

@@ -14,14 +14,6 @@ from resnet_cli.commands import predict
 
 
 @pytest.fixture
-def place(trained_run, tmp_path, monkeypatch):
-    """A working folder with a copy of the run and its images."""
-    shutil.copytree(trained_run.parent, tmp_path / "place")
-    monkeypatch.chdir(tmp_path / "place")
-    return tmp_path / "place"
-
-
-@pytest.fixture
 def predicted(place, capsys):
     def run(*arguments):
         status = predict.run(["run", *arguments])
@@ -178,3 +170,19 @@ def test_wrong_arguments_are_refused_in_one_line(predicted, place, arguments, me
 def test_a_folder_that_is_no_run_is_refused(place, capsys):
     assert predict.run(["photos", "photos"]) == 2
     assert capsys.readouterr().err == "error: photos: not a run folder (it has no config.yaml)\n"
+
+
+def test_a_temperature_of_another_checkpoint_is_refused(predicted, place):
+    record = json.loads((place / "run/run.json").read_text())
+    (place / "run/run.json").write_text(json.dumps({**record, "temperature": {"value": 2.5, "epoch": 77}}))
+    status, _, err = predicted("photos", "--calibrated")
+    assert status == 2
+    assert "--calibrated: the run has no temperature for epoch " in err
+
+
+def test_a_missing_run_and_a_missing_image_are_both_told(place, capsys):
+    assert predict.run(["nowhere", "nothing.png"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: nowhere: no such run folder",
+        "error: nothing.png: no such file or folder",
+    ]

@@ -15,16 +15,6 @@ from tests.support.runs import record_of, tiny
 
 
 @pytest.fixture
-def place(trained_run, tmp_path, monkeypatch):
-    """A working folder with a copy of the run and its images, which the copied record names."""
-    shutil.copytree(trained_run.parent, tmp_path / "place")
-    record = tmp_path / "place/run/run.json"
-    record.write_text(record.read_text().replace(str(trained_run.parent), str(tmp_path / "place")))
-    monkeypatch.chdir(tmp_path / "place")
-    return tmp_path / "place"
-
-
-@pytest.fixture
 def evaluated(capsys, monkeypatch, request):
     if "draws" not in request.keywords:
         monkeypatch.setattr("resnet_cli.evaluation.evaluate.draw_pictures", lambda *_: {})

@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -11,13 +10,6 @@ from PIL import Image
 from resnet_cli import load_run
 from resnet_cli.commands import eval as command
 from tests.support.images import write_class_folders
-
-
-@pytest.fixture
-def place(trained_run, tmp_path, monkeypatch):
-    shutil.copytree(trained_run.parent, tmp_path / "place")
-    monkeypatch.chdir(tmp_path / "place")
-    return tmp_path / "place"
 
 
 def width(picture):
@@ -49,6 +41,8 @@ def test_maps_features_and_unknown_images_are_written(place, capsys):
     assert rows[0] == "threshold,coverage,accuracy"
     assert rows[-1].split(",")[1] == "100"
     assert width(folder / "unknown.png") > 500
+    assert command.run(["run", "--split", "val", "--resamples", "0"]) == 0  # which draws none of these
+    assert not {"explain.png", "features.npz", "unknown.json"} & {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize(

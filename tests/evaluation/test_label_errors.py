@@ -12,7 +12,7 @@ from PIL import Image
 from resnet_cli.data import digits
 from resnet_cli.data.classes import change_labels
 from resnet_cli.errors import InputError
-from resnet_cli.evaluation.label_errors import find_label_errors, format_csv
+from resnet_cli.evaluation.label_errors import find_label_errors, format_errors
 from resnet_cli.evaluation.out_of_fold import write_label_errors
 
 
@@ -48,7 +48,7 @@ def test_by_hand():
     (error,) = find_label_errors(probabilities, labels)
     assert (error.index, error.label, error.suggested) == (4, 0, 1)
     assert (error.self_confidence, error.score) == pytest.approx((0.05, 0.9))
-    table = list(csv.reader(format_csv([error], ["a", "b", "c", "d", "e,f"], ["cat", "dog"]).splitlines()))
+    table = list(csv.reader(format_errors([error], ["a", "b", "c", "d", "e,f"], ["cat", "dog"]).splitlines()))
     assert table == [
         ["name", "label", "suggested", "self_confidence", "score"], ["e,f", "cat", "dog", "0.050000", "0.900000"]
     ]  # fmt: skip

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from resnet_cli.evaluation.collect import Outputs
-from resnet_cli.evaluation.metrics import Decisions, compute_metrics, confusion_counts
+from resnet_cli.evaluation.decisions import Decisions, confusion_counts
+from resnet_cli.evaluation.metrics import compute_metrics
 from resnet_cli.evaluation.ranking import Ranking
 from resnet_cli.evaluation.tta import AveragedViews
 from resnet_cli.training.metrics import Scores

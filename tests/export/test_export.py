@@ -18,13 +18,6 @@ CALIBRATE = "--calibrated: the run has no temperature; resnet-eval RUN --calibra
 
 
 @pytest.fixture
-def place(trained_run, tmp_path, monkeypatch):
-    shutil.copytree(trained_run.parent, tmp_path / "place")
-    monkeypatch.chdir(tmp_path / "place")
-    return tmp_path / "place"
-
-
-@pytest.fixture
 def exported(place, capsys):
     def run(*arguments, run="run"):
         status = export.run([run, *arguments])
@@ -124,7 +117,9 @@ class _Nearest(torch.nn.Module):
 
 def test_options_change_what_is_in_the_graph(exported, place):
     record = record_of(place / "run")
-    (place / "run/run.json").write_text(json.dumps({**record, "temperature": {"value": 2.5}}))
+    (place / "run/run.json").write_text(
+        json.dumps({**record, "temperature": {"value": 2.5, "epoch": record["best"]["epoch"]}})
+    )
     status, out, _ = exported("--out", "a.pt2", "--output", "logits", "--reject", "25%")
     assert status == 0
     assert "returns logits [N, 3]" in out

@@ -186,3 +186,15 @@ def test_a_missing_run_and_a_missing_image_are_both_told(place, capsys):
         "error: nowhere: no such run folder",
         "error: nothing.png: no such file or folder",
     ]
+
+
+def test_a_threshold_is_chosen_anew_for_another_temperature(predicted, place):
+    arguments = ("photos", "--reject", "25%", "--reject-by", "probability", "--format", "csv")
+    assert predicted(*arguments)[0] == 0
+    file = place / "run/run.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "temperature": {"value": 2.5, "epoch": record["best"]["epoch"]}}))
+    assert predicted(*arguments, "--calibrated")[0] == 0
+    before, after = record["reject"], json.loads(file.read_text())["reject"]
+    assert (before["temperature"], after["temperature"]) == (1.0, 2.5)
+    assert after["threshold"] < before["threshold"]

@@ -39,6 +39,7 @@ class ResidualMLP(Initialised):
         out_classes: Number of classes, K.
         width: Features after the first linear layer.
         dims: Features after each block.
+        bias: False leaves out the biases of the first and of the last linear layer; those of the blocks stay.
         shortcut: The path that is added to each block's branch; see `shortcuts.paths`.
         residual: False leaves all shortcuts out.
         gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
@@ -63,6 +64,7 @@ class ResidualMLP(Initialised):
         *,
         width: Annotated[int, AtLeast(1)] = 128,
         dims: Sequence[Annotated[int, AtLeast(1)]] = (128, 128, 128, 128),
+        bias: bool = True,
         shortcut: Shortcut = "B",
         residual: bool = True,
         gate_bias: float = -6.0,
@@ -82,7 +84,7 @@ class ResidualMLP(Initialised):
         activation, norm_spec = ActivationSpec(activation_type, activation_params), NormSpec(norm, norm_params)
         shortcut_spec = ShortcutSpec(shortcut, gate_bias)
         channels, height, image_width = image_size(in_size)
-        self.first = nn.Linear(channels * height * image_width, width)
+        self.first = nn.Linear(channels * height * image_width, width, bias=bias)
         self.image_scale = self.first.in_features**-0.5
         self.blocks = nn.Sequential()
         for dim_in, dim, rate in zip([width, *dims], dims, linear_rates(len(dims), stochastic_depth), strict=False):
@@ -93,7 +95,7 @@ class ResidualMLP(Initialised):
             if rate > 0:
                 branch.add_module("stochastic_depth", StochasticDepth(rate))
             self.blocks.append(Residual(branch, paths.shortcut, gate=paths.gate))
-        self.head = nn.Linear(dims[-1], out_classes)
+        self.head = nn.Linear(dims[-1], out_classes, bias=bias)
         initialise(self, init)
         with torch.no_grad():
             self.first.weight.div_(self.image_scale)

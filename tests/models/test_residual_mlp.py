@@ -136,6 +136,20 @@ def test_widths_of_maxout_and_crelu():
     assert [m.blocks[0].main_path.linear.out_features for m in (maxout, crelu)] == [18, 3]
 
 
+def test_without_biases_at_both_ends_the_blocks_keep_theirs():
+    with torch.device("meta"):
+        model = ResidualMLP((3, 128, 128), 102, width=512, dims=[512] * 4, bias=False)
+    assert model.first.bias is None
+    assert model.head.bias is None
+    assert all(block.main_path.linear.bias is not None for block in model.blocks)
+    assert count_parameters(model) == 3 * 128 * 128 * 512 + 4 * (512 * 512 + 3 * 512) + 512 * 102 == 26_272_768
+
+
+def test_without_biases_the_outputs_are_linear_in_the_ends():
+    model = ResidualMLP((1, 3, 3), 4, width=8, dims=[8], norm="none", init="he", bias=False)
+    assert torch.equal(model(torch.zeros(2, 1, 3, 3)), torch.zeros(2, 4)), "every bias that is left starts at zero"
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -25,14 +25,18 @@ OF_0_1_0 = {
 # Keys that the files of this package have had since, with the values that mean what was done before.
 ADDED_SINCE_0_1_0: Mapping[str, Any] = {
     "loss._target_": "resnet_cli.losses.CrossEntropy", "loss.class_weights": None, "loss.label_smoothing": 0.0,
+    "data.classes": None, "data.merge": None, "data.label_noise": 0.0, "data.folds": None, "data.fold": 0,
+    "data.group": None, "data.splits": None, "data.layout": "auto", "data.background": "white", "data.range": None,
     "data.sampler": "uniform", "data.eval_crop": 1.0,
     "data.augment.policy": "none", "data.augment.randaugment_ops": 2, "data.augment.randaugment_magnitude": 9,
     "data.augment.autoaugment_policy": "imagenet", "data.augment.augmix_severity": 3, "data.augment.erase": 0.0,
+    "data.augment.erase_area": [0.02, 0.33],
     "data.augment.resized_crop": None, "data.augment.rotation": 0.0, "data.augment.translate": 0.0,
     "data.augment.scale": None, "data.augment.shear": 0.0, "data.augment.grey": 0.0, "data.augment.blur": 0.0,
     "data.augment.solarise": 0.0, "data.augment.repeats": 1, "data.augment.transforms": [],
     "trainer.select_by": "val_accuracy", "trainer.time_budget": None, "trainer.steps_per_epoch": None,
     "model.bias": True,
+    "trainer.swa_start": 0.75, "trainer.swa_lr": None,
 }  # fmt: skip
 
 

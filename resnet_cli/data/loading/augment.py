@@ -47,8 +47,8 @@ class Augment:
         randaugment_magnitude: Strength of RandAugment, from 0 to 30.
         autoaugment_policy: Data set for which AutoAugment's sub-policies were found.
         augmix_severity: Largest strength of AugMix, from 1 to 10.
-        erase: Probability of random erasing (Zhong et al. 2017): a box of 2 to 33 % of the area, set to the mean
-            colour.
+        erase: Probability of random erasing (Zhong et al. 2017): a box is set to the mean colour.
+        erase_area: Smallest and largest area of that box, as a fraction of the image's; the default is torchvision's.
         resized_crop: Smallest and largest area of a random crop of ratio 3/4 to 4/3, as a fraction of the image as it
             is stored, to whose size the crop is enlarged; None disables it. With image files, `data.image_size` is the
             size that is stored and trained on. `crop` is another augmentation, which comes after it.
@@ -85,6 +85,7 @@ class Augment:
         autoaugment_policy: SubPolicies = "imagenet",
         augmix_severity: Annotated[int, Between(1, 10)] = 3,
         erase: Probability = 0.0,
+        erase_area: AreaRange = (0.02, 0.33),
         resized_crop: AreaRange | None = None,
         rotation: Annotated[float, Between(0, 180)] = 0.0,
         translate: Annotated[float, Between(0, 1)] = 0.0,
@@ -105,7 +106,7 @@ class Augment:
         self.policy = PolicySettings(
             policy, randaugment_ops, randaugment_magnitude, autoaugment_policy, augmix_severity
         )
-        self.erase, self.resized_crop = erase, resized_crop
+        self.erase, self.erase_area, self.resized_crop = erase, erase_area, resized_crop
         self.rotation, self.translate, self.scale, self.shear = rotation, translate, scale, shear
         self.grey, self.blur, self.solarise = grey, blur, solarise
         self.repeats, self.transforms = repeats, tuple(transforms)
@@ -141,7 +142,8 @@ class Augment:
         problems += self._channel_problems(channels)
         if self.blur and short < 2:
             problems.append(f"data.augment.blur={self.blur:g}: {h}x{w} images are too small: use 0")
-        for name, limits in (("resized_crop", self.resized_crop), ("scale", self.scale)):
+        ranges = {"resized_crop": self.resized_crop, "scale": self.scale, "erase_area": self.erase_area}
+        for name, limits in ranges.items():
             if limits is not None and limits[0] > limits[1]:
                 low, high = limits
                 problems.append(f"data.augment.{name}=[{low:g}, {high:g}]: the first must not be above the second")
@@ -226,7 +228,7 @@ class Augment:
             return images_BCHW
         size = (images_BCHW.shape[2], images_BCHW.shape[3])
         draws = SampleDraws(indices_B.cpu(), seed, epoch)
-        boxes = geometry.random_erase_boxes(draws, size)
+        boxes = geometry.random_erase_boxes(draws, size, self.erase_area)
         boxes.height[draws.uniform("erase or not", 1)[:, 0] >= self.erase] = 0
         return geometry.erase(images_BCHW, boxes)
 

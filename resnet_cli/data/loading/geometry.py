@@ -19,7 +19,7 @@ Range = tuple[float, float]
 
 ATTEMPTS = 10  # to draw a box that fits into the image, as in torchvision
 CROP_RATIO = (3 / 4, 4 / 3)  # width / height of resized crops, as in torchvision
-ERASE_SCALE, ERASE_RATIO = (0.02, 0.33), (0.3, 3.3)  # of the erased box, as in Zhong et al. 2017 and torchvision
+ERASE_RATIO = (0.3, 3.3)  # of the erased box, as torchvision's default
 
 
 @dataclass(frozen=True)
@@ -181,11 +181,17 @@ def enlarge_center(images_BCHW: Tensor, fraction: float) -> Tensor:
     return enlarged
 
 
-def random_erase_boxes(draws: SampleDraws, size: tuple[int, int]) -> Boxes:
-    """Draw boxes as `torchvision.transforms.v2.RandomErasing` does; one is empty where none of ten fits."""
+def random_erase_boxes(draws: SampleDraws, size: tuple[int, int], area: Range) -> Boxes:
+    """Draw boxes as `torchvision.transforms.v2.RandomErasing` does; one is empty where none of ten fits.
+
+    Args:
+        draws: Source of the draws of each image.
+        size: Height and width of the images.
+        area: Smallest and largest area of a box, as a fraction of the image's.
+    """
     h, w = size
-    area, ratio = _areas_and_ratios(draws.uniform("erase", 2 * ATTEMPTS), ERASE_SCALE, ERASE_RATIO)
-    height, width = (h * w * area * ratio).sqrt().round(), (h * w * area / ratio).sqrt().round()
+    areas, ratios = _areas_and_ratios(draws.uniform("erase", 2 * ATTEMPTS), area, ERASE_RATIO)
+    height, width = (h * w * areas * ratios).sqrt().round(), (h * w * areas / ratios).sqrt().round()
     fits = (height < h) & (width < w)
     height, width = _first_that_fits(fits, height, 0), _first_that_fits(fits, width, 0)
     position_B2 = draws.uniform("erase position", 2)

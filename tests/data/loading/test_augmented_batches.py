@@ -160,6 +160,8 @@ def test_colours_of_other_numbers_of_channels_are_refused():
     Augment(policy="randaugment").validate((1, 8, 8))
     with pytest.raises(InputError, match=r"data\.augment\.scale=\[2, 1\]: the first"):
         Augment(scale=(2, 1)).validate((3, 8, 8))
+    with pytest.raises(InputError, match=r"data\.augment\.erase_area=\[0.3, 0.1\]: the first"):
+        Augment(erase_area=(0.3, 0.1)).validate((3, 8, 8))
     with pytest.raises(InputError, match=r"data\.augment\.blur=0\.5: 1x8 images"):
         Augment(blur=0.5).validate((3, 1, 8))
     names = {

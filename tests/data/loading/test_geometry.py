@@ -77,10 +77,11 @@ def test_resized_crops_are_drawn_as_torchvision_draws_them(size, scale):
     assert ((found.left >= 0) & (found.left + found.width <= size[1])).all()
 
 
+@pytest.mark.parametrize("area", [(0.02, 0.33), (0.1, 0.5)])
 @pytest.mark.parametrize("size", SIZES)
-def test_erased_boxes_are_drawn_as_torchvision_draws_them(size):
-    found = G.random_erase_boxes(draws(), size)
-    expected = [p for p in torchvisions(v2.RandomErasing(1.0), size) if p["v"] is not None]
+def test_erased_boxes_are_drawn_as_torchvision_draws_them(size, area):
+    found = G.random_erase_boxes(draws(), size, area)
+    expected = [p for p in torchvisions(v2.RandomErasing(1.0, scale=area), size) if p["v"] is not None]
     assert (found.height > 0).float().mean() == pytest.approx(len(expected) / COUNT, abs=0.02)
     kept = found.height > 0
     found = {name: getattr(found, name)[kept] for name in ("top", "left", "height", "width")}

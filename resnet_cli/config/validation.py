@@ -82,8 +82,8 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
         foreign=FOREIGN,
     ),
     "trainer": ConfigGroup(
-        given=("model", "loss_fn", "optimizer", "schedule", "seed", "multi_label"),
-        readers=("resnet_cli.training.time_budget.budget_seconds",),
+        given=("model", "loss_fn", "optimizer", "schedule", "seed", "multi_label", "lookahead"),
+        readers=("resnet_cli.training.time_budget.budget_seconds", "resnet_cli.training.lookahead.lookahead_options"),
     ),
 }
 LOGGER = ConfigGroup(given=(), kind="a logger: name a subclass of resnet_cli.loggers.Logger", foreign=FOREIGN)

@@ -4,6 +4,7 @@ Each function takes a node (`_target_` and its arguments as plain data, checked 
 and what only the caller knows: sizes of the data, the device, the seed.
 """
 
+import inspect
 import re
 from collections.abc import Callable, Mapping, Set
 from dataclasses import fields
@@ -23,6 +24,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.loggers import Logger, require_packages
 from resnet_cli.optimizers import apply_group_options, parameter_groups
 from resnet_cli.training.evaluation import LossFunction
+from resnet_cli.training.lookahead import lookahead_options
 from resnet_cli.training.trainer import ClassifierTrainer
 
 
@@ -96,6 +98,11 @@ def _split_reader_keys(group: str, node: Node) -> tuple[dict[str, Any], dict[str
     reader_keys = CONFIG_GROUPS[group].reader_parameters(own_keys)
     own = {name: value for name, value in node.items() if name not in reader_keys or name in own_keys}
     return own, {name: value for name, value in node.items() if name in reader_keys}
+
+
+def _of_reader(options: Mapping[str, Any], reader: Callable[..., Any]) -> dict[str, Any]:
+    """Return the options that one of a group's readers takes."""
+    return {name: value for name, value in options.items() if name in inspect.signature(reader).parameters}
 
 
 def dataset(node: Node) -> Dataset:
@@ -199,11 +206,12 @@ def trainer(
     multi_label: bool = False,
 ) -> ClassifierTrainer:
     """Build the trainer; `loss_fn` None is cross-entropy, which it smooths itself."""
-    provided = {
+    provided: dict[str, Any] = {
         "model": model, "loss_fn": loss_fn, "optimizer": optimizer, "schedule": schedule, "seed": seed,
         "multi_label": multi_label,
     }  # fmt: skip
-    node, _ = _split_reader_keys("trainer", node)
+    node, options = _split_reader_keys("trainer", node)
+    provided["lookahead"] = lookahead_options(**_of_reader(options, lookahead_options))
     if loss_fn is not None and "label_smoothing" in node:  # it is in the loss
         node = {**node, "label_smoothing": 0.0}
     built: ClassifierTrainer = instantiate("trainer", node, provided)

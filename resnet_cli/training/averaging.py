@@ -1,7 +1,8 @@
 """Averages of a model's weights, evaluated and saved in place of its own: `trainer.averaging`.
 
-`ExponentialAverage` (`ema`) follows each step; `StochasticAverage` (`swa`) averages the epochs of a tail of the run. A
-further kind is a subclass of `WeightAverage`, and a line in each of `make_average` and `load_averages`.
+`ExponentialAverage` (`ema`) follows each step; `StochasticAverage` (`swa`) averages the epochs of a tail of the run;
+`Lookahead` (`lookahead`) follows every few steps, and training goes on from it. A further kind is a subclass of
+`WeightAverage`, and a line in each of `make_average` and `load_averages`.
 """
 
 from typing import Any, Literal
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cli.errors import InputError
+from resnet_cli.training.lookahead import Lookahead, LookaheadOptions
 from resnet_cli.training.stochastic_average import StochasticAverage
 from resnet_cli.training.weight_average import WeightAverage
 
-Averaging = Literal["none", "ema", "swa"]
+Averaging = Literal["none", "ema", "swa", "lookahead"]
 
 
 class ExponentialAverage(WeightAverage):
@@ -52,15 +54,26 @@ class ExponentialAverage(WeightAverage):
 
 
 def make_average(
-    averaging: Averaging, model: nn.Module, decay: float, swa_start: float, swa_lr: float | None
+    averaging: Averaging,
+    model: nn.Module,
+    decay: float,
+    swa_start: float,
+    swa_lr: float | None,
+    lookahead: LookaheadOptions = LookaheadOptions(),  # noqa: B008  it is frozen
 ) -> WeightAverage | None:
     """Return the average that `averaging` names; None for `none`.
 
     Raises:
-        InputError: `swa_lr` is set without `swa`, or `swa_start` is no position.
+        InputError: options of one kind are set with another, or `swa_start` is no position.
     """
+    if lookahead.final_alpha is not None and averaging != "lookahead":
+        raise InputError(f"trainer.lookahead_final_alpha={lookahead.final_alpha:g}: only with averaging=lookahead")
+    if not lookahead.alpha and averaging == "lookahead":
+        raise InputError("trainer.lookahead_alpha=0: nothing would be learned; 0.5 is usual")
     if swa_lr is not None and averaging != "swa":
         raise InputError(f"trainer.swa_lr={swa_lr:g}: only with averaging=swa")
+    if averaging == "lookahead":
+        return Lookahead(model, lookahead)
     if averaging == "ema":
         return ExponentialAverage(model, decay)
     return StochasticAverage(model, swa_start, swa_lr) if averaging == "swa" else None
@@ -76,6 +89,10 @@ def load_averages(model: nn.Module, state: dict[str, Any]) -> None:
     Raises:
         ValueError, KeyError, TypeError, AttributeError: it belongs to another model, or is no such state.
     """
-    average = StochasticAverage(model, 0.0, None) if "count" in state else ExponentialAverage(model, decay=0.0)
+    average: WeightAverage
+    if "lookahead_buffers" in state:
+        average = Lookahead(model, LookaheadOptions(buffers=bool(state["lookahead_buffers"])))
+    else:
+        average = StochasticAverage(model, 0.0, None) if "count" in state else ExponentialAverage(model, decay=0.0)
     average.load_state_dict(state)
     average.copy_to_model()

@@ -88,6 +88,8 @@ class CompiledStepper(Stepper):
             with self.section("whole step"):
                 loss, correct = recording.replay(batch)
         state.step += 1
+        if state.average and not state.average.is_in_step:
+            state.average.update(state.step)
         self._record_step(loss, correct, batch)
         return loss, correct
 

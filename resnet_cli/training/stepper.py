@@ -77,14 +77,14 @@ class Stepper:
         self._record_step(loss, correct, batch)
         return loss, correct
 
-    def start_epoch(self, num_epochs: int) -> None:
-        """Begin, or continue, the present epoch of a run of `num_epochs`.
+    def start_epoch(self, num_epochs: int, num_batches: int | None = None) -> None:
+        """Begin, or continue, the present epoch of a run of `num_epochs`, each of `num_batches` if that is known.
 
         Raises:
             InputError: the run is too short for its average.
         """
         if self.state.average is not None:
-            self.state.average.start_epoch(self.state.epoch, num_epochs, self.state.step)
+            self.state.average.start_epoch(self.state.epoch, num_epochs, self.state.step, num_batches)
 
     def finish_epoch(self, batches: Iterable[Batch]) -> None:
         """Average in the weights of the epoch, if epochs are averaged, with batch-norm statistics of their own.

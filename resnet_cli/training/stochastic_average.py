@@ -58,7 +58,7 @@ class StochasticAverage(WeightAverage):
             epochs = f"{num_epochs} epoch{'s' if num_epochs != 1 else ''}"
             raise InputError(f"trainer.swa_start={first}: nothing is averaged in a run of {epochs}; 0.75 is usual")
 
-    def start_epoch(self, epoch: int, num_epochs: int, step: int) -> None:
+    def start_epoch(self, epoch: int, num_epochs: int, step: int, num_batches: int | None = None) -> None:
         """Begin the tail if this is its first epoch; forget it if a longer run has moved it behind this epoch."""
         self.check_length(num_epochs)
         if epoch < self.first_epoch(num_epochs):

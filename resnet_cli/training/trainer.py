@@ -10,13 +10,12 @@ from time import monotonic
 from typing import Annotated
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from resnet_cli.config.ranges import AtLeast, Below, Positive
 from resnet_cli.config.selection import SelectBy
 from resnet_cli.training.averaging import Averaging, make_average
 from resnet_cli.training.backend import Backend, Batch, CompileMode
-from resnet_cli.training.batch_format import to_batch
 from resnet_cli.training.batching import EpochIterator, overfit_loaders
 from resnet_cli.training.compiled_step import CompiledStepper
 from resnet_cli.training.control import RunControl
@@ -24,20 +23,12 @@ from resnet_cli.training.device import PrecisionName
 from resnet_cli.training.evaluation import LossFunction, evaluate, without_smoothing
 from resnet_cli.training.finite_checks import require_finite_loss
 from resnet_cli.training.gradient_norms import GradientSums
-from resnet_cli.training.metrics import (
-    BatchResult,
-    EpochResult,
-    FitResult,
-    Scores,
-    Totals,
-    count_correct,
-    fit_result,
-    format_epoch,
-)
+from resnet_cli.training.lookahead import LookaheadOptions
+from resnet_cli.training.metrics import FitResult, Scores, Totals, count_correct, fit_result, format_epoch
 from resnet_cli.training.monitor import FitMonitor
 from resnet_cli.training.multi_label import LabelTotals, count_exact
-from resnet_cli.training.progress import Progress
 from resnet_cli.training.saving import SavePolicy, Saver
+from resnet_cli.training.single_epochs import SingleEpochs
 from resnet_cli.training.state import BestTracker, TrainState
 from resnet_cli.training.step import StepOptions
 from resnet_cli.training.stepper import Stepper
@@ -45,7 +36,7 @@ from resnet_cli.training.stepper import Stepper
 logger = logging.getLogger("resnet_cli")
 
 
-class ClassifierTrainer:
+class ClassifierTrainer(SingleEpochs):
     """Trains and evaluates a classifier.
 
     Args:
@@ -66,7 +57,8 @@ class ClassifierTrainer:
         clip_norm: Maximum norm of all gradients together; null does not clip.
         label_smoothing: Probability spread evenly over all classes (Szegedy et al. 2016, section 7).
         averaging: `ema` evaluates and saves an exponential moving average of the weights; `swa` the mean of those after
-            each epoch of a tail with a constant learning rate, its batch-norm statistics from one more pass over them.
+            each epoch of a tail with a constant learning rate, its batch-norm statistics from one more pass over them;
+            `lookahead` slow weights that move towards the trained ones every few steps and replace them.
         averaging_decay: Weight of the past in the average of `ema`, per step.
         swa_start: Where the tail begins: a fraction of the epochs, or from 1 on a number of them.
         swa_lr: Learning rate of the tail, other groups' in proportion; null keeps the schedule's at its beginning.
@@ -84,6 +76,7 @@ class ClassifierTrainer:
         profile: Profile the first few steps, and write `profile/` in the run folder.
         multi_label: Images have several labels, [B, K] of 0 and 1. Accuracy is the share of images with every label
             right at a probability of 0.5, and evaluations have mean average precision and macro F1.
+        lookahead: Settings of `averaging="lookahead"`.
 
     Raises:
         ValueError: device or precision are not available, or not with `compile`; `label_smoothing` is set with a loss
@@ -121,13 +114,12 @@ class ClassifierTrainer:
         log_gradients: bool = False,
         profile: bool = False,
         multi_label: bool = False,
+        lookahead: LookaheadOptions = LookaheadOptions(),  # noqa: B008  it is frozen
     ) -> None:
         if loss_fn is not None and label_smoothing:
             raise ValueError("label_smoothing goes with the default loss; pass loss_fn=None or smooth in your own loss")
-        parameter = next(model.parameters(), None)
-        model_device = parameter.device if parameter is not None else torch.device("cpu")
         self.backend = Backend.resolve(
-            model_device if device is None else device, precision, cpu_bf16=cpu_bf16, channels_last=channels_last,
+            _device_of(model) if device is None else device, precision, cpu_bf16=cpu_bf16, channels_last=channels_last,
             deterministic=deterministic, compile=compile,
         )  # fmt: skip
         self.device, self.precision = self.backend.device, self.backend.precision
@@ -141,15 +133,16 @@ class ClassifierTrainer:
         self.state = TrainState(
             model=self.model, optimizer=optimizer, totals=Totals(self.device),
             scaler=torch.amp.GradScaler(self.device.type, enabled=self.backend.scales_gradients),
-            average=make_average(averaging, self.model, averaging_decay, swa_start, swa_lr),
+            average=make_average(averaging, self.model, averaging_decay, swa_start, swa_lr, lookahead),
             gradients=GradientSums(self.model, self.device) if log_gradients else None,
             best_tracker=BestTracker(select_by=select_by),
         )  # fmt: skip
         train_loss_fn = loss_fn or partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
-        counted = count_exact if multi_label else count_correct
-        options = StepOptions(train_loss_fn, self.backend.autocast, accumulate, clip_norm, counted)
-        stepper = CompiledStepper if compile == "step" else Stepper
-        self.stepper = stepper(self.state, model=self.forward, options=options, schedule=schedule, seed=seed)
+        options = StepOptions(
+            train_loss_fn, self.backend.autocast, accumulate, clip_norm, count_exact if multi_label else count_correct
+        )
+        make_stepper = CompiledStepper if compile == "step" else Stepper
+        self.stepper = make_stepper(self.state, model=self.forward, options=options, schedule=schedule, seed=seed)
 
     def fit(
         self,
@@ -194,9 +187,9 @@ class ClassifierTrainer:
             batches = EpochIterator(dl_train, limit=train_limit, backend=self.backend, section=monitor.section)
             again = EpochIterator(dl_train, limit=train_limit, backend=self.backend, control=control)
             if not state.is_done(last_epoch, patience):
-                self._warm_up(batches, verbose=verbose)
+                self.warm_up(batches, verbose=verbose)
             while not state.is_over(last_epoch, patience, control.prune):
-                self.stepper.start_epoch(last_epoch)
+                self.stepper.start_epoch(last_epoch, batches.num_batches)
                 monitor.start_epoch(last_epoch, batches.num_batches)
                 for batch in batches.iterate(state.epoch, start=state.batches):
                     self.stepper.run_step(batch)
@@ -215,43 +208,6 @@ class ClassifierTrainer:
                     logger.info(format_epoch(row, last_epoch, is_best=is_best, select_by=by, seconds_left=left))
         return fit_result(state.rows[first_row:])
 
-    def train_epoch(
-        self, dl_train: Iterable[Batch], max_batches: int | None = None, verbose: bool = True
-    ) -> EpochResult:
-        """Train for one epoch, or for its first `max_batches` batches."""
-        state = self.state
-        state.start_epoch()
-        batches = EpochIterator(dl_train, limit=self.train_limit(max_batches), backend=self.backend)
-        description = f"epoch {state.epoch + 1}"
-        with (
-            self.backend.switches(),
-            Progress(description, batches=batches.num_batches, done=0, shown=verbose) as progress,
-        ):
-            self._warm_up(batches, verbose=verbose)
-            self.stepper.start_epoch(self.epochs)
-            losses: list[Tensor] = []
-            for batch in batches.iterate(state.epoch):
-                losses.append(self.stepper.run_step(batch)[0].clone())  # a recorded step overwrites its results
-                progress.step(state.totals)
-            accuracy = state.totals.compute().accuracy
-            self.stepper.finish_epoch(batches.iterate(state.epoch))
-        state.epoch += 1
-        state.start_epoch()
-        return EpochResult(torch.stack(losses).tolist() if losses else [], accuracy)
-
-    def test_epoch(self, dl_test: Iterable[Batch], max_batches: int | None = None, verbose: bool = True) -> EpochResult:
-        """Evaluate all batches of `dl_test`, or its first `max_batches`."""
-        losses, correct, count = [], 0, 0
-        for batch in EpochIterator(dl_test, limit=max_batches).iterate(epoch=0):
-            result = self.test_batch(batch)
-            losses.append(result.loss)
-            correct += result.num_correct
-            count += len(batch[1])
-        accuracy = 100.0 * correct / max(count, 1)
-        if verbose and losses:
-            logger.info("test loss %.4f, accuracy %.2f %%", sum(losses) / len(losses), accuracy)
-        return EpochResult(losses, accuracy)
-
     def set_length(self, epochs: int, steps_per_epoch: int | None, schedule: Callable[[int], float] | None) -> None:
         """Set the length of a run that has not begun, and the schedule over it."""
         self.epochs, self.steps_per_epoch, self.stepper.schedule = epochs, steps_per_epoch, schedule
@@ -260,16 +216,6 @@ class ClassifierTrainer:
         """Return the number of the batch at which a training epoch ends; None if it ends with the data."""
         limit = self.max_batches if max_batches is None else max_batches
         return min([number for number in (limit, self.steps_per_epoch) if number is not None], default=None)
-
-    def train_batch(self, batch: Batch) -> BatchResult:
-        """Take one optimizer step on (images, labels)."""
-        loss, correct = self.stepper.run_step(self.backend.to_device(to_batch(batch)))
-        return BatchResult(loss.item(), int(correct.item()))
-
-    def test_batch(self, batch: Batch) -> BatchResult:
-        """Evaluate (images, labels) without a step."""
-        scores = self.evaluate([to_batch(batch)])
-        return BatchResult(scores.loss, round(scores.accuracy * scores.count / 100))
 
     def evaluate(self, batches: Iterable[Batch], *, thresholds: list[float] | None = None) -> Scores:
         """Return mean loss and accuracy, with the averaged weights if averaging is on.
@@ -285,7 +231,7 @@ class ClassifierTrainer:
                 label_totals=label_totals,
             )  # fmt: skip
 
-    def _warm_up(self, batches: EpochIterator, *, verbose: bool) -> None:
+    def warm_up(self, batches: EpochIterator, *, verbose: bool) -> None:
         """Compile what the next epochs need, before their clock starts."""
         clock = monotonic()
         if self.stepper.warm_up(batches.iterate_sizes(self.state.epoch)) and verbose:
@@ -296,3 +242,8 @@ class ClassifierTrainer:
         val = self.evaluate(EpochIterator(loader, limit=limit, control=control).iterate(epoch=0))
         require_finite_loss(self.state, val.loss, "the validation loss")
         return val
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    parameter = next(model.parameters(), None)
+    return parameter.device if parameter is not None else torch.device("cpu")

@@ -34,13 +34,19 @@ class WeightAverage:
     def check_length(self, num_epochs: int) -> None:
         """Raise an `InputError` if a run of so many epochs is too short for the average."""
 
-    def start_epoch(self, epoch: int, num_epochs: int, step: int) -> None:
-        """Begin, or continue, an epoch; nothing unless the kind counts epochs.
+    @property
+    def is_in_step(self) -> bool:
+        """True if `update_by` inside a compiled step does what `update` does after an eager one."""
+        return True
+
+    def start_epoch(self, epoch: int, num_epochs: int, step: int, num_batches: int | None = None) -> None:
+        """Begin, or continue, an epoch; nothing unless the kind depends on the position in the run.
 
         Args:
             epoch: Its number, from 0.
             num_epochs: Epochs of the run.
             step: Optimizer steps taken so far.
+            num_batches: Steps of an epoch; None if the loader has no length.
 
         Raises:
             InputError: as in `check_length`.

@@ -27,6 +27,7 @@ SMALL = ["data.image_size=8", "data.eval_batch_size=3", "trainer.epochs=2"]
 CNN = ["model=cnn", "model.channels=[4,6]", "model.pool_every=1", "model.hidden_dims=[8]"]
 DRAWS = ["model.dropout=0.2", "model.spatial_dropout=0.1", "model.stochastic_depth=0.3", "model.drop_connect=0.1"]
 SWA = ["trainer.averaging=swa", "trainer.swa_start=0"]
+LOOKAHEAD = ["trainer.averaging=lookahead", "trainer.lookahead_k=2", "trainer.lookahead_final_alpha=0.2"]
 PIXELS = [
     "data.augment.crop=1", "data.augment.flip=random", "data.augment.cutout=2", "data.augment.brightness=0.2",
     "data.augment.contrast=0.2", "data.augment.saturation=0.2", "data.augment.mixup=0.4", "data.augment.cutmix=1.0",
@@ -61,6 +62,7 @@ CASES = {
     "focal loss": ["loss=focal", "loss.class_weights=[1,2,3]", "trainer.select_by=val_loss", "trainer.epochs=3"],
     "warm-up and adamw": ["optimizer=adamw", "schedule=cosine", "schedule.warmup=4 steps", "trainer.averaging=ema"],
     "averaged epochs": [*SWA, "trainer.swa_lr=0.03", "schedule=cosine", *DRAWS],
+    "lookahead": [*LOOKAHEAD, "trainer.lookahead_buffers=true", *DRAWS],
     "early stopping": ["trainer.early_stopping=1", "optimizer.lr=1e-9", "trainer.epochs=4"],
     "a start from images": [*CNN, "model.init=lsuv", "optimizer=muon"],
     "no validation": ["data.val_fraction=0", "data.drop_last=true"],
@@ -109,6 +111,7 @@ CUDA_CASES = {
     "tf32": ["trainer.precision=tf32", *DRAWS],
     "recorded steps": ["trainer.compile=step", "trainer.averaging=ema", "trainer.clip_norm=0.5", *DRAWS],
     "recorded steps and averaged epochs": ["trainer.compile=step", *SWA, *DRAWS],
+    "recorded steps and lookahead": ["trainer.compile=step", *LOOKAHEAD, *DRAWS],
     "recorded steps of muon": ["trainer.compile=step", "optimizer=muon", *CNN],
     "a compiled model": ["trainer.compile=model", "data.val_fraction=0.09"],
 }

@@ -19,6 +19,7 @@ from resnet_cli.optimizers import Muon
 from resnet_cli.schedules import multistep
 from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.control import RunControl
+from resnet_cli.training.lookahead import LookaheadOptions
 from tests.support.trainers import MemorySaver, assert_same, blobs, loader, weights
 
 pytestmark = pytest.mark.filterwarnings(
@@ -33,6 +34,7 @@ OPTIMIZERS = {
 OPTIONS = {"averaging": "ema", "averaging_decay": 0.9, "clip_norm": 0.5, "log_gradients": True}
 
 AVERAGED = {"averaging": "swa", "swa_start": 1, "swa_lr": 0.05}
+LOOKAHEAD = {"averaging": "lookahead", "lookahead": LookaheadOptions(k=2, final_alpha=0.2, buffers=True)}
 
 
 def make(compile="step", optimizer="sgd", dropout=0.0, **options):  # noqa: A002
@@ -81,8 +83,13 @@ def test_compiled_for_good_it_takes_the_eager_steps():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "options"),
-    [*((name, OPTIONS) for name in OPTIMIZERS), ("sgd", {"precision": "bf16", "accumulate": 2}), ("sgd", AVERAGED)],
-    ids=[*OPTIMIZERS, "bf16", "averaged epochs"],
+    [
+        *((name, OPTIONS) for name in OPTIMIZERS),
+        ("sgd", {"precision": "bf16", "accumulate": 2}),
+        ("sgd", AVERAGED),
+        ("sgd", LOOKAHEAD),
+    ],
+    ids=[*OPTIMIZERS, "bf16", "averaged epochs", "lookahead"],
 )
 def test_losses_and_weights_are_those_of_eager_steps(uncompiled, optimizer, options):
     a, b = make("off", optimizer, **options), make("step", optimizer, **options)
@@ -226,6 +233,7 @@ def test_an_optimizer_that_cannot_be_compiled_is_refused_in_a_line(uncompiled):
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_recorded_steps_are_the_eager_ones(optimizer):
-    a, b = (make(kind, optimizer, device="cuda", **OPTIONS) for kind in ("off", "step"))
+@pytest.mark.parametrize("options", [OPTIONS, LOOKAHEAD], ids=["ema", "lookahead"])
+def test_recorded_steps_are_the_eager_ones(optimizer, options):
+    a, b = (make(kind, optimizer, device="cuda", **options) for kind in ("off", "step"))
     assert losses(b) == pytest.approx(losses(a), rel=1e-2)

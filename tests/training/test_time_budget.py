@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from resnet_cli.session.comparison import first_difference
+from resnet_cli.training.lookahead import LookaheadOptions
 from resnet_cli.training.measuring import measure
 from resnet_cli.training.time_budget import EpochTimes, RunLength, budget_seconds, choose_length, expected_seconds
 from resnet_cli.training.time_left import TimeLeft
@@ -60,6 +61,7 @@ def test_the_first_epoch_counts_only_while_it_is_alone():
 OPTIONS = {
     "plain": {},
     "average, norms and micro-batches": {"averaging": "ema", "log_gradients": True, "accumulate": 2, "clip_norm": 1.0},
+    "lookahead": {"averaging": "lookahead", "lookahead": LookaheadOptions(k=2, final_alpha=0.2, buffers=True)},
     "first batches again": {"overfit_batches": 1},
     "compiled": {"compile": "step", "averaging": "ema"},
 }

@@ -1,0 +1,98 @@
+"""Lookahead: slow weights that follow the fast ones every k steps and then replace them (Zhang et al. 2019)."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from torch import nn
+
+from resnet_cli.config.ranges import AtLeast, Between, Positive
+from resnet_cli.errors import InputError
+from resnet_cli.training.weight_average import WeightAverage
+
+
+@dataclass(frozen=True)
+class LookaheadOptions:
+    """Settings of `Lookahead`; the defaults are those of Zhang et al. 2019.
+
+    Attributes:
+        k: Steps between two synchronisations.
+        alpha: How far the slow weights move towards the fast ones at a synchronisation, 1 is all the way.
+        final_alpha: `alpha` at the end of the run; None keeps it.
+        power: At the share x of the run alpha is `alpha + (final_alpha - alpha) x**power`.
+        buffers: Floating-point buffers (batch-norm statistics) are averaged and written back like weights.
+    """
+
+    k: int = 5
+    alpha: float = 0.5
+    final_alpha: float | None = None
+    power: float = 1.0
+    buffers: bool = False
+
+
+def lookahead_options(
+    lookahead_k: Annotated[int, AtLeast(1)] = 5,
+    lookahead_alpha: Annotated[float, Between(0, 1)] = 0.5,
+    lookahead_final_alpha: Annotated[float, Between(0, 1)] | None = None,
+    lookahead_power: Annotated[float, Positive()] = 1.0,
+    lookahead_buffers: bool = False,
+) -> LookaheadOptions:
+    """Return the settings that the keys of a trainer's node give; the config group `trainer` reads them here."""
+    alphas = (lookahead_alpha, lookahead_final_alpha)
+    return LookaheadOptions(lookahead_k, *alphas, power=lookahead_power, buffers=lookahead_buffers)
+
+
+class Lookahead(WeightAverage):
+    """slow <- slow + alpha (fast - slow), then fast <- slow, every k optimizer steps.
+
+    The slow weights are what is evaluated and saved, so at the end of the run those of the last synchronisation. The
+    optimizer's state is left alone, as in the paper's experiments. Batch-norm statistics are the model's, as in the
+    published code of Zhang et al.; with `buffers` they are slow too, as in airbench94 (Jordan 2024, arXiv 2404.00498),
+    whose `1 - alpha` is `0.95**5 x**3`: `alpha=1`, `final_alpha=0.2262190625`, `power=3`.
+
+    Args:
+        model: Its present weights are the first slow ones.
+        options: Settings.
+    """
+
+    def __init__(self, model: nn.Module, options: LookaheadOptions) -> None:
+        buffers = [b for b in model.buffers() if b.is_floating_point()] if options.buffers else []
+        super().__init__([*model.parameters(), *buffers])
+        self.options = options
+        self._total_steps: int | None = None
+
+    @property
+    def is_in_step(self) -> bool:
+        """False: most steps change nothing, so the synchronisation is not part of a compiled step."""
+        return False
+
+    def start_epoch(self, epoch: int, num_epochs: int, step: int, num_batches: int | None = None) -> None:
+        """Set the length of the run, over which alpha changes.
+
+        Raises:
+            InputError: it changes, and the loader has no length.
+        """
+        if num_batches is None and self.options.final_alpha is not None:
+            raise InputError("trainer.lookahead_final_alpha: the loader has no length; set trainer.max_batches")
+        self._total_steps = None if num_batches is None else num_epochs * num_batches
+
+    def weight(self, step: int) -> float:
+        """Return alpha after optimizer step number `step`; 0 between synchronisations."""
+        chosen = self.options
+        if step % chosen.k:
+            return 0.0
+        if chosen.final_alpha is None or not self._total_steps:
+            return chosen.alpha
+        share = min(step / self._total_steps, 1.0)
+        return float(chosen.alpha + (chosen.final_alpha - chosen.alpha) * share**chosen.power)
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Synchronise both weights after optimizer step number `step`, if it is a multiple of k."""
+        if step % self.options.k == 0:
+            torch._foreach_lerp_(self._averages, self._replaced, self.weight(step))
+            self._copy(self._averages, to=self._replaced)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the slow weights, and whether buffers are among them."""
+        return {**super().state_dict(), "lookahead_buffers": self.options.buffers}

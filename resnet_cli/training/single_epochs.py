@@ -1,0 +1,86 @@
+"""Single epochs and batches without a run around them: what a notebook calls beside `ClassifierTrainer.fit`."""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from resnet_cli.training.backend import Backend, Batch
+from resnet_cli.training.batch_format import to_batch
+from resnet_cli.training.batching import EpochIterator
+from resnet_cli.training.metrics import BatchResult, EpochResult, Scores
+from resnet_cli.training.progress import Progress
+from resnet_cli.training.state import TrainState
+from resnet_cli.training.stepper import Stepper
+
+logger = logging.getLogger("resnet_cli")
+
+
+class SingleEpochs(ABC):
+    """The methods of `ClassifierTrainer` that train or evaluate one epoch or one batch; nothing is saved."""
+
+    state: TrainState
+    backend: Backend
+    stepper: Stepper
+    epochs: int
+
+    @abstractmethod
+    def train_limit(self, max_batches: int | None = None) -> int | None:
+        """Return the number of the batch at which a training epoch ends; None if it ends with the data."""
+
+    @abstractmethod
+    def evaluate(self, batches: Iterable[Batch], *, thresholds: list[float] | None = None) -> Scores:
+        """Return mean loss and accuracy."""
+
+    @abstractmethod
+    def warm_up(self, batches: EpochIterator, *, verbose: bool) -> None:
+        """Compile what the next epochs need, before their clock starts."""
+
+    def train_epoch(
+        self, dl_train: Iterable[Batch], max_batches: int | None = None, verbose: bool = True
+    ) -> EpochResult:
+        """Train for one epoch, or for its first `max_batches` batches."""
+        state = self.state
+        state.start_epoch()
+        batches = EpochIterator(dl_train, limit=self.train_limit(max_batches), backend=self.backend)
+        description = f"epoch {state.epoch + 1}"
+        with (
+            self.backend.switches(),
+            Progress(description, batches=batches.num_batches, done=0, shown=verbose) as progress,
+        ):
+            self.warm_up(batches, verbose=verbose)
+            self.stepper.start_epoch(self.epochs, batches.num_batches)
+            losses: list[Tensor] = []
+            for batch in batches.iterate(state.epoch):
+                losses.append(self.stepper.run_step(batch)[0].clone())  # a recorded step overwrites its results
+                progress.step(state.totals)
+            accuracy = state.totals.compute().accuracy
+            self.stepper.finish_epoch(batches.iterate(state.epoch))
+        state.epoch += 1
+        state.start_epoch()
+        return EpochResult(torch.stack(losses).tolist() if losses else [], accuracy)
+
+    def test_epoch(self, dl_test: Iterable[Batch], max_batches: int | None = None, verbose: bool = True) -> EpochResult:
+        """Evaluate all batches of `dl_test`, or its first `max_batches`."""
+        losses, correct, count = [], 0, 0
+        for batch in EpochIterator(dl_test, limit=max_batches).iterate(epoch=0):
+            result = self.test_batch(batch)
+            losses.append(result.loss)
+            correct += result.num_correct
+            count += len(batch[1])
+        accuracy = 100.0 * correct / max(count, 1)
+        if verbose and losses:
+            logger.info("test loss %.4f, accuracy %.2f %%", sum(losses) / len(losses), accuracy)
+        return EpochResult(losses, accuracy)
+
+    def train_batch(self, batch: Batch) -> BatchResult:
+        """Take one optimizer step on (images, labels)."""
+        loss, correct = self.stepper.run_step(self.backend.to_device(to_batch(batch)))
+        return BatchResult(loss.item(), int(correct.item()))
+
+    def test_batch(self, batch: Batch) -> BatchResult:
+        """Evaluate (images, labels) without a step."""
+        scores = self.evaluate([to_batch(batch)])
+        return BatchResult(scores.loss, round(scores.accuracy * scores.count / 100))

@@ -46,6 +46,8 @@ class CifarResNet(Initialised):
         spatial_dropout: Probability of dropping a channel there.
         drop_connect: Probability of dropping a weight of a convolution or linear layer.
         stochastic_depth: Probability of leaving out the last unit's branch; those before grow to it in equal steps.
+        branch_scale: Multiply each branch by one learned number that starts here: 0 is SkipInit (arXiv 2002.10444) and
+            ReZero (arXiv 2003.04887), with which nets without normalisation start as their shortcuts; None: without.
         se_ratio: Reduction of squeeze-and-excitation (16 in arXiv 1709.01507); None: without.
         init: How weights are drawn. `fixup` adds Fixup's scalars; it wants order=original, norm=none and shortcuts.
 
@@ -74,6 +76,7 @@ class CifarResNet(Initialised):
         spatial_dropout: Annotated[float, Below(0, 1)] = 0.0,
         drop_connect: Annotated[float, Below(0, 1)] = 0.0,
         stochastic_depth: Annotated[float, Below(0, 1)] = 0.0,
+        branch_scale: float | None = None,
         se_ratio: Annotated[int, AtLeast(1)] | None = None,
         init: Init = "he",
     ) -> None:
@@ -84,6 +87,7 @@ class CifarResNet(Initialised):
         check_stochastic_depth(stochastic_depth, shortcuts=has_shortcuts)
         if init == "fixup":
             _check_fixup(order, norm, has_shortcuts=has_shortcuts)
+        _check_branch_scale(branch_scale, init, has_shortcuts=has_shortcuts)
         builder = ResidualStageBuilder(
             block=block,
             order=order,
@@ -96,6 +100,7 @@ class CifarResNet(Initialised):
             stochastic_depth=stochastic_depth,
             se_ratio=se_ratio,
             fixup=init == "fixup",
+            branch_scale=branch_scale,
             stride_first=True,  # as in the reference code of arXiv 1603.05027
         )
         widths = [width * w for w in WIDTHS]
@@ -121,6 +126,19 @@ def _check_fixup(order: Order, norm: Norm, *, has_shortcuts: bool) -> None:
         wrong.append("init=fixup: branches start at zero, so shortcuts are needed; set residual=true and shortcut=A")
     if wrong:
         raise InputError(*wrong)
+
+
+def _check_branch_scale(branch_scale: float | None, init: Init, *, has_shortcuts: bool) -> None:
+    if branch_scale is None:
+        return
+    if not has_shortcuts:
+        raise InputError(
+            f"branch_scale={branch_scale}: scales what is added to a shortcut; set residual=true and shortcut=A, or "
+            f"branch_scale=null"
+        )
+    if init == "fixup" or (init == "zero_gamma" and branch_scale == 0):
+        why = "its branches have a scale already" if init == "fixup" else "neither of two scales of zero could learn"
+        raise InputError(f"branch_scale={branch_scale}: not with init={init}: {why}; set branch_scale=null or init=he")
 
 
 def _units_per_stage(depth: int, block: Block) -> int:

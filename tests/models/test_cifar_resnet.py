@@ -93,6 +93,7 @@ OPTIONS = {
     "spatial_dropout": st.sampled_from([0.0, 0.4]),
     "drop_connect": st.sampled_from([0.0, 0.4]),
     "stochastic_depth": st.sampled_from([0.0, 0.4]),
+    "branch_scale": st.sampled_from([None, 0.0, 0.5]),
     "se_ratio": st.sampled_from([None, 4, 64]),
     "init": st.sampled_from(["default", "he", "xavier", "orthogonal", "fixup", "zero_gamma"]),
 }
@@ -113,6 +114,10 @@ def test_every_combination_trains_a_step(in_size, classes, block, options):
     assume(init != "fixup" or (has_shortcuts and order in ("", "original") and norm == "none"))
     scaled_end = order in ("", "original", "relu_only_preactivation") and norm != "none"
     assume(init != "zero_gamma" or (has_shortcuts and scaled_end))
+    branch_scale = options.get("branch_scale")
+    assume(
+        branch_scale is None or (has_shortcuts and init != "fixup" and not (init == "zero_gamma" and not branch_scale))
+    )
     model = CifarResNet(in_size, classes, depth=8 if block == "basic" else 11, block=block, **options)
     scores = model(torch.randn(3, *in_size))
     assert scores.shape == (3, classes)
@@ -135,6 +140,37 @@ def test_twins_under_a_parameter_free_shortcut_have_the_same_weights(options):
     a, b = (m.state_dict() for m in models)
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("order", ["original", "preactivation"])
+def test_branches_scaled_by_zero_start_as_their_shortcuts_and_learn(order):
+    torch.manual_seed(0)
+    scaled = CifarResNet((3, 8, 8), 10, depth=20, order=order, norm="none", branch_scale=0.0)
+    torch.manual_seed(0)
+    without = CifarResNet((3, 8, 8), 10, depth=20, order=order, norm="none")
+    assert count_parameters(scaled) == count_parameters(without) + 9
+    weights = scaled.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in without.state_dict().items())
+    x = torch.randn(4, 3, 8, 8)
+    stem = scaled.stem(x)
+    block = scaled.stages[0][1]
+    assert torch.equal(block(stem), block.after(block.before(stem)))
+    scaled(x).logsumexp(1).sum().backward()
+    assert all(m.main_path.branch_scale.scalar.grad != 0 for stage in scaled.stages for m in stage)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"residual": False}, "branch_scale=0.0: scales what is added to a shortcut"),
+        ({"shortcut": "none"}, "branch_scale=0.0: scales what is added to a shortcut"),
+        ({"init": "fixup", "norm": "none"}, "branch_scale=0.0: not with init=fixup: its branches have a scale already"),
+        ({"init": "zero_gamma"}, "branch_scale=0.0: not with init=zero_gamma: neither of two scales of zero could"),
+    ],
+)
+def test_what_a_scale_of_the_branches_does_not_go_with(options, words):
+    with pytest.raises(ValueError, match=words):
+        on_meta(depth=20, branch_scale=0.0, **options)
 
 
 @pytest.mark.parametrize("residual", [True, False])

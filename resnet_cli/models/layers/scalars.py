@@ -1,4 +1,4 @@
-"""Learned numbers added to or multiplied by every element, as Fixup uses them."""
+"""Learned numbers added to or multiplied by every element, as Fixup, SkipInit and ReZero use them."""
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,15 @@ class ScalarBias(nn.Module):
 
 
 class ScalarMultiplier(nn.Module):
-    """Multiplies every element by one learned number, 1 at first."""
+    """Multiplies every element by one learned number.
 
-    def __init__(self) -> None:
+    Args:
+        start: The number at first.
+    """
+
+    def __init__(self, start: float = 1.0) -> None:
         super().__init__()
-        self.scalar = nn.Parameter(torch.ones(1))
+        self.scalar = nn.Parameter(torch.full((1,), start))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map `[B, ...]` to the same shape."""

@@ -1,7 +1,7 @@
 """The residual units of the papers, in their orders of layers, with their shortcuts.
 
 Orders: arXiv 1603.05027, figure 4. Dropout: arXiv 1605.07146. Squeeze-and-excitation: arXiv 1709.01507. Stochastic
-depth: arXiv 1603.09382. Fixup: arXiv 1901.09321.
+depth: arXiv 1603.09382. Fixup: arXiv 1901.09321. A learned scale of each branch: arXiv 2002.10444 and 2003.04887.
 """
 
 from collections.abc import Sequence
@@ -88,6 +88,7 @@ class ResidualStageBuilder:
         stochastic_depth: Probability of leaving out the last unit's branch; those before grow to it in equal steps.
         se_ratio: Reduction of squeeze-and-excitation at the end of the branch; None: without.
         fixup: Add Fixup's scalars to branches, stem and head.
+        branch_scale: Multiply each branch by one learned number that starts here; None: without.
         stride_first: Bottlenecks halve the image in their first convolution instead of their 3x3 one.
     """
 
@@ -102,6 +103,7 @@ class ResidualStageBuilder:
     stochastic_depth: float = 0.0
     se_ratio: int | None = None
     fixup: bool = False
+    branch_scale: float | None = None
     stride_first: bool = False
 
     @property
@@ -224,6 +226,8 @@ class ResidualStageBuilder:
         if self.fixup:
             branch.add_module("scale", ScalarMultiplier())
             branch.add_module(f"bias{last}b", ScalarBias())
+        if self.branch_scale is not None:
+            branch.add_module("branch_scale", ScalarMultiplier(self.branch_scale))
         return before, branch
 
     def _in_channels_after_sum(self, channels: int) -> int:

@@ -1,0 +1,177 @@
+"""Counts the epochs that a CNN of four convolutions needs to 25 % training error, with ReLU and with tanh.
+
+    python benchmarks/rectifiers.py --data data=image_folder data.root=DIR
+    python benchmarks/rectifiers.py --data data=image_folder data.root=DIR --minutes 10     some of it; again goes on
+
+Krizhevsky et al. (2012, figure 1): ReLU takes a sixth of the epochs of tanh, each with a learning rate of its own. Here
+initialisation and learning rate are chosen for each by the training error in the second epoch, with a seed that is used
+for nothing else, and the grid is extended as long as its edge is the best; then each is trained with three more seeds.
+All training images, no validation part, no augmentation, no weight decay, constant learning rate, momentum 0.9.
+Training errors are means over an epoch. Every run is stopped by an interrupt when its answer is known, so that the test
+images are never evaluated.
+"""
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parents[1]
+ACTIVATIONS, INITS, RATES = ("relu", "tanh"), ("he", "xavier"), (0.01, 0.03, 0.1)
+RATE_FACTOR = 3  # between neighbours of the grid
+SEARCH_SEED, SEARCH_EPOCHS = 100, 2
+TARGET = 25.0  # percent of training errors
+MOST_EPOCHS = 30
+NETWORK = [
+    "model=cnn", "model.channels=[32,32,64,64]", "model.pool_every=1", "model.hidden_dims=[]", "schedule=constant",
+    "optimizer=sgd", "optimizer.momentum=0.9", "optimizer.nesterov=false", "optimizer.weight_decay=0",
+    "data.val_fraction=0", "data.batch_size=128", "data.augment=null", f"trainer.epochs={MOST_EPOCHS}",
+]  # fmt: skip
+
+Setting = tuple[str, str, float]  # activation, initialisation, learning rate
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", nargs="+", default=["data=cifar10"], metavar="KEY=VALUE", help="default: data=cifar10"
+    )
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long; call again to go on")
+    parser.add_argument("--runs", type=Path, default=Path("outputs/rectifiers"), help="where the runs go")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results" / "rectifiers.json")
+    options = parser.parse_args()
+    deadline = time.monotonic() + 60 * options.minutes
+    try:
+        result = measure(options.runs.resolve(), options.data, options.seeds, deadline)
+    except TimeoutError:
+        print("not finished: the same command goes on from here")
+        return
+    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(table(result))
+
+
+def measure(runs: Path, data: list[str], seeds: int, deadline: float) -> dict[str, Any]:
+    """Return the search and the epochs of each activation's seeds.
+
+    Raises:
+        TimeoutError: The deadline has come; what was trained is kept.
+    """
+    result: dict[str, Any] = {"target": TARGET, "data": data, "network": NETWORK, "activations": {}}
+    for activation in ACTIVATIONS:
+        errors = search(runs, activation, data, deadline)
+        chosen = min(errors, key=lambda setting: errors[setting])
+        curves = [train(runs, chosen, seed, data, MOST_EPOCHS, deadline) for seed in range(seeds)]
+        result["activations"][activation] = {
+            "search": [{"init": init, "lr": lr, "error": error} for (_, init, lr), error in errors.items()],
+            "init": chosen[1],
+            "lr": chosen[2],
+            "epochs": [epochs_to_target(curve) for curve in curves],
+            "errors": curves,
+        }
+    return result
+
+
+def search(runs: Path, activation: str, data: list[str], deadline: float) -> dict[Setting, float]:
+    """Return the training error in the second epoch for each setting, of a grid whose best rate is not at an edge."""
+    errors: dict[Setting, float] = {}
+
+    def fill(rates: tuple[float, ...], inits: tuple[str, ...]) -> None:
+        for init, lr in product(inits, rates):
+            setting = activation, init, lr
+            if setting not in errors:
+                curve = train(runs, setting, SEARCH_SEED, data, SEARCH_EPOCHS, deadline)
+                errors[setting] = curve[-1] if len(curve) == SEARCH_EPOCHS else 100.0  # it diverged
+
+    fill(RATES, INITS)
+    while True:
+        _, init, best = min(errors, key=lambda setting: errors[setting])
+        rates = sorted(lr for _, of, lr in errors if of == init)
+        if best not in (rates[0], rates[-1]):
+            return errors
+        beyond = best / RATE_FACTOR if best == rates[0] else best * RATE_FACTOR
+        fill((float(f"{beyond:.1g}"),), (init,))
+
+
+def train(runs: Path, setting: Setting, seed: int, data: list[str], epochs: int, deadline: float) -> list[float]:
+    """Train, or go on training, until the target or so many epochs; return the training error of each epoch."""
+    activation, init, lr = setting
+    folder = runs / f"{activation},{init},{lr:g},seed={seed}"
+    own = [f"model.activation_type={activation}", f"model.init={init}", f"optimizer.lr={lr}", f"seed={seed}"]
+    command = [sys.executable, "-m", "resnet_cli", *NETWORK, *data, *own, f"hydra.run.dir='{folder}'", "resume=auto"]
+
+    def is_known(curve: list[float]) -> bool:
+        return len(curve) >= epochs or (bool(curve) and curve[-1] <= TARGET)
+
+    if is_known(errors_of(folder)) or has_diverged(folder):
+        return errors_of(folder)[:epochs]
+    print(f"{folder.name}: ", end="", flush=True)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    log = runs / f"{folder.name}.log"
+    runs.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("a", encoding="utf-8") as output,
+        subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process,
+    ):
+        while process.poll() is None:
+            time.sleep(0.2)
+            is_late = time.monotonic() > deadline
+            if is_late or is_known(errors_of(folder)):
+                process.send_signal(signal.SIGINT)  # saves, and ends
+                process.wait(timeout=60)
+    curve = errors_of(folder)[:epochs]
+    print(" ".join(f"{error:.1f}" for error in curve), flush=True)
+    if not is_known(curve) and not has_diverged(folder):
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        raise RuntimeError(f"{log}: ended with status {process.returncode}")
+    return curve
+
+
+def errors_of(folder: Path) -> list[float]:
+    """Return the training error of each finished epoch, in percent."""
+    rows = folder / "metrics.jsonl"
+    if not rows.is_file():
+        return []
+    lines = rows.read_text(encoding="utf-8").splitlines()
+    return [100 - json.loads(line)["train_accuracy"] for line in lines if line.endswith("}")]
+
+
+def has_diverged(folder: Path) -> bool:
+    """Return whether the loss of a run was not finite."""
+    record = folder / "run.json"
+    return record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("reason", "").startswith(
+        "DivergedError"
+    )
+
+
+def epochs_to_target(curve: list[float], target: float = TARGET) -> float | None:
+    """Return after how many epochs the error is at the target, between two epochs by a straight line."""
+    for i, error in enumerate(curve):
+        if error <= target:
+            return i + 1.0 if i == 0 else i + (curve[i - 1] - target) / (curve[i - 1] - error)
+    return None
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return the result as Markdown."""
+    lines = ["| rectifier | init | learning rate | epochs to 25 % training error | n |", "|---|---|---|---|---|"]
+    for activation, found in result["activations"].items():
+        known = [epochs for epochs in found["epochs"] if epochs is not None]
+        shown = f"more than {MOST_EPOCHS}"
+        if len(known) == len(found["epochs"]):
+            spread = f" ± {statistics.stdev(known):.2f}" if len(known) > 1 else ""
+            shown = f"{statistics.mean(known):.2f}{spread}"
+        lines.append(f"| {activation} | {found['init']} | {found['lr']:g} | {shown} | {len(found['epochs'])} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The program that counts epochs to a training error: its search, its stops, what it counts."""
+
+import importlib
+import json
+import sys
+
+import pytest
+
+TINY = [
+    "data=synthetic", "data.image_size=16", "data.count=64", "data.test_count=32", "data.classes=3",
+    "data.noise=0.3",
+]  # fmt: skip
+
+
+@pytest.fixture
+def rectifiers(repository, monkeypatch):
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    yield importlib.import_module("rectifiers")
+    del sys.modules["rectifiers"]
+
+
+def test_epochs_between_two_are_on_a_straight_line(rectifiers):
+    assert rectifiers.epochs_to_target([60.0, 40.0, 30.0, 20.0]) == 3.5
+    assert rectifiers.epochs_to_target([25.0]) == 1
+    assert rectifiers.epochs_to_target([60.0, 40.0]) is None
+
+
+def test_the_grid_grows_until_its_edge_is_not_the_best(rectifiers, monkeypatch, tmp_path):
+    def train(runs, setting, seed, data, epochs, deadline):
+        assert (seed, epochs) == (rectifiers.SEARCH_SEED, rectifiers.SEARCH_EPOCHS)
+        _, init, lr = setting
+        return [90.0] if lr > 0.5 else [90.0, abs(lr - 0.3) + (init == "he")]  # a rate too large diverges
+
+    monkeypatch.setattr(rectifiers, "train", train)
+    errors = rectifiers.search(tmp_path, "tanh", [], 0.0)
+    assert min(errors, key=errors.get) == ("tanh", "xavier", 0.3)
+    assert errors["tanh", "xavier", 0.9] == 100
+    assert ("tanh", "he", 0.3) not in errors, "only the better initialisation is followed beyond the grid"
+
+
+@pytest.mark.slow
+def test_a_run_is_stopped_once_its_answer_is_known_and_goes_on_for_more(rectifiers, tmp_path, capsys):
+    setting = "relu", "he", 1e-5
+    assert len(rectifiers.train(tmp_path, setting, 0, TINY, 2, float("inf"))) == 2
+    [folder] = [path for path in tmp_path.iterdir() if path.is_dir()]
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] in ("interrupted", "stopped")
+    assert record["test"] is None
+    with pytest.raises(TimeoutError):
+        rectifiers.train(tmp_path, setting, 0, TINY, 30, 0.0)
+    before = rectifiers.errors_of(folder)
+    again = rectifiers.train(tmp_path, setting, 0, TINY, len(before), float("inf"))
+    assert again == before
+    assert capsys.readouterr().out.count("relu,he,1e-05,seed=0") == 2

@@ -147,9 +147,8 @@ def errors_of(folder: Path) -> list[float]:
 def has_diverged(folder: Path) -> bool:
     """Return whether the loss of a run was not finite."""
     record = folder / "run.json"
-    return record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("reason", "").startswith(
-        "DivergedError"
-    )
+    reason = json.loads(record.read_text(encoding="utf-8")).get("reason") if record.is_file() else None
+    return str(reason).startswith("DivergedError")
 
 
 def epochs_to_target(curve: list[float], target: float = TARGET) -> float | None:

@@ -2,12 +2,8 @@
 
 import hashlib
 import io
-import pickletools
 import re
-import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +13,10 @@ from torch import Tensor
 from resnet_cli import __version__
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import write_atomically
+from resnet_cli.runs.tensor_files import read_tensor_file
 
 FORMAT = 1
 KEYS = ("format", "config", "data", "state")
-PLAIN_NAMES = {
-    "collections OrderedDict", "collections Counter", "torch Size", "torch device", "_codecs encode",
-    "builtins set", "__builtin__ set", "builtins complex", "__builtin__ complex", "torch._utils _rebuild_tensor_v2",
-    "torch._utils _rebuild_tensor_v3", "torch._utils _rebuild_parameter",
-}  # fmt: skip
 
 
 def save(path: Path, payload: Mapping[str, Any], *, backup: Path | None = None) -> None:
@@ -91,10 +83,7 @@ def _read(path: Path, device: torch.device | str, *, mmap: bool = False) -> dict
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        _require_plain(path)
-        with warnings.catch_warnings(action="ignore"):  # a damaged file is reported below, once
-            payload = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
-        _require_bounded(payload, [4 * path.stat().st_size + 100_000])
+        payload = read_tensor_file(path, device, mmap=mmap)
     except PermissionError as error:
         raise MachineError(error.errno, f"{path}: cannot be read: {error.strerror}") from None
     except Exception as error:  # damage can make the reader fail in any way
@@ -116,43 +105,6 @@ def _other_format(payload: Mapping[str, Any]) -> str:
     written = f", written by resnet-cli {version}" if newer else ""
     remedy = f"; install it to open this run: pip install 'resnet-cli>={version}'" if newer else ""
     return f"checkpoint format {found}{written}; resnet-cli {__version__} reads format {FORMAT}{remedy}"
-
-
-def _require_plain(path: Path) -> None:
-    """Raise an error if an archive unpacks to more than its size, or its pickle holds more than tensors and plain data.
-
-    `weights_only=True` executes nothing of a file's choice, but what it accepts can still exhaust the memory.
-    """
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        if any(entry.compress_type for entry in entries) or sum(e.file_size for e in entries) > path.stat().st_size:
-            raise ValueError("it declares more than it holds")
-        pickles = [archive.read(entry) for entry in entries if entry.filename.endswith("data.pkl")]
-    for opcode, argument, _ in chain.from_iterable(map(pickletools.genops, pickles)):
-        if opcode.name in ("GLOBAL", "STACK_GLOBAL", "INST", "OBJ") and not _is_plain(str(argument)):
-            raise ValueError(f"it names {argument}")
-
-
-def _is_plain(name: str) -> bool:
-    """Return True if a pickle's `module name` belongs to tensors or plain data."""
-    module, _, last = name.partition(" ")
-    if name in PLAIN_NAMES:
-        return True
-    return module == "torch" and (last.endswith("Storage") or isinstance(getattr(torch, last, None), torch.dtype))
-
-
-def _require_bounded(value: Any, left: list[int]) -> None:
-    """Raise an error for content much larger than its file: one tensor or list may be referenced many times."""
-    left[0] -= value.numel() * value.element_size() if isinstance(value, Tensor) else 1
-    if left[0] < 0 or (type(value) is int and value.bit_length() > 1024):
-        raise ValueError("it declares more than it holds")
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            _require_bounded(key, left)
-            _require_bounded(item, left)
-    elif isinstance(value, list | tuple | set):
-        for item in value:
-            _require_bounded(item, left)
 
 
 def checksum(content: Mapping[str, Any]) -> str:

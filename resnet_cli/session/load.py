@@ -1,69 +1,144 @@
-"""Find the checkpoint that a path names, and load its weights into a model (`init_from=RUN`)."""
+"""Find the weights that a path names, and load them into a model (`init_from=RUN|FILE`)."""
 
-import logging
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
+from resnet_cli.config.suggestions import similar_file
 from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
-from resnet_cli.runs import checkpoints
+from resnet_cli.models.transfer import Transfer, nearest_mismatch, transfer
 from resnet_cli.runs.folder import RunDir, find_run
+from resnet_cli.runs.weight_files import WeightFile, is_weight_file, read_weights
 
-logger = logging.getLogger("resnet_cli")
-
+LEAST_FRACTION = 0.5  # of the parameters, below which weights are of another net
+MOST_LISTED = 4  # layers of each kind in the line for the user
+MOST_RECORDED = 100  # names in the record
 MAX_IMAGE_VALUES = 1 << 26  # channels * height * width that a checkpoint may declare
 
 
-def load_weights(model: nn.Module, path: str) -> list[str]:
-    """Load the weights of another run into a model as far as names and shapes agree (`init_from=RUN`).
+@dataclass(frozen=True)
+class InitialWeights:
+    """Where the weights come from that a run starts with.
 
     Args:
-        model: Keeps its own weights where the other run has none that fit, such as a head for other classes.
-        path: A run folder, or a checkpoint.
+        name: The run or file, as the user names it; None if the run starts from scratch.
+        line: What was loaded, what is new and what was left, for the user.
+        record: The same for `run.json`.
+    """
+
+    name: str | None = None
+    line: str = ""
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_weights(
+    model: nn.Module, path: str, *, in_channels: int, class_names: Sequence[str]
+) -> tuple[str, dict[str, Any]]:
+    """Load the weights of another run or of a file into a model, as far as they fit.
+
+    Args:
+        model: Keeps its own weights where there are none that fit, such as a head for other classes.
+        path: A run folder, a checkpoint, or a file of weights.
+        in_channels: Channels of the images.
+        class_names: Names of the classes.
 
     Returns:
-        The names of the tensors that were not loaded.
+        What was loaded, what is new and what was left: a line for the user, and the same for the record of the run.
 
     Raises:
-        InputError: no such run, or none of its weights fit.
+        InputError: no such run or file, or less than half of the model's parameters are in it.
     """
-    file = resolve_checkpoint(path)
-    stored = model_weights(checkpoints.load(file), file)
-    own = model.state_dict()
-    fitting = {name: value for name, value in stored.items() if name in own and own[name].shape == value.shape}
-    if not any(name in fitting for name, _ in model.named_parameters()):
-        raise InputError(f"init_from: {file} is of another model: none of its {len(stored)} tensors fits this one")
-    model.load_state_dict(fitting, strict=False)
-    return [name for name in own if name not in fitting]
+    source = read_weights(resolve_weights(path))
+    names = source.class_names
+    other_classes = names is not None and len(names) == len(class_names) and list(names) != list(class_names)
+    found = transfer(
+        model, source.tensors, in_channels=in_channels, num_classes=len(class_names), other_classes=other_classes
+    )
+    if found.fraction < LEAST_FRACTION:
+        fits = f"none of its {len(source.tensors)} tensors fits this one"
+        if found.fraction > 0:
+            fits = f"only {100 * found.fraction:.0f} % of the parameters are in it"
+        near = nearest_mismatch(model, source.tensors, found)
+        raise InputError(f"init_from: {source.path} is of another model: {fits}; {near}")
+    model.load_state_dict(found.tensors, strict=False)
+    return _describe(model, source, found)
 
 
-def load_initial_weights(model: nn.Module, run: RunDir, init_from: str | None, place: str | None) -> str | None:
-    """Load the weights that a run starts from, and return what it calls them; None if it starts from scratch.
+def _describe(model: nn.Module, source: WeightFile, found: Transfer) -> tuple[str, dict[str, Any]]:
+    """Return what was loaded, as a line for the user and as data for the record."""
+    own = dict(model.named_parameters())
+    loaded = sum(parameter.numel() for name, parameter in own.items() if name in found.tensors)
+    total = sum(parameter.numel() for parameter in own.values())
+    place = f"{source.path} ({source.container})" if source.container else str(source.path)
+    parts = [f"{loaded:,} of {total:,} parameters from {place}"]
+    parts += [f"adapted: {_listed(found.adapted)}"] if found.adapted else []
+    parts += [f"new: {_listed(found.new)}"] if found.new else []
+    parts += [f"left: {_listed(dict.fromkeys(found.left, ''))}"] if found.left else []
+    with source.path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    record = {
+        "file": str(source.path), "sha256": sha256, "parameters": loaded, "adapted": dict(found.adapted),
+        "new": dict(found.new), "left": list(found.left)[:MOST_RECORDED],
+    }  # fmt: skip
+    return "; ".join(parts), record
+
+
+def _listed(reasons: Mapping[str, str]) -> str:
+    """List names with their reasons, a layer's parameters of one reason together, and no more than a few."""
+    layers: dict[tuple[str, str], list[str]] = {}
+    for name, reason in reasons.items():
+        layer, _, parameter = name.rpartition(".")
+        layers.setdefault((layer, reason), []).append(parameter)
+    texts = [
+        f"{layer}{'.' * bool(layer)}{'|'.join(names)}{f' ({reason})' * bool(reason)}"
+        for (layer, reason), names in layers.items()
+    ]
+    more = f" and {len(texts) - MOST_LISTED} more" if len(texts) > MOST_LISTED else ""
+    return ", ".join(texts[:MOST_LISTED]) + more
+
+
+def load_initial_weights(
+    model: nn.Module, run: RunDir, init_from: str | None, place: str | None, **sizes: Any
+) -> InitialWeights:
+    """Load the weights that a run starts from.
 
     Args:
         model: Receives the weights.
         run: The run folder. A run that was stopped before its first checkpoint starts from the weights in its record.
-        init_from: The run or checkpoint that the user names, if any.
+        init_from: The run or file that the user names, if any.
         place: Where that is today, if it is not where the name leads from here.
+        **sizes: Channels and classes; see `load_weights`.
 
     Raises:
-        InputError: no such run, or none of its weights fit.
+        InputError: no such run or file, or it does not fit.
     """
     if init_from is None:
         start = run.read_record().get("start")
         if not isinstance(start, str) or start == "scratch" or re.match(r"epoch \d", start):
-            return None
+            return InitialWeights()
         init_from = start
-    missing = load_weights(model, place or init_from)
-    if missing:
-        logger.info("init_from: no weights for %s; initialised randomly", ", ".join(missing))
-    return init_from
+    return InitialWeights(init_from, *load_weights(model, place or init_from, **sizes))
+
+
+def resolve_weights(path: str) -> Path:
+    """Return the file of weights that a path names: itself, or the best (else the last) checkpoint of a run folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not is_weight_file(path):
+        return resolve_checkpoint(path)
+    file = expand_home(path)
+    if not file.is_file():
+        raise InputError(f"{path}: no such file{similar_file(file)}")
+    return file
 
 
 def resolve_checkpoint(path: str) -> Path:
@@ -75,18 +150,6 @@ def resolve_checkpoint(path: str) -> Path:
     if file.is_dir():
         return run.best if run.best.exists() else run.last
     return file
-
-
-def model_weights(payload: Mapping[str, Any], file: Path) -> dict[str, torch.Tensor]:
-    """Return the model's state dict in a checkpoint.
-
-    Raises:
-        InputError: it is something else.
-    """
-    found = payload["state"].get("model")
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise InputError(f"{file}: not a checkpoint of resnet-cli: state.model holds no weights")
-    return found
 
 
 def data_sizes(payload: Mapping[str, Any], file: Path) -> tuple[tuple[int, int, int], int]:

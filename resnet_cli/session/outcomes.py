@@ -10,8 +10,8 @@ from resnet_cli.errors import InputError
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.reading import Run, finite_number, section
+from resnet_cli.runs.weight_files import checkpoint_weights
 from resnet_cli.session.comparison import CLOCK_KEYS, first_difference
-from resnet_cli.session.load import model_weights
 
 Outcome = dict[str, Any]
 
@@ -30,7 +30,9 @@ def compare_outcomes(source: RunDir, before: Run, new: RunDir, now: Run) -> Outc
     not_compared, tensors = [], 0
     for old, file in ((source.best, new.best), (source.last, new.last)):
         try:
-            count, difference = _compare_weights(*(model_weights(checkpoints.load(path), path) for path in (old, file)))
+            count, difference = _compare_weights(
+                *(checkpoint_weights(checkpoints.load(path), path).tensors for path in (old, file))
+            )
         except InputError as error:
             not_compared.append(str(error))
             continue

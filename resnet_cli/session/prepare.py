@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 import torch
@@ -17,6 +18,7 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.session import build
 from resnet_cli.session.batch_of_one import require_no_batch_of_one
 from resnet_cli.session.first_look import LeakWarnings
+from resnet_cli.session.load import load_initial_weights, resolve_weights
 from resnet_cli.session.losses import build_loss, with_trainer_smoothing
 from resnet_cli.session.paths import located
 from resnet_cli.session.resume import (
@@ -106,6 +108,8 @@ def prepare(
     here = located(config, paths)  # to build from; `config` is what is stored
     with_trainer_smoothing(config.loss, config.trainer)
     validate_changes(checkpoint, config)  # before the data are read, which can take minutes
+    if checkpoint is None and config.init_from is not None:
+        resolve_weights(paths.get("init_from", config.init_from))
     loaders = build.loaders(here.data, device=_resolve_device(config.trainer), seed=config.seed)
     changes: list[Difference] = []
     if checkpoint is not None:
@@ -118,7 +122,11 @@ def prepare(
         accumulate=build.get_argument(config.trainer, "accumulate") or 1,
     )  # fmt: skip
     trainer = _build_trainer(here, model, loaders, planned_trainer)
-    start = restore_or_initialise(trainer.state, checkpoint, run, config, paths.get("init_from"), changes)
+    load_weights = partial(
+        load_initial_weights, model, run, config.init_from, paths.get("init_from"),
+        in_channels=loaders.in_size[0], class_names=loaders.class_names,
+    )  # fmt: skip
+    start = restore_or_initialise(trainer.state, checkpoint, run, config, load_weights, changes)
     lines = initialise_from_images(trainer, loaders) if start.is_scratch else []
     if budget is not None and budget.length is None:
         length = budget.choose(*measure_times(trainer, loaders, config, run, control, budget))

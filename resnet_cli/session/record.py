@@ -23,7 +23,7 @@ from resnet_cli.session.context import RunContext
 from resnet_cli.session.first_look import write_samples
 from resnet_cli.session.paths import record_paths
 from resnet_cli.session.prepare import PreparedRun
-from resnet_cli.session.resume import inexactness_warnings, rising_rate_warnings
+from resnet_cli.session.resume_warnings import inexactness_warnings, rising_rate_warnings
 from resnet_cli.session.run_data import count_data, describe_data
 from resnet_cli.session.saver import RunSaver, named_best
 from resnet_cli.session.stored_code import stored_modules_in_use
@@ -118,7 +118,8 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
         "data": count_data(prepared.loaders),
         "paths": _record_paths(prepared, before),
         **({"data_revision": prepared.loaders.revision} if prepared.loaders.revision else {}),
-        "start": "scratch" if start.file else start.description,
+        "start": before.get("start", "scratch") if start.file else start.description,
+        **({"weights": start.weights.record} if start.weights.record else {}),
         "resumed_from": resumed or None,
         "best": named_best(state.best, prepared.loaders.class_names),
         "test_reads": _test_reads(before),
@@ -165,6 +166,8 @@ def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
         logger.info("%s is today %s", key, path)
     if not prepared.start.is_scratch:
         logger.info("from    %s", prepared.start.description)
+    if prepared.start.weights.line:
+        logger.info("weights %s", prepared.start.weights.line)
     if prepared.start.file and config.init_from and config.resume != "auto":
         own = prepared.start.file.name
         logger.info("init_from: %s is not used, the run goes on from its own %s", config.init_from, own)

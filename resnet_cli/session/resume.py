@@ -1,7 +1,7 @@
 """Where a run starts from: the folder's latest usable checkpoint, another run's weights, or nothing."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.models.initialisation.data_dependent import initialise_model_from_images
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
-from resnet_cli.session import load
-from resnet_cli.training.backend import Backend
+from resnet_cli.session.load import InitialWeights
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.trainer import ClassifierTrainer
 
@@ -57,6 +56,7 @@ class StartingPoint:
         changes: How config and data differ from the checkpoint's.
         file: The checkpoint that was loaded, if any.
         best_lost: `best.pt` must be saved again from the restored state, which is at the end of the best epoch.
+        weights: The weights of another run or of a file that were loaded, if any.
     """
 
     description: str
@@ -64,6 +64,7 @@ class StartingPoint:
     changes: list[Difference] = field(default_factory=list)
     file: Path | None = None
     best_lost: bool = False
+    weights: InitialWeights = field(default_factory=InitialWeights)
 
     @property
     def is_scratch(self) -> bool:
@@ -134,7 +135,7 @@ def restore_or_initialise(
     checkpoint: LoadedCheckpoint | None,
     run: RunDir,
     config: RunConfig,
-    weights: str | None,
+    load_weights: Callable[[], InitialWeights],
     data_changes: Sequence[Difference] = (),
 ) -> StartingPoint:
     """Restore the state from the latest checkpoint that fits, or load the weights that `init_from` names.
@@ -144,7 +145,7 @@ def restore_or_initialise(
         checkpoint: The latest checkpoint that can be read, if any.
         run: The run folder.
         config: The config of the run.
-        weights: Where the weights of `init_from` are today, if the name does not lead there from here.
+        load_weights: Loads the weights of a run that has no checkpoint.
         data_changes: Accepted differences from the data of the checkpoint.
 
     Raises:
@@ -160,11 +161,11 @@ def restore_or_initialise(
             continue
         description = f"epoch {state.epoch}" + (f" and {state.batches} batches" if state.batches else "")
         return StartingPoint(description, state.epoch, changes, checkpoint.file, best_lost)
-    source = load.load_initial_weights(state.model, run, config.init_from, weights)
-    if source is None:
+    weights = load_weights()
+    if weights.name is None:
         return StartingPoint("scratch")
     state.restart_average()
-    return StartingPoint(source)
+    return StartingPoint(weights.name, weights=weights)
 
 
 def _restore(state: TrainState, checkpoint: LoadedCheckpoint, changes: list[Difference]) -> None:
@@ -253,44 +254,3 @@ def initialise_from_images(trainer: ClassifierTrainer, loaders: Loaders) -> list
     lines = initialise_model_from_images(trainer.model, loaders.train.sample)
     trainer.state.restart_average()
     return lines
-
-
-def inexactness_warnings(before: Mapping[str, Any], now: Mapping[str, Any], backend: Backend) -> list[str]:
-    """Warn about what makes a resumed run differ from an uninterrupted one in the last digits.
-
-    Args:
-        before: The run's record; empty for a new run.
-        now: The record after the run was opened.
-        backend: The run's. On CUDA the fastest algorithms are chosen anew in each process, unless it is deterministic.
-    """
-    old, new = (
-        {**{name: record.get(name) for name in ("device", "precision")}, **(record.get("versions") or {})}
-        for record in (before, now)
-    )
-    old.pop("resnet-cli", None)  # versions of this package resume one another's runs exactly
-    if not before:
-        return []
-    reasons = [f"{name} {old[name]} -> {new.get(name)}" for name in old if old[name] != new.get(name)]
-    if not backend.is_reproducible:
-        reasons.append(f"trainer.deterministic=false on {backend.device.type}")
-    return [f"warning: {', '.join(reasons)}: not bit for bit the same as an uninterrupted run"] if reasons else []
-
-
-def rising_rate_warnings(before: Mapping[str, Any], trainer: ClassifierTrainer) -> list[str]:
-    """Warn if a finished run is extended and its schedule, which now spans more epochs, raises the learning rate again.
-
-    Args:
-        before: The run's record before it is continued; empty for a new run.
-        trainer: Its trainer, with the state restored.
-    """
-    state, factor = trainer.state, trainer.stepper.lr_factor()
-    if before.get("status") != "finished" or not state.rows or factor is None or state.epoch >= trainer.epochs:
-        return []
-    last, group = state.rows[-1]["lr"], state.optimizer.param_groups[0]
-    following = group.get("initial_lr", group["lr"]) * factor
-    if following <= last * 1.001:
-        return []
-    return [
-        f"warning: the learning rate ended at {last:.4g} and continues at {following:.4g}, as the schedule of "
-        f"{trainer.epochs} epochs has it"
-    ]

@@ -18,8 +18,9 @@ from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir, find_run
+from resnet_cli.runs.weight_files import checkpoint_weights
 from resnet_cli.session import build
-from resnet_cli.session.load import data_sizes, model_weights, resolve_checkpoint
+from resnet_cli.session.load import data_sizes, resolve_checkpoint
 from resnet_cli.session.paths import located_settings, recorded_paths
 from resnet_cli.session.trusted_kinds import check_kinds
 from resnet_cli.training.averaging import load_averages
@@ -142,7 +143,7 @@ def open_trained(
     named = named or {}
     check_node("model", settings.get("model"), trust=trust, named=named)
     in_size, num_classes = data_sizes(payload, file)
-    weights = model_weights(payload, file)
+    weights = checkpoint_weights(payload, file).tensors
     model = build.model(settings["model"] or {}, in_size=in_size, num_classes=num_classes, seed=0)
     try:
         model.load_state_dict(weights)

@@ -15,7 +15,7 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.session import record
 from resnet_cli.session.comparison import first_difference, read_results
 from resnet_cli.session.context import RunContext
-from resnet_cli.session.resume import inexactness_warnings
+from resnet_cli.session.resume_warnings import inexactness_warnings
 from resnet_cli.session.saver import RunSaver
 from resnet_cli.session.train import train
 from resnet_cli.training.backend import Backend
@@ -160,6 +160,22 @@ def test_a_run_that_averages_epochs_is_exact_wherever_it_is_stopped(run):
         batches = {"step": 2, "renewal": STEPS, "validation": STEPS}.get(name, 2)
         assert (state["epoch"], state["batches"]) == ({"before": 0, "next epoch": 2}.get(name, 1), batches), name
         assert first_difference(whole, run(name, *options)) is None, name
+
+
+@pytest.mark.slow
+def test_a_run_that_started_from_a_file_goes_on_without_it(run, tmp_path):
+    state = run("first", stop_at=3)
+    torch.save({"state_dict": state["model"]}, tmp_path / "net.pth")
+    options = ["init_from=net.pth", "data.classes=4", *DRAWS]
+    whole = run("whole", *options)
+    loaded = RunDir("whole").read_record()["weights"]
+    assert loaded["new"].keys() == {"head.linear.weight", "head.linear.bias"}
+    run("parts", *options, stop_at=3)
+    (tmp_path / "net.pth").unlink()
+    assert first_difference(whole, run("parts", *options[1:])) is None
+    record = RunDir("parts").read_record()
+    assert record["start"] == "net.pth"
+    assert record["weights"] == loaded
 
 
 @pytest.mark.slow

@@ -68,3 +68,53 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_from_the_same
     assert "from    d" in out
     found = weights(tmp_path / "e/checkpoints/last.pt")
     assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+RESNET = ["model.depth=8", "model.width=4"]
+
+
+@pytest.fixture
+def published(train, tmp_path):
+    """A file as another program would have saved it, of a net trained on three classes of colour images."""
+    assert train(*tiny(*RESNET, "hydra.run.dir=a", "trainer.epochs=1"))[0] == 0
+    state = {f"module.{name}": value for name, value in weights(tmp_path / "a/checkpoints/best.pt").items()}
+    torch.save({"state_dict": state, "epoch": 90, "best_prec1": 69.8}, tmp_path / "net.pth")
+    return state
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_a_published_file_for_other_classes_channels_and_sizes(train, published, tmp_path):
+    digits = ["data=digits", "data.image_size=12", "model=resnet8", *RESNET, "trainer.epochs=1"]
+    frozen = ["data.train_size=64", "optimizer.lr=1e-30", "optimizer.weight_decay=0"]
+    status, out, err = train(*digits, *frozen, "init_from=net.pth", "hydra.run.dir=b")
+    assert status == 0, err
+    (line,) = [line for line in out.splitlines() if line.startswith("weights ")]
+    assert "from net.pth (state_dict); adapted: stem.0.weight (3 -> 1 channels)" in line
+    assert "new: head.linear.weight|bias (3 classes in the file)" in line
+    found = weights(tmp_path / "b/checkpoints/last.pt")
+    torch.testing.assert_close(found["stem.0.weight"], published["module.stem.0.weight"].sum(1, keepdim=True))
+    name = "stages.1.0.main_path.conv1.weight"
+    torch.testing.assert_close(found[name], published[f"module.{name}"])
+    record = record_of(tmp_path / "b")
+    assert record["start"] == "net.pth"
+    assert record["weights"]["adapted"] == {"stem.0.weight": "3 -> 1 channels"}
+    assert len(record["weights"]["sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"state_dict": {"module.conv1.weight": torch.ones(4, 3, 3, 3)}}, "none of its 1 tensors fits this one"),
+        ({"epoch": 3}, "holds no weights: a mapping of epoch, not a state dict"),
+        ([1], "holds no weights: a list, not a state dict"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_line_and_leaves_nothing(train, tmp_path, content, words):
+    torch.save(content, tmp_path / "net.pth")
+    status, _, err = train(*tiny(*RESNET), "init_from=net.pth", "hydra.run.dir=b")
+    assert status == 2
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    assert "net.pth" in line
+    assert words in line
+    assert not (tmp_path / "b").exists()

@@ -1,0 +1,48 @@
+"""Warnings for a run that is resumed: what makes it differ from an uninterrupted one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from resnet_cli.training.backend import Backend
+from resnet_cli.training.trainer import ClassifierTrainer
+
+
+def inexactness_warnings(before: Mapping[str, Any], now: Mapping[str, Any], backend: Backend) -> list[str]:
+    """Warn about what makes a resumed run differ from an uninterrupted one in the last digits.
+
+    Args:
+        before: The run's record; empty for a new run.
+        now: The record after the run was opened.
+        backend: The run's. On CUDA the fastest algorithms are chosen anew in each process, unless it is deterministic.
+    """
+    old, new = (
+        {**{name: record.get(name) for name in ("device", "precision")}, **(record.get("versions") or {})}
+        for record in (before, now)
+    )
+    old.pop("resnet-cli", None)  # versions of this package resume one another's runs exactly
+    if not before:
+        return []
+    reasons = [f"{name} {old[name]} -> {new.get(name)}" for name in old if old[name] != new.get(name)]
+    if not backend.is_reproducible:
+        reasons.append(f"trainer.deterministic=false on {backend.device.type}")
+    return [f"warning: {', '.join(reasons)}: not bit for bit the same as an uninterrupted run"] if reasons else []
+
+
+def rising_rate_warnings(before: Mapping[str, Any], trainer: ClassifierTrainer) -> list[str]:
+    """Warn if a finished run is extended and its schedule, which now spans more epochs, raises the learning rate again.
+
+    Args:
+        before: The run's record before it is continued; empty for a new run.
+        trainer: Its trainer, with the state restored.
+    """
+    state, factor = trainer.state, trainer.stepper.lr_factor()
+    if before.get("status") != "finished" or not state.rows or factor is None or state.epoch >= trainer.epochs:
+        return []
+    last, group = state.rows[-1]["lr"], state.optimizer.param_groups[0]
+    following = group.get("initial_lr", group["lr"]) * factor
+    if following <= last * 1.001:
+        return []
+    return [
+        f"warning: the learning rate ended at {last:.4g} and continues at {following:.4g}, as the schedule of "
+        f"{trainer.epochs} epochs has it"
+    ]

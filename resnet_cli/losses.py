@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnet_cli.config.ranges import AtLeast, Below
+from resnet_cli.config.ranges import AtLeast, Below, Between, Positive
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
 
@@ -155,6 +155,37 @@ class BinaryCrossEntropy(ClassLoss):
         if self.target_threshold is not None:
             targets_BK = (targets_BK > self.target_threshold).to(logits_BK.dtype)
         return F.binary_cross_entropy_with_logits(logits_BK, targets_BK, pos_weight=self.weight)
+
+
+class Distillation(nn.Module):
+    """What a network learns from a teacher besides the labels (Hinton et al. 2015, 1503.02531, section 2).
+
+    The loss is weight * T^2 * KL(teacher || student) + (1 - weight) * the loss on the labels, with the divergence
+    between the probabilities of both at the temperature T, the mean over the images. The factor T^2 keeps the size of
+    the gradients as T changes.
+
+    Args:
+        temperature: T, by which the logits of both are divided before the softmax.
+        weight: Share of the teacher in the loss; 0 learns from the labels alone, 1 from the teacher alone.
+    """
+
+    def __init__(
+        self, *, temperature: Annotated[float, Positive()] = 4.0, weight: Annotated[float, Between(0, 1)] = 0.9
+    ) -> None:
+        super().__init__()
+        self.temperature, self.weight = temperature, weight
+
+    def forward(self, logits_BK: Tensor, teacher_BK: Tensor, loss: Tensor) -> Tensor:
+        """Return the whole loss.
+
+        Args:
+            logits_BK: The student's, in float32.
+            teacher_BK: The teacher's.
+            loss: The loss on the labels.
+        """
+        student_BK, target_BK = ((x / self.temperature).log_softmax(1) for x in (logits_BK, teacher_BK.float()))
+        divergence = F.kl_div(student_BK, target_BK, reduction="batchmean", log_target=True)
+        return self.weight * self.temperature**2 * divergence + (1 - self.weight) * loss
 
 
 def resolve_class_weights(

@@ -9,7 +9,7 @@ Kind = Literal[
     "unknown key", "argument missing", "not allowed", "value missing",
     "not a node", "not a dotted name", "not found", "import failed",
     "logger without name", "logger not selected", "changed", "untrusted", "another kind", "takes nothing given",
-    "no target", "experiment without package", "empty", "chosen by another",
+    "untrusted teacher", "no target", "experiment without package", "empty", "chosen by another",
 ]  # fmt: skip
 
 TEMPLATES: dict[Kind, str] = {
@@ -31,6 +31,8 @@ TEMPLATES: dict[Kind, str] = {
     "logger not selected": "is not selected; choose it with logger={given}",
     "chosen by another": "{given} is given with {allowed}={stored}, which chooses it; give one of them",
     "changed": "{stored} -> {given}: changed since the run was saved",
+    "untrusted teacher": "its config names {given}, which is no part of resnet-cli, torch.nn or "
+    "torchvision.models; if you know it, pass trust=true",
     "untrusted": "{given} is named by a stored config alone and is no part of resnet-cli, torch.nn, torch.optim, "
     "torchvision.models or torchvision.transforms that belongs there; if you know it, pass {key}={value} or trust=true",
 }

@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).parents[1]
 CONFIG_FOLDER = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
 
 PATH_NAMES = re.compile(
-    r"(\w+_)?(root|cache|path|file|filename|folder|dir|directory|csv|shards)|splits|init_from|resume|reproduce"
+    r"(\w+_)?(root|cache|path|file|filename|folder|dir|directory|csv|shards)|splits|init_from|teacher|resume|reproduce"
 )
 
 

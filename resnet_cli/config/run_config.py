@@ -10,6 +10,9 @@ Node = Mapping[str, Any]  # a `_target_` and its arguments
 
 # The loss of configs that have none: those of runs that were made before there was the group.
 DEFAULT_LOSS: Node = {"_target_": "resnet_cli.losses.CrossEntropy"}
+DEFAULT_DISTILLATION: Node = {"_target_": "resnet_cli.losses.Distillation"}
+
+OPTIONAL_KEYS = ("loss", "distillation")  # stored only if they have a value
 
 # Keys that control how a run is started. They are not part of its identity, so neither checkpoints nor `config.yaml`
 # store them.
@@ -31,6 +34,8 @@ class RunConfig:
         seed: Determines weights, order of samples, augmentation and dropout.
         resume: A run folder, or `auto` to continue from the last checkpoint in the output folder if there is one.
         init_from: A run whose weights are loaded at the start.
+        teacher: A run, or a checkpoint, whose predictions are learnt too.
+        distillation: The loss of learning from `teacher`; None is `DEFAULT_DISTILLATION`.
         reproduce: A run that is trained again in a new folder and compared; see `resnet_cli.session.reproduction`.
         resume_force: Resume although the config or the data have changed.
         trust: Allow classes that only a stored config names; checked before training.
@@ -49,6 +54,8 @@ class RunConfig:
     seed: Annotated[int, Between(0, 9223372036854775807)] = 0
     resume: Annotated[str, NotEmpty()] | None = None
     init_from: Annotated[str, NotEmpty()] | None = None
+    teacher: Annotated[str, NotEmpty()] | None = None
+    distillation: Node | None = None
     reproduce: Annotated[str, NotEmpty()] | None = None
     resume_force: bool = False
     trust: bool = False
@@ -57,6 +64,11 @@ class RunConfig:
     logger: Mapping[str, Node] | None = None
 
     def stored(self) -> dict[str, Any]:
-        """Return the keys that checkpoints and `config.yaml` store: all except `CONTROL_KEYS`, and no absent loss."""
+        """Return the keys that checkpoints and `config.yaml` store: all except `CONTROL_KEYS`.
+
+        A loss and a teacher that there are not are left out: runs made before there were such keys have none.
+        """
         kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in CONTROL_KEYS}
-        return {key: value for key, value in kept.items() if key != "loss" or value is not None}
+        if self.teacher is None:
+            del kept["teacher"], kept["distillation"]
+        return {key: value for key, value in kept.items() if key not in OPTIONAL_KEYS or value is not None}

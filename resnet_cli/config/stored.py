@@ -185,7 +185,7 @@ def differences(stored: Settings, given: Settings) -> list[Difference]:
     before, after = flat(stored), flat(given)
     for leaves in (before, after):
         leaves |= {key: value for key, value in defaults.items() if key not in leaves}
-    same = keys_without_difference(before, after)
+    same = keys_without_difference(before, after) | _keys_of_teachers(before, after)
     return [
         Difference(key, _leaf(before, key), _leaf(after, key))
         for key in dict.fromkeys([*after, *before])
@@ -193,6 +193,16 @@ def differences(stored: Settings, given: Settings) -> list[Difference]:
         and not (key in before and key in after and _same(before[key], after[key]))
         and (key not in SAFE_TO_CHANGE or _fewer_epochs(key, before, after))
     ]
+
+
+def _keys_of_teachers(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
+    """Return the keys whose difference says nothing: a teacher's place, whose content is compared when it is opened.
+
+    Of a teacher in one of the configs only, the key `teacher` says it all.
+    """
+    if isinstance(before.get("teacher"), str) == isinstance(after.get("teacher"), str):
+        return {"teacher"}
+    return {key for key in (*before, *after) if key.startswith("distillation")}
 
 
 def _defaults(stored: Settings, given: Settings) -> dict[str, Any]:

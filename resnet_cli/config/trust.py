@@ -17,6 +17,7 @@ PACKAGES = {
     "optimizer": ("resnet_cli.optimizers", "torch.optim"),
     "schedule": ("resnet_cli.schedules",),
     "loss": ("resnet_cli.losses", "torch.nn"),
+    "distillation": ("resnet_cli.losses",),
     "data": ("resnet_cli.data",),
     "data.augment": ("resnet_cli.data",),
     "data.augment.transforms": ("torchvision.transforms",),

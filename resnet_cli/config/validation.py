@@ -82,7 +82,7 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
         foreign=FOREIGN,
     ),
     "trainer": ConfigGroup(
-        given=("model", "loss_fn", "optimizer", "schedule", "seed", "multi_label", "lookahead"),
+        given=("model", "loss_fn", "optimizer", "schedule", "seed", "multi_label", "lookahead", "teacher"),
         readers=("resnet_cli.training.time_budget.budget_seconds", "resnet_cli.training.lookahead.lookahead_options"),
     ),
 }

@@ -36,6 +36,7 @@ def _facts(facts: Facts) -> Iterator[tuple[str, Sequence[str]]]:
     yield "training", [_pairs({**training, "seed": facts["seed"]})]
     yield "time", _time(facts)
     yield "started from", _known(facts["start"])
+    yield "taught by", _known(_pairs(flat_facts(facts["teacher"])))
     yield "resumed", [_pairs(flat_facts(item)) for item in facts["resumes"][-NEWEST:]]
     yield "checkpoints", [*map(_checkpoint, facts["checkpoints"])] or ["none: this run has saved nothing"]
     yield from _environment(facts["environment"])

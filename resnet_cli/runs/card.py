@@ -187,6 +187,7 @@ def _training(summary: Summary) -> list[str]:
     ]
     if summary["start"] not in (None, "scratch"):
         lines.append(f"- started from: {code(summary['start'])}")
+    lines += [f"- taught by: {_settings(flat_facts(summary['teacher']))}"] if summary["teacher"] else []
     lines += [f"- {line}" for line in _resumes(summary["resumes"])]
     return [*lines, *(["", "Command:", *code_block([summary["command"]])] if summary["command"] else [])]
 

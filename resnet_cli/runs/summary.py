@@ -43,6 +43,7 @@ def summarise(run: Run) -> Summary:
         "data": _data(run),
         "training": {name: plain(run.settings.get(key)) for name, key in TRAINING_KEYS.items()},
         "start": _text(record.get("start")),
+        "teacher": _teacher(run),
         "resumes": _mappings(record, "resumed_from"),
         "environment": _environment(record),
         "best": plain(section(record, "best")),
@@ -143,6 +144,13 @@ def _data(run: Run) -> Summary:
         "labels": "multi" if counted.get("labels") == "multi" else "one",
         "split": {key: plain(run.settings.get(f"data.{key}")) for key in SPLIT_KEYS},
     }
+
+
+def _teacher(run: Run) -> Summary:
+    """Return which network a run learns from, and how; empty if there is none."""
+    found = plain(section(run.record, "teacher"))
+    how = {key: plain(run.settings.get(f"distillation.{key}")) for key in ("temperature", "weight")}
+    return {**found, **how} if found else {}
 
 
 def _environment(record: Mapping[str, Any]) -> Summary:

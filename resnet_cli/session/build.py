@@ -25,6 +25,7 @@ from resnet_cli.loggers import Logger, require_packages
 from resnet_cli.optimizers import apply_group_options, parameter_groups
 from resnet_cli.training.evaluation import LossFunction
 from resnet_cli.training.lookahead import lookahead_options
+from resnet_cli.training.teacher import Teacher
 from resnet_cli.training.trainer import ClassifierTrainer
 
 
@@ -204,12 +205,15 @@ def trainer(
     seed: int,
     loss_fn: LossFunction | None = None,
     multi_label: bool = False,
+    teacher: Teacher | None = None,
 ) -> ClassifierTrainer:
     """Build the trainer; `loss_fn` None is cross-entropy, which it smooths itself."""
     provided: dict[str, Any] = {
         "model": model, "loss_fn": loss_fn, "optimizer": optimizer, "schedule": schedule, "seed": seed,
-        "multi_label": multi_label,
+        "multi_label": multi_label, "teacher": teacher,
     }  # fmt: skip
+    if teacher is not None and "teacher" not in signature(node["_target_"]).parameters:
+        raise InputError(f"teacher: {node['_target_']} takes none, as resnet_cli.ClassifierTrainer does")
     node, options = _split_reader_keys("trainer", node)
     provided["lookahead"] = lookahead_options(**_of_reader(options, lookahead_options))
     if loss_fn is not None and "label_smoothing" in node:  # it is in the loss

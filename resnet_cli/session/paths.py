@@ -57,7 +57,7 @@ def _texts(settings: Mapping[str, Any]) -> dict[str, str]:
     groups: dict[str, Any] = {
         name: node for name, node in settings.items() if name in CONFIG_GROUPS and isinstance(node, Mapping)
     }
-    leaves = flat({**groups, "init_from": settings.get("init_from")})
+    leaves = flat({**groups, **{key: settings.get(key) for key in ("init_from", "teacher")}})
     for key, value in list(leaves.items()):
         if isinstance(value, list | tuple):
             leaves |= {f"{key}.{number}": item for number, item in enumerate(value)}
@@ -215,6 +215,8 @@ def _find(
 def _must_exist(settings: Mapping[str, Any], key: str) -> bool:
     """Return whether a run cannot start without a file: it is no cache, and nothing that is downloaded."""
     group, _, name = key.partition(".")
+    if key == "teacher":
+        return True
     if group != "data" or name == "cache":
         return False
     node = settings["data"]

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
+from typing import Any
 
 import torch
 
@@ -29,6 +30,7 @@ from resnet_cli.session.resume import (
     validate_changes,
 )
 from resnet_cli.session.run_data import data_changes, describe_data
+from resnet_cli.session.teacher import LoadedTeacher, load_teacher, teacher_changes
 from resnet_cli.session.time_budget import LONGEST, TimeBudget, find_budget, measure_times, with_length
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import resolve_device
@@ -53,6 +55,7 @@ class PreparedRun:
         paths: Where files are that are not where the config says, by key.
         leaks: Says which validation and test images are also training images.
         budget: The time budget, if there is one.
+        teacher: What is known of the network that the run learns from, if there is one.
     """
 
     config: RunConfig
@@ -65,6 +68,7 @@ class PreparedRun:
     paths: Mapping[str, str]
     leaks: LeakWarnings
     budget: TimeBudget | None = None
+    teacher: Mapping[str, Any] | None = None
 
 
 @contextmanager
@@ -114,6 +118,8 @@ def prepare(
     changes: list[Difference] = []
     if checkpoint is not None:
         changes = data_changes(checkpoint.content["data"], describe_data(loaders), force=config.resume_force)
+    teacher = load_teacher(config, paths.get("teacher"), loaders)
+    changes += teacher_changes(checkpoint.content if checkpoint else {}, teacher, force=config.resume_force)
     _require_measure(build.get_argument(config.trainer, "select_by"), loaders)
     model = build.model(here.model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=config.seed)
     require_no_batch_of_one(
@@ -121,7 +127,7 @@ def prepare(
         num_batches=_num_batches(config.trainer, loaders),
         accumulate=build.get_argument(config.trainer, "accumulate") or 1,
     )  # fmt: skip
-    trainer = _build_trainer(here, model, loaders, planned_trainer)
+    trainer = _build_trainer(here, model, loaders, planned_trainer, teacher)
     load_weights = partial(
         load_initial_weights, model, run, config.init_from, paths.get("init_from"),
         in_channels=loaders.in_size[0], class_names=loaders.class_names,
@@ -134,7 +140,9 @@ def prepare(
         trainer.set_length(length.epochs, length.steps_per_epoch, _build_schedule(config, loaders, config.trainer))
     if trainer.state.average is not None:
         trainer.state.average.check_length(trainer.epochs)
-    return PreparedRun(config, run, loggers, loaders, trainer, start, lines, paths, LeakWarnings(loaders), budget)
+    taught_by = teacher.record if teacher is not None else None
+    leaks = LeakWarnings(loaders)
+    return PreparedRun(config, run, loggers, loaders, trainer, start, lines, paths, leaks, budget, taught_by)
 
 
 def _require_measure(select_by: str | None, loaders: Loaders) -> None:
@@ -163,14 +171,18 @@ def _num_batches(trainer: Node, loaders: Loaders) -> int:
 
 
 def _build_trainer(
-    config: RunConfig, model: torch.nn.Module, loaders: Loaders, planned_trainer: Node
+    config: RunConfig,
+    model: torch.nn.Module,
+    loaders: Loaders,
+    planned_trainer: Node,
+    teacher: LoadedTeacher | None,
 ) -> ClassifierTrainer:
     schedule = _build_schedule(config, loaders, planned_trainer)
     optimizer = build.optimizer(config.optimizer, model)
     loss_fn = build_loss(config.loss, config.trainer, loaders)
     return build.trainer(
         config.trainer, model=model, optimizer=optimizer, schedule=schedule, seed=config.seed, loss_fn=loss_fn,
-        multi_label=loaders.has_label_sets,
+        multi_label=loaders.has_label_sets, teacher=teacher.network if teacher is not None else None,
     )  # fmt: skip
 
 

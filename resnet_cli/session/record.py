@@ -27,6 +27,7 @@ from resnet_cli.session.resume_warnings import inexactness_warnings, rising_rate
 from resnet_cli.session.run_data import count_data, describe_data
 from resnet_cli.session.saver import RunSaver, named_best
 from resnet_cli.session.stored_code import stored_modules_in_use
+from resnet_cli.session.teacher import format_teacher
 from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import device_name
@@ -80,7 +81,10 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     if budget is not None and record["test"] is None:
         logger.info("%s", budget.start_epochs())
     after_epoch = budget.after_epoch if budget is not None else None
-    return RunSaver(run, prepared.config.stored(), describe_data(prepared.loaders), prepared.loggers, after_epoch)
+    return RunSaver(
+        run, prepared.config.stored(), describe_data(prepared.loaders), prepared.loggers, after_epoch,
+        teacher=prepared.teacher,
+    )  # fmt: skip
 
 
 def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[str, Any]) -> dict[str, Any]:
@@ -120,6 +124,7 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
         **({"data_revision": prepared.loaders.revision} if prepared.loaders.revision else {}),
         "start": before.get("start", "scratch") if start.file else start.description,
         **({"weights": start.weights.record} if start.weights.record else {}),
+        **({"teacher": dict(prepared.teacher)} if prepared.teacher is not None else {}),
         "resumed_from": resumed or None,
         "best": named_best(state.best, prepared.loaders.class_names),
         "test_reads": _test_reads(before),
@@ -160,6 +165,8 @@ def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
     if loaders.has_label_sets:
         loss, select_by = _class_name(config.loss or DEFAULT_LOSS), select_by_of(config.stored())
         logger.info("labels  several an image: loss %s, the best epoch by %s", loss, select_by)
+    if prepared.teacher is not None:
+        logger.info("teacher %s", format_teacher(prepared.teacher))
     logger.info("device  %s, %s, seed %d", record["device"], record["precision"], config.seed)
     logger.info("folder  %s", prepared.run.path)
     for key, path in prepared.paths.items():

@@ -1,7 +1,7 @@
 """RunSaver: writes a run's checkpoints, metrics and curves into its folder."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -39,6 +39,7 @@ class RunSaver:
         data: What `describe_data` returns, stored there too.
         loggers: Experiment loggers, which receive the metrics.
         after_epoch: Called with the number of epochs done when an epoch is saved.
+        teacher: What is known of the network that the run learns from, stored in checkpoints too.
     """
 
     def __init__(
@@ -48,9 +49,11 @@ class RunSaver:
         data: dict[str, Any],
         loggers: LoggerGroup,
         after_epoch: Callable[[int], None] | None = None,
+        *,
+        teacher: Mapping[str, Any] | None = None,
     ) -> None:
         self.run, self.settings, self.data, self.loggers = run, settings, data, loggers
-        self.after_epoch = after_epoch
+        self.after_epoch, self.teacher = after_epoch, teacher
         self._drawn_at = -math.inf
 
     def save_last(self, state: TrainState) -> None:
@@ -104,4 +107,6 @@ class RunSaver:
 
     def _save(self, path: Path, state: TrainState, content: dict[str, Any], backup: Path | None = None) -> None:
         require_finite_weights(state)  # before the former checkpoint is replaced
-        checkpoints.save(path, {"config": self.settings, "data": self.data, "state": content}, backup=backup)
+        taught_by = {"teacher": self.teacher} if self.teacher is not None else {}
+        content = {"config": self.settings, "data": self.data, "state": content, **taught_by}
+        checkpoints.save(path, content, backup=backup)

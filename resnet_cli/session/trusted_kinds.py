@@ -41,6 +41,10 @@ def _is_of_kind(path: str, target: str) -> bool:
         return inspect.isfunction(found) and not found.__name__.startswith("_")
     if group == "loss":
         return _is_loss(found)
+    if group == "distillation":
+        from resnet_cli.losses import Distillation
+
+        return found is Distillation
     if group == "trainer":
         from resnet_cli.training.trainer import ClassifierTrainer
 

@@ -180,7 +180,7 @@ class CompiledStepper(Stepper):
     def _forward_loss(self, images_BCHW: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
         with self.options.autocast():
             logits_BK = self.model(images_BCHW)
-        return compute_loss(logits_BK, labels, share, self.options)
+        return compute_loss(logits_BK, images_BCHW, labels, share, self.options)
 
     def _clip_step_average(self) -> None:
         with torch.no_grad():

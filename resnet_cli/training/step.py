@@ -15,6 +15,7 @@ from resnet_cli.training.dynamo import step_optimizer
 from resnet_cli.training.evaluation import LossFunction
 from resnet_cli.training.metrics import count_correct
 from resnet_cli.training.profiling import Section, no_section
+from resnet_cli.training.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class StepOptions:
         accumulate: Number of micro-batches that a batch is split into.
         clip_norm: Maximum norm of all gradients together; None does not clip.
         count_correct: (logits, labels) -> number of correct predictions.
+        teacher: A network whose predictions the loss includes; None is the loss on the labels alone.
     """
 
     loss_fn: LossFunction
@@ -34,6 +36,7 @@ class StepOptions:
     accumulate: int = 1
     clip_norm: float | None = None
     count_correct: Callable[[Tensor, Tensor], Tensor] = count_correct
+    teacher: Teacher | None = None
 
 
 def train_step(
@@ -71,7 +74,7 @@ def train_step(
         with section("forward"):
             with options.autocast():
                 logits_BK = model(images_BCHW)
-            loss, correct = compute_loss(logits_BK, labels, share, options)
+            loss, correct = compute_loss(logits_BK, images_BCHW, labels, share, options)
         if on_loss is not None:
             on_loss(loss)
         with section("backward"):
@@ -117,17 +120,24 @@ def split_batch(batch: Batch, accumulate: int) -> Iterator[tuple[Tensor, Tensor,
         yield images, targets, images.shape[0] / images_BCHW.shape[0]
 
 
-def compute_loss(logits_BK: Tensor, labels: Tensor, share: float, options: StepOptions) -> tuple[Tensor, Tensor]:
+def compute_loss(
+    logits_BK: Tensor, images_BCHW: Tensor, labels: Tensor, share: float, options: StepOptions
+) -> tuple[Tensor, Tensor]:
     """Return the loss of a micro-batch times its share of the batch, and its number of correct predictions.
 
     Args:
         logits_BK: The model's output, of any precision; the loss is computed in float32.
+        images_BCHW: The images, which the teacher sees too.
         labels: Classes [B] or class probabilities [B, K].
         share: Samples of the micro-batch divided by those of the batch.
         options: The loss, and what counts as correct.
     """
     logits_BK = logits_BK.float()
     loss = options.loss_fn(logits_BK, labels)
+    if options.teacher is not None:
+        with torch.no_grad(), options.autocast():
+            teacher_BK = options.teacher(images_BCHW)
+        loss = options.teacher.combine(logits_BK, teacher_BK, loss)
     return loss if share == 1 else loss * share, options.count_correct(logits_BK.detach(), labels)
 
 

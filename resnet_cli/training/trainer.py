@@ -1,7 +1,4 @@
-"""ClassifierTrainer: the training loop.
-
-`fit` reads top to bottom: step, log, evaluate, consider best, save, stop. There are no callbacks.
-"""
+"""ClassifierTrainer: the training loop. `fit` reads top to bottom, without callbacks: step, evaluate, save, stop."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -32,6 +29,7 @@ from resnet_cli.training.single_epochs import SingleEpochs
 from resnet_cli.training.state import BestTracker, TrainState
 from resnet_cli.training.step import StepOptions
 from resnet_cli.training.stepper import Stepper
+from resnet_cli.training.teacher import Teacher
 
 logger = logging.getLogger("resnet_cli")
 
@@ -77,6 +75,7 @@ class ClassifierTrainer(SingleEpochs):
         multi_label: Images have several labels, [B, K] of 0 and 1. Accuracy is the share of images with every label
             right at a probability of 0.5, and evaluations have mean average precision and macro F1.
         lookahead: Settings of `averaging="lookahead"`.
+        teacher: A trained network that the training loss includes the predictions of.
 
     Raises:
         ValueError: device or precision are not available, or not with `compile`; `label_smoothing` is set with a loss
@@ -115,6 +114,7 @@ class ClassifierTrainer(SingleEpochs):
         profile: bool = False,
         multi_label: bool = False,
         lookahead: LookaheadOptions = LookaheadOptions(),  # noqa: B008  it is frozen
+        teacher: Teacher | None = None,
     ) -> None:
         if loss_fn is not None and label_smoothing:
             raise ValueError("label_smoothing goes with the default loss; pass loss_fn=None or smooth in your own loss")
@@ -138,9 +138,9 @@ class ClassifierTrainer(SingleEpochs):
             best_tracker=BestTracker(select_by=select_by),
         )  # fmt: skip
         train_loss_fn = loss_fn or partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
-        options = StepOptions(
-            train_loss_fn, self.backend.autocast, accumulate, clip_norm, count_exact if multi_label else count_correct
-        )
+        counted = count_exact if multi_label else count_correct
+        taught_by = None if teacher is None else teacher.prepare(self.backend)
+        options = StepOptions(train_loss_fn, self.backend.autocast, accumulate, clip_norm, counted, taught_by)
         make_stepper = CompiledStepper if compile == "step" else Stepper
         self.stepper = make_stepper(self.state, model=self.forward, options=options, schedule=schedule, seed=seed)
 

@@ -47,6 +47,9 @@ LINES = [
      "model._target_: a.Net is named by a stored config alone and is no part of resnet-cli, torch.nn, torch.optim, "
      "torchvision.models or torchvision.transforms that belongs there; if you know it, pass "
      "model._target_=a.Net or trust=true"),
+    (Problem("teacher=run", "untrusted teacher", "a.Net"),
+     "teacher=run: its config names a.Net, which is no part of resnet-cli, torch.nn or torchvision.models; if you know "
+     "it, pass trust=true"),
     (Problem("logger.wandb", "logger not selected", "wandb"),
      "logger.wandb: is not selected; choose it with logger=wandb"),
 ]  # fmt: skip

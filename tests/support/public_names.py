@@ -16,7 +16,7 @@ PUBLIC = {
     "resnet_cli.sweeps": ["Sweep"],
     "resnet_cli.optimizers": ["Muon", "apply_group_options", "build_optimizer", "orthogonalise", "parameter_groups"],
     "resnet_cli.losses": [
-        "BinaryCrossEntropy", "ClassLoss", "ClassWeights", "CrossEntropy", "Focal", "balanced_weights",
+        "BinaryCrossEntropy", "ClassLoss", "ClassWeights", "CrossEntropy", "Distillation", "Focal", "balanced_weights",
         "resolve_class_weights",
     ],
     "resnet_cli.schedules": [

@@ -2,18 +2,21 @@
 
     python benchmarks/parity.py                        -> benchmarks/results/parity.json
     python benchmarks/parity.py --nets resnet20,cnn    (adds to what the file has)
+    python benchmarks/parity.py --nets resnet1202 --doors onnx --folder /tmp/parity    (the same, door by door)
 
 1,000 files of every kind that Pillow writes and reads: formats, modes, orientations, 8 and 16 bits, and sizes from 1x1.
-Every preset of `conf/model` that classifies images is trained for some batches, so that its statistics and weights are
-those of a trained net, and its answers through each door are compared with those of evaluation: logits, and for
-`resnet-predict` probabilities, which it rounds to six digits.
+Every preset of `conf/model` that classifies images is trained until its logits tell images apart, so that its
+statistics and weights are those of a trained net, and its answers through each door are compared with those of
+evaluation: logits, and for `resnet-predict` probabilities, which it rounds to six digits.
 """
 
 import json
 import logging
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,17 +28,27 @@ import measuring
 COUNT = 1000
 CACHE = "cache"  # of decoded images, which all nets share
 NO_CLASSIFIERS = {"scalar_chain"}
-# Nets that take minutes to trace on two cores come last, with fewer doors.
-DEEP = ("resnet1202", "preact1001")
+# Standard deviation over images that a class's logit must have: of a net that answers alike whatever it is shown, equal
+# answers say nothing.
+VARIED = 0.1
+# Tried in turn until the logits vary: some batches at a low rate, then more of them at higher ones.
+TRAININGS = (
+    ("optimizer.lr=0.002", "trainer.epochs=1", "trainer.max_batches=8"),
+    ("optimizer.lr=0.02", "trainer.epochs=5"),
+    ("optimizer.lr=0.1", "trainer.epochs=15", "trainer.grad_clip=1"),
+)
 SIZES = {"airbench": 32, "resnet": 32, "resnet18": 32, "resnet34": 32, "resnet50": 32, "torchvision": 32}
 OWN_SIZE = 16
 QUICK = ("cnn", "resnet8")
+DOORS = ("training", "evaluation, stream", "resnet-predict", "load_run, paths", "pt2", "onnx")
 
 
 def main() -> None:
     parser = measuring.parser(__doc__, rounds=1)
     parser.add_argument("--nets", help="presets of conf/model, separated by commas (default: all)")
     parser.add_argument("--no-onnx", action="store_true", help="leave ONNX files out")
+    parser.add_argument("--doors", help="which are asked, separated by commas (default: all)")
+    parser.add_argument("--folder", type=Path, help="keeps images and trained nets for the next call")
     options = parser.parse_args()
     measuring.settle(options)
     sys.path.insert(0, str(measuring.REPOSITORY))
@@ -44,19 +57,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     logging.getLogger("resnet_cli").setLevel(logging.ERROR)
     nets = options.nets.split(",") if options.nets else list(QUICK) if options.quick else presets()
-    with_onnx = not options.no_onnx and find_spec("onnxruntime") is not None
+    unwanted = {"onnx"} if options.no_onnx or find_spec("onnxruntime") is None else set()
+    doors = [door for door in (options.doors.split(",") if options.doors else DOORS) if door not in unwanted]
     found = {} if options.quick else earlier(options.out)
-    with tempfile.TemporaryDirectory() as folder:
+    with nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as folder:
         paths = write_images(Path(folder), 1 if options.quick else COUNT)
         for net in nets:
-            start = perf_counter()
-            try:
-                found[net] = compare(Path(folder), net, paths, with_onnx=with_onnx)
-            except measuring.SkippedError as reason:
-                found[net] = {"skipped": str(reason)}
-            found[net]["seconds"] = round(perf_counter() - start, 1)
-            print(net, json.dumps(found[net]), flush=True)
-            measuring.finish("parity", options, [], count=len(paths), nets=found)
+            for _ in compare(Path(folder), net, paths, doors, found):
+                measuring.finish("parity", options, [], count=len(paths), nets=found)
     measuring.finish("parity", options, [as_table(found)], count=len(paths), nets=found)
 
 
@@ -77,50 +85,81 @@ def write_images(folder: Path, count: int) -> list[Path]:
     """Write the images, at least one of each kind where `count` is less than their number."""
     from tests.support.image_kinds import image_kinds, write_image_kinds
 
-    return write_image_kinds(folder / "photos", max(count, len(image_kinds())))
+    count = max(count, len(image_kinds()))
+    there = sorted((folder / "photos").glob("*/*"))
+    return there if len(there) == count else write_image_kinds(folder / "photos", count)
 
 
-def compare(folder: Path, net: str, paths: Sequence[Path], *, with_onnx: bool) -> dict[str, Any]:
-    """Train a net and return the largest difference of each door from evaluation, and how many best classes differ."""
+def compare(
+    folder: Path, net: str, paths: Sequence[Path], doors: Sequence[str], found: dict[str, Any]
+) -> Iterator[str]:
+    """Train a net, and put the largest difference of each door from evaluation, and how many best classes differ, into
+    `found`; yield the door after each.
+    """
+    from tests.support import doors as ways
+
+    start = perf_counter()
+    run_folder, expected, spread = trained(folder, net)
+    record = found[net] if found.get(net, {}).get("standard_deviation") == spread else {"seconds": {}, "doors": {}}
+    found[net] = record | {"size": SIZES.get(net, OWN_SIZE), "standard_deviation": spread}
+    found[net]["seconds"]["trained"] = round(perf_counter() - start, 1)
+    run = ways.open_run(run_folder)
+    for door in doors:
+        start = perf_counter()
+        try:
+            answers = ask(door, run, run_folder, paths)
+        except Exception as error:
+            said = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            found[net]["doors"][door] = {"failed": said}
+        else:
+            difference = float(f"{answers.difference(expected):.3g}")
+            found[net]["doors"][door] = {"difference": difference, "top1": answers.top1_differences(expected)}
+        found[net]["seconds"][door] = round(perf_counter() - start, 1)
+        print(net, door, json.dumps(found[net]["doors"][door]), found[net]["seconds"][door], "s", flush=True)
+
+
+def trained(folder: Path, net: str) -> tuple[Path, Any, float]:
+    """Return the folder of a run of the net, what its evaluation answers, and how much that varies over the images."""
     from tests.support import doors
 
-    size = SIZES.get(net, OWN_SIZE)
+    side = SIZES.get(net, OWN_SIZE)
     place = folder / net
-    run_folder = doors.train(
-        place, folder / "photos", f"model={net}", "data.batch_size=32", "optimizer.lr=0.002", "trainer.epochs=1",
-        "trainer.max_batches=8", size=(size, size), cache=folder / CACHE,
-    )  # fmt: skip
-    run = doors.open_run(run_folder)
-    expected = doors.from_loader(run, "test", backend="device")
-    record: dict[str, Any] = {
-        "size": size, "standard_deviation": float(f"{expected.logits.std(0).max().item():.3g}"), "doors": {},
-    }  # fmt: skip
-    for door, ask in all_doors(run, run_folder, paths, with_onnx=with_onnx):
-        try:
-            answers = ask()
-        except Exception as error:
-            record["doors"][door] = {"failed": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
-            continue
-        record["doors"][door] = {
-            "difference": float(f"{answers.difference(expected):.3g}"), "top1": answers.top1_differences(expected)
-        }  # fmt: skip
-    return record
+    for number, training in enumerate(TRAININGS):
+        run_folder = place / f"training{number}" / "run"
+        if not is_finished(run_folder):
+            shutil.rmtree(run_folder.parent, ignore_errors=True)
+            doors.train(
+                run_folder.parent, folder / "photos", f"model={net}", "data.batch_size=32", *training,
+                size=(side, side), cache=folder / CACHE,
+            )  # fmt: skip
+        expected = doors.from_loader(doors.open_run(run_folder), "test", backend="device")
+        spread = float(f"{expected.logits.std(0).max().item():.3g}")
+        print(net, *training, "- standard deviation of the logits:", spread, flush=True)
+        if spread >= VARIED:
+            break
+    return run_folder, expected, spread
 
 
-def all_doors(
-    run: Any, folder: Path, paths: Sequence[Path], *, with_onnx: bool
-) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Yield the doors of a run by name."""
+def is_finished(folder: Path) -> bool:
+    """Return whether a run has been trained to its end."""
+    record = folder / "run.json"
+    return record.is_file() and json.loads(record.read_text())["status"] == "finished"
+
+
+def ask(door: str, run: Any, folder: Path, paths: Sequence[Path]) -> Any:
+    """Return the answers of a door."""
     from tests.support import doors
 
     photos = paths[0].parents[1]
-    yield "training", partial(doors.from_loader, run, "train", backend="device")
-    yield "evaluation, stream", partial(doors.from_loader, run, "test", backend="stream", workers=2)
-    yield "resnet-predict", partial(doors.from_predict, folder, photos, folder / "predictions.jsonl")
-    yield "load_run, paths", partial(doors.from_python, run, paths, "paths")
-    for name in ("pt2", *(["onnx"] if with_onnx else [])):
-        file = folder / f"model.{name}"
-        yield name, lambda file=file: doors.from_exported(run, paths, doors.export_logits(run, file))
+    ways: dict[str, Callable[[], Any]] = {
+        "training": partial(doors.from_loader, run, "train", backend="device"),
+        "evaluation, stream": partial(doors.from_loader, run, "test", backend="stream", workers=2),
+        "resnet-predict": partial(doors.from_predict, folder, photos, folder / "predictions.jsonl"),
+        "load_run, paths": partial(doors.from_python, run, paths, "paths"),
+    }
+    if door in ways:
+        return ways[door]()
+    return doors.from_exported(run, paths, doors.export_logits(run, folder / f"model.{door}"))
 
 
 def as_table(found: dict[str, Any]) -> str:

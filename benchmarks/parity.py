@@ -93,8 +93,9 @@ def write_images(folder: Path, count: int) -> list[Path]:
 def compare(
     folder: Path, net: str, paths: Sequence[Path], doors: Sequence[str], found: dict[str, Any]
 ) -> Iterator[str]:
-    """Train a net, and put the largest difference of each door from evaluation, and how many best classes differ, into
-    `found`; yield the door after each.
+    """Train a net, and yield each door once `found` has its largest difference from evaluation.
+
+    It also has how many best classes differ.
     """
     from tests.support import doors as ways
 

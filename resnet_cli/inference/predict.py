@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from resnet_cli.inference.classifier import Classifier
 from resnet_cli.inference.rejection import Rejection
 from resnet_cli.inference.sources import NamedImage
 
+T = TypeVar("T")
+R = TypeVar("R")
 # The fields of a prediction after its name.
 Described = tuple[tuple[tuple[str, float], ...], tuple[str, ...] | None, float | None, bool]
 
@@ -81,13 +84,16 @@ def _read_batches(
     classifier: Classifier, images: Iterable[NamedImage], threads: int | None
 ) -> Iterator[list[tuple[str, Tensor | str]]]:
     """Yield the names of images with their pixels, or with why they cannot be read."""
+    size = classifier.batch_size
     stream = iter(images)
-    first = list(islice(stream, classifier.batch_size))
+    first = list(islice(stream, size))
     if threads is None:
         threads = 1 if _are_small(first) else torch.get_num_threads()
-    decoded = _decode(chain(first, stream), partial(_read, classifier), threads, AHEAD * classifier.batch_size)
-    while batch := list(islice(decoded, classifier.batch_size)):
-        yield batch
+    portion = size if threads == 1 else 1
+    all_images = chain(first, stream)
+    portions = iter(lambda: list(islice(all_images, portion)), [])
+    read = chain.from_iterable(_map_ahead(partial(_read, classifier), portions, threads, AHEAD * size))
+    yield from iter(lambda: list(islice(read, size)), [])
 
 
 def _are_small(images: Sequence[NamedImage]) -> bool:
@@ -102,35 +108,30 @@ def _are_small(images: Sequence[NamedImage]) -> bool:
     return sum(sizes) <= SMALL_FILE_BYTES * len(sizes)
 
 
-def _decode(
-    images: Iterable[NamedImage], read: Callable[[NamedImage], Tensor | str], threads: int, ahead: int
-) -> Iterator[tuple[str, Tensor | str]]:
-    """Yield the name of each image in order, with what `read` returns for it, at most `ahead` of them early."""
+def _map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int) -> Iterator[R]:
+    """Yield the result of each item in order, computed by threads for at most `ahead` items early."""
     if threads == 1:
-        yield from ((image.name, read(image)) for image in images)
+        yield from map(function, items)
         return
-    waiting: deque[tuple[str, Future[Tensor | str]]] = deque()
+    waiting: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
-        for image in images:
-            waiting.append((image.name, pool.submit(read, image)))
-            if len(waiting) >= ahead:
-                yield _result(waiting.popleft())
-        yield from map(_result, waiting)
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        yield from (future.result() for future in waiting)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _result(waiting: tuple[str, Future[Tensor | str]]) -> tuple[str, Tensor | str]:
-    return waiting[0], waiting[1].result()
-
-
-def _read(classifier: Classifier, image: NamedImage) -> Tensor | str:
-    """Return the pixels of an image, or why it cannot be read."""
-    try:
-        return classifier.preprocessing.read(image.source)
-    except InputError as error:
-        return error.problems[0]
+def _read(classifier: Classifier, images: Sequence[NamedImage]) -> list[tuple[str, Tensor | str]]:
+    """Return the names of images with their pixels, or with why they cannot be read."""
+    found = classifier.preprocessing.read_each(image.source for image in images)
+    return [
+        (image.name, read.problems[0] if isinstance(read, InputError) else read)
+        for image, read in zip(images, found, strict=True)
+    ]
 
 
 def _predict(

@@ -5,7 +5,7 @@ Files are decoded and resized as for training and evaluation; see `resnet_cli.da
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,14 +14,14 @@ from torch import Tensor
 from resnet_cli.data.images.decode import Decoding
 from resnet_cli.data.images.depth import scale_to_8_bits
 from resnet_cli.data.images.encoded import EncodedImage
-from resnet_cli.data.images.read import decode, decode_image
-from resnet_cli.data.images.resize import resize_image
+from resnet_cli.data.images.read import decode_image_unscaled, decode_unscaled
 from resnet_cli.data.loading.batch_loader import Normalize
 from resnet_cli.data.loading.geometry import enlarge_center
 from resnet_cli.errors import InputError
 from resnet_cli.session.build import get_argument
 
 MODES = {1: "L", 3: "RGB"}  # by number of channels; other images keep theirs
+SCALED_TOGETHER_BYTES = 65_536  # images of at most this size wait for others of their size; larger ones fill the memory
 
 
 class Preprocessing:
@@ -85,20 +85,50 @@ class Preprocessing:
         Raises:
             InputError: It cannot be decoded, or is not an image with the channels that the net takes.
         """
-        if isinstance(image, str | Path | EncodedImage):
-            return self._checked(decode(image, self.decoding)[0], str(image))
-        if isinstance(image, bytes | bytearray):
-            return self.read(EncodedImage(bytes(image), "an image in memory"))
-        if isinstance(image, Tensor | np.ndarray):
-            return self._from_array(image)
-        if type(image).__module__.partition(".")[0] == "PIL" or hasattr(image, "getbands"):
-            return self._checked(decode_image(image, self.decoding), str(getattr(image, "filename", "") or "image"))
-        raise InputError(f"a {type(image).__name__} is not an image: pass paths, Pillow images, arrays or tensors")
+        return self.read_all([image])[0]
 
     def read_all(self, images: Iterable[Any]) -> Tensor:
         """Return images as uint8 [N, H, W, C]; see `read`."""
-        pixels = [self.read(image) for image in images]
+        pixels = []
+        for found in self.read_each(images):
+            if isinstance(found, InputError):
+                raise found
+            pixels.append(found)
         return torch.stack(pixels) if pixels else torch.zeros(0, *self._shape, dtype=torch.uint8)
+
+    def read_each(self, images: Iterable[Any]) -> "list[Tensor | InputError]":
+        """Return what `read` returns or raises for each image; small ones of one size are scaled together."""
+        found: list[Tensor | InputError] = []
+        same_size: dict[torch.Size, list[int]] = {}
+        for index, image in enumerate(images):
+            try:
+                pixels = self._decode(image)
+            except InputError as error:
+                found.append(error)
+                continue
+            if pixels.numel() <= SCALED_TOGETHER_BYTES:
+                same_size.setdefault(pixels.shape, []).append(index)
+            else:
+                pixels = self.decoding.scaled(pixels)
+            found.append(pixels)
+        for indices in same_size.values():
+            decoded_BHWC = torch.stack([cast(Tensor, found[index]) for index in indices])
+            for index, scaled in zip(indices, self.decoding.all_scaled(decoded_BHWC), strict=True):
+                found[index] = scaled
+        return found
+
+    def _decode(self, image: Any) -> Tensor:
+        """Return one image as uint8 [H, W, C] before it is scaled; see `read`."""
+        if isinstance(image, str | Path | EncodedImage):
+            return self._checked(decode_unscaled(image, self.decoding)[0], image)
+        if isinstance(image, bytes | bytearray):
+            return self._decode(EncodedImage(bytes(image), "an image in memory"))
+        if isinstance(image, Tensor | np.ndarray):
+            return self._from_array(image)
+        if type(image).__module__.partition(".")[0] == "PIL" or hasattr(image, "getbands"):
+            name = getattr(image, "filename", "") or "image"
+            return self._checked(decode_image_unscaled(image, self.decoding), name)
+        raise InputError(f"a {type(image).__name__} is not an image: pass paths, Pillow images, arrays or tensors")
 
     def normalize(self, images_BHWC: Tensor) -> Tensor:
         """Return uint8 images [B, H, W, C] as the net takes them: float32 [B, C, H, W] in channels-last memory."""
@@ -121,12 +151,10 @@ class Preprocessing:
             raise InputError(
                 f"{values.dtype} values: the run was trained without data.range; pass uint8 values from 0 to 255"
             )
-        pixels = torch.from_numpy(np.array(scale_to_8_bits(values, self.decoding.value_range), order="C"))
-        _, height, width = self.in_size
-        return resize_image(pixels, (height, width), self.decoding.resize, self.decoding.background)
+        return torch.from_numpy(np.array(scale_to_8_bits(values, self.decoding.value_range), order="C"))
 
-    def _checked(self, image_HWC: Tensor, name: str) -> Tensor:
-        """Return a decoded image if it has the size that the net takes: with `mode=all` files have any channels."""
-        if tuple(image_HWC.shape) != self._shape:
+    def _checked(self, image_HWC: Tensor, name: object) -> Tensor:
+        """Return a decoded image if it has the channels that the net takes: with `mode=all` files have any."""
+        if image_HWC.shape[2] != self.in_size[0]:
             raise InputError(f"{name}: {image_HWC.shape[2]} channels, and the net takes {self.in_size[0]}")
         return image_HWC

@@ -55,6 +55,22 @@ def test_every_form_of_an_image_gives_the_same_probabilities(classifier, files, 
     assert torch.equal(classifier(np.asarray(Image.open(files[0]))), classifier(files[:1]))
 
 
+def test_images_read_together_have_the_pixels_of_each_alone(classifier, tmp_path):
+    """Small ones of one size are scaled in one call, large ones by themselves; one that is none spoils no other."""
+    files = []
+    for index, size in enumerate([(40, 30), (300, 200), (40, 30), (16, 16), (30, 40), (300, 200)]):
+        pixels = np.random.default_rng(index).integers(0, 256, (*size, 3), dtype=np.uint8)
+        files.append(tmp_path / f"{index}.png")
+        Image.fromarray(pixels).save(files[-1])
+    (tmp_path / "text.png").write_text("no image")
+    preprocessing = classifier.preprocessing
+    alone = [preprocessing.read(file) for file in files]
+    found = preprocessing.read_each([*files[:3], tmp_path / "text.png", *files[3:]])
+    assert "text.png: not an image" in str(found.pop(3))
+    assert all(map(torch.equal, found, alone))
+    assert torch.equal(preprocessing.read_all(files), torch.stack(alone))
+
+
 def test_logits_are_those_of_the_test_loader(trained_run, classifier):
     run = open_trained(str(trained_run))
     loader = run.loaders().test

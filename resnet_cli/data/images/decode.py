@@ -29,7 +29,7 @@ from resnet_cli.data.images.resize import (
     Resize,
     draft_size,
     height_and_width,
-    resize_image,
+    resize_images,
 )
 from resnet_cli.errors import InputError
 
@@ -99,6 +99,16 @@ class Decoding:
         if self.value_range is not None and (len(self.value_range) != 2 or self.value_range[0] >= self.value_range[1]):
             raise InputError(f"data.range={list(self.value_range)}: must be two numbers, the smaller one first")
 
+    def scaled(self, image_HWC: Tensor) -> Tensor:
+        """Return a decoded image in the requested size."""
+        return self.all_scaled(image_HWC[None])[0]
+
+    def all_scaled(self, images_BHWC: Tensor) -> Tensor:
+        """Return decoded images of one size in the requested size."""
+        if self.image_size is None:
+            return images_BHWC
+        return resize_images(images_BHWC, self.image_size, self.resize, self.background)
+
     def decoded_size(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return (C, H, W) of an image that has a given size in its file."""
         return size if self.image_size is None else (size[0], *height_and_width(self.image_size))
@@ -123,7 +133,7 @@ class Header(NamedTuple):
 
 
 def decode_with_pillow(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str, ...]]:
-    """Return the pixels as `resnet_cli.data.images.read.decode` does."""
+    """Return the pixels as `resnet_cli.data.images.read.decode_unscaled` does."""
     with _open_image(path) as image:
         require_range(image, path, decoding.value_range)
         notes, file_mode = _notes(image, decoding), image.mode
@@ -134,26 +144,20 @@ def examine_with_pillow(path: ImageFile, decoding: Decoding) -> tuple[Tensor, He
     """Return the pixels and the header as `resnet_cli.data.images.read.examine` does."""
     with _open_image(path) as image:
         header = _header(image, path, decoding)
-        return _pixels(image, decoding), header
+        return decoding.scaled(_pixels(image, decoding)), header
 
 
 def _pixels(image: "Image.Image", decoding: Decoding) -> Tensor:
-    """Decode an opened image to uint8 [H, W, C] of the requested size."""
+    """Decode an opened image to uint8 [H, W, C], of the size that is scaled to the requested one."""
     is_reduced = _draft(image, decoding)
     is_whole = decoding.image_size is not None and not is_reduced
     image_HWC = decode_jpeg(image, _target_mode(image, decoding)) if is_whole else None
-    if image_HWC is None:
-        image_HWC = to_pixels(image, decoding)
-    if decoding.image_size is None:
-        return image_HWC
-    return resize_image(image_HWC, decoding.image_size, decoding.resize, decoding.background)
+    return to_pixels(image, decoding) if image_HWC is None else image_HWC
 
 
 def to_pixels(image: "Image.Image", decoding: Decoding) -> Tensor:
     """Decode an opened image to uint8 [H, W, C], upright and without transparency."""
-    from PIL import ImageOps
-
-    upright = ImageOps.exif_transpose(image)
+    upright = _turn_upright(image)
     converted = to_8_bits(upright, decoding.value_range) if image.mode[0] in "IF" else upright
     mode = _target_mode(image, decoding)
     if converted.has_transparency_data and mode[-1] not in "Aa":
@@ -161,6 +165,16 @@ def to_pixels(image: "Image.Image", decoding: Decoding) -> Tensor:
     converted = converted if converted.mode == mode else converted.convert(mode)
     pixels = torch.frombuffer(bytearray(converted.tobytes()), dtype=torch.uint8)
     return pixels.view(converted.height, converted.width, len(mode))
+
+
+def _turn_upright(image: "Image.Image") -> "Image.Image":
+    """Return an image as its EXIF orientation says: itself, without a copy, if it stands upright."""
+    image.load()
+    if image.getexif().get(ORIENTATION_TAG, 1) == 1:
+        return image
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
 
 
 def read_header_with_pillow(path: ImageFile, decoding: Decoding) -> Header:

@@ -25,7 +25,7 @@ from resnet_cli.data.images.decode import (
 )
 from resnet_cli.data.images.depth import require_range, scale_to_8_bits
 from resnet_cli.data.images.encoded import EncodedImage, ImageFile, as_source, name_in_errors
-from resnet_cli.data.images.resize import Color, ImageSize, Resize, resize_image
+from resnet_cli.data.images.resize import Color, ImageSize, Resize
 from resnet_cli.data.images.tiff import MAGIC, TiffImage, open_tiff
 from resnet_cli.errors import InputError
 
@@ -51,6 +51,12 @@ def decode(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str,
     Raises:
         InputError: The file cannot be decoded; the message names the file and the reason.
     """
+    image_HWC, file_mode, notes = decode_unscaled(path, decoding)
+    return decoding.scaled(image_HWC), file_mode, notes
+
+
+def decode_unscaled(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str, ...]]:
+    """Return what `decode` does with the pixels that it scales to the requested size."""
     if decoding.mode == "all" and _is_tiff(path):
         with name_in_errors(path), open_tiff(as_source(path)) as image:
             if image is not None:
@@ -58,8 +64,8 @@ def decode(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str,
     return decode_with_pillow(path, decoding)
 
 
-def decode_image(image: "Image.Image", decoding: Decoding) -> Tensor:
-    """Return the pixels of a Pillow image: those of its file, if it has not been decoded yet.
+def decode_image_unscaled(image: "Image.Image", decoding: Decoding) -> Tensor:
+    """Return the pixels of a Pillow image, before they are scaled: those of its file, if it has not been decoded yet.
 
     Of a large JPEG file, Pillow may decode a reduced scale, which a decoded image no longer offers.
 
@@ -69,13 +75,10 @@ def decode_image(image: "Image.Image", decoding: Decoding) -> Tensor:
     name = str(getattr(image, "filename", "") or "a Pillow image")
     content = _content(image)
     if content is not None:
-        return decode(EncodedImage(content, name), decoding)[0]
+        return decode_unscaled(EncodedImage(content, name), decoding)[0]
     with name_in_errors(name):
         require_range(image, name, decoding.value_range)
-        image_HWC = to_pixels(image, decoding)
-    if decoding.image_size is not None:
-        image_HWC = resize_image(image_HWC, decoding.image_size, decoding.resize, decoding.background)
-    return image_HWC
+        return to_pixels(image, decoding)
 
 
 def _content(image: "Image.Image") -> bytes | None:
@@ -118,8 +121,6 @@ def _is_tiff(path: ImageFile) -> bool:
 def _decode_tiff(image: TiffImage, path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str, ...]]:
     header = _tiff_header(image, path, decoding)
     image_HWC = torch.from_numpy(scale_to_8_bits(image.read(), decoding.value_range).copy())
-    if decoding.image_size is not None:
-        image_HWC = resize_image(image_HWC, decoding.image_size, decoding.resize, decoding.background)
     return image_HWC, header.mode, header.notes
 
 

@@ -1,9 +1,13 @@
 """Sizes of images: a side or height and width, and how an image of another size becomes one of the requested size."""
 
+import platform
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from resnet_cli.config.ranges import AtLeast
 
@@ -38,20 +42,52 @@ def describe_difference(names: tuple[str, str], sizes: tuple[tuple[int, int, int
 
 def resize_image(image_HWC: Tensor, image_size: ImageSize, resize: Resize, background: Color) -> Tensor:
     """Return a uint8 image in the requested size; the arguments are those of `Decoding`."""
-    h, w, _ = image_HWC.shape
+    return resize_images(image_HWC[None], image_size, resize, background)[0]
+
+
+def resize_images(images_BHWC: Tensor, image_size: ImageSize, resize: Resize, background: Color) -> Tensor:
+    """Return uint8 images in the requested size, the same pixels as one at a time; see `resize_image`."""
+    _, h, w, _ = images_BHWC.shape
     height, width = height_and_width(image_size)
     if (h, w) == (height, width):
-        return image_HWC
-    from torchvision.transforms.v2 import functional as transforms  # imported late: it takes 4 s
-
-    image_CHW = image_HWC.permute(2, 0, 1)
+        return images_BHWC
     if resize == "crop":
-        image_CHW = transforms.center_crop(image_CHW, list(_fitted(height, width, into=(h, w))))
-        # torch scales a copy in channels-last memory twice as fast as a part of a larger image
-        image_CHW = image_CHW.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-    inner = _fitted(h, w, into=(height, width)) if resize == "pad" else (height, width)
-    scaled: Tensor = transforms.resize(image_CHW, list(inner), antialias=True).permute(1, 2, 0).contiguous()
-    return _pad(scaled, height, width, background) if resize == "pad" else scaled
+        images_BHWC = _crop_center(images_BHWC, *_fitted(height, width, into=(h, w)))
+    inner_height, inner_width = _fitted(h, w, into=(height, width)) if resize == "pad" else (height, width)
+    scaled_BHWC = _scale(images_BHWC, inner_height, inner_width)
+    return _pad(scaled_BHWC, height, width, background) if resize == "pad" else scaled_BHWC
+
+
+def _crop_center(images_BHWC: Tensor, height: int, width: int) -> Tensor:
+    """Return the pixels that `center_crop` of torchvision returns."""
+    _, h, w, _ = images_BHWC.shape
+    top, left = round((h - height) / 2), round((w - width) / 2)
+    return images_BHWC[:, top : top + height, left : left + width]
+
+
+def _scale(images_BHWC: Tensor, height: int, width: int) -> Tensor:
+    """Return the pixels that `resize` of torchvision returns, bilinear with antialiasing, in a third of its time."""
+    # torch scales a copy in channels-last memory twice as fast as a part of a larger image
+    images_BCHW = images_BHWC.contiguous().permute(0, 3, 1, 2)
+    if images_BCHW.shape[2:] == (height, width):
+        return images_BCHW.permute(0, 2, 3, 1)
+    is_native = _scales_uint8()
+    scaled_BCHW = interpolate(
+        images_BCHW if is_native else images_BCHW.float(), (height, width), mode="bilinear", align_corners=False,
+        antialias=True,
+    )  # fmt: skip
+    if not is_native:
+        scaled_BCHW = scaled_BCHW.round_().to(torch.uint8)
+    return scaled_BCHW.permute(0, 2, 3, 1).contiguous()
+
+
+@cache
+def _scales_uint8() -> bool:
+    """Return whether torch scales uint8 pixels as such on this processor; others are scaled as float32, and rounded.
+
+    The rule is torchvision's. Values of both ways differ by 1 at most.
+    """
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() in ("aarch64", "arm64")
 
 
 def draft_size(
@@ -84,13 +120,13 @@ def _fitted(height: int, width: int, *, into: tuple[int, int]) -> tuple[int, int
     return max(1, round(outer_width * height / width)), outer_width
 
 
-def _pad(image_HWC: Tensor, height: int, width: int, background: Color) -> Tensor:
-    """Return the image in the middle of a canvas of one colour."""
-    h, w, channels = image_HWC.shape
-    canvas = image_HWC.new_empty(height, width, channels)
-    canvas[:] = image_HWC.new_tensor(background_color(background, channels))
+def _pad(images_BHWC: Tensor, height: int, width: int, background: Color) -> Tensor:
+    """Return the images in the middle of a canvas of one colour."""
+    count, h, w, channels = images_BHWC.shape
+    canvas = images_BHWC.new_empty(count, height, width, channels)
+    canvas[:] = images_BHWC.new_tensor(background_color(background, channels))
     top, left = (height - h) // 2, (width - w) // 2
-    canvas[top : top + h, left : left + w] = image_HWC
+    canvas[:, top : top + h, left : left + w] = images_BHWC
     return canvas
 
 

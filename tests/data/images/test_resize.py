@@ -1,6 +1,7 @@
 """Images become the requested height and width: cropped, squashed or padded, also from turned and large JPEGs."""
 
 import hashlib
+import importlib
 import json
 
 import numpy as np
@@ -10,9 +11,11 @@ from PIL import Image
 
 from resnet_cli.data import image_folder, synthetic
 from resnet_cli.data.images import decode as decode_module
+from resnet_cli.data.images import resize as resize_module
 from resnet_cli.data.images.decode import Decoding
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.read import decode, read_image
+from resnet_cli.data.images.resize import resize_image, resize_images
 from resnet_cli.errors import InputError
 
 
@@ -23,6 +26,27 @@ def halves(tmp_path):
     pixels[:, :20, 0], pixels[:, 20:, 2] = 255, 255
     Image.fromarray(pixels).save(tmp_path / "a.png")
     return tmp_path / "a.png"
+
+
+@pytest.mark.parametrize("is_native", [True, False])
+@pytest.mark.parametrize("channels", [1, 3, 4, 7])
+@pytest.mark.parametrize(
+    ("size", "target"), [((64, 64), (32, 32)), ((1, 7), (5, 3)), ((41, 30), (16, 24)), ((9, 33), (40, 20))]
+)
+def test_pixels_are_those_of_torchvision(monkeypatch, size, target, channels, is_native):
+    if is_native and not resize_module._scales_uint8():
+        pytest.skip("torch scales no uint8 pixels on this processor")
+    geometry = importlib.import_module("torchvision.transforms.v2.functional._geometry")
+    monkeypatch.setattr(geometry, "_do_native_uint8_resize_on_cpu", lambda interpolation: is_native)
+    monkeypatch.setattr(resize_module, "_scales_uint8", lambda: is_native)
+    images = torch.randint(0, 256, (3, *size, channels), dtype=torch.uint8)
+    whole = geometry.resize(images.permute(0, 3, 1, 2), target).permute(0, 2, 3, 1)
+    assert torch.equal(resize_images(images, target, "squash", "white"), whole)
+    assert torch.equal(resize_image(images[0], target, "squash", "white"), whole[0])
+    part = geometry.center_crop(images.permute(0, 3, 1, 2), resize_module._fitted(*target, into=size))
+    cropped = geometry.resize(part, target).permute(0, 2, 3, 1)
+    assert torch.equal(resize_images(images, target, "crop", "white"), cropped)
+    assert torch.equal(resize_image(images[0], target, "crop", "white"), cropped[0])
 
 
 def test_crop_takes_the_largest_centred_part_of_the_requested_shape(halves):

@@ -37,7 +37,7 @@ TRAININGS = (
     ("optimizer.lr=0.02", "trainer.epochs=5"),
     ("optimizer.lr=0.1", "trainer.epochs=15", "trainer.grad_clip=1"),
 )
-SIZES = {"airbench": 32, "resnet": 32, "resnet18": 32, "resnet34": 32, "resnet50": 32, "torchvision": 32}
+SIZES = {"airbench": 32, "resnet": 32, "resnet18": 32, "torchvision": 32}
 OWN_SIZE = 16
 QUICK = ("cnn", "resnet8")
 DOORS = ("training", "evaluation, stream", "resnet-predict", "load_run, paths", "pt2", "onnx")
@@ -117,6 +117,7 @@ def compare(
             found[net]["doors"][door] = {"difference": difference, "top1": answers.top1_differences(expected)}
         found[net]["seconds"][door] = round(perf_counter() - start, 1)
         print(net, door, json.dumps(found[net]["doors"][door]), found[net]["seconds"][door], "s", flush=True)
+        yield door
 
 
 def trained(folder: Path, net: str) -> tuple[Path, Any, float]:

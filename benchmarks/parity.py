@@ -47,7 +47,7 @@ def main() -> None:
     parser = measuring.parser(__doc__, rounds=1)
     parser.add_argument("--nets", help="presets of conf/model, separated by commas (default: all)")
     parser.add_argument("--no-onnx", action="store_true", help="leave ONNX files out")
-    parser.add_argument("--doors", help="which are asked, separated by commas (default: all)")
+    parser.add_argument("--doors", nargs="+", choices=DOORS, default=list(DOORS), help="which are asked")
     parser.add_argument("--folder", type=Path, help="keeps images and trained nets for the next call")
     options = parser.parse_args()
     measuring.settle(options)
@@ -58,7 +58,7 @@ def main() -> None:
     logging.getLogger("resnet_cli").setLevel(logging.ERROR)
     nets = options.nets.split(",") if options.nets else list(QUICK) if options.quick else presets()
     unwanted = {"onnx"} if options.no_onnx or find_spec("onnxruntime") is None else set()
-    doors = [door for door in (options.doors.split(",") if options.doors else DOORS) if door not in unwanted]
+    doors = [door for door in options.doors if door not in unwanted]
     found = {} if options.quick else earlier(options.out)
     with nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as folder:
         paths = write_images(Path(folder), 1 if options.quick else COUNT)

@@ -26,7 +26,7 @@ DEEPEST = 20  # levels
 
 SAFE_TO_CHANGE = {
     "name", "logger", "trainer.epochs", "trainer.device", "trainer.checkpoint_every", "trainer.log_gradients",
-    "trainer.profile",
+    "trainer.profile", "trainer.test_tta",
     "data.root", "data.file", "data.labels_file", "data.shards", "data.val_shards", "data.test_shards",
     "data.splits", "data.workers", "data.worker_timeout",
     "data.backend", "data.cache", "data.download", "data.verify", "data.eval_batch_size",

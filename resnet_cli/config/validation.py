@@ -83,7 +83,11 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
     ),
     "trainer": ConfigGroup(
         given=("model", "loss_fn", "optimizer", "schedule", "seed", "multi_label", "lookahead", "teacher"),
-        readers=("resnet_cli.training.time_budget.budget_seconds", "resnet_cli.training.lookahead.lookahead_options"),
+        readers=(
+            "resnet_cli.training.time_budget.budget_seconds",
+            "resnet_cli.training.lookahead.lookahead_options",
+            "resnet_cli.training.tta.views_for_test",
+        ),
     ),
 }
 LOGGER = ConfigGroup(given=(), kind="a logger: name a subclass of resnet_cli.loggers.Logger", foreign=FOREIGN)

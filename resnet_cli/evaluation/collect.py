@@ -18,13 +18,13 @@ from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError
 from resnet_cli.evaluation.decisions import Decisions
 from resnet_cli.evaluation.images import EvaluatedImages
-from resnet_cli.evaluation.tta import AveragedViews, Tta
 from resnet_cli.session.losses import build_loss
 from resnet_cli.session.trained import TrainedRun, check_node
 from resnet_cli.training.backend import Backend, Batch
 from resnet_cli.training.evaluation import LossFunction, evaluate, without_smoothing
 from resnet_cli.training.metrics import Scores
 from resnet_cli.training.multi_label import LabelTotals
+from resnet_cli.training.tta import AveragedViews, Tta
 
 Array = npt.NDArray[Any]
 

@@ -25,13 +25,13 @@ from resnet_cli.evaluation.metrics import compute_metrics
 from resnet_cli.evaluation.pictures import draw_pictures
 from resnet_cli.evaluation.ranking import Target
 from resnet_cli.evaluation.soups import Soup
-from resnet_cli.evaluation.tta import Tta
 from resnet_cli.files import write_atomically
 from resnet_cli.runs.card import redraw_card
 from resnet_cli.runs.environment import utc_now
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.lock import exclusive
 from resnet_cli.session.trained import TrainedRun
+from resnet_cli.training.tta import Tta
 
 IN_RECORD = (
     "loss", "accuracy", "balanced_accuracy", "top5_accuracy", "map", "macro_f1", "macro_f1_with_thresholds",

@@ -28,12 +28,12 @@ from resnet_cli.evaluation.members import (
     require_same_classes,
     warn_of_separate_starts,
 )
-from resnet_cli.evaluation.tta import Tta
 from resnet_cli.session.trained import TrainedRun, open_trained
 from resnet_cli.training.batch_norm import has_batch_norm, update_batch_norm
 from resnet_cli.training.device import seed_device
 from resnet_cli.training.evaluation import evaluate
 from resnet_cli.training.multi_label import LabelTotals
+from resnet_cli.training.tta import Tta
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ def _facts(facts: Facts) -> Iterator[tuple[str, Sequence[str]]]:
     best = _scores(facts["best"], "val_")
     yield "best", [f"epoch {epoch}: validation {best}"] if best else []
     yield "test", _known(_scores(facts["test"]))
+    views = _scores(facts["test"], "tta_")
+    yield "test with tta", [f"{facts['test'].get('tta')}: {views}"] if views else []
     reads = facts["test_reads"]
     yield "test set read", [f"{times(reads['training'])} by training, {times(reads['evaluations'])} by evaluations"]
     yield "evaluations", [_pairs(flat_facts(item)) for item in facts["evaluations"][-NEWEST:]]

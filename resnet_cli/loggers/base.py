@@ -43,7 +43,8 @@ class Logger(ABC):
 
         Args:
             status: How the run ended.
-            test: `test_accuracy` and `test_loss`, or empty. A resumed run can pass them again.
+            test: `test_accuracy` and `test_loss`, with test-time augmentation also `test_tta_accuracy` and
+                `test_tta_loss`; or empty. A resumed run can pass them again.
             epochs: The number of finished epochs.
         """
 

@@ -19,6 +19,7 @@ logger = logging.getLogger("resnet_cli")
 FINAL_STATUS: Mapping[str, FinalStatus] = {
     "finished": "finished", "interrupted": "interrupted", "pruned": "interrupted",
 }  # fmt: skip
+TEST_SCORES = ("accuracy", "loss", "tta_accuracy", "tta_loss")  # of the record's test result
 LOGGER_ERRORS = (Exception, SystemExit)  # a library that calls sys.exit would end a whole sweep
 
 
@@ -93,7 +94,8 @@ class LoggerGroup:
     def end(self, record: Mapping[str, Any], epochs: int) -> None:
         """Close all loggers with the status and the test result, if any, of the run's record."""
         status = FINAL_STATUS.get(str(record.get("status")), "failed")
-        test = {f"test_{name}": record["test"][name] for name in ("accuracy", "loss") if record.get("test")}
+        found = record.get("test") or {}
+        test = {f"test_{name}": found[name] for name in TEST_SCORES if found.get(name) is not None}
         try:
             self._call_each("end", lambda _, one: one.end(status, test, epochs), is_last=True)
         finally:

@@ -20,7 +20,9 @@ from resnet_cli.report.runs import natural_sort_key
 from resnet_cli.runs.reading import Run
 
 # Names, devices and file locations do not change a result, so runs that differ in them alone are one config.
-KEYS_WITHOUT_EFFECT = (SAFE_TO_CHANGE - {"trainer.epochs", "data.splits"}) | set(CONTROL_KEYS) | {"logger"}
+KEYS_WITHOUT_EFFECT = (
+    (SAFE_TO_CHANGE - {"trainer.epochs", "trainer.test_tta", "data.splits"}) | set(CONTROL_KEYS) | {"logger"}
+)
 GROUPS_WITHOUT_EFFECT = ("hydra.", "logger.", "sweep.")
 OWN_IMAGES = ("image_folder", "csv", "huggingface")  # the data sets whose content data.root determines
 ABSENT = "-"

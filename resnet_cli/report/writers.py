@@ -84,6 +84,7 @@ FURTHER_COLUMNS = {
     "test_map": SummaryColumn("test_map", "test mAP %", decimal_formatter(2)),
     "val_macro_f1": SummaryColumn("val_macro_f1", "best val macro F1 %", decimal_formatter(2)),
     "test_macro_f1": SummaryColumn("test_macro_f1", "test macro F1 %", decimal_formatter(2)),
+    "test_tta_accuracy": SummaryColumn("test_tta_accuracy", "test with tta %", decimal_formatter(2)),
 }
 
 
@@ -96,12 +97,12 @@ def headline(runs: Sequence[Run]) -> str:
 def summary_columns(runs: Sequence[Run]) -> tuple[SummaryColumn, ...]:
     """Return the columns of results of runs: first the measure that their best epochs were selected by.
 
-    Accuracy has its columns always; other measures if epochs were selected by them, mean average precision and macro F1
-    also wherever they were recorded.
+    Accuracy has its columns always; other measures if epochs were selected by them; mean average precision, macro F1
+    and accuracy with test-time augmentation also wherever they were recorded.
     """
     first = headline(runs)
     wanted = {first, f"test_{first.removeprefix('val_')}"} | {
-        name for name in FURTHER_COLUMNS if name.endswith(("_map", "_macro_f1"))
+        name for name in FURTHER_COLUMNS if name.endswith(("_map", "_macro_f1", "_tta_accuracy"))
     }
     further = [
         column

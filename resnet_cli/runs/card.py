@@ -18,7 +18,7 @@ from resnet_cli.runs.limitations import limitations
 from resnet_cli.runs.markdown import code, code_block, heading, table
 from resnet_cli.runs.names import format_command, quote_override, resume_command
 from resnet_cli.runs.reading import finite_number, read_run
-from resnet_cli.runs.summary import Summary, chosen_split, flat_facts, summarise, times
+from resnet_cli.runs.summary import Summary, chosen_split, cut, flat_facts, summarise, times
 
 logger = logging.getLogger("resnet_cli")
 
@@ -108,6 +108,7 @@ def _results(summary: Summary, run: RunDir) -> list[str]:
     found = {
         f"validation, epoch {_number(finite_number(best.get('epoch')), 0)}": scores_of(best, "val_"),
         "test": scores_of(summary["test"]),
+        f"test with tta={cut(str(summary['test'].get('tta')), 40)}": scores_of(summary["test"], "tta_"),
     }
     lines = _score_table(found) or ["No results yet." if summary["status"] == "running" else "No results."]
     weights, by = chosen.get("weights"), chosen.get("by")

@@ -36,6 +36,7 @@ from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import resolve_device
 from resnet_cli.training.dynamo import reset_compiler, without_dynamo_import
 from resnet_cli.training.trainer import ClassifierTrainer
+from resnet_cli.training.tta import require_shiftable
 
 LIMITS = ("max_batches", "steps_per_epoch", "overfit_batches")  # of the batches of an epoch
 
@@ -120,6 +121,8 @@ def prepare(
         changes = data_changes(checkpoint.content["data"], describe_data(loaders), force=config.resume_force)
     teacher = load_teacher(config, paths.get("teacher"), loaders)
     changes += teacher_changes(checkpoint.content if checkpoint else {}, teacher, force=config.resume_force)
+    if config.trainer.get("test_tta") == "flip_translate":
+        require_shiftable(*loaders.in_size[1:], "trainer.test_tta=flip_translate")
     _require_measure(build.get_argument(config.trainer, "select_by"), loaders)
     model = build.model(here.model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=config.seed)
     require_no_batch_of_one(

@@ -238,12 +238,11 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
         return
     saver.load_best(state, trainer.device)
     batches = EpochIterator(loaders.test, limit=trainer.max_batches, control=control)
-    thresholds = {"thresholds": state.best["thresholds"]} if state.best and state.best.get("thresholds") else {}
-    scores = trainer.evaluate(batches.iterate(epoch=0), **thresholds)
-    test: dict[str, Any] = {
-        "accuracy": scores.accuracy, "loss": scores.loss, "samples": scores.count,
-        "balanced_accuracy": scores.balanced_accuracy, **_label_test(scores),
-    }  # fmt: skip
+    thresholds, tta = (state.best or {}).get("thresholds"), prepared.config.trainer.get("test_tta") or "none"
+    options: dict[str, Any] = {"thresholds": thresholds} if thresholds else {}
+    options |= {"tta": tta} if tta != "none" else {}
+    scores = trainer.evaluate(batches.iterate(epoch=0), **options)
+    test = {**_test_result(scores), **_test_result_of_views(scores, tta)}
     by = selected_by(state.best) if loaders.val is not None else None
     selection = {"weights": "best epoch" if by else "last epoch", "by": by, "val_samples": loaders.counts["val"]}
     reads = [*_test_reads(record), utc_now()]
@@ -256,7 +255,25 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
         "test accuracy %.2f %%%s, loss %.4f on %d images (%s)",
         scores.accuracy, further, scores.loss, scores.count, chosen,
     )  # fmt: skip
+    if scores.tta is not None:
+        averaged = scores.tta
+        logger.info("test accuracy %.2f %%, loss %.4f with test_tta=%s", averaged.accuracy, averaged.loss, tta)
     prepared.leaks.log_known()  # the test images have been decoded now
+
+
+def _test_result(scores: Scores) -> dict[str, Any]:
+    """Return what `run.json` holds of scores on the test set."""
+    return {
+        "accuracy": scores.accuracy, "loss": scores.loss, "samples": scores.count,
+        "balanced_accuracy": scores.balanced_accuracy, **_label_test(scores),
+    }  # fmt: skip
+
+
+def _test_result_of_views(scores: Scores, tta: str) -> dict[str, Any]:
+    """Return the same of the mean output over views of the images, under keys of its own."""
+    if scores.tta is None:
+        return {}
+    return {"tta": tta} | {f"tta_{name}": v for name, v in _test_result(scores.tta).items() if name != "samples"}
 
 
 def _label_test(scores: Scores) -> dict[str, float]:

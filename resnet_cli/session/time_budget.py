@@ -28,6 +28,7 @@ from resnet_cli.training.metrics import Row
 from resnet_cli.training.time_budget import EpochTimes, RunLength, budget_seconds, choose_length, expected_seconds
 from resnet_cli.training.time_left import TimeLeft
 from resnet_cli.training.trainer import ClassifierTrainer
+from resnet_cli.training.tta import NUM_VIEWS
 
 logger = logging.getLogger("resnet_cli")
 
@@ -229,6 +230,7 @@ def measure_times(
     found = measure(trainer, loaders.train, loaders.val, seconds=seconds, control=control, clock=budget.clock)
     saving, checkpoint, drawing = _time_saving(trainer, loaders, config, run, found.row, budget.clock)
     count = {"val": _images(loaders.val, trainer), "test": _images(loaders.test, trainer)}
+    count["test"] *= 1 + NUM_VIEWS[config.trainer.get("test_tta") or "none"]
     if trainer.overfit_batches is not None:
         count["val"] = min(trainer.overfit_batches, len(loaders.train)) * loaders.train.batch_size
     average = trainer.state.average

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from resnet_cli.training.batch_format import name_label_error
 from resnet_cli.training.metrics import ClassTotals, Scores, Totals, count_correct
 from resnet_cli.training.multi_label import LabelTotals, count_exact
+from resnet_cli.training.tta import AveragedViews, Tta
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -24,6 +26,28 @@ def without_smoothing(loss_fn: LossFunction | None) -> LossFunction | None:
     return cast(LossFunction, plain)
 
 
+class _Sums:
+    """Running sums of a kind of output, on the device."""
+
+    def __init__(self, device: torch.device, loss_fn: LossFunction, label_totals: LabelTotals | None) -> None:
+        self.totals, self.by_class = Totals(device), label_totals or ClassTotals()
+        self.loss_fn, self.count = loss_fn, count_correct if label_totals is None else count_exact
+
+    def add(self, logits_BK: Tensor, labels_B: Tensor) -> None:
+        """Add a batch."""
+        logits_BK = logits_BK.float()
+        try:
+            loss = self.loss_fn(logits_BK, labels_B)
+        except IndexError as error:
+            raise name_label_error(error, labels_B) from error
+        self.totals.add(loss, self.count(logits_BK, labels_B), len(labels_B))
+        self.by_class.add(logits_BK, labels_B)
+
+    def compute(self) -> Scores:
+        """Return the scores."""
+        return self.totals.compute(self.by_class)
+
+
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
@@ -33,6 +57,7 @@ def evaluate(
     loss_fn: LossFunction = nn.functional.cross_entropy,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     label_totals: LabelTotals | None = None,
+    tta: Tta = "none",
 ) -> Scores:
     """Return the scores of `model` in evaluation mode, balanced accuracy too; its mode is restored afterwards.
 
@@ -45,23 +70,22 @@ def evaluate(
         loss_fn: (logits [B, K], classes [B]) -> mean loss.
         autocast: Returns the context manager of the forward pass.
         label_totals: Collects the scores of images with several labels; None if each has one.
+        tta: Also those of the mean output over views of the same images, as `Scores.tta`; they change nothing else.
     """
-    totals, by_class = Totals(device), label_totals or ClassTotals()
-    count = count_correct if label_totals is None else count_exact
+    views = None if tta == "none" else AveragedViews(lambda images_BCHW: model(images_BCHW).float(), tta)
+    plain, averaged = (_Sums(device, loss_fn, found) for found in (label_totals, copy.deepcopy(label_totals)))
     was_training = model.training
     model.eval()
     try:
         for images_BCHW, labels_B in batches:
             labels_B = labels_B.to(device, non_blocking=True)
+            images_BCHW = images_BCHW.to(device, non_blocking=True)
             with autocast():
-                logits_BK = model(images_BCHW.to(device, non_blocking=True))
-            logits_BK = logits_BK.float()
-            try:
-                loss = loss_fn(logits_BK, labels_B)
-            except IndexError as error:
-                raise name_label_error(error, labels_B) from error
-            totals.add(loss, count(logits_BK, labels_B), len(labels_B))
-            by_class.add(logits_BK, labels_B)
+                logits_BK = model(images_BCHW)
+                views_BK = None if views is None else views(images_BCHW)
+            plain.add(logits_BK, labels_B)
+            if views_BK is not None:
+                averaged.add(views_BK, labels_B)
     finally:
         model.train(was_training)
-    return totals.compute(by_class)
+    return plain.compute() if views is None else replace(plain.compute(), tta=averaged.compute())

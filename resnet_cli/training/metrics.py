@@ -21,6 +21,7 @@ class Scores:
 
     `balanced_accuracy` is the mean recall over the classes that occur, in percent; None where it was not computed.
     `labels` has the scores of images with several labels, whose accuracy is the share with every label right.
+    `tta` has the scores of the same images with test-time augmentation, where that was asked for.
     """
 
     loss: float
@@ -28,6 +29,7 @@ class Scores:
     count: int
     balanced_accuracy: float | None = None
     labels: LabelScores | None = None
+    tta: "Scores | None" = None
 
 
 @dataclass

@@ -14,6 +14,7 @@ from resnet_cli.training.metrics import BatchResult, EpochResult, Scores
 from resnet_cli.training.progress import Progress
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.stepper import Stepper
+from resnet_cli.training.tta import Tta
 
 logger = logging.getLogger("resnet_cli")
 
@@ -31,7 +32,7 @@ class SingleEpochs(ABC):
         """Return the number of the batch at which a training epoch ends; None if it ends with the data."""
 
     @abstractmethod
-    def evaluate(self, batches: Iterable[Batch], *, thresholds: list[float] | None = None) -> Scores:
+    def evaluate(self, batches: Iterable[Batch], *, thresholds: list[float] | None = None, tta: Tta = "none") -> Scores:
         """Return mean loss and accuracy."""
 
     @abstractmethod

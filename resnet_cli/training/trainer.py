@@ -30,6 +30,7 @@ from resnet_cli.training.state import BestTracker, TrainState
 from resnet_cli.training.step import StepOptions
 from resnet_cli.training.stepper import Stepper
 from resnet_cli.training.teacher import Teacher
+from resnet_cli.training.tta import Tta
 
 logger = logging.getLogger("resnet_cli")
 
@@ -217,18 +218,19 @@ class ClassifierTrainer(SingleEpochs):
         limit = self.max_batches if max_batches is None else max_batches
         return min([number for number in (limit, self.steps_per_epoch) if number is not None], default=None)
 
-    def evaluate(self, batches: Iterable[Batch], *, thresholds: list[float] | None = None) -> Scores:
+    def evaluate(self, batches: Iterable[Batch], *, thresholds: list[float] | None = None, tta: Tta = "none") -> Scores:
         """Return mean loss and accuracy, with the averaged weights if averaging is on.
 
         Args:
             batches: (images, labels) pairs.
             thresholds: Probability of each class above which an image with several labels has it.
+            tta: Test-time augmentation, whose scores stand beside the plain ones.
         """
         label_totals = LabelTotals(thresholds) if self.multi_label else None
         with self.state.evaluated_weights(), self.backend.switches():
             return evaluate(
                 self.forward, batches, device=self.device, loss_fn=self.eval_loss_fn, autocast=self.backend.autocast,
-                label_totals=label_totals,
+                label_totals=label_totals, tta=tta,
             )  # fmt: skip
 
     def warm_up(self, batches: EpochIterator, *, verbose: bool) -> None:

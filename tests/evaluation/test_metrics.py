@@ -10,8 +10,8 @@ from resnet_cli.evaluation.collect import Outputs
 from resnet_cli.evaluation.decisions import Decisions, confusion_counts
 from resnet_cli.evaluation.metrics import compute_metrics
 from resnet_cli.evaluation.ranking import Ranking
-from resnet_cli.evaluation.tta import AveragedViews
 from resnet_cli.training.metrics import Scores
+from resnet_cli.training.tta import AveragedViews
 
 sklearn = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
 

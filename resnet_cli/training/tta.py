@@ -11,6 +11,25 @@ from resnet_cli.errors import InputError
 Tta = Literal["none", "flip", "flip_translate"]
 
 
+NUM_VIEWS: dict[Tta, int] = {"none": 0, "flip": 2, "flip_translate": 6}
+
+
+def views_for_test(test_tta: Tta = "none") -> Tta:
+    """Return the test-time augmentation with which the test set is evaluated at the end of a run, beside the plain one.
+
+    Args:
+        test_tta: `flip` is the mean output over an image and its mirror image; `flip_translate` over six views. Both
+            figures come from one reading of the test set. They select nothing.
+    """
+    return test_tta
+
+
+def require_shiftable(height: int, width: int, option: str) -> None:
+    """Raise an `InputError` if images are too small for `flip_translate`, which `option` chose."""
+    if min(height, width) < 2:
+        raise InputError(f"{option}: images of {height}x{width} cannot be shifted")
+
+
 class AveragedViews(nn.Module):
     """A net whose logits are means over views of each image.
 
@@ -31,10 +50,11 @@ class AveragedViews(nn.Module):
         if self.kind == "flip":
             return logits_BK
         _, _, height, width = images_BCHW.shape
-        if min(height, width) < 2:
-            raise InputError(f"--tta flip_translate: images of {height}x{width} cannot be shifted")
+        require_shiftable(height, width, "--tta flip_translate")
         padded = nn.functional.pad(images_BCHW, (1, 1, 1, 1), "reflect")
-        shifted = [padded[:, :, i : i + height, i : i + width].contiguous() for i in (0, 2)]
+        is_channels_last = images_BCHW.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if is_channels_last else torch.contiguous_format
+        shifted = [padded[:, :, i : i + height, i : i + width].contiguous(memory_format=layout) for i in (0, 2)]
         return 0.5 * logits_BK + 0.5 * torch.stack([self._both_ways(view) for view in shifted]).mean(0)
 
     def _both_ways(self, images_BCHW: Tensor) -> Tensor:

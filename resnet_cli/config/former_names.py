@@ -37,6 +37,8 @@ ADDED_SINCE_0_1_0: Mapping[str, Any] = {
     "trainer.select_by": "val_accuracy", "trainer.time_budget": None, "trainer.steps_per_epoch": None,
     "model.bias": True, "model.branch_scale": None,
     "trainer.swa_start": 0.75, "trainer.swa_lr": None,
+    "trainer.lookahead_k": 5, "trainer.lookahead_alpha": 0.5, "trainer.lookahead_final_alpha": None,
+    "trainer.lookahead_power": 1.0, "trainer.lookahead_buffers": False,
     "teacher": None, "distillation._target_": "resnet_cli.losses.Distillation", "distillation.temperature": 4.0,
     "distillation.weight": 0.9,
 }  # fmt: skip

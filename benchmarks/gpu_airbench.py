@@ -15,7 +15,6 @@ from airbench_script import AirbenchScript
 from gpu_nets import Watch
 
 from resnet_cli.config.run_config import RunConfig
-from resnet_cli.evaluation.tta import AveragedViews
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session import build
@@ -23,6 +22,7 @@ from resnet_cli.session.prepare import prepare
 from resnet_cli.session.resume import initialise_from_images
 from resnet_cli.training.dynamo import reset_compiler
 from resnet_cli.training.state import BestTracker
+from resnet_cli.training.tta import AveragedViews
 
 EXPERIMENT = "airbench94_muon"
 AT_MOST = 1.05  # times the seconds of the published script

@@ -50,7 +50,11 @@ def run_settings(composed: DictConfig, overrides: Sequence[str]) -> Settings:
     settings = with_defaults_of_labels(settings, keys)
     validation.check(settings)
     require_one_length(settings, keys, in_files)
-    return settings
+    if settings["model"].get("weights") is None:
+        return settings
+    from resnet_cli.session.pretrained import with_defaults_of_weights  # late: it imports torch
+
+    return with_defaults_of_weights(settings, {*keys, *in_files})
 
 
 def with_defaults_of_labels(settings: Settings, given_keys: Sequence[str]) -> Settings:

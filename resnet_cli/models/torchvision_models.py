@@ -1,35 +1,46 @@
-"""Any of torchvision's image classifiers, by name, untrained."""
+"""Any of torchvision's image classifiers, by name."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 
+from resnet_cli.config.ranges import NotEmpty
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
 from resnet_cli.models.checks import image_size
 from resnet_cli.models.meta_device import meta_twin, run_twin
+from resnet_cli.models.transfer import with_channels
 
 RESERVED_OPTIONS = ("weights", "progress", "num_classes")  # set here: no weights, the classes of the data
 WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
+RGB = 3  # channels
 
 
 def torchvision_model(
-    in_size: Sequence[int], out_classes: int, *, name: str = "resnet18", options: Mapping[str, Any] = {}
+    in_size: Sequence[int],
+    out_classes: int,
+    *,
+    name: str = "resnet18",
+    weights: Annotated[str, NotEmpty()] | None = None,
+    options: Mapping[str, Any] = {},
 ) -> nn.Module:
-    """Create an untrained classifier of `torchvision.models`: images `[B, 3, H, W]` -> class scores `[B, K]`.
+    """Create a classifier of `torchvision.models`: images `[B, C, H, W]` -> class scores `[B, K]`.
 
     Auxiliary heads are left out; networks that are made for one image size (`vit_*`, `maxvit_t`) are made for this one.
+    For images that are not RGB the first convolution takes their channels.
 
     Args:
-        in_size: Channels (3), height and width of the images.
+        in_size: Channels, height and width of the images.
         out_classes: Number of classes, K.
         name: One of `torchvision.models.list_models(module=torchvision.models)`.
+        weights: Published weights that a run starts from: `DEFAULT`, a name such as `IMAGENET1K_V1`, or a file. The net
+            is built for them; they are loaded when a run starts (`resnet_cli.session.pretrained`), and not here, since
+            a run that is resumed or evaluated has weights of its own.
         options: Further arguments of the network, such as `dropout` or `norm_layer`.
 
     Raises:
-        InputError: an unknown name (with the nearest), images that are not RGB or that the network cannot take, options
-            that it rejects.
+        InputError: an unknown name (with the nearest), images that the network cannot take, options that it rejects.
     """
     from torchvision import models  # slow to import, and wanted for this function only
 
@@ -37,17 +48,17 @@ def torchvision_model(
     if name not in names:
         raise InputError(f"name={name!r}: torchvision has no such classifier{did_you_mean(name, names)}")
     channels, height, width = image_size(in_size)
-    if channels != 3:
-        raise InputError(
-            f"in_size={list(in_size)}: torchvision's {name} takes RGB images of 3 channels, not {channels}"
-        )
     reserved = [key for key in options if key in RESERVED_OPTIONS]
     if reserved:
-        raise InputError(f"options.{reserved[0]}: cannot be set; weights are fresh and the data give the classes")
+        raise InputError(
+            f"options.{reserved[0]}: cannot be set; weights are model.weights, and the data give the classes"
+        )
     if name in WITH_AUXILIARY_HEADS:
         if options.get("aux_logits"):
             raise InputError(f"options.aux_logits=true: must be false; {name} has to give one list of scores")
         options = {"aux_logits": False, "init_weights": True, **options}
+        if weights is not None and channels == RGB:  # these were trained with another normalisation, made inside
+            options = {"transform_input": True, **options}
     elif name.startswith("vit_"):
         options = {"image_size": height, **options}
     elif name.startswith("maxvit_"):
@@ -56,6 +67,8 @@ def torchvision_model(
         model: nn.Module = models.get_model(name, weights=None, num_classes=out_classes, **options)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise InputError(f"options={dict(options)}: torchvision's {name} refuses them: {_first_line(error)}") from error
+    if channels != RGB:
+        _take_channels(model, channels)
     try:
         run_twin(meta_twin(model), in_size)
     except (ValueError, RuntimeError, AssertionError) as error:
@@ -63,6 +76,13 @@ def torchvision_model(
             f"in_size={list(in_size)}: torchvision's {name} cannot take such images: {_first_line(error)}"
         ) from error
     return model
+
+
+def _take_channels(model: nn.Module, channels: int) -> None:
+    """Make the first convolution one for other channels, with its weights adapted; nothing is drawn."""
+    first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    first.in_channels = channels
+    first.weight = nn.Parameter(with_channels(first.weight.detach(), channels))
 
 
 def _first_line(error: Exception) -> str:

@@ -92,6 +92,19 @@ def nearest_mismatch(model: nn.Module, stored: Mapping[str, Tensor], found: Tran
     return f"the model's {name} {shape} has nearest to it {near} {list(stored[near].shape) if near else []}"
 
 
+def with_channels(weight: Tensor, channels: int) -> Tensor:
+    """Return a first convolution for other input channels, whose outputs are about as large as before.
+
+    For one channel the weights are summed over theirs, so that a grey image gives what it gives as a colour image; for
+    more they are repeated and scaled down in proportion. So does timm.
+    """
+    before = weight.shape[1]
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    repeated = weight.repeat(1, math.ceil(channels / before), 1, 1)[:, :channels]
+    return repeated * (before / channels)
+
+
 def _has_other_rows(found: Tensor, value: Tensor) -> bool:
     return found.ndim == value.ndim and found.shape[0] != value.shape[0] and found.shape[1:] == value.shape[1:]
 
@@ -135,25 +148,12 @@ def _adapt(name: str, found: Tensor, value: Tensor, *, is_first: bool) -> tuple[
         *value.shape[2:],
     )
     if is_first and same_but_channels:
-        return _with_channels(found.float(), value.shape[1]), f"{found.shape[1]} -> {value.shape[1]} channels"
+        return with_channels(found.float(), value.shape[1]), f"{found.shape[1]} -> {value.shape[1]} channels"
     if any(part in name for part in POSITION_NAMES):
         resized = _resize_positions(found.float(), value.shape)
         if resized is not None:
             return resized, f"{list(found.shape)} -> {list(value.shape)} interpolated"
     return None
-
-
-def _with_channels(weight: Tensor, channels: int) -> Tensor:
-    """Return a first convolution for other input channels, whose outputs are about as large as before.
-
-    For one channel the weights are summed over theirs, so that a grey image gives what it gives as a colour image; for
-    more they are repeated and scaled down in proportion. So does timm.
-    """
-    before = weight.shape[1]
-    if channels == 1:
-        return weight.sum(1, keepdim=True)
-    repeated = weight.repeat(1, math.ceil(channels / before), 1, 1)[:, :channels]
-    return repeated * (before / channels)
 
 
 def _resize_positions(table: Tensor, shape: torch.Size) -> Tensor | None:

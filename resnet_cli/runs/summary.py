@@ -42,7 +42,7 @@ def summarise(run: Run) -> Summary:
         "model": {"target": _text(run.settings.get("model._target_")), "parameters": _whole(record.get("parameters"))},
         "data": _data(run),
         "training": {name: plain(run.settings.get(key)) for name, key in TRAINING_KEYS.items()},
-        "start": _text(record.get("start")),
+        "start": _start(record),
         "teacher": _teacher(run),
         "resumes": _mappings(record, "resumed_from"),
         "environment": _environment(record),
@@ -180,3 +180,10 @@ def _test_reads(record: Mapping[str, Any]) -> dict[str, int]:
     ]
     by_training = len(reads) if isinstance(reads, list) else int(bool(section(record, "test")))
     return {"training": by_training, "evaluations": len(of_test)}
+
+
+def _start(record: Mapping[str, Any]) -> str | None:
+    """Return what a run started from: another run, a file, published weights, or `scratch`."""
+    start, weights = _text(record.get("start")), section(record, "weights")
+    name, net = _text(weights.get("name")), _text(weights.get("net"))
+    return f"{name} of {net}" if start == "scratch" and name and net else start

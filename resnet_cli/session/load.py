@@ -39,23 +39,23 @@ class InitialWeights:
 
 
 def load_weights(
-    model: nn.Module, path: str, *, in_channels: int, class_names: Sequence[str]
+    model: nn.Module, source: WeightFile, *, in_channels: int, class_names: Sequence[str], key: str = "init_from"
 ) -> tuple[str, dict[str, Any]]:
-    """Load the weights of another run or of a file into a model, as far as they fit.
+    """Load weights into a model, as far as they fit.
 
     Args:
         model: Keeps its own weights where there are none that fit, such as a head for other classes.
-        path: A run folder, a checkpoint, or a file of weights.
+        source: The weights.
         in_channels: Channels of the images.
         class_names: Names of the classes.
+        key: The config key that names the weights, for messages.
 
     Returns:
         What was loaded, what is new and what was left: a line for the user, and the same for the record of the run.
 
     Raises:
-        InputError: no such run or file, or less than half of the model's parameters are in it.
+        InputError: less than half of the model's parameters are among them.
     """
-    source = read_weights(resolve_weights(path))
     names = source.class_names
     other_classes = names is not None and len(names) == len(class_names) and list(names) != list(class_names)
     found = transfer(
@@ -66,7 +66,7 @@ def load_weights(
         if found.fraction > 0:
             fits = f"only {100 * found.fraction:.0f} % of the parameters are in it"
         near = nearest_mismatch(model, source.tensors, found)
-        raise InputError(f"init_from: {source.path} is of another model: {fits}; {near}")
+        raise InputError(f"{key}: {source.path} is of another model: {fits}; {near}")
     model.load_state_dict(found.tensors, strict=False)
     return _describe(model, source, found)
 
@@ -124,7 +124,8 @@ def load_initial_weights(
         if not isinstance(start, str) or start == "scratch" or re.match(r"epoch \d", start):
             return InitialWeights()
         init_from = start
-    return InitialWeights(init_from, *load_weights(model, place or init_from, **sizes))
+    source = read_weights(resolve_weights(place or init_from))
+    return InitialWeights(init_from, *load_weights(model, source, **sizes))
 
 
 def resolve_weights(path: str) -> Path:

@@ -19,9 +19,10 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.session import build
 from resnet_cli.session.batch_of_one import require_no_batch_of_one
 from resnet_cli.session.first_look import LeakWarnings
-from resnet_cli.session.load import load_initial_weights, resolve_weights
+from resnet_cli.session.load import InitialWeights, load_initial_weights
 from resnet_cli.session.losses import build_loss, with_trainer_smoothing
 from resnet_cli.session.paths import located
+from resnet_cli.session.pretrained import load_pretrained, require_weight_files
 from resnet_cli.session.resume import (
     StartingPoint,
     initialise_from_images,
@@ -113,8 +114,8 @@ def prepare(
     here = located(config, paths)  # to build from; `config` is what is stored
     with_trainer_smoothing(config.loss, config.trainer)
     validate_changes(checkpoint, config)  # before the data are read, which can take minutes
-    if checkpoint is None and config.init_from is not None:
-        resolve_weights(paths.get("init_from", config.init_from))
+    if checkpoint is None:
+        require_weight_files(here, paths)
     loaders = build.loaders(here.data, device=_resolve_device(config.trainer), seed=config.seed)
     changes: list[Difference] = []
     if checkpoint is not None:
@@ -131,10 +132,7 @@ def prepare(
         accumulate=build.get_argument(config.trainer, "accumulate") or 1,
     )  # fmt: skip
     trainer = _build_trainer(here, model, loaders, planned_trainer, teacher)
-    load_weights = partial(
-        load_initial_weights, model, run, config.init_from, paths.get("init_from"),
-        in_channels=loaders.in_size[0], class_names=loaders.class_names,
-    )  # fmt: skip
+    load_weights = partial(_load_weights, model, run, here, paths.get("init_from"), loaders)
     start = restore_or_initialise(trainer.state, checkpoint, run, config, load_weights, changes)
     lines = initialise_from_images(trainer, loaders) if start.is_scratch else []
     if budget is not None and budget.length is None:
@@ -146,6 +144,15 @@ def prepare(
     taught_by = teacher.record if teacher is not None else None
     leaks = LeakWarnings(loaders)
     return PreparedRun(config, run, loggers, loaders, trainer, start, lines, paths, leaks, budget, taught_by)
+
+
+def _load_weights(
+    model: torch.nn.Module, run: RunDir, config: RunConfig, place: str | None, loaders: Loaders
+) -> InitialWeights:
+    """Load the weights that a new run starts from: of `init_from`, else published ones that its model asks for."""
+    sizes: dict[str, Any] = {"in_channels": loaders.in_size[0], "class_names": loaders.class_names}
+    weights = load_initial_weights(model, run, config.init_from, place, **sizes)
+    return weights if weights.name is not None else load_pretrained(model, config, **sizes)
 
 
 def _require_measure(select_by: str | None, loaders: Loaders) -> None:

@@ -142,7 +142,7 @@ def _test_reads(record: dict[str, Any]) -> list[Any]:
 
 def _record_paths(prepared: PreparedRun, before: dict[str, Any]) -> dict[str, Any]:
     config, start = prepared.config, prepared.start
-    init_from = None if start.file or start.is_scratch else start.description
+    init_from = start.weights.name
     known = before.get("paths")
     settings = {**config.stored(), "init_from": init_from}
     return record_paths(settings, prepared.paths, prepared.run, known if isinstance(known, dict) else {})
@@ -171,7 +171,7 @@ def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
     logger.info("folder  %s", prepared.run.path)
     for key, path in prepared.paths.items():
         logger.info("%s is today %s", key, path)
-    if not prepared.start.is_scratch:
+    if prepared.start.description != "scratch":
         logger.info("from    %s", prepared.start.description)
     if prepared.start.weights.line:
         logger.info("weights %s", prepared.start.weights.line)

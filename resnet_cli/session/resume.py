@@ -51,7 +51,7 @@ class StartingPoint:
     """What a run starts from.
 
     Args:
-        description: A few words for the user; `scratch` without a checkpoint and without other weights.
+        description: A few words for the user; `scratch` without a checkpoint and without `init_from`.
         epoch: Number of epochs that are done.
         changes: How config and data differ from the checkpoint's.
         file: The checkpoint that was loaded, if any.
@@ -69,7 +69,7 @@ class StartingPoint:
     @property
     def is_scratch(self) -> bool:
         """True when the weights are newly initialised."""
-        return self.description == "scratch"
+        return self.description == "scratch" and not self.weights.record
 
 
 def load_latest(run: RunDir, resume: str | None) -> LoadedCheckpoint | None:
@@ -162,10 +162,9 @@ def restore_or_initialise(
         description = f"epoch {state.epoch}" + (f" and {state.batches} batches" if state.batches else "")
         return StartingPoint(description, state.epoch, changes, checkpoint.file, best_lost)
     weights = load_weights()
-    if weights.name is None:
-        return StartingPoint("scratch")
-    state.restart_average()
-    return StartingPoint(weights.name, weights=weights)
+    if weights.record:
+        state.restart_average()
+    return StartingPoint(weights.name or "scratch", weights=weights)
 
 
 def _restore(state: TrainState, checkpoint: LoadedCheckpoint, changes: list[Difference]) -> None:

@@ -36,6 +36,18 @@ def test_building_draws_what_torchvision_draws():
     assert isinstance(ours, nn.Module)
 
 
+@pytest.mark.parametrize(("name", "channels"), [("resnet18", 1), ("squeezenet1_1", 4), ("shufflenet_v2_x0_5", 6)])
+def test_other_channels_than_rgb(name, channels):
+    model = torchvision_model((channels, 32, 32), 7, name=name)
+    assert model(torch.zeros(2, channels, 32, 32)).shape == (2, 7)
+    torch.manual_seed(0)
+    torchvision_model((3, 32, 32), 7, name=name)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    torchvision_model((channels, 32, 32), 7, name=name)
+    assert torch.equal(torch.rand(1), expected)
+
+
 @pytest.mark.parametrize(
     ("in_size", "options", "words"),
     [
@@ -45,7 +57,6 @@ def test_building_draws_what_torchvision_draws():
             "name='resnet19': torchvision has no such classifier; did you mean resnet1",
         ),
         ((3, 32, 32), {"name": "fcn_resnet50"}, "torchvision has no such classifier; did you mean"),
-        ((1, 28, 28), {}, "in_size=[1, 28, 28]: torchvision's resnet18 takes RGB images of 3 channels, not 1"),
         ((3, 32, 32), {"name": "alexnet"}, "in_size=[3, 32, 32]: torchvision's alexnet cannot take such images: "),
         ((3, 28, 28), {"name": "vit_b_16"}, "torchvision's vit_b_16 refuses them: Input shape indivisible"),
         ((3, 32, 32), {"name": "maxvit_t"}, "torchvision's maxvit_t refuses them: Input size ("),

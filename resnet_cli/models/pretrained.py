@@ -1,0 +1,139 @@
+"""Published weights of other libraries' nets: which there are, where they come from, how their images were prepared.
+
+Nothing is downloaded or loaded here; see `resnet_cli.session.pretrained`.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+from urllib.parse import urlparse
+
+from torch import Tensor
+
+from resnet_cli.config.suggestions import did_you_mean
+from resnet_cli.errors import InputError
+
+DEFAULT = "DEFAULT"
+FORMER_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+FILE_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How images are prepared for published weights.
+
+    Args:
+        mean: Mean of each channel by which images are normalised, on the scale 0 to 1.
+        std: Standard deviation of each channel.
+        image_size: Height and width of the images.
+        interpolation: How they are resized: `bilinear`, `bicubic`, ...
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: tuple[int, int]
+    interpolation: str
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights that a net of another library can start from.
+
+    Args:
+        net: The net, with its library, for messages.
+        name: Name of the weights, or the user's file.
+        key: The config key that names them.
+        url: Where a file is fetched from; None for the user's file and for the hub.
+        repository: Name on the Hugging Face Hub, and of the files there to try in turn.
+        preprocessing: How their images were prepared; None if that is not known.
+    """
+
+    net: str
+    name: str
+    key: str = "model.weights"
+    url: str | None = None
+    repository: tuple[str, tuple[str, ...]] | None = None
+    preprocessing: Preprocessing | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """True for a file of the user's."""
+        return self.url is None and self.repository is None
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file behind `url`."""
+        return PurePath(urlparse(self.url or "").path).name
+
+
+def pretrained_of(node: Mapping[str, Any]) -> Pretrained | None:
+    """Return the published weights that a node of group `model` asks for; None if it does not.
+
+    Raises:
+        InputError: there are none of that name.
+    """
+    find = _SOURCES.get(str(node.get("_target_")))
+    return find(node) if find is not None else None
+
+
+def torchvision_weights(name: str, weights: str) -> Pretrained:
+    """Return weights of one of torchvision's classifiers.
+
+    Args:
+        name: Name of the net.
+        weights: `DEFAULT`, the name of weights, or a file. A file that has the name of published weights is taken for
+            them.
+
+    Raises:
+        InputError: no such weights, with the nearest name.
+    """
+    from torchvision import models  # slow to import, and wanted for this function only
+
+    net = f"torchvision's {name}"
+    nets = models.list_models(module=models)
+    if name not in nets:
+        raise InputError(f"model.name={name}: torchvision has no such classifier{did_you_mean(name, nets)}")
+    found: dict[str, Any] = dict(models.get_model_weights(name).__members__)
+    short = weights.rpartition(".")[2] if weights.partition(".")[0].endswith("_Weights") else weights
+    if short in found:
+        published = found[short]
+        return Pretrained(net, published.name, url=published.url, preprocessing=_torchvision_preprocessing(published))
+    if "/" not in weights and "\\" not in weights and PurePath(weights).suffix.lower() not in FILE_SUFFIXES:
+        names = list(dict.fromkeys([DEFAULT, *found]))
+        there = f"{net} has {', '.join(names)}" if found else f"{net} has no published weights"
+        raise InputError(f"model.weights={weights}: {there}, or give a file{did_you_mean(weights, names)}")
+    same_file = next((w for w in found.values() if PurePath(urlparse(w.url).path).name == PurePath(weights).name), None)
+    return Pretrained(net, weights, preprocessing=_torchvision_preprocessing(same_file) if same_file else None)
+
+
+def _torchvision_preprocessing(weights: Enum) -> Preprocessing:
+    preset = weights.transforms()  # type: ignore[attr-defined]
+    crop = list(preset.crop_size)
+    return Preprocessing(
+        tuple(preset.mean), tuple(preset.std), (crop[0], crop[-1]), str(preset.interpolation.value).lower()
+    )
+
+
+def native_tensors(node: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return published weights by the names that their net has today, as its library renames them.
+
+    Args:
+        node: The node of group `model`.
+        tensors: The weights by the names in their file.
+    """
+    if str(node.get("name")).startswith("densenet"):  # of before torchvision 0.3: norm.1 is norm1
+        return {FORMER_DENSENET.sub(r"\1\2", name): value for name, value in tensors.items()}
+    return tensors
+
+
+def _of_torchvision(node: Mapping[str, Any]) -> Pretrained | None:
+    weights = node.get("weights")
+    return torchvision_weights(str(node.get("name", "resnet18")), str(weights)) if weights is not None else None
+
+
+_SOURCES: Mapping[str, Callable[[Mapping[str, Any]], Pretrained | None]] = {
+    "resnet_cli.models.torchvision_model": _of_torchvision,
+}

@@ -1,7 +1,6 @@
 """Gradient norms of the layers by depth, as rows and as a plot."""
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,9 @@ from torch.nn import functional as F
 
 from resnet_cli.files import write_atomically
 from resnet_cli.models.scalar_chain import ScalarChain
-from resnet_cli.plots.curves import GREY, TEST, TRAIN, VALIDATION, sanitize_title
+from resnet_cli.plots.curves import sanitize_title
+from resnet_cli.plots.panels import mark_series
 from resnet_cli.training.gradient_norms import weighted_layers
-
-STYLES = ((VALIDATION, "-", "o"), (TRAIN, "--", "s"), (TEST, ":", "^"), (GREY, "-.", "d"))  # one a series, in turn
-LONGEST_MARKED = 60  # layers; with more, markers hide the line
 
 
 @dataclass(frozen=True)
@@ -118,20 +115,7 @@ def draw_gradients(series: Mapping[str, Sequence[GradientRow]], path: Path, *, t
 
 def plot_gradients(axes: Any, series: Mapping[str, Sequence[GradientRow]]) -> None:
     """Plot the panel of `draw_gradients` on given matplotlib axes, as in a notebook."""
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_yscale("log")
-    for i, (label, rows) in enumerate(series.items()):
-        colour, linestyle, marker = STYLES[i % len(STYLES)]
-        norms = [row.norm if row.norm > 0 and math.isfinite(row.norm) else math.nan for row in rows]
-        style: dict[str, Any] = {"color": colour, "linestyle": linestyle, "linewidth": 1.8, "markersize": 4}
-        style["marker"] = marker if len(rows) <= LONGEST_MARKED else None
-        axes.plot([row.depth for row in rows], norms, label=sanitize_title(label), **style)
+    points = {label: [(row.depth, row.norm) for row in rows] for label, rows in series.items()}
+    mark_series(axes, points, logarithmic=True)
     axes.set_xlabel("depth of the layer, from the input")
     axes.set_ylabel("norm of the weight's gradient")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(alpha=0.25, linewidth=0.7)
-    axes.spines[["top", "right"]].set_visible(False)
-    if series:
-        for text in axes.legend(frameon=False, fontsize=9.5, handlelength=2.6).get_texts():
-            text.set_parse_math(False)

@@ -1,4 +1,4 @@
-"""resnet-info: what is known of a run; the layers of a network, their parameters and costs; gradients by depth."""
+"""resnet-info: what is known of a run; the layers of a network and their costs; gradients and signals by depth."""
 
 import argparse
 import json
@@ -24,7 +24,9 @@ Prints what is known of a run: what was trained on what, by which command and wh
 evaluations and exports. Then, or of any settings, the layers of the network with their output shapes, parameters and
 multiply-adds, its depth, and its receptive field: the pixels on which one position of the last feature map can depend
 (ignoring normalisation and squeeze-and-excitation). The data set is used only for the image size and the number of
-classes; where these are known, it need not exist. The only file written is the figure of --gradients.
+classes; where these are known, it need not exist. --gradients, --signal, --shattered and --activations measure the
+initial network on the first training batch, beside its twin with or without shortcuts and the weights of the run, or
+beside the other network of --compare; the only file written is their figure.
 """
 
 EXAMPLES = """\
@@ -35,6 +37,8 @@ examples:
   resnet-info data=cifar10 --compare model=resnet20 "model=wrn16_4 model.dropout=0.3"
   resnet-info model=plain56 --gradients                      and its residual twin, with a figure
   resnet-info model=scalar_chain --gradients                 four layers of one number each
+  resnet-info model=preact110 --signal --compare model.norm=batch model.norm=none
+  resnet-info model=deep_cnn --activations --compare model.init=default model.init=he
 
 A regular block of 256 channels and its bottleneck:
   resnet-info data=synthetic data.channels=256 \\
@@ -42,6 +46,13 @@ A regular block of 256 channels and its bottleneck:
     "model._target_=resnet_cli.models.ResidualBottleneckBlock model.in_out_channels=256 model.inner_channels=[64] \\
     model.inner_kernel_sizes=[3]"
 """
+
+ANALYSES = {
+    "gradients": "norms of the layers' gradients",
+    "signal": "mean and variance of the features behind each block (Brock et al. 2021)",
+    "shattered": "how alike gradients by neighbouring inputs are (Balduzzi et al. 2017)",
+    "activations": "histograms of activations, zeros, saturation and dead units by layer",
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,12 +70,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("A", "B"),
         help="compare two networks: the settings of each as one quoted argument, applied after the common ones",
     )
-    parser.add_argument(
-        "--gradients",
-        action="store_true",
-        help="norms of the layers' gradients on one training batch, and those of the twin with or without shortcuts",
-    )
-    parser.add_argument("--out", metavar="FILE", help="the figure of --gradients; default: gradients-<model>.png")
+    analyses = parser.add_mutually_exclusive_group()
+    for name, text in ANALYSES.items():
+        analyses.add_argument(f"--{name}", dest="analysis", action="store_const", const=name, help=text)
+    parser.add_argument("--out", metavar="FILE", help="the figure of these four; default: <which>-<model>.png")
     parser.add_argument("--config-dir", "-cd", metavar="DIR", help="an additional folder of config groups")
     return parser
 
@@ -87,13 +96,11 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the descriptions of the two networks of --compare.
+    """Return the descriptions of the two networks of --compare, the first with their analysis if there is one.
 
     Raises:
         InputError: The options exclude each other, or with all problems of both configs.
     """
-    if options.gradients:
-        raise InputError("--gradients: shows one network and its twin; not together with --compare")
     _figure_path(options, "")
     sides: list[Composed] = []
     problems: list[str] = []
@@ -111,7 +118,18 @@ def _compare(options: argparse.Namespace) -> list[dict[str, Any]]:
         raise InputError(*dict.fromkeys(problems))
     from resnet_cli.info import describe  # imports torch, so only once all settings are valid
 
-    return [{**describe.describe(side), "settings": text} for side, text in zip(sides, options.compare, strict=True)]
+    reports = [{**describe.describe(side), "settings": text} for side, text in zip(sides, options.compare, strict=True)]
+    figure = _figure_path(options, "-".join(dict.fromkeys(side.model for side in sides)))
+    if figure is not None:
+        labels = [f"{letter}: {text}" for letter, text in zip("AB", options.compare, strict=True)]
+        reports[0] |= _analysis(options, dict(zip(labels, sides, strict=True)), figure)
+    return reports
+
+
+def _analysis(options: argparse.Namespace, sides: Mapping[str, Composed], figure: Path) -> dict[str, Any]:
+    from resnet_cli.info.analyses import analyse  # imports torch
+
+    return {options.analysis: analyse(options.analysis, sides, figure), "figure": str(figure)}
 
 
 def _split_settings(text: str) -> list[str]:
@@ -136,7 +154,7 @@ def _describe(options: argparse.Namespace) -> dict[str, Any]:
         report = _describe_network(options, facts)
     except Exception as error:
         user_error = as_user_error(error)
-        is_optional = facts is not None and not has_usable_checkpoint(facts) and not options.gradients
+        is_optional = facts is not None and not has_usable_checkpoint(facts) and not options.analysis
         if not isinstance(user_error, InputError) or not is_optional or len(options.items) > 1:
             raise
         report = {"problems": [str(problem) for problem in user_error.problems]}
@@ -156,22 +174,23 @@ def _describe_network(options: argparse.Namespace, facts: Mapping[str, Any] | No
 
     report = describe.describe(composed, facts["data"] if facts else None)
     if figure is not None:
-        report["gradients"] = describe.gradients(composed, figure)
-        report["figure"] = str(figure)
+        report |= _analysis(options, {composed.model: composed}, figure)
     return report
 
 
 def _figure_path(options: argparse.Namespace, model: str) -> Path | None:
-    """Return the path of the figure, or None without --gradients.
+    """Return the path of the figure, or None without an analysis.
 
     Raises:
         InputError: A figure cannot be written there, or --out has no meaning.
     """
-    if not options.gradients:
+    if options.analysis is None:
         if options.out is not None:
-            raise InputError(f"--out={options.out}: names the figure of --gradients, which is not set")
+            raise InputError(
+                f"--out={options.out}: names the figure of {', '.join(f'--{name}' for name in ANALYSES)}; none is set"
+            )
         return None
-    name = f"gradients-{job_folder_name([model])}.png" if options.out is None else options.out
+    name = f"{options.analysis}-{job_folder_name([model])}.png" if options.out is None else options.out
     path = output_path(name)
     if path.suffix.lower() != ".png":
         raise InputError(f"--out={options.out}: the figure is a PNG; name it *.png")

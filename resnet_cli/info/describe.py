@@ -1,32 +1,24 @@
-"""The content of resnet-info as plain data: layers, counts, and gradient norms by depth."""
+"""The description of a network by resnet-info as plain data: layers and counts."""
 
-import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from resnet_cli.analysis.gradient_flow import GradientRow, chain_rows, draw_gradients, gradient_flow
 from resnet_cli.analysis.layer_table import depth, layer_table, receptive_field
 from resnet_cli.config.run_config import Node
 from resnet_cli.config.signatures import locate
-from resnet_cli.config.trust import targets
-from resnet_cli.data import Loaders
 from resnet_cli.data.datasets.sizes import known_size
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.compose import Composed
 from resnet_cli.models import ScalarChain
-from resnet_cli.models.initialisation.data_dependent import initialise_model_from_images
 from resnet_cli.models.inspection import count_parameters
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import find_run
 from resnet_cli.session import build
 from resnet_cli.session.load import MAX_IMAGE_VALUES
-from resnet_cli.session.trained import open_trained
 
 Report = dict[str, Any]
 MAX_RECORDED_CLASSES = 100_000
@@ -47,7 +39,7 @@ def describe(composed: Composed, recorded: Mapping[str, Any] | None = None) -> R
     """
     node = composed.settings["model"]
     report: Report = {"model": composed.model, "target": node["_target_"]}
-    if _is_chain(node):
+    if is_chain(node):
         return report | _describe_chain(node)
     return report | _describe_network(node, _input_size(composed, recorded))
 
@@ -78,40 +70,8 @@ def _describe_network(node: Node, sizes: tuple[tuple[int, int, int], int]) -> Re
     }
 
 
-def gradients(composed: Composed, figure: Path) -> dict[str, list[Report]]:
-    """Compute and draw the gradient norms of the network, of its twin, and of the run's weights.
-
-    Args:
-        composed: The config.
-        figure: The file to which they are drawn.
-
-    Returns:
-        A row for each layer, by the label of the network.
-
-    Raises:
-        InputError: Data or model cannot be built.
-        MachineError: The figure cannot be written.
-    """
-    node = composed.settings["model"]
-    nodes = {_residual_label(node): node, **_twin(node)}
-    if _is_chain(node):
-        chains: dict[str, ScalarChain] = {label: build.instantiate("model", own, {}) for label, own in nodes.items()}
-        rows = {label: chain_rows(chain) for label, chain in chains.items()}
-        signed = {label: [{"gradient": g} for g in chain.weight_gradients()] for label, chain in chains.items()}
-    else:
-        rows = _gradient_flows(composed, nodes)
-        signed = {label: [{} for _ in of_network] for label, of_network in rows.items()}
-    draw_gradients(rows, figure, title=f"{composed.model}: gradients by depth")
-    return {
-        label: [
-            {**vars(row), "norm": row.norm if math.isfinite(row.norm) else None, **sign}
-            for row, sign in zip(of_network, signed[label], strict=True)
-        ]
-        for label, of_network in rows.items()
-    }
-
-
-def _is_chain(node: Node) -> bool:
+def is_chain(node: Node) -> bool:
+    """Return whether a model is a `ScalarChain`, which takes no images."""
     target = locate(node["_target_"])
     return isinstance(target, type) and issubclass(target, ScalarChain)
 
@@ -138,7 +98,7 @@ def _input_size(composed: Composed, recorded: Mapping[str, Any] | None) -> tuple
 def _sizes_of_run(composed: Composed, recorded: Mapping[str, Any]) -> tuple[tuple[int, int, int], int] | None:
     """Return `in_size` and the number of classes by the checkpoint of a run, else by its record; None without both."""
     size, classes = recorded.get("in_size"), recorded.get("classes")
-    checkpoint = _checkpoint_of_run(composed)
+    checkpoint = checkpoint_of_run(composed)
     try:
         data = checkpoints.load(checkpoint)["data"] if checkpoint is not None else None
     except InputError:
@@ -164,64 +124,9 @@ def _build_model(node: Node, in_size: tuple[int, int, int], classes: int) -> nn.
     return net
 
 
-def _checkpoint_of_run(composed: Composed) -> Path | None:
+def checkpoint_of_run(composed: Composed) -> Path | None:
     """Return the named checkpoint, or the best or last one of the named run; None if there is none."""
     if composed.run is None:
         return None
     named, run = expand_home(composed.run), find_run(composed.run)
     return next((file for file in ([named] if named.is_file() else [run.best, run.last]) if file.is_file()), None)
-
-
-def _residual_label(node: Node) -> str:
-    """Return `residual` or `plain`, or `network` for models without the option `residual`."""
-    residual = build.get_argument(node, "residual")
-    return ("residual" if residual else "plain") if isinstance(residual, bool) else "network"
-
-
-def _twin(node: Node) -> dict[str, Node]:
-    """Return the same model with the opposite `residual`, by its label; empty for models without that option."""
-    label = _residual_label(node)
-    twin = {**node, "residual": label == "plain"}
-    return {} if label == "network" else {_residual_label(twin): twin}
-
-
-def _gradient_flows(composed: Composed, nodes: Mapping[str, Node]) -> dict[str, list[GradientRow]]:
-    """Compute the gradients of the initial networks and of the run's weights on the first training batch.
-
-    A twin that cannot be built is reported on standard error and left out.
-    """
-    seed = composed.settings["seed"]
-    loaders = build.loaders(composed.settings["data"], device=torch.device("cpu"), seed=seed)
-    nets: dict[str, nn.Module] = {}
-    for label, node in nodes.items():
-        try:
-            nets[label] = _initialised_network(node, loaders, seed)
-        except InputError as error:
-            if not nets:
-                raise
-            print(f"no {label} twin: {error.problems[0]}", file=sys.stderr)
-    nets |= _trained_network(composed, loaders)
-    batches = loaders.train.epoch(0)
-    images_BCHW, labels_B = next(batches)
-    return {label: gradient_flow(net, images_BCHW, labels_B) for label, net in nets.items()}
-
-
-def _trained_network(composed: Composed, loaders: Loaders) -> dict[str, nn.Module]:
-    """Return the network of the named run with its weights, by its label; empty if there is none for these data."""
-    checkpoint = _checkpoint_of_run(composed)
-    if checkpoint is None:
-        return {}
-    settings = composed.settings  # these were checked: every target in them is known or trusted
-    trained = open_trained(str(checkpoint), device="cpu", trust=settings["trust"], named=targets(settings))
-    net, data = trained.model, trained.data
-    if (tuple(data["in_size"]), len(data["class_names"])) != (loaders.in_size, len(loaders.class_names)):
-        print("the run's weights are left out: they are for another image size or other classes", file=sys.stderr)
-        return {}
-    return {f"{_residual_label(checkpoints.load(checkpoint)['config']['model'])}, trained": net}
-
-
-def _initialised_network(node: Node, loaders: Loaders, seed: int) -> nn.Module:
-    """Build the model and initialise it as a run would, including data-dependent initialisation."""
-    net = build.model(node, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=seed)
-    initialise_model_from_images(net, loaders.train.sample)
-    return net

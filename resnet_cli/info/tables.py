@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from resnet_cli.info.analysis_tables import format_analysis
 from resnet_cli.info.run_table import format_run
+from resnet_cli.info.text_table import align_columns
 
 Report = Mapping[str, Any]
 
@@ -24,21 +26,9 @@ def format_report(report: Report | Sequence[Report]) -> list[str]:
 def _format_network(report: Report) -> list[str]:
     facts = {"model": f"{report['model']} ({report['target']})", **_network_facts(report)}
     lines = [*(f"{name:17}{value}" for name, value in facts.items()), ""]
-    if "gradients" not in report:
+    if "figure" not in report:
         return [*lines, *_format_layers(report)]
-    return [*lines, *_format_gradients(report["gradients"]), "", f"figure  {report['figure']}"]
-
-
-def align_columns(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """Format a table with two spaces between columns; the first `left` are left-aligned, the others right-aligned."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in [head, *rows]
-    ]
+    return [*lines, *format_analysis(report), "", f"figure  {report['figure']}"]
 
 
 def _network_facts(report: Report) -> dict[str, str]:
@@ -83,30 +73,11 @@ def _format_comparison(reports: Sequence[Report]) -> list[str]:
     rows = [[name, *(own.get(name, "-") for own in facts)] for name in {**facts[0], **facts[1]}]
     lines = [f"{letter}  {report['settings']}" for letter, report in zip("AB", reports, strict=True)]
     lines += ["", *align_columns(["", *titles], rows, left=1)]
+    if "figure" in reports[0]:
+        return [*lines, "", *format_analysis(reports[0]), "", f"figure  {reports[0]['figure']}"]
     for title, report in zip(titles, reports, strict=True):
         lines += ["", title, *_format_layers(report)]
     return lines
-
-
-def _format_gradients(series: Mapping[str, Sequence[Report]]) -> list[str]:
-    """Format a row for each layer, in the order of the calls, and a column for each network; `-` for missing layers."""
-    columns = {label: {row["name"]: row for row in rows} for label, rows in series.items()}
-    longest = max(columns.values(), key=len)
-    names = list(dict.fromkeys([*longest, *(name for column in columns.values() for name in column)]))
-    rows = []
-    for name in names:
-        row = next(column[name] for column in [longest, *columns.values()] if name in column)
-        cells = [_format_gradient(column.get(name)) for column in columns.values()]
-        rows.append([str(row["depth"]), name, row["kind"], f"{row['weights']:,}", *cells])
-    return align_columns(["depth", "layer", "kind", "weights", *columns], rows, left=3)
-
-
-def _format_gradient(row: Report | None) -> str:
-    """Format the gradient of a scalar with its sign, and the norm of others."""
-    if row is None:
-        return "-"
-    value = row.get("gradient", row["norm"])
-    return "not finite" if value is None else f"{value:.4g}"
 
 
 def _format_shape(sides: Sequence[int]) -> str:

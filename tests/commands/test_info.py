@@ -177,7 +177,8 @@ WRONG = {
     "an abbreviated flag": (["--comp", "a"], ["unrecognized arguments: --comp (--help lists the options)"]),
     "no folder of configs": (["--config-dir", "none"], ["--config-dir=none: no such folder"]),
     "a figure without gradients": (
-        ["--out", "a.png"], ["--out=a.png: names the figure of --gradients, which is not set"]
+        ["--out", "a.png"],
+        ["--out=a.png: names the figure of --gradients, --signal, --shattered, --activations; none is set"]
     ),
     "a figure of another kind": (
         ["--gradients", "--out", "a.svg"], ["--out=a.svg: the figure is a PNG; name it *.png"]
@@ -185,9 +186,14 @@ WRONG = {
     "a figure nowhere": (
         ["--gradients", "--out", "none/a.png"], ["--out=none/a.png: its folder does not exist"]
     ),
-    "gradients of two": (
-        ["--gradients", "--compare", "a=1", "b=1"],
-        ["--gradients: shows one network and its twin; not together with --compare"],
+    "two figures": (["--gradients", "--signal"], ["argument --signal: not allowed with argument --gradients"]),
+    "signals of a chain": (
+        ["model=scalar_chain", "--signal"],
+        ["--signal: takes networks; of a scalar chain there is --gradients, of one alone"],
+    ),
+    "activations of a network without": (
+        [*TINY, "model=cnn", "model.activation_type=none", "--activations"],
+        ["--activations: cnn has nothing of the kind"],
     ),
     "both sides of a comparison": (
         ["--compare", "model=resnet21", "model.width=0", "model.depht=8"],
@@ -407,12 +413,37 @@ def test_gradients_after_data_dependent_initialisation(described):
 @pytest.mark.slow
 def test_gradient_norms_that_are_not_finite(info, monkeypatch):
     rows = [GradientRow("a", "Conv2d", 1, math.inf, 3), GradientRow("b", "Conv2d", 2, math.nan, 3)]
-    monkeypatch.setattr("resnet_cli.info.describe.gradient_flow", lambda *_: rows)
+    monkeypatch.setattr("resnet_cli.info.analyses.gradient_flow", lambda *_: rows)
     out = info(*TINY, "model=cnn", "--gradients", "--format", "json")[1]
     assert "Infinity" not in out
     assert "NaN" not in out
     assert norms(json.loads(out)["gradients"]["network"]) == [None, None]
     assert info(*TINY, "model=cnn", "--gradients")[1].count("not finite") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("analysis", "rows"), [("signal", 3), ("shattered", 16), ("activations", 7)])
+def test_other_analyses_of_a_network_and_its_twin(described, info, tmp_path, analysis, rows):
+    found = described(*TINY, "model=resnet8", f"--{analysis}")
+    assert {label: len(series) for label, series in found[analysis].items()} == {"residual": rows, "plain": rows}
+    assert found["figure"] == f"{analysis}-resnet8.png"
+    assert (tmp_path / found["figure"]).read_bytes().startswith(b"\x89PNG")
+    lines = info(*TINY, "model=resnet8", f"--{analysis}", "--out", "a.png")[1].splitlines()
+    assert lines[-1] == "figure  a.png"
+    assert (tmp_path / "a.png").exists()
+
+
+@pytest.mark.slow
+def test_an_analysis_compares_two_networks(described, info):
+    sides = ["--compare", "model.norm=batch", "model.norm=none"]
+    first, second = described(*TINY, "model=preact20", "--signal", *sides)
+    batch, none = first["signal"].values()
+    assert list(first["signal"]) == ["A: model.norm=batch", "B: model.norm=none"]
+    assert "signal" not in second
+    assert batch != none
+    out = info(*TINY, "model=preact20", "--gradients", *sides)[1]
+    assert out.splitlines()[-1] == "figure  gradients-preact20.png"
+    assert "B: model.norm=none" in out
 
 
 @pytest.mark.slow

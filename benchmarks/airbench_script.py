@@ -9,7 +9,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -68,7 +68,11 @@ class AirbenchScript:
         if device.type == "cpu":
             length = {old: new.format(epochs=epochs, batch_size=batch_size) for old, new in LENGTH.items()}
             source = patched(source, {**CPU, **length})
-        self.module = run_source(source, path)
+        arguments, sys.argv = sys.argv, [str(path)]  # it reads its own source from there
+        try:
+            self.module = run_source(source, path, {"HostEvent": HostEvent})
+        finally:
+            sys.argv = arguments
         self.rows: list[dict[str, Any]] = []
         self.module.print_training_details = lambda row, is_final_entry: self.rows.append(
             {key: row.get(key) for key in ("epoch", "train_acc", "val_acc", "tta_val_acc", "time_seconds")}
@@ -102,18 +106,19 @@ def patched(source: str, changes: dict[str, str]) -> str:
     return source
 
 
-def run_source(source: str, path: Path) -> ModuleType:
-    """Execute a script's source as a module that is not the main one."""
+def run_source(source: str, path: Path, names: Mapping[str, Any] | None = None) -> ModuleType:
+    """Execute a script's source as a module that is not the main one.
+
+    Args:
+        source: The source.
+        path: Its file.
+        names: What the source uses without importing it.
+    """
     module = ModuleType(path.stem)
     module.__file__ = str(path)
-    module.__dict__["HostEvent"] = HostEvent
-    arguments, sys.argv = sys.argv, [str(path)]  # it reads its own source from there
-    # torch.compile looks functions up by the name of their module, so it has to be known.
-    sys.modules[path.stem] = module
-    try:
-        exec(compile(source, str(path), "exec"), module.__dict__)
-    finally:
-        sys.argv = arguments
+    module.__dict__.update(names or {})
+    sys.modules[path.stem] = module  # torch.compile looks functions up by the name of their module
+    exec(compile(source, str(path), "exec"), module.__dict__)
     return module
 
 

@@ -4,7 +4,7 @@ import ast
 
 import yaml
 
-from resnet_cli.config.validation import CONFIG_GROUPS
+from resnet_cli.config.groups import CONFIG_GROUPS
 
 LONGEST, DEEPEST, WIDEST = 60, 3, 8  # lines without the docstring, levels of nesting, parameters
 BLOCKS = ast.If | ast.For | ast.While | ast.With | ast.Try | ast.Match

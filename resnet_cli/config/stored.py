@@ -11,10 +11,11 @@ from typing import Any
 import yaml
 
 from resnet_cli.config.former_names import with_present_names
+from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.run_config import CONTROL_KEYS, DEFAULT_LOSS
 from resnet_cli.config.run_length import BUDGET, EPOCHS, keys_without_difference
 from resnet_cli.config.signatures import Opaque, signature
-from resnet_cli.config.validation import CONFIG_GROUPS, RUN_TARGET, Settings
+from resnet_cli.config.validation import RUN_TARGET, Settings
 from resnet_cli.config.values import format_value
 from resnet_cli.config.yaml_errors import describe_yaml_error
 from resnet_cli.errors import InputError

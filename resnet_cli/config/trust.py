@@ -8,6 +8,7 @@ before anything is imported; `resnet_cli.session.trusted_kinds` checks the objec
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from resnet_cli.config.groups import group_of
 from resnet_cli.config.messages import Problem
 from resnet_cli.config.source_files import definition, module_source
 from resnet_cli.errors import InputError
@@ -81,6 +82,7 @@ def refuse_targets(found: Mapping[str, Any]) -> None:
 
 def allowed_packages(path: str) -> tuple[str, ...]:
     """Return the packages that a node at this key may come from; models hold models, transforms transforms."""
+    path = group_of(path)
     if path.startswith(("model.", "model[")):
         return PACKAGES["model"]
     if path.startswith("data.augment.transforms["):

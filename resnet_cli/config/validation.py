@@ -5,13 +5,13 @@ Every node with a `_target_` is checked against the callable's parameters, the t
 No list of options is kept here: a parameter added to a signature is a key that can be set.
 """
 
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
+from resnet_cli.config.groups import CONFIG_GROUPS, LOGGER, OWN_PARTS, ConfigGroup, group_of
 from resnet_cli.config.messages import Problem
 from resnet_cli.config.signatures import NotFoundError, Parameter, Signature, signature
 from resnet_cli.config.suggestions import nearest_name
@@ -20,78 +20,8 @@ from resnet_cli.errors import InputError
 
 Settings = dict[str, Any]
 
-# Packages of which nothing is a data set or a logger of this one, whatever its parameters are.
-FOREIGN = frozenset({*sys.stdlib_module_names, "numpy", "torch", "torchvision"})
-
 RUN_TARGET = "resnet_cli.config.run_config.RunConfig"  # the schema of the top level
-
-
-@dataclass(frozen=True)
-class ConfigGroup:
-    """A config group.
-
-    Args:
-        given: Arguments that the builder passes.
-        readers: Further callables that read keys of its node.
-        own_first: Keys of the readers that a target may have with a meaning of its own; they are its alone then.
-        kind: What its targets are, for a message on one that is none.
-        is_of_kind: Returns whether the signature of a target is one of the kind.
-        foreign: Packages that have no targets of the kind.
-    """
-
-    given: tuple[str, ...]
-    readers: tuple[str, ...] = ()
-    own_first: tuple[str, ...] = ()
-    kind: str = ""
-    is_of_kind: Callable[[Signature], bool] = lambda target: True
-    foreign: Collection[str] = ()
-
-    def reader_parameters(self, own: Collection[str]) -> dict[str, Parameter]:
-        """Return the parameters that the readers have beside a target with the parameters `own`."""
-        parameters = {name: p for reader in self.readers for name, p in signature(reader).parameters.items()}
-        return {name: p for name, p in parameters.items() if not (name in self.own_first and name in own)}
-
-
-CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
-    "model": ConfigGroup(given=("in_size", "in_channels", "out_classes", "num_classes")),
-    "optimizer": ConfigGroup(
-        given=("params", "model"),
-        readers=("resnet_cli.optimizers.parameter_groups",),
-        kind="an optimizer: it takes neither params, as those of torch.optim do, nor model",
-        is_of_kind=lambda target: target.open or not {"params", "model"}.isdisjoint(target.parameters),
-    ),
-    "schedule": ConfigGroup(
-        given=("total_steps", "steps_per_epoch"),
-        kind="a schedule: it takes an optimizer. A schedule takes total_steps and steps_per_epoch and returns a "
-        "function from the step to a factor on the learning rate, as resnet_cli.schedules.cosine does. "
-        "Instead of CosineAnnealingLR use schedule=cosine, of OneCycleLR "
-        "schedule=one_cycle, of StepLR and MultiStepLR schedule=multistep, of ConstantLR schedule=constant",
-        is_of_kind=lambda target: "optimizer" not in target.parameters,
-    ),
-    "loss": ConfigGroup(
-        given=("num_classes", "class_names", "class_counts", "image_count"),
-        kind="a loss to build: name a class, such as torch.nn.CrossEntropyLoss, whose objects take input and target",
-        is_of_kind=lambda target: {"input", "target"}.isdisjoint(target.parameters),
-        foreign=sys.stdlib_module_names,
-    ),
-    "data": ConfigGroup(
-        given=("dataset", "device", "seed"),
-        readers=("resnet_cli.data.make_loaders",),
-        own_first=("folds", "fold", "group", "splits", "classes", "merge", "label_noise"),
-        kind="a data set: name a function that returns a resnet_cli.data.Dataset, as resnet_cli.data.image_folder does",
-        foreign=FOREIGN,
-    ),
-    "trainer": ConfigGroup(
-        given=("model", "loss_fn", "optimizer", "schedule", "seed", "multi_label", "lookahead", "teacher"),
-        readers=(
-            "resnet_cli.training.time_budget.budget_seconds",
-            "resnet_cli.training.lookahead.lookahead_options",
-            "resnet_cli.training.tta.views_for_test",
-        ),
-    ),
-}
-LOGGER = ConfigGroup(given=(), kind="a logger: name a subclass of resnet_cli.loggers.Logger", foreign=FOREIGN)
-
+EXAMPLES = {"optimizer": "torch.optim.SGD", "schedule": "resnet_cli.schedules.cosine"}
 OPTIONAL_GROUPS = ("loss",)  # configs of runs that were made before the group was added have none
 TAKE_WHAT_IS_GIVEN = ("model", "schedule", "trainer")  # groups whose targets take an argument of the builder's
 
@@ -191,8 +121,21 @@ def _check_logger(name: str, node: object, known: Sequence[str]) -> Iterator[Pro
 def _check_part(name: str, node: object, known: Sequence[str]) -> Iterator[Problem]:
     if isinstance(node, Mapping):
         yield from _check_node(name, node, CONFIG_GROUPS[name], known)
+        if name == "optimizer":
+            yield from _check_own_parts(node.get("groups"), known)
     elif name not in OPTIONAL_GROUPS or node is not None:
         yield Problem(name, "not a node", node)
+
+
+def _check_own_parts(groups: object, known: Sequence[str]) -> Iterator[Problem]:
+    """Check the optimizers and schedules of parameter groups as those of the run."""
+    for pattern, options in groups.items() if isinstance(groups, Mapping) else ():
+        for part in OWN_PARTS if isinstance(options, Mapping) else ():
+            path, node = f"optimizer.groups.{pattern}.{part}", options.get(part)
+            if isinstance(node, Mapping) and "_target_" in node:
+                yield from _check_node(path, node, replace(CONFIG_GROUPS[part], readers=()), known)
+            elif node is not None:
+                yield Problem(path, "not allowed", node, allowed=f"a node: {{_target_: {EXAMPLES[part]}, ...}}")
 
 
 def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Sequence[str]) -> Iterator[Problem]:
@@ -216,10 +159,17 @@ def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Se
         yield Problem(f"{path}._target_", "another kind", target, allowed=part.kind)
         return
     missing = _first_missing(own, node)
-    if path in TAKE_WHAT_IS_GIVEN and missing and not own.open and own.parameters.keys().isdisjoint(part.given):
+    if (
+        group_of(path) in TAKE_WHAT_IS_GIVEN
+        and missing
+        and not own.open
+        and own.parameters.keys().isdisjoint(part.given)
+    ):
         setting = f"{path}.{missing}={describe(own.parameters[missing].annotation)}"
         given = ", ".join(part.given)
-        yield Problem(f"{path}._target_", "takes nothing given", target, allowed=given, reason=path, suggestion=setting)
+        yield Problem(
+            f"{path}._target_", "takes nothing given", target, allowed=given, reason=group_of(path), suggestion=setting
+        )
         return
     parameters: dict[str, list[Parameter]] = {}
     for source in (own.parameters, part.reader_parameters(own.parameters)):

@@ -7,8 +7,8 @@ from typing import Any
 from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
+from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.stored import flat
-from resnet_cli.config.validation import CONFIG_GROUPS
 
 
 def file_keys(config: HydraConf | DictConfig) -> list[str]:

@@ -71,7 +71,7 @@ def _is_multirun(options: Sequence[str]) -> bool:
 
 
 def _takes_one_option(key: str) -> bool:
-    from resnet_cli.config.validation import CONFIG_GROUPS  # late, as below: `--help` need not wait for it
+    from resnet_cli.config.groups import CONFIG_GROUPS  # late, as below: `--help` need not wait for it
 
     return key in CONFIG_GROUPS or key == "experiment"
 

@@ -1,21 +1,25 @@
-"""Parameter groups by pattern: options for parts of a network."""
+"""Parameter groups by pattern: options, optimizers and schedules for parts of a network."""
 
 import inspect
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from resnet_cli.config.groups import OWN_PARTS
 from resnet_cli.config.suggestions import did_you_mean, nearest_names
 from resnet_cli.errors import InputError
+from resnet_cli.optimizers.combined import CombinedOptimizer
+
+Groups = Mapping[str, Mapping[str, Any]]
 
 
 def parameter_groups(
-    model: nn.Module, *, decay_norm_and_bias: bool = True, groups: Mapping[str, Mapping[str, Any]] | None = None
+    model: nn.Module, *, decay_norm_and_bias: bool = True, groups: Groups | None = None
 ) -> list[dict[str, Any]]:
     """Split the trainable parameters of a model into an optimizer's parameter groups, in the order of their names.
 
@@ -28,12 +32,90 @@ def parameter_groups(
             (scales and shifts of normalisation layers) to 0, also where a pattern sets another.
         groups: Regular expression, searched in the qualified names -> options of the parameters that match; the first
             matching pattern wins. `lr` replaces the optimizer's learning rate, `lr_scale` multiplies it (in
-            `apply_group_options`).
+            `apply_group_options`). With `optimizer` they have one of their own (in `build_optimizer`). With `schedule`
+            they have one of their own: the group's `schedule` is the pattern then.
 
     Raises:
         InputError: a pattern is not a regular expression, or no parameter is left for it.
     """
+    return [group for _, group in _split_by_pattern(model, decay_norm_and_bias, groups or {})]
+
+
+def build_optimizer(
+    model: nn.Module,
+    factory: Callable[..., torch.optim.Optimizer],
+    *,
+    decay_norm_and_bias: bool = True,
+    groups: Groups | None = None,
+    **options: Any,
+) -> torch.optim.Optimizer:
+    """Build `factory(parameter_groups, **options)`, validate the options of the groups and apply their `lr_scale`.
+
+    Args:
+        model: Its trainable parameters are optimised.
+        factory: An optimizer class.
+        decay_norm_and_bias: See `parameter_groups`.
+        groups: See `parameter_groups`; the `optimizer` of a group is a function of its parameter groups.
+        **options: Arguments of the factory.
+
+    Returns:
+        The optimizer; a `CombinedOptimizer` if groups have their own, of `factory`'s and theirs.
+
+    Raises:
+        InputError: a pattern is invalid as in `parameter_groups`; a group has an option that its optimizer lacks, or an
+            invalid value; no parameter is left for `factory`; an optimizer's step requires a closure.
+    """
     groups = groups or {}
+    split: dict[str | None, list[dict[str, Any]]] = defaultdict(list)
+    for pattern, group in _split_by_pattern(model, decay_norm_and_bias, groups):
+        has_own = pattern is not None and groups[pattern].get("optimizer") is not None
+        split[pattern if has_own else None].append(group)
+    if split and None not in split:
+        raise InputError("groups: all parameters have optimizers of their own; leave `optimizer` out of one group")
+    optimizer = factory(split.pop(None, []), **options)
+    apply_group_options(optimizer, groups)
+    built = [optimizer]
+    for pattern, own_groups in split.items():
+        assert pattern is not None
+        built.append(groups[pattern]["optimizer"](own_groups))
+        _require_no_closure(built[-1], f"groups.{pattern}.optimizer.")
+    return built[0] if len(built) == 1 else CombinedOptimizer(built)
+
+
+def apply_group_options(optimizer: torch.optim.Optimizer, groups: Groups) -> None:
+    """Validate the options of an optimizer's groups, and multiply each group's learning rate by its `lr_scale`.
+
+    Args:
+        optimizer: Built over `parameter_groups`.
+        groups: See `parameter_groups`.
+
+    Raises:
+        InputError: an option is not one of the optimizer's or its value is not allowed, or the optimizer's step needs
+            a closure.
+    """
+    _require_no_closure(optimizer, "")
+    defaults = {"lr_scale": 1.0, **optimizer.defaults}
+    problems = [
+        problem
+        for pattern, overrides in groups.items()
+        for key, value in overrides.items()
+        if key not in OWN_PARTS
+        and (
+            problem := _check_option(f"groups.{pattern}.{key}", key, value, defaults)
+            if overrides.get("optimizer") is None
+            else f"groups.{pattern}.{key}: has no effect beside an optimizer of the group's own; set its own options"
+        )
+    ]
+    if problems:
+        raise InputError(*problems)
+    for group in optimizer.param_groups:
+        group["lr"] *= group.get("lr_scale", 1.0)
+
+
+def _split_by_pattern(
+    model: nn.Module, decay_norm_and_bias: bool, groups: Groups
+) -> Iterator[tuple[str | None, dict[str, Any]]]:
+    """Yield parameter groups with the patterns that they belong to, None for the parameters that match none."""
     patterns = {pattern: _compile_pattern(pattern) for pattern in groups}
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     split: dict[tuple[str | None, bool], list[Tensor]] = defaultdict(list)
@@ -46,70 +128,23 @@ def parameter_groups(
     unused = [pattern for pattern in groups if pattern not in used]
     if unused:
         raise InputError(*(_describe_unmatched(pattern, patterns[pattern], model) for pattern in unused))
-    result: list[dict[str, Any]] = []
     for pattern in (None, *groups):
+        options = dict(groups[pattern]) if pattern is not None else {}
+        own = {key: options.pop(key, None) for key in OWN_PARTS}
+        if own["schedule"] is not None:
+            options["schedule"] = pattern
         for decays in (True, False):
             if (pattern, decays) in split:
                 name = ("other" if groups else "all") if pattern is None else pattern
-                options = dict(groups[pattern]) if pattern is not None else {}
                 group = {**options, "params": split[pattern, decays], "name": name}
-                result.append(group if decays else {**group, "name": f"{name}, no decay", "weight_decay": 0.0})
-    return result
+                yield pattern, group if decays else {**group, "name": f"{name}, no decay", "weight_decay": 0.0}
 
 
-def build_optimizer(
-    model: nn.Module,
-    factory: Callable[..., torch.optim.Optimizer],
-    *,
-    decay_norm_and_bias: bool = True,
-    groups: Mapping[str, Mapping[str, Any]] | None = None,
-    **options: Any,
-) -> torch.optim.Optimizer:
-    """Build `factory(parameter_groups, **options)`, validate the options of the groups and apply their `lr_scale`.
-
-    Args:
-        model: Its trainable parameters are optimised.
-        factory: An optimizer class.
-        decay_norm_and_bias: See `parameter_groups`.
-        groups: See `parameter_groups`.
-        **options: Arguments of the factory.
-
-    Raises:
-        InputError: a pattern is invalid as in `parameter_groups`; a group has an option that the optimizer lacks, or an
-            invalid value; the optimizer's step requires a closure.
-    """
-    optimizer = factory(parameter_groups(model, decay_norm_and_bias=decay_norm_and_bias, groups=groups), **options)
-    apply_group_options(optimizer, groups or {})
-    return optimizer
-
-
-def apply_group_options(optimizer: torch.optim.Optimizer, groups: Mapping[str, Mapping[str, Any]]) -> None:
-    """Validate the options of an optimizer's groups, and multiply each group's learning rate by its `lr_scale`.
-
-    Args:
-        optimizer: Built over `parameter_groups`.
-        groups: See `parameter_groups`.
-
-    Raises:
-        InputError: an option is not one of the optimizer's or its value is not allowed, or the optimizer's step needs
-            a closure.
-    """
+def _require_no_closure(optimizer: torch.optim.Optimizer, path: str) -> None:
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
-        raise InputError(
-            f"_target_: {type(optimizer).__name__} requires a closure that runs the model in each step; choose another"
-        )
-    defaults = {"lr_scale": 1.0, **optimizer.defaults}
-    problems = [
-        problem
-        for pattern, overrides in groups.items()
-        for key, value in overrides.items()
-        if (problem := _check_option(f"groups.{pattern}.{key}", key, value, defaults))
-    ]
-    if problems:
-        raise InputError(*problems)
-    for group in optimizer.param_groups:
-        group["lr"] *= group.get("lr_scale", 1.0)
+        name = type(optimizer).__name__
+        raise InputError(f"{path}_target_: {name} requires a closure that runs the model in each step; choose another")
 
 
 def _compile_pattern(pattern: str) -> re.Pattern[str]:

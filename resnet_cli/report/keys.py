@@ -9,12 +9,12 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
+from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.run_config import CONTROL_KEYS, DEFAULT_LOSS
 from resnet_cli.config.run_length import BUDGET, CHOSEN, EPOCHS
 from resnet_cli.config.signatures import Opaque, signature
 from resnet_cli.config.stored import SAFE_TO_CHANGE
-from resnet_cli.config.validation import CONFIG_GROUPS
 from resnet_cli.config.values import format_value
 from resnet_cli.report.runs import natural_sort_key
 from resnet_cli.runs.reading import Run

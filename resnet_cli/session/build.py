@@ -14,15 +14,16 @@ import torch
 from torch import nn
 
 from resnet_cli.config.conversion import convert
+from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.run_config import Node
 from resnet_cli.config.signatures import Parameter, locate, signature
-from resnet_cli.config.validation import CONFIG_GROUPS
 from resnet_cli.data import Dataset, Loaders, make_loaders
 from resnet_cli.data.partition import Partition, SplitOptions
 from resnet_cli.data.partition import partition as split_dataset
 from resnet_cli.errors import InputError
 from resnet_cli.loggers import Logger, require_packages
-from resnet_cli.optimizers import apply_group_options, parameter_groups
+from resnet_cli.optimizers import build_optimizer
+from resnet_cli.schedules import GroupedSchedule
 from resnet_cli.training.evaluation import LossFunction
 from resnet_cli.training.lookahead import lookahead_options
 from resnet_cli.training.teacher import Teacher
@@ -181,19 +182,43 @@ def optimizer(node: Node, model: nn.Module) -> torch.optim.Optimizer:
     """
     own, options = _split_reader_keys("optimizer", node)
     try:
-        groups = parameter_groups(model, **options)
-        built: torch.optim.Optimizer = instantiate("optimizer", own, {"params": groups})
-        apply_group_options(built, options.get("groups") or {})
+        options["groups"] = {
+            pattern: _with_own_optimizer(f"optimizer.groups.{pattern}.optimizer", group)
+            for pattern, group in (options.get("groups") or {}).items()
+        }
+        built = build_optimizer(model, lambda groups: instantiate("optimizer", own, {"params": groups}), **options)
     except InputError as error:
         raise InputError(*(p if p.startswith("optimizer") else f"optimizer.{p}" for p in error.problems)) from error
     return built
 
 
-def schedule(node: Node, *, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
-    """Build the schedule: a function of the step that returns a factor on the learning rate."""
+def _with_own_optimizer(key: str, group: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a group of `optimizer.groups` with a function that builds its own optimizer in place of the node."""
+    node = group.get("optimizer")
+    if node is None:
+        return group
+    return {**group, "optimizer": lambda groups: instantiate(key, node, {"params": groups})}
+
+
+def schedule(
+    node: Node, *, total_steps: int, steps_per_epoch: int, groups: Mapping[str, Mapping[str, Any]] | None = None
+) -> Callable[[int], float]:
+    """Build the schedule: a function of the step that returns a factor on the learning rate.
+
+    Args:
+        node: The schedule of the run.
+        total_steps: Steps of the run.
+        steps_per_epoch: Steps of an epoch.
+        groups: `optimizer.groups`, of which some may have schedules of their own.
+    """
     provided = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
     built: Callable[[int], float] = instantiate("schedule", node, provided)
-    return built
+    own = {
+        pattern: instantiate(f"optimizer.groups.{pattern}.schedule", group["schedule"], provided)
+        for pattern, group in (groups or {}).items()
+        if group.get("schedule") is not None
+    }
+    return GroupedSchedule(built, own) if own else built
 
 
 def trainer(

@@ -32,7 +32,10 @@ def check_buildable(settings: Settings, *, here: bool) -> None:
             raise InputError(str(error)) from None
     with_trainer_smoothing(settings.get("loss"), trainer)
     epochs = LONGEST if trainer.get("time_budget") else build.get_argument(trainer, "epochs") or 1
-    build.schedule(settings["schedule"], total_steps=STEPS_PER_EPOCH * epochs, steps_per_epoch=STEPS_PER_EPOCH)
+    build.schedule(
+        settings["schedule"], total_steps=STEPS_PER_EPOCH * epochs, steps_per_epoch=STEPS_PER_EPOCH,
+        groups=settings["optimizer"].get("groups"),
+    )  # fmt: skip
     if not settings["model"]["_target_"].startswith("resnet_cli."):
         return  # building a user's own class may have side effects
     sizes = known_size(locate(data["_target_"]), data)

@@ -13,12 +13,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.path_patterns import ADDRESS, has_files
 from resnet_cli.config.paths import is_path_key
 from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.config.signatures import signature
 from resnet_cli.config.stored import flat
-from resnet_cli.config.validation import CONFIG_GROUPS
 from resnet_cli.errors import InputError
 from resnet_cli.runs.folder import RunDir, find_run
 

@@ -199,4 +199,7 @@ def _build_trainer(
 def _build_schedule(config: RunConfig, loaders: Loaders, planned_trainer: Node) -> Callable[[int], float]:
     steps_per_epoch = _num_batches(planned_trainer, loaders)
     epochs = build.get_argument(planned_trainer, "epochs") or 1
-    return build.schedule(config.schedule, total_steps=steps_per_epoch * epochs, steps_per_epoch=steps_per_epoch)
+    return build.schedule(
+        config.schedule, total_steps=steps_per_epoch * epochs, steps_per_epoch=steps_per_epoch,
+        groups=config.optimizer.get("groups"),
+    )  # fmt: skip

@@ -169,13 +169,21 @@ def restore_or_initialise(
 
 def _restore(state: TrainState, checkpoint: LoadedCheckpoint, changes: list[Difference]) -> None:
     """Load a checkpoint's state; options of the optimizer that have changed keep their new values."""
-    changed_options = [change.key.split(".")[1] for change in changes if change.key.startswith("optimizer.")]
+    changed_options = [name for change in changes for name in _changed_options(change.key)]
     try:
         state.load_state_dict(checkpoint.content["state"], keep_options=changed_options)
         _check_state_shapes(state.optimizer)
     except MISMATCH_ERRORS as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
         raise InputError(f"{checkpoint.file}: does not fit this model and optimizer: {reason}") from error
+
+
+def _changed_options(key: str) -> list[str]:
+    """Return the options of parameter groups that a changed key determines: `optimizer.groups.head.lr` is an `lr`."""
+    if not key.startswith("optimizer."):
+        return []
+    name = key.split(".")[1] if not key.startswith("optimizer.groups.") else key.rpartition(".")[2]
+    return ["lr", "lr_scale"] if name == "lr_scale" else [name]
 
 
 def _check_state_shapes(optimizer: torch.optim.Optimizer) -> None:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from resnet_cli.config.groups import group_of
 from resnet_cli.config.signatures import locate
 from resnet_cli.config.trust import allowed_packages, is_inside, refuse_targets, targets_to_judge
 
@@ -30,7 +31,7 @@ def _is_of_kind(path: str, target: str) -> bool:
         return False
     if not is_inside(getattr(found, "__module__", None) or "", allowed_packages(path)):
         return False
-    group = path.partition(".")[0].partition("[")[0]
+    group = group_of(path).partition(".")[0].partition("[")[0]
     if group == "model":
         return _is_model(found)
     if group == "optimizer":

@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
-from resnet_cli.config.validation import CONFIG_GROUPS
+from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.errors import InputError
 from resnet_cli.sweeps.hydra_config import sweep_overrides
 from resnet_cli.sweeps.hydra_internals import compose_job, expand_grid

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from resnet_cli.errors import DivergedError, InputError
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.cuda_graphs import StepRecorder, StepRecording
+from resnet_cli.training.dynamo import parts_of
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.step import StepOptions, clip_gradients, compute_loss, split_batch, total, train_step
 from resnet_cli.training.stepper import Stepper
@@ -58,7 +59,7 @@ class CompiledStepper(Stepper):
             )
         self._compiled_loss = torch.compile(self._forward_loss, dynamic=False)
         self._compiled_update = torch.compile(self._clip_step_average, dynamic=False)
-        self._optimizer_step = _traceable_step(state.optimizer)
+        self._optimizer_steps = [_traceable_step(part) for part in parts_of(state.optimizer)]
         self._lrs = [torch.zeros((), device=device) for _ in state.optimizer.param_groups]
         self._average_weight = torch.zeros((), device=device)
         self._recordings: dict[Shape, StepRecording | None] = {}
@@ -186,7 +187,8 @@ class CompiledStepper(Stepper):
         with torch.no_grad():
             if self.options.clip_norm is not None:
                 clip_gradients(self.state.optimizer, self.options.clip_norm)
-            self._optimizer_step(self.state.optimizer)
+            for step, part in zip(self._optimizer_steps, parts_of(self.state.optimizer), strict=True):
+                step(part)
             if self.state.average is not None:
                 self.state.average.update_by(self._average_weight)
 

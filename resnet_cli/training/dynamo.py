@@ -9,7 +9,7 @@ methods run: the start is slower, results are the same, and `tests/training/test
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -56,12 +56,18 @@ def without_dynamo_import() -> Iterator[None]:
 
 def step_optimizer(optimizer: Optimizer) -> None:
     """Call `optimizer.step()`, hooks included, without the import for torch's own optimizers."""
-    is_patched = "step" in vars(optimizer)  # by a scheduler of torch, at any time
-    step = None if is_patched else _undecorated(type(optimizer).step)
-    if step is None:
-        optimizer.step()
-    else:
-        step(optimizer)
+    for part in parts_of(optimizer):
+        is_patched = "step" in vars(part)  # by a scheduler of torch, at any time
+        step = None if is_patched else _undecorated(type(part).step)
+        if step is None:
+            part.step()
+        else:
+            step(part)
+
+
+def parts_of(optimizer: Optimizer) -> Sequence[Optimizer]:
+    """Return the optimizers that a `resnet_cli.optimizers.CombinedOptimizer` consists of; of others themselves."""
+    return getattr(optimizer, "combined_optimizers", (optimizer,))
 
 
 @lru_cache(maxsize=32)

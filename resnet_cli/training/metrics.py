@@ -177,6 +177,7 @@ def epoch_row(
     val: Scores | None,
     seconds: float,
     gradient_norms: dict[str, float | None] | None = None,
+    lrs: dict[str, float] | None = None,
 ) -> Row:
     """Return the row of metrics of an epoch.
 
@@ -188,6 +189,7 @@ def epoch_row(
         val: Scores on the validation set, if there is one.
         seconds: Training time of the epoch.
         gradient_norms: Mean gradient norm of each layer, if they are recorded.
+        lrs: Learning rate of each parameter group by its name, if they differ.
     """
     row: Row = {
         "epoch": epoch,
@@ -204,6 +206,8 @@ def epoch_row(
     }
     if gradient_norms is not None:
         row["gradient_norms"] = gradient_norms
+    if lrs is not None:
+        row["lrs"] = lrs
     return row
 
 

@@ -12,6 +12,7 @@ from resnet_cli.config.selection import DEFAULT, SelectBy, ranking
 from resnet_cli.errors import PrunedError
 from resnet_cli.training.gradient_norms import GradientSums
 from resnet_cli.training.metrics import Prune, Row, Scores, Totals, epoch_row
+from resnet_cli.training.step import lrs_by_group
 from resnet_cli.training.weight_average import WeightAverage
 
 BEST_KEYS = ("epoch", "val_accuracy", "val_loss", "val_balanced_accuracy", "val_map", "val_macro_f1")
@@ -112,6 +113,7 @@ class TrainState:
             epoch=self.epoch + 1,
             step=self.step,
             lr=self.optimizer.param_groups[0]["lr"],
+            lrs=lrs_by_group(self.optimizer),
             train=train,
             val=val,
             seconds=self.seconds,

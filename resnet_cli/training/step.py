@@ -1,6 +1,6 @@
 """A training step as a free function: forward, loss, backward, clip, update."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from resnet_cli.training.backend import Batch
-from resnet_cli.training.dynamo import step_optimizer
+from resnet_cli.training.dynamo import parts_of, step_optimizer
 from resnet_cli.training.evaluation import LossFunction
 from resnet_cli.training.metrics import count_correct
 from resnet_cli.training.profiling import Section, no_section
@@ -143,7 +143,9 @@ def compute_loss(
 
 def clip_gradients(optimizer: Optimizer, max_norm: float) -> None:
     """Scale the gradients of an optimizer's parameters down to `max_norm`, all together."""
-    clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
+    # By way of the parts, as their steps: torch.compile finds a group of an optimizer by where it has seen it first.
+    groups = [group for part in parts_of(optimizer) for group in part.param_groups]
+    clip_grad_norm_([p for group in groups for p in group["params"]], max_norm)
 
 
 def total(values: list[Tensor]) -> Tensor:
@@ -151,24 +153,38 @@ def total(values: list[Tensor]) -> Tensor:
     return sum(values[1:], values[0])
 
 
-def set_lr(optimizer: Optimizer, factor: float) -> None:
+def set_lr(optimizer: Optimizer, factor: float, own: Mapping[str, float] | None = None) -> None:
     """Set the learning rate of every group to `factor` times its initial one.
 
     The initial one is stored in the group as `initial_lr`, as by torch's schedulers, and so in the optimizer's state
     dict, from which a resumed run restores it. Learning rates that are tensors (in a compiled or recorded step) are
     changed in place.
+
+    Args:
+        optimizer: Of a run.
+        factor: For all groups but those in `own`.
+        own: The `schedule` of a group -> its own factor.
     """
     for group in optimizer.param_groups:
         if "initial_lr" not in group:  # only once: `float` waits for a tensor on a GPU
             group["initial_lr"] = float(group["lr"])
         base: float = group["initial_lr"]
+        lr = base * (own.get(group.get("schedule", ""), factor) if own else factor)
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(base * factor)
+            group["lr"].fill_(lr)
         else:
-            group["lr"] = base * factor
+            group["lr"] = lr
 
 
 def base_lr(optimizer: Optimizer) -> float:
     """Return the learning rate that the optimizer was built with, which a factor of 1 leaves as it is."""
     group = optimizer.param_groups[0]
     return float(optimizer.defaults.get("lr", group.get("initial_lr", group["lr"])))
+
+
+def lrs_by_group(optimizer: Optimizer) -> dict[str, float] | None:
+    """Return the present learning rate of each group by its name; None if they all are and will be the same."""
+    groups = optimizer.param_groups
+    if len({(float(group.get("initial_lr", group["lr"])), group.get("schedule")) for group in groups}) < 2:
+        return None
+    return {str(group.get("name", index)): float(group["lr"]) for index, group in enumerate(groups)}

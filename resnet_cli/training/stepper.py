@@ -1,6 +1,6 @@
 """Stepper: takes the training steps of a run and updates its state."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor, nn
 
@@ -24,7 +24,8 @@ class Stepper:
         state: The run's.
         model: The model, or its compiled form.
         options: Settings of a step.
-        schedule: Step (0-based, about to be taken) -> factor on every learning rate; None leaves them alone.
+        schedule: Step (0-based, about to be taken) -> factor on every learning rate; None leaves them alone. One with
+            `groups` has further ones by the `schedule` of a parameter group, as `resnet_cli.schedules.GroupedSchedule`.
         seed: Seeds the device's generator by (seed, epoch, batch) before each step; None does not seed it.
 
     Attributes:
@@ -107,12 +108,24 @@ class Stepper:
 
     def lr_factor(self) -> float | None:
         """Return the factor on every learning rate in the next step; None leaves them alone."""
+        average = self.state.average
+        if isinstance(average, StochasticAverage) and average.first_step is not None and average.lr is not None:
+            return average.lr / base_lr(self.state.optimizer)
+        return None if self.schedule is None else self.schedule(self._schedule_step())
+
+    def _own_lr_factors(self) -> dict[str, float]:
+        """Return the factors of the groups that have schedules of their own."""
+        schedules: Mapping[str, Callable[[int], float]] = getattr(self.schedule, "groups", {})
+        if not schedules:
+            return {}
+        step = self._schedule_step()
+        return {name: schedule(step) for name, schedule in schedules.items()}
+
+    def _schedule_step(self) -> int:
+        """Return the step of the schedule that is about to be taken; in a tail of constant rates always its first."""
         average, step = self.state.average, self.state.step
-        if isinstance(average, StochasticAverage) and average.first_step is not None:
-            if average.lr is not None:
-                return average.lr / base_lr(self.state.optimizer)
-            step = average.first_step or step  # a tail that is the whole run would keep the rate of the warm-up
-        return None if self.schedule is None else self.schedule(step)
+        first_step = average.first_step if isinstance(average, StochasticAverage) else None
+        return first_step or step  # a tail that is the whole run would keep the rate of the warm-up
 
     def warm_up(self, batches: Iterable[Batch]) -> bool:
         """Compile for batches of these shapes. Return False: there is nothing to compile here."""
@@ -129,7 +142,7 @@ class Stepper:
             self.model.train()
         factor = self.lr_factor()
         if factor is not None:
-            set_lr(state.optimizer, factor)
+            set_lr(state.optimizer, factor, self._own_lr_factors())
         if self.seed is not None:
             seed_device(self.device, self.seed, "step", state.epoch, state.batches)
 

@@ -109,6 +109,29 @@ def test_the_parts_of_this_program_and_of_torch_are_accepted(key, target):
     judged(changed(**{f"{key}___target_": target}))
 
 
+OWN = "optimizer.groups.a.b"
+
+
+@pytest.mark.parametrize(
+    ("group", "key"),
+    [
+        ({"optimizer": {"_target_": "os.system"}}, f"{OWN}.optimizer"),
+        ({"optimizer": {"_target_": "resnet_cli.schedules.cosine"}}, f"{OWN}.optimizer"),
+        ({"schedule": {"_target_": "resnet_cli.optimizers.build_optimizer"}}, f"{OWN}.schedule"),
+        ({"schedule": {"_target_": "resnet_cli.schedules.curves.math.floor"}}, f"{OWN}.schedule"),
+        ({"_target_": "torch.optim.SGD"}, OWN),
+        ({"other": {"_target_": "torch.optim.SGD"}}, f"{OWN}.other"),
+        ({"optimizer": {"_target_": "torch.optim.SGD", "x": {"_target_": "torch.load"}}}, f"{OWN}.optimizer.x"),
+    ],
+)  # fmt: skip
+def test_parts_of_parameter_groups_are_judged(group, key):
+    own = {"optimizer": {"_target_": "torch.optim.AdamW"}, "schedule": {"_target_": "resnet_cli.schedules.cosine"}}
+    judged(changed(optimizer__groups={"a.b": own}))
+    with pytest.raises(InputError) as caught:
+        judged(changed(optimizer__groups={"a.b": group}))
+    assert [line.split(": ")[0] for line in caught.value.problems] == [f"{key}._target_"]
+
+
 HOSTILE_TRANSFORMS = [
     "os.system", "torch.nn.Flatten", "torchvision.io.write_file", "torchvision.transforms.v2.functional.hflip",
     "torchvision.transforms.v2._auto_augment.PIL.Image.open", "torchvision.datasets.FakeData",

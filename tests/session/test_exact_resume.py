@@ -61,6 +61,11 @@ CASES = {
     ],
     "focal loss": ["loss=focal", "loss.class_weights=[1,2,3]", "trainer.select_by=val_loss", "trainer.epochs=3"],
     "warm-up and adamw": ["optimizer=adamw", "schedule=cosine", "schedule.warmup=4 steps", "trainer.averaging=ema"],
+    "optimizers of parameter groups": [
+        "optimizer.groups={head:{optimizer:{_target_:torch.optim.AdamW,lr:0.01},schedule:{_target_:resnet_cli.schedules.cosine}},"
+        "conv:{optimizer:{_target_:resnet_cli.optimizers.Muon,renormalise:true}},bias:{lr_scale:4}}",
+        *DRAWS,
+    ],
     "averaged epochs": [*SWA, "trainer.swa_lr=0.03", "schedule=cosine", *DRAWS],
     "lookahead": [*LOOKAHEAD, "trainer.lookahead_buffers=true", *DRAWS],
     "early stopping": ["trainer.early_stopping=1", "optimizer.lr=1e-9", "trainer.epochs=4"],

@@ -14,13 +14,16 @@ PUBLIC = {
     ],
     "resnet_cli.loggers": ["Logger", "LoggerGroup", "MLflow", "TensorBoard", "WeightsAndBiases", "require_packages"],
     "resnet_cli.sweeps": ["Sweep"],
-    "resnet_cli.optimizers": ["Muon", "apply_group_options", "build_optimizer", "orthogonalise", "parameter_groups"],
+    "resnet_cli.optimizers": [
+        "CombinedOptimizer", "Muon", "apply_group_options", "build_optimizer", "orthogonalise", "parameter_groups",
+    ],
     "resnet_cli.losses": [
         "BinaryCrossEntropy", "ClassLoss", "ClassWeights", "CrossEntropy", "Distillation", "Focal", "balanced_weights",
         "resolve_class_weights",
     ],
     "resnet_cli.schedules": [
-        "RunLength", "Schedule", "Warmup", "constant", "cosine", "multistep", "one_cycle", "piecewise_linear",
+        "GroupedSchedule", "RunLength", "Schedule", "Warmup", "constant", "cosine", "multistep", "one_cycle",
+        "piecewise_linear",
     ],
 }  # fmt: skip
 

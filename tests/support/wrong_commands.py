@@ -85,6 +85,13 @@ optimizer=muon optimizer.lr=0 -> optimizer.lr: 0 is not allowed
 optimizer=muon optimizer.momentum=1 -> optimizer.momentum: 1 is not allowed
 optimizer=muon optimizer.newton_schulz_steps=0 -> optimizer.newton_schulz_steps: 0 is not allowed
 optimizer.groups=3 -> optimizer.groups: 3 is not allowed; it takes a mapping
+optimizer.groups={bias:{optimizer:sgd}} -> optimizer.groups.bias.optimizer: sgd is not allowed; it takes a node
+optimizer.groups={bias:{optimizer:{lr:1}}} -> bias.optimizer: {'lr': 1} is not allowed; it takes a node: {_target_:
+optimizer.groups={bias:{optimizer:{_target_:torch.optim.SGD,lrr:1}}} -> did you mean optimizer.groups.bias.optimizer.lr?
+optimizer.groups={bias:{optimizer:{_target_:torch.optim.SGD,lr:-1}}} -> bias.optimizer.lr: -1 is not allowed
+optimizer.groups={bias:{optimizer:{_target_:torch.optim.SGD,groups:{}}}} -> bias.optimizer.groups: unknown key
+optimizer.groups={bias:{schedule:{_target_:resnet_cli.schedules.cosine,finl:0}}} -> optimizer.groups.bias.schedule.f
+optimizer.groups={bias:{schedule:{_target_:torch.optim.lr_scheduler.StepLR}}} -> not a schedule: it takes an optimizer
 optimizer.foreach=3 -> optimizer.foreach: 3 is not allowed
 optimizer._target_=3 -> optimizer._target_: 3 is not the dotted name
 optimizer._target_=torch.optim.Adadelta optimizer.rho=2 -> optimizer.rho: 2 is not allowed
@@ -221,6 +228,9 @@ optimizer.dampening=0.5 -> optimizer: Nesterov momentum requires a momentum and 
 optimizer.groups={bias:{lr:-1}} -> optimizer.groups.bias.lr=-1: allowed is a number of 0 or more
 optimizer.groups={bias:{lrr:1}} -> no such option; did you mean lr?
 optimizer.groups={nothing:{lr:1}} -> 'nothing' matches no parameter
+optimizer.groups={bias:{lr:1,optimizer:{_target_:torch.optim.SGD}}} -> optimizer.groups.bias.lr: has no effect beside
+optimizer.groups={bias:{optimizer:{_target_:torch.optim.SDG}}} -> bias.optimizer._target_: torch.optim has no 'SDG'; did
+optimizer.groups={i:{optimizer:{_target_:torch.optim.SGD}}} -> all parameters have optimizers of their own
 schedule.warmup=100 -> schedule.warmup=100 is 300 steps, longer than the run of 6 steps
 schedule.warmup=-1 -> schedule.warmup=-1: allowed are
 schedule.warmup=abc -> schedule.warmup='abc': allowed are

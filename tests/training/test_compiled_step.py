@@ -15,7 +15,7 @@ from torch import nn
 
 from resnet_cli import ClassifierTrainer
 from resnet_cli.errors import DivergedError, InputError, StoppedError
-from resnet_cli.optimizers import Muon
+from resnet_cli.optimizers import CombinedOptimizer, Muon
 from resnet_cli.schedules import multistep
 from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.control import RunControl
@@ -31,6 +31,21 @@ OPTIMIZERS = {
     "adamw": partial(torch.optim.AdamW, lr=0.01),
     "muon": partial(Muon, lr=0.02, renormalise=True, weight_decay=1e-3),
 }
+
+
+def several(params):
+    """Return optimizers of all three kinds of parameters as one."""
+    filters, scale, shift, *linear = params
+    return CombinedOptimizer(
+        [
+            torch.optim.SGD([{"params": [scale]}, {"params": [shift], "lr": 0.2}], lr=0.1, momentum=0.9),
+            Muon([filters], lr=0.02, renormalise=True),
+            torch.optim.AdamW(linear, lr=0.01),
+        ]
+    )
+
+
+OPTIMIZERS["several"] = several
 OPTIONS = {"averaging": "ema", "averaging_decay": 0.9, "clip_norm": 0.5, "log_gradients": True}
 
 AVERAGED = {"averaging": "swa", "swa_start": 1, "swa_lr": 0.05}
@@ -104,7 +119,7 @@ def test_losses_and_weights_are_those_of_eager_steps(uncompiled, optimizer, opti
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon", "several"])
 def test_nothing_is_compiled_after_the_warm_up(uncompiled, optimizer):
     trainer = make(optimizer=optimizer, dropout=0.2, **OPTIONS)
     with trainer.backend.switches():
@@ -128,7 +143,7 @@ def test_what_was_loaded_is_warmed_up_for(uncompiled):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("optimizer", "steps"), [("sgd", 0), ("sgd", 2), ("adamw", 0), ("muon", 2)])
+@pytest.mark.parametrize(("optimizer", "steps"), [("sgd", 0), ("sgd", 2), ("adamw", 0), ("muon", 2), ("several", 2)])
 def test_the_warm_up_leaves_no_trace(uncompiled, optimizer, steps):
     first = make(optimizer=optimizer, dropout=0.2, **OPTIONS)
     for batch in [*batches()][:steps]:

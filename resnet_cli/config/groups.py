@@ -1,0 +1,86 @@
+"""The config groups: what their targets are, what a builder passes to them, and which other keys their nodes have."""
+
+import sys
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from resnet_cli.config.signatures import Parameter, Signature, signature
+
+# Packages of which nothing is a data set or a logger of this one, whatever its parameters are.
+FOREIGN = frozenset({*sys.stdlib_module_names, "numpy", "torch", "torchvision"})
+
+
+@dataclass(frozen=True)
+class ConfigGroup:
+    """A config group.
+
+    Args:
+        given: Arguments that the builder passes.
+        readers: Further callables that read keys of its node.
+        own_first: Keys of the readers that a target may have with a meaning of its own; they are its alone then.
+        kind: What its targets are, for a message on one that is none.
+        is_of_kind: Returns whether the signature of a target is one of the kind.
+        foreign: Packages that have no targets of the kind.
+    """
+
+    given: tuple[str, ...]
+    readers: tuple[str, ...] = ()
+    own_first: tuple[str, ...] = ()
+    kind: str = ""
+    is_of_kind: Callable[[Signature], bool] = lambda target: True
+    foreign: Collection[str] = ()
+
+    def reader_parameters(self, own: Collection[str]) -> dict[str, Parameter]:
+        """Return the parameters that the readers have beside a target with the parameters `own`."""
+        parameters = {name: p for reader in self.readers for name, p in signature(reader).parameters.items()}
+        return {name: p for name, p in parameters.items() if not (name in self.own_first and name in own)}
+
+
+CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
+    "model": ConfigGroup(given=("in_size", "in_channels", "out_classes", "num_classes")),
+    "optimizer": ConfigGroup(
+        given=("params", "model"),
+        readers=("resnet_cli.optimizers.parameter_groups",),
+        kind="an optimizer: it takes neither params, as those of torch.optim do, nor model",
+        is_of_kind=lambda target: target.open or not {"params", "model"}.isdisjoint(target.parameters),
+    ),
+    "schedule": ConfigGroup(
+        given=("total_steps", "steps_per_epoch"),
+        kind="a schedule: it takes an optimizer. A schedule takes total_steps and steps_per_epoch and returns a "
+        "function from the step to a factor on the learning rate, as resnet_cli.schedules.cosine does. "
+        "Instead of CosineAnnealingLR use schedule=cosine, of OneCycleLR "
+        "schedule=one_cycle, of StepLR and MultiStepLR schedule=multistep, of ConstantLR schedule=constant",
+        is_of_kind=lambda target: "optimizer" not in target.parameters,
+    ),
+    "loss": ConfigGroup(
+        given=("num_classes", "class_names", "class_counts", "image_count"),
+        kind="a loss to build: name a class, such as torch.nn.CrossEntropyLoss, whose objects take input and target",
+        is_of_kind=lambda target: {"input", "target"}.isdisjoint(target.parameters),
+        foreign=sys.stdlib_module_names,
+    ),
+    "data": ConfigGroup(
+        given=("dataset", "device", "seed"),
+        readers=("resnet_cli.data.make_loaders",),
+        own_first=("folds", "fold", "group", "splits", "classes", "merge", "label_noise"),
+        kind="a data set: name a function that returns a resnet_cli.data.Dataset, as resnet_cli.data.image_folder does",
+        foreign=FOREIGN,
+    ),
+    "trainer": ConfigGroup(
+        given=("model", "loss_fn", "optimizer", "schedule", "seed", "multi_label", "lookahead", "teacher"),
+        readers=(
+            "resnet_cli.training.time_budget.budget_seconds",
+            "resnet_cli.training.lookahead.lookahead_options",
+            "resnet_cli.training.tta.views_for_test",
+        ),
+    ),
+}
+LOGGER = ConfigGroup(given=(), kind="a logger: name a subclass of resnet_cli.loggers.Logger", foreign=FOREIGN)
+
+# What a parameter group of `optimizer.groups` can have of its own, by key: a part of the config group of that name.
+OWN_PARTS = ("optimizer", "schedule")
+
+
+def group_of(path: str) -> str:
+    """Return the config group of which a node at this key is a part; the key itself if it is of none."""
+    key = path.rpartition(".")[2]
+    return key if path.startswith("optimizer.groups.") and key in OWN_PARTS else path

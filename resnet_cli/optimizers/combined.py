@@ -1,0 +1,58 @@
+"""CombinedOptimizer: several optimizers, each over some of the parameters, that step as one."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, overload
+
+import torch
+from torch.optim import Optimizer
+
+
+class CombinedOptimizer(Optimizer):
+    """Optimizers over different parameters as one, whose step is a step of each.
+
+    Its `param_groups` and `state` are theirs, one after the other, so that schedules, clipping, gradient scaling and
+    checkpoints treat it as any other. Its `defaults` are those of the first one.
+
+    Args:
+        optimizers: In the order in which they step.
+
+    Attributes:
+        combined_optimizers: The same; by this name `resnet_cli.training` finds them.
+    """
+
+    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
+        self.combined_optimizers = list(optimizers)
+        super().__init__([group for optimizer in optimizers for group in optimizer.param_groups], {})
+        self.defaults = dict(self.combined_optimizers[0].defaults)
+        for optimizer in self.combined_optimizers:
+            self.state.update(optimizer.state)
+        self._share()
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take one step. `closure`, if there is one, recomputes the gradients and returns the loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for optimizer in self.combined_optimizers:
+            optimizer.step()
+        return loss
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore groups and state, as `load_state_dict` does, and hand each optimizer its part of them."""
+        super().__setstate__(state)
+        self._share()
+
+    def _share(self) -> None:
+        """Let the optimizers have their groups and all of the state as the same objects as this one."""
+        start = 0
+        for optimizer in self.combined_optimizers:
+            end = start + len(optimizer.param_groups)
+            optimizer.__setstate__({"state": self.state, "param_groups": self.param_groups[start:end]})
+            start = end

@@ -66,11 +66,12 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
         foreign=FOREIGN,
     ),
     "trainer": ConfigGroup(
-        given=("model", "loss_fn", "optimizer", "schedule", "seed", "multi_label", "lookahead", "teacher"),
+        given=("model", "loss_fn", "optimizer", "schedule", "seed", "multi_label", "lookahead", "teacher", "freezing"),
         readers=(
             "resnet_cli.training.time_budget.budget_seconds",
             "resnet_cli.training.lookahead.lookahead_options",
             "resnet_cli.training.tta.views_for_test",
+            "resnet_cli.training.freezing.freeze_rules",
         ),
     ),
 }

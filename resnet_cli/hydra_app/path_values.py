@@ -16,6 +16,7 @@ from resnet_cli.files import expand_home
 OUTPUT_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
 QUOTES = ('"', "'")
 TEXTS = ("name", "data.group")  # keys of texts that may have characters of Hydra's grammar
+TEXTS_OR_LISTS = ("trainer.freeze",)  # likewise, unless they begin like a list
 WORDS = ("", "null", "auto", "???")  # values of a path's key that are no paths
 
 
@@ -42,7 +43,10 @@ def _quote_path(override: str, *, multirun: bool) -> str:
         value = str(expand_home(value, name))
         override = f"{key}={value}"
     parsed = _parse(override)
-    is_text = parsed is None and (_exists(value) or (name in TEXTS and not value.startswith(QUOTES)))
+    starts = QUOTES if name in TEXTS else (*QUOTES, "[", "{")
+    is_text = parsed is None and (
+        _exists(value) or (name in (*TEXTS, *TEXTS_OR_LISTS) and not value.startswith(starts))
+    )
     if not is_path_key(name) and not is_text:
         return override
     if _is_read_as_meant(value, parsed):

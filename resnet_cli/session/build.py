@@ -25,6 +25,7 @@ from resnet_cli.loggers import Logger, require_packages
 from resnet_cli.optimizers import build_optimizer
 from resnet_cli.schedules import GroupedSchedule
 from resnet_cli.training.evaluation import LossFunction
+from resnet_cli.training.freezing import Freezing
 from resnet_cli.training.lookahead import lookahead_options
 from resnet_cli.training.teacher import Teacher
 from resnet_cli.training.trainer import ClassifierTrainer
@@ -229,15 +230,26 @@ def trainer(
     schedule: Callable[[int], float],
     seed: int,
     loss_fn: LossFunction | None = None,
-    multi_label: bool = False,
-    teacher: Teacher | None = None,
+    **parts: bool | Teacher | Freezing | None,
 ) -> ClassifierTrainer:
-    """Build the trainer; `loss_fn` None is cross-entropy, which it smooths itself."""
+    """Build the trainer.
+
+    Args:
+        node: Its node.
+        model: The model.
+        optimizer: Over its parameters.
+        schedule: Factor on the learning rate.
+        seed: The run's.
+        loss_fn: None is cross-entropy, which the trainer smooths itself.
+        **parts: `multi_label`, `teacher` and `freezing`, as far as the run has them.
+
+    Raises:
+        InputError: the trainer has no place for the teacher.
+    """
     provided: dict[str, Any] = {
-        "model": model, "loss_fn": loss_fn, "optimizer": optimizer, "schedule": schedule, "seed": seed,
-        "multi_label": multi_label, "teacher": teacher,
+        "model": model, "loss_fn": loss_fn, "optimizer": optimizer, "schedule": schedule, "seed": seed, **parts,
     }  # fmt: skip
-    if teacher is not None and "teacher" not in signature(node["_target_"]).parameters:
+    if parts.get("teacher") is not None and "teacher" not in signature(node["_target_"]).parameters:
         raise InputError(f"teacher: {node['_target_']} takes none, as resnet_cli.ClassifierTrainer does")
     node, options = _split_reader_keys("trainer", node)
     provided["lookahead"] = lookahead_options(**_of_reader(options, lookahead_options))

@@ -16,9 +16,11 @@ from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError
 from resnet_cli.loggers import LoggerGroup
 from resnet_cli.runs.folder import RunDir
+from resnet_cli.schedules import RunLength
 from resnet_cli.session import build
 from resnet_cli.session.batch_of_one import require_no_batch_of_one
 from resnet_cli.session.first_look import LeakWarnings
+from resnet_cli.session.freezing import build_freezing, frozen_spans
 from resnet_cli.session.load import InitialWeights, load_initial_weights
 from resnet_cli.session.losses import build_loss, with_trainer_smoothing
 from resnet_cli.session.paths import located
@@ -36,6 +38,7 @@ from resnet_cli.session.time_budget import LONGEST, TimeBudget, find_budget, mea
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import resolve_device
 from resnet_cli.training.dynamo import reset_compiler, without_dynamo_import
+from resnet_cli.training.freezing import freeze_rules
 from resnet_cli.training.trainer import ClassifierTrainer
 from resnet_cli.training.tta import require_shiftable
 
@@ -113,6 +116,7 @@ def prepare(
     planned_trainer = planned_trainer or config.trainer
     here = located(config, paths)  # to build from; `config` is what is stored
     with_trainer_smoothing(config.loss, config.trainer)
+    freeze_rules(config.trainer.get("freeze"))
     validate_changes(checkpoint, config)  # before the data are read, which can take minutes
     if checkpoint is None:
         require_weight_files(here, paths)
@@ -139,6 +143,8 @@ def prepare(
         length = budget.choose(*measure_times(trainer, loaders, config, run, control, budget))
         config = with_length(config, length)
         trainer.set_length(length.epochs, length.steps_per_epoch, _build_schedule(config, loaders, config.trainer))
+        if trainer.state.freezing is not None:
+            trainer.state.freezing.set_spans(frozen_spans(config.trainer, _run_length(config.trainer, loaders)))
     if trainer.state.average is not None:
         trainer.state.average.check_length(trainer.epochs)
     taught_by = teacher.record if teacher is not None else None
@@ -193,13 +199,18 @@ def _build_trainer(
     return build.trainer(
         config.trainer, model=model, optimizer=optimizer, schedule=schedule, seed=config.seed, loss_fn=loss_fn,
         multi_label=loaders.has_label_sets, teacher=teacher.network if teacher is not None else None,
+        freezing=build_freezing(config.trainer, model, _run_length(planned_trainer, loaders)),
     )  # fmt: skip
 
 
 def _build_schedule(config: RunConfig, loaders: Loaders, planned_trainer: Node) -> Callable[[int], float]:
-    steps_per_epoch = _num_batches(planned_trainer, loaders)
-    epochs = build.get_argument(planned_trainer, "epochs") or 1
+    length = _run_length(planned_trainer, loaders)
     return build.schedule(
-        config.schedule, total_steps=steps_per_epoch * epochs, steps_per_epoch=steps_per_epoch,
+        config.schedule, total_steps=length.total_steps, steps_per_epoch=length.steps_per_epoch,
         groups=config.optimizer.get("groups"),
     )  # fmt: skip
+
+
+def _run_length(planned_trainer: Node, loaders: Loaders) -> RunLength:
+    steps_per_epoch = _num_batches(planned_trainer, loaders)
+    return RunLength(steps_per_epoch * (build.get_argument(planned_trainer, "epochs") or 1), steps_per_epoch)

@@ -20,20 +20,25 @@ def update_batch_norm(
     batches: Iterable[tuple[Tensor, Any]],
     *,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    frozen: Iterable[nn.Module] = (),
 ) -> None:
     """Replace the running statistics by their mean over batches, each with the same weight.
 
-    The same numbers as `torch.optim.swa_utils.update_bn`, in training mode and so with dropout. Beside it, layers that
-    stay in evaluation mode (frozen ones) keep their statistics, and momentum and mode are restored if a batch raises.
+    The same numbers as `torch.optim.swa_utils.update_bn`, in training mode and so with dropout. Beside it, frozen
+    layers keep their statistics, and momentum and mode are restored if a batch raises.
 
     Args:
         model: On the device of the batches.
         batches: (images [B, C, H, W], labels) pairs.
         autocast: Returns the context manager of the forward pass.
+        frozen: Layers that stay in evaluation mode.
     """
     was_training = {module: module.training for module in model.modules()}
+    model.train()
+    for layer in frozen:
+        layer.eval()
     try:
-        with _cumulative(model.train()):
+        with _cumulative(model):
             for images_BCHW, _ in batches:
                 _forward(model, images_BCHW, autocast)
     finally:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from resnet_cli.errors import DivergedError, InputError
 from resnet_cli.training.backend import Batch
+from resnet_cli.training.batch_shapes import Shape, noise_like, shape_of
 from resnet_cli.training.cuda_graphs import StepRecorder, StepRecording
 from resnet_cli.training.dynamo import parts_of
 from resnet_cli.training.state import TrainState
@@ -26,8 +27,6 @@ from resnet_cli.training.step import StepOptions, clip_gradients, compute_loss, 
 from resnet_cli.training.stepper import Stepper
 
 DRY_RUNS = 3  # before a recording: in the first ones cuDNN benchmarks, Triton tunes and the allocator settles
-
-Shape = tuple[Any, ...]
 
 
 class CompiledStepper(Stepper):
@@ -57,6 +56,8 @@ class CompiledStepper(Stepper):
             raise ValueError(
                 "trainer.compile=step: not supported with fp16; use trainer.precision=bf16 or trainer.compile=model"
             )
+        if state.freezing is not None:
+            state.freezing.compiled = "the step"
         self._compiled_loss = torch.compile(self._forward_loss, dynamic=False)
         self._compiled_update = torch.compile(self._clip_step_average, dynamic=False)
         self._optimizer_steps = [_traceable_step(part) for part in parts_of(state.optimizer)]
@@ -69,7 +70,9 @@ class CompiledStepper(Stepper):
 
     def run_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Take one step on a batch that is on the device; see `Stepper.run_step`."""
-        shape = _shape(batch)
+        if self._apply_freezing():
+            self._recordings.clear()  # other parameters have gradients
+        shape = shape_of(batch)
         if shape not in self._recordings:
             self.warm_up([batch])
         if self._initial_state:
@@ -104,11 +107,12 @@ class CompiledStepper(Stepper):
             InputError: the model or the optimizer cannot be compiled as one step.
         """
         self.state.model.train()
+        self._apply_freezing()
         self._make_capturable()
         if self._addresses != self._tensor_addresses():  # a state has been loaded since
             self._recordings.clear()
             self._initial_state = {}
-        by_shape = {_shape(batch): batch for batch in batches}
+        by_shape = {shape_of(batch): batch for batch in batches}
         new = {shape: batch for shape, batch in by_shape.items() if shape not in self._recordings}
         if not new:
             return False
@@ -130,17 +134,19 @@ class CompiledStepper(Stepper):
         state.clear()
 
     def _compile_shapes(self, new: dict[Shape, Batch]) -> None:
-        """Compile for each shape, with an optimizer state that the first eager step creates if there is none."""
+        """Compile for each shape, with an optimizer state that an eager step creates where there is none."""
         optimizer = self.state.optimizer
-        is_first = not _tensors(optimizer.state) and not self._initial_state
+        own = set(_with_tensors(optimizer.state))
         optimizer.state.update(self._initial_state)
-        if is_first:
-            self._create_optimizer_state(_noise(next(iter(new.values()))))
+        trained = {p for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
+        if not trained <= set(_with_tensors(optimizer.state)):  # in the first step, and where parameters begin to train
+            self._create_optimizer_state(noise_like(next(iter(new.values()))))
         for shape, batch in new.items():
-            self._recordings[shape] = self._compile(_noise(batch))
-        if is_first or self._initial_state:
-            self._initial_state = dict(optimizer.state) if _tensors(optimizer.state) else {}
-            optimizer.state.clear()
+            self._recordings[shape] = self._compile(noise_like(batch))
+        created = _with_tensors(optimizer.state)
+        self._initial_state = {parameter: values for parameter, values in created.items() if parameter not in own}
+        for parameter in [parameter for parameter in optimizer.state if parameter not in own]:
+            del optimizer.state[parameter]
 
     def _create_optimizer_state(self, batch: Batch) -> None:
         train_step(
@@ -280,18 +286,9 @@ def _traceable_step(optimizer: torch.optim.Optimizer) -> Callable[[torch.optim.O
     return inspect.unwrap(step) if type(optimizer).__module__.startswith(("torch.optim.", "resnet_cli.")) else step
 
 
-def _shape(batch: Batch) -> Shape:
-    images_BCHW, labels = batch
-    return images_BCHW.shape, images_BCHW.stride(), images_BCHW.dtype, labels.shape, labels.dtype
-
-
-def _noise(batch: Batch) -> Batch:
-    """Return a batch with the same shapes, types, memory format and labels, whose images are noise."""
-    images_BCHW, labels = batch
-    noise = torch.empty_strided(
-        images_BCHW.shape, images_BCHW.stride(), dtype=images_BCHW.dtype, device=images_BCHW.device
-    )
-    return (noise.normal_() if noise.is_floating_point() else noise.zero_()), labels.clone()
+def _with_tensors(optimizer_state: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """Return the states of the parameters that have tensors in them."""
+    return {parameter: values for parameter, values in optimizer_state.items() if _tensors({parameter: values})}
 
 
 def _tensors(optimizer_state: dict[Any, dict[str, Any]]) -> list[Tensor]:

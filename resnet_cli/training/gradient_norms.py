@@ -1,6 +1,6 @@
 """Gradient norms of the layers, summed over the steps of an epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -19,8 +19,8 @@ def weighted_layers(model: nn.Module) -> dict[str, nn.Conv1d | nn.Conv2d | nn.Co
 class GradientSums:
     """Gradient norms of the weighted layers, summed on the device over the steps of an epoch, without waiting for it.
 
-    The layers are those with a trainable weight when the first step is added. A step whose gradients are not all finite
-    is left out: in float16 such a step changes no weight.
+    The layers are those with a trainable weight when the first step is added; one that is frozen in some steps counts
+    as zero in them. A step whose gradients are not all finite is left out: in float16 such a step changes no weight.
 
     Args:
         model: The model whose layers are recorded.
@@ -29,6 +29,7 @@ class GradientSums:
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self.model, self.device = model, device
+        self.skipped: Collection[Tensor] = ()  # weights that never train
         self._weights: dict[str, Tensor] = {}
         self._set([], 0)
 
@@ -40,7 +41,8 @@ class GradientSums:
     def find_layers(self) -> None:
         """Find the layers, once."""
         if not self._weights:
-            self._weights = {name: layer.weight for name, layer in weighted_layers(self.model).items()}
+            layers = weighted_layers(self.model)
+            self._weights = {name: layer.weight for name, layer in layers.items() if layer.weight not in self.skipped}
             self._set([0.0] * len(self._weights), 0)
 
     def reset(self) -> None:

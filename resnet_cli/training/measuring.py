@@ -1,7 +1,7 @@
 """Measure what an epoch of a run takes, by steps that leave no trace in the run."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from time import monotonic
 
@@ -169,8 +169,9 @@ def without_trace(stepper: Stepper) -> Iterator[None]:
     scaler, schedule, was_training = state.scaler.state_dict(), stepper.schedule, state.model.training
     devices = [state.totals.device] if state.totals.device.type == "cuda" else []
     stepper.schedule = lambda step: 0.0
+    measuring = state.freezing.measuring() if state.freezing is not None else nullcontext()
     try:
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=devices), measuring:
             yield
     finally:
         stepper.schedule = schedule

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from resnet_cli.config.selection import DEFAULT, SelectBy, ranking
 from resnet_cli.errors import PrunedError
+from resnet_cli.training.freezing import Freezing
 from resnet_cli.training.gradient_norms import GradientSums
 from resnet_cli.training.metrics import Prune, Row, Scores, Totals, epoch_row
 from resnet_cli.training.step import lrs_by_group
@@ -65,6 +66,7 @@ class TrainState:
     scaler: torch.amp.GradScaler
     average: WeightAverage | None = None
     gradients: GradientSums | None = None  # gradient norms of the current epoch, if they are recorded
+    freezing: Freezing | None = None  # a function of the step, and so not part of what is saved
     step: int = 0  # optimizer steps taken
     epoch: int = 0  # epochs finished
     batches: int = 0  # batches of the current epoch done
@@ -73,6 +75,10 @@ class TrainState:
     rows: list[Row] = field(default_factory=list)  # one for each finished epoch
     # Cache of `require_finite_gradients`, filled after the first forward pass of each epoch.
     modules_with_buffers: list[nn.Module] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.freezing is not None and self.gradients is not None:
+            self.gradients.skipped = self.freezing.never_trained
 
     @property
     def best(self) -> Row | None:

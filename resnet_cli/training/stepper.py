@@ -48,6 +48,8 @@ class Stepper:
         self.device = state.totals.device
         self.can_sync_every_step = self.device.type == "cpu"
         self.section: Section = no_section
+        if state.freezing is not None and model is not state.model:
+            state.freezing.compiled = "the model"
 
     def run_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Take one step on a batch that is on the device.
@@ -84,6 +86,7 @@ class Stepper:
         Raises:
             InputError: the run is too short for its average.
         """
+        self._apply_freezing()  # before the progress bar, which its line would break
         if self.state.average is not None:
             self.state.average.start_epoch(self.state.epoch, num_epochs, self.state.step, num_batches)
 
@@ -103,7 +106,8 @@ class Stepper:
         if self.seed is not None:
             seed_device(self.device, self.seed, "batch norm", state.epoch)
         with average.applied():
-            update_batch_norm(state.model, batches, autocast=self.options.autocast)
+            frozen = state.freezing.frozen_layers if state.freezing is not None else ()
+            update_batch_norm(state.model, batches, autocast=self.options.autocast, frozen=frozen)
             average.set_buffers()
 
     def lr_factor(self) -> float | None:
@@ -140,11 +144,21 @@ class Stepper:
         state = self.state
         if not self.model.training:  # `train` visits all modules
             self.model.train()
+        self._apply_freezing()
         factor = self.lr_factor()
         if factor is not None:
             set_lr(state.optimizer, factor, self._own_lr_factors())
         if self.seed is not None:
             seed_device(self.device, self.seed, "step", state.epoch, state.batches)
+
+    def _apply_freezing(self) -> bool:
+        """Freeze what is frozen in the next step, and let the rest train. Return True if that changes anything."""
+        state = self.state
+        if state.freezing is None:
+            return False
+        if state.gradients is not None:
+            state.gradients.find_layers()  # while all of them train
+        return state.freezing.apply(state.step, state.optimizer)
 
     def _record_step(self, loss: Tensor, correct: Tensor, batch: Batch) -> None:
         """Add the batch to the sums of the epoch; on a GPU, check their loss every `GPU_CHECK_STEPS` steps."""

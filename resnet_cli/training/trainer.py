@@ -19,6 +19,7 @@ from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import PrecisionName
 from resnet_cli.training.evaluation import LossFunction, evaluate, without_smoothing
 from resnet_cli.training.finite_checks import require_finite_loss
+from resnet_cli.training.freezing import Freezing
 from resnet_cli.training.gradient_norms import GradientSums
 from resnet_cli.training.lookahead import LookaheadOptions
 from resnet_cli.training.metrics import FitResult, Scores, Totals, count_correct, fit_result, format_epoch
@@ -62,9 +63,8 @@ class ClassifierTrainer(SingleEpochs):
         swa_start: Where the tail begins: a fraction of the epochs, or from 1 on a number of them.
         swa_lr: Learning rate of the tail, other groups' in proportion; null keeps the schedule's at its beginning.
         early_stopping: Stop after this many epochs without a better one; null never does.
-        select_by: What makes an epoch the best: the highest validation accuracy, the lowest validation loss, or the
-            highest balanced accuracy, the mean recall over the classes that occur; with several labels an image also
-            the highest mean average precision or macro F1.
+        select_by: What makes an epoch the best: the lowest validation loss, or the highest accuracy, balanced accuracy
+            (mean recall over the classes that occur) or, with several labels, mean average precision or macro F1.
         checkpoint_every: Steps between saves inside an epoch; null saves after each epoch and every five minutes.
         max_batches: Use only the first batches of each epoch and each evaluation, to try things out.
         steps_per_epoch: End each epoch after so many steps, and evaluate on all batches; None ends it with the data.
@@ -77,6 +77,7 @@ class ClassifierTrainer(SingleEpochs):
             right at a probability of 0.5, and evaluations have mean average precision and macro F1.
         lookahead: Settings of `averaging="lookahead"`.
         teacher: A trained network that the training loss includes the predictions of.
+        freezing: What does not train in which steps.
 
     Raises:
         ValueError: device or precision are not available, or not with `compile`; `label_smoothing` is set with a loss
@@ -116,6 +117,7 @@ class ClassifierTrainer(SingleEpochs):
         multi_label: bool = False,
         lookahead: LookaheadOptions = LookaheadOptions(),  # noqa: B008  it is frozen
         teacher: Teacher | None = None,
+        freezing: Freezing | None = None,
     ) -> None:
         if loss_fn is not None and label_smoothing:
             raise ValueError("label_smoothing goes with the default loss; pass loss_fn=None or smooth in your own loss")
@@ -136,7 +138,7 @@ class ClassifierTrainer(SingleEpochs):
             scaler=torch.amp.GradScaler(self.device.type, enabled=self.backend.scales_gradients),
             average=make_average(averaging, self.model, averaging_decay, swa_start, swa_lr, lookahead),
             gradients=GradientSums(self.model, self.device) if log_gradients else None,
-            best_tracker=BestTracker(select_by=select_by),
+            best_tracker=BestTracker(select_by=select_by), freezing=freezing,
         )  # fmt: skip
         train_loss_fn = loss_fn or partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
         counted = count_exact if multi_label else count_correct

@@ -70,6 +70,13 @@ CASES = {
     "lookahead": [*LOOKAHEAD, "trainer.lookahead_buffers=true", *DRAWS],
     "early stopping": ["trainer.early_stopping=1", "optimizer.lr=1e-9", "trainer.epochs=4"],
     "a start from images": [*CNN, "model.init=lsuv", "optimizer=muon"],
+    "frozen from the third step, and until it": [
+        "trainer.freeze=[{match: stem, at: 2 steps}, {match: '^stages', until: 2 steps}, {match: head, at: 75%}]",
+        "trainer.averaging=ema",
+        "trainer.clip_norm=0.5",
+        "trainer.log_gradients=true",
+        *DRAWS,
+    ],
     "no validation": ["data.val_fraction=0", "data.drop_last=true"],
     "without batch norm": ["model=fixup20", "model.depth=8", "trainer.channels_last=false", "trainer.precision=bf16"],
 }

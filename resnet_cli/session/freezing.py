@@ -1,0 +1,66 @@
+"""What a run freezes in which steps: the positions of `trainer.freeze` as numbers of steps."""
+
+import torch
+
+from resnet_cli.config.run_config import Node
+from resnet_cli.config.signatures import signature
+from resnet_cli.errors import InputError
+from resnet_cli.schedules import RunLength
+from resnet_cli.training.freezing import FreezeRule, Freezing, FrozenSpan, freeze_rules
+
+
+def build_freezing(trainer: Node, model: torch.nn.Module, length: RunLength) -> Freezing | None:
+    """Return what a run freezes; None if it freezes nothing.
+
+    Args:
+        trainer: The trainer's node.
+        model: Its parameters are frozen.
+        length: Length of the run, by which positions become steps.
+
+    Raises:
+        InputError: a pattern matches nothing or everything, a position is malformed or not in the run, or the trainer
+            cannot freeze.
+    """
+    spans = frozen_spans(trainer, length)
+    if not spans:
+        return None
+    if "freezing" not in signature(trainer["_target_"]).parameters:
+        raise InputError(f"trainer.freeze: {trainer['_target_']} takes no `freezing`, as ClassifierTrainer does")
+    return Freezing(model, spans)
+
+
+def frozen_spans(trainer: Node, length: RunLength) -> list[FrozenSpan]:
+    """Return the spans of steps of `trainer.freeze`.
+
+    Args:
+        trainer: The trainer's node.
+        length: Length of the run.
+
+    Raises:
+        InputError: a position is malformed, beyond the end of the run, or the span is empty.
+    """
+    spans: list[FrozenSpan] = []
+    problems: list[str] = []
+    for rule in freeze_rules(trainer.get("freeze")):
+        try:
+            spans.append(_span(rule, length))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(*problems)
+    return spans
+
+
+def _span(rule: FreezeRule, length: RunLength) -> FrozenSpan:
+    given = {"at": rule.at, "until": rule.until}
+    steps = {
+        name: length.parse_positions([position], f"{rule.key}.{name}")[0]
+        for name, position in given.items()
+        if position is not None
+    }
+    at, until = steps.get("at", 0), steps.get("until")
+    if at >= (length.total_steps if until is None else until):
+        end = f"until={rule.until!r} (step {until})" if until is not None else f"the run's end at step {at}"
+        begin = f"at={rule.at!r} (step {at})" if rule.at is not None else "the run's beginning"
+        raise InputError(f"{rule.key}: nothing is frozen from {begin} to {end}; until has to come after at")
+    return FrozenSpan(rule.match, at, until)

@@ -1,0 +1,259 @@
+"""Freezing: parts of a model that do not train in some of a run's steps (`trainer.freeze`).
+
+A frozen parameter requires no gradient: the backward pass ends where nothing in front of it trains, and the optimizer,
+which skips parameters without a gradient, changes neither it nor its state, by weight decay either. A batch norm whose
+parameters are frozen, or whose running statistics match, stays in evaluation mode. Dropout stays as it is. Averages are
+taken of frozen parameters too: lookahead's write-back moves those that had trained before, as in airbench94.
+
+What is frozen is a function of the step alone, so that a resumed run freezes what an uninterrupted one does.
+"""
+
+import logging
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from resnet_cli.config.suggestions import nearest_names
+from resnet_cli.errors import InputError
+
+logger = logging.getLogger("resnet_cli")
+
+KEY = "trainer.freeze"
+POSITIONS = ("at", "until")
+Position = float | int | str
+
+
+@dataclass(frozen=True)
+class FreezeRule:
+    """What is frozen when, as the user gave it.
+
+    Args:
+        key: Where it stands in the config.
+        match: Regular expression, searched in the names of parameters and of running statistics.
+        at: Position from which on it is frozen; None is the run's beginning.
+        until: Position at which it begins to train; None never is.
+    """
+
+    key: str
+    match: str
+    at: Position | None = None
+    until: Position | None = None
+
+
+def freeze_rules(
+    freeze: str | Sequence[str | Mapping[str, Any]] | None = None,
+) -> list[FreezeRule]:
+    """Return the rules of `trainer.freeze`.
+
+    Args:
+        freeze: A regular expression, searched in the names of parameters: those that match, and the running statistics
+            of batch norms that have no others, do not train. Or a list of such, and of `{match, at, until}`: frozen
+            from the position `at` on, or until the position `until`. Positions are those of schedules: 3 or 0.5
+            epochs, `400 steps`, `50%`.
+
+    Raises:
+        InputError: an item of the list is none of these, or a pattern is no regular expression.
+    """
+    items = [freeze] if isinstance(freeze, str) else list(freeze or [])
+    problems: list[str] = []
+    rules: list[FreezeRule] = []
+    for index, item in enumerate(items):
+        key = KEY if isinstance(freeze, str) else f"{KEY}[{index}]"
+        options = {"match": item} if isinstance(item, str) else dict(item)
+        pattern = options.pop("match", None)
+        unknown = [name for name in options if name not in POSITIONS]
+        if unknown or not isinstance(pattern, str) or not pattern:
+            given = f"unknown key {unknown[0]}" if unknown else "match is missing"
+            problems.append(f"{key}: {given}; allowed are match (a pattern), at and until (positions)")
+            continue
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            problems.append(f"{key}: {pattern!r} is not a regular expression: {error}")
+        rules.append(FreezeRule(key, pattern, **options))
+    if problems:
+        raise InputError(*problems)
+    return rules
+
+
+@dataclass(frozen=True)
+class FrozenSpan:
+    """What is frozen in which steps.
+
+    Args:
+        match: Regular expression, searched in the names of parameters and of running statistics.
+        at: The first step (from 0) in which it is frozen.
+        until: The first step after `at` in which it trains; None never does.
+    """
+
+    match: str
+    at: int = 0
+    until: int | None = None
+
+    def covers(self, step: int) -> bool:
+        """Return True if it is frozen in a step."""
+        return self.at <= step and (self.until is None or step < self.until)
+
+
+@dataclass(frozen=True, eq=False)
+class _Phase:
+    """Steps from `start` on in which the same parameters are frozen and the same layers stay in evaluation mode."""
+
+    start: int
+    patterns: tuple[str, ...]
+    frozen: frozenset[Tensor]
+    layers: tuple[nn.Module, ...]
+
+
+class Freezing:
+    """Freezes parts of a model and lets them train again, as the steps of a run ask for.
+
+    Args:
+        model: Its parameters that train when the first step is taken are frozen and thawed; others stay as they are.
+        spans: What is frozen when.
+
+    Attributes:
+        compiled: What is compiled again at each change, for the log; an empty string if nothing is.
+
+    Raises:
+        InputError: a pattern matches nothing, or in some step nothing would train.
+    """
+
+    def __init__(self, model: nn.Module, spans: Sequence[FrozenSpan]) -> None:
+        self.model, self.compiled = model, ""
+        self._parameters = dict(model.named_parameters())
+        self._norms = {name: m for name, m in model.named_modules() if isinstance(m, _NormBase)}
+        self._statistics = {
+            (f"{name}.{buffer}" if name else buffer): layer
+            for name, layer in self._norms.items()
+            if layer.track_running_stats
+            for buffer, _ in layer.named_buffers(recurse=False)
+            if buffer.startswith("running_")
+        }
+        self._trainable: list[Tensor] | None = None
+        self._present: _Phase | None = None
+        self._measuring = False
+        self.set_spans(spans)
+
+    def set_spans(self, spans: Sequence[FrozenSpan]) -> None:
+        """Replace what is frozen when, before the first step: the length of the run has changed.
+
+        Raises:
+            InputError: as in the constructor.
+        """
+        problems = [problem for span in spans if (problem := self._unmatched(span.match))]
+        if problems:
+            raise InputError(*problems)
+        starts = sorted({0, *(span.at for span in spans), *(span.until for span in spans if span.until is not None)})
+        self._phases = [self._phase(start, [span.match for span in spans if span.covers(start)]) for start in starts]
+        self._permanent = self._phase(0, [span.match for span in spans if span.at == 0 and span.until is None])
+        for phase in self._phases:
+            if all(p in phase.frozen for p in self._parameters.values()):
+                patterns = ", ".join(map(repr, phase.patterns))
+                raise InputError(f"{KEY}: with {patterns} every parameter is frozen, and nothing would train")
+        self._present = None
+
+    @property
+    def never_trained(self) -> frozenset[Tensor]:
+        """The parameters that are frozen in every step."""
+        return frozenset.intersection(*(phase.frozen for phase in self._phases))
+
+    @property
+    def frozen_layers(self) -> tuple[nn.Module, ...]:
+        """The batch norms that stay in evaluation mode in the present steps."""
+        return self._present.layers if self._present is not None else ()
+
+    def apply(self, step: int, optimizer: torch.optim.Optimizer) -> bool:
+        """Freeze what is frozen in a step, and let the rest train. Return True if that is another part than before.
+
+        Args:
+            step: The step that is about to be taken, from 0.
+            optimizer: Over the model's parameters.
+        """
+        phase = self._permanent if self._measuring else self._phases[self._index(step)]
+        for layer in phase.layers:  # in each step: an evaluation in between sets the mode of all layers
+            if layer.training:
+                layer.training = False
+        if phase is self._present:
+            return False
+        if self._trainable is None:
+            self._trainable = [p for p in self._parameters.values() if p.requires_grad]
+        for parameter in self._trainable:
+            parameter.requires_grad_(parameter not in phase.frozen)
+            if parameter in phase.frozen:
+                parameter.grad = None
+        for layer in self.frozen_layers:
+            layer.training = layer not in phase.layers
+        self._present = phase
+        _complete_momentum(optimizer)
+        if not self._measuring:
+            self._log(step, phase)
+        return True
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Freeze only what is frozen in every step, and log nothing: the steps are timed, and are none of the run's."""
+        self._measuring, self._present = True, None
+        try:
+            yield
+        finally:
+            self._measuring, self._present = False, None
+
+    def _index(self, step: int) -> int:
+        return bisect_right(self._phases, step, key=lambda phase: phase.start) - 1
+
+    def _phase(self, start: int, patterns: Sequence[str]) -> _Phase:
+        compiled = [re.compile(pattern) for pattern in patterns]
+        frozen = frozenset(
+            p for name, p in self._parameters.items() if any(pattern.search(name) for pattern in compiled)
+        )
+        layers = {
+            layer: None
+            for name, layer in self._statistics.items()
+            if any(pattern.search(name) for pattern in compiled) or _is_frozen(layer, frozen)
+        }
+        return _Phase(start, tuple(patterns), frozen, tuple(layers))
+
+    def _unmatched(self, pattern: str) -> str | None:
+        """Return the problem of a pattern that matches nothing; None of one that does."""
+        names = [*self._parameters, *self._statistics]
+        if any(map(re.compile(pattern).search, names)):
+            return None
+        near = nearest_names(pattern.replace("\\", "").strip("^$"), self._parameters, count=3, cutoff=0.0)
+        return f"{KEY}: {pattern!r} matches no parameter; the nearest are {', '.join(near)}"
+
+    def _log(self, step: int, phase: _Phase) -> None:
+        total = sum(p.numel() for p in self._trainable or ())
+        trained = sum(p.numel() for p in self._trainable or () if p.requires_grad)
+        what = f"{', '.join(phase.patterns)} frozen" if phase.patterns else "nothing frozen"
+        again = f"; {self.compiled} is compiled again" if self.compiled and step else ""
+        counts = f"{trained:,} of {total:,} parameters train"
+        logger.info("freeze  from step %d on: %s, %s%s", step, what, counts, again)
+
+
+def _is_frozen(layer: nn.Module, frozen: frozenset[Tensor]) -> bool:
+    """Return True if a layer has parameters and all of them are frozen."""
+    own = list(layer.parameters(recurse=False))
+    return bool(own) and all(parameter in frozen for parameter in own)
+
+
+def _complete_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Start the momentum of parameters that train later than others of their group, at zero.
+
+    torch's fused SGD takes a group in which all parameters have momentum, or none.
+    """
+    for group in optimizer.param_groups:
+        if not group.get("fused") or not group.get("momentum"):
+            continue
+        trained = [p for p in group["params"] if p.requires_grad]
+        without = [p for p in trained if optimizer.state.get(p, {}).get("momentum_buffer") is None]
+        if 0 < len(without) < len(trained):
+            for parameter in without:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

@@ -50,7 +50,7 @@ def run_settings(composed: DictConfig, overrides: Sequence[str]) -> Settings:
     settings = with_defaults_of_labels(settings, keys)
     validation.check(settings)
     require_one_length(settings, keys, in_files)
-    if settings["model"].get("weights") is None:
+    if settings["model"].get("weights") is None and not settings["model"].get("pretrained"):
         return settings
     from resnet_cli.session.pretrained import with_defaults_of_weights  # late: it imports torch
 

@@ -9,6 +9,7 @@ from resnet_cli.models.mlp import MLP
 from resnet_cli.models.residual_mlp import ResidualMLP
 from resnet_cli.models.scalar_chain import ScalarChain
 from resnet_cli.models.staged_resnet import StagedResNet
+from resnet_cli.models.timm_models import timm_model
 from resnet_cli.models.torchvision_models import torchvision_model
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "ResidualMLP",
     "ScalarChain",
     "StagedResNet",
+    "timm_model",
     "torchvision_model",
 ]

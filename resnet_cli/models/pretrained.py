@@ -5,18 +5,22 @@ Nothing is downloaded or loaded here; see `resnet_cli.session.pretrained`.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import urlparse
 
+import torch
 from torch import Tensor
 
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
+from resnet_cli.models.timm_models import require_timm_name
 
 DEFAULT = "DEFAULT"
+TIMM = "resnet_cli.models.timm_model"
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # of a repository of the hub, the first that there is
 FORMER_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 FILE_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar", ".safetensors")
 
@@ -47,8 +51,10 @@ class Pretrained:
         name: Name of the weights, or the user's file.
         key: The config key that names them.
         url: Where a file is fetched from; None for the user's file and for the hub.
-        repository: Name on the Hugging Face Hub, and of the files there to try in turn.
+        repository: Name on the Hugging Face Hub, and the files there to try in turn.
         preprocessing: How their images were prepared; None if that is not known.
+        stored: Arguments of the node that a run stores in place of its own: `DEFAULT` by name, since another version of
+            the library may have another default.
     """
 
     net: str
@@ -57,6 +63,7 @@ class Pretrained:
     url: str | None = None
     repository: tuple[str, tuple[str, ...]] | None = None
     preprocessing: Preprocessing | None = None
+    stored: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_file(self) -> bool:
@@ -100,7 +107,10 @@ def torchvision_weights(name: str, weights: str) -> Pretrained:
     short = weights.rpartition(".")[2] if weights.partition(".")[0].endswith("_Weights") else weights
     if short in found:
         published = found[short]
-        return Pretrained(net, published.name, url=published.url, preprocessing=_torchvision_preprocessing(published))
+        return Pretrained(
+            net, published.name, url=published.url, preprocessing=_torchvision_preprocessing(published),
+            stored={"weights": published.name},
+        )  # fmt: skip
     if "/" not in weights and "\\" not in weights and PurePath(weights).suffix.lower() not in FILE_SUFFIXES:
         names = list(dict.fromkeys([DEFAULT, *found]))
         there = f"{net} has {', '.join(names)}" if found else f"{net} has no published weights"
@@ -117,16 +127,72 @@ def _torchvision_preprocessing(weights: Enum) -> Preprocessing:
     )
 
 
+def timm_weights(name: str) -> Pretrained:
+    """Return the published weights of one of timm's classifiers.
+
+    Args:
+        name: Name of the net, with or without the tag of its weights; without, timm's default.
+
+    Raises:
+        InputError: timm is not installed, has no such net, or no weights of it.
+    """
+    require_timm_name(name)
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not (config.hf_hub_id or _is_readable(config.url)):
+        raise InputError(f"model.pretrained=true: timm has no published weights of {name} that can be read")
+    full_name = f"{name.partition('.')[0]}.{config.tag}" if config.tag else name
+    files = (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES
+    return Pretrained(
+        "timm", full_name, key="model.name",
+        url=str(config.url) if _is_readable(config.url) else None,
+        repository=(config.hf_hub_id, files) if config.hf_hub_id else None,
+        preprocessing=Preprocessing(
+            tuple(config.mean), tuple(config.std), (config.input_size[1], config.input_size[2]),
+            str(config.interpolation),
+        ),
+        stored={"name": full_name},
+    )  # fmt: skip
+
+
+def _is_readable(url: Any) -> bool:
+    return isinstance(url, str) and PurePath(urlparse(url).path).suffix.lower() in FILE_SUFFIXES
+
+
 def native_tensors(node: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Return published weights by the names that their net has today, as its library renames them.
 
     Args:
         node: The node of group `model`.
         tensors: The weights by the names in their file.
+
+    Raises:
+        InputError: its library refuses them.
     """
+    if node["_target_"] == TIMM:
+        return _native_to_timm(str(node["name"]), tensors)
     if str(node.get("name")).startswith("densenet"):  # of before torchvision 0.3: norm.1 is norm1
         return {FORMER_DENSENET.sub(r"\1\2", name): value for name, value in tensors.items()}
     return tensors
+
+
+def _native_to_timm(name: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Load weights into the net that they were published for, as timm converts them, and return its state."""
+    import timm
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(tensors)})
+    except Exception as error:  # its conversions are many, and fail in many ways
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:200]
+        raise InputError(f"model.name={name}: timm cannot load these weights: {reason}") from None
+    state: dict[str, Tensor] = net.state_dict()
+    return state
+
+
+def _of_timm(node: Mapping[str, Any]) -> Pretrained | None:
+    return timm_weights(str(node.get("name", "resnet18"))) if node.get("pretrained") is True else None
 
 
 def _of_torchvision(node: Mapping[str, Any]) -> Pretrained | None:
@@ -136,4 +202,5 @@ def _of_torchvision(node: Mapping[str, Any]) -> Pretrained | None:
 
 _SOURCES: Mapping[str, Callable[[Mapping[str, Any]], Pretrained | None]] = {
     "resnet_cli.models.torchvision_model": _of_torchvision,
+    TIMM: _of_timm,
 }

@@ -37,8 +37,7 @@ def with_defaults_of_weights(settings: dict[str, Any], given_keys: Collection[st
     pretrained = pretrained_of(model)
     if pretrained is None:
         return settings
-    if "weights" in model:
-        settings = {**settings, "model": {**model, "weights": pretrained.name}}
+    settings = {**settings, "model": {**model, **pretrained.stored}}
     if pretrained.preprocessing is None:
         return settings
     own = data_defaults(pretrained.preprocessing, data)

@@ -1,12 +1,13 @@
 """Files of published weights: found where their libraries keep them, else downloaded to there."""
 
+import errno
 import http.client
 import logging
 import re
 import socket
 import sys
 import urllib.error
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from resnet_cli.models.pretrained import Pretrained
 
 logger = logging.getLogger("resnet_cli")
 
+DISK_ERRORS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM)
 SERVER_TIMEOUT = 30.0  # seconds without a byte from the server
 
 
@@ -35,12 +37,62 @@ def find_pretrained_file(pretrained: Pretrained) -> Path:
         if not file.is_file():
             raise InputError(f"{pretrained.key}={pretrained.name}: no such file{similar_file(file)}")
         return file
+    on_hub = _find_on_hub(*pretrained.repository) if pretrained.repository else None
+    if on_hub is not None:
+        return on_hub
     from torch import hub
 
-    file = Path(hub.get_dir()) / "checkpoints" / pretrained.file_name
-    if not file.is_file():
-        _download(pretrained, file)
+    file = Path(hub.get_dir()) / "checkpoints" / (pretrained.file_name or "none")
+    if file.is_file():
+        return file
+    if pretrained.repository:
+        return _fetch_from_hub(pretrained, *pretrained.repository)
+    _download(pretrained, file)
     return file
+
+
+def _find_on_hub(repository: str, names: Sequence[str]) -> Path | None:
+    """Return the first of these files that the cache of the Hugging Face hub has."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repo, _, revision = repository.partition("@")
+    found = (try_to_load_from_cache(repo, name, revision=revision or None) for name in names)
+    return next((Path(file) for file in found if isinstance(file, str)), None)
+
+
+def _fetch_from_hub(pretrained: Pretrained, repository: str, names: Sequence[str]) -> Path:
+    """Download the first of these files that a repository of the hub has into the hub's cache."""
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    repo, _, revision = repository.partition("@")
+    place = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "snapshots" / (revision or "main")
+    reason = "it has no such file"
+    for name in names:
+        logger.info("downloading %s of %s from the Hugging Face hub", name, repo)
+        try:
+            with _timeout():
+                return Path(hf_hub_download(repo, name, revision=revision or None))
+        except EntryNotFoundError as error:
+            if isinstance(error, LocalEntryNotFoundError):  # there is no network, or it must not be used
+                reason = _first_line(error)
+                break
+        except OSError as error:
+            if error.errno in DISK_ERRORS:
+                raise MachineError(error.errno, f"{place}: cannot be stored there: {error.strerror}") from None
+            reason = _first_line(error)
+            break
+        except Exception as error:  # the hub's client passes on whatever its connections raise
+            reason = _first_line(error)
+            break
+    raise InputError(
+        f"{pretrained.key}={pretrained.name}: could not fetch {repo} from the Hugging Face hub ({reason}): put its "
+        f"{names[0]} at {place / names[0]} yourself"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
 def _download(pretrained: Pretrained, file: Path) -> None:

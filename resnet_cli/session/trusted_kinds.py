@@ -80,9 +80,9 @@ def _is_model(found: Any) -> bool:
     from torch import nn
     from torchvision import models
 
-    from resnet_cli.models import torchvision_model
+    from resnet_cli.models import timm_model, torchvision_model
 
     if inspect.isclass(found):
         return issubclass(found, nn.Module)
     known = found.__name__ in models.list_models() and models.get_model_builder(found.__name__) is found
-    return found is torchvision_model or known
+    return found in (timm_model, torchvision_model) or known

@@ -4,7 +4,7 @@ PUBLIC = {
     "resnet_cli": ["ClassifierTrainer", "Run", "load_run", "train"],
     "resnet_cli.models": [
         "CNN", "MLP", "Airbench", "ArgMaxClassifier", "CifarResNet", "ResNet", "ResidualBlock",
-        "ResidualBottleneckBlock", "ResidualMLP", "ScalarChain", "StagedResNet", "torchvision_model",
+        "ResidualBottleneckBlock", "ResidualMLP", "ScalarChain", "StagedResNet", "timm_model", "torchvision_model",
     ],
     "resnet_cli.data": [
         "Augment", "BatchLoader", "Dataset", "DatasetSplit", "DeviceLoader", "LazyImages", "Loaders", "Normalize",
@@ -56,7 +56,7 @@ TARGETS = {
     "model": [
         "resnet_cli.models.Airbench", "resnet_cli.models.CNN", "resnet_cli.models.CifarResNet",
         "resnet_cli.models.ResNet", "resnet_cli.models.ResidualMLP", "resnet_cli.models.ScalarChain",
-        "resnet_cli.models.StagedResNet", "resnet_cli.models.torchvision_model",
+        "resnet_cli.models.StagedResNet", "resnet_cli.models.timm_model", "resnet_cli.models.torchvision_model",
     ],
     "optimizer": [
         "resnet_cli.optimizers.Muon", "torch.optim.Adam", "torch.optim.AdamW", "torch.optim.RMSprop", "torch.optim.SGD",

@@ -1,0 +1,91 @@
+"""Any of timm's image classifiers, by name."""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Annotated, Any
+
+from torch import nn
+
+from resnet_cli.config.ranges import NotEmpty
+from resnet_cli.config.suggestions import did_you_mean
+from resnet_cli.errors import InputError
+from resnet_cli.models.checks import image_size
+from resnet_cli.models.meta_device import meta_twin, run_twin
+
+# Set here, or by which timm would read files, fetch others' configs, or build something else than a classifier.
+RESERVED_OPTIONS = (
+    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "pretrained_filter_fn",
+    "pretrained_model_args", "checkpoint_path", "cache_dir", "num_classes", "in_chans", "features_only", "feature_cfg",
+    "model_cfg", "scriptable", "exportable", "no_jit", "device", "dtype",
+)  # fmt: skip
+
+
+def timm_model(
+    in_size: Sequence[int],
+    out_classes: int,
+    *,
+    name: Annotated[str, NotEmpty()] = "resnet18",
+    pretrained: bool = False,
+    options: Mapping[str, Any] = {},
+) -> nn.Module:
+    """Create a classifier of timm: images `[B, C, H, W]` -> class scores `[B, K]`.
+
+    Networks that are made for one image size, such as `vit_*`, are made for this one.
+
+    Args:
+        in_size: Channels, height and width of the images.
+        out_classes: Number of classes, K.
+        name: One of `timm.list_models()`, with or without the tag of its weights: `resnet18.a1_in1k`.
+        pretrained: A run starts from the published weights. They are loaded when it starts
+            (`resnet_cli.session.pretrained`), and not here, since a run that is resumed or evaluated has weights of its
+            own.
+        options: Further arguments of the network, such as `drop_path_rate`.
+
+    Raises:
+        InputError: timm is not installed, an unknown name (with the nearest), images that the network cannot take,
+            options that it rejects.
+    """
+    size = image_size(in_size)
+    require_timm_name(name)
+    reserved = [key for key in options if key in RESERVED_OPTIONS]
+    if reserved:
+        raise InputError(f"options.{reserved[0]}: cannot be set")
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size:
+        options = {"img_size": size[1:], **options}
+    try:
+        model: nn.Module = timm.create_model(
+            name, pretrained=False, num_classes=out_classes, in_chans=size[0], **options
+        )  # fmt: skip
+    except Exception as error:  # its networks are many, and refuse in many ways
+        raise InputError(f"options={dict(options)}: timm's {name} refuses them: {_first_line(error)}") from error
+    try:
+        run_twin(meta_twin(model), in_size)
+    except (ValueError, RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(
+            f"in_size={list(in_size)}: timm's {name} cannot take such images: {_first_line(error)}"
+        ) from error
+    return model
+
+
+def require_timm_name(name: str) -> None:
+    """Raise an `InputError` if timm is not installed, or has no classifier of this name, or no weights of its tag."""
+    if find_spec("timm") is None:
+        raise InputError("model=timm: needs the package timm: pip install 'resnet-cli[timm]'")
+    import timm
+    from timm.models import get_arch_pretrained_cfgs
+
+    net, _, tag = name.partition(".")
+    names = timm.list_models()
+    if net not in names:
+        raise InputError(f"model.name={name}: timm has no such classifier{did_you_mean(net, names)}")
+    known = [full for full in get_arch_pretrained_cfgs(net) if "." in full]
+    if tag and name not in known:
+        there = f"; there are {', '.join(known)}" if known else ""
+        raise InputError(f"model.name={name}: timm has no such weights{did_you_mean(name, known) or there}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

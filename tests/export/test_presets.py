@@ -14,7 +14,18 @@ from resnet_cli.training.backend import Backend
 DEPTHS = (32, 44, 56, 110, 164, 1001, 1202)
 # Presets that differ from a smaller one in their depth or width alone.
 DEEP = {f"{kind}{depth}" for kind in ("plain", "preact", "fixup", "resnet") for depth in DEPTHS}
-LARGE = {"resnet", "resnet18", "resnet34", "resnet50", "wrn16_4", "wrn16_8", "wrn28_10", "wrn40_4", "torchvision", "timm"}
+LARGE = {
+    "resnet",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "wrn16_4",
+    "wrn16_8",
+    "wrn28_10",
+    "wrn40_4",
+    "torchvision",
+    "timm",
+}
 NO_CLASSIFIERS = {"scalar_chain"}
 
 

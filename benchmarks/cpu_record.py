@@ -1,0 +1,168 @@
+"""Trains `experiment=airbench94` on a CPU from several seeds, and says what accuracy it reaches in what time.
+
+    python benchmarks/cpu_record.py --fashion_mnist DIR --images DIR --runs FOLDER --minutes 12
+
+`--fashion_mnist` is the folder that `data.root` names, `--images` one of 32x32 images in train/CLASS and test/CLASS; a
+set that is not given is left out. Sets take turns, seed by seed. Runs are ordinary ones, in FOLDER/SET/seed-N. After
+`--minutes` the run that is under way is stopped as by a user, and the same command goes on with it, exactly: call it
+again until it says that all runs are finished.
+
+On the clock is what the rows of `metrics.jsonl` have as `seconds`: steps, and the loading, augmentation and transfer of
+their batches. Not on it: the start of the process, reading the images, the whitening of the first layer (under a
+second), saving, and the evaluation on the test images at the end, without and with test-time augmentation. Arguments
+that are not options go to `resnet-train`: `trainer.epochs=12`.
+"""
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from measuring import REPOSITORY, RESULTS, machine, table
+
+EXPERIMENT = ["experiment=airbench94", "trainer.cpu_bf16=true", "trainer.test_tta=flip_translate"]
+SETS = {
+    "fashion_mnist": ["data=fashion_mnist", "data.download=false", "data.root={}"],
+    "images": ["data=image_folder", "data.root={}", "data.image_size=32"],
+}
+ON_THE_CLOCK = "training steps with the loading of their batches; without whitening, saving and the test"
+STOPPED = (130, 143)  # exit statuses
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    end = time.monotonic() + 60 * options.minutes
+    sets = {name: getattr(options, name) for name in SETS if getattr(options, name) is not None}
+    for seed in range(options.seeds):
+        for name, root in sets.items():
+            place = options.runs / name / f"seed-{seed}"
+            if is_finished(place):
+                continue
+            left = end - time.monotonic()
+            if left <= 0 or not train([*arguments_of(name, root), *options.overrides, f"seed={seed}"], place, left):
+                print(f"stopped in {name}, seed {seed}; the same command goes on")
+                write(options, sets)
+                return 0
+            print(f"{name}, seed {seed}: {read(place)}", flush=True)
+    print(report(write(options, sets)))
+    print("all runs are finished; what the goal still takes: " + goal_command(options, sets))
+    return 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in SETS:
+        parser.add_argument(f"--{name}", type=Path, metavar="DIR")
+    parser.add_argument("--runs", type=Path, required=True, metavar="FOLDER", help="where the runs are")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--minutes", type=float, default=1e6, help="stop after so many; the same command goes on")
+    parser.add_argument("--out", type=Path, default=RESULTS / "cpu_record.json")
+    parser.add_argument("overrides", nargs="*", help="further arguments of resnet-train")
+    options = parser.parse_intermixed_args(arguments)
+    if all(getattr(options, name) is None for name in SETS):
+        parser.error("give --fashion_mnist or --images, or both")
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    return options
+
+
+def arguments_of(name: str, root: Path) -> list[str]:
+    return [*EXPERIMENT, *(argument.format(root.resolve()) for argument in SETS[name])]
+
+
+def train(arguments: list[str], place: Path, seconds: float) -> bool:
+    """Train, or go on with a run that was stopped. Return False if its time was up before its end.
+
+    Raises:
+        SystemExit: the run failed; it has printed why.
+    """
+    command = [sys.executable, "-m", "resnet_cli", *arguments, f"hydra.run.dir={place.resolve()}", "resume=auto"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        status = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM)
+        status = process.wait()
+    except BaseException:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        raise
+    if status in STOPPED:
+        return False
+    if status:
+        raise SystemExit(status)
+    return True
+
+
+def is_finished(place: Path) -> bool:
+    record = place / "run.json"
+    return record.is_file() and json.loads(record.read_text(encoding="utf-8"))["status"] == "finished"
+
+
+def read(place: Path) -> dict[str, Any]:
+    """Return epochs, seconds on the clock and accuracies of a finished run."""
+    record = json.loads((place / "run.json").read_text(encoding="utf-8"))
+    rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    test = record["test"]
+    return {
+        "seed": record["seed"], "epochs": len(rows), "seconds": round(sum(row["seconds"] for row in rows), 3),
+        "accuracy": test["accuracy"], "tta_accuracy": test["tta_accuracy"], "precision": record.get("precision"),
+        "resumed": len(record.get("resumed_from") or []),
+    }  # fmt: skip
+
+
+def write(options: argparse.Namespace, sets: dict[str, Path]) -> dict[str, Any]:
+    """Write the results of all finished runs, and return them."""
+    found: dict[str, Any] = {}
+    for name in sets:
+        places = sorted((options.runs / name).glob("seed-*"), key=lambda place: int(place.name.partition("-")[2]))
+        runs = [read(place) for place in places if is_finished(place)]
+        found[name] = {"runs": runs, "summary": summary(runs)}
+    record = {
+        "program": "cpu_record", "command": [*EXPERIMENT, *options.overrides], "threads": options.threads,
+        "on_the_clock": ON_THE_CLOCK, "machine": machine(), "sets": found,
+    }  # fmt: skip
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return record
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and deviation of the accuracies, and the median of the seconds."""
+    if not runs:
+        return {"n": 0}
+    result: dict[str, Any] = {"n": len(runs), "seconds": statistics.median(run["seconds"] for run in runs)}
+    for key in ("accuracy", "tta_accuracy"):
+        values = [run[key] for run in runs]
+        result[key] = statistics.mean(values)
+        result[f"{key}_std"] = statistics.stdev(values) if len(values) > 1 else None
+    return result
+
+
+def report(record: dict[str, Any]) -> str:
+    """Format a table: a row for each set, the two accuracies in columns of their own."""
+    rows = []
+    for name, found in record["sets"].items():
+        all_of, runs = found["summary"], found["runs"]
+        if all_of["n"]:
+            accuracies = [
+                f"{all_of[key]:.2f}" + ("" if all_of[f"{key}_std"] is None else f" ± {all_of[f'{key}_std']:.2f}")
+                for key in ("accuracy", "tta_accuracy")
+            ]
+            rows.append([name, str(all_of["n"]), str(runs[0]["epochs"]), f"{all_of['seconds']:.0f}", *accuracies])
+    return table(["set", "n", "epochs", "seconds", "test, %", "with test-time augmentation, %"], rows)
+
+
+def goal_command(options: argparse.Namespace, sets: dict[str, Path]) -> str:
+    return " ".join(["resnet-report", *(str(options.runs / name) for name in sets), "--goal 94.0"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -36,6 +36,7 @@ ADDED_SINCE_0_1_0: Mapping[str, Any] = {
     "data.augment.solarise": 0.0, "data.augment.repeats": 1, "data.augment.transforms": [],
     "trainer.select_by": "val_accuracy", "trainer.time_budget": None, "trainer.steps_per_epoch": None,
     "model.bias": True, "model.branch_scale": None, "model.weights": None,
+    "trainer.log_sharpness": None,
     "trainer.swa_start": 0.75, "trainer.swa_lr": None,
     "trainer.lookahead_k": 5, "trainer.lookahead_alpha": 0.5, "trainer.lookahead_final_alpha": None,
     "trainer.lookahead_power": 1.0, "trainer.lookahead_buffers": False,

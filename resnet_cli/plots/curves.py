@@ -24,10 +24,12 @@ def draw_curves(
 ) -> None:
     """Draw loss (left) and accuracy (right) by epoch as a PNG of 1000 x 400 pixels, replacing `path` atomically.
 
+    A third panel, of 400 pixels more, has the sharpness where it was recorded.
+
     Args:
         rows: One for each epoch: `epoch`, `train_loss`, `train_accuracy` and, missing or None without a validation set,
             `val_loss`, `val_accuracy`. Accuracies are in percent. Non-finite values leave a gap. Other keys are
-            ignored.
+            ignored, but for `sharpness` and `lr`.
         path: File to write, in an existing folder.
         title: Shown literally above the panels: `$` does not start a formula, and characters that the font lacks become
             boxes.
@@ -42,7 +44,8 @@ def draw_curves(
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes half a second, which only drawing needs
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), dpi=100, facecolor="white")
+    sharp = [row for row in rows if row.get("sharpness") is not None]
+    figure = Figure(figsize=(14 if sharp else 10, 4), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
     figure.subplots_adjust(left=0.05, right=0.985, top=0.83, bottom=0.12, wspace=0.12)
     figure.text(0.05, 0.93, sanitize_title(title), fontsize=12, fontweight="bold", parse_math=False)
@@ -51,7 +54,10 @@ def draw_curves(
     accuracies = _column(rows, "val_accuracy")
     validated = [i for i, accuracy in enumerate(accuracies) if not math.isnan(accuracy)]
     best = max(validated, key=lambda i: ranking(rows[i], select_by), default=None)
-    for axes, quantity, unit in zip(figure.subplots(1, 2), ("loss", "accuracy"), ("", " %"), strict=True):
+    panels = figure.subplots(1, 3 if sharp else 2)
+    if sharp:
+        _draw_sharpness(panels[2], sharp)
+    for axes, quantity, unit in zip(panels[:2], ("loss", "accuracy"), ("", " %"), strict=True):
         digits = 1 if unit else 3
         _draw_panel(
             axes, epochs, _column(rows, f"train_{quantity}"), _column(rows, f"val_{quantity}"), best, digits, unit
@@ -94,6 +100,20 @@ def _draw_panel(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.25, linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_sharpness(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the sharpness, and the largest with which gradient descent at the same learning rate is stable."""
+    epochs = [row["epoch"] for row in rows]
+    axes.plot(epochs, _column(rows, "sharpness"), color=TRAIN, linewidth=1.8, label="sharpness")
+    limits = [2 / row["lr"] if row.get("lr") else math.nan for row in rows]
+    axes.plot(epochs, limits, color=GREY, linestyle="--", linewidth=1.4, label="2 / learning rate")
+    axes.set_title("sharpness, the Hessian's largest eigenvalue", loc="left", fontsize=10)
+    axes.set_xlabel("epoch")
+    axes.set_ylim(0, 1.6 * max([*_column(rows, "sharpness"), 1e-9]))
+    axes.grid(alpha=0.25, linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9.5, handlelength=2.6)
 
 
 def _finite_or_nan(value: float | None) -> float:

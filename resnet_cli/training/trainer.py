@@ -26,6 +26,7 @@ from resnet_cli.training.metrics import FitResult, Scores, Totals, count_correct
 from resnet_cli.training.monitor import FitMonitor
 from resnet_cli.training.multi_label import LabelTotals, count_exact
 from resnet_cli.training.saving import SavePolicy, Saver
+from resnet_cli.training.sharpness import sharpness
 from resnet_cli.training.single_epochs import SingleEpochs
 from resnet_cli.training.state import BestTracker, TrainState
 from resnet_cli.training.step import StepOptions
@@ -72,6 +73,8 @@ class ClassifierTrainer(SingleEpochs):
         deterministic: Use only operations that are reproducible on one machine; slower on CUDA.
         log_gradients: Record the gradient norm of each convolution and linear layer's weight, before clipping and as
             the mean over the steps of the epoch, in the epoch's row as `gradient_norms`: {layer: norm}.
+        log_sharpness: After every so many epochs, record the largest eigenvalue of the Hessian of the training loss
+            over the epoch's batches as `sharpness` in its row; null never does. It takes as long as some epochs.
         profile: Profile the first few steps, and write `profile/` in the run folder.
         multi_label: Images have several labels, [B, K] of 0 and 1. Accuracy is the share of images with every label
             right at a probability of 0.5, and evaluations have mean average precision and macro F1.
@@ -113,6 +116,7 @@ class ClassifierTrainer(SingleEpochs):
         overfit_batches: Annotated[int, AtLeast(1)] | None = None,
         deterministic: bool = False,
         log_gradients: bool = False,
+        log_sharpness: Annotated[int, AtLeast(1)] | None = None,
         profile: bool = False,
         multi_label: bool = False,
         lookahead: LookaheadOptions = LookaheadOptions(),  # noqa: B008  it is frozen
@@ -132,7 +136,7 @@ class ClassifierTrainer(SingleEpochs):
         self.eval_loss_fn = without_smoothing(loss_fn) or nn.functional.cross_entropy
         self.epochs, self.early_stopping, self.checkpoint_every = epochs, early_stopping, checkpoint_every
         self.max_batches, self.steps_per_epoch, self.overfit_batches = max_batches, steps_per_epoch, overfit_batches
-        self.profile, self.multi_label = profile, multi_label
+        self.profile, self.multi_label, self.log_sharpness = profile, multi_label, log_sharpness
         self.state = TrainState(
             model=self.model, optimizer=optimizer, totals=Totals(self.device),
             scaler=torch.amp.GradScaler(self.device.type, enabled=self.backend.scales_gradients),
@@ -202,7 +206,8 @@ class ClassifierTrainer(SingleEpochs):
                 with saving.saved_when_stopped(state):
                     self.stepper.finish_epoch(again.iterate(state.epoch))
                     val = self._validate(dl_test, limit, control) if dl_test is not None else None
-                row = state.build_row(train, val)
+                    facts = self._measure_sharpness(again)
+                row = state.build_row(train, val) | facts
                 is_best = state.best_tracker.update(row, val.labels.thresholds if val and val.labels else None)
                 state.finish_epoch(row)
                 saving.after_epoch(state, is_best=is_best or dl_test is None)
@@ -240,6 +245,14 @@ class ClassifierTrainer(SingleEpochs):
         clock = monotonic()
         if self.stepper.warm_up(batches.iterate_sizes(self.state.epoch)) and verbose:
             logger.info("warm-up %.1f s", monotonic() - clock)
+
+    def _measure_sharpness(self, batches: EpochIterator) -> dict[str, float | None]:
+        """Return the sharpness after the present epoch, if it is to be recorded there."""
+        epoch, every = self.state.epoch, self.log_sharpness
+        if every is None or (epoch + 1) % every:
+            return {}
+        loss_fn = self.stepper.options.loss_fn
+        return {"sharpness": sharpness(self.model, loss_fn, lambda: batches.iterate(epoch))}
 
     def _validate(self, loader: Iterable[Batch], limit: int | None, control: RunControl) -> Scores:
         """Evaluate on the validation batches."""

@@ -34,6 +34,7 @@ PIXELS = [
 ]  # fmt: skip
 
 CASES = {
+    "sharpness": ["trainer.log_sharpness=1", *DRAWS, *PIXELS],
     "whatever draws": [*DRAWS, *PIXELS],
     "bf16 with averages": ["trainer.precision=bf16", "trainer.averaging=ema", "model.dropout=0.2"],
     "alternating flips from workers": ["data.backend=stream", "data.workers=2", "data.augment.flip=alternating"],

@@ -1,0 +1,122 @@
+"""Sharpness: the largest eigenvalue of the Hessian of the training loss, by Lanczos' method (Cohen et al. 2021).
+
+Full-batch gradient descent with the learning rate `lr` makes it grow until it stays at `2 / lr` (arXiv 2103.00065).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cli.seeding import seeded_generator
+from resnet_cli.training.backend import Batch
+from resnet_cli.training.device import seed_device
+from resnet_cli.training.evaluation import LossFunction
+
+MOST_ITERATIONS = 40
+TOLERANCE = 1e-3  # relative change of the eigenvalue in an iteration after which it counts as found
+
+Batches = Callable[[], Iterable[Batch]]
+
+
+def sharpness(
+    model: nn.Module, loss_fn: LossFunction, batches: Batches, *, seed: int = 0, iterations: int = MOST_ITERATIONS
+) -> float | None:
+    """Return the largest eigenvalue of the Hessian of the mean loss by the trainable parameters, in training mode.
+
+    None if it is not finite.
+
+    It is a function of weights, batches and seed: neither weights, buffers, gradients and mode of the model nor the
+    random stream change. It takes an array of the parameters' size for each of up to `iterations` iterations.
+
+    Args:
+        model: Images [B, C, H, W] -> logits [B, K].
+        loss_fn: (logits in float32, labels) -> mean loss of a batch.
+        batches: Returns the (images, labels) pairs that the loss is a mean over, the same ones in each call.
+        seed: Of the vector that the iterations start from, and of dropout.
+        iterations: Products with the Hessian, at most; half to a third of the passes that training takes for one.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        return None
+    device, count = parameters[0].device, sum(p.numel() for p in parameters)
+    vector = torch.randn(count, generator=seeded_generator("cpu", seed, "sharpness")).to(device)
+
+    def product(vector: Tensor) -> Tensor:
+        seed_device(device, seed, "sharpness")
+        return hessian_product(model, loss_fn, parameters, batches(), vector)
+
+    cuda = [device] if device.type == "cuda" else []
+    with _unchanged(model), torch.enable_grad(), torch.random.fork_rng(devices=cuda):
+        return largest_eigenvalue(product, vector, iterations)
+
+
+def hessian_product(
+    model: nn.Module, loss_fn: LossFunction, parameters: Sequence[Tensor], batches: Iterable[Batch], vector: Tensor
+) -> Tensor:
+    """Return the Hessian of the mean loss times `vector`, both flat and in the order of the parameters."""
+    pieces = [
+        v.view_as(p) for v, p in zip(torch.split(vector, [p.numel() for p in parameters]), parameters, strict=True)
+    ]
+    total, samples = torch.zeros_like(vector), 0
+    for images_BCHW, labels in batches:
+        loss = loss_fn(model(images_BCHW).float(), labels)
+        gradients = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+        slope = torch.stack([(g * v).sum() for g, v in zip(gradients, pieces, strict=True)]).sum()
+        if slope.requires_grad:  # else the loss is linear in the parameters
+            products = torch.autograd.grad(slope, parameters, materialize_grads=True)
+            total += len(images_BCHW) * torch.cat([p.reshape(-1) for p in products])
+        samples += len(images_BCHW)
+    return total / max(samples, 1)
+
+
+def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, iterations: int) -> float | None:
+    """Return the largest eigenvalue of a symmetric matrix, by Lanczos' method with full orthogonalisation.
+
+    Args:
+        product: The matrix times a vector.
+        start: A vector that is not orthogonal to the eigenvector.
+        iterations: The most products.
+    """
+    basis = [start / start.norm()]
+    diagonal: list[float] = []
+    beside: list[float] = []
+    found = 0.0
+    for _ in range(min(iterations, start.numel())):
+        image = product(basis[-1])
+        if not image.isfinite().all():
+            return None
+        diagonal.append(torch.dot(image, basis[-1]).item())
+        tridiagonal = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+        if beside:
+            off = torch.tensor(beside, dtype=torch.float64)
+            tridiagonal += torch.diag(off, 1) + torch.diag(off, -1)
+        before, found = found, torch.linalg.eigvalsh(tridiagonal)[-1].item()
+        if len(diagonal) > 2 and abs(found - before) <= TOLERANCE * abs(found):
+            break
+        for _ in range(2):  # once is not enough in float32
+            for vector in basis:
+                image = image - torch.dot(image, vector) * vector
+        length = image.norm().item()
+        if length <= 1e-6 * max(map(abs, diagonal)) or not length:
+            break  # the vectors so far span all that the start is made of
+        beside.append(length)
+        basis.append(image / length)
+    return found
+
+
+@contextmanager
+def _unchanged(model: nn.Module) -> Iterator[None]:
+    """Set training mode; put buffers and modes back in the end."""
+    modes = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    model.train()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        with torch.no_grad():
+            for buffer, kept in buffers:
+                buffer.copy_(kept)

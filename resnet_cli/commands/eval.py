@@ -92,6 +92,10 @@ def _parser() -> argparse.ArgumentParser:
         help="unknown.json, .csv, .png: how well scores tell these images, of none of the classes, from the split's",
     )  # fmt: skip
     parser.add_argument(
+        "--delete-blocks", action="store_true",
+        help="blocks.json, .csv, .png: accuracy without each residual block, without several, with blocks swapped",
+    )  # fmt: skip
+    parser.add_argument(
         "--average", choices=("weights", "probabilities"),
         help="evaluate several runs as one: one net with the mean of their weights, or the mean of what all say",
     )  # fmt: skip
@@ -130,7 +134,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     from resnet_cli.session.trained import open_trained
 
     opened = {"checkpoint": options.checkpoint, "device": options.device, "trust": options.trust}
-    further = Further(explain=options.explain, embed=options.embed, unknown=options.unknown)
+    further = Further(
+        explain=options.explain, embed=options.embed, unknown=options.unknown, delete_blocks=options.delete_blocks
+    )
     data = compose_other_data(options.run, options.data, trust=options.trust) if options.data else None
     wanted = EvalOptions(
         split=options.split, data=data, tta=options.tta, resamples=options.resamples, further=further,
@@ -176,7 +182,12 @@ def _require_options_of_averages(options: argparse.Namespace) -> None:
     if options.checkpoint not in (None, "best", "last"):
         problems.append(f"--checkpoint {options.checkpoint}: of several runs best or last; or give checkpoints as RUN")
     if options.average == "probabilities":
-        given = {"--explain": options.explain, "--embed": options.embed, "--unknown": options.unknown}
+        given = {
+            "--explain": options.explain,
+            "--embed": options.embed,
+            "--unknown": options.unknown,
+            "--delete-blocks": options.delete_blocks,
+        }
         problems += [f"{name}: of one net, not of --average probabilities" for name, value in given.items() if value]
     if problems:
         raise InputError(*problems)

@@ -42,7 +42,7 @@ IN_RECORD = (
 # Files that not every evaluation writes.
 OPTIONAL_FILES = {
     "mistakes.png", "curves.csv", "curves.png", "explain.png", "features.npz", "features.png", "unknown.json",
-    "unknown.csv", "unknown.png",
+    "unknown.csv", "unknown.png", "blocks.json", "blocks.csv", "blocks.png",
 }  # fmt: skip
 
 

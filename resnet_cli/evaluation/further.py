@@ -11,6 +11,7 @@ import torch
 
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.errors import InputError
+from resnet_cli.evaluation.blocks import damage_blocks
 from resnet_cli.evaluation.collect import Outputs
 from resnet_cli.evaluation.embedding import Method, principal_components, project
 from resnet_cli.evaluation.explain import grad_cam, overlay_maps
@@ -41,11 +42,13 @@ class Further:
         explain: Number of the surest mistakes whose class-activation maps are drawn.
         embed: How features become a picture; None draws none.
         unknown: Files and folders with images of none of the classes.
+        delete_blocks: Whether blocks are deleted and swapped.
     """
 
     explain: int = 0
     embed: Method | None = None
     unknown: Sequence[str] = ()
+    delete_blocks: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def compute_further(
     """Return what is asked for.
 
     Raises:
-        InputError: The net has no feature maps or no features, or there are no unknown images.
+        InputError: The net has no feature maps, no features or no blocks, or there are no unknown images.
     """
     result = FurtherResult({}, {}, [])
     if wanted.explain:
@@ -72,6 +75,9 @@ def compute_further(
         _embed(run, images, outputs, wanted.embed, split, result)
     if wanted.unknown:
         _unknown(run, outputs, wanted.unknown, result)
+    if wanted.delete_blocks:
+        result.metrics["blocks"], files = damage_blocks(run, images, outputs)
+        result.files.update(files)
     return result
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.evaluation.blocks import format_blocks
 from resnet_cli.evaluation.bootstrap import LEVEL
 from resnet_cli.runs.summary import cut
 
@@ -47,6 +48,8 @@ def format_table(run: str, metrics: Mapping[str, Any], folder: str) -> str:
     point = metrics.get("operating_point")
     if point:
         lines += ["", *_point_lines(point)]
+    if "blocks" in metrics:
+        lines += ["", *format_blocks(metrics["blocks"])]
     lines += ["", *_class_lines(metrics["classes"]), "", f"files in {folder}"]
     return "".join(f"{escape_control_characters(line)}\n" for line in lines)
 

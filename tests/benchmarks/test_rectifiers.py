@@ -29,7 +29,7 @@ def test_the_grid_grows_until_its_edge_is_not_the_best(rectifiers, monkeypatch, 
     def train(runs, setting, seed, data, epochs, deadline):
         assert (seed, epochs) == (rectifiers.SEARCH_SEED, rectifiers.SEARCH_EPOCHS)
         _, init, lr = setting
-        return [90.0] if lr > 0.5 else [90.0, abs(lr - 0.3) + (init == "he")]  # a rate too large diverges
+        return [] if lr > 0.5 else [abs(lr - 0.3) + (init == "he")]  # a rate too large diverges
 
     monkeypatch.setattr(rectifiers, "train", train)
     errors = rectifiers.search(tmp_path, "tanh", [], 0.0)

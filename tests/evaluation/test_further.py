@@ -58,3 +58,26 @@ def test_wrong_options_are_refused_in_one_line(place, capsys, arguments, message
     (line,) = capsys.readouterr().err.splitlines()
     assert message is None or line == f"error: {message}"
     assert not (place / "run/eval").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.draws
+def test_accuracies_with_blocks_deleted_are_written(train, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = ["data=synthetic", "data.image_size=8", "data.count=96", "data.test_count=32", "data.classes=3"]
+    assert train(*data, "model=preact20", "model.depth=14", "trainer.epochs=1", "hydra.run.dir=run")[0] == 0
+    assert command.run(["run", "--resamples", "0", "--delete-blocks", "--format", "json"]) == 0
+    facts = json.loads(capsys.readouterr().out)["blocks"]
+    folder = tmp_path / "run/eval/test"
+    assert facts == json.loads((folder / "blocks.json").read_text())
+    assert facts["accuracy"] == json.loads((tmp_path / "run/run.json").read_text())["test"]["accuracy"]
+    assert list(facts["without"]) == [f"stages.{s}.{i}" for s in range(3) for i in range(2)]
+    assert [row["count"] for row in facts["deleted"]] == [1, 2, 4]
+    assert len((folder / "blocks.csv").read_text().splitlines()) == 7
+    assert width(folder / "blocks.png") == 1000
+    assert command.run(["run", "--resamples", "0", "--delete-blocks"]) == 0
+    assert "without one block: accuracy " in capsys.readouterr().out
+    assert train(*data, "model=cnn", "trainer.epochs=1", "hydra.run.dir=cnn")[0] == 0
+    capsys.readouterr()
+    assert command.run(["cnn", "--resamples", "0", "--delete-blocks"]) == 2
+    assert capsys.readouterr().err.startswith("error: --delete-blocks: this net has no residual blocks")

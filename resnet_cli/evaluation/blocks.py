@@ -1,0 +1,85 @@
+"""The accuracy of a run without each of its blocks, without several, and with blocks that have changed places."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from resnet_cli.analysis.block_deletion import find_blocks, random_deletions, random_swaps, single_deletions
+from resnet_cli.errors import InputError
+from resnet_cli.evaluation.collect import Outputs
+from resnet_cli.evaluation.files import format_csv, format_json
+from resnet_cli.evaluation.images import EvaluatedImages
+from resnet_cli.inference.classifier import Classifier
+from resnet_cli.plots.panels import make_figure, mark_series
+from resnet_cli.session.trained import TrainedRun
+
+
+def damage_blocks(
+    run: TrainedRun, images: EvaluatedImages, outputs: Outputs
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return the accuracies, as plain data, and the content of blocks.json, blocks.csv and blocks.png by name.
+
+    Raises:
+        InputError: The images have several labels, or the net has no residual blocks.
+    """
+    if outputs.decisions.labels.ndim == 2:
+        raise InputError("--delete-blocks: the images have several labels; the accuracy is that of one")
+    classifier, batches = Classifier(run), list(images.batches())
+    model, labels_N = run.model, torch.cat([labels for _, labels in batches])
+
+    def accuracy() -> float:
+        predicted_N = torch.cat([classifier.forward_normalised(batch).argmax(1).cpu() for batch, _ in batches])
+        return 100 * predicted_N.eq(labels_N.cpu()).double().mean().item()
+
+    blocks = find_blocks(model, batches[0][0].to(next(model.parameters()).device))
+    if not blocks:
+        raise InputError("--delete-blocks: this net has no residual blocks; those of cifar_resnet, resnet and "
+                         "residual_mlp do, and their plain twins, blocks without a shortcut")  # fmt: skip
+    facts: dict[str, Any] = {
+        "accuracy": accuracy(),
+        "without": single_deletions(model, blocks, accuracy),
+        "deleted": [vars(row) for row in random_deletions(model, blocks, accuracy)],
+        "swapped": [vars(row) for row in random_swaps(model, blocks, accuracy)],
+    }
+    table = format_csv(
+        ["block", "accuracy"], ([name, "" if a is None else f"{a:.6g}"] for name, a in facts["without"].items())
+    )
+    files = {
+        "blocks.json": format_json(facts).encode(), "blocks.csv": table.encode(), "blocks.png": draw_blocks(facts)
+    }  # fmt: skip
+    return facts, files
+
+
+def draw_blocks(facts: Mapping[str, Any]) -> bytes:
+    """Draw the accuracy without each block (left), and by the number of deleted blocks and of swaps (right), as PNG."""
+    figure, (left, right) = make_figure("Accuracy with blocks deleted, and with blocks swapped", 1, 2)
+    singles = [(i, value) for i, value in enumerate(facts["without"].values(), start=1) if value is not None]
+    mark_series(left, {"without one block": singles})
+    left.set_xlabel("the block")
+    several = {name: [(row["count"], row["mean"]) for row in facts[name]] for name in ("deleted", "swapped")}
+    mark_series(right, {f"blocks {name}" if name == "deleted" else "swaps": of for name, of in several.items() if of})
+    right.set_xlabel("how many, chosen at random")
+    for axes in (left, right):
+        axes.axhline(facts["accuracy"], color="black", linewidth=0.8)
+        axes.set_ylim(-3, 103)
+        axes.set_ylabel("accuracy (%)")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def format_blocks(facts: Mapping[str, Any]) -> list[str]:
+    """Return lines for the terminal."""
+    known = {name: value for name, value in facts["without"].items() if value is not None}
+    lines = []
+    if known:
+        worst = min(known, key=lambda name: known[name])
+        mean = sum(known.values()) / len(known)
+        lines.append(f"without one block: accuracy {mean:.2f} % on average, {known[worst]:.2f} % without {worst}")
+    for name, words in (("deleted", "random blocks deleted"), ("swapped", "random swaps of two blocks")):
+        rows: Sequence[Mapping[str, Any]] = facts[name]
+        if rows:
+            lines.append(f"{words}: " + ", ".join(f"{row['count']}: {row['mean']:.2f} %" for row in rows))
+    return lines

@@ -14,6 +14,7 @@ ON_THE_HUB = {
     "resnet_cli.data.mnist": "ylecun/mnist", "resnet_cli.data.fashion_mnist": "zalando-datasets/fashion_mnist",
     "resnet_cli.data.svhn": "ufldl-stanford/svhn",
 }  # fmt: skip
+HUB_NAME = r"[\w-][\w.-]*/[\w-][\w.-]*"
 SCORES = {  # by key of a record: the name of the metric on the Hub, and in words
     "accuracy": ("accuracy", "accuracy (%)"), "balanced_accuracy": ("balanced_accuracy", "balanced accuracy (%)"),
     "map": ("mean_average_precision", "mean average precision (%)"), "macro_f1": ("f1", "macro F1 (%)"),
@@ -24,7 +25,7 @@ SCORES = {  # by key of a record: the name of the metric on the Hub, and in word
 def metadata(summary: Summary) -> dict[str, Any]:
     """Return the metadata of a model card: https://github.com/huggingface/hub-docs/blob/main/modelcard.md."""
     data, model = summary["data"], _last_part(summary["model"]["target"])
-    named = dataset_name(data)
+    named, base = dataset_name(data), summary["base_model"]
     results = [
         _result(named, split, scores)
         for split, scores in (("test", scores_of(summary["test"])), ("validation", scores_of(summary["best"], "val_")))
@@ -37,6 +38,7 @@ def metadata(summary: Summary) -> dict[str, Any]:
         "library_name": "resnet-cli",
         "pipeline_tag": "image-classification",
         "tags": tags,
+        **({"base_model": base} if base and re.fullmatch(HUB_NAME, base) else {}),
         "datasets": [named],
         "metrics": [name for name in measured if name != "loss"] or ["accuracy"],
         **({"model-index": [{"name": named_model, "results": results}]} if results else {}),
@@ -58,7 +60,7 @@ def dataset_name(data: Summary) -> str:
     target, place = data["target"] or "", data["place"]
     if target in ON_THE_HUB:
         return ON_THE_HUB[target]
-    if target == "resnet_cli.data.huggingface" and place and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", place):
+    if target == "resnet_cli.data.huggingface" and place and re.fullmatch(HUB_NAME, place):
         return cut(place, 96)
     is_built_in = target.rsplit(".", 1)[-1] in ("digits", "flowers102", "noise", "synthetic")
     return _hub_name(PurePath(place).stem if place and not is_built_in else target.rsplit(".", 1)[-1])

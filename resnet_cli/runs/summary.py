@@ -43,6 +43,7 @@ def summarise(run: Run) -> Summary:
         "data": _data(run),
         "training": {name: plain(run.settings.get(key)) for name, key in TRAINING_KEYS.items()},
         "start": _start(record),
+        "base_model": _text(section(record, "weights").get("repository")),
         "teacher": _teacher(run),
         "resumes": _mappings(record, "resumed_from"),
         "environment": _environment(record),

@@ -13,6 +13,7 @@ from resnet_cli.config.suggestions import similar_file
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import expand_home
 from resnet_cli.runs import checkpoints
+from resnet_cli.runs.reading import finite_number
 from resnet_cli.runs.tensor_files import read_tensor_file
 
 SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar", ".safetensors")
@@ -21,6 +22,7 @@ CONTAINERS = (
     "state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema",
     "model_state_dict", "state_dict", "model_state", "model", "module", "net", "network", "weights", "params",
 )  # fmt: skip
+MOST_CHANNELS = 1000
 DEEPEST = 3  # containers in one another
 
 
@@ -33,12 +35,14 @@ class WeightFile:
         tensors: The weights by name.
         container: Where in the file they were, such as `state_dict`; empty if the file holds nothing else.
         class_names: Classes that the net was trained on, if the file says so.
+        normalisation: Mean and standard deviation of each channel by which its images were normalised, likewise.
     """
 
     path: Path
     tensors: Mapping[str, Tensor]
     container: str = ""
     class_names: tuple[str, ...] | None = None
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
 def is_weight_file(path: str) -> bool:
@@ -76,7 +80,16 @@ def checkpoint_weights(payload: Mapping[str, Any], file: Path) -> WeightFile:
         raise InputError(f"{file}: not a checkpoint of resnet-cli: state.model holds no weights")
     names = payload["data"].get("class_names")
     known = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return WeightFile(file, found, "", tuple(names) if known else None)
+    mean, std = (_numbers(payload["data"].get(key)) for key in ("mean", "std"))
+    return WeightFile(file, found, "", tuple(names) if known else None, (mean, std) if mean and std else None)
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    """Return a short list of finite numbers, and an empty one for anything else."""
+    if not isinstance(values, list | tuple) or len(values) > MOST_CHANNELS:
+        return ()
+    found = [finite_number(value) for value in values]
+    return tuple(value for value in found if value is not None) if None not in found else ()
 
 
 def _read(path: Path) -> Any:

@@ -18,6 +18,7 @@ from resnet_cli.runs.folder import RunDir, find_run
 from resnet_cli.runs.weight_files import WeightFile, is_weight_file, read_weights
 
 LEAST_FRACTION = 0.5  # of the parameters, below which weights are of another net
+NOTICEABLE = 0.02  # difference of a mean or standard deviation, on the scale 0 to 1
 MOST_LISTED = 4  # layers of each kind in the line for the user
 MOST_RECORDED = 100  # names in the record
 MAX_IMAGE_VALUES = 1 << 26  # channels * height * width that a checkpoint may declare
@@ -105,7 +106,12 @@ def _listed(reasons: Mapping[str, str]) -> str:
 
 
 def load_initial_weights(
-    model: nn.Module, run: RunDir, init_from: str | None, place: str | None, **sizes: Any
+    model: nn.Module,
+    run: RunDir,
+    init_from: str | None,
+    place: str | None,
+    normalisation: tuple[Sequence[float], Sequence[float]],
+    **sizes: Any,
 ) -> InitialWeights:
     """Load the weights that a run starts from.
 
@@ -114,6 +120,7 @@ def load_initial_weights(
         run: The run folder. A run that was stopped before its first checkpoint starts from the weights in its record.
         init_from: The run or file that the user names, if any.
         place: Where that is today, if it is not where the name leads from here.
+        normalisation: Mean and standard deviation of each channel by which images are normalised.
         **sizes: Channels and classes; see `load_weights`.
 
     Raises:
@@ -125,7 +132,18 @@ def load_initial_weights(
             return InitialWeights()
         init_from = start
     source = read_weights(resolve_weights(place or init_from))
-    return InitialWeights(init_from, *load_weights(model, source, **sizes))
+    line, record = load_weights(model, source, **sizes)
+    own = source.normalisation
+    if own is not None and _differ(own, normalisation):
+        mean, std = (f"[{','.join(f'{value:.4g}' for value in values)}]" for values in own)
+        line += f"; its images were normalised by data.mean={mean} data.std={std}, these are not"
+    return InitialWeights(init_from, line, record)
+
+
+def _differ(one: tuple[Sequence[float], ...], other: tuple[Sequence[float], ...]) -> bool:
+    """Return whether two normalisations of as many channels differ by more than those of parts of one data set do."""
+    pairs = [pair for a, b in zip(one, other, strict=True) if len(a) == len(b) for pair in zip(a, b, strict=True)]
+    return any(abs(a - b) > NOTICEABLE for a, b in pairs)
 
 
 def resolve_weights(path: str) -> Path:

@@ -163,7 +163,7 @@ def _load_weights(
 ) -> InitialWeights:
     """Load the weights that a new run starts from: of `init_from`, else published ones that its model asks for."""
     sizes: dict[str, Any] = {"in_channels": loaders.in_size[0], "class_names": loaders.class_names}
-    weights = load_initial_weights(model, run, config.init_from, place, **sizes)
+    weights = load_initial_weights(model, run, config.init_from, place, (loaders.mean, loaders.std), **sizes)
     return weights if weights.name is not None else load_pretrained(model, config, **sizes)
 
 

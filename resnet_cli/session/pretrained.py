@@ -134,4 +134,6 @@ def load_pretrained(
     hash_prefix = re.search(r"-([0-9a-f]{8,})\.", source.path.name)
     if hash_prefix and not record["sha256"].startswith(hash_prefix.group(1)):
         line += f"; warning: the SHA-256 of {source.path} does not begin with {hash_prefix.group(1)} as its name says"
+    if pretrained.repository is not None:
+        record["repository"] = pretrained.repository[0]
     return InitialWeights(None, line, {"name": pretrained.name, "net": pretrained.net, **record})

@@ -157,9 +157,10 @@ def reproducing(config: RunConfig, run: RunDir) -> Iterator[Reproduction | None]
 
 def _changed_conditions(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """Yield which of device, precision, threads, platform and versions have changed."""
-    old, new = section(before, "teacher"), section(now, "teacher")
-    if old.get("sha256") != new.get("sha256"):
-        yield f"teacher {_short(old.get('sha256'))} -> {_short(new.get('sha256'))}"
+    for name in ("teacher", "weights"):
+        old, new = section(before, name), section(now, name)
+        if old.get("sha256") != new.get("sha256"):
+            yield f"{name} {_short(old.get('sha256'))} -> {_short(new.get('sha256'))}"
     for key in ("device", "precision", "threads", "platform"):
         if before.get(key) is not None and before[key] != now.get(key):
             yield f"{key} {_short(before[key])} -> {_short(now.get(key))}"

@@ -60,7 +60,7 @@ HOSTILE = {
         "resnet_cli.commands.train.main.run", "resnet_cli.commands.train.main.sys.exit",
         "resnet_cli.files.write_atomically",
         "resnet_cli.data.images.safe_pickle.pickle.load", "torch.nn..Linear", "torch.nn.Line ar",
-        "nowhere_to_be_found.Net",
+        "nowhere_to_be_found.Net", "timm.create_model", "resnet_cli.models.pretrained.native_tensors",
         "torch.optim.SGD", "", 5, None, ["os.system"],
     ],
     "optimizer": [
@@ -99,6 +99,7 @@ def test_nodes_inside_nodes_are_judged(holder):
         ("model", "torch.nn.Flatten"), ("model", "torch.nn.modules.linear.Linear"),
         ("model", "torchvision.models.vgg11"),
         ("model", "resnet_cli.models.torchvision_model"), ("model", "resnet_cli.models.mlp.MLP"),
+        ("model", "resnet_cli.models.timm_model"),
         ("optimizer", "torch.optim.NAdam"), ("optimizer", "resnet_cli.optimizers.Muon"),
         ("schedule", "resnet_cli.schedules.one_cycle"), ("data", "resnet_cli.data.digits"),
         ("loss", "torch.nn.MultiMarginLoss"),

@@ -99,7 +99,9 @@ def declared(path):
 
 def declared_otherwise(path):
     """The same with the number taken from the pickle's memo."""
-    content = legacy_bytes().replace(b"\x80\x02}", b"\x80\x02" + NUMBER + b"q\xc80}", 1)
+    before, start, after = legacy_bytes().partition(b"\x80\x02}q\x00X\x01\x00\x00\x00x")
+    content = before + b"\x80\x02" + NUMBER + b"q\xc8" + start[2:] + after
+    assert start
     path.write_bytes(content.replace(b"M\x61\x1eN", b"h\xc8N"))
 
 

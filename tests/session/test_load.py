@@ -50,6 +50,19 @@ def test_a_new_run_starts_from_the_weights_in_the_file_that_is_named(train, fini
     assert open_trained(str(tmp_path / path)).in_size == (3, 8, 8)
 
 
+def test_another_normalisation_than_that_of_the_weights_is_said(train, finished):
+    (same,) = lines_of_weights(train(*tiny("model=cnn", "init_from=d", "data.noise=3", "hydra.run.dir=e")))
+    assert "normalised" not in same
+    (other,) = lines_of_weights(train(*tiny("model=cnn", "init_from=d", "data.noise=0", "hydra.run.dir=f")))
+    assert "; its images were normalised by data.mean=[" in other
+
+
+def lines_of_weights(result):
+    status, out, err = result
+    assert status == 0, err
+    return [line for line in out.splitlines() if line.startswith("weights ")]
+
+
 def test_other_weights_than_those_of_the_resumed_run_are_not_dropped_silently(train, finished, tmp_path):
     shutil.copytree(finished, tmp_path / "other")
     status, out, _ = train("resume=d", "init_from=other", "trainer.epochs=3")

@@ -289,6 +289,11 @@ def test_weights_that_a_run_started_from_are_used_again(train, source):
     status, out, err = train("reproduce=b", "hydra.run.dir=c")
     assert (status, err) == (0, "")
     assert "identical to b" in out
+    assert "differs weights" not in out
+    loaded = record_of(source.parent / "b")["weights"]
+    edit(source.parent / "b", weights=loaded | {"sha256": "0" * 64})
+    _, out, _ = train("reproduce=b", "hydra.run.dir=d")
+    assert f"weights {'0' * 64} -> {loaded['sha256']}"[:60] in out
 
 
 @pytest.mark.slow

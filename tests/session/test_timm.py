@@ -48,11 +48,28 @@ def test_a_run_starts_from_the_cache_of_the_hub(train, place, published, tmp_pat
     assert config["model"]["name"] == "test_resnet.r160_in1k"
     assert config["data"]["mean"] == list(timm.get_pretrained_cfg("test_resnet").mean)
     assert record_of(tmp_path / "whole")["weights"]["parameters"] == 372_688
+    assert "base_model: timm/test_resnet.r160_in1k\n" in (tmp_path / "whole/card.md").read_text()
     assert train(*arguments, "trainer.epochs=1", "hydra.run.dir=parts")[0] == 0
     place.unlink()
     assert train("resume=parts", "trainer.epochs=2")[0] == 0
     assert_same_end(tmp_path / "whole", tmp_path / "parts")
     assert open_trained("whole").model(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+
+
+def test_the_positions_of_a_transformer_are_interpolated_to_the_size_of_the_images(train, place, tmp_path):
+    from safetensors.torch import save_file
+
+    file = tmp_path / "vit.safetensors"
+    weights = timm.create_model("test_vit").state_dict()  # for images of 160 pixels
+    save_file(weights, file)
+    vit = ["model=timm", "model.name=test_vit", "init_from=vit.safetensors", *PHOTOS[:2], "data.image_size=64"]
+    status, out, err = train(*vit, "data.cache=null", "trainer.epochs=1", "optimizer.lr=1e-30", "hydra.run.dir=a")
+    assert status == 0, err
+    assert "adapted: pos_embed ([1, 101, 64] -> [1, 17, 64] interpolated)" in out
+    found = open_trained("a").model.state_dict()
+    torch.testing.assert_close(found["blocks.0.attn.qkv.weight"], weights["blocks.0.attn.qkv.weight"])
+    expected = timm.layers.resample_abs_pos_embed(weights["pos_embed"], [4, 4], num_prefix_tokens=1)
+    torch.testing.assert_close(found["pos_embed"], expected)
 
 
 def test_companions_take_such_a_run(train, published, tmp_path, capsys):

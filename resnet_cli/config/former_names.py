@@ -35,6 +35,7 @@ ADDED_SINCE_0_1_0: Mapping[str, Any] = {
     "data.augment.scale": None, "data.augment.shear": 0.0, "data.augment.grey": 0.0, "data.augment.blur": 0.0,
     "data.augment.solarise": 0.0, "data.augment.repeats": 1, "data.augment.transforms": [],
     "trainer.select_by": "val_accuracy", "trainer.time_budget": None, "trainer.steps_per_epoch": None,
+    "model.convolutions": 2, "model.skip_connections": False, "model.norm_momentum": 0.4, "model.head_std": None,
     "model.bias": True, "model.branch_scale": None, "model.weights": None,
     "trainer.log_sharpness": None,
     "trainer.swa_start": 0.75, "trainer.swa_lr": None,

@@ -1,5 +1,6 @@
 """The keys that determine how long a run is: a number of epochs, or a time budget that chooses it when a run begins."""
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -10,6 +11,11 @@ from resnet_cli.errors import InputError
 BUDGET = "trainer.time_budget"
 EPOCHS = "trainer.epochs"
 CHOSEN = (EPOCHS, "trainer.steps_per_epoch")  # what a budget chooses
+
+
+def total_steps(epochs: float, steps_per_epoch: int) -> int:
+    """Return the steps of a run of so many epochs, of which the last may be a part of one; parts of a step count."""
+    return math.ceil(round(epochs * steps_per_epoch, 6))  # 9.9 * 50 is a little more than 495
 
 
 def require_one_length(settings: Mapping[str, Any], given: Collection[str], in_files: Collection[str] = ()) -> None:

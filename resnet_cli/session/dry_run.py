@@ -1,5 +1,6 @@
 """Build the parts of a config without its data, to find errors in a sweep's jobs before the first one starts."""
 
+from resnet_cli.config.run_length import total_steps
 from resnet_cli.config.signatures import locate
 from resnet_cli.config.validation import Settings
 from resnet_cli.data.datasets.sizes import known_size
@@ -33,7 +34,7 @@ def check_buildable(settings: Settings, *, here: bool) -> None:
     with_trainer_smoothing(settings.get("loss"), trainer)
     epochs = LONGEST if trainer.get("time_budget") else build.get_argument(trainer, "epochs") or 1
     build.schedule(
-        settings["schedule"], total_steps=STEPS_PER_EPOCH * epochs, steps_per_epoch=STEPS_PER_EPOCH,
+        settings["schedule"], total_steps=total_steps(epochs, STEPS_PER_EPOCH), steps_per_epoch=STEPS_PER_EPOCH,
         groups=settings["optimizer"].get("groups"),
     )  # fmt: skip
     if not settings["model"]["_target_"].startswith("resnet_cli."):

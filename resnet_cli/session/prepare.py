@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from resnet_cli.config.run_config import Node, RunConfig
+from resnet_cli.config.run_length import total_steps
 from resnet_cli.config.selection import OF_LABEL_SETS
 from resnet_cli.config.stored import Difference
 from resnet_cli.data import Loaders
@@ -61,7 +62,6 @@ class PreparedRun:
         leaks: Says which validation and test images are also training images.
         budget: The time budget, if there is one.
         teacher: What is known of the network that the run learns from, if there is one.
-        initialisation_seconds: What the initialisation from training images took.
     """
 
     config: RunConfig
@@ -75,7 +75,6 @@ class PreparedRun:
     leaks: LeakWarnings
     budget: TimeBudget | None = None
     teacher: Mapping[str, Any] | None = None
-    initialisation_seconds: float = 0.0
 
 
 @contextmanager
@@ -140,9 +139,7 @@ def prepare(
     trainer = _build_trainer(here, model, loaders, planned_trainer, teacher)
     load_weights = partial(_load_weights, model, run, here, paths.get("init_from"), loaders)
     start = restore_or_initialise(trainer.state, checkpoint, run, config, load_weights, changes)
-    clock = monotonic()
     lines = initialise_from_images(trainer, loaders) if start.is_scratch else []
-    initialisation_seconds = monotonic() - clock if lines else 0.0
     if budget is not None and budget.length is None:
         length = budget.choose(*measure_times(trainer, loaders, config, run, control, budget))
         config = with_length(config, length)
@@ -153,9 +150,7 @@ def prepare(
         trainer.state.average.check_length(trainer.epochs)
     taught_by = teacher.record if teacher is not None else None
     leaks = LeakWarnings(loaders)
-    return PreparedRun(
-        config, run, loggers, loaders, trainer, start, lines, paths, leaks, budget, taught_by, initialisation_seconds
-    )
+    return PreparedRun(config, run, loggers, loaders, trainer, start, lines, paths, leaks, budget, taught_by)
 
 
 def _load_weights(
@@ -219,4 +214,5 @@ def _build_schedule(config: RunConfig, loaders: Loaders, planned_trainer: Node) 
 
 def _run_length(planned_trainer: Node, loaders: Loaders) -> RunLength:
     steps_per_epoch = _num_batches(planned_trainer, loaders)
-    return RunLength(steps_per_epoch * (build.get_argument(planned_trainer, "epochs") or 1), steps_per_epoch)
+    epochs = build.get_argument(planned_trainer, "epochs") or 1
+    return RunLength(total_steps(epochs, steps_per_epoch), steps_per_epoch)

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
+from resnet_cli.config.run_length import total_steps
 from resnet_cli.errors import InputError
 from resnet_cli.training.backend import Backend, Batch
 from resnet_cli.training.batch_format import require_trainable, to_batch
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.profiling import Section, no_section
-from resnet_cli.training.state import TrainState
 
 NO_BATCH = (
     "the loader has no batch in this epoch: pass a list or a DataLoader, which can be iterated in every epoch, and not "
@@ -35,6 +35,7 @@ class EpochIterator:
         loader: A loader of this package (`resnet_cli.data.BatchLoader`), which makes any batch of any epoch; or any
             iterable of (images, labels) that can be iterated more than once, each time for an epoch.
         limit: Number of the batch at which every epoch ends; None iterates to the loader's end.
+        epochs: Length of the run in epochs; the last one ends early if it is no whole number.
         backend: Batches are moved to its device; None leaves them as the loader yields them.
         control: Polled after each batch; None polls nothing.
         section: Returns the context manager that profiles the loading of a batch, as the section `data`.
@@ -45,11 +46,12 @@ class EpochIterator:
         loader: Iterable[Batch],
         *,
         limit: int | None = None,
+        epochs: float | None = None,
         backend: Backend | None = None,
         control: RunControl | None = None,
         section: Section = no_section,
     ) -> None:
-        self.loader, self.limit, self.backend = loader, limit, backend
+        self.loader, self.limit, self.epochs, self.backend = loader, limit, epochs, backend
         self.control, self.section = control, section
 
     @property
@@ -57,6 +59,19 @@ class EpochIterator:
         """Batches in an epoch; None if the loader has no length and there is no limit."""
         lengths = [len(self.loader)] if isinstance(self.loader, Sized) else []
         return min([*lengths, *([self.limit] if self.limit is not None else [])], default=None)
+
+    def limit_of(self, epoch: int) -> int | None:
+        """Return the number of the batch at which an epoch ends; None if the loader ends it.
+
+        Raises:
+            InputError: the number of epochs is not whole, and it is not known how many batches an epoch has.
+        """
+        if self.epochs is None or float(self.epochs).is_integer():
+            return self.limit
+        if self.num_batches is None:
+            raise InputError(f"trainer.epochs={self.epochs}: the loader has no length; set trainer.max_batches")
+        left = total_steps(self.epochs, self.num_batches) - epoch * self.num_batches
+        return min(self.num_batches, left) if left > 0 else self.limit
 
     def iterate(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from number `start`; other iterables than our loaders drop those before it.
@@ -95,7 +110,8 @@ class EpochIterator:
             batches: Iterator[Batch] = load_epoch(epoch, start)
         else:
             batches = _checked(islice(iter(self.loader), start, None))
-        return islice(batches, None if self.limit is None else max(self.limit - start, 0))
+        limit = self.limit_of(epoch)
+        return islice(batches, None if limit is None else max(limit - start, 0))
 
     def _load_sizes(self, epoch: int) -> Iterator[Batch]:
         loader, limit = self.loader, self.limit
@@ -114,14 +130,6 @@ class EpochIterator:
         is_cut = limit is not None and isinstance(loader, Sized) and limit < len(loader)
         if remainder and not is_cut:
             yield first[0][:remainder], first[1][:remainder]
-
-
-def iterate_epochs(batches: EpochIterator, state: TrainState) -> Iterator[Batch]:
-    """Yield the batches of one epoch after another without end, and number the epochs in the state."""
-    while True:
-        state.start_epoch()
-        yield from batches.iterate(state.epoch)
-        state.epoch += 1
 
 
 def overfit_loaders(

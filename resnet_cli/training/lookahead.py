@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from resnet_cli.config.ranges import AtLeast, Between, Positive
+from resnet_cli.config.run_length import total_steps
 from resnet_cli.errors import InputError
 from resnet_cli.training.weight_average import WeightAverage
 
@@ -66,7 +67,7 @@ class Lookahead(WeightAverage):
         """False: most steps change nothing, so the synchronisation is not part of a compiled step."""
         return False
 
-    def start_epoch(self, epoch: int, num_epochs: int, step: int, num_batches: int | None = None) -> None:
+    def start_epoch(self, epoch: int, num_epochs: float, step: int, num_batches: int | None = None) -> None:
         """Set the length of the run, over which alpha changes.
 
         Raises:
@@ -74,7 +75,7 @@ class Lookahead(WeightAverage):
         """
         if num_batches is None and self.options.final_alpha is not None:
             raise InputError("trainer.lookahead_final_alpha: the loader has no length; set trainer.max_batches")
-        self._total_steps = None if num_batches is None else num_epochs * num_batches
+        self._total_steps = None if num_batches is None else total_steps(num_epochs, num_batches)
 
     def weight(self, step: int) -> float:
         """Return alpha after optimizer step number `step`; 0 between synchronisations."""

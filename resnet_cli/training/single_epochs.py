@@ -25,7 +25,7 @@ class SingleEpochs(ABC):
     state: TrainState
     backend: Backend
     stepper: Stepper
-    epochs: int
+    epochs: float
 
     @abstractmethod
     def train_limit(self, max_batches: int | None = None) -> int | None:

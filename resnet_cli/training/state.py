@@ -98,7 +98,7 @@ class TrainState:
         self.epoch += 1
         self.start_epoch()
 
-    def is_done(self, epochs: int, patience: int | None) -> bool:
+    def is_done(self, epochs: float, patience: int | None) -> bool:
         """Return True if the run has its `epochs`, or `patience` epochs without an improvement."""
         return self.epoch >= epochs or bool(patience and self.best_tracker.epochs_without_improvement >= patience)
 

@@ -80,7 +80,7 @@ class Stepper:
         self._record_step(loss, correct, batch)
         return loss, correct
 
-    def start_epoch(self, num_epochs: int, num_batches: int | None = None) -> None:
+    def start_epoch(self, num_epochs: float, num_batches: int | None = None) -> None:
         """Begin, or continue, the present epoch of a run of `num_epochs`, each of `num_batches` if that is known.
 
         Raises:

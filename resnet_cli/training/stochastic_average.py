@@ -47,18 +47,18 @@ class StochasticAverage(WeightAverage):
         """True from the end of the first epoch of the tail."""
         return self.count > 0
 
-    def first_epoch(self, num_epochs: int) -> int:
+    def first_epoch(self, num_epochs: float) -> int:
         """Return the first epoch of the tail, from 0, in a run of so many."""
         return math.floor(self.start * num_epochs) if self.start < 1 else int(self.start)
 
-    def check_length(self, num_epochs: int) -> None:
+    def check_length(self, num_epochs: float) -> None:
         """Raise an `InputError` if the run ends before the tail begins."""
         first = self.first_epoch(num_epochs)
         if first >= num_epochs:
             epochs = f"{num_epochs} epoch{'s' if num_epochs != 1 else ''}"
             raise InputError(f"trainer.swa_start={first}: nothing is averaged in a run of {epochs}; 0.75 is usual")
 
-    def start_epoch(self, epoch: int, num_epochs: int, step: int, num_batches: int | None = None) -> None:
+    def start_epoch(self, epoch: int, num_epochs: float, step: int, num_batches: int | None = None) -> None:
         """Begin the tail if this is its first epoch; forget it if a longer run has moved it behind this epoch."""
         self.check_length(num_epochs)
         if epoch < self.first_epoch(num_epochs):

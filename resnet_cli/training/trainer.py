@@ -1,6 +1,7 @@
 """ClassifierTrainer: the training loop. `fit` reads top to bottom, without callbacks: step, evaluate, save, stop."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from time import monotonic
@@ -48,7 +49,7 @@ class ClassifierTrainer(SingleEpochs):
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps` or a device; None leaves the model where it is.
         schedule: Step (0-based, about to be taken) -> factor on every learning rate; None leaves them alone.
         seed: Makes dropout and the like a function of (seed, epoch, batch); None draws from the global random state.
-        epochs: Number of epochs that `fit` trains for by default.
+        epochs: Number of epochs that `fit` trains for by default; 9.9 ends the tenth after nine tenths of its steps.
         precision: `auto` is bf16 on CUDA cards that support it, fp16 with a gradient scaler on older ones, and fp32
             elsewhere.
         cpu_bf16: Let `auto` be bf16 also on a CPU that multiplies bf16 in hardware.
@@ -96,7 +97,7 @@ class ClassifierTrainer(SingleEpochs):
         *,
         schedule: Callable[[int], float] | None = None,
         seed: int | None = None,
-        epochs: Annotated[int, AtLeast(1)] = 20,
+        epochs: Annotated[float, Positive()] = 20,
         precision: PrecisionName = "fp32",
         cpu_bf16: bool = False,
         channels_last: bool = False,
@@ -123,8 +124,6 @@ class ClassifierTrainer(SingleEpochs):
         teacher: Teacher | None = None,
         freezing: Freezing | None = None,
     ) -> None:
-        if loss_fn is not None and label_smoothing:
-            raise ValueError("label_smoothing goes with the default loss; pass loss_fn=None or smooth in your own loss")
         self.backend = Backend.resolve(
             _device_of(model) if device is None else device, precision, cpu_bf16=cpu_bf16, channels_last=channels_last,
             deterministic=deterministic, compile=compile,
@@ -144,7 +143,7 @@ class ClassifierTrainer(SingleEpochs):
             gradients=GradientSums(self.model, self.device) if log_gradients else None,
             best_tracker=BestTracker(select_by=select_by), freezing=freezing,
         )  # fmt: skip
-        train_loss_fn = loss_fn or partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
+        train_loss_fn = _training_loss(loss_fn, label_smoothing)
         counted = count_exact if multi_label else count_correct
         taught_by = None if teacher is None else teacher.prepare(self.backend)
         options = StepOptions(train_loss_fn, self.backend.autocast, accumulate, clip_norm, counted, taught_by)
@@ -182,7 +181,8 @@ class ClassifierTrainer(SingleEpochs):
         """
         state, saving = self.state, SavePolicy(saver, self.checkpoint_every)
         first_row = 0 if num_epochs is None else len(state.rows)
-        last_epoch = self.epochs if num_epochs is None else state.epoch + num_epochs
+        length = self.epochs if num_epochs is None else state.epoch + num_epochs
+        last_epoch = math.ceil(length)
         patience = self.early_stopping if early_stopping is None else early_stopping
         limit = self.max_batches if max_batches is None else max_batches
         dl_train, dl_test = overfit_loaders(dl_train, dl_test, self.overfit_batches)
@@ -191,13 +191,13 @@ class ClassifierTrainer(SingleEpochs):
         with self.backend.switches(), monitor:
             self.stepper.section = monitor.section
             train_limit = self.train_limit(max_batches)
-            batches = EpochIterator(dl_train, limit=train_limit, backend=self.backend, section=monitor.section)
-            again = EpochIterator(dl_train, limit=train_limit, backend=self.backend, control=control)
+            of_run = partial(EpochIterator, dl_train, limit=train_limit, epochs=length, backend=self.backend)
+            batches, again = of_run(section=monitor.section), of_run(control=control)
             if not state.is_done(last_epoch, patience):
                 self.warm_up(batches, verbose=verbose)
             while not state.is_over(last_epoch, patience, control.prune):
-                self.stepper.start_epoch(last_epoch, batches.num_batches)
-                monitor.start_epoch(last_epoch, batches.num_batches)
+                self.stepper.start_epoch(length, batches.num_batches)
+                monitor.start_epoch(last_epoch, batches.limit_of(state.epoch) or batches.num_batches)
                 for batch in batches.iterate(state.epoch, start=state.batches):
                     self.stepper.run_step(batch)
                     monitor.after_step()
@@ -216,7 +216,7 @@ class ClassifierTrainer(SingleEpochs):
                     logger.info(format_epoch(row, last_epoch, is_best=is_best, select_by=by, seconds_left=left))
         return fit_result(state.rows[first_row:])
 
-    def set_length(self, epochs: int, steps_per_epoch: int | None, schedule: Callable[[int], float] | None) -> None:
+    def set_length(self, epochs: float, steps_per_epoch: int | None, schedule: Callable[[int], float] | None) -> None:
         """Set the length of a run that has not begun, and the schedule over it."""
         self.epochs, self.steps_per_epoch, self.stepper.schedule = epochs, steps_per_epoch, schedule
 
@@ -264,3 +264,9 @@ class ClassifierTrainer(SingleEpochs):
 def _device_of(model: nn.Module) -> torch.device:
     parameter = next(model.parameters(), None)
     return parameter.device if parameter is not None else torch.device("cpu")
+
+
+def _training_loss(loss_fn: LossFunction | None, label_smoothing: float) -> LossFunction:
+    if loss_fn is not None and label_smoothing:
+        raise ValueError("label_smoothing goes with the default loss; pass loss_fn=None or smooth in your own loss")
+    return loss_fn or partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)

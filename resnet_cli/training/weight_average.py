@@ -31,7 +31,7 @@ class WeightAverage:
         """True if the averages are to be evaluated and saved, and not the model's own weights."""
         return True
 
-    def check_length(self, num_epochs: int) -> None:
+    def check_length(self, num_epochs: float) -> None:
         """Raise an `InputError` if a run of so many epochs is too short for the average."""
 
     @property
@@ -39,7 +39,7 @@ class WeightAverage:
         """True if `update_by` inside a compiled step does what `update` does after an eager one."""
         return True
 
-    def start_epoch(self, epoch: int, num_epochs: int, step: int, num_batches: int | None = None) -> None:
+    def start_epoch(self, epoch: int, num_epochs: float, step: int, num_batches: int | None = None) -> None:
         """Begin, or continue, an epoch; nothing unless the kind depends on the position in the run.
 
         Args:

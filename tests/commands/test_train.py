@@ -368,7 +368,7 @@ WRONG = [
     (["model.depht=20"], "model.depht: unknown key; did you mean model.depth?"),
     (["+epochs=3"], "epochs: unknown key; did you mean trainer.epochs?"),
     (["model=resnet20", "model=plain20"], "model: given twice"),
-    (["trainer.epochs=2.5"], "trainer.epochs: 2.5 is not allowed; it takes a whole number 1 or more"),
+    (["data.batch_size=2.5"], "data.batch_size: 2.5 is not allowed; it takes a whole number 1 or more"),
     (["trainer.epochs=0"], "trainer.epochs: 0 is not allowed"),
     (["optimizer.lr=abc"], "optimizer.lr: abc is not allowed; it takes a number"),
     (["optimizer.lr=nan"], "optimizer.lr: nan"),

@@ -88,3 +88,31 @@ def test_other_sizes(side):
 def test_small_images_are_refused():
     with pytest.raises(ValueError, match=r"in_size=\[3, 24, 32\]: height and width must be 25 or more"):
         Airbench((3, 24, 32), 10)
+
+
+def test_the_network_of_airbench96():
+    with torch.device("meta"):
+        model = Airbench(
+            (3, 32, 32), 10, widths=[128, 384, 512], convolutions=3, skip_connections=True, norm_momentum=0.1
+        )
+    filters = 9 * sum(a * b + 2 * b * b for a, b in [(24, 128), (128, 384), (384, 512)])
+    assert count_parameters(model) == 24 * 13 + filters + 3 * (128 + 384 + 512) + 5120
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {norm.momentum for norm in norms} == {0.1}
+    assert len(norms) == 9
+
+
+def test_shortcuts_go_around_the_later_convolutions_of_a_group():
+    model = small(convolutions=3, skip_connections=True, init="default").eval()
+    first, block = model.features[2:6], model.features[6]
+    x = torch.randn(2, 24, 8, 8)
+    inside = first(x)
+    a, norm_a, _, b, norm_b = block.main_path
+    expected = nn.functional.gelu(norm_b(b(nn.functional.gelu(norm_a(a(inside))))) + inside)
+    torch.testing.assert_close(model.features[2:7](x), expected)
+
+
+def test_the_last_layer_starts_with_a_given_spread():
+    spread, plain = small(head_std=1.0), small()
+    assert spread.head.weight.std().item() == pytest.approx(1)
+    torch.testing.assert_close(spread.head.weight, plain.head.weight / plain.head.weight.std())

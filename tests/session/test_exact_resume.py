@@ -67,6 +67,12 @@ CASES = {
         "conv:{optimizer:{_target_:resnet_cli.optimizers.Muon,renormalise:true}},bias:{lr_scale:4}}",
         *DRAWS,
     ],
+    "a part of an epoch at the end": [
+        "trainer.epochs=2.5",
+        "trainer.averaging=lookahead",
+        "trainer.lookahead_k=2",
+        *DRAWS,
+    ],
     "averaged epochs": [*SWA, "trainer.swa_lr=0.03", "schedule=cosine", *DRAWS],
     "lookahead": [*LOOKAHEAD, "trainer.lookahead_buffers=true", *DRAWS],
     "early stopping": ["trainer.early_stopping=1", "optimizer.lr=1e-9", "trainer.epochs=4"],

@@ -95,10 +95,9 @@ optimizer.groups={bias:{schedule:{_target_:torch.optim.lr_scheduler.StepLR}}} ->
 optimizer.foreach=3 -> optimizer.foreach: 3 is not allowed
 optimizer._target_=3 -> optimizer._target_: 3 is not the dotted name
 optimizer._target_=torch.optim.Adadelta optimizer.rho=2 -> optimizer.rho: 2 is not allowed
-trainer.epochs=0 -> trainer.epochs: 0 is not allowed; it takes a whole number 1 or more
+trainer.epochs=0 -> trainer.epochs: 0 is not allowed; it takes a number above 0
 trainer.epochs=-1 -> trainer.epochs: -1 is not allowed
-trainer.epochs=2.5 -> trainer.epochs: 2.5 is not allowed
-trainer.epochs=1e3 -> trainer.epochs: 1000.0 is not allowed; it takes a whole number
+trainer.epochs=inf -> trainer.epochs: inf is not allowed
 trainer.epochs=abc -> trainer.epochs: abc is not allowed
 trainer.epochs=null -> trainer.epochs: null is not allowed
 trainer.epochs=true -> trainer.epochs: true is not allowed

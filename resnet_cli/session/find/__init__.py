@@ -1,1 +1,0 @@
-"""`find=lr` and `find=batch_size`: settings found by trying them, before a run."""

@@ -93,7 +93,7 @@ class AirbenchScript:
         return dict(self.rows[-1])
 
 
-def patched(source: str, changes: dict[str, str]) -> str:
+def patched(source: str, changes: Mapping[str, str]) -> str:
     """Replace each text, which has to be there.
 
     Raises:

@@ -92,8 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
-    for program in FILES:
-        parser.add_argument(f"--{program}", dest=program.replace("-", "_"), type=Path, metavar="DIR")
+    add_folders(parser)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=PAIRS, help="these pairs alone; the file keeps the others")
     parser.add_argument("--minutes", type=float, default=1e9, help="no run begins later than that")
@@ -110,6 +109,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if not (options.data / "train").is_dir():
         parser.error(f"--data: no such folder: {options.data / 'train'}")
     return options
+
+
+def add_folders(parser: argparse.ArgumentParser) -> None:
+    """Add an option for the folder of each repository."""
+    for program in FILES:
+        parser.add_argument(f"--{program}", dest=program.replace("-", "_"), type=Path, metavar="DIR")
 
 
 def chosen(options: argparse.Namespace) -> dict[str, Pair]:

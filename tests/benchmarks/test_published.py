@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
 from tests.support.images import write_class_folders
 
@@ -67,7 +68,7 @@ for epoch in range(start_epoch, start_epoch+200):
 def published(repository, monkeypatch):
     monkeypatch.syspath_prepend(str(repository / "benchmarks"))
     yield importlib.import_module("published")
-    for name in ("published", "published_programs", "airbench_script", "measuring"):
+    for name in ("published", "published_nets", "published_programs", "airbench_script", "measuring"):
         sys.modules.pop(name, None)
 
 
@@ -161,3 +162,26 @@ def test_a_folder_that_is_not_one_is_refused(published, folders, tmp_path, missi
         published.main(arguments)
     assert ended.value.code == 2
     assert f"error: {missing}: no" in capsys.readouterr().err
+
+
+def test_nets_are_the_same_only_if_they_compute_the_same(published):
+    nets = importlib.import_module("published_nets")
+
+    def net(*, inplace=False, negative=0.0):
+        act = torch.nn.LeakyReLU(negative, inplace=inplace)
+        torch.manual_seed(0)
+        conv = torch.nn.Conv2d(3, 4, 3)
+        return torch.nn.Sequential(conv, torch.nn.BatchNorm2d(4), act, torch.nn.Flatten(), torch.nn.Linear(3600, 10))
+
+    theirs, same, other = net(), net(inplace=True), net(negative=0.1)
+    for one in (same, other):
+        torch.nn.init.ones_(one[0].weight)
+        nets.copy_weights(theirs, one)
+    found = nets.differences(theirs, same)
+    assert found["logits"] < 1e-5
+    assert found["gradients"] < 1e-5
+    assert found["published_weights"] == found["preset_weights"] == sum(p.numel() for p in theirs.parameters())
+    theirs.zero_grad()
+    assert nets.differences(theirs, other)["logits"] > 1e-2
+    with pytest.raises(ValueError, match=r"layer 0, Conv2d: .*\(4, 3, 3, 3\).* there, .*\(4, 3, 2, 2\).* here"):
+        nets.copy_weights(theirs, torch.nn.Sequential(torch.nn.Conv2d(3, 4, 2), *net()[1:]))

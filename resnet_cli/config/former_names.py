@@ -43,7 +43,7 @@ ADDED_SINCE_0_1_0: Mapping[str, Any] = {
     "trainer.lookahead_power": 1.0, "trainer.lookahead_buffers": False,
     "teacher": None, "distillation._target_": "resnet_cli.losses.Distillation", "distillation.temperature": 4.0,
     "distillation.weight": 0.9,
-    "trainer.freeze": None,
+    "trainer.freeze": None, "optimizer.layer_decay": None, "optimizer.head_lr": None,
 }  # fmt: skip
 
 

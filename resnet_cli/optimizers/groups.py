@@ -5,21 +5,28 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from resnet_cli.config.groups import OWN_PARTS
+from resnet_cli.config.ranges import Bounds, Positive
 from resnet_cli.config.suggestions import did_you_mean, nearest_names
 from resnet_cli.errors import InputError
 from resnet_cli.optimizers.combined import CombinedOptimizer
+from resnet_cli.optimizers.depth import with_rates_by_depth
 
 Groups = Mapping[str, Mapping[str, Any]]
 
 
 def parameter_groups(
-    model: nn.Module, *, decay_norm_and_bias: bool = True, groups: Groups | None = None
+    model: nn.Module,
+    *,
+    decay_norm_and_bias: bool = True,
+    groups: Groups | None = None,
+    layer_decay: Annotated[float, Bounds(gt=0, le=1)] | None = None,
+    head_lr: Annotated[float, Positive()] | None = None,
 ) -> list[dict[str, Any]]:
     """Split the trainable parameters of a model into an optimizer's parameter groups, in the order of their names.
 
@@ -34,11 +41,15 @@ def parameter_groups(
             matching pattern wins. `lr` replaces the optimizer's learning rate, `lr_scale` multiplies it (in
             `apply_group_options`). With `optimizer` they have one of their own (in `build_optimizer`). With `schedule`
             they have one of their own: the group's `schedule` is the pattern then.
+        layer_decay: Factor on the learning rate for each block from the head backwards (`resnet_cli.optimizers.depth`).
+            Parameters of groups with a learning rate, a scale or an optimizer of their own keep theirs.
+        head_lr: Learning rate of the last layer.
 
     Raises:
         InputError: a pattern is not a regular expression, or no parameter is left for it.
     """
-    return [group for _, group in _split_by_pattern(model, decay_norm_and_bias, groups or {})]
+    split = [group for _, group in _split_by_pattern(model, decay_norm_and_bias, groups or {})]
+    return with_rates_by_depth(split, model, layer_decay, head_lr)
 
 
 def build_optimizer(
@@ -47,6 +58,8 @@ def build_optimizer(
     *,
     decay_norm_and_bias: bool = True,
     groups: Groups | None = None,
+    layer_decay: float | None = None,
+    head_lr: float | None = None,
     **options: Any,
 ) -> torch.optim.Optimizer:
     """Build `factory(parameter_groups, **options)`, validate the options of the groups and apply their `lr_scale`.
@@ -56,6 +69,8 @@ def build_optimizer(
         factory: An optimizer class.
         decay_norm_and_bias: See `parameter_groups`.
         groups: See `parameter_groups`; the `optimizer` of a group is a function of its parameter groups.
+        layer_decay: See `parameter_groups`.
+        head_lr: See `parameter_groups`.
         **options: Arguments of the factory.
 
     Returns:
@@ -72,7 +87,7 @@ def build_optimizer(
         split[pattern if has_own else None].append(group)
     if split and None not in split:
         raise InputError("groups: all parameters have optimizers of their own; leave `optimizer` out of one group")
-    optimizer = factory(split.pop(None, []), **options)
+    optimizer = factory(with_rates_by_depth(split.pop(None, []), model, layer_decay, head_lr), **options)
     apply_group_options(optimizer, groups)
     built = [optimizer]
     for pattern, own_groups in split.items():

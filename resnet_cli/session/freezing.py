@@ -37,7 +37,7 @@ def frozen_spans(trainer: Node, length: RunLength) -> list[FrozenSpan]:
         length: Length of the run.
 
     Raises:
-        InputError: a position is malformed, beyond the end of the run, or the span is empty.
+        InputError: a position is malformed or beyond the end of the run, or nothing is frozen in any run.
     """
     spans: list[FrozenSpan] = []
     problems: list[str] = []
@@ -51,6 +51,11 @@ def frozen_spans(trainer: Node, length: RunLength) -> list[FrozenSpan]:
     return spans
 
 
+def _is_rounded(position: object) -> bool:
+    """Return True for a position that a short run may round to the step of another one."""
+    return isinstance(position, float) or (isinstance(position, str) and "step" not in position)
+
+
 def _span(rule: FreezeRule, length: RunLength) -> FrozenSpan:
     given = {"at": rule.at, "until": rule.until}
     steps = {
@@ -59,7 +64,8 @@ def _span(rule: FreezeRule, length: RunLength) -> FrozenSpan:
         if position is not None
     }
     at, until = steps.get("at", 0), steps.get("until")
-    if at >= (length.total_steps if until is None else until):
+    end_step = length.total_steps if until is None else until
+    if at > end_step or (at == end_step and not any(map(_is_rounded, given.values()))):
         end = f"until={rule.until!r} (step {until})" if until is not None else f"the run's end at step {at}"
         begin = f"at={rule.at!r} (step {at})" if rule.at is not None else "the run's beginning"
         raise InputError(f"{rule.key}: nothing is frozen from {begin} to {end}; until has to come after at")

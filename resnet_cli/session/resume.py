@@ -183,7 +183,7 @@ def _changed_options(key: str) -> list[str]:
     if not key.startswith("optimizer."):
         return []
     name = key.split(".")[1] if not key.startswith("optimizer.groups.") else key.rpartition(".")[2]
-    return ["lr", "lr_scale"] if name == "lr_scale" else [name]
+    return ["lr", "lr_scale"] if name in ("lr_scale", "layer_decay", "head_lr") else [name]
 
 
 def _check_state_shapes(optimizer: torch.optim.Optimizer) -> None:

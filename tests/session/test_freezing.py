@@ -88,7 +88,9 @@ def test_positions_are_those_of_schedules():
     found = frozen_spans({"freeze": rules}, RunLength(40, 10))
     assert found == [FrozenSpan("a", 5), FrozenSpan("b", 4, 20), FrozenSpan("c")]
     with pytest.raises(InputError, match="until has to come after at"):
-        frozen_spans({"freeze": [{"match": "a", "at": "100%"}]}, RunLength(40, 10))
+        frozen_spans({"freeze": [{"match": "a", "at": 4}]}, RunLength(40, 10))
+    (short,) = frozen_spans({"freeze": [{"match": "a", "until": "50%"}]}, RunLength(1, 1))
+    assert not short.covers(0), "half a step is rounded to none"
 
 
 def test_the_key_is_off_by_default_and_changes_no_hash():

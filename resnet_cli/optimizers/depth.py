@@ -1,0 +1,122 @@
+"""Learning rates by depth: `optimizer.layer_decay` and `optimizer.head_lr`.
+
+The blocks of a network are found in the order of its `named_parameters`, in any network:
+
+- The head is the last convolution or linear layer.
+- A container (`Sequential`, `ModuleList`, `ModuleDict`) is no block but holds some. So does a module with a container
+  of two or more modules of one class that have several weights each: a stage of ConvNeXt, a transformer's encoder, a
+  wrapper of a network.
+- Every other module with a weight of two or more dimensions is a block: a residual block, or a layer outside of one.
+- What has no such weight, such as the norm after a convolution, belongs to the block before it, or to the first one if
+  there is none before. So do parameters of the modules that hold blocks, such as embeddings of positions.
+
+So ResNet-20 has its stem, nine residual blocks and the head, and a ViT-B/16 its embeddings, twelve blocks and the head.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+LAYERS = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
+
+
+def find_head(model: nn.Module) -> nn.Module | None:
+    """Return the last convolution or linear layer of a model; None if it has none."""
+    return next((m for m in reversed(list(model.modules())) if isinstance(m, LAYERS)), None)
+
+
+def depths(model: nn.Module) -> dict[Tensor, int]:
+    """Return the number of blocks from the head to each parameter: 0 in the head, 1 in the block before it."""
+    blocks = find_blocks(model)
+    head = find_head(model)
+    found = {p: len(blocks) - index for index, block in enumerate(blocks) for p in block}
+    return found | dict.fromkeys(head.parameters() if head is not None else (), 0)
+
+
+def find_blocks(model: nn.Module) -> list[list[Tensor]]:
+    """Return the parameters of each block, in the order of `named_parameters`; those of the head are left out."""
+    head = find_head(model)
+    outside = set(head.parameters()) if head is not None else set()
+    blocks: list[list[Tensor]] = [[]]
+    has_weight = False
+    for is_module, parameters in _parts(model):
+        own = [parameter for parameter in parameters if parameter not in outside]
+        if not own:
+            continue
+        starts = is_module and any(parameter.ndim > 1 for parameter in own)
+        if starts and has_weight:
+            blocks.append([])
+        has_weight = has_weight or starts
+        blocks[-1] += own
+        outside.update(own)  # a shared parameter belongs to its first block
+    return [block for block in blocks if block]
+
+
+def _parts(module: nn.Module) -> Iterator[tuple[bool, list[nn.Parameter]]]:
+    """Yield parameters that belong together, and whether they are those of a whole module."""
+    own = list(module.parameters(recurse=False))
+    if own:
+        yield False, own
+    for child in module.children():
+        if isinstance(child, CONTAINERS) or _holds_blocks(child):
+            yield from _parts(child)
+        else:
+            yield True, list(child.parameters())
+
+
+def _holds_blocks(module: nn.Module) -> bool:
+    """Return True if a container among a module's children, or their containers, has two blocks of one class."""
+    for child in module.children():
+        if not isinstance(child, CONTAINERS):
+            if _holds_blocks(child):
+                return True
+            continue
+        kinds = [type(block) for block in child.children() if _is_block(block)]
+        if len(kinds) > len(set(kinds)) or _holds_blocks(child):
+            return True
+    return False
+
+
+def _is_block(module: nn.Module) -> bool:
+    """Return True for a module of two or more weighted layers that is no container."""
+    weights = sum(parameter.ndim > 1 for parameter in module.parameters())
+    return weights > 1 and not isinstance(module, CONTAINERS)
+
+
+def with_rates_by_depth(
+    groups: list[dict[str, Any]], model: nn.Module, layer_decay: float | None, head_lr: float | None
+) -> list[dict[str, Any]]:
+    """Split parameter groups by depth, and give each part its factor on the learning rate, or the head its own rate.
+
+    Args:
+        groups: Parameter groups. One with an `lr` or an `lr_scale` of its own keeps it.
+        model: Decides the depths.
+        layer_decay: The factor is `layer_decay ** depth`; None is 1.
+        head_lr: Learning rate of the head; None is that of the optimizer.
+
+    Returns:
+        The groups, from the head backwards where there is a `layer_decay`; with a `head_lr` the head comes last. The
+        first one's learning rate is the one that rows of metrics have.
+    """
+    if layer_decay is None and head_lr is None:
+        return groups
+    depth_of = depths(model)
+    last = 1 + max(depth_of.values(), default=0)
+    split: dict[tuple[int, int], dict[str, Any]] = {}
+    for index, group in enumerate(groups):
+        for parameter in group["params"]:
+            depth = depth_of[parameter]
+            options: dict[str, Any] = {}
+            if "lr" not in group and "lr_scale" not in group:
+                if depth == 0 and head_lr is not None:
+                    options, depth = {"lr": head_lr}, last
+                elif layer_decay is not None:
+                    options = {"lr_scale": layer_decay**depth}
+                else:
+                    depth = 0  # all of one rate
+            name = f"{group['name']}, {'head' if depth_of[parameter] == 0 else f'depth {depth}'}" if options else ""
+            fresh = {**group, **options, "params": [], **({"name": name} if name else {})}
+            split.setdefault((depth if options else 0, index), fresh)["params"].append(parameter)
+    return [split[key] for key in sorted(split)]

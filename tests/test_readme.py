@@ -14,7 +14,7 @@ from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.runs.folder import RunDir
 from tests.support.settings import problems_of, settings_of
 
-PAGES = ["README.md", "docs/experiments.md", "docs/scaling.md"]
+PAGES = ["README.md", "docs/experiments.md", "docs/scaling.md", "docs/pretrained.md"]
 INFO_PAGES = PAGES[:2]
 
 

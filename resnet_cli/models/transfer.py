@@ -51,7 +51,7 @@ def transfer(
         num_classes: Number of classes.
         other_classes: The weights are of as many classes, but of others: the head is new.
     """
-    own = model.state_dict()
+    own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     parameters = dict(model.named_parameters(remove_duplicate=False))
     head = head_parameters(model, num_classes)
     first = next((name for name, p in parameters.items() if p.ndim == 4 and p.shape[1] == in_channels), None)

@@ -137,7 +137,7 @@ def prepare(
         accumulate=build.get_argument(config.trainer, "accumulate") or 1,
     )  # fmt: skip
     trainer = _build_trainer(here, model, loaders, planned_trainer, teacher)
-    load_weights = partial(_load_weights, model, run, here, paths.get("init_from"), loaders)
+    load_weights = partial(_load_weights, trainer.state.model, run, here, paths.get("init_from"), loaders)
     start = restore_or_initialise(trainer.state, checkpoint, run, config, load_weights, changes)
     lines = initialise_from_images(trainer, loaders) if start.is_scratch else []
     if budget is not None and budget.length is None:

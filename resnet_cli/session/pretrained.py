@@ -12,6 +12,8 @@ from typing import Any
 from torch import nn
 
 from resnet_cli.config.run_config import Node, RunConfig
+from resnet_cli.config.signatures import signature
+from resnet_cli.config.values import is_valid
 from resnet_cli.models.pretrained import Preprocessing, native_tensors, pretrained_of
 from resnet_cli.runs.weight_files import read_weights
 from resnet_cli.session.load import InitialWeights, load_weights, resolve_weights
@@ -48,7 +50,8 @@ def with_defaults_of_weights(settings: dict[str, Any], given_keys: Collection[st
 def data_defaults(preprocessing: Preprocessing, data: Node) -> dict[str, Any]:
     """Return the options of a data set by which its images are prepared as for the weights, as far as it has them.
 
-    Grey images are normalised by the mean over the channels; a data set of any number of channels by its own numbers.
+    A size that the data set does not allow is left out. Grey images are normalised by the mean over the channels; a
+    data set of any number of channels by its own numbers.
     """
     channels = _channels(data)
     height, width = preprocessing.image_size
@@ -58,7 +61,8 @@ def data_defaults(preprocessing: Preprocessing, data: Node) -> dict[str, Any]:
             found[name] = list(values)
         elif channels == 1:
             found[name] = [round(sum(values) / len(values), 6)]
-    return {key: value for key, value in found.items() if key in data}
+    known = signature(str(data["_target_"])).parameters
+    return {key: value for key, value in found.items() if key in data and is_valid(value, known[key].annotation)}
 
 
 def _channels(data: Node) -> int | None:

@@ -109,6 +109,12 @@ def test_the_users_own_values_win():
     assert with_defaults_of_weights(settings(FREE), [])["data"]["image_size"] == 224
 
 
+def test_a_size_that_the_data_do_not_allow_is_not_set():
+    digits = {"_target_": "resnet_cli.data.digits", "image_size": 16}  # up to 256
+    assert with_defaults_of_weights(settings(digits), [])["data"]["image_size"] == 224
+    assert with_defaults_of_weights(settings(digits, name="inception_v3"), [])["data"]["image_size"] == 16
+
+
 def test_a_file_with_another_name_changes_no_data():
     given = settings(FREE, weights="mine.pth")
     assert with_defaults_of_weights(given, []) == given

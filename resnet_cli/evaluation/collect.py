@@ -83,7 +83,7 @@ def collect_outputs(run: TrainedRun, images: EvaluatedImages, *, tta: Tta = "non
     """Return what the net says of images.
 
     Loss and accuracy are those that the run itself computes on the same images, to the last digit: with its loss,
-    precision and memory format, in batches of the same size. Only where `torch.compile` is on, its kernels may round
+    precision and memory format, in batches of the same size. Only kernels of `trainer.compile=model` may round
     otherwise. Other images than the run's own have the negative log-likelihood as their loss.
 
     Args:

@@ -1,5 +1,8 @@
 """Evaluate a run on a split or on other images: metrics, files, and the line in the run's record."""
 
+import shutil
+import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,11 +42,20 @@ IN_RECORD = (
 )  # fmt: skip
 
 
-# Files that not every evaluation writes.
-OPTIONAL_FILES = {
-    "mistakes.png", "curves.csv", "curves.png", "explain.png", "features.npz", "features.png", "unknown.json",
-    "unknown.csv", "unknown.png", "blocks.json", "blocks.csv", "blocks.png",
-}  # fmt: skip
+METRICS = "metrics.json"  # the last file of an evaluation, so that a folder that has it is complete
+
+# Files of an evaluation, some of which not every one writes.
+FILES = (
+    METRICS, "per_class.csv", "predictions.csv", "confusion.json", "confusion.png", "calibration.png", "mistakes.png",
+    "curves.csv", "curves.png", "explain.png", "features.npz", "features.png", "unknown.json", "unknown.csv",
+    "unknown.png", "blocks.json", "blocks.csv", "blocks.png",
+)  # fmt: skip
+COMPILED = (
+    "the run was trained with trainer.compile=model, which rounds otherwise than the net that is evaluated here: "
+    "figures may differ from run.json's in the last digits"
+)
+STAGED = ".new-"  # folder of files that are not all written yet
+ABANDONED_SECONDS = 3600  # after which such a folder is one of a process that was killed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +109,8 @@ def evaluate_run(run: TrainedRun, options: EvalOptions) -> Evaluation:
         raise InputError(f"--calibrate: {run.file} lies in no run folder, in whose run.json a temperature is kept")
     images = _images(run, options)
     outputs = collect_outputs(run, images, tta=options.tta)
+    if images.own is not None and run.was_compiled:
+        images.notes.append(COMPILED)
     chosen = _chosen(run, options, outputs, positive)
     images.notes.extend(format_temperature(chosen["temperature"]) if "temperature" in chosen else ())
     return _evaluation(run, options, images, outputs, chosen, positive)
@@ -123,6 +137,8 @@ def _evaluation(
     positive: int | None,
 ) -> Evaluation:  # fmt: skip
     facts = _facts(run, options, outputs)
+    if images.left_out:
+        facts["left_out"] = images.left_out
     metrics = {**facts, **about, **compute_metrics(outputs, resamples=options.resamples)}
     further = compute_further(run, images, outputs, options.further, facts["split"])
     metrics |= further.metrics
@@ -180,26 +196,40 @@ def _files(outputs: Outputs, metrics: Mapping[str, Any]) -> dict[str, bytes]:
         "per_class.csv": format_per_class(metrics["classes"]),
         "predictions.csv": format_predictions(found, outputs.names, outputs.class_names),
         "confusion.json": format_confusion(found, outputs.class_names),
-        "metrics.json": format_json(metrics),
+        METRICS: format_json(metrics),
     }
     return {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
 
 
 def write_files(evaluation: Evaluation, folder: Path) -> None:
-    """Write the files of an evaluation, each of them whole, and remove those of an earlier one that this one lacks.
+    """Replace the files of an earlier evaluation by those of this one, once all of these are written.
+
+    If it is interrupted, the folder has the earlier files, or in the instant of replacing only some of either.
 
     Raises:
         MachineError: The folder cannot be made or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for rest in folder.glob(f"{STAGED}*"):
+            if time.time() - rest.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(rest)
+        staged = Path(tempfile.mkdtemp(prefix=STAGED, dir=folder))
     except OSError as error:
         raise MachineError(error.errno, f"{folder}: cannot be made: {error.strerror}") from None
-    for name, content in evaluation.files.items():
-        write_atomically(folder / name, content)
-    for name in OPTIONAL_FILES - evaluation.files.keys():  # of an earlier evaluation, perhaps by other weights
-        with suppress(OSError):
-            (folder / name).unlink()
+    try:
+        for name, content in evaluation.files.items():
+            write_atomically(staged / name, content)
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
+        for name in sorted(evaluation.files, key=METRICS.__eq__):
+            (staged / name).replace(folder / name)
+    except MachineError:
+        raise
+    except OSError as error:
+        raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 def record_evaluation(run: RunDir, metrics: Mapping[str, Any], *, tta: Tta, folder: Path) -> str | None:
@@ -208,7 +238,7 @@ def record_evaluation(run: RunDir, metrics: Mapping[str, Any], *, tta: Tta, fold
     Returns:
         Why it is not recorded, if it is not: the run is in progress, or its folder cannot be written.
     """
-    facts = ("split", "data", "average", "runs", "checkpoint", "epoch", "at", "samples", *IN_RECORD)
+    facts = ("split", "data", "average", "runs", "checkpoint", "epoch", "at", "samples", "left_out", *IN_RECORD)
     entry = {name: metrics[name] for name in facts if name in metrics}
     if tta != "none":
         entry |= {"tta": tta, "tta_accuracy": metrics["tta"]["accuracy"]}

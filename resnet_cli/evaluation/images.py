@@ -1,6 +1,5 @@
 """The images of an evaluation: a split of the run's own data, or others with the same classes."""
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -31,10 +30,11 @@ class EvaluatedImages:
         loaders: Read one after another.
         names: Name of each image: its path below the folder of the images, or its number in the data set.
         own: The loaders of the run's own data; None for other images.
-        places_K: Label of the run for each label of these images; None if they are the same.
+        places_K: Label of the run for each label of these images, -1 for none; None if they are the same.
         num_classes: Classes of the run.
         limit: Batches after which each loader ends; None for all.
         notes: What a user has to know of the images, a line each.
+        left_out: Number of the images that are left out since the run does not know their classes, and these.
     """
 
     loaders: tuple[BatchLoader, ...]
@@ -44,6 +44,7 @@ class EvaluatedImages:
     num_classes: int
     limit: int | None = None
     notes: list[str] = field(default_factory=list)
+    left_out: Mapping[str, Any] = field(default_factory=dict)
 
     def batches(self) -> Iterator[Batch]:
         """Yield (images, labels) with the labels of the run."""
@@ -69,8 +70,7 @@ class EvaluatedImages:
             count = self._count(loader)
             places = sorted({number - start for number in numbers if start <= number < start + count})
             if places:
-                part = copy.copy(loader)
-                part.indices = loader.indices[torch.tensor(places)]
+                part = loader.restricted_to(loader.indices[torch.tensor(places)])
                 images = torch.cat([images_BCHW for images_BCHW, _ in part.epoch(0)])
                 found |= {start + place: images[i] for i, place in enumerate(places)}
             start += count
@@ -85,8 +85,8 @@ class EvaluatedImages:
         places_K = self.places_K.to(labels.device)
         if labels.ndim == 1:
             return places_K[labels]
-        wide = labels.new_zeros(len(labels), self.num_classes)
-        return wide.index_copy(1, places_K, labels)
+        wide, is_known = labels.new_zeros(len(labels), self.num_classes), places_K >= 0
+        return wide.index_copy(1, places_K[is_known], labels[:, is_known])
 
 
 def own_images(run: TrainedRun, split: Split) -> EvaluatedImages:
@@ -105,6 +105,11 @@ def own_images(run: TrainedRun, split: Split) -> EvaluatedImages:
         if before != now and (before is None or isinstance(before, Mapping)):
             was, found = describe_difference(cast(Any, before), now)
             notes.append(f"the {SPLIT_NAMES[split]} images have changed since training: {was} then, {found} now")
+    new = [name for name in loaders.class_names if name not in run.class_names]
+    if new:
+        known = [name for name in loaders.class_names if name in run.class_names]
+        remedy = f"; leave them out with --data 'classes=[{','.join(known)}]'" if 2 <= len(known) <= 20 else ""
+        raise InputError(f"the images are of {_listed('class', new)} that the run does not know{remedy}")
     places_K = _places(run, loaders, notes)
     limit = _max_batches(run)
     if limit is not None:
@@ -130,7 +135,7 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
         split: The part of them; None for all.
 
     Raises:
-        InputError: They cannot be read, or are not of the run's size or classes.
+        InputError: They cannot be read, are not of the run's size, or none is of a class that the run knows.
     """
     loaders = run.loaders(_plain_node(node, "train"))
     if loaders.in_size != run.in_size:
@@ -143,11 +148,33 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
         raise InputError("--data: images have {} each, and those of the run {}".format(*kinds))
     notes: list[str] = []
     places_K = _places(run, loaders, notes)
-    splits: list[Split] = [split] if split is not None else ["train", "val", "test"]
-    present = [part for part in splits if split is not None or part in loaders.samples]
-    parts = tuple(_loader(run, loaders, part) for part in present)
-    names = [name for part in present for name in _names(loaders, part)]
-    return EvaluatedImages(parts, names, None, places_K, len(run.class_names), None, notes)
+    parts, names, left_out = [], [], 0
+    for part in ("train", "val", "test") if split is None else (split,):
+        if split is None and part not in loaders.samples:
+            continue
+        loader, part_names = _loader(run, loaders, part), _names(loaders, part)
+        if places_K is not None:
+            is_known = _is_known(loaders.samples[part][0].labels[loader.indices], places_K)
+            left_out += int((~is_known).sum())
+            loader = loader.restricted_to(loader.indices[is_known])
+            part_names = [name for name, known in zip(part_names, is_known.tolist(), strict=True) if known]
+        if len(loader):
+            parts.append(loader)
+            names += part_names
+    new = [name for name in loaders.class_names if name not in run.class_names]
+    if not parts:
+        raise InputError(f"--data: no image is of a class that the run knows; they are of {_listed('class', new)}")
+    if new:
+        notes.append(f"{left_out} images left out, of {_listed('class', new)} that the run does not know")
+    about = {"images": left_out, "classes": new} if new else {}
+    return EvaluatedImages(tuple(parts), names, None, places_K, len(run.class_names), None, notes, about)
+
+
+def _is_known(labels: Tensor, places_K: Tensor) -> Tensor:
+    """Return which samples the run can be right on, bool [N]: of several labels it knows one, or there is none."""
+    if labels.ndim == 1:
+        return places_K[labels] >= 0
+    return labels[:, places_K >= 0].any(1) | ~labels.any(1)
 
 
 def _plain_node(node: Node, split: Split) -> Node:
@@ -176,23 +203,14 @@ def _names(loaders: Loaders, split: Split) -> list[str]:
 
 
 def _places(run: TrainedRun, loaders: Loaders, notes: list[str]) -> Tensor | None:
-    """Return the run's label of each class of the images, matched by name; None if they are the same.
-
-    Raises:
-        InputError: Images are of classes that the run does not know.
-    """
+    """Return the run's label of each class of the images, matched by name, or -1; None if they are the same."""
     own, found = run.class_names, loaders.class_names
     if own == found:
         return None
-    new = [name for name in found if name not in own]
-    if new:
-        known = [name for name in found if name in own]
-        remedy = f"; leave them out with --data 'classes=[{','.join(known)}]'" if 2 <= len(known) <= 20 else ""
-        raise InputError(f"the images are of {_listed('class', new)} that the run does not know{remedy}")
     missing = [name for name in own if name not in found]
     if missing:
         notes.append(f"no images of {_listed('class', missing)} of the run")
-    return torch.tensor([own.index(name) for name in found])
+    return torch.tensor([own.index(name) if name in own else -1 for name in found])
 
 
 def _listed(noun: str, names: Sequence[str]) -> str:

@@ -30,6 +30,10 @@ def overlay_reproduced(run: RunDir, settings: Settings, keys: Sequence[str]) -> 
     for key in ("resume", "verify_resume"):
         if settings.get(key) not in (None, False, "auto"):
             raise InputError(f"{key}: is given with reproduce={run.path}; give one of them")
+    if settings.get("resume_force") is True:
+        raise InputError(
+            f"resume_force: has no effect on reproduce={run.path}, which takes no other config; leave it out"
+        )
     problems: list[str] = []
     source = read_run(run.path, str(run.path), problems)
     if source.status == "finished" and (problems or not source.rows):

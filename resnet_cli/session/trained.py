@@ -76,6 +76,12 @@ class TrainedRun:
         """True if images have several labels, or none."""
         return self.data.get("labels") == "multi"
 
+    @property
+    def was_compiled(self) -> bool:
+        """True if the run evaluated a compiled model, which rounds otherwise than `model`."""
+        trainer = self.settings.get("trainer")
+        return isinstance(trainer, Mapping) and trainer.get("compile") == "model"
+
     @cached_property
     def record(self) -> dict[str, Any]:
         """The record of the run folder when it is first asked for; empty without one."""

@@ -82,6 +82,10 @@ def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | 
     except InputError as error:
         raise _handle_failure(error, job, RunDir(job.folder), console) from None
     is_pruned = reporter is not None and placement.record.get("status") == "pruned"
+    if placement.is_finished and _is_not_identical(placement.record):
+        reason = f"already finished, {str(placement.record.get('reason')).partition(': ')[2]}"
+        console.print_error(reason)
+        raise JobFailedError(f"{job.title}: {reason}")
     if placement.is_finished or is_pruned:
         if placement.record.get("reason") and not is_pruned:  # why it could not be continued, which was taken back
             placement.run.update_record(reason=None)
@@ -96,6 +100,12 @@ def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | 
     if not console.is_local:
         console.print(_format_result(record))
     return selected_score(record)
+
+
+def _is_not_identical(record: Mapping[str, Any]) -> bool:
+    """Return whether a job was to reproduce a run and came out differently, which is a failure whenever it is said."""
+    reproduces = record.get("reproduces")
+    return isinstance(reproduces, Mapping) and reproduces.get("identical") is False
 
 
 def _raise_if_stopped(sweep: SweepDir) -> None:

@@ -229,15 +229,32 @@ def test_other_images_are_all_evaluated_with_the_run_s_classes_and_normalisation
     assert "by evaluations after it" not in (place / "run/card.md").read_text()
 
 
-def test_other_images_of_a_class_that_the_run_does_not_know_are_refused(evaluated, place):
+def test_other_images_of_a_class_that_the_run_does_not_know_are_left_out(evaluated, place):
     other_folder(place, "other", ["circle", "square"])
+    assert evaluated("--data", "root=other")[0] == 0
+    known = rows_of(place / "run" / record_of(place / "run")["evaluations"][-1]["folder"])
     shutil.copytree(place / "photos/stripes", place / "other/zebra")
+    status, out, err = evaluated("--data", "root=other", "--format", "json")
+    found = json.loads(out)
+    assert (status, found["samples"], found["left_out"]) == (0, 40, {"images": 20, "classes": ["zebra"]})
+    assert "note: 20 images left out, of 1 class (zebra) that the run does not know\n" in err
+    assert "note: no images of 1 class (stripes) of the run\n" in err
+    entry = record_of(place / "run")["evaluations"][-1]
+    facts = [[row[key] for key in ("name", "label", "prediction")] for row in known]
+    rows = rows_of(place / "run" / entry["folder"])
+    assert sorted(facts) == sorted([row[key] for key in ("name", "label", "prediction")] for row in rows)
+    assert entry["left_out"] == found["left_out"]
+    status, out, _ = evaluated("--data", "root=other", "--split", "test", "--format", "json")
+    found = json.loads(out)
+    assert (status, found["samples"] + found["left_out"]["images"]) == (0, 12)
+
+
+def test_other_images_of_no_class_that_the_run_knows_are_refused(evaluated, place):
+    for kind in ("zebra", "yak"):
+        shutil.copytree(place / "photos/stripes", place / "other" / kind)
     status, _, err = evaluated("--data", "root=other")
     assert (status, len(err.splitlines())) == (2, 1)
-    assert "1 class (zebra) that the run does not know" in err
-    assert "--data 'classes=[circle,square]'" in err
-    status, out, _ = evaluated("--data", "root=other", "--data", "classes=[circle,square]", "--format", "json")
-    assert (status, json.loads(out)["samples"]) == (0, 40)
+    assert "no image is of a class that the run knows; they are of 2 classes (yak, zebra)" in err
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,7 @@ def test_an_odd_number_of_threads_is_not_used(source, threads):
         (["seed=1", "model=resnet20"], ["seed: 0 -> 1: ", "model.depth: 8 -> 20: ", "reproduce: "]),
         (["resume=a"], ["resume: is given with reproduce=a"]),
         (["verify_resume=true"], ["verify_resume: is given with reproduce=a"]),
+        (["resume_force=true"], ["resume_force: has no effect on reproduce=a"]),
         (["init_from=a"], ["init_from=a: a did not start from other weights"]),
         (["hydra.run.dir=a"], ["reproduce=a: is the folder of the new run too"]),
         (["optimizer.rl=0.3"], ["optimizer.rl: unknown key"]),
@@ -281,6 +282,9 @@ def test_several_runs_are_reproduced_by_a_sweep(train, source, tmp_path):
         path.parent.name: record_of(path.parent)["reproduces"]["identical"] for path in tmp_path.glob("s/*/run.json")
     }
     assert found == {"reproduce=a": True, "reproduce=changed": False}
+    status, out, again = train("-m", "reproduce=a,changed", "hydra.sweep.dir=s")
+    assert (status, "job 0 (reproduce=a): already finished" in out) == (1, True)
+    assert "error: job 1 (reproduce=changed): already finished, not identical to changed: metrics from epoch 1" in again
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 Shapes: B batch, C channels, H height, W width, K classes.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
@@ -100,6 +101,12 @@ class BatchLoader(ABC):
 
     def __iter__(self) -> Iterator[Batch]:
         return self.epoch(0)
+
+    def restricted_to(self, indices: Tensor) -> "BatchLoader":
+        """Return a loader of these of the samples, all of which are in its epochs; it shares the memory of this one."""
+        part = copy.copy(self)
+        part.indices, part.samples, part._length = indices, len(indices), -(-len(indices) // self.batch_size)
+        return part
 
     def epoch(self, epoch: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
         """Yield the batches of an epoch, from batch `start` on; they are those of the whole epoch.

@@ -1,0 +1,70 @@
+"""Files of an evaluation, which replace earlier ones whole, and what it says of a compiled run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from resnet_cli.evaluation import evaluate
+from resnet_cli.evaluation.evaluate import Evaluation, write_files
+from resnet_cli.session.trained import open_trained
+
+FIRST = {"metrics.json": b"1", "per_class.csv": b"1", "curves.csv": b"1", "curves.png": b"1"}
+SECOND = {"metrics.json": b"2", "per_class.csv": b"2", "predictions.csv": b"2"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_files(Evaluation({}, FIRST, []), tmp_path / "test")
+    (tmp_path / "test/notes.txt").write_bytes(b"the user's")
+    return tmp_path / "test"
+
+
+def content(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def interrupt(monkeypatch, target, name, call):
+    """Have a function raise at a call, counted from 0."""
+    original, calls = getattr(target, name), []
+
+    def interrupted(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == call + 1:
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(target, name, interrupted)
+
+
+def test_files_of_an_earlier_evaluation_go_and_those_of_the_user_stay(folder):
+    write_files(Evaluation({}, SECOND, []), folder)
+    assert content(folder) == {**SECOND, "notes.txt": b"the user's"}
+
+
+@pytest.mark.parametrize("call", range(3))
+def test_interrupted_while_it_writes_the_earlier_files_stay(folder, monkeypatch, call):
+    interrupt(monkeypatch, evaluate, "write_atomically", call)
+    with pytest.raises(KeyboardInterrupt):
+        write_files(Evaluation({}, SECOND, []), folder)
+    assert content(folder) == {**FIRST, "notes.txt": b"the user's"}
+
+
+@pytest.mark.parametrize("call", range(3))
+@pytest.mark.parametrize("step", ["unlink", "replace"])
+def test_interrupted_while_it_replaces_there_is_no_mix(folder, monkeypatch, step, call):
+    monkeypatch.setattr(evaluate, "write_atomically", lambda path, data: path.write_bytes(data))
+    interrupt(monkeypatch, Path, step, call)
+    with pytest.raises(KeyboardInterrupt):
+        write_files(Evaluation({}, SECOND, []), folder)
+    found = content(folder)
+    assert found.pop("notes.txt") == b"the user's"
+    assert found.items() <= (FIRST if step == "unlink" else SECOND).items()
+    assert ("metrics.json" in found) == (step == "unlink" and call == 0)
+
+
+def test_a_run_of_a_compiled_model_is_said_to_round_otherwise(trained_run):
+    run = open_trained(str(trained_run))
+    compiled = replace(run, settings={**run.settings, "trainer": {**run.settings["trainer"], "compile": "model"}})
+    for trained, notes in ((run, []), (compiled, [evaluate.COMPILED])):
+        assert evaluate.evaluate_run(trained, evaluate.EvalOptions(resamples=0)).notes == notes

@@ -3,6 +3,7 @@
 Shapes: N images, D features.
 """
 
+import warnings
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from resnet_cli.errors import InputError
 Method = Literal["pca", "tsne", "umap"]
 Floats = npt.NDArray[np.floating[Any]]
 
+NEIGHBOURS = 15  # of an image, in UMAP
 PACKAGES = {"tsne": ("sklearn", "scikit-learn"), "umap": ("umap", "umap-learn")}
 SEED = 0
 
@@ -48,12 +50,18 @@ def project(features_ND: Floats, method: Method = "pca") -> Floats:
         return np.asarray(
             TSNE(perplexity=perplexity, random_state=SEED, init="pca").fit_transform(features_ND), np.float32
         )
-    if method == "umap":
+    return _umap(features_ND) if method == "umap" else principal_components(features_ND)[0]
+
+
+def _umap(features_ND: Floats) -> Floats:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of packages that it does not need here, and of few or equal features
         from umap import UMAP
 
-        neighbours = min(15, len(features_ND) - 1)
-        return np.asarray(UMAP(n_neighbors=neighbours, random_state=SEED).fit_transform(features_ND), np.float32)
-    return principal_components(features_ND)[0]
+        neighbours = min(NEIGHBOURS, len(features_ND) - 1)
+        start = "spectral" if len(features_ND) > NEIGHBOURS else "random"  # the former fails for a handful of images
+        model = UMAP(n_neighbors=neighbours, init=start, random_state=SEED, n_jobs=1)
+        return np.asarray(model.fit_transform(features_ND), np.float32)
 
 
 def principal_components(features_ND: Floats) -> tuple[Floats, Floats]:

@@ -1,6 +1,7 @@
 """Two-dimensional maps of features."""
 
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -17,6 +18,12 @@ def features(count=50, dimensions=6):
     return source.normal(size=(count, dimensions)) * np.arange(1, dimensions + 1)
 
 
+def embed_package(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a package that umap does not need here
+        pytest.importorskip(name, reason=f"needs {name} of the extra embed")
+
+
 def test_components_are_those_of_scikit_learn_up_to_their_sign():
     decomposition = pytest.importorskip("sklearn.decomposition", reason="needs scikit-learn")
     reference = decomposition.PCA(2).fit(features())
@@ -30,12 +37,23 @@ def test_equal_features_give_equal_points():
     assert project(features()[:, :1]).shape == (50, 2)
 
 
-def test_neighbours_stay_together():
-    pytest.importorskip("sklearn", reason="needs scikit-learn")
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "package"), [("tsne", "sklearn"), ("umap", "umap")])
+def test_neighbours_stay_together(method, package):
+    embed_package(package)
     groups = np.concatenate([features(20), features(20) + 100])
-    points = project(groups, "tsne")
+    points = project(groups, method)
+    assert (points.shape, points.dtype) == ((40, 2), np.float32)
+    assert np.array_equal(project(groups, method), points)
     inside = np.linalg.norm(points[:20] - points[:20].mean(0), axis=1).mean()
     assert np.linalg.norm(points[:20].mean(0) - points[20:].mean(0)) > inside
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("found", [features(3), features(16), features(30)[:, :1], np.zeros((20, 4))], ids=len)
+def test_umap_draws_few_and_equal_features(found):
+    embed_package("umap")
+    assert np.isfinite(project(found, "umap")).all()
 
 
 def test_what_cannot_be_drawn_is_refused(monkeypatch):

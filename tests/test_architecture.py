@@ -22,7 +22,7 @@ FLOORS = [
 ]
 # Rooms inside a room, lowest first. Files of the room itself may be above or below them, but not in a circle.
 INNER_ROOMS = {"models": ["layers", "initialisation"], "data": ["images", "datasets", "loading"],
-               "sweeps": ["search"], "commands": ["train"]}  # fmt: skip
+               "session": ["find"], "sweeps": ["search"], "commands": ["train"]}  # fmt: skip
 ROOT = ["__init__", "__main__", "errors", "files", "losses", "seeding"]
 GROUND_IS_FREE = 0  # files of the ground may import one another
 

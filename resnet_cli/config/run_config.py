@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from resnet_cli.config.ranges import Between, NotEmpty
 
@@ -10,13 +10,13 @@ Node = Mapping[str, Any]  # a `_target_` and its arguments
 
 # The loss of configs that have none: those of runs that were made before there was the group.
 DEFAULT_LOSS: Node = {"_target_": "resnet_cli.losses.CrossEntropy"}
-DEFAULT_DISTILLATION: Node = {"_target_": "resnet_cli.losses.Distillation"}
+DEFAULT_DISTILLATION: Node = {"_target_": "resnet_cli.losses.Distillation", "temperature": 4.0, "weight": 0.9}
 
-OPTIONAL_KEYS = ("loss", "distillation")  # stored only if they have a value
+OPTIONAL_KEYS = ("loss", "teacher", "distillation")  # stored only if they have a value
 
 # Keys that control how a run is started. They are not part of its identity, so neither checkpoints nor `config.yaml`
 # store them.
-CONTROL_KEYS = ("resume", "init_from", "reproduce", "resume_force", "trust", "verify_resume", "sweep")
+CONTROL_KEYS = ("resume", "init_from", "reproduce", "find", "resume_force", "trust", "verify_resume", "sweep")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class RunConfig:
         teacher: A run, or a checkpoint, whose predictions are learnt too.
         distillation: The loss of learning from `teacher`; None is `DEFAULT_DISTILLATION`.
         reproduce: A run that is trained again in a new folder and compared; see `resnet_cli.session.reproduction`.
+        find: Instead of training, find a setting by trying it; see `resnet_cli.session.find`.
         resume_force: Resume although the config or the data have changed.
         trust: Allow classes that only a stored config names; checked before training.
         verify_resume: Instead of training, verify that a short run resumes exactly; see `resnet_cli.session.verify`.
@@ -57,6 +58,7 @@ class RunConfig:
     teacher: Annotated[str, NotEmpty()] | None = None
     distillation: Node | None = None
     reproduce: Annotated[str, NotEmpty()] | None = None
+    find: Literal["lr", "batch_size"] | None = None
     resume_force: bool = False
     trust: bool = False
     verify_resume: bool = False
@@ -66,9 +68,10 @@ class RunConfig:
     def stored(self) -> dict[str, Any]:
         """Return the keys that checkpoints and `config.yaml` store: all except `CONTROL_KEYS`.
 
-        A loss and a teacher that there are not are left out: runs made before there were such keys have none.
+        A loss and a teacher that there are not are left out, and so is a distillation that changes nothing: runs made
+        before there were such keys have none.
         """
         kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in CONTROL_KEYS}
-        if self.teacher is None:
-            del kept["teacher"], kept["distillation"]
+        if self.teacher is None and self.distillation == DEFAULT_DISTILLATION:
+            del kept["distillation"]
         return {key: value for key, value in kept.items() if key not in OPTIONAL_KEYS or value is not None}

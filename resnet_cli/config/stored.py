@@ -12,7 +12,7 @@ import yaml
 
 from resnet_cli.config.former_names import with_present_names
 from resnet_cli.config.groups import CONFIG_GROUPS
-from resnet_cli.config.run_config import CONTROL_KEYS, DEFAULT_LOSS
+from resnet_cli.config.run_config import CONTROL_KEYS, DEFAULT_DISTILLATION, DEFAULT_LOSS
 from resnet_cli.config.run_length import BUDGET, EPOCHS, keys_without_difference
 from resnet_cli.config.signatures import Opaque, signature
 from resnet_cli.config.validation import RUN_TARGET, Settings
@@ -24,6 +24,9 @@ LARGEST_FILE = 1 << 17  # bytes; a config has about 3,000, and reading takes a s
 LARGEST_NUMBER = 1 << 64
 LARGEST_COUNT = 20_000  # values
 DEEPEST = 20  # levels
+
+# What a config means that lacks these.
+ABSENT: Mapping[str, Any] = {"loss": DEFAULT_LOSS, "distillation": DEFAULT_DISTILLATION}
 
 SAFE_TO_CHANGE = {
     "name", "logger", "trainer.epochs", "trainer.device", "trainer.checkpoint_every", "trainer.log_gradients",
@@ -180,7 +183,7 @@ def differences(stored: Settings, given: Settings) -> list[Difference]:
         InputError: `stored` is not plain data.
     """
     stored = plain_data(stored, "the checkpoint's config")
-    stored, given = ({**settings, "loss": settings.get("loss") or DEFAULT_LOSS} for settings in (stored, given))
+    stored, given = ({**s, **{k: s.get(k) or node for k, node in ABSENT.items()}} for s in (stored, given))
     stored, given = ({k: v for k, v in s.items() if k not in {*CONTROL_KEYS, *SAFE_TO_CHANGE}} for s in (stored, given))
     defaults = _defaults(stored, given)
     before, after = flat(stored), flat(given)
@@ -199,9 +202,10 @@ def differences(stored: Settings, given: Settings) -> list[Difference]:
 def _keys_of_teachers(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
     """Return the keys whose difference says nothing: a teacher's place, whose content is compared when it is opened.
 
-    Of a teacher in one of the configs only, the key `teacher` says it all.
+    Of a teacher in one of the configs only, the key `teacher` says it all; without one, distillation has no meaning.
     """
-    if isinstance(before.get("teacher"), str) == isinstance(after.get("teacher"), str):
+    is_taught = [isinstance(config.get("teacher"), str) for config in (before, after)]
+    if all(is_taught):
         return {"teacher"}
     return {key for key in (*before, *after) if key.startswith("distillation")}
 

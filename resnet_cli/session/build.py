@@ -122,6 +122,12 @@ def dataset(node: Node) -> Dataset:
     return built
 
 
+def batch_size(node: Node) -> int:
+    """Return the number of training images in a batch."""
+    known = CONFIG_GROUPS["data"].reader_parameters(signature(node["_target_"]).parameters)
+    return int(node.get("batch_size", known["batch_size"].default))
+
+
 def partition(node: Node) -> Partition:
     """Build the data set and split it as a run does; its images are not read."""
     _, options = _split_reader_keys("data", node)

@@ -33,7 +33,7 @@ def train(
             shortened run keeps the learning rates of the whole run by passing the whole run's node.
 
     Returns:
-        The record that `run.json` holds; with `verify_resume`, the result of `verify_resume`.
+        The record that `run.json` holds; with `verify_resume` or `find`, the result of that.
 
     Raises:
         InputError: config, data or checkpoint are wrong.
@@ -44,6 +44,7 @@ def train(
     """
     began = monotonic()
     keep_freed_memory()  # before the first tensor, and therefore before the imports below, which load torch
+    from resnet_cli.session.find.start import find_setting
     from resnet_cli.session.paths import located
     from resnet_cli.session.prepare import isolated_compiler, prepare
     from resnet_cli.session.record import evaluate_test_set, open_run_folder, run_status
@@ -52,6 +53,8 @@ def train(
 
     run = RunDir(folder)
     with RunLog(terminal=context.log_to_terminal) as log, _resume_hint(run, context.resume_command):
+        if config.find is not None:
+            return find_setting(config, run, context)
         if config.verify_resume:
             return verify_resume(train, located(config, context.paths))
         run.require_writable()

@@ -38,6 +38,7 @@ def prepare_sweep(config: DictConfig) -> None:
     register_sweeper(hydra_config.SEARCH_TARGET, OptunaSearch)
     require_plugins(config)
     require_common_sweep(config)
+    _require_training(config)
     require_output_subdir(config)
     typed: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)  # `${hydra:job.num}` has no value yet
     for key in ("dir", "subdir"):
@@ -48,6 +49,13 @@ def prepare_sweep(config: DictConfig) -> None:
     HydraConfig.instance().set_config(config)  # with the changes made here
     if not config.get("verify_resume"):
         _open_folder(config, launch, jobs, is_default=is_default_folder)
+
+
+def _require_training(config: DictConfig) -> None:
+    """Raise an `InputError` if the jobs of the sweep would train nothing that could be compared."""
+    swept = {override.partition("=")[0].lstrip("+") for override in hydra_config.sweep_overrides(config)}
+    if config.get("find") is not None or "find" in swept:
+        raise InputError("find: has no result that a sweep could compare; find the setting of one config, without -m")
 
 
 def _validated_jobs(config: DictConfig, *, is_default_folder: bool) -> Mapping[str, Sequence[str]]:

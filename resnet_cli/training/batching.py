@@ -12,6 +12,7 @@ from resnet_cli.training.backend import Backend, Batch
 from resnet_cli.training.batch_format import require_trainable, to_batch
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.profiling import Section, no_section
+from resnet_cli.training.state import TrainState
 
 NO_BATCH = (
     "the loader has no batch in this epoch: pass a list or a DataLoader, which can be iterated in every epoch, and not "
@@ -130,6 +131,14 @@ class EpochIterator:
         is_cut = limit is not None and isinstance(loader, Sized) and limit < len(loader)
         if remainder and not is_cut:
             yield first[0][:remainder], first[1][:remainder]
+
+
+def iterate_epochs(batches: EpochIterator, state: TrainState) -> Iterator[Batch]:
+    """Yield the batches of one epoch after another without end, and number the epochs in the state."""
+    while True:
+        state.start_epoch()
+        yield from batches.iterate(state.epoch)
+        state.epoch += 1
 
 
 def overfit_loaders(

@@ -187,3 +187,14 @@ def test_reproducing_a_taught_run_is_identical_and_names_another_teacher(train, 
     train("reproduce=student", "hydra.run.dir=other")
     differences = json.loads((folder / "other/run.json").read_text())["reproduces"]["differences"]
     assert any(text.startswith("teacher ") for text in differences)
+
+
+@pytest.mark.slow
+def test_a_sweep_over_teachers_is_found_again(train, folder):
+    sweep = ["-m", *tiny(*CNN, "teacher=null,teacher", "distillation.temperature=2,4", "hydra.sweep.dir=sweep")]
+    assert train(*sweep)[0] == 0
+    names = sorted(path.name for path in (folder / "sweep").iterdir())
+    status, out, _ = train(*sweep)
+    assert status == 0
+    assert "epoch 1/" not in out
+    assert sorted(path.name for path in (folder / "sweep").iterdir()) == names

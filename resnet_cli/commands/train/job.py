@@ -97,7 +97,7 @@ def make_task(context: LauncherContext) -> app.Task:
             record = train(RunConfig(**settings), folder, run_context)
         except StoppedError as stopped:
             raise JobStoppedError(stopped.signum) from None
-        if not settings.get("verify_resume"):
+        if not settings.get("verify_resume") and settings.get("find") is None:
             print_line("\n".join(next_commands(record["epochs"], folder, own_classes)), sys.stdout)
         return selected_score(record)
 

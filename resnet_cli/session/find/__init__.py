@@ -1,0 +1,1 @@
+"""`find=lr` and `find=batch_size`: settings found by trying them, before a run."""

@@ -1,0 +1,85 @@
+"""`find=lr`: a range test of the learning rate, its picture, and the override that it suggests."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from resnet_cli.config.run_config import RunConfig
+from resnet_cli.errors import DivergedError, InputError
+from resnet_cli.plots.lr_range import draw_lr_range
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.session.context import RunContext
+from resnet_cli.session.prepare import PreparedRun, isolated_compiler, prepare
+from resnet_cli.training.lr_range import LrSuggestion, run_range_test, suggest_lr
+from resnet_cli.training.step import base_lr
+
+logger = logging.getLogger("resnet_cli")
+
+
+def find_lr(config: RunConfig, run: RunDir, context: RunContext) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Run the test, log what it suggests and draw `find_lr.png`.
+
+    Returns:
+        What was found, and a row for each step.
+
+    Raises:
+        InputError: the config is wrong, or the optimizer has no learning rate to scale.
+        DivergedError: the loss of the untrained network is not finite.
+        StoppedError: a signal arrived.
+    """
+    with isolated_compiler():
+        prepared = prepare(config, run, paths=context.paths, control=context.control)
+        trainer, loaders = prepared.trainer, prepared.loaders
+        base = base_lr(trainer.state.optimizer)
+        if not base > 0:
+            raise InputError(f"optimizer.lr={base:g}: find=lr scales it, with that of every group; give it a value")
+        points, diverged_at = run_range_test(trainer, loaders.train, base, control=context.control)
+    if not points:
+        raise DivergedError("find=lr: the loss is not finite at the first step, at a learning rate of 1e-06")
+    found = suggest_lr(points, diverged_at)
+    run.path.mkdir(parents=True, exist_ok=True)
+    draw_lr_range(
+        [p.lr for p in points], [p.loss for p in points], [p.smoothed for p in points], run.path / "find_lr.png",
+        title=f"{config.name}: learning-rate range test", suggestion=found.lr, lowest=found.lowest.lr,
+    )  # fmt: skip
+    others = _other_rates(prepared, base, found.lr)
+    _log(prepared, found, len(points), others)
+    facts = {
+        "suggestion": found.lr, "override": _override(found.lr), "rule": found.rule, "lowest": asdict(found.lowest),
+        "steepest": asdict(found.steepest), "diverged_at": diverged_at, "steps": len(points), "configured_lr": base,
+        "groups": others, "batch_size": loaders.train.batch_size,
+        "optimizer": type(trainer.state.optimizer).__name__, "device": str(trainer.device),
+    }  # fmt: skip
+    return facts, [asdict(point) for point in points]
+
+
+def _override(lr: float | None) -> str | None:
+    return None if lr is None else f"optimizer.lr={lr:g}"
+
+
+def _other_rates(prepared: PreparedRun, base: float, suggestion: float | None) -> dict[str, float]:
+    """Return the learning rates of groups that have others, in the proportion of the test; empty without any."""
+    if suggestion is None:
+        return {}
+    groups = prepared.trainer.state.optimizer.param_groups
+    initial = {str(group.get("name", number)): float(group["initial_lr"]) for number, group in enumerate(groups)}
+    return {name: lr / base * suggestion for name, lr in initial.items() if lr != base}
+
+
+def _log(prepared: PreparedRun, found: LrSuggestion, steps: int, others: Mapping[str, float]) -> None:
+    size = prepared.loaders.train.batch_size
+    end = f"the loss diverged at {found.diverged_at:.2g}" if found.diverged_at else "the loss did not diverge"
+    logger.info("steps   %d on batches of %d, the learning rate rising from 1e-06; %s", steps, size, end)
+    logger.info("lowest  smoothed loss %.4f at %.2g, falling fastest at %.2g", *_places(found))
+    if found.lr is None:
+        logger.info("no suggestion: the loss did not fall; look at the picture, and at the data and the model")
+        return
+    logger.info("type    %s  (%s)", _override(found.lr), found.rule)
+    if others:
+        listed = ", ".join(f"{name} {lr:.2g}" for name, lr in others.items())
+        logger.info("groups  with learning rates of their own, in the same proportion: %s", listed)
+
+
+def _places(found: LrSuggestion) -> tuple[float, float, float]:
+    return found.lowest.smoothed, found.lowest.lr, found.steepest.lr

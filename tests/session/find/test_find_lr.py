@@ -1,0 +1,77 @@
+"""`find=lr` as it is typed: files, suggestion, nothing trained, and what it does not go with."""
+
+import csv
+import json
+
+import pytest
+
+from tests.support.runs import tiny
+
+FILES = ["find_lr.csv", "find_lr.json", "find_lr.png"]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_find_lr_suggests_an_override_and_leaves_three_files(train, tmp_path):
+    status, out, err = train("find=lr", "data=digits", "model=resnet8", "hydra.run.dir=found")
+    assert (status, err) == (0, "")
+    assert names(tmp_path / "found") == FILES
+    found = json.loads((tmp_path / "found/find_lr.json").read_text())
+    assert f"type    {found['override']}  ({found['rule']})" in out
+    assert found["override"] == f"optimizer.lr={found['suggestion']:g}"
+    assert 0.01 <= found["suggestion"] <= 1  # the preset's is 0.1
+    rows = list(csv.DictReader((tmp_path / "found/find_lr.csv").read_text().splitlines()))
+    assert len(rows) == found["steps"] == len(found["rows"])
+    assert float(rows[7]["loss"]) == found["rows"][7]["loss"]
+    assert "next:" not in out
+
+
+def test_what_is_found_depends_on_the_seed_alone(train, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert train(*tiny("find=lr", f"seed={seed}", "model.dropout=0.2", f"hydra.run.dir={name}"))[0] == 0
+    a, b, c = ((tmp_path / name / "find_lr.csv").read_text() for name in "abc")
+    assert a == b != c
+
+
+def test_groups_with_rates_of_their_own_are_named(train, tmp_path):
+    status, out, _ = train(*tiny("find=lr", "+optimizer.groups.bias.lr=0.01", "hydra.run.dir=found"))
+    assert status == 0
+    found = json.loads((tmp_path / "found/find_lr.json").read_text())
+    (other,) = found["groups"].values()
+    assert other == pytest.approx(found["suggestion"] / 10)
+    assert "in the same proportion: bias " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["find=epochs"], "find: epochs is not allowed; it takes one of lr, batch_size or null"),
+        (["find=lr", "verify_resume=true"], "verify_resume: is given with find=lr"),
+        (["-m", "find=lr", "seed=0,1"], "find: has no result that a sweep could compare"),
+        (["-m", "find=lr,batch_size"], "find: has no result that a sweep could compare"),
+        (["find=lr", "optimizer.weight_decay=x"], "optimizer.weight_decay: x is not allowed"),
+    ],
+)
+def test_what_find_does_not_go_with_is_one_line(train, tmp_path, arguments, problem):
+    status, _, err = train(*tiny(*arguments))
+    assert status == 2
+    (line,) = err.splitlines()
+    assert line.startswith(f"error: {problem}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_is_neither_resumed_nor_overwritten(train, tmp_path):
+    assert train(*tiny("trainer.epochs=1", "hydra.run.dir=run"))[0] == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    for arguments in (["resume=run"], tiny("hydra.run.dir=run"), tiny("hydra.run.dir=run", "resume=auto")):
+        status, _, err = train(*arguments, "find=lr")
+        assert status == 2
+        assert len(err.splitlines()) == 1
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_a_time_budget_is_not_measured(train, tmp_path):
+    assert train(*tiny("find=lr", "~trainer.epochs", "trainer.time_budget=1 h", "hydra.run.dir=found"))[0] == 0
+    assert names(tmp_path / "found") == FILES

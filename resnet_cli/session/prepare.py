@@ -62,6 +62,7 @@ class PreparedRun:
         leaks: Says which validation and test images are also training images.
         budget: The time budget, if there is one.
         teacher: What is known of the network that the run learns from, if there is one.
+        initialisation_seconds: What the initialisation from training images took.
     """
 
     config: RunConfig
@@ -75,6 +76,7 @@ class PreparedRun:
     leaks: LeakWarnings
     budget: TimeBudget | None = None
     teacher: Mapping[str, Any] | None = None
+    initialisation_seconds: float = 0.0
 
 
 @contextmanager
@@ -139,7 +141,9 @@ def prepare(
     trainer = _build_trainer(here, model, loaders, planned_trainer, teacher)
     load_weights = partial(_load_weights, trainer.state.model, run, here, paths.get("init_from"), loaders)
     start = restore_or_initialise(trainer.state, checkpoint, run, config, load_weights, changes)
+    clock = monotonic()
     lines = initialise_from_images(trainer, loaders) if start.is_scratch else []
+    initialisation_seconds = monotonic() - clock if lines else 0.0
     if budget is not None and budget.length is None:
         length = budget.choose(*measure_times(trainer, loaders, config, run, control, budget))
         config = with_length(config, length)
@@ -150,7 +154,9 @@ def prepare(
         trainer.state.average.check_length(trainer.epochs)
     taught_by = teacher.record if teacher is not None else None
     leaks = LeakWarnings(loaders)
-    return PreparedRun(config, run, loggers, loaders, trainer, start, lines, paths, leaks, budget, taught_by)
+    return PreparedRun(
+        config, run, loggers, loaders, trainer, start, lines, paths, leaks, budget, taught_by, initialisation_seconds
+    )
 
 
 def _load_weights(

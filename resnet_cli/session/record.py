@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from resnet_cli.runs.code import take_snapshot, write_code
 from resnet_cli.runs.environment import collect_environment, utc_now
 from resnet_cli.runs.logs import RunLog
 from resnet_cli.runs.repositories import find_repositories, repositories_of_sweep
+from resnet_cli.session import protocol
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.first_look import write_samples
 from resnet_cli.session.paths import record_paths
@@ -27,12 +29,12 @@ from resnet_cli.session.prepare import PreparedRun
 from resnet_cli.session.resume_warnings import inexactness_warnings, rising_rate_warnings
 from resnet_cli.session.run_data import count_data, describe_data
 from resnet_cli.session.saver import RunSaver, named_best
+from resnet_cli.session.score_records import record_label_scores, record_scores, record_views
 from resnet_cli.session.stored_code import stored_modules_in_use
 from resnet_cli.session.teacher import format_teacher
 from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import device_name
-from resnet_cli.training.metrics import Scores
 
 logger = logging.getLogger("resnet_cli")
 
@@ -127,6 +129,7 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
         **({"weights": start.weights.record} if start.weights.record else {}),
         **({"teacher": dict(prepared.teacher)} if prepared.teacher is not None else {}),
         "resumed_from": resumed or None,
+        "protocol": protocol.at_start(prepared.initialisation_seconds, before),
         "best": named_best(state.best, prepared.loaders.class_names),
         "test_reads": _test_reads(before),
         "test": before.get("test") if state.is_done(trainer.epochs, trainer.early_stopping) else None,
@@ -238,19 +241,25 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
         logger.info("nothing to do: %d epochs are done; more with trainer.epochs=%d", state.epoch, 2 * state.epoch)
         return
     saver.load_best(state, trainer.device)
+    clock = monotonic()
     batches = EpochIterator(loaders.test, limit=trainer.max_batches, control=control)
     thresholds, tta = (state.best or {}).get("thresholds"), prepared.config.trainer.get("test_tta") or "none"
     options: dict[str, Any] = {"thresholds": thresholds} if thresholds else {}
     options |= {"tta": tta} if tta != "none" else {}
     scores = trainer.evaluate(batches.iterate(epoch=0), **options)
-    test = {**_test_result(scores), **_test_result_of_views(scores, tta)}
+    times = protocol.at_end(record, state.rows, state.step, monotonic() - clock)
+    test = {**record_scores(scores), **record_views(scores, tta)}
     by = selected_by(state.best) if loaders.val is not None else None
     selection = {"weights": "best epoch" if by else "last epoch", "by": by, "val_samples": loaders.counts["val"]}
     reads = [*_test_reads(record), utc_now()]
-    run.update_record(status="finished", ended=utc_now(), test=test, test_reads=reads, selection=selection)
+    run.update_record(
+        status="finished", ended=utc_now(), test=test, test_reads=reads, selection=selection, protocol=times
+    )
     saver.draw_curves(state.rows, test)
     chosen = f"epoch {state.best['epoch']}, {_best_words(by)}" if state.best else "the last epoch"
-    further = "".join(f", {name.replace('_', ' ')} {value:.2f} %" for name, value in _label_test(scores).items())
+    further = "".join(
+        f", {name.replace('_', ' ')} {value:.2f} %" for name, value in record_label_scores(scores).items()
+    )
     further += f", balanced accuracy {scores.balanced_accuracy:.2f} %" if by == "val_balanced_accuracy" else ""
     logger.info(
         "test accuracy %.2f %%%s, loss %.4f on %d images (%s)",
@@ -260,30 +269,6 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
         averaged = scores.tta
         logger.info("test accuracy %.2f %%, loss %.4f with test_tta=%s", averaged.accuracy, averaged.loss, tta)
     prepared.leaks.log_known()  # the test images have been decoded now
-
-
-def _test_result(scores: Scores) -> dict[str, Any]:
-    """Return what `run.json` holds of scores on the test set."""
-    return {
-        "accuracy": scores.accuracy, "loss": scores.loss, "samples": scores.count,
-        "balanced_accuracy": scores.balanced_accuracy, **_label_test(scores),
-    }  # fmt: skip
-
-
-def _test_result_of_views(scores: Scores, tta: str) -> dict[str, Any]:
-    """Return the same of the mean output over views of the images, under keys of its own."""
-    if scores.tta is None:
-        return {}
-    return {"tta": tta} | {f"tta_{name}": v for name, v in _test_result(scores.tta).items() if name != "samples"}
-
-
-def _label_test(scores: Scores) -> dict[str, float]:
-    """Return the test scores of images with several labels, the last one with the thresholds of the best epoch."""
-    found = scores.labels
-    if found is None:
-        return {}
-    chosen = {} if found.chosen_macro_f1 is None else {"macro_f1_with_thresholds": found.chosen_macro_f1}
-    return {"map": found.mean_average_precision, "macro_f1": found.macro_f1, **chosen}
 
 
 def _best_words(by: str | None) -> str:

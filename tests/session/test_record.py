@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from resnet_cli.session.protocol import at_end, at_start
 from tests.support.runs import record_of, tiny
 
 
@@ -35,3 +36,28 @@ def test_a_job_of_a_sweep_records_its_own_overrides_even_if_it_fails(train, tmp_
     train("-m", *typed, "seed=0,1", "hydra.sweep.dir=s")
     found = [json.loads(path.read_text())["overrides"] for path in (tmp_path / "s").glob("*/run.json")]
     assert sorted(found) == [[*typed, "seed=0"], [*typed, "seed=1"]]
+
+
+@pytest.mark.slow
+def test_the_protocol_says_what_the_seconds_are_of_also_after_a_resume(train, tmp_path):
+    typed = [*tiny("trainer.epochs=1", "optimizer=muon"), "model.init=whitening", "hydra.run.dir=d"]
+    assert train(*typed)[0] == 0
+    first = record_of(tmp_path / "d")["protocol"]
+    assert first["initialisation_seconds"] > 0
+    assert first["test_seconds"] > 0
+    assert (first["epochs"], first["steps"]) == (1, 3)
+    assert train("resume=d", "trainer.epochs=3")[0] == 0
+    record = record_of(tmp_path / "d")
+    rows = [json.loads(line) for line in (tmp_path / "d/metrics.jsonl").read_text().splitlines()]
+    assert record["protocol"]["training_seconds"] == pytest.approx(sum(row["seconds"] for row in rows), abs=1e-3)
+    assert record["protocol"]["initialisation_seconds"] == first["initialisation_seconds"], "of the process that began"
+    assert (record["protocol"]["epochs"], record["protocol"]["steps"]) == (3, 9)
+    assert "not initialisation" in record["protocol"]["on_the_clock"]
+
+
+def test_a_record_of_an_earlier_version_has_no_seconds_of_its_start():
+    assert at_start(0.5, {"status": "finished"})["initialisation_seconds"] is None
+    assert at_start(0.5, {})["initialisation_seconds"] == 0.5
+    assert at_end({}, [{"seconds": 1.25}, {}], steps=4, test_seconds=0.5) == {
+        "epochs": 2, "steps": 4, "training_seconds": 1.25, "test_seconds": 0.5
+    }  # fmt: skip

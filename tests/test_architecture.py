@@ -18,6 +18,7 @@ FLOORS = [
     ["inference"],
     ["hydra_app", "evaluation", "export"],
     ["sweeps", "info", "inspection"],
+    ["planning"],
     ["commands"],
 ]
 # Rooms inside a room, lowest first. Files of the room itself may be above or below them, but not in a circle.

@@ -12,7 +12,7 @@ Node = Mapping[str, Any]  # a `_target_` and its arguments
 DEFAULT_LOSS: Node = {"_target_": "resnet_cli.losses.CrossEntropy"}
 DEFAULT_DISTILLATION: Node = {"_target_": "resnet_cli.losses.Distillation", "temperature": 4.0, "weight": 0.9}
 
-OPTIONAL_KEYS = ("loss", "teacher", "distillation")  # stored only if they have a value
+OPTIONAL_KEYS = ("loss", "teacher", "distillation", "plan")  # stored only if they have a value
 
 # Keys that control how a run is started. They are not part of its identity, so neither checkpoints nor `config.yaml`
 # store them.
@@ -31,6 +31,7 @@ class RunConfig:
         data: Group `data`.
         trainer: Group `trainer`.
         name: Name of the run.
+        plan: How the config was planned: quick, good or best; None if it was not.
         seed: Determines weights, order of samples, augmentation and dropout.
         resume: A run folder, or `auto` to continue from the last checkpoint in the output folder if there is one.
         init_from: A run whose weights are loaded at the start.
@@ -52,6 +53,7 @@ class RunConfig:
     trainer: Node
     name: str
     loss: Node | None = None
+    plan: Literal["quick", "good", "best"] | None = None
     seed: Annotated[int, Between(0, 9223372036854775807)] = 0
     resume: Annotated[str, NotEmpty()] | None = None
     init_from: Annotated[str, NotEmpty()] | None = None

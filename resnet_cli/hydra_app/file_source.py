@@ -27,6 +27,7 @@ from resnet_cli.errors import InputError
 
 PRIMARY = "train"  # the config with the defaults list, which only the package's folder has
 EXTENSION = ".yaml"
+GENERATED_GROUPS = ("plan/",)  # whose built-in files only name the options
 
 
 @dataclass
@@ -105,7 +106,7 @@ class FileConfigSource(HydraFileConfigSource):
     def _note_hidden_files(self, config_path: str) -> None:
         """Print which other files have the name of this one, which is the first of them that Hydra found."""
         notes = active_notes.get()
-        if notes is None:
+        if notes is None or config_path.startswith(GENERATED_GROUPS):
             return
         group, _, option = config_path.removesuffix(EXTENSION).rpartition("/")
         own = self._file(config_path)

@@ -22,6 +22,7 @@ OPTIONS_WITH_VALUE = {
     "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c",
     "--info", "-i",
 }  # fmt: skip
+OPTIONAL_GROUPS = ("logger", "plan", "experiment")
 VALUE_KEY = re.compile(r"(?!hydra\.)[A-Za-z_][\w.]*")
 
 
@@ -35,7 +36,7 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     Raises:
         InputError: A key is set twice, `resume=` does not name a run, or an option is refused.
     """
-    options, overrides = _options_and_overrides(arguments)
+    options, overrides = split_arguments(arguments)
     if any(option in ("-sc", "--shell-completion") for option in options):
         return list(arguments)  # what follows is for the shell's installer, no overrides
     multirun = _is_multirun(options)
@@ -49,8 +50,8 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
         seen[key] = value
         if equals and key == "resume" and not multirun:
             result += _resume_folder(override)
-        if override == "logger=null":
-            override = "logger=[]"  # Hydra takes no null for a group
+        if key in OPTIONAL_GROUPS and value == "null":
+            override = f"{key}=[]"  # Hydra takes no null for a group
         if value.startswith(("[", "{")) and _takes_one_option(key):
             raise InputError(
                 f"{key}={value}: not the name of one option; -m {key}=a,b runs several, one after the other"
@@ -62,7 +63,7 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
 
 def with_quoted_paths(arguments: Sequence[str]) -> list[str]:
     """Return arguments as the user typed them, with paths quoted for Hydra: see `path_values.quote_paths`."""
-    options, overrides = _options_and_overrides(arguments)
+    options, overrides = split_arguments(arguments)
     return [*options, *quote_paths(overrides, multirun=_is_multirun(options))]
 
 
@@ -76,7 +77,8 @@ def _takes_one_option(key: str) -> bool:
     return key in CONFIG_GROUPS or key == "experiment"
 
 
-def _options_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the options of a command line, with their values, and the overrides."""
     options: list[str] = []
     overrides: list[str] = []
     takes_value = False

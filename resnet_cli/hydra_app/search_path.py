@@ -15,6 +15,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.file_source import Notes, active_notes, use_checked_files
 
 _active_folders: ContextVar[Sequence[Path]] = ContextVar("active_folders", default=())
+_generated_folder: ContextVar[Path | None] = ContextVar("generated_folder", default=None)
 
 
 class UserConfigs(SearchPathPlugin):
@@ -24,6 +25,9 @@ class UserConfigs(SearchPathPlugin):
         """Prepend the folders."""
         for folder in reversed(_active_folders.get()):
             search_path.prepend("user's folder", f"file://{folder}")
+        generated = _generated_folder.get()
+        if generated is not None:
+            search_path.prepend("generated", f"file://{generated}")
 
 
 def config_folders(options: Sequence[str]) -> list[Path]:
@@ -68,3 +72,13 @@ def user_configs(options: Sequence[str], *, silent: bool = False) -> Iterator[No
     finally:
         active_notes.reset(notes)
         _active_folders.reset(folders)
+
+
+@contextmanager
+def generated_configs(folder: Path) -> Iterator[None]:
+    """Let the configs that are composed inside this block find options in a folder that this program has written."""
+    before = _generated_folder.set(folder)
+    try:
+        yield
+    finally:
+        _generated_folder.reset(before)

@@ -18,6 +18,7 @@ class RunContext:
             None if the config was not composed from a command line.
         resume_command: The command line that resumes the run, printed when it is stopped.
         paths: Where files are that are not where the config says, by key; see `resnet_cli.session.paths`.
+        files: Further files of the run folder, by name: the plan that the config was made by.
         sweep: The folder of the sweep that the run is a job of: its jobs record the same code.
         log_to_terminal: Show log lines in the terminal as well as in the run folder's `train.log`.
     """
@@ -27,5 +28,6 @@ class RunContext:
     overrides: Sequence[str] | None = None
     resume_command: str = ""
     paths: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
     sweep: Path | None = None
     log_to_terminal: bool = True

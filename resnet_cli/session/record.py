@@ -22,6 +22,7 @@ from resnet_cli.runs.environment import collect_environment, utc_now
 from resnet_cli.runs.logs import RunLog
 from resnet_cli.runs.repositories import find_repositories, repositories_of_sweep
 from resnet_cli.session import protocol
+from resnet_cli.session.chance import ChanceCheck
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.first_look import write_samples
 from resnet_cli.session.paths import record_paths
@@ -63,6 +64,8 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     run.create(dump(prepared.config.stored()), **_starting_record(prepared, context, before), **environment)
     run.write_metrics(prepared.trainer.state.rows)
     write_atomically(run.splits, prepared.loaders.format_splits())
+    for name, text in context.files.items():
+        write_atomically(run.path / name, text)
     if prepared.loaders.changed_labels:
         write_atomically(run.label_noise, prepared.loaders.format_changed_labels())
     record = run.read_record()
@@ -83,9 +86,10 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     redraw_card(run)
     if budget is not None and record["test"] is None:
         logger.info("%s", budget.start_epochs())
-    after_epoch = budget.after_epoch if budget is not None else None
+    chance = ChanceCheck(prepared.loaders, prepared.trainer.epochs)
     return RunSaver(
-        run, prepared.config.stored(), describe_data(prepared.loaders), prepared.loggers, after_epoch,
+        run, prepared.config.stored(), describe_data(prepared.loaders), prepared.loggers,
+        (chance,) if budget is None else (chance, budget),
         teacher=prepared.teacher,
     )  # fmt: skip
 

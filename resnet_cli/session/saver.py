@@ -1,10 +1,10 @@
 """RunSaver: writes a run's checkpoints, metrics and curves into its folder."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -30,6 +30,13 @@ def named_best(best: Row | None, class_names: Sequence[str]) -> Row | None:
     return {**best, "thresholds": dict(zip(class_names, best["thresholds"], strict=True))}
 
 
+class Watcher(Protocol):
+    """What looks at the metrics of a run while it trains."""
+
+    def after_epoch(self, rows: Sequence[Row]) -> None:
+        """Take the rows of metrics, one for each epoch done."""
+
+
 class RunSaver:
     """Writes a run's checkpoints, metrics and curves into its folder.
 
@@ -38,7 +45,7 @@ class RunSaver:
         settings: The config, stored in checkpoints.
         data: What `describe_data` returns, stored there too.
         loggers: Experiment loggers, which receive the metrics.
-        after_epoch: Called with the number of epochs done when an epoch is saved.
+        watchers: Get the rows of metrics when an epoch is saved.
         teacher: What is known of the network that the run learns from, stored in checkpoints too.
     """
 
@@ -48,12 +55,12 @@ class RunSaver:
         settings: validation.Settings,
         data: dict[str, Any],
         loggers: LoggerGroup,
-        after_epoch: Callable[[int], None] | None = None,
+        watchers: Sequence[Watcher] = (),
         *,
         teacher: Mapping[str, Any] | None = None,
     ) -> None:
         self.run, self.settings, self.data, self.loggers = run, settings, data, loggers
-        self.after_epoch, self.teacher = after_epoch, teacher
+        self.watchers, self.teacher = watchers, teacher
         self._drawn_at = -math.inf
 
     def save_last(self, state: TrainState) -> None:
@@ -91,8 +98,8 @@ class RunSaver:
         self.loggers.row(rows[-1])
         if monotonic() - self._drawn_at > DRAW_SECONDS:
             self.draw_curves(rows)
-        if self.after_epoch is not None:
-            self.after_epoch(len(rows))
+        for watcher in self.watchers:
+            watcher.after_epoch(rows)
 
     def write_profile(self, profile: StepProfile) -> None:
         """Write `profile/trace.json` and `profile/summary.txt`."""

@@ -1,6 +1,7 @@
 """The time budget of a run: an epoch is measured, the length is chosen, stored and kept, and the end is foretold."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -113,16 +114,16 @@ class TimeBudget:
             f"end expected at {_clock_time(self.expected_end)}{late}"
         )
 
-    def after_epoch(self, epochs: int) -> None:
+    def after_epoch(self, rows: Sequence[Row]) -> None:
         """Log the expected end anew if it has moved notably.
 
         Args:
-            epochs: Epochs done.
+            rows: A row of metrics for each epoch done.
         """
         now = self.clock()
         self._time_left.add(now - self._epoch_began)
         self._epoch_began = now
-        left = self._time_left.estimate((self.length.epochs if self.length else 0) - epochs)
+        left = self._time_left.estimate((self.length.epochs if self.length else 0) - len(rows))
         if not left or left < 0 or self._time_left.epochs < 2:  # the first one warms up
             return
         end = datetime.now(UTC) + timedelta(seconds=left + self.test_seconds)

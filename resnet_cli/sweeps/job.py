@@ -38,6 +38,7 @@ class SweepJob:
         sweep: The folder of the sweep.
         command: The command that the user typed.
         paths: Where files are that are not where the config says, by key; see `resnet_cli.session.paths`.
+        files: Further files of its folder, by name.
     """
 
     settings: Settings
@@ -47,6 +48,7 @@ class SweepJob:
     sweep: SweepDir
     command: str
     paths: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -130,6 +132,7 @@ def _train(
                 overrides=job.overrides,
                 resume_command=resume_sweep_command(job.sweep.path),
                 paths=job.paths,
+                files=job.files,
                 sweep=job.sweep.path,
                 log_to_terminal=console.is_local,
             )

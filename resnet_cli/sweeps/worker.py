@@ -3,7 +3,7 @@
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from time import monotonic
 
@@ -17,22 +17,24 @@ ShouldStop = Callable[[], int | None]  # returns the signal that stops the job
 
 
 class LauncherContext:
-    """The signals of the launching process, the arguments that the user typed, and where relative paths start from.
+    """What a job takes from the launching process: signals, what the user typed, where paths start from, and plans.
 
     Launchers pickle it for the processes that they start. There it is restored with signals that never arrive, since
     such a process handles signals of its own: see `job_process`.
     """
 
-    def __init__(self, stop: StopSignals, arguments: Sequence[str], origin: Origin) -> None:
-        self.stop, self.arguments, self.origin = stop, list(arguments), origin
+    def __init__(
+        self, stop: StopSignals, arguments: Sequence[str], origin: Origin, plans: Mapping[str, str] | None = None
+    ) -> None:
+        self.stop, self.arguments, self.origin, self.plans = stop, list(arguments), origin, dict(plans or {})
 
-    def __reduce__(self) -> tuple[Callable[[list[str], Origin], "LauncherContext"], tuple[list[str], Origin]]:
-        return _unpickle, (self.arguments, self.origin)
+    def __reduce__(self) -> tuple[Callable[..., "LauncherContext"], tuple[list[str], Origin, dict[str, str]]]:
+        return _unpickle, (self.arguments, self.origin, self.plans)
 
 
-def _unpickle(arguments: list[str], origin: Origin) -> LauncherContext:
+def _unpickle(arguments: list[str], origin: Origin, plans: dict[str, str]) -> LauncherContext:
     compat.silence_schema_warning()
-    return LauncherContext(StopSignals(), arguments, origin)
+    return LauncherContext(StopSignals(), arguments, origin, plans)
 
 
 @contextmanager

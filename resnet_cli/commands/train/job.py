@@ -9,6 +9,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from resnet_cli.commands.train import app
+from resnet_cli.commands.train.planned import files_of, planned
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.selection import select_by_of, selected_score
 from resnet_cli.errors import InputError, StoppedError
@@ -49,8 +50,8 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
     try:
         for command in resolve_commands(with_quoted_paths(arguments)):
             launches.append(SweepLaunch(command, stop))
-            with launches[-1]:
-                task = make_task(LauncherContext(stop, sys.argv[1:], command.origin))
+            with planned(command.arguments) as plans, launches[-1]:
+                task = make_task(LauncherContext(stop, sys.argv[1:], command.origin, plans))
                 status = max(status, app.run(command.arguments, stop, task))
     except InputError as error:
         return print_error(error)
@@ -84,7 +85,8 @@ def make_task(context: LauncherContext) -> app.Task:
             with trial_reporter(hydra_config, select_by_of(settings)) as reporter:
                 number = hydra_config.job.num if reporter is None else reporter.number
                 paths = paths_from(settings, context.origin, RunDir(folder), needed=False)
-                job = sweep_job.SweepJob(settings, overrides, number, folder, sweep, command, paths)
+                files = files_of(context.plans, settings.get("plan"))
+                job = sweep_job.SweepJob(settings, overrides, number, folder, sweep, command, paths, files)
                 return sweep_job.run(job, stop, reporter)
         own_classes = to_find_again(settings)
         resume = resume_command(folder, *own_classes)
@@ -92,8 +94,9 @@ def make_task(context: LauncherContext) -> app.Task:
             stop.begin_job()
             paths = paths_today(settings, override_keys(overrides), RunDir(folder))
             run_context = RunContext(
-                control=RunControl(stop), command=command, overrides=overrides, resume_command=resume, paths=paths
-            )
+                control=RunControl(stop), command=command, overrides=overrides, resume_command=resume, paths=paths,
+                files=files_of(context.plans, settings.get("plan")),
+            )  # fmt: skip
             record = train(RunConfig(**settings), folder, run_context)
         except StoppedError as stopped:
             raise JobStoppedError(stopped.signum) from None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnet_cli.commands.train.planned import files_of, planned
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.hydra_app.compose import compose_settings
@@ -67,8 +68,10 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Ru
     option = next((argument for argument in arguments if argument.startswith("-")), None)
     if option is not None:
         raise InputError(f"train: {option}: takes settings only; a sweep is a loop of calls, or resnet-train -m")
+    options = [] if config_dir is None else ["--config-dir", config_dir]
     try:
-        composed = compose_settings(arguments, config_dir=config_dir)
+        with planned([*options, *arguments]) as plans:
+            composed = compose_settings(arguments, config_dir=config_dir)
     except Exception as error:
         raise as_user_error(error) or error from None
     settings, folder = composed.settings, _relative(Path(composed.run_dir))
@@ -80,6 +83,7 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Ru
         context = RunContext(
             control=RunControl(stop), command=format_command("resnet-train", arguments), overrides=composed.overrides,
             resume_command=resume_command(folder, *to_find_again(settings)), paths=paths,
+            files=files_of(plans, settings.get("plan")),
         )  # fmt: skip
         try:
             stop.begin_job()

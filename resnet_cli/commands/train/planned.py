@@ -1,0 +1,179 @@
+"""`plan=quick|good|best`: the option is written before Hydra composes the config, so that what is typed wins."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from resnet_cli.config.values import format_value
+from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
+from resnet_cli.hydra_app.overrides import hydra_arguments, split_arguments
+from resnet_cli.hydra_app.search_path import config_folders, generated_configs
+
+LEVELS = ("quick", "good", "best")
+FILE, FINGERPRINT = "plan.yaml", "fingerprint.json"
+SAME_IMAGES = ("data.fold", "data.seed", "data.split_seed", "data.batch_size", "data.workers")  # may be swept
+RUN_KEYS = ("resume", "reproduce")
+
+Files = Mapping[str, str]  # name in the run folder -> content
+
+
+@contextmanager
+def planned(arguments: Sequence[str]) -> Iterator[Files]:
+    """Let Hydra find the plans that arguments ask for, and yield the files that a run of each keeps, by level.
+
+    Without `plan=` nothing happens, and torch is not imported.
+
+    Args:
+        arguments: The command line.
+
+    Yields:
+        The files of the run folder. With several levels, which a sweep has, they are found by `files_of`.
+
+    Raises:
+        InputError: `plan` is no level, or is given with a run to resume, or there is nothing to learn from the data.
+    """
+    if not any(argument.partition("=")[0] == "plan" for argument in arguments):
+        yield {}
+        return
+    options, overrides = _parse(arguments)
+    levels = _levels(overrides)
+    if not levels:
+        yield {}
+        return
+    with TemporaryDirectory(prefix="resnet-cli-plan-") as name:
+        folder = Path(name) / "plan"
+        folder.mkdir()
+        files: dict[str, str] = {}
+        for level in levels:
+            text, fingerprint = _find_plan(level, overrides) or _make(level, options, overrides)
+            (folder / f"{level}.yaml").write_text(text, encoding="utf-8")
+            files |= {f"{level}/{FILE}": text, f"{level}/{FINGERPRINT}": fingerprint}
+        with generated_configs(Path(name)):
+            yield files
+
+
+def files_of(files: Files, level: str | None) -> Files:
+    """Return the files that a run of a level keeps in its folder."""
+    return {name.partition("/")[2]: text for name, text in files.items() if name.startswith(f"{level}/")}
+
+
+def _parse(arguments: Sequence[str]) -> tuple[list[str], list[Override]]:
+    """Return the options and the parsed overrides of a command line."""
+    options, _ = split_arguments(arguments)
+    translated = hydra_arguments(arguments)
+    try:
+        return options, OverridesParser.create().parse_overrides(translated[len(options) :])
+    except HydraException:
+        return [], []  # Hydra reports what is wrong with them
+
+
+def _levels(overrides: Sequence[Override]) -> list[str]:
+    """Return the levels of `plan=`, after checking that a plan can be made for the command."""
+    typed = {_key(override): override for override in overrides}
+    if "plan" not in typed:
+        return []
+    values = _values(typed["plan"])
+    if values in ([None], [[]]):
+        return []
+    wrong = [value for value in values if value not in LEVELS]
+    if wrong:
+        raise InputError(f"plan={format_value(wrong[0])}: takes {', '.join(LEVELS)} or null")
+    for key in RUN_KEYS:
+        if key in typed and _values(typed[key]) not in ([None], ["auto"]):
+            raise InputError(f"plan: a run keeps the plan that it has begun with; leave plan out with {key}")
+    for key, override in typed.items():
+        of_data = key == "data" or key.startswith("data.")
+        if override.is_sweep_override() and of_data and key not in SAME_IMAGES:
+            raise InputError(f"plan: is made for one data set; sweep over {key} without it, or run one by one")
+    return values
+
+
+def _key(override: Override) -> str:
+    return str(override.key_or_group)
+
+
+def _values(override: Override) -> list[Any]:
+    """Return the values of an override; several if it sweeps over a list of choices."""
+    if not override.is_sweep_override():
+        return [override.value()]
+    return list(override.sweep_iterator()) if override.is_discrete_sweep() else [None]
+
+
+def _find_plan(level: str, overrides: Sequence[Override]) -> tuple[str, str] | None:
+    """Return the files of the plan that the output folder has from an earlier start of this command."""
+    keys = ("hydra.run.dir", "hydra.sweep.dir")
+    given = [override for override in overrides if _key(override) in keys and not override.is_sweep_override()]
+    for folder in [expand_home(str(override.value())) for override in given]:
+        for path in filter(Path.is_file, (folder / FILE, *sorted(folder.glob(f"*/{FILE}")))):
+            text = path.read_text(encoding="utf-8")
+            if f"\nplan: {level}\n" in text:
+                other = path.with_name(FINGERPRINT)
+                return text, other.read_text(encoding="utf-8") if other.is_file() else "{}\n"
+    return None
+
+
+def _make(level: str, options: Sequence[str], overrides: Sequence[Override]) -> tuple[str, str]:
+    """Make the plan and print it."""
+    typed: dict[str, Any] = {}
+    items = []
+    for override in overrides:
+        key = _key(override)
+        if key == "plan" or key.partition(".")[0].partition("/")[0] == "hydra":
+            continue
+        value = _values(override)[0]
+        if key == "experiment" and value is not None:
+            typed |= _of_experiment(str(value), options)
+        typed[key] = value
+        items.append(_with_value(override, value))
+    from resnet_cli.planning.make import plan_command  # it imports torch
+
+    made = plan_command(level, items, typed, config_dir=_config_dir(options))
+    print("\n".join(made.lines), file=sys.stderr)
+    return made.text, made.fingerprint
+
+
+def _with_value(override: Override, value: Any) -> str:
+    """Return an override as it was typed; one that sweeps, with its first value."""
+    if not override.is_sweep_override():
+        return str(override.input_line).removeprefix("++")
+    return f"{_key(override)}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+def _of_experiment(name: str, options: Sequence[str]) -> dict[str, Any]:
+    """Return the keys that an experiment sets, and the groups whose options it chooses; they count as typed."""
+    files = [folder / "experiment" / f"{name}.yaml" for folder in config_folders(options)]
+    file = next(filter(Path.is_file, files), None)
+    if file is None:
+        return {}  # Hydra says so
+    content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    chosen = [next(iter(item.items())) for item in content.pop("defaults", []) if isinstance(item, dict)]
+    return {**{str(group).rpartition("/")[2]: option for group, option in chosen}, **_flat(content)}
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            leaves |= _flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
+
+
+def _config_dir(options: Sequence[str]) -> str | None:
+    """Return the folder of --config-dir."""
+    for i, option in enumerate(options):
+        name, equals, value = option.partition("=")
+        if name in ("--config-dir", "-cd"):
+            return value if equals else options[i + 1]
+    return None

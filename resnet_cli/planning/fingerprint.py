@@ -1,0 +1,112 @@
+"""The fingerprint of a data set: what a plan has to know of the training images. Test images are not looked at.
+
+Shapes: N images, K classes, C channels.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from resnet_cli.config.run_config import Node
+from resnet_cli.data.dataset import DatasetSplit
+from resnet_cli.data.fingerprint import fingerprint_split
+from resnet_cli.inspection.survey import Survey, survey_split
+from resnet_cli.planning.similarity import Sample, measure_similarity
+from resnet_cli.session import build
+
+FORMAT = 1  # of the file; others are measured anew
+SAMPLE = 1500  # images that are compared with one another
+RARE = 10  # images of a class that is called rare
+PHOTOGRAPH_SIDE = 40  # pixels; smaller images keep their size
+
+
+def measure_fingerprint(node: Node) -> dict[str, Any]:
+    """Read the training images of a data set and return the facts that rules may ask for.
+
+    Args:
+        node: The config of the data.
+
+    Returns:
+        Numbers, names and short lists:
+
+        - `data`: what identifies the training samples;
+        - `images`, `classes`, `labels` (single or multi), `rarest` and `median_class` (images of a class),
+          `rare_classes` (with fewer than 10), `imbalance` (largest class / rarest);
+        - `channels`, `height`, `width` as the net gets them; `short_side` (median of the files), `short_side_spread`
+          (95th percentile / 5th);
+        - `duplicates`, the share of images that are copies of another; `damaged`, of files that cannot be decoded;
+        - `neighbour_accuracy`, `mirrored`, `upside_down`, `turned`, `colour_accuracy`, `scale_accuracy`: see
+          `resnet_cli.planning.similarity`.
+
+    Raises:
+        InputError: The data set cannot be read.
+    """
+    parts = build.partition(node)
+    split, chosen = parts.samples["train"]
+    indices = torch.arange(len(split)) if chosen is None else chosen
+    survey = survey_split(split, workers=node.get("workers", 2), timeout=node.get("worker_timeout", 300))
+    usable = indices[torch.from_numpy(survey.pixels[indices.numpy()] > 0)]
+    labels = split.labels[usable]
+    classes = len(parts.dataset.class_names)
+    return {
+        "format": FORMAT,
+        "data": fingerprint_split(split, chosen),
+        **count_classes(labels, classes),
+        **_sizes(split, survey),
+        "damaged": 1 - len(usable) / max(1, len(indices)),
+        "duplicates": _share_of_copies(survey.hashes[usable.numpy()]),
+        **_similarity(split, usable, classes),
+    }
+
+
+def count_classes(labels: Tensor, classes: int) -> dict[str, Any]:
+    """Return the facts about the number of images of each class.
+
+    Args:
+        labels: Class indices [N], or 0 and 1 for each class [N, K].
+        classes: K.
+    """
+    is_multi = labels.ndim == 2
+    counts = labels.sum(0).long() if is_multi else torch.bincount(labels, minlength=classes)
+    rarest, largest = int(counts.min()), int(counts.max())
+    return {
+        "images": len(labels),
+        "classes": classes,
+        "labels": "multi" if is_multi else "single",
+        "rarest": rarest,
+        "median_class": int(counts.median()),
+        "rare_classes": int((counts < RARE).sum()),
+        "imbalance": round(largest / max(1, rarest), 2),
+    }
+
+
+def _sizes(split: DatasetSplit, survey: Survey) -> dict[str, Any]:
+    channels, height, width = split.size
+    sides = _short_sides(survey.sizes)
+    low, middle, high = np.percentile(sides, [5, 50, 95])
+    return {
+        "channels": channels, "height": height, "width": width,
+        "short_side": int(middle), "short_side_spread": round(float(high / max(1, low)), 2),
+    }  # fmt: skip
+
+
+def _short_sides(sizes: Mapping[tuple[int, int], int] | Counter[tuple[int, int]]) -> np.ndarray:
+    return np.repeat([min(size) for size in sizes], list(sizes.values()))
+
+
+def _share_of_copies(hashes: np.ndarray) -> float:
+    return round(1 - len(np.unique(hashes)) / max(1, len(hashes)), 4)
+
+
+def _similarity(split: DatasetSplit, usable: Tensor, classes: int) -> dict[str, float | None]:
+    """Compare a sample of images of one label each; the facts are None for images of several."""
+    if split.labels.ndim == 2:
+        return dict.fromkeys(Sample.FACTS)
+    order = torch.randperm(len(usable), generator=torch.Generator().manual_seed(0))[:SAMPLE]
+    chosen = usable[order].sort().values
+    images = [split.images[index] for index in chosen.tolist()]
+    return measure_similarity(Sample.of(images, split.labels[chosen], classes))

@@ -1,0 +1,62 @@
+"""plan.yaml: a plan as a config file that Hydra composes, with the reason beside each value."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from resnet_cli.planning.rules import Choice, Plan
+
+INDENT = "  "
+
+
+def format_plan(plan: Plan, facts: Mapping[str, Any]) -> str:
+    """Return the text of `plan.yaml`.
+
+    Args:
+        plan: The plan.
+        facts: The fingerprint of the data, which the first lines name.
+    """
+    options = [choice for choice in plan.choices if "." not in choice.key]
+    values = [choice for choice in plan.choices if "." in choice.key]
+    lines = [
+        "# @package _global_",
+        f"# plan={plan.level} for {facts['images']:,} training images of {facts['classes']:,} classes, by resnet-cli.",
+        "# Copy it to conf/experiment/NAME.yaml to change it, and train with experiment=NAME.",
+        *(f"# Typed, and planned around: {', '.join(plan.typed)}" for _ in range(bool(plan.typed))),
+        *(f"# Look at this first: {line}" for line in plan.warnings),
+    ]
+    if options:
+        lines += ["defaults:", *(f"{INDENT}- override /{c.key}: {c.value}  # {c.reason}" for c in options), ""]
+    lines.append(f"plan: {plan.level}")
+    return "\n".join([*lines, *_nested(values)]) + "\n"
+
+
+def _nested(choices: Sequence[Choice], depth: int = 0) -> Iterator[str]:
+    """Yield the lines of values, those below one key together."""
+    groups: dict[str, list[tuple[str, Choice]]] = {}
+    for choice in choices:
+        parts = choice.key.split(".")[depth:]
+        groups.setdefault(parts[0], []).append((".".join(parts[1:]), choice))
+    for name, members in groups.items():
+        rest, first = members[0]
+        if not rest:
+            yield f"{INDENT * depth}{name}: {json.dumps(first.value)}  # {first.reason}"
+        else:
+            yield f"{INDENT * depth}{name}:"
+            yield from _nested([choice for _, choice in members], depth + 1)
+
+
+def format_lines(plan: Plan) -> list[str]:
+    """Return the plan as lines for a terminal."""
+    texts = [(format_override(choice.key, choice.value), choice) for choice in plan.choices]
+    width = min(40, max((len(text) for text, _ in texts), default=0))
+    return [
+        *(f"plan    {text:{width}}  {choice.reason}" for text, choice in texts),
+        *(f"plan    look at this first: {line}" for line in plan.warnings),
+    ]
+
+
+def format_override(key: str, value: Any) -> str:
+    """Return `key=value` as it is typed."""
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return f"{key}={text}"

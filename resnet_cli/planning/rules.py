@@ -1,0 +1,178 @@
+"""Turn facts into a plan, by the tables of `rules.yaml`."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from resnet_cli.planning.conditions import holds
+
+Facts = Mapping[str, Any]
+Rate = Callable[[Mapping[str, Any], int], float]  # images a second of a net, from what it sets and the side of images
+
+RULES = Path(__file__).with_name("rules.yaml")
+USABLE_SHARE = 0.85  # of the budget that is spent on steps; the rest is validation, saving and the test
+OTHER_GROUPS = ("model", "optimizer", "schedule", "loss", "trainer")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value of the plan.
+
+    Args:
+        key: The key, or the name of a group whose option is chosen.
+        value: The value, or the option.
+        reason: Why, in a few words.
+        evidence: What was measured.
+    """
+
+    key: str
+    value: Any
+    reason: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was chosen for a data set.
+
+    Args:
+        level: quick, good or best.
+        choices: The values, in the order in which they were chosen.
+        typed: Keys that the rules would have chosen too, but that the user typed.
+        warnings: What should be looked at.
+    """
+
+    level: str
+    choices: tuple[Choice, ...]
+    typed: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@cache
+def read_rules() -> Mapping[str, Any]:
+    """Return the content of `rules.yaml`."""
+    content: Mapping[str, Any] = yaml.safe_load(RULES.read_text(encoding="utf-8"))
+    return content
+
+
+def make_plan(level: str, fingerprint: Facts, typed: Mapping[str, Any], machine: Facts, rate: Rate) -> Plan:
+    """Choose every value that the rules know and the user has not typed.
+
+    Args:
+        level: quick, good or best.
+        fingerprint: See `resnet_cli.planning.fingerprint`.
+        typed: Keys that the user typed, or that an experiment sets, with their values; groups with their options.
+        machine: `device`, `bf16` and `budget` in seconds, or None.
+        rate: Images a second that a net trains.
+    """
+    return _Planner(level, fingerprint, typed, machine, rate).plan()
+
+
+class _Planner:
+    def __init__(self, level: str, fingerprint: Facts, typed: Mapping[str, Any], machine: Facts, rate: Rate) -> None:
+        self.rules = read_rules()
+        self.level, self.typed, self.rate = level, typed, rate
+        self.facts: dict[str, Any] = {**fingerprint, **machine, "level": level}
+        self.facts["steps_at_32"] = -(-fingerprint["images"] // 32)
+        self.facts["duplicates_percent"] = round(100 * fingerprint["duplicates"])
+        self.choices: list[Choice] = []
+        self.skipped: list[str] = []
+
+    def plan(self) -> Plan:
+        wanted = next(row for row in self.rules["passes"] if holds(row.get("when", {}), self.facts))[self.level]
+        self.facts["passes"] = wanted
+        self._choose_net(wanted)
+        for rule in self.rules["rules"]:
+            for case in rule["cases"]:
+                if holds(case.get("when", {}), self.facts):
+                    self._choose(case["set"], case["because"], rule["evidence"])
+                    break
+        warnings = [
+            row["text"].format(**self.facts) for row in self.rules["warnings"] if holds(row["when"], self.facts)
+        ]
+        return Plan(self.level, tuple(self.choices), tuple(self.skipped), tuple(warnings))
+
+    def _choose(self, values: Mapping[str, Any], because: str, evidence: str) -> None:
+        """Note the values that the user has not typed; what is typed becomes a fact all the same."""
+        reason = because.format(**self.facts)
+        for key, value in values.items():
+            is_typed = key in self.typed
+            if is_typed or self._belongs_to_typed_group(key):
+                self.skipped.append(key)
+            else:
+                self.choices.append(Choice(key, value, reason, evidence))
+            self.facts[key.rpartition(".")[2]] = self.typed[key] if is_typed else value
+
+    def _belongs_to_typed_group(self, key: str) -> bool:
+        """Return whether a key belongs to an option that the user chose, with values of its own."""
+        group, dot, _ = key.partition(".")
+        return bool(dot) and group in self.typed and group in OTHER_GROUPS
+
+    def _choose_net(self, wanted: int) -> None:
+        """Choose the side of the images, the net and the number of epochs."""
+        sides = list(self._sides())
+        budget, images = self.facts["budget"], self.facts["images"]
+        evidence = "the rates were measured on this machine before the plan was made"
+        self.facts["side"] = sides[-1]
+        if "model" in self.typed or any(key.startswith("model.") for key in self.typed):
+            self._choose_side(sides[-1], "the net was chosen by you")
+            self.facts["net"] = self.typed.get("model", "yours")
+        elif budget is None:
+            self._choose_side(sides[-1], "no time budget")
+            net = next(net for net in reversed(list(self._nets(sides[-1]))) if self.level in net.get("default", ()))
+            self._take(net, f"{net['name']}: usual for images of this size; no time budget was given", "not measured")
+        else:
+            need = wanted * images / (USABLE_SHARE * budget)  # images a second
+            side, net, rate = self._largest_affordable(sides, need)
+            passes = USABLE_SHARE * budget * rate / images
+            self.facts["passes"] = max(1, round(min(passes, 10 * wanted)))
+            self._choose_side(side, f"{net['name']} gets about {passes:.0f} passes in the budget at this size")
+            reason = (
+                f"{net['name']} trains {rate:,.0f} images a second here: about {passes:.0f} passes in the budget, "
+                f"{wanted} are wanted"
+            )
+            self._take(net, reason, evidence)
+        if budget is None:
+            self._choose({"trainer.epochs": wanted}, f"{images} training images and no time budget", "not measured")
+
+    def _largest_affordable(self, sides: Sequence[int], need: float) -> tuple[int, Mapping[str, Any], float]:
+        """Return side, net and rate: the largest net that is fast enough at the largest side that has one."""
+        fallback = None
+        for side in reversed(sides):
+            best = None
+            for net in self._nets(side):
+                rate = self.rate(net["set"], side)
+                fallback = (side, net, rate) if fallback is None or rate > fallback[2] else fallback
+                if rate >= need:
+                    best = (side, net, rate)
+            if best is not None:
+                return best
+        assert fallback is not None
+        return fallback
+
+    def _nets(self, side: int) -> Iterator[Mapping[str, Any]]:
+        nets = [net for net in self.rules["nets"] if net["sides"][0] <= side <= net["sides"][1]]
+        yield from nets or self.rules["nets"][:1]
+
+    def _sides(self) -> Iterator[int]:
+        """Yield the sides that images may get, small to large."""
+        height, width = self.facts["height"], self.facts["width"]
+        if not self.facts["can_resize"]:
+            yield min(height, width)
+            return
+        short = self.facts["short_side"]
+        sides = self.rules["sides"]
+        yield from [side for side in sides if side <= short] or sides[:1]
+
+    def _choose_side(self, side: int, reason: str) -> None:
+        if self.facts["can_resize"]:
+            self._choose({"data.image_size": side}, f"files of {self.facts['short_side']} pixels: {reason}", "measured")
+        self.facts["side"] = side
+
+    def _take(self, net: Mapping[str, Any], reason: str, evidence: str) -> None:
+        self.facts["net"] = net["name"]
+        self._choose(net["set"], reason, evidence)

@@ -1,0 +1,109 @@
+"""How images of one class resemble each other: mirrored, upside down and turned, by colour and by scale.
+
+A net need not be trained to see that a mirrored 2 is no 2: the nearest neighbour of a mirrored image tells, on images
+of 8x8 pixels. What is said is relative to how well the nearest neighbour of an image as it is has its class.
+
+Shapes: N images, K classes, C channels, D = 64 C values of a small image.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SIDE = 8  # pixels of the images that are compared
+SAME = 1e-6  # of deviations
+LEAST_SIGNAL = 0.1  # of the nearest neighbour's accuracy over chance, as a share of what is possible
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Small images with one label each.
+
+    Args:
+        images_BCHW: float32 [N, C, 8, 8], from 0 to 1.
+        labels: int64 [N].
+        areas: Pixels of each image before, float32 [N].
+        classes: K.
+    """
+
+    FACTS: ClassVar = (
+        "neighbour_accuracy", "mirrored", "upside_down", "turned", "colour_accuracy", "scale_accuracy",
+    )  # fmt: skip
+
+    images_BCHW: Tensor
+    labels: Tensor
+    areas: Tensor
+    classes: int
+
+    @staticmethod
+    def of(images: Sequence[Tensor], labels: Tensor, classes: int) -> "Sample":
+        """Return the sample of uint8 images [H, W, C], which may have unlike sizes."""
+        small = [
+            F.interpolate(image.permute(2, 0, 1)[None].float() / 255, (SIDE, SIDE), mode="area") for image in images
+        ]
+        areas = torch.tensor([float(image.shape[0] * image.shape[1]) for image in images])
+        return Sample(torch.cat(small), labels, areas, classes)
+
+
+def measure_similarity(sample: Sample) -> dict[str, float | None]:
+    """Return the facts about a sample.
+
+    Returns:
+        - `neighbour_accuracy`: share of the images whose nearest other image has their class.
+        - `mirrored`, `upside_down`, `turned` (by 90 degrees): the same for changed images among unchanged ones, over
+          chance and as a share of `neighbour_accuracy` over chance; 1 where the change makes no difference. None where
+          the nearest neighbour tells too little to say.
+        - `colour_accuracy`, `scale_accuracy`: share of the images whose class has the nearest mean colour, or the
+          nearest mean size, over chance and as a share of what is possible: 0 where colour, or size, says nothing.
+    """
+    counts = torch.bincount(sample.labels, minlength=sample.classes).double()
+    chance = float((counts / counts.sum()).square().sum())
+    plain = _neighbour_accuracy(sample, lambda images: images)
+    found: dict[str, float | None] = {"neighbour_accuracy": round(plain, 4)}
+    signal = (plain - chance) / max(1e-9, 1 - chance)
+    changes: dict[str, Callable[[Tensor], Tensor]] = {
+        "mirrored": lambda images: images.flip(3),
+        "upside_down": lambda images: images.flip(2),
+        "turned": lambda images: images.rot90(1, (2, 3)),
+    }
+    for name, change in changes.items():
+        kept = (_neighbour_accuracy(sample, change) - chance) / max(1e-9, plain - chance)
+        found[name] = round(kept, 3) if signal >= LEAST_SIGNAL else None
+    colours = sample.images_BCHW.mean((2, 3))
+    found["colour_accuracy"] = _mean_accuracy(colours, sample, chance)
+    found["scale_accuracy"] = _mean_accuracy(sample.areas.log()[:, None], sample, chance)
+    return found
+
+
+def _neighbour_accuracy(sample: Sample, change: Callable[[Tensor], Tensor]) -> float:
+    """Return the share of changed images whose nearest unchanged image of another one has their class."""
+    if len(sample.labels) < 2:
+        return 0.0
+    distances_NN = torch.cdist(_normalised(change(sample.images_BCHW)), _normalised(sample.images_BCHW))
+    distances_NN.fill_diagonal_(torch.inf)
+    return float((sample.labels[distances_NN.argmin(1)] == sample.labels).double().mean())
+
+
+def _normalised(images_BCHW: Tensor) -> Tensor:
+    """Return images as vectors [N, D] of mean 0 and length 1, so that brightness and contrast do not count."""
+    vectors_ND = images_BCHW.flatten(1)
+    return F.normalize(vectors_ND - vectors_ND.mean(1, keepdim=True), dim=1)
+
+
+def _mean_accuracy(values_NC: Tensor, sample: Sample, chance: float) -> float:
+    """Return how well the nearest class mean of a few values tells the class, each image left out of its own mean."""
+    values_NC = values_NC.double()
+    if float(values_NC.std(0, correction=0).sum()) < SAME:
+        return 0.0  # all have the same value, and the nearest mean is a matter of rounding
+    one_hot_NK = F.one_hot(sample.labels, sample.classes).double()
+    sums_KC, counts_K = one_hot_NK.T @ values_NC, one_hot_NK.sum(0)
+    others_NK = counts_K - one_hot_NK  # images of each class but the one itself
+    means_NKC = (sums_KC - one_hot_NK[:, :, None] * values_NC[:, None]) / others_NK.clamp(min=1)[:, :, None]
+    distances_NK = (means_NKC - values_NC[:, None]).square().sum(2)
+    nearest_N = distances_NK.masked_fill(others_NK == 0, torch.inf).argmin(1)
+    accuracy = float((nearest_N == sample.labels).double().mean())
+    return round(max(0.0, (accuracy - chance) / max(1e-9, 1 - chance)), 3)

@@ -1,0 +1,132 @@
+"""`plan=` through the command: what is typed wins, the plan is stored, and a resumed run keeps it."""
+
+import json
+
+import pytest
+import yaml
+
+from resnet_cli.planning import make
+from tests.support.images import write_class_folders
+from tests.support.runs import assert_same_end, record_of
+
+TINY = ["data=synthetic", "data.image_size=8", "data.count=96", "data.test_count=32", "data.classes=3"]
+SHORT = ["trainer.epochs=2", "model=resnet8"]
+
+
+@pytest.fixture(autouse=True)
+def one_rate(monkeypatch, tmp_path):
+    """Let every net be as fast, so that nothing is measured, and keep the cache of this test apart."""
+    monkeypatch.setattr(make, "images_per_second", lambda *arguments, **options: 1e4)
+    monkeypatch.setenv("RESNET_CLI_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.slow
+def test_a_planned_run_keeps_its_plan(train, tmp_path):
+    status, _, err = train("plan=good", *TINY, *SHORT, "optimizer.lr=0.3", "hydra.run.dir=run")
+    assert status == 0
+    assert "plan    data.batch_size=32" in err
+    run = tmp_path / "run"
+    stored = yaml.safe_load((run / "config.yaml").read_text())
+    assert (stored["plan"], stored["data"]["batch_size"], stored["optimizer"]["lr"]) == ("good", 32, 0.3)
+    assert record_of(run)["overrides"][0] == "plan=good"
+    assert not any("batch_size" in override for override in record_of(run)["overrides"])
+    text = (run / "plan.yaml").read_text()
+    assert "batch_size: 32  # 86 training images" in text
+    assert "Typed, and planned around" in text
+    assert json.loads((run / "fingerprint.json").read_text())["images"] == 86
+    assert "## Plan" in (run / "card.md").read_text()
+
+
+@pytest.mark.slow
+def test_plan_yaml_is_an_experiment(train, tmp_path):
+    train("plan=quick", *TINY, *SHORT, "hydra.run.dir=planned")
+    folder = tmp_path / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text((tmp_path / "planned" / "plan.yaml").read_text())
+    status, _, err = train("experiment=mine", *TINY, *SHORT, "hydra.run.dir=again")
+    assert status == 0
+    assert "plan    " not in err
+    assert_same_end(tmp_path / "planned", tmp_path / "again")
+
+
+def test_cfg_shows_it_and_trains_nothing(train, tmp_path):
+    status, out, err = train("plan=good", *TINY, *SHORT, "--cfg", "job")
+    assert status == 0
+    assert "batch_size: 32" in out
+    assert "plan: good" in out
+    assert "plan    data.batch_size=32" in err
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_with_its_plan(train, tmp_path, monkeypatch):
+    line = ["plan=good", *TINY, "model=resnet8", "trainer.epochs=1", "hydra.run.dir=run", "resume=auto"]
+    assert train(*line)[0] == 0
+    plan = (tmp_path / "run" / "plan.yaml").read_text()
+    monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned again"))
+    assert train(*line)[0] == 0
+    assert train("resume=run", "trainer.epochs=2")[0] == 0
+    assert (tmp_path / "run" / "plan.yaml").read_text() == plan
+
+
+@pytest.mark.slow
+def test_jobs_of_a_sweep_have_their_plans(train, tmp_path):
+    status, _, _ = train("-m", "plan=quick,good", "seed=0,1", *TINY, *SHORT, "hydra.sweep.dir=sweep")
+    assert status == 0
+    plans = {path.parent.name: path.read_text() for path in tmp_path.glob("sweep/*/plan.yaml")}
+    assert len(plans) == 4
+    assert all(f"\nplan: {name.split('=')[1].split(',')[0]}\n" in text for name, text in plans.items())
+
+
+def test_values_of_an_experiment_count_as_typed(train, tmp_path):
+    folder = tmp_path / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /model: resnet20\ndata:\n  batch_size: 7\n"
+    )
+    status, out, err = train("plan=good", "experiment=mine", *TINY, "--cfg", "job")
+    assert status == 0
+    assert "batch_size: 7" in out
+    assert "data.batch_size" not in err
+    assert "model=" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["plan=nice"], "error: plan=nice: takes quick, good, best or null\n"),
+        (["-m", "plan=good", "data=digits,synthetic"], "sweep over data without it, or run one by one"),
+        (["plan=good", "data.batch_size=no"], "error: data.batch_size"),
+        (["plan=good", "data=image_folder", "data.root=missing"], "data.root=missing does not exist"),
+        (["plan=good", "data=image_folder", "data.root=photos", "data.layout=classes"], "has 1 class"),
+        (["plan=good", *TINY[:2], "data.classes=3", "data.count=4", "data.val_fraction=0"], "too few to train on"),
+        (["plan=good", "reproduce=missing"], "leave plan out"),
+    ],
+)
+def test_what_cannot_be_planned(train, tmp_path, arguments, problem):
+    write_class_folders(tmp_path / "photos", ["cat"], 20, (40, 30))
+    status, _, err = train(*arguments)
+    assert status == 2
+    assert problem in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_null_plans_nothing(train, monkeypatch):
+    monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned"))
+    assert train("plan=null", "experiment=null", *TINY, "--cfg", "job")[0] == 0
+
+
+@pytest.mark.slow
+def test_measurements_are_remembered(train, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(make, "images_per_second", lambda *a, **o: calls.append(a) or 1e4)
+    write_class_folders(tmp_path / "photos", ["cat", "dog"], 20, (40, 30))
+    line = ["plan=good", "data=image_folder", "data.root=photos", "trainer.time_budget=30 s", "--cfg", "job"]
+    first = train(*line)
+    assert first[0] == 0
+    count = len(calls)
+    assert count >= 1
+    assert train(*line)[1] == first[1]
+    assert len(calls) == count

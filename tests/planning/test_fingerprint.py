@@ -1,0 +1,51 @@
+"""Fingerprints of data sets."""
+
+import json
+
+import pytest
+import torch
+
+from resnet_cli.planning.fingerprint import count_classes, measure_fingerprint
+from tests.support.images import write_class_folders
+from tests.support.settings import settings_of
+
+
+def fingerprint(*overrides):
+    return measure_fingerprint(settings_of(*overrides)["data"])
+
+
+def test_of_the_digits():
+    found = fingerprint("data=digits")
+    assert (found["images"], found["classes"], found["channels"], found["height"]) == (1298, 10, 1, 16)
+    assert found["mirrored"] < 0.5  # a mirrored 2 is no 2
+    assert found["neighbour_accuracy"] > 0.9
+    assert found["colour_accuracy"] < 0.2
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_it_is_of_training_images_alone():
+    whole, part = fingerprint("data=digits"), fingerprint("data=digits", "data.val_fraction=0.5")
+    assert part["images"] < whole["images"]
+    assert part["data"] != whole["data"]
+
+
+def test_of_files_of_unlike_sizes(tmp_path):
+    write_class_folders(tmp_path / "photos", ["cat", "dog"], 10, (40, 30))
+    found = fingerprint(
+        "data=image_folder", f"data.root={tmp_path / 'photos'}", "data.image_size=16", "data.cache=null"
+    )
+    assert found["short_side"] == 30
+    assert (found["height"], found["width"]) == (16, 16)
+
+
+def test_counts_of_classes():
+    found = count_classes(torch.tensor([0] * 20 + [1] * 4), 2)
+    assert (found["rarest"], found["imbalance"], found["rare_classes"]) == (4, 5.0, 1)
+    several = count_classes(torch.tensor([[1, 1, 0], [1, 0, 0]]), 3)
+    assert (several["labels"], several["rarest"], several["images"]) == ("multi", 0, 2)
+
+
+@pytest.mark.parametrize("key", ["mirrored", "colour_accuracy"])
+def test_several_labels_are_not_compared(key):
+    found = count_classes(torch.tensor([[1, 1], [0, 1]]), 2)
+    assert key not in found

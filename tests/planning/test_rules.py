@@ -1,0 +1,130 @@
+"""The rules: each names facts that exist, sets keys that exist, and what is typed wins."""
+
+import itertools
+
+import pytest
+
+from resnet_cli.planning.conditions import LIMITS, holds
+from resnet_cli.planning.plan_file import format_override
+from resnet_cli.planning.rules import make_plan, read_rules
+from tests.support.settings import problems_of, settings_of
+
+LEVELS = ("quick", "good", "best")
+FACTS = {
+    "images": 5000, "classes": 10, "labels": "single", "rarest": 400, "median_class": 500, "rare_classes": 0,
+    "imbalance": 1.2, "channels": 3, "height": 32, "width": 32, "short_side": 32, "short_side_spread": 1.0,
+    "damaged": 0.0, "duplicates": 0.0, "neighbour_accuracy": 0.3, "mirrored": 0.97, "upside_down": 0.6, "turned": 0.4,
+    "colour_accuracy": 0.1, "scale_accuracy": 0.0,
+}  # fmt: skip
+MACHINE = {"budget": None, "can_resize": False, "device": "cpu", "bf16": True}
+# Facts by which data differ, with values on both sides of every limit.
+VARIED = {
+    "images": [60, 5000, 60000],
+    "mirrored": [None, 0.5, 1.0],
+    "channels": [1, 3],
+    "imbalance": [1.0, 5.0, 50.0],
+    "labels": ["single", "multi"],
+    "median_class": [5, 500],
+}
+
+
+def plan(level="good", typed=None, machine=None, rate=lambda net, side: 1000.0, **facts):
+    return make_plan(level, {**FACTS, **facts}, typed or {}, {**MACHINE, **(machine or {})}, rate)
+
+
+def values(made):
+    return {choice.key: choice.value for choice in made.choices}
+
+
+def test_a_plan_is_the_same_for_the_same_facts():
+    assert plan() == plan()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("side", [10, 16, 28, 32, 50, 64, 224])
+def test_every_combination_of_facts_gives_a_valid_config(level, side):
+    for combination in itertools.product(*VARIED.values()):
+        facts = dict(zip(VARIED, combination, strict=True))
+        made = plan(level, height=side, width=side, short_side=side, **facts)
+        assert all(choice.reason and "{" not in choice.reason and choice.evidence for choice in made.choices)
+        assert len({choice.key for choice in made.choices}) == len(made.choices)
+
+
+@pytest.mark.parametrize("case", [case for rule in read_rules()["rules"] for case in rule["cases"]], ids=str)
+def test_every_case_sets_keys_that_exist(case):
+    data = ["data=image_folder", "data.root=DIR"] if "data.image_size" in case["set"] else []
+    overrides = [format_override(key, value) for key, value in case["set"].items()]
+    assert problems_of(settings_of(*data, *overrides)) == []
+
+
+@pytest.mark.parametrize("net", read_rules()["nets"], ids=lambda net: net["name"])
+def test_every_net_can_be_composed(net):
+    assert problems_of(settings_of(*(format_override(key, value) for key, value in net["set"].items()))) == []
+
+
+def test_every_rule_says_what_was_measured():
+    rules = read_rules()
+    assert all(rule["about"] and rule["evidence"] for rule in rules["rules"])
+    assert all("when" not in rule["cases"][-1] or len(rule["cases"]) >= 1 for rule in rules["rules"])
+
+
+def test_what_is_typed_wins_and_is_planned_around():
+    made = plan(typed={"data.batch_size": 16, "optimizer.lr": 0.3, "model": "resnet56"})
+    chosen = values(made)
+    assert not {"data.batch_size", "optimizer.lr", "model"} & set(chosen)
+    assert chosen["optimizer.weight_decay"] == 5e-4
+    assert {"data.batch_size", "optimizer.lr"} <= set(made.typed)
+    assert next(c for c in made.choices if c.key == "optimizer").reason.endswith("for batches of 16")
+
+
+def test_an_option_that_is_typed_keeps_all_its_values():
+    chosen = values(plan(typed={"optimizer": "adamw", "schedule": "cosine"}))
+    assert not any(key.startswith(("optimizer", "schedule")) for key in chosen)
+
+
+def test_the_largest_net_that_gets_its_passes_in_the_budget():
+    rates = {"resnet8": 4000.0, "resnet20": 1000.0, "wrn16_4": 200.0, "resnet18": 50.0}
+
+    def rate(net, side):
+        return rates[net["model"]] / (2 if "model.width" in net else 1)
+
+    nets = {
+        seconds: values(plan(machine={"budget": seconds}, rate=rate)).get("model") for seconds in (10, 300, 1500, 1e6)
+    }
+    assert nets == {10: "resnet8", 300: "resnet20", 1500: "wrn16_4", 1e6: "resnet18"}
+    made = plan(machine={"budget": 300}, rate=rate)
+    assert "trainer.epochs" not in values(made)  # the time budget chooses them
+    assert "1,000 images a second" in next(c.reason for c in made.choices if c.key == "model")
+
+
+def test_images_are_reduced_until_a_net_is_fast_enough():
+    def rate(net, side):
+        return 4000.0 * (32 / side) ** 2
+
+    sides = {
+        seconds: values(
+            plan(machine={"budget": seconds, "can_resize": True}, rate=rate, short_side=300, height=64, width=64)
+        )["data.image_size"]
+        for seconds in (60, 300, 5000)
+    }
+    assert sides == {60: 32, 300: 64, 5000: 224}
+
+
+def test_warnings_name_what_to_look_at():
+    made = plan(rarest=2, duplicates=0.2, scale_accuracy=0.6, colour_accuracy=0.9)
+    assert len(made.warnings) == 4
+    assert "20 %" in made.warnings[1]
+    assert plan().warnings == ()
+
+
+def test_conditions():
+    facts = {"a": 3, "b": None, "c": "x"}
+    assert holds({}, facts)
+    assert holds({"a": {"at_least": 3, "below": 4}, "c": "x"}, facts)
+    assert not holds({"a": {"below": 3}}, facts)
+    assert holds({"c": {"is_in": ["x", "y"]}}, facts)
+    assert not holds({"b": {"below": 3}}, facts)
+    assert holds({"b": None}, facts)
+    with pytest.raises(KeyError):
+        holds({"d": 1}, facts)
+    assert set(LIMITS) == {"below", "at_least", "is_in"}

@@ -1,0 +1,63 @@
+"""The warning that validation stays at chance while training fits."""
+
+import pytest
+import torch
+
+from resnet_cli.session.chance import ChanceCheck
+from tests.support.loaders import small_loaders
+
+
+def row(train, val, seconds=30.0):
+    return {"train_accuracy": train, "val_accuracy": val, "seconds": seconds}
+
+
+@pytest.fixture
+def check():
+    return ChanceCheck(small_loaders(val_fraction=0.5), epochs=100)
+
+
+def test_it_is_said_once_after_a_minute(check, caplog):
+    rows = [row(40, 33), row(60, 30), row(80, 35)]
+    check.after_epoch(rows[:1])
+    assert not caplog.records
+    check.after_epoch(rows)
+    [record] = caplog.records
+    assert "at chance" in record.getMessage()
+    assert "resnet-data" in record.getMessage()
+    check.after_epoch([*rows, row(90, 33)])
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [row(40, 33), row(60, 30), row(80, 90)],  # it learns
+        [row(34, 33), row(33, 33), row(36, 33)],  # it does not fit either
+        [row(40, 33, 5.0), row(60, 30, 5.0), row(80, 35, 5.0)],  # too early
+    ],
+)
+def test_nothing_is_said_otherwise(check, rows, caplog):
+    check.after_epoch(rows)
+    assert not caplog.records
+
+
+def test_half_of_a_short_run_is_enough(caplog):
+    check = ChanceCheck(small_loaders(val_fraction=0.5), epochs=6)
+    check.after_epoch([row(40, 33, 1.0), row(60, 30, 1.0), row(80, 35, 1.0)])
+    assert len(caplog.records) == 1
+
+
+def test_without_validation_images_nothing_is_said(caplog):
+    ChanceCheck(small_loaders(val_fraction=0), epochs=6).after_epoch([row(99, 0)] * 6)
+    assert not caplog.records
+
+
+@pytest.mark.slow
+def test_a_real_run_on_random_labels_says_it(train, tmp_path):
+    torch.manual_seed(0)
+    status, out, err = train(
+        "data=noise", "data.count=60", "data.image_size=8", "data.val_fraction=0.5", "model=resnet8",
+        "trainer.epochs=16", "data.batch_size=10", "data.augment.flip=none",
+    )  # fmt: skip
+    assert status == 0
+    assert "at chance" in out + err

@@ -23,10 +23,10 @@ class ChanceCheck:
 
     Args:
         loaders: The data.
-        epochs: Epochs of the run.
+        epochs: Epochs of the run, which may end within one.
     """
 
-    def __init__(self, loaders: Loaders, epochs: int) -> None:
+    def __init__(self, loaders: Loaders, epochs: float) -> None:
         self.epochs = epochs
         self._is_over = "val" not in loaders.samples or loaders.has_label_sets
         if not self._is_over:

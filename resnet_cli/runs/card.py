@@ -202,6 +202,11 @@ def _training(summary: Summary) -> list[str]:
         lines.append(f"- started from: {code(summary['start'])}")
     lines += [f"- taught by: {_settings(flat_facts(summary['teacher']))}"] if summary["teacher"] else []
     lines += [f"- {line}" for line in _resumes(summary["resumes"])]
+    for item in summary["out_of_memory"]:
+        epoch, step, size = (_cell(item.get(key)) for key in ("epoch", "step", "micro_batch"))
+        lines.append(
+            f"- out of memory in epoch {epoch}, step {step}: micro-batches of at most {size} images from there on"
+        )
     return [*lines, *(["", "Command:", *code_block([summary["command"]])] if summary["command"] else [])]
 
 

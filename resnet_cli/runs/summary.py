@@ -46,6 +46,7 @@ def summarise(run: Run) -> Summary:
         "base_model": _text(section(record, "weights").get("repository")),
         "teacher": _teacher(run),
         "resumes": _mappings(record, "resumed_from"),
+        "out_of_memory": _mappings(record, "out_of_memory"),
         "environment": _environment(record),
         "best": plain(section(record, "best")),
         "selection": plain(section(record, "selection")),

@@ -66,6 +66,8 @@ class RunSaver:
     def save_last(self, state: TrainState) -> None:
         """Save the full training state as `last.pt`; keep the former one as `previous.pt`."""
         self._save(self.run.last, state, state.state_dict(), backup=self.run.previous)
+        if state.halvings:
+            self.run.update_record(out_of_memory=state.halvings)
 
     def save_best(self, state: TrainState) -> None:
         """Save the weights that were evaluated as `best.pt`."""

@@ -42,8 +42,9 @@ class GradientSums:
         """Find the layers, once."""
         if not self._weights:
             layers = weighted_layers(self.model)
-            self._weights = {name: layer.weight for name, layer in layers.items() if layer.weight not in self.skipped}
-            self._set([0.0] * len(self._weights), 0)
+            found = {name: layer.weight for name, layer in layers.items() if layer.weight not in self.skipped}
+            self._set([0.0] * len(found), 0)  # which may run out of memory: then no layer has been found
+            self._weights = found
 
     def reset(self) -> None:
         """Set the sums to zero in place: the tensors stay, since a recorded step adds to them."""

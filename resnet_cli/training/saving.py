@@ -43,6 +43,8 @@ class SavePolicy:
 
     def after_step(self, state: TrainState) -> None:
         """Save the state if a save is due."""
+        if state.is_save_due:
+            self.save(state)
         if self._every is None and monotonic() - self._saved_at > SAVE_SECONDS:
             self.save(state)
         if self._every is not None and state.step % self._every == 0:
@@ -68,6 +70,7 @@ class SavePolicy:
 
     def save(self, state: TrainState) -> None:
         """Save the state now."""
+        state.is_save_due = False
         if self.saver is not None:
             self.saver.save_last(state)
             self._saved_at = monotonic()

@@ -73,6 +73,9 @@ class TrainState:
     seconds: float = 0.0  # training time of the current epoch so far
     best_tracker: BestTracker = field(default_factory=BestTracker)
     rows: list[Row] = field(default_factory=list)  # one for each finished epoch
+    # Where steps ran out of memory: `epoch` and `step` from 1, and the largest `micro_batch` from there on.
+    halvings: list[dict[str, int]] = field(default_factory=list)
+    is_save_due: bool = False  # a step has changed how the run goes on, which a resumed one must know
     # Cache of `require_finite_gradients`, filled after the first forward pass of each epoch.
     modules_with_buffers: list[nn.Module] | None = field(init=False, default=None)
 
@@ -84,6 +87,11 @@ class TrainState:
     def best(self) -> Row | None:
         """`epoch`, the validation scores and `select_by` of the best epoch so far."""
         return self.best_tracker.best
+
+    @property
+    def micro_batch(self) -> int | None:
+        """The largest number of images in a micro-batch, since a step ran out of memory; None if none has."""
+        return self.halvings[-1]["micro_batch"] if self.halvings else None
 
     def start_epoch(self) -> None:
         """Reset the sums and the clock of the current epoch."""
@@ -142,6 +150,7 @@ class TrainState:
             "best": self.best,
             "stale": self.best_tracker.epochs_without_improvement,
             "rows": self.rows,
+            **({"halvings": self.halvings} if self.halvings else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any], *, keep_options: Sequence[str] = ()) -> None:
@@ -169,6 +178,7 @@ class TrainState:
             setattr(self, name, state[name])
         self.best_tracker = BestTracker(state["best"], state["stale"], self.best_tracker.select_by)
         self.rows[:] = state["rows"]
+        self.halvings = [{key: int(value) for key, value in item.items()} for item in state.get("halvings") or ()]
 
     def evaluated_weights(self) -> AbstractContextManager[None]:
         """Return a context manager in which the model holds the weights to evaluate: the averages if there are any."""

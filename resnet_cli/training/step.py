@@ -28,6 +28,7 @@ class StepOptions:
         accumulate: Number of micro-batches that a batch is split into.
         clip_norm: Maximum norm of all gradients together; None does not clip.
         count_correct: (logits, labels) -> number of correct predictions.
+        micro_batch: The largest number of images in a micro-batch; None sets no limit.
         teacher: A network whose predictions the loss includes; None is the loss on the labels alone.
     """
 
@@ -37,6 +38,7 @@ class StepOptions:
     clip_norm: float | None = None
     count_correct: Callable[[Tensor, Tensor], Tensor] = count_correct
     teacher: Teacher | None = None
+    micro_batch: int | None = None
 
 
 def train_step(
@@ -70,7 +72,7 @@ def train_step(
     """
     clear_gradients(optimizer)
     losses, corrects = [], []
-    for images_BCHW, labels, share in split_batch(batch, options.accumulate):
+    for images_BCHW, labels, share in split_batch(batch, options.accumulate, options.micro_batch):
         with section("forward"):
             with options.autocast():
                 logits_BK = model(images_BCHW)
@@ -110,9 +112,22 @@ def clear_gradients(optimizer: Optimizer) -> None:
             parameter.grad = None
 
 
-def split_batch(batch: Batch, accumulate: int) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """Yield micro-batches as (images, labels, share of the batch's samples)."""
+def split_batch(
+    batch: Batch, accumulate: int, micro_batch: int | None = None
+) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Yield micro-batches as (images, labels, share of the batch's samples).
+
+    Args:
+        batch: Images and labels.
+        accumulate: The number of micro-batches.
+        micro_batch: The largest number of images in one; more micro-batches, as even as possible, where it is exceeded.
+    """
     images_BCHW, labels = batch
+    least = -(-images_BCHW.shape[0] // micro_batch) if micro_batch is not None else 1
+    if least > accumulate:
+        for images, targets in zip(images_BCHW.tensor_split(least), labels.tensor_split(least), strict=True):
+            yield images, targets, images.shape[0] / images_BCHW.shape[0]
+        return
     if accumulate == 1:
         yield images_BCHW, labels, 1.0
         return

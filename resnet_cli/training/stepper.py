@@ -1,6 +1,7 @@
 """Stepper: takes the training steps of a run and updates its state."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -60,14 +61,28 @@ class Stepper:
         Raises:
             DivergedError: the loss or a gradient is not finite, where it is checked; nothing has been updated.
         """
+        loss, correct = self._take_step(batch)
+        self._record_step(loss, correct, batch)
+        return loss, correct
+
+    @property
+    def watches_gradients(self) -> bool:
+        """True if something is done with the gradients before the update."""
+        return self.can_sync_every_step or self.state.gradients is not None
+
+    def _take_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Update the weights and the average; see `run_step`."""
         state, scaler = self.state, self.state.scaler
         self._prepare_step()
+        micro_batch, options = state.micro_batch, self.options
+        if micro_batch is not None:
+            options = replace(options, micro_batch=micro_batch)
         scale = scaler.get_scale() if scaler.is_enabled() else 1.0
         try:
             loss, correct = train_step(
-                batch, model=self.model, optimizer=state.optimizer, scaler=scaler, options=self.options,
+                batch, model=self.model, optimizer=state.optimizer, scaler=scaler, options=options,
                 on_loss=self._check_loss if self.can_sync_every_step else None,
-                on_gradients=self._on_gradients if self.can_sync_every_step or state.gradients is not None else None,
+                on_gradients=self._on_gradients if self.watches_gradients else None,
                 section=self.section,
             )  # fmt: skip
         except IndexError as error:
@@ -77,7 +92,6 @@ class Stepper:
             state.step += 1
             if state.average is not None:
                 state.average.update(state.step)
-        self._record_step(loss, correct, batch)
         return loss, correct
 
     def start_epoch(self, num_epochs: float, num_batches: int | None = None) -> None:

@@ -26,6 +26,7 @@ from resnet_cli.training.lookahead import LookaheadOptions
 from resnet_cli.training.metrics import FitResult, Scores, Totals, count_correct, fit_result, format_epoch
 from resnet_cli.training.monitor import FitMonitor
 from resnet_cli.training.multi_label import LabelTotals, count_exact
+from resnet_cli.training.out_of_memory import HalvingStepper, OnOutOfMemory
 from resnet_cli.training.saving import SavePolicy, Saver
 from resnet_cli.training.sharpness import sharpness
 from resnet_cli.training.single_epochs import SingleEpochs
@@ -56,6 +57,8 @@ class ClassifierTrainer(SingleEpochs):
         channels_last: Keep convolution weights and images in channels-last memory format.
         compile: `model` compiles the model; `step` the whole step, on CUDA into a CUDA graph, before the first epoch.
         accumulate: Number of micro-batches that a batch is split into, for batches that do not fit into memory.
+        on_oom: `halve` repeats a step that runs out of memory in micro-batches of half the size, and keeps that size;
+            the batch stays the same. The weights are copied before each update, to undo one that fails.
         clip_norm: Maximum norm of all gradients together; null does not clip.
         label_smoothing: Probability spread evenly over all classes (Szegedy et al. 2016, section 7).
         averaging: `ema` evaluates and saves an exponential moving average of the weights; `swa` the mean of those after
@@ -103,6 +106,7 @@ class ClassifierTrainer(SingleEpochs):
         channels_last: bool = False,
         compile: CompileMode = "off",  # noqa: A002
         accumulate: Annotated[int, AtLeast(1)] = 1,
+        on_oom: OnOutOfMemory = "raise",
         clip_norm: Annotated[float, Positive()] | None = None,
         label_smoothing: Annotated[float, Below(0, 1)] = 0.0,
         averaging: Averaging = "none",
@@ -124,6 +128,7 @@ class ClassifierTrainer(SingleEpochs):
         teacher: Teacher | None = None,
         freezing: Freezing | None = None,
     ) -> None:
+        make_stepper = _stepper_class(compile, on_oom)
         self.backend = Backend.resolve(
             _device_of(model) if device is None else device, precision, cpu_bf16=cpu_bf16, channels_last=channels_last,
             deterministic=deterministic, compile=compile,
@@ -147,7 +152,6 @@ class ClassifierTrainer(SingleEpochs):
         counted = count_exact if multi_label else count_correct
         taught_by = None if teacher is None else teacher.prepare(self.backend)
         options = StepOptions(train_loss_fn, self.backend.autocast, accumulate, clip_norm, counted, taught_by)
-        make_stepper = CompiledStepper if compile == "step" else Stepper
         self.stepper = make_stepper(self.state, model=self.forward, options=options, schedule=schedule, seed=seed)
 
     def fit(
@@ -270,3 +274,13 @@ def _training_loss(loss_fn: LossFunction | None, label_smoothing: float) -> Loss
     if loss_fn is not None and label_smoothing:
         raise ValueError("label_smoothing goes with the default loss; pass loss_fn=None or smooth in your own loss")
     return loss_fn or partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
+
+
+def _stepper_class(compile: CompileMode, on_oom: OnOutOfMemory) -> type[Stepper]:  # noqa: A002
+    """Return the kind of stepper; `ValueError` for two settings that exclude one another."""
+    if compile == "step" and on_oom == "halve":
+        raise ValueError(
+            "trainer.on_oom=halve: not supported with trainer.compile=step, which records steps of one size; "
+            "use trainer.compile=model"
+        )
+    return CompiledStepper if compile == "step" else HalvingStepper if on_oom == "halve" else Stepper

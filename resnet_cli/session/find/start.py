@@ -45,7 +45,7 @@ def find_setting(config: RunConfig, run: RunDir, context: RunContext) -> dict[st
     if run.exists:
         raise InputError(f"{run.path}: holds a run already; give find={config.find} another hydra.run.dir")
     run.require_writable()
-    trainer = {key: value for key, value in config.trainer.items() if key != "time_budget"}
+    trainer = {key: value for key, value in config.trainer.items() if key not in ("time_budget", "on_oom")}
     plain = replace(config, resume=None, trainer=trainer)
     find = find_lr if config.find == "lr" else find_batch_size
     facts, rows = find(plain, run, context)

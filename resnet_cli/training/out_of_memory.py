@@ -1,0 +1,166 @@
+"""Steps that run out of memory are undone and repeated in smaller micro-batches (`trainer.on_oom=halve`)."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from resnet_cli.training.backend import Batch
+from resnet_cli.training.batch_norm import has_batch_norm
+from resnet_cli.training.state import TrainState
+from resnet_cli.training.step import clear_gradients
+from resnet_cli.training.stepper import Stepper
+
+logger = logging.getLogger("resnet_cli")
+
+OnOutOfMemory = Literal["raise", "halve"]
+
+# Errors of a full memory that are no `torch.OutOfMemoryError`: of CPUs, and of libraries that allocate for themselves.
+MESSAGES = ("DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+LEAST_WITH_BATCH_NORM = 3  # even parts of at most 3 images have at least 2, without which batch norm cannot train
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if an error says that the memory of a device is full."""
+    return isinstance(error, torch.OutOfMemoryError) or any(message in str(error) for message in MESSAGES)
+
+
+class StepBackup:
+    """What a step changes, kept to undo a step that fails in the middle.
+
+    Buffers and sums are few and are copied before the step; parameters, the optimizer's state and averages only before
+    the update, when the memory of the activations is free again.
+
+    Args:
+        state: The state before the step.
+    """
+
+    def __init__(self, state: TrainState) -> None:
+        self.state, self.step = state, state.step
+        sums: Iterable[Tensor] = ()
+        if state.gradients is not None:
+            state.gradients.find_layers()
+            sums = state.gradients.tensors
+        self._tensors = _copies([*state.model.buffers(), *sums])
+        self._scale = state.scaler.get_scale() if state.scaler.is_enabled() else None
+        self._groups: list[dict[str, Any]] = []
+        self._values: dict[Tensor, dict[str, Any]] | None = None
+
+    def before_update(self) -> None:
+        """Copy what the update of the weights changes."""
+        state = self.state
+        averages = state.average.tensors if state.average is not None else []
+        self._tensors += _copies([*state.model.parameters(), *averages])
+        self._groups = [
+            {key: _copy(value) for key, value in group.items() if key != "params"}
+            for group in state.optimizer.param_groups
+        ]
+        self._values = {
+            parameter: {key: _copy(value) for key, value in values.items()}
+            for parameter, values in state.optimizer.state.items()
+        }
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Undo what the step has done, and free its gradients."""
+        state = self.state
+        for tensor, value in self._tensors:
+            tensor.copy_(value)
+        if self._values is not None:
+            self._restore_optimizer(self._values)
+        clear_gradients(state.optimizer)
+        state.step = self.step
+        if self._scale is not None:  # unscaled gradients and overflows of the step are forgotten
+            state.scaler.scale(torch.zeros((), device=state.totals.device))  # which creates the scale in a first step
+            state.scaler.update(self._scale)
+
+    def _restore_optimizer(self, saved: dict[Tensor, dict[str, Any]]) -> None:
+        optimizer = self.state.optimizer
+        for group, options in zip(optimizer.param_groups, self._groups, strict=True):
+            _restore(group, options, kept=("params",))
+        for parameter in [parameter for parameter in optimizer.state if parameter not in saved]:
+            del optimizer.state[parameter]
+        for parameter, values in saved.items():
+            _restore(optimizer.state[parameter], values)
+
+
+class HalvingStepper(Stepper):
+    """Takes the steps of a run, and repeats one that runs out of memory in micro-batches of half the size.
+
+    The gradient is that of the whole batch, up to rounding, unless the model normalises over the batch.
+    """
+
+    _backup: StepBackup | None = None
+
+    @property
+    def watches_gradients(self) -> bool:
+        """True: what an update changes is copied before it."""
+        return True
+
+    def _take_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        while True:
+            backup = None
+            try:
+                self._backup = backup = StepBackup(self.state)
+                return super()._take_step(batch)
+            except RuntimeError as error:
+                size = self._next_size(batch) if is_out_of_memory(error) else None
+                if size is None:
+                    raise
+            finally:
+                self._backup = None
+            # Here the error is gone, and with it the references to the activations of the step.
+            if backup is not None:
+                backup.restore()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._halve(size)
+
+    def _on_gradients(self) -> None:
+        super()._on_gradients()
+        if self._backup is not None:
+            self._backup.before_update()
+
+    def _next_size(self, batch: Batch) -> int | None:
+        """Return the largest micro-batch to try next; None if it cannot be smaller."""
+        images = len(batch[0])
+        present = min(-(-images // self.options.accumulate), self.state.micro_batch or images)
+        least = LEAST_WITH_BATCH_NORM if has_batch_norm(self.state.model) else 1
+        size = max((present + 1) // 2, least)
+        return size if size < present else None
+
+    def _halve(self, size: int) -> None:
+        state = self.state
+        state.halvings.append({"epoch": state.epoch + 1, "step": state.step + 1, "micro_batch": size})
+        state.is_save_due = True
+        differs = (
+            "; batch norm normalises over these, so results differ from those of whole batches"
+            if has_batch_norm(state.model)
+            else ""
+        )
+        logger.warning(
+            "out of memory in epoch %d, step %d: it is repeated in micro-batches of at most %d images, and so are the "
+            "following; the batch stays the same%s",
+            state.epoch + 1, state.step + 1, size, differs,
+        )  # fmt: skip
+
+
+def _copies(tensors: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    return [(tensor, tensor.detach().clone()) for tensor in tensors]
+
+
+def _copy(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value
+
+
+def _restore(present: dict[str, Any], saved: dict[str, Any], kept: tuple[str, ...] = ()) -> None:
+    """Make a dictionary what it was; tensors stay the same objects."""
+    for key in [key for key in present if key not in saved and key not in kept]:
+        del present[key]
+    for key, value in saved.items():
+        if isinstance(value, Tensor) and isinstance(present.get(key), Tensor):
+            present[key].copy_(value)
+        else:
+            present[key] = value

@@ -81,6 +81,7 @@ def export_run(
         classifier, resizes=resizes, output=options.output, rejection=options.rejection,
         precision="fp16" if options.precision == "fp16" else "fp32",
     ).eval()  # fmt: skip
+    files.require_one_file(graph, options.format)
     references = parity.collect_references(classifier, loaders, to_output(classifier, options.output))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:

@@ -22,6 +22,7 @@ Runner = Callable[[Tensor], list[Tensor]]  # uint8 images [B, H, W, C] -> the ou
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": ()}
 INPUT = "images"
 OPSET = 20
+MOST_ONNX_BYTES = 1536 * 2**20  # the format ends at 2 GB; from here on torch writes weights to a second file
 
 
 def require_packages(format_name: Format) -> None:
@@ -29,6 +30,16 @@ def require_packages(format_name: Format) -> None:
     missing = [name for name in PACKAGES[format_name] if find_spec(name) is None]
     if missing:
         raise InputError(f"--format {format_name}: needs {', '.join(missing)}: pip install 'resnet-cli[export]'")
+
+
+def require_one_file(graph: ExportGraph, format_name: Format) -> None:
+    """Raise an `InputError` if a net is too large for one file of a format."""
+    size = sum(tensor.nbytes for tensor in (*graph.parameters(), *graph.buffers()))
+    if format_name == "onnx" and size > MOST_ONNX_BYTES:
+        raise InputError(
+            f"--format onnx: the net has {size / 1e9:.1f} GB of weights, and an ONNX file holds "
+            f"{MOST_ONNX_BYTES / 1e9:.1f} GB; use --precision fp16 or --format pt2"
+        )
 
 
 def trace(graph: ExportGraph, example: Tensor, *, resizes: bool) -> torch.export.ExportedProgram:

@@ -96,6 +96,18 @@ def test_wrong_preprocessing_is_found_and_leaves_no_file(exported, place, monkey
     assert "exports" not in record_of(place / "run")
 
 
+def test_a_net_that_one_onnx_file_cannot_hold_is_refused(exported, place, monkeypatch):
+    monkeypatch.setattr("resnet_cli.export.files.MOST_ONNX_BYTES", 1000)
+    monkeypatch.setattr("resnet_cli.export.files.require_packages", lambda format_name: None)
+    status, out, err = exported("--format", "onnx")
+    assert (status, out) == (2, "")
+    assert err == (
+        "error: --format onnx: the net has 0.0 GB of weights, and an ONNX file holds 0.0 GB; "
+        "use --precision fp16 or --format pt2\n"
+    )
+    assert list((place / "run").glob("export/*")) == []
+
+
 def test_wrong_resizing_is_found_too(exported, place, monkeypatch):
     from resnet_cli.export import graph
 

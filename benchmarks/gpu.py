@@ -47,7 +47,7 @@ SETTINGS = {  # nets, their options and batches
         "data": ["data=synthetic", "data.count=48", "data.test_count=16", "data.image_size=8"],
         "rounds": 1, "usual": 2, "matrix": 64,
         "airbench": [
-            f"experiment={gpu_airbench.EXPERIMENT}", "trainer.compile=step", "trainer.epochs=1",
+            f"experiment={gpu_airbench.EXPERIMENT}", "trainer.compile=step", "trainer.epochs=4",
             "model.widths=[4,4,4]", "data.batch_size=16",
         ], "runs": 2,
     },

@@ -60,7 +60,7 @@ PAIRS = {
         "pytorch-cifar", 2_000, 2_000, 2,
         ("model=resnet18", "model.init=default", "optimizer.nesterov=false", "schedule=constant", *KUANGLIU),
     ),
-    "airbench94_muon": Pair("cifar10-airbench", 10_000, 5_000, 8, ("experiment=airbench94_muon",)),
+    "airbench94_muon": Pair("cifar10-airbench", 6_000, 2_000, 8, ("experiment=airbench94_muon",)),
 }  # fmt: skip
 
 

@@ -63,15 +63,14 @@ class CompiledStepper(Stepper):
         self._optimizer_steps = [_traceable_step(part) for part in parts_of(state.optimizer)]
         self._lrs = [torch.zeros((), device=device) for _ in state.optimizer.param_groups]
         self._average_weight = torch.zeros((), device=device)
-        self._recordings: dict[Shape, StepRecording | None] = {}
+        self._recordings_by_phase: dict[object, dict[Shape, StepRecording | None]] = {}  # by what is frozen
         self._addresses: set[int] = set()
         self._initial_state: dict[Any, Any] = {}  # what the step was compiled for, until the optimizer has its own
         self._recorder = StepRecorder(device) if device.type == "cuda" else None
 
     def run_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Take one step on a batch that is on the device; see `Stepper.run_step`."""
-        if self._apply_freezing():
-            self._recordings.clear()  # other parameters have gradients
+        self._apply_freezing()
         shape = shape_of(batch)
         if shape not in self._recordings:
             self.warm_up([batch])
@@ -97,6 +96,12 @@ class CompiledStepper(Stepper):
         self._record_step(loss, correct, batch)
         return loss, correct
 
+    @property
+    def _recordings(self) -> dict[Shape, StepRecording | None]:
+        """What was compiled while the same parameters had gradients as now."""
+        freezing = self.state.freezing
+        return self._recordings_by_phase.setdefault(freezing.phase if freezing is not None else None, {})
+
     def warm_up(self, batches: Iterable[Batch]) -> bool:
         """Compile, and on CUDA record, for batches of these shapes. Return False if that has been done before.
 
@@ -110,7 +115,7 @@ class CompiledStepper(Stepper):
         self._apply_freezing()
         self._make_capturable()
         if self._addresses != self._tensor_addresses():  # a state has been loaded since
-            self._recordings.clear()
+            self._recordings_by_phase.clear()
             self._initial_state = {}
         by_shape = {shape_of(batch): batch for batch in batches}
         new = {shape: batch for shape, batch in by_shape.items() if shape not in self._recordings}

@@ -166,6 +166,11 @@ class Freezing:
         return frozenset.intersection(*(phase.frozen for phase in self._phases))
 
     @property
+    def phase(self) -> object:
+        """What identifies what is frozen at present; None before anything is."""
+        return self._present
+
+    @property
     def frozen_layers(self) -> tuple[nn.Module, ...]:
         """The batch norms that stay in evaluation mode in the present steps."""
         return self._present.layers if self._present is not None else ()

@@ -26,7 +26,8 @@ OF_0_1_0 = {
 ADDED_SINCE_0_1_0: Mapping[str, Any] = {
     "loss._target_": "resnet_cli.losses.CrossEntropy", "loss.class_weights": None, "loss.label_smoothing": 0.0,
     "data.classes": None, "data.merge": None, "data.label_noise": 0.0, "data.folds": None, "data.fold": 0,
-    "data.group": None, "data.splits": None, "data.layout": "auto", "data.background": "white", "data.range": None,
+    "data.group": None, "data.splits": None, "data.layout": "auto", "data.background": "white",
+    "data.interpolation": "bilinear", "data.range": None,
     "data.sampler": "uniform", "data.eval_crop": 1.0,
     "data.augment.policy": "none", "data.augment.randaugment_ops": 2, "data.augment.randaugment_magnitude": 9,
     "data.augment.autoaugment_policy": "imagenet", "data.augment.augmix_severity": 3, "data.augment.erase": 0.0,

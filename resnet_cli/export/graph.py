@@ -88,4 +88,4 @@ def _resize_module(preprocessing: Preprocessing) -> ResizeImages:
     channels, height, width = preprocessing.in_size
     decoding = preprocessing.decoding
     background = background_color(decoding.background, channels) if decoding.resize == "pad" else [0] * channels
-    return ResizeImages(height, width, decoding.resize, background)
+    return ResizeImages(height, width, decoding.resize, background, decoding.interpolation)

@@ -125,7 +125,7 @@ def require_equal_resizing(run_file: Runner, classifier: Classifier, to_output: 
     source = torch.Generator().manual_seed(0)
     for h, w in ODD_SIZES:
         image = torch.randint(0, 256, (h, w, channels), dtype=torch.uint8, generator=source)
-        resized = resize_image(image, (height, width), decoding.resize, decoding.background)
+        resized = resize_image(image, (height, width), decoding.resize, decoding.background, decoding.interpolation)
         expected = to_output(classifier.forward(resized[None]))
         difference = (run_file(image[None])[0] - expected).abs().max().item()
         if not difference <= tolerance:

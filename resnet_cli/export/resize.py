@@ -1,10 +1,10 @@
 """Resizing of uint8 images as tensor operations that can be exported, with the pixels of `resnet_cli.data`.
 
 Resizing is linear in each axis, so it is two matrix products, over the width and then over the height. The matrices are
-those of PyTorch's antialiased bilinear resizing of uint8 images (`_compute_indices_min_size_weights_aa` in ATen's
-UpSampleKernel.cpp, after Pillow's Resample.c): triangles, as integers of a common precision of which the largest has
-15 bits; each product is rounded to uint8. All of it is exact in float64, so the pixels are equal bit for bit. The size
-of the images is a tensor, so that one graph takes images of any size.
+those of PyTorch's antialiased resizing of uint8 images (`_compute_indices_min_size_weights_aa` in ATen's
+UpSampleKernel.cpp, after Pillow's Resample.c): triangles, or cubics with a = -0.5, as integers of a common precision of
+which the largest has 15 bits; each product is rounded to uint8. All of it is exact in float64, so the pixels are equal
+bit for bit. The size of the images is a tensor, so that one graph takes images of any size.
 
 Shapes: B images, H height, W width, C channels.
 """
@@ -12,10 +12,11 @@ Shapes: B images, H height, W width, C channels.
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.data.images.resize import Resize
+from resnet_cli.data.images.resize import Interpolation, Resize
 
 MOST_BITS = 22
 WEIGHT_LIMIT = 2.0**15
+REACHES = {"bilinear": 1.0, "bicubic": 2.0}  # pixels to each side that count
 
 
 class ResizeImages(nn.Module):
@@ -26,13 +27,21 @@ class ResizeImages(nn.Module):
         width: Width of the result.
         resize: `crop`, `squash` or `pad`.
         background: Value of each channel around padded images, 0 to 255.
+        interpolation: `bilinear` or `bicubic`.
     """
 
     background: Tensor
 
-    def __init__(self, height: int, width: int, resize: Resize, background: list[int]) -> None:
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        resize: Resize,
+        background: list[int],
+        interpolation: Interpolation = "bilinear",
+    ) -> None:
         super().__init__()
-        self.height, self.width, self.resize = height, width, resize
+        self.height, self.width, self.resize, self.interpolation = height, width, resize, interpolation
         self.register_buffer("background", torch.tensor(background, dtype=torch.float64))
 
     def forward(self, images_BHWC: Tensor) -> Tensor:
@@ -43,8 +52,9 @@ class ResizeImages(nn.Module):
         inner_h, inner_w = _fit(h, w, into=(height, width)) if self.resize == "pad" else (height, width)
         top, left = ((h - crop_h) / 2).round(), ((w - crop_w) / 2).round()
         above, before = ((height - inner_h) / 2).floor(), ((width - inner_w) / 2).floor()
-        rows, is_row = _axis_weights(images_BHWC.shape[1], (top, crop_h), self.height, (above, inner_h))
-        columns, is_column = _axis_weights(images_BHWC.shape[2], (left, crop_w), self.width, (before, inner_w))
+        kind = self.interpolation
+        rows, is_row = _axis_weights(images_BHWC.shape[1], (top, crop_h), self.height, (above, inner_h), kind)
+        columns, is_column = _axis_weights(images_BHWC.shape[2], (left, crop_w), self.width, (before, inner_w), kind)
         pixels = _apply(columns, images_BHWC.double())
         pixels = _apply(rows, pixels.transpose(1, 2)).transpose(1, 2)
         if self.resize == "pad":
@@ -93,7 +103,11 @@ def _fit(height: Tensor, width: Tensor, *, into: tuple[Tensor, Tensor]) -> tuple
 
 
 def _axis_weights(
-    length: int, part: tuple[Tensor, Tensor], out_length: int, inner: tuple[Tensor, Tensor]
+    length: int,
+    part: tuple[Tensor, Tensor],
+    out_length: int,
+    inner: tuple[Tensor, Tensor],
+    interpolation: Interpolation = "bilinear",
 ) -> tuple[tuple[Tensor, Tensor], Tensor]:
     """Return the matrix that resizes one axis.
 
@@ -102,6 +116,7 @@ def _axis_weights(
         part: Start and length of the part of it that is resized.
         out_length: Length of the result.
         inner: Start and length of the part of the result that it is resized to.
+        interpolation: Kind of the weights.
 
     Returns:
         The matrix, float64 [out_length, length] of whole numbers, and their precision in bits; and which rows of the
@@ -109,14 +124,15 @@ def _axis_weights(
     """
     (start, size), (inner_start, inner_size) = part, inner
     scale = size / inner_size
-    support = scale.clamp(min=1.0)
+    stretch = scale.clamp(min=1.0)
+    support = stretch * REACHES[interpolation]
     row = torch.arange(out_length, dtype=torch.float64) - inner_start
     center = scale * (row + 0.5)
     first = (center - support + 0.5).floor().clamp(min=0.0)
     last = torch.minimum((center + support + 0.5).floor(), size)
     position = torch.arange(length, dtype=torch.float64)[None, :] - start
-    distance = ((position - center[:, None] + 0.5) / support).abs()
-    weights = (1.0 - distance).clamp(min=0.0)
+    distance = ((position - center[:, None] + 0.5) / stretch).abs()
+    weights = (1.0 - distance).clamp(min=0.0) if interpolation == "bilinear" else _cubic(distance)
     is_used = (position >= first[:, None]) & (position < last[:, None])
     weights = torch.where(is_used, weights, torch.zeros_like(weights))
     total = weights.sum(1, keepdim=True)
@@ -126,7 +142,14 @@ def _axis_weights(
     bits = torch.arange(1, MOST_BITS + 1, dtype=torch.float64)
     fits = (0.5 + weights.max() * torch.exp2(bits)).floor() < WEIGHT_LIMIT
     precision = fits.double().sum()  # it holds up to a number of bits, and not beyond
-    return ((0.5 + weights * torch.exp2(precision)).floor(), precision), is_inside
+    return (weights.sign() * (0.5 + weights.abs() * torch.exp2(precision)).floor(), precision), is_inside
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Return the cubic convolution kernel with a = -0.5 (Keys 1981)."""
+    near = (1.5 * distance - 2.5) * distance * distance + 1.0
+    far = ((-0.5 * distance + 2.5) * distance - 4.0) * distance + 2.0
+    return torch.where(distance < 1.0, near, torch.where(distance < REACHES["bicubic"], far, torch.zeros_like(far)))
 
 
 def _apply(matrix: tuple[Tensor, Tensor], pixels: Tensor) -> Tensor:

@@ -67,6 +67,7 @@ class Preprocessing:
         decoding = Decoding(
             mode=setting("mode", MODES.get(channels, "all")), image_size=(height, width),
             resize=setting("resize", "crop"), background=setting("background", "white"), value_range=value_range,
+            interpolation=setting("interpolation", "bilinear"),
         )  # fmt: skip
         return cls(decoding, (channels, height, width), data["mean"], data["std"], setting("eval_crop", 1.0))
 

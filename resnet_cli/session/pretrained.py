@@ -50,19 +50,24 @@ def with_defaults_of_weights(settings: dict[str, Any], given_keys: Collection[st
 def data_defaults(preprocessing: Preprocessing, data: Node) -> dict[str, Any]:
     """Return the options of a data set by which its images are prepared as for the weights, as far as it has them.
 
-    A size that the data set does not allow is left out. Grey images are normalised by the mean over the channels; a
+    A value that the data set does not allow is left out. Grey images are normalised by the mean over the channels; a
     data set of any number of channels by its own numbers.
     """
     channels = _channels(data)
     height, width = preprocessing.image_size
     found: dict[str, Any] = {"image_size": height if height == width else [height, width]}
+    found["interpolation"] = preprocessing.interpolation
     for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
         if channels == len(values):
             found[name] = list(values)
         elif channels == 1:
             found[name] = [round(sum(values) / len(values), 6)]
     known = signature(str(data["_target_"])).parameters
-    return {key: value for key, value in found.items() if key in data and is_valid(value, known[key].annotation)}
+    return {
+        key: value
+        for key, value in found.items()
+        if key in data and (key not in known or is_valid(value, known[key].annotation))
+    }
 
 
 def _channels(data: Node) -> int | None:
@@ -83,8 +88,6 @@ def describe_preparation(preprocessing: Preprocessing, data: Node) -> str:
     ]
     words = [f"images as theirs: {', '.join(same)}"] if same else []
     words += [f"other than theirs: {', '.join(other)}"] if other else []
-    if preprocessing.interpolation != "bilinear":
-        words.append(f"theirs were resized by {preprocessing.interpolation} interpolation, these are by bilinear")
     return "; ".join(words)
 
 

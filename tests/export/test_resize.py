@@ -12,16 +12,17 @@ from resnet_cli.export.resize import EnlargeCenter, ResizeImages
 SIDE = st.integers(1, 70)
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("resize", ["crop", "squash", "pad"])
 @given(
     size=st.tuples(SIDE, SIDE), target=st.tuples(SIDE, SIDE), channels=st.sampled_from([1, 3]), seed=st.integers(0, 99)
 )
-def test_pixels_are_those_of_the_decoder(resize, size, target, channels, seed):
+def test_pixels_are_those_of_the_decoder(resize, interpolation, size, target, channels, seed):
     source = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (2, *size, channels), dtype=torch.uint8, generator=source)
-    expected = torch.stack([resize_image(image, target, resize, "#ff8000") for image in images])
+    expected = torch.stack([resize_image(image, target, resize, "#ff8000", interpolation) for image in images])
     background = expected.new_tensor([255, 128, 0]).tolist() if channels == 3 else [151]
-    found = ResizeImages(*target, resize, background)(images)
+    found = ResizeImages(*target, resize, background, interpolation)(images)
     assert torch.equal(found, expected.double())
 
 

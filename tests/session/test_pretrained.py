@@ -41,7 +41,10 @@ def test_a_run_starts_from_published_weights_and_needs_their_file_only_once(trai
     (line,) = [line for line in out.splitlines() if line.startswith("weights ")]
     assert line.startswith("weights IMAGENET1K_V1 of torchvision's shufflenet_v2_x0_5: ")
     assert "new: fc.weight|bias (1000 classes in the file)" in line
-    assert "images as theirs: data.mean=[0.485,0.456,0.406], data.std=[0.229,0.224,0.225]" in line
+    assert (
+        "images as theirs: data.interpolation=bilinear, data.mean=[0.485,0.456,0.406], data.std=[0.229,0.224,0.225]"
+        in line
+    )
     assert "other than theirs: data.image_size=32 not 224" in line
     assert "does not begin with f707e7126e" in line, "these are no published weights"
     config = yaml.safe_load((tmp_path / "a/config.yaml").read_text())
@@ -96,7 +99,7 @@ def settings(data, **model):
     return {"model": node, "data": {"_target_": "resnet_cli.data.image_folder", "mode": "RGB", **data}}
 
 
-FREE = {"image_size": None, "mean": None, "std": None}
+FREE = {"image_size": None, "mean": None, "std": None, "interpolation": "bilinear"}
 
 
 def test_the_users_own_values_win():
@@ -107,6 +110,11 @@ def test_the_users_own_values_win():
     assert data["data"]["std"] == [1, 1, 1]
     assert data["data"]["mean"] == MEAN
     assert with_defaults_of_weights(settings(FREE), [])["data"]["image_size"] == 224
+
+
+@pytest.mark.parametrize(("name", "interpolation"), [("resnet18", "bilinear"), ("efficientnet_b0", "bicubic")])
+def test_images_are_resized_as_those_of_the_weights_were(name, interpolation):
+    assert with_defaults_of_weights(settings(FREE, name=name), [])["data"]["interpolation"] == interpolation
 
 
 def test_a_size_that_the_data_do_not_allow_is_not_set():

@@ -90,7 +90,7 @@ def test_a_run_of_timm_is_exported(train, published):
     pytest.importorskip("onnxscript")
     from resnet_cli.commands import export
 
-    assert train(*NET, *PHOTOS, "trainer.epochs=1", "hydra.run.dir=a")[0] == 0
+    assert train(*NET, *PHOTOS, "data.interpolation=bicubic", "trainer.epochs=1", "hydra.run.dir=a")[0] == 0
     assert export.run(["a", "--format", "pt2"]) == 0
 
 

@@ -33,7 +33,7 @@ from resnet_cli.data.groups import GroupNames
 from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
-from resnet_cli.data.images.resize import ImageSize, Resize
+from resnet_cli.data.images.resize import ImageSize, Interpolation, Resize
 
 log = logging.getLogger("resnet_cli")
 
@@ -47,6 +47,7 @@ def image_folder(
     group: Annotated[str, NotEmpty()] | None = None,
     image_size: ImageSize | None = None,
     resize: Resize = "crop",
+    interpolation: Interpolation = "bilinear",
     mode: Mode = "RGB",
     background: str | Sequence[int] = "white",
     range: Sequence[float] | None = None,  # noqa: A002
@@ -73,6 +74,7 @@ def image_folder(
         image_size: Side of the images in pixels, or height and width; None if all files already have the same size.
         resize: `crop` scales the largest centred part of that shape, `squash` scales both sides, `pad` scales the whole
             image and surrounds it with `background`.
+        interpolation: How pixels between those of the file are computed.
         mode: `RGB`, or `L` for grey: other images are converted, with a warning that names the first. `all` takes the
             channels of the files as they are, of which a TIFF file may have any number.
         background: Colour under transparent pixels and around padded images: a name such as `white`, `#rrggbb`, or red,
@@ -96,7 +98,7 @@ def image_folder(
         samples = {split: replace(own, groups=groups.number(own.names)) for split, own in samples.items()}
     open_images = partial(
         LazyImages, base, mode=mode, image_size=image_size, resize=resize, cache=find_cache_folder(cache),
-        background=background, value_range=range,
+        background=background, value_range=range, interpolation=interpolation,
     )  # fmt: skip
     return make_dataset(
         samples, open_images, class_names=class_names, test_fraction=test_fraction, source=str(base),

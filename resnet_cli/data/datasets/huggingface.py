@@ -23,7 +23,7 @@ from resnet_cli.data.datasets.samples import Samples, make_dataset
 from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
-from resnet_cli.data.images.resize import ImageSize, Resize
+from resnet_cli.data.images.resize import ImageSize, Interpolation, Resize
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 
@@ -45,6 +45,7 @@ def huggingface(
     label_column: Annotated[str, NotEmpty()] | None = None,
     image_size: ImageSize | None = None,
     resize: Resize = "crop",
+    interpolation: Interpolation = "bilinear",
     mode: Mode = "RGB",
     background: str | Sequence[int] = "white",
     range: Sequence[float] | None = None,  # noqa: A002
@@ -69,6 +70,7 @@ def huggingface(
             `label`, `target`, `class` ...
         image_size: As in `image_folder`, like all that follow.
         resize: `crop`, `squash` or `pad`.
+        interpolation: `bilinear` or `bicubic`.
         mode: `RGB`, `L` for grey, or `all` for the channels of the files.
         background: Colour under transparent pixels and around padded images.
         range: Lowest and highest value of grey images of more than 8 bits.
@@ -94,7 +96,7 @@ def huggingface(
         log.info("%s: revision %s; data.revision=%s keeps to it", source, commit, commit)
     options: dict[str, Any] = {
         "mode": mode, "image_size": image_size, "resize": resize, "cache": find_cache_folder(cache),
-        "background": background, "value_range": range,
+        "background": background, "value_range": range, "interpolation": interpolation,
     }  # fmt: skip
     samples = {split: Samples([(split, i) for i, _ in enumerate(found)], found) for split, found in labels.items()}
     return make_dataset(

@@ -12,7 +12,7 @@ from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.download import DownloadSource, download_if_allowed, verify_md5
 from resnet_cli.data.images.lazy import LazyImages
-from resnet_cli.data.images.resize import ImageSize, Resize
+from resnet_cli.data.images.resize import ImageSize, Interpolation, Resize
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 
@@ -64,6 +64,7 @@ def flowers102(
     root: Annotated[str, NotEmpty()],
     image_size: ImageSize = 128,
     resize: Resize = "crop",
+    interpolation: Interpolation = "bilinear",
     download: bool = True,
     verify: bool = True,
     cache: Annotated[str, NotEmpty()] | None = "~/.cache/resnet-cli/decoded",
@@ -73,8 +74,8 @@ def flowers102(
     """Load Oxford Flowers-102 (Nilsback & Zisserman 2008): 1,020 + 6,149 photographs, and 1,020 for validation.
 
     `root` holds `jpg/` and the label files, or contains the folder `flowers-102` that does. Needs scipy. `root`,
-    `download`, `mean`, `std` and errors are those of `mnist`; `image_size`, `resize` and `cache` are those of
-    `image_folder`; `verify` compares the label files with their MD5.
+    `download`, `mean`, `std` and errors are those of `mnist`; `image_size`, `resize`, `interpolation` and `cache` are
+    those of `image_folder`; `verify` compares the label files with their MD5.
     """
     from torchvision.datasets import Flowers102
 
@@ -100,7 +101,9 @@ def flowers102(
         numbers = _read_matlab(found / splits_name, Flowers102._splits_map[split])
         prefix = found.relative_to(base)
         names = [str(prefix / "jpg" / f"image_{number:05d}.jpg") for number in numbers]
-        images = LazyImages(base, names, image_size=image_size, resize=resize, cache=cache_folder)
+        images = LazyImages(
+            base, names, image_size=image_size, resize=resize, cache=cache_folder, interpolation=interpolation
+        )
         return DatasetSplit(images, torch.tensor([labels[number - 1] - 1 for number in numbers]))
 
     train, test, val = read_split("train"), read_split("test"), read_split("val")

@@ -22,7 +22,7 @@ from resnet_cli.data.images.cache import ArrayCache, find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.remote import RemoteFile, UnreachableError
-from resnet_cli.data.images.resize import ImageSize, Resize
+from resnet_cli.data.images.resize import ImageSize, Interpolation, Resize
 from resnet_cli.data.images.shards import READERS, ShardSource
 from resnet_cli.data.origins import Origins
 from resnet_cli.data.shard_order import ShardOrder
@@ -46,6 +46,7 @@ def webdataset(
     lanes: Annotated[int, AtLeast(1)] = 8,
     image_size: ImageSize | None = None,
     resize: Resize = "crop",
+    interpolation: Interpolation = "bilinear",
     mode: Mode = "RGB",
     background: str | Sequence[int] = "white",
     range: Sequence[float] | None = None,  # noqa: A002
@@ -85,6 +86,7 @@ def webdataset(
         image_size: Side of the images in pixels, or height and width; None if all images already have the same size.
         resize: `crop` scales the largest centred part of that shape, `squash` scales both sides, `pad` scales the whole
             image and surrounds it with `background`.
+        interpolation: How pixels between those of the file are computed.
         mode: `RGB`, or `L` for grey. Other images are converted, with a warning that names the first.
         background: Colour under transparent pixels and around padded images: a name such as `white`, `#rrggbb`, or red,
             green and blue to 255.
@@ -106,7 +108,7 @@ def webdataset(
     class_names = _find_classes(indices)
     open_images = partial(
         LazyImages, mode=mode, image_size=image_size, resize=resize, cache=folder, background=background,
-        value_range=range,
+        value_range=range, interpolation=interpolation,
     )  # fmt: skip
     samples = {name: _list_samples(found, class_names) for name, found in indices.items()}
     sources = {name: ShardSource([index.shard for index in indices[name]], rows) for name, (rows, _) in samples.items()}

@@ -7,7 +7,7 @@ loses by that is noted. Pillow converts palettes and CMYK.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -26,6 +26,7 @@ from resnet_cli.data.images.jpeg import decode_jpeg
 from resnet_cli.data.images.resize import (
     Color,
     ImageSize,
+    Interpolation,
     Resize,
     draft_size,
     height_and_width,
@@ -69,6 +70,7 @@ class Decoding:
         background: Colour under transparent pixels: a name or `#rrggbb`, or its red, green and blue.
         value_range: Values that become 0 and 255, for images of more than 8 bits and one channel, or any number of
             channels in a TIFF file and mode `all`; None takes those of a 16-bit type.
+        interpolation: How pixels between those of the file are computed.
     """
 
     mode: Mode = "RGB"
@@ -76,12 +78,18 @@ class Decoding:
     resize: Resize = "crop"
     background: Color = "white"
     value_range: Sequence[float] | None = None
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         """Write equal sides as one number, so that both ways to say it are one key of the cache."""
         if self.image_size is not None and not isinstance(self.image_size, int):
             height, width = self.image_size
             object.__setattr__(self, "image_size", height if height == width else (height, width))
+
+    def key(self) -> list[object]:
+        """Return what identifies the settings in a cache; `bilinear` is not named, which earlier caches all are."""
+        *own, interpolation = astuple(self)
+        return [*own, interpolation] if interpolation != "bilinear" else own
 
     def validate(self) -> None:
         """Raise `InputError` if the background is not a colour, or the range is not two ascending numbers."""
@@ -107,7 +115,7 @@ class Decoding:
         """Return decoded images of one size in the requested size."""
         if self.image_size is None:
             return images_BHWC
-        return resize_images(images_BHWC, self.image_size, self.resize, self.background)
+        return resize_images(images_BHWC, self.image_size, self.resize, self.background, self.interpolation)
 
     def decoded_size(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return (C, H, W) of an image that has a given size in its file."""

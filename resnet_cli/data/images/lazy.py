@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import copy
-from dataclasses import astuple
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from resnet_cli.data.images.decode import Decoding, Header, Mode
 from resnet_cli.data.images.hashes import HashTable
 from resnet_cli.data.images.passes import FileFacts, Notes, SizeError, process_images
 from resnet_cli.data.images.read import decode, examine, read_header
-from resnet_cli.data.images.resize import Color, ImageSize, Resize, describe_difference, height_and_width
+from resnet_cli.data.images.resize import Color, ImageSize, Interpolation, Resize, describe_difference, height_and_width
 from resnet_cli.data.images.source import FileSource, ImageSource
 from resnet_cli.errors import InputError
 
@@ -43,8 +42,7 @@ class LazyImages:
         resize: As in `read_image`.
         cache: Folder for decoded arrays; None disables the cache. Its keys are hashes of the source's `cache_facts`,
             such as names, sizes, times and inodes of files, so that a changed folder is decoded again.
-        background: As in `read_image`.
-        value_range: As in `read_image`.
+        background: As in `read_image`, and so are `value_range` and `interpolation`.
 
     Raises:
         InputError: `image_size` is None and the first images, one of which determines the size, cannot be read.
@@ -61,9 +59,10 @@ class LazyImages:
         cache: Path | None = None,
         background: Color = "white",
         value_range: Sequence[float] | None = None,
+        interpolation: Interpolation = "bilinear",
     ) -> None:
         self.source: ImageSource = FileSource(source, names) if isinstance(source, Path) else source
-        self.decoding = Decoding(mode, image_size, resize, background, value_range)
+        self.decoding = Decoding(mode, image_size, resize, background, value_range, interpolation)
         self.decoding.validate()
         self.cache = ArrayCache(cache)
         self._has_warned = False
@@ -187,7 +186,7 @@ class LazyImages:
         cached = (self.cache.load_json(key) or {}).get("digest")
         if isinstance(cached, str):
             return cached
-        digest = hashlib.sha256(json.dumps(astuple(self.decoding)).encode())
+        digest = hashlib.sha256(json.dumps(self.decoding.key()).encode())
         for fact in self.source.content_facts():
             digest.update(fact)
         self.cache.save_json(key, {"digest": digest.hexdigest()})
@@ -266,7 +265,7 @@ class LazyImages:
     @cached_property
     def _key(self) -> str:
         """Hash of the settings and of what changes with the images."""
-        settings = [3, self.source.identity(), *astuple(self.decoding)]
+        settings = [3, self.source.identity(), *self.decoding.key()]
         digest = hashlib.sha256(json.dumps(settings).encode())
         for fact in self.source.cache_facts():
             digest.update(fact.encode("utf-8", "surrogateescape"))

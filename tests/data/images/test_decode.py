@@ -236,3 +236,8 @@ def test_turned_tiff_files_are_the_same_from_a_path_and_from_memory(tmp_path, mo
     expected = read_image(tmp_path / "upright.tif")
     assert torch.equal(read_image(path), expected)
     assert torch.equal(decode(EncodedImage(path.read_bytes(), "memory"), Decoding())[0], expected)
+
+
+def test_a_cache_of_before_there_was_another_interpolation_is_still_used():
+    assert Decoding("L", 8, "pad", "lime", [0, 9]).key() == ["L", 8, "pad", "lime", [0, 9]]
+    assert Decoding("L", 8, interpolation="bicubic").key()[-1] == "bicubic"

@@ -182,7 +182,7 @@ def test_cached_array_is_used(tmp_path, monkeypatch):
         LazyImages(root, names).load()
 
 
-@pytest.mark.parametrize("change", ["content", "time", "same times", "exchanged", "mode", "size", "resize"])
+@pytest.mark.parametrize("change", ["content", "time", "same times", "exchanged", "mode", "size", "resize", "cubic"])
 def test_any_change_decodes_again(tmp_path, change):
     root, names = folder_of(tmp_path)
     cache, options = tmp_path / "cache", {"image_size": 4}
@@ -208,7 +208,11 @@ def test_any_change_decodes_again(tmp_path, change):
         for source, target in ((names[0], "x"), (names[1], names[0]), ("x", names[1])):
             (root / source).rename(root / target)
     else:
-        options |= {"mode": {"mode": "L"}, "size": {"image_size": 3}, "resize": {"resize": "squash"}}[change]
+        changes = {
+            "mode": {"mode": "L"}, "size": {"image_size": 3}, "resize": {"resize": "squash"},
+            "cubic": {"interpolation": "bicubic"},
+        }  # fmt: skip
+        options |= changes[change]
     images = LazyImages(root, names, cache=cache, **options)
     assert torch.equal(images.load()[0], images[0])
     assert len(list(cache.glob("*[!s].npy"))) == 2

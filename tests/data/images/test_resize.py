@@ -49,6 +49,19 @@ def test_pixels_are_those_of_torchvision(monkeypatch, size, target, channels, is
     assert torch.equal(resize_image(images[0], target, "crop", "white"), cropped[0])
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(("size", "target"), [((64, 64), (32, 32)), ((1, 7), (5, 3)), ((9, 33), (40, 20))])
+def test_bicubic_pixels_are_those_of_torchvision(size, target, channels):
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as transforms
+
+    images = torch.randint(0, 256, (3, *size, channels), dtype=torch.uint8)
+    whole = transforms.resize(images.permute(0, 3, 1, 2), target, interpolation=InterpolationMode.BICUBIC)
+    found = resize_images(images, target, "squash", "white", "bicubic")
+    assert torch.equal(found, whole.permute(0, 2, 3, 1))
+    assert not torch.equal(found, resize_images(images, target, "squash", "white"))
+
+
 def test_crop_takes_the_largest_centred_part_of_the_requested_shape(halves):
     tall = read_image(halves, image_size=(20, 10))
     assert tall.shape == (20, 10, 3)

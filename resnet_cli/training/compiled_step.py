@@ -71,9 +71,10 @@ class CompiledStepper(Stepper):
     def run_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Take one step on a batch that is on the device; see `Stepper.run_step`."""
         self._apply_freezing()
+        batch = self._resized(batch)
         shape = shape_of(batch)
         if shape not in self._recordings:
-            self.warm_up([batch])
+            self._warm_up([batch])
         if self._initial_state:
             result = super().run_step(batch)
             self._adopt_optimizer_state()
@@ -105,12 +106,15 @@ class CompiledStepper(Stepper):
     def warm_up(self, batches: Iterable[Batch]) -> bool:
         """Compile, and on CUDA record, for batches of these shapes. Return False if that has been done before.
 
-        Images are replaced by noise. Weights, buffers, the optimizer's state, averages, gradient norms and the random
+        With progressive resolution, for each of its sizes. Images are replaced by noise. Weights, buffers, the optimizer's state, averages, gradient norms and the random
         state are restored afterwards.
 
         Raises:
             InputError: the model or the optimizer cannot be compiled as one step.
         """
+        return self._warm_up(batches if self.resolution is None else self.resolution.in_every_size(batches))
+
+    def _warm_up(self, batches: Iterable[Batch]) -> bool:
         self.state.model.train()
         self._apply_freezing()
         self._make_capturable()

@@ -168,13 +168,14 @@ def without_trace(stepper: Stepper) -> Iterator[None]:
     numbers = {name: getattr(state, name) for name in ("totals", "step", "epoch", "batches", "seconds")}
     scaler, schedule, was_training = state.scaler.state_dict(), stepper.schedule, state.model.training
     devices = [state.totals.device] if state.totals.device.type == "cuda" else []
-    stepper.schedule = lambda step: 0.0
+    resolution = stepper.resolution
+    stepper.schedule, stepper.resolution = (lambda step: 0.0), resolution and resolution.sampled()
     measuring = state.freezing.measuring() if state.freezing is not None else nullcontext()
     try:
         with torch.random.fork_rng(devices=devices), measuring:
             yield
     finally:
-        stepper.schedule = schedule
+        stepper.schedule, stepper.resolution = schedule, resolution
         stepper.forget_optimizer_state()
         for group, options in zip(optimizer.param_groups, groups, strict=True):
             _restore_group(group, options)

@@ -11,6 +11,7 @@ from resnet_cli.training.batch_norm import has_batch_norm, update_batch_norm
 from resnet_cli.training.device import seed_device
 from resnet_cli.training.finite_checks import require_finite_gradients, require_finite_loss
 from resnet_cli.training.profiling import Section, no_section
+from resnet_cli.training.resolution import Resolution
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.step import StepOptions, base_lr, set_lr, train_step
 from resnet_cli.training.stochastic_average import StochasticAverage
@@ -33,6 +34,7 @@ class Stepper:
         can_sync_every_step: True where reading a number from the device does not make the host wait, so that loss and
             gradients are checked in every step.
         section: Returns the context manager that profiles a section of a step.
+        resolution: Makes the images of a step smaller; None trains on them as they are.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Stepper:
         self.device = state.totals.device
         self.can_sync_every_step = self.device.type == "cpu"
         self.section: Section = no_section
+        self.resolution: Resolution | None = None
         if state.freezing is not None and model is not state.model:
             state.freezing.compiled = "the model"
 
@@ -73,6 +76,7 @@ class Stepper:
     def _take_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Update the weights and the average; see `run_step`."""
         state, scaler = self.state, self.state.scaler
+        batch = self._resized(batch)
         self._prepare_step()
         micro_batch, options = state.micro_batch, self.options
         if micro_batch is not None:
@@ -152,6 +156,10 @@ class Stepper:
     def forget_optimizer_state(self) -> None:
         """Remove the state that steps have created in the optimizer, before the first step of a run."""
         self.state.optimizer.state.clear()
+
+    def _resized(self, batch: Batch) -> Batch:
+        """Return a batch in the size of the step that is about to be taken."""
+        return batch if self.resolution is None else (self.resolution.resize(batch[0], self.state.step), batch[1])
 
     def _prepare_step(self) -> None:
         """Set training mode, learning rates and the seed of the step."""

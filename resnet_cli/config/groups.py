@@ -71,6 +71,7 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
             "resnet_cli.training.time_budget.budget_seconds",
             "resnet_cli.training.lookahead.lookahead_options",
             "resnet_cli.training.tta.views_for_test",
+            "resnet_cli.training.resolution.resolution_points",
             "resnet_cli.training.freezing.freeze_rules",
         ),
     ),

@@ -26,6 +26,8 @@ from resnet_cli.session.load import InitialWeights, load_initial_weights
 from resnet_cli.session.losses import build_loss, with_trainer_smoothing
 from resnet_cli.session.paths import located
 from resnet_cli.session.pretrained import load_pretrained, require_weight_files
+from resnet_cli.session.resolution import KEY as RESOLUTION
+from resnet_cli.session.resolution import build_resolution, require_every_size
 from resnet_cli.session.resume import (
     StartingPoint,
     initialise_from_images,
@@ -147,9 +149,7 @@ def prepare(
     if budget is not None and budget.length is None:
         length = budget.choose(*measure_times(trainer, loaders, config, run, control, budget))
         config = with_length(config, length)
-        trainer.set_length(length.epochs, length.steps_per_epoch, _build_schedule(config, loaders, config.trainer))
-        if trainer.state.freezing is not None:
-            trainer.state.freezing.set_spans(frozen_spans(config.trainer, _run_length(config.trainer, loaders)))
+        _set_length(trainer, config, loaders)
     if trainer.state.average is not None:
         trainer.state.average.check_length(trainer.epochs)
     taught_by = teacher.record if teacher is not None else None
@@ -200,14 +200,34 @@ def _build_trainer(
     planned_trainer: Node,
     teacher: LoadedTeacher | None,
 ) -> ClassifierTrainer:
+    length = _run_length(planned_trainer, loaders)
+    resolution = build_resolution(config.trainer, loaders, length)
+    if resolution is not None and teacher is not None:
+        raise InputError(f"{RESOLUTION}: not together with teacher, which would see the smaller images too")
+    if resolution is not None:
+        require_every_size(model, resolution, loaders.in_size[0])
     schedule = _build_schedule(config, loaders, planned_trainer)
     optimizer = build.optimizer(config.optimizer, model)
     loss_fn = build_loss(config.loss, config.trainer, loaders)
-    return build.trainer(
+    trainer = build.trainer(
         config.trainer, model=model, optimizer=optimizer, schedule=schedule, seed=config.seed, loss_fn=loss_fn,
         multi_label=loaders.has_label_sets, teacher=teacher.network if teacher is not None else None,
-        freezing=build_freezing(config.trainer, model, _run_length(planned_trainer, loaders)),
+        freezing=build_freezing(config.trainer, model, length),
     )  # fmt: skip
+    if resolution is not None:
+        trainer.stepper.resolution = resolution
+    return trainer
+
+
+def _set_length(trainer: ClassifierTrainer, config: RunConfig, loaders: Loaders) -> None:
+    """Set the length of a run that was chosen by its time budget, and what depends on it."""
+    length = _run_length(config.trainer, loaders)
+    schedule = _build_schedule(config, loaders, config.trainer)
+    trainer.set_length(config.trainer["epochs"], config.trainer["steps_per_epoch"], schedule)
+    if trainer.state.freezing is not None:
+        trainer.state.freezing.set_spans(frozen_spans(config.trainer, length))
+    if trainer.stepper.resolution is not None:
+        trainer.stepper.resolution = build_resolution(config.trainer, loaders, length)
 
 
 def _build_schedule(config: RunConfig, loaders: Loaders, planned_trainer: Node) -> Callable[[int], float]:

@@ -27,6 +27,7 @@ from resnet_cli.session.context import RunContext
 from resnet_cli.session.first_look import write_samples
 from resnet_cli.session.paths import record_paths
 from resnet_cli.session.prepare import PreparedRun
+from resnet_cli.session.resolution import describe_resolution
 from resnet_cli.session.resume_warnings import inexactness_warnings, rising_rate_warnings
 from resnet_cli.session.run_data import count_data, describe_data
 from resnet_cli.session.saver import RunSaver, named_best
@@ -176,6 +177,8 @@ def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
         logger.info("labels  several an image: loss %s, the best epoch by %s", loss, select_by)
     if prepared.teacher is not None:
         logger.info("teacher %s", format_teacher(prepared.teacher))
+    if prepared.trainer.stepper.resolution is not None:
+        logger.info("sizes   %s", describe_resolution(prepared.trainer.stepper.resolution))
     logger.info("device  %s, %s, seed %d", record["device"], record["precision"], config.seed)
     logger.info("folder  %s", prepared.run.path)
     for key, path in prepared.paths.items():

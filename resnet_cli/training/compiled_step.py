@@ -106,8 +106,8 @@ class CompiledStepper(Stepper):
     def warm_up(self, batches: Iterable[Batch]) -> bool:
         """Compile, and on CUDA record, for batches of these shapes. Return False if that has been done before.
 
-        With progressive resolution, for each of its sizes. Images are replaced by noise. Weights, buffers, the optimizer's state, averages, gradient norms and the random
-        state are restored afterwards.
+        With progressive resolution, for each of its sizes. Images are replaced by noise. Weights, buffers, the
+        optimizer's state, averages, gradient norms and the random state are restored afterwards.
 
         Raises:
             InputError: the model or the optimizer cannot be compiled as one step.

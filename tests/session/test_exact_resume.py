@@ -28,6 +28,7 @@ CNN = ["model=cnn", "model.channels=[4,6]", "model.pool_every=1", "model.hidden_
 DRAWS = ["model.dropout=0.2", "model.spatial_dropout=0.1", "model.stochastic_depth=0.3", "model.drop_connect=0.1"]
 SWA = ["trainer.averaging=swa", "trainer.swa_start=0"]
 LOOKAHEAD = ["trainer.averaging=lookahead", "trainer.lookahead_k=2", "trainer.lookahead_final_alpha=0.2"]
+GROWING = ["trainer.resolution=[[0, 0.5], [80%, 1]]", "trainer.resolution_multiple=2"]
 PIXELS = [
     "data.augment.crop=1", "data.augment.flip=random", "data.augment.cutout=2", "data.augment.brightness=0.2",
     "data.augment.contrast=0.2", "data.augment.saturation=0.2", "data.augment.mixup=0.4", "data.augment.cutmix=1.0",
@@ -75,6 +76,7 @@ CASES = {
     ],
     "averaged epochs": [*SWA, "trainer.swa_lr=0.03", "schedule=cosine", *DRAWS],
     "lookahead": [*LOOKAHEAD, "trainer.lookahead_buffers=true", *DRAWS],
+    "growing images": [*GROWING, *DRAWS, "data.augment.crop=1"],
     "early stopping": ["trainer.early_stopping=1", "optimizer.lr=1e-9", "trainer.epochs=4"],
     "a start from images": [*CNN, "model.init=lsuv", "optimizer=muon"],
     "frozen from the third step, and until it": [
@@ -132,6 +134,7 @@ CUDA_CASES = {
     "recorded steps": ["trainer.compile=step", "trainer.averaging=ema", "trainer.clip_norm=0.5", *DRAWS],
     "recorded steps and averaged epochs": ["trainer.compile=step", *SWA, *DRAWS],
     "recorded steps and lookahead": ["trainer.compile=step", *LOOKAHEAD, *DRAWS],
+    "recorded steps on growing images": ["trainer.compile=step", *GROWING, *DRAWS],
     "recorded steps of muon": ["trainer.compile=step", "optimizer=muon", *CNN],
     "a compiled model": ["trainer.compile=model", "data.val_fraction=0.09"],
 }

@@ -35,7 +35,9 @@ def test_the_log_says_from_which_step_on_images_have_which_size(trained):
 
 @pytest.mark.slow
 def test_a_time_budget_lays_the_sizes_over_the_epochs_that_it_chooses(trained):
-    status, folder = trained("run", 'trainer.resolution=[[0, 0.5], ["50%", 1]]', "trainer.time_budget=3 s")
+    status, folder = trained(
+        "run", 'trainer.resolution=[[0, 0.5], ["50%", 1]]', GROWING[1], "trainer.time_budget=3 s"
+    )  # fmt: skip
     assert status == 0
     record = record_of(folder)
     steps = record["time_budget"]["epochs"] * 3

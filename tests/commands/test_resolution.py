@@ -42,7 +42,7 @@ def test_a_time_budget_lays_the_sizes_over_the_epochs_that_it_chooses(trained):
     record = record_of(folder)
     steps = record["time_budget"]["epochs"] * 3
     (last,) = re.findall(r"8x8 from step (\d+)\n", (folder / "train.log").read_text())
-    assert 0 < int(last) <= steps / 2 + 1
+    assert int(last) <= steps / 2 + 1
 
 
 @pytest.mark.parametrize(

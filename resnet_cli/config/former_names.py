@@ -31,7 +31,7 @@ ADDED_SINCE_0_1_0: Mapping[str, Any] = {
     "data.sampler": "uniform", "data.eval_crop": 1.0,
     "data.augment.policy": "none", "data.augment.randaugment_ops": 2, "data.augment.randaugment_magnitude": 9,
     "data.augment.autoaugment_policy": "imagenet", "data.augment.augmix_severity": 3, "data.augment.erase": 0.0,
-    "data.augment.erase_area": [0.02, 0.33],
+    "data.augment.erase_area": [0.02, 0.33], "data.augment.cutout_whole": False,
     "data.augment.resized_crop": None, "data.augment.rotation": 0.0, "data.augment.translate": 0.0,
     "data.augment.scale": None, "data.augment.shear": 0.0, "data.augment.grey": 0.0, "data.augment.blur": 0.0,
     "data.augment.solarise": 0.0, "data.augment.repeats": 1, "data.augment.transforms": [],

@@ -37,6 +37,7 @@ class Augment:
         crop_padding: Values of the padding: zeros or reflected pixels.
         flip: Horizontal flip: `random` for each image, or `alternating`, in every other epoch.
         cutout: Height and width of the erased square in pixels; 0 disables it.
+        cutout_whole: The square lies wholly in the image; else its centre does.
         brightness: Strength; 0 disables it.
         contrast: Strength; 0 disables it.
         saturation: Strength, for RGB images only; 0 disables it.
@@ -74,6 +75,7 @@ class Augment:
         crop_padding: CropPadding = "zero",
         flip: Flip = "none",
         cutout: Annotated[int, AtLeast(0)] = 0,
+        cutout_whole: bool = False,
         brightness: Annotated[float, Between(0, 1)] = 0.0,
         contrast: Annotated[float, Between(0, 1)] = 0.0,
         saturation: Annotated[float, Between(0, 1)] = 0.0,
@@ -100,7 +102,7 @@ class Augment:
         self.crop = crop
         self.crop_padding: CropPadding = crop_padding
         self.flip: Flip = flip
-        self.cutout = cutout
+        self.cutout, self.cutout_whole = cutout, cutout_whole
         self.brightness, self.contrast, self.saturation = brightness, contrast, saturation
         self.mixup, self.cutmix = mixup, cutmix
         self.policy = PolicySettings(
@@ -137,8 +139,9 @@ class Augment:
             problems.append(f"data.augment.crop={self.crop}: reflection of {h}x{w} images allows up to {short - 1}")
         if self.crop_padding == "zero" and self.crop > short:
             problems.append(f"data.augment.crop={self.crop}: {h}x{w} images allow up to {short}")
-        if self.cutout > max(h, w):
-            problems.append(f"data.augment.cutout={self.cutout}: {h}x{w} images allow up to {max(h, w)}")
+        largest = short if self.cutout_whole else max(h, w)
+        if self.cutout > largest:
+            problems.append(f"data.augment.cutout={self.cutout}: {h}x{w} images allow up to {largest}")
         problems += self._channel_problems(channels)
         if self.blur and short < 2:
             problems.append(f"data.augment.blur={self.blur:g}: {h}x{w} images are too small: use 0")
@@ -247,7 +250,7 @@ class Augment:
             Images and labels; the labels are class probabilities [B, K] if images were mixed.
         """
         if self.cutout:
-            images_BCHW = transforms.cutout(images_BCHW, self.cutout, generator)
+            images_BCHW = transforms.cutout(images_BCHW, self.cutout, generator, whole=self.cutout_whole)
         if self.mixup and self.cutmix:
             # Both are computed and one is selected on the device, which avoids host synchronisation.
             use_mixup = transforms.random_bits(1, generator, images_BCHW.device).bool()

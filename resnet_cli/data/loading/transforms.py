@@ -74,12 +74,14 @@ def alternating_flip(images_BCHW: Tensor, indices_B: Tensor, epoch: int, seed: i
     return _flip_where(images_BCHW, ((bits_B >> 40) + epoch) % 2)
 
 
-def cutout(images_BCHW: Tensor, size: int, generator: torch.Generator) -> Tensor:
+def cutout(images_BCHW: Tensor, size: int, generator: torch.Generator, *, whole: bool = False) -> Tensor:
     """Set a square of `size` pixels to zero, centred anywhere in the image and clipped at its border.
 
-    On normalised images zero is the mean colour, as in DeVries & Taylor 2017, section 3.
+    On normalised images zero is the mean colour, as in DeVries & Taylor 2017, section 3. A `whole` square is one that
+    the border does not clip, as in airbench96 (Jordan 2024).
     """
-    inside_BHW = _random_boxes(images_BCHW, torch.full((), size, device=images_BCHW.device), generator)
+    side = torch.full((), size, device=images_BCHW.device)
+    inside_BHW = _random_boxes(images_BCHW, side, generator, whole=whole)
     return images_BCHW.masked_fill(inside_BHW[:, None], 0)
 
 
@@ -176,13 +178,14 @@ def _flip_where(images_BCHW: Tensor, flip_B: Tensor) -> Tensor:
     return both.index_select(0, torch.arange(b, device=both.device) + flip_B * b).permute(0, 3, 1, 2)
 
 
-def _random_boxes(images_BCHW: Tensor, size: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw boxes centred anywhere in the images.
+def _random_boxes(images_BCHW: Tensor, size: Tensor, generator: torch.Generator, *, whole: bool = False) -> Tensor:
+    """Draw boxes centred anywhere in the images, or anywhere where they are whole.
 
     Args:
         images_BCHW: Images, for their shape and device.
         size: Height and width of the boxes in pixels, or one number for both.
         generator: Source of the draws.
+        whole: No box reaches over the border.
 
     Returns:
         Boolean masks [B, H, W], true inside the box.
@@ -191,8 +194,10 @@ def _random_boxes(images_BCHW: Tensor, size: Tensor, generator: torch.Generator)
     device = images_BCHW.device
     height, width = size.expand(2).long().unbind()
     row_B, column_B = torch.rand(2, b, generator=generator, device=device)
-    top_B = (row_B * h).long() - height // 2
-    left_B = (column_B * w).long() - width // 2
+    if whole:
+        top_B, left_B = (row_B * (h - height + 1)).long(), (column_B * (w - width + 1)).long()
+    else:
+        top_B, left_B = (row_B * h).long() - height // 2, (column_B * w).long() - width // 2
     rows_BH = torch.arange(h, device=device) - top_B[:, None]
     columns_BW = torch.arange(w, device=device) - left_B[:, None]
     inside_BH = (rows_BH >= 0) & (rows_BH < height)

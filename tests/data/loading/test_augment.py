@@ -103,6 +103,15 @@ def test_cutout_in_the_middle_is_whole():
     assert (areas == 16).float().mean() > 0.7
 
 
+def test_a_whole_cutout_is_anywhere_where_nothing_is_clipped():
+    erased = (A.cutout(torch.ones(4000, 1, 7, 6), 4, source(), whole=True) == 0)[:, 0]
+    assert (erased.sum((1, 2)) == 16).all()
+    corners = erased.flatten(1).int().argmax(1).bincount().tolist()
+    expected = {6 * row + column for row in range(4) for column in range(3)}
+    assert {index for index, count in enumerate(corners) if count} == expected
+    assert all(abs(corners[index] - 4000 / 12) < 5 * (4000 / 12) ** 0.5 for index in expected)
+
+
 def test_cutout_is_as_often_left_as_right_and_above_as_below():
     often = (A.cutout(torch.ones(2000, 1, 8, 8), 5, source()) == 0).float().mean((0, 1))
     for half, other in ((often[:4], often[4:]), (often[:, :4], often[:, 4:])):
@@ -221,6 +230,8 @@ def test_validate_names_all_impossible_settings():
     assert "data.augment.saturation=0.2" in saturation
     with pytest.raises(InputError, match="up to 8"):
         Augment(crop=9).validate((3, 8, 10))
+    with pytest.raises(InputError, match="cutout=9: 8x10 images allow up to 8"):
+        Augment(cutout=9, cutout_whole=True).validate((3, 8, 10))
     Augment(crop=8, cutout=10, saturation=1).validate((3, 8, 10))
 
 
@@ -228,7 +239,10 @@ ON = {
     "flip": "random", "crop": 1, "cutout": 1, "policy": "augmix", "resized_crop": (0.5, 1), "scale": (0.5, 1),
     "repeats": 2, "transforms": [torch.nn.Identity()],
 }  # fmt: skip
-SETTINGS = {"crop_padding", "randaugment_ops", "randaugment_magnitude", "autoaugment_policy", "augmix_severity"}
+SETTINGS = {
+    "crop_padding", "cutout_whole", "randaugment_ops", "randaugment_magnitude", "autoaugment_policy", "augmix_severity",
+    "erase_area",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("option", [name for name in inspect.signature(Augment).parameters if name not in SETTINGS])

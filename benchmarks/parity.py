@@ -16,9 +16,10 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from importlib.util import find_spec
+from operator import itemgetter
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -35,8 +36,10 @@ VARIED = 0.1
 TRAININGS = (
     ("optimizer.lr=0.002", "trainer.epochs=1", "trainer.max_batches=8"),
     ("optimizer.lr=0.02", "trainer.epochs=5"),
-    ("optimizer.lr=0.1", "trainer.epochs=15", "trainer.grad_clip=1"),
+    ("optimizer.lr=0.1", "trainer.epochs=15", "trainer.clip_norm=1"),
 )
+# Thirty layers without normalisation, whose default weights let no signal through, which is what the preset shows.
+OTHER_WEIGHTS = {"deep_cnn": ["model.init=he"]}
 SIZES = {"airbench": 32, "resnet": 32, "resnet18": 32, "torchvision": 32}
 OWN_SIZE = 16
 QUICK = ("cnn", "resnet8")
@@ -63,8 +66,11 @@ def main() -> None:
     with nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as folder:
         paths = write_images(Path(folder), 1 if options.quick else COUNT)
         for net in nets:
-            for _ in compare(Path(folder), net, paths, doors, found):
-                measuring.finish("parity", options, [], count=len(paths), nets=found)
+            try:
+                for _ in compare(Path(folder), net, paths, doors, found):
+                    measuring.finish("parity", options, [], count=len(paths), nets=found)
+            except measuring.SkippedError as reason:
+                found[net] = {"skipped": str(reason)}
     measuring.finish("parity", options, [as_table(found)], count=len(paths), nets=found)
 
 
@@ -125,21 +131,26 @@ def trained(folder: Path, net: str) -> tuple[Path, Any, float]:
     from tests.support import doors
 
     side = SIZES.get(net, OWN_SIZE)
-    place = folder / net
+    best: tuple[Path, Any, float] | None = None
     for number, training in enumerate(TRAININGS):
-        run_folder = place / f"training{number}" / "run"
+        run_folder = folder / net / f"training{number}" / "run"
         if not is_finished(run_folder):
             shutil.rmtree(run_folder.parent, ignore_errors=True)
-            doors.train(
-                run_folder.parent, folder / "photos", f"model={net}", "data.batch_size=32", *training,
-                size=(side, side), cache=folder / CACHE,
-            )  # fmt: skip
-        expected = doors.from_loader(doors.open_run(run_folder), "test", backend="device")
-        spread = float(f"{expected.logits.std(0).max().item():.3g}")
-        print(net, *training, "- standard deviation of the logits:", spread, flush=True)
-        if spread >= VARIED:
+            with suppress(AssertionError):  # it has diverged
+                doors.train(
+                    run_folder.parent, folder / "photos", f"model={net}", "data.batch_size=32",
+                    *training, *OTHER_WEIGHTS.get(net, []), size=(side, side), cache=folder / CACHE,
+                )  # fmt: skip
+        if is_finished(run_folder):
+            expected = doors.from_loader(doors.open_run(run_folder), "test", backend="device")
+            spread = float(f"{expected.logits.std(0).max().item():.3g}")
+            print(net, *training, "- standard deviation of the logits:", spread, flush=True)
+            best = max(best or (run_folder, expected, spread), (run_folder, expected, spread), key=itemgetter(2))
+        if best is not None and best[2] >= VARIED:
             break
-    return run_folder, expected, spread
+    if best is None:
+        raise measuring.SkippedError("it does not learn")
+    return best
 
 
 def is_finished(folder: Path) -> bool:

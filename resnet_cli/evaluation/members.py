@@ -102,13 +102,15 @@ def require_same_architecture(members: Sequence[Member]) -> None:
 def warn_of_separate_starts(members: Sequence[Member]) -> list[str]:
     """Return a line if weights were initialised apart: their average is usually no better than chance."""
     scratch = {
-        member.run.record.get("seed"): member.name for member in members if member.run.record.get("start") == "scratch"
+        member.run.record.get("seed"): member.name
+        for member in members
+        if member.run.record.get("start") == "scratch" and not member.run.record.get("weights")
     }
     if len(scratch) < 2:
         return []
     return [
         f"{' and '.join(list(scratch.values())[:2])} began from other weights: averages are usually of runs that "
-        "share a start, such as init_from=RUN"
+        "share a start, such as init_from=RUN or model.weights=DEFAULT"
     ]
 
 

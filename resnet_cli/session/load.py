@@ -140,6 +140,26 @@ def load_initial_weights(
     return InitialWeights(init_from, line, record)
 
 
+def require_same_weights(weights: InitialWeights, run: RunDir, *, force: bool) -> None:
+    """Refuse other weights for a run that was stopped before its first checkpoint than those that it started from.
+
+    Args:
+        weights: The weights that were loaded now.
+        run: The run folder.
+        force: Accept others.
+
+    Raises:
+        InputError: the file has changed.
+    """
+    before = run.read_record().get("weights")
+    known = before.get("sha256") if isinstance(before, dict) else None
+    if weights.record and isinstance(known, str) and known != weights.record["sha256"] and not force:
+        raise InputError(
+            f"{weights.record['file']}: not the weights that the run started from: their SHA-256 began with "
+            f"{known[:12]}, this one's does with {weights.record['sha256'][:12]}; resume_force=true accepts them"
+        )
+
+
 def _differ(one: tuple[Sequence[float], ...], other: tuple[Sequence[float], ...]) -> bool:
     """Return whether two normalisations of as many channels differ by more than those of parts of one data set do."""
     pairs = [pair for a, b in zip(one, other, strict=True) if len(a) == len(b) for pair in zip(a, b, strict=True)]

@@ -22,7 +22,7 @@ from resnet_cli.session import build
 from resnet_cli.session.batch_of_one import require_no_batch_of_one
 from resnet_cli.session.first_look import LeakWarnings
 from resnet_cli.session.freezing import build_freezing, frozen_spans
-from resnet_cli.session.load import InitialWeights, load_initial_weights
+from resnet_cli.session.load import InitialWeights, load_initial_weights, require_same_weights
 from resnet_cli.session.losses import build_loss, with_trainer_smoothing
 from resnet_cli.session.paths import located
 from resnet_cli.session.pretrained import load_pretrained, require_weight_files
@@ -165,7 +165,9 @@ def _load_weights(
     """Load the weights that a new run starts from: of `init_from`, else published ones that its model asks for."""
     sizes: dict[str, Any] = {"in_channels": loaders.in_size[0], "class_names": loaders.class_names}
     weights = load_initial_weights(model, run, config.init_from, place, (loaders.mean, loaders.std), **sizes)
-    return weights if weights.name is not None else load_pretrained(model, config, **sizes)
+    weights = weights if weights.name is not None else load_pretrained(model, config, **sizes)
+    require_same_weights(weights, run, force=config.resume_force)
+    return weights
 
 
 def _require_measure(select_by: str | None, loaders: Loaders) -> None:

@@ -5,6 +5,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from resnet_cli.evaluation import members as members_of
 from resnet_cli.evaluation import soups
 from resnet_cli.evaluation.collect import collect_outputs
 from resnet_cli.evaluation.images import own_images
+from resnet_cli.evaluation.members import Member, warn_of_separate_starts
 from resnet_cli.session.trained import open_trained
 from tests.support.runs import record_of, tiny
 
@@ -268,3 +270,12 @@ def test_probabilities_of_labels_become_logits_of_a_sigmoid():
     logits_NK = soups.to_logits(probabilities_NK, has_label_sets=True)
     assert logits_NK.isfinite().all()
     torch.testing.assert_close(logits_NK.sigmoid(), probabilities_NK)
+
+
+def test_runs_from_the_same_published_weights_share_a_start():
+    def member(seed, **record):
+        return Member(f"run{seed}", SimpleNamespace(record={"seed": seed, "start": "scratch", **record}))
+
+    weights = {"name": "IMAGENET1K_V1", "sha256": "0" * 64}
+    assert warn_of_separate_starts([member(0, weights=weights), member(1, weights=weights)]) == []
+    assert len(warn_of_separate_starts([member(0), member(1)])) == 1

@@ -57,6 +57,20 @@ def test_another_normalisation_than_that_of_the_weights_is_said(train, finished)
     assert "; its images were normalised by data.mean=[" in other
 
 
+def test_other_weights_do_not_replace_those_that_a_run_without_a_checkpoint_started_from(train, finished, tmp_path):
+    source = finished / "checkpoints/best.pt"
+    shutil.copy(source, tmp_path / "start.pt")
+    assert train(*tiny("model=cnn", "init_from=start.pt", "hydra.run.dir=e"))[0] == 0
+    shutil.rmtree(tmp_path / "e/checkpoints")
+    (tmp_path / "e/metrics.jsonl").unlink()
+    shutil.copy(finished / "checkpoints/previous.pt", tmp_path / "start.pt")
+    status, _, err = train("resume=e")
+    assert status == 2
+    (line,) = err.splitlines()
+    assert line.startswith("error: start.pt: not the weights that the run started from: ")
+    assert train("resume=e", "resume_force=true")[0] == 0
+
+
 def lines_of_weights(result):
     status, out, err = result
     assert status == 0, err

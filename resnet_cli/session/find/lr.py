@@ -9,6 +9,7 @@ from resnet_cli.config.run_config import RunConfig
 from resnet_cli.errors import DivergedError, InputError
 from resnet_cli.plots.lr_range import draw_lr_range
 from resnet_cli.runs.folder import RunDir
+from resnet_cli.session import build
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.prepare import PreparedRun, isolated_compiler, prepare
 from resnet_cli.training.lr_range import LrSuggestion, run_range_test, suggest_lr
@@ -31,7 +32,8 @@ def find_lr(config: RunConfig, run: RunDir, context: RunContext) -> tuple[dict[s
     with isolated_compiler():
         prepared = prepare(config, run, paths=context.paths, control=context.control)
         trainer, loaders = prepared.trainer, prepared.loaders
-        base = base_lr(trainer.state.optimizer)
+        chosen = build.get_argument(config.optimizer, "lr")
+        base = float(chosen) if isinstance(chosen, int | float) else base_lr(trainer.state.optimizer)
         if not base > 0:
             raise InputError(f"optimizer.lr={base:g}: find=lr scales it, with that of every group; give it a value")
         points, diverged_at = run_range_test(trainer, loaders.train, base, control=context.control)

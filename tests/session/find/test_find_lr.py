@@ -44,6 +44,15 @@ def test_groups_with_rates_of_their_own_are_named(train, tmp_path):
     assert "in the same proportion: bias " in out
 
 
+def test_groups_with_an_optimizer_of_their_own_rise_in_proportion_to_the_key_that_is_suggested(train, tmp_path):
+    own = "+optimizer.groups.weight={optimizer: {_target_: torch.optim.Adam, lr: 0.001}}"
+    status, _, err = train(*tiny("find=lr", own, "optimizer.lr=0.1", "hydra.run.dir=found"))
+    assert (status, err) == (0, "")
+    found = json.loads((tmp_path / "found/find_lr.json").read_text())
+    assert found["configured_lr"] == 0.1
+    assert found["groups"]["weight"] == pytest.approx(found["suggestion"] / 100)
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [

@@ -1,7 +1,7 @@
 """Runs the experiments of conf/experiment over several seeds, draws their curves and prints their tables.
 
-    python benchmarks/experiments.py --data data=image_folder data.root=DIR
-    python benchmarks/experiments.py --only degradation --seeds 1 --data data=image_folder data.root=DIR
+    python benchmarks/experiments.py                                                  on the digits
+    python benchmarks/experiments.py --only initialisation --seeds 2 --data data=image_folder data.root=DIR
     python benchmarks/experiments.py --draw RUNS                      tables and pictures of runs that are there already
 
 The pictures and tables are those of docs/experiments.md. A run that has finished is not run again.
@@ -23,7 +23,10 @@ import yaml
 
 REPOSITORY = Path(__file__).parents[1]
 OWN_DATA = ("memorize_noise",)  # experiments that bring their data
-NAMES = ("overfit_tiny", "memorize_noise", "rectifiers", "initialisation", "degradation")
+NAMES = (
+    "overfit_tiny", "memorize_noise", "rectifiers", "initialisation", "degradation", "edge_of_stability",
+    "without_normalisation", "wrong_labels", "stochastic_depth", "shortcuts",
+)  # fmt: skip
 TARGET = 25.0  # percent of training errors, for the column that counts epochs to it
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 DASHES = ("-", "--", ":", "-.")
@@ -33,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--data", nargs="+", default=[], metavar="KEY=VALUE", help="in place of data=cifar10")
+    parser.add_argument("--data", nargs="+", default=[], metavar="KEY=VALUE", help="in place of the digits")
     parser.add_argument("--runs", type=Path, default=Path("outputs/experiments"), help="where the runs go")
     parser.add_argument("--draw", type=Path, metavar="RUNS", help="run nothing, read these")
     parser.add_argument("--pictures", type=Path, default=REPOSITORY / "docs" / "images")
@@ -76,7 +79,7 @@ def read(folder: Path) -> Iterator[dict[str, Any]]:
             continue
         *overrides, seed = record.parent.name.split(",")
         rows = [json.loads(line) for line in (record.parent / "metrics.jsonl").read_text().splitlines()]
-        label = ", ".join(override.removeprefix("model.") for override in overrides)
+        label = ", ".join(re.sub(r"^(model|data)\.", "", override) for override in overrides)
         yield {"label": label or folder.name, "seed": seed, "rows": rows, "record": json.loads(record.read_text())}
 
 
@@ -133,14 +136,16 @@ def draw(name: str, runs: list[dict[str, Any]], path: Path) -> None:
 
     figure = Figure(figsize=(10, 4), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 2)
+    panels = figure.subplots(1, 3 if any("sharpness" in row for each in runs for row in each["rows"]) else 2)
     for i, (label, group) in enumerate(grouped(runs).items()):
         colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
-        for axes, quantity in zip(panels, ("loss", "error"), strict=True):
+        for axes, quantity in zip(panels[:2], ("loss", "error"), strict=True):
             by_epoch = list(zip(*(quantities(each["rows"], quantity) for each in group), strict=True))
             epochs = range(1, len(by_epoch) + 1)
             axes.plot(epochs, list(map(statistics.mean, by_epoch)), dash, color=colour, label=label, linewidth=1.8)
             axes.fill_between(epochs, list(map(min, by_epoch)), list(map(max, by_epoch)), color=colour, alpha=0.15)
+    if len(panels) == 3:
+        draw_sharpness(panels[2], runs)
     panels[0].set(title="training loss", xlabel="epoch")
     panels[1].set(title="training error (%)", xlabel="epoch", ylim=(-3, 103))
     for axes in panels:
@@ -151,6 +156,16 @@ def draw(name: str, runs: list[dict[str, Any]], path: Path) -> None:
     panels[0].legend(frameon=False, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+
+
+def draw_sharpness(axes: Any, runs: list[dict[str, Any]]) -> None:
+    """Draw the largest eigenvalue of the Hessian by epoch, a line for each run, and 2 / learning rate."""
+    for each in runs:
+        rows = [row for row in each["rows"] if "sharpness" in row]
+        axes.plot([row["epoch"] for row in rows], [row["sharpness"] for row in rows], color=COLOURS[0], linewidth=1.2)
+        axes.plot([row["epoch"] for row in rows], [2 / row["lr"] for row in rows], "--", color=COLOURS[-1], linewidth=1)
+    axes.set(title="sharpness, and 2 / learning rate", xlabel="epoch")
+    axes.set_ylim(bottom=0)
 
 
 def quantities(rows: list[dict[str, Any]], quantity: str) -> list[float]:

@@ -13,6 +13,7 @@ FILES = [
     "arrays", "cifar10", "cifar100", "csv", "digits", "fashion_mnist", "flowers102", "huggingface", "image_folder",
     "mnist", "noise", "svhn", "synthetic", "webdataset",
 ]  # fmt: skip
+PRESETS = ["digits8"]  # of another file, by its defaults list
 GIVEN = {"dataset", "device", "seed"}  # by the builder
 # These differ from the code's defaults in some files.
 OWN = {"file", "root", "shards", "cache", "mean", "std", "batch_size", "augment"}
@@ -27,7 +28,16 @@ def read(repository, name):
 
 
 def test_every_file_is_listed_here(repository):
-    assert sorted(path.stem for path in (repository / "conf" / "data").glob("*.yaml")) == FILES
+    assert sorted(path.stem for path in (repository / "conf" / "data").glob("*.yaml")) == sorted([*FILES, *PRESETS])
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_change_a_file_that_is_there(repository, name):
+    node = read(repository, name)
+    [base, own] = node.pop("defaults")
+    assert own == "_self_"
+    assert node
+    assert set(node) <= set(read(repository, base))
 
 
 @pytest.mark.parametrize("name", FILES)

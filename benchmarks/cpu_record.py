@@ -114,7 +114,7 @@ def read(place: Path) -> dict[str, Any]:
     return {
         "seed": record["seed"], "epochs": len(rows), "seconds": round(sum(row["seconds"] for row in rows), 3),
         "accuracy": test["accuracy"], "tta_accuracy": test["tta_accuracy"], "precision": record.get("precision"),
-        "resumed": len(record.get("resumed_from") or []),
+        "resumed": len(record.get("resumed_from") or []), "protocol": record.get("protocol"),
     }  # fmt: skip
 
 

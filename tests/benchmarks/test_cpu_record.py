@@ -49,6 +49,7 @@ def test_runs_are_trained_tested_with_and_without_views_and_listed(program, imag
     assert (run["seed"], run["epochs"]) == (0, 2)
     assert run["seconds"] > 0
     assert 0 <= run["tta_accuracy"] <= 100
+    assert run["protocol"]["training_seconds"] == pytest.approx(run["seconds"], abs=0.01)
     assert record["command"][-1] == "trainer.epochs=2"
     assert "resnet-report" in capsys.readouterr().out
 

@@ -22,6 +22,7 @@ from resnet_cli.training.backend import Batch
 from resnet_cli.training.batch_shapes import Shape, noise_like, shape_of
 from resnet_cli.training.cuda_graphs import StepRecorder, StepRecording
 from resnet_cli.training.dynamo import parts_of
+from resnet_cli.training.optimizer_state import tensors_of, with_tensors
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.step import StepOptions, clip_gradients, compute_loss, split_batch, total, train_step
 from resnet_cli.training.stepper import Stepper
@@ -138,21 +139,21 @@ class CompiledStepper(Stepper):
     def forget_optimizer_state(self) -> None:
         """Remove the optimizer's state; what the step was compiled for waits for the first step to fill it again."""
         state = self.state.optimizer.state
-        if _tensors(state):
+        if tensors_of(state):
             self._initial_state = dict(state)
         state.clear()
 
     def _compile_shapes(self, new: dict[Shape, Batch]) -> None:
         """Compile for each shape, with an optimizer state that an eager step creates where there is none."""
         optimizer = self.state.optimizer
-        own = set(_with_tensors(optimizer.state))
+        own = set(with_tensors(optimizer.state))
         optimizer.state.update(self._initial_state)
         trained = {p for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
-        if not trained <= set(_with_tensors(optimizer.state)):  # in the first step, and where parameters begin to train
+        if not trained <= set(with_tensors(optimizer.state)):  # in the first step, and where parameters begin to train
             self._create_optimizer_state(noise_like(next(iter(new.values()))))
         for shape, batch in new.items():
             self._recordings[shape] = self._compile(noise_like(batch))
-        created = _with_tensors(optimizer.state)
+        created = with_tensors(optimizer.state)
         self._initial_state = {parameter: values for parameter, values in created.items() if parameter not in own}
         for parameter in [parameter for parameter in optimizer.state if parameter not in own]:
             del optimizer.state[parameter]
@@ -247,12 +248,12 @@ class CompiledStepper(Stepper):
 
     def _tensor_addresses(self) -> set[int]:
         """Return the addresses of all tensors that a step changes: recordings and compiled code refer to them."""
-        return {tensor.data_ptr() for tensor in [*self._mutable_tensors(), *_tensors(self._initial_state)]}
+        return {tensor.data_ptr() for tensor in [*self._mutable_tensors(), *tensors_of(self._initial_state)]}
 
     def _mutable_tensors(self) -> list[Tensor]:
         state = self.state
         return [
-            *state.model.parameters(), *state.model.buffers(), *_tensors(state.optimizer.state),
+            *state.model.parameters(), *state.model.buffers(), *tensors_of(state.optimizer.state),
             *(state.average.tensors if state.average else ()),
             *(state.gradients.tensors if state.gradients is not None else ()),
         ]  # fmt: skip
@@ -293,12 +294,3 @@ def _traceable_step(optimizer: torch.optim.Optimizer) -> Callable[[torch.optim.O
     """Return an optimizer's step; of known ones without the hooks around it, which would break the graph."""
     step = type(optimizer).step
     return inspect.unwrap(step) if type(optimizer).__module__.startswith(("torch.optim.", "resnet_cli.")) else step
-
-
-def _with_tensors(optimizer_state: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
-    """Return the states of the parameters that have tensors in them."""
-    return {parameter: values for parameter, values in optimizer_state.items() if _tensors({parameter: values})}
-
-
-def _tensors(optimizer_state: dict[Any, dict[str, Any]]) -> list[Tensor]:
-    return [value for values in optimizer_state.values() for value in values.values() if isinstance(value, Tensor)]

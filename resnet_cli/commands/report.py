@@ -1,17 +1,20 @@
 """resnet-report: compares runs, with means over their seeds, in a table or on a page."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, output_path
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
 from resnet_cli.files import write_atomically
-from resnet_cli.report import FORMATS, REPETITIONS, Table, build_tables, format_run_counts, read_runs
+from resnet_cli.report import FORMATS, MEASURES, REPETITIONS, Goal, Table, build_tables, format_run_counts, read_runs
 
 HELP = """\
 Finds the runs below the given folders, shows the overrides in which they differ, groups runs that differ in nothing
@@ -28,6 +31,7 @@ examples:
   resnet-report multirun --out runs.md                  or .csv, .txt
   resnet-report multirun --over data.split_seed         means over splits as well as seeds
   resnet-report outputs --columns model,optimizer.lr    these keys instead of the overrides that differ; or: all
+  resnet-report multirun --goal 94.0                    is the mean test accuracy over seeds above 94 %?
   resnet-report multirun --single                       a row for each run
 """
 
@@ -49,6 +53,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--columns", action="append", default=[], metavar="KEY,...", help="show these keys; all: every key that varies"
     )
+    parser.add_argument(
+        "--goal", type=_goal, metavar="[MEASURE=]X",
+        help="test whether the mean over seeds surpasses X, and how many more seeds that takes; default: test_accuracy",
+    )  # fmt: skip
     parser.add_argument("--single", action="store_true", help="a row for each run, nothing averaged")
     return parser
 
@@ -65,6 +73,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _report(options: argparse.Namespace) -> None:
+    if options.single and options.goal is not None:
+        raise InputError("--goal: of the mean over seeds; not together with --single")
     if options.single and options.over:
         raise InputError(f"--over {options.over[0]}: averages over a key; not together with --single")
     out = None if options.out is None else output_path(options.out)
@@ -74,6 +84,9 @@ def _report(options: argparse.Namespace) -> None:
     if options.columns and not columns:
         raise InputError("--columns: names no key; --columns all shows every key that varies")
     tables = build_tables(found.runs, over=(*REPETITIONS, *options.over), single=options.single, columns=columns)
+    if options.goal is not None:
+        goal = replace(options.goal, over=tuple(options.over))
+        tables = [replace(table, goal=goal) for table in tables]
     for problem in found.problems:
         print(f"warning: {escape_control_characters(problem)}", file=sys.stderr)
     text = FORMATS[format_name](found, tables)
@@ -82,6 +95,22 @@ def _report(options: argparse.Namespace) -> None:
         return
     write_atomically(out, text)
     print_output(f"{escape_control_characters(str(out))}: {format_run_counts(found)}; {_format_group_count(tables)}\n")
+
+
+def _goal(text: str) -> Goal:
+    """Parse `94.0` or `MEASURE=94.0`."""
+    measure, _, number = text.rpartition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, such as 94.0 or val_accuracy=94.0")
+    measure = measure or "test_accuracy"
+    if measure not in MEASURES:
+        known = ", ".join(MEASURES)
+        raise argparse.ArgumentTypeError(f"{measure!r} is no measure{did_you_mean(measure, MEASURES)}; one of {known}")
+    return Goal(measure, value)
 
 
 def _choose_format(requested: str | None, out: Path | None) -> str:

@@ -1,9 +1,12 @@
 """Comparison of runs: find and load them, group them over their seeds, and format tables or a page."""
 
-from resnet_cli.report.groups import REPETITIONS, Group, Statistics, Table, build_tables
+from resnet_cli.report.goal import Goal
+from resnet_cli.report.groups import REPETITIONS, Group, Table, build_tables
+from resnet_cli.report.measures import Statistics
 from resnet_cli.report.page import format_html
 from resnet_cli.report.runs import FoundRuns, read_runs
 from resnet_cli.report.writers import (
+    MEASURES,
     format_csv,
     format_markdown,
     format_run_counts,
@@ -16,8 +19,10 @@ FORMATS = {"table": format_text, "markdown": format_markdown, "csv": format_csv,
 
 __all__ = [
     "FORMATS",
+    "MEASURES",
     "REPETITIONS",
     "FoundRuns",
+    "Goal",
     "Group",
     "Run",
     "Statistics",

@@ -1,8 +1,7 @@
 """Comparison of runs: a table for each protocol, a group for each config, statistics over the seeds."""
 
-import statistics
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from resnet_cli.config.selection import rank_of_best
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
+from resnet_cli.report.goal import Goal
 from resnet_cli.report.keys import (
     ABSENT,
     Column,
@@ -21,6 +21,7 @@ from resnet_cli.report.keys import (
     target_name,
     varying_columns,
 )
+from resnet_cli.report.measures import Statistics
 from resnet_cli.report.summary import format_pairs, requested_columns, short_names, summarise
 from resnet_cli.runs.reading import STATUSES, Run
 
@@ -38,23 +39,6 @@ DESCRIBED = {
 
 Protocol = tuple[tuple[str, Any], ...]
 """Under what conditions a run was measured: (key or property, value) pairs."""
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Mean, sample standard deviation (None for a single value) and number of values."""
-
-    mean: float
-    std: float | None
-    n: int
-
-    @classmethod
-    def from_values(cls, values: Iterable[float | None]) -> "Statistics | None":
-        """Return the statistics of the values that are not None, or None if there are none."""
-        present = [value for value in values if value is not None]
-        if not present:
-            return None
-        return cls(statistics.fmean(present), statistics.stdev(present) if len(present) > 1 else None, len(present))
 
 
 @dataclass(frozen=True)
@@ -107,6 +91,7 @@ class Table:
         notes: Differences in environment that limit the comparison.
         shown: The columns that are shown at first, or in a terminal.
         is_requested: The user has chosen the columns.
+        goal: A figure that the groups are tested against.
     """
 
     protocol: str
@@ -115,6 +100,7 @@ class Table:
     notes: Sequence[str]
     shown: Sequence[str] = ()
     is_requested: bool = False
+    goal: Goal | None = None
 
     def label(self, group: Group) -> str:
         """Return what distinguishes a group in one line; keys are cut to their last part where that is unique."""

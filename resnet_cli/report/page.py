@@ -17,11 +17,12 @@ from resnet_cli.report.writers import (
     SummaryColumn,
     format_excluded,
     format_run_counts,
+    goal_columns,
     headline,
     mean_score,
     runs_of,
     summary_columns,
-)
+)  # fmt: skip
 from resnet_cli.runs.reading import Run
 
 ASSETS = Path(__file__).parent
@@ -178,6 +179,7 @@ def _columns(table: Table) -> list[PageColumn]:
         found = [group.statistics(column.name) for group in groups]
         means = [each.mean if each else None for each in found]
         results.append(PageColumn(column.name, column.title, [*map(column.format_group, groups)], means))
+    results += [PageColumn(heading, heading, texts, texts) for heading, texts in goal_columns(table).items()]
     excluded = [sum(group.excluded.values()) for group in groups]
     if any(excluded):
         results.append(PageColumn("not_counted", "not counted", [*map(format_excluded, groups)], excluded))

@@ -10,8 +10,10 @@ from pathlib import Path
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.selection import DEFAULT, rank_of_best, selected_by
 from resnet_cli.report.fit import TextTable, terminal_width
-from resnet_cli.report.groups import Group, Statistics, Table
+from resnet_cli.report.goal import GOAL_COLUMNS, assess_goal, goal_values
+from resnet_cli.report.groups import Group, Table
 from resnet_cli.report.keys import ABSENT, format_cell, varying_columns
+from resnet_cli.report.measures import Statistics
 from resnet_cli.report.runs import FoundRuns, read_runs
 from resnet_cli.report.summary import summarise
 from resnet_cli.runs.reading import STATUSES, Run
@@ -87,6 +89,8 @@ FURTHER_COLUMNS = {
     "test_tta_accuracy": SummaryColumn("test_tta_accuracy", "test with tta %", decimal_formatter(2)),
 }
 
+MEASURES = ("val_accuracy", "test_accuracy", *FURTHER_COLUMNS)  # results that a goal can be set for
+
 
 def headline(runs: Sequence[Run]) -> str:
     """Return the measure that the best epochs of runs were selected by; accuracy if they differ or do not say."""
@@ -129,18 +133,29 @@ def format_excluded(group: Group) -> str:
     return ", ".join(f"{count} {status}" for status, count in group.excluded.items())
 
 
+def goal_columns(table: Table) -> dict[str, list[str]]:
+    """Return what each group says of the table's goal, by heading; empty without a goal."""
+    if table.goal is None:
+        return {}
+    found = [assess_goal(group.averaged, table.goal) for group in table.groups]
+    return {"95 % interval": [each.interval or ABSENT for each in found], table.goal.title: [e.words for e in found]}
+
+
 def table_cells(table: Table) -> tuple[list[str], list[list[str]]]:
     """Return headings and rows: varying keys, n, results, and the excluded runs if there are any."""
     has_excluded = any(group.excluded for group in table.groups)
     columns = summary_columns(runs_of(table))
     titles = [column.title for column in columns]
-    head = [*(table.columns or ["run"]), "n", *titles, *(["not counted"] if has_excluded else [])]
+    goals = goal_columns(table)
+    head = [*(table.columns or ["run"]), "n", *titles, *goals, *(["not counted"] if has_excluded else [])]
     rows = []
     for group in table.groups:
         keys = [format_cell(group.values[name]) for name in table.columns] or [table.label(group)]
         results = [column.format_group(group) for column in columns]
         excluded = [format_excluded(group)] if has_excluded else []
-        rows.append([*keys, str(len(group.averaged)), *results, *excluded])
+        rows.append(
+            [*keys, str(len(group.averaged)), *results, *(texts[len(rows)] for texts in goals.values()), *excluded]
+        )
     return head, rows
 
 
@@ -178,6 +193,7 @@ def _text_table(table: Table) -> TextTable:
     results = {"n": [str(len(group.averaged)) for group in groups]}
     columns = summary_columns(runs_of(table))
     results |= {column.title: [column.format_group(group) for group in groups] for column in columns}
+    results |= goal_columns(table)
     if any(group.excluded for group in groups):
         results["not counted"] = [format_excluded(group) for group in groups]
     return TextTable(keys, overrides, results)
@@ -226,7 +242,8 @@ def format_csv(found: FoundRuns, tables: Sequence[Table]) -> str:
     results = [f"{column.name}_{statistic}" for column in columns for statistic in ("mean", "std")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["protocol", *names, "n", *results, *statuses, "runs"])
+    goals = GOAL_COLUMNS if any(table.goal for table in tables) else ()
+    writer.writerow(["protocol", *names, "n", *results, *goals, *statuses, "runs"])
     for table in tables:
         for group in table.groups:
             found_statistics = [group.statistics(column.name) for column in columns]
@@ -235,6 +252,7 @@ def format_csv(found: FoundRuns, tables: Sequence[Table]) -> str:
                 *(_escape_formula(format_cell(group.values[name])) if name in group.values else "" for name in names),
                 len(group.averaged),
                 *(value for s in found_statistics for value in ((s.mean, s.std) if s else (None, None))),
+                *(goal_values(group.averaged, table.goal) if table.goal else ()),
                 *(group.excluded.get(status, 0) for status in statuses),
                 _escape_formula(" ".join(run.display_path for run in group.runs)),
             ])  # fmt: skip

@@ -1,5 +1,6 @@
 """The presets of airbench against the update rules of the published programs, number by number, and resumed exactly."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,44 @@ def test_steps_are_those_of_the_published_program(preset, tmp_path, monkeypatch)
     with trainer.state.evaluated_weights():
         for name, value in weights_of(trainer.model).items():
             torch.testing.assert_close(value, published.finished()[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore::RuntimeWarning:torch", "ignore::DeprecationWarning:torch", "ignore::UserWarning:torch"
+)
+def test_a_compiled_step_has_both_optimizers_and_all_schedules(tmp_path, monkeypatch):
+    """Traced as torch.compile does, and run as it is; also when the bias of the whitening is frozen."""
+    monkeypatch.chdir(tmp_path)
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    try:
+        losses, rates = {}, {}
+        for mode in ("off", "step"):
+            settings = compose_settings([*options("airbench94_muon"), f"trainer.compile={mode}"]).settings
+            prepared = prepare(RunConfig(**settings), RunDir("x"))
+            losses[mode] = recorded_losses(prepared.trainer, monkeypatch)
+            prepared.trainer.fit(prepared.loaders.train, None, verbose=False)
+            rates[mode] = [row["lrs"] for row in prepared.trainer.state.rows]
+    finally:
+        torch._dynamo.reset()
+    assert len(losses["off"]) == len(losses["step"]) == 4 * STEPS
+    assert losses["step"][:8] == pytest.approx(losses["off"][:8], rel=1e-3)
+    assert rates["step"] == rates["off"]
+    assert rates["off"][3][r"^features\.0\.bias$"] == 0
+
+
+def recorded_losses(trainer, monkeypatch):
+    """A list that gets the loss of each step."""
+    losses, take_step = [], trainer.stepper.run_step
+
+    def run_step(batch):
+        loss, correct = take_step(batch)
+        losses.append(loss.item())
+        return loss, correct
+
+    monkeypatch.setattr(trainer.stepper, "run_step", run_step)
+    return losses
 
 
 def weights_of(model):

@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+import torch
 import yaml
 
 from resnet_cli.config.paths import CONFIG_FOLDER
@@ -73,6 +74,24 @@ def test_noise_is_memorised_but_not_learnt(train, tmp_path):
     assert rows[-1]["train_loss"] < 0.01
     assert rows[-1]["train_accuracy"] == 100
     assert json.loads((folder / "run.json").read_text())["test"]["accuracy"] < 25
+
+
+def test_fine_tuning_starts_from_a_run_with_a_new_head_of_a_higher_rate(train, tmp_path):
+    assert train(*TINY, "model=resnet8", "hydra.run.dir=first", "data.classes=3")[0] == 0
+    status, _, _ = train(
+        "experiment=finetune", *TINY, "model=resnet8", "hydra.run.dir=second", "data.classes=4", "init_from=first",
+    )  # fmt: skip
+    assert status == 0
+    record = json.loads((tmp_path / "second/run.json").read_text())
+    assert record["start"] == "first"
+    config = yaml.safe_load((tmp_path / "second/config.yaml").read_text())
+    assert config["optimizer"]["head_lr"] > config["optimizer"]["lr"]
+    groups = torch.load(tmp_path / "second/checkpoints/last.pt", weights_only=True)["state"]["optimizer"][
+        "param_groups"
+    ]
+    assert [(group["name"], group["initial_lr"]) for group in groups] == [
+        ("all", config["optimizer"]["lr"]), ("all, head", config["optimizer"]["head_lr"]),
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

@@ -135,6 +135,12 @@ CUDA_CASES = {
     "recorded steps and averaged epochs": ["trainer.compile=step", *SWA, *DRAWS],
     "recorded steps and lookahead": ["trainer.compile=step", *LOOKAHEAD, *DRAWS],
     "recorded steps on growing images": ["trainer.compile=step", *GROWING, *DRAWS],
+    "recorded steps that freeze and thaw": [
+        "trainer.compile=step",
+        "trainer.freeze=[{match: stem, at: 2 steps}, {match: '^stages', until: 4 steps}]",
+        "trainer.averaging=ema",
+        *DRAWS,
+    ],
     "recorded steps of muon": ["trainer.compile=step", "optimizer=muon", *CNN],
     "a compiled model": ["trainer.compile=model", "data.val_fraction=0.09"],
 }

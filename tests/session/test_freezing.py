@@ -47,11 +47,11 @@ def test_a_run_goes_on_with_the_same_key_and_not_with_another(train, tmp_path):
 def test_a_time_budget_places_the_spans_in_the_epochs_that_it_chooses(train, tmp_path):
     arguments = [a for a in tiny("hydra.run.dir=run") if not a.startswith("trainer.epochs")]
     assert train(*arguments, "trainer.time_budget=2 s", "trainer.freeze=[{match: stem, at: 50%}]")[0] == 0
-    epochs = record_of(tmp_path / "run")["epochs"]
+    chosen = record_of(tmp_path / "run")["time_budget"]
+    middle = round(chosen["epochs"] * (chosen["steps_per_epoch"] or 3) / 2)  # a busy machine takes a step or two
     lines = [line for line in (tmp_path / "run/train.log").read_text().splitlines() if "freeze" in line]
-    assert "from step 0 on: nothing frozen" in lines[0]
-    assert f"from step {round(epochs * 3 / 2)} on: stem frozen" in lines[1]
-    assert len(lines) == 2
+    assert f"from step {middle} on: stem frozen" in lines[-1]
+    assert len(lines) == 1 + (middle > 0), "measured steps are not said"
 
 
 @pytest.mark.parametrize(

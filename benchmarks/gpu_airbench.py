@@ -42,7 +42,9 @@ def compare(arguments: list[str], script: Path | None, device: torch.device, wat
     with reset_compiler(), tempfile.TemporaryDirectory() as folder:
         own = Own([*arguments, f"trainer.device={device}"], Path(folder) / "run")
         contenders: dict[str, Any] = {"configured": own.train}
-        skipped = None if script is not None and script.is_file() else f"no published script: {script}"
+        skipped = "no published script was given" if script is None else None
+        if script is not None and not script.is_file():
+            skipped = f"no published script: {script}"
         if script is not None and not skipped:
             length = {"epochs": own.trainer.epochs, "batch_size": own.loaders.train.batch_size}
             published = AirbenchScript(script, Path(folder), own.parts(), device, **length)

@@ -149,6 +149,16 @@ def test_both_recipes_take_turns_and_every_run_counts(gpu, script):
 
 
 @pytest.mark.slow
+def test_the_preset_is_tried_dry(gpu, tmp_path, capsys):
+    assert gpu.main(["--dry-run", "--parts", "airbench", "--out", str(tmp_path / "gpu.json")]) == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())["airbench"]
+    assert "experiment=airbench94_muon" in found["overrides"]
+    assert len(found["runs"]["configured"]) == 2
+    assert found["skipped"] == "no published script was given"
+    assert "configured" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_without_the_published_script_it_is_left_out_with_a_line(gpu, tmp_path):
     airbench = sys.modules["gpu_airbench"]
     found = airbench.compare(RUN, tmp_path / "missing.py", torch.device("cpu"), watch(gpu), runs=1)

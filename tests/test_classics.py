@@ -32,12 +32,12 @@ def accuracy(rows):
 
 
 def test_full_batch_descent_settles_at_the_edge_of_stability(rows_of):
-    [rows] = rows_of("experiment=edge_of_stability", "trainer.epochs=200").values()
+    [rows] = rows_of("experiment=edge_of_stability", "trainer.epochs=150").values()
     sharpness = [row["sharpness"] for row in rows if "sharpness" in row]
-    assert len(sharpness) == 20
-    assert sharpness[1] < 0.9 * 20, "it starts below"
-    assert mean(sharpness[10:]) == pytest.approx(2 / 0.1, rel=0.1)
-    assert rows[-1]["train_loss"] < rows[99]["train_loss"]
+    assert len(sharpness) == 30
+    assert sharpness[0] < 0.75 * 20, "it starts below"
+    assert all(value == pytest.approx(2 / 0.1, rel=0.15) for value in sharpness[9:])
+    assert rows[-1]["train_loss"] < rows[49]["train_loss"]
 
 
 def test_depth_degrades_plain_nets_and_not_residual_ones(rows_of):
@@ -47,9 +47,8 @@ def test_depth_degrades_plain_nets_and_not_residual_ones(rows_of):
 
 
 def test_branches_that_start_at_zero_do_without_normalisation(rows_of, train):
-    start = ["experiment=without_normalisation", "model.depth=56"]
-    assert accuracy(*rows_of(*start, "model=rezero110").values()) > 30
-    status, _, err = train(*start, "model=resnet110", "model.norm=none", "model.depth=110")
+    assert accuracy(*rows_of("experiment=without_normalisation", "model=rezero110").values()) > 30
+    status, _, err = train("experiment=without_normalisation", "model=resnet110", "model.norm=none")
     assert status != 0
     assert "the loss is " in err
 

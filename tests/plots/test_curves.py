@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_cli.plots.curves import TEST, VALIDATION, draw_curves
+from resnet_cli.plots.curves import GREY, TEST, TRAIN, VALIDATION, draw_curves
 
 
 def rows(count, **replaced):
@@ -49,6 +49,19 @@ def test_any_rows_can_be_drawn_without_a_warning(tmp_path, drawn):
     draw_curves(drawn, tmp_path / "curves.png", title="résumé · 日本語 🦊 עברית")
     assert pixels(tmp_path / "curves.png").shape == (400, 1000, 3)
     assert [entry.name for entry in tmp_path.iterdir()] == ["curves.png"]
+
+
+@pytest.mark.slow
+def test_recorded_sharpness_has_a_panel_of_its_own(tmp_path):
+    drawn = [{**row, "lr": 0.1} | ({"sharpness": 15.0} if i % 2 else {}) for i, row in enumerate(rows(8))]
+    draw_curves(drawn, tmp_path / "curves.png", title="edge")
+    picture = pixels(tmp_path / "curves.png")
+    assert picture.shape == (400, 1400, 3)
+    right = picture[:, 950:]
+    assert count_of(TRAIN, right) > 100
+    assert count_of(GREY, right) > 30, "the limit"
+    draw_curves([{**row, "sharpness": None} for row in rows(8)], tmp_path / "curves.png", title="edge")
+    assert pixels(tmp_path / "curves.png").shape == (400, 1000, 3)
 
 
 @pytest.mark.slow

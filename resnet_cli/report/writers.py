@@ -148,7 +148,7 @@ def table_cells(table: Table) -> tuple[list[str], list[list[str]]]:
     titles = [column.title for column in columns]
     goals = goal_columns(table)
     head = [*(table.columns or ["run"]), "n", *titles, *goals, *(["not counted"] if has_excluded else [])]
-    rows = []
+    rows: list[list[str]] = []
     for group in table.groups:
         keys = [format_cell(group.values[name]) for name in table.columns] or [table.label(group)]
         results = [column.format_group(group) for column in columns]

@@ -133,10 +133,9 @@ class ClassifierTrainer(SingleEpochs):
             _device_of(model) if device is None else device, precision, cpu_bf16=cpu_bf16, channels_last=channels_last,
             deterministic=deterministic, compile=compile,
         )  # fmt: skip
-        self.device, self.precision = self.backend.device, self.backend.precision
         self.model = self.backend.prepare_model(model)
         self.forward = self.backend.compile_model(self.model)
-        loss_fn = loss_fn.to(self.device) if isinstance(loss_fn, nn.Module) else loss_fn
+        train_loss_fn = _training_loss(loss_fn, label_smoothing, self.device)
         self.eval_loss_fn = without_smoothing(loss_fn) or nn.functional.cross_entropy
         self.epochs, self.early_stopping, self.checkpoint_every = epochs, early_stopping, checkpoint_every
         self.max_batches, self.steps_per_epoch, self.overfit_batches = max_batches, steps_per_epoch, overfit_batches
@@ -148,11 +147,20 @@ class ClassifierTrainer(SingleEpochs):
             gradients=GradientSums(self.model, self.device) if log_gradients else None,
             best_tracker=BestTracker(select_by=select_by), freezing=freezing,
         )  # fmt: skip
-        train_loss_fn = _training_loss(loss_fn, label_smoothing)
         counted = count_exact if multi_label else count_correct
         taught_by = None if teacher is None else teacher.prepare(self.backend)
         options = StepOptions(train_loss_fn, self.backend.autocast, accumulate, clip_norm, counted, taught_by)
         self.stepper = make_stepper(self.state, model=self.forward, options=options, schedule=schedule, seed=seed)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the model is on."""
+        return self.backend.device
+
+    @property
+    def precision(self) -> str:
+        """The precision that was chosen."""
+        return self.backend.precision
 
     def fit(
         self,
@@ -270,9 +278,12 @@ def _device_of(model: nn.Module) -> torch.device:
     return parameter.device if parameter is not None else torch.device("cpu")
 
 
-def _training_loss(loss_fn: LossFunction | None, label_smoothing: float) -> LossFunction:
+def _training_loss(loss_fn: LossFunction | None, label_smoothing: float, device: torch.device) -> LossFunction:
+    """Return the loss of the steps; a module is moved to the device in place."""
     if loss_fn is not None and label_smoothing:
         raise ValueError("label_smoothing goes with the default loss; pass loss_fn=None or smooth in your own loss")
+    if isinstance(loss_fn, nn.Module):
+        loss_fn.to(device)
     return loss_fn or partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
 
 

@@ -106,17 +106,15 @@ def with_rates_by_depth(
     last = 1 + max(depth_of.values(), default=0)
     split: dict[tuple[int, int], dict[str, Any]] = {}
     for index, group in enumerate(groups):
+        has_own_rate = "lr" in group or "lr_scale" in group
         for parameter in group["params"]:
-            depth = depth_of[parameter]
+            depth, position = depth_of[parameter], 0
             options: dict[str, Any] = {}
-            if "lr" not in group and "lr_scale" not in group:
-                if depth == 0 and head_lr is not None:
-                    options, depth = {"lr": head_lr}, last
-                elif layer_decay is not None:
-                    options = {"lr_scale": layer_decay**depth}
-                else:
-                    depth = 0  # all of one rate
-            name = f"{group['name']}, {'head' if depth_of[parameter] == 0 else f'depth {depth}'}" if options else ""
-            fresh = {**group, **options, "params": [], **({"name": name} if name else {})}
-            split.setdefault((depth if options else 0, index), fresh)["params"].append(parameter)
+            if not has_own_rate and depth == 0 and head_lr is not None:
+                options, position = {"lr": head_lr}, last
+            elif not has_own_rate and layer_decay is not None:
+                options, position = {"lr_scale": layer_decay**depth}, depth
+            if options:
+                options["name"] = f"{group['name']}, {f'depth {depth}' if depth else 'head'}"
+            split.setdefault((position, index), {**group, **options, "params": []})["params"].append(parameter)
     return [split[key] for key in sorted(split)]

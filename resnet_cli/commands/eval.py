@@ -64,10 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         help="sensitivity and specificity at a threshold, chosen on the validation images to reach X, such as 0.95",
     )  # fmt: skip
     parser.add_argument(
-        "--positive",
-        metavar="CLASS",
+        "--positive", metavar="CLASS",
         help="the class of --at, against the rest, and of the curves; default: the 2nd of 2",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--calibrate", action="store_true", help="fit a temperature on the validation images, and keep it in run.json"
     )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -104,11 +105,6 @@ def _check_of_run(config: Settings, composed: Settings, run: RunDir) -> None:
         check_kinds(config, named)
 
 
-def without_hydra(composed: DictConfig) -> DictConfig:
-    """Return the config without Hydra's own node."""
-    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-
-
 @dataclass(frozen=True)
 class Composed:
     """One checked config.
@@ -158,7 +154,7 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
             composed = compose("train", marked, return_hydra_config=True)
             HydraConfig.instance().set_config(composed)
             given = task_overrides(composed.hydra)
-            settings = run_settings(without_hydra(composed), given)
+            settings = run_settings(composed, given)
             run_dir = str(OmegaConf.select(composed, "hydra.run.dir"))
     finally:
         HydraConfig.instance().cfg = before
@@ -189,16 +185,24 @@ def _run_folder(path: str) -> str:
 def to_plain(config: DictConfig) -> Settings:
     """Return the composed config as plain data with every interpolation resolved; mandatory values (`???`) stay.
 
+    Hydra's own node is left out.
+
     Raises:
         InputError: an interpolation names a key or variable that does not exist.
     """
     try:
-        resolved = OmegaConf.to_container(config, resolve=True)
+        resolved = {str(key): _plain_value(config, str(key)) for key in config if key != "hydra"}
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "config"
         raise InputError(f"{key}: {str(error).splitlines()[0]}{literal_hint(key, error)}") from None
-    assert isinstance(resolved, dict)
-    return {str(key): with_present_names(value) for key, value in resolved.items()}
+    return {key: with_present_names(value) for key, value in resolved.items()}
+
+
+def _plain_value(config: DictConfig, key: str) -> Any:
+    if OmegaConf.is_missing(config, key):
+        return "???"
+    value = config[key]
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def literal_hint(key: str, error: BaseException) -> str:

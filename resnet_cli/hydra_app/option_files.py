@@ -1,6 +1,7 @@
 """What the files of the chosen options say themselves, before Hydra merges them."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,17 @@ def _contents(config: HydraConf | DictConfig, group: str, option: str) -> Iterat
     """Yield the content of an option's file, then those of the files of the group that it begins with, last first."""
     folders = [Path(source.path) for source in config.runtime.config_sources if source.schema == "file"]
     file = next((file for folder in folders if (file := folder / group / f"{option}.yaml").is_file()), None)
-    content = OmegaConf.to_container(OmegaConf.load(file), resolve=False) if file is not None else None
+    content = None if file is None else _read(file, file.stat().st_mtime_ns)
     if not isinstance(content, dict):
         return
-    defaults = content.pop("defaults", None) or []
-    yield {str(key): value for key, value in content.items()}
+    defaults = content.get("defaults") or []
+    yield {str(key): value for key, value in content.items() if key != "defaults"}
     for base in reversed(defaults):
         if isinstance(base, str) and base not in ("_self_", option):
             yield from _contents(config, group, base)
+
+
+@lru_cache(maxsize=256)
+def _read(file: Path, changed_at: int) -> Any:
+    """Return the content of a file, read again after it has changed: the jobs of a sweep ask for the same ones."""
+    return OmegaConf.to_container(OmegaConf.load(file), resolve=False)

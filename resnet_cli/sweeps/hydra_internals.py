@@ -5,15 +5,18 @@ Hydra documents none of these, so a release may change them. They were tried wit
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 
 TRIED_VERSIONS = ("1.3.8", "1.4.0rc3")
 
@@ -40,6 +43,56 @@ def compose_job(sweep: DictConfig, overrides: Sequence[str], number: int) -> Dic
         number: The position of the job in the sweep, which the name of its folder may contain.
     """
     job = GlobalHydra.instance().config_loader().load_sweep_config(sweep, list(overrides))
+    return _numbered(job, number)
+
+
+class JobComposer:
+    """Composes the jobs of a sweep as `compose_job` does, reading the config files once for jobs of the same options.
+
+    Overrides of values (`++key=value`) are applied to what the other overrides compose to. Jobs of a grid set the same
+    keys, so that each replaces the values of the one before: a config is valid until the next one is composed.
+
+    Args:
+        sweep: The composed config of the sweep.
+    """
+
+    def __init__(self, sweep: DictConfig) -> None:
+        self._sweep = sweep
+        self._loader = GlobalHydra.instance().config_loader()
+        self._bases: dict[tuple[str, ...], DictConfig] = {}
+        self._used: dict[tuple[str, ...], tuple[frozenset[str], DictConfig]] = {}
+
+    def compose(self, overrides: Sequence[str], number: int) -> DictConfig:
+        """Return the config of a job; the arguments are those of `compose_job`."""
+        options = tuple(override for override in overrides if not override.startswith("++"))
+        if options not in self._bases:
+            self._bases[options] = self._loader.load_sweep_config(self._sweep, list(options))
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        values = [override for override in parsed if str(override.input_line).startswith("++")]
+        job = self._job_of(options, values)
+        ConfigLoaderImpl._apply_overrides_to_config(values, job)
+        with read_write(job.hydra):
+            job.hydra.overrides.task = [override.input_line for override in parsed if not override.is_hydra_override()]
+            options_of_name = job.hydra.job.config.override_dirname
+            job.hydra.job.override_dirname = get_overrides_dirname(
+                overrides=[override for override in parsed if not override.is_hydra_override()],
+                kv_sep=options_of_name.kv_sep, item_sep=options_of_name.item_sep,
+                exclude_keys=options_of_name.exclude_keys,
+            )  # fmt: skip
+        OmegaConf.copy_cache(from_config=self._sweep, to_config=job)
+        return _numbered(job, number)
+
+    def _job_of(self, options: tuple[str, ...], values: Sequence[Override]) -> DictConfig:
+        """Return a config to apply values to: that of the last job if they replace all that it set, else a copy."""
+        keys, job = self._used.get(options, (frozenset(), None))
+        replaced = frozenset(str(value.key_or_group) for value in values)
+        if job is None or keys != replaced or any(isinstance(value.value(), dict) for value in values):
+            job = deepcopy(self._bases[options])
+            self._used[options] = replaced, job
+        return job
+
+
+def _numbered(job: DictConfig, number: int) -> DictConfig:
     with read_write(job.hydra.job):
         job.hydra.job.num = number
     return job

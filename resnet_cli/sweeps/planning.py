@@ -8,16 +8,17 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
 
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError
-from resnet_cli.hydra_app.compose import run_settings, without_hydra
+from resnet_cli.hydra_app.compose import run_settings
 from resnet_cli.hydra_app.overrides import task_overrides
 from resnet_cli.loggers import require_packages
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.paths import paths_from
 from resnet_cli.sweeps.hydra_config import runs_on_this_machine
-from resnet_cli.sweeps.hydra_internals import compose_job
+from resnet_cli.sweeps.hydra_internals import JobComposer
 from resnet_cli.sweeps.launch import active_launch
 from resnet_cli.sweeps.placement import resolve_job_folder
 
@@ -39,22 +40,26 @@ class PlannedJob:
     is_finished: bool
 
 
-def plan_job(sweep: DictConfig, overrides: Sequence[str], number: int = 0) -> PlannedJob:
+def plan_job(
+    sweep: DictConfig, overrides: Sequence[str], number: int = 0, composer: JobComposer | None = None
+) -> PlannedJob:
     """Compose and validate a job of a sweep.
 
     Args:
         sweep: The composed config of the sweep.
         overrides: The overrides of the job.
         number: The position of the job in the sweep.
+        composer: Composes the jobs of the sweep, if there are others.
 
     Raises:
         InputError: the config is invalid; lists all problems.
     """
-    job = compose_job(sweep, overrides, number)
-    HydraConfig.instance().set_config(job)
+    job = (composer or JobComposer(sweep)).compose(overrides, number)
+    hydra_config = HydraConfig.instance()
+    before, hydra_config.cfg = hydra_config.cfg, job  # type: ignore[assignment]  # `set_config` copies it, which takes longer than all the rest
     try:
         task = task_overrides(job.hydra)
-        settings = run_settings(without_hydra(job), task)
+        settings = run_settings(job, task)
         require_packages(settings.get("logger"))
         sweep_folder = Path(sweep.hydra.sweep.dir)
         folder, is_finished = sweep_folder / str(OmegaConf.select(job, "hydra.sweep.subdir")), False
@@ -63,7 +68,7 @@ def plan_job(sweep: DictConfig, overrides: Sequence[str], number: int = 0) -> Pl
             folder, is_finished = placement.run.path, placement.is_finished
         return PlannedJob(settings, task, str(folder.relative_to(sweep_folder)), is_finished)
     finally:
-        HydraConfig.instance().set_config(sweep)
+        hydra_config.cfg = before
 
 
 def validate_jobs(sweep: DictConfig, jobs: Sequence[Sequence[str]]) -> dict[str, Sequence[str]]:
@@ -81,9 +86,11 @@ def validate_jobs(sweep: DictConfig, jobs: Sequence[Sequence[str]]) -> dict[str,
     """
     problems = _ProblemCollector(jobs)
     planned: dict[int, PlannedJob] = {}
-    for number, overrides in enumerate(jobs):
+    composer = JobComposer(sweep)
+    progress = tqdm(jobs, desc="checking jobs", delay=1, leave=False, disable=None, unit="job")
+    for number, overrides in enumerate(progress):
         with problems.collect(number):
-            planned[number] = plan_job(sweep, overrides, number)
+            planned[number] = plan_job(sweep, overrides, number, composer)
     problems.raise_collected()
     _find_files(sweep, planned, problems)
     problems.raise_collected()

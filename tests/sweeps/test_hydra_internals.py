@@ -2,16 +2,19 @@
 
 import hydra
 import pytest
-from hydra import compose, initialize
+from hydra import compose, initialize, initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
+from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app import compat, plugins
+from resnet_cli.hydra_app.run_name import register_resolvers
 from resnet_cli.session.signals import RunFailedError
 from resnet_cli.sweeps import hydra_internals
 from resnet_cli.sweeps.search.sweeper import OptunaSearch
@@ -98,3 +101,26 @@ def test_an_exception_in_a_callback_is_a_warning_and_a_base_exception_ends_hydra
     callbacks.callbacks = [Raising(RunFailedError(ValueError("as asked")))]
     with pytest.raises(RunFailedError):
         callbacks.on_multirun_start(config=OmegaConf.create())
+
+
+def test_a_composer_composes_what_hydra_does(tmp_path, monkeypatch):
+    jobs = [
+        ["model=resnet8", "++optimizer.lr=0.1", "++seed=0"],
+        ["model=resnet8", "++optimizer.lr=0.2", "++seed=1"],  # the same keys: values are replaced
+        ["model=resnet20", "++optimizer.lr=0.2", "++seed=1"],  # another option
+        ["model=resnet8", "++optimizer.lr=0.3"],  # fewer keys
+        ["model=resnet8", "++optimizer.lr=0.4", "++model.mine=[1,2]"],
+        ["model=resnet8", "++optimizer.lr=0.4", "++model.mine=[3]"],
+        ["++optimizer.groups={a: {lr: 1.0}}", "data=digits"],
+        ["++optimizer.groups={b: {lr: 1.0}}", "data=digits"],
+        ["++name='${seed}'", "model=resnet8"],
+    ]
+    monkeypatch.chdir(tmp_path)
+    register_resolvers()
+    with initialize_config_dir(str(CONFIG_FOLDER), **compat.compose_options()):
+        sweep = compose("train", [], return_hydra_config=True)
+        HydraConfig.instance().set_config(sweep)
+        composer = hydra_internals.JobComposer(sweep)
+        for number, overrides in enumerate(jobs):
+            found = OmegaConf.to_yaml(composer.compose(overrides, number))
+            assert found == OmegaConf.to_yaml(hydra_internals.compose_job(sweep, overrides, number))

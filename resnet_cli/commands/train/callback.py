@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.hydra_app.compose import run_settings, without_hydra
+from resnet_cli.hydra_app.compose import run_settings
 from resnet_cli.hydra_app.overrides import override_keys, require_output_subdir, task_overrides
 from resnet_cli.loggers import require_packages
 from resnet_cli.runs.folder import RunDir
@@ -71,7 +71,7 @@ def _errors_end_command() -> Iterator[None]:
 def _validate_run(config: DictConfig) -> None:
     """Raise an `InputError` unless a single run can start with the config."""
     overrides = task_overrides(config.hydra)
-    require_packages(run_settings(without_hydra(config), overrides).get("logger"))
+    require_packages(run_settings(config, overrides).get("logger"))
     params = config.hydra.sweeper.get("params") or {}
     overridden = override_keys(overrides)
     if any(str(key).lstrip("+") not in overridden for key in params):

@@ -56,7 +56,8 @@ def plan_job(
     """
     job = (composer or JobComposer(sweep)).compose(overrides, number)
     hydra_config = HydraConfig.instance()
-    before, hydra_config.cfg = hydra_config.cfg, job  # type: ignore[assignment]  # `set_config` copies it, which takes longer than all the rest
+    before = hydra_config.cfg
+    hydra_config.cfg = job  # type: ignore[assignment]  # `set_config` copies it, which takes longer than all the rest
     try:
         task = task_overrides(job.hydra)
         settings = run_settings(job, task)

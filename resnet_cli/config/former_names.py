@@ -43,6 +43,7 @@ ADDED_SINCE_0_1_0: Mapping[str, Any] = {
     "trainer.lookahead_k": 5, "trainer.lookahead_alpha": 0.5, "trainer.lookahead_final_alpha": None,
     "trainer.lookahead_power": 1.0, "trainer.lookahead_buffers": False,
     "trainer.on_oom": "raise",
+    "seed_init": None, "seed_order": None, "seed_augment": None,
     "trainer.resolution": None, "trainer.resolution_multiple": 8,
     "teacher": None, "distillation._target_": "resnet_cli.losses.Distillation", "distillation.temperature": 4.0,
     "distillation.weight": 0.9,

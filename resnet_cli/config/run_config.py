@@ -12,11 +12,21 @@ Node = Mapping[str, Any]  # a `_target_` and its arguments
 DEFAULT_LOSS: Node = {"_target_": "resnet_cli.losses.CrossEntropy"}
 DEFAULT_DISTILLATION: Node = {"_target_": "resnet_cli.losses.Distillation", "temperature": 4.0, "weight": 0.9}
 
-OPTIONAL_KEYS = ("loss", "teacher", "distillation", "plan")  # stored only if they have a value
+SEED_PARTS = ("init", "order", "augment")  # `seed.init` on the command line is the key `seed_init`
+OPTIONAL_KEYS = (
+    "loss",
+    "teacher",
+    "distillation",
+    "plan",
+    *(f"seed_{part}" for part in SEED_PARTS),
+)
 
 # Keys that control how a run is started. They are not part of its identity, so neither checkpoints nor `config.yaml`
 # store them.
 CONTROL_KEYS = ("resume", "init_from", "reproduce", "find", "resume_force", "trust", "verify_resume", "sweep")
+
+
+LARGEST_SEED = 9223372036854775807
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +43,9 @@ class RunConfig:
         name: Name of the run.
         plan: How the config was planned: quick, good or best; None if it was not.
         seed: Determines weights, order of samples, augmentation and dropout.
+        seed_init: Seed of the weights; None is `seed`. On the command line `seed.init`, and so the others.
+        seed_order: Seed of the order of samples; None is `seed`.
+        seed_augment: Seed of augmentation, and of dropout and the like; None is `seed`.
         resume: A run folder, or `auto` to continue from the last checkpoint in the output folder if there is one.
         init_from: A run whose weights are loaded at the start.
         teacher: A run, or a checkpoint, whose predictions are learnt too.
@@ -54,7 +67,10 @@ class RunConfig:
     name: str
     loss: Node | None = None
     plan: Literal["quick", "good", "best"] | None = None
-    seed: Annotated[int, Between(0, 9223372036854775807)] = 0
+    seed: Annotated[int, Between(0, LARGEST_SEED)] = 0
+    seed_init: Annotated[int, Between(0, LARGEST_SEED)] | None = None
+    seed_order: Annotated[int, Between(0, LARGEST_SEED)] | None = None
+    seed_augment: Annotated[int, Between(0, LARGEST_SEED)] | None = None
     resume: Annotated[str, NotEmpty()] | None = None
     init_from: Annotated[str, NotEmpty()] | None = None
     teacher: Annotated[str, NotEmpty()] | None = None
@@ -66,6 +82,15 @@ class RunConfig:
     verify_resume: bool = False
     sweep: Node | None = None
     logger: Mapping[str, Node] | None = None
+
+    def seed_of(self, part: str) -> int:
+        """Return the seed of `init`, `order` or `augment`."""
+        own: int | None = getattr(self, f"seed_{part}")
+        return self.seed if own is None else own
+
+    def own_seeds(self) -> dict[str, int]:
+        """Return the seeds of parts that have one of their own."""
+        return {part: self.seed_of(part) for part in SEED_PARTS if getattr(self, f"seed_{part}") is not None}
 
     def stored(self) -> dict[str, Any]:
         """Return the keys that checkpoints and `config.yaml` store: all except `CONTROL_KEYS`.

@@ -99,10 +99,16 @@ def require_same_architecture(members: Sequence[Member]) -> None:
         raise InputError(*problems)
 
 
+def _seed_of_weights(record: Mapping[str, Any]) -> Any:
+    """Return the seed that initial weights were drawn with: `seed.init` if it was given, else `seed`."""
+    seeds = record.get("seeds")
+    return seeds["init"] if isinstance(seeds, dict) and "init" in seeds else record.get("seed")
+
+
 def warn_of_separate_starts(members: Sequence[Member]) -> list[str]:
     """Return a line if weights were initialised apart: their average is usually no better than chance."""
     scratch = {
-        member.run.record.get("seed"): member.name
+        _seed_of_weights(member.run.record): member.name
         for member in members
         if member.run.record.get("start") == "scratch" and not member.run.record.get("weights")
     }

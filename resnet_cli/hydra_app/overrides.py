@@ -11,6 +11,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from resnet_cli.config.run_config import SEED_PARTS
+from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.path_values import quote_paths
 from resnet_cli.hydra_app.search_path import config_folders
@@ -44,6 +46,7 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     seen: dict[str, str] = {}
     result = []
     for override in quote_paths(overrides, multirun=multirun):
+        override = _with_key_of_seed(override)
         key, equals, value = override.partition("=")
         if equals and key in seen:
             raise InputError(f"{key}: given twice, as {seen[key]} and as {value}")
@@ -59,6 +62,21 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
         is_value = bool(equals) and VALUE_KEY.fullmatch(key) is not None and key not in groups
         result.append(f"++{override}" if is_value else override)
     return [*options, *result]
+
+
+def _with_key_of_seed(override: str) -> str:
+    """Return `seed_init=1` for `seed.init=1`: to Hydra, `seed` is a number and has no parts.
+
+    Raises:
+        InputError: `seed` has no such part.
+    """
+    found = re.match(r"([+]*)seed\.([^=]*)", override)
+    if found is None:
+        return override
+    if found[2] not in SEED_PARTS:
+        known = ", ".join(f"seed.{part}" for part in SEED_PARTS)
+        raise InputError(f"seed.{found[2]}: unknown key; allowed are {known}{did_you_mean(found[2], SEED_PARTS)}")
+    return f"{found[1]}seed_{found[2]}{override[found.end() :]}"
 
 
 def with_quoted_paths(arguments: Sequence[str]) -> list[str]:

@@ -20,6 +20,7 @@ TRAINING_KEYS = {
     "weight_decay": "optimizer.weight_decay", "schedule": "schedule._target_", "warmup": "schedule.warmup",
     "batch_size": "data.batch_size", "accumulate": "trainer.accumulate", "averaging": "trainer.averaging",
     "max_batches": "trainer.max_batches", "overfit_batches": "trainer.overfit_batches", "init_from": "init_from",
+    "seed.init": "seed_init", "seed.order": "seed_order", "seed.augment": "seed_augment",
 }  # fmt: skip
 PLACES = ("name", "root", "file", "shards")  # keys of `data` that say which images, the first that is set
 

@@ -135,13 +135,16 @@ def partition(node: Node) -> Partition:
     return split_dataset(dataset(node), SplitOptions(**chosen))
 
 
-def loaders(node: Node, *, device: torch.device, seed: int) -> Loaders:
-    """Build the data set, split it, and return its loaders."""
+def loaders(node: Node, *, device: torch.device, seed: int, augment_seed: int | None = None) -> Loaders:
+    """Build the data set, split it, and return its loaders; `augment_seed` None is `seed`."""
     _, options = _split_reader_keys("data", node)
     built = dataset(node)
     if options.get("augment") is not None:
         options["augment"] = instantiate("data.augment", options["augment"], {})
-    return make_loaders(built, device=device, seed=seed, **options)
+    made = make_loaders(built, device=device, seed=seed, **options)
+    if augment_seed is not None:
+        made.train.augment_seed = augment_seed
+    return made
 
 
 def model(node: Node, *, in_size: tuple[int, int, int], num_classes: int, seed: int) -> nn.Module:

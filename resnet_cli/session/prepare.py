@@ -125,7 +125,10 @@ def prepare(
     validate_changes(checkpoint, config)  # before the data are read, which can take minutes
     if checkpoint is None:
         require_weight_files(here, paths)
-    loaders = build.loaders(here.data, device=_resolve_device(config.trainer), seed=config.seed)
+    loaders = build.loaders(
+        here.data, device=_resolve_device(config.trainer), seed=config.seed_of("order"),
+        augment_seed=config.seed_of("augment"),
+    )  # fmt: skip
     changes: list[Difference] = []
     if checkpoint is not None:
         changes = data_changes(checkpoint.content["data"], describe_data(loaders), force=config.resume_force)
@@ -134,7 +137,9 @@ def prepare(
     if config.trainer.get("test_tta") == "flip_translate":
         require_shiftable(*loaders.in_size[1:], "trainer.test_tta=flip_translate")
     _require_measure(build.get_argument(config.trainer, "select_by"), loaders)
-    model = build.model(here.model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=config.seed)
+    model = build.model(
+        here.model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=config.seed_of("init")
+    )
     require_no_batch_of_one(
         model, loaders.in_size, samples=loaders.train.samples, batch_size=loaders.train.batch_size,
         num_batches=_num_batches(config.trainer, loaders),
@@ -212,8 +217,9 @@ def _build_trainer(
     optimizer = build.optimizer(config.optimizer, model)
     loss_fn = build_loss(config.loss, config.trainer, loaders)
     trainer = build.trainer(
-        config.trainer, model=model, optimizer=optimizer, schedule=schedule, seed=config.seed, loss_fn=loss_fn,
-        multi_label=loaders.has_label_sets, teacher=teacher.network if teacher is not None else None,
+        config.trainer, model=model, optimizer=optimizer, schedule=schedule, loss_fn=loss_fn,
+        seed=config.seed_of("augment"), multi_label=loaders.has_label_sets,
+        teacher=teacher.network if teacher is not None else None,
         freezing=build_freezing(config.trainer, model, length),
     )  # fmt: skip
     if resolution is not None:

@@ -102,6 +102,7 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
     """
     trainer, start = prepared.trainer, prepared.start
     state = trainer.state
+    own_seeds = prepared.config.own_seeds()
     overrides = before.get("overrides") if before else context.overrides
     resumed = list(before.get("resumed_from") or [])
     if before or state.step:
@@ -122,6 +123,7 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
         "ended": None,
         "reason": None,
         "seed": prepared.config.seed,
+        **({"seeds": own_seeds} if own_seeds else {}),
         "epochs": math.ceil(trainer.epochs),
         "parameters": count_parameters(trainer.model),
         "device": device_name(trainer.device),
@@ -179,7 +181,8 @@ def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
         logger.info("teacher %s", format_teacher(prepared.teacher))
     if prepared.trainer.stepper.resolution is not None:
         logger.info("sizes   %s", describe_resolution(prepared.trainer.stepper.resolution))
-    logger.info("device  %s, %s, seed %d", record["device"], record["precision"], config.seed)
+    seeds = "".join(f", {part} {seed}" for part, seed in config.own_seeds().items())
+    logger.info("device  %s, %s, seed %d%s", record["device"], record["precision"], config.seed, seeds)
     logger.info("folder  %s", prepared.run.path)
     for key, path in prepared.paths.items():
         logger.info("%s is today %s", key, path)

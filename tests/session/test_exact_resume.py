@@ -77,6 +77,7 @@ CASES = {
     "averaged epochs": [*SWA, "trainer.swa_lr=0.03", "schedule=cosine", *DRAWS],
     "lookahead": [*LOOKAHEAD, "trainer.lookahead_buffers=true", *DRAWS],
     "growing images": [*GROWING, *DRAWS, "data.augment.crop=1"],
+    "seeds of their own": ["seed=3", "seed.init=1", "seed.augment=2", *DRAWS, *PIXELS],
     "early stopping": ["trainer.early_stopping=1", "optimizer.lr=1e-9", "trainer.epochs=4"],
     "a start from images": [*CNN, "model.init=lsuv", "optimizer=muon"],
     "frozen from the third step, and until it": [

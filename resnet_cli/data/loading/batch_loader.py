@@ -89,6 +89,7 @@ class BatchLoader(ABC):
         self.indices, self.device = indices, normalize.device
         self.batch_size, self.num_classes = batch_size, num_classes
         self.normalize, self.seed, self.shuffle = normalize, seed, shuffle
+        self.augment_seed = seed
         self.draw_weights, self.shards = draw_weights, shards
         self.augment = None if augment is None or augment.is_off else augment
         self.center = center
@@ -170,10 +171,12 @@ class BatchLoader(ABC):
     def _augment_batch(
         self, augment: Augment, images_BHWC: Tensor, labels_B: Tensor, indices_B: Tensor, epoch: int, step: int
     ) -> Batch:
-        source = seeded_generator(self.device, self.seed, "augment", epoch, step)
+        source = seeded_generator(self.device, self.augment_seed, "augment", epoch, step)
         images_BCHW = images_BHWC.permute(0, 3, 1, 2)
-        images_BCHW = augment.transform_pixels(images_BCHW, indices_B, epoch=epoch, seed=self.seed, generator=source)
+        images_BCHW = augment.transform_pixels(
+            images_BCHW, indices_B, epoch=epoch, seed=self.augment_seed, generator=source
+        )
         floats_BCHW = self.normalize(images_BCHW.permute(0, 2, 3, 1))
-        floats_BCHW = augment.erase_boxes(floats_BCHW, indices_B, epoch=epoch, seed=self.seed)
+        floats_BCHW = augment.erase_boxes(floats_BCHW, indices_B, epoch=epoch, seed=self.augment_seed)
         labels_B = labels_B if labels_B.ndim == 1 else labels_B.float()
         return augment.transform_normalised(floats_BCHW, labels_B, num_classes=self.num_classes, generator=source)

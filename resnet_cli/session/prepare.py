@@ -134,9 +134,7 @@ def prepare(
         changes = data_changes(checkpoint.content["data"], describe_data(loaders), force=config.resume_force)
     teacher = load_teacher(config, paths.get("teacher"), loaders)
     changes += teacher_changes(checkpoint.content if checkpoint else {}, teacher, force=config.resume_force)
-    if config.trainer.get("test_tta") == "flip_translate":
-        require_shiftable(*loaders.in_size[1:], "trainer.test_tta=flip_translate")
-    _require_measure(build.get_argument(config.trainer, "select_by"), loaders)
+    _require_measures(config.trainer, loaders)
     model = build.model(
         here.model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=config.seed_of("init")
     )
@@ -175,8 +173,11 @@ def _load_weights(
     return weights
 
 
-def _require_measure(select_by: str | None, loaders: Loaders) -> None:
-    """Raise an `InputError` unless the rows of metrics have what the best epoch is selected by."""
+def _require_measures(trainer: Node, loaders: Loaders) -> None:
+    """Raise an `InputError` unless the best epoch can be selected, and the test set evaluated, as the trainer says."""
+    if trainer.get("test_tta") == "flip_translate":
+        require_shiftable(*loaders.in_size[1:], "trainer.test_tta=flip_translate")
+    select_by: str | None = build.get_argument(trainer, "select_by")
     if loaders.has_label_sets and select_by == "val_balanced_accuracy":
         raise InputError(
             "trainer.select_by=val_balanced_accuracy: images have several labels; use val_map, val_macro_f1"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.report.goal_columns import goal_columns
 from resnet_cli.report.groups import Group, Table
 from resnet_cli.report.keys import ABSENT, format_cell
 from resnet_cli.report.runs import METRICS, FoundRuns
@@ -17,7 +18,6 @@ from resnet_cli.report.writers import (
     SummaryColumn,
     format_excluded,
     format_run_counts,
-    goal_columns,
     headline,
     mean_score,
     runs_of,

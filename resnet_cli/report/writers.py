@@ -10,7 +10,8 @@ from pathlib import Path
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.selection import DEFAULT, rank_of_best, selected_by
 from resnet_cli.report.fit import TextTable, terminal_width
-from resnet_cli.report.goal import GOAL_COLUMNS, assess_goal, goal_values
+from resnet_cli.report.goal import GOAL_COLUMNS, goal_values
+from resnet_cli.report.goal_columns import goal_columns, goal_lines
 from resnet_cli.report.groups import Group, Table
 from resnet_cli.report.keys import ABSENT, format_cell, varying_columns
 from resnet_cli.report.measures import Statistics
@@ -133,14 +134,6 @@ def format_excluded(group: Group) -> str:
     return ", ".join(f"{count} {status}" for status, count in group.excluded.items())
 
 
-def goal_columns(table: Table) -> dict[str, list[str]]:
-    """Return what each group says of the table's goal, by heading; empty without a goal."""
-    if table.goal is None:
-        return {}
-    found = [assess_goal(group.averaged, table.goal) for group in table.groups]
-    return {"95 % interval": [each.interval or ABSENT for each in found], table.goal.title: [e.words for e in found]}
-
-
 def table_cells(table: Table) -> tuple[list[str], list[list[str]]]:
     """Return headings and rows: varying keys, n, results, and the excluded runs if there are any."""
     has_excluded = any(group.excluded for group in table.groups)
@@ -180,7 +173,8 @@ def format_text(found: FoundRuns, tables: Sequence[Table]) -> str:
         notes = [f"note: {escape_control_characters(note)}" for note in table.notes]
         title = textwrap.wrap(escape_control_characters(format_title(index, tables)), width, break_on_hyphens=False)
         lines = _text_table(table).lines(None if table.is_requested else width)
-        blocks.append("\n".join([*title, "", *lines, *notes]))
+        goals = [line for text in goal_lines(table) for line in textwrap.wrap(text, width, subsequent_indent="  ")]
+        blocks.append("\n".join([*title, "", *lines, *goals, *notes]))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -193,7 +187,6 @@ def _text_table(table: Table) -> TextTable:
     results = {"n": [str(len(group.averaged)) for group in groups]}
     columns = summary_columns(runs_of(table))
     results |= {column.title: [column.format_group(group) for group in groups] for column in columns}
-    results |= goal_columns(table)
     if any(group.excluded for group in groups):
         results["not counted"] = [format_excluded(group) for group in groups]
     return TextTable(keys, overrides, results)

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from resnet_cli.config import stored, validation
 from resnet_cli.config.paths import CONFIG_FOLDER
-from resnet_cli.config.run_config import CONTROL_KEYS, RunConfig
+from resnet_cli.config.run_config import CONTROL_KEYS, OPTIONAL_KEYS, RunConfig
 from resnet_cli.config.signatures import signature
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import to_plain
@@ -300,7 +300,7 @@ def test_a_config_from_before_the_group_loss_has_cross_entropy():
     assert changes(before, given) == ["loss.label_smoothing: 0.0 -> 0.1"]
     focal = settings_of("loss=focal")
     assert changes(before, focal)[0] == "loss._target_: resnet_cli.losses.CrossEntropy -> resnet_cli.losses.Focal"
-    without = {*CONTROL_KEYS, "teacher", "distillation"}  # which say nothing here, and are not stored
+    without = {*CONTROL_KEYS, *OPTIONAL_KEYS} - {"loss"}  # which say nothing here, and are not stored
     assert RunConfig(**before).stored() == {k: v for k, v in before.items() if k not in without}
 
 

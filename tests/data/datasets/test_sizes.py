@@ -48,6 +48,8 @@ def test_flowers_have_the_requested_size():
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
 def test_defaults_are_the_signatures_and_sizes_are_those_of_the_files_first_lines(path):
     node = OmegaConf.to_container(OmegaConf.load(path))
+    for base in [name for name in node.pop("defaults", []) if name != "_self_"]:
+        node = {**OmegaConf.to_container(OmegaConf.load(FOLDER / f"{base}.yaml")), **node}
     make = getattr(data, node["_target_"].rpartition(".")[2])
     known = known_size(make, node)
     if path.stem in ("arrays", "image_folder"):

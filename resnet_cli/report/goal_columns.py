@@ -1,0 +1,22 @@
+"""What the groups of a table say of its goal."""
+
+from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.report.goal import assess_goal
+from resnet_cli.report.groups import Table
+from resnet_cli.report.keys import ABSENT
+
+
+def goal_columns(table: Table) -> dict[str, list[str]]:
+    """Return what each group says of the table's goal, by heading; empty without a goal."""
+    if table.goal is None:
+        return {}
+    found = [assess_goal(group.averaged, table.goal) for group in table.groups]
+    return {"95 % interval": [each.interval or ABSENT for each in found], table.goal.title: [e.words for e in found]}
+
+
+def goal_lines(table: Table) -> list[str]:
+    """Return a line for each group of what it says of the table's goal; none without a goal."""
+    names = [escape_control_characters(table.label(group)) for group in table.groups]
+    intervals, words = list(goal_columns(table).values()) or ([], [])
+    lines = zip(names, words, intervals, strict=False)
+    return [f"{table.goal.title}, {name}: {text}; 95 % interval {low}" for name, text, low in lines if table.goal]

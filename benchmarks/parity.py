@@ -2,7 +2,7 @@
 
     python benchmarks/parity.py                        -> benchmarks/results/parity.json
     python benchmarks/parity.py --nets resnet20,cnn    (adds to what the file has)
-    python benchmarks/parity.py --nets resnet1202 --doors onnx --folder /tmp/parity    (the same, door by door)
+    python benchmarks/parity.py --nets resnet1202 --doors onnx --folder parity    (the same, door by door)
 
 1,000 files of every kind that Pillow writes and reads: formats, modes, orientations, 8 and 16 bits, and sizes from 1x1.
 Every preset of `conf/model` that classifies images is trained until its logits tell images apart, so that its

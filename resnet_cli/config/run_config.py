@@ -41,7 +41,6 @@ class RunConfig:
         data: Group `data`.
         trainer: Group `trainer`.
         name: Name of the run.
-        plan: How the config was planned: quick, good or best; None if it was not.
         seed: Determines weights, order of samples, augmentation and dropout.
         seed_init: Seed of the weights; None is `seed`. On the command line `seed.init`, and so the others.
         seed_order: Seed of the order of samples; None is `seed`.
@@ -50,6 +49,7 @@ class RunConfig:
         init_from: A run whose weights are loaded at the start.
         teacher: A run, or a checkpoint, whose predictions are learnt too.
         distillation: The loss of learning from `teacher`; None is `DEFAULT_DISTILLATION`.
+        plan: How the config was planned: quick, good or best; None if it was not.
         reproduce: A run that is trained again in a new folder and compared; see `resnet_cli.session.reproduction`.
         find: Instead of training, find a setting by trying it; see `resnet_cli.session.find`.
         resume_force: Resume although the config or the data have changed.
@@ -66,7 +66,6 @@ class RunConfig:
     trainer: Node
     name: str
     loss: Node | None = None
-    plan: Literal["quick", "good", "best"] | None = None
     seed: Annotated[int, Between(0, LARGEST_SEED)] = 0
     seed_init: Annotated[int, Between(0, LARGEST_SEED)] | None = None
     seed_order: Annotated[int, Between(0, LARGEST_SEED)] | None = None
@@ -75,6 +74,7 @@ class RunConfig:
     init_from: Annotated[str, NotEmpty()] | None = None
     teacher: Annotated[str, NotEmpty()] | None = None
     distillation: Node | None = None
+    plan: Literal["quick", "good", "best"] | None = None
     reproduce: Annotated[str, NotEmpty()] | None = None
     find: Literal["lr", "batch_size"] | None = None
     resume_force: bool = False

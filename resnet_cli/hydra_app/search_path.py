@@ -41,16 +41,23 @@ def config_folders(options: Sequence[str]) -> list[Path]:
     Raises:
         InputError: the folder of --config-dir is an empty text.
     """
-    given = []
+    own = [folder.absolute() for folder in (*map(Path, _config_dirs(options)), Path("conf")) if folder.is_dir()]
+    return [*(folder for folder in dict.fromkeys(own) if folder.resolve() != CONFIG_FOLDER.resolve()), CONFIG_FOLDER]
+
+
+def config_dir(options: Sequence[str]) -> str | None:
+    """Return the folder of --config-dir, the first if there are several; None without it."""
+    return next(_config_dirs(options), None)
+
+
+def _config_dirs(options: Sequence[str]) -> Iterator[str]:
     for i, argument in enumerate(options):
         option, equals, value = argument.partition("=")
         if option in ("--config-dir", "-cd"):
             text = value if equals else "".join(options[i + 1 : i + 2])
             if not text.strip():
                 raise InputError("--config-dir: is empty; give a folder")
-            given.append(Path(text))
-    own = [folder.absolute() for folder in (*given, Path("conf")) if folder.is_dir()]
-    return [*(folder for folder in dict.fromkeys(own) if folder.resolve() != CONFIG_FOLDER.resolve()), CONFIG_FOLDER]
+            yield text
 
 
 @contextmanager

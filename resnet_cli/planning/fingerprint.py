@@ -3,8 +3,6 @@
 Shapes: N images, K classes, C channels.
 """
 
-from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from torch import Tensor
 from resnet_cli.config.run_config import Node
 from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.fingerprint import fingerprint_split
+from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.inspection.survey import Survey, survey_split
 from resnet_cli.planning.similarity import Sample, measure_similarity
 from resnet_cli.session import build
@@ -21,11 +20,12 @@ from resnet_cli.session import build
 FORMAT = 1  # of the file; others are measured anew
 SAMPLE = 1500  # images that are compared with one another
 RARE = 10  # images of a class that is called rare
-PHOTOGRAPH_SIDE = 40  # pixels; smaller images keep their size
 
 
 def measure_fingerprint(node: Node) -> dict[str, Any]:
     """Read the training images of a data set and return the facts that rules may ask for.
+
+    Of held-out images in the same split, sizes alone are counted.
 
     Args:
         node: The config of the data.
@@ -47,7 +47,7 @@ def measure_fingerprint(node: Node) -> dict[str, Any]:
     """
     parts = build.partition(node)
     split, chosen = parts.samples["train"]
-    indices = torch.arange(len(split)) if chosen is None else chosen
+    indices = parts.train_indices
     survey = survey_split(split, workers=node.get("workers", 2), timeout=node.get("worker_timeout", 300))
     usable = indices[torch.from_numpy(survey.pixels[indices.numpy()] > 0)]
     labels = split.labels[usable]
@@ -86,16 +86,12 @@ def count_classes(labels: Tensor, classes: int) -> dict[str, Any]:
 
 def _sizes(split: DatasetSplit, survey: Survey) -> dict[str, Any]:
     channels, height, width = split.size
-    sides = _short_sides(survey.sizes)
+    sides = np.repeat([min(size) for size in survey.sizes], list(survey.sizes.values()))
     low, middle, high = np.percentile(sides, [5, 50, 95])
     return {
         "channels": channels, "height": height, "width": width,
         "short_side": int(middle), "short_side_spread": round(float(high / max(1, low)), 2),
     }  # fmt: skip
-
-
-def _short_sides(sizes: Mapping[tuple[int, int], int] | Counter[tuple[int, int]]) -> np.ndarray:
-    return np.repeat([min(size) for size in sizes], list(sizes.values()))
 
 
 def _share_of_copies(hashes: np.ndarray) -> float:
@@ -109,4 +105,13 @@ def _similarity(split: DatasetSplit, usable: Tensor, classes: int) -> dict[str, 
     order = torch.randperm(len(usable), generator=torch.Generator().manual_seed(0))[:SAMPLE]
     chosen = usable[order].sort().values
     images = [split.images[index] for index in chosen.tolist()]
-    return measure_similarity(Sample.of(images, split.labels[chosen], classes))
+    areas = [_area(split, index, image) for index, image in zip(chosen.tolist(), images, strict=True)]
+    return measure_similarity(Sample.of(images, areas, split.labels[chosen], classes))
+
+
+def _area(split: DatasetSplit, index: int, image: Tensor) -> float:
+    """Return the pixels of an image, those of its file if it has been scaled."""
+    if isinstance(split.images, LazyImages):
+        height, width = split.images.examine(index, decoded=image)[1].file_size
+        return float(height * width)
+    return float(image.shape[0] * image.shape[1])

@@ -27,8 +27,8 @@ logger = logging.getLogger("resnet_cli")
 PLANNED_SIDE = 64  # pixels of files of unlike sizes while they are looked at
 CACHE = "~/.cache/resnet-cli/decoded"
 LEAST_IMAGES = 2  # of each class
-# Keys of the data that change which training images there are, or their pixels.
-SPLITTING = ("batch_size", "eval_batch_size", "augment", "sampler", "workers", "worker_timeout", "backend", "cache")
+# Keys of the data that change neither which training images there are nor their pixels.
+NOT_OF_IMAGES = ("batch_size", "eval_batch_size", "augment", "sampler", "workers", "worker_timeout", "backend", "cache")
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class _Measurer:
     def fingerprint(self) -> dict[str, Any]:
         """Return the fingerprint, from the cache if the same images were looked at before."""
         split, chosen = build.partition(self.node).samples["train"]
-        reading = {key: value for key, value in self.node.items() if key not in SPLITTING}
+        reading = {key: value for key, value in self.node.items() if key not in NOT_OF_IMAGES}
         identity = [FORMAT, fingerprint_split(split, chosen), reading]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:24]
         self.key = f"fingerprint-{digest}"

@@ -15,7 +15,7 @@ Rate = Callable[[Mapping[str, Any], int], float]  # images a second of a net, fr
 
 RULES = Path(__file__).with_name("rules.yaml")
 USABLE_SHARE = 0.85  # of the budget that is spent on steps; the rest is validation, saving and the test
-OTHER_GROUPS = ("model", "optimizer", "schedule", "loss", "trainer")
+WHOLE_GROUPS = ("model", "optimizer", "schedule", "loss")  # an option that is typed brings all its values
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class _Planner:
     def _belongs_to_typed_group(self, key: str) -> bool:
         """Return whether a key belongs to an option that the user chose, with values of its own."""
         group, dot, _ = key.partition(".")
-        return bool(dot) and group in self.typed and group in OTHER_GROUPS
+        return bool(dot) and group in self.typed and group in WHOLE_GROUPS
 
     def _choose_net(self, wanted: int) -> None:
         """Choose the side of the images, the net and the number of epochs."""

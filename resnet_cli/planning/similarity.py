@@ -26,7 +26,7 @@ class Sample:
     Args:
         images_BCHW: float32 [N, C, 8, 8], from 0 to 1.
         labels: int64 [N].
-        areas: Pixels of each image before, float32 [N].
+        areas: Pixels of each image before it was scaled, float32 [N].
         classes: K.
     """
 
@@ -40,13 +40,12 @@ class Sample:
     classes: int
 
     @staticmethod
-    def of(images: Sequence[Tensor], labels: Tensor, classes: int) -> "Sample":
-        """Return the sample of uint8 images [H, W, C], which may have unlike sizes."""
+    def of(images: Sequence[Tensor], areas: Sequence[float], labels: Tensor, classes: int) -> "Sample":
+        """Return the sample of uint8 images [H, W, C], which may have unlike sizes; other arguments as above."""
         small = [
             F.interpolate(image.permute(2, 0, 1)[None].float() / 255, (SIDE, SIDE), mode="area") for image in images
         ]
-        areas = torch.tensor([float(image.shape[0] * image.shape[1]) for image in images])
-        return Sample(torch.cat(small), labels, areas, classes)
+        return Sample(torch.cat(small), labels, torch.tensor(areas), classes)
 
 
 def measure_similarity(sample: Sample) -> dict[str, float | None]:

@@ -26,7 +26,7 @@ logger = logging.getLogger("resnet_cli")
 MOST_COLUMNS = 16
 LONGEST_TABLE = 20  # evaluations and exports, the newest
 LISTED_CLASSES = 20
-PLAN, LONGEST_PLAN = "plan.yaml", 20_000  # characters
+LONGEST_PLAN = 20_000  # characters
 TOP = """\
 <!-- Written by resnet-cli from run.json, config.yaml and metrics.jsonl at the start and at the end of a run, an
 evaluation and an export; what is written here by hand is lost then. -->"""
@@ -62,7 +62,7 @@ def format_card(summary: Summary, run: RunDir) -> str:
         "Trained on": _trained_on(summary["data"]),
         "Results": _results(summary, run),
         "Training": _training(summary),
-        **({"Plan": _plan(run)} if (run.path / PLAN).is_file() else {}),
+        **({"Plan": _plan(run)} if run.plan.is_file() else {}),
         "How to use it": _uses(summary),
         "Limitations": [f"- {line}" for line in limitations(summary)],
     }
@@ -75,9 +75,8 @@ def format_card(summary: Summary, run: RunDir) -> str:
 
 def _plan(run: RunDir) -> list[str]:
     """Return the plan that the config was made by, with a reason for each value."""
-    with suppress(OSError, UnicodeDecodeError):
-        text = (run.path / PLAN).read_text(encoding="utf-8")
-        lines = [line for line in text[:LONGEST_PLAN].splitlines() if not line.startswith("# @package")]
+    with suppress(OSError, UnicodeDecodeError), run.plan.open(encoding="utf-8") as file:
+        lines = [line for line in file.read(LONGEST_PLAN).splitlines() if not line.startswith("# @package")]
         return ["What was chosen for these images and this machine, and why:", "", *code_block(lines)]
     return []
 

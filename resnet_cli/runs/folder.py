@@ -24,6 +24,8 @@ class RunDir:
         self.curves = self.path / "curves.png"
         self.samples = self.path / "samples.png"
         self.card = self.path / "card.md"
+        self.plan = self.path / "plan.yaml"
+        self.fingerprint = self.path / "fingerprint.json"
         self.splits = self.path / "splits.json"
         self.label_noise = self.path / "label_noise.json"
         self.profile = self.path / "profile"
@@ -80,6 +82,8 @@ class RunDir:
                 self.config,
                 self.record,
                 self.metrics,
+                self.plan,
+                self.fingerprint,
                 self.splits,
                 self.label_noise,
                 self.curves,

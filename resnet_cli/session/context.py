@@ -7,6 +7,23 @@ from pathlib import Path
 from resnet_cli.training.control import RunControl
 
 
+@dataclass(frozen=True)
+class Plans:
+    """The plans that were made for a command.
+
+    Args:
+        files: Files that a run keeps in its folder, content by name, by the level of its plan.
+        seconds: What making them took, which counts in the time budget of a single run.
+    """
+
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def files_of(self, level: str | None) -> Mapping[str, str]:
+        """Return the files of a run that was planned with this level, or with none."""
+        return self.files.get(level or "", {})
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
     """What a run needs from its surroundings besides its config and folder.
@@ -19,6 +36,7 @@ class RunContext:
         resume_command: The command line that resumes the run, printed when it is stopped.
         paths: Where files are that are not where the config says, by key; see `resnet_cli.session.paths`.
         files: Further files of the run folder, by name: the plan that the config was made by.
+        seconds_before: What making its plan took, in seconds, which its time budget includes.
         sweep: The folder of the sweep that the run is a job of: its jobs record the same code.
         log_to_terminal: Show log lines in the terminal as well as in the run folder's `train.log`.
     """
@@ -29,5 +47,6 @@ class RunContext:
     resume_command: str = ""
     paths: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    seconds_before: float = 0.0
     sweep: Path | None = None
     log_to_terminal: bool = True

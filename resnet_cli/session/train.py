@@ -42,7 +42,7 @@ def train(
         NotIdenticalError: `verify_resume` found a difference, or the run is not the one that it reproduces.
         StoppedError: a signal asked the run to stop.
     """
-    began = monotonic()
+    began = monotonic() - context.seconds_before
     keep_freed_memory()  # before the first tensor, and therefore before the imports below, which load torch
     from resnet_cli.session.find.start import find_setting
     from resnet_cli.session.paths import located

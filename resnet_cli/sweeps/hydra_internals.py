@@ -71,14 +71,13 @@ class JobComposer:
         values = [override for override in parsed if str(override.input_line).startswith("++")]
         job = self._job_of(options, values)
         ConfigLoaderImpl._apply_overrides_to_config(values, job)
+        task = [override for override in parsed if not override.is_hydra_override()]
         with read_write(job.hydra):
-            job.hydra.overrides.task = [override.input_line for override in parsed if not override.is_hydra_override()]
-            options_of_name = job.hydra.job.config.override_dirname
+            job.hydra.overrides.task = [override.input_line for override in task]
+            form = job.hydra.job.config.override_dirname
             job.hydra.job.override_dirname = get_overrides_dirname(
-                overrides=[override for override in parsed if not override.is_hydra_override()],
-                kv_sep=options_of_name.kv_sep, item_sep=options_of_name.item_sep,
-                exclude_keys=options_of_name.exclude_keys,
-            )  # fmt: skip
+                task, kv_sep=form.kv_sep, item_sep=form.item_sep, exclude_keys=form.exclude_keys
+            )
         OmegaConf.copy_cache(from_config=self._sweep, to_config=job)
         return _numbered(job, number)
 

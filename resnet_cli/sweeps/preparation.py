@@ -15,8 +15,8 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.sweeps import hydra_config
 from resnet_cli.sweeps.hydra_internals import expand_grid, register_sweeper
 from resnet_cli.sweeps.job_names import name_swept_keys_first
+from resnet_cli.sweeps.job_validation import validate_jobs
 from resnet_cli.sweeps.launch import SweepLaunch, active_launch
-from resnet_cli.sweeps.planning import validate_jobs
 from resnet_cli.sweeps.search.sweeper import OptunaSearch
 from resnet_cli.sweeps.search.validation import validate_search
 from resnet_cli.sweeps.swept_files import require_common_sweep

@@ -3,16 +3,18 @@
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from time import monotonic
 
 from resnet_cli.hydra_app import compat
+from resnet_cli.session.context import Plans
 from resnet_cli.session.paths import Origin
 from resnet_cli.session.signals import StopSignals, stop_signals
 from resnet_cli.sweeps.folder import SweepDir
 
 POLL_SECONDS = 0.5  # between reads of the sweep's stop file
+NO_PLANS = Plans()
 ShouldStop = Callable[[], int | None]  # returns the signal that stops the job
 
 
@@ -23,16 +25,14 @@ class LauncherContext:
     such a process handles signals of its own: see `job_process`.
     """
 
-    def __init__(
-        self, stop: StopSignals, arguments: Sequence[str], origin: Origin, plans: Mapping[str, str] | None = None
-    ) -> None:
-        self.stop, self.arguments, self.origin, self.plans = stop, list(arguments), origin, dict(plans or {})
+    def __init__(self, stop: StopSignals, arguments: Sequence[str], origin: Origin, plans: Plans = NO_PLANS) -> None:
+        self.stop, self.arguments, self.origin, self.plans = stop, list(arguments), origin, plans
 
-    def __reduce__(self) -> tuple[Callable[..., "LauncherContext"], tuple[list[str], Origin, dict[str, str]]]:
+    def __reduce__(self) -> tuple[Callable[..., "LauncherContext"], tuple[list[str], Origin, Plans]]:
         return _unpickle, (self.arguments, self.origin, self.plans)
 
 
-def _unpickle(arguments: list[str], origin: Origin, plans: dict[str, str]) -> LauncherContext:
+def _unpickle(arguments: list[str], origin: Origin, plans: Plans) -> LauncherContext:
     compat.silence_schema_warning()
     return LauncherContext(StopSignals(), arguments, origin, plans)
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 
+from resnet_cli.commands.train import planned
 from resnet_cli.planning import make
 from tests.support.images import write_class_folders
 from tests.support.runs import assert_same_end, record_of
@@ -76,6 +77,15 @@ def test_jobs_of_a_sweep_have_their_plans(train, tmp_path):
     plans = {path.parent.name: path.read_text() for path in tmp_path.glob("sweep/*/plan.yaml")}
     assert len(plans) == 4
     assert all(f"\nplan: {name.split('=')[1].split(',')[0]}\n" in text for name, text in plans.items())
+
+
+@pytest.mark.slow
+def test_the_time_that_planning_takes_is_of_the_budget(train, tmp_path, monkeypatch):
+    clock = iter([0.0, 50.0])
+    monkeypatch.setattr(planned, "monotonic", lambda: next(clock))
+    status, _, _ = train("plan=quick", *TINY, "model=resnet8", "trainer.time_budget=60 s", "hydra.run.dir=run")
+    assert status == 0
+    assert record_of(tmp_path / "run")["time_budget"]["taken_seconds"] > 50
 
 
 def test_values_of_an_experiment_count_as_typed(train, tmp_path):

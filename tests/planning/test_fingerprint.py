@@ -38,6 +38,15 @@ def test_of_files_of_unlike_sizes(tmp_path):
     assert (found["height"], found["width"]) == (16, 16)
 
 
+def test_sizes_of_files_that_tell_the_class(tmp_path):
+    root = tmp_path / "photos"
+    write_class_folders(root, ["cat"], 10, (40, 30))
+    write_class_folders(root, ["dog"], 10, (80, 60))
+    found = fingerprint("data=image_folder", f"data.root={root}", "data.image_size=16", "data.cache=null")
+    assert found["scale_accuracy"] == 1
+    assert found["short_side_spread"] == 2
+
+
 def test_counts_of_classes():
     found = count_classes(torch.tensor([0] * 20 + [1] * 4), 2)
     assert (found["rarest"], found["imbalance"], found["rare_classes"]) == (4, 5.0, 1)

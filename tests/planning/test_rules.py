@@ -78,8 +78,9 @@ def test_what_is_typed_wins_and_is_planned_around():
 
 
 def test_an_option_that_is_typed_keeps_all_its_values():
-    chosen = values(plan(typed={"optimizer": "adamw", "schedule": "cosine"}))
+    chosen = values(plan(typed={"optimizer": "adamw", "schedule": "cosine", "trainer": "deterministic"}))
     assert not any(key.startswith(("optimizer", "schedule")) for key in chosen)
+    assert "trainer.epochs" in chosen  # which no option of trainer is about
 
 
 def test_the_largest_net_that_gets_its_passes_in_the_budget():

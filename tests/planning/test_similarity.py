@@ -10,7 +10,8 @@ def images_of(make, count=120, classes=2, side=16):
     """Images of a class that `make(generator, label)` draws, in turn."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(count) % classes
-    return Sample.of([make(generator, int(label)) for label in labels], labels, classes)
+    images = [make(generator, int(label)) for label in labels]
+    return Sample.of(images, [float(image.shape[0] ** 2) for image in images], labels, classes)
 
 
 def noise(generator, low=0, high=60, side=16):
@@ -60,6 +61,6 @@ def test_colour_and_scale_that_tell_the_class():
 
 def test_an_image_says_nothing_about_itself():
     labels = torch.arange(6)  # each image is the only one of its class
-    sample = Sample.of([noise(torch.Generator().manual_seed(i)) for i in range(6)], labels, 6)
+    sample = Sample.of([noise(torch.Generator().manual_seed(i)) for i in range(6)], [1.0] * 6, labels, 6)
     found = measure_similarity(sample)
     assert found["neighbour_accuracy"] == found["colour_accuracy"] == 0

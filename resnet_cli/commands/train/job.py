@@ -9,7 +9,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from resnet_cli.commands.train import app
-from resnet_cli.commands.train.planned import files_of, planned
+from resnet_cli.commands.train.planned import planned
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.selection import select_by_of, selected_score
 from resnet_cli.errors import InputError, StoppedError
@@ -85,7 +85,7 @@ def make_task(context: LauncherContext) -> app.Task:
             with trial_reporter(hydra_config, select_by_of(settings)) as reporter:
                 number = hydra_config.job.num if reporter is None else reporter.number
                 paths = paths_from(settings, context.origin, RunDir(folder), needed=False)
-                files = files_of(context.plans, settings.get("plan"))
+                files = context.plans.files_of(settings.get("plan"))
                 job = sweep_job.SweepJob(settings, overrides, number, folder, sweep, command, paths, files)
                 return sweep_job.run(job, stop, reporter)
         own_classes = to_find_again(settings)
@@ -95,7 +95,7 @@ def make_task(context: LauncherContext) -> app.Task:
             paths = paths_today(settings, override_keys(overrides), RunDir(folder))
             run_context = RunContext(
                 control=RunControl(stop), command=command, overrides=overrides, resume_command=resume, paths=paths,
-                files=files_of(context.plans, settings.get("plan")),
+                files=context.plans.files_of(settings.get("plan")), seconds_before=context.plans.seconds,
             )  # fmt: skip
             record = train(RunConfig(**settings), folder, run_context)
         except StoppedError as stopped:

@@ -2,10 +2,11 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import monotonic
 from typing import Any
 
 import yaml
@@ -13,23 +14,28 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from resnet_cli.config.stored import flat
 from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.overrides import hydra_arguments, split_arguments
-from resnet_cli.hydra_app.search_path import config_folders, generated_configs
+from resnet_cli.hydra_app.search_path import config_dir, config_folders, generated_configs
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.session.context import Plans
 
 LEVELS = ("quick", "good", "best")
-FILE, FINGERPRINT = "plan.yaml", "fingerprint.json"
-SAME_IMAGES = ("data.fold", "data.seed", "data.split_seed", "data.batch_size", "data.workers")  # may be swept
+SWEPT = (
+    "data.fold",
+    "data.split_seed",
+    "data.batch_size",
+    "data.workers",
+)  # keys of data that a planned sweep may vary
 RUN_KEYS = ("resume", "reproduce")
-
-Files = Mapping[str, str]  # name in the run folder -> content
 
 
 @contextmanager
-def planned(arguments: Sequence[str]) -> Iterator[Files]:
-    """Let Hydra find the plans that arguments ask for, and yield the files that a run of each keeps, by level.
+def planned(arguments: Sequence[str]) -> Iterator[Plans]:
+    """Let Hydra find the plans that arguments ask for, and yield them.
 
     Without `plan=` nothing happens, and torch is not imported.
 
@@ -37,34 +43,31 @@ def planned(arguments: Sequence[str]) -> Iterator[Files]:
         arguments: The command line.
 
     Yields:
-        The files of the run folder. With several levels, which a sweep has, they are found by `files_of`.
+        The plans, one for each level: a sweep can have several.
 
     Raises:
         InputError: `plan` is no level, or is given with a run to resume, or there is nothing to learn from the data.
     """
     if not any(argument.partition("=")[0] == "plan" for argument in arguments):
-        yield {}
+        yield Plans()
         return
+    began = monotonic()
     options, overrides = _parse(arguments)
     levels = _levels(overrides)
     if not levels:
-        yield {}
+        yield Plans()
         return
     with TemporaryDirectory(prefix="resnet-cli-plan-") as name:
         folder = Path(name) / "plan"
         folder.mkdir()
-        files: dict[str, str] = {}
+        files: dict[str, dict[str, str]] = {}
         for level in levels:
             text, fingerprint = _find_plan(level, overrides) or _make(level, options, overrides)
             (folder / f"{level}.yaml").write_text(text, encoding="utf-8")
-            files |= {f"{level}/{FILE}": text, f"{level}/{FINGERPRINT}": fingerprint}
+            run = RunDir("")
+            files[level] = {run.plan.name: text, run.fingerprint.name: fingerprint}
         with generated_configs(Path(name)):
-            yield files
-
-
-def files_of(files: Files, level: str | None) -> Files:
-    """Return the files that a run of a level keeps in its folder."""
-    return {name.partition("/")[2]: text for name, text in files.items() if name.startswith(f"{level}/")}
+            yield Plans(files, monotonic() - began)
 
 
 def _parse(arguments: Sequence[str]) -> tuple[list[str], list[Override]]:
@@ -93,7 +96,7 @@ def _levels(overrides: Sequence[Override]) -> list[str]:
             raise InputError(f"plan: a run keeps the plan that it has begun with; leave plan out with {key}")
     for key, override in typed.items():
         of_data = key == "data" or key.startswith("data.")
-        if override.is_sweep_override() and of_data and key not in SAME_IMAGES:
+        if override.is_sweep_override() and of_data and key not in SWEPT:
             raise InputError(f"plan: is made for one data set; sweep over {key} without it, or run one by one")
     return values
 
@@ -114,11 +117,10 @@ def _find_plan(level: str, overrides: Sequence[Override]) -> tuple[str, str] | N
     keys = ("hydra.run.dir", "hydra.sweep.dir")
     given = [override for override in overrides if _key(override) in keys and not override.is_sweep_override()]
     for folder in [expand_home(str(override.value())) for override in given]:
-        for path in filter(Path.is_file, (folder / FILE, *sorted(folder.glob(f"*/{FILE}")))):
-            text = path.read_text(encoding="utf-8")
+        for run in (RunDir(folder), *map(RunDir, sorted(folder.glob("*/")))):
+            text = run.plan.read_text(encoding="utf-8") if run.plan.is_file() else ""
             if f"\nplan: {level}\n" in text:
-                other = path.with_name(FINGERPRINT)
-                return text, other.read_text(encoding="utf-8") if other.is_file() else "{}\n"
+                return text, run.fingerprint.read_text(encoding="utf-8") if run.fingerprint.is_file() else "{}\n"
     return None
 
 
@@ -137,7 +139,7 @@ def _make(level: str, options: Sequence[str], overrides: Sequence[Override]) -> 
         items.append(_with_value(override, value))
     from resnet_cli.planning.make import plan_command  # it imports torch
 
-    made = plan_command(level, items, typed, config_dir=_config_dir(options))
+    made = plan_command(level, items, typed, config_dir=config_dir(options))
     print("\n".join(made.lines), file=sys.stderr)
     return made.text, made.fingerprint
 
@@ -157,23 +159,4 @@ def _of_experiment(name: str, options: Sequence[str]) -> dict[str, Any]:
         return {}  # Hydra says so
     content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     chosen = [next(iter(item.items())) for item in content.pop("defaults", []) if isinstance(item, dict)]
-    return {**{str(group).rpartition("/")[2]: option for group, option in chosen}, **_flat(content)}
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, dict) and value:
-            leaves |= _flat(value, f"{prefix}{key}.")
-        else:
-            leaves[f"{prefix}{key}"] = value
-    return leaves
-
-
-def _config_dir(options: Sequence[str]) -> str | None:
-    """Return the folder of --config-dir."""
-    for i, option in enumerate(options):
-        name, equals, value = option.partition("=")
-        if name in ("--config-dir", "-cd"):
-            return value if equals else options[i + 1]
-    return None
+    return {**{str(group).rpartition("/")[2]: option for group, option in chosen}, **flat(content)}

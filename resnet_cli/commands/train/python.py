@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_cli.commands.train.planned import files_of, planned
+from resnet_cli.commands.train.planned import planned
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.hydra_app.compose import compose_settings
@@ -83,7 +83,7 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Ru
         context = RunContext(
             control=RunControl(stop), command=format_command("resnet-train", arguments), overrides=composed.overrides,
             resume_command=resume_command(folder, *to_find_again(settings)), paths=paths,
-            files=files_of(plans, settings.get("plan")),
+            files=plans.files_of(settings.get("plan")), seconds_before=plans.seconds,
         )  # fmt: skip
         try:
             stop.begin_job()

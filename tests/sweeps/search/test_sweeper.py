@@ -10,7 +10,7 @@ from resnet_cli.config.stored import dump
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import JobStoppedError
 from resnet_cli.sweeps.folder import SweepCommand, SweepDir
-from resnet_cli.sweeps.planning import PlannedJob
+from resnet_cli.sweeps.job_validation import PlannedJob
 from resnet_cli.sweeps.search import sweeper
 from resnet_cli.sweeps.search.sweeper import OptunaSearch
 

@@ -1,4 +1,4 @@
-"""Plan the jobs of a sweep: compose and validate their configs before the first one starts."""
+"""Compose and validate the configs of a sweep's jobs before the first one starts."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -137,7 +137,7 @@ class _Planner:
             )
             self._take(net, reason, evidence)
         if budget is None:
-            self._choose({"trainer.epochs": wanted}, f"{images} training images and no time budget", "not measured")
+            self._choose({"trainer.epochs": wanted}, f"{images:,} training images and no time budget", "not measured")
 
     def _largest_affordable(self, sides: Sequence[int], need: float) -> tuple[int, Mapping[str, Any], float]:
         """Return side, net and rate: the largest net that is fast enough at the largest side that has one."""

@@ -7,8 +7,8 @@ No list of options is kept here: a parameter added to a signature is a key that 
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from copy import deepcopy
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from resnet_cli.config.groups import CONFIG_GROUPS, LOGGER, OWN_PARTS, ConfigGroup, group_of
@@ -36,7 +36,7 @@ def without_leftovers(settings: Settings, given_keys: Sequence[str], file_keys: 
         given_keys: The keys on the command line.
         file_keys: The keys in an experiment's file. If it replaces a `_target_`, what the new one takes is kept.
     """
-    settings = deepcopy(settings)
+    settings = dict(settings)
     for part in CONFIG_GROUPS:
         node = settings.get(part)
         is_given = f"{part}._target_" in given_keys
@@ -67,13 +67,17 @@ def _parameters(target: object) -> Collection[str]:
         return ()
 
 
-def check(settings: Settings) -> None:
+def check(settings: Settings, valid: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Check every key and value against the signatures.
+
+    Args:
+        settings: The config.
+        valid: A valid config. Groups that both have as the same object are not checked again.
 
     Raises:
         InputError: All problems, one line each.
     """
-    problems = list(_problems(settings))
+    problems = list(_problems(settings, valid))
     if problems:
         raise InputError(*problems)
 
@@ -92,19 +96,21 @@ def check_options(path: str, options: Mapping[str, Any], target: str) -> None:
         raise InputError(*problems)
 
 
-def _problems(settings: Settings) -> Iterator[Problem]:
+def _problems(settings: Settings, valid: Mapping[str, Any]) -> Iterator[Problem]:
+    known = all_keys(settings)
     fields = signature(RUN_TARGET).parameters
     top_level = Signature({name: field for name, field in fields.items() if name not in CONFIG_GROUPS})
     values = {key: value for key, value in settings.items() if key not in CONFIG_GROUPS}
     if isinstance(values.get("experiment"), Mapping):
         yield Problem("experiment", "experiment without package")
         del values["experiment"]
-    yield from _check_keys("", values, top_level, all_keys(settings))
+    yield from _check_keys("", values, top_level, known)
     for name in CONFIG_GROUPS:
-        yield from _check_part(name, settings.get(name), all_keys(settings))
+        if settings.get(name) is None or settings.get(name) is not valid.get(name):
+            yield from _check_part(name, settings.get(name), known)
     loggers = settings.get("logger")
     for name, node in loggers.items() if isinstance(loggers, Mapping) else ():
-        yield from _check_logger(name, node, all_keys(settings))
+        yield from _check_logger(name, node, known)
 
 
 def _check_logger(name: str, node: object, known: Sequence[str]) -> Iterator[Problem]:

@@ -1,8 +1,9 @@
 """Compose and check configs, for resnet-train and for commands that run nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -39,9 +40,21 @@ def run_settings(composed: DictConfig, overrides: Sequence[str]) -> Settings:
     Raises:
         InputError: with all the problems of the config.
     """
-    keys = override_keys(overrides)
-    in_files = file_keys(HydraConfig.get())
-    settings = validation.without_leftovers(to_plain(composed), keys, in_files)
+    return checked_settings(to_plain(composed), override_keys(overrides), file_keys(HydraConfig.get()))
+
+
+def checked_settings(
+    settings: Settings, keys: Sequence[str], in_files: Sequence[str], valid: Mapping[str, Any] = MappingProxyType({})
+) -> Settings:
+    """Return a config after checking it; see `run_settings`. Nothing in it is changed.
+
+    Args:
+        settings: The composed config as plain data.
+        keys: The keys on the command line.
+        in_files: The keys in an experiment's file.
+        valid: A valid config, whose parts need no check again.
+    """
+    settings = validation.without_leftovers(settings, keys, in_files)
     reproduce = settings.get("reproduce")
     if isinstance(reproduce, str) and reproduce.strip():
         return _reproducing(settings, keys, find_run(reproduce))
@@ -49,7 +62,7 @@ def run_settings(composed: DictConfig, overrides: Sequence[str]) -> Settings:
     if isinstance(resume, str) and resume.strip() and resume != "auto":
         return _of_run(settings, keys, find_run(resume))
     settings = with_defaults_of_labels(settings, keys)
-    validation.check(settings)
+    validation.check(settings, valid)
     require_one_length(settings, keys, in_files)
     if settings["model"].get("weights") is None and not settings["model"].get("pretrained"):
         return settings
@@ -191,18 +204,18 @@ def to_plain(config: DictConfig) -> Settings:
         InputError: an interpolation names a key or variable that does not exist.
     """
     try:
-        resolved = {str(key): _plain_value(config, str(key)) for key in config if key != "hydra"}
+        return {str(key): plain_value(config, str(key)) for key in config if key != "hydra"}
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "config"
         raise InputError(f"{key}: {str(error).splitlines()[0]}{literal_hint(key, error)}") from None
-    return {key: with_present_names(value) for key, value in resolved.items()}
 
 
-def _plain_value(config: DictConfig, key: str) -> Any:
+def plain_value(config: DictConfig, key: str) -> Any:
+    """Return the value of a top-level key as plain data; see `to_plain`."""
     if OmegaConf.is_missing(config, key):
         return "???"
     value = config[key]
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    return with_present_names(OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
 
 
 def literal_hint(key: str, error: BaseException) -> str:

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from resnet_cli.config.run_config import SEED_PARTS
@@ -155,9 +155,9 @@ def require_output_subdir(config: DictConfig) -> None:
 
 def task_overrides(hydra_config: HydraConf | DictConfig) -> list[str]:
     """Return a job's overrides as the user would type them: without `++` marks and without those of `hydra.`."""
-    task = OmegaConf.to_container(OmegaConf.create(hydra_config.overrides.task), resolve=False)  # `${...}` stays text
-    assert isinstance(task, list)
-    return [str(override).removeprefix("++") for override in task]
+    task: Any = hydra_config.overrides.task
+    items = task._iter_ex(resolve=False) if isinstance(task, ListConfig) else task  # `${...}` stays text
+    return [str(override).removeprefix("++") for override in items]
 
 
 def override_keys(overrides: Sequence[str]) -> list[str]:

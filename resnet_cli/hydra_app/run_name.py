@@ -14,6 +14,9 @@ from resnet_cli.hydra_app.overrides import override_keys, task_overrides
 from resnet_cli.runs.folder import find_run
 from resnet_cli.runs.names import folder_name, random_letters
 
+OWN_NAME = "${run_name:}"  # the value of `name` unless the user gives one
+RUN_NAME_KEYS = ("name", "model", "reproduce")  # top-level keys that decide it, with the options of the groups
+
 
 def register_resolvers() -> None:
     """Register what the names of runs and of their folders are made of.

@@ -5,12 +5,12 @@ from resnet_cli.report.groups import REPETITIONS, Group, Table, build_tables
 from resnet_cli.report.measures import Statistics
 from resnet_cli.report.page import format_html
 from resnet_cli.report.runs import FoundRuns, read_runs
+from resnet_cli.report.sweep_table import format_sweep_table
 from resnet_cli.report.writers import (
     MEASURES,
     format_csv,
     format_markdown,
     format_run_counts,
-    format_sweep_table,
     format_text,
 )
 from resnet_cli.runs.reading import Run

@@ -5,7 +5,6 @@ import io
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.selection import DEFAULT, rank_of_best, selected_by
@@ -13,10 +12,9 @@ from resnet_cli.report.fit import TextTable, terminal_width
 from resnet_cli.report.goal import GOAL_COLUMNS, goal_values
 from resnet_cli.report.goal_columns import goal_columns, goal_lines
 from resnet_cli.report.groups import Group, Table
-from resnet_cli.report.keys import ABSENT, format_cell, varying_columns
+from resnet_cli.report.keys import ABSENT, format_cell
 from resnet_cli.report.measures import Statistics
-from resnet_cli.report.runs import FoundRuns, read_runs
-from resnet_cli.report.summary import summarise
+from resnet_cli.report.runs import FoundRuns
 from resnet_cli.runs.reading import STATUSES, Run
 
 
@@ -260,30 +258,3 @@ def _escape_formula(text: str) -> str:
     except ValueError:
         return f"'{text}" if text[:1] in "=+-@\t\r" and text != ABSENT else text
     return text
-
-
-def format_sweep_table(folder: Path | str) -> str:
-    """Format a line for each job of a sweep: status, varying keys, best and test accuracy, training time.
-
-    Args:
-        folder: The folder of the sweep. Failures, and paths in it that cannot be read, are listed below the table.
-
-    Raises:
-        InputError: The folder contains no run.
-    """
-    found = read_runs([folder])
-    columns = varying_columns(found.runs, ())
-    shown, overrides = summarise([{c.name: c.value_of(run) for c in columns} for run in found.runs], found.runs)
-    keys = {c.name: [format_cell(c.value_of(run)) for run in found.runs] for c in columns if c.name in shown}
-    if not keys and not any(overrides):
-        keys = {"run": [run.display_path for run in found.runs]}
-    results = {
-        column.title: [column.format_run(run) for run in found.runs]
-        for column in summary_columns(found.runs)
-        if column.name not in ("best_epoch", "epochs", "parameters")
-    }
-    texts = [{key: format_cell(value) for key, value in own.items()} for own in overrides]
-    table = TextTable(keys, texts, results, {"status": [run.status for run in found.runs]})
-    failures = [f"{run.display_path}: {run.reason}" for run in found.runs if run.status == "failed" and run.reason]
-    notes = map(escape_control_characters, [*failures, *found.problems])
-    return "\n".join([*table.lines(terminal_width()), *notes, format_run_counts(found)])

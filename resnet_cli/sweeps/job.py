@@ -53,12 +53,24 @@ class SweepJob:
     @property
     def title(self) -> str:
         """The number and the overrides of the job."""
-        return f"job {self.number} ({', '.join(self.overrides) or 'defaults'})"
+        return job_title(self.number, self.overrides)
 
     @property
     def verifies_resume(self) -> bool:
         """Whether the job only verifies that a run resumes exactly, which leaves no files."""
         return bool(self.settings.get("verify_resume"))
+
+
+def job_title(number: int, overrides: Sequence[str]) -> str:
+    """Return the number and the overrides of a job."""
+    return f"job {number} ({', '.join(overrides) or 'defaults'})"
+
+
+def finished_line(number: int, overrides: Sequence[str], record: Mapping[str, Any]) -> str | None:
+    """Return the line on a finished job; None if its record has a reason to look at it again, see `run`."""
+    if record.get("reason") or _is_not_identical(record):
+        return None
+    return f"{job_title(number, overrides)}: already finished, {_format_result(record)}"
 
 
 def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | None = None) -> float | None:

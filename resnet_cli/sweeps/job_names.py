@@ -1,7 +1,9 @@
 """Names of a sweep's folder and of the folders of its jobs, as Hydra asks for them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -62,13 +64,17 @@ def job_folder(swept: str = "", *renamed: str) -> str:
         job_folder_name([*first, *(word for word in words if word not in first)]),
         job_folder_name(words),
     )
-    known = _known_jobs()
-    if name in known:
+    record = SweepDir(Path(HydraConfig.get().sweep.dir)).record
+    try:
+        status = record.stat()
+    except OSError:  # a new sweep
         return name
-    if typed_order in known:
+    known = _known_jobs(record.parent, (status.st_mtime_ns, status.st_size, status.st_ino), renamed)
+    if name in known.folders:
+        return name
+    if typed_order in known.folders:
         return typed_order
-    own = _identifying_words(overrides, names)
-    return next((folder for folder, other in known.items() if _identifying_words(other, names) == own), name)
+    return known.by_words.get(_identifying_words(overrides, names), name)
 
 
 def sweep_name(_root_: DictConfig) -> str:
@@ -92,19 +98,33 @@ def _naming_words(overrides: Sequence[str], names: dict[str, str]) -> list[str]:
     return words
 
 
-def _identifying_words(overrides: Sequence[str], names: dict[str, str]) -> set[str]:
+def _identifying_words(overrides: Sequence[str], names: Mapping[str, str]) -> frozenset[str]:
     """Return the overrides that tell jobs apart, in any order."""
     keys = override_keys(overrides)
-    return {
+    return frozenset(
         override
         for key, override in zip(keys, overrides, strict=True)
         if key.split(".")[0] not in CONTROL_KEYS and key not in names
-    }
+    )
 
 
-def _known_jobs() -> dict[str, list[str]]:
-    """Return the overrides of the jobs that the sweep's folder has already, by the name of their folder."""
+@dataclass(frozen=True)
+class _KnownJobs:
+    """The folders of the jobs that a sweep has already; for each set of identifying overrides the first of them."""
+
+    folders: frozenset[str] = frozenset()
+    by_words: Mapping[frozenset[str], str] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=4)
+def _known_jobs(sweep: Path, stamp: tuple[int, ...], renamed: tuple[str, ...]) -> _KnownJobs:
+    """Return the jobs that a sweep's folder has, read again after its record has changed: each job asks for them."""
     try:
-        return SweepDir(Path(HydraConfig.get().sweep.dir)).job_overrides()
-    except InputError:  # a new sweep, or a record that opening the folder reports
-        return {}
+        jobs = SweepDir(sweep).job_overrides()
+    except InputError:  # opening the folder reports it
+        return _KnownJobs()
+    names = dict(zip(override_keys(renamed), renamed, strict=True))
+    by_words: dict[frozenset[str], str] = {}
+    for folder, overrides in jobs.items():
+        by_words.setdefault(_identifying_words(overrides, names), folder)
+    return _KnownJobs(frozenset(jobs), by_words)

@@ -1,10 +1,13 @@
 """Compose and validate the configs of a sweep's jobs before the first one starts."""
 
 import json
+import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -12,15 +15,17 @@ from tqdm import tqdm
 
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError
-from resnet_cli.hydra_app.compose import run_settings
 from resnet_cli.hydra_app.overrides import task_overrides
 from resnet_cli.loggers import require_packages
 from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.logs import print_line
 from resnet_cli.session.paths import paths_from
 from resnet_cli.sweeps.hydra_config import runs_on_this_machine
-from resnet_cli.sweeps.hydra_internals import JobComposer
+from resnet_cli.sweeps.job_configs import JobConfigs
 from resnet_cli.sweeps.launch import active_launch
 from resnet_cli.sweeps.placement import resolve_job_folder
+
+SECONDS_OF_SILENCE = 1  # before a line says what is going on
 
 
 @dataclass(frozen=True)
@@ -31,17 +36,22 @@ class PlannedJob:
         settings: Its config, validated.
         overrides: Its overrides, as the user or a search spelt them.
         folder_name: The name of its folder inside the sweep's folder.
-        is_finished: An earlier command has finished it.
+        finished_record: What is recorded of it if an earlier command has finished it.
     """
 
     settings: Settings
     overrides: list[str]
     folder_name: str
-    is_finished: bool
+    finished_record: Mapping[str, Any] | None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether an earlier command has finished it."""
+        return self.finished_record is not None
 
 
 def plan_job(
-    sweep: DictConfig, overrides: Sequence[str], number: int = 0, composer: JobComposer | None = None
+    sweep: DictConfig, overrides: Sequence[str], number: int = 0, configs: JobConfigs | None = None
 ) -> PlannedJob:
     """Compose and validate a job of a sweep.
 
@@ -49,30 +59,31 @@ def plan_job(
         sweep: The composed config of the sweep.
         overrides: The overrides of the job.
         number: The position of the job in the sweep.
-        composer: Composes the jobs of the sweep, if there are others.
+        configs: Composes and checks the jobs of the sweep, if there are others.
 
     Raises:
         InputError: the config is invalid; lists all problems.
     """
-    job = (composer or JobComposer(sweep)).compose(overrides, number)
+    configs = configs or JobConfigs(sweep)
+    job = configs.compose(overrides, number)
     hydra_config = HydraConfig.instance()
     before = hydra_config.cfg
     hydra_config.cfg = job  # type: ignore[assignment]  # `set_config` copies it, which takes longer than all the rest
     try:
         task = task_overrides(job.hydra)
-        settings = run_settings(job, task)
+        settings = configs.check(job, task)
         require_packages(settings.get("logger"))
         sweep_folder = Path(sweep.hydra.sweep.dir)
-        folder, is_finished = sweep_folder / str(OmegaConf.select(job, "hydra.sweep.subdir")), False
+        folder, record = sweep_folder / str(OmegaConf.select(job, "hydra.sweep.subdir")), None
         with suppress(InputError):  # the job reports an unreadable folder when it starts
             placement = resolve_job_folder(folder, settings)
-            folder, is_finished = placement.run.path, placement.is_finished
-        return PlannedJob(settings, task, str(folder.relative_to(sweep_folder)), is_finished)
+            folder, record = placement.run.path, placement.record if placement.is_finished else None
+        return PlannedJob(settings, task, str(folder.relative_to(sweep_folder)), record)
     finally:
         hydra_config.cfg = before
 
 
-def validate_jobs(sweep: DictConfig, jobs: Sequence[Sequence[str]]) -> dict[str, Sequence[str]]:
+def validate_jobs(sweep: DictConfig, jobs: Sequence[Sequence[str]]) -> dict[int, PlannedJob]:
     """Validate the configs of all jobs, then build the parts of valid ones that need no data.
 
     Args:
@@ -80,25 +91,39 @@ def validate_jobs(sweep: DictConfig, jobs: Sequence[Sequence[str]]) -> dict[str,
         jobs: The overrides of each job.
 
     Returns:
-        The overrides of each job as the user spelt them, by the name of its folder.
+        The jobs by their numbers.
 
     Raises:
         InputError: jobs are invalid; a problem that several jobs have is listed once.
     """
     problems = _ProblemCollector(jobs)
     planned: dict[int, PlannedJob] = {}
-    composer = JobComposer(sweep)
-    progress = tqdm(jobs, desc="checking jobs", delay=1, leave=False, disable=None, unit="job")
-    for number, overrides in enumerate(progress):
-        with problems.collect(number):
-            planned[number] = plan_job(sweep, overrides, number, composer)
+    configs = JobConfigs(sweep)
+    with _announced(f"checking {len(jobs):,} jobs"):
+        progress = tqdm(jobs, desc="checking jobs", delay=SECONDS_OF_SILENCE, leave=False, disable=None, unit="job")
+        for number, overrides in enumerate(progress):
+            with problems.collect(number):
+                planned[number] = plan_job(sweep, overrides, number, configs)
     problems.raise_collected()
     _find_files(sweep, planned, problems)
     problems.raise_collected()
     if len(jobs) > 1:
         _build_parts(planned, problems, is_local=runs_on_this_machine(sweep))
     problems.raise_collected()
-    return {job.folder_name: job.overrides for job in planned.values()}
+    return planned
+
+
+@contextmanager
+def _announced(line: str) -> Iterator[None]:
+    """Print what is going on if the block takes long; a terminal gets a progress bar instead."""
+    timer = threading.Timer(SECONDS_OF_SILENCE, print_line, (line, sys.stdout))
+    timer.daemon = True
+    if not sys.stderr.isatty():
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _find_files(sweep: DictConfig, planned: Mapping[int, PlannedJob], problems: "_ProblemCollector") -> None:
@@ -132,6 +157,7 @@ class _ProblemCollector:
 
     def __init__(self, jobs: Sequence[Sequence[str]]) -> None:
         self._jobs = jobs
+        self._common: set[str] | None = None  # overrides that all jobs have
         self._job_titles: dict[str, list[str]] = {}  # by problem
 
     @contextmanager
@@ -140,7 +166,9 @@ class _ProblemCollector:
         try:
             yield
         except InputError as error:
-            varying = [override for override in self._jobs[number] if any(override not in job for job in self._jobs)]
+            if self._common is None:
+                self._common = set(self._jobs[0]).intersection(*self._jobs)
+            varying = [override for override in self._jobs[number] if override not in self._common]
             shown = ", ".join(override.removeprefix("++") for override in varying)
             for problem in error.problems:
                 self._job_titles.setdefault(problem, []).append(f"job {number} ({shown})")

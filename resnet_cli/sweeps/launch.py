@@ -33,6 +33,7 @@ class SweepLaunch:
         folder: The folder of the sweep once it is open; None for a single run.
         summary: Lines of a search, to print after the sweep's table.
         origin: Where the command's relative paths start from.
+        finished: A line on each job of a grid that is finished already, by its number; it is not launched.
 
     Args:
         command: The command.
@@ -42,6 +43,7 @@ class SweepLaunch:
     def __init__(self, command: ResolvedCommand, stop: StopSignals) -> None:
         self.folder: SweepDir | None = None
         self.summary = ""
+        self.finished: Mapping[int, str] = {}
         self.origin = command.origin
         self._command, self._stop = command, stop
         self._resources = ExitStack()

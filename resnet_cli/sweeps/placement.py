@@ -10,10 +10,11 @@ from typing import Any
 from resnet_cli.config.former_names import ADDED_SINCE_0_1_0, name_in_0_1_0
 from resnet_cli.config.run_config import CONTROL_KEYS
 from resnet_cli.config.run_length import EPOCHS, is_same_budget
-from resnet_cli.config.stored import SAFE_TO_CHANGE, differences, flat, read
+from resnet_cli.config.stored import SAFE_TO_CHANGE, differences, flat
 from resnet_cli.config.validation import Settings
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.names import job_folder_name
+from resnet_cli.runs.reading import load_config
 
 # Keys that may change when a job is resumed, other than the number of epochs: they do not identify a job.
 NOT_IDENTIFYING_KEYS = {*CONTROL_KEYS, *SAFE_TO_CHANGE} - {"trainer.epochs"}
@@ -52,7 +53,7 @@ def resolve_job_folder(folder: Path, settings: Settings) -> JobPlacement:
     run = RunDir(folder)
     if not run.config.is_file():
         return JobPlacement(run, run.read_record())
-    stored = read(run.config)
+    stored = load_config(run.config)
     if differences(stored, settings):
         other_folder = folder.with_name(job_folder_name([f"{folder.name}-{config_hash(settings)}"]))
         return replace(resolve_job_folder(other_folder, settings), conflicting_folder=folder)

@@ -12,10 +12,11 @@ from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.overrides import require_output_subdir
 from resnet_cli.hydra_app.plugins import require_plugins
 from resnet_cli.runs.folder import RunDir
-from resnet_cli.sweeps import hydra_config
-from resnet_cli.sweeps.hydra_internals import expand_grid, register_sweeper
+from resnet_cli.sweeps import grid, hydra_config
+from resnet_cli.sweeps.hydra_internals import expand_grid, register_plugin
+from resnet_cli.sweeps.job import finished_line
 from resnet_cli.sweeps.job_names import name_swept_keys_first
-from resnet_cli.sweeps.job_validation import validate_jobs
+from resnet_cli.sweeps.job_validation import PlannedJob, validate_jobs
 from resnet_cli.sweeps.launch import SweepLaunch, active_launch
 from resnet_cli.sweeps.search.sweeper import OptunaSearch
 from resnet_cli.sweeps.search.validation import validate_search
@@ -35,7 +36,9 @@ def prepare_sweep(config: DictConfig) -> None:
     launch = active_launch()
     assert launch is not None
     HydraConfig.instance().set_config(config)
-    register_sweeper(hydra_config.SEARCH_TARGET, OptunaSearch)
+    register_plugin(hydra_config.SEARCH_TARGET, OptunaSearch)
+    register_plugin(grid.SWEEPER, grid.GridSweeper)
+    register_plugin(grid.LAUNCHER, grid.SerialLauncher)
     require_plugins(config)
     require_common_sweep(config)
     _require_training(config)
@@ -45,9 +48,16 @@ def prepare_sweep(config: DictConfig) -> None:
         if not str(typed[key]).strip():
             raise InputError(f"hydra.sweep.{key}: is empty; give a folder")
     is_default_folder = hydra_config.resolve_sweep_folder(config)
-    jobs = _validated_jobs(config, is_default_folder=is_default_folder)
+    planned = _validated_jobs(config, is_default_folder=is_default_folder)
+    lines = {
+        number: finished_line(number, job.overrides, job.finished_record)
+        for number, job in planned.items()
+        if job.finished_record is not None and not job.settings.get("verify_resume")
+    }
+    launch.finished = {number: line for number, line in lines.items() if line is not None}
     HydraConfig.instance().set_config(config)  # with the changes made here
     if not config.get("verify_resume"):
+        jobs = {job.folder_name: job.overrides for job in planned.values()}
         _open_folder(config, launch, jobs, is_default=is_default_folder)
 
 
@@ -58,8 +68,8 @@ def _require_training(config: DictConfig) -> None:
         raise InputError("find: has no result that a sweep could compare; find the setting of one config, without -m")
 
 
-def _validated_jobs(config: DictConfig, *, is_default_folder: bool) -> Mapping[str, Sequence[str]]:
-    """Validate the jobs of a sweep, and return the overrides of those known in advance by the names of their folders.
+def _validated_jobs(config: DictConfig, *, is_default_folder: bool) -> Mapping[int, PlannedJob]:
+    """Validate the jobs of a sweep, and return those known in advance by their numbers.
 
     A search chooses jobs as it goes, and validates each before it starts; here it validates examples.
     """

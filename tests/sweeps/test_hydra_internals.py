@@ -8,7 +8,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
 from resnet_cli.config.paths import CONFIG_FOLDER
@@ -16,7 +15,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.hydra_app import compat, plugins
 from resnet_cli.hydra_app.run_name import register_resolvers
 from resnet_cli.session.signals import RunFailedError
-from resnet_cli.sweeps import hydra_internals
+from resnet_cli.sweeps import grid, hydra_internals
 from resnet_cli.sweeps.search.sweeper import OptunaSearch
 
 
@@ -36,14 +35,14 @@ def test_expand_grid_varies_the_last_override_first():
     assert jobs == [[f"++a={a}", "model=x", f"++b={b}", "++c='d,e'"] for a in (1, 2) for b in range(3)]
 
 
-def test_expand_grid_is_what_the_basic_sweeper_launches(train, monkeypatch):
+def test_our_sweeper_and_launcher_replace_those_of_hydra(train, monkeypatch):
     launched = []
 
-    def stop(self, batch):
-        launched.extend(list(job) for job in batch)
+    def stop(self, job_overrides, initial_job_idx):
+        launched.extend(list(job) for job in job_overrides)
         raise InputError("seen")
 
-    monkeypatch.setattr(Sweeper, "validate_batch_is_legal", stop)
+    monkeypatch.setattr(grid.SerialLauncher, "launch", stop)
     typed = ["data=digits", "schedule=glob(multi*)", "seed=0,1", "model=resnet8,resnet20"]
     status, _, err = train("-m", *typed, "hydra.sweep.dir=s")
     assert (status, err.splitlines()[0]) == (2, "error: seen")

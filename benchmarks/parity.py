@@ -39,9 +39,10 @@ TRAININGS = (
 )
 # Thirty layers without normalisation, whose default weights let no signal through, which is what the preset shows.
 OTHER_WEIGHTS = {"deep_cnn": ["model.init=he"]}
+DEEP = ("resnet", "plain", "preact", "fixup", "rezero", "skipinit")
 SIZES = {"airbench": 32, "resnet": 32, "resnet18": 32, "torchvision": 32}
 SIZES |= dict.fromkeys(("resnet34", "resnet50", "wrn16_4", "wrn16_8", "wrn28_10", "wrn40_4"), 8)  # to save time
-SIZES |= {f"{kind}{depth}": 8 for kind in ("resnet", "plain", "preact", "fixup") for depth in (110, 164, 1001, 1202)}
+SIZES |= {f"{kind}{depth}": 8 for kind in DEEP for depth in (110, 164, 1001, 1202)}
 OWN_SIZE = 16
 QUICK = ("cnn", "resnet8")
 DOORS = ("training", "evaluation, stream", "resnet-predict", "load_run, paths", "pt2", "onnx")

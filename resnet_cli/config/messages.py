@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from resnet_cli.config.run_config import SEED_PARTS
 from resnet_cli.config.values import format_value
 
 Kind = Literal[
@@ -61,8 +62,9 @@ class Problem:
     stored: Any = None
 
     def __str__(self) -> str:
-        return f"{self.key}: " + TEMPLATES[self.kind].format(
-            key=self.key,
+        key = as_typed(self.key)
+        return f"{key}: " + TEMPLATES[self.kind].format(
+            key=key,
             given=format_value(self.given),
             value=self.given,
             allowed=self.allowed,
@@ -72,6 +74,12 @@ class Problem:
             suggestion_to_set=f"; if it is one, set {self.suggestion}" if self.suggestion else "",
             stored=format_value(self.stored),
         )
+
+
+def as_typed(key: str) -> str:
+    """Return a key as the command line has it: `seed_init` of a file is `seed.init` there."""
+    part = key.removeprefix("seed_")
+    return f"seed.{part}" if part != key and part in SEED_PARTS else key
 
 
 def escape_control_characters(text: str) -> str:

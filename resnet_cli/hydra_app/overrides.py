@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from resnet_cli.config.messages import as_typed
 from resnet_cli.config.run_config import SEED_PARTS
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
@@ -49,7 +50,7 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
         override = _with_key_of_seed(override)
         key, equals, value = override.partition("=")
         if equals and key in seen:
-            raise InputError(f"{key}: given twice, as {seen[key]} and as {value}")
+            raise InputError(f"{as_typed(key)}: given twice, as {seen[key]} and as {value}")
         seen[key] = value
         if equals and key == "resume" and not multirun:
             result += _resume_folder(override)

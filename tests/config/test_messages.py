@@ -20,6 +20,7 @@ LINES = [
      "data.root: is empty; it takes text such as a path"),
     (Problem("seed", "not allowed", True, allowed="a whole number"),
      "seed: true is not allowed; it takes a whole number"),
+    (Problem("seed_order", "empty", allowed="a whole number"), "seed.order: is empty; it takes a whole number"),
     (Problem("data.root", "value missing"), "data.root: a value must be given (data.root=...)"),
     (Problem("model", "not a node", None),
      "model: null is not a node with _target_; choose an option of the group, model=..."),

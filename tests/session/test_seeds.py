@@ -72,8 +72,8 @@ def test_what_is_typed_becomes_a_key_that_hydra_takes():
     ("typed", "words"),
     [
         (["seed.int=1"], "seed.int: unknown key; allowed are seed.init, seed.order, seed.augment; did you mean init"),
-        (["seed.init=1", "seed_init=2"], "seed_init: given twice, as 1 and as 2"),
-        (["seed.init=-1"], "seed_init: -1 is not allowed"),
+        (["seed.init=1", "seed_init=2"], "seed.init: given twice, as 1 and as 2"),
+        (["seed.init=-1"], "seed.init: -1 is not allowed"),
     ],
 )
 def test_a_wrong_part_is_named(typed, words):

@@ -11,7 +11,7 @@ from typing import Any
 
 from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.paths import CONFIG_FOLDER
-from resnet_cli.config.run_config import CONTROL_KEYS, DEFAULT_LOSS
+from resnet_cli.config.run_config import CONTROL_KEYS, DEFAULT_LOSS, SEED_PARTS
 from resnet_cli.config.run_length import BUDGET, CHOSEN, EPOCHS
 from resnet_cli.config.signatures import Opaque, signature
 from resnet_cli.config.stored import SAFE_TO_CHANGE
@@ -143,7 +143,18 @@ def varying_columns(runs: Sequence[Run], ignored: Collection[str]) -> list[Colum
             of_group = [c for c in of_group if c.name in typed - {option.name} or not _determines(option, c, runs)]
             of_group = [c for c in of_group if c.name != f"{group}._target_"]
         result += of_group
-    return result + [column for column in columns if column.name.partition(".")[0] not in CONFIG_GROUPS]
+    result += [column for column in columns if column.name.partition(".")[0] not in CONFIG_GROUPS]
+    seed_parts = _seed_parts(settings)
+    return [*result, seed_parts] if ignored and seed_parts.differs_among(runs) else result
+
+
+def _seed_parts(settings: Mapping[Path, Mapping[str, Any]]) -> Column:
+    """Return a column with the parts of the seed that have one of their own: their spread is another one."""
+    own = {
+        folder: [part for part in SEED_PARTS if of_run.get(f"seed_{part}") is not None]
+        for folder, of_run in settings.items()
+    }
+    return Column("own seeds", {folder: " ".join(parts) or ABSENT for folder, parts in own.items()})
 
 
 def _determines(option: Column, column: Column, runs: Sequence[Run]) -> bool:

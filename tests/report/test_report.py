@@ -66,6 +66,15 @@ def test_groups_everything_but_the_seed(tmp_path):
     assert len(tables_of(tmp_path, over=("seed", "optimizer.lr"))[0].groups) == 1
 
 
+def test_seeds_of_a_part_are_a_study_of_their_own(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / f"all-{seed}", f"seed={seed}", val=90 + 4 * seed)
+        write_run(tmp_path / f"init-{seed}", "seed=0", f"seed_init={seed}", val=90 + seed)
+    (table,) = tables_of(tmp_path)
+    assert table.columns == ["own seeds"]
+    assert {group.values["own seeds"]: len(group.averaged) for group in table.groups} == {"-": 2, "init": 2}
+
+
 def test_unfinished_runs_and_second_ones_do_not_enter_the_means(tmp_path):
     write_run(tmp_path / "a", val=90.0)
     write_run(tmp_path / "copy of a, newer", val=80.0, ended="2027-01-01T00:00:00+00:00")

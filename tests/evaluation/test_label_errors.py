@@ -66,13 +66,13 @@ def planted(tmp_path_factory):
     from resnet_cli.commands.train.main import run
 
     place = tmp_path_factory.mktemp("planted")
-    train, test = digits().train, digits().test
+    train, test = digits(image_size=8).train, digits(image_size=8).test
     noisy, changed = change_labels(train, torch.arange(len(train)), 0.05, 10, seed=3)
     parts = {"x_train": noisy.images, "y_train": noisy.labels, "x_test": test.images, "y_test": test.labels}
     np.savez(place / "digits.npz", **{name: values.numpy() for name, values in parts.items()})
     arguments = [
         "-m", "data=arrays", "data.file=digits.npz", "data.folds=3", "data.fold=0,1,2", "model=resnet8",
-        "data.batch_size=64", "data.augment.crop=1", "data.augment.flip=none", "trainer.epochs=10",
+        "data.batch_size=64", "data.augment=null", "trainer.epochs=8",
         "hydra.sweep.dir=sweep",
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
@@ -95,8 +95,8 @@ def test_planted_errors_are_found(planted):
     found = [number_of(row) for row in rows]
     right = set(found) & set(changed)
     assert (len(report.predictions.names), report.predictions.missing) == (len(truth), 0)
-    assert len(right) >= 0.95 * len(found)  # precision; 57 of 58 when this was written
-    assert len(right) >= 0.7 * len(changed)  # recall; 57 of 72
+    assert len(right) >= 0.95 * len(found)  # precision; 60 of 62 when this was written
+    assert len(right) >= 0.7 * len(changed)  # recall; 60 of 72
     suggested = [int(row["suggested"]) == int(truth[number_of(row)]) for row in rows if number_of(row) in right]
     assert sum(suggested) >= 0.95 * len(right)
     scores = [float(row["score"]) for row in rows]

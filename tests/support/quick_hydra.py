@@ -2,6 +2,7 @@
 
 import copy
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import hydra
 from hydra._internal.hydra import Hydra
 from omegaconf import OmegaConf
+
+SETS_MODE = re.compile(r"[+~]*hydra(?!\.(run|sweep)\.)")  # an override after which the mode can be another
 
 
 def install(replace: Callable[[Any, str, Any], object] = setattr) -> None:
@@ -39,7 +42,7 @@ def install(replace: Callable[[Any, str, Any], object] = setattr) -> None:
         return copy.deepcopy(parsed[text])
 
     def mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
-        plain = not Path("conf").exists() and not any("hydra" in override for override in overrides)
+        plain = not Path("conf").exists() and not any(SETS_MODE.match(override) for override in overrides)
         return None if plain else get_mode(self, config_name, overrides)
 
     replace(OmegaConf, "load", staticmethod(load_once))

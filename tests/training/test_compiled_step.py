@@ -119,7 +119,7 @@ def test_losses_and_weights_are_those_of_eager_steps(uncompiled, optimizer, opti
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon", "several"])
+@pytest.mark.parametrize("optimizer", ["sgd", "several"])
 def test_nothing_is_compiled_after_the_warm_up(uncompiled, optimizer):
     trainer = make(optimizer=optimizer, dropout=0.2, **OPTIONS)
     with trainer.backend.switches():
@@ -143,7 +143,7 @@ def test_what_was_loaded_is_warmed_up_for(uncompiled):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("optimizer", "steps"), [("sgd", 0), ("sgd", 2), ("adamw", 0), ("muon", 2), ("several", 2)])
+@pytest.mark.parametrize(("optimizer", "steps"), [("sgd", 0), ("adamw", 2), ("several", 2)])
 def test_the_warm_up_leaves_no_trace(uncompiled, optimizer, steps):
     first = make(optimizer=optimizer, dropout=0.2, **OPTIONS)
     for batch in [*batches()][:steps]:
@@ -168,9 +168,7 @@ def test_the_warm_up_leaves_no_trace(uncompiled, optimizer, steps):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("optimizer", "stop_after"), [("sgd", 1), ("sgd", 5), ("plain sgd", 3), ("adamw", 3), ("muon", 5)]
-)
+@pytest.mark.parametrize(("optimizer", "stop_after"), [("sgd", 1), ("adamw", 3), ("muon", 5)])
 def test_a_state_taken_anywhere_goes_on_to_the_same_end(uncompiled, optimizer, stop_after):
     new = partial(make, optimizer=optimizer, dropout=0.3, **OPTIONS)
     whole, kept = new(), MemorySaver()

@@ -200,8 +200,7 @@ def uncompiled(monkeypatch):
 
 @pytest.mark.slow
 @COMPILER_WARNINGS
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("compile", ["step", "model"])
+@pytest.mark.parametrize(("compile", "optimizer"), [("step", "fused sgd"), ("step", "muon"), ("model", "adamw")])
 def test_compiled_steps_are_the_eager_ones_before_and_after_each_change(uncompiled, compile, optimizer):  # noqa: A002
     def run(mode):
         trainer = make(*SPANS, optimizer=optimizer, compile=mode, averaging="ema", clip_norm=0.5, log_gradients=True)
@@ -218,7 +217,7 @@ def test_compiled_steps_are_the_eager_ones_before_and_after_each_change(uncompil
 
 @pytest.mark.slow
 @COMPILER_WARNINGS
-@pytest.mark.parametrize(("optimizer", "steps"), [("fused sgd", (1, 2, 4, 6)), ("adamw", (2, 4, 5)), ("muon", (4, 7))])
+@pytest.mark.parametrize(("optimizer", "steps"), [("fused sgd", (2, 4))])
 def test_a_compiled_run_stopped_around_a_change_ends_like_one_that_was_not(uncompiled, optimizer, steps):
     def make_one():
         return make(*SPANS, optimizer=optimizer, compile="step", averaging="ema", log_gradients=True)

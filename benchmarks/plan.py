@@ -1,0 +1,145 @@
+"""Measures the rules of `plan=`: each rule's choice against others, on the validation part of small sets.
+
+    python benchmarks/plan.py --fashion_mnist DIR --images DIR                  -> benchmarks/results/plan.json
+    python benchmarks/plan.py --fashion_mnist DIR --images DIR --minutes 10     some of it; again goes on
+    python benchmarks/plan.py --quick                                           tries it out on the digits
+
+Each run is `plan=good` with the net and the epochs given, so that the seconds of the machine decide nothing, and with
+what a rule chooses replaced by something else. A fifth of the training images is the validation part; what counts is
+its accuracy after the last epoch, balanced over classes. The test images of the sets are not looked at.
+"""
+
+import contextlib
+import io
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import measuring
+from small_sets import add_sources, write_sets
+
+from resnet_cli import train
+
+ALL = ("digits", "fashion, 2000", "photographs, 5000", "photographs, 500")
+UNEQUAL = ("fashion, rare classes", "photographs, imbalanced")
+NETS = {"digits": ("resnet8", 40), "photographs, 500": ("resnet20", 80)}  # net and epochs
+USUAL_NET = ("resnet20", 30)
+# Rule -> the sets that it is tried on, and what is tried: overrides by name.
+TRIALS: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
+    "batch size": (ALL, {
+        f"{size}": [f"data.batch_size={size}", f"optimizer.lr={0.1 * size / 128}", "optimizer.weight_decay=5e-4"]
+        for size in (16, 32, 64, 128)
+    }),
+    "optimizer": (ALL, {
+        "sgd": ["optimizer=sgd", "optimizer.lr=0.05", "optimizer.weight_decay=5e-4", "data.batch_size=64"],
+        "adamw": ["optimizer=adamw", "optimizer.lr=0.003", "optimizer.weight_decay=0.05", "data.batch_size=64"],
+        "muon": ["optimizer=muon", "data.batch_size=64"],
+    }),
+    "schedule": (ALL, {name: [f"schedule={name}"] for name in ("one_cycle", "cosine", "constant")}),
+    "horizontal flip": (ALL, {kind: [f"data.augment.flip={kind}"] for kind in ("none", "random")}),
+    "random crop": (ALL, {f"{pad} pixels": [f"data.augment.crop={pad}"] for pad in (0, 1, 2, 3, 4)}),
+    "random erasing": (ALL, {f"{share}": [f"data.augment.erase={share}"] for share in (0.0, 0.25, 0.5)}),
+    "label smoothing": (ALL, {f"{share}": [f"loss.label_smoothing={share}"] for share in (0.0, 0.1)}),
+    "sampling": (UNEQUAL, {
+        **{kind: [f"data.sampler={kind}"] for kind in ("uniform", "balanced")},
+        "weighted loss": ["data.sampler=uniform", "loss.class_weights=balanced"],
+    }),
+}  # fmt: skip
+VALIDATION = ["data.val_fraction=0.2", "trainer.select_by=val_accuracy"]
+
+
+class Runs:
+    """The runs of the measurement, each of which is trained once.
+
+    Args:
+        folder: Where they are kept.
+        sets: The folders of the sets.
+        deadline: When no further run is begun, by `time.monotonic`.
+        quick: Train for an epoch.
+    """
+
+    def __init__(self, folder: Path, sets: dict[str, Path], deadline: float, *, quick: bool) -> None:
+        self.folder, self.sets, self.deadline, self.quick = folder, sets, deadline, quick
+
+    def accuracy(self, name: str, overrides: list[str], label: str, seed: int) -> float:
+        """Return the balanced accuracy on the validation part after the last epoch.
+
+        Raises:
+            TimeoutError: The deadline has come.
+        """
+        folder = self.folder / name.replace(", ", "-").replace(" ", "-") / f"{label},seed={seed}".replace(" ", "-")
+        record = folder / "run.json"
+        if not record.is_file() or json.loads(record.read_text(encoding="utf-8"))["status"] != "finished":
+            if time.monotonic() > self.deadline:
+                raise TimeoutError
+            net, epochs = NETS.get(name, USUAL_NET)
+            chosen = {
+                item.partition("=")[0]: item
+                for item in (
+                    "data=image_folder", f"data.root='{self.sets[name].resolve()}'", "plan=good", f"model={net}",
+                    f"trainer.epochs={1 if self.quick else epochs}", *VALIDATION, f"seed={seed}", *overrides,
+                )
+            }  # fmt: skip
+            with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+                train([*chosen.values(), f"hydra.run.dir='{folder}'", "resume=auto"])
+            print(f"{name}: {label}, seed {seed}", flush=True)
+        rows = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return float(json.loads(rows[-1])["val_balanced_accuracy"])
+
+
+def measure(runs: Runs, rules: list[str], seeds: int, found: dict[str, Any]) -> None:
+    """Add to what was found the accuracies of each choice of the rules, by set.
+
+    Raises:
+        TimeoutError: The deadline has come; what was trained is kept.
+    """
+    for rule in rules:
+        names, choices = TRIALS[rule]
+        for name in (name for name in names if name in runs.sets):
+            for seed in range(seeds):
+                for choice, overrides in choices.items():
+                    accuracy = runs.accuracy(name, overrides, f"{rule} {choice}", seed)
+                    seen = found.setdefault(rule, {}).setdefault(name, {}).setdefault(choice, {})
+                    seen[str(seed)] = round(accuracy, 3)
+
+
+def as_table(rule: str, found: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Return the accuracies of a rule's choices as Markdown."""
+    choices = list(TRIALS[rule][1])
+    rows = []
+    for name, by_choice in found.items():
+        cells = [format_cell(list(by_choice.get(choice, {}).values())) for choice in choices]
+        rows.append([name, *cells])
+    return measuring.table([rule, *choices], rows)
+
+
+def format_cell(values: list[float]) -> str:
+    """Return mean, deviation and number."""
+    if not values:
+        return "-"
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread} (n={len(values)})"
+
+
+def main() -> None:
+    parser = measuring.parser(__doc__, rounds=1)
+    add_sources(parser)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rules", nargs="+", choices=list(TRIALS), default=list(TRIALS), help="which are tried")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so long")
+    parser.add_argument("--runs", type=Path, default=Path("outputs/plan"), help="where sets and runs go")
+    options = parser.parse_args()
+    measuring.settle(options)
+    sets = write_sets(options.runs / "sets", options.fashion_mnist, options.images)
+    runs = Runs(options.runs.resolve(), sets, time.monotonic() + 60 * options.minutes, quick=options.quick)
+    found: dict[str, Any] = {}
+    with contextlib.suppress(TimeoutError):
+        measure(runs, options.rules, 1 if options.quick else options.seeds, found)
+    tables = [as_table(rule, by_set) for rule, by_set in found.items()]
+    measuring.finish("plan", options, tables, rules=found, epochs=NETS | {"other": USUAL_NET})
+
+
+if __name__ == "__main__":
+    main()

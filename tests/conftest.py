@@ -48,6 +48,14 @@ def hydra_once():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def without_waiting_for_the_disk():
+    """Files of tests need not outlive a power cut. Tests of what is flushed, and when, replace this by their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def blank_pictures(request, monkeypatch):
     """Runs in this process leave empty pictures: drawing takes longer than they do, and has tests of its own."""

@@ -1,7 +1,7 @@
 """Hydra without what it does twice, for tests that run many commands in one process."""
 
-import copy
 import io
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -27,19 +27,19 @@ def install(replace: Callable[[Any, str, Any], object] = setattr) -> None:
     Args:
         replace: Sets an attribute; pytest's `monkeypatch.setattr` takes it back.
     """
-    parsed: dict[str, Any] = {}
+    parsed: dict[str, bytes] = {}
     load, get_mode = OmegaConf.load, Hydra.get_mode
 
     def load_once(file: Any) -> Any:
         text = file.read() if hasattr(file, "read") else Path(file).read_text(encoding="utf-8")
         if text not in parsed:
             try:
-                parsed[text] = load(io.StringIO(text))
+                parsed[text] = pickle.dumps(load(io.StringIO(text)))
             except Exception:
                 if hasattr(file, "read"):
                     file.seek(0)
                 return load(file)  # the error names the file
-        return copy.deepcopy(parsed[text])
+        return pickle.loads(parsed[text])  # a fifth of the time of a deep copy
 
     def mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
         plain = not Path("conf").exists() and not any(SETS_MODE.match(override) for override in overrides)

@@ -12,6 +12,7 @@ import pytest
 FLOORS = [
     ["errors", "files", "seeding"],
     ["config"],
+    ["distributed"],
     ["optimizers", "schedules", "losses", "models", "data", "training", "runs", "loggers", "plots"],
     ["analysis", "report"],
     ["session"],

@@ -47,6 +47,8 @@ ADDED_SINCE_0_1_0: Mapping[str, Any] = {
     "trainer.resolution": None, "trainer.resolution_multiple": 8,
     "teacher": None, "distillation._target_": "resnet_cli.losses.Distillation", "distillation.temperature": 4.0,
     "distillation.weight": 0.9,
+    "trainer.processes": 1, "trainer.shards": None, "trainer.sync_batch_norm": False,
+    "trainer.collective_timeout": 600.0, "trainer.max_restarts": 0,
     "trainer.freeze": None, "optimizer.layer_decay": None, "optimizer.head_lr": None,
 }  # fmt: skip
 

@@ -73,6 +73,7 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
             "resnet_cli.training.tta.views_for_test",
             "resnet_cli.training.resolution.resolution_points",
             "resnet_cli.training.freezing.freeze_rules",
+            "resnet_cli.distributed.options.process_options",
         ),
     ),
 }

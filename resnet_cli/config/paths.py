@@ -9,8 +9,9 @@ CONFIG_FOLDER = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.par
 PATH_NAMES = re.compile(
     r"(\w+_)?(root|cache|path|file|filename|folder|dir|directory|csv|shards)|splits|init_from|teacher|resume|reproduce"
 )
+COUNTED = ("trainer.shards",)  # a number, whose name says otherwise
 
 
 def is_path_key(key: str) -> bool:
     """Return whether a key takes a path, as its name says: `data.root`, `data.splits`, `data.labels_csv`."""
-    return PATH_NAMES.fullmatch(key.rpartition(".")[2]) is not None
+    return key not in COUNTED and PATH_NAMES.fullmatch(key.rpartition(".")[2]) is not None

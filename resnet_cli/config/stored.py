@@ -31,6 +31,7 @@ ABSENT: Mapping[str, Any] = {"loss": DEFAULT_LOSS, "distillation": DEFAULT_DISTI
 SAFE_TO_CHANGE = {
     "name", "logger", "trainer.epochs", "trainer.device", "trainer.checkpoint_every", "trainer.log_gradients",
     "trainer.log_sharpness", "trainer.profile", "trainer.test_tta", "trainer.on_oom",
+    "trainer.processes", "trainer.collective_timeout", "trainer.max_restarts",
     "data.root", "data.file", "data.labels_file", "data.shards", "data.val_shards", "data.test_shards",
     "data.splits", "data.workers", "data.worker_timeout",
     "data.backend", "data.cache", "data.download", "data.verify", "data.eval_batch_size",

@@ -90,11 +90,14 @@ class RunLog:
 
     def attach(self, path: Path) -> None:
         """Append the lines so far, and all that follow, to the file `path`."""
-        self._file = _LogFile(path, encoding="utf-8")
+        self._file = self._open(path)
         self._buffer.setTarget(self._file)
         self._buffer.close()  # writes the buffered lines to its target
         logger.removeHandler(self._buffer)
         logger.addHandler(self._file)
+
+    def _open(self, path: Path) -> logging.FileHandler:
+        return _LogFile(path, encoding="utf-8")
 
     def info(self, line: str) -> None:
         """Log a line."""
@@ -109,3 +112,24 @@ class RunLog:
                 handler.close()
         logger.setLevel(self._before[0])
         logger.propagate = self._before[1]
+
+
+class RankLog(RunLog):
+    """A log of warnings and errors alone, for a rank that is not the first: its number is before each line.
+
+    Args:
+        rank: The number.
+    """
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self._prefixed = logging.Formatter(f"rank {rank}: %(message)s")
+        for handler in (self._terminal, self._buffer):  # the stream of the terminal has the number already
+            if handler is not None:
+                handler.setLevel(logging.WARNING)
+
+    def _open(self, path: Path) -> logging.FileHandler:
+        file = super()._open(path)
+        file.setLevel(logging.WARNING)
+        file.setFormatter(self._prefixed)
+        return file

@@ -5,13 +5,21 @@ import copy
 import torch
 from torch import nn
 
+from resnet_cli.distributed.ranks import part_of
 from resnet_cli.errors import InputError
 
 BATCH_NORM_ERROR = "Expected more than 1 value per channel"  # of torch.nn.functional.batch_norm
 
 
 def require_no_batch_of_one(
-    model: nn.Module, in_size: tuple[int, int, int], *, samples: int, batch_size: int, num_batches: int, accumulate: int
+    model: nn.Module,
+    in_size: tuple[int, int, int],
+    *,
+    samples: int,
+    batch_size: int,
+    num_batches: int,
+    accumulate: int,
+    parts: int = 1,
 ) -> None:
     """Check that the model can train on all batches of an epoch, before the first step.
 
@@ -22,34 +30,41 @@ def require_no_batch_of_one(
         batch_size: Images in a full batch.
         num_batches: Batches of an epoch that are trained on.
         accumulate: Micro-batches that a batch is split into.
+        parts: Parts of a batch that are split so, each in a process or a shard.
 
     Raises:
         InputError: A batch or micro-batch has one image, and the model normalises single values over the batch.
     """
     remainder = samples % batch_size if num_batches * batch_size > samples else 0
     sizes = {min(batch_size, samples), *([remainder] if remainder else [])}
-    lonely = next((size for size in sorted(sizes) if _smallest_part(size, accumulate) == 1), None)
+    lonely = next((size for size in sorted(sizes) if _smallest_part(size, accumulate, parts) == 1), None)
     if lonely is None or not _fails_on_one(model, in_size):
         return
     reason = "the model has a batch norm over single values, which cannot train on one image"
     if samples == 1:
         raise InputError(f"there is only 1 training image: {reason}")
-    if lonely == remainder and accumulate == 1:
+    if lonely == remainder and accumulate == parts == 1:
         raise InputError(
             f"data.batch_size={batch_size}: the last batch of {samples} training images has 1: {reason}; use "
             "data.drop_last=true or another batch size"
         )
     if lonely == 1:
         raise InputError(f"data.batch_size={batch_size}: {reason}; use a larger one")
+    if parts > 1:
+        raise InputError(
+            f"data.batch_size={batch_size}: of a batch of {lonely}, one of {parts} parts (trainer.processes, "
+            f"trainer.shards) has 1 image: {reason}; use another batch size, or data.drop_last=true"
+        )
     raise InputError(
         f"trainer.accumulate={accumulate}: leaves micro-batches of 1 image in a batch of {lonely}: {reason}; use "
         "another trainer.accumulate or data.batch_size, or data.drop_last=true"
     )
 
 
-def _smallest_part(size: int, accumulate: int) -> int:
+def _smallest_part(size: int, accumulate: int, parts: int) -> int:
     """Return the size of the smallest micro-batch of a batch."""
-    return min(len(part) for part in torch.empty(size).chunk(accumulate))
+    own = [part_of(size, number, parts) for number in range(min(parts, size))]
+    return min(len(micro) for part in own for micro in torch.empty(part.stop - part.start).chunk(accumulate))
 
 
 def _fails_on_one(model: nn.Module, in_size: tuple[int, int, int]) -> bool:

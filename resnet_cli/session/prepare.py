@@ -14,6 +14,7 @@ from resnet_cli.config.run_length import total_steps
 from resnet_cli.config.selection import OF_LABEL_SETS
 from resnet_cli.config.stored import Difference
 from resnet_cli.data import Loaders
+from resnet_cli.distributed.ranks import ALONE, Ranks
 from resnet_cli.errors import InputError
 from resnet_cli.loggers import LoggerGroup
 from resnet_cli.runs.folder import RunDir
@@ -36,6 +37,7 @@ from resnet_cli.session.resume import (
     validate_changes,
 )
 from resnet_cli.session.run_data import data_changes, describe_data
+from resnet_cli.session.shared_start import on_card, parts_of_batches, share_steps, shared_checkpoint, shared_weights
 from resnet_cli.session.teacher import LoadedTeacher, load_teacher, teacher_changes
 from resnet_cli.session.time_budget import LONGEST, TimeBudget, find_budget, measure_times, with_length
 from resnet_cli.training.control import RunControl
@@ -96,6 +98,7 @@ def prepare(
     *,
     control: RunControl = RunControl(),  # noqa: B008  it is frozen
     began: float | None = None,
+    ranks: Ranks = ALONE,
 ) -> PreparedRun:
     """Build data, model, optimizer and trainer, and restore or initialise the state.
 
@@ -106,29 +109,33 @@ def prepare(
         paths: Where files are that are not where the config says, by key.
         control: Ends the measurement of an epoch.
         began: When the run began, by `monotonic`, from when on its time budget counts.
+        ranks: Those that train it together. The first reads the run folder, and the others receive what it has read.
 
     Raises:
         InputError: a part cannot be built, or the run cannot be resumed.
     """
     paths = paths or {}
     loggers = LoggerGroup(build.loggers(config.logger))
-    checkpoint = load_latest(run, config.resume)
-    budget = find_budget(config, run, checkpoint, monotonic() if began is None else began)
+    checkpoint = shared_checkpoint(ranks, lambda: load_latest(run, config.resume))
+    began = monotonic() if began is None else began
+    record = ranks.from_first(run.read_record)
+    budget = find_budget(config, record, checkpoint, ranks.from_first(lambda: began), ranks.clock)
     if budget is not None and budget.length is not None:
         config = with_length(config, budget.length)
     elif budget is not None:
         planned_trainer = {**config.trainer, "epochs": LONGEST}
     planned_trainer = planned_trainer or config.trainer
-    here = located(config, paths)  # to build from; `config` is what is stored
+    here = on_card(located(config, paths), ranks)  # to build from; `config` is what is stored
     with_trainer_smoothing(config.loss, config.trainer)
     freeze_rules(config.trainer.get("freeze"))
     validate_changes(checkpoint, config)  # before the data are read, which can take minutes
     if checkpoint is None:
         require_weight_files(here, paths)
-    loaders = build.loaders(
-        here.data, device=_resolve_device(config.trainer), seed=config.seed_of("order"),
-        augment_seed=config.seed_of("augment"),
-    )  # fmt: skip
+    with ranks.in_turn("data"):
+        loaders = build.loaders(
+            here.data, device=_resolve_device(here.trainer), seed=config.seed_of("order"),
+            augment_seed=config.seed_of("augment"),
+        )  # fmt: skip
     changes: list[Difference] = []
     if checkpoint is not None:
         changes = data_changes(checkpoint.content["data"], describe_data(loaders), force=config.resume_force)
@@ -142,10 +149,13 @@ def prepare(
         model, loaders.in_size, samples=loaders.train.samples, batch_size=loaders.train.batch_size,
         num_batches=_num_batches(config.trainer, loaders),
         accumulate=build.get_argument(config.trainer, "accumulate") or 1,
+        parts=parts_of_batches(config.trainer, ranks),
     )  # fmt: skip
     trainer = _build_trainer(here, model, loaders, planned_trainer, teacher)
+    share_steps(trainer, config.trainer, ranks)
     load_weights = partial(_load_weights, trainer.state.model, run, here, paths.get("init_from"), loaders)
-    start = restore_or_initialise(trainer.state, checkpoint, run, config, load_weights, changes)
+    load_weights = partial(shared_weights, ranks, trainer.state.model, load_weights)
+    start = restore_or_initialise(trainer.state, checkpoint, run, config, load_weights, changes, ranks)
     clock = monotonic()
     lines = initialise_from_images(trainer, loaders) if start.is_scratch else []
     initialisation_seconds = monotonic() - clock if lines else 0.0
@@ -153,6 +163,8 @@ def prepare(
         length = budget.choose(*measure_times(trainer, loaders, config, run, control, budget))
         config = with_length(config, length)
         _set_length(trainer, config, loaders)
+    if budget is not None:
+        budget.clock = monotonic  # from here on the first rank alone reads it
     if trainer.state.average is not None:
         trainer.state.average.check_length(trainer.epochs)
     taught_by = teacher.record if teacher is not None else None

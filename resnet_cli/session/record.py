@@ -34,7 +34,7 @@ from resnet_cli.session.saver import RunSaver, named_best
 from resnet_cli.session.score_records import record_label_scores, record_scores, record_views
 from resnet_cli.session.stored_code import stored_modules_in_use
 from resnet_cli.session.teacher import format_teacher
-from resnet_cli.training.batching import EpochIterator
+from resnet_cli.session.test_set import score_test_set
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import device_name
 
@@ -129,6 +129,7 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
         "device": device_name(trainer.device),
         "precision": trainer.precision,
         "threads": torch.get_num_threads(),
+        **_record_processes(trainer.ranks.size, before),
         "data": count_data(prepared.loaders),
         "paths": _record_paths(prepared, before),
         **({"data_revision": prepared.loaders.revision} if prepared.loaders.revision else {}),
@@ -160,6 +161,11 @@ def _record_paths(prepared: PreparedRun, before: dict[str, Any]) -> dict[str, An
     return record_paths(settings, prepared.paths, prepared.run, known if isinstance(known, dict) else {})
 
 
+def _record_processes(processes: int, before: dict[str, Any]) -> dict[str, int]:
+    """Return the number of processes, for a run that has or had several."""
+    return {"processes": processes} if processes > 1 or "processes" in before else {}
+
+
 def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
     """Log the model, the data, the device and the folder of a run that is about to start."""
     config, loaders = prepared.config, prepared.loaders
@@ -182,7 +188,8 @@ def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
     if prepared.trainer.stepper.resolution is not None:
         logger.info("sizes   %s", describe_resolution(prepared.trainer.stepper.resolution))
     seeds = "".join(f", {part} {seed}" for part, seed in config.own_seeds().items())
-    logger.info("device  %s, %s, seed %d%s", record["device"], record["precision"], config.seed, seeds)
+    together = f", {record['processes']} processes" if record.get("processes", 1) > 1 else ""
+    logger.info("device  %s, %s%s, seed %d%s", record["device"], record["precision"], together, config.seed, seeds)
     logger.info("folder  %s", prepared.run.path)
     for key, path in prepared.paths.items():
         logger.info("%s is today %s", key, path)
@@ -247,17 +254,15 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
     run, trainer, loaders = prepared.run, prepared.trainer, prepared.loaders
     state = trainer.state
     record = run.read_record()
-    if state.epoch == prepared.start.epoch and record.get("test"):
+    is_tested = state.epoch == prepared.start.epoch and bool(record.get("test"))
+    if trainer.ranks.from_first(lambda: is_tested):
         run.update_record(status="finished", ended=utc_now())
         logger.info("nothing to do: %d epochs are done; more with trainer.epochs=%d", state.epoch, 2 * state.epoch)
         return
     saver.load_best(state, trainer.device)
     clock = monotonic()
-    batches = EpochIterator(loaders.test, limit=trainer.max_batches, control=control)
-    thresholds, tta = (state.best or {}).get("thresholds"), prepared.config.trainer.get("test_tta") or "none"
-    options: dict[str, Any] = {"thresholds": thresholds} if thresholds else {}
-    options |= {"tta": tta} if tta != "none" else {}
-    scores = trainer.evaluate(batches.iterate(epoch=0), **options)
+    tta = prepared.config.trainer.get("test_tta") or "none"
+    scores = score_test_set(trainer, loaders, prepared.config, control)
     times = protocol.at_end(record, state.rows, state.step, monotonic() - clock)
     test = {**record_scores(scores), **record_views(scores, tta)}
     by = selected_by(state.best) if loaders.val is not None else None

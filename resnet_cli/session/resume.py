@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from resnet_cli.config.messages import Problem
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.stored import Difference, differences, flat
 from resnet_cli.data import Loaders
+from resnet_cli.distributed.ranks import ALONE, Ranks
 from resnet_cli.errors import InputError
 from resnet_cli.models.initialisation.data_dependent import initialise_model_from_images
 from resnet_cli.runs import checkpoints
@@ -23,7 +25,7 @@ from resnet_cli.training.trainer import ClassifierTrainer
 logger = logging.getLogger("resnet_cli")
 
 # Keys that may change on resuming, but that change the results of the epochs to come.
-KEYS_THAT_CHANGE_RESULTS = ("trainer.epochs", "trainer.device")
+KEYS_THAT_CHANGE_RESULTS = ("trainer.epochs", "trainer.device", "trainer.processes")
 # Optimizer state with the shape of its parameter. torch loads it in any shape, and broadcasts.
 PARAMETER_SHAPED_STATE = (
     "momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg",
@@ -106,6 +108,29 @@ def _load_newest(run: RunDir, rejected: Mapping[Path, str]) -> LoadedCheckpoint:
     raise InputError(*dict.fromkeys(problems.values()))
 
 
+def shared_checkpoint(ranks: Ranks, load: Callable[[], LoadedCheckpoint | None]) -> LoadedCheckpoint | None:
+    """Load a checkpoint on the first rank, and return it on every one.
+
+    Raises:
+        InputError: `load` raised it.
+    """
+
+    def found() -> dict[str, Any] | None:
+        loaded = load()
+        if loaded is None:
+            return None
+        problems = {str(path): problem for path, problem in loaded.problems.items()}
+        return {"file": str(loaded.file), "content": loaded.content, "problems": problems}
+
+    if ranks.size == 1:
+        return load()
+    received = ranks.from_first(found)
+    if received is None:
+        return None
+    problems = {Path(path): problem for path, problem in received["problems"].items()}
+    return LoadedCheckpoint(Path(received["file"]), received["content"], problems)
+
+
 def validate_changes(checkpoint: LoadedCheckpoint | None, config: RunConfig) -> list[Difference]:
     """Return the differences between the checkpoint's config and this one, if `resume_force` accepts them.
 
@@ -137,6 +162,7 @@ def restore_or_initialise(
     config: RunConfig,
     load_weights: Callable[[], InitialWeights],
     data_changes: Sequence[Difference] = (),
+    ranks: Ranks = ALONE,
 ) -> StartingPoint:
     """Restore the state from the latest checkpoint that fits, or load the weights that `init_from` names.
 
@@ -147,6 +173,7 @@ def restore_or_initialise(
         config: The config of the run.
         load_weights: Loads the weights of a run that has no checkpoint.
         data_changes: Accepted differences from the data of the checkpoint.
+        ranks: The first of them reads the run folder.
 
     Raises:
         InputError: no checkpoint fits, or the weights of the best epoch are lost.
@@ -155,9 +182,11 @@ def restore_or_initialise(
         changes = [*validate_changes(checkpoint, config), *data_changes]
         try:
             _restore(state, checkpoint, changes)
-            best_lost = _is_best_lost(state, run, exact=_continues_exactly(checkpoint, config, changes))
+            exact = _continues_exactly(checkpoint, config, changes)
+            best_lost = ranks.from_first(partial(_is_best_lost, state, run, exact=exact))
         except InputError as error:
-            checkpoint = _load_newest(run, {**checkpoint.problems, checkpoint.file: str(error)})
+            problems = {**checkpoint.problems, checkpoint.file: str(error)}
+            checkpoint = shared_checkpoint(ranks, partial(_load_newest, run, problems))
             continue
         description = f"epoch {state.epoch}" + (f" and {state.batches} batches" if state.batches else "")
         return StartingPoint(description, state.epoch, changes, checkpoint.file, best_lost)

@@ -1,7 +1,7 @@
 """The time budget of a run: an epoch is measured, the length is chosen, stored and kept, and the end is foretold."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -155,14 +155,21 @@ def _clock_time(moment: datetime) -> str:
     return local.strftime("%H:%M:%S" if local.date() == datetime.now().date() else "%Y-%m-%d %H:%M:%S")
 
 
-def find_budget(config: RunConfig, run: RunDir, checkpoint: LoadedCheckpoint | None, began: float) -> TimeBudget | None:
+def find_budget(
+    config: RunConfig,
+    record: Mapping[str, Any],
+    checkpoint: LoadedCheckpoint | None,
+    began: float,
+    clock: Clock = monotonic,
+) -> TimeBudget | None:
     """Return the time budget of a run, with the length that was chosen when the run began; None without a budget.
 
     Args:
         config: The config.
-        run: The run folder.
+        record: The run's, if it has begun.
         checkpoint: The checkpoint that the run is resumed from, if any.
-        began: When this process began with the run, by `monotonic`.
+        began: When this process began with the run, by `clock`.
+        clock: Returns seconds.
 
     Raises:
         InputError: the run was started with another budget, or with none.
@@ -170,9 +177,9 @@ def find_budget(config: RunConfig, run: RunDir, checkpoint: LoadedCheckpoint | N
     seconds = budget_seconds(config.trainer.get("time_budget"))
     if seconds is None:
         return None
-    known = run.read_record().get("time_budget")
+    known = record.get("time_budget")
     facts: dict[str, Any] = known if isinstance(known, dict) else {}
-    budget = TimeBudget(config.trainer["time_budget"], seconds, began)
+    budget = TimeBudget(config.trainer["time_budget"], seconds, began, clock=clock)
     length = None
     if checkpoint is not None:
         stored = plain_data(checkpoint.content["config"], str(checkpoint.file))
@@ -189,7 +196,9 @@ def find_budget(config: RunConfig, run: RunDir, checkpoint: LoadedCheckpoint | N
     if length is None:
         return budget
     taken, test = (_read_seconds(facts, name) for name in ("taken_seconds", "test_seconds"))
-    return TimeBudget(budget.given, seconds, began, length=length, facts=facts, taken=taken, test_seconds=test)
+    return TimeBudget(
+        budget.given, seconds, began, length=length, facts=facts, taken=taken, test_seconds=test, clock=clock
+    )
 
 
 def _read_seconds(facts: dict[str, Any], name: str) -> float:

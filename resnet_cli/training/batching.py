@@ -40,6 +40,7 @@ class EpochIterator:
         backend: Batches are moved to its device; None leaves them as the loader yields them.
         control: Polled after each batch; None polls nothing.
         section: Returns the context manager that profiles the loading of a batch, as the section `data`.
+        turn: Yield only every so many batches: the first of them, and their distance; see `resnet_cli.distributed`.
     """
 
     def __init__(
@@ -51,9 +52,10 @@ class EpochIterator:
         backend: Backend | None = None,
         control: RunControl | None = None,
         section: Section = no_section,
+        turn: tuple[int, int] = (0, 1),
     ) -> None:
         self.loader, self.limit, self.epochs, self.backend = loader, limit, epochs, backend
-        self.control, self.section = control, section
+        self.control, self.section, self.turn = control, section, turn
 
     @property
     def num_batches(self) -> int | None:
@@ -88,7 +90,7 @@ class EpochIterator:
                 batch = next(batches, None)
                 moved = self.backend.to_device(batch) if batch is not None and self.backend is not None else batch
             if moved is None:
-                if not count:
+                if not count and self.turn[0] == 0:
                     raise InputError(NO_BATCH)
                 return
             count += 1
@@ -107,12 +109,23 @@ class EpochIterator:
 
     def _load(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         load_epoch = getattr(self.loader, "epoch", None)
+        if self.turn != (0, 1):
+            assert start == 0, "only whole evaluations take turns"
+            return self._load_in_turn(epoch, *self.turn)
         if callable(load_epoch):
             batches: Iterator[Batch] = load_epoch(epoch, start)
         else:
             batches = _checked(islice(iter(self.loader), start, None))
         limit = self.limit_of(epoch)
         return islice(batches, None if limit is None else max(limit - start, 0))
+
+    def _load_in_turn(self, epoch: int, first: int, every: int) -> Iterator[Batch]:
+        """Yield every so many batches; loaders of this package read no others."""
+        load_epoch, limit = getattr(self.loader, "epoch", None), self.limit_of(epoch)
+        if callable(load_epoch):
+            batches: Iterator[Batch] = load_epoch(epoch, first, every=every)
+            return islice(batches, None if limit is None else len(range(first, limit, every)))
+        return islice(_checked(self.loader), first, limit, every)
 
     def _load_sizes(self, epoch: int) -> Iterator[Batch]:
         loader, limit = self.loader, self.limit

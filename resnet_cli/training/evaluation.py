@@ -9,6 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from resnet_cli.distributed.ranks import ALONE, Ranks, in_turn
+from resnet_cli.errors import StoppedError
 from resnet_cli.training.batch_format import name_label_error
 from resnet_cli.training.metrics import ClassTotals, Scores, Totals, count_correct
 from resnet_cli.training.multi_label import LabelTotals, count_exact
@@ -29,8 +31,11 @@ def without_smoothing(loss_fn: LossFunction | None) -> LossFunction | None:
 class _Sums:
     """Running sums of a kind of output, on the device."""
 
-    def __init__(self, device: torch.device, loss_fn: LossFunction, label_totals: LabelTotals | None) -> None:
-        self.totals, self.by_class = Totals(device), label_totals or ClassTotals()
+    def __init__(
+        self, device: torch.device, loss_fn: LossFunction, label_totals: LabelTotals | None, ranks: Ranks
+    ) -> None:
+        self.totals, self.by_class, self.ranks = Totals(device), label_totals or ClassTotals(), ranks
+        self._batches: list[tuple[Tensor, Tensor, int]] = []  # of this rank, where there are others
         self.loss_fn, self.count = loss_fn, count_correct if label_totals is None else count_exact
 
     def add(self, logits_BK: Tensor, labels_B: Tensor) -> None:
@@ -40,11 +45,21 @@ class _Sums:
             loss = self.loss_fn(logits_BK, labels_B)
         except IndexError as error:
             raise name_label_error(error, labels_B) from error
-        self.totals.add(loss, self.count(logits_BK, labels_B), len(labels_B))
+        batch = loss, self.count(logits_BK, labels_B), len(labels_B)
         self.by_class.add(logits_BK, labels_B)
+        if self.ranks.size > 1:
+            self._batches.append(batch)
+        else:
+            self.totals.add(*batch)
 
     def compute(self) -> Scores:
-        """Return the scores."""
+        """Return the scores: those over all ranks, summed in the order of the batches as one process sums them."""
+        if self.ranks.size > 1:
+            own = [(loss.cpu(), correct.cpu(), count) for loss, correct, count in self._batches]
+            found: list[Any] = self.ranks.gather({"batches": own, "by_class": self.by_class.collected()})
+            for loss, correct, count in in_turn([rank["batches"] for rank in found]):
+                self.totals.add(loss.to(self.totals.device), correct.to(self.totals.device), count)
+            self.by_class.merge([rank["by_class"] for rank in found], self.totals.device)
         return self.totals.compute(self.by_class)
 
 
@@ -58,6 +73,7 @@ def evaluate(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     label_totals: LabelTotals | None = None,
     tta: Tta = "none",
+    ranks: Ranks = ALONE,
 ) -> Scores:
     """Return the scores of `model` in evaluation mode, balanced accuracy too; its mode is restored afterwards.
 
@@ -71,13 +87,19 @@ def evaluate(
         autocast: Returns the context manager of the forward pass.
         label_totals: Collects the scores of images with several labels; None if each has one.
         tta: Also those of the mean output over views of the same images, as `Scores.tta`; they change nothing else.
+        ranks: Each evaluates batches of its own, in turn, and all of them return the scores of all batches.
+
+    Raises:
+        StoppedError: one of several ranks has received a signal.
     """
     views = None if tta == "none" else AveragedViews(lambda images_BCHW: model(images_BCHW).float(), tta)
-    plain, averaged = (_Sums(device, loss_fn, found) for found in (label_totals, copy.deepcopy(label_totals)))
+    plain, averaged = (_Sums(device, loss_fn, found, ranks) for found in (label_totals, copy.deepcopy(label_totals)))
     was_training = model.training
     model.eval()
     try:
         for images_BCHW, labels_B in batches:
+            if ranks.size > 1 and ranks.stop():
+                break
             labels_B = labels_B.to(device, non_blocking=True)
             images_BCHW = images_BCHW.to(device, non_blocking=True)
             with autocast():
@@ -88,4 +110,6 @@ def evaluate(
                 averaged.add(views_BK, labels_B)
     finally:
         model.train(was_training)
+    if ranks.size > 1 and (signum := ranks.agree_to_stop()):
+        raise StoppedError(signum)
     return plain.compute() if views is None else replace(plain.compute(), tta=averaged.compute())

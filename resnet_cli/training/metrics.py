@@ -113,6 +113,15 @@ class ClassTotals:
         is_correct_B1 = (logits_BK.argmax(dim=1) == classes_B)[:, None]
         self.counts_2K += torch.stack([is_class_BK.sum(0), (is_class_BK & is_correct_B1).sum(0)])
 
+    def collected(self) -> Tensor | None:
+        """Return the counts on the host, for other ranks."""
+        return None if self.counts_2K is None else self.counts_2K.cpu()
+
+    def merge(self, found: Sequence[Tensor | None], device: torch.device) -> None:
+        """Replace the counts by the sums of those of all ranks."""
+        counts = [count for count in found if count is not None]
+        self.counts_2K = torch.stack(counts).sum(0).to(device) if counts else None
+
     def measures(self, dtype: torch.dtype) -> Tensor | None:
         """Return the mean recall over the classes that occur, [1] on the device; None without a sample."""
         if self.counts_2K is None:

@@ -3,11 +3,14 @@
 Shapes: N images, B batch, K classes. Labels are 0 or 1, or probabilities if images were mixed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from resnet_cli.distributed.ranks import in_turn
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,16 @@ class LabelTotals:
         """Add a batch."""
         self._logits.append(logits_BK)
         self._labels.append(labels_BK > 0.5)
+
+    def collected(self) -> list[tuple[Tensor, Tensor]]:
+        """Return logits and labels of each batch on the host, for other ranks."""
+        return [(logits.cpu(), labels.cpu()) for logits, labels in zip(self._logits, self._labels, strict=True)]
+
+    def merge(self, found: Sequence[list[tuple[Tensor, Tensor]]], device: torch.device) -> None:
+        """Take the batches of all ranks, in the order of one process."""
+        batches = list(in_turn(found))
+        self._logits = [logits.to(device) for logits, _ in batches]
+        self._labels = [labels.to(device) for _, labels in batches]
 
     def measures(self, dtype: torch.dtype) -> Tensor | None:
         """Return mean average precision, both F1 and the thresholds on the device, [3 + K]; None without a batch."""

@@ -2,16 +2,19 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
+from resnet_cli.distributed.ranks import ALONE, Ranks
 from resnet_cli.training.backend import Backend, Batch
 from resnet_cli.training.batch_format import to_batch
 from resnet_cli.training.batching import EpochIterator
+from resnet_cli.training.control import RunControl
 from resnet_cli.training.metrics import BatchResult, EpochResult, Scores
 from resnet_cli.training.progress import Progress
+from resnet_cli.training.rank_stepper import RankStepper
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.stepper import Stepper
 from resnet_cli.training.tta import Tta
@@ -26,6 +29,27 @@ class SingleEpochs(ABC):
     backend: Backend
     stepper: Stepper
     epochs: float
+    ranks: Ranks = ALONE
+
+    def share_steps(self, ranks: Ranks, shards: int | None = None, *, sync_batch_norm: bool = False) -> None:
+        """Train together with other ranks, or in shards; before the first step.
+
+        Args:
+            ranks: All ranks.
+            shards: Parts of a batch whose gradients are summed in a fixed tree.
+            sync_batch_norm: Normalise over the whole batch, and not over the part of each rank.
+        """
+        stepper = self.stepper
+        self.ranks = ranks
+        self.stepper = RankStepper(
+            self.state, ranks=ranks, shards=shards, sync_batch_norm=sync_batch_norm, model=stepper.model,
+            options=stepper.options, schedule=stepper.schedule, seed=stepper.seed,
+        )  # fmt: skip
+
+    def evaluated_batches(self, loader: Iterable[Batch], limit: int | None, control: RunControl) -> Iterator[Batch]:
+        """Return the batches of an evaluation, or those of this rank; several ranks poll for signals themselves."""
+        polled = control if self.ranks.size == 1 else None
+        return EpochIterator(loader, limit=limit, control=polled, turn=self.ranks.turn).iterate(epoch=0)
 
     @abstractmethod
     def train_limit(self, max_batches: int | None = None) -> int | None:

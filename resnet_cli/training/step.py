@@ -71,31 +71,71 @@ def train_step(
         Mean loss and number of correct predictions, scalars on the device.
     """
     clear_gradients(optimizer)
+    loss, correct = compute_gradients(
+        batch, model=model, scaler=scaler, options=options, on_loss=on_loss, section=section
+    )
+    with section("optimizer"):
+        update_weights(optimizer, scaler, options, on_gradients)
+    return loss, correct
+
+
+def compute_gradients(
+    batch: Batch,
+    *,
+    model: nn.Module,
+    scaler: torch.amp.GradScaler,
+    options: StepOptions,
+    on_loss: Callable[[Tensor], None] | None = None,
+    section: Section = no_section,
+    of_batch: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Add to the gradients those of a batch, one micro-batch after another; see `train_step`.
+
+    Args:
+        batch: As in `train_step`, and so are the others.
+        model: In training mode.
+        scaler: Scales the loss.
+        options: Loss, autocast and micro-batches.
+        on_loss: Called with each loss.
+        section: Profiles.
+        of_batch: Share of the samples of the step that `batch` has, which its mean loss is multiplied by.
+
+    Returns:
+        Mean loss times that share, and number of correct predictions.
+    """
     losses, corrects = [], []
     for images_BCHW, labels, share in split_batch(batch, options.accumulate, options.micro_batch):
         with section("forward"):
             with options.autocast():
                 logits_BK = model(images_BCHW)
-            loss, correct = compute_loss(logits_BK, images_BCHW, labels, share, options)
+            loss, correct = compute_loss(logits_BK, images_BCHW, labels, share * of_batch, options)
         if on_loss is not None:
             on_loss(loss)
         with section("backward"):
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
         corrects.append(correct)
-    with section("optimizer"):
-        if scaler.is_enabled() and (on_gradients is not None or options.clip_norm is not None):
-            scaler.unscale_(optimizer)
-        if on_gradients is not None:
-            on_gradients()
-        if options.clip_norm is not None:
-            clip_gradients(optimizer, options.clip_norm)
-        if scaler.is_enabled():
-            scaler.step(optimizer)
-            scaler.update()
-        else:
-            step_optimizer(optimizer)
     return total(losses), total(corrects)
+
+
+def update_weights(
+    optimizer: Optimizer,
+    scaler: torch.amp.GradScaler,
+    options: StepOptions,
+    on_gradients: Callable[[], None] | None = None,
+) -> None:
+    """Unscale and clip the gradients, which are complete, and take the optimizer's step; see `train_step`."""
+    if scaler.is_enabled() and (on_gradients is not None or options.clip_norm is not None):
+        scaler.unscale_(optimizer)
+    if on_gradients is not None:
+        on_gradients()
+    if options.clip_norm is not None:
+        clip_gradients(optimizer, options.clip_norm)
+    if scaler.is_enabled():
+        scaler.step(optimizer)
+        scaler.update()
+    else:
+        step_optimizer(optimizer)
 
 
 def clear_gradients(optimizer: Optimizer) -> None:

@@ -83,12 +83,7 @@ class Stepper:
             options = replace(options, micro_batch=micro_batch)
         scale = scaler.get_scale() if scaler.is_enabled() else 1.0
         try:
-            loss, correct = train_step(
-                batch, model=self.model, optimizer=state.optimizer, scaler=scaler, options=options,
-                on_loss=self._check_loss if self.can_sync_every_step else None,
-                on_gradients=self._on_gradients if self.watches_gradients else None,
-                section=self.section,
-            )  # fmt: skip
+            loss, correct = self._update(batch, options)
         except IndexError as error:
             raise name_label_error(error, batch[1]) from error
         is_skipped = scaler.is_enabled() and scaler.get_scale() < scale
@@ -97,6 +92,15 @@ class Stepper:
             if state.average is not None:
                 state.average.update(state.step)
         return loss, correct
+
+    def _update(self, batch: Batch, options: StepOptions) -> tuple[Tensor, Tensor]:
+        """Update the weights by one batch, and return its mean loss and number of correct predictions."""
+        return train_step(
+            batch, model=self.model, optimizer=self.state.optimizer, scaler=self.state.scaler, options=options,
+            on_loss=self._check_loss if self.can_sync_every_step else None,
+            on_gradients=self._on_gradients if self.watches_gradients else None,
+            section=self.section,
+        )  # fmt: skip
 
     def start_epoch(self, num_epochs: float, num_batches: int | None = None) -> None:
         """Begin, or continue, the present epoch of a run of `num_epochs`, each of `num_batches` if that is known.

@@ -249,7 +249,7 @@ class ClassifierTrainer(SingleEpochs):
         with self.state.evaluated_weights(), self.backend.switches():
             return evaluate(
                 self.forward, batches, device=self.device, loss_fn=self.eval_loss_fn, autocast=self.backend.autocast,
-                label_totals=label_totals, tta=tta,
+                label_totals=label_totals, tta=tta, ranks=self.ranks,
             )  # fmt: skip
 
     def warm_up(self, batches: EpochIterator, *, verbose: bool) -> None:
@@ -268,7 +268,7 @@ class ClassifierTrainer(SingleEpochs):
 
     def _validate(self, loader: Iterable[Batch], limit: int | None, control: RunControl) -> Scores:
         """Evaluate on the validation batches."""
-        val = self.evaluate(EpochIterator(loader, limit=limit, control=control).iterate(epoch=0))
+        val = self.evaluate(self.evaluated_batches(loader, limit, control))
         require_finite_loss(self.state, val.loss, "the validation loss")
         return val
 

@@ -4,6 +4,7 @@ Shapes: B batch, C channels, H height, W width, K classes.
 """
 
 import copy
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
@@ -109,25 +110,33 @@ class BatchLoader(ABC):
         part.indices, part.samples, part._length = indices, len(indices), -(-len(indices) // self.batch_size)
         return part
 
-    def epoch(self, epoch: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0, stop: int | None = None, *, every: int = 1) -> Iterator[Batch]:
         """Yield the batches of an epoch, from batch `start` on; they are those of the whole epoch.
 
         Args:
             epoch: Number of the epoch, from 0.
             start: The first batch.
             stop: Number of samples after which the epoch ends; None for all.
+            every: Leave out all but every so many batches.
         """
         order = self._order(epoch)[: self.samples if stop is None else stop]
-        gathered = self._gather(order[start * self.batch_size :])
+        gathered = self._gather(self._chosen(order, start, every))
         # Known in main memory, so that what is drawn for each sample needs no question to the device.
         numbers = torch.split(number_copies(order) if self.augment else order, self.batch_size)
-        for step, (images_BHWC, labels_B, _) in enumerate(gathered, start):
+        for step, (images_BHWC, labels_B, _) in zip(itertools.count(start, every), gathered, strict=False):
             if self.center != 1:
                 images_BHWC = enlarge_center(images_BHWC.permute(0, 3, 1, 2), self.center).permute(0, 2, 3, 1)
             if self.augment is None:
                 yield self.normalize(images_BHWC), labels_B if labels_B.ndim == 1 else labels_B.float()
             else:
                 yield self._augment_batch(self.augment, images_BHWC, labels_B, numbers[step], epoch, step)
+
+    def _chosen(self, order: Tensor, start: int, every: int) -> Tensor:
+        """Return the indices of every so many batches; only the last of them can be short."""
+        if every == 1:
+            return order[start * self.batch_size :]
+        batches = torch.split(order, self.batch_size)[start::every] if len(order) else ()
+        return torch.cat(batches) if batches else order[:0]
 
     def _order(self, epoch: int) -> Tensor:
         """Return the indices of an epoch's samples in their order, a function of (seed, epoch)."""

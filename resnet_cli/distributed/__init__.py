@@ -1,0 +1,1 @@
+"""Ranks: the processes of one run, how they are started and what they exchange."""

@@ -1,0 +1,205 @@
+"""Start the ranks of a run on this machine, watch them, and stop all of them when one fails."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+
+from resnet_cli.distributed.outcomes import RankFailedError, decode_error, read_error
+from resnet_cli.errors import InputError, StoppedError
+
+HOST = "127.0.0.1"
+START_METHOD = "spawn"  # a forked process cannot use CUDA, nor OpenMP after its parent has
+POLL_SECONDS = 0.1
+GRACE_SECONDS = 3.0  # for the other ranks to end by themselves when one has failed
+THREADS = "OMP_NUM_THREADS"
+
+Entry = Callable[[int, "RankPlace"], None]
+
+
+@dataclass(frozen=True)
+class RankPlace:
+    """Where ranks that were started here meet, and what they are to do.
+
+    Args:
+        size: Number of ranks.
+        port: Port of the store on this machine.
+        attempt: How often they were started before.
+        folder: Where each leaves how it ended.
+        payload: Plain data for their work.
+    """
+
+    size: int
+    port: int
+    attempt: int
+    folder: str
+    payload: Mapping[str, Any]
+
+    def outcome(self, rank: int) -> Path:
+        """Return the file in which a rank leaves its error."""
+        return Path(self.folder) / f"rank{rank}.{self.attempt}.json"
+
+    def stack(self, rank: int) -> Path:
+        """Return the file in which a rank writes what it is doing, when it receives SIGUSR2."""
+        path = self.outcome(rank).with_suffix(".txt")
+        path.touch()
+        return path
+
+    def connect(self, seconds: float) -> Store:
+        """Return the store of the process that started the ranks."""
+        store = TCPStore(HOST, self.port, is_master=False, timeout=timedelta(seconds=seconds))
+        return PrefixStore(f"attempt{self.attempt}", store)
+
+
+def open_store() -> TCPStore:
+    """Return a store for ranks on this machine, at `MASTER_PORT` if that is set.
+
+    Raises:
+        InputError: the port is in use, or is no number.
+    """
+    text = os.environ.get("MASTER_PORT", "0")
+    try:
+        port = int(text)
+        with socket.socket() as probe:  # torch logs several lines before it raises
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+        return TCPStore(HOST, port, is_master=True, wait_for_workers=False)
+    except (OSError, ValueError, OverflowError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise InputError(f"MASTER_PORT={text}: {reason}; unset it to take any free port") from None
+
+
+class Launcher:
+    """Starts the ranks of a run, once or again.
+
+    Args:
+        entry: A function of a module: (rank, place).
+        size: Number of ranks.
+        should_stop: Returns the number of a signal that is passed on to the ranks, or None.
+        on_poll: Called several times a second with the ranks' store.
+    """
+
+    def __init__(
+        self,
+        entry: Entry,
+        size: int,
+        should_stop: Callable[[], int | None],
+        on_poll: Callable[[Store], None] = lambda store: None,
+    ) -> None:
+        self.entry, self.size, self.should_stop, self.on_poll = entry, size, should_stop, on_poll
+        self.store = open_store()
+        self.attempt = 0
+
+    def run(self, payload: Mapping[str, Any]) -> None:
+        """Run the ranks to their end.
+
+        Raises:
+            RankFailedError: one was killed, or failed with an error that is no user's.
+            InputError, DivergedError, MachineError, StoppedError: what a rank raised.
+        """
+        with TemporaryDirectory(prefix="resnet-cli-ranks-") as folder:
+            place = RankPlace(self.size, self.store.port, self.attempt, folder, payload)
+            self.attempt += 1
+            with _threads_of(self.size):
+                context = mp.start_processes(  # type: ignore[attr-defined, no-untyped-call]
+                    self.entry, args=(place,), nprocs=self.size, join=False, start_method=START_METHOD
+                )
+            assert context is not None
+            try:
+                self._watch(context.processes, place)
+            finally:
+                for process in context.processes:
+                    if process.is_alive():
+                        process.kill()
+                for process in context.processes:
+                    process.join(GRACE_SECONDS)
+
+    def _watch(self, processes: Sequence[Any], place: RankPlace) -> None:
+        """Wait until all processes end well; raise the error of the first one that does not."""
+        store = PrefixStore(f"attempt{place.attempt}", self.store)
+        passed_on = None
+        while any(process.is_alive() for process in processes):
+            if any(process.exitcode for process in processes):
+                break
+            signum = self.should_stop()
+            if signum is not None and passed_on is None:
+                passed_on = signum
+                _send(processes, signum)
+            self.on_poll(store)
+            time.sleep(POLL_SECONDS)
+        if all(process.exitcode == 0 for process in processes):
+            return
+        deadline = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < deadline and any(process.is_alive() for process in processes):
+            time.sleep(POLL_SECONDS)
+        hung = _stacks(processes, place)
+        error = _judge(place, [process.exitcode for process in processes], hung)
+        if passed_on is not None and isinstance(error, StoppedError | RankFailedError):
+            raise StoppedError(passed_on) from None
+        raise error from None
+
+
+def _send(processes: Sequence[Any], signum: int) -> None:
+    for process in processes:
+        if process.is_alive():
+            os.kill(process.pid, signum)
+
+
+def _judge(place: RankPlace, codes: Sequence[int | None], hung: Mapping[int, str]) -> BaseException:
+    """Return the error that explains how the ranks ended: a user's first, then what the others' errors follow from.
+
+    Args:
+        place: Where each has left its error.
+        codes: The exit status of each; None of one that did not end.
+        hung: What each of these was doing.
+    """
+    found = {rank: outcome for rank in range(place.size) if (outcome := read_error(place.outcome(rank))) is not None}
+    known = [outcome for outcome in found.values() if outcome["kind"]]
+    if known:
+        return decode_error(known[0])
+    for rank, code in enumerate(codes):
+        if code is not None and code < 0:
+            return RankFailedError(f"rank {rank} was killed by {signal.Signals(-code).name}")
+        if code and rank not in found:
+            return RankFailedError(f"rank {rank} ended with status {code}")
+    own = [rank for rank, outcome in found.items() if not outcome["collective"]]
+    if not own and hung:
+        rank, trace = next(iter(hung.items()))
+        return RankFailedError(f"rank {rank} did not answer the others in time (trainer.collective_timeout)", trace)
+    rank = next(iter(own or found))
+    return RankFailedError(f"rank {rank}: {found[rank]['lines'][0]}", found[rank]["traceback"].rstrip())
+
+
+def _stacks(processes: Sequence[Any], place: RankPlace) -> dict[int, str]:
+    """Return what each process that is still alive is doing, as far as it can say so."""
+    alive = [rank for rank, process in enumerate(processes) if process.is_alive()]
+    if not hasattr(signal, "SIGUSR2"):
+        return dict.fromkeys(alive, "")
+    for rank in alive:
+        os.kill(processes[rank].pid, signal.SIGUSR2)
+    time.sleep(GRACE_SECONDS / 10 if alive else 0)
+    return {rank: place.stack(rank).read_text(encoding="utf-8", errors="replace").rstrip() for rank in alive}
+
+
+@contextmanager
+def _threads_of(size: int) -> Iterator[None]:
+    """Share this process's threads among the ranks that are started meanwhile, unless the user has chosen a number."""
+    before = os.environ.get(THREADS)
+    if before is None:
+        os.environ[THREADS] = str(max(torch.get_num_threads() // size, 1))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[THREADS]

@@ -1,0 +1,63 @@
+"""How a rank ended, as plain data that the process which started it reads."""
+
+import json
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError, NotIdenticalError, StoppedError
+
+KNOWN = {kind.__name__: kind for kind in (DivergedError, MachineError, NotIdenticalError, JobFailedError)}
+
+
+class RankFailedError(JobFailedError):
+    """A rank ended as no run should: killed, without an answer, or with an error of its own (exit status 1).
+
+    Args:
+        line: What happened.
+        traceback: Where, if the rank could say it.
+    """
+
+    def __init__(self, line: str, traceback: str = "") -> None:
+        self.traceback = traceback
+        super().__init__(line)
+
+
+def encode_error(error: BaseException) -> dict[str, Any]:
+    """Return an error as plain data."""
+    if isinstance(error, InputError):
+        return {"kind": "InputError", "lines": list(error.problems)}
+    if isinstance(error, StoppedError):
+        return {"kind": "StoppedError", "signum": error.signum}
+    if isinstance(error, MachineError):
+        return {"kind": "MachineError", "errno": error.errno, "lines": [str(error.args[-1])]}
+    kind = next((name for name, known in KNOWN.items() if isinstance(error, known)), "")
+    trace = "" if kind else "".join(traceback.format_exception(error))
+    return {"kind": kind, "lines": [f"{type(error).__name__}: {error}" if trace else str(error)], "traceback": trace}
+
+
+def decode_error(found: Mapping[str, Any]) -> BaseException:
+    """Return the error that plain data describe."""
+    kind, lines = found["kind"], found.get("lines", [])
+    if kind == "InputError":
+        return InputError(*lines)
+    if kind == "StoppedError":
+        return StoppedError(found["signum"])
+    if kind == "MachineError":
+        return MachineError(found["errno"], *lines)
+    return KNOWN.get(kind, RankFailedError)(*lines)
+
+
+def write_error(path: Path, error: BaseException, *, collective: bool = False) -> None:
+    """Write how a rank ended, and whether another rank seems to be the cause of it."""
+    path.write_text(json.dumps({**encode_error(error), "collective": collective}), encoding="utf-8")
+
+
+def read_error(path: Path) -> dict[str, Any] | None:
+    """Return how a rank ended; None if it left nothing, as after SIGKILL."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found

@@ -1,0 +1,260 @@
+"""Ranks: what the processes of a run exchange. A run of one process has `ALONE`, which exchanges nothing."""
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+
+from resnet_cli.distributed.outcomes import decode_error, encode_error
+from resnet_cli.errors import DivergedError, InputError, MachineError, StoppedError
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.05  # between looks at what other ranks have left in the store
+
+_joined: list["Ranks"] = []  # of this process, as the group of torch.distributed is
+
+
+def joined_ranks() -> "Ranks | None":
+    """Return the ranks that this process is one of; None if it trains alone."""
+    return _joined[-1] if _joined else None
+
+
+class Ranks:
+    """The ranks of a run, seen from one of them; this class is the only rank of a run of one process.
+
+    Attributes:
+        rank: Number of this one.
+        size: How many there are.
+        stop: Returns the number of the signal that this process has received, or None.
+    """
+
+    rank, size = 0, 1
+    stop: Callable[[], int | None]
+
+    def __init__(self) -> None:
+        self.stop = lambda: None
+
+    @property
+    def is_first(self) -> bool:
+        """True on the rank that writes the run folder."""
+        return self.rank == 0
+
+    @property
+    def turn(self) -> tuple[int, int]:
+        """The first evaluated batch of this rank, and the number of batches from one to the next."""
+        return self.rank, self.size
+
+    def part(self, count: int) -> slice:
+        """Return this rank's part of so many samples: contiguous, the first parts one sample longer if need be."""
+        return part_of(count, self.rank, self.size)
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """Call a function on the first rank, and return its result on every one: tensors and plain data.
+
+        Raises:
+            InputError, MachineError: the function raised it; every rank does then.
+        """
+        return make()
+
+    def gather(self, value: T) -> list[T]:
+        """Return the values of all ranks: tensors and plain data."""
+        return [value]
+
+    def sum_(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over the ranks."""
+
+    def gather_tensors(self, tensor: Tensor) -> list[Tensor]:
+        """Return the tensors of all ranks, which have equal shapes and types."""
+        return [tensor]
+
+    def broadcast_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by those of the first rank."""
+
+    def agree_to_stop(self) -> int | None:
+        """Return the signal that any rank has received, on every one of them."""
+        return self.stop()
+
+    def clock(self) -> float:
+        """Return the first rank's `monotonic`, so that decisions by the clock are the same everywhere."""
+        return time.monotonic()
+
+    @contextmanager
+    def in_turn(self, name: str) -> Iterator[None]:
+        """Do something slow on the first rank, then on the others, which find what it has left on disk."""
+        yield
+
+
+ALONE = Ranks()
+
+
+class RankGroup(Ranks):
+    """Several ranks, by way of torch.distributed: gloo for data in main memory, NCCL for those on CUDA devices.
+
+    Args:
+        rank: Number of this one.
+        size: How many there are.
+        store: Where they meet.
+        timeout: Seconds that one waits for the others in a collective operation.
+        cuda: Whether tensors on CUDA devices are exchanged.
+        others_wait: The ranks existed before the run, and wait for it: see `send_job`.
+    """
+
+    def __init__(
+        self, rank: int, size: int, store: Store, *, timeout: float, cuda: bool = False, others_wait: bool = False
+    ) -> None:
+        super().__init__()
+        self.rank, self.size, self.store, self.others_wait = rank, size, store, others_wait
+        self._turns = self._jobs = 0
+        self.stop_in_step: list[int | None] = []  # what a step has agreed on already
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo", store=PrefixStore("group", store), rank=rank,
+            world_size=size, timeout=timedelta(seconds=timeout),
+        )  # fmt: skip
+        _joined.append(self)
+
+    def close(self) -> None:
+        """Leave the group."""
+        _joined.remove(self)
+        dist.destroy_process_group()
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """Call a function on the first rank, and return its result on every one."""
+        result: Any = None
+        if self.is_first:
+            try:
+                found = {"value": make()}
+            except (InputError, MachineError, DivergedError) as error:
+                self._broadcast_bytes(_pack({"error": encode_error(error)}))
+                raise
+            result = found["value"]
+            self._broadcast_bytes(_pack(found))
+            return result  # type: ignore[no-any-return]
+        found = _unpack(self._broadcast_bytes(b""))
+        if "error" in found:
+            raise decode_error(found["error"])
+        return found["value"]  # type: ignore[no-any-return]
+
+    def gather(self, value: T) -> list[T]:
+        """Return the values of all ranks."""
+        data = torch.frombuffer(bytearray(_pack(value)), dtype=torch.uint8)
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(sizes, torch.tensor([len(data)]))
+        longest = max(int(size) for size in sizes)
+        parts = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
+        dist.all_gather(parts, torch.cat([data, data.new_zeros(longest - len(data))]))
+        return [_unpack(part[: int(size)].numpy().tobytes()) for part, size in zip(parts, sizes, strict=True)]
+
+    def sum_(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over the ranks; all of them have the same bits."""
+        dist.all_reduce(tensor)
+
+    def gather_tensors(self, tensor: Tensor) -> list[Tensor]:
+        """Return the tensors of all ranks."""
+        found = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(found, tensor)
+        return found
+
+    def broadcast_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by those of the first rank."""
+        for tensor in tensors:
+            whole = tensor.detach().contiguous()
+            dist.broadcast(whole, 0)
+            if whole.data_ptr() != tensor.data_ptr():
+                with torch.no_grad():
+                    tensor.copy_(whole)
+
+    def agree_to_stop(self) -> int | None:
+        """Return the signal that any rank has received, on every one of them."""
+        if self.stop_in_step:
+            return self.stop_in_step.pop()
+        signum = torch.tensor([self.stop() or 0])
+        dist.all_reduce(signum, dist.ReduceOp.MAX)
+        return int(signum) or None
+
+    def clock(self) -> float:
+        """Return the first rank's `monotonic`."""
+        now = torch.tensor([time.monotonic()], dtype=torch.float64)
+        dist.broadcast(now, 0)
+        return float(now)
+
+    @contextmanager
+    def in_turn(self, name: str) -> Iterator[None]:
+        """Do something slow on the first rank, then on the others; without a limit on its time."""
+        name, self._turns = f"{name}/{self._turns}", self._turns + 1
+        if not self.is_first:
+            self.wait_for(f"{name}/0")
+        yield
+        self.store.set(f"{name}/{self.rank}", "")
+        for rank in range(self.size):
+            self.wait_for(f"{name}/{rank}")
+
+    def wait_for(self, key: str) -> bytes:
+        """Wait for a key in the store, and return its value; signals are handled meanwhile.
+
+        Raises:
+            StoppedError: this process has received a signal.
+        """
+        while not self.store.check([key]):
+            if signum := self.stop():
+                raise StoppedError(signum)
+            time.sleep(POLL_SECONDS)
+        value: bytes = self.store.get(key)
+        return value
+
+    def send_job(self, content: Any) -> None:
+        """Send the next run to the ranks that wait for it; None is the last one."""
+        self.send(f"job/{self._jobs}", content)
+        self._jobs += 1
+
+    def jobs(self) -> Iterator[Any]:
+        """Yield the runs that the first rank sends."""
+        while (content := json.loads(self.wait_for(f"job/{self._jobs}"))) is not None:
+            self._jobs += 1
+            yield content
+
+    def send(self, key: str, content: Any) -> None:
+        """Leave plain data in the store."""
+        self.store.set(key, json.dumps(content))
+
+    def _broadcast_bytes(self, data: bytes) -> bytes:
+        size = torch.tensor([len(data)])
+        dist.broadcast(size, 0)
+        content = (
+            torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            if self.is_first
+            else torch.empty(int(size), dtype=torch.uint8)
+        )
+        dist.broadcast(content, 0)
+        return data if self.is_first else content.numpy().tobytes()
+
+
+def part_of(count: int, number: int, parts: int) -> slice:
+    """Return one of so many contiguous parts of `count` samples; the first ones have one more if need be."""
+    length, longer = divmod(count, parts)
+    start = number * length + min(number, longer)
+    return slice(start, start + length + (number < longer))
+
+
+def in_turn(found: Sequence[Sequence[T]]) -> Iterator[T]:
+    """Yield what each rank has made of its batches in the order of the batches, which the ranks took in turn."""
+    for number in range(max(map(len, found))):
+        yield from (own[number] for own in found if number < len(own))
+
+
+def _pack(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def _unpack(data: bytes) -> Any:
+    return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")

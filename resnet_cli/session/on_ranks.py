@@ -1,0 +1,179 @@
+"""A run on several ranks: start them where there are none, and the part of those that do not write the folder."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+
+from resnet_cli.config.run_config import Node, RunConfig
+from resnet_cli.distributed.launch import Launcher
+from resnet_cli.distributed.options import ProcessOptions
+from resnet_cli.distributed.outcomes import RankFailedError
+from resnet_cli.distributed.ranks import RankGroup, Ranks
+from resnet_cli.errors import InputError, MachineError, PrunedError
+from resnet_cli.runs.card import redraw_card
+from resnet_cli.runs.environment import utc_now
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.logs import RankLog, append_to_log, print_line
+from resnet_cli.session import build
+from resnet_cli.session.context import RunContext
+from resnet_cli.session.prepare import PreparedRun
+from resnet_cli.session.questions import answer_questions
+from resnet_cli.session.rank_process import TrainFunction, start_rank, to_payload
+from resnet_cli.session.test_set import score_test_set
+from resnet_cli.training.control import RunControl
+
+
+def require_possible(config: RunConfig, options: ProcessOptions, processes: int) -> None:
+    """Check, before anything is started, that a run can use so many processes.
+
+    Raises:
+        InputError: it cannot; one line for each reason.
+    """
+    if processes == 1:
+        return
+    name, problems = f"trainer.processes={processes}", []
+    for key in ("find", "verify_resume"):
+        if getattr(config, key):
+            problems.append(f"{key}: not with {name}; a single process does it")
+    if options.processes not in (1, processes):
+        problems.append(f"trainer.processes={options.processes}: there are {processes} already; leave it out")
+    size = build.batch_size(config.data)
+    if size < processes:
+        problems.append(f"data.batch_size={size}: fewer than {name}, each of which takes a part of every batch")
+    if problems:
+        raise InputError(*problems)
+
+
+def require_cards(trainer: Node, processes: int) -> None:
+    """Raise an `InputError` if the ranks of this machine are to have a card each and there are too few."""
+    device = str(trainer.get("device") or "cpu")
+    if device.startswith("cuda:") or device == "mps":
+        kind = "cuda" if device.startswith("cuda:") else "cpu"
+        raise InputError(f"trainer.device={device}: is one device; trainer.processes={processes} takes device={kind}")
+    if device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return
+    cards = torch.cuda.device_count()
+    if processes > cards:
+        raise InputError(
+            f"trainer.processes={processes}: this machine has {cards} CUDA device{'s' if cards != 1 else ''}; use "
+            "as many, or trainer.device=cpu"
+        )
+
+
+def train_on_ranks(
+    train: TrainFunction,
+    config: RunConfig,
+    folder: Path,
+    context: RunContext,
+    planned: Node | None,
+    options: ProcessOptions,
+) -> dict[str, Any]:
+    """Train a run on ranks that are started here, and continue it if one of them dies; return its record.
+
+    Args:
+        train: `resnet_cli.session.train.train`, and its arguments.
+        config: The config.
+        folder: The run folder.
+        context: The surroundings.
+        planned: The trainer's node that determines the length of the schedule.
+        options: How many processes there are.
+
+    Raises:
+        RankFailedError: a rank died, and `max_restarts` is used up.
+        InputError, DivergedError, MachineError, StoppedError: as a process alone.
+    """
+    began, run = monotonic(), RunDir(folder)
+    require_cards(config.trainer, options.processes)
+    run.require_writable()
+    prune = context.control.prune
+    answers = {"prune": prune} if prune is not RunControl().prune else {}
+    answer = partial(answer_questions, answers=answers)
+    launcher = Launcher(partial(start_rank, train), options.processes, context.control.should_stop, answer)
+    while True:
+        context.control.raise_if_stopped()
+        elapsed = context.seconds_before + monotonic() - began
+        try:
+            launcher.run(to_payload(config, folder, replace(context, seconds_before=elapsed), planned))
+            return run.read_record()
+        except RankFailedError as error:
+            if launcher.attempt > options.max_restarts:
+                _record_failure(run, error)
+                raise
+            line = f"{error}; restart {launcher.attempt} of {options.max_restarts} from the last checkpoint"
+            _note(run, error.traceback)
+            _note(run, line)
+            print_line(line, sys.stdout)
+            config = replace(config, resume="auto")
+
+
+@contextmanager
+def fixed_threads(options: ProcessOptions) -> Iterator[None]:
+    """Compute on one thread inside this block if sums are to have the same bits everywhere: threads split them too."""
+    before = torch.get_num_threads()
+    if options.shards is None or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def invite(ranks: Ranks, config: RunConfig, folder: Path, context: RunContext, planned: Node | None) -> None:
+    """Send a run to the ranks that existed before it, and wait for it."""
+    if isinstance(ranks, RankGroup) and ranks.others_wait:
+        ranks.send_job(to_payload(config, folder, context, planned))
+
+
+def _note(run: RunDir, text: str) -> None:
+    if text and run.log.exists():
+        append_to_log(run.log, text)
+
+
+def _record_failure(run: RunDir, error: RankFailedError) -> None:
+    """Record what ended the ranks, which the first of them may not have known, and print the traceback."""
+    _note(run, error.traceback)
+    _note(run, f"error: {error}")
+    if error.traceback:
+        print_line(error.traceback, sys.stderr)
+    with suppress(InputError, MachineError):
+        if run.record.exists():
+            run.update_record(status="failed", ended=utc_now(), reason=str(error))
+            redraw_card(run)
+
+
+def agreed_control(control: RunControl, ranks: Ranks) -> RunControl:
+    """Return a control whose answers are the same on every rank."""
+    if ranks.size == 1:
+        return control
+    ranks.stop = control.should_stop
+    return RunControl(ranks.agree_to_stop, lambda rows: ranks.from_first(lambda: control.prune(rows)))
+
+
+def follow(prepare: Callable[[], PreparedRun], run: RunDir, control: RunControl, ranks: Ranks) -> None:
+    """Take the part of a rank that is not the first: its steps and its batches of the evaluations.
+
+    Args:
+        prepare: Builds the run.
+        run: Its folder, in whose log are the rank's warnings.
+        control: The same on every rank.
+        ranks: All ranks.
+    """
+    with RankLog(ranks.rank) as log:
+        prepared = prepare()
+        control.raise_if_stopped()
+        ranks.from_first(lambda: None)  # the folder is there
+        log.attach(run.log)
+        trainer, loaders = prepared.trainer, prepared.loaders
+        with suppress(PrunedError):
+            trainer.fit(loaders.train, loaders.val, control=control, verbose=False)
+            if not ranks.from_first(lambda: False):
+                score_test_set(trainer, loaders, prepared.config, control)

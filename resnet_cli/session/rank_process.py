@@ -1,0 +1,91 @@
+"""One rank of a run in a process of its own: what it is given, its part of the run, and how it ends."""
+
+import faulthandler
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resnet_cli.config.run_config import RunConfig
+from resnet_cli.distributed.launch import RankPlace
+from resnet_cli.distributed.options import options_of
+from resnet_cli.distributed.outcomes import write_error
+from resnet_cli.distributed.ranks import RankGroup
+from resnet_cli.session.context import RunContext
+from resnet_cli.session.questions import Questions
+from resnet_cli.session.rank_output import RankOutput
+from resnet_cli.session.signals import StopSignals
+from resnet_cli.training.control import RunControl
+from resnet_cli.training.malloc import keep_freed_memory
+
+TrainFunction = Callable[..., Any]
+
+CONTEXT = ("command", "overrides", "resume_command", "paths", "files", "seconds_before", "log_to_terminal")
+
+
+def to_payload(
+    config: RunConfig, folder: Path, context: RunContext, planned: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return what the ranks of a run are given, as plain data."""
+    return {
+        "settings": {name: getattr(config, name) for name in config.__dataclass_fields__},
+        "folder": str(folder),
+        "planned": planned,
+        "sweep": None if context.sweep is None else str(context.sweep),
+        "prunes": context.control.prune is not RunControl().prune,
+        "context": {name: getattr(context, name) for name in CONTEXT},
+    }
+
+
+def start_rank(train: TrainFunction, rank: int, place: RankPlace) -> None:
+    """Do the work of a rank that the command has started on this machine; its process ends with this.
+
+    Args:
+        train: `resnet_cli.session.train.train`.
+        rank: Number of the rank.
+        place: Where the ranks meet, and what they are given.
+    """
+    keep_freed_memory()
+    stack = place.stack(rank).open("w", encoding="utf-8")
+    if hasattr(signal, "SIGUSR2"):
+        faulthandler.register(signal.SIGUSR2, stack, all_threads=False)
+    with StopSignals(quiet=True) as stop:
+        try:
+            seconds = options_of(place.payload["settings"]["trainer"]).collective_timeout
+            uses_cuda = use_card(rank, place.payload["settings"]["trainer"])
+            ranks = RankGroup(rank, place.size, place.connect(seconds), timeout=seconds, cuda=uses_cuda)
+            ranks.stop = stop
+            with RankOutput(rank):
+                train_rank(train, place.payload, ranks)
+            ranks.close()
+        except BaseException as error:
+            write_error(place.outcome(rank), error, collective=is_of_collective(error))
+            raise SystemExit(1) from None
+
+
+def use_card(local_rank: int, trainer: Mapping[str, Any]) -> bool:
+    """Make the card of this rank the present one, and return True; False where the run uses none."""
+    device = str(trainer.get("device") or "cpu")
+    if device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return False
+    torch.cuda.set_device(local_rank)
+    return True
+
+
+def is_of_collective(error: BaseException) -> bool:
+    """Return True for an error that follows from that of another rank, or from its silence."""
+    text = str(error)
+    words = ("gloo", "NCCL", "Timed out waiting", "Connection closed by peer", "Connection reset by peer")
+    return isinstance(error, torch.distributed.DistError | RuntimeError) and any(word in text for word in words)
+
+
+def train_rank(train: TrainFunction, payload: Mapping[str, Any], ranks: RankGroup) -> None:
+    """Take this rank's part in a run: the first one trains as a process alone does, and writes the run folder."""
+    control = RunControl(ranks.stop)
+    if payload["prunes"] and ranks.is_first:
+        control = RunControl(ranks.stop, Questions(ranks).prune)
+    sweep = None if payload["sweep"] is None else Path(payload["sweep"])
+    context = RunContext(control=control, sweep=sweep, **payload["context"])
+    train(RunConfig(**payload["settings"]), Path(payload["folder"]), context, planned_trainer=payload["planned"])

@@ -1,0 +1,45 @@
+"""How several ranks start a run: each on a device of its own, with the state that the first one has read."""
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+
+import torch
+from torch import nn
+
+from resnet_cli.config.run_config import Node, RunConfig
+from resnet_cli.distributed.options import options_of
+from resnet_cli.distributed.ranks import Ranks
+from resnet_cli.session.load import InitialWeights
+from resnet_cli.session.resume import shared_checkpoint
+from resnet_cli.training.trainer import ClassifierTrainer
+
+__all__ = ["on_card", "parts_of_batches", "share_steps", "shared_checkpoint", "shared_weights"]
+
+
+def on_card(config: RunConfig, ranks: Ranks) -> RunConfig:
+    """Return a config with the CUDA device of this rank, if the run is on such devices."""
+    if ranks.size == 1 or config.trainer.get("device") not in ("auto", "cuda") or not torch.cuda.is_available():
+        return config
+    return replace(config, trainer={**config.trainer, "device": f"cuda:{torch.cuda.current_device()}"})
+
+
+def parts_of_batches(node: Node, ranks: Ranks) -> int:
+    """Return the number of parts of a batch that a model normalises for themselves."""
+    options = options_of(node)
+    return 1 if options.sync_batch_norm else options.shards or ranks.size
+
+
+def share_steps(trainer: ClassifierTrainer, node: Node, ranks: Ranks) -> None:
+    """Let a trainer take its steps together with other ranks, or in shards; a process alone does neither by default."""
+    options = options_of(node)
+    if ranks.size > 1 or options.shards is not None:
+        trainer.share_steps(ranks, options.shards, sync_batch_norm=options.sync_batch_norm)
+
+
+def shared_weights(ranks: Ranks, model: nn.Module, load: Callable[[], InitialWeights]) -> InitialWeights:
+    """Load the weights that a run starts with on the first rank, and give every rank the same."""
+    if ranks.size == 1:
+        return load()
+    found = ranks.from_first(lambda: asdict(load()))
+    ranks.broadcast_(list(model.state_dict().values()))
+    return InitialWeights(**found)

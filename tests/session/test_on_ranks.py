@@ -1,0 +1,110 @@
+"""Runs on several processes: the same training, the same folder, the same decisions."""
+
+import shutil
+
+import pytest
+import torch
+
+from tests.support.ranks import forked_ranks  # noqa: F401
+from tests.support.runs import assert_same_end, record_of, rows_of, tiny
+
+pytestmark = pytest.mark.usefixtures("forked_ranks")
+
+# No batch norm; 87 training images in batches of 30, which 2 and 4 processes cannot divide evenly.
+PLAIN = (
+    "model=plain_mlp", "data.count=97", "data.batch_size=30", "data.eval_batch_size=4", "data.augment.crop=1",
+    "data.augment.flip=random", "data.augment.mixup=0.2", "trainer.clip_norm=0.5", "trainer.averaging=ema",
+    "trainer.accumulate=2",
+)  # fmt: skip
+SHARDED = (
+    "data.count=97", "data.batch_size=30", "data.augment.crop=1", "trainer.deterministic=true", "trainer.shards=4",
+    "trainer.averaging=swa",
+)  # fmt: skip
+
+
+def state_of(run):
+    return torch.load(run / "checkpoints" / "last.pt", weights_only=True)["state"]
+
+
+def run_all(train, *arguments, sizes):
+    for size in sizes:
+        assert train(*tiny(*arguments, f"trainer.processes={size}", f"hydra.run.dir=on{size}"))[0] == 0
+
+
+@pytest.mark.slow
+def test_processes_train_and_evaluate_as_one_does(train, tmp_path):
+    run_all(train, *PLAIN, sizes=(1, 2, 3))
+    one = state_of(tmp_path / "on1")
+    for size in (2, 3):
+        folder = tmp_path / f"on{size}"
+        assert record_of(folder)["processes"] == size
+        torch.testing.assert_close(state_of(folder)["model"], one["model"], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(state_of(folder)["average"], one["average"], rtol=1e-4, atol=1e-6)
+        for row, other in zip(rows_of(folder), rows_of(tmp_path / "on1"), strict=True):
+            assert row == pytest.approx(other, rel=1e-4)
+        assert record_of(folder)["test"] == pytest.approx(record_of(tmp_path / "on1")["test"], rel=1e-4)
+        log = (folder / "train.log").read_text()
+        assert "2 processes" in log or "3 processes" in log
+        assert log.count("epoch 2/2") == 1, "one rank logs"
+    assert "processes" not in record_of(tmp_path / "on1")
+
+
+@pytest.mark.slow
+def test_evaluation_on_processes_has_the_numbers_of_one(train, tmp_path):
+    """The learning rate is zero, so that only the evaluations could differ; the last batches are short."""
+    run_all(train, "model=plain_mlp", "data.eval_batch_size=5", "optimizer.lr=1e-30", sizes=(1, 2, 3))
+    for size in (2, 3):
+        folder = tmp_path / f"on{size}"
+        assert record_of(folder)["test"] == record_of(tmp_path / "on1")["test"]
+        assert [row["val_loss"] for row in rows_of(folder)] == [row["val_loss"] for row in rows_of(tmp_path / "on1")]
+
+
+@pytest.fixture
+def stopped(train, tmp_path):
+    """Returns a function that copies a run as a kill after the second of three steps leaves it."""
+
+    def stop(number, *arguments):
+        whole = tmp_path / "whole"
+        if not whole.exists():
+            arguments = tiny(*arguments, "trainer.checkpoint_every=2", "trainer.epochs=1", "hydra.run.dir=whole")
+            assert train(*arguments)[0] == 0
+        folder = tmp_path / f"part{number}"
+        shutil.copytree(whole, folder)
+        (folder / "checkpoints" / "last.pt").unlink()
+        return folder, whole
+
+    return stop
+
+
+@pytest.mark.slow
+def test_a_checkpoint_inside_an_epoch_continues_on_another_number_of_processes(train, stopped):
+    for size in (1, 2, 3):
+        folder, whole = stopped(size, *PLAIN, "trainer.processes=2")
+        assert train(f"resume={folder.name}", f"trainer.processes={size}")[0] == 0
+        assert "epoch 0 and 2 batches" in (folder / "train.log").read_text()
+        if size == 2:
+            assert_same_end(folder, whole)
+        else:
+            torch.testing.assert_close(state_of(folder)["model"], state_of(whole)["model"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_shards_continue_with_the_same_bits_on_another_number_of_processes(train, stopped):
+    for size in (1, 3):
+        folder, whole = stopped(size, *SHARDED, "trainer.processes=2")
+        assert train(f"resume={folder.name}", f"trainer.processes={size}")[0] == 0
+        assert_same_end(folder, whole)
+
+
+@pytest.mark.slow
+def test_shards_end_with_the_same_bits_on_any_number_of_processes(train, tmp_path):
+    run_all(train, *SHARDED, sizes=(1, 2, 3))
+    for size in (2, 3):
+        assert_same_end(tmp_path / "on1", tmp_path / f"on{size}")
+
+
+@pytest.mark.slow
+def test_batch_norm_over_the_whole_batch_trains_as_one_process_does(train, tmp_path):
+    run_all(train, "data.count=96", "trainer.sync_batch_norm=true", "optimizer.lr=0.01", sizes=(1, 3))
+    one, three = (state_of(tmp_path / f"on{size}")["model"] for size in (1, 3))
+    torch.testing.assert_close(three, one, rtol=1e-3, atol=1e-4)

@@ -10,9 +10,10 @@ from typing import Any
 
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, output_path
+from resnet_cli.commands.presets import add_preset_options, compose_planned, preset_command
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.errors import InputError
-from resnet_cli.hydra_app.compose import Composed, compose_settings, is_run
+from resnet_cli.hydra_app.compose import Composed, is_run
 from resnet_cli.hydra_app.errors import as_user_error
 from resnet_cli.hydra_app.overrides import override_keys
 from resnet_cli.info import tables
@@ -27,6 +28,7 @@ multiply-adds, its depth, and its receptive field: the pixels on which one posit
 classes; where these are known, it need not exist. --gradients, --signal, --shattered and --activations measure the
 initial network on the first training batch, beside its twin with or without shortcuts and the weights of the run, or
 beside the other network of --compare; the only file written is their figure.
+--list, --show, --copy, --check, --schema and --env are about presets, files and this machine instead.
 """
 
 EXAMPLES = """\
@@ -39,6 +41,12 @@ examples:
   resnet-info model=scalar_chain --gradients                 four layers of one number each
   resnet-info model=preact110 --signal --compare model.norm=batch model.norm=none
   resnet-info model=deep_cnn --activations --compare model.init=default model.init=he
+
+  resnet-info --list model                                   presets with their sizes and published figures
+  resnet-info --copy resnet20 --as thin                      conf/model/thin.yaml, to change it
+  resnet-info --copy plan=good data=digits                   a plan as an experiment, to change it
+  resnet-info --check conf/model/thin.yaml
+  resnet-info --schema > conf/schema.json                    for editors that complete and check YAML
 
 A regular block of 256 channels and its bottleneck:
   resnet-info data=synthetic data.channels=256 \\
@@ -75,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         analyses.add_argument(f"--{name}", dest="analysis", action="store_const", const=name, help=text)
     parser.add_argument("--out", metavar="FILE", help="the figure of these four; default: <which>-<model>.png")
     parser.add_argument("--config-dir", "-cd", metavar="DIR", help="an additional folder of config groups")
+    add_preset_options(parser)
     return parser
 
 
@@ -90,6 +99,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _info(options: argparse.Namespace) -> None:
+    command = preset_command(options)
+    if command is not None:
+        command(options)
+        return
     report = _compare(options) if options.compare else _describe(options)
     text = json.dumps(report) if options.format == "json" else "\n".join(tables.format_report(report))
     print_output(f"{text}\n")
@@ -108,7 +121,7 @@ def _compare(options: argparse.Namespace) -> list[dict[str, Any]]:
         try:
             own = _split_settings(text)
             common = [item for item in options.items if not _is_overridden(item, own)]
-            sides.append(compose_settings([*common, *own], config_dir=options.config_dir))
+            sides.append(compose_planned([*common, *own], options.config_dir))
         except Exception as error:
             user_error = as_user_error(error)
             if not isinstance(user_error, InputError):
@@ -168,7 +181,7 @@ def _describe_run(items: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _describe_network(options: argparse.Namespace, facts: Mapping[str, Any] | None) -> dict[str, Any]:
-    composed = compose_settings(options.items, config_dir=options.config_dir)
+    composed = compose_planned(options.items, options.config_dir)
     figure = _figure_path(options, composed.model)
     from resnet_cli.info import describe  # imports torch, so only once all settings are valid
 

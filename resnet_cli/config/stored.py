@@ -186,7 +186,7 @@ def differences(stored: Settings, given: Settings) -> list[Difference]:
     stored = plain_data(stored, "the checkpoint's config")
     stored, given = ({**s, **{k: s.get(k) or node for k, node in ABSENT.items()}} for s in (stored, given))
     stored, given = ({k: v for k, v in s.items() if k not in {*CONTROL_KEYS, *SAFE_TO_CHANGE}} for s in (stored, given))
-    defaults = _defaults(stored, given)
+    defaults = default_values(stored, given)
     before, after = flat(stored), flat(given)
     for leaves in (before, after):
         leaves |= {key: value for key, value in defaults.items() if key not in leaves}
@@ -211,7 +211,7 @@ def _keys_of_teachers(before: Mapping[str, Any], after: Mapping[str, Any]) -> se
     return {key for key in (*before, *after) if key.startswith("distillation")}
 
 
-def _defaults(stored: Settings, given: Settings) -> dict[str, Any]:
+def default_values(stored: Settings, given: Settings) -> dict[str, Any]:
     """Return the defaults of the options of every node that both configs have, by full key."""
     found = {name: p.default for name, p in signature(RUN_TARGET).parameters.items() if name not in CONTROL_KEYS}
     for path, node, other in _common_nodes(stored, given):

@@ -28,10 +28,10 @@ def format_plan(plan: Plan, facts: Mapping[str, Any]) -> str:
     if options:
         lines += ["defaults:", *(f"{INDENT}- override /{c.key}: {c.value}  # {c.reason}" for c in options), ""]
     lines.append(f"plan: {plan.level}")
-    return "\n".join([*lines, *_nested(values)]) + "\n"
+    return "\n".join([*lines, *format_nested(values)]) + "\n"
 
 
-def _nested(choices: Sequence[Choice], depth: int = 0) -> Iterator[str]:
+def format_nested(choices: Sequence[Choice], depth: int = 0) -> Iterator[str]:
     """Yield the lines of values, those below one key together."""
     groups: dict[str, list[tuple[str, Choice]]] = {}
     for choice in choices:
@@ -40,10 +40,11 @@ def _nested(choices: Sequence[Choice], depth: int = 0) -> Iterator[str]:
     for name, members in groups.items():
         rest, first = members[0]
         if not rest:
-            yield f"{INDENT * depth}{name}: {json.dumps(first.value)}  # {first.reason}"
+            reason = f"  # {first.reason}" if first.reason else ""
+            yield f"{INDENT * depth}{name}: {json.dumps(first.value, ensure_ascii=False)}{reason}"
         else:
             yield f"{INDENT * depth}{name}:"
-            yield from _nested([choice for _, choice in members], depth + 1)
+            yield from format_nested([choice for _, choice in members], depth + 1)
 
 
 def format_lines(plan: Plan) -> list[str]:

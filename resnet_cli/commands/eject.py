@@ -1,0 +1,178 @@
+"""A plan, or a run's config, as the file of an experiment: what was planned and what was typed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+
+from resnet_cli.config import stored
+from resnet_cli.config.descriptions import key_comments_of
+from resnet_cli.config.run_config import CONTROL_KEYS
+from resnet_cli.config.validation import Settings
+from resnet_cli.errors import InputError
+from resnet_cli.files import encode_text
+from resnet_cli.hydra_app.compose import compose_settings
+from resnet_cli.hydra_app.overrides import hydra_arguments
+from resnet_cli.hydra_app.search_path import config_folders, generated_configs
+from resnet_cli.planning.plan_file import format_nested
+from resnet_cli.planning.rules import Choice
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.reading import read_run
+
+NOT_OF_FILES = tuple(key for key in CONTROL_KEYS if key not in ("init_from",))
+COPY_HINT = "# Copy it to"  # a line of plan.yaml that has no meaning in a copy
+
+
+def eject_run(run: RunDir, config_dir: str | None = None) -> str:
+    """Return the text of an experiment that trains as a run did.
+
+    Raises:
+        InputError: The run has no readable config, or no file can say what its command did.
+    """
+    plan = run.plan.read_text(encoding="utf-8") if run.plan.is_file() else f"# The config of the run {run.path}.\n"
+    overrides = [str(item) for item in read_run(run.path, run.path.name, []).record.get("overrides", ())]
+    return eject(plan, overrides, stored.read(run.config), config_dir=config_dir)
+
+
+def eject(plan: str, overrides: Sequence[str], settings: Settings, *, config_dir: str | None = None) -> str:
+    """Return the text of an experiment with the choices of a plan and the overrides that were typed.
+
+    It is composed and compared with the config that it stands for. A key that would differ is added to it.
+
+    Args:
+        plan: The content of `plan.yaml`, or comments alone.
+        overrides: What was typed.
+        settings: The config that the file stands for.
+        config_dir: A further folder of config groups.
+
+    Raises:
+        InputError: No file can say the same as the overrides.
+    """
+    options = [] if config_dir is None else ["--config-dir", config_dir]
+    defaults, values = _of_plan(plan)
+    for override in _parse(overrides):
+        _add(override, defaults, values, _groups(options))
+    comments = [line for line in plan.splitlines() if line.startswith("#") and not line.startswith(COPY_HINT)]
+    head = [line for line in comments if not line.startswith("# @package")]
+    text = _format(head, defaults, values)
+    for key, value in _differing(text, settings, config_dir).items():
+        values[key] = Choice(key, value, "as it was composed", "")
+    text = _format(head, defaults, values)
+    wrong = _differing(text, settings, config_dir)
+    if wrong:
+        raise InputError(f"--copy: no file can set {', '.join(wrong)} as the command does")
+    return text
+
+
+def _of_plan(text: str) -> tuple[dict[str, Choice], dict[str, Choice]]:
+    """Return the options and the values that a plan chooses, by group and by key."""
+    content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    content = content if isinstance(content, dict) else {}
+    comments = key_comments_of(text)
+    defaults = {}
+    for item, comment in zip(content.pop("defaults", []), _comments_of_list(text), strict=False):
+        (name, option), *_ = item.items()
+        group = str(name).removeprefix("override /")
+        defaults[group] = Choice(group, option, comment, "")
+    leaves = _leaves(yaml.compose(text, Loader=yaml.SafeLoader), content)
+    return defaults, {key: Choice(key, value, comments.get(key, ""), "") for key, value in leaves}
+
+
+def _comments_of_list(text: str) -> list[str]:
+    return [line.partition("  # ")[2] for line in text.splitlines() if line.lstrip().startswith("- ")]
+
+
+def _leaves(node: Any, content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the keys and values of a file; a mapping in braces is a value."""
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        if key.value not in content:
+            continue
+        item = content[key.value]
+        if isinstance(value, yaml.MappingNode) and not value.flow_style:
+            yield from _leaves(value, item, f"{prefix}{key.value}.")
+        else:
+            yield f"{prefix}{key.value}", item
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    parsed: list[Override] = OverridesParser.create().parse_overrides(hydra_arguments(list(overrides)))
+    return parsed
+
+
+def _groups(options: Sequence[str]) -> set[str]:
+    return {folder.name for root in config_folders(options) for folder in root.iterdir() if folder.is_dir()}
+
+
+def _add(override: Override, defaults: dict[str, Choice], values: dict[str, Choice], groups: set[str]) -> None:
+    """Add an override to the choices of the file; what is typed replaces what is planned.
+
+    Raises:
+        InputError: It deletes a key, or sweeps.
+    """
+    key = str(override.key_or_group)
+    if key == "plan" or key.partition(".")[0].partition("/")[0] in ("hydra", *NOT_OF_FILES):
+        return
+    if override.is_delete() or override.is_sweep_override():
+        text = str(override.input_line).removeprefix("++")
+        raise InputError(f"--copy: {text}: a file cannot {'delete a key' if override.is_delete() else 'hold a sweep'}")
+    value = override.value()
+    if key in groups:
+        defaults[key] = Choice(key, value, "typed", "")
+    elif key == "experiment" and value is None:
+        return
+    else:
+        value = OmegaConf.to_container(OmegaConf.create({"v": value}), resolve=False)["v"]  # type: ignore[index,call-overload]
+        below = [other for other in values if other.startswith(f"{key}.")]
+        for other in below:
+            del values[other]
+        values[key] = Choice(key, value, "typed", "")
+
+
+def _format(head: Sequence[str], defaults: Mapping[str, Choice], values: Mapping[str, Choice]) -> str:
+    lines = ["# @package _global_", *head]
+    if defaults:
+        lines.append("defaults:")
+        bases = [choice for group, choice in defaults.items() if group == "experiment"]
+        others = [choice for group, choice in defaults.items() if group != "experiment"]
+        lines += [f"  - {choice.value}  # {choice.reason}" for choice in bases]
+        lines += [_line_of_default(choice) for choice in others]
+        lines += ["  - _self_", ""]
+    plain = [choice for key, choice in values.items() if "." not in key]
+    nested = [choice for key, choice in values.items() if "." in key]
+    return "\n".join([*lines, *format_nested([*plain, *nested])]) + "\n"
+
+
+def _line_of_default(choice: Choice) -> str:
+    value = "null" if choice.value in (None, []) else choice.value
+    text = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else value
+    return f"  - override /{choice.key}: {text}" + (f"  # {choice.reason}" if choice.reason else "")
+
+
+def _differing(text: str, settings: Settings, config_dir: str | None) -> dict[str, Any]:
+    """Return the keys that a file composes otherwise than they are to be, with the values that they are to have."""
+    with TemporaryDirectory(prefix="resnet-cli-copy-") as name:
+        file = Path(name) / "experiment" / "copied_config.yaml"
+        file.parent.mkdir()
+        file.write_bytes(encode_text(text))
+        with generated_configs(Path(name)):
+            composed = compose_settings(["experiment=copied_config"], config_dir=config_dir).settings
+    own, other = ({k: v for k, v in node.items() if k not in CONTROL_KEYS} for node in (settings, composed))
+    expected, found = dict(_flat(own)), dict(_flat(other))
+    changed = {key: value for key, value in expected.items() if key not in found or found[key] != value}
+    defaults = stored.default_values(own, other)  # of keys that were added since a run was made
+    absent = [key for key in found if key not in expected and key.partition(".")[0] in own]
+    return {**changed, **{key: None for key in absent if found[key] not in (None, defaults.get(key))}}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves by full key; a mapping whose keys are patterns is a leaf, since their dots part no keys."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value and all(map(str.isidentifier, value)):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value

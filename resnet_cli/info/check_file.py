@@ -1,0 +1,111 @@
+"""Check a YAML file of a config without running anything."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from resnet_cli.config import stored, trust, validation
+from resnet_cli.config.paths import CONFIG_FOLDER
+from resnet_cli.config.presets import HYDRA_GROUPS
+from resnet_cli.config.yaml_errors import describe_yaml_error, display_path
+from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
+from resnet_cli.hydra_app.compose import compose_settings
+from resnet_cli.hydra_app.errors import as_user_error
+
+
+def check_file(name: str, items: list[str], config_dir: str | None) -> str:
+    """Check a file and return what it is: an option, such as `model=mine`, or a whole config.
+
+    A file in a folder that is named as a group is an option of it, as is a file elsewhere whose `_target_` or
+    `# @package _global_` says so; it is composed with the defaults of the other groups.
+
+    Args:
+        name: The path.
+        items: Overrides to compose an option with.
+        config_dir: A further folder of config groups.
+
+    Raises:
+        InputError: With all problems.
+    """
+    path = expand_home(name, "--check")
+    if not path.is_file():
+        raise InputError(f"--check {name}: no such file")
+    if path.suffix != ".yaml":
+        raise InputError(f"--check {name}: is no config; Hydra reads files that are named *.yaml")
+    content = _read(path)
+    if _is_whole(content):
+        settings = stored.read(path)
+        if "trust=true" not in items:  # checking a class that is no part of known packages may import it
+            trust.check_names(settings, {})
+        validation.check(settings)
+        return "a whole config"
+    group = _group_of_folder(path) or _group_of_content(path, content)
+    with TemporaryDirectory(prefix="resnet-cli-check-") as temporary:
+        folder = path.absolute().parents[len(group.split("/"))]
+        if _group_of_folder(path) is None:
+            folder = Path(temporary)
+            (folder / group).mkdir(parents=True)
+            shutil.copy(path, folder / group / path.name)
+        try:
+            _compose([f"{group}={path.stem}", *items], str(folder), config_dir)
+        except InputError as error:
+            own = str(folder / group / path.name)
+            raise InputError(*(str(problem).replace(own, display_path(path)) for problem in error.problems)) from None
+    return f"{group}={path.stem}"
+
+
+def _is_whole(content: Mapping[str, Any]) -> bool:
+    """Return whether a file holds the nodes of the groups, as the `config.yaml` of a run does, and no defaults list."""
+    nodes = [content.get(group) for group in ("model", "optimizer", "data", "trainer")]
+    return "defaults" not in content and all(isinstance(node, Mapping) and "_target_" in node for node in nodes)
+
+
+def _compose(items: list[str], folder: str, config_dir: str | None) -> None:
+    search = [] if config_dir is None else [f"hydra.searchpath=[{config_dir}]"]
+    try:
+        compose_settings([*items, *search], config_dir=folder)
+    except Exception as error:
+        user_error = as_user_error(error)
+        if not isinstance(user_error, InputError):
+            raise
+        raise user_error from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the content of a file, or raise an `InputError` that names the line which is no YAML."""
+    data = path.read_bytes()
+    try:
+        content = yaml.safe_load(data.decode("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(describe_yaml_error(error, path, data)) from None
+    if not isinstance(content, dict):
+        raise InputError(f"{display_path(path)}:1: no lines `key: value`")
+    return content
+
+
+def _group_of_folder(path: Path) -> str | None:
+    parts = path.absolute().parts
+    for group in (*HYDRA_GROUPS, *(folder.name for folder in CONFIG_FOLDER.iterdir() if folder.is_dir())):
+        depth = len(group.split("/"))
+        if parts[-1 - depth : -1] == tuple(group.split("/")):
+            return group
+    return None
+
+
+def _group_of_content(path: Path, content: Mapping[str, Any]) -> str:
+    """Return the group that a file outside of the groups' folders belongs to."""
+    if "# @package _global_" in path.read_text(encoding="utf-8").splitlines()[:1]:
+        return "experiment"
+    module = str(content.get("_target_", "")).rpartition(".")[0]
+    for group, packages in trust.PACKAGES.items():
+        if "." not in group and trust.is_inside(module, packages):
+            return group
+    raise InputError(
+        f"{display_path(path)}: neither a whole config nor the file of a group: one of a group is in a folder that is "
+        "named as it, such as conf/model; an experiment begins with `# @package _global_`"
+    )

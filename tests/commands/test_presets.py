@@ -1,0 +1,199 @@
+"""resnet-info about presets, files and the machine: --list, --show, --copy, --check, --schema, --env."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from resnet_cli.commands.info import run
+from resnet_cli.planning import make
+from tests.support.runs import assert_same_end, tiny
+
+TINY = ["data=synthetic", "data.image_size=8", "data.count=96", "data.test_count=32", "data.classes=3"]
+
+
+@pytest.fixture
+def info(tmp_path, monkeypatch, capsys):
+    """Run resnet-info in this process, in an empty working folder; returns (status, stdout, stderr)."""
+
+    def info(*arguments):
+        monkeypatch.chdir(tmp_path)
+        status = run(list(arguments))
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return info
+
+
+def test_list(info):
+    status, out, _ = info("--list", "model")
+    assert status == 0
+    line = next(line for line in out.splitlines() if line.startswith("model=resnet20 "))
+    assert line.endswith(
+        "ResNet-20 (He et al. 2015, table 6): 269,722 parameters; 8.75 % error on CIFAR-10 in the paper"
+    )
+    assert not any(line.startswith("data=") for line in out.splitlines())
+    facts = json.loads(info("--list", "--format", "json")[1])
+    assert all(fact["summary"] for fact in facts)
+    assert {fact["group"] for fact in facts} >= {"model", "data", "hydra/launcher", "experiment"}
+
+
+def test_show_prints_the_file(info, repository):
+    text = (repository / "conf/model/resnet20.yaml").read_text()
+    assert info("--show", "resnet20") == (0, text, "")
+    assert info("--show", "model=resnet20") == (0, text, "")
+
+
+def test_copy_is_used_and_never_overwritten(info, train, tmp_path):
+    status, out, _ = info("--copy", "resnet20", "--as", "thin")
+    file = tmp_path / "conf/model/thin.yaml"
+    assert (status, out) == (0, "conf/model/thin.yaml written; after changing it:\n  resnet-train model=thin\n")
+    file.write_text(file.read_text() + "width: 4\n")
+    assert info("--copy", "resnet20", "--as", "thin")[0] == 2
+    assert file.read_text().endswith("width: 4\n")
+    out = train("model=thin", "--cfg", "job")[1]
+    assert "depth: 20" in out
+    assert "width: 4" in out
+    assert info("--list", "model")[1].count("conf/model/thin.yaml") == 1
+
+
+@pytest.fixture
+def one_rate(monkeypatch, tmp_path):
+    """Let every net be as fast, so that nothing is measured, and keep the cache of this test apart."""
+    monkeypatch.setattr(make, "images_per_second", lambda *arguments, **options: 1e4)
+    monkeypatch.setenv("RESNET_CLI_CACHE", str(tmp_path / "cache"))
+
+
+def test_copy_of_a_plan_composes_the_same(info, train, one_rate, tmp_path):
+    command = ["plan=good", *TINY, "trainer.time_budget=1 min", "model.width=8", "optimizer=adamw"]
+    assert info("--copy", *command)[0] == 0
+    text = (tmp_path / "conf/experiment/my_good.yaml").read_text()
+    assert "batch_size: 32  # 86 training images" in text
+    assert 'time_budget: "1 min"  # typed' in text
+    assert "- override /optimizer: adamw  # typed" in text
+    assert train("experiment=my_good", "--cfg", "job")[1] == train(*command, "--cfg", "job")[1]
+    assert info("--copy", *command)[0] == 2
+
+
+def test_a_planned_network_is_described(info, one_rate):
+    status, out, err = info("plan=good", *TINY, "--format", "json")
+    assert status == 0
+    planned = [line.split()[1] for line in err.splitlines() if line.startswith("plan    model=")]
+    assert planned == [] or planned[0] == f"model={json.loads(out)['model']}"
+    assert "plan    data.batch_size=32" in err
+
+
+@pytest.mark.slow
+def test_copy_of_a_run_trains_the_same(info, train, tmp_path):
+    settings = [
+        "optimizer=adamw",
+        "schedule=constant",
+        "optimizer.groups={stem.*:{lr:0.1}}",
+        "trainer.epochs=1",
+        "seed.order=3",
+    ]
+    assert train(*tiny(*settings), "hydra.run.dir=one")[0] == 0
+    assert train("resume=one", "trainer.epochs=2")[0] == 0
+    assert info("--copy", "one")[0] == 0
+    assert train("experiment=my_one", "hydra.run.dir=two")[0] == 0
+    assert_same_end(tmp_path / "one", tmp_path / "two")
+
+
+def test_check_accepts_what_is_right(info, tmp_path):
+    for group, text in {
+        "model": "defaults: [resnet20, _self_]\nwidth: 4\n",
+        "experiment": "# @package _global_\nseed: 3\n",
+    }.items():
+        (tmp_path / "conf" / group).mkdir(parents=True)
+        (tmp_path / "conf" / group / "mine.yaml").write_text(text)
+        assert info("--check", f"conf/{group}/mine.yaml") == (
+            0,
+            f"conf/{group}/mine.yaml: no problems ({group}=mine)\n",
+            "",
+        )
+    (tmp_path / "sgd.yaml").write_text("_target_: torch.optim.SGD\nlr: 1\n")
+    assert info("--check", "sgd.yaml")[1] == "sgd.yaml: no problems (optimizer=sgd)\n"
+
+
+def test_check_of_a_whole_config(info, place):
+    assert run(["--check", "run/config.yaml"]) == 0
+    file = place / "run/config.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("depth: 8", "depth: eight").replace("epochs: 2", "epochs: -2"))
+    assert run(["--check", "run/config.yaml"]) == 2
+    file.write_text(text.replace("resnet_cli.models.CifarResNet", "os.system"))
+    assert run(["--check", "run/config.yaml"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problems"),
+    [
+        ("conf/model/a.yaml", "defaults: [resnet20, _self_]\nwdth: 4\ndepth: no\n",
+         ["model.depth: false is not allowed", "model.wdth: unknown key; did you mean model.width?"]),
+        ("conf/model/a.yaml", "a: [", ["conf/model/a.yaml:1: "]),
+        ("conf/model/a.yaml", "defaults: [resnet21]\n", ["model=resnet21: no such option"]),
+        ("a.yaml", "# @package _global_\nseed: -1\n", ["seed: -1 is not allowed"]),
+        ("a.yaml", "- 1\n", ["a.yaml:1: no lines"]),
+        ("a.yaml", "b: 1\n", ["a.yaml: neither a whole config nor the file of a group"]),
+        ("a.yml", "b: 1\n", ["--check a.yml: is no config"]),
+    ],
+)  # fmt: skip
+def test_check_reports_every_problem(info, tmp_path, name, text, problems):
+    (tmp_path / "conf/model").mkdir(parents=True)
+    (tmp_path / name).write_text(text)
+    status, out, err = info("--check", name)
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == len(problems)
+    for problem in problems:
+        assert any(line.startswith(f"error: {problem}") for line in err.splitlines()), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--show", "resnet21"], "resnet21: no such preset; did you mean resnet20?"),
+        (["--list", "modl"], "modl: no such group; did you mean model?"),
+        (["--show", "resnet20", "data=digits"], "--show: takes no settings; leave data=digits out"),
+        (["--copy"], "--copy: give a preset"),
+        (["--copy", "resnet20", "model.width=3"], "--copy resnet20: is copied as it is"),
+        (["--copy", "resnet20", "--as", "../x"], "--as ../x: a name has letters"),
+        (["--copy", "plan=nice", "data=digits"], "plan=nice: takes quick, good, best"),
+        (["model=resnet20", "--as", "x"], "--as x: names the file of --copy"),
+        (["--env", "--gradients"], "--env: says nothing of a network; leave --gradients out"),
+        (["--check", "missing.yaml"], "--check missing.yaml: no such file"),
+    ],
+)
+def test_what_is_refused(info, tmp_path, arguments, problem):
+    status, out, err = info(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"error: {problem}")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_environment(info):
+    status, out, _ = info("--env")
+    assert status == 0
+    labels = {line[:17].strip() for line in out.splitlines()}
+    assert labels >= {
+        "versions",
+        "platform",
+        "cpu",
+        "memory",
+        "device",
+        "threads",
+        "data sets",
+        "decoded images",
+        "free disk",
+    }
+    facts = json.loads(info("--env", "--format", "json")[1])
+    assert facts["disk"]["free"] > 0
+    assert facts["versions"]["torch"]
+
+
+def test_schema_is_printed_without_torch(tmp_path):
+    code = "import sys\nfrom resnet_cli.commands.info import run\nrun(['--schema'])\nassert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["required"][:2] == ["model", "optimizer"]

@@ -105,15 +105,11 @@ class RankGroup(Ranks):
         store: Where they meet.
         timeout: Seconds that one waits for the others in a collective operation.
         cuda: Whether tensors on CUDA devices are exchanged.
-        others_wait: The ranks existed before the run, and wait for it: see `send_job`.
     """
 
-    def __init__(
-        self, rank: int, size: int, store: Store, *, timeout: float, cuda: bool = False, others_wait: bool = False
-    ) -> None:
+    def __init__(self, rank: int, size: int, store: Store, *, timeout: float, cuda: bool = False) -> None:
         super().__init__()
-        self.rank, self.size, self.store, self.others_wait = rank, size, store, others_wait
-        self._turns = self._jobs = 0
+        self.rank, self.size, self.store, self._turns = rank, size, store, 0
         self.stop_in_step: list[int | None] = []  # what a step has agreed on already
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo", store=PrefixStore("group", store), rank=rank,
@@ -191,11 +187,21 @@ class RankGroup(Ranks):
         """Do something slow on the first rank, then on the others; without a limit on its time."""
         name, self._turns = f"{name}/{self._turns}", self._turns + 1
         if not self.is_first:
-            self.wait_for(f"{name}/0")
-        yield
-        self.store.set(f"{name}/{self.rank}", "")
+            self._meet(f"{name}/0")
+        try:
+            yield
+        except Exception as error:
+            self.store.set(f"{name}/{self.rank}", json.dumps(encode_error(error)))
+            raise
+        self.store.set(f"{name}/{self.rank}", "null")
         for rank in range(self.size):
-            self.wait_for(f"{name}/{rank}")
+            self._meet(f"{name}/{rank}")
+
+    def _meet(self, key: str) -> None:
+        """Wait until another rank has done its part, and raise its error if it has failed."""
+        failure = json.loads(self.wait_for(key))
+        if failure is not None:
+            raise decode_error(failure)
 
     def wait_for(self, key: str) -> bytes:
         """Wait for a key in the store, and return its value; signals are handled meanwhile.
@@ -209,17 +215,6 @@ class RankGroup(Ranks):
             time.sleep(POLL_SECONDS)
         value: bytes = self.store.get(key)
         return value
-
-    def send_job(self, content: Any) -> None:
-        """Send the next run to the ranks that wait for it; None is the last one."""
-        self.send(f"job/{self._jobs}", content)
-        self._jobs += 1
-
-    def jobs(self) -> Iterator[Any]:
-        """Yield the runs that the first rank sends."""
-        while (content := json.loads(self.wait_for(f"job/{self._jobs}"))) is not None:
-            self._jobs += 1
-            yield content
 
     def send(self, key: str, content: Any) -> None:
         """Leave plain data in the store."""

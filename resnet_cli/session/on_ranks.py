@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from resnet_cli.config.run_config import Node, RunConfig
+from resnet_cli.distributed.existing import existing_ranks
 from resnet_cli.distributed.launch import Launcher
 from resnet_cli.distributed.options import ProcessOptions
 from resnet_cli.distributed.outcomes import RankFailedError
-from resnet_cli.distributed.ranks import RankGroup, Ranks
+from resnet_cli.distributed.ranks import Ranks
 from resnet_cli.errors import InputError, MachineError, PrunedError
 from resnet_cli.runs.card import redraw_card
 from resnet_cli.runs.environment import utc_now
@@ -25,7 +26,7 @@ from resnet_cli.session import build
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.prepare import PreparedRun
 from resnet_cli.session.questions import answer_questions
-from resnet_cli.session.rank_process import TrainFunction, start_rank, to_payload
+from resnet_cli.session.rank_process import TrainFunction, start_rank, to_payload, use_card
 from resnet_cli.session.test_set import score_test_set
 from resnet_cli.training.control import RunControl
 
@@ -127,10 +128,23 @@ def fixed_threads(options: ProcessOptions) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def invite(ranks: Ranks, config: RunConfig, folder: Path, context: RunContext, planned: Node | None) -> None:
-    """Send a run to the ranks that existed before it, and wait for it."""
-    if isinstance(ranks, RankGroup) and ranks.others_wait:
-        ranks.send_job(to_payload(config, folder, context, planned))
+def train_on_existing(
+    train: TrainFunction,
+    config: RunConfig,
+    folder: Path,
+    context: RunContext,
+    planned: Node | None,
+    options: ProcessOptions,
+) -> dict[str, Any]:
+    """Train a run on the first of the ranks that exist already, and let the others take part; see `train_on_ranks`."""
+    existing = existing_ranks()
+    assert existing is not None, "train_on_ranks starts some"
+    require_cards(config.trainer, existing.place.local_size)
+    existing.send(to_payload(config, folder, context, planned))
+    uses_cuda = use_card(existing.place.local_rank, config.trainer)
+    with existing.joined(timeout=options.collective_timeout, cuda=uses_cuda):
+        record: dict[str, Any] = train(config, folder, context, planned_trainer=planned)
+        return record
 
 
 def _note(run: RunDir, text: str) -> None:
@@ -171,7 +185,8 @@ def follow(prepare: Callable[[], PreparedRun], run: RunDir, control: RunControl,
         prepared = prepare()
         control.raise_if_stopped()
         ranks.from_first(lambda: None)  # the folder is there
-        log.attach(run.log)
+        if run.path.is_dir():  # on a machine that does not see it, warnings are in the terminal alone
+            log.attach(run.log)
         trainer, loaders = prepared.trainer, prepared.loaders
         with suppress(PrunedError):
             trainer.fit(loaders.train, loaders.val, control=control, verbose=False)

@@ -51,32 +51,26 @@ def train(
     began = monotonic() - context.seconds_before
     options = options_of(config.trainer)
     keep_freed_memory()  # before the first tensor, and therefore before the imports below, which load torch
+    from resnet_cli.distributed.existing import existing_ranks
     from resnet_cli.distributed.ranks import ALONE, joined_ranks
-    from resnet_cli.session.on_ranks import (
-        agreed_control,
-        fixed_threads,
-        follow,
-        invite,
-        require_possible,
-        train_on_ranks,
-    )
+    from resnet_cli.session import on_ranks
     from resnet_cli.session.prepare import isolated_compiler, prepare
 
-    ranks = joined_ranks() or ALONE
-    processes = max(options.processes, ranks.size)
+    ranks, existing = joined_ranks() or ALONE, existing_ranks()
+    processes = max(options.processes if existing is None else existing.size, ranks.size)
     require_combinable(config.trainer, options, processes)
-    require_possible(config, options, processes)
+    on_ranks.require_possible(config, options, processes)
     if processes > 1 and ranks is ALONE:
-        return train_on_ranks(train, config, folder, context, planned_trainer, options)
+        start = on_ranks.train_on_ranks if existing is None else on_ranks.train_on_existing
+        return start(train, config, folder, context, planned_trainer, options)
     run = RunDir(folder)
-    control = agreed_control(context.control, ranks)
+    control = on_ranks.agreed_control(context.control, ranks)
     build = partial(prepare, config, run, planned_trainer, context.paths, control=control, began=began, ranks=ranks)
-    with fixed_threads(options):
+    with on_ranks.fixed_threads(options):
         if not ranks.is_first:
             with isolated_compiler():
-                follow(build, run, control, ranks)
+                on_ranks.follow(build, run, control, ranks)
             return {}
-        invite(ranks, config, folder, context, planned_trainer)
         return _train(config, run, replace(context, control=control), build)
 
 

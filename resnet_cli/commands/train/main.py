@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from resnet_cli.commands.exit import exit_quickly, prepare_output
-from resnet_cli.errors import StoppedError
+from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.session.signals import StopSignals
 
 
@@ -23,13 +23,32 @@ def run(arguments: Sequence[str]) -> int:
 
             if any(argument in app.HELP for argument in arguments):
                 return app.show_help(arguments, stop)
-            from resnet_cli.commands.train import job
-
-            return job.run(arguments, stop)
+            return _run_jobs(arguments, stop)
         except StoppedError as stopped:
             return 128 + stopped.signum
         except KeyboardInterrupt:
             return 130
+
+
+def _run_jobs(arguments: Sequence[str], stop: StopSignals) -> int:
+    """Compose and run the jobs of a command line; of processes that torchrun or srun has started, the first does."""
+    from resnet_cli.distributed.environment import find_existing_rank
+    from resnet_cli.hydra_app.errors import print_error
+
+    def run_jobs() -> int:
+        from resnet_cli.commands.train import job
+
+        return job.run(arguments, stop)
+
+    try:
+        place = find_existing_rank()
+        if place is None:
+            return run_jobs()
+        from resnet_cli.session.existing_ranks import run_on_existing
+
+        return run_on_existing(place, stop, run_jobs)
+    except InputError as error:
+        return print_error(error)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,111 @@
+"""ExistingRanks: processes that torchrun or srun has started; the first one tells the others what to train."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+from torch.distributed import DistNetworkError, PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+from resnet_cli.distributed import ranks as group
+from resnet_cli.distributed.environment import ExistingRank
+from resnet_cli.distributed.ranks import RankGroup
+from resnet_cli.errors import InputError
+
+CONNECT_SECONDS = 300.0  # for the slowest machine to start
+FAREWELL_SECONDS = 10.0  # for the others to read that there is no more to do, before the store is gone
+
+_existing: list["ExistingRanks"] = []  # of this process
+
+
+def existing_ranks() -> "ExistingRanks | None":
+    """Return the ranks that this process is the first of; None if it may start some itself."""
+    return _existing[-1] if _existing else None
+
+
+class ExistingRanks:
+    """The processes of a job of torchrun or srun, seen from one of them.
+
+    Args:
+        place: What the surroundings say of this process.
+
+    Raises:
+        InputError: the port is in use.
+    """
+
+    def __init__(self, place: ExistingRank) -> None:
+        self.place, self.size, self._jobs = place, place.size, 0
+        hosts = place.rank == 0 and not place.has_store
+        if hosts:
+            _require_free(place.port)
+        store = TCPStore(
+            place.address, place.port, is_master=hosts, wait_for_workers=False,
+            timeout=timedelta(seconds=CONNECT_SECONDS),
+        )  # fmt: skip
+        self._store = PrefixStore(f"resnet-cli/{place.attempt}", store)
+
+    @contextmanager
+    def leading(self) -> Iterator[None]:
+        """Be the first rank inside this block, which sends jobs to the others."""
+        _existing.append(self)
+        try:
+            yield
+        finally:
+            _existing.remove(self)
+
+    def send(self, content: Mapping[str, Any]) -> None:
+        """Send the next job to the others."""
+        self._store.set(f"job/{self._jobs}", json.dumps(content))
+
+    def end(self, status: int) -> None:
+        """Tell the others that there is no more to do, and the exit status of all."""
+        self.send({"status": status})
+        deadline = time.monotonic() + FAREWELL_SECONDS
+        while self._store.add("gone", 0) < self.size - 1 and time.monotonic() < deadline:
+            time.sleep(group.POLL_SECONDS)
+
+    def receive(self, waiting: Any) -> dict[str, Any]:
+        """Wait for the next job; one with a `status` is none, but the end.
+
+        Args:
+            waiting: Called while there is none; raises to give up.
+        """
+        key = f"job/{self._jobs}"
+        try:
+            while not self._store.check([key]):
+                waiting()
+                time.sleep(group.POLL_SECONDS)
+            content: dict[str, Any] = json.loads(self._store.get(key))
+        except DistNetworkError:  # the first rank is gone without a word
+            return {"status": 1}
+        if "status" in content:
+            with suppress(RuntimeError):
+                self._store.add("gone", 1)
+        return content
+
+    @contextmanager
+    def joined(self, *, timeout: float, cuda: bool) -> Iterator[RankGroup]:
+        """Join the group of the job that was sent last, and leave it at the end."""
+        store = PrefixStore(f"run/{self._jobs}", self._store)
+        self._jobs += 1
+        ranks = RankGroup(self.place.rank, self.size, store, timeout=timeout, cuda=cuda)
+        try:
+            yield ranks
+        finally:
+            ranks.close()
+
+
+def _require_free(port: int) -> None:
+    """Raise an `InputError` if another program listens at a port; torch would log several lines."""
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("", port))
+    except (OSError, OverflowError) as error:
+        given = "MASTER_PORT" if "MASTER_PORT" in os.environ else "port"
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{given}={port}: {reason}; set MASTER_PORT to one that is free on this machine") from None

@@ -1,0 +1,64 @@
+"""Run a command on processes that exist already: the first runs it, the others take part in each of its runs."""
+
+import sys
+import traceback
+from collections.abc import Callable
+
+from resnet_cli.distributed.environment import ExistingRank
+from resnet_cli.distributed.existing import ExistingRanks
+from resnet_cli.distributed.options import options_of
+from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError, StoppedError
+from resnet_cli.session.rank_output import RankOutput
+from resnet_cli.session.rank_process import is_of_collective, train_rank, use_card
+from resnet_cli.session.signals import StopSignals
+from resnet_cli.session.train import train
+
+OF_ALL_RANKS = (InputError, DivergedError, MachineError, JobFailedError)  # the first rank reports them
+
+
+def run_on_existing(place: ExistingRank, stop: StopSignals, command: Callable[[], int]) -> int:
+    """Run a command on the first rank, or serve it on another; return the exit status.
+
+    Raises:
+        InputError: the ranks cannot meet.
+        StoppedError: a signal stopped it.
+    """
+    ranks = ExistingRanks(place)
+    if place.rank:
+        with RankOutput(place.rank):
+            return _serve(ranks, stop)
+    status = 1
+    try:
+        with ranks.leading():
+            status = command()
+    except StoppedError as stopped:
+        status = 128 + stopped.signum
+        raise
+    finally:
+        ranks.end(status)
+    return status
+
+
+def _serve(ranks: ExistingRanks, stop: StopSignals) -> int:
+    """Take part in the runs that the first rank sends, and return its exit status."""
+
+    def raise_if_stopped() -> None:
+        if signum := stop():
+            raise StoppedError(signum)
+
+    while "status" not in (job := ranks.receive(raise_if_stopped)):
+        trainer = job["settings"]["trainer"]
+        try:
+            uses_cuda = use_card(ranks.place.local_rank, trainer)
+            with ranks.joined(timeout=options_of(trainer).collective_timeout, cuda=uses_cuda) as group:
+                group.stop = stop
+                train_rank(train, job, group)
+        except OF_ALL_RANKS:
+            continue
+        except StoppedError:
+            continue
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            if not is_of_collective(error):
+                return 1
+    return int(job["status"])

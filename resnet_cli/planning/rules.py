@@ -140,15 +140,19 @@ class _Planner:
             self._choose({"trainer.epochs": wanted}, f"{images:,} training images and no time budget", "not measured")
 
     def _largest_affordable(self, sides: Sequence[int], need: float) -> tuple[int, Mapping[str, Any], float]:
-        """Return side, net and rate: the largest net that is fast enough at the largest side that has one."""
+        """Return side, net and rate: the largest net that is fast enough at the largest side that has one.
+
+        Nets that come after one that is too slow are slower, and are not measured.
+        """
         fallback = None
         for side in reversed(sides):
             best = None
             for net in self._nets(side):
                 rate = self.rate(net["set"], side)
                 fallback = (side, net, rate) if fallback is None or rate > fallback[2] else fallback
-                if rate >= need:
-                    best = (side, net, rate)
+                if rate < need:
+                    break
+                best = (side, net, rate)
             if best is not None:
                 return best
         assert fallback is not None

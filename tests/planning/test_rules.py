@@ -98,6 +98,17 @@ def test_the_largest_net_that_gets_its_passes_in_the_budget():
     assert "1,000 images a second" in next(c.reason for c in made.choices if c.key == "model")
 
 
+def test_nets_after_one_that_is_too_slow_are_not_measured():
+    measured = []
+
+    def rate(net, side):
+        measured.append(net["model"])
+        return 1000.0 / len(measured)
+
+    plan(machine={"budget": 60}, rate=rate)
+    assert measured == ["resnet8"]
+
+
 def test_images_are_reduced_until_a_net_is_fast_enough():
     def rate(net, side):
         return 4000.0 * (32 / side) ** 2

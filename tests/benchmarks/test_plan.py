@@ -1,0 +1,86 @@
+"""The programs that measure the plan: their small sets, what they hold out, and that they go on."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.images import write_class_folders
+
+
+@pytest.fixture
+def programs(repository, monkeypatch):
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    for name in ("measuring", "small_sets", "plan", "plan_peers"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    classes = [f"class{k}" for k in range(3)]
+    for part in ("train", "test"):
+        write_class_folders(tmp_path / "source" / part, classes=classes, count=6, size=(8, 8))
+    return tmp_path / "source"
+
+
+def names_in(folder):
+    return {str(path.relative_to(folder)) for path in folder.glob("*/*/*")}
+
+
+def test_a_part_has_the_wanted_images_of_each_class_and_is_drawn_once(programs, photographs, tmp_path, monkeypatch):
+    small_sets = programs("small_sets")
+    monkeypatch.setattr(small_sets, "COUNTS", {"fashion": None, "photographs, few": [4, 2, 1]})
+    monkeypatch.setattr(small_sets, "TEST_IMAGES", 3)
+    (folder,) = small_sets.write_sets(tmp_path / "sets", None, photographs).values()
+    counts = [[len(list(path.iterdir())) for path in sorted((folder / part).iterdir())] for part in ("train", "test")]
+    assert counts == [[4, 2, 1], [3, 3, 3]]
+    again = small_sets.write_sets(tmp_path / "other", None, photographs)["photographs, few"]
+    assert names_in(again) == names_in(folder)
+
+
+def test_a_tenth_is_held_out_of_the_training_images_alone(programs, photographs, tmp_path):
+    held = programs("plan_peers").hold_out(photographs, tmp_path / "held")
+    parts = {
+        part: {name.partition("/")[2] for name in names_in(held) if name.startswith(part)}
+        for part in ("train", "val", "test")
+    }
+    assert {part: len(names) for part, names in parts.items()} == {"train": 15, "val": 3, "test": 18}
+    assert not parts["train"] & parts["val"]
+
+
+def test_choices_are_tried_in_turn_until_the_time_is_up_and_again_later(programs, tmp_path, monkeypatch):
+    plan = programs("plan")
+    typed = []
+
+    def train(overrides):
+        typed.append(overrides)
+        run_folder = Path(overrides[-2].partition("=")[2].strip("'"))
+        run_folder.mkdir(parents=True)
+        accuracy = 90.0 if "loss.label_smoothing=0.1" in overrides else 80.0
+        (run_folder / "run.json").write_text('{"status": "finished"}')
+        (run_folder / "metrics.jsonl").write_text(json.dumps({"val_balanced_accuracy": accuracy}))
+        if len(typed) == 3:
+            runs.deadline = -1.0
+
+    monkeypatch.setattr(plan, "train", train)
+    runs = plan.Runs(tmp_path / "runs", {"digits": tmp_path}, float("inf"), quick=False)
+    found = {}
+    with pytest.raises(TimeoutError):
+        plan.measure(runs, ["label smoothing"], 2, found)
+    assert found == {"label smoothing": {"digits": {"0.0": {"0": 80.0, "1": 80.0}, "0.1": {"0": 90.0}}}}
+    runs.deadline = float("inf")
+    plan.measure(runs, ["label smoothing"], 2, found)
+    assert len(typed) == 4
+    assert plan.as_table("label smoothing", found["label smoothing"]).endswith(
+        "| digits | 80.0 ± 0.0 (n=2) | 90.0 ± 0.0 (n=2) |"
+    )
+    assert all("plan=good" in overrides and "data.val_fraction=0.2" in overrides for overrides in typed)
+
+
+def test_every_rule_of_a_trial_is_one_of_the_plan(programs):
+    from resnet_cli.planning.rules import read_rules
+
+    assert set(programs("plan").TRIALS) <= {rule["about"] for rule in read_rules()["rules"]}

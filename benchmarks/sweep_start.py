@@ -1,4 +1,4 @@
-"""Seconds from a sweep's command to its first job, and to the end of one that is finished, by the number of jobs.
+"""Seconds from a sweep's command to its first job, of each further job, and of going on with a finished sweep.
 
     python benchmarks/sweep_start.py                    -> benchmarks/results/sweep_start.json
     python benchmarks/sweep_start.py --jobs 10 200 --rounds 1
@@ -38,6 +38,10 @@ def main() -> None:
                 for label, value in {**started(folder, jobs), **finished(folder)}.items():
                     samples.setdefault(f"{jobs:,} jobs: {label}", []).append(value)
                 shutil.rmtree(folder)
+        for turn in range(options.rounds):
+            for isolate in ("false", "true"):
+                few, many = (ended(Path(name, f"{isolate}-{turn}-{jobs}"), jobs, isolate) for jobs in (2, 8))
+                samples.setdefault(f"seconds of each further job, isolate={isolate}", []).append((many - few) / 6)
     rows = [[label, measuring.spread(values, 2)] for label, values in samples.items()]
     measuring.finish("sweep_start", options, [measuring.table(["", "median"], rows)], samples=samples)
 
@@ -64,6 +68,13 @@ def started(folder: Path, jobs: int) -> dict[str, float]:
         "MiB at most": used.ru_maxrss / 2**10,
         "KiB of sweep.json": (folder / "sweep.json").stat().st_size / 2**10,
     }
+
+
+def ended(folder: Path, jobs: int, isolate: str) -> float:
+    """Return the seconds of a sweep to its end."""
+    start = measuring.now()
+    subprocess.run([*command(folder, jobs), f"sweep.isolate={isolate}"], check=True, capture_output=True)
+    return measuring.now() - start
 
 
 def finished(folder: Path) -> dict[str, float]:

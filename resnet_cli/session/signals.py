@@ -69,6 +69,19 @@ class StopSignals:
         """True in the process whose signals this object handles."""
         return self._process == os.getpid() and hasattr(self, "_before")
 
+    @property
+    def is_inherited(self) -> bool:
+        """True in a process that was forked from the one whose signals this object handles."""
+        return self._process != os.getpid() and hasattr(self, "_before")
+
+    def adopt(self) -> None:
+        """Handle signals in this process, which was forked from the one that did, and which passes them on.
+
+        A Ctrl-C reaches both processes, so that it is ignored here. The other process prints.
+        """
+        self._process, self._quiet, self.on_signal = os.getpid(), True, None
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:

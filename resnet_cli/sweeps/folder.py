@@ -21,9 +21,11 @@ class Sweep:
 
     Args:
         stop_on_failure: Start no further job once one has failed.
+        isolate: Run each job in a process of its own, so that one that is killed takes no other along.
     """
 
     stop_on_failure: bool = False
+    isolate: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.logs import print_line
 from resnet_cli.session.paths import paths_from
 from resnet_cli.sweeps.hydra_config import runs_on_this_machine
+from resnet_cli.sweeps.isolation import in_forked_process
 from resnet_cli.sweeps.job_configs import JobConfigs
 from resnet_cli.sweeps.launch import active_launch
 from resnet_cli.sweeps.placement import resolve_job_folder
@@ -108,7 +109,7 @@ def validate_jobs(sweep: DictConfig, jobs: Sequence[Sequence[str]]) -> dict[int,
     _find_files(sweep, planned, problems)
     problems.raise_collected()
     if len(jobs) > 1:
-        _build_parts(planned, problems, is_local=runs_on_this_machine(sweep))
+        _build_parts(planned, problems, is_local=runs_on_this_machine(sweep), isolated=bool(sweep.sweep.isolate))
     problems.raise_collected()
     return planned
 
@@ -137,8 +138,25 @@ def _find_files(sweep: DictConfig, planned: Mapping[int, PlannedJob], problems: 
                 paths_from(job.settings, launch.origin, RunDir(Path(sweep.hydra.sweep.dir) / job.folder_name))
 
 
-def _build_parts(planned: Mapping[int, PlannedJob], problems: "_ProblemCollector", *, is_local: bool) -> None:
-    """Build the model, optimizer and schedule of each unfinished job, once for jobs that share them."""
+def _build_parts(
+    planned: Mapping[int, PlannedJob], problems: "_ProblemCollector", *, is_local: bool, isolated: bool
+) -> None:
+    """Build the model, optimizer and schedule of each unfinished job, once for jobs that share them.
+
+    Args:
+        planned: The jobs by their numbers.
+        problems: Collects what is wrong.
+        is_local: The jobs use the devices of this machine.
+        isolated: Jobs are to be forked from this process, so that it must run nothing of torch itself.
+    """
+    if isolated and not all(job.is_finished for job in planned.values()):
+
+        def build() -> dict[str, list[str]]:
+            _build_parts(planned, problems, is_local=is_local, isolated=False)
+            return problems.job_titles
+
+        problems.job_titles = {**in_forked_process(build)}
+        return
     built: set[str] = set()
     for number, job in planned.items():
         parts = [job.settings.get(group) for group in ("model", "optimizer", "schedule", "loss", "trainer")]
@@ -158,7 +176,7 @@ class _ProblemCollector:
     def __init__(self, jobs: Sequence[Sequence[str]]) -> None:
         self._jobs = jobs
         self._common: set[str] | None = None  # overrides that all jobs have
-        self._job_titles: dict[str, list[str]] = {}  # by problem
+        self.job_titles: dict[str, list[str]] = {}  # by problem
 
     @contextmanager
     def collect(self, number: int) -> Iterator[None]:
@@ -171,12 +189,12 @@ class _ProblemCollector:
             varying = [override for override in self._jobs[number] if override not in self._common]
             shown = ", ".join(override.removeprefix("++") for override in varying)
             for problem in error.problems:
-                self._job_titles.setdefault(problem, []).append(f"job {number} ({shown})")
+                self.job_titles.setdefault(problem, []).append(f"job {number} ({shown})")
 
     def raise_collected(self) -> None:
         """Raise an `InputError` with all problems, if there are any."""
-        if self._job_titles:
-            raise InputError(*(self._format(problem, titles) for problem, titles in self._job_titles.items()))
+        if self.job_titles:
+            raise InputError(*(self._format(problem, titles) for problem, titles in self.job_titles.items()))
 
     @staticmethod
     def _format(problem: str, titles: Sequence[str]) -> str:

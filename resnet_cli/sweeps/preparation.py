@@ -14,6 +14,7 @@ from resnet_cli.hydra_app.plugins import require_plugins
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.sweeps import grid, hydra_config
 from resnet_cli.sweeps.hydra_internals import expand_grid, register_plugin
+from resnet_cli.sweeps.isolation import can_fork
 from resnet_cli.sweeps.job import finished_line
 from resnet_cli.sweeps.job_names import name_swept_keys_first
 from resnet_cli.sweeps.job_validation import PlannedJob, validate_jobs
@@ -97,4 +98,5 @@ def _open_folder(
     hydra_config.set_sweep_folder(config, str(folder))
     if not hydra_config.is_serial(config):
         launch.forward_signals_to_jobs()
+    if not hydra_config.is_serial(config) or (config.sweep.isolate and not can_fork()):
         launch.relay_messages()

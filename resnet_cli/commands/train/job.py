@@ -28,6 +28,7 @@ from resnet_cli.session.stored_code import to_find_again
 from resnet_cli.session.train import train
 from resnet_cli.sweeps import job as sweep_job
 from resnet_cli.sweeps.folder import SweepDir
+from resnet_cli.sweeps.isolation import job_runner
 from resnet_cli.sweeps.job_names import job_folder, sweep_name
 from resnet_cli.sweeps.launch import SweepLaunch
 from resnet_cli.sweeps.resume import resolve_commands, resume_sweep_command
@@ -87,7 +88,7 @@ def make_task(context: LauncherContext) -> app.Task:
                 paths = paths_from(settings, context.origin, RunDir(folder), needed=False)
                 files = context.plans.files_of(settings.get("plan"))
                 job = sweep_job.SweepJob(settings, overrides, number, folder, sweep, command, paths, files)
-                return sweep_job.run(job, stop, reporter)
+                return job_runner(settings, hydra_config)(job, stop, reporter)
         own_classes = to_find_again(settings)
         resume = resume_command(folder, *own_classes)
         try:

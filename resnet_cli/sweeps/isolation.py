@@ -1,0 +1,236 @@
+"""Run jobs of a sweep in processes of their own, so that one that is killed takes no other job along.
+
+The process is forked from the launching one where that is safe, after its imports, so that a further job starts at
+once. It is safe as long as the launching process has run nothing of torch: threads of OpenMP and contexts of CUDA do
+not survive a fork. That holds in a command, which builds parts to check them in a forked process too, and not where
+torch was there before the command. There, and on systems without fork, the process is started anew.
+"""
+
+import ctypes
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from typing import Any, Literal, Protocol
+
+from hydra.conf import HydraConf
+from omegaconf import DictConfig
+
+from resnet_cli.config.validation import Settings
+from resnet_cli.errors import InputError, JobFailedError
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.session.signals import JobStoppedError, StopSignals, stop_signals
+from resnet_cli.sweeps import job as sweep_job
+from resnet_cli.sweeps.console import JobConsole
+from resnet_cli.sweeps.failures import handle_failure
+from resnet_cli.sweeps.hydra_config import runs_on_this_machine
+from resnet_cli.sweeps.placement import resolve_job_folder
+from resnet_cli.sweeps.search.reporter import TrialReporter
+
+# What each job imports, late.
+PRELOADED = (
+    "resnet_cli.session.dry_run", "resnet_cli.session.find.start", "resnet_cli.session.outcomes",
+    "resnet_cli.session.prepare", "resnet_cli.session.record", "resnet_cli.session.train", "resnet_cli.plots.samples",
+    "resnet_cli.plots.curves", "resnet_cli.session.verify", "resnet_cli.session.reproduction", "matplotlib.figure",
+    "matplotlib.backends.backend_agg", "numpy.random",
+)  # fmt: skip
+PARENT_DEATH_SIGNAL = 1  # of prctl, see linux/prctl.h
+Outcome = tuple[Literal["score", "failed", "stopped"], Any]
+
+_has_preloaded = False  # torch was imported here, and by nobody before
+
+
+class JobKilledError(RuntimeError):
+    """The process of a job ended without a result."""
+
+
+class RunJob(Protocol):
+    """What runs a job: `resnet_cli.sweeps.job.run`, here or in a process of its own."""
+
+    def __call__(
+        self, job: sweep_job.SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | None = None
+    ) -> float | None:
+        """Run a job; see `resnet_cli.sweeps.job.run`."""
+
+
+def job_runner(settings: Settings, hydra_config: HydraConf | DictConfig) -> RunJob:
+    """Return what runs a job of a sweep. Launchers of clusters have a process for each job already."""
+    wanted = bool((settings.get("sweep") or {}).get("isolate"))
+    launcher = DictConfig({"hydra": {"launcher": {"_target_": hydra_config.launcher._target_}}})
+    return run_isolated if wanted and runs_on_this_machine(launcher) else sweep_job.run
+
+
+def can_fork() -> bool:
+    """Return whether a process may be forked from this one, see the module. On macOS system libraries forbid it."""
+    is_clean = _has_preloaded or "torch" not in sys.modules
+    return is_clean and sys.platform != "darwin" and "fork" in multiprocessing.get_all_start_methods()
+
+
+def _preload() -> None:
+    """Import what jobs need, which runs nothing of torch."""
+    global _has_preloaded
+    _has_preloaded = True
+    for module in PRELOADED:
+        importlib.import_module(module)
+
+
+def run_isolated(
+    job: sweep_job.SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | None = None
+) -> float | None:
+    """Run a job in a process of its own; see `resnet_cli.sweeps.job.run`.
+
+    A signal to this process is passed on to the job, which saves and ends.
+
+    Raises:
+        JobFailedError: the job failed, or its process was killed, which is recorded.
+        JobStoppedError: a signal stopped the job.
+    """
+    kind, value = _outcome(job, launcher_signals, reporter)
+    if kind == "score":
+        return value  # type: ignore[no-any-return]
+    if kind == "failed":
+        raise JobFailedError(value)
+    raise JobStoppedError(launcher_signals.signum or value)
+
+
+def _outcome(job: sweep_job.SweepJob, signals: StopSignals, reporter: TrialReporter | None) -> Outcome:
+    forks = can_fork()
+    context: Any = multiprocessing.get_context("fork" if forks else "spawn")
+    if forks:
+        _preload()
+    reader, writer = context.Pipe(duplex=False)
+    with reader, _blocked_signals() as mask:
+        own = signals if forks else StopSignals()
+        process = context.Process(target=_run_in_child, args=(job, own, reporter, writer, mask))
+        process.start()
+        writer.close()
+        if signals.is_owner:
+            signals.on_signal = lambda signum: _pass_on(process, job, signum)
+        with _unblocked(mask):
+            try:
+                process.join()
+            except BaseException:  # a second Ctrl-C
+                process.kill()
+                raise
+            finally:
+                if signals.is_owner:
+                    signals.on_signal = None
+        with suppress(EOFError):
+            if reader.poll():
+                outcome: Outcome = reader.recv()
+                return outcome
+    return "failed", _record_killed(job, signals, process.exitcode)
+
+
+def _run_in_child(
+    job: sweep_job.SweepJob, signals: StopSignals, reporter: TrialReporter | None, writer: Connection, mask: list[int]
+) -> None:
+    """Run a job in the process that was started for it, and send the outcome."""
+    _end_with_parent()
+    if signals.is_inherited:
+        signals.adopt()
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    outcome: Outcome
+    try:
+        outcome = "score", sweep_job.run(job, signals, reporter)
+    except JobFailedError as error:
+        outcome = "failed", str(error)
+    except JobStoppedError as stopped:
+        outcome = "stopped", stopped.signum
+    writer.send(outcome)
+
+
+def _pass_on(process: Any, job: sweep_job.SweepJob, signum: int) -> None:
+    """Pass a signal on. A Ctrl-C reaches all processes of a terminal, so that the job ignores it and gets SIGTERM."""
+    if can_fork():
+        with suppress(OSError):
+            os.kill(process.pid, signal.SIGTERM)
+    else:
+        job.sweep.request_stop(signum)
+
+
+def _record_killed(job: sweep_job.SweepJob, signals: StopSignals, status: int | None) -> str:
+    """Record and print that the process of a job ended without a result, and return the message."""
+    error = JobKilledError(_how_it_ended(status))
+    run = RunDir(job.folder)
+    with suppress(InputError):
+        run = resolve_job_folder(job.folder, job.settings).run
+    console = JobConsole(job.title, job.sweep, is_local=signals.is_owner)
+    return str(handle_failure(error, run, job.settings, console, command=job.command, overrides=list(job.overrides)))
+
+
+def _how_it_ended(status: int | None) -> str:
+    """Return what an exit status of `multiprocessing` means."""
+    if status is None or status >= 0:
+        return f"the process of the job ended with status {status}"
+    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+    hint = ", perhaps since memory ran out" if name == "SIGKILL" else ""
+    return f"the process of the job was killed by {name}{hint}"
+
+
+@contextmanager
+def _blocked_signals() -> Iterator[list[int]]:
+    """Block the signals that stop a run inside the block, and yield those that were blocked before."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield []
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
+    try:
+        yield list(map(int, before))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _unblocked(mask: list[int]) -> Iterator[None]:
+    """Handle signals inside the block as before `_blocked_signals`."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    blocked = signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _end_with_parent() -> None:
+    """Have this process stop as if by SIGTERM when the launching one is gone, where the system can."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
+
+
+def in_forked_process(function: Callable[[], Any]) -> Any:
+    """Call a function in a forked process, and return its result, so that this process runs nothing of torch.
+
+    Where a process cannot be forked, the function is called here.
+
+    Raises:
+        JobKilledError: the process was killed.
+    """
+    if not can_fork():
+        return function()
+    context: Any = multiprocessing.get_context("fork")
+    _preload()
+    reader, writer = context.Pipe(duplex=False)
+    process = context.Process(target=_send_result, args=(function, writer))
+    with reader:
+        process.start()
+        writer.close()
+        try:
+            result = reader.recv()
+        except EOFError:
+            process.join()
+            raise JobKilledError(_how_it_ended(process.exitcode)) from None
+        process.join()
+    return result
+
+
+def _send_result(function: Callable[[], Any], writer: Connection) -> None:
+    writer.send(function())

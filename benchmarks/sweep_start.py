@@ -9,6 +9,7 @@ the other names and seeds.
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -41,7 +42,9 @@ def main() -> None:
         for turn in range(options.rounds):
             for isolate in ("false", "true"):
                 few, many = (ended(Path(name, f"{isolate}-{turn}-{jobs}"), jobs, isolate) for jobs in (2, 8))
-                samples.setdefault(f"seconds of each further job, isolate={isolate}", []).append((many - few) / 6)
+                for label in few:
+                    line = f"each further job, isolate={isolate}: {label}"
+                    samples.setdefault(line, []).append((many[label] - few[label]) / 6)
     rows = [[label, measuring.spread(values, 2)] for label, values in samples.items()]
     measuring.finish("sweep_start", options, [measuring.table(["", "median"], rows)], samples=samples)
 
@@ -65,16 +68,23 @@ def started(folder: Path, jobs: int) -> dict[str, float]:
     process.returncode = -9
     return {
         "seconds to the first job": seconds,
+        "CPU seconds to the first job": used.ru_utime + used.ru_stime,
         "MiB at most": used.ru_maxrss / 2**10,
         "KiB of sweep.json": (folder / "sweep.json").stat().st_size / 2**10,
     }
 
 
-def ended(folder: Path, jobs: int, isolate: str) -> float:
+def ended(folder: Path, jobs: int, isolate: str) -> dict[str, float]:
     """Return the seconds of a sweep to its end."""
-    start = measuring.now()
+    start, before = measuring.now(), cpu_seconds()
     subprocess.run([*command(folder, jobs), f"sweep.isolate={isolate}"], check=True, capture_output=True)
-    return measuring.now() - start
+    return {"seconds": measuring.now() - start, "CPU seconds": cpu_seconds() - before}
+
+
+def cpu_seconds() -> float:
+    """Return the processor time of children that have ended, which other programs on the machine do not lengthen."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def finished(folder: Path) -> dict[str, float]:
@@ -86,13 +96,16 @@ def finished(folder: Path) -> dict[str, float]:
     subprocess.run([*TRAIN[:-1], *only, f"hydra.run.dir='{folder / first}'"], check=True, capture_output=True)
     for name in others:
         copy(folder / first, folder / name, record["jobs"][name])
-    start = measuring.now()
+    start, before = measuring.now(), cpu_seconds()
     done = subprocess.run([*TRAIN, f"resume={folder}"], check=True, capture_output=True, text=True)
     seconds = measuring.now() - start
     jobs = len(record["jobs"])
     if f"{jobs} finished" not in done.stdout.replace(",", "").splitlines()[-1]:
         raise SystemExit(f"not all jobs were found to be finished:\n{done.stdout[-500:]}")
-    return {"seconds to go on with it when finished": seconds}
+    return {
+        "seconds to go on with it when finished": seconds,
+        "CPU seconds to go on with it when finished": cpu_seconds() - before,
+    }
 
 
 def copy(run: Path, target: Path, overrides: list[str]) -> None:

@@ -1,8 +1,13 @@
-"""Hydra's launchers and sweepers that other packages bring: which package, and whether it is there."""
+"""Hydra's launchers and sweepers that other packages bring: which package, whether it is there, and further options.
+
+Relies on: `ConfigStore.repo`. Tried with Hydra 1.3.8 and 1.4.0rc3.
+"""
 
 from importlib.util import find_spec
 
-from omegaconf import DictConfig
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.errors import InputError
 
@@ -13,6 +18,22 @@ PACKAGES = {
     "hydra_plugins.hydra_ray_launcher": ("hydra-ray-launcher", "ray"),
     "hydra_plugins.resnet_cli": ("optuna", "search"),
 }
+
+# Options of `conf/hydra/launcher` that the schema of the package does not have, with their defaults.
+FURTHER_OPTIONS = {"joblib": {"gpus": None, "jobs_per_gpu": 1}}
+
+
+def add_launcher_options() -> None:
+    """Add our options to the schemas of launchers, against which Hydra checks the files in `conf/hydra/launcher`."""
+    Plugins.instance()  # stores the schemas
+    for launcher, options in FURTHER_OPTIONS.items():
+        stored = ConfigStore.instance().repo["hydra"]["launcher"].get(f"{launcher}.yaml")
+        if stored is not None and not set(options) <= set(stored.node):
+            known = OmegaConf.to_container(stored.node, resolve=False)
+            assert isinstance(known, dict)
+            ConfigStore.instance().store(
+                name=launcher, group="hydra/launcher", node={**known, **options}, provider=stored.provider
+            )
 
 
 def require_plugins(config: DictConfig) -> None:

@@ -13,6 +13,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.file_source import Notes, active_notes, use_checked_files
+from resnet_cli.hydra_app.plugins import add_launcher_options
 
 _active_folders: ContextVar[Sequence[Path]] = ContextVar("active_folders", default=())
 _generated_folder: ContextVar[Path | None] = ContextVar("generated_folder", default=None)
@@ -70,6 +71,7 @@ def user_configs(options: Sequence[str], *, silent: bool = False) -> Iterator[No
     """
     Plugins.instance().register(UserConfigs)
     use_checked_files()
+    add_launcher_options()
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # appended, so that it hides nothing
     folders = _active_folders.set(config_folders(options)[:-1])

@@ -7,6 +7,7 @@ torch was there before the command. There, and on systems without fork, the proc
 """
 
 import ctypes
+import gc
 import importlib
 import multiprocessing
 import os
@@ -73,9 +74,12 @@ def can_fork() -> bool:
 def _preload() -> None:
     """Import what jobs need, which runs nothing of torch."""
     global _has_preloaded
+    if _has_preloaded:
+        return
     _has_preloaded = True
     for module in PRELOADED:
         importlib.import_module(module)
+    gc.freeze()  # the garbage collector of a job would write to the memory that it shares, and so copy it
 
 
 def run_isolated(

@@ -12,7 +12,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.overrides import require_output_subdir
 from resnet_cli.hydra_app.plugins import require_plugins
 from resnet_cli.runs.folder import RunDir
-from resnet_cli.sweeps import grid, hydra_config
+from resnet_cli.sweeps import gpus, grid, hydra_config
 from resnet_cli.sweeps.hydra_internals import expand_grid, register_plugin
 from resnet_cli.sweeps.isolation import can_fork
 from resnet_cli.sweeps.job import finished_line
@@ -40,7 +40,9 @@ def prepare_sweep(config: DictConfig) -> None:
     register_plugin(hydra_config.SEARCH_TARGET, OptunaSearch)
     register_plugin(grid.SWEEPER, grid.GridSweeper)
     register_plugin(grid.LAUNCHER, grid.SerialLauncher)
+    register_plugin(gpus.LAUNCHER, gpus.GpuJoblibLauncher)
     require_plugins(config)
+    gpus.requested_cards(config)  # wrong ones are an error before anything is made
     require_common_sweep(config)
     _require_training(config)
     require_output_subdir(config)

@@ -43,7 +43,7 @@ def test_trials_of_a_batch_in_one_folder_end_like_its_job(tmp_path, monkeypatch,
         return [result]
 
     one.launcher = SimpleNamespace(launch=launch)
-    monkeypatch.setattr(sweeper, "plan_job", lambda config, own: PlannedJob({}, own, "job", is_finished=False))
+    monkeypatch.setattr(sweeper, "plan_job", lambda config, own: PlannedJob({}, own, "job", finished_record=None))
     ended = []
     study = SimpleNamespace(set_folder=lambda number, name: None, finish_trial=lambda *how: ended.append(how))
     one._run_batch(study, {3: ["seed=1"], 4: ["seed=1"]})

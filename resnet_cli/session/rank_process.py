@@ -1,6 +1,7 @@
 """One rank of a run in a process of its own: what it is given, its part of the run, and how it ends."""
 
 import faulthandler
+import os
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,6 +49,8 @@ def start_rank(train: TrainFunction, rank: int, place: RankPlace) -> None:
         place: Where the ranks meet, and what they are given.
     """
     keep_freed_memory()
+    if hasattr(os, "setpgid"):  # Ctrl-C of the terminal goes to the command, which passes it on once
+        os.setpgid(0, 0)
     stack = place.stack(rank).open("w", encoding="utf-8")
     if hasattr(signal, "SIGUSR2"):
         faulthandler.register(signal.SIGUSR2, stack, all_threads=False)

@@ -1,6 +1,6 @@
 """EpochIterator: the batches of an epoch on the device, from loaders of this package or any other iterable."""
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import islice
 from typing import Any
 
@@ -40,6 +40,7 @@ class EpochIterator:
         backend: Batches are moved to its device; None leaves them as the loader yields them.
         control: Polled after each batch; None polls nothing.
         section: Returns the context manager that profiles the loading of a batch, as the section `data`.
+        part: Number of samples in a batch -> those that are used: our loaders may leave out reading the others.
         turn: Yield only every so many batches: the first of them, and their distance; see `resnet_cli.distributed`.
     """
 
@@ -52,10 +53,11 @@ class EpochIterator:
         backend: Backend | None = None,
         control: RunControl | None = None,
         section: Section = no_section,
+        part: Callable[[int], slice] | None = None,
         turn: tuple[int, int] = (0, 1),
     ) -> None:
         self.loader, self.limit, self.epochs, self.backend = loader, limit, epochs, backend
-        self.control, self.section, self.turn = control, section, turn
+        self.control, self.section, self.part, self.turn = control, section, part, turn
 
     @property
     def num_batches(self) -> int | None:
@@ -107,13 +109,19 @@ class EpochIterator:
         batches = self._load_sizes(epoch)
         return batches if self.backend is None else map(self.backend.to_device, batches)
 
+    @property
+    def _is_ours(self) -> bool:
+        """True if the loader can leave batches out, or parts of them."""
+        return hasattr(self.loader, "reads_parts")
+
     def _load(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         load_epoch = getattr(self.loader, "epoch", None)
         if self.turn != (0, 1):
             assert start == 0, "only whole evaluations take turns"
             return self._load_in_turn(epoch, *self.turn)
         if callable(load_epoch):
-            batches: Iterator[Batch] = load_epoch(epoch, start)
+            options = {"part": self.part} if self.part is not None and self._is_ours else {}
+            batches: Iterator[Batch] = load_epoch(epoch, start, **options)
         else:
             batches = _checked(islice(iter(self.loader), start, None))
         limit = self.limit_of(epoch)
@@ -122,7 +130,7 @@ class EpochIterator:
     def _load_in_turn(self, epoch: int, first: int, every: int) -> Iterator[Batch]:
         """Yield every so many batches; loaders of this package read no others."""
         load_epoch, limit = getattr(self.loader, "epoch", None), self.limit_of(epoch)
-        if callable(load_epoch):
+        if callable(load_epoch) and self._is_ours:
             batches: Iterator[Batch] = load_epoch(epoch, first, every=every)
             return islice(batches, None if limit is None else len(range(first, limit, every)))
         return islice(_checked(self.loader), first, limit, every)

@@ -67,7 +67,8 @@ def measure(
     with trainer.backend.switches(), without_trace(trainer.stepper):
         dl_train, dl_val = overfit_loaders(dl_train, dl_val, trainer.overfit_batches)
         timer = _Timer(trainer.device, clock)
-        batches = EpochIterator(dl_train, limit=limit, backend=trainer.backend, control=control)
+        part = trainer.stepper.part
+        batches = EpochIterator(dl_train, limit=limit, backend=trainer.backend, control=control, part=part)
         trainer.stepper.warm_up(batches.iterate_sizes(0))
         for _ in _repeat_epochs(batches, trainer.stepper, most=WARM_UP_STEPS):
             pass

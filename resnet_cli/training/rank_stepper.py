@@ -47,11 +47,21 @@ class RankStepper(Stepper):
     ) -> None:
         super().__init__(state, **others)
         self.ranks, self.shards, self.sync_batch_norm = ranks, shards, sync_batch_norm
+        if ranks.size > 1:
+            self.part = self._own_part
 
     def finish_epoch(self, batches: Iterable[Batch]) -> None:
         """Average in the weights of the epoch; buffers that are no batch-norm statistics become the first rank's."""
         super().finish_epoch(batches)
         self.ranks.broadcast_(list(self.state.model.buffers()))
+
+    def _own_part(self, count: int) -> slice:
+        """Return the samples of a batch that this rank trains on: its part, or those of its shards."""
+        if self.shards is None:
+            return self.ranks.part(count)
+        own = self.ranks.part(self.shards)
+        first, last = (part_of(count, shard, self.shards) for shard in (own.start, own.stop - 1))
+        return slice(first.start, last.stop)
 
     def _prepare_step(self) -> None:
         super()._prepare_step()

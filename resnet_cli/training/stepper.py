@@ -35,6 +35,7 @@ class Stepper:
             gradients are checked in every step.
         section: Returns the context manager that profiles a section of a step.
         resolution: Makes the images of a step smaller; None trains on them as they are.
+        part: Number of samples in a batch -> those that this process trains on; None is all.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Stepper:
         self.can_sync_every_step = self.device.type == "cpu"
         self.section: Section = no_section
         self.resolution: Resolution | None = None
+        self.part: Callable[[int], slice] | None = None
         if state.freezing is not None and model is not state.model:
             state.freezing.compiled = "the model"
 

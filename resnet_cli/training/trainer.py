@@ -204,7 +204,7 @@ class ClassifierTrainer(SingleEpochs):
             self.stepper.section = monitor.section
             train_limit = self.train_limit(max_batches)
             of_run = partial(EpochIterator, dl_train, limit=train_limit, epochs=length, backend=self.backend)
-            batches, again = of_run(section=monitor.section), of_run(control=control)
+            batches, again = of_run(section=monitor.section, part=self.stepper.part), of_run(control=control)
             if not state.is_done(last_epoch, patience):
                 self.warm_up(batches, verbose=verbose)
             while not state.is_over(last_epoch, patience, control.prune):

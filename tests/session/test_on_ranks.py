@@ -1,10 +1,20 @@
 """Runs on several processes: the same training, the same folder, the same decisions."""
 
+import os
 import shutil
+import signal
+import threading
+import time
+from contextlib import contextmanager
 
 import pytest
 import torch
 
+from resnet_cli.config.run_config import RunConfig
+from resnet_cli.hydra_app.compose import compose_settings
+from resnet_cli.session.context import RunContext
+from resnet_cli.session.train import train as train_run
+from resnet_cli.training.control import RunControl
 from tests.support.ranks import forked_ranks  # noqa: F401
 from tests.support.runs import assert_same_end, record_of, rows_of, tiny
 
@@ -14,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("forked_ranks")
 PLAIN = (
     "model=plain_mlp", "data.count=97", "data.batch_size=30", "data.eval_batch_size=4", "data.augment.crop=1",
     "data.augment.flip=random", "data.augment.mixup=0.2", "trainer.clip_norm=0.5", "trainer.averaging=ema",
+    "data.backend=stream", "data.workers=0",
     "trainer.accumulate=2",
 )  # fmt: skip
 SHARDED = (
@@ -108,3 +119,55 @@ def test_batch_norm_over_the_whole_batch_trains_as_one_process_does(train, tmp_p
     run_all(train, "data.count=96", "trainer.sync_batch_norm=true", "optimizer.lr=0.01", sizes=(1, 3))
     one, three = (state_of(tmp_path / f"on{size}")["model"] for size in (1, 3))
     torch.testing.assert_close(three, one, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_signal_stops_every_process_after_the_same_step(train, tmp_path):
+    options = tiny(*PLAIN[2:], "model=plain_mlp", "data.count=300", "trainer.epochs=5", "trainer.processes=2")
+    assert train(*options, "hydra.run.dir=whole")[0] == 0
+    with signalled_when(tmp_path / "run" / "metrics.jsonl"):
+        assert train(*options, "hydra.run.dir=run")[0] == 128 + signal.SIGTERM
+    assert record_of(tmp_path / "run")["status"] == "interrupted"
+    assert "stopped; resume with:" in (tmp_path / "run" / "train.log").read_text()
+    assert 0 < state_of(tmp_path / "run")["step"] < state_of(tmp_path / "whole")["step"]
+    assert train("resume=run")[0] == 0
+    assert_same_end(tmp_path / "whole", tmp_path / "run")
+
+
+@contextmanager
+def signalled_when(path):
+    """Send SIGTERM to this process when a file is there and has a line."""
+
+    def wait():
+        while not (path.exists() and path.stat().st_size):
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    yield
+    thread.join(10)
+
+
+@pytest.mark.slow
+def test_a_run_is_pruned_by_the_process_that_started_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    composed = compose_settings([*tiny("trainer.processes=2", "trainer.epochs=3"), "hydra.run.dir=run"])
+    seen = []
+
+    def prune(rows):
+        seen.append([row["epoch"] for row in rows])
+        return len(rows) == 2
+
+    record = train_run(RunConfig(**composed.settings), tmp_path / "run", RunContext(control=RunControl(prune=prune)))
+    assert record["status"] == "pruned"
+    assert seen == [[], [1], [1, 2]]
+
+
+@pytest.mark.slow
+def test_a_time_budget_is_the_same_for_every_process(train, tmp_path):
+    options = tiny("trainer.processes=2", "trainer.time_budget=3", "hydra.run.dir=run")
+    assert train(*(option for option in options if not option.startswith("trainer.epochs")))[0] == 0
+    record = record_of(tmp_path / "run")
+    assert record["status"] == "finished"
+    assert record["epochs"] == record["time_budget"]["epochs"] == len(rows_of(tmp_path / "run"))

@@ -123,6 +123,11 @@ class Augment:
         return not (any(strengths) or any(probabilities) or is_moved or is_other)
 
     @property
+    def mixes_neighbours(self) -> bool:
+        """True if an image is mixed with the one before it in the batch."""
+        return bool(self.mixup or self.cutmix)
+
+    @property
     def _has_affine_map(self) -> bool:
         return bool(self.rotation or self.translate or self.scale is not None or self.shear)
 

@@ -6,7 +6,7 @@ Shapes: B batch, C channels, H height, W width, K classes.
 import copy
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -72,6 +72,8 @@ class BatchLoader(ABC):
         center: Fraction of the height and width in the centre that is cut out and enlarged to the image; 1 is all.
     """
 
+    reads_parts = False  # whether reading the samples of a part alone saves time
+
     def __init__(
         self,
         indices: Tensor,
@@ -110,7 +112,15 @@ class BatchLoader(ABC):
         part.indices, part.samples, part._length = indices, len(indices), -(-len(indices) // self.batch_size)
         return part
 
-    def epoch(self, epoch: int, start: int = 0, stop: int | None = None, *, every: int = 1) -> Iterator[Batch]:
+    def epoch(
+        self,
+        epoch: int,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        every: int = 1,
+        part: Callable[[int], slice] | None = None,
+    ) -> Iterator[Batch]:
         """Yield the batches of an epoch, from batch `start` on; they are those of the whole epoch.
 
         Args:
@@ -118,9 +128,14 @@ class BatchLoader(ABC):
             start: The first batch.
             stop: Number of samples after which the epoch ends; None for all.
             every: Leave out all but every so many batches.
+            part: Number of samples in a batch -> those that the caller uses; the others may be blank.
         """
         order = self._order(epoch)[: self.samples if stop is None else stop]
-        gathered = self._gather(self._chosen(order, start, every))
+        gathered = (
+            self._gather_parts(order, start, part)
+            if part is not None and self.reads_parts
+            else self._gather(self._chosen(order, start, every))
+        )
         # Known in main memory, so that what is drawn for each sample needs no question to the device.
         numbers = torch.split(number_copies(order) if self.augment else order, self.batch_size)
         for step, (images_BHWC, labels_B, _) in zip(itertools.count(start, every), gathered, strict=False):
@@ -137,6 +152,23 @@ class BatchLoader(ABC):
             return order[start * self.batch_size :]
         batches = torch.split(order, self.batch_size)[start::every] if len(order) else ()
         return torch.cat(batches) if batches else order[:0]
+
+    def _gather_parts(
+        self, order: Tensor, start: int, part: Callable[[int], slice]
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield whole batches in which only the samples of a part are read, and those that they are mixed with."""
+        batches = torch.split(order, self.batch_size)[start:] if len(order) else ()
+        mixes = self.augment is not None and self.augment.mixes_neighbours
+        places = [_needed(len(batch), part(len(batch)), mixes=mixes) for batch in batches]
+        wanted = [batch[place] for batch, place in zip(batches, places, strict=True)]
+        gathered = self._gather(torch.cat(wanted), [len(own) for own in wanted]) if wanted else iter(())
+        for batch, place, (images, labels, _) in zip(batches, places, gathered, strict=False):
+            at = place.to(images.device, non_blocking=True)
+            blank = (source.new_zeros(len(batch), *source.shape[1:]) for source in (images, labels))
+            whole_images, whole_labels = (
+                target.index_copy(0, at, source) for target, source in zip(blank, (images, labels), strict=True)
+            )
+            yield whole_images, whole_labels, batch
 
     def _order(self, epoch: int) -> Tensor:
         """Return the indices of an epoch's samples in their order, a function of (seed, epoch)."""
@@ -170,8 +202,8 @@ class BatchLoader(ABC):
         return batch
 
     @abstractmethod
-    def _gather(self, indices: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield the samples `indices` in chunks of `batch_size`, on the device.
+    def _gather(self, indices: Tensor, sizes: Sequence[int] = ()) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield the samples `indices` in chunks of these sizes, by default of `batch_size`, on the device.
 
         Yields:
             uint8 images [B, H, W, C], labels [B] and indices [B].
@@ -189,3 +221,11 @@ class BatchLoader(ABC):
         floats_BCHW = augment.erase_boxes(floats_BCHW, indices_B, epoch=epoch, seed=self.augment_seed)
         labels_B = labels_B if labels_B.ndim == 1 else labels_B.float()
         return augment.transform_normalised(floats_BCHW, labels_B, num_classes=self.num_classes, generator=source)
+
+
+def _needed(count: int, part: slice, *, mixes: bool) -> Tensor:
+    """Return the places in a batch that a part of it needs, at least one; mixing takes the place before each too."""
+    places = torch.arange(part.start, max(part.stop, part.start + 1)) % count
+    if mixes and part.stop - part.start < count:
+        places = torch.cat([places, (places[:1] - 1) % count])
+    return places

@@ -1,6 +1,6 @@
 """A loader of images that are kept on the device as uint8."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -53,9 +53,9 @@ class DeviceLoader(BatchLoader):
         super().__init__(indices, **options)
         self.resident = resident
 
-    def _gather(self, indices: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _gather(self, indices: Tensor, sizes: Sequence[int] = ()) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         images, labels = self.resident.images, self.resident.labels
         if not len(indices):  # `torch.split` of an empty tensor returns one empty chunk
             return
-        for indices_B in torch.split(indices.to(self.device, non_blocking=True), self.batch_size):
+        for indices_B in torch.split(indices.to(self.device, non_blocking=True), list(sizes) or self.batch_size):
             yield images.index_select(0, indices_B), labels.index_select(0, indices_B), indices_B

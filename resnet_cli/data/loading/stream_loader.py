@@ -45,6 +45,8 @@ class StreamLoader(BatchLoader):
         MachineError: There is too little shared memory for workers.
     """
 
+    reads_parts = True
+
     def __init__(
         self,
         split: DatasetSplit,
@@ -64,34 +66,34 @@ class StreamLoader(BatchLoader):
         self._slots: Tensor | None = None
         self._processes: set[BaseProcess] = set()
 
-    def _gather(self, indices: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _gather(self, indices: Tensor, sizes: Sequence[int] = ()) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        chunks = torch.split(indices, list(sizes) or self.batch_size) if len(indices) else ()
         images = self.split.images
         rows = images.cached_rows() if isinstance(images, LazyImages) else None
         if rows is not None:
             self._loader = self._slots = None  # the workers have no more to do
-        batches = self._decode_in_workers(indices) if rows is None else self._read_cached(rows, indices)
+        batches = self._decode_in_workers(chunks) if rows is None else self._read_cached(rows, chunks)
         for batch in batches:
             if rows is None and isinstance(images, LazyImages):
                 images.keep(batch.indices, batch.pixels)
             yield batch.to(self.device)
 
-    def _read_cached(self, rows: RowReader, indices: Tensor) -> Iterator["_RawBatch"]:
+    def _read_cached(self, rows: RowReader, chunks: Sequence[Tensor]) -> Iterator["_RawBatch"]:
         """Yield batches of images that are in the cache. No processes: threads read ahead, if there are `workers`.
 
         Args:
             rows: All images of the split.
-            indices: Indices of the samples.
+            chunks: Indices of the samples of each batch.
         """
 
         def read(indices_B: Tensor) -> _RawBatch:
             batch = _RawBatch(rows.read(indices_B), self.split.labels.index_select(0, indices_B), indices_B)
             return batch.pin_memory() if self.device.type == "cuda" else batch
 
-        chunks = torch.split(indices, self.batch_size) if len(indices) else ()
         return map(read, chunks) if not self.workers else _map_ahead(read, chunks, min(self.workers, MOST_READERS))
 
-    def _decode_in_workers(self, indices: Tensor) -> Iterator["_RawBatch"]:
-        self._sampler.chunks = torch.split(indices, self.batch_size) if len(indices) else ()
+    def _decode_in_workers(self, chunks: Sequence[Tensor]) -> Iterator["_RawBatch"]:
+        self._sampler.chunks = chunks
         try:
             if self._loader is None:
                 self._loader = self._make_loader()

@@ -17,9 +17,10 @@ from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.planning.fingerprint import FORMAT, measure_fingerprint
 from resnet_cli.planning.plan_file import format_lines, format_override, format_plan
-from resnet_cli.planning.rules import Plan, make_plan
+from resnet_cli.planning.rules import Plan, make_plan, read_rules
 from resnet_cli.planning.step_times import images_per_second
 from resnet_cli.session import build
+from resnet_cli.session.pretrained_files import has_published_weights
 from resnet_cli.training.device import device_name, has_bf16_matrix_units, resolve_device
 
 logger = logging.getLogger("resnet_cli")
@@ -77,6 +78,7 @@ def plan_command(
         "budget": parse_seconds(trainer.get("time_budget")),
         "can_resize": can_resize,
         "device": device.type,
+        "weights": planner.published_weights(),
         "bf16": device.type == "cpu" and has_bf16_matrix_units(),
     }
     plan = make_plan(level, facts, typed, machine, planner.rate)
@@ -130,6 +132,11 @@ class _Measurer:
             self._save()
         self.facts = known
         return {key: value for key, value in known.items() if not key.startswith("_")}
+
+    def published_weights(self) -> list[str]:
+        """Return the nets of the rules whose published weights are in the cache of `torch.hub`."""
+        names = [net["weights"] for net in read_rules()["pretrained_nets"]]
+        return [name for name in names if has_published_weights(name)]
 
     def rate(self, values: Mapping[str, Any], side: int) -> float:
         """Return the images a second that a net trains, measured once on this device."""

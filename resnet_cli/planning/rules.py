@@ -15,6 +15,7 @@ Rate = Callable[[Mapping[str, Any], int], float]  # images a second of a net, fr
 
 RULES = Path(__file__).with_name("rules.yaml")
 USABLE_SHARE = 0.85  # of the budget that is spent on steps; the rest is validation, saving and the test
+RGB = 3
 WHOLE_GROUPS = ("model", "optimizer", "schedule", "loss")  # an option that is typed brings all its values
 
 
@@ -66,7 +67,8 @@ def make_plan(level: str, fingerprint: Facts, typed: Mapping[str, Any], machine:
         level: quick, good or best.
         fingerprint: See `resnet_cli.planning.fingerprint`.
         typed: Keys that the user typed, or that an experiment sets, with their values; groups with their options.
-        machine: `device`, `bf16` and `budget` in seconds, or None.
+        machine: `device`, `bf16`, `budget` in seconds or None, and `weights`: the nets of torchvision whose published
+            weights are on this machine.
         rate: Images a second that a net trains.
     """
     return _Planner(level, fingerprint, typed, machine, rate).plan()
@@ -78,6 +80,7 @@ class _Planner:
         self.level, self.typed, self.rate = level, typed, rate
         self.facts: dict[str, Any] = {**fingerprint, **machine, "level": level}
         self.facts["steps_at_32"] = -(-fingerprint["images"] // 32)
+        self.facts["pretrained"] = False
         self.facts["duplicates_percent"] = round(100 * fingerprint["duplicates"])
         self.choices: list[Choice] = []
         self.skipped: list[str] = []
@@ -123,7 +126,11 @@ class _Planner:
             self.facts["net"] = self.typed.get("model", "yours")
         elif budget is None:
             self._choose_side(sides[-1], "no time budget")
-            net = next(net for net in reversed(list(self._nets(sides[-1]))) if self.level in net.get("default", ()))
+            nets = list(self._nets(sides[-1]))
+            for_level = [
+                net for net in [*self._pretrained_nets(sides[-1]), *nets[::-1]] if self.level in net.get("default", ())
+            ]
+            net = for_level[0]
             self._take(net, f"{net['name']}: usual for images of this size; no time budget was given", "not measured")
         else:
             need = wanted * images / (USABLE_SHARE * budget)  # images a second
@@ -142,8 +149,14 @@ class _Planner:
     def _largest_affordable(self, sides: Sequence[int], need: float) -> tuple[int, Mapping[str, Any], float]:
         """Return side, net and rate: the largest net that is fast enough at the largest side that has one.
 
-        Nets that come after one that is too slow are slower, and are not measured.
+        Nets whose published weights are on this machine come first: they need fewer passes. Nets that come after one
+        that is too slow are slower, and are not measured.
         """
+        least = need * self.rules["passes_of_pretrained_nets"]
+        for side in reversed(sides):
+            for net in self._pretrained_nets(side):
+                if (rate := self.rate(net["set"], side)) >= least:
+                    return side, net, rate
         fallback = None
         for side in reversed(sides):
             best = None
@@ -162,6 +175,14 @@ class _Planner:
         nets = [net for net in self.rules["nets"] if net["sides"][0] <= side <= net["sides"][1]]
         yield from nets or self.rules["nets"][:1]
 
+    def _pretrained_nets(self, side: int) -> Iterator[Mapping[str, Any]]:
+        """Yield the nets that can start from weights on this machine, large to small."""
+        if "init_from" in self.typed or self.facts["channels"] != RGB:
+            return
+        for net in reversed(self.rules["pretrained_nets"]):
+            if net["weights"] in self.facts["weights"] and net["sides"][0] <= side <= net["sides"][1]:
+                yield net
+
     def _sides(self) -> Iterator[int]:
         """Yield the sides that images may get, small to large."""
         height, width = self.facts["height"], self.facts["width"]
@@ -179,4 +200,5 @@ class _Planner:
 
     def _take(self, net: Mapping[str, Any], reason: str, evidence: str) -> None:
         self.facts["net"] = net["name"]
+        self.facts["pretrained"] = "weights" in net
         self._choose(net["set"], reason, evidence)

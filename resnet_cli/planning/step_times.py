@@ -13,7 +13,8 @@ from resnet_cli.session import build
 from resnet_cli.training.device import resolve_device, resolve_precision
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-LARGEST_BATCH = 64  # of a timed step on a CPU, where larger ones take as long for each image
+# Images of 32x32 pixels, or as many pixels, of a timed step on a CPU, where larger batches take as long for each image.
+LARGEST_BATCH, LEAST_BATCH = 64, 4
 MOST_STEPS = 5
 MOST_SECONDS = 1.5  # after which no further step is timed
 
@@ -47,7 +48,9 @@ def images_per_second(
         InputError: The net does not run on images of this size.
     """
     place = resolve_device(device)
-    batch_size = min(batch_size, LARGEST_BATCH) if place.type == "cpu" else batch_size
+    if place.type == "cpu":
+        largest = LARGEST_BATCH * 32 * 32 // (in_size[1] * in_size[2])
+        batch_size = min(batch_size, LARGEST_BATCH, max(largest, LEAST_BATCH))
     dtype = DTYPES.get(resolve_precision(precision, place, cpu_bf16=cpu_bf16))
     with torch.random.fork_rng(devices=[]):
         net = build.model(model, in_size=in_size, num_classes=classes, seed=0).to(place)

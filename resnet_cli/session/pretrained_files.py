@@ -51,6 +51,15 @@ def find_pretrained_file(pretrained: Pretrained) -> Path:
     return file
 
 
+def has_published_weights(name: str) -> bool:
+    """Return whether the default weights of a classifier of torchvision are in the cache of `torch.hub`."""
+    from torch import hub
+    from torchvision import models
+
+    pretrained = Pretrained(name, "DEFAULT", url=models.get_model_weights(name).DEFAULT.url)
+    return (Path(hub.get_dir()) / "checkpoints" / pretrained.file_name).is_file()
+
+
 def _find_on_hub(repository: str, names: Sequence[str]) -> Path | None:
     """Return the first of these files that the cache of the Hugging Face hub has."""
     from huggingface_hub import try_to_load_from_cache

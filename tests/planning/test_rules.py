@@ -16,7 +16,7 @@ FACTS = {
     "damaged": 0.0, "duplicates": 0.0, "neighbour_accuracy": 0.3, "mirrored": 0.97, "upside_down": 0.6, "turned": 0.4,
     "colour_accuracy": 0.1, "scale_accuracy": 0.0,
 }  # fmt: skip
-MACHINE = {"budget": None, "can_resize": False, "device": "cpu", "bf16": True}
+MACHINE = {"budget": None, "can_resize": False, "device": "cpu", "bf16": True, "weights": ()}
 # Facts by which data differ, with values on both sides of every limit.
 VARIED = {
     "images": [60, 5000, 60000],
@@ -57,7 +57,7 @@ def test_every_case_sets_keys_that_exist(case):
     assert problems_of(settings_of(*data, *overrides)) == []
 
 
-@pytest.mark.parametrize("net", read_rules()["nets"], ids=lambda net: net["name"])
+@pytest.mark.parametrize("net", read_rules()["nets"] + read_rules()["pretrained_nets"], ids=lambda net: net["name"])
 def test_every_net_can_be_composed(net):
     assert problems_of(settings_of(*(format_override(key, value) for key, value in net["set"].items()))) == []
 
@@ -107,6 +107,28 @@ def test_nets_after_one_that_is_too_slow_are_not_measured():
 
     plan(machine={"budget": 60}, rate=rate)
     assert measured == ["resnet8"]
+
+
+def test_a_net_whose_weights_are_at_hand_comes_first_and_needs_fewer_passes():
+    def rate(net, side):
+        return {"resnet18": 100.0, "resnet50": 30.0}.get(net.get("model.name"), 200.0)
+
+    def made(seconds, **others):
+        machine = {"budget": seconds, "weights": ["resnet18", "resnet50"], **others.pop("machine", {})}
+        return plan(machine=machine, rate=rate, **{"short_side": 224, "height": 224, "width": 224, **others})
+
+    chosen = values(made(1500))
+    assert (chosen["model.name"], chosen["model.weights"]) == ("resnet18", "DEFAULT")
+    assert (chosen["optimizer.lr"], chosen["optimizer.head_lr"], chosen["schedule"]) == (0.01, 0.1, "cosine")
+    assert values(made(15000))["model.name"] == "resnet50"
+    assert values(made(None))["model.name"] == "resnet18"
+    from_scratch = (
+        made(60),
+        made(1500, channels=1),
+        made(1500, typed={"init_from": "RUN"}),
+        made(1500, machine={"weights": []}),
+    )
+    assert all("model.weights" not in values(plan) for plan in from_scratch)
 
 
 def test_images_are_reduced_until_a_net_is_fast_enough():

@@ -12,13 +12,14 @@ from omegaconf import OmegaConf
 
 from resnet_cli.config import stored
 from resnet_cli.config.descriptions import key_comments_of
+from resnet_cli.config.paths import config_folders
 from resnet_cli.config.run_config import CONTROL_KEYS
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError
 from resnet_cli.files import encode_text
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.hydra_app.overrides import hydra_arguments
-from resnet_cli.hydra_app.search_path import config_folders, generated_configs
+from resnet_cli.hydra_app.search_path import generated_configs
 from resnet_cli.planning.plan_file import format_nested
 from resnet_cli.planning.rules import Choice
 from resnet_cli.runs.folder import RunDir

@@ -79,8 +79,9 @@ def _parser() -> argparse.ArgumentParser:
         help="compare two networks: the settings of each as one quoted argument, applied after the common ones",
     )
     analyses = parser.add_mutually_exclusive_group()
-    for name, text in ANALYSES.items():
-        analyses.add_argument(f"--{name}", dest="analysis", action="store_const", const=name, help=text)
+    for flag in ("--gradients", "--signal", "--shattered", "--activations"):
+        name = flag.removeprefix("--")
+        analyses.add_argument(flag, dest="analysis", action="store_const", const=name, help=ANALYSES[name])
     parser.add_argument("--out", metavar="FILE", help="the figure of these four; default: <which>-<model>.png")
     parser.add_argument("--config-dir", "-cd", metavar="DIR", help="an additional folder of config groups")
     add_preset_options(parser)

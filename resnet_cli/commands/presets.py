@@ -11,12 +11,12 @@ from resnet_cli.commands.eject import eject, eject_run
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.commands.train.planned import LEVELS, planned
 from resnet_cli.config.config_schema import config_schema
+from resnet_cli.config.paths import config_folders
 from resnet_cli.config.presets import Preset, find_preset, find_presets, select_group
 from resnet_cli.config.yaml_errors import display_path
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import expand_home, write_atomically
 from resnet_cli.hydra_app.compose import Composed, compose_settings
-from resnet_cli.hydra_app.search_path import config_folders
 from resnet_cli.runs.folder import RunDir, find_run
 
 MULTIRUN_GROUPS = ("hydra/launcher", "hydra/sweeper")

@@ -120,8 +120,8 @@ def _targets_by_group(presets: Sequence[Preset]) -> dict[str, list[str]]:
     """Return the targets that files name, by the group of their node; those of nodes inside them by an empty text."""
     found: dict[str, dict[str, None]] = {"": {}}
     for preset in presets:
-        content = yaml.safe_load(preset.text) or {}
-        whole = preset.group == "experiment" or content.get("@package") == "_global_"
+        content = preset.content
+        whole = preset.group == "experiment"
         for path, target in _targets(content):
             parts = path.split(".") if path else []
             group = parts[0] if whole and parts else preset.group

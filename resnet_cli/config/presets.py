@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -46,6 +47,15 @@ class Preset:
     def text(self) -> str:
         """The file's content; what is no UTF-8 is replaced."""
         return self.path.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The file's content; empty if it is no mapping in YAML, which composing reports."""
+        try:
+            content = yaml.load(self.text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        except (yaml.YAMLError, OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
 
     @property
     def summary(self) -> str:
@@ -124,8 +134,7 @@ def find_preset(presets: Sequence[Preset], name: str) -> Preset:
 
 def preset_target(preset: Preset, presets: Sequence[Preset]) -> str:
     """Return the `_target_` of a preset, which it may have from another that its defaults name; empty without one."""
-    content = yaml.safe_load(preset.text)
-    content = content if isinstance(content, dict) else {}
+    content = preset.content
     if "_target_" in content:
         return str(content["_target_"])
     for name in content.get("defaults") or []:

@@ -12,11 +12,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from resnet_cli.config.messages import as_typed
+from resnet_cli.config.paths import config_folders
 from resnet_cli.config.run_config import SEED_PARTS
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.path_values import quote_paths
-from resnet_cli.hydra_app.search_path import config_folders
 
 if TYPE_CHECKING:
     from resnet_cli.runs.folder import RunDir

@@ -10,8 +10,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from resnet_cli.config.paths import CONFIG_FOLDER
-from resnet_cli.errors import InputError
+from resnet_cli.config.paths import config_folders
 from resnet_cli.hydra_app.file_source import Notes, active_notes, use_checked_files
 from resnet_cli.hydra_app.plugins import add_launcher_options
 
@@ -29,36 +28,6 @@ class UserConfigs(SearchPathPlugin):
         generated = _generated_folder.get()
         if generated is not None:
             search_path.prepend("generated", f"file://{generated}")
-
-
-def config_folders(options: Sequence[str]) -> list[Path]:
-    """Return the folders that may hold groups, the first to be searched first.
-
-    That of --config-dir, `./conf`, and the package's, which may be one of the others too.
-
-    Args:
-        options: The command line, which may have --config-dir.
-
-    Raises:
-        InputError: the folder of --config-dir is an empty text.
-    """
-    own = [folder.absolute() for folder in (*map(Path, _config_dirs(options)), Path("conf")) if folder.is_dir()]
-    return [*(folder for folder in dict.fromkeys(own) if folder.resolve() != CONFIG_FOLDER.resolve()), CONFIG_FOLDER]
-
-
-def config_dir(options: Sequence[str]) -> str | None:
-    """Return the folder of --config-dir, the first if there are several; None without it."""
-    return next(_config_dirs(options), None)
-
-
-def _config_dirs(options: Sequence[str]) -> Iterator[str]:
-    for i, argument in enumerate(options):
-        option, equals, value = argument.partition("=")
-        if option in ("--config-dir", "-cd"):
-            text = value if equals else "".join(options[i + 1 : i + 2])
-            if not text.strip():
-                raise InputError("--config-dir: is empty; give a folder")
-            yield text
 
 
 @contextmanager

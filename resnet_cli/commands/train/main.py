@@ -7,6 +7,8 @@ from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.session.signals import StopSignals
 
+COMPLETION = ("-sc", "--shell-completion")
+
 
 def main() -> None:
     """Run the command line and exit with its status."""
@@ -16,6 +18,10 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run `resnet-train` with these arguments and return the exit status (see the table in the README)."""
+    if arguments and arguments[0] in COMPLETION:
+        status = _complete(arguments)
+        if status is not None:
+            return status
     with StopSignals() as stop:
         try:
             # Importing Hydra takes half a second, during which signals must be handled already.
@@ -49,6 +55,14 @@ def _run_jobs(arguments: Sequence[str], stop: StopSignals) -> int:
         return run_on_existing(place, stop, run_jobs)
     except InputError as error:
         return print_error(error)
+
+
+def _complete(arguments: Sequence[str]) -> int | None:
+    """Answer a shell's question without Hydra, and return the exit status; None for what is no question."""
+    from resnet_cli.commands import completion
+
+    text = completion.answer(arguments)
+    return None if text is None else completion.print_answer(text)
 
 
 if __name__ == "__main__":

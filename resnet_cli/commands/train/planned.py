@@ -14,12 +14,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from resnet_cli.config.paths import config_dir, config_folders
 from resnet_cli.config.stored import flat
 from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.overrides import hydra_arguments, split_arguments
-from resnet_cli.hydra_app.search_path import config_dir, config_folders, generated_configs
+from resnet_cli.hydra_app.search_path import generated_configs
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.context import Plans
 

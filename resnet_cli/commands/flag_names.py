@@ -1,0 +1,84 @@
+"""The flags of the companion commands, read from their source: importing the commands would take a shell too long."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from resnet_cli.config.source_files import Module, definition, module_source
+
+COMPANIONS = ("info", "data", "eval", "predict", "export", "report")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag of a command.
+
+    Args:
+        name: Its name, such as `--split`.
+        takes_value: Whether a value follows it.
+        choices: The values, where they are listed.
+        help: What it does.
+    """
+
+    name: str
+    takes_value: bool
+    choices: tuple[str, ...]
+    help: str
+
+
+def companion_flags(command: str) -> dict[str, Flag]:
+    """Return the flags of `info`, `data`, `eval`, `predict`, `export` or `report` by name."""
+    found = {"--help": Flag("--help", False, (), "show the help"), "--version": Flag("--version", False, (), "")}
+    module = module_source(f"resnet_cli.commands.{command}")
+    for flag in _flags(module, module.tree) if module else ():
+        found.setdefault(flag.name, flag)
+    return found
+
+
+def _flags(module: Module, tree: ast.AST) -> Iterator[Flag]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument":
+            yield from _of_call(node, module, tree)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.startswith("add_"):
+            located = definition(module, node.func.id)
+            if located is not None:
+                yield from _flags(*located)
+
+
+def _of_call(node: ast.Call, module: Module, tree: ast.AST) -> Iterator[Flag]:
+    keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+    action = keywords.get("action")
+    takes_value = not (isinstance(action, ast.Constant) and str(action.value).startswith(("store_", "version")))
+    choices = tuple(_texts(keywords.get("choices"), module))
+    text = keywords.get("help")
+    shown = text.value if isinstance(text, ast.Constant) and isinstance(text.value, str) else ""
+    for argument in node.args:
+        for name in _names(argument, module, tree):
+            if name.startswith("-"):
+                yield Flag(name, takes_value, choices, shown)
+
+
+def _names(argument: ast.expr, module: Module, tree: ast.AST) -> list[str]:
+    """Return the flags that an argument stands for: itself, or the items of the loop whose variable it is."""
+    if isinstance(argument, ast.Name):
+        loops = (
+            loop for loop in ast.walk(tree) if isinstance(loop, ast.For) and ast.unparse(loop.target) == argument.id
+        )
+        return [name for loop in loops for name in _texts(loop.iter, module)]
+    return _texts(argument, module)
+
+
+def _texts(node: ast.expr | None, module: Module) -> list[str]:
+    """Return the texts in a tuple, list or dictionary of the source, which may stand under a name."""
+    if isinstance(node, ast.Constant):
+        return [str(node.value)]
+    if isinstance(node, ast.Tuple | ast.List):
+        return [text for item in node.elts for text in _texts(item, module)]
+    if isinstance(node, ast.Dict):
+        return [text for item in node.keys for text in _texts(item, module)]
+    if isinstance(node, ast.Name):
+        located = definition(module, node.id)
+        return _texts(getattr(located[1], "value", None), located[0]) if located else []
+    if isinstance(node, ast.Call) and node.args:  # tuple(FORMATS)
+        return _texts(node.args[0], module)
+    return []

@@ -3,7 +3,9 @@
 import argparse
 import math
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,22 @@ from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
 from resnet_cli.files import write_atomically
-from resnet_cli.report import FORMATS, MEASURES, REPETITIONS, Goal, Table, build_tables, format_run_counts, read_runs
+from resnet_cli.report import (
+    FORMATS,
+    MEASURES,
+    REPETITIONS,
+    FoundRuns,
+    Goal,
+    KnownRuns,
+    Refresh,
+    Table,
+    build_tables,
+    find_runs,
+    format_live,
+    format_run_counts,
+    read_runs,
+)
+from resnet_cli.report.watch import Pages, served, watch
 
 HELP = """\
 Finds the runs below the given folders, shows the overrides in which they differ, groups runs that differ in nothing
@@ -33,6 +50,8 @@ examples:
   resnet-report outputs --columns model,optimizer.lr    these keys instead of the overrides that differ; or: all
   resnet-report multirun --goal 94.0                    is the mean test accuracy over seeds above 94 %?
   resnet-report multirun --single                       a row for each run
+  resnet-report multirun --watch                        runs.html shows itself again while runs go on; Ctrl-C ends it
+  resnet-report multirun --serve                        the same at http://127.0.0.1:8600/, for an ssh tunnel
 """
 
 EXTENSIONS = {".txt": "table", ".md": "markdown", ".csv": "csv", ".html": "html", ".htm": "html"}
@@ -57,6 +76,14 @@ def _parser() -> argparse.ArgumentParser:
         "--goal", type=_goal, metavar="[MEASURE=]X",
         help="test whether the mean over seeds surpasses X, and how many more seeds that takes; default: test_accuracy",
     )  # fmt: skip
+    parser.add_argument(
+        "--watch", nargs="?", type=_seconds, const=5.0, metavar="SECONDS",
+        help="write the page again every few seconds while runs go on, with how far they are; default: 5, to runs.html",
+    )  # fmt: skip
+    parser.add_argument(
+        "--serve", nargs="?", type=int, const=8600, metavar="PORT",
+        help="serve that page to browsers on this machine; default: 8600",
+    )  # fmt: skip
     parser.add_argument("--single", action="store_true", help="a row for each run, nothing averaged")
     return parser
 
@@ -78,15 +105,12 @@ def _report(options: argparse.Namespace) -> None:
     if options.single and options.over:
         raise InputError(f"--over {options.over[0]}: averages over a key; not together with --single")
     out = None if options.out is None else output_path(options.out)
+    if options.watch is not None or options.serve is not None:
+        _watch(options, out)
+        return
     format_name = _choose_format(options.format, out)
     found = read_runs(options.folders)
-    columns = [name.strip() for names in options.columns for name in names.split(",") if name.strip()]
-    if options.columns and not columns:
-        raise InputError("--columns: names no key; --columns all shows every key that varies")
-    tables = build_tables(found.runs, over=(*REPETITIONS, *options.over), single=options.single, columns=columns)
-    if options.goal is not None:
-        goal = replace(options.goal, over=tuple(options.over))
-        tables = [replace(table, goal=goal) for table in tables]
+    tables = _tables(options, found)
     for problem in found.problems:
         print(f"warning: {escape_control_characters(problem)}", file=sys.stderr)
     text = FORMATS[format_name](found, tables)
@@ -95,6 +119,64 @@ def _report(options: argparse.Namespace) -> None:
         return
     write_atomically(out, text)
     print_output(f"{escape_control_characters(str(out))}: {format_run_counts(found)}; {_format_group_count(tables)}\n")
+
+
+def _tables(options: argparse.Namespace, found: FoundRuns) -> list[Table]:
+    """Return the tables of runs, as the options say."""
+    columns = [name.strip() for names in options.columns for name in names.split(",") if name.strip()]
+    if options.columns and not columns:
+        raise InputError("--columns: names no key; --columns all shows every key that varies")
+    if not found.runs:
+        return []
+    tables = build_tables(found.runs, over=(*REPETITIONS, *options.over), single=options.single, columns=columns)
+    if options.goal is None:
+        return tables
+    goal = replace(options.goal, over=tuple(options.over))
+    return [replace(table, goal=goal) for table in tables]
+
+
+def _watch(options: argparse.Namespace, out: Path | None) -> None:
+    """Write the page again and again, to a file or for browsers on this machine, until Ctrl-C."""
+    if out is None and options.serve is None:
+        out = output_path("runs.html")
+    if options.format not in (None, "html") or (out is not None and EXTENSIONS.get(out.suffix.lower()) != "html"):
+        raise InputError("--watch and --serve: write a page; --out must be a .html file, and --format html")
+    tops = [Path(folder).expanduser() for folder in options.folders]
+    refresh = Refresh(options.watch or 5.0, is_served=options.serve is not None)
+    known, pages = KnownRuns(), Pages()
+
+    def make_page(*, is_last: bool = False) -> str:
+        found = find_runs(options.folders, known)
+        return format_live(found, _tables(options, found), tops, None if is_last else refresh)
+
+    def show(text: str) -> None:
+        pages.show(text)
+        if out is not None:
+            write_atomically(out, text)
+
+    show(make_page())
+    with ExitStack() as resources:
+        places = [] if out is None else [str(out)]
+        if options.serve is not None:
+            places.append(resources.enter_context(served(pages, options.serve)))
+        line = f"{' and '.join(map(escape_control_characters, places))}: every {refresh.seconds:g} s; Ctrl-C ends it\n"
+        print_output(line)
+        try:
+            watch(make_page, show, refresh.seconds, threading.Event())
+        finally:
+            if out is not None:  # a page that no longer shows itself again
+                write_atomically(out, make_page(is_last=True))
+
+
+def _seconds(text: str) -> float:
+    """Parse a number of seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.1 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.1 to 86400")
+    return value
 
 
 def _goal(text: str) -> Goal:

@@ -2,9 +2,10 @@
 
 from resnet_cli.report.goal import Goal
 from resnet_cli.report.groups import REPETITIONS, Group, Table, build_tables
+from resnet_cli.report.live_page import Refresh, format_live
 from resnet_cli.report.measures import Statistics
 from resnet_cli.report.page import format_html
-from resnet_cli.report.runs import FoundRuns, read_runs
+from resnet_cli.report.runs import FoundRuns, KnownRuns, find_runs, read_runs
 from resnet_cli.report.sweep_table import format_sweep_table
 from resnet_cli.report.writers import (
     MEASURES,
@@ -24,12 +25,16 @@ __all__ = [
     "FoundRuns",
     "Goal",
     "Group",
+    "KnownRuns",
+    "Refresh",
     "Run",
     "Statistics",
     "Table",
     "build_tables",
+    "find_runs",
     "format_csv",
     "format_html",
+    "format_live",
     "format_markdown",
     "format_run_counts",
     "format_sweep_table",

@@ -30,10 +30,12 @@ const Curves = (() => {
   const minimum = (values) => values.reduce((a, b) => Math.min(a, b));
   const maximum = (values) => values.reduce((a, b) => Math.max(a, b), -Infinity);
 
-  // Mean and sample standard deviation at each epoch, over the averaged runs that reached it.
+  // Mean and sample standard deviation at each epoch, over the averaged runs that reached it; of a group without any,
+  // over all its runs, which may be going on.
   const statisticsByEpoch = (group, metric) => {
     const byEpoch = new Map();
-    for (const run of group.runs.filter((each) => each.averaged)) {
+    const averaged = group.runs.filter((each) => each.averaged);
+    for (const run of averaged.length ? averaged : group.runs) {
       run.epochs.forEach((epoch, i) => {
         if (run[metric][i] === null) return;
         if (!byEpoch.has(epoch)) byEpoch.set(epoch, []);

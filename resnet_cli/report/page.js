@@ -144,10 +144,13 @@
       ...view.heads.map((th, i) => createElement("label", {}, boxes[i], ` ${th.classList.contains("figure") ? th.textContent : th.dataset.key}`)));
   };
 
-  // The rows with the best results on validation among `rows`, at most as many as are drawn at first.
+  // The rows with the best results on validation among `rows`, at most as many as are drawn at first. Before the first
+  // run has finished, those that have begun.
   const bestRows = (view, rows) => {
     const groups = view.data.groups, score = (row) => groups[row.index].score ?? -Number.MAX_VALUE;
-    return rows.filter((row) => groups[row.index].runs.some((run) => run.averaged))
+    const finished = rows.filter((row) => groups[row.index].runs.some((run) => run.averaged));
+    const begun = rows.filter((row) => groups[row.index].runs.some((run) => run.epochs.length));
+    return (finished.length ? finished : begun)
       .sort((a, b) => score(b) - score(a)).slice(0, view.data.first);
   };
   const selectRows = (view, selected) => { for (const row of view.rows) row.box.checked = selected.includes(row); };

@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.report.goal_columns import goal_columns
 from resnet_cli.report.groups import Group, Table
 from resnet_cli.report.keys import ABSENT, format_cell
+from resnet_cli.report.page_parts import CONTROLS, FOOT, HEAD
+from resnet_cli.report.page_parts import escape_html as _escape
 from resnet_cli.report.runs import METRICS, FoundRuns
 from resnet_cli.report.summary import OVERRIDES, format_pairs, short_names
 from resnet_cli.report.writers import (
@@ -30,79 +31,41 @@ SCRIPTS = ("curves.js", "page.js")
 MAX_CURVE_POINTS = 400  # epochs of a curve; a screen does not show more
 CURVES_AT_FIRST = 8  # curves that are drawn when the page is opened
 
-HEAD = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; \
-script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>
-{css}</style>
-</head>
-<body>
-<header>
-<div><h1>{title}</h1><p class="counts">{counts}</p></div>
-<button id="theme" type="button" aria-label="Colour theme: as the system">◐ <span>System</span></button>
-</header>
-<noscript><p class="note">Without JavaScript the tables cannot be sorted or filtered and no curves are drawn.</p>
-</noscript>
-<main>
-"""
 
-FOOT = """\
-</main>
-<footer><p>Mean ± sample standard deviation over the n finished runs, for each seed the newest; accuracies in percent.
-Best val: result of the epoch chosen on the validation split; the best mean is bold. Training time: sum over the
-epochs. Bands: one standard deviation over the runs that reached the epoch. Written by resnet-report on {today}.</p>
-</footer>
-<script type="application/json" id="curves">{data}</script>
-<script>
-{script}</script>
-</body>
-</html>
-"""
+@dataclass(frozen=True)
+class Live:
+    """What makes a page a live one.
 
-CONTROLS = """\
-<div class="controls">
-<label class="search">Filter <input type="search" placeholder="words, or lr&gt;=0.05" autocomplete="off" \
-spellcheck="false" aria-controls="table-{i}"></label>
-<span class="shown" role="status" aria-live="polite"></span>
-<details class="columns"><summary>Columns</summary><div class="choices"></div></details>
-<span class="gap"></span>
-<span class="curve-buttons" role="group" aria-label="Curves drawn">Curves
-<button type="button" data-draw="best">best {first}</button><button type="button" data-draw="all">all</button>\
-<button type="button" data-draw="none">none</button></span>
-<label><input type="checkbox" class="single"> single runs</label>
-<label><input type="checkbox" class="late"> last half</label>
-<label><input type="checkbox" class="log"> log loss</label>
-</div>
-"""
+    Args:
+        section: HTML that is shown above the tables.
+        script: The script that shows the page again.
+        is_served: The page comes from a server, which the script may ask whether it is still there.
+    """
+
+    section: str
+    script: str
+    is_served: bool = False
 
 
-def format_html(found: FoundRuns, tables: Sequence[Table]) -> str:
+def format_html(found: FoundRuns, tables: Sequence[Table], live: Live | None = None) -> str:
     """Format the page; all text that comes from runs is escaped."""
     names = dict.fromkeys(run.name for run in found.runs)
-    title = "Runs" if len(names) > 3 else f"Runs of {', '.join(names)}"
+    title = "Runs" if len(names) > 3 or not names else f"Runs of {', '.join(names)}"
     head = HEAD.format(
         title=_escape(title),
-        counts=_escape(format_run_counts(found)),
+        counts=_escape(format_run_counts(found) if found.runs else "no run has begun yet"),
         css=(ASSETS / "page.css").read_text(encoding="utf-8"),
+        live=live.section if live else "",
+        connect=" connect-src 'self';" if live and live.is_served else "",
     )
     sections = "".join(_section(index, table, len(tables)) for index, table in enumerate(tables))
     foot = FOOT.format(
         today=datetime.now(UTC).date().isoformat(),
         data=_dump_json([_curves(table) for table in tables]),
         script="".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS),
+        live_script=f"<script>\n{live.script}</script>\n" if live else "",
     )
     return f"{head}{_problems(found)}{sections}{foot}"
-
-
-def _escape(text: str) -> str:
-    return escape(escape_control_characters(text))
 
 
 def _dump_json(content: Any) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
+from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.reading import Run, read_run
 
 METRICS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss")
@@ -30,22 +31,61 @@ def read_runs(folders: Iterable[Path | str]) -> FoundRuns:
     Raises:
         InputError: A folder does not exist, or none of them contains a run.
     """
+    found = find_runs(folders)
+    if not found.runs:
+        raise InputError(*found.problems)
+    return found
+
+
+def find_runs(folders: Iterable[Path | str], known: "KnownRuns | None" = None) -> FoundRuns:
+    """Load runs as `read_runs` does; there may be none.
+
+    Args:
+        folders: See `read_runs`.
+        known: The runs that were read before; updated.
+
+    Raises:
+        InputError: A folder does not exist.
+    """
+    read = read_run if known is None else known.read
     tops = [_resolve_folder(str(path)) for path in folders]
     found, visited = FoundRuns(), set[tuple[int, int]]()
     for top in tops:
         before = len(found.runs) + len(found.problems)
         for folder in _iterate_run_folders(top, visited, found.problems):
             try:
-                found.runs.append(read_run(folder, _display_path(folder, top), found.problems))
+                found.runs.append(read(folder, _display_path(folder, top), found.problems))
             except InputError as error:
                 found.problems += error.problems
             except OSError as error:
                 found.problems.append(f"{folder}: cannot be read: {error.strerror}")
         if len(found.runs) + len(found.problems) == before:
             found.problems.append(f"{top}: no run found below (no folder with a run.json that is not listed already)")
-    if not found.runs:
-        raise InputError(*found.problems)
     return found
+
+
+class KnownRuns:
+    """Runs that were read before, for reading those alone again whose files have changed since."""
+
+    def __init__(self) -> None:
+        self._runs: dict[Path, tuple[object, Run]] = {}
+
+    def read(self, folder: Path, display_path: str, problems: list[str]) -> Run:
+        """Return a run; see `read_run`. One that is going on is read again: its process may have ended."""
+        stamp, (known_stamp, known) = self._stamp(folder), self._runs.get(folder, (None, None))
+        if known is not None and stamp == known_stamp and display_path == known.display_path:
+            return known
+        count = len(problems)
+        run = read_run(folder, display_path, problems)
+        if run.status not in ("running", "killed") and len(problems) == count:
+            self._runs[folder] = stamp, run
+        return run
+
+    @staticmethod
+    def _stamp(folder: Path) -> object:
+        run = RunDir(folder)
+        stats = [path.stat() if path.exists() else None for path in (run.record, run.config, run.metrics)]
+        return [(status.st_mtime_ns, status.st_size, status.st_ino) if status else None for status in stats]
 
 
 def _resolve_folder(text: str) -> Path:

@@ -1,0 +1,109 @@
+"""Write a page again and again while runs go on, to a file or for browsers on this machine."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from resnet_cli.errors import InputError
+from resnet_cli.files import write_atomically
+
+ADDRESS = "127.0.0.1"  # never reached from another machine but through a tunnel
+NAMES = ("127.0.0.1", "localhost", "[::1]")  # of this machine: another name in `Host` is that of a web site
+
+
+class Pages:
+    """The present page, which a thread of the server reads."""
+
+    def __init__(self) -> None:
+        self.content = b""
+
+    def show(self, text: str) -> None:
+        """Replace the page."""
+        self.content = text.encode()
+
+
+def watch(
+    make_page: Callable[[], str], show: Callable[[str], object], seconds: float, ended: threading.Event
+) -> None:  # fmt: skip
+    """Show a page every few seconds.
+
+    Args:
+        make_page: Returns the page.
+        show: Shows it.
+        seconds: Between two pages, and at least as long as a page takes.
+        ended: Ends it.
+    """
+    while not ended.wait(seconds):
+        show(make_page())
+
+
+def file_writer(path: Path) -> Callable[[str], object]:
+    """Return a function that writes a page to a file, whole."""
+    return lambda text: write_atomically(path, text)
+
+
+@contextmanager
+def served(pages: Pages, port: int) -> Iterator[str]:
+    """Serve the page on the loopback address inside the block, and yield its address.
+
+    Args:
+        pages: The page.
+        port: The port; 0 is any that is free.
+
+    Raises:
+        InputError: the port is in use, or not allowed.
+    """
+
+    class Handler(_Handler):
+        shown = pages
+
+    try:
+        server = ThreadingHTTPServer((ADDRESS, port), Handler)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"--serve {port}: cannot listen on {ADDRESS}: {reason}") from None
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://{ADDRESS}:{server.server_address[1]}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers GET and HEAD of the one page, to browsers that ask for this machine by its name."""
+
+    shown: Pages
+
+    def do_GET(self) -> None:
+        """Send the page."""
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        """Send the headers of the page."""
+        self._answer(with_body=False)
+
+    def _answer(self, *, with_body: bool) -> None:
+        host = (self.headers.get("Host") or "").rpartition(":")
+        name = host[0] if host[1] and host[2].isdigit() else "".join(host)
+        if name not in NAMES:
+            self.send_error(403)
+            return
+        if self.path.partition("?")[0] != "/":
+            self.send_error(404)
+            return
+        content = self.shown.content
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        if with_body:
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name in http.server
+        """Print nothing."""

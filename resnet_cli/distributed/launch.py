@@ -169,9 +169,11 @@ def _judge(place: RankPlace, codes: Sequence[int | None], hung: Mapping[int, str
     if known:
         return decode_error(known[0])
     for rank, code in enumerate(codes):
+        if rank in found:
+            continue
         if code is not None and code < 0:
             return RankFailedError(f"rank {rank} was killed by {signal.Signals(-code).name}")
-        if code and rank not in found:
+        if code:
             return RankFailedError(f"rank {rank} ended with status {code}")
     own = [rank for rank, outcome in found.items() if not outcome["collective"]]
     if not own and hung:

@@ -56,7 +56,7 @@ def options_of(trainer: Mapping[str, Any]) -> ProcessOptions:
             f"trainer.processes={options.processes}: each has at least one of trainer.shards={options.shards}"
         )
     if options.sync_batch_norm:
-        others = {"accumulate": (1, None), "compile": ("off", None), "shards": (None,)}
+        others = {"accumulate": (1, None), "compile": ("off", None)}
         problems += [
             f"trainer.sync_batch_norm=true: not with trainer.{key}={trainer[key]}, whose parts run one by one"
             for key, usual in others.items()

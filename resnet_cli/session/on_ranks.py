@@ -43,8 +43,6 @@ def require_possible(config: RunConfig, options: ProcessOptions, processes: int)
     for key in ("find", "verify_resume"):
         if getattr(config, key):
             problems.append(f"{key}: not with {name}; a single process does it")
-    if options.processes not in (1, processes):
-        problems.append(f"trainer.processes={options.processes}: there are {processes} already; leave it out")
     size = build.batch_size(config.data)
     if size < processes:
         problems.append(f"data.batch_size={size}: fewer than {name}, each of which takes a part of every batch")

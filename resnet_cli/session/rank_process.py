@@ -3,6 +3,7 @@
 import faulthandler
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,9 @@ def start_rank(train: TrainFunction, rank: int, place: RankPlace) -> None:
             ranks.close()
         except BaseException as error:
             write_error(place.outcome(rank), error, collective=is_of_collective(error))
-            raise SystemExit(1) from None
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(1)  # what a group that has failed still holds cannot be torn down without noise
 
 
 def use_card(local_rank: int, trainer: Mapping[str, Any]) -> bool:

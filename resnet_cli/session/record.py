@@ -73,7 +73,7 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     log.attach(run.log)
     log_summary(prepared, record)
     warnings = [
-        *inexactness_warnings(before, record, prepared.trainer.backend),
+        *inexactness_warnings(before, record, prepared.trainer.backend, in_shards=prepared.trainer.in_shards),
         *rising_rate_warnings(before, prepared.trainer),
     ]
     budget = prepared.budget

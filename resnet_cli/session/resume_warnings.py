@@ -7,19 +7,24 @@ from resnet_cli.training.backend import Backend
 from resnet_cli.training.trainer import ClassifierTrainer
 
 
-def inexactness_warnings(before: Mapping[str, Any], now: Mapping[str, Any], backend: Backend) -> list[str]:
+def inexactness_warnings(
+    before: Mapping[str, Any], now: Mapping[str, Any], backend: Backend, *, in_shards: bool = False
+) -> list[str]:
     """Warn about what makes a resumed run differ from an uninterrupted one in the last digits.
 
     Args:
         before: The run's record; empty for a new run.
         now: The record after the run was opened.
         backend: The run's. On CUDA the fastest algorithms are chosen anew in each process, unless it is deterministic.
+        in_shards: Sums have the same bits on any number of processes.
     """
     old, new = (
         {**{name: record.get(name) for name in ("device", "precision")}, **(record.get("versions") or {})}
         for record in (before, now)
     )
     old.pop("resnet-cli", None)  # versions of this package resume one another's runs exactly
+    if not in_shards:
+        old["processes"], new["processes"] = (record.get("processes", 1) for record in (before, now))
     if not before:
         return []
     reasons = [f"{name} {old[name]} -> {new.get(name)}" for name in old if old[name] != new.get(name)]

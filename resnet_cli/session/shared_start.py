@@ -9,6 +9,7 @@ from torch import nn
 from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.distributed.options import options_of
 from resnet_cli.distributed.ranks import Ranks
+from resnet_cli.errors import InputError
 from resnet_cli.session.load import InitialWeights
 from resnet_cli.session.resume import shared_checkpoint
 from resnet_cli.training.trainer import ClassifierTrainer
@@ -32,6 +33,8 @@ def parts_of_batches(node: Node, ranks: Ranks) -> int:
 def share_steps(trainer: ClassifierTrainer, node: Node, ranks: Ranks) -> None:
     """Let a trainer take its steps together with other ranks, or in shards; a process alone does neither by default."""
     options = options_of(node)
+    if options.sync_batch_norm and options.shards is not None and trainer.device.type != "cpu":
+        raise InputError("trainer.sync_batch_norm=true: together with trainer.shards on a CPU only")
     if ranks.size > 1 or options.shards is not None:
         trainer.share_steps(ranks, options.shards, sync_batch_norm=options.sync_batch_norm)
 

@@ -4,25 +4,23 @@ Each rank computes the gradients of its part of a batch. They are summed once a 
 and correct predictions, in one flat tensor; then every rank takes the same update, so that their states stay equal.
 """
 
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from resnet_cli.distributed.ranks import RankGroup, Ranks, part_of
-from resnet_cli.distributed.tree import sum_shards
+from resnet_cli.distributed.tree import Leaf, sum_shards
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.device import seed_device
+from resnet_cli.training.lockstep import Lockstep
+from resnet_cli.training.rank_exchange import SLOTS, Exchange, Replica
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.step import StepOptions, clear_gradients, compute_gradients, update_weights
 from resnet_cli.training.stepper import Stepper
 from resnet_cli.training.sync_batch_norm import synchronised
-
-SLOTS = 3  # behind gradients and statistics: loss, correct predictions, ranks that received a stop signal
 
 
 class RankStepper(Stepper):
@@ -47,6 +45,7 @@ class RankStepper(Stepper):
     ) -> None:
         super().__init__(state, **others)
         self.ranks, self.shards, self.sync_batch_norm = ranks, shards, sync_batch_norm
+        self._replicas: list[Replica] = []  # one for each shard of this rank, if they are normalised together
         if ranks.size > 1:
             self.part = self._own_part
 
@@ -74,12 +73,14 @@ class RankStepper(Stepper):
 
     def _update(self, batch: Batch, options: StepOptions) -> tuple[Tensor, Tensor]:
         state = self.state
-        exchange = _Exchange(state.model, state.optimizer, self.ranks)
+        exchange = Exchange(state.model, state.optimizer, self.ranks)
         if self.shards is None:
             total = exchange.flatten(*self._gradients_of(batch, self.ranks.part(len(batch[0])), options))
             self.ranks.sum_(total)
         else:
-            leaf = partial(self._shard, batch, options, exchange)
+            leaf: Leaf = partial(self._shard, batch, options, exchange)
+            if self.sync_batch_norm:
+                leaf = self._synchronised_shards(batch, options, exchange)
             total = sum_shards(leaf, self.shards, self.ranks, exchange.blank(self.device))
         exchange.distribute(total, has_empty_parts=len(batch[0]) < (self.shards or self.ranks.size))
         loss, correct, stopped = total[-SLOTS:]
@@ -95,28 +96,34 @@ class RankStepper(Stepper):
 
     def _gradients_of(self, batch: Batch, part: slice, options: StepOptions) -> tuple[float, Tensor, Tensor]:
         """Compute the gradients of a part of a batch, times its share; return share, loss and correct predictions."""
-        images_BCHW, labels = batch
         clear_gradients(self.state.optimizer)
+        if not self.sync_batch_norm:
+            return self._part_of_step(self.model, batch, part, options)
+        with synchronised(self.state.model, self._summed):
+            return self._part_of_step(self.model, batch, part, options)
+
+    def _part_of_step(
+        self, model: nn.Module, batch: Batch, part: slice, options: StepOptions
+    ) -> tuple[float, Tensor, Tensor]:
+        images_BCHW, labels = batch
         share = (part.stop - part.start) / len(images_BCHW)
-        nothing = torch.zeros((), device=self.device)
-        if not share and not self.sync_batch_norm:
-            return share, nothing, nothing
-        with synchronised(self.state.model, self._summed) if self.sync_batch_norm else nullcontext():
-            if not share:  # the sums of the others wait for those of this rank
-                with options.autocast():
-                    (self.model(images_BCHW[part]).sum() * 0).backward()
-                return share, nothing, nothing
+        if share:
             loss, correct = compute_gradients(
-                (images_BCHW[part], labels[part]), model=self.model, scaler=self.state.scaler, options=options,
+                (images_BCHW[part], labels[part]), model=model, scaler=self.state.scaler, options=options,
                 section=self.section, of_batch=share,
             )  # fmt: skip
-        return share, loss, correct
+            return share, loss, correct
+        if self.sync_batch_norm:  # the sums of the others wait for those of this part
+            with options.autocast():
+                (model(images_BCHW[part]).sum() * 0).backward()
+        nothing = torch.zeros((), device=self.device)
+        return share, nothing, nothing
 
     def _summed(self, tensor: Tensor) -> Tensor:
         self.ranks.sum_(tensor)
         return tensor
 
-    def _shard(self, batch: Batch, options: StepOptions, exchange: "_Exchange", shard: int) -> Tensor | None:
+    def _shard(self, batch: Batch, options: StepOptions, exchange: Exchange, shard: int) -> Tensor | None:
         """Return what a shard adds; None if it has no sample."""
         part = part_of(len(batch[0]), shard, self.shards or 1)
         if part.start == part.stop:
@@ -126,74 +133,28 @@ class RankStepper(Stepper):
         exchange.restore_statistics()
         return exchange.flatten(*self._gradients_of(batch, part, options))
 
+    def _synchronised_shards(self, batch: Batch, options: StepOptions, exchange: Exchange) -> Leaf:
+        """Compute what the shards of this rank add, normalised together with those of the others."""
+        shards = self.shards or 1
+        own = self.ranks.part(shards)
+        if not self._replicas:
+            self._replicas = [Replica(self.state.model) for _ in range(own.start, own.stop)]
+        sizes = [part_of(len(batch[0]), shard, shards) for shard in range(shards)]
 
-class _Exchange:
-    """What the parts of a step add up, as one flat tensor.
+        def combine(given: Sequence[Tensor]) -> Tensor:
+            leaf = lambda shard: given[shard - own.start] if sizes[shard].stop > sizes[shard].start else None  # noqa: E731
+            return sum_shards(leaf, shards, self.ranks, torch.zeros_like(given[0]))
 
-    The mean of batch-norm statistics over the parts, weighted by their samples, becomes that of every rank.
+        lockstep: Lockstep[Tensor | None] = Lockstep(combine)
 
-    Args:
-        model: With the buffers of before the step.
-        optimizer: Over its parameters.
-        ranks: All ranks.
-    """
+        def compute(number: int) -> Tensor | None:
+            replica, part = self._replicas[number], sizes[own.start + number]
+            replica.update()
+            if self.seed is not None:
+                self._seed("shard", own.start + number)
+            with synchronised(replica.model, partial(lockstep.exchange, number)):
+                found = self._part_of_step(replica.model, batch, part, options)
+            return exchange.flatten(*found, replica) if found[0] else None
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
-        self.ranks = ranks
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self.parameters: list[Tensor] = [parameter for parameter in parameters if parameter.requires_grad]
-        layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.training]
-        layers = [layer for layer in layers if layer.running_mean is not None]
-        self.statistics: list[Tensor] = [t for layer in layers for t in (layer.running_mean, layer.running_var)]  # type: ignore[misc]
-        self.counts: list[Tensor] = [layer.num_batches_tracked for layer in layers]  # type: ignore[misc]
-        self._before = [tensor.clone() for tensor in (*self.statistics, *self.counts)]
-        self._used = [False] * len(self.parameters)  # whether a gradient belongs to the part of this rank
-        doubles = any(parameter.dtype == torch.float64 for parameter in self.parameters)
-        self.dtype = torch.float64 if doubles else torch.float32
-
-    def blank(self, device: torch.device) -> Tensor:
-        """Return a tensor like those that `flatten` returns."""
-        length = sum(tensor.numel() for tensor in (*self.parameters, *self.statistics))
-        return torch.zeros(length + len(self.parameters) + SLOTS, dtype=self.dtype, device=device)
-
-    @torch.no_grad()
-    def restore_statistics(self) -> None:
-        """Restore the statistics of before the step: each shard begins with them."""
-        for tensor, value in zip((*self.statistics, *self.counts), self._before, strict=True):
-            tensor.copy_(value)
-
-    @torch.no_grad()
-    def flatten(self, share: float, loss: Tensor, correct: Tensor) -> Tensor:
-        """Return gradients, which parameters have one, statistics times `share`, loss, correct predictions and stop."""
-        device = loss.device
-        used = [parameter.grad is not None for parameter in self.parameters]
-        self._used = [before or now for before, now in zip(self._used, used, strict=True)]
-        gradients = [
-            parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-            for parameter in self.parameters
-        ]
-        statistics = [tensor * share for tensor in self.statistics]
-        stop = 1.0 if self.ranks.stop() else 0.0
-        marks = torch.tensor([*map(float, used), stop], dtype=self.dtype).to(device, non_blocking=True)
-        pieces = [*gradients, *statistics, marks[:-1], loss, correct, marks[-1]]
-        return torch.cat([piece.reshape(-1).to(self.dtype) for piece in pieces])
-
-    @torch.no_grad()
-    def distribute(self, total: Tensor, *, has_empty_parts: bool) -> None:
-        """Set gradients and statistics to the sums over all parts.
-
-        Args:
-            total: The sum of what `flatten` returned.
-            has_empty_parts: The batch has fewer samples than parts, and this rank may not know which gradients it has.
-        """
-        sizes = [tensor.numel() for tensor in (*self.parameters, *self.statistics)]
-        pieces = torch.split(total[: sum(sizes)], sizes)
-        if has_empty_parts or self.ranks.size == 1:
-            marks = total[sum(sizes) : -SLOTS]
-            self._used = [bool(mark) for mark in marks.tolist()] if has_empty_parts else self._used
-        for parameter, piece, used in zip(self.parameters, pieces, self._used, strict=False):
-            parameter.grad = torch.empty_like(parameter).copy_(piece.view(parameter.shape)) if used else None
-        for tensor, piece in zip(self.statistics, pieces[len(self.parameters) :], strict=True):
-            tensor.copy_(piece.view(tensor.shape))
-        for count, before in zip(self.counts, self._before[len(self.statistics) :], strict=True):
-            count.copy_(before + 1)
+        flat = lockstep.run([compute] * (own.stop - own.start))
+        return lambda shard: flat[shard - own.start]

@@ -31,6 +31,11 @@ class SingleEpochs(ABC):
     epochs: float
     ranks: Ranks = ALONE
 
+    @property
+    def in_shards(self) -> bool:
+        """True if gradients are summed in shards."""
+        return isinstance(self.stepper, RankStepper) and self.stepper.shards is not None
+
     def share_steps(self, ranks: Ranks, shards: int | None = None, *, sync_batch_norm: bool = False) -> None:
         """Train together with other ranks, or in shards; before the first step.
 

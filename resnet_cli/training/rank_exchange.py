@@ -1,0 +1,113 @@
+"""Exchange: what the parts of a step add up - gradients, batch-norm statistics, loss - as one flat tensor."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from resnet_cli.distributed.ranks import Ranks
+
+SLOTS = 3  # behind gradients and statistics: loss, correct predictions, ranks that received a stop signal
+
+
+class Exchange:
+    """What the parts of a step add up, as one flat tensor.
+
+    The mean of batch-norm statistics over the parts, weighted by their samples, becomes that of every rank.
+
+    Args:
+        model: With the buffers of before the step.
+        optimizer: Over its parameters.
+        ranks: All ranks.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
+        self.ranks = ranks
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.parameters: list[Tensor] = [parameter for parameter in parameters if parameter.requires_grad]
+        layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.training]
+        layers = [layer for layer in layers if layer.running_mean is not None]
+        self.statistics: list[Tensor] = [t for layer in layers for t in (layer.running_mean, layer.running_var)]  # type: ignore[misc]
+        self.counts: list[Tensor] = [layer.num_batches_tracked for layer in layers]  # type: ignore[misc]
+        self._before = [tensor.clone() for tensor in (*self.statistics, *self.counts)]
+        self._used = [False] * len(self.parameters)  # whether a gradient belongs to the part of this rank
+        doubles = any(parameter.dtype == torch.float64 for parameter in self.parameters)
+        self.dtype = torch.float64 if doubles else torch.float32
+
+    def blank(self, device: torch.device) -> Tensor:
+        """Return a tensor like those that `flatten` returns."""
+        length = sum(tensor.numel() for tensor in (*self.parameters, *self.statistics))
+        return torch.zeros(length + len(self.parameters) + SLOTS, dtype=self.dtype, device=device)
+
+    @torch.no_grad()
+    def restore_statistics(self) -> None:
+        """Restore the statistics of before the step: each shard begins with them."""
+        for tensor, value in zip((*self.statistics, *self.counts), self._before, strict=True):
+            tensor.copy_(value)
+
+    @torch.no_grad()
+    def flatten(self, share: float, loss: Tensor, correct: Tensor, replica: "Replica | None" = None) -> Tensor:
+        """Return gradients, which parameters have one, statistics times `share`, loss, correct predictions and stop.
+
+        Args:
+            share: Of the samples of the step.
+            loss: Mean loss times `share`.
+            correct: Correct predictions.
+            replica: A copy of the model that has the gradients and the statistics; None is the model itself.
+        """
+        device = loss.device
+        twins = {} if replica is None else replica.twins
+        parameters = [twins.get(parameter, parameter) for parameter in self.parameters]
+        used = [parameter.grad is not None for parameter in parameters]
+        self._used = [before or now for before, now in zip(self._used, used, strict=True)]
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        statistics = [twins.get(tensor, tensor) * share for tensor in self.statistics]
+        stop = 1.0 if self.ranks.stop() else 0.0
+        marks = torch.tensor([*map(float, used), stop], dtype=self.dtype).to(device, non_blocking=True)
+        pieces = [*gradients, *statistics, marks[:-1], loss, correct, marks[-1]]
+        return torch.cat([piece.reshape(-1).to(self.dtype) for piece in pieces])
+
+    @torch.no_grad()
+    def distribute(self, total: Tensor, *, has_empty_parts: bool) -> None:
+        """Set gradients and statistics to the sums over all parts.
+
+        Args:
+            total: The sum of what `flatten` returned.
+            has_empty_parts: The batch has fewer samples than parts, and this rank may not know which gradients it has.
+        """
+        sizes = [tensor.numel() for tensor in (*self.parameters, *self.statistics)]
+        pieces = torch.split(total[: sum(sizes)], sizes)
+        if has_empty_parts or self.ranks.size == 1:
+            marks = total[sum(sizes) : -SLOTS]
+            self._used = [bool(mark) for mark in marks.tolist()] if has_empty_parts else self._used
+        for parameter, piece, used in zip(self.parameters, pieces, self._used, strict=False):
+            parameter.grad = torch.empty_like(parameter).copy_(piece.view(parameter.shape)) if used else None
+        for tensor, piece in zip(self.statistics, pieces[len(self.parameters) :], strict=True):
+            tensor.copy_(piece.view(tensor.shape))
+        for count, before in zip(self.counts, self._before[len(self.statistics) :], strict=True):
+            count.copy_(before + 1)
+
+
+class Replica:
+    """A copy of a model for one shard of a batch.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model, self.model = model, copy.deepcopy(model)
+        originals: list[Tensor] = [*model.parameters(), *model.buffers()]
+        copies: list[Tensor] = [*self.model.parameters(), *self.model.buffers()]
+        self.twins = dict(zip(originals, copies, strict=True))
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Make the copy equal to the model, without gradients."""
+        for tensor, twin in self.twins.items():
+            twin.copy_(tensor)
+            twin.requires_grad_(tensor.requires_grad)
+            twin.grad = None
+        for module, own in zip(self._model.modules(), self.model.modules(), strict=True):
+            own.training = module.training

@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Literal, Protocol
 
@@ -107,27 +108,38 @@ def _outcome(job: sweep_job.SweepJob, signals: StopSignals, reporter: TrialRepor
     if forks:
         _preload()
     reader, writer = context.Pipe(duplex=False)
-    with reader, _blocked_signals() as mask:
-        own = signals if forks else StopSignals()
-        process = context.Process(target=_run_in_child, args=(job, own, reporter, writer, mask))
-        process.start()
+    with reader:
+        with _blocked_signals() as mask:
+            own = signals if forks else StopSignals()
+            process = context.Process(target=_run_in_child, args=(job, own, reporter, writer, mask))
+            process.start()
+            if signals.is_owner:
+                signals.on_signal = partial(_pass_on, process, job)
         writer.close()
+        _join(process, signals)
+        outcome = _receive(reader)
+    return ("failed", _record_killed(job, signals, process.exitcode)) if outcome is None else outcome
+
+
+def _join(process: Any, signals: StopSignals) -> None:
+    """Wait until the process of a job has ended."""
+    try:
+        process.join()
+    except BaseException:  # a second Ctrl-C
+        process.kill()
+        raise
+    finally:
         if signals.is_owner:
-            signals.on_signal = lambda signum: _pass_on(process, job, signum)
-        with _unblocked(mask):
-            try:
-                process.join()
-            except BaseException:  # a second Ctrl-C
-                process.kill()
-                raise
-            finally:
-                if signals.is_owner:
-                    signals.on_signal = None
-        with suppress(EOFError):
-            if reader.poll():
-                outcome: Outcome = reader.recv()
-                return outcome
-    return "failed", _record_killed(job, signals, process.exitcode)
+            signals.on_signal = None
+
+
+def _receive(reader: Connection) -> Outcome | None:
+    """Return what a process that has ended has sent, or None."""
+    try:
+        outcome: Outcome | None = reader.recv() if reader.poll() else None
+    except EOFError:
+        return None
+    return outcome
 
 
 def _run_in_child(
@@ -188,19 +200,6 @@ def _blocked_signals() -> Iterator[list[int]]:
         yield list(map(int, before))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _unblocked(mask: list[int]) -> Iterator[None]:
-    """Handle signals inside the block as before `_blocked_signals`."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    blocked = signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _end_with_parent() -> None:

@@ -11,11 +11,13 @@ from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.compose import to_plain
+from resnet_cli.hydra_app.plugins import add_launcher_options
 
 
 @cache
 def composed(*overrides):
     options = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+    add_launcher_options()
     with initialize_config_dir(str(CONFIG_FOLDER), **options):
         compat.silence_schema_warning()  # pytest takes filters back after each test
         return to_plain(compose("train", ["name=x", *overrides]))

@@ -1,8 +1,7 @@
 """A run on several ranks: start them where there are none, and the part of those that do not write the folder."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,9 +13,9 @@ import torch
 from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.distributed.existing import existing_ranks
 from resnet_cli.distributed.launch import Launcher
-from resnet_cli.distributed.options import ProcessOptions
+from resnet_cli.distributed.options import ProcessOptions, options_of, require_combinable
 from resnet_cli.distributed.outcomes import RankFailedError
-from resnet_cli.distributed.ranks import Ranks
+from resnet_cli.distributed.ranks import Ranks, joined_ranks
 from resnet_cli.errors import InputError, MachineError, PrunedError
 from resnet_cli.runs.card import redraw_card
 from resnet_cli.runs.environment import utc_now
@@ -24,14 +23,15 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.logs import RankLog, append_to_log, print_line
 from resnet_cli.session import build
 from resnet_cli.session.context import RunContext
-from resnet_cli.session.prepare import PreparedRun
+from resnet_cli.session.prepare import isolated_compiler, prepare
 from resnet_cli.session.questions import answer_questions
 from resnet_cli.session.rank_process import TrainFunction, start_rank, to_payload, use_card
+from resnet_cli.session.shared_start import fixed_threads
 from resnet_cli.session.test_set import score_test_set
 from resnet_cli.training.control import RunControl
 
 
-def require_possible(config: RunConfig, options: ProcessOptions, processes: int) -> None:
+def require_possible(config: RunConfig, processes: int) -> None:
     """Check, before anything is started, that a run can use so many processes.
 
     Raises:
@@ -112,20 +112,6 @@ def train_on_ranks(
             config = replace(config, resume="auto")
 
 
-@contextmanager
-def fixed_threads(options: ProcessOptions) -> Iterator[None]:
-    """Compute on one thread inside this block if sums are to have the same bits everywhere: threads split them too."""
-    before = torch.get_num_threads()
-    if options.shards is None or before == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def train_on_existing(
     train: TrainFunction,
     config: RunConfig,
@@ -170,17 +156,33 @@ def agreed_control(control: RunControl, ranks: Ranks) -> RunControl:
     return RunControl(ranks.agree_to_stop, lambda rows: ranks.from_first(lambda: control.prune(rows)))
 
 
-def follow(prepare: Callable[[], PreparedRun], run: RunDir, control: RunControl, ranks: Ranks) -> None:
-    """Take the part of a rank that is not the first: its steps and its batches of the evaluations.
+def train_elsewhere(
+    train: TrainFunction, config: RunConfig, folder: Path, context: RunContext, planned: Node | None
+) -> dict[str, Any] | None:
+    """Train a run on ranks, of which this process is not the first, and return its record; see `train_on_ranks`.
 
-    Args:
-        prepare: Builds the run.
-        run: Its folder, in whose log are the rank's warnings.
-        control: The same on every rank.
-        ranks: All ranks.
+    Returns:
+        None if this is the first rank, or the only one.
     """
+    options, ranks, existing = options_of(config.trainer), joined_ranks(), existing_ranks()
+    processes = max(options.processes if existing is None else existing.size, ranks.size if ranks else 1)
+    require_combinable(config.trainer, options, processes)
+    require_possible(config, processes)
+    if processes > 1 and ranks is None:
+        start = train_on_ranks if existing is None else train_on_existing
+        return start(train, config, folder, context, planned, options)
+    if ranks is None or ranks.is_first:
+        return None
+    with isolated_compiler(), fixed_threads(options):
+        _follow(config, RunDir(folder), context, planned, ranks)
+    return {}
+
+
+def _follow(config: RunConfig, run: RunDir, context: RunContext, planned: Node | None, ranks: Ranks) -> None:
+    """Take the part of a rank that is not the first: its steps and its batches of the evaluations."""
+    control = agreed_control(context.control, ranks)
     with RankLog(ranks.rank) as log:
-        prepared = prepare()
+        prepared = prepare(config, run, planned, context.paths, control=control, ranks=ranks)
         control.raise_if_stopped()
         ranks.from_first(lambda: None)  # the folder is there
         if run.path.is_dir():  # on a machine that does not see it, warnings are in the terminal alone

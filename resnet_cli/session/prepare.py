@@ -34,10 +34,11 @@ from resnet_cli.session.resume import (
     initialise_from_images,
     load_latest,
     restore_or_initialise,
+    shared_checkpoint,
     validate_changes,
 )
 from resnet_cli.session.run_data import data_changes, describe_data
-from resnet_cli.session.shared_start import on_card, parts_of_batches, share_steps, shared_checkpoint, shared_weights
+from resnet_cli.session.shared_start import on_card, parts_of_batches, share_steps, shared_weights
 from resnet_cli.session.teacher import LoadedTeacher, load_teacher, teacher_changes
 from resnet_cli.session.time_budget import LONGEST, TimeBudget, find_budget, measure_times, with_length
 from resnet_cli.training.control import RunControl

@@ -1,20 +1,38 @@
 """How several ranks start a run: each on a device of its own, with the state that the first one has read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 import torch
 from torch import nn
 
 from resnet_cli.config.run_config import Node, RunConfig
-from resnet_cli.distributed.options import options_of
+from resnet_cli.distributed.existing import existing_ranks
+from resnet_cli.distributed.options import ProcessOptions, options_of
 from resnet_cli.distributed.ranks import Ranks
 from resnet_cli.errors import InputError
 from resnet_cli.session.load import InitialWeights
-from resnet_cli.session.resume import shared_checkpoint
 from resnet_cli.training.trainer import ClassifierTrainer
 
-__all__ = ["on_card", "parts_of_batches", "share_steps", "shared_checkpoint", "shared_weights"]
+
+def uses_ranks(options: ProcessOptions, ranks: Ranks) -> bool:
+    """Return True if a run is one of several processes, or sums its gradients as several do."""
+    return options.processes > 1 or options.shards is not None or ranks.size > 1 or existing_ranks() is not None
+
+
+@contextmanager
+def fixed_threads(options: ProcessOptions) -> Iterator[None]:
+    """Compute on one thread inside this block if sums are to have the same bits everywhere: threads split them too."""
+    before = torch.get_num_threads()
+    if options.shards is None or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def on_card(config: RunConfig, ranks: Ranks) -> RunConfig:

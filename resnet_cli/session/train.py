@@ -1,25 +1,21 @@
 """Train one run: prepare it, open its folder, train, and evaluate on the test set once."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from resnet_cli.config.run_config import Node, RunConfig
-from resnet_cli.distributed.options import options_of, require_combinable
+from resnet_cli.distributed.options import options_of
 from resnet_cli.errors import StoppedError
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.lock import exclusive
 from resnet_cli.runs.logs import RunLog
 from resnet_cli.session.context import RunContext
 from resnet_cli.training.malloc import keep_freed_memory
-
-if TYPE_CHECKING:
-    from resnet_cli.session.prepare import PreparedRun
 
 logger = logging.getLogger("resnet_cli")
 
@@ -51,46 +47,35 @@ def train(
     began = monotonic() - context.seconds_before
     options = options_of(config.trainer)
     keep_freed_memory()  # before the first tensor, and therefore before the imports below, which load torch
-    from resnet_cli.distributed.existing import existing_ranks
     from resnet_cli.distributed.ranks import ALONE, joined_ranks
-    from resnet_cli.session import on_ranks
-    from resnet_cli.session.prepare import isolated_compiler, prepare
-
-    ranks, existing = joined_ranks() or ALONE, existing_ranks()
-    processes = max(options.processes if existing is None else existing.size, ranks.size)
-    require_combinable(config.trainer, options, processes)
-    on_ranks.require_possible(config, options, processes)
-    if processes > 1 and ranks is ALONE:
-        start = on_ranks.train_on_ranks if existing is None else on_ranks.train_on_existing
-        return start(train, config, folder, context, planned_trainer, options)
-    run = RunDir(folder)
-    control = on_ranks.agreed_control(context.control, ranks)
-    build = partial(prepare, config, run, planned_trainer, context.paths, control=control, began=began, ranks=ranks)
-    with on_ranks.fixed_threads(options):
-        if not ranks.is_first:
-            with isolated_compiler():
-                on_ranks.follow(build, run, control, ranks)
-            return {}
-        return _train(config, run, replace(context, control=control), build)
-
-
-def _train(config: RunConfig, run: RunDir, context: RunContext, build: "Callable[[], PreparedRun]") -> dict[str, Any]:
-    """Train in a run folder, on the first rank if there are several; see `train`."""
     from resnet_cli.session.find.start import find_setting
     from resnet_cli.session.paths import located
-    from resnet_cli.session.prepare import isolated_compiler
+    from resnet_cli.session.prepare import isolated_compiler, prepare
     from resnet_cli.session.record import evaluate_test_set, open_run_folder, run_status
     from resnet_cli.session.reproduction import reproducing
+    from resnet_cli.session.shared_start import fixed_threads, uses_ranks
     from resnet_cli.session.verify import verify_resume
 
+    run, ranks = RunDir(folder), joined_ranks() or ALONE
+    if uses_ranks(options, ranks):
+        from resnet_cli.session import on_ranks
+
+        record = on_ranks.train_elsewhere(train, config, folder, context, planned_trainer)
+        if record is not None:
+            return record
+        context = replace(context, control=on_ranks.agreed_control(context.control, ranks))
     with RunLog(terminal=context.log_to_terminal) as log, _resume_hint(run, context.resume_command):
         if config.find is not None:
             return find_setting(config, run, context)
         if config.verify_resume:
             return verify_resume(train, located(config, context.paths))
         run.require_writable()
-        with exclusive(run.path), isolated_compiler(), reproducing(config, run) as reproduction:
-            prepared = build()
+        with (
+            exclusive(run.path), isolated_compiler(), fixed_threads(options), reproducing(config, run) as reproduction
+        ):  # fmt: skip
+            prepared = prepare(
+                config, run, planned_trainer, context.paths, control=context.control, began=began, ranks=ranks
+            )
             context.control.raise_if_stopped()  # the last moment at which stopping leaves no folder behind
             saver = open_run_folder(prepared, context, log)
             prepared.trainer.ranks.from_first(lambda: None)  # the others may write to the log now

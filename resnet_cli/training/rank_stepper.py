@@ -45,6 +45,7 @@ class RankStepper(Stepper):
     ) -> None:
         super().__init__(state, **others)
         self.ranks, self.shards, self.sync_batch_norm = ranks, shards, sync_batch_norm
+        self.step_function = self._step_together
         self._replicas: list[Replica] = []  # one for each shard of this rank, if they are normalised together
         if ranks.size > 1:
             self.part = self._own_part
@@ -71,7 +72,8 @@ class RankStepper(Stepper):
         assert self.seed is not None
         seed_device(self.device, self.seed, "step", self.state.epoch, self.state.batches, *parts)
 
-    def _update(self, batch: Batch, options: StepOptions) -> tuple[Tensor, Tensor]:
+    def _step_together(self, batch: Batch, *, options: StepOptions, **others: Any) -> tuple[Tensor, Tensor]:
+        """Do what `train_step` does, with the arguments of that, together with the other ranks."""
         state = self.state
         exchange = Exchange(state.model, state.optimizer, self.ranks)
         if self.shards is None:
@@ -90,8 +92,7 @@ class RankStepper(Stepper):
         if self.can_sync_every_step:
             self._check_loss(loss)
         with self.section("optimizer"):
-            on_gradients = self._on_gradients if self.watches_gradients else None
-            update_weights(state.optimizer, state.scaler, options, on_gradients)
+            update_weights(state.optimizer, state.scaler, options, others["on_gradients"])
         return loss, correct
 
     def _gradients_of(self, batch: Batch, part: slice, options: StepOptions) -> tuple[float, Tensor, Tensor]:

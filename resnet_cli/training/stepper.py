@@ -36,6 +36,7 @@ class Stepper:
         section: Returns the context manager that profiles a section of a step.
         resolution: Makes the images of a step smaller; None trains on them as they are.
         part: Number of samples in a batch -> those that this process trains on; None is all.
+        step_function: `train_step`, or a function of the same arguments.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Stepper:
         self.section: Section = no_section
         self.resolution: Resolution | None = None
         self.part: Callable[[int], slice] | None = None
+        self.step_function: Callable[..., tuple[Tensor, Tensor]] = train_step
         if state.freezing is not None and model is not state.model:
             state.freezing.compiled = "the model"
 
@@ -85,7 +87,12 @@ class Stepper:
             options = replace(options, micro_batch=micro_batch)
         scale = scaler.get_scale() if scaler.is_enabled() else 1.0
         try:
-            loss, correct = self._update(batch, options)
+            loss, correct = self.step_function(
+                batch, model=self.model, optimizer=state.optimizer, scaler=scaler, options=options,
+                on_loss=self._check_loss if self.can_sync_every_step else None,
+                on_gradients=self._on_gradients if self.watches_gradients else None,
+                section=self.section,
+            )  # fmt: skip
         except IndexError as error:
             raise name_label_error(error, batch[1]) from error
         is_skipped = scaler.is_enabled() and scaler.get_scale() < scale
@@ -94,15 +101,6 @@ class Stepper:
             if state.average is not None:
                 state.average.update(state.step)
         return loss, correct
-
-    def _update(self, batch: Batch, options: StepOptions) -> tuple[Tensor, Tensor]:
-        """Update the weights by one batch, and return its mean loss and number of correct predictions."""
-        return train_step(
-            batch, model=self.model, optimizer=self.state.optimizer, scaler=self.state.scaler, options=options,
-            on_loss=self._check_loss if self.can_sync_every_step else None,
-            on_gradients=self._on_gradients if self.watches_gradients else None,
-            section=self.section,
-        )  # fmt: skip
 
     def start_epoch(self, num_epochs: float, num_batches: int | None = None) -> None:
         """Begin, or continue, the present epoch of a run of `num_epochs`, each of `num_batches` if that is known.

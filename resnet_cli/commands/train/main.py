@@ -29,32 +29,24 @@ def run(arguments: Sequence[str]) -> int:
 
             if any(argument in app.HELP for argument in arguments):
                 return app.show_help(arguments, stop)
-            return _run_jobs(arguments, stop)
+            from resnet_cli.distributed.environment import find_existing_rank
+
+            place = find_existing_rank()
+            if place is not None:
+                from resnet_cli.session.existing_ranks import run_on_existing
+
+                return run_on_existing(place, stop, lambda: _run_jobs(arguments, stop))
+            from resnet_cli.commands.train import job
+
+            return job.run(arguments, stop)
+        except InputError as error:
+            from resnet_cli.hydra_app.errors import print_error
+
+            return print_error(error)
         except StoppedError as stopped:
             return 128 + stopped.signum
         except KeyboardInterrupt:
             return 130
-
-
-def _run_jobs(arguments: Sequence[str], stop: StopSignals) -> int:
-    """Compose and run the jobs of a command line; of processes that torchrun or srun has started, the first does."""
-    from resnet_cli.distributed.environment import find_existing_rank
-    from resnet_cli.hydra_app.errors import print_error
-
-    def run_jobs() -> int:
-        from resnet_cli.commands.train import job
-
-        return job.run(arguments, stop)
-
-    try:
-        place = find_existing_rank()
-        if place is None:
-            return run_jobs()
-        from resnet_cli.session.existing_ranks import run_on_existing
-
-        return run_on_existing(place, stop, run_jobs)
-    except InputError as error:
-        return print_error(error)
 
 
 def _complete(arguments: Sequence[str]) -> int | None:
@@ -63,6 +55,13 @@ def _complete(arguments: Sequence[str]) -> int | None:
 
     text = completion.answer(arguments)
     return None if text is None else completion.print_answer(text)
+
+
+def _run_jobs(arguments: Sequence[str], stop: StopSignals) -> int:
+    """Compose and run the jobs of a command line, on the first of the processes that torchrun or srun has started."""
+    from resnet_cli.commands.train import job
+
+    return job.run(arguments, stop)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ install torch each time. `.ci/run` makes one fresh environment and calls `nox` i
 """
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,7 +14,7 @@ import nox
 
 nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "spelling", "first_run", "tests"]
+nox.options.sessions = ["lint", "types", "spelling", "docs", "first_run", "tests"]
 
 
 @nox.session
@@ -33,6 +34,19 @@ def types(session: nox.Session) -> None:
 def spelling(session: nox.Session) -> None:
     """Look for common misspellings in code and texts."""
     session.run("codespell")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site in docs/_site, warnings as errors, and look for anything that its pages would fetch."""
+    session.run("sphinx-build", "-q", "-W", "--keep-going", "-b", "html", "docs", "docs/_site")
+    for page in Path("docs/_site").rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        found = re.findall(
+            r"<(?:script|img|iframe)\b[^>]*\bsrc=\"(?:https?:)?//[^\"]*|<link\b[^>]*\bhref=\"https?://[^\"]*", text
+        )
+        if found:
+            session.error(f"{page} fetches {found[0]}")
 
 
 @nox.session

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent / "_ext"), str(Path(__file__).parents[1])]
 
-from resnet_cli import __version__
+from resnet_cli import __version__  # noqa: E402
 
 project = "resnet-cli"
 author = "the authors of resnet-cli"

@@ -31,7 +31,7 @@ def _train(name: str) -> list[str]:
         train(["--help"])
     return [
         f"## {name}", "",
-        "Takes groups and keys ([every key](keys.md), [every option](options.md)) and these flags, which are Hydra's.", "",
+        "Takes groups and keys ([every key](keys.md), [every option](options.md)) and these flags of Hydra's.", "",
         *_flags(get_args_parser()), "", "`resnet-train --help` prints:", "", "```text", printed.getvalue().rstrip(),
         "```", "",
     ]  # fmt: skip

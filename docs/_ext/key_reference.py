@@ -65,7 +65,12 @@ def _group(group: str, schema: Schema, presets: Sequence[Preset]) -> list[str]:
 
 
 def _inner(schema: Schema) -> list[str]:
-    lines = ["## Nodes inside groups", "", "What keys such as `data.augment` and `schedule` of parameter groups build.", ""]
+    lines = [
+        "## Nodes inside groups",
+        "",
+        "What keys such as `data.augment` and `schedule` of parameter groups build.",
+        "",
+    ]
     for target, properties in _targets(schema):
         lines += [f"### {target}", ""]
         lines += [*HEAD, *_rows("", properties, []), ""] if properties else ["Takes no keys.", ""]

@@ -1,0 +1,67 @@
+"""The generated pages of the documentation hold every key, option, flag and former name, and the notebook."""
+
+import importlib
+import json
+import re
+import tomllib
+
+import pytest
+
+from docs._ext.generated import GENERATORS, notebook_page
+from docs._ext.key_reference import takes
+from resnet_cli.config.config_schema import config_schema
+from resnet_cli.config.paths import CONFIG_FOLDER
+from resnet_cli.config.presets import find_presets
+
+
+def test_every_key_has_its_row():
+    schema = config_schema([preset for preset in find_presets([CONFIG_FOLDER]) if preset.is_built_in])
+    rows = set(re.findall(r"^\| `([^`]+)` \|", GENERATORS["keys"](), re.MULTILINE))
+    for group, definition in schema["$defs"].items():
+        for condition in definition["allOf"]:
+            for key in set(condition["then"]["properties"]) - {"_target_"}:
+                assert (key if group == "node" else f"{group}.{key}") in rows
+    groups = {"model", "optimizer", "schedule", "loss", "data", "trainer", "logger"}
+    assert {key.replace("seed_", "seed.") for key in schema["properties"]} - groups <= rows
+    assert "trainer.averaging_decay" in rows
+    assert "trainer.averaging_deca" not in rows
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "number", "minimum": 0, "exclusiveMaximum": 1}, "number ≥ 0 and < 1"),
+        ({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}, "integer ≥ 1 or null"),
+        ({"enum": ["auto", None, 3]}, "`auto`, `null`, `3`"),
+        ({"type": "array", "prefixItems": [{"type": "number"}, {"type": "string"}]}, "[number, string]"),
+    ],
+)
+def test_what_a_key_takes_is_said_in_words(schema, words):
+    assert takes(schema) == words
+
+
+def test_every_option_has_its_row():
+    text = GENERATORS["options"]()
+    assert all(f"| `{preset.override}` | {preset.summary[:5]}" in text for preset in find_presets([CONFIG_FOLDER]))
+
+
+def test_every_flag_of_every_command_has_its_row(repository):
+    sections = dict(
+        re.findall(r"^## (resnet-\w+)\n(.*?)(?=^## |\Z)", GENERATORS["commands"](), re.MULTILINE | re.DOTALL)
+    )
+    scripts = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert set(sections) == set(scripts)
+    for name in set(scripts) - {"resnet-train"}:
+        parser = importlib.import_module(scripts[name].partition(":")[0])._parser()
+        for flag in (flag for action in parser._actions for flag in action.option_strings):
+            assert re.search(rf"^\| .*`{flag}[ `]", sections[name], re.MULTILINE), flag
+    assert "| `--multirun`, `-m` |" in sections["resnet-train"]
+
+
+def test_notebook_is_a_page_with_its_outputs_and_nothing_is_run(repository, tmp_path):
+    path = repository / "docs" / "residual_networks.ipynb"
+    text = notebook_page(path, tmp_path / "pictures")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    pictures = [output for cell in cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+    assert len(list((tmp_path / "pictures").iterdir())) == len(pictures) == text.count("/_built/")
+    assert all("".join(cell["source"]) in text for cell in cells)

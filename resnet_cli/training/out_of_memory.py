@@ -44,7 +44,7 @@ class StepBackup:
             state.gradients.find_layers()
             sums = state.gradients.tensors
         self._tensors = _copies([*state.model.buffers(), *sums])
-        self._scale = state.scaler.get_scale() if state.scaler.is_enabled() else None
+        self._scaler = state.scaler.state_dict()  # empty if it is disabled
         self._groups: list[dict[str, Any]] = []
         self._values: dict[Tensor, dict[str, Any]] | None = None
 
@@ -72,9 +72,10 @@ class StepBackup:
             self._restore_optimizer(self._values)
         clear_gradients(state.optimizer)
         state.step = self.step
-        if self._scale is not None:  # unscaled gradients and overflows of the step are forgotten
+        if self._scaler:  # unscaled gradients and overflows of the step are forgotten
             state.scaler.scale(torch.zeros((), device=state.totals.device))  # which creates the scale in a first step
-            state.scaler.update(self._scale)
+            state.scaler.update(self._scaler["scale"])
+            state.scaler.load_state_dict(self._scaler)  # and the count of steps without an overflow
 
     def _restore_optimizer(self, saved: dict[Tensor, dict[str, Any]]) -> None:
         optimizer = self.state.optimizer

@@ -28,7 +28,10 @@ class Flag:
 
 def companion_flags(command: str) -> dict[str, Flag]:
     """Return the flags of `info`, `data`, `eval`, `predict`, `export` or `report` by name."""
-    found = {"--help": Flag("--help", False, (), "show the help"), "--version": Flag("--version", False, (), "")}
+    found = {
+        "--help": Flag("--help", False, (), "show the help"),
+        "--version": Flag("--version", False, (), "print the version"),
+    }
     module = module_source(f"resnet_cli.commands.{command}")
     for flag in _flags(module, module.tree) if module else ():
         found.setdefault(flag.name, flag)

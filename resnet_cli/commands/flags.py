@@ -5,9 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from resnet_cli import __version__
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.errors import print_error
+
+VERSION = f"resnet-cli {__version__}"
 
 
 class Parser(argparse.ArgumentParser):
@@ -16,6 +19,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str, epilog: str) -> None:
         layout = argparse.RawDescriptionHelpFormatter
         super().__init__(prog, description=description, epilog=epilog, formatter_class=layout, allow_abbrev=False)
+        self.add_argument("--version", action="version", version=VERSION, help="print the version")
 
     def error(self, message: str) -> NoReturn:
         """Raise the error, which argparse would print before it exits.

@@ -8,6 +8,7 @@ import errno
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.errors import (
@@ -24,6 +25,8 @@ from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError
 from resnet_cli.hydra_app.compose import literal_hint
+from resnet_cli.hydra_app.hints import command_name, hint_after_divergence, hint_for
+from resnet_cli.runs.terminal import colour_line, has_colour, is_terminal
 
 MACHINE_ERRNOS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,
@@ -43,9 +46,27 @@ def print_error(error: Exception) -> int:
     if known is None:
         traceback.print_exception(error)
         return 1
-    for line in known.problems if isinstance(known, InputError) else [str(known.args[-1])]:
-        print(f"error: {escape_control_characters(line)}", file=sys.stderr)
+    lines = known.problems if isinstance(known, InputError) else [str(known.args[-1])]
+    lines = [escape_control_characters(str(line)) for line in lines]
+    for line in lines:
+        print(_coloured(f"error: {line}"), file=sys.stderr)
+    if is_terminal(sys.stderr):  # a hint is for somebody who types: what reads a pipe gets the errors alone
+        hint = _hint(known, lines)
+        if hint:
+            print(_coloured(f"hint: {hint}"), file=sys.stderr)
     return {InputError: 2, DivergedError: 3, MachineError: 4}.get(type(known), 1)
+
+
+def _coloured(line: str) -> str:
+    return colour_line(line) if has_colour(sys.stderr) else line
+
+
+def _hint(error: Exception, lines: Sequence[str]) -> str:
+    """Return the command to type next; empty if there is none."""
+    command, arguments = command_name(sys.argv), sys.argv[1:]
+    if isinstance(error, DivergedError):
+        return hint_after_divergence(command, arguments)
+    return hint_for(lines, command, arguments) if isinstance(error, InputError) else ""
 
 
 def as_user_error(error: BaseException) -> Exception | None:

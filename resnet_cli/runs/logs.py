@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from resnet_cli.errors import MachineError
 from resnet_cli.files import discard_output
+from resnet_cli.runs.terminal import format_record
 
 logger = logging.getLogger("resnet_cli")
 
@@ -31,7 +32,7 @@ class _Terminal(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            tqdm.write(self.format(record), file=sys.stdout)
+            tqdm.write(format_record(self.format(record), record, sys.stdout), file=sys.stdout)
             sys.stdout.flush()
         except OSError:  # a closed terminal or pipe, or a full disk: the run goes on, and its log has the line
             discard_output(sys.stdout)

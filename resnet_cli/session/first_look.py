@@ -1,16 +1,20 @@
 """What a run shows and says of its data: a picture of the first images, and images that stand in two splits."""
 
 import logging
+from collections.abc import Sequence
 
+from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.data import Loaders
 from resnet_cli.data.duplicates import LeakCheck
 from resnet_cli.files import write_atomically
 from resnet_cli.plots.samples import draw_samples
 from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.summary import cut
 
 logger = logging.getLogger("resnet_cli")
 
+LISTED_CLASSES = 8  # names in the line of a run's classes
 BATCH_LIMIT = 256  # images that are decoded for the picture
 
 
@@ -31,6 +35,12 @@ def write_samples(run: RunDir, loaders: Loaders, name: str) -> None:
     except Exception as error:  # also of a user's augmentation: training meets it next, and says it in full
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         logger.warning("%s is not drawn: %s", run.samples.name, reason)
+
+
+def listed_classes(names: Sequence[str]) -> str:
+    """Return the first class names, and the last: what was taken for a class is seen at a glance."""
+    shown = list(names) if len(names) <= LISTED_CLASSES else [*names[: LISTED_CLASSES - 1], "...", names[-1]]
+    return ", ".join(escape_control_characters(cut(name, 30)) for name in shown)
 
 
 class LeakWarnings:

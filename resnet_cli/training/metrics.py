@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resnet_cli.config.durations import format_seconds
-from resnet_cli.config.selection import DEFAULT
 from resnet_cli.training.multi_label import LabelScores, LabelTotals
 
 Row = dict[str, Any]
@@ -225,34 +223,6 @@ def label_row(val: Scores | None) -> Row:
     if val is None or val.labels is None:
         return {}
     return {"val_map": val.labels.mean_average_precision, "val_macro_f1": val.labels.macro_f1}
-
-
-def format_epoch(
-    row: Row, num_epochs: int, *, is_best: bool, select_by: str = DEFAULT, seconds_left: float | None = None
-) -> str:
-    """Format a row of metrics as one line for the log, with balanced accuracy if epochs are selected by it.
-
-    Args:
-        row: The row.
-        num_epochs: Number of epochs of the run.
-        is_best: The epoch is the best so far.
-        select_by: What makes it that.
-        seconds_left: How long the rest of the run takes, as far as it is known.
-    """
-    width = len(str(num_epochs))
-    val = (
-        f"  val loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:6.2f} %" if row["val_loss"] is not None else ""
-    )
-    if val and select_by == "val_balanced_accuracy":
-        val += f" balanced {row[select_by]:6.2f} %"
-    if "val_map" in row:
-        val += f" mAP {row['val_map']:6.2f} % F1 {row['val_macro_f1']:6.2f} %"
-    return (
-        f"epoch {row['epoch']:{width}d}/{num_epochs}  loss {row['train_loss']:.4f} "
-        f"accuracy {row['train_accuracy']:6.2f} %{val}"
-        f"  lr {row['lr']:.4g}  {row['samples_per_second'] or 0:,.0f} images/s  {row['seconds']:.1f} s"
-        f"{'' if seconds_left is None else f'  left {format_seconds(seconds_left)}'}{'  best' if is_best else ''}"
-    )
 
 
 def fit_result(rows: list[Row]) -> FitResult:

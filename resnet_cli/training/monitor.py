@@ -54,7 +54,11 @@ class FitMonitor:
     def start_epoch(self, num_epochs: int, num_batches: int | None) -> None:
         """Begin to show an epoch, and start its clock."""
         description = f"epoch {self.state.epoch + 1}/{num_epochs}"
-        self._progress = Progress(description, batches=num_batches, done=self.state.batches, shown=self.verbose)
+        others = num_epochs - self.state.epoch - 1
+        self._progress = Progress(
+            description, batches=num_batches, done=self.state.batches, shown=self.verbose,
+            seconds_after=self._time_left.estimate(others) if others > 0 else None,
+        )  # fmt: skip
         self._clock = self._epoch_began = monotonic()
         self._share = 1 - self.state.batches / num_batches if num_batches else 1.0
 

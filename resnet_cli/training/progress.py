@@ -1,6 +1,7 @@
 """Progress of an epoch: a tqdm bar on a terminal, a plain log line every few seconds elsewhere."""
 
 import logging
+import shutil
 import sys
 import warnings
 from importlib.util import find_spec
@@ -8,12 +9,14 @@ from time import monotonic
 
 from tqdm import tqdm
 
+from resnet_cli.config.durations import format_seconds
 from resnet_cli.training.metrics import Totals
 
 logger = logging.getLogger("resnet_cli")
 
 BAR_SECONDS = 0.2  # between refreshes of the bar; a refresh peeks at the sums, without waiting for the device
 BAR_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+WIDE, NARROW = 100, 72  # columns of a terminal: with fewer the bar says less
 LINE_SECONDS = 15.0  # between plain lines, which end up in log files
 
 
@@ -42,10 +45,20 @@ class Progress:
         batches: Batches of the epoch; None if unknown.
         done: Batches done before the first step, in a resumed epoch.
         shown: False shows nothing.
+        seconds_after: How long the run's other epochs take, as far as it is known: the bar shows the end of the run.
     """
 
-    def __init__(self, description: str, *, batches: int | None, done: int, shown: bool = True) -> None:
+    def __init__(
+        self,
+        description: str,
+        *,
+        batches: int | None,
+        done: int,
+        shown: bool = True,
+        seconds_after: float | None = None,
+    ) -> None:
         self._description, self._batches = description, batches
+        self._first_batch, self._seconds_after = done, seconds_after
         self._batch = done
         self._first_count: int | None = None
         self._bar: tqdm | None = None  # type: ignore[type-arg]
@@ -53,8 +66,9 @@ class Progress:
         on_terminal = shown and (sys.stderr.isatty() or in_notebook())
         if on_terminal:
             self._bar = _bar_type()(
-                total=batches, initial=done, desc=description, leave=False, mininterval=0, bar_format=BAR_FORMAT
-            )
+                total=batches, initial=done, desc=description, leave=False, mininterval=0, bar_format=BAR_FORMAT,
+                dynamic_ncols=True,
+            )  # fmt: skip
         self._interval = BAR_SECONDS if on_terminal else LINE_SECONDS
         self._started = self._due = monotonic()
         self._due += self._interval
@@ -82,10 +96,20 @@ class Progress:
         speed = f", {samples / elapsed:,.0f} images/s" if elapsed > 0 and samples else ""
         text = f"loss {scores.loss:.4f}, accuracy {scores.accuracy:.2f} %{speed}" if scores else "started"
         if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=False)
+            columns = shutil.get_terminal_size().columns
+            if scores and columns < WIDE:
+                text = f"{f'loss {scores.loss:.3f}, ' if columns >= NARROW else ''}{scores.accuracy:.1f} %"
+            self._bar.set_postfix_str(f"{self._run_left(elapsed)}{text}", refresh=False)
             self._bar.update(self._batch - self._bar.n)
         else:
             logger.info("%s  batch %d/%s  %s", self._description, self._batch, self._batches or "?", text)
+
+    def _run_left(self, elapsed: float) -> str:
+        """Return the time left of the run, with a comma; empty in the last epoch, and while it is not known."""
+        trained = self._batch - self._first_batch - 1
+        if self._seconds_after is None or not self._batches or trained < 1:
+            return ""
+        return f"run {format_seconds(elapsed / trained * (self._batches - self._batch) + self._seconds_after)}, "
 
     def __enter__(self) -> "Progress":
         return self

@@ -18,12 +18,13 @@ from resnet_cli.training.batching import EpochIterator, overfit_loaders
 from resnet_cli.training.compiled_step import CompiledStepper
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import PrecisionName
+from resnet_cli.training.epoch_lines import log_epoch
 from resnet_cli.training.evaluation import LossFunction, evaluate, without_smoothing
 from resnet_cli.training.finite_checks import require_finite_loss
 from resnet_cli.training.freezing import Freezing
 from resnet_cli.training.gradient_norms import GradientSums
 from resnet_cli.training.lookahead import LookaheadOptions
-from resnet_cli.training.metrics import FitResult, Scores, Totals, count_correct, fit_result, format_epoch
+from resnet_cli.training.metrics import FitResult, Scores, Totals, count_correct, fit_result
 from resnet_cli.training.monitor import FitMonitor
 from resnet_cli.training.multi_label import LabelTotals, count_exact
 from resnet_cli.training.out_of_memory import HalvingStepper, OnOutOfMemory
@@ -225,7 +226,7 @@ class ClassifierTrainer(SingleEpochs):
                 saving.after_epoch(state, is_best=is_best or dl_test is None)
                 if verbose:
                     by, left = state.best_tracker.select_by, monitor.time_left(last_epoch)
-                    logger.info(format_epoch(row, last_epoch, is_best=is_best, select_by=by, seconds_left=left))
+                    log_epoch(row, last_epoch, is_best=is_best, select_by=by, seconds_left=left)
         return fit_result(state.rows[first_row:])
 
     def set_length(self, epochs: float, steps_per_epoch: int | None, schedule: Callable[[int], float] | None) -> None:

@@ -94,9 +94,7 @@ def test_flags_are_those_of_the_commands(name):
     ]
     actions = {option: action for action in module._parser()._actions for option in action.option_strings}
     found = companion_flags(name)
-    assert {flag for flag in found if flag.startswith("--")} - {"--version"} == {
-        o for o in actions if o.startswith("--")
-    } - {"--version"}
+    assert {flag for flag in found if flag.startswith("--")} == {o for o in actions if o.startswith("--")}
     for flag in found.values():
         if flag.name not in ("--help", "--version"):
             assert flag.takes_value == (actions[flag.name].nargs != 0), flag

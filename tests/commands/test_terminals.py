@@ -2,13 +2,20 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import PurePosixPath
 
 import pytest
+import torch
 from PIL import Image
 
+from resnet_cli import __version__
+from resnet_cli.commands.train.job import next_commands
+from resnet_cli.training import progress
+from resnet_cli.training.metrics import Totals
 from tests.support.runs import tiny
 
 # What a container that was started with `--user 12345` has: no HOME, and no such user.
@@ -132,3 +139,40 @@ def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path, mode):
     (record,) = tmp_path.glob("d/**/run.json")
     assert json.loads(record.read_text())["status"] == "finished"
     assert "test accuracy" in (record.parent / "train.log").read_text()
+
+
+@pytest.mark.parametrize("name", ["train", "info", "data", "eval", "predict", "export", "report"])
+def test_every_command_has_the_programs_version(name, capsys):
+    module = import_module("resnet_cli.commands.train.main" if name == "train" else f"resnet_cli.commands.{name}")
+    assert module.run(["--version"]) == 0
+    assert capsys.readouterr().out == f"resnet-cli {__version__}\n"
+
+
+def test_what_to_type_next_names_the_runs_folder():
+    lines = next_commands(20, PurePosixPath("outputs/a b"), [])
+    commands = [line.split("  ")[1] for line in lines[1:]]
+    assert commands[:3] == [
+        "resnet-eval 'outputs/a b'",
+        "resnet-predict 'outputs/a b' IMAGES",
+        "resnet-train 'resume=\"outputs/a b\"' trainer.epochs=40",
+    ]
+    narrow = next_commands(20, PurePosixPath("outputs/a b"), ["model._target_=mine.Net"], columns=60)
+    assert narrow[1:3] == [
+        "  # test result by class, calibration, worst mistakes",
+        "  resnet-eval 'outputs/a b' --trust",
+    ]
+
+
+def test_the_bar_shows_the_time_left_of_epoch_and_run(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(progress, "BAR_SECONDS", 0)
+    totals = Totals(torch.device("cpu"))
+    for columns, expected in ((80, "loss"), (60, "run ")):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        with progress.Progress("epoch 2/8", batches=3, done=0, seconds_after=60.0) as bar:
+            for _ in range(2):
+                totals.add(torch.tensor(8.0), torch.tensor(2), 4)
+                bar.step(totals)
+        shown = re.split(r"[\r\n]", capsys.readouterr().err)
+        assert any("run 1 min" in line and expected in line for line in shown)
+        assert any("loss" in line for line in shown) == (columns == 80)

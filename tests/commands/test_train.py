@@ -286,11 +286,12 @@ def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(train, tmp_path):
 @pytest.mark.slow
 def test_sweeps_of_one_second_have_folders_of_their_own(train, tmp_path, monkeypatch):
     from resnet_cli.commands.train import app
-    from resnet_cli.hydra_app import file_source, search_path
+    from resnet_cli.config import paths
+    from resnet_cli.hydra_app import file_source
 
     taken = tmp_path / "multirun" / "x"
     copied = _with_fixed_sweeps(tmp_path, app.CONFIG_FOLDER)
-    for module in (app, file_source, search_path):
+    for module in (app, file_source, paths):
         monkeypatch.setattr(module, "CONFIG_FOLDER", copied)
     for count in (1, 2, 3):
         assert train("-m", *tiny("trainer.epochs=1"))[0] == 0

@@ -1,5 +1,6 @@
 """Run the commands of resnet-train, and each of their jobs. Torch is imported only when a run begins."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from resnet_cli.hydra_app.run_name import register_resolvers
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.logs import print_line
 from resnet_cli.runs.names import format_command, resume_command
+from resnet_cli.runs.terminal import columns_of
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.paths import paths_from, paths_today
 from resnet_cli.session.signals import JobStoppedError, StopSignals
@@ -102,7 +104,9 @@ def make_task(context: LauncherContext) -> app.Task:
         except StoppedError as stopped:
             raise JobStoppedError(stopped.signum) from None
         if not settings.get("verify_resume") and settings.get("find") is None:
-            print_line("\n".join(next_commands(record["epochs"], folder, own_classes)), sys.stdout)
+            print_line(
+                "\n".join(next_commands(record["epochs"], folder, own_classes, columns_of(sys.stdout))), sys.stdout
+            )
         return selected_score(record)
 
     return task
@@ -113,21 +117,29 @@ def _relative(folder: Path) -> Path:
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
-def next_commands(epochs: int, folder: Path, own_classes: Sequence[str]) -> list[str]:
+def next_commands(epochs: int, folder: Path, own_classes: Sequence[str], columns: int | None = None) -> list[str]:
     """Return lines that suggest commands to type after a run.
 
     Args:
         epochs: Number of epochs of the run.
         folder: Its folder.
         own_classes: Overrides that name the user's own classes, which resuming needs.
+        columns: Width of the terminal; on a narrow one the meaning is above each command. None: it is none.
     """
+    place = shlex.quote(folder.as_posix())
+    trust = " --trust" if own_classes else ""
     commands = {
+        f"resnet-eval {place}{trust}": "test result by class, calibration, worst mistakes",
+        f"resnet-predict {place} IMAGES{trust}": "classes of image files, or of a folder of them",
         resume_command(folder, *own_classes, f"trainer.epochs={2 * epochs}"): "train this one for longer",
         "resnet-train model=resnet data=cifar10": "photographs (downloads 170 MB)",
         "resnet-train -m model=resnet20,plain20 seed=0,1,2": "a sweep: with and without shortcuts",
     }
     width = min(max(map(len, commands)), 80)
-    return ["next:", *(f"  {command:{width}}  {meaning}" for command, meaning in commands.items())]
+    lines = [f"  {command:{width}}  {meaning}" for command, meaning in commands.items()]
+    if columns is not None and max(map(len, lines)) > columns:
+        lines = [line for command, meaning in commands.items() for line in (f"  # {meaning}", f"  {command}")]
+    return ["next:", *lines]
 
 
 def _print_sweep(sweep: SweepDir, summary: str) -> int:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from resnet_cli import __version__
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.session.signals import StopSignals
@@ -22,6 +23,9 @@ def run(arguments: Sequence[str]) -> int:
         status = _complete(arguments)
         if status is not None:
             return status
+    if "--version" in arguments:  # Hydra would print its own
+        print(f"resnet-cli {__version__}")
+        return 0
     with StopSignals() as stop:
         try:
             # Importing Hydra takes half a second, during which signals must be handled already.

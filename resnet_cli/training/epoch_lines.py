@@ -1,0 +1,86 @@
+"""The line of an epoch in the log, and shorter ones for narrow terminals; columns of one layout are aligned."""
+
+import logging
+from collections.abc import Iterator
+
+from resnet_cli.config.durations import format_seconds
+from resnet_cli.config.selection import DEFAULT
+from resnet_cli.training.metrics import Row
+
+logger = logging.getLogger("resnet_cli")
+
+LEFT_WIDTH = 18  # of `  left 59 min 59 s`
+BEST = "  best"
+
+
+def log_epoch(
+    row: Row, num_epochs: int, *, is_best: bool, select_by: str = DEFAULT, seconds_left: float | None = None
+) -> None:
+    """Log a row of metrics; see `format_epoch`."""
+    full = format_epoch(row, num_epochs, is_best=is_best, select_by=select_by, seconds_left=seconds_left)
+    layouts = list(_layouts(full, row, num_epochs, is_best=is_best, seconds_left=seconds_left))
+    logger.info("%s", full, extra={"layouts": layouts})
+
+
+def format_epoch(
+    row: Row, num_epochs: int, *, is_best: bool, select_by: str = DEFAULT, seconds_left: float | None = None
+) -> str:
+    """Format a row of metrics as one line for the log, with balanced accuracy if epochs are selected by it.
+
+    Args:
+        row: The row.
+        num_epochs: Number of epochs of the run.
+        is_best: The epoch is the best so far.
+        select_by: What makes it that.
+        seconds_left: How long the rest of the run takes, as far as it is known.
+    """
+    width = len(str(num_epochs))
+    left = "" if seconds_left is None else f"  left {format_seconds(seconds_left)}"
+    val = (
+        f"  val loss {row['val_loss']:7.4f} accuracy {row['val_accuracy']:6.2f} %"
+        if row["val_loss"] is not None
+        else ""
+    )
+    if val and select_by == "val_balanced_accuracy":
+        val += f" balanced {row[select_by]:6.2f} %"
+    if "val_map" in row:
+        val += f" mAP {row['val_map']:6.2f} % F1 {row['val_macro_f1']:6.2f} %"
+    return (
+        f"epoch {row['epoch']:{width}d}/{num_epochs}  loss {row['train_loss']:7.4f} "
+        f"accuracy {row['train_accuracy']:6.2f} %{val}"
+        f"  lr {row['lr']:>8.4g}  {row['samples_per_second'] or 0:>7,.0f} images/s  {row['seconds']:>6.1f} s"
+        f"{left:{LEFT_WIDTH if is_best else 0}}{BEST if is_best else ''}"
+    )
+
+
+def _layouts(
+    full: str, row: Row, num_epochs: int, *, is_best: bool, seconds_left: float | None
+) -> Iterator[tuple[int, str]]:
+    """Yield lines with the width of their layout, the widest first.
+
+    A width is that of a line with all its parts: it does not depend on whether this one is the best or the last.
+    """
+    left = "" if seconds_left is None else f"  left {format_seconds(seconds_left)}"
+    best = BEST if is_best else ""
+    yield len(full.removesuffix(best).removesuffix(left)) + LEFT_WIDTH + len(BEST), full
+    width = len(str(num_epochs))
+    place = f"{row['epoch']:{width}d}/{num_epochs}"
+    train, val = (row["train_loss"], row["train_accuracy"]), (row["val_loss"], row["val_accuracy"])
+    has_val = val[0] is not None
+    medium = f"epoch {place}  loss {_loss(train[0])} accuracy {train[1]:6.2f} %"
+    medium += f"  val {_loss(val[0])} accuracy {val[1]:6.2f} %" if has_val else ""
+    yield len(medium) + LEFT_WIDTH + len(BEST), _joined(medium, left, best)
+    short = f"loss {_loss(train[0])} {train[1]:6.2f} %" + (f"  val {_loss(val[0])} {val[1]:6.2f} %" if has_val else "")
+    yield len(f"epoch {place}  {short}") + LEFT_WIDTH + len(BEST), _joined(f"epoch {place}  {short}", left, best)
+    for line in (f"epoch {place}  {short}", f"{place}  {short}"):
+        yield len(line) + len(BEST), f"{line}{best}"
+
+
+def _joined(line: str, left: str, best: str) -> str:
+    """Return the parts of a line; what is left has its width also where it is not known, if something follows."""
+    return f"{line}{left:{LEFT_WIDTH if best else 0}}{best}"
+
+
+def _loss(value: float) -> str:
+    """Return a loss in six characters: the larger, the fewer digits behind the point."""
+    return f"{f'{value:.4f}'[:6].rstrip('.'):>6}"

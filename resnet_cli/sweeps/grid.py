@@ -16,6 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from resnet_cli.runs.logs import print_line
+from resnet_cli.sweeps.cluster import cluster_messages
 from resnet_cli.sweeps.hydra_config import param_overrides
 from resnet_cli.sweeps.hydra_internals import JobComposer, expand_grid
 from resnet_cli.sweeps.launch import active_launch
@@ -68,7 +69,8 @@ class GridSweeper(Sweeper):
         if not waiting:
             return []
         part = jobs[waiting[0] : waiting[-1] + 1]
-        results: Sequence[JobReturn] = self.launcher.launch(part, initial_job_idx=waiting[0])
+        with cluster_messages(self.launcher):
+            results: Sequence[JobReturn] = self.launcher.launch(part, initial_job_idx=waiting[0])
         for result in results:
             _ = result.return_value  # raises the exception of a failed job
         return results

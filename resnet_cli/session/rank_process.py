@@ -4,11 +4,13 @@ import faulthandler
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.distributed.launch import RankPlace
@@ -52,6 +54,7 @@ def start_rank(train: TrainFunction, rank: int, place: RankPlace) -> None:
     keep_freed_memory()
     if hasattr(os, "setpgid"):  # Ctrl-C of the terminal goes to the command, which passes it on once
         os.setpgid(0, 0)
+    tqdm.set_lock(threading.RLock())  # its own is shared between processes, and would be said to leak
     stack = place.stack(rank).open("w", encoding="utf-8")
     if hasattr(signal, "SIGUSR2"):
         faulthandler.register(signal.SIGUSR2, stack, all_threads=False)

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 
+from campaign import ranks
 from campaign.checkpoints import command, ended_alike
-from campaign.harness import Bench, Test, Trial, none, outcome, write_images
+from campaign.harness import Bench, Test, Trial, outcome, write_images
 
 WORKERS = {
     "on the device": ["data.backend=device"],
@@ -156,5 +157,5 @@ TESTS = (
     Test("B1", "killed at three places, by workers, precision and optimizer: bit-identical", 7, exact),
     Test("B2", "resumed with other workers, backend, saves: bit-identical", 2, harmless),
     Test("B3", "resumed with a config of another run: refused, the difference named", 2, refused),
-    Test("B4", "ranks killed, resumed on as many, fewer, more", 4, none, missing="there is no training over ranks"),
+    Test("B4", "ranks killed, resumed on as many, fewer, more", 4, ranks.killed),
 )

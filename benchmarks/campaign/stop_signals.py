@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
+from campaign import ranks
 from campaign.checkpoints import WORKERS, command, ended_alike, whole_run
-from campaign.harness import Bench, Done, Test, Trial, leftovers, none, outcome, same, session, works
+from campaign.harness import Bench, Done, Test, Trial, leftovers, outcome, same, session, works
 
 # The process signals itself or its group at a place that is exact: at the n-th look for signals from a function (see
 # exact_resume.py), or in the middle of the n-th save of the whole state. The time of the last signal is noted.
@@ -196,6 +197,6 @@ def orphans(bench: Bench) -> Iterator[Trial]:
 TESTS = (
     Test("C1", "SIGTERM in every phase: 143 within 10 s, saved at the step, resumed identically", 5, terminated),
     Test("C2", "Ctrl-C in every phase: 130; a second one within 1 s", 2, interrupted),
-    Test("C3", "SIGTERM to a launcher of ranks", 2, none, missing="there is no training over ranks"),
+    Test("C3", "SIGTERM to a launcher of ranks", 2, ranks.stopped),
     Test("C4", "10 s after a kill: no process and nothing in /dev/shm is left", 1, orphans),
 )

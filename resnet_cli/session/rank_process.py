@@ -52,7 +52,6 @@ def start_rank(train: TrainFunction, rank: int, place: RankPlace) -> None:
         place: Where the ranks meet, and what they are given.
     """
     keep_freed_memory()
-    tqdm.set_lock(threading.RLock())  # its own lock, between processes, is not released by a process that exits at once
     if hasattr(os, "setpgid"):  # Ctrl-C of the terminal goes to the command, which passes it on once
         os.setpgid(0, 0)
     tqdm.set_lock(threading.RLock())  # its own is shared between processes, and would be said to leak

@@ -10,6 +10,7 @@ import pytest
 from docs._ext.generated import GENERATORS, notebook_page
 from docs._ext.key_reference import takes
 from resnet_cli.config.config_schema import config_schema
+from resnet_cli.config.messages import TEMPLATES
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.presets import find_presets
 
@@ -65,3 +66,15 @@ def test_notebook_is_a_page_with_its_outputs_and_nothing_is_run(repository, tmp_
     pictures = [output for cell in cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
     assert len(list((tmp_path / "pictures").iterdir())) == len(pictures) == text.count("/_built/")
     assert all("".join(cell["source"]) in text for cell in cells)
+
+
+def test_every_kind_of_problem_has_its_entry_with_a_line_that_is_printed_so(repository):
+    section = (repository / "docs" / "errors.md").read_text(encoding="utf-8").partition("## Problems of a config")[2]
+    entries = dict(re.findall(r"^### ([\w ]+)\n\n(.*?)(?=^##)", section, re.MULTILINE | re.DOTALL))
+    assert set(entries) == set(TEMPLATES)
+    for kind, entry in entries.items():
+        (line,) = re.findall(r"^    error: [\w.]+: (.*)$", entry, re.MULTILINE)
+        words = [re.escape(part) for part in re.split(r"\{\w+\}", TEMPLATES[kind])]
+        assert re.fullmatch(".*".join(words), line), kind
+        assert "Cause" in entry, kind
+        assert re.search("[Cc]ure:", entry), kind

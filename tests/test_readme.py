@@ -1,37 +1,39 @@
-"""The README is true: its tree is the tree, its commands are accepted, its names exist."""
+"""README and docs are true: the tree is the tree, commands are accepted, names and links exist."""
 
 import importlib.util
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
-from resnet_cli.commands import info
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.run_config import CONTROL_KEYS
 from resnet_cli.config.signatures import locate
-from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.runs.folder import RunDir
 from tests.support.settings import problems_of, settings_of
 
-PAGES = ["README.md", "docs/experiments.md", "docs/scaling.md", "docs/pretrained.md"]
-INFO_PAGES = PAGES[:2]
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/[!_]*/*.md"))]
+PAGES += sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))
+OTHER_PAGES = ["CONTRIBUTING.md", "SECURITY.md"]
 
 
-def readme(repository):
-    return (repository / "README.md").read_text(encoding="utf-8")
+def read(page):
+    return (ROOT / page).read_text(encoding="utf-8")
 
 
 def commands(text):
     """Every resnet-train line of a page, without its comment."""
     for line in text.replace("\\\n", " ").splitlines():
         found = re.match(r"\s+(?:\$ |pip install .* && )?(resnet-train.*)", line)
+        found = found or re.match(r"\| .* \| `(resnet-train[^`]*)` \|$", line)
         if found:
             yield shlex.split(found[1], comments=True)[1:]
 
 
 def test_tree_names_every_room_and_no_other(repository):
-    tree = readme(repository).partition("## The code")[2].partition("\nTo read it")[0]
+    tree = read("docs/understand/code.md").partition("\nTo read it")[0]
     package = repository / "resnet_cli"
     rooms = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
     rooms |= {path.name for path in package.glob("*.py") if not path.name.startswith("_")}
@@ -44,9 +46,9 @@ def test_tree_names_every_room_and_no_other(repository):
         assert list(package.glob(f"*/{inner}/__init__.py")), inner
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/design.md"])
+@pytest.mark.parametrize("page", ["docs/understand/code.md", "docs/design.md"])
 def test_reading_order_names_files_that_exist(repository, page):
-    text = (repository / page).read_text(encoding="utf-8")
+    text = read(page)
     order = re.search(r"`conf/train\.yaml` \(what.*?\n\n", text, re.DOTALL)[0]
     files = re.findall(r"`([\w/]+\.(?:py|yaml))`", order)
     assert len(files) >= 9
@@ -57,8 +59,7 @@ def test_reading_order_names_files_that_exist(repository, page):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_is_accepted(repository, page):
-    seen = 0
-    for arguments in commands((repository / page).read_text(encoding="utf-8")):
+    for arguments in commands(read(page)):
         overrides = [
             a for a in arguments if not a.startswith("-") and not a.startswith(("resume", "+", "hydra.sweeper."))
         ]
@@ -69,23 +70,18 @@ def test_every_command_is_accepted(repository, page):
             continue  # a line for the shell, the reader's own file, and the example of wrong input
         first = [a if "=[" in a else a.split(",")[0] for a in overrides]  # of a sweep, the first job
         assert problems_of(settings_of(*first)) == [], arguments
-        seen += 1
-    assert seen >= 5
 
 
-@pytest.mark.parametrize("page", INFO_PAGES)
-def test_every_command_of_resnet_info_is_accepted(repository, page):
-    text = (repository / page).read_text(encoding="utf-8").replace("\\\n", " ")
-    found = re.findall(r"^ +(resnet-info.*)$", text, re.MULTILINE)
-    assert found
-    for line in found:
-        options = info._parser().parse_intermixed_args(shlex.split(line, comments=True)[1:])
-        for side in options.compare or [""]:
-            compose_settings([*options.items, *shlex.split(side)])
+def test_the_pages_have_commands_at_all():
+    counts = {page: len(list(commands(read(page)))) for page in PAGES}
+    assert sum(counts.values()) >= 110
+    for page in ("README.md", "docs/experiments.md", "docs/scaling.md", "docs/pretrained.md", "docs/howto/settings.md"):
+        assert counts[page] >= 5, page
 
 
-def test_the_example_of_wrong_input_is_what_is_printed(repository):
-    text = readme(repository)
+@pytest.mark.parametrize("page", ["README.md", "docs/start/first_run.md"])
+def test_the_example_of_wrong_input_is_what_is_printed(page):
+    text = read(page)
     settings = settings_of("+model.depht=20", "trainer.precision=fp17", "+epochs=3")
     printed = re.findall(r"^ +error: (.*)$", text, re.MULTILINE)
     assert printed == problems_of(settings)
@@ -93,13 +89,13 @@ def test_the_example_of_wrong_input_is_what_is_printed(repository):
 
 @pytest.mark.parametrize("group", ["optimizer", "schedule", "loss", "data", "trainer"])
 def test_every_option_is_in_the_table_of_groups(repository, group):
-    row = next(line for line in readme(repository).splitlines() if line.startswith(f"| `{group}`"))
+    row = next(line for line in read("docs/howto/groups.md").splitlines() if line.startswith(f"| `{group}`"))
     for path in (CONFIG_FOLDER / group).glob("*.yaml"):
         assert f"`{path.stem}`" in row
 
 
 def test_every_model_preset_is_in_the_table_of_sizes(repository):
-    text = readme(repository)
+    text = read("docs/understand/presets.md") + read("docs/howto/groups.md")
     for path in (CONFIG_FOLDER / "model").glob("*.yaml"):
         if not path.stem.startswith("plain"):
             assert f"`{path.stem}`" in text, path.stem
@@ -117,17 +113,17 @@ def test_pictures_and_pages_that_are_linked_exist(repository, page):
             assert heading in {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings}, link
 
 
-@pytest.mark.parametrize("page", [*PAGES, "docs/performance.md", "docs/design.md", "CONTRIBUTING.md", "SECURITY.md"])
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES])
 def test_files_of_the_repository_that_a_page_names_exist(repository, page):
-    text = (repository / page).read_text(encoding="utf-8")
+    text = read(page)
     text = text.partition("\n## Adding something")[0] + text.partition("\n## Style")[2]  # recipes name files to come
     for path in re.findall(r"`((?:resnet_cli|benchmarks|tests|docs)/[\w/.-]*\w)`", text):
         assert "NAME" in path or (repository / path).exists(), path
 
 
-@pytest.mark.parametrize("page", [*PAGES, "docs/performance.md", "docs/design.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES])
 def test_dotted_names_of_the_package_on_a_page_exist(repository, page):
-    text = (repository / page).read_text(encoding="utf-8")
+    text = read(page)
     text = text.partition("\n## Adding something")[0] + text.partition("\n## Style")[2]
     for name in re.findall(r"`(resnet_cli(?:\.\w+)+)\W", text):
         assert importlib.util.find_spec(name) if name.count(".") == 1 else locate(name), name
@@ -138,7 +134,7 @@ def test_top_level_keys_of_the_interface_exist():
 
 
 def test_every_file_of_a_run_folder_is_named(repository):
-    section = readme(repository).partition("## The run folder")[2].partition("One process")[0]
+    section = read("docs/reference/run_folder.md").partition("One process")[0]
     named = {name.rstrip("/") for name in re.findall(r"^ {6}([\w.]+/?) ", section, re.MULTILINE)}
     run = RunDir("run")
     files = {path.relative_to(run.path).parts[0] for path in vars(run).values() if path != run.path}

@@ -392,8 +392,9 @@ def test_neither_torch_nor_hydra_is_needed(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_commands_in_the_readme_are_accepted(repository):
-    found = re.findall(r"^ +(resnet-report.*)$", (repository / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+def test_the_commands_in_the_documentation_are_accepted(repository):
+    page = repository / "docs" / "howto" / "sweeps.md"
+    found = re.findall(r"^ +(resnet-report.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(found) > 1
     for line in found:
         _parser().parse_intermixed_args(shlex.split(line, comments=True)[1:])

@@ -40,7 +40,7 @@ from resnet_cli.training.control import RunControl
 
 
 def run(arguments: Sequence[str], stop: StopSignals) -> int:
-    """Run `resnet-train` with these arguments and return the exit status (see the table in the README).
+    """Run `resnet-train` with these arguments and return the exit status (see docs/reference/exit_statuses.md).
 
     Raises:
         StoppedError, KeyboardInterrupt: a signal stopped it.

@@ -18,7 +18,7 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run `resnet-train` with these arguments and return the exit status (see the table in the README)."""
+    """Run `resnet-train` with these arguments and return the exit status (see docs/reference/exit_statuses.md)."""
     if arguments and arguments[0] in COMPLETION:
         status = _complete(arguments)
         if status is not None:

@@ -39,7 +39,7 @@ def spelling(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the site in docs/_site, warnings as errors, and look for anything that its pages would fetch."""
-    session.run("sphinx-build", "-q", "-W", "--keep-going", "-b", "html", "docs", "docs/_site")
+    session.run("sphinx-build", "-q", "-W", "--keep-going", "-E", "-b", "html", "docs", "docs/_site")
     for page in Path("docs/_site").rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         found = re.findall(

@@ -22,6 +22,7 @@ else:  # Sphinx finds it by sys.path
 
 MARK = re.compile(r"<!-- generated: (\w+) -->")
 NOTEBOOK = re.compile(r"<!-- notebook: ([\w./]+) -->")
+LINK_UP = re.compile(r"\[([^\]]+)\]\((\.\./[^)#]+)[^)]*\)")
 
 
 def former_names() -> str:
@@ -63,9 +64,14 @@ def notebook_page(path: Path, pictures: Path) -> str:
 
 
 def fill(app: Sphinx, name: str, source: list[str]) -> None:
-    """Replace the marks of a page by what they name."""
-    folder = Path(app.srcdir)
-    text = MARK.sub(lambda found: GENERATORS[found[1]](), source[0])
+    """Replace the marks of a page by what they name, and links to files outside of docs/ by their text."""
+    folder = Path(app.srcdir).resolve()
+    place = (folder / name).parent
+
+    def within(link: re.Match[str]) -> str:
+        return link[0] if (place / link[2]).resolve().is_relative_to(folder) else link[1]
+
+    text = MARK.sub(lambda found: GENERATORS[found[1]](), LINK_UP.sub(within, source[0]))
     source[0] = NOTEBOOK.sub(lambda found: notebook_page(folder / found[1], folder / "_built"), text)
 
 

@@ -119,11 +119,7 @@ class Launcher:
             try:
                 self._watch(context.processes, place)
             finally:
-                for process in context.processes:
-                    if process.is_alive():
-                        process.kill()
-                for process in context.processes:
-                    process.join(GRACE_SECONDS)
+                _kill(context.processes)
 
     def _watch(self, processes: Sequence[Any], place: RankPlace) -> None:
         """Wait until all processes end well; raise the error of the first one that does not."""
@@ -148,6 +144,14 @@ class Launcher:
         if passed_on is not None and isinstance(error, StoppedError | RankFailedError):
             raise StoppedError(passed_on) from None
         raise error from None
+
+
+def _kill(processes: Sequence[Any]) -> None:
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+    for process in processes:
+        process.join(GRACE_SECONDS)
 
 
 def _send(processes: Sequence[Any], signum: int) -> None:

@@ -30,6 +30,7 @@ from resnet_cli.session.pretrained import load_pretrained, require_weight_files
 from resnet_cli.session.resolution import KEY as RESOLUTION
 from resnet_cli.session.resolution import build_resolution, require_every_size
 from resnet_cli.session.resume import (
+    LoadedCheckpoint,
     StartingPoint,
     initialise_from_images,
     load_latest,
@@ -132,14 +133,7 @@ def prepare(
     validate_changes(checkpoint, config)  # before the data are read, which can take minutes
     if checkpoint is None:
         require_weight_files(here, paths)
-    with ranks.in_turn("data"):
-        loaders = build.loaders(
-            here.data, device=_resolve_device(here.trainer), seed=config.seed_of("order"),
-            augment_seed=config.seed_of("augment"),
-        )  # fmt: skip
-    changes: list[Difference] = []
-    if checkpoint is not None:
-        changes = data_changes(checkpoint.content["data"], describe_data(loaders), force=config.resume_force)
+    loaders, changes = _read_data(config, here, checkpoint, ranks)
     teacher = load_teacher(config, paths.get("teacher"), loaders)
     changes += teacher_changes(checkpoint.content if checkpoint else {}, teacher, force=config.resume_force)
     _require_measures(config.trainer, loaders)
@@ -169,10 +163,24 @@ def prepare(
     if trainer.state.average is not None:
         trainer.state.average.check_length(trainer.epochs)
     taught_by = teacher.record if teacher is not None else None
-    leaks = LeakWarnings(loaders)
     return PreparedRun(
-        config, run, loggers, loaders, trainer, start, lines, paths, leaks, budget, taught_by, initialisation_seconds
-    )
+        config, run, loggers, loaders, trainer, start, lines, paths, LeakWarnings(loaders), budget, taught_by,
+        initialisation_seconds,
+    )  # fmt: skip
+
+
+def _read_data(
+    config: RunConfig, here: RunConfig, checkpoint: LoadedCheckpoint | None, ranks: Ranks
+) -> tuple[Loaders, list[Difference]]:
+    """Return the data, and what differs in them from those that a resumed run was trained on."""
+    with ranks.in_turn("data"):
+        loaders = build.loaders(
+            here.data, device=_resolve_device(here.trainer), seed=config.seed_of("order"),
+            augment_seed=config.seed_of("augment"),
+        )  # fmt: skip
+    if checkpoint is None:
+        return loaders, []
+    return loaders, data_changes(checkpoint.content["data"], describe_data(loaders), force=config.resume_force)
 
 
 def _load_weights(

@@ -1,14 +1,17 @@
-"""What a SLURM cluster says of jobs, in lines of this program."""
+"""What a SLURM cluster says of jobs, in lines of this program, and what it says to them."""
 
 import logging
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
-from resnet_cli.errors import InputError
+from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.runs.logs import print_line
+from resnet_cli.session.signals import JobStoppedError
 
 NO_ACCOUNTING = "note: SLURM keeps no accounting here (sacct fails): jobs are followed by the files that they write"
 SUBMITIT = "submitit"  # name of its logger
@@ -51,6 +54,37 @@ def cluster_messages(launcher: Any) -> Iterator[None]:
     finally:
         SlurmJob.watcher = before
         logging.getLogger(SUBMITIT).removeFilter(filtering)
+
+
+@contextmanager
+def requeue_when_stopped() -> Iterator[None]:
+    """Have a job that SLURM signals before its time limit save before submitit requeues it, inside the block.
+
+    submitit requeues a job in its handler of that signal and raises `SystemExit` out of it, wherever the job is. Here
+    the signal stops the job as SIGTERM does, after the step and with a save, and the handler is called then.
+    """
+    number = getattr(signal, "SIGUSR2", None)
+    requeue = None if number is None else signal.getsignal(number)
+    if number is None or getattr(requeue, "__name__", "") != "checkpoint_and_try_requeue":
+        yield
+        return
+    assert callable(requeue)
+    is_signalled = False
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        nonlocal is_signalled
+        is_signalled = True
+        signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(number, stop)
+    try:
+        yield
+    except (JobStoppedError, StoppedError):
+        if is_signalled:
+            requeue(number, None)  # raises SystemExit
+        raise
+    finally:
+        signal.signal(number, requeue)
 
 
 class _OneNote(logging.Filter):

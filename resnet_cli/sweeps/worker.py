@@ -11,6 +11,7 @@ from resnet_cli.hydra_app import compat
 from resnet_cli.session.context import Plans
 from resnet_cli.session.paths import Origin
 from resnet_cli.session.signals import StopSignals, stop_signals
+from resnet_cli.sweeps.cluster import requeue_when_stopped
 from resnet_cli.sweeps.folder import SweepDir
 
 POLL_SECONDS = 0.5  # between reads of the sweep's stop file
@@ -54,7 +55,7 @@ def job_process(launcher_signals: StopSignals, sweep: SweepDir) -> Iterator[tupl
     if launcher_signals.is_owner:
         yield launcher_signals, launcher_signals
         return
-    with StopSignals(quiet=True) as signals, _unblocked_signals(), _isolated_worker():
+    with requeue_when_stopped(), StopSignals(quiet=True) as signals, _unblocked_signals(), _isolated_worker():
         yield signals, _stop_checker(signals, sweep)
 
 

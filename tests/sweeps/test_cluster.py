@@ -1,11 +1,15 @@
 """What a SLURM cluster says: one note where it keeps no accounting, and lines why it refuses jobs."""
 
 import logging
+import signal
 
 import pytest
 
 from resnet_cli.errors import InputError
+from resnet_cli.session.signals import JobStoppedError, StopSignals
 from resnet_cli.sweeps.cluster import NO_ACCOUNTING, cluster_messages
+from resnet_cli.sweeps.folder import SweepDir
+from resnet_cli.sweeps.worker import job_process
 
 submitit = pytest.importorskip("submitit")
 
@@ -45,3 +49,32 @@ def test_other_errors_and_launchers_are_left_alone():
     for launcher in (SlurmLauncher(), object()):
         with pytest.raises(RuntimeError, match="of a job"), cluster_messages(launcher):
             raise RuntimeError("of a job")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR2"), reason="a signal of Unix")
+def test_a_job_that_is_signalled_before_its_time_limit_saves_and_is_requeued(monkeypatch, tmp_path):
+    events = []
+
+    def checkpoint_and_try_requeue(signum, frame):
+        events.append("requeued")
+        raise SystemExit(-1)
+
+    def run(*, is_stopped):
+        with job_process(StopSignals(), SweepDir(tmp_path)) as (_, should_stop):  # signals of another process
+            assert should_stop() is None
+            signal.raise_signal(signal.SIGUSR2)
+            assert should_stop() == signal.SIGTERM, "which ranks understand too"
+            events.append("saved")
+            if is_stopped:
+                raise JobStoppedError(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGUSR2, checkpoint_and_try_requeue)
+    try:
+        with pytest.raises(SystemExit):
+            run(is_stopped=True)
+        assert events == ["saved", "requeued"]
+        run(is_stopped=False)  # it has ended before it was to stop
+        assert events == ["saved", "requeued", "saved"]
+        assert signal.getsignal(signal.SIGUSR2) is checkpoint_and_try_requeue
+    finally:
+        signal.signal(signal.SIGUSR2, before)

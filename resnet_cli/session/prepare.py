@@ -162,10 +162,9 @@ def prepare(
         budget.clock = monotonic  # from here on the first rank alone reads it
     if trainer.state.average is not None:
         trainer.state.average.check_length(trainer.epochs)
-    taught_by = teacher.record if teacher is not None else None
     return PreparedRun(
-        config, run, loggers, loaders, trainer, start, lines, paths, LeakWarnings(loaders), budget, taught_by,
-        initialisation_seconds,
+        config, run, loggers, loaders, trainer, start, lines, paths, LeakWarnings(loaders), budget,
+        None if teacher is None else teacher.record, initialisation_seconds,
     )  # fmt: skip
 
 

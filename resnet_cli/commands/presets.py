@@ -3,7 +3,7 @@
 import argparse
 import json
 import re
-import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import expand_home, write_atomically
 from resnet_cli.hydra_app.compose import Composed, compose_settings
 from resnet_cli.runs.folder import RunDir, find_run
+from resnet_cli.runs.terminal import columns_of
 
 MULTIRUN_GROUPS = ("hydra/launcher", "hydra/sweeper")
 
@@ -82,7 +83,7 @@ def _list(options: argparse.Namespace) -> None:
         print_output(f"{json.dumps(facts)}\n")
         return
     width = max(len(preset.override) for preset in presets)
-    limit = max(shutil.get_terminal_size((0, 0)).columns, 0)
+    limit = columns_of(sys.stdout) or 0
     lines = []
     for preset in presets:
         own = "" if preset.is_built_in else f"  ({display_path(preset.path)})"

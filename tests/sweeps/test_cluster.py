@@ -22,6 +22,7 @@ def test_missing_accounting_is_told_once(monkeypatch, tmp_path, capfd):
     sacct = tmp_path / "sacct"
     sacct.write_text("#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2\nexit 1\n")
     sacct.chmod(0o755)
+    monkeypatch.setattr(logging.getLogger("submitit"), "disabled", False)  # Hydra's configuration disables loggers
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     from submitit.slurm.slurm import SlurmJob
 

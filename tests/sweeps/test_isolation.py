@@ -119,10 +119,10 @@ def test_a_process_that_has_used_torch_is_not_forked():
 
 @pytest.mark.slow
 def test_a_killed_job_takes_no_other_along(train_command, tmp_path):
-    (tmp_path / "own_nets.py").write_text(NET)
+    (tmp_path / "fatal_nets.py").write_text(NET)
     (tmp_path / "broken").touch()
     kinds = "model.kind=good,killed,fine"
-    net = tiny("model._target_=own_nets.Net", "hydra.sweep.dir=s", "sweep.isolate=true", kinds)
+    net = tiny("model._target_=fatal_nets.Net", "hydra.sweep.dir=s", "sweep.isolate=true", kinds)
     env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])}
     done = train_command("-m", *net, env=env)
     assert done.returncode == 1

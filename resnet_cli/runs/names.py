@@ -8,7 +8,7 @@ import string
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from resnet_cli.files import encode_text
 
@@ -48,6 +48,11 @@ def folder_name(text: str) -> str:
 
 def _is_device(name: str) -> bool:
     return re.fullmatch(DEVICES, name.split(".")[0].rstrip(" "), re.IGNORECASE) is not None
+
+
+def name_beside(folder: Path) -> Path:
+    """Return a folder of another name beside one that is taken."""
+    return folder.with_name(f"{folder.name}-{random_letters()}")
 
 
 def random_letters() -> str:

@@ -25,7 +25,7 @@ from resnet_cli.session import build
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.prepare import isolated_compiler, prepare
 from resnet_cli.session.questions import answer_questions
-from resnet_cli.session.rank_process import TrainFunction, start_rank, to_payload, use_card
+from resnet_cli.session.rank_process import TrainFunction, start_rank, takes_cards, to_payload, use_card
 from resnet_cli.session.shared_start import fixed_threads
 from resnet_cli.session.test_set import score_test_set
 from resnet_cli.training.control import RunControl
@@ -56,7 +56,7 @@ def require_cards(trainer: Node, processes: int) -> None:
     if device.startswith("cuda:") or device == "mps":
         kind = "cuda" if device.startswith("cuda:") else "cpu"
         raise InputError(f"trainer.device={device}: is one device; trainer.processes={processes} takes device={kind}")
-    if device not in ("auto", "cuda") or not torch.cuda.is_available():
+    if not takes_cards(trainer):
         return
     cards = torch.cuda.device_count()
     if processes > cards:
@@ -159,10 +159,14 @@ def agreed_control(control: RunControl, ranks: Ranks) -> RunControl:
 def train_elsewhere(
     train: TrainFunction, config: RunConfig, folder: Path, context: RunContext, planned: Node | None
 ) -> dict[str, Any] | None:
-    """Train a run on ranks, of which this process is not the first, and return its record; see `train_on_ranks`.
+    """Do what this process has to do for a run on ranks, unless that is to train it as the first of them.
+
+    Without ranks they are started, or those of torchrun and srun are used, and the record of their run is returned. A
+    rank that is not the first takes part in the run, and returns an empty record. The arguments are those of
+    `train_on_ranks`.
 
     Returns:
-        None if this is the first rank, or the only one.
+        The record; None if this process is the first rank, or the run has no others.
     """
     options, ranks, existing = options_of(config.trainer), joined_ranks(), existing_ranks()
     processes = max(options.processes if existing is None else existing.size, ranks.size if ranks else 1)

@@ -74,10 +74,14 @@ def start_rank(train: TrainFunction, rank: int, place: RankPlace) -> None:
             os._exit(1)  # what a group that has failed still holds cannot be torn down without noise
 
 
+def takes_cards(trainer: Mapping[str, Any]) -> bool:
+    """Return True if the ranks of a run compute on CUDA, each on a card of its own."""
+    return trainer.get("device") in ("auto", "cuda") and torch.cuda.is_available()
+
+
 def use_card(local_rank: int, trainer: Mapping[str, Any]) -> bool:
     """Make the card of this rank the present one, and return True; False where the run uses none."""
-    device = str(trainer.get("device") or "cpu")
-    if device not in ("auto", "cuda") or not torch.cuda.is_available():
+    if not takes_cards(trainer):
         return False
     torch.cuda.set_device(local_rank)
     return True

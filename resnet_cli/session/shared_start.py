@@ -13,6 +13,7 @@ from resnet_cli.distributed.options import ProcessOptions, options_of
 from resnet_cli.distributed.ranks import Ranks
 from resnet_cli.errors import InputError
 from resnet_cli.session.load import InitialWeights
+from resnet_cli.session.rank_process import takes_cards
 from resnet_cli.training.trainer import ClassifierTrainer
 
 
@@ -37,7 +38,7 @@ def fixed_threads(options: ProcessOptions) -> Iterator[None]:
 
 def on_card(config: RunConfig, ranks: Ranks) -> RunConfig:
     """Return a config with the CUDA device of this rank, if the run is on such devices."""
-    if ranks.size == 1 or config.trainer.get("device") not in ("auto", "cuda") or not torch.cuda.is_available():
+    if ranks.size == 1 or not takes_cards(config.trainer):
         return config
     return replace(config, trainer={**config.trainer, "device": f"cuda:{torch.cuda.current_device()}"})
 

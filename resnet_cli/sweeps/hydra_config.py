@@ -1,9 +1,11 @@
 """Read and adjust the part of a sweep's composed config that configures Hydra itself."""
 
+from pathlib import Path
+
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from resnet_cli.hydra_app.overrides import override_keys
-from resnet_cli.runs.names import quote_override
+from resnet_cli.runs.names import name_beside, quote_override
 
 SEARCH_TARGET = "hydra_plugins.resnet_cli.OptunaSearch"
 
@@ -55,12 +57,16 @@ def apply_param_prefixes(config: DictConfig) -> None:
 def resolve_sweep_folder(config: DictConfig) -> bool:
     """Resolve the sweep's folder once, since each job's config would otherwise resolve it anew, with another time.
 
+    A default folder that exists, since another sweep has started within the same second, gets another name: jobs are
+    looked up in the folder before it is opened.
+
     Returns:
         Whether the folder is the default one, not one that the user has chosen.
     """
-    set_sweep_folder(config, str(OmegaConf.select(config, "hydra.sweep.dir")))
-    keys = override_keys([str(override) for override in config.hydra.overrides.hydra])
-    return keys.count("hydra.sweep.dir") == 1  # the override that was added just now
+    is_default = "hydra.sweep.dir" not in override_keys([str(item) for item in config.hydra.overrides.hydra])
+    folder = Path(str(OmegaConf.select(config, "hydra.sweep.dir")))
+    set_sweep_folder(config, str(name_beside(folder) if is_default and folder.exists() else folder))
+    return is_default
 
 
 def set_sweep_folder(config: DictConfig, folder: str) -> None:

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from resnet_cli.errors import InputError
 from resnet_cli.runs.lock import exclusive
-from resnet_cli.runs.names import random_letters
+from resnet_cli.runs.names import name_beside
 from resnet_cli.session.signals import StopSignals, stop_signals
 from resnet_cli.sweeps.console import relayed_messages
 from resnet_cli.sweeps.folder import SweepDir
@@ -75,7 +75,7 @@ class SweepLaunch:
             MachineError: the folder cannot be written.
         """
         if may_rename and path.exists():
-            path = path.with_name(f"{path.name}-{random_letters()}")
+            path = name_beside(path)
         try:
             self._resources.enter_context(exclusive(path, "sweep"))
         except InputError:

@@ -97,8 +97,6 @@ def _open_folder(
         raise InputError(f"hydra.sweep.dir={path}: a folder name cannot contain ${{")
     RunDir(path).require_writable()
     folder = launch.open_folder(Path(path), jobs, may_rename=is_default)
-    if folder != Path(path):  # another sweep has that one, and the jobs that are finished there
-        launch.finished = {}
     hydra_config.set_sweep_folder(config, str(folder))
     if not hydra_config.is_serial(config):
         launch.forward_signals_to_jobs()

@@ -13,3 +13,15 @@ def test_the_rate_is_that_of_the_fastest_step():
     rate = images_per_second(model, (1, 8, 8), 3, batch_size=4, device="cpu", clock=lambda: next(times))
     assert rate == 4 / 0.25
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_step_on_a_cpu_has_few_images_and_fewer_large_ones(monkeypatch):
+    sizes = []
+    forward = torch.nn.functional.cross_entropy
+    monkeypatch.setattr("torch.nn.functional.cross_entropy", lambda x, y: sizes.append(len(x)) or forward(x, y))
+    model = settings_of("model=plain_mlp")["model"]
+    for side, batch_size in ((8, 256), (8, 16), (64, 256), (256, 256)):
+        images_per_second(
+            model, (1, side, side), 3, batch_size=batch_size, device="cpu", clock=iter(range(0, 4000, 2)).__next__
+        )
+    assert list(dict.fromkeys(sizes)) == [64, 16, 4]

@@ -9,7 +9,7 @@ import pytest
 
 from resnet_cli.errors import InputError
 from resnet_cli.models.pretrained import Pretrained
-from resnet_cli.session.pretrained_files import find_pretrained_file
+from resnet_cli.session.pretrained_files import find_pretrained_file, has_published_weights
 
 CONTENT = b"weights" * 1000
 
@@ -62,3 +62,13 @@ def test_what_cannot_be_fetched_whole_is_one_line_and_leaves_no_file(served, tmp
 def test_a_file_of_the_users_is_not_looked_for_elsewhere(tmp_path):
     with pytest.raises(InputError, match=r"model\.weights=.*mine\.pth: no such file"):
         find_pretrained_file(Pretrained("a net", str(tmp_path / "mine.pth")))
+
+
+def test_weights_of_torchvision_are_at_hand_where_it_keeps_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert not has_published_weights("resnet18")
+    file = tmp_path / "hub/checkpoints/resnet18-f37072fd.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(CONTENT)
+    assert has_published_weights("resnet18")
+    assert not has_published_weights("resnet50")

@@ -25,7 +25,7 @@ from resnet_cli.planning.rules import Choice
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.reading import read_run
 
-NOT_OF_FILES = tuple(key for key in CONTROL_KEYS if key not in ("init_from",))
+NOT_OF_FILES = tuple(key for key in CONTROL_KEYS if key != "init_from")  # which a file cannot set
 COPY_HINT = "# Copy it to"  # a line of plan.yaml that has no meaning in a copy
 
 

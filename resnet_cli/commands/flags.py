@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from resnet_cli import __version__
+from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.errors import print_error
 
+UNKNOWN = "unrecognized arguments: "
 VERSION = f"resnet-cli {__version__}"
 
 
@@ -27,7 +29,11 @@ class Parser(argparse.ArgumentParser):
         Raises:
             InputError: Always.
         """
-        raise InputError(f"{message} (--help lists the options)")
+        near = ""
+        if message.startswith(UNKNOWN):
+            flags = [word.partition("=")[0] for word in message.removeprefix(UNKNOWN).split() if word.startswith("--")]
+            near = next(filter(None, (did_you_mean(flag, self._option_string_actions) for flag in flags)), "")
+        raise InputError(f"{message}{near} (--help lists the options)")
 
 
 def output_path(text: str) -> Path:

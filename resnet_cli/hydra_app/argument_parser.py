@@ -18,8 +18,12 @@ from typing import Any, NoReturn
 
 import hydra  # noqa: F401  imports the module hydra.main, which the function of the same name hides
 
+from resnet_cli.config.groups import CONFIG_GROUPS
+from resnet_cli.config.suggestions import nearest_names
 from resnet_cli.errors import InputError
 
+ALIKE = 0.85  # of difflib's ratio: --epoch is trainer.epochs, but --gpus is not optimizer.groups
+UNKNOWN = "unrecognized arguments: "
 PARSE_METHODS = ("parse_args", "parse_intermixed_args")
 
 
@@ -44,7 +48,23 @@ def hydra_arguments_replaced(arguments: Sequence[str]) -> Iterator[None]:
 
 
 def _raise_input_error(message: str) -> NoReturn:
-    raise InputError(f"{message} (--hydra-help lists the options)")
+    advice = _advise_key(message.removeprefix(UNKNOWN)) if message.startswith(UNKNOWN + "--") else ""
+    raise InputError(f"{message}{advice} (--hydra-help lists the options)")
+
+
+def _advise_key(flags: str) -> str:
+    """Return what to type for the first of some unknown flags that is named like a key; an empty string if none is."""
+    from resnet_cli.config.completion import Completer  # imports more than --help needs
+
+    completer = Completer(())
+    places = ("", *(f"{group}." for group in CONFIG_GROUPS))
+    keys = [item.text.removesuffix("=") for place in places for item in completer.complete(place)]
+    by_name = {key.rpartition(".")[2]: key for key in reversed(keys) if not key.endswith(".")}
+    for flag in flags.split():
+        name, _, value = flag.lstrip("-").partition("=")
+        for near in nearest_names(name.replace("-", "_"), by_name, count=1, cutoff=ALIKE):
+            return f"; settings have no dashes: {by_name[near]}={value or 'VALUE'}"
+    return ""
 
 
 def _build_parser(get_args_parser: Callable[[], argparse.ArgumentParser]) -> argparse.ArgumentParser:

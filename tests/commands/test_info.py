@@ -174,7 +174,8 @@ WRONG = {
     "two runs": ([".", ".."], ["., ..: give one run folder"]),
     "no run folder": (["."], [".: not a run folder (it has no config.yaml)"]),
     "an unknown flag": (["-m"], ["unrecognized arguments: -m (--help lists the options)"]),
-    "an abbreviated flag": (["--comp", "a"], ["unrecognized arguments: --comp (--help lists the options)"]),
+    "an abbreviated flag": (["--comp", "a"], ["unrecognized arguments: --comp; did you mean --copy?"]),
+    "a misspelt flag": (["--lsit"], ["unrecognized arguments: --lsit; did you mean --list?"]),
     "no folder of configs": (["--config-dir", "none"], ["--config-dir=none: no such folder"]),
     "a figure without gradients": (
         ["--out", "a.png"],

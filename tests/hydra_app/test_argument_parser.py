@@ -78,6 +78,23 @@ def test_hydra_parses_the_given_arguments_and_not_sys_argv(monkeypatch, capsys):
     assert before == {name: getattr(argparse.ArgumentParser, name) for name in before}
 
 
+@pytest.mark.parametrize(
+    ("flag", "advice"),
+    [
+        ("--epochs", "; settings have no dashes: trainer.epochs=VALUE"),
+        ("--epoch=5", "; settings have no dashes: trainer.epochs=5"),
+        ("--learning-rate=0.1", "; settings have no dashes: optimizer.lr=0.1"),
+        ("--model", "; settings have no dashes: model=VALUE"),
+        ("--gpus", ""),
+        ("-x", ""),
+    ],
+)
+def test_a_flag_that_is_named_like_a_key_is_answered_by_the_key(flag, advice):
+    with pytest.raises(InputError) as raised:
+        run_hydra(flag)
+    assert str(raised.value) == f"unrecognized arguments: {flag}{advice} (--hydra-help lists the options)"
+
+
 def test_hydra_has_the_function_that_is_replaced_and_parses_with_one_of_the_methods():
     module = sys.modules["hydra.main"]
     original = module.get_args_parser

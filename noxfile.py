@@ -51,14 +51,14 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run every test; arguments after `--` are handed to pytest."""
+    """Run the tests that are not marked as slow; arguments after `--` are handed to pytest."""
     session.run("pytest", "-n", "2", *session.posargs)
 
 
 @nox.session
-def fast(session: nox.Session) -> None:
-    """Run the tests that are not marked as slow."""
-    session.run("pytest", "-n", "2", "-m", "not slow", *session.posargs)
+def thorough(session: nox.Session) -> None:
+    """Run every test, the slow ones too: before a release."""
+    session.run("pytest", "-n", "2", "-m", "slow or not slow", *session.posargs)
 
 
 @nox.session

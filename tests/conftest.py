@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.support import quick_hydra
+from tests.support import quick_hydra, tiers
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
@@ -22,6 +22,7 @@ settings.load_profile("repeatable")
 
 def pytest_configure(config):
     """Hide CUDA devices unless `-m` names them, so that all other tests run on the CPU on every machine."""
+    config.pluginmanager.register(tiers)
     if "cuda" not in config.option.markexpr:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 

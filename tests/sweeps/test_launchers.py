@@ -30,9 +30,7 @@ def is_there(module):
 def needs(launcher):
     module, options = LAUNCHERS[launcher]
     marks = [pytest.mark.skipif(not is_there(module), reason=f"{module} is not installed")]
-    return pytest.param(
-        [f"hydra/launcher={launcher}", *options], id=launcher, marks=marks + [pytest.mark.ray] * (launcher == "ray")
-    )
+    return pytest.param([f"hydra/launcher={launcher}", *options], id=launcher, marks=marks)
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ PAIRS = {
         ("experiment=he2015", "schedule.milestones=[]", "model=resnet20", *IMAGENET),
     ),
     "ResNet-18": Pair(
-        "pytorch-cifar", 2_000, 2_000, 2,
+        "pytorch-cifar", 5_000, 2_000, 4,
         ("model=resnet18", "model.init=default", "optimizer.nesterov=false", "schedule=constant", *KUANGLIU),
     ),
     "airbench94_muon": Pair("cifar10-airbench", 6_000, 2_000, 8, ("experiment=airbench94_muon",)),

@@ -13,6 +13,7 @@ import torch
 from measuring import SkippedError
 from torch import Tensor, nn
 
+from resnet_cli import ClassifierTrainer
 from resnet_cli.data import synthetic
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.session import build
@@ -35,6 +36,13 @@ def overrides(net: str, count: int, batch: int) -> list[str]:
 
 def own(net: str, count: int, batch: int, *typed: str, model: nn.Module | None = None) -> Epoch:
     """Prepare the program's loop: config, checks, loaders, model, optimizer, trainer, with its progress bar."""
+    return own_trainer(net, count, batch, *typed, model=model)[0]
+
+
+def own_trainer(
+    net: str, count: int, batch: int, *typed: str, model: nn.Module | None = None
+) -> tuple[Epoch, ClassifierTrainer]:
+    """Prepare the program's loop, and return its trainer too."""
     given = {item.partition("=")[0]: item for item in (*overrides(net, count, batch), *typed)}
     settings = compose_settings(list(given.values())).settings
     device = torch.device("cpu")
@@ -53,7 +61,7 @@ def own(net: str, count: int, batch: int, *typed: str, model: nn.Module | None =
         trainer.fit(loaders.train, None, 1)
         return count
 
-    return epoch
+    return epoch, trainer
 
 
 def network(net: str) -> nn.Module:

@@ -98,13 +98,16 @@ class Worker:
             self.stop()
             raise SkippedError(ready["skipped"])
         self.about: dict[str, Any] = ready
+        self.notes: list[Any] = []  # what it said of each round besides the figure
 
     def __call__(self) -> float:
         """One round: its figure."""
         assert self._process.stdin is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
-        return float(self._read()["figure"])
+        answer = self._read()
+        self.notes.append(answer.get("note"))
+        return float(answer["figure"])
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -125,8 +128,11 @@ class Worker:
             self._process.wait()
 
 
-def serve(prepare: Callable[[], tuple[Callable[[], float], dict[str, Any]]]) -> None:
-    """Serve rounds in a worker: `prepare` returns the function of a round, already warm, and a description of it."""
+def serve(prepare: Callable[[], tuple[Callable[[], float | tuple[float, Any]], dict[str, Any]]]) -> None:
+    """Serve rounds in a worker: `prepare` returns the function of a round, already warm, and a description of it.
+
+    A round is a figure, or a figure and a note.
+    """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no answer
     with terminal():
@@ -137,7 +143,9 @@ def serve(prepare: Callable[[], tuple[Callable[[], float], dict[str, Any]]]) -> 
             return
         print(json.dumps(about), file=answers, flush=True)
         for _ in sys.stdin:
-            print(json.dumps({"figure": run()}), file=answers, flush=True)
+            result = run()
+            figure, note = result if isinstance(result, tuple) else (result, None)
+            print(json.dumps({"figure": figure, "note": note}), file=answers, flush=True)
 
 
 @contextmanager

@@ -21,6 +21,10 @@ LOCK_NAME = ".lock"
 _held: set[str] = set()
 
 
+class InUseError(InputError):
+    """Another process writes to a folder."""
+
+
 @contextmanager
 def exclusive(folder: Path, kind: str = "run") -> Iterator[None]:
     """Context manager that keeps other processes of this program from writing to `folder`, which is made if missing.
@@ -35,7 +39,8 @@ def exclusive(folder: Path, kind: str = "run") -> Iterator[None]:
         kind: What is written there, for messages.
 
     Raises:
-        InputError: another process, named by process id and host, writes there.
+        InUseError: another process, named by process id and host, writes there.
+        InputError: this process does.
         MachineError: the folder cannot be made or written.
     """
     key = os.path.realpath(folder)
@@ -80,8 +85,21 @@ def hold_filelock(path: Path, kind: str) -> Iterator[None]:
             path.unlink()
 
 
-def _in_use(folder: Path, owner: str, kind: str) -> InputError:
-    return InputError(f"{folder}: {owner} writes this {kind}; wait until it ends, or stop it")
+def is_in_use(folder: Path) -> bool:
+    """Return whether another process of this program writes to a folder, by trying its lock."""
+    if not (folder / LOCK_NAME).exists():
+        return False
+    try:
+        with exclusive(folder):
+            return False
+    except InUseError:
+        return True
+    except (InputError, MachineError):  # this process holds it; or it cannot be written
+        return False
+
+
+def _in_use(folder: Path, owner: str, kind: str) -> InUseError:
+    return InUseError(f"{folder}: {owner} writes this {kind}; wait until it ends, or stop it")
 
 
 def _not_writable(folder: Path, error: OSError) -> MachineError:

@@ -15,11 +15,15 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from resnet_cli.errors import JobFailedError
 from resnet_cli.runs.logs import print_line
-from resnet_cli.sweeps.cluster import cluster_messages
+from resnet_cli.session.signals import JobStoppedError
+from resnet_cli.sweeps.elsewhere import unfinished_elsewhere
+from resnet_cli.sweeps.folder import SweepDir
 from resnet_cli.sweeps.hydra_config import param_overrides
-from resnet_cli.sweeps.hydra_internals import JobComposer, expand_grid
+from resnet_cli.sweeps.hydra_internals import JobComposer, expand_grid, job_error, mark_completed
 from resnet_cli.sweeps.launch import active_launch
+from resnet_cli.sweeps.slurm_jobs import LaunchedJob, followed_on_cluster
 
 SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"  # the `_target_` in configs
 LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -68,10 +72,16 @@ class GridSweeper(Sweeper):
         waiting = [number for number in batch if number not in finished]
         if not waiting:
             return []
-        part = jobs[waiting[0] : waiting[-1] + 1]
-        with cluster_messages(self.launcher):
-            results: Sequence[JobReturn] = self.launcher.launch(part, initial_job_idx=waiting[0])
+        launch, first = active_launch(), waiting[0]
+        part = range(first, waiting[-1] + 1)
+        launched = [LaunchedJob(number, *launch.jobs[number]) for number in part] if launch else []
+        with followed_on_cluster(self.launcher, SweepDir(self.config.hydra.sweep.dir), launched):
+            results: list[JobReturn] = list(self.launcher.launch(jobs[first : part.stop], initial_job_idx=first))
+        for again in unfinished_elsewhere(results, first, launch):
+            results[again.start - first : again.stop - first] = self._run(jobs, again, finished)
         for result in results:
+            if launch and launch.folder and isinstance(job_error(result), JobFailedError | JobStoppedError):
+                mark_completed(result)  # the error is printed, and the folders say the rest
             _ = result.return_value  # raises the exception of a failed job
         return results
 

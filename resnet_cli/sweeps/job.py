@@ -13,6 +13,7 @@ from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError, JobFailedError, StoppedError
 from resnet_cli.runs.card import redraw_card
 from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.lock import is_in_use
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.signals import JobStoppedError, StopSignals
 from resnet_cli.session.train import train
@@ -61,6 +62,22 @@ class SweepJob:
         return bool(self.settings.get("verify_resume"))
 
 
+class JobElsewhereError(JobFailedError):
+    """Another process trains a job, as one does on a cluster whose launching process was killed.
+
+    Args:
+        folder: The job's folder.
+        settings: Its config.
+    """
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        super().__init__(folder, settings)  # so that it can be pickled
+        self.folder, self.settings = folder, settings
+
+    def __str__(self) -> str:
+        return f"{self.folder}: another process trains this job"
+
+
 def job_title(number: int, overrides: Sequence[str]) -> str:
     """Return the number and the overrides of a job."""
     return f"job {number} ({', '.join(overrides) or 'defaults'})"
@@ -82,6 +99,7 @@ def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | 
         reporter: Reports epochs to the search that has chosen the job. A job that the search has pruned is finished.
 
     Raises:
+        JobElsewhereError: another process trains it.
         JobFailedError: the job failed, which is printed and recorded, or the sweep was stopped before it started.
         JobStoppedError: a signal stopped the job.
     """
@@ -106,6 +124,9 @@ def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | 
             redraw_card(placement.run)
         console.print(f"already finished, {_format_result(placement.record)}")
         return selected_score(placement.record)
+    if is_in_use(placement.run.path):
+        console.print("another process trains it; waiting for that")
+        raise JobElsewhereError(placement.run.path.absolute(), job.settings)
     if placement.conflicting_folder:
         console.print(
             f"config differs from that of {placement.conflicting_folder}; starting a new job in {placement.run.path}"

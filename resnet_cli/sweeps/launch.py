@@ -34,6 +34,7 @@ class SweepLaunch:
         summary: Lines of a search, to print after the sweep's table.
         origin: Where the command's relative paths start from.
         finished: A line on each job of a grid that is finished already, by its number; it is not launched.
+        jobs: The folder name and the overrides of each job of a grid, by its number.
 
     Args:
         command: The command.
@@ -44,6 +45,7 @@ class SweepLaunch:
         self.folder: SweepDir | None = None
         self.summary = ""
         self.finished: Mapping[int, str] = {}
+        self.jobs: Mapping[int, tuple[str, Sequence[str]]] = {}
         self.origin = command.origin
         self._command, self._stop = command, stop
         self._resources = ExitStack()
@@ -86,6 +88,11 @@ class SweepLaunch:
         folder.add_command(self._command.stored, jobs, self._command.replaces)
         self.folder = folder
         return path
+
+    @property
+    def signum(self) -> int | None:
+        """The signal that this process has received, or None."""
+        return self._stop.signum
 
     def forward_signals_to_jobs(self) -> None:
         """Handle signals in a thread that asks jobs in other processes to stop.

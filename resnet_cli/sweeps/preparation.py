@@ -58,6 +58,7 @@ def prepare_sweep(config: DictConfig) -> None:
         if job.finished_record is not None and not job.settings.get("verify_resume")
     }
     launch.finished = {number: line for number, line in lines.items() if line is not None}
+    launch.jobs = {number: (job.folder_name, job.overrides) for number, job in planned.items()}
     HydraConfig.instance().set_config(config)  # with the changes made here
     if not config.get("verify_resume"):
         jobs = {job.folder_name: job.overrides for job in planned.values()}

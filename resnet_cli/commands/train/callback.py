@@ -19,6 +19,7 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import JobStoppedError, RunFailedError
 from resnet_cli.sweeps.hydra_config import is_grid
 from resnet_cli.sweeps.hydra_internals import job_error, mark_completed
+from resnet_cli.sweeps.job import JobElsewhereError
 from resnet_cli.sweeps.launch import active_launch
 from resnet_cli.sweeps.preparation import prepare_sweep
 
@@ -55,7 +56,7 @@ class CheckConfig(Callback):
         runs_in_launcher = active_launch() is not None
         if is_single_run or (runs_in_launcher and isinstance(error, JobStoppedError)):
             raise RunFailedError(error)  # Hydra would print a line of its own, or start the next job
-        if is_grid(config) and not config.get("verify_resume"):
+        if is_grid(config) and not config.get("verify_resume") and not isinstance(error, JobElsewhereError):
             mark_completed(job_return)  # the error is printed; Hydra would print one of them again at the end
 
 

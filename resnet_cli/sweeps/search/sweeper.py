@@ -25,6 +25,7 @@ from resnet_cli.sweeps.launch import active_launch
 from resnet_cli.sweeps.search.reporter import TRIAL_VARIABLE
 from resnet_cli.sweeps.search.space import Space, parse_space
 from resnet_cli.sweeps.search.study import Direction, Sampler, Study, open_study
+from resnet_cli.sweeps.slurm_jobs import LaunchedJob, followed_on_cluster
 
 Pruner = Literal["none", "median", "halving", "hyperband"]
 FINAL_STATES = {"finished": "COMPLETE", "pruned": "PRUNED"}  # Optuna's state of a trial by the status in `run.json`
@@ -116,7 +117,9 @@ class OptunaSearch(Sweeper):
             [*overrides[numbers[0]], f"++hydra.job.env_set.{TRIAL_VARIABLE}={numbers[0]}"]
             for numbers in trials.values()
         ]
-        results = self.launcher.launch(batch, initial_job_idx=min(overrides))
+        launched = [LaunchedJob(numbers[0], folder.name, overrides[numbers[0]]) for folder, numbers in trials.items()]
+        with followed_on_cluster(self.launcher, self.folder, launched):
+            results = self.launcher.launch(batch, initial_job_idx=min(overrides))
         for (folder, numbers), result in zip(trials.items(), results, strict=True):
             self._finish_trials(study, numbers, folder, result)
 

@@ -4,8 +4,8 @@ import gc
 import logging
 import os
 import shutil
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, which reads it then
@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.support import quick_hydra, tiers
+from tests.support import processes, quick_hydra, tiers
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
@@ -82,16 +82,15 @@ def repository():
 
 @pytest.fixture
 def train_command(tmp_path):
-    """Runs resnet-train in a process of its own and an empty working folder."""
+    """Runs resnet-train in a process of its own and an empty working folder; see `processes`."""
+    return partial(processes.run, cwd=tmp_path)
 
-    def run(*arguments, cwd=tmp_path, env=None, **kwargs):
-        return subprocess.run(
-            [sys.executable, "-m", "resnet_cli", *arguments],
-            cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}, capture_output=True, text=True,
-            timeout=300, check=False, **kwargs,
-        )  # fmt: skip
 
-    return run
+@pytest.fixture(scope="session", autouse=True)
+def server_of_processes():
+    """What `processes` has started ends with the tests."""
+    yield
+    processes.stop()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tests.support.runs import HEAVY, tiny
 def test_jobs_of_a_sweep_give_back_their_memory(train_command, tmp_path):
     (tmp_path / "heavy_nets.py").write_text(HEAVY)
     arguments = tiny("model._target_=heavy_nets.Net", "data.augment.flip=random", "trainer.epochs=1")
-    done = train_command("-m", *arguments, "+model.fails=false,true", "seed=0,1,2,3")
+    done = train_command("-m", *arguments, "+model.fails=false,true", "seed=0,1,2,3", fresh=True)
     assert done.returncode == 1
     assert done.stderr.count("RuntimeError: as asked; see ") == 4
     noted = [[int(word) for word in line.split()] for line in (tmp_path / "resident.txt").read_text().splitlines()]

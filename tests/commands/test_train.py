@@ -6,8 +6,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 import torch
 
 from resnet_cli.runs.names import resume_command
+from tests.support import processes
 from tests.support.runs import assert_equal, assert_same_end, record_of, rows_of, tiny
 
 FILES = {
@@ -434,8 +433,7 @@ def test_outputs_that_cannot_be_made_are_the_machines_fault(train, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_saves_and_the_run_goes_on_from_there(train, tmp_path):
     arguments = tiny("data.count=640", "data.batch_size=16", "trainer.epochs=4", "name=x")
-    command = [sys.executable, "-m", "resnet_cli", *arguments, "hydra.run.dir=parts"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = processes.start(*arguments, "hydra.run.dir=parts", cwd=tmp_path)
     deadline = time.monotonic() + 120
     while not (tmp_path / "parts/metrics.jsonl").exists() or not (tmp_path / "parts/metrics.jsonl").read_text():
         assert time.monotonic() < deadline
@@ -454,7 +452,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_from_there(train, tmp_path):
 
 @pytest.mark.slow
 def test_the_installed_command_prints_plain_lines_without_a_terminal(train_command, tmp_path):
-    done = train_command(*tiny())
+    done = train_command(*tiny("trainer.epochs=1"), fresh=True)
     assert done.returncode == 0
     assert done.stderr == ""
     assert "\r" not in done.stdout
@@ -464,9 +462,9 @@ def test_the_installed_command_prints_plain_lines_without_a_terminal(train_comma
 
 @pytest.mark.slow
 def test_help_and_config_are_shown(train_command):
-    done = train_command("--help")
+    done = train_command("--help", fresh=True)
     assert done.returncode == 0
     assert "resnet-train model=resnet data=cifar10" in done.stdout
     assert "digits" in done.stdout
-    done = train_command("model=resnet20", "--cfg", "job")
+    done = train_command("model=resnet20", "--cfg", "job", fresh=True)
     assert "depth: 20" in done.stdout

@@ -11,6 +11,7 @@ import pytest
 
 from resnet_cli.errors import StoppedError
 from resnet_cli.session.signals import StopSignals, stop_signals
+from tests.support import processes
 from tests.support.runs import SLOW, tiny
 
 LONG = ["data.count=4000", "data.batch_size=8", "trainer.epochs=50", "name=x"]
@@ -24,10 +25,7 @@ def start(tmp_path):
     started = []
 
     def start(*arguments):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "resnet_cli", *arguments], cwd=tmp_path, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        process = processes.start(*arguments, cwd=tmp_path, start_new_session=True)
         started.append(process)
         return process
 

@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from tests.support import processes
 from tests.support.runs import SLOW, job, records, tiny, weights
 
 LAUNCHERS = {
@@ -59,11 +58,8 @@ def test_jobs_in_other_processes(launcher, train_command, train, tmp_path):
 def test_a_stop_reaches_every_process_and_the_sweep_goes_on(launcher, tmp_path, train):
     (tmp_path / "slow_nets.py").write_text(SLOW)
     jobs = tiny("model._target_=slow_nets.Net", "data.batch_size=2", "trainer.epochs=3")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "resnet_cli", "-m", "seed=0,1,2", *jobs, "hydra.sweep.dir=s", *launcher],
-        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
-    )  # fmt: skip
+    sweep = ["-m", "seed=0,1,2", *jobs, "hydra.sweep.dir=s", *launcher]
+    process = processes.start(*sweep, cwd=tmp_path, start_new_session=True)
     deadline = time.monotonic() + 120
     while len(list(tmp_path.rglob("train.log"))) < 2:
         assert process.poll() is None

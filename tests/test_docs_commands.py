@@ -96,7 +96,7 @@ def keys():
 def test_keys_and_options_of_the_page_exist(name, keys):
     """What a second of composing each command would find, but for the values."""
     for command in [*commands(ROOT / name), *inline_commands(ROOT / name)]:
-        if command.program != "resnet-train" or re.search(r"depht|_target_=", " ".join(command.arguments)):
+        if command.program != "resnet-train" or re.search(r"depht|_target_=|^-sc ", " ".join(command.arguments)):
             continue
         for key, values in re.findall(r"(?:^|\n)\+?([\w./]+)=(.*)", "\n".join(command.arguments)):
             if (CONFIG_FOLDER / key).is_dir():
@@ -105,6 +105,16 @@ def test_keys_and_options_of_the_page_exist(name, keys):
             elif not key.startswith(("hydra", "plan", "find", "logger.", "sweep.")) and key not in TYPED:
                 known = {key, re.sub(r"^\w+\.", "node.", key), re.sub(r"\.\w+$", "", key)}
                 assert known & keys, (key, command)
+
+
+def test_commands_of_the_release_notes_are_those_of_pages_on_which_they_run():
+    elsewhere = {(each.program, each.arguments) for page in PAGES for each in commands(page)}
+    elsewhere |= {(each.program, each.arguments) for each in inline_commands(ROOT / "README.md")}
+    elsewhere.add(("resnet-train", ("-sc", "install=bash")))  # in eval "$(...)"
+    found = inline_commands(ROOT / "docs/release_notes.md")
+    assert len(found) >= 25
+    for command in found:
+        assert (command.program, command.arguments) in elsewhere, command
 
 
 @pytest.fixture(scope="session")

@@ -127,7 +127,7 @@ def test_dotted_names_of_the_package_on_a_page_exist(repository, page):
     text = read(page)
     text = text.partition("\n## Adding something")[0] + text.partition("\n## Style")[2]
     for name in re.findall(r"`(resnet_cli(?:\.\w+)+)\W", text):
-        assert importlib.util.find_spec(name) if name.count(".") == 1 else locate(name), name
+        assert (name.count(".") == 1 and importlib.util.find_spec(name)) or locate(name), name
 
 
 def test_top_level_keys_of_the_interface_exist():

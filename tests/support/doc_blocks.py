@@ -11,7 +11,8 @@ from markdown_it.token import Token
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/[!_]*/*.md")), *sorted(ROOT.glob("docs/*.md"))]
-MARK = re.compile(r"<!-- not run: (network|GPU|cluster|minutes|another shell|waits|placeholder)(?:; [^>]+)? -->")
+REASON = "network|GPU|cluster|minutes|photographs"
+MARK = re.compile(rf"<!-- not run: ({REASON})(, ({REASON}))*(; [^>]+)? -->")
 SHELL = re.compile(
     r"^(?:\$ )?(resnet-\w+|pip|git|python|ray|srun|torchrun|sbatch|ssh|find|cd|nox|eval|bash|#!/bin/bash)(?= |$)"
 )

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -248,27 +249,36 @@ def node_name() -> str:
 
 
 def kill_node() -> None:
-    """Kill what runs on the node as a power failure would, and have SLURM told."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid() and is_of_node(entry):
-            try:
-                os.kill(int(entry.name), signal.SIGKILL)
-            except OSError:
-                continue
+    """Kill what runs on the node as a power failure would, and have SLURM told.
+
+    The daemons go first, so that none of them can report how the jobs ended.
+    """
+    own = [process for process in Path("/proc").iterdir() if process.name.isdigit() and is_of_cluster(process)]
+    daemons = [process for process in own if name_of(process).startswith(("slurmd", "slurmstepd"))]
+    in_jobs = [process for process in own if b"SLURM_JOB_ID=" in variables_of(process)]
+    for process in [*daemons, *in_jobs]:
+        with suppress(OSError):  # it has ended meanwhile
+            os.kill(int(process.name), signal.SIGKILL)
     slurm("scontrol", "update", f"NodeName={node_name()}", "State=DOWN", "Reason=trial")
 
 
-def is_of_node(process: Path) -> bool:
-    """Return whether a process is the daemon of this cluster's node, or of a job there."""
-    try:
-        words = (process / "cmdline").read_bytes().split(b"\0")
-        variables = (process / "environ").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    if f"SLURM_CONF={os.environ['SLURM_CONF']}".encode() not in variables:
-        return False
-    is_daemon = any(Path(word.decode(errors="replace")).name.startswith(("slurmd", "slurmstepd")) for word in words[:1])
-    return is_daemon or any(variable.startswith(b"SLURM_JOB_ID=") for variable in variables)
+def is_of_cluster(process: Path) -> bool:
+    """Return whether a process belongs to this cluster, by its environment."""
+    return f"SLURM_CONF={os.environ['SLURM_CONF']}".encode() in variables_of(process).split(b"\0")
+
+
+def variables_of(process: Path) -> bytes:
+    """Return the environment of a process, given as its folder in /proc."""
+    with suppress(OSError):
+        return (process / "environ").read_bytes()
+    return b""
+
+
+def name_of(process: Path) -> str:
+    """Return the name of a process's program."""
+    with suppress(OSError):
+        return Path((process / "cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")).name
+    return ""
 
 
 def start_node() -> None:

@@ -19,6 +19,10 @@ class InputError(ValueError):
         super().__init__("\n".join(self.problems))
 
 
+class InUseError(InputError):
+    """Another process writes to a folder (exit status 2)."""
+
+
 class DivergedError(RuntimeError):
     """Training met a non-finite loss, gradient or buffer (exit status 3)."""
 

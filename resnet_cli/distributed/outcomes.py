@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError, NotIdenticalError, StoppedError
+from resnet_cli.errors import (
+    DivergedError,
+    InputError,
+    InUseError,
+    JobFailedError,
+    MachineError,
+    NotIdenticalError,
+    StoppedError,
+)
 
 KNOWN = {kind.__name__: kind for kind in (DivergedError, MachineError, NotIdenticalError, JobFailedError)}
 
@@ -27,7 +35,8 @@ class RankFailedError(JobFailedError):
 def encode_error(error: BaseException) -> dict[str, Any]:
     """Return an error as plain data."""
     if isinstance(error, InputError):
-        return {"kind": "InputError", "lines": list(error.problems)}
+        kind = "InUseError" if isinstance(error, InUseError) else "InputError"
+        return {"kind": kind, "lines": list(error.problems)}
     if isinstance(error, StoppedError):
         return {"kind": "StoppedError", "signum": error.signum}
     if isinstance(error, MachineError):
@@ -40,8 +49,8 @@ def encode_error(error: BaseException) -> dict[str, Any]:
 def decode_error(found: Mapping[str, Any]) -> BaseException:
     """Return the error that plain data describe."""
     kind, lines = found["kind"], found.get("lines", [])
-    if kind == "InputError":
-        return InputError(*lines)
+    if kind in ("InputError", "InUseError"):
+        return InputError(*lines) if kind == "InputError" else InUseError(*lines)
     if kind == "StoppedError":
         return StoppedError(found["signum"])
     if kind == "MachineError":

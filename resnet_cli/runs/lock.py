@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from resnet_cli.errors import InputError, MachineError
+from resnet_cli.errors import InputError, InUseError, MachineError
 from resnet_cli.files import OUT_OF_SPACE, format_free_space
 
 if sys.platform != "win32":
@@ -19,10 +19,6 @@ LOCK_NAME = ".lock"
 # POSIX locks belong to a process and end when it closes any descriptor of the file, so a second attempt in the same
 # process would succeed and release the first. All of this process must know which folders it holds.
 _held: set[str] = set()
-
-
-class InUseError(InputError):
-    """Another process writes to a folder."""
 
 
 @contextmanager
@@ -83,6 +79,11 @@ def hold_filelock(path: Path, kind: str) -> Iterator[None]:
         lock.release()
         with suppress(OSError):  # another process has opened it since
             path.unlink()
+
+
+def is_held_here(folder: Path) -> bool:
+    """Return whether this process writes to a folder, whose lock file it must not read: closing it frees the lock."""
+    return os.path.realpath(folder) in _held
 
 
 def is_in_use(folder: Path) -> bool:

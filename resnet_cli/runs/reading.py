@@ -209,9 +209,13 @@ def section(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def may_be_running(path: Path) -> bool:
     """Return False if the process named in a run's lock file has ended on this machine.
 
+    True for this process, which is found without opening the file: closing it would free the lock of this process.
+
     True for processes on other machines, whose state is unknown. The lock itself is not acquired to find out, since a
     run that starts at that moment would find it taken.
     """
+    if lock.is_held_here(path.parent):
+        return True
     if sys.platform == "win32":  # os.kill(pid, 0) would end the process there
         return True
     try:

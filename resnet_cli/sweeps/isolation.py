@@ -41,7 +41,7 @@ PRELOADED = (
     "matplotlib.backends.backend_agg", "numpy.random",
 )  # fmt: skip
 PARENT_DEATH_SIGNAL = 1  # of prctl, see linux/prctl.h
-Outcome = tuple[Literal["score", "failed", "stopped"], Any]
+Outcome = tuple[Literal["score", "failed", "elsewhere", "stopped"], Any]
 
 _has_preloaded = False  # torch was imported here, and by nobody before
 
@@ -91,6 +91,7 @@ def run_isolated(
     A signal to this process is passed on to the job, which saves and ends.
 
     Raises:
+        JobElsewhereError: another process trains it.
         JobFailedError: the job failed, or its process was killed, which is recorded.
         JobStoppedError: a signal stopped the job.
     """
@@ -99,6 +100,8 @@ def run_isolated(
         return value  # type: ignore[no-any-return]
     if kind == "failed":
         raise JobFailedError(value)
+    if kind == "elsewhere":
+        raise sweep_job.JobElsewhereError(*value)
     raise JobStoppedError(launcher_signals.signum or value)
 
 
@@ -154,6 +157,8 @@ def _run_in_child(
     outcome: Outcome
     try:
         outcome = "score", sweep_job.run(job, signals, reporter)
+    except sweep_job.JobElsewhereError as error:
+        outcome = "elsewhere", (error.folder, error.settings)
     except JobFailedError as error:
         outcome = "failed", str(error)
     except JobStoppedError as stopped:

@@ -10,7 +10,7 @@ from typing import Any
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.selection import format_score, selected_by, selected_score
 from resnet_cli.config.validation import Settings
-from resnet_cli.errors import InputError, JobFailedError, StoppedError
+from resnet_cli.errors import InputError, InUseError, JobFailedError, StoppedError
 from resnet_cli.runs.card import redraw_card
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.lock import is_in_use
@@ -125,8 +125,7 @@ def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | 
         console.print(f"already finished, {_format_result(placement.record)}")
         return selected_score(placement.record)
     if is_in_use(placement.run.path):
-        console.print("another process trains it; waiting for that")
-        raise JobElsewhereError(placement.run.path.absolute(), job.settings)
+        raise _elsewhere(job, placement.run, console)
     if placement.conflicting_folder:
         console.print(
             f"config differs from that of {placement.conflicting_folder}; starting a new job in {placement.run.path}"
@@ -173,10 +172,17 @@ def _train(
             return train(config, run.path, context)
         except StoppedError as stopped:
             raise JobStoppedError(stopped.signum) from None
+        except InUseError:  # since a moment
+            raise _elsewhere(job, run, console) from None
         except (Exception, SystemExit) as error:  # a model that calls sys.exit ends its job, not the sweep
             raise _handle_failure(error, job, run, console) from None
         finally:
             _release_memory()
+
+
+def _elsewhere(job: SweepJob, run: RunDir, console: JobConsole) -> JobElsewhereError:
+    console.print("another process trains it; waiting for that")
+    return JobElsewhereError(run.path.absolute(), job.settings)
 
 
 def _handle_failure(error: BaseException, job: SweepJob, run: RunDir, console: JobConsole) -> JobFailedError:

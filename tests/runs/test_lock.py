@@ -10,7 +10,9 @@ import threading
 import pytest
 
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.runs.lock import LOCK_NAME, exclusive, hold_filelock
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.lock import LOCK_NAME, exclusive, hold_filelock, is_in_use
+from resnet_cli.runs.reading import read_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of threads that others began
 fork = multiprocessing.get_context("fork")
@@ -51,6 +53,32 @@ def test_the_second_is_refused_by_number_and_host_and_harms_nothing(tmp_path, ot
             pass
     assert (tmp_path / "run" / LOCK_NAME).exists()
     assert process.is_alive()
+
+
+def test_a_run_that_reads_its_own_folder_keeps_its_lock(tmp_path, trained_run):
+    """As the drawing of its card does; closing a file frees the POSIX locks that a process has on it."""
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    for path in (trained_run / name for name in ("config.yaml", "metrics.jsonl", "run.json")):
+        (run.path / path.name).write_text(path.read_text().replace('"finished"', '"running"'))
+    with exclusive(run.path):
+        assert read_run(run.path, "run", []).status == "running"
+        assert fork_and_call(is_in_use, run.path), "the lock is lost"
+    assert not fork_and_call(is_in_use, run.path)
+    assert read_run(run.path, "run", []).status == "killed"
+
+
+def fork_and_call(function, *arguments):
+    """What a function returns in another process."""
+    with fork.Pool(1) as pool:
+        pool.apply(_forget_held)
+        return pool.apply(function, arguments)
+
+
+def _forget_held():
+    from resnet_cli.runs import lock
+
+    lock._held.clear()
 
 
 def test_a_killed_holder_frees_the_folder_though_its_children_live(tmp_path, other, monkeypatch):

@@ -149,7 +149,6 @@ def commands(tmp_path):
     }
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("fish"), reason="needs fish")
 def test_fish(commands, tmp_path):
     script = (
@@ -202,7 +201,6 @@ def type_into(shell, setup, lines, env, cwd):
     return seen.decode(errors="replace").replace("\r", "")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shell", [["bash", "--norc", "--noprofile", "-i"], ["zsh", "-f", "-i"]], ids=["bash", "zsh"])
 def test_bash_and_zsh(commands, tmp_path, shell):
     if not shutil.which(shell[0]):

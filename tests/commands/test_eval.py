@@ -95,7 +95,6 @@ def test_table_has_intervals_and_figures_with_mirrored_images_beside(evaluated):
     assert row.count("%") == 2
 
 
-@pytest.mark.slow
 @pytest.mark.draws
 def test_pictures_are_drawn_and_the_sheet_of_a_net_without_mistakes_goes(evaluated, place, monkeypatch):
     folder = place / "run/eval/test"
@@ -163,7 +162,6 @@ def test_other_classes_in_the_folder_than_those_of_the_run_are_refused(evaluated
     assert "classes=[circle,square,stripes]" in err
 
 
-@pytest.mark.slow
 def test_figures_equal_the_record_also_of_averaged_weights_few_batches_and_a_weighted_loss(train, tmp_path, capsys):
     options = [
         "trainer.averaging=ema", "trainer.max_batches=2", "loss.class_weights=[1,2,3]", "data.eval_batch_size=10",
@@ -181,7 +179,6 @@ def test_figures_equal_the_record_also_of_averaged_weights_few_batches_and_a_wei
     assert capsys.readouterr().err == "error: --split val: there are no validation images (data.val_fraction=0)\n"
 
 
-@pytest.mark.slow
 def test_figures_of_images_with_several_labels_equal_the_record(train, tmp_path, capsys):
     lines = ["file,labels"]
     for number in range(60):

@@ -18,6 +18,7 @@ from resnet_cli.data import Augment, make_loaders, synthetic
 from resnet_cli.models.initialisation.data_dependent import initialise_model_from_images
 from resnet_cli.session import build
 from resnet_cli.session.trained import open_trained
+from tests.support import tiers
 from tests.support.runs import tiny
 
 TINY = [option for option in tiny() if not option.startswith(("model=", "trainer."))]
@@ -96,7 +97,6 @@ def test_rows_in_json(described):
     assert found["layers"][-1]["out_shape"] == [100]
 
 
-@pytest.mark.slow
 def test_table_has_the_same_figures(info, tmp_path):
     status, out, err = info("data=cifar10", "--format", "table", "model=resnet8")
     assert (status, err) == (0, "")
@@ -109,7 +109,6 @@ def test_table_has_the_same_figures(info, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_image_size_is_that_of_the_data(described):
     assert described("model=resnet8", "data=synthetic", "data.image_size=9", "data.classes=3", "data.channels=2")[
         "in_size"
@@ -137,7 +136,6 @@ BLOCKS = [
 ]
 
 
-@pytest.mark.slow
 def test_compare_a_block_with_its_bottleneck(described, info):
     regular, bottleneck = described("data=synthetic", "data.channels=256", "--compare", *BLOCKS)
     assert [regular[key] for key in ("parameters", "depth", "receptive_field")] == [1_180_160, 2, [5, 5]]
@@ -152,7 +150,6 @@ def test_compare_a_block_with_its_bottleneck(described, info):
     ]  # fmt: skip
 
 
-@pytest.mark.slow
 def test_compare_applies_each_side_after_the_common_settings(described):
     a, b = described("model=resnet20", "data=cifar10", "model.width=2", "--compare", "model.width=1", "'name=a b'")
     assert (a["parameters"], a["settings"]) == (269_722, "model.width=1")
@@ -250,8 +247,10 @@ def test_composing_leaves_hydra_unchanged(info):
     assert HydraConfig.instance().cfg is before
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("arguments", [["--help"], ["model.depht=20"], ["modle=x"], ["--compare", "a=1", "model=x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    tiers.mostly_slow([["--help"], ["model.depht=20"], ["modle=x"], ["--compare", "a=1", "model=x"]], every=4),
+)
 def test_torch_is_not_imported_for_help_or_a_typo(arguments, tmp_path):
     code = (
         "import sys\n"
@@ -301,7 +300,6 @@ def test_full_disk_is_reported():
     assert (done.returncode, done.stderr) == (4, "error: standard output: No space left on device\n")
 
 
-@pytest.mark.slow
 def test_network_of_the_user(described, info, tmp_path):
     (tmp_path / "infonet.py").write_text(NET)
     found = described("model._target_=infonet.Net", "model.hidden=5", "data=cifar10")
@@ -318,7 +316,6 @@ def test_network_of_the_user(described, info, tmp_path):
     assert info("model=morenet")[2].startswith("error: model=morenet: no such option")
 
 
-@pytest.mark.slow
 def test_network_of_a_run(train, described, info, tmp_path):
     assert train(*tiny("trainer.epochs=1", "hydra.run.dir='runs/model=x'"))[0] == 0
     run = Path("runs/model=x")
@@ -339,7 +336,6 @@ def test_network_of_a_run(train, described, info, tmp_path):
     assert err == "the run's weights are left out: they are for another image size or other classes\n"
 
 
-@pytest.mark.slow
 def test_run_whose_data_were_moved(train, described, info, tmp_path):
     folder = tmp_path / "images"
     for name in ("a", "b"):
@@ -366,7 +362,6 @@ def norms(rows):
     return [row["norm"] if isinstance(row, dict) else row.norm for row in rows]
 
 
-@pytest.mark.slow
 def test_gradients_of_a_network_and_its_twin(described, info, tmp_path):
     found = described(*TINY, "model=plain20", "--gradients")
     assert list(found["gradients"]) == ["plain", "residual"]
@@ -411,7 +406,6 @@ def test_gradients_after_data_dependent_initialisation(described):
     assert norms(found) == norms(gradient_flow(net, *first_batch()))
 
 
-@pytest.mark.slow
 def test_gradient_norms_that_are_not_finite(info, monkeypatch):
     rows = [GradientRow("a", "Conv2d", 1, math.inf, 3), GradientRow("b", "Conv2d", 2, math.nan, 3)]
     monkeypatch.setattr("resnet_cli.info.analyses.gradient_flow", lambda *_: rows)
@@ -422,8 +416,9 @@ def test_gradient_norms_that_are_not_finite(info, monkeypatch):
     assert info(*TINY, "model=cnn", "--gradients")[1].count("not finite") == 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("analysis", "rows"), [("signal", 3), ("shattered", 16), ("activations", 7)])
+@pytest.mark.parametrize(
+    ("analysis", "rows"), tiers.mostly_slow([("signal", 3), ("shattered", 16), ("activations", 7)], every=3)
+)
 def test_other_analyses_of_a_network_and_its_twin(described, info, tmp_path, analysis, rows):
     found = described(*TINY, "model=resnet8", f"--{analysis}")
     assert {label: len(series) for label, series in found[analysis].items()} == {"residual": rows, "plain": rows}
@@ -447,7 +442,6 @@ def test_an_analysis_compares_two_networks(described, info):
     assert "B: model.norm=none" in out
 
 
-@pytest.mark.slow
 def test_scalar_chain(described, info):
     found = described("model=scalar_chain")
     assert (found["parameters"], found["weights"], found["states"][0]) == (4, [1.0] * 4, 10.0)

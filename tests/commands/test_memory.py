@@ -26,7 +26,6 @@ def test_jobs_of_a_sweep_give_back_their_memory(train_command, tmp_path):
     assert resident[3] - resident[1] < 2 * 75, resident
 
 
-@pytest.mark.slow
 def test_epochs_take_nothing():
     """Objects, rather than pages: those of an epoch are gone after it."""
     from resnet_cli import ClassifierTrainer

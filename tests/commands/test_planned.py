@@ -21,7 +21,6 @@ def one_rate(monkeypatch, tmp_path):
     monkeypatch.setenv("RESNET_CLI_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.mark.slow
 def test_a_planned_run_keeps_its_plan(train, tmp_path):
     status, _, err = train("plan=good", *TINY, *SHORT, "optimizer.lr=0.3", "hydra.run.dir=run")
     assert status == 0
@@ -38,7 +37,6 @@ def test_a_planned_run_keeps_its_plan(train, tmp_path):
     assert "## Plan" in (run / "card.md").read_text()
 
 
-@pytest.mark.slow
 def test_plan_yaml_is_an_experiment(train, tmp_path):
     train("plan=quick", *TINY, *SHORT, "hydra.run.dir=planned")
     folder = tmp_path / "conf" / "experiment"
@@ -59,7 +57,6 @@ def test_cfg_shows_it_and_trains_nothing(train, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_its_plan(train, tmp_path, monkeypatch):
     line = ["plan=good", *TINY, "model=resnet8", "trainer.epochs=1", "hydra.run.dir=run", "resume=auto"]
     assert train(*line)[0] == 0
@@ -79,7 +76,6 @@ def test_jobs_of_a_sweep_have_their_plans(train, tmp_path):
     assert all(f"\nplan: {name.split('=')[1].split(',')[0]}\n" in text for name, text in plans.items())
 
 
-@pytest.mark.slow
 def test_the_time_that_planning_takes_is_of_the_budget(train, tmp_path, monkeypatch):
     clock = iter([0.0, 100.0])
     monkeypatch.setattr(planned, "monotonic", lambda: next(clock))
@@ -128,7 +124,6 @@ def test_null_plans_nothing(train, monkeypatch):
     assert train("plan=null", "experiment=null", *TINY, "--cfg", "job")[0] == 0
 
 
-@pytest.mark.slow
 def test_measurements_are_remembered(train, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(make, "images_per_second", lambda *a, **o: calls.append(a) or 1e4)

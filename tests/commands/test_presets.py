@@ -84,7 +84,6 @@ def test_a_planned_network_is_described(info, one_rate):
     assert "plan    data.batch_size=32" in err
 
 
-@pytest.mark.slow
 def test_copy_of_a_run_trains_the_same(info, train, tmp_path):
     settings = [
         "optimizer=adamw",

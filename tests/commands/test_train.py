@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from resnet_cli.runs.names import resume_command
-from tests.support import processes
+from tests.support import processes, tiers
 from tests.support.runs import assert_equal, assert_same_end, record_of, rows_of, tiny
 
 FILES = {
@@ -39,7 +39,6 @@ def only_run(folder):
     return record.parent
 
 
-@pytest.mark.slow
 @pytest.mark.draws
 def test_a_run_leaves_what_the_interface_says(train, tmp_path):
     status, out, err = train(*tiny())
@@ -103,7 +102,6 @@ def test_the_test_set_is_read_once_at_the_end(train, tmp_path, monkeypatch):
     assert reads[-1] == 32
 
 
-@pytest.mark.slow
 def test_a_trainer_file_of_ones_own_may_leave_things_out(train, tmp_path):
     (tmp_path / "conf" / "trainer").mkdir(parents=True)
     target = "_target_: resnet_cli.ClassifierTrainer\n"
@@ -136,17 +134,16 @@ def test_without_validation_the_last_epoch_is_kept(train, tmp_path):
     assert_equal(dict(last), dict(best))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [
+    tiers.mostly_slow([
         [],
         ["trainer.averaging=ema", "data.augment.mixup=0.4", "model.dropout=0.2", "schedule=cosine",
          "schedule.warmup=3 steps"],
         ["data.backend=stream", "data.workers=1", "data.augment.flip=alternating", "trainer.accumulate=2"],
         ["optimizer=adamw", "schedule=cosine", "trainer.precision=bf16", "trainer.clip_norm=0.5"],
         ["optimizer=muon", "trainer.early_stopping=2", "data.augment.cutmix=1.0"],
-    ],
+    ], every=4),
 )  # fmt: skip
 def test_an_interrupted_run_ends_as_if_it_had_not_been(train, tmp_path, monkeypatch, options):
     from resnet_cli.session.saver import RunSaver
@@ -171,7 +168,6 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(train, tmp_path, monkeypa
     assert record_of(tmp_path / "parts")["resumed_from"][0]["epoch"] == 2
 
 
-@pytest.mark.slow
 def test_resume_auto_starts_then_goes_on_then_has_nothing_to_do(train, tmp_path):
     line = tiny("hydra.run.dir=d", "resume=auto")
     assert train(*line)[0] == 0
@@ -182,8 +178,7 @@ def test_resume_auto_starts_then_goes_on_then_has_nothing_to_do(train, tmp_path)
     assert rows_of(tmp_path / "d") == first
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("resume", ["auto", "d"])
+@pytest.mark.parametrize("resume", tiers.mostly_slow(["auto", "d"], every=2))
 def test_a_run_killed_before_its_first_save_starts_over(train, tmp_path, monkeypatch, resume):
     from resnet_cli.session.saver import RunSaver
 
@@ -204,7 +199,6 @@ def test_a_run_killed_before_its_first_save_starts_over(train, tmp_path, monkeyp
     assert (status, err) == (2, "".join(f"error: {file}: no such checkpoint\n" for file in files))
 
 
-@pytest.mark.slow
 def test_a_finished_run_can_be_extended(train, tmp_path):
     train(*tiny("hydra.run.dir=d"))
     status, _, _ = train("resume=d/checkpoints/last.pt", "trainer.epochs=4")
@@ -214,7 +208,6 @@ def test_a_finished_run_can_be_extended(train, tmp_path):
     assert "epochs: 4" in (tmp_path / "d" / "config.yaml").read_text()
 
 
-@pytest.mark.slow
 def test_a_changed_config_is_refused_unless_forced(train, tmp_path):
     train(*tiny("hydra.run.dir=d"))
     before = (tmp_path / "d" / "config.yaml").read_text()
@@ -231,7 +224,6 @@ def test_a_changed_config_is_refused_unless_forced(train, tmp_path):
     assert group["initial_lr"] == 0.5
 
 
-@pytest.mark.slow
 def test_a_run_folder_is_not_written_over(train, tmp_path):
     train(*tiny("hydra.run.dir=d"))
     status, _, err = train(*tiny("hydra.run.dir=d"))
@@ -239,7 +231,6 @@ def test_a_run_folder_is_not_written_over(train, tmp_path):
     assert "error: d: holds a run already; resume=auto continues it" in err
 
 
-@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named(train, tmp_path):
     train(*tiny("hydra.run.dir=d"))
     for file in ("last", "previous"):
@@ -250,7 +241,6 @@ def test_a_damaged_checkpoint_is_named(train, tmp_path):
     assert "\nerror: d/checkpoints/previous.pt: damaged" in err
 
 
-@pytest.mark.slow
 def test_weights_of_another_run_are_a_start(train, tmp_path):
     train(*tiny("hydra.run.dir=a"))
     status, out, _ = train(*tiny("data.classes=4", "init_from=a", "hydra.run.dir=b", "optimizer.lr=1e-9"))
@@ -267,7 +257,6 @@ def test_weights_of_another_run_are_a_start(train, tmp_path):
     assert "is of another model" in err
 
 
-@pytest.mark.slow
 def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(train, tmp_path):
     status, out, _ = train("-m", *tiny("model=resnet8,cnn", "seed=0,1"))
     assert status == 0
@@ -307,7 +296,6 @@ def _with_fixed_sweeps(folder, source):
     return copied
 
 
-@pytest.mark.slow
 def test_a_failing_job_of_a_sweep_is_told_and_the_others_go_on(train, tmp_path):
     status, _, err = train("-m", *tiny("optimizer.lr=0.1,1e30,0.05", "hydra.sweep.dir=s"))
     assert status == 1
@@ -317,7 +305,6 @@ def test_a_failing_job_of_a_sweep_is_told_and_the_others_go_on(train, tmp_path):
     assert statuses == ["failed", "finished", "finished"]
 
 
-@pytest.mark.slow
 def test_divergence_keeps_the_last_good_checkpoint(train, tmp_path):
     train(*tiny("hydra.run.dir=d"))
     good = (tmp_path / "d/checkpoints/last.pt").read_bytes()
@@ -342,7 +329,6 @@ class Net(torch.nn.Module):
 """
 
 
-@pytest.mark.slow
 def test_a_users_own_class_and_config_folder(train, tmp_path, monkeypatch):
     (tmp_path / "mynets.py").write_text(OWN_NET)
     monkeypatch.syspath_prepend(tmp_path)
@@ -430,7 +416,6 @@ def test_outputs_that_cannot_be_made_are_the_machines_fault(train, tmp_path):
     assert "outputs" in err
 
 
-@pytest.mark.slow
 def test_ctrl_c_saves_and_the_run_goes_on_from_there(train, tmp_path):
     arguments = tiny("data.count=640", "data.batch_size=16", "trainer.epochs=4", "name=x")
     process = processes.start(*arguments, "hydra.run.dir=parts", cwd=tmp_path)
@@ -450,7 +435,6 @@ def test_ctrl_c_saves_and_the_run_goes_on_from_there(train, tmp_path):
     assert_same_end(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.slow
 def test_the_installed_command_prints_plain_lines_without_a_terminal(train_command, tmp_path):
     done = train_command(*tiny("trainer.epochs=1"), fresh=True)
     assert done.returncode == 0
@@ -460,7 +444,6 @@ def test_the_installed_command_prints_plain_lines_without_a_terminal(train_comma
     assert Path(tmp_path / "outputs").is_dir()
 
 
-@pytest.mark.slow
 def test_help_and_config_are_shown(train_command):
     done = train_command("--help", fresh=True)
     assert done.returncode == 0

@@ -22,7 +22,6 @@ def trained(tmp_path, monkeypatch):
     return trained
 
 
-@pytest.mark.slow
 def test_it_stands_beside_the_plain_figure_everywhere(trained, capsys):
     _, plain = trained("plain")
     _, views = trained("views", "trainer.test_tta=flip_translate")

@@ -18,7 +18,7 @@ from PIL import Image
 from resnet_cli.config import validation
 from resnet_cli.errors import InputError
 from resnet_cli.runs.names import quote_override, resume_command
-from tests.support import wrong_commands
+from tests.support import tiers, wrong_commands
 from tests.support.runs import tiny
 
 NAMES = wrong_commands.rows(wrong_commands.NAMES)
@@ -59,15 +59,17 @@ def assert_refused(status, err, *words, most=2):
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory):
-    """What one process, which runs all of `NAMES`, answers to each: (status, stderr, nothing made, torch imported)."""
+def answers(request, tmp_path_factory):
+    """What one process answers to those of `NAMES` that are tried: (status, stderr, nothing made, torch imported)."""
+    test = test_a_wrong_name_or_value_is_told_without_torch.__name__
+    tried = [item.callspec.params["typed"] for item in request.session.items if item.originalname == test]
     folder = tmp_path_factory.mktemp("names")
     furnish(folder)
     done = subprocess.run(
-        [sys.executable, "-c", MANY], input=json.dumps([shlex.split(typed) for typed, _ in NAMES]), text=True,
+        [sys.executable, "-c", MANY], input=json.dumps([shlex.split(typed) for typed in tried]), text=True,
         capture_output=True, check=True, cwd=folder, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
-    return dict(zip((typed for typed, _ in NAMES), json.loads(done.stdout), strict=True))
+    return dict(zip(tried, json.loads(done.stdout), strict=True))
 
 
 def test_the_table_is_long_and_has_each_command_once():
@@ -76,8 +78,7 @@ def test_the_table_is_long_and_has_each_command_once():
     assert len(set(typed)) == len(typed)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("typed", "words"), NAMES, ids=[typed for typed, _ in NAMES])
+@pytest.mark.parametrize(("typed", "words"), tiers.mostly_slow(NAMES, every=6), ids=[typed for typed, _ in NAMES])
 def test_a_wrong_name_or_value_is_told_without_torch(answers, typed, words):
     status, err, nothing_made, torch_imported = answers[typed]
     assert_refused(status, err, words)
@@ -85,8 +86,7 @@ def test_a_wrong_name_or_value_is_told_without_torch(answers, typed, words):
     assert not torch_imported
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("typed", "words"), TOGETHER, ids=[typed for typed, _ in TOGETHER])
+@pytest.mark.parametrize(("typed", "words"), tiers.mostly_slow(TOGETHER, every=4), ids=[typed for typed, _ in TOGETHER])
 def test_what_does_not_go_together_is_told(train, tmp_path, typed, words):
     furnish(tmp_path)
     arguments = shlex.split(typed)
@@ -95,7 +95,6 @@ def test_what_does_not_go_together_is_told(train, tmp_path, typed, words):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "folder"]
 
 
-@pytest.mark.slow
 def test_a_file_where_the_run_folder_should_be_is_the_machines_fault(train, tmp_path):
     furnish(tmp_path)
     status, _, err = train(*tiny("hydra.run.dir=file.txt"))
@@ -229,8 +228,7 @@ ODD_NAMES = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
+@pytest.mark.parametrize("name", tiers.mostly_slow(ODD_NAMES.values(), every=6), ids=ODD_NAMES)
 def test_odd_paths_work_when_quoted_and_a_line_tells_how_else(train, tmp_path, name):
     paint(tmp_path / "data" / name)
     run = f"runs/{name}"
@@ -247,7 +245,6 @@ def test_odd_paths_work_when_quoted_and_a_line_tells_how_else(train, tmp_path, n
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
 
 
-@pytest.mark.slow
 def test_a_reference_in_a_path_is_text_when_quoted_but_hydra_cannot_write_to_it(train, tmp_path):
     paint(tmp_path / "data/a${b}")
     assert train(*folder_run("data/a${b}"), "hydra.run.dir=d")[0] == 0
@@ -320,7 +317,6 @@ def composed():
     return [compose_settings(items).settings for items in ([], ["model=cnn", "optimizer=adamw", "data=synthetic"])]
 
 
-@pytest.mark.slow
 @given(data=st.data())
 def test_any_misspelling_of_a_key_is_told_with_the_right_one(composed, data):
     settings = json.loads(json.dumps(data.draw(st.sampled_from(composed))))
@@ -346,9 +342,10 @@ def test_any_misspelling_of_a_key_is_told_with_the_right_one(composed, data):
     assert f"{full}: unknown key; did you mean {key}?" in refused.value.problems
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder that takes none though it seems writable")
-@pytest.mark.parametrize("arguments", [["hydra.run.dir={}"], ["-m", "seed=0,1", "hydra.sweep.dir={}"]])
+@pytest.mark.parametrize(
+    "arguments", tiers.mostly_slow([["hydra.run.dir={}"], ["-m", "seed=0,1", "hydra.sweep.dir={}"]], every=4)
+)
 @pytest.mark.parametrize("folder", ["/proc/nowhere/run", f"new/{'x' * 300}"])
 def test_a_folder_that_cannot_be_made_is_told_in_a_line(train, tmp_path, arguments, folder):
     status, out, err = train(*(argument.format(folder) for argument in arguments))

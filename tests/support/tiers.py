@@ -36,6 +36,13 @@ def is_named(item, named):
     return False
 
 
+def mostly_slow(values, every):
+    """Return the parameters of which the first tier tries each `every`th only, from the first on."""
+    values = [value if isinstance(value, tuple) else (value,) for value in values]
+    marks = [[pytest.mark.slow] if number % every else [] for number in range(len(values))]
+    return [pytest.param(*value, marks=mark) for value, mark in zip(values, marks, strict=True)]
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
     """Note what a process of pytest-xdist has left out."""

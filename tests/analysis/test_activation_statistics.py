@@ -27,7 +27,6 @@ def deep(init, activation="relu"):
     return CNN((1, 16, 16), 10, **options, init=init)
 
 
-@pytest.mark.slow
 def test_the_default_initialisation_kills_units_of_a_deep_net_and_hes_does_not():
     images = torch.randn(32, 1, 16, 16, generator=torch.Generator().manual_seed(1))
     default, he = (activation_statistics(deep(init), images) for init in ("default", "he"))

@@ -145,7 +145,6 @@ def stacks(draw):
     return nn.Sequential(*layers), windows
 
 
-@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(stack=stacks(), height=st.integers(4, 16), width=st.integers(4, 16))
 def test_receptive_fields_are_those_of_the_closed_formula(stack, height, width):

@@ -14,6 +14,7 @@ from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.presets import find_presets
 from resnet_cli.config.ranges import AtLeast, Below, Bounds, NotEmpty, Positive
 from resnet_cli.hydra_app.compose import compose_settings
+from tests.support import tiers
 
 PRESETS = find_presets([CONFIG_FOLDER])
 NEEDED = {"data=arrays": "data.file=x.npz", "data=csv": "data.file=x.csv", "data=image_folder": "data.root=x",
@@ -76,14 +77,12 @@ def together(presets):
     return rows + [[p.override] for p in presets if p.group == "experiment"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("overrides", together(PRESETS), ids=" ".join)
+@pytest.mark.parametrize("overrides", tiers.mostly_slow(together(PRESETS), every=8), ids=" ".join)
 def test_every_preset_is_valid(validator, overrides):
     settings = compose_settings([*overrides, *(NEEDED[item] for item in overrides if item in NEEDED)]).settings
     assert [f"{error.json_path}: {error.message}" for error in validator.iter_errors(settings)] == []
 
 
-@pytest.mark.slow
 def test_wrong_values_are_not(validator):
     settings = compose_settings([]).settings
     trainer = {**settings["trainer"], "precision": "fp8", "epochs": -1, "epoks": 3}

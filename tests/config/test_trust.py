@@ -15,6 +15,7 @@ from resnet_cli.config import stored, trust
 from resnet_cli.errors import InputError
 from resnet_cli.runs import checkpoints
 from resnet_cli.session import trained, trusted_kinds
+from tests.support import tiers
 from tests.support.runs import tiny
 
 SAFE = {
@@ -216,7 +217,6 @@ def planted(train, tmp_path, monkeypatch):
     return SimpleNamespace(path=tmp_path / "run", target=target, canary=tmp_path / "canary", forget=forget)
 
 
-@pytest.mark.slow
 def test_a_class_that_only_the_run_names_takes_the_users_word(train, planted, tmp_path):
     from resnet_cli.commands.info import run as info
 
@@ -293,8 +293,7 @@ FOLDERS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", tiers.mostly_slow(FOLDERS, every=4))
 def test_a_hostile_run_folder_is_refused(name, folder, train, tmp_path, capsys):
     path = folder(FOLDERS[name])
     status, out, err = train("resume=run", "model.width=1")
@@ -415,8 +414,7 @@ FILES = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", tiers.mostly_slow(FILES, every=4))
 @pytest.mark.filterwarnings("ignore")
 def test_a_hostile_checkpoint_is_refused(name, tmp_path, monkeypatch, folder, train):
     path = folder(SAFE) / "checkpoints" / "last.pt"
@@ -457,7 +455,6 @@ RESUMES = {
 }
 
 
-@pytest.mark.slow
 def test_changes_on_resume_are_refused_with_a_line_each(train, tmp_path):
     assert train(*tiny("hydra.run.dir=d", "trainer.max_batches=1"))[0] == 0
     record = (tmp_path / "d" / "run.json").read_bytes()

@@ -236,7 +236,6 @@ class Net(torch.nn.Module):
 """
 
 
-@pytest.mark.slow
 def test_a_users_class_trains_with_such_annotations_and_resumes(train, tmp_path):
     from tests.support.runs import rows_of, tiny
 

@@ -242,7 +242,6 @@ def test_a_name_that_two_files_end_with_is_not_guessed(tmp_path):
         loaders(data, splits=write(tmp_path / "splits.json", {"train": ["a/0.png"]}))
 
 
-@pytest.mark.slow
 def test_sixty_thousand_samples_are_written_and_read_quickly_and_compactly(tmp_path):
     data = synthetic(count=60_000, test_count=10_000, image_size=1)
     made = loaders(data)

@@ -15,6 +15,7 @@ from resnet_cli.session.context import RunContext
 from resnet_cli.session.prepare import prepare
 from resnet_cli.session.train import train
 from resnet_cli.training.control import RunControl
+from tests.support import tiers
 from tests.support.airbench_rules import Airbench94, Airbench94Muon, Airbench96
 
 # preset -> transcription, widths (filters of Muon wider than high, as the published ones), epochs of 7 steps
@@ -35,8 +36,7 @@ def options(preset):
     ]  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", tiers.mostly_slow(PRESETS, every=3))
 def test_steps_are_those_of_the_published_program(preset, tmp_path, monkeypatch):
     """Each step begins with the same weights: at these rates a difference by rounding grows tenfold in a few steps."""
     monkeypatch.chdir(tmp_path)
@@ -114,8 +114,7 @@ def assert_same_changes(before, after, expected):
         assert (change - wanted).abs().max().item() <= 1e-3 * wanted.abs().max().item() + rounding, name
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", tiers.mostly_slow(PRESETS, every=3))
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(preset, tmp_path, monkeypatch):
     """Stopped in the warm-up, between lookaheads, before and after the bias of the whitening is frozen."""
     monkeypatch.chdir(tmp_path)

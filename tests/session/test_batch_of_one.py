@@ -40,7 +40,6 @@ def test_a_batch_that_is_never_reached_does_not_count():
     require_no_batch_of_one(VALUES, (3, 2, 2), samples=129, batch_size=128, num_batches=1, accumulate=1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "more", [["model=residual_mlp", "model.norm=batch"], ["model=torchvision", "model.name=resnet18"]]
 )

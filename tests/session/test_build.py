@@ -52,7 +52,6 @@ def make(node, in_size=(3, 2, 2), num_classes=3, seed=0):
     return build.model(node, in_size=in_size, num_classes=num_classes, seed=seed)
 
 
-@pytest.mark.slow
 def test_what_the_data_determine_is_passed_under_any_usual_name():
     assert make(RESNET8, (1, 8, 8), 7)(torch.zeros(1, 1, 8, 8)).shape == (1, 7)
     assert make(of(Greedy)).options == {"in_channels": 3, "num_classes": 3}

@@ -52,7 +52,6 @@ def test_without_validation_images_nothing_is_said(caplog):
     assert not caplog.records
 
 
-@pytest.mark.slow
 def test_a_real_run_on_random_labels_says_it(train, tmp_path):
     torch.manual_seed(0)
     status, out, err = train(

@@ -20,6 +20,7 @@ from resnet_cli.session.saver import RunSaver
 from resnet_cli.session.train import train
 from resnet_cli.training.backend import Backend
 from resnet_cli.training.control import RunControl
+from tests.support import tiers
 from tests.support.runs import tiny
 
 STEPS = 3  # of an epoch: 87 images in batches of 32
@@ -147,8 +148,7 @@ CUDA_CASES = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("options", tiers.mostly_slow(CASES.values(), every=6), ids=CASES)
 def test_a_run_stopped_three_times_ends_like_one_that_was_not(run, options):
     stop_three_times(run, options)
 
@@ -192,7 +192,6 @@ def test_a_run_that_averages_epochs_is_exact_wherever_it_is_stopped(run):
         assert first_difference(whole, run(name, *options)) is None, name
 
 
-@pytest.mark.slow
 def test_a_run_that_started_from_a_file_goes_on_without_it(run, tmp_path):
     state = run("first", stop_at=3)
     torch.save({"state_dict": state["model"]}, tmp_path / "net.pth")
@@ -208,7 +207,6 @@ def test_a_run_that_started_from_a_file_goes_on_without_it(run, tmp_path):
     assert record["weights"] == loaded
 
 
-@pytest.mark.slow
 def test_stopped_while_the_test_set_is_read(run):
     whole = run("whole")
     polls = 1 + 2 * (STEPS + 3)
@@ -219,7 +217,6 @@ def test_stopped_while_the_test_set_is_read(run):
     assert first_difference(whole, run("parts")) is None
 
 
-@pytest.mark.slow
 def test_an_extended_run_that_is_stopped_at_its_test_has_no_old_result(run):
     run("d")
     longer = ["trainer.epochs=3"]
@@ -228,7 +225,6 @@ def test_an_extended_run_that_is_stopped_at_its_test_has_no_old_result(run):
     assert run("d", *longer)["record"]["test"] is not None
 
 
-@pytest.mark.slow
 def test_backends_give_the_same_run_in_turn(run):
     whole = run("whole", *PIXELS, "data.backend=device")
     run("parts", *PIXELS, "data.backend=stream", "data.workers=0", stop_at=3)

@@ -41,7 +41,6 @@ def in_step(train, tmp_path, monkeypatch):
     return run_both
 
 
-@pytest.mark.slow
 def test_tasks_of_a_step_train_each_job_of_a_sweep_together(in_step, tmp_path):
     assert in_step(*tiny("-m", "seed=0,1", "trainer.epochs=1", "hydra.sweep.dir=sweep")) == (0, "", 0)
     runs = sorted(path.parent for path in (tmp_path / "sweep").glob("*/run.json"))

@@ -109,7 +109,6 @@ def published(train, tmp_path):
     return state
 
 
-@pytest.mark.slow
 def test_a_run_starts_from_a_published_file_for_other_classes_channels_and_sizes(train, published, tmp_path):
     digits = ["data=digits", "data.image_size=12", "model=resnet8", *RESNET, "trainer.epochs=1"]
     frozen = ["data.train_size=64", "optimizer.lr=1e-30", "optimizer.weight_decay=0"]

@@ -42,7 +42,6 @@ def run_all(train, *arguments, sizes):
         assert train(*tiny(*arguments, f"trainer.processes={size}", f"hydra.run.dir=on{size}"))[0] == 0
 
 
-@pytest.mark.slow
 def test_processes_train_and_evaluate_as_one_does(train, tmp_path):
     run_all(train, *PLAIN, sizes=(1, 3))
     one = state_of(tmp_path / "on1")
@@ -59,7 +58,6 @@ def test_processes_train_and_evaluate_as_one_does(train, tmp_path):
     assert "processes" not in record_of(tmp_path / "on1")
 
 
-@pytest.mark.slow
 def test_evaluation_on_processes_has_the_numbers_of_one(train, tmp_path):
     """The learning rate is zero, so that only the evaluations could differ; the last batches are short."""
     run_all(train, "model=plain_mlp", "data.eval_batch_size=5", "optimizer.lr=1e-30", "trainer.epochs=1", sizes=(1, 3))
@@ -85,7 +83,6 @@ def stopped(train, tmp_path):
     return stop
 
 
-@pytest.mark.slow
 def test_a_checkpoint_inside_an_epoch_continues_on_another_number_of_processes(train, stopped):
     for size in (1, 2):
         folder, whole = stopped(size, *PLAIN, "trainer.processes=2")
@@ -99,7 +96,6 @@ def test_a_checkpoint_inside_an_epoch_continues_on_another_number_of_processes(t
             torch.testing.assert_close(state_of(folder)["model"], state_of(whole)["model"], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_shards_end_with_the_same_bits_on_any_number_of_processes_resumed_or_not(train, tmp_path, stopped):
     folder, whole = stopped(3, *SHARDED, "trainer.processes=2")
     assert train(f"resume={folder.name}", "trainer.processes=3")[0] == 0
@@ -143,7 +139,6 @@ def signalled_when(path):
     thread.join(10)
 
 
-@pytest.mark.slow
 def test_a_run_is_pruned_by_the_process_that_started_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     composed = compose_settings([*tiny("trainer.processes=2", "trainer.epochs=3"), "hydra.run.dir=run"])
@@ -158,7 +153,6 @@ def test_a_run_is_pruned_by_the_process_that_started_it(tmp_path, monkeypatch):
     assert seen == [[], [1], [1, 2]]
 
 
-@pytest.mark.slow
 def test_a_time_budget_is_the_same_for_every_process(train, tmp_path):
     options = tiny("trainer.processes=2", "trainer.time_budget=1.5", "hydra.run.dir=run")
     assert train(*(option for option in options if not option.startswith("trainer.epochs")))[0] == 0

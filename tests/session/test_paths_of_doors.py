@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support import tiers
 from tests.support.shards import write_shards
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
@@ -56,14 +57,13 @@ def write_parquet(folder):
     return ["data=huggingface", "data.root=hub"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "write",
-    [
+    tiers.mostly_slow([
         write_folder, write_table, lambda folder: write_table(folder, ""), write_arrays, write_split_file,
         lambda folder: write_tars(folder, "train-{00..02}.tar"), lambda folder: write_tars(folder, "train-*.tar"),
         lambda folder: write_tars(folder, "[train-00.tar,train-0{1..2}.tar]"), write_parquet,
-    ],
+    ], every=4),
     ids=["folder", "csv", "csv alone", "arrays", "splits", "shards", "shards by pattern", "list of shards", "parquet"],
 )  # fmt: skip
 def test_a_run_goes_on_from_another_working_folder(train, tmp_path, write):

@@ -32,7 +32,6 @@ def published(tmp_path, monkeypatch):
     return file, weights
 
 
-@pytest.mark.slow
 def test_a_run_starts_from_published_weights_and_needs_their_file_only_once(train, published, tmp_path):
     file, weights = published
     frozen = ["optimizer.lr=1e-30", "optimizer.weight_decay=0"]

@@ -7,21 +7,24 @@ import time
 import pytest
 import torch
 
+from tests.support import tiers
 from tests.support.ranks import faulty, forked_ranks  # noqa: F401
 from tests.support.runs import assert_same_end, record_of, tiny
 
 pytestmark = pytest.mark.usefixtures("forked_ranks")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "reason", "traced"),
-    [
-        ("raise", "rank 1: RuntimeError: the cable is loose", "in fail"),
-        ("kill", "rank 1 was killed by SIGKILL", ""),
-        ("exit", "rank 1 ended with status 7", ""),
-        ("sleep", "rank 1 did not answer the others in time (trainer.collective_timeout)", "in fail"),
-    ],
+    tiers.mostly_slow(
+        [
+            ("raise", "rank 1: RuntimeError: the cable is loose", "in fail"),
+            ("kill", "rank 1 was killed by SIGKILL", ""),
+            ("exit", "rank 1 ended with status 7", ""),
+            ("sleep", "rank 1 did not answer the others in time (trainer.collective_timeout)", "in fail"),
+        ],
+        every=2,
+    ),
 )
 def test_a_rank_that_fails_ends_the_run_with_its_reason(train, tmp_path, how, reason, traced):
     began = time.monotonic()
@@ -37,7 +40,6 @@ def test_a_rank_that_fails_ends_the_run_with_its_reason(train, tmp_path, how, re
     assert torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["state"]["step"] == 3
 
 
-@pytest.mark.slow
 def test_a_run_is_continued_from_its_last_checkpoint_when_a_rank_dies(train, tmp_path):
     options = ("model=faulty", "trainer.max_restarts=1", "trainer.checkpoint_every=1")
     assert train(*faulty(tmp_path, "kill"), *tiny(*options, "hydra.run.dir=run"))[0] == 0
@@ -49,7 +51,6 @@ def test_a_run_is_continued_from_its_last_checkpoint_when_a_rank_dies(train, tmp
     assert "rank 1 was killed by SIGKILL; restart 1 of 1" in (tmp_path / "restarted" / "train.log").read_text()
 
 
-@pytest.mark.slow
 def test_warnings_of_other_ranks_are_in_the_log_with_their_number(train, tmp_path):
     assert train(*faulty(tmp_path, "warn"), *tiny("model=faulty", "hydra.run.dir=run"))[0] == 0
     lines = (tmp_path / "run" / "train.log").read_text().splitlines()

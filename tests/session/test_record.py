@@ -5,10 +5,10 @@ import json
 import pytest
 
 from resnet_cli.session.protocol import at_end, at_start
+from tests.support import tiers
 from tests.support.runs import record_of, tiny
 
 
-@pytest.mark.slow
 def test_typed_overrides_are_recorded_and_a_resume_keeps_them(train, tmp_path):
     typed = tiny("trainer.epochs=1", "seed=3", "+optimizer.groups.bias={lr_scale: 2}")
     assert train(*typed, "hydra.run.dir=d")[0] == 0
@@ -19,7 +19,6 @@ def test_typed_overrides_are_recorded_and_a_resume_keeps_them(train, tmp_path):
     assert record["overrides"] == typed
 
 
-@pytest.mark.slow
 def test_a_record_of_an_earlier_version_gets_no_overrides_of_its_resume(train, tmp_path):
     assert train(*tiny("trainer.epochs=1"), "hydra.run.dir=d")[0] == 0
     record = record_of(tmp_path / "d")
@@ -29,8 +28,9 @@ def test_a_record_of_an_earlier_version_gets_no_overrides_of_its_resume(train, t
     assert record_of(tmp_path / "d")["overrides"] is None
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("typed", [tiny("trainer.epochs=1"), ["data=image_folder", "data.root=nowhere"]])
+@pytest.mark.parametrize(
+    "typed", tiers.mostly_slow([tiny("trainer.epochs=1"), ["data=image_folder", "data.root=nowhere"]], every=2)
+)
 def test_a_job_of_a_sweep_records_its_own_overrides_even_if_it_fails(train, tmp_path, typed):
     (tmp_path / "nowhere").mkdir()  # it has no classes
     train("-m", *typed, "seed=0,1", "hydra.sweep.dir=s")
@@ -38,7 +38,6 @@ def test_a_job_of_a_sweep_records_its_own_overrides_even_if_it_fails(train, tmp_
     assert sorted(found) == [[*typed, "seed=0"], [*typed, "seed=1"]]
 
 
-@pytest.mark.slow
 def test_the_protocol_says_what_the_seconds_are_of_also_after_a_resume(train, tmp_path):
     typed = [*tiny("trainer.epochs=1", "optimizer=muon"), "model.init=whitening", "hydra.run.dir=d"]
     assert train(*typed)[0] == 0

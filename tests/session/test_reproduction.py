@@ -58,7 +58,6 @@ def edit_rows(run, **values):
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-@pytest.mark.slow
 def test_a_run_comes_out_identical(train, source, tmp_path):
     status, out, err = train("reproduce=a")
     assert (status, err) == (0, "")
@@ -72,7 +71,6 @@ def test_a_run_comes_out_identical(train, source, tmp_path):
     assert [found[part] for part in ("metrics", "test", "weights", "not_compared")] == [{}, {}, {}, []]
 
 
-@pytest.mark.slow
 def test_what_differs_is_said_and_recorded(train, source, tmp_path):
     best = checkpoints.load(source / "checkpoints/best.pt")
     name = next(iter(best["state"]["model"]))
@@ -179,7 +177,6 @@ def test_damaged_metrics_of_a_finished_run_are_called_so(train, source, tmp_path
     assert not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.slow
 def test_a_test_result_that_the_run_does_not_have_is_not_said_to_be_identical(train, source):
     edit(source, test=None)
     status, out, _ = train("reproduce=a")
@@ -195,7 +192,6 @@ def test_damaged_files_are_refused_before_training(train, source, tmp_path):
     assert not (tmp_path / "b").exists()
 
 
-@pytest.mark.slow
 def test_a_run_without_checkpoints_is_compared_by_its_metrics(train, source):
     shutil.rmtree(source / "checkpoints")
     status, out, _ = train("reproduce=a", "hydra.run.dir=b")
@@ -246,7 +242,6 @@ def forget(folder):
     signatures.signature.cache_clear()
 
 
-@pytest.mark.slow
 def test_own_classes_are_taken_from_the_run_if_it_is_trusted(train, own_class):
     arguments = ("reproduce=there/a", "hydra.run.dir=b")
     status, _, err = train(*arguments)
@@ -287,7 +282,6 @@ def test_several_runs_are_reproduced_by_a_sweep(train, source, tmp_path):
     assert "error: job 1 (reproduce=changed): already finished, not identical to changed: metrics from epoch 1" in again
 
 
-@pytest.mark.slow
 def test_weights_that_a_run_started_from_are_used_again(train, source):
     assert train(*tiny("model=resnet8", "init_from=a", "hydra.run.dir=b"))[0] == 0
     status, out, err = train("reproduce=b", "hydra.run.dir=c")
@@ -300,7 +294,6 @@ def test_weights_that_a_run_started_from_are_used_again(train, source):
     assert f"weights {'0' * 64} -> {loaded['sha256']}"[:60] in out
 
 
-@pytest.mark.slow
 def test_an_interrupted_reproduction_is_compared_when_it_is_resumed(train, source, tmp_path):
     assert train("reproduce=a", "hydra.run.dir=b")[0] == 0
     record = record_of(tmp_path / "b")
@@ -311,7 +304,6 @@ def test_an_interrupted_reproduction_is_compared_when_it_is_resumed(train, sourc
     assert record_of(tmp_path / "b")["reproduces"]["identical"] is True
 
 
-@pytest.mark.slow
 def test_python_raises_what_the_command_prints(source, tmp_path, monkeypatch):
     import resnet_cli
     from resnet_cli.errors import NotIdenticalError

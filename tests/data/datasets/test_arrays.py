@@ -388,7 +388,6 @@ def test_files_that_are_no_arrays(tmp_path):
     assert "the folder has no .npy files" in problem_of(file=str(tmp_path / "none"))
 
 
-@pytest.mark.slow
 def test_the_command_trains_and_resumes_on_arrays_of_many_channels(train, tmp_path, caplog):
     content = {"x": images(48, 13, 8, 8, dtype=np.uint16, high=65536), "y": np.array(["a", "b", "c"])[[0, 1, 2] * 16]}
     np.savez(tmp_path / "x.npz", **content)

@@ -239,7 +239,6 @@ def test_importing_the_package_does_not_import_the_library():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.slow
 def test_the_command_trains_on_both_backends_alike_and_resumes(train, tmp_path):
     save(tmp_path / "x", train=table(24), test=table(6, 100))
     losses = []
@@ -255,7 +254,6 @@ def test_the_command_trains_on_both_backends_alike_and_resumes(train, tmp_path):
     assert train("resume=stream", "trainer.epochs=2")[0] == 0
 
 
-@pytest.mark.slow
 def test_a_run_records_the_revision_of_its_data(train, tmp_path):
     keep_in_cache(tmp_path)
     command = ["data=huggingface", "data.name=someone/birds", "data.image_size=8", "data.augment.crop=0", "model=cnn"]

@@ -93,7 +93,6 @@ def test_names_are_those_of_torchvision(files, name):
     assert [f"{file}.gz" for file in files.md5] == [archive for archive, _ in theirs.resources]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
 def test_the_original_fashion_mnist_of_debian():
     data = fashion_mnist(root=str(DEBIAN), download=False)

@@ -132,7 +132,6 @@ def test_conversions_are_noted_by_the_name_of_the_first(contents, caplog):
     assert caplog.messages == ["1 of 4 images are not RGB and are converted; the first: table.parquet, row 3 is L"]
 
 
-@pytest.mark.slow
 def test_workers_read_other_sources(contents, files):
     split = DatasetSplit(LazyImages(BytesSource(contents)), torch.tensor([0, 1, 0, 1]))
     normalize = Normalize([0.0] * 3, [1 / 255] * 3, torch.device("cpu"))

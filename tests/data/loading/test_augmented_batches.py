@@ -9,6 +9,7 @@ from resnet_cli.data import Augment, DatasetSplit, make_loaders
 from resnet_cli.data.loading import geometry as G
 from resnet_cli.data.loading.user_transforms import find_problems
 from resnet_cli.errors import InputError
+from tests.support import tiers
 from tests.support.augmentation import noise_images
 from tests.support.loaders import small_data_set, small_loaders
 
@@ -41,8 +42,11 @@ def test_draws_do_not_depend_on_the_batch(augment):
     assert not torch.equal(images, by_label_and_order(small_loaders(augment=augment, train_size=40, seed=2).train, 1))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("augment", [*PER_SAMPLE, MIXED, MIXED | {"repeats": 3}], ids=lambda a: next(iter(a.values())))
+@pytest.mark.parametrize(
+    "augment",
+    tiers.mostly_slow([*PER_SAMPLE, MIXED, MIXED | {"repeats": 3}], every=4),
+    ids=lambda a: next(iter(a.values())),
+)
 def test_backends_and_numbers_of_workers_yield_the_same_batches(augment):
     expected = epochs(small_loaders(augment=augment).train, 0, 1)
     for workers in (0, 2):

@@ -116,7 +116,6 @@ class Recorder:
         return image
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "theirs"),
     [
@@ -148,7 +147,6 @@ def test_operations_strengths_and_signs_are_drawn_as_torchvision_draws_them(sett
         assert not ours or same_numbers(ours, other) > 0.01
 
 
-@pytest.mark.slow
 def test_augmix_draws_as_torchvision(monkeypatch):
     theirs = v2.AugMix(severity=5)
     recorder = Recorder(theirs, monkeypatch)

@@ -63,6 +63,9 @@ def blank_pictures(request, monkeypatch):
     if "draws" not in request.keywords:
         monkeypatch.setattr("resnet_cli.session.first_look.draw_samples", lambda images, labels, **options: b"")
         monkeypatch.setattr("resnet_cli.session.saver.draw_curves", lambda rows, path, **options: path.write_bytes(b""))
+        monkeypatch.setattr(
+            "resnet_cli.session.find.lr.draw_lr_range", lambda *rows, **options: rows[3].write_bytes(b"")
+        )
 
 
 @pytest.fixture(autouse=True)

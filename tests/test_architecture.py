@@ -5,8 +5,6 @@ import subprocess
 import sys
 from functools import cache
 
-import pytest
-
 # The rooms from the ground up, in the order in which a reader meets them. A room imports from floors below its own, and
 # nothing from its neighbours. A room is a folder, or a single file at the package's root.
 FLOORS = [
@@ -173,7 +171,6 @@ def runs_without(code, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
 def test_torch_is_not_imported_on_the_way_to_help_or_a_typo(tmp_path):
     """One process, in which help comes first: it needs even less."""
     late = ["resnet_cli.config.validation", "resnet_cli.runs.folder", "multiprocessing"]
@@ -190,7 +187,6 @@ def test_torch_is_not_imported_on_the_way_to_help_or_a_typo(tmp_path):
     )
 
 
-@pytest.mark.slow
 def test_companions_import_no_torch_for_help_and_wrong_flags(tmp_path):
     runs_without(
         "from importlib import import_module\n"

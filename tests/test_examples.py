@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from tests.support import tiers
 from tests.support.public_names import PUBLIC
 from tests.support.runs import record_of, rows_of
 
@@ -46,8 +47,7 @@ def examples(repository, tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", tiers.mostly_slow(OWN, every=5))
 def test_example_runs_by_every_command_of_its_header(name, examples, train):
     commands = commands_of(examples / f"{name}.py")
     assert commands
@@ -118,9 +118,9 @@ def test_quarter_turns_are_turns_of_the_same_images(examples):
     assert matches[1:].any(1).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("module", "arguments", "least"), [("train_in_python", [["--epochs", "2"]], 40), ("train_with_dataloader", [], 95)]
+    ("module", "arguments", "least"),
+    tiers.mostly_slow([("train_in_python", [["--epochs", "2"]], 40), ("train_with_dataloader", [], 95)], every=2),
 )
 def test_program_trains(module, arguments, least, examples, capsys):
     accuracy = importlib.import_module(module).main(*arguments)

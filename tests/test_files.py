@@ -11,6 +11,7 @@ import pytest
 from resnet_cli import files
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import expand_home, remove_stale_temporaries, write_atomically
+from tests.support import tiers
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of threads that others began
 
@@ -40,8 +41,7 @@ def test_a_second_name_of_one_file_leaves_nothing_behind(tmp_path):
     assert (path.read_text(), kept.read_text(), names(tmp_path)) == ("2", "1", ["last", "previous"])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("hard_links", [True, False])
+@pytest.mark.parametrize("hard_links", tiers.mostly_slow([True, False], every=2))
 def test_a_kill_anywhere_leaves_a_whole_save(tmp_path, monkeypatch, hard_links):
     """The process ends before each call of the system in turn; every time one of the last two saves is whole."""
     calls = ("open", "fsync", "link", "replace", "unlink")

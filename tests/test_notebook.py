@@ -91,7 +91,6 @@ def test_runs_and_prints_what_it_shows(notebook, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_its_commands_are_accepted(notebook):
     text = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
     lines = re.findall(r"^    (resnet-(?:train|info) .*)", text, re.MULTILINE)

@@ -11,6 +11,7 @@ from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.run_config import CONTROL_KEYS
 from resnet_cli.config.signatures import locate
 from resnet_cli.runs.folder import RunDir
+from tests.support import tiers
 from tests.support.settings import problems_of, settings_of
 
 ROOT = Path(__file__).parents[1]
@@ -56,8 +57,7 @@ def test_reading_order_names_files_that_exist(repository, page):
         assert (repository / file).exists() or (repository / "resnet_cli" / file).exists(), file
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", tiers.mostly_slow(PAGES, every=4))
 def test_every_command_is_accepted(repository, page):
     for arguments in commands(read(page)):
         overrides = [

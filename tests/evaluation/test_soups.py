@@ -66,7 +66,6 @@ def members(folder):
     return lambda *names: [members_of.Member(name, open_trained(str(folder(name)))) for name in names]
 
 
-@pytest.mark.slow
 def test_averaged_weights_and_their_statistics_are_those_of_torch(members):
     found = members("seed0", "seed1", "dropout")
     members_of.require_same_classes(found, "weights")
@@ -86,7 +85,6 @@ def test_averaged_weights_and_their_statistics_are_those_of_torch(members):
     assert all(torch.equal(value, again[name]) for name, value in run.model.state_dict().items())
 
 
-@pytest.mark.slow
 def test_averaged_probabilities_are_the_mean_of_what_each_run_says(members, folder):
     """Each reads the images in its own size."""
     found = members("seed0", "wide")
@@ -109,7 +107,6 @@ def test_averaged_probabilities_are_the_mean_of_what_each_run_says(members, fold
     assert outputs.scores.accuracy == 100 * (mean_NK.argmax(1) == labels_N).double().mean()
 
 
-@pytest.mark.slow
 def test_classes_and_images_are_matched_by_name(members):
     first, other = members("seed0", "seed0")
     order = [2, 0, 1]
@@ -133,7 +130,6 @@ def test_classes_and_images_are_matched_by_name(members):
     assert (both.labels == alone.labels).all()
 
 
-@pytest.mark.slow
 def test_other_architectures_and_classes_are_refused(members):
     with pytest.raises(InputError) as refused:
         members_of.require_same_architecture(members("seed0", "wide", "seed1"))
@@ -186,7 +182,6 @@ def test_other_images_and_other_labels_have_no_common_figures(members):
         members_of.compare_splits(found, "test", "probabilities")
 
 
-@pytest.mark.slow
 def test_the_command_evaluates_runs_as_one(members, folder, tmp_path, capsys):
     names = ["seed0", "tuned"]
     paths = [str(shutil.copytree(folder(name), tmp_path / name)) for name in names]
@@ -218,7 +213,6 @@ def test_the_command_evaluates_runs_as_one(members, folder, tmp_path, capsys):
     assert (tmp_path / "x/metrics.json").is_file()
 
 
-@pytest.mark.slow
 def test_the_command_refuses_what_cannot_be_averaged(folder, tmp_path, capsys):
     seed0, wide, other = (str(folder(name)) for name in ("seed0", "wide", "held out otherwise"))
     capsys.readouterr()

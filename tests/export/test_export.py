@@ -53,7 +53,6 @@ def metadata(path):
     return onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
 
 
-@pytest.mark.slow
 def test_the_file_computes_what_the_run_does(exported, place, format_name):
     status, out, err = exported("--format", format_name)
     assert (status, err) == (0, "")
@@ -78,7 +77,6 @@ def test_the_file_computes_what_the_run_does(exported, place, format_name):
     assert (entry["file"], entry["format"]) == (f"run/export/model.{format_name}", format_name)
 
 
-@pytest.mark.slow
 def test_wrong_preprocessing_is_found_and_leaves_no_file(exported, place, monkeypatch):
     from resnet_cli.export.graph import ExportGraph
 
@@ -152,7 +150,6 @@ def test_half_precision_says_what_it_costs(exported, place):
     assert 1e-6 < report["parity"]["largest_difference"] < 0.02
 
 
-@pytest.mark.slow
 def test_8_bit_integers_say_what_they_cost(exported, place):
     for name in PACKAGES:
         pytest.importorskip(name, reason="needs the extra export")

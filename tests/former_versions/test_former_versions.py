@@ -155,7 +155,6 @@ def test_nothing_is_left_to_do_for_a_finished_run(former, train):
     assert "nothing to do" in out
 
 
-@pytest.mark.slow
 def test_a_sweep_goes_on_in_the_folders_that_it_has(former, train):
     before = state_of(next(former.glob("sweep/*residual_mlp*seed=0*")))
     status, out, err = train("-m", "resume=sweep", "trainer.epochs=3", cwd=former)
@@ -178,7 +177,6 @@ def test_a_search_goes_on_from_the_trials_that_it_has(former, train):
     assert len([path for path in (former / "search").iterdir() if path.is_dir()]) == 3
 
 
-@pytest.mark.slow
 def test_runs_of_both_versions_stand_in_one_report(former, train, capsys):
     command = record_of(former / "finished")["command"]
     assert train(*command_words(command, "hydra.run.dir=now", "seed=1"), cwd=former)[0] == 0

@@ -4,13 +4,11 @@ import pytest
 import torch
 
 from resnet_cli.inference.classifier import Classifier
-from tests.support import doors
+from tests.support import doors, tiers
 from tests.support.image_kinds import image_kinds, write_image_kinds
 
 TOLERANCE = 1e-4
 RESIZES = ("crop", "squash", "pad")
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +34,7 @@ def trained(photos, tmp_path_factory):
         )
 
 
-@pytest.fixture(scope="module", params=RESIZES)
+@pytest.fixture(scope="module", params=tiers.mostly_slow(RESIZES, every=3))
 def run(request, trained):
     return doors.open_run(trained, resize=request.param, background="#204060")
 

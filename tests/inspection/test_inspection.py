@@ -145,7 +145,6 @@ def test_wrong_input_is_one_line_and_exit_2(capsys, tmp_path, monkeypatch, argum
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["data.rot=x"], ["data=cifar"]])
 def test_torch_is_not_imported_for_help_or_a_typo(arguments, tmp_path):
     code = (

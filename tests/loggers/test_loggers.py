@@ -77,7 +77,6 @@ def rows_of(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.slow
 def test_a_run_calls_its_loggers_and_continues_them_when_resumed(train, tmp_path, own):
     arguments, calls = own
     given = [*arguments(), *arguments("bad", fail="row")]

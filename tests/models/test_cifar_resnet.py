@@ -15,6 +15,7 @@ from resnet_cli.models.layers.activations import Activation
 from resnet_cli.models.layers.normalisation import Norm
 from resnet_cli.models.layers.shortcuts import Gate, Shortcut
 from resnet_cli.models.layers.units import LAYOUTS
+from tests.support import tiers
 
 PREACT = {"order": "preactivation"}
 NECK = {"block": "bottleneck", "shortcut": "B"}
@@ -26,34 +27,36 @@ def on_meta(classes=10, **options):
         return CifarResNet((3, 32, 32), classes, **options)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "parameters", "millions"),
-    [
-        ({"depth": 20}, 269_722, "40.55"),
-        ({"depth": 32}, 464_154, "68.86"),
-        ({"depth": 44}, 658_586, "97.17"),
-        ({"depth": 56}, 853_018, "125.49"),
-        ({"depth": 110}, 1_727_962, "252.89"),
-        ({"depth": 1202}, 19_421_274, "2829.2"),
-        ({"depth": 20, "shortcut": "B"}, 272_474, "40.81"),
-        ({"depth": 20, "shortcut": "C"}, 283_962, "42.65"),
-        ({"depth": 110, "shortcut": "B"}, 1_730_714, "253.15"),
-        ({"depth": 110, "shortcut": "C"}, 1_826_202, "266.78"),
-        ({"depth": 20, **PREACT}, 269_722, "40.55"),
-        ({"depth": 56, **PREACT}, 853_018, "125.49"),
-        ({"depth": 110, **PREACT}, 1_727_962, "252.89"),
-        ({"depth": 164, **NECK}, 1_704_154, "244.5"),
-        ({"depth": 164, **NECK, **PREACT}, 1_703_258, "244.5"),
-        ({"depth": 1001, **NECK, **PREACT}, 10_327_706, "1487.85"),
-        ({"depth": 14, "width": 4, **WRN}, 2_748_890, "392.6"),
-        ({"depth": 14, "width": 8, **WRN}, 10_961_370, "1548"),
-        ({"depth": 38, "width": 4, **WRN}, 8_949_210, "1299"),
-        ({"depth": 26, "width": 10, **WRN}, 36_479_194, "5243"),
-        ({"depth": 26, "width": 10, **WRN, "classes": 100}, 36_536_884, "5243"),
-        ({"depth": 20, "se_ratio": 16}, 272_095, "40.55"),
-        ({"depth": 110, "se_ratio": 16}, 1_742_200, "252.9"),
-    ],
+    tiers.mostly_slow(
+        [
+            ({"depth": 20}, 269_722, "40.55"),
+            ({"depth": 32}, 464_154, "68.86"),
+            ({"depth": 44}, 658_586, "97.17"),
+            ({"depth": 56}, 853_018, "125.49"),
+            ({"depth": 110}, 1_727_962, "252.89"),
+            ({"depth": 1202}, 19_421_274, "2829.2"),
+            ({"depth": 20, "shortcut": "B"}, 272_474, "40.81"),
+            ({"depth": 20, "shortcut": "C"}, 283_962, "42.65"),
+            ({"depth": 110, "shortcut": "B"}, 1_730_714, "253.15"),
+            ({"depth": 110, "shortcut": "C"}, 1_826_202, "266.78"),
+            ({"depth": 20, **PREACT}, 269_722, "40.55"),
+            ({"depth": 56, **PREACT}, 853_018, "125.49"),
+            ({"depth": 110, **PREACT}, 1_727_962, "252.89"),
+            ({"depth": 164, **NECK}, 1_704_154, "244.5"),
+            ({"depth": 164, **NECK, **PREACT}, 1_703_258, "244.5"),
+            ({"depth": 1001, **NECK, **PREACT}, 10_327_706, "1487.85"),
+            ({"depth": 14, "width": 4, **WRN}, 2_748_890, "392.6"),
+            ({"depth": 14, "width": 8, **WRN}, 10_961_370, "1548"),
+            ({"depth": 38, "width": 4, **WRN}, 8_949_210, "1299"),
+            ({"depth": 26, "width": 10, **WRN}, 36_479_194, "5243"),
+            ({"depth": 26, "width": 10, **WRN, "classes": 100}, 36_536_884, "5243"),
+            ({"depth": 20, "se_ratio": 16}, 272_095, "40.55"),
+            ({"depth": 110, "se_ratio": 16}, 1_742_200, "252.9"),
+        ],
+        every=6,
+    ),
 )
 def test_counts(options, parameters, millions):
     model = on_meta(**options)

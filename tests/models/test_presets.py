@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from resnet_cli import models
 from resnet_cli.models.inspection import count_parameters
+from tests.support import tiers
 
 FOLDER = Path(__file__).parents[2] / "conf" / "model"
 CHAINS = {"scalar_chain"}  # no classifiers: they take no image size and number of classes
@@ -34,8 +35,7 @@ def build(name, in_size=(3, 32, 32), **options):
         return make(**given, **arguments)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", tiers.mostly_slow(NAMES, every=8))
 def test_builds_and_costs_what_it_says(name):
     if name == "timm":
         pytest.importorskip("timm")

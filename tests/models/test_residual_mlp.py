@@ -167,7 +167,6 @@ def test_refusals(options, words):
         ResidualMLP(**{"in_size": (1, 2, 2), "out_classes": 2, "width": 4, "dims": [4], **options})
 
 
-@pytest.mark.slow
 def test_trains_by_the_command_on_images_of_the_shape_of_flowers102(train, tmp_path):
     """With the default optimizer, whose learning rate of 0.1 is much for images of 49,152 numbers."""
     status, _, err = train(

@@ -10,7 +10,6 @@ from resnet_cli.models import timm_model
 from resnet_cli.models.pretrained import native_tensors, timm_weights
 from resnet_cli.models.timm_models import RESERVED_OPTIONS, require_timm_name
 
-pytestmark = pytest.mark.slow  # importing timm takes seconds
 timm = pytest.importorskip("timm")
 
 

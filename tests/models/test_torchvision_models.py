@@ -16,7 +16,6 @@ def test_scores_for_every_class(name):
     assert not [k for k in model.state_dict() if "aux" in k]
 
 
-@pytest.mark.slow
 def test_made_for_the_image_size():
     model = torchvision_model((3, 32, 32), 7, name="vit_b_16", options={"dropout": 0.1})
     assert model.image_size == 32

@@ -33,7 +33,6 @@ def picture_of(content):
     return Image.open(io.BytesIO(content)).convert("RGB")
 
 
-@pytest.mark.slow
 def test_few_classes_have_names_and_numbers(texts):
     picture = picture_of(draw_confusion(some_counts(10), [f"kind {k}" for k in range(10)], title="ten $x$ kinds"))
     assert {"ten $x$ kinds", "7", "5", "kind 9"} <= set(texts)
@@ -56,7 +55,6 @@ def test_a_thousand_classes_have_a_pixel_each_and_a_list_of_pairs(texts):
     assert 1000 <= picture.size[1] <= 2000
 
 
-@pytest.mark.slow
 def test_reliability_names_the_number_of_predictions_of_each_bin(texts):
     bins = [
         {"from": 0.0, "to": 50.0, "count": 0, "confidence": float("nan"), "accuracy": float("nan")},

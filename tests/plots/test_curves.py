@@ -51,7 +51,6 @@ def test_any_rows_can_be_drawn_without_a_warning(tmp_path, drawn):
     assert [entry.name for entry in tmp_path.iterdir()] == ["curves.png"]
 
 
-@pytest.mark.slow
 def test_recorded_sharpness_has_a_panel_of_its_own(tmp_path):
     drawn = [{**row, "lr": 0.1} | ({"sharpness": 15.0} if i % 2 else {}) for i, row in enumerate(rows(8))]
     draw_curves(drawn, tmp_path / "curves.png", title="edge")
@@ -76,7 +75,6 @@ def test_any_title_is_drawn_as_it_is_on_one_line(tmp_path):
     assert np.array_equal(drawn("word " * 40), drawn("word " * 80))
 
 
-@pytest.mark.slow
 def test_validation_and_test_appear_when_given(tmp_path):
     path = tmp_path / "curves.png"
     draw_curves(rows(30, val_loss=None, val_accuracy=None), path, title="run")

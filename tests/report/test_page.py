@@ -105,7 +105,6 @@ def seen(tmp_path_factory):
     return json.loads(html.unescape(printed[1]))
 
 
-@pytest.mark.slow
 def test_no_error_is_raised_and_nothing_is_fetched_or_run(seen):
     assert seen["errors"] == []
     assert not seen["hacked"]

@@ -365,7 +365,6 @@ def test_a_checkpoint_names_its_run(tmp_path):
     assert [r.display_path for r in report.read_runs([folder / "best.pt"]).runs] == ["a"]
 
 
-@pytest.mark.slow
 def test_a_real_sweep(train, tmp_path):
     place = tmp_path / "sweep"
     status, _, err = train(

@@ -7,6 +7,7 @@ from PIL import Image
 
 from resnet_cli.errors import InputError
 from resnet_cli.session.run_data import data_changes
+from tests.support import tiers
 from tests.support.runs import record_of, rows_of
 
 RUN = [
@@ -56,8 +57,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("change", tiers.mostly_slow(CHANGES, every=4), ids=lambda change: change.__name__)
 def test_a_resume_with_other_data_is_refused_by_split_or_accepted_and_recorded(train, tmp_path, images, change):
     assert train(*RUN, "trainer.epochs=1")[0] == 0
     shutil.copytree(images, tmp_path / "same")

@@ -11,7 +11,7 @@ import pytest
 
 from resnet_cli.errors import StoppedError
 from resnet_cli.session.signals import StopSignals, stop_signals
-from tests.support import processes
+from tests.support import processes, tiers
 from tests.support.runs import SLOW, tiny
 
 LONG = ["data.count=4000", "data.batch_size=8", "trainer.epochs=50", "name=x"]
@@ -57,8 +57,9 @@ def children(pid):
     return done.stdout.split()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"), tiers.mostly_slow([(signal.SIGTERM, 143), (signal.SIGINT, 130)], every=2)
+)
 def test_before_training_begins_a_signal_ends_it_at_once(start, tmp_path, number, status):
     process = start(*tiny("hydra.run.dir=d"))
     wait_for(tmp_path, "d", process)  # Hydra makes it; torch and the data come after
@@ -67,7 +68,6 @@ def test_before_training_begins_a_signal_ends_it_at_once(start, tmp_path, number
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_a_signal_to_the_group_leaves_its_workers_to_the_main_process(start, tmp_path):
     process = start(*tiny(*LONG, "data.backend=stream", "data.workers=2", "hydra.run.dir=d"))
     wait_for(tmp_path, "d/train.log", process)
@@ -79,7 +79,6 @@ def test_a_signal_to_the_group_leaves_its_workers_to_the_main_process(start, tmp
     assert children(process.pid) == []
 
 
-@pytest.mark.slow
 def test_a_second_interrupt_ends_it_at_once(start, tmp_path):
     process = start(*tiny(*LONG, "data.backend=stream", "data.workers=2", "hydra.run.dir=d"))
     wait_for(tmp_path, "d/train.log", process)

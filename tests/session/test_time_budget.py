@@ -34,7 +34,6 @@ def fake(monkeypatch, *, step):
     return calls
 
 
-@pytest.mark.slow
 def test_the_choice_is_stored_and_a_resumed_run_keeps_it(train, tmp_path, monkeypatch):
     calls = fake(monkeypatch, step=100.0)
     budget = "trainer.time_budget=1000 s"  # 3 batches: an epoch of 300 s
@@ -68,7 +67,6 @@ def test_the_choice_is_stored_and_a_resumed_run_keeps_it(train, tmp_path, monkey
     assert record_of(tmp_path / "a")["time_budget"] is None
 
 
-@pytest.mark.slow
 def test_below_one_epoch_the_steps_are_chosen_and_validation_stays_whole(train, tmp_path, monkeypatch):
     fake(monkeypatch, step=400.0)
     status, out, err = train(*arguments("trainer.time_budget=1000 s", "hydra.run.dir=a"))

@@ -8,7 +8,6 @@ from resnet_cli.session.trained import open_trained
 from tests.support.images import write_class_folders
 from tests.support.runs import assert_same_end, record_of
 
-pytestmark = pytest.mark.slow  # importing timm takes seconds
 timm = pytest.importorskip("timm")
 
 NET = ["model=timm", "model.name=test_resnet", "model.pretrained=true"]
@@ -86,6 +85,7 @@ def test_companions_take_such_a_run(train, published, tmp_path, capsys):
     assert str(image) in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_of_timm_is_exported(train, published):
     pytest.importorskip("onnxscript")
     from resnet_cli.commands import export

@@ -7,6 +7,7 @@ import torch
 
 from resnet_cli.data import make_loaders, synthetic
 from resnet_cli.session import build
+from tests.support import tiers
 from tests.support.runs import tiny
 
 CNN = ["model=cnn", "model.channels=[4,6]", "model.pool_every=1", "model.hidden_dims=[8]"]
@@ -27,8 +28,7 @@ def equal(a, b):
     return a.keys() == b.keys() and all((a[name] - b[name]).abs().max() < 1e-28 for name in a)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("init", ["lsuv", "whitening"])
+@pytest.mark.parametrize("init", tiers.mostly_slow(["lsuv", "whitening"], every=2))
 def test_training_starts_from_what_the_images_made(train, tmp_path, init):
     runs = {
         "device": ["data.backend=device"],
@@ -57,7 +57,6 @@ def test_training_starts_from_what_the_images_made(train, tmp_path, init):
         assert equal(weights(run, "best"), model.state_dict()), "the average starts there too"
 
 
-@pytest.mark.slow
 def test_a_resumed_run_is_not_initialised_again(train, tmp_path):
     common = [*CNN, "model.init=lsuv"]
     assert train(*tiny(*common, "hydra.run.dir=whole", "schedule=constant"))[0] == 0

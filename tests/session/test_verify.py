@@ -22,7 +22,6 @@ NESTED = st.recursive(
 )
 
 
-@pytest.mark.slow
 @given(NESTED)
 def test_a_copy_does_not_differ(value):
     assert first_difference(value, copy.deepcopy(value)) is None
@@ -129,7 +128,6 @@ def test_a_net_that_remembers_elsewhere_is_found_out(train, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} <= {"strange_nets.py", "__pycache__"}
 
 
-@pytest.mark.slow
 def test_errors_of_the_run_are_told_as_usual(train, tmp_path):
     status, _, err = train("verify_resume=true", *tiny("schedule.warmup=9000"))
     assert (status, err.count("\n")) == (2, 1)

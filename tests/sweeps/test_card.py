@@ -1,7 +1,5 @@
 """card.md of the jobs of a sweep, also of one that failed before it had a folder."""
 
-import pytest
-
 from resnet_cli.errors import InputError
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.sweeps.failures import record_failure
@@ -9,7 +7,6 @@ from tests.support.reports import CONFIG
 from tests.support.runs import job, tiny
 
 
-@pytest.mark.slow
 def test_cards_of_a_sweep(train, tmp_path):
     status, *_ = train(*tiny("-m", "hydra.sweep.dir=sweep", "trainer.epochs=1", "optimizer.lr=0.1,1e30"))
     assert status == 1

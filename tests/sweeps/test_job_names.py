@@ -36,7 +36,6 @@ def test_swept_keys_come_first_and_the_sweep_bears_the_name_of_its_class(train, 
     assert all("name: Net\n" in (sweep / name / "config.yaml").read_text() for name in folders(sweep))
 
 
-@pytest.mark.slow
 def test_jobs_in_folders_of_an_earlier_version_are_found(train, own_net, tmp_path, monkeypatch):
     """Version 0.2.0 named them by the overrides in the order in which they were typed."""
     sweep = tmp_path / "s"
@@ -55,7 +54,6 @@ def test_jobs_in_folders_of_an_earlier_version_are_found(train, own_net, tmp_pat
     assert folders(sweep) == before
 
 
-@pytest.mark.slow
 def test_a_job_is_found_by_a_command_that_sweeps_other_keys(train, own_net, tmp_path):
     assert train("-m", *own_net, "seed=0,1", "optimizer.lr=0.1", "hydra.sweep.dir=s")[0] == 0
     status, out, _ = train("-m", *own_net, "seed=0", "optimizer.lr=0.1,0.2", "hydra.sweep.dir=s")

@@ -29,10 +29,10 @@ def is_there(module):
 def needs(launcher):
     module, options = LAUNCHERS[launcher]
     marks = [pytest.mark.skipif(not is_there(module), reason=f"{module} is not installed")]
+    marks += [] if launcher == "joblib" else [pytest.mark.slow]
     return pytest.param([f"hydra/launcher={launcher}", *options], id=launcher, marks=marks)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [needs(name) for name in LAUNCHERS])
 def test_jobs_in_other_processes(launcher, train_command, train, tmp_path):
     """The launching process prints a failure; other jobs, with loader workers, end as they would outside a sweep."""

@@ -86,7 +86,6 @@ def test_a_failed_sweep_is_run_again_to_what_it_would_have_been(train, own_nets)
         assert weights(job(own_nets / "s", name)) == weights(job(own_nets / "other", name))
 
 
-@pytest.mark.slow
 def test_a_job_is_the_run_that_it_would_be_alone(train, own_nets):
     """After a job that fails, and one that is deterministic; with dropout, averaging and augmentation."""
     common = [*tiny(), "trainer.averaging=ema", "data.augment.flip=random"]
@@ -123,7 +122,6 @@ def test_a_second_sweep_adds_jobs_and_both_go_on(train, tmp_path):
     assert len(SweepDir(tmp_path / "s").commands()) == 2
 
 
-@pytest.mark.slow
 def test_another_config_under_the_same_overrides_is_a_new_job(train, tmp_path):
     (tmp_path / "conf/model").mkdir(parents=True)
     own = tmp_path / "conf/model/mine.yaml"
@@ -144,7 +142,6 @@ def test_another_config_under_the_same_overrides_is_a_new_job(train, tmp_path):
     assert "2 runs: 2 finished" in out
 
 
-@pytest.mark.slow
 def test_stop_on_failure_starts_no_further_job(train, own_nets):
     (own_nets / "broken").touch()
     command = ["-m", "+model.fails=true,false", *NET, "seed=0", "sweep.stop_on_failure=true"]
@@ -157,7 +154,6 @@ def test_stop_on_failure_starts_no_further_job(train, own_nets):
     assert train("-m", "resume=s")[0] == 0
 
 
-@pytest.mark.slow
 def test_a_job_that_calls_exit_ends_itself_alone(train, own_nets):
     (own_nets / "broken").write_text("exit")
     status, out, err = train(
@@ -187,7 +183,6 @@ def test_a_proof_in_a_sweep_leaves_no_jobs(train, tmp_path, monkeypatch):
     assert not list((tmp_path / "s").rglob("*.json"))
 
 
-@pytest.mark.slow
 def test_a_job_that_fails_before_it_has_a_folder_leaves_its_reason(train, tmp_path):
     arguments = tiny("data=image_folder", "data.root=nowhere", "hydra.sweep.dir=s")
     arguments = [
@@ -313,7 +308,6 @@ def test_the_hash_is_of_what_makes_a_run_another_run():
         assert config_hash(settings) != config_hash({**settings, **other})
 
 
-@pytest.mark.slow
 def test_an_unreadable_job_is_reported_and_the_others_run(train, tmp_path):
     assert train("-m", "seed=0,1", *tiny("hydra.sweep.dir=s"))[0] == 0
     job(tmp_path / "s", "seed=0").joinpath("run.json").write_text("{")

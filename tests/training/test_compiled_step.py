@@ -20,6 +20,7 @@ from resnet_cli.schedules import multistep
 from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.lookahead import LookaheadOptions
+from tests.support import tiers
 from tests.support.trainers import MemorySaver, assert_same, blobs, loader, weights
 
 pytestmark = pytest.mark.filterwarnings(
@@ -95,15 +96,17 @@ def test_compiled_for_good_it_takes_the_eager_steps():
         torch._dynamo.reset()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "options"),
-    [
-        *((name, OPTIONS) for name in OPTIMIZERS),
-        ("sgd", {"precision": "bf16", "accumulate": 2}),
-        ("sgd", AVERAGED),
-        ("sgd", LOOKAHEAD),
-    ],
+    tiers.mostly_slow(
+        [
+            *((name, OPTIONS) for name in OPTIMIZERS),
+            ("sgd", {"precision": "bf16", "accumulate": 2}),
+            ("sgd", AVERAGED),
+            ("sgd", LOOKAHEAD),
+        ],
+        every=8,
+    ),
     ids=[*OPTIMIZERS, "bf16", "averaged epochs", "lookahead"],
 )
 def test_losses_and_weights_are_those_of_eager_steps(uncompiled, optimizer, options):

@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.metrics import Scores, Totals
 from resnet_cli.training.stepper import GPU_CHECK_STEPS
+from tests.support import tiers
 from tests.support.trainers import blobs, loader, make_trainer, net
 
 NAMES = {"item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__", "nonzero", "is_nonzero"}
@@ -45,8 +46,7 @@ def reads(steps, monkeypatch, **options):
     return by_name.count, by_number.count
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"precision": "bf16"}], ids=str)
+@pytest.mark.parametrize("options", tiers.mostly_slow([{}, {"precision": "bf16"}], every=2), ids=str)
 def test_reads_of_an_epoch_do_not_grow_with_its_steps(monkeypatch, options):
     few, many = (reads(steps, monkeypatch, **options) for steps in (5, 2 * GPU_CHECK_STEPS + 5))
     assert few == many

@@ -61,7 +61,6 @@ def test_a_profile_needs_a_place():
         make_trainer(net(), profile=True).fit(loader(), None, num_epochs=1, verbose=False)
 
 
-@pytest.mark.slow
 def test_a_run_has_it_in_its_folder_and_may_begin_it_when_resumed(train, tmp_path):
     arguments = tiny("hydra.run.dir=d", "trainer.epochs=1", "model=cnn", "model.channels=[4]", "model.pool_every=1")
     assert train(*arguments)[0] == 0

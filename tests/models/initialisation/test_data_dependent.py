@@ -64,7 +64,6 @@ NETS = [
 ]
 
 
-@pytest.mark.slow
 @settings(max_examples=40)
 @given(make=st.sampled_from(NETS), seed=st.integers(0, 9))
 def test_lsuv_gives_every_layer_unit_variance(make, seed):

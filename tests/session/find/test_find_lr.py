@@ -14,10 +14,12 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.draws
 def test_find_lr_suggests_an_override_and_leaves_three_files(train, tmp_path):
     status, out, err = train("find=lr", "data=digits", "model=resnet8", "hydra.run.dir=found")
     assert (status, err) == (0, "")
     assert names(tmp_path / "found") == FILES
+    assert (tmp_path / "found/find_lr.png").read_bytes().startswith(b"\x89PNG")
     found = json.loads((tmp_path / "found/find_lr.json").read_text())
     assert f"type    {found['override']}  ({found['rule']})" in out
     assert found["override"] == f"optimizer.lr={found['suggestion']:g}"
@@ -28,7 +30,8 @@ def test_find_lr_suggests_an_override_and_leaves_three_files(train, tmp_path):
     assert "next:" not in out
 
 
-def test_what_is_found_depends_on_the_seed_alone(train, tmp_path):
+def test_what_is_found_depends_on_the_seed_alone(train, tmp_path, monkeypatch):
+    monkeypatch.setattr("resnet_cli.training.lr_range.STEPS", 30)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         assert train(*tiny("find=lr", f"seed={seed}", "model.dropout=0.2", f"hydra.run.dir={name}"))[0] == 0
     a, b, c = ((tmp_path / name / "find_lr.csv").read_text() for name in "abc")

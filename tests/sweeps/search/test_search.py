@@ -145,7 +145,6 @@ def test_values_of_a_search_have_the_types_of_the_grid(train, tmp_path, stub):
     assert all(job.run.path.name.startswith("optimizer.lr=") for job in jobs)
 
 
-@pytest.mark.slow
 def test_a_search_that_was_stopped_goes_on_in_the_same_folder(train, tmp_path, stub):
     stopped = []
 
@@ -169,7 +168,6 @@ def test_a_search_that_was_stopped_goes_on_in_the_same_folder(train, tmp_path, s
     assert len(SweepDir(tmp_path / "s").jobs()) == 4
 
 
-@pytest.mark.slow
 def test_another_search_is_not_mixed_into_one(train, tmp_path, stub):
     calls = stub(by_lr)
     assert train(*SEARCH, *SPACE[:1], f"{N}=2")[0] == 0
@@ -217,7 +215,6 @@ def test_a_pruned_job_stays_pruned_when_its_values_are_sampled_again(train, tmp_
     assert record["status"] == "pruned"
 
 
-@pytest.mark.slow
 def test_a_failing_trial_is_reported_and_counted(train, tmp_path, stub):
     def accuracy(settings, epoch):
         if len(calls) == 2:
@@ -249,7 +246,6 @@ def test_stop_on_failure_stops_a_search_that_can_go_on(train, tmp_path, stub):
     assert [state for state, *_ in shown(tmp_path / "s")] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
 
 
-@pytest.mark.slow
 def test_trials_of_the_same_values_share_their_job(train, tmp_path, stub):
     calls = stub(lambda settings, epoch: 50.0 + settings["model"]["depth"])
     assert train(*SEARCH, "model=cifar_resnet", "model.depth=8,14", f"{N}=5")[0] == 0
@@ -268,7 +264,6 @@ def test_a_path_that_no_url_can_express_holds_a_search(train, tmp_path, stub):
     assert (place / "s" / "search.db").is_file()
 
 
-@pytest.mark.slow
 def test_a_pruned_run_has_its_best_and_no_test_result(train, tmp_path, monkeypatch):
     """With real training: the second trial is pruned after its first epoch."""
     prunes = iter([False, False, True])

@@ -11,10 +11,11 @@ project = "resnet-cli"
 author = "the authors of resnet-cli"
 version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated"]
-exclude_patterns = ["_ext", "_built", "_site"]
+exclude_patterns = ["_ext", "_built", "_site", "_static"]
 html_theme = "furo"
 html_title = f"resnet-cli {__version__}"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_copyright = False
 html_copy_source = False
 highlight_language = "text"  # indented blocks are commands and what they print

@@ -1,6 +1,8 @@
 """The shape of the code: rooms on floors, imports that go down only, heavy imports that come late."""
 
 import ast
+import itertools
+import re
 import subprocess
 import sys
 from functools import cache
@@ -25,6 +27,14 @@ INNER_ROOMS = {"models": ["layers", "initialisation"], "data": ["images", "datas
                "session": ["find"], "sweeps": ["search"], "commands": ["train"]}  # fmt: skip
 ROOT = ["__init__", "__main__", "errors", "files", "losses", "seeding"]
 GROUND_IS_FREE = 0  # files of the ground may import one another
+
+
+def test_the_drawing_of_the_floors_is_that_of_the_test(repository):
+    text = (repository / "docs" / "design.md").read_text(encoding="utf-8")
+    drawing = re.search(r"\n\n((?: {4}.*\n)+)\n`tests/test_architecture", text)[1]
+    rooms = {room for floor in FLOORS for room in floor}
+    drawn = [list(itertools.takewhile(rooms.__contains__, line.split())) for line in drawing.splitlines()]
+    assert [sorted(floor) for floor in drawn] == [sorted(floor) for floor in reversed(FLOORS)]
 
 
 def package_files(repository):

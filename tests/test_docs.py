@@ -33,6 +33,7 @@ def test_every_key_has_its_row():
     [
         ({"type": "number", "minimum": 0, "exclusiveMaximum": 1}, "number ≥ 0 and < 1"),
         ({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}, "integer ≥ 1 or null"),
+        ({"type": "integer", "minimum": 0, "maximum": 2**63 - 1}, "integer ≥ 0 and ≤ 2⁶³ - 1"),
         ({"enum": ["auto", None, 3]}, "`auto`, `null`, `3`"),
         ({"type": "array", "prefixItems": [{"type": "number"}, {"type": "string"}]}, "[number, string]"),
     ],

@@ -131,8 +131,13 @@ def takes(schema: Schema) -> str:
 
 
 def _limits(schema: Schema) -> str:
-    found = [f" {sign} {schema[name]:g}" for name, sign in BOUNDS.items() if name in schema]
+    found = [f" {sign} {_number(schema[name])}" for name, sign in BOUNDS.items() if name in schema]
     return " and".join(found)
+
+
+def _number(value: float) -> str:
+    """Return a bound as people write it."""
+    return "2⁶³ - 1" if value == 2**63 - 1 else f"{value:g}"
 
 
 def _cell(text: str) -> str:

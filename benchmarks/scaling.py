@@ -1,7 +1,8 @@
 """Training on 1 and 2 gloo ranks against one process, and a model of up to 1,024 GPUs from the bytes of a step.
 
     python benchmarks/scaling.py                        -> benchmarks/results/scaling.json
-    python benchmarks/scaling.py --model-only           the model alone, with the measured figures of the results file
+    python benchmarks/scaling.py --write-docs           and its tables into docs/scaling.md
+    python benchmarks/scaling.py --model-only           the model alone
     python benchmarks/scaling.py --step-ms resnet18=20  another time of a step on one GPU
 
 The contenders train the same batches in turns, each in a process of its own: one process with one thread and with two,
@@ -30,6 +31,7 @@ RANK, RANKS = "1 rank, 1 thread", "2 ranks, 1 thread each"
 CONTENDERS = {ONE: (0, 1), TWO: (0, 2), RANK: (1, 1), RANKS: (2, 1)}  # ranks and threads of each
 ALONE_ROUNDS = 20  # sums that are timed on their own after each epoch
 NAME = "scaling"
+DOCS = measuring.REPOSITORY / "docs" / "scaling.md"
 
 
 def main() -> None:
@@ -39,6 +41,7 @@ def main() -> None:
         "--step-ms", nargs="*", default=[], metavar="NET=MS", help="of a step on one GPU, for the model"
     )
     parser.add_argument("--model-only", action="store_true", help="measure nothing")
+    parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/scaling.md")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -57,10 +60,32 @@ def main() -> None:
     model = scaling_model.tables(steps, counted)
     if options.model_only:
         print("\n\n".join(model.texts))
+    if options.write_docs:
+        write_between(DOCS, "model", "\n\n".join(model.texts))
+    if options.model_only:
         return
     nets = {net: measured(net, options) for net in options.nets}
     tables = [measured_table(nets), *model.texts]
     measuring.finish(NAME, options, tables, batch=BATCH, nets=nets, exchanged=counted, model=model.record)
+    if options.write_docs:
+        write_between(DOCS, "measured", f"{tables[0]}\n\n{conditions(options)}")
+
+
+def conditions(options: argparse.Namespace) -> str:
+    """Return a line on the machine and the rounds of the measured table."""
+    machine = measuring.machine()
+    return (
+        f"Medians of {options.rounds} rounds, smallest and largest in brackets; batch {BATCH}, {machine['processor']}, "
+        f"{machine['cores']} cores, Python {machine['versions']['python']}, torch {machine['versions']['torch']}."
+    )
+
+
+def write_between(path: Path, name: str, text: str) -> None:
+    """Replace what is between the two marks of a name in a Markdown file."""
+    begin, end = (f"<!-- benchmarks/scaling.py: {name}, {word} -->" for word in ("begin", "end"))
+    content = path.read_text(encoding="utf-8")
+    before, after = content.index(begin) + len(begin), content.index(end)
+    path.write_text(f"{content[:before]}\n\n{text}\n\n{content[after:]}", encoding="utf-8")
 
 
 def measured(net: str, options: argparse.Namespace) -> dict[str, Any]:

@@ -137,9 +137,12 @@ def main() -> int:
     if options.list or options.check:
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    records = []
     with tempfile.TemporaryDirectory() as default:
-        records = [attempt(name, options.folder or Path(default)) for name in options.names or TRIALS]
-    write(options.out, records)
+        for name in options.names or TRIALS:
+            records.append(attempt(name, options.folder or Path(default)))
+            write(options.out, records)
+    print(f"written to {options.out}")
     return int(not all(record["passed"] for record in records))
 
 
@@ -162,15 +165,18 @@ def write(path: Path, records: list[dict[str, object]]) -> None:
     """Write the records beside those of trials that were not made this time."""
     before = json.loads(path.read_text())["trials"] if path.is_file() else []
     made = {str(record["trial"]): record for record in [*before, *records]}
-    slurm = subprocess.run(["sinfo", "--version"], capture_output=True, text=True, check=False).stdout.strip()
     whole = {
-        "program": "slurm", "at": datetime.now(UTC).isoformat(timespec="seconds"), "slurm": slurm,
+        "program": "slurm", "at": datetime.now(UTC).isoformat(timespec="seconds"), "slurm": slurm_version(),
         "system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count(),
         "versions": {package: version(package) for package in ("torch", "submitit", "hydra-submitit-launcher")},
         "trials": [made[name] for name in TRIALS if name in made],
     }  # fmt: skip
     path.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
-    print(f"written to {path}")
+
+
+def slurm_version() -> str:
+    """Return the version that SLURM says it has."""
+    return subprocess.run(["sinfo", "--version"], capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":

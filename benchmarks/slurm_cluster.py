@@ -213,10 +213,15 @@ class Place:
         return set(self.queue().values())
 
     def begin_requeued(self) -> None:
-        """Let requeued jobs begin now; SLURM has them wait for two minutes."""
-        self.wait_for("requeued jobs to wait", lambda: self.states() == {"PENDING"}, 120)
-        for job in self.queue():
-            slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+        """Let requeued jobs begin now; SLURM has them wait for two minutes from the end of what they did before."""
+
+        def has_begun() -> bool:
+            waiting = [job for job, state in self.queue().items() if state == "PENDING"]
+            for job in waiting:
+                slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+            return not waiting
+
+        self.wait_for("requeued jobs to begin", has_begun)
 
     def restarts(self) -> int:
         """Return how often jobs that SLURM remembers were restarted, at most."""

@@ -21,7 +21,7 @@ def node(place: Place) -> str:
     place.require_whole(sweep, jobs=2, were_killed=True)
     first = next(run for run in place.runs(sweep) if place.record(run)["seed"] == 0)
     place.require_same(first, place.alone("seed=0"))
-    return f"2 jobs restarted {place.restarts()}x and finished; weights and rows equal those of an unbroken run"
+    return f"2 jobs, {place.starts(sweep)} starts, finished; weights and rows equal those of an unbroken run"
 
 
 def lost_node(place: Place) -> str:

@@ -37,11 +37,11 @@ def requeue(place: Place) -> str:
     place.quicken()
     place.begin_requeued()
     place.ends(sweep, status=0)
-    restarts = place.restarts()
-    require(restarts >= 1, "SLURM has not restarted the job")
+    starts = place.starts(sweep)
+    require(starts >= 2, "SLURM has not started the job again")
     place.require_whole(sweep, jobs=1, epochs=200)
     place.require_same(place.runs(sweep)[0], place.alone("seed=0", LONG))
-    return f"signalled after {epochs} epochs, restarted {restarts}x, weights and rows equal those of an unbroken run"
+    return f"signalled after {epochs} epochs, {starts} starts, weights and rows equal those of an unbroken run"
 
 
 def login(place: Place) -> str:

@@ -82,6 +82,8 @@ def _texts(node: ast.expr | None, module: Module) -> list[str]:
     if isinstance(node, ast.Name):
         located = definition(module, node.id)
         return _texts(getattr(located[1], "value", None), located[0]) if located else []
+    if isinstance(node, ast.Starred):
+        return _texts(node.value, module)
     if isinstance(node, ast.Call) and node.args:  # tuple(FORMATS)
         return _texts(node.args[0], module)
     return []

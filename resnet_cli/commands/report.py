@@ -27,6 +27,7 @@ from resnet_cli.report import (
     Table,
     build_tables,
     find_runs,
+    format_figure,
     format_live,
     format_run_counts,
     read_runs,
@@ -45,7 +46,8 @@ EXAMPLES = """\
 examples:
   resnet-report multirun/2026-11-21/10-02-11-resnet20
   resnet-report outputs multirun --out runs.html        sortable, filterable, with curves; one file, no network
-  resnet-report multirun --out runs.md                  or .csv, .txt
+  resnet-report multirun --out runs.md                  or .csv, .tex, .txt
+  resnet-report multirun --out curves.pdf               means and deviations by epoch as a figure; or .png, .svg
   resnet-report multirun --over data.split_seed         means over splits as well as seeds
   resnet-report outputs --columns model,optimizer.lr    these keys instead of the overrides that differ; or: all
   resnet-report multirun --goal 94.0                    is the mean test accuracy over seeds above 94 %?
@@ -54,14 +56,17 @@ examples:
   resnet-report multirun --serve                        the same at http://127.0.0.1:8600/, for an ssh tunnel
 """
 
-EXTENSIONS = {".txt": "table", ".md": "markdown", ".csv": "csv", ".html": "html", ".htm": "html"}
+EXTENSIONS = {
+    ".txt": "table", ".md": "markdown", ".csv": "csv", ".tex": "latex", ".html": "html", ".htm": "html",
+    ".png": "figure", ".pdf": "figure", ".svg": "figure",
+}  # fmt: skip
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser("resnet-report", HELP, EXAMPLES)
     parser.add_argument("folders", nargs="+", metavar="DIR", help="a run, a sweep, or any folder with runs below it")
-    parser.add_argument("--out", metavar="FILE", help="output file; .html, .md, .csv and .txt choose the format")
-    parser.add_argument("--format", choices=tuple(FORMATS), help="default: table, or that of FILE")
+    parser.add_argument("--out", metavar="FILE", help="output file, whose ending chooses the format")
+    parser.add_argument("--format", choices=(*FORMATS, "figure"), help="default: table, or that of FILE")
     parser.add_argument(
         "--over",
         action="append",
@@ -113,11 +118,13 @@ def _report(options: argparse.Namespace) -> None:
     tables = _tables(options, found)
     for problem in found.problems:
         print(f"warning: {escape_control_characters(problem)}", file=sys.stderr)
-    text = FORMATS[format_name](found, tables)
     if out is None:
-        print_output(text)
+        print_output(FORMATS[format_name](found, tables))
         return
-    write_atomically(out, text)
+    is_figure = format_name == "figure"
+    write_atomically(
+        out, format_figure(tables, out.suffix[1:].lower()) if is_figure else FORMATS[format_name](found, tables)
+    )
     print_output(f"{escape_control_characters(str(out))}: {format_run_counts(found)}; {_format_group_count(tables)}\n")
 
 
@@ -202,11 +209,13 @@ def _choose_format(requested: str | None, out: Path | None) -> str:
         InputError: Neither of them names a format, or they name different ones.
     """
     if out is None:
+        if requested == "figure":
+            raise InputError("--format=figure: needs --out FILE, a .png, .pdf or .svg file")
         return requested or "table"
     of_file = EXTENSIONS.get(out.suffix.lower())
     if of_file and requested and of_file != requested:
         raise InputError(f"--format={requested}: {out.name} is a file of format {of_file}")
-    if not (requested or of_file):
+    if not (requested or of_file) or (requested == "figure" and not of_file):
         raise InputError(f"--out={out}: name it {', '.join(f'*{e}' for e in EXTENSIONS)}, or set --format")
     return requested or str(of_file)
 

@@ -1,7 +1,9 @@
 """Comparison of runs: find and load them, group them over their seeds, and format tables or a page."""
 
+from resnet_cli.report.figure import format_figure
 from resnet_cli.report.goal import Goal
 from resnet_cli.report.groups import REPETITIONS, Group, Table, build_tables
+from resnet_cli.report.latex import format_latex
 from resnet_cli.report.live_page import Refresh, format_live
 from resnet_cli.report.measures import Statistics
 from resnet_cli.report.page import format_html
@@ -16,7 +18,13 @@ from resnet_cli.report.writers import (
 )
 from resnet_cli.runs.reading import Run
 
-FORMATS = {"table": format_text, "markdown": format_markdown, "csv": format_csv, "html": format_html}
+FORMATS = {
+    "table": format_text,
+    "markdown": format_markdown,
+    "csv": format_csv,
+    "latex": format_latex,
+    "html": format_html,
+}
 
 __all__ = [
     "FORMATS",
@@ -33,7 +41,9 @@ __all__ = [
     "build_tables",
     "find_runs",
     "format_csv",
+    "format_figure",
     "format_html",
+    "format_latex",
     "format_live",
     "format_markdown",
     "format_run_counts",

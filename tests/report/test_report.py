@@ -341,7 +341,7 @@ def test_the_file_name_chooses_the_format(tmp_path, name, begins):
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["RUNS", "--out", "RUNS/x.pdf"], "x.pdf: name it"), (["RUNS", "--out", "RUNS/no/x.md"], "folder does not exist"),
+    [(["RUNS", "--out", "RUNS/x.doc"], "x.doc: name it"), (["RUNS", "--out", "RUNS/no/x.md"], "folder does not exist"),
      (["RUNS", "--out", "RUNS"], "is a folder"), (["RUNS", "--out", "x.md", "--format", "csv"], "is a file of format"),
      (["RUNS", "--over", "data.split_sed"], "did you mean data.split_seed?"), (["nowhere"], "no such folder"),
      (["RUNS", "--over", "seed", "--single"], "not together"), ([], "--help"), (["RUNS", "--frmat", "csv"], "--help"),

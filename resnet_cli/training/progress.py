@@ -83,8 +83,9 @@ class Progress:
             self._refresh(totals)
 
     def close(self) -> None:
-        """Remove the bar."""
+        """Remove the bar. In a notebook, that of an epoch which was not finished stays, in red."""
         if self._bar is not None:
+            self._bar.n = self._batch  # the last batches may not have been shown
             self._bar.close()
 
     def _refresh(self, totals: Totals) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from types import ModuleType
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -91,3 +92,15 @@ def test_a_notebook_gets_a_bar(monkeypatch):
     monkeypatch.setattr(progress, "find_spec", lambda name: None)
     progress.Progress("epoch 1/2", batches=3, done=0)
     assert made[0]["total"] == 3
+
+
+def test_the_bar_of_a_finished_epoch_is_full_when_it_closes(monkeypatch):
+    """A notebook keeps a bar that is not, in red, below the line of the epoch."""
+    bar = MagicMock(n=0)
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    monkeypatch.setattr(progress, "_bar_type", lambda: lambda **options: bar)
+    with progress.Progress("epoch 1/2", batches=2, done=0) as shown:
+        for _ in range(2):
+            shown.step(MagicMock(count=0))
+    assert (bar.update.called, bar.n) == (False, 2)
+    bar.close.assert_called_once()

@@ -20,7 +20,7 @@ SHORTER = {  # where an argument begins so
     "model=timm": {"data.batch_size": "2", "data.eval_batch_size": "2"},
     "data=cifar10": {"data.verify": "false"},
     "trainer.freeze=[{match": {"trainer.epochs": "4"},  # what is frozen changes in the fourth epoch
-    "experiment=": {"trainer.max_batches": "8", "data.batch_size": "16"},  # statistics of 56 layers settle
+    "experiment=": {"trainer.max_batches": "4", "data.batch_size": "16"},  # statistics of 56 layers settle
 }
 TINY = ["data=synthetic", "data.image_size=8", "data.count=64", "data.test_count=16", "data.classes=2"]
 AS_TYPED = ("--cfg", "-sc", "--help", "--version", "find=", "reproduce=")

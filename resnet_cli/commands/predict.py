@@ -18,8 +18,12 @@ from resnet_cli.commands.companions import (
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, output_path
 from resnet_cli.commands.terminal import print_output
+from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.config.suggestions import similar_file
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home, write_atomically
+from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.logs import print_line
 
 if TYPE_CHECKING:
     from resnet_cli.inference.classifier import Classifier
@@ -84,7 +88,10 @@ def _predict(options: argparse.Namespace) -> None:
     images = ImageList(options.images, sys.stdin)
     problems = list(images.problems)
     if not expand_home(options.run).exists():
-        raise InputError(f"{options.run}: no such run folder", *problems)
+        raise InputError(f"{options.run}: no such run folder{similar_file(expand_home(options.run))}", *problems)
+    run = next((name for name in options.images if _is_run(name)), None)
+    if run is not None and expand_home(options.run).is_dir() and not _is_run(options.run):
+        raise InputError(f"{options.run}: not a run folder; the run comes first: resnet-predict {run} IMAGES")
     if problems and (options.strict or images.count() == 0):
         raise InputError(*problems)
     from resnet_cli.inference.classifier import Classifier  # imports torch
@@ -96,9 +103,18 @@ def _predict(options: argparse.Namespace) -> None:
     writer = _make_writer(format_name, options.top, classifier, rejects=rejection is not None)
     with _output(out) as write:
         write(writer.header())
-        problems += _write_predictions(options, images, classifier, rejection, writer, write)
+        count, unread = _write_predictions(options, images, classifier, rejection, writer, write)
+    problems += unread
+    if out is not None:
+        left = f"; {len(problems)} could not be read and {'is' if len(problems) == 1 else 'are'} not in it"
+        images_of = f"{count} image{'' if count == 1 else 's'}"
+        print_line(f"{escape_control_characters(str(out))}: {images_of}{left if problems else ''}", sys.stdout)
     if problems:
         raise InputError(*problems)
+
+
+def _is_run(name: str) -> bool:
+    return RunDir(expand_home(name)).config.is_file()
 
 
 def _write_predictions(
@@ -108,8 +124,8 @@ def _write_predictions(
     rejection: "Rejection | None",
     writer: "Writer",
     write: Callable[[str], None],
-) -> list[str]:
-    """Write the predictions of all images and return a line for each that cannot be read.
+) -> tuple[int, list[str]]:
+    """Write the predictions of all images; return their number, and a line for each that cannot be read.
 
     Raises:
         InputError: One cannot, with --strict.
@@ -118,7 +134,7 @@ def _write_predictions(
 
     from resnet_cli.inference.predict import predict_images
 
-    problems: list[str] = []
+    count, problems = 0, list[str]()
     is_hidden = options.out is None and sys.stdout.isatty()  # the lines themselves are the progress
     with tqdm(total=images.count(), unit="image", leave=False, disable=is_hidden or None) as bar:
         for batch in predict_images(classifier, images, top=options.top, rejection=rejection):
@@ -126,8 +142,9 @@ def _write_predictions(
             if problems and options.strict:
                 raise InputError(problems[0])
             write(writer.rows(batch))
+            count += sum(prediction.error is None for prediction in batch)
             bar.update(len(batch))
-    return problems
+    return count, problems
 
 
 @contextmanager

@@ -1,8 +1,11 @@
 """Suggest the nearest right name for a misspelt one."""
 
+import re
 from collections.abc import Iterable
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
+
+from resnet_cli.config.paths import CONFIG_FOLDER
 
 CUTOFF = 0.6  # of difflib's ratio: difflib's own default
 
@@ -51,3 +54,10 @@ def similar_file(path: Path) -> str:
         return ""
     similar = nearest_name(path.name, names)
     return f"; did you mean {path.with_name(similar)}?" if similar and similar != path.name else ""
+
+
+def options_with(group: str, key: str) -> list[str]:
+    """Return the shipped options of a config group that have a key, read off their files."""
+    has_key = re.compile(rf"^{re.escape(key)}:", re.MULTILINE)
+    files = sorted((CONFIG_FOLDER / group).glob("*.yaml")) if re.fullmatch(r"\w+", group) else []
+    return [file.stem for file in files if has_key.search(file.read_text(encoding="utf-8"))]

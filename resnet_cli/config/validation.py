@@ -14,7 +14,7 @@ from typing import Any
 from resnet_cli.config.groups import CONFIG_GROUPS, LOGGER, OWN_PARTS, ConfigGroup, group_of
 from resnet_cli.config.messages import Problem
 from resnet_cli.config.signatures import NotFoundError, Parameter, Signature, signature
-from resnet_cli.config.suggestions import nearest_name
+from resnet_cli.config.suggestions import nearest_name, options_with
 from resnet_cli.config.values import describe, is_valid, spellings
 from resnet_cli.errors import InputError
 
@@ -210,7 +210,10 @@ def _check_names(path: str, node: Mapping[str, Any], allowed: Signature, known: 
     for key in node:
         if key not in allowed.parameters and not allowed.open:
             near = _nearest_key(prefix, str(key), allowed, known)
-            keys = ", ".join(allowed.parameters) or "none"
+            others = options_with(path, str(key))
+            keys = (", ".join(allowed.parameters) or "none") + (
+                f"; {path}={', '.join(others)} take it" if others else ""
+            )
             yield Problem(f"{prefix}{key}", "unknown key", node[key], allowed=keys, suggestion=near)
     for name, parameter in allowed.parameters.items():
         if parameter.required and name not in node and not allowed.open:

@@ -18,6 +18,7 @@ from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.run_config import DEFAULT_LOSS
 from resnet_cli.config.run_length import require_one_length
 from resnet_cli.config.selection import DEFAULT
+from resnet_cli.config.suggestions import similar_file
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
@@ -192,7 +193,8 @@ def _run_folder(path: str) -> str:
     if expand_home(path).exists():
         return str(find_run(path).path)
     is_option = (CONFIG_FOLDER / "model" / f"{path}.yaml").is_file()
-    raise InputError(f"{path}: no such run folder" + (f"; did you mean model={path}?" if is_option else ""))
+    near = f"; did you mean model={path}?" if is_option else similar_file(expand_home(path))
+    raise InputError(f"{path}: no such run folder{near}")
 
 
 def to_plain(config: DictConfig) -> Settings:

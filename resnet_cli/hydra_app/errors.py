@@ -6,6 +6,7 @@ Some of Hydra's errors can be recognised only by their text. The texts are those
 
 import errno
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -107,12 +108,22 @@ def _is_in_defaults(error: RecursionError) -> bool:
 def _invalid_override(error: OverrideParseException) -> str:
     """Format an override that Hydra's grammar does not accept, with a hint on quoting."""
     override = error.override.removeprefix("++")
+    if "=" not in override:
+        path = Path(override)
+        advice = _images_at(override) if path.exists() else "--help shows how settings are typed"
+        return f"{override}: not key=value; {advice}"
     reason = str(error).splitlines()[0].replace("++", "")
     example = f"""'{override.partition("=")[0]}="..."'"""
     return (
         f"{override}: not key=value as Hydra reads it ({reason}); "
         f"text with special characters is quoted twice, once for the shell: {example}"
     )
+
+
+def _images_at(place: str) -> str:
+    """Return what to type for images at an existing path."""
+    option, key = ("csv", "file") if place.lower().endswith((".csv", ".tsv", ".parquet")) else ("image_folder", "root")
+    return f"images there are data={option} {shlex.quote(f'data.{key}={place}')}"
 
 
 def _composition_failure(error: BaseException) -> str:
@@ -130,6 +141,9 @@ def _composition_failure(error: BaseException) -> str:
 
 def _missing_option(error: MissingConfigException) -> str:
     """Format an unknown option of a group: `model=resnet21: no such option; did you mean resnet20? (...)`."""
+    place = (error.missing_cfg_file or "").removeprefix("data/")
+    if place != error.missing_cfg_file and place and Path(place).exists():
+        return f"data={place}: no such option; {_images_at(place)}"
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     shipped = [file.stem for file in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]  # Hydra reports none for a list
     options = [name for name in error.options or shipped if not name.startswith("_")]

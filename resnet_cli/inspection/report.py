@@ -1,7 +1,9 @@
 """The content of resnet-data as plain data."""
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,6 +24,7 @@ from resnet_cli.inspection.survey import MEANINGS, Survey, survey_split
 from resnet_cli.session import build
 
 Report = dict[str, Any]
+LOOKED_AT = 64  # pixels: height and width in which photographs of different sizes are looked at
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,14 @@ def inspect_data(node: Node, *, near: bool = False) -> Inspected:
     Raises:
         InputError: The data set cannot be read at all, or its split is not possible.
     """
-    parts = build.partition(node)
+    try:
+        parts = build.partition(node)
+    except InputError as error:
+        if node.get("image_size", 0) is not None or not any("size" in problem for problem in error.problems):
+            raise
+        # Photographs differ in size, and can be looked at before a size for training is chosen.
+        with _quiet():
+            parts = build.partition({**node, "image_size": LOOKED_AT})
     surveys: dict[int, Survey] = {}
     workers, timeout = node.get("workers", 2), node.get("worker_timeout", 300)
     for split, _ in parts.samples.values():
@@ -70,6 +80,18 @@ def inspect_data(node: Node, *, near: bool = False) -> Inspected:
     inspected = Inspected(node, parts, surveys, {})
     inspected.report.update(_describe(inspected, near=near))
     return inspected
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out notices: they were given before."""
+    logger = logging.getLogger("resnet_cli")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _describe(found: Inspected, *, near: bool) -> Report:
@@ -263,9 +285,12 @@ def _problems(found: Inspected, report: Report) -> list[str]:
         count = len(report["damaged"])
         problems.append(f"{count} image{'s' if count > 1 else ''} cannot be decoded")
     decoded = {size for survey in found.surveys.values() for size in survey.decoded_sizes}
-    sizes, channels = {size[:2] for size in decoded}, sorted({size[2] for size in decoded})
-    if len(sizes) > 1:
-        problems.append(f"images of {len(sizes)} sizes: data.image_size=N or [H,W] makes them one")
+    channels = sorted({size[2] for size in decoded})
+    sizes = len({size[:2] for size in decoded})
+    if found.node.get("image_size", 0) is None:  # they may have been looked at in one size
+        sizes = max(sizes, len(report["files"]["sizes"]))
+    if sizes > 1:
+        problems.append(f"images of {sizes} sizes: data.image_size=N or [H,W] makes them one, such as {LOOKED_AT}")
     if len(channels) > 1:
         numbers = " and ".join(map(str, channels))
         problems.append(f"images of {numbers} channels: data.mode=RGB or L makes them one")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.inspection.copies import PARTS
 
 Report = Mapping[str, Any]
@@ -12,6 +13,8 @@ ENDS = 10  # of each
 MAX_GROUPS = 20  # of equal images
 MAX_SUSPICIOUS = 10  # of each kind
 MAX_SIZES = 5
+IMBALANCE = 5  # of the largest class to the rarest, from which on it is said what to do
+FEW = 10  # images of a class in a part
 MAX_NAME = 48  # letters of a class in the table of classes
 MORE = "--format json lists all"
 
@@ -110,6 +113,24 @@ def format_imbalance(report: Report) -> str:
     )
 
 
+def rare_lines(report: Report) -> list[str]:
+    """Return what to do about a rare class, and on how few images its figures will rest; empty if none is rare."""
+    if (report["imbalance"] or 1) < IMBALANCE:
+        return []
+    rarest = min(report["classes"], key=lambda row: row["train"])
+    lines = [
+        "  classes count equally with loss.class_weights=balanced (or data.sampler=balanced) and "
+        "trainer.select_by=val_balanced_accuracy"
+    ]
+    few = [f"{rarest[part]:,} {SPLIT_NAMES[part]}" for part in ("val", "test") if rarest.get(part, FEW) < FEW]
+    if few:
+        lines.append(
+            f"  figures of {_short(rarest['name'])} rest on few images ({', '.join(few)}): "
+            "-m data.folds=5 data.fold=0,1,2,3,4 validates on each image once"
+        )
+    return lines
+
+
 def format_member(member: Report) -> str:
     """Return the file of an image with its part and class."""
     return f"{member['image']} ({member['part']}, {member['class']})"
@@ -137,7 +158,11 @@ def _class_lines(report: Report) -> list[str]:
         ordered = sorted(rows, key=lambda row: -row["train"])
         shown = [*ordered[:ENDS], None, *ordered[-ENDS:]]
     width = max(5, *(len(_short(row["name"])) for row in shown if row))
-    lines = [format_imbalance(report), f"{'class':{width}}" + "".join(f"{part:>10}" for part in parts)]
+    lines = [
+        format_imbalance(report),
+        *rare_lines(report),
+        f"{'class':{width}}" + "".join(f"{part:>10}" for part in parts),
+    ]
     for row in shown:
         if row is None:
             lines.append(f"... {len(rows) - 2 * ENDS} more classes")

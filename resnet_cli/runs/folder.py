@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from resnet_cli.config.suggestions import similar_file
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import expand_home, remove_stale_temporaries, write_atomically
 
@@ -161,7 +162,7 @@ def find_run(path: str) -> RunDir:
     given = expand_home(path)
     folder = given.parent.parent if given.suffix == ".pt" and given.parent.name == "checkpoints" else given
     if not given.exists():
-        raise InputError(f"{path}: no such run folder")
+        raise InputError(f"{path}: no such run folder{similar_file(given)}")
     run = RunDir(folder)
     if not run.config.is_file():
         around = next((parent for parent in given.parents[:2] if RunDir(parent).config.is_file()), None)

@@ -16,6 +16,7 @@ SECONDS = 60.0  # of training, before which nothing is said unless half of the e
 LEAST_EPOCHS = 3
 FITTED = 20.0  # points by which the training accuracy is above chance
 DEVIATIONS = 2.0  # of a guess, up to which the validation accuracy is one
+EARLY_DEVIATIONS = 3.0  # the same for the first epochs, of nets that have hardly begun
 
 
 class ChanceCheck:
@@ -42,12 +43,14 @@ class ChanceCheck:
         is_late = sum(row["seconds"] for row in rows) >= SECONDS or 2 * len(rows) >= self.epochs
         train, best = rows[-1]["train_accuracy"], max(row["val_accuracy"] for row in rows[LEAST_EPOCHS - 1 :])
         spread = 100 * math.sqrt(self.chance / 100 * (1 - self.chance / 100) / self.count)
-        if best > self.chance + DEVIATIONS * spread:
+        early = max(row["val_accuracy"] for row in rows)
+        if best > self.chance + DEVIATIONS * spread or early > self.chance + EARLY_DEVIATIONS * spread:
             self._is_over = True
         elif is_late and train >= self.chance + FITTED:
             self._is_over = True
             logger.warning(
-                "validation accuracy is at chance (%.1f %%; guessing gives %.1f %%), training accuracy is %.1f %%: "
-                "the labels may be wrong, or validation images unlike training images; see samples.png and resnet-data",
-                best, self.chance, train,
+                "validation accuracy is at chance (%.1f %% of %d images; guessing gives %.1f %%), training accuracy is "
+                "%.1f %%: the labels may be wrong, or validation images unlike training images; see samples.png and "
+                "resnet-data",
+                best, self.count, self.chance, train,
             )  # fmt: skip

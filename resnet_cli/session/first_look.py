@@ -4,6 +4,8 @@ import logging
 from collections.abc import Sequence
 
 from resnet_cli.config.messages import escape_control_characters
+from resnet_cli.config.run_config import Node, RunConfig
+from resnet_cli.config.selection import DEFAULT, select_by_of
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.data import Loaders
 from resnet_cli.data.duplicates import LeakCheck
@@ -14,6 +16,8 @@ from resnet_cli.runs.summary import cut
 
 logger = logging.getLogger("resnet_cli")
 
+BALANCED = "val_balanced_accuracy"
+IMBALANCE = 5  # of the largest class to the rarest, from which on it is said
 LISTED_CLASSES = 8  # names in the line of a run's classes
 BATCH_LIMIT = 256  # images that are decoded for the picture
 
@@ -68,3 +72,33 @@ class LeakWarnings:
                 logger.warning(
                     "%s (first: %s = %s); resnet-data lists them", subject, shared.first, shared.twin
                 )  # fmt: skip
+
+
+def log_classes(loaders: Loaders, config: RunConfig) -> None:
+    """Log the names of the classes, and the rarest one if another has many times its images."""
+    logger.info("classes %s", listed_classes(loaders.class_names))
+    line = describe_rare_class(loaders, config.data, config.loss or {}, select_by_of(config.stored()))
+    if line:
+        logger.info("rare    %s", line)
+
+
+def describe_rare_class(loaders: Loaders, data: Node, loss: Node, select_by: str) -> str:
+    """Return how many images the rarest class has, and keys that help; an empty string if no class is rare."""
+    if loaders.has_label_sets or "train" not in loaders.samples:
+        return ""
+    train = loaders.class_counts
+    rare, large = train.index(min(train)), train.index(max(train))
+    if max(train) < IMBALANCE * min(train):
+        return ""
+    counts = []
+    for part, (split, indices) in loaders.samples.items():
+        labels = split.labels if indices is None else split.labels[indices]
+        counts.append(f"{int((labels == rare).sum()):,} {SPLIT_NAMES[part]}")
+    name, other = (escape_control_characters(cut(loaders.class_names[k], 30)) for k in (rare, large))
+    advice = []
+    if not loss.get("class_weights") and data.get("sampler", "uniform") == "uniform":
+        advice.append("loss.class_weights=balanced")
+    if select_by == DEFAULT:
+        advice.append(f"trainer.select_by={BALANCED}")
+    remedy = f"; classes count equally with {' '.join(advice)}" if advice else ""
+    return f"{name}: {', '.join(counts)} images, against {train[large]:,} training images of {other}{remedy}"

@@ -24,7 +24,7 @@ from resnet_cli.runs.repositories import find_repositories, repositories_of_swee
 from resnet_cli.session import protocol
 from resnet_cli.session.chance import ChanceCheck
 from resnet_cli.session.context import RunContext
-from resnet_cli.session.first_look import listed_classes, write_samples
+from resnet_cli.session.first_look import log_classes, write_samples
 from resnet_cli.session.paths import record_paths
 from resnet_cli.session.prepare import PreparedRun
 from resnet_cli.session.resolution import describe_resolution
@@ -178,7 +178,7 @@ def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
         size,
         len(loaders.class_names),
     )
-    logger.info("classes %s", listed_classes(loaders.class_names))
+    log_classes(loaders, config)
     if loaders.origins is not None:
         logger.info("parts   %s", loaders.origins.format())
     if loaders.has_label_sets:

@@ -97,8 +97,25 @@ def test_an_unreadable_image_is_reported_and_the_rest_done(predicted, place):
 
 
 def test_out_has_all_lines_and_chooses_the_format(predicted, place):
-    assert predicted("photos", "--out", "classes.csv")[:2] == (0, "")
+    assert predicted("photos", "--out", "classes.csv") == (0, "classes.csv: 60 images\n", "")
     assert len((place / "classes.csv").read_text().splitlines()) == 61
+
+
+def test_out_says_how_many_images_are_not_in_the_file(predicted, place):
+    (place / "photos/IMG_1.HEIC").write_bytes(b"no format of Pillow")
+    status, out, err = predicted("photos", "--out", "classes.csv")
+    assert (status, out) == (2, "classes.csv: 60 images; 1 could not be read and is not in it\n")
+    assert err == (
+        "error: photos/IMG_1.HEIC: not an image in a format that Pillow reads: photographs of a telephone are "
+        "converted to JPEG first\n"
+    )
+
+
+def test_images_before_the_run_are_answered_by_the_right_order(place, capsys):
+    assert predict.run(["photos", "run"]) == 2
+    assert capsys.readouterr().err == (
+        "error: photos: not a run folder; the run comes first: resnet-predict run IMAGES\n"
+    )
 
 
 def test_ctrl_c_leaves_the_lines_done_so_far(predicted, place, monkeypatch):

@@ -162,6 +162,14 @@ def test_what_to_type_next_names_the_runs_folder():
     ]
 
 
+def test_what_to_type_next_is_about_the_data_of_the_run():
+    data = ["data=image_folder", "data.root=My Photos", "data.image_size=32"]
+    lines = "\n".join(next_commands(20, PurePosixPath("pets"), [], data=data))
+    assert "resnet-data data=image_folder 'data.root=My Photos' data.image_size=32" in lines
+    assert "-m data=image_folder 'data.root=My Photos' data.image_size=32 model=resnet20,plain20 seed=0,1,2" in lines
+    assert "cifar10" not in lines
+
+
 def test_the_bar_shows_the_time_left_of_epoch_and_run(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(progress, "BAR_SECONDS", 0)

@@ -36,6 +36,21 @@ def test_an_error_of_hydra_is_a_line(override, line):
     assert known.problems[0].startswith(line)
 
 
+def test_images_given_in_another_way_are_answered_by_what_to_type(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "labels.csv").touch()
+    for override, line in [
+        ("data=photos", "data=photos: no such option; images there are data=image_folder data.root=photos"),
+        ("data=labels.csv", "data=labels.csv: no such option; images there are data=csv data.file=labels.csv"),
+        ("photos", "photos: not key=value; images there are data=image_folder data.root=photos"),
+        ("help", "help: not key=value; --help shows how settings are typed"),
+    ]:
+        assert as_user_error(error_of(override, "name=x")).problems == (line,)
+    (line,) = as_user_error(error_of(f"data={tmp_path}/photos", "name=x")).problems
+    assert line.endswith(f"data=image_folder data.root={tmp_path}/photos")
+
+
 def test_several_values_without_a_sweep_are_recognised_by_hydras_text():
     error = error_of("++seed=0,1", "name=x")
     assert str(error).startswith(SEVERAL_VALUES)

@@ -48,6 +48,25 @@ def test_counts_sizes_and_statistics_of_a_clean_folder(capsys, photos):
     assert report["statistics"]["std"] == pytest.approx(pixels.std((0, 1, 2)).tolist())
 
 
+def test_photographs_of_different_sizes_are_looked_at_before_a_size_is_chosen(capsys, photos):
+    for i, name in enumerate(("cat", "dog")):
+        Image.new("RGB", (40 + i, 30), (9, 99, 200 + i)).save(photos / "test" / name / "large.png")
+    report = look(capsys, photos)
+    assert report["problems"] == ["images of 3 sizes: data.image_size=N or [H,W] makes them one, such as 64"]
+    assert {part: found["images"] for part, found in report["parts"].items()} == {"train": 20, "test": 10}
+    assert look(capsys, photos, "data.image_size=16")["problems"] == []
+
+
+def test_what_to_do_about_a_rare_class_is_said(capsys, photos):
+    for i in range(2, 10):
+        (photos / f"train/dog/{i}.png").unlink()
+    options = ["data=image_folder", f"data.root={photos}", "data.cache=null", "data.val_fraction=0"]
+    assert data.run(options) == 0
+    out = capsys.readouterr().out
+    assert "imbalance 5.00: 10 training images of cat, 2 of dog\n  classes count equally with loss.class_wei" in out
+    assert "figures of dog rest on few images (4 test): -m data.folds=5" in out
+
+
 def test_leaks_doubtful_labels_and_copies_are_told_apart(capsys, photos):
     def copy(source, target):
         (photos / target).write_bytes((photos / source).read_bytes())

@@ -41,6 +41,11 @@ def test_nothing_is_said_otherwise(check, rows, caplog):
     assert not caplog.records
 
 
+def test_a_first_epoch_far_above_chance_is_no_guess(check, caplog):
+    check.after_epoch([row(40, 33 + 80), row(60, 30), row(80, 35)])
+    assert not caplog.records
+
+
 def test_half_of_a_short_run_is_enough(caplog):
     check = ChanceCheck(small_loaders(val_fraction=0.5), epochs=6)
     check.after_epoch([row(40, 33, 1.0), row(60, 30, 1.0), row(80, 35, 1.0)])

@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from resnet_cli.data import Augment, make_loaders, synthetic
+from resnet_cli.session.first_look import describe_rare_class
 from tests.support.runs import tiny
 
 
@@ -70,3 +71,20 @@ def test_a_test_image_that_is_a_training_image_is_said_in_one_line(train, tmp_pa
 
 def seeded(*parts):
     return torch.Generator().manual_seed(hash(parts[:2]) + len(parts[2]) + ord(parts[2][0]))
+
+
+def test_a_rare_class_is_named_with_keys_that_help():
+    dataset = synthetic(count=96, test_count=32, classes=3, image_size=8)
+    dataset.train.labels[(dataset.train.labels == 1).nonzero().flatten()[4:]] = 0
+    found = make_loaders(dataset, device="cpu", seed=1, batch_size=20, augment=None, workers=0, val_fraction=0.25)
+    train, val, test = (int((split.labels[at if at is not None else slice(None)] == 1).sum()) for split, at in (
+        found.samples[part] for part in ("train", "val", "test")))  # fmt: skip
+    name, largest = dataset.class_names[1], max(found.class_counts)
+    line = describe_rare_class(found, {}, {}, "val_accuracy")
+    assert line.startswith(
+        f"{name}: {train} training, {val} validation, {test} test images, against {largest} training"
+    )
+    assert line.endswith("count equally with loss.class_weights=balanced trainer.select_by=val_balanced_accuracy")
+    assert "class_weights" not in describe_rare_class(found, {"sampler": "balanced"}, {}, "val_accuracy")
+    assert "equally" not in describe_rare_class(found, {}, {"class_weights": "balanced"}, "val_balanced_accuracy")
+    assert describe_rare_class(loaders(workers=0), {}, {}, "val_accuracy") == ""

@@ -38,6 +38,8 @@ from resnet_cli.sweeps.search.reporter import trial_reporter
 from resnet_cli.sweeps.worker import LauncherContext
 from resnet_cli.training.control import RunControl
 
+DATA = ("data=", "data.root=", "data.file=", "data.labels_file=", "data.shards=", "data.name=", "data.image_size=")
+
 
 def run(arguments: Sequence[str], stop: StopSignals) -> int:
     """Run `resnet-train` with these arguments and return the exit status (see docs/reference/exit_statuses.md).
@@ -104,9 +106,9 @@ def make_task(context: LauncherContext) -> app.Task:
         except StoppedError as stopped:
             raise JobStoppedError(stopped.signum) from None
         if not settings.get("verify_resume") and settings.get("find") is None:
-            print_line(
-                "\n".join(next_commands(record["epochs"], folder, own_classes, columns_of(sys.stdout))), sys.stdout
-            )
+            data = [text for text in record["overrides"] if text.startswith(DATA)]
+            lines = next_commands(record["epochs"], folder, own_classes, columns_of(sys.stdout), data)
+            print_line("\n".join(lines), sys.stdout)
         return selected_score(record)
 
     return task
@@ -117,7 +119,9 @@ def _relative(folder: Path) -> Path:
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
-def next_commands(epochs: int, folder: Path, own_classes: Sequence[str], columns: int | None = None) -> list[str]:
+def next_commands(
+    epochs: int, folder: Path, own_classes: Sequence[str], columns: int | None = None, data: Sequence[str] = ()
+) -> list[str]:
     """Return lines that suggest commands to type after a run.
 
     Args:
@@ -125,6 +129,7 @@ def next_commands(epochs: int, folder: Path, own_classes: Sequence[str], columns
         folder: Its folder.
         own_classes: Overrides that name the user's own classes, which resuming needs.
         columns: Width of the terminal; on a narrow one the meaning is above each command. None: it is none.
+        data: Overrides that name the data, if they are not the default ones.
     """
     place = shlex.quote(folder.as_posix())
     trust = " --trust" if own_classes else ""
@@ -132,9 +137,13 @@ def next_commands(epochs: int, folder: Path, own_classes: Sequence[str], columns
         f"resnet-eval {place}{trust}": "test result by class, calibration, worst mistakes",
         f"resnet-predict {place} IMAGES{trust}": "classes of image files, or of a folder of them",
         resume_command(folder, *own_classes, f"trainer.epochs={2 * epochs}"): "train this one for longer",
-        "resnet-train model=resnet data=cifar10": "photographs (downloads 170 MB)",
-        "resnet-train -m model=resnet20,plain20 seed=0,1,2": "a sweep: with and without shortcuts",
     }
+    if data:
+        commands[shlex.join(["resnet-data", *data])] = "images of each class, damaged files, copies"
+    else:
+        commands["resnet-train model=resnet data=cifar10"] = "photographs (downloads 170 MB)"
+    sweep = ["resnet-train", "-m", *data, "model=resnet20,plain20", "seed=0,1,2"]
+    commands[shlex.join(sweep)] = "a sweep: with and without shortcuts"
     width = min(max(map(len, commands)), 80)
     lines = [f"  {command:{width}}  {meaning}" for command, meaning in commands.items()]
     if columns is not None and max(map(len, lines)) > columns:

@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Mode = Literal["RGB", "L", "all"]
+UNIDENTIFIED = {  # what to do about files of which Pillow knows nothing, by the end of their names
+    (".tif", ".tiff"): ", or one of many channels: data.mode=all",
+    (".heic", ".heif"): ": photographs of a telephone are converted to JPEG first",
+    (".cr2", ".nef", ".arw", ".dng"): ": raw photographs are converted to JPEG first",
+}
 
 # What `all` makes of the modes of Pillow whose pixels are not channels of 8 bits by themselves.
 OWN_CHANNELS = {
@@ -280,7 +285,6 @@ def _avoid_memory_map(image: "Image.Image") -> None:
 def _describe_unidentified(path: ImageFile) -> str:
     if not read_last_bytes(path):
         return "an empty file"
-    is_tiff = str(path).lower().endswith((".tif", ".tiff"))
-    return "not an image in a format that Pillow reads" + (
-        ", or one of many channels: data.mode=all" if is_tiff else ""
-    )
+    name = str(path).lower()
+    remedy = next((text for endings, text in UNIDENTIFIED.items() if name.endswith(endings)), "")
+    return f"not an image in a format that Pillow reads{remedy}"

@@ -37,7 +37,7 @@ def describe_difference(names: tuple[str, str], sizes: tuple[tuple[int, int, int
     if channels != first_channels:
         remedy = "data.mode=RGB or L converts all images"
         return f"{name} has {channels} channels but {first} has {first_channels}: {remedy}"
-    remedy = "data.image_size=N makes all images N x N, data.image_size=[H,W] H x W"
+    remedy = "data.image_size=N, such as 64, makes all images N x N, data.image_size=[H,W] H x W"
     return f"{name} is {w}x{h} pixels but {first} is {first_w}x{first_h}: {remedy}"
 
 

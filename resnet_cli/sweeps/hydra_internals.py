@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal import config_loader_impl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
@@ -89,10 +90,7 @@ class JobComposer:
         with read_write(hydra_config):
             _replace_items(hydra_config.overrides, "task", [str(override.input_line) for override in task])
             own = hydra_config.job
-            form = own.config.override_dirname
-            own.override_dirname = get_overrides_dirname(
-                task, kv_sep=form.kv_sep, item_sep=form.item_sep, exclude_keys=form.exclude_keys
-            )
+            _set_override_dirname(own, task)
             own.num = number
         OmegaConf.copy_cache(from_config=self._sweep, to_config=job)
         return job
@@ -114,6 +112,16 @@ class JobComposer:
             before, job = {}, deepcopy(self._bases[options])
         self._used[options] = now, job
         return job, before
+
+
+def _set_override_dirname(job: DictConfig, overrides: Sequence[Override]) -> None:
+    """Set the name of a job's folder, which Hydra 1.4 derives from the overrides each time that it is asked for."""
+    get_overrides_dirname = getattr(config_loader_impl, "get_overrides_dirname", None)
+    if get_overrides_dirname is not None:
+        form = job.config.override_dirname
+        job.override_dirname = get_overrides_dirname(
+            overrides, kv_sep=form.kv_sep, item_sep=form.item_sep, exclude_keys=form.exclude_keys
+        )
 
 
 def _replace_items(parent: DictConfig, key: str, texts: Sequence[str]) -> None:

@@ -91,7 +91,8 @@ def describe_rare_class(loaders: Loaders, data: Node, loss: Node, select_by: str
     if max(train) < IMBALANCE * min(train):
         return ""
     counts = []
-    for part, (split, indices) in loaders.samples.items():
+    for part in filter(loaders.samples.__contains__, SPLIT_NAMES):
+        split, indices = loaders.samples[part]
         labels = split.labels if indices is None else split.labels[indices]
         counts.append(f"{int((labels == rare).sum()):,} {SPLIT_NAMES[part]}")
     name, other = (escape_control_characters(cut(loaders.class_names[k], 30)) for k in (rare, large))

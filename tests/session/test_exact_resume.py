@@ -36,8 +36,8 @@ PIXELS = [
 ]  # fmt: skip
 
 CASES = {
-    "sharpness": ["trainer.log_sharpness=1", *DRAWS, *PIXELS],
     "whatever draws": [*DRAWS, *PIXELS],
+    "sharpness": ["trainer.log_sharpness=1", *DRAWS, *PIXELS],
     "bf16 with averages": ["trainer.precision=bf16", "trainer.averaging=ema", "model.dropout=0.2"],
     "alternating flips from workers": ["data.backend=stream", "data.workers=2", "data.augment.flip=alternating"],
     "accumulated and clipped": ["trainer.accumulate=2", "trainer.clip_norm=0.5", "trainer.log_gradients=true", *DRAWS],

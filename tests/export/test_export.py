@@ -10,9 +10,10 @@ from PIL import Image
 
 from resnet_cli import load_run
 from resnet_cli.commands import export
+from tests.support import tiers
 from tests.support.runs import record_of, tiny
 
-FORMATS = ["pt2", "onnx"]
+FORMATS = ["onnx", "pt2"]
 PACKAGES = ["onnx", "onnxscript", "onnxruntime"]
 CALIBRATE = "--calibrated: the run has no temperature; resnet-eval RUN --calibrate fits one"
 
@@ -27,7 +28,7 @@ def exported(place, capsys):
     return run
 
 
-@pytest.fixture(params=FORMATS)
+@pytest.fixture(params=tiers.mostly_slow(FORMATS, every=2))
 def format_name(request):
     if request.param == "onnx":
         for name in PACKAGES:

@@ -36,6 +36,7 @@ def test_swept_keys_come_first_and_the_sweep_bears_the_name_of_its_class(train, 
     assert all("name: Net\n" in (sweep / name / "config.yaml").read_text() for name in folders(sweep))
 
 
+@pytest.mark.slow
 def test_jobs_in_folders_of_an_earlier_version_are_found(train, own_net, tmp_path, monkeypatch):
     """Version 0.2.0 named them by the overrides in the order in which they were typed."""
     sweep = tmp_path / "s"

@@ -168,6 +168,7 @@ def test_a_search_that_was_stopped_goes_on_in_the_same_folder(train, tmp_path, s
     assert len(SweepDir(tmp_path / "s").jobs()) == 4
 
 
+@pytest.mark.slow
 def test_another_search_is_not_mixed_into_one(train, tmp_path, stub):
     calls = stub(by_lr)
     assert train(*SEARCH, *SPACE[:1], f"{N}=2")[0] == 0

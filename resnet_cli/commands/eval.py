@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from resnet_cli.commands.companions import add_run_options, parse_count
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status
-from resnet_cli.commands.label_errors import print_label_errors
+from resnet_cli.commands.folds import print_label_errors, print_out_of_fold
 from resnet_cli.commands.other_data import compose_other_data, folder_name, parse_override
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.messages import escape_control_characters
@@ -32,7 +32,8 @@ EXAMPLES = """\
 examples:
   resnet-eval outputs/2026-11-21/10-02-11-resnet-kqzd           the test images, by the best checkpoint
   resnet-eval RUN --split val --checkpoint last
-  resnet-eval SWEEP --label-errors                              of resnet-train -m data.folds=5 data.fold=0,1,2,3,4
+  resnet-eval SWEEP --out-of-fold                               of resnet-train -m data.folds=5 data.fold=0,1,2,3,4
+  resnet-eval SWEEP --label-errors                              the images whose label is probably wrong
   resnet-eval RUN --data root=photos_2026                       other images: all of the folder, classes by their names
   resnet-eval RUN --data data=csv --data file=other.csv --split test
   resnet-eval RUN --at sensitivity=0.95 --positive melanoma     the operating point of a class against the rest
@@ -73,6 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resamples", type=_resamples, default=1000, metavar="N",
         help="bootstrap resamples for the intervals; 0 for none; default: 1000",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out-of-fold", action="store_true",
+        help="of a sweep over folds: the figures over all images, each by the runs that were not trained on it",
     )  # fmt: skip
     parser.add_argument(
         "--label-errors", action="store_true",
@@ -118,11 +123,11 @@ def run(arguments: Sequence[str]) -> int:
 
 def _evaluate(options: argparse.Namespace) -> None:
     options.run = options.runs[0]
+    if options.out_of_fold or options.label_errors:
+        (print_out_of_fold if options.out_of_fold else print_label_errors)(options)
+        return
     if len(options.runs) > 1 and options.average is None:
         raise InputError("resnet-eval takes one run; --average weights or probabilities makes one of several")
-    if options.label_errors:
-        print_label_errors(options)
-        return
     for path in options.runs:
         _require_no_sweep(path)
     _require_options_of_averages(options)
@@ -197,7 +202,7 @@ def _require_no_sweep(path: str) -> None:
     folder = expand_home(path)
     is_sweep = (folder / "sweep.json").is_file() or (folder / "multirun.yaml").is_file()
     if is_sweep and not (folder / "config.yaml").is_file():
-        remedy = "give one of its run folders, --label-errors for a sweep over folds, or compare its runs"
+        remedy = "give one of its run folders, --out-of-fold for a sweep over folds, or compare its runs"
         raise InputError(f"{path}: a sweep; {remedy}: resnet-report {path}")
 
 

@@ -142,7 +142,7 @@ def _evaluation(
     metrics = {**facts, **about, **compute_metrics(outputs, resamples=options.resamples)}
     further = compute_further(run, images, outputs, options.further, facts["split"])
     metrics |= further.metrics
-    files = _files(outputs, metrics) | draw_pictures(run, images, outputs, metrics, positive) | further.files
+    files = text_files(outputs, metrics) | draw_pictures(run, images, outputs, metrics, positive) | further.files
     return Evaluation(metrics, files, [*images.notes, *further.notes])
 
 
@@ -190,7 +190,8 @@ def _facts(run: TrainedRun, options: EvalOptions, outputs: Outputs) -> dict[str,
     }
 
 
-def _files(outputs: Outputs, metrics: Mapping[str, Any]) -> dict[str, bytes]:
+def text_files(outputs: Outputs, metrics: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the tables and `metrics.json` of an evaluation, by the names of their files."""
     found = outputs.decisions
     texts = {
         "per_class.csv": format_per_class(metrics["classes"]),

@@ -1,4 +1,4 @@
-"""Predictions of a sweep over folds for the images that each run was not trained on, and the labels they cast doubt on.
+"""Predictions of a sweep over folds for the images that each run was not trained on: figures, and doubtful labels.
 
 Shapes: B images of a batch, N images, K classes.
 """
@@ -14,16 +14,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resnet_cli.errors import InputError, MachineError
+from resnet_cli.evaluation.bootstrap import RESAMPLES
+from resnet_cli.evaluation.collect import Outputs
+from resnet_cli.evaluation.evaluate import Evaluation, text_files
+from resnet_cli.evaluation.images import EvaluatedImages, own_images
 from resnet_cli.evaluation.label_errors import LabelError, find_label_errors, format_errors
 from resnet_cli.evaluation.members import Member
+from resnet_cli.evaluation.metrics import compute_metrics
+from resnet_cli.evaluation.pictures import draw_pictures
+from resnet_cli.evaluation.soups import score_logits, to_logits
 from resnet_cli.files import write_atomically
 from resnet_cli.inference.classifier import Classifier
 from resnet_cli.plots.contact_sheet import draw_contact_sheet, one_line
 from resnet_cli.plots.samples import to_pixels
 from resnet_cli.report.runs import read_runs
+from resnet_cli.runs.environment import utc_now
 from resnet_cli.session.trained import open_trained
 
 MOST_SHOWN = 48  # images of the contact sheet
+OUT_OF_FOLD = "out_of_fold"  # folder of the figures
 
 logger = logging.getLogger("resnet_cli")
 
@@ -82,7 +91,7 @@ def open_members(sweep: Path, *, device: str | None = None, trust: bool = False)
     without = [run.display_path for run in runs if not run.settings.get("data.folds")]
     if without:
         train = "resnet-train -m data.folds=5 data.fold=0,1,2,3,4"
-        raise InputError(f"{sweep}: {without[0]} has no data.folds; label errors need a sweep over folds: {train}")
+        raise InputError(f"{sweep}: {without[0]} has no data.folds; this takes a sweep over folds: {train}")
     return [Member(run.display_path, open_trained(str(run.folder), device=device, trust=trust)) for run in runs]
 
 
@@ -100,7 +109,7 @@ def predict_out_of_fold(members: Sequence[Member]) -> OutOfFold:
     labels: dict[str, int] = {}
     for member in members:
         if member.run.has_label_sets:
-            raise InputError(f"{member.name}: images have several labels each; label errors need one an image")
+            raise InputError(f"{member.name}: images have several labels each; this takes one an image")
         if member.run.class_names != first.class_names:
             raise InputError(f"{member.name}: other classes than {members[0].name}")
         if member.run.in_size != first.in_size:
@@ -126,6 +135,66 @@ def _predict(member: Member) -> tuple[Tensor, Tensor]:
     parts = [(classifier.forward_normalised(images_BCHW), labels_B.cpu()) for images_BCHW, labels_B in loader]
     probabilities_NK = classifier.to_probabilities(torch.cat([logits for logits, _ in parts])).double()
     return probabilities_NK, torch.cat([labels for _, labels in parts])
+
+
+def evaluate_out_of_fold(
+    sweep: Path, *, resamples: int = RESAMPLES, device: str | None = None, trust: bool = False
+) -> Evaluation:
+    """Evaluate the runs of a sweep over folds as one: each image by the runs that were not trained on it.
+
+    Args:
+        sweep: Folder of the sweep.
+        resamples: Bootstrap resamples for the intervals; 0 for none.
+        device: Device of the models; None is that of each run, or `auto`.
+        trust: Build whatever else the configs name; that runs code of their author's choice.
+
+    Raises:
+        InputError: See `open_members` and `predict_out_of_fold`.
+    """
+    members = open_members(sweep, device=device, trust=trust)
+    found = predict_out_of_fold(members)
+    logits_NK = to_logits(torch.from_numpy(found.probabilities_NK), has_label_sets=False).float()
+    labels_N = torch.from_numpy(found.labels_N)
+    outputs = Outputs(
+        names=found.names, logits_NK=logits_NK.numpy(), labels=found.labels_N, class_names=found.class_names,
+        thresholds=None, scores=score_logits(logits_NK, labels_N),
+    )  # fmt: skip
+    metrics = {
+        "split": "val", "average": OUT_OF_FOLD, "runs": [member.name for member in members], "at": utc_now(),
+        "samples": len(found.names), "missing": found.missing,
+        **compute_metrics(outputs, resamples=resamples),
+    }  # fmt: skip
+    images = _images(members, found.names)
+    files = text_files(outputs, metrics) | draw_pictures(members[0].run, images, outputs, metrics)
+    notes = [f"{found.missing:,} images are in no finished run's validation part"] if found.missing else []
+    return Evaluation(metrics, files, [*images.notes, *notes])
+
+
+@dataclass(frozen=True)
+class _FirstOfEach(EvaluatedImages):
+    """The images of several loaders, of which each is read where it is met first.
+
+    Args:
+        places: Place of each image among those of the loaders.
+    """
+
+    places: Sequence[int] = ()
+
+    def read(self, numbers: Sequence[int]) -> Tensor:
+        return super().read([self.places[number] for number in numbers])
+
+
+def _images(members: Sequence[Member], names: Sequence[str]) -> EvaluatedImages:
+    """Return the validation images of the members, without repetitions."""
+    found = [own_images(member.run, "val") for member in members]
+    first: dict[str, int] = {}
+    for place, name in enumerate(name for images in found for name in images.names):
+        first.setdefault(name, place)
+    return _FirstOfEach(
+        tuple(loader for images in found for loader in images.loaders), names, found[0].own, found[0].places_K,
+        found[0].num_classes, found[0].limit, list(dict.fromkeys(note for images in found for note in images.notes)),
+        places=[first[name] for name in names],
+    )  # fmt: skip
 
 
 def write_label_errors(

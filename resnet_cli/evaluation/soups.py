@@ -32,6 +32,7 @@ from resnet_cli.session.trained import TrainedRun, open_trained
 from resnet_cli.training.batch_norm import has_batch_norm, update_batch_norm
 from resnet_cli.training.device import seed_device
 from resnet_cli.training.evaluation import evaluate
+from resnet_cli.training.metrics import Scores
 from resnet_cli.training.multi_label import LabelTotals
 from resnet_cli.training.tta import Tta
 
@@ -148,17 +149,27 @@ def average_outputs(found: Sequence[Outputs]) -> Outputs:
         found: What each run says of the same images, in any order.
     """
     first = found[0]
-    labels = torch.from_numpy(first.labels)
     logits_NK = _mean_logits(found, [outputs.logits_NK for outputs in found])
     views = [outputs.views_NK for outputs in found if outputs.views_NK is not None]
-    scores = evaluate(
-        nn.Identity(), [(logits_NK, labels.float() if first.has_label_sets else labels)], device=torch.device("cpu"),
-        loss_fn=binary_cross_entropy_with_logits if first.has_label_sets else cross_entropy,
-        label_totals=LabelTotals(None) if first.has_label_sets else None,
-    )  # fmt: skip
     return replace(
-        first, logits_NK=logits_NK.numpy(), thresholds=None, scores=scores,
+        first, logits_NK=logits_NK.numpy(), thresholds=None,
+        scores=score_logits(logits_NK, torch.from_numpy(first.labels)),
         views_NK=_mean_logits(found, views).numpy() if views else None,
+    )  # fmt: skip
+
+
+def score_logits(logits_NK: Tensor, labels: Tensor) -> Scores:
+    """Return negative log-likelihood and accuracy of logits.
+
+    Args:
+        logits_NK: The logits.
+        labels: Classes [N]; or whether an image has a label, bool [N, K].
+    """
+    has_label_sets = labels.ndim == 2
+    return evaluate(
+        nn.Identity(), [(logits_NK, labels.float() if has_label_sets else labels)], device=torch.device("cpu"),
+        loss_fn=binary_cross_entropy_with_logits if has_label_sets else cross_entropy,
+        label_totals=LabelTotals(None) if has_label_sets else None,
     )  # fmt: skip
 
 

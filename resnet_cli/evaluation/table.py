@@ -58,6 +58,11 @@ def _head(run: str, metrics: Mapping[str, Any]) -> Iterator[str]:
     data = metrics.get("data")
     part = {"train": "training images", "val": "validation images", "test": "test images", "all": "images"}
     of = f" of {', '.join(f'{key}={value}' for key, value in data.items())}" if data else ""
+    if metrics.get("average") == "out_of_fold":
+        yield f"{run}: {len(metrics['runs'])} runs"
+        images, classes = metrics["samples"], len(metrics["classes"])
+        yield f"{images:,} images, each by runs that were not trained on it, {classes} classes"
+        return
     yield run if "average" in metrics else f"{run}: {metrics['checkpoint']}, epoch {metrics['epoch']}"
     yield f"{metrics['samples']:,} {part[metrics['split']]}{of}, {len(metrics['classes'])} classes"
 

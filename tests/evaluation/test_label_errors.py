@@ -114,7 +114,7 @@ def test_a_sweep_that_is_not_finished_and_one_without_folds(planted, tmp_path, t
     report = write_label_errors(sweep, device="cpu")
     assert report.predictions.missing > 0
     assert len(report.predictions.names) + report.predictions.missing == len(planted[2])
-    with pytest.raises(InputError, match=r"has no data\.folds; label errors need a sweep over folds"):
+    with pytest.raises(InputError, match=r"has no data\.folds; this takes a sweep over folds"):
         write_label_errors(trained_run.parent)
     with pytest.raises(InputError):
         write_label_errors(tmp_path / "nothing")

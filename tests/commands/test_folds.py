@@ -1,4 +1,4 @@
-"""resnet-eval SWEEP --label-errors from the command line."""
+"""resnet-eval SWEEP --out-of-fold and --label-errors from the command line."""
 
 import csv
 import json
@@ -54,6 +54,34 @@ def test_json_and_another_folder(sweep, capsys):
     assert not (sweep / "eval").exists()
 
 
+def test_figures_are_those_of_the_folds_together(sweep, capsys):
+    assert run(["sweep", "--out-of-fold", "--resamples", "200"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.splitlines()[:2] == ["sweep: 2 runs", "96 images, each by runs that were not trained on it, 3 classes"]
+    metrics = json.loads((sweep / "eval/out_of_fold/metrics.json").read_text())
+    best = [json.loads(path.read_text())["best"] for path in sweep.glob("*/run.json")]
+    assert metrics["accuracy"] == pytest.approx(sum(each["val_accuracy"] for each in best) / 2)  # 48 images each
+    assert metrics["loss"] == pytest.approx(sum(each["val_loss"] for each in best) / 2, rel=1e-4)
+    with (sweep / "eval/out_of_fold/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["name"] for row in rows}) == len(rows) == 96
+    assert (sweep / "eval/out_of_fold/mistakes.png").exists()
+
+
+def test_an_image_that_several_runs_left_out_counts_once(sweep, capsys):
+    for folder in [path.parent for path in sweep.glob("*/run.json")]:
+        shutil.copytree(folder, folder.with_name(f"{folder.name},again"))
+    assert run(["sweep", "--out-of-fold", "--format", "json", "--resamples", "0"]) == 0
+    twice = json.loads(capsys.readouterr().out)
+    assert (twice["samples"], len(twice["runs"])) == (96, 4)
+    shutil.rmtree(next(sweep.glob("*fold=0*again")))
+    shutil.rmtree(next(sweep.glob("*fold=0*")))
+    assert run(["sweep", "--out-of-fold", "--resamples", "0"]) == 0
+    assert "note: 48 images are in no finished run's validation part" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--label-errors", "--out-of-fold"])
 @pytest.mark.parametrize(("arguments", "problems"), [
     (["sweep", "--split", "val", "--tta", "flip"], ["--split: not together", "--tta: not together"]),
     (["sweep", "--explain", "3", "--embed", "--unknown", "x"],
@@ -62,8 +90,8 @@ def test_json_and_another_folder(sweep, capsys):
     (["sweep/sweep.json"], ["sweep/sweep.json: not a folder"]),
     (["sweep", "--out", "sweep/sweep.json"], ["--out=sweep/sweep.json: is a file"]),
 ])  # fmt: skip
-def test_wrong_input(sweep, capsys, arguments, problems):
-    assert run([*arguments, "--label-errors"]) == 2
+def test_wrong_input(sweep, capsys, arguments, problems, flag):
+    assert run([*arguments, flag]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert len(err.splitlines()) == len(problems)
@@ -74,9 +102,16 @@ def test_wrong_input(sweep, capsys, arguments, problems):
 
 def test_a_sweep_without_the_flag_is_told_of_it(sweep, capsys):
     assert run(["sweep"]) == 2
-    assert "--label-errors for a sweep over folds" in capsys.readouterr().err
+    assert "--out-of-fold for a sweep over folds" in capsys.readouterr().err
+
+
+def test_either_of_the_flags(sweep, capsys):
+    assert run(["sweep", "sweep", "--out-of-fold", "--label-errors"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: --label-errors: not together with --out-of-fold", "error: --out-of-fold: takes one sweep"
+    ]  # fmt: skip
 
 
 def test_runs_without_folds(trained_run, capsys):
     assert run([str(trained_run), "--label-errors"]) == 2
-    assert "has no data.folds; label errors need a sweep over folds" in capsys.readouterr().err
+    assert "has no data.folds; this takes a sweep over folds" in capsys.readouterr().err

@@ -1,7 +1,9 @@
-"""resnet-eval SWEEP --label-errors: the images whose label is probably wrong, as a table or JSON."""
+"""resnet-eval of a sweep over folds: its figures over all images, or the images whose label is probably wrong."""
 
 import argparse
 import json
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_cli.commands.terminal import print_output
@@ -15,19 +17,57 @@ if TYPE_CHECKING:
 SHOWN = 20  # of the table on the terminal; the file has all
 
 
+def print_out_of_fold(options: argparse.Namespace) -> None:
+    """Evaluate a sweep over folds as one, write the files, and print the figures.
+
+    Raises:
+        InputError: An option has no meaning here, or the folder is not that of a sweep over folds.
+    """
+    sweep, folder = _places(options, "--out-of-fold")
+    from resnet_cli.evaluation.evaluate import write_files
+    from resnet_cli.evaluation.files import format_json
+    from resnet_cli.evaluation.out_of_fold import OUT_OF_FOLD, evaluate_out_of_fold  # these import torch
+    from resnet_cli.evaluation.table import format_table
+
+    folder = sweep / "eval" / OUT_OF_FOLD if folder is None else folder
+    evaluation = evaluate_out_of_fold(sweep, resamples=options.resamples, device=options.device, trust=options.trust)
+    write_files(evaluation, folder)
+    for note in evaluation.notes:
+        print(f"note: {escape_control_characters(note)}", file=sys.stderr)
+    metrics = evaluation.metrics
+    print_output(format_json(metrics) if options.format == "json" else format_table(options.run, metrics, str(folder)))
+
+
 def print_label_errors(options: argparse.Namespace) -> None:
     """Find the label errors of a sweep, write their files, and print them.
 
     Raises:
         InputError: An option has no meaning here, or the folder is not that of a sweep over folds.
     """
+    sweep, folder = _places(options, "--label-errors")
+    from resnet_cli.evaluation.out_of_fold import write_label_errors  # imports torch
+
+    report = write_label_errors(sweep, folder=folder, device=options.device, trust=options.trust)
+    print_output(_format_json(report) if options.format == "json" else _format_table(report))
+
+
+def _places(options: argparse.Namespace, flag: str) -> tuple[Path, Path | None]:
+    """Return the folder of the sweep, and that of --out.
+
+    Raises:
+        InputError: One of them is none, or an option has no meaning for a sweep over folds.
+    """
     given = {
         "--split": options.split, "--checkpoint": options.checkpoint, "--tta": options.tta != "none",
         "--data": options.data, "--average": options.average,
         "--at": options.at, "--positive": options.positive, "--calibrate": options.calibrate,
         "--explain": options.explain, "--embed": options.embed, "--unknown": options.unknown,
+        "--delete-blocks": options.delete_blocks,
+        "--label-errors": options.label_errors and flag != "--label-errors",
     }  # fmt: skip
-    problems = [f"{name}: not together with --label-errors" for name, value in given.items() if value]
+    problems = [f"{name}: not together with {flag}" for name, value in given.items() if value]
+    if len(options.runs) > 1:
+        problems.append(f"{flag}: takes one sweep")
     sweep = expand_home(options.run)
     if not sweep.is_dir():
         problems.append(f"{options.run}: {'not a folder' if sweep.exists() else 'no such folder'}")
@@ -36,10 +76,7 @@ def print_label_errors(options: argparse.Namespace) -> None:
         problems.append(f"--out={folder}: is a file; the files go into a folder")
     if problems:
         raise InputError(*problems)
-    from resnet_cli.evaluation.out_of_fold import write_label_errors  # imports torch
-
-    report = write_label_errors(sweep, folder=folder, device=options.device, trust=options.trust)
-    print_output(_format_json(report) if options.format == "json" else _format_table(report))
+    return sweep, folder
 
 
 def _rows(report: "LabelReport") -> list[dict[str, Any]]:

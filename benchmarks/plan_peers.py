@@ -9,6 +9,9 @@ with its defaults and its own time limit; and timm's `train.py` with the setting
 residual nets, for as many epochs as one epoch's time says. Each reads the folders `train` and, for Ultralytics and
 timm, which hold nothing out themselves, a tenth of it as `val`; the images of `test` are read once, at the end.
 
+AutoGluon's MultiModalPredictor is not among them: 1.6.3 begins with weights that it downloads, and has no setting for a
+net without them.
+
 `--timm` is a folder with train.py and timm/ (a checkout of huggingface/pytorch-image-models), `--ultralytics` one that
 is put on the Python path. A contender that is not there is left out.
 """

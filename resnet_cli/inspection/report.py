@@ -1,9 +1,7 @@
 """The content of resnet-data as plain data."""
 
-import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +19,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.inspection.copies import PARTS, Members, count_copies, find_groups
 from resnet_cli.inspection.near import MAX_DISTANCE, MAX_PAIRS, find_near_pairs
 from resnet_cli.inspection.survey import MEANINGS, Survey, survey_split
+from resnet_cli.runs.logs import quiet
 from resnet_cli.session import build
 
 Report = dict[str, Any]
@@ -70,7 +69,7 @@ def inspect_data(node: Node, *, near: bool = False) -> Inspected:
         if node.get("image_size", 0) is not None or not any("size" in problem for problem in error.problems):
             raise
         # Photographs differ in size, and can be looked at before a size for training is chosen.
-        with _quiet():
+        with quiet():
             parts = build.partition({**node, "image_size": LOOKED_AT})
     surveys: dict[int, Survey] = {}
     workers, timeout = node.get("workers", 2), node.get("worker_timeout", 300)
@@ -80,18 +79,6 @@ def inspect_data(node: Node, *, near: bool = False) -> Inspected:
     inspected = Inspected(node, parts, surveys, {})
     inspected.report.update(_describe(inspected, near=near))
     return inspected
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out notices: they were given before."""
-    logger = logging.getLogger("resnet_cli")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _describe(found: Inspected, *, near: bool) -> Report:
@@ -287,8 +274,8 @@ def _problems(found: Inspected, report: Report) -> list[str]:
     decoded = {size for survey in found.surveys.values() for size in survey.decoded_sizes}
     channels = sorted({size[2] for size in decoded})
     sizes = len({size[:2] for size in decoded})
-    if found.node.get("image_size", 0) is None:  # they may have been looked at in one size
-        sizes = max(sizes, len(report["files"]["sizes"]))
+    if found.node.get("image_size", 0) is None:
+        sizes = max(sizes, len(report["files"]["sizes"]))  # they may have been looked at in one size
     if sizes > 1:
         problems.append(f"images of {sizes} sizes: data.image_size=N or [H,W] makes them one, such as {LOOKED_AT}")
     if len(channels) > 1:

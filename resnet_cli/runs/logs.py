@@ -3,7 +3,8 @@
 import logging
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -134,3 +135,15 @@ class RankLog(RunLog):
         file.setLevel(logging.WARNING)
         file.setFormatter(self._prefixed)
         return file
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out notices inside this block: they were given before."""
+    logger = logging.getLogger("resnet_cli")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

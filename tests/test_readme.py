@@ -4,6 +4,7 @@ import importlib.util
 import re
 import shlex
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -112,6 +113,15 @@ def test_pictures_and_pages_that_are_linked_exist(repository, page):
         if heading:
             headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
             assert heading in {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings}, link
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES])
+def test_links_to_other_places_are_whole_addresses(page):
+    for link in re.findall(r"\]\((\w+:[^)]*)\)", read(page)):
+        address = urlsplit(link)
+        assert address.scheme in ("https", "http", "mailto"), link
+        assert address.scheme == "mailto" or re.fullmatch(r"[\w-]+(\.[\w-]+)+(:\d+)?", address.netloc), link
+        assert not re.search(r"\s", link), link
 
 
 @pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES])

@@ -66,6 +66,7 @@ def _same_rows(found, expected):
     return same.tolist()
 
 
+@pytest.mark.slow
 def test_loaders(run, expected, paths, tmp_path):
     cache = str(tmp_path / "cache")
     require_same(doors.from_loader(run, "train", backend="stream", workers=2, cache=cache), expected, paths)
@@ -96,6 +97,7 @@ def test_center_crop(trained, paths):
     require_same(doors.from_python(run, paths, "paths"), expected, paths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
 def test_exported_files(run, expected, paths, suffix, tmp_path):
     if suffix == ".onnx":

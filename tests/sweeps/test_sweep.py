@@ -86,6 +86,7 @@ def test_a_failed_sweep_is_run_again_to_what_it_would_have_been(train, own_nets)
         assert weights(job(own_nets / "s", name)) == weights(job(own_nets / "other", name))
 
 
+@pytest.mark.slow
 def test_a_job_is_the_run_that_it_would_be_alone(train, own_nets):
     """After a job that fails, and one that is deterministic; with dropout, averaging and augmentation."""
     common = [*tiny(), "trainer.averaging=ema", "data.augment.flip=random"]

@@ -389,6 +389,7 @@ def test_float16_overflow_moves_neither_schedule_nor_average():
     assert not torch.equal(before["1.weight"], weights(trainer)["1.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::RuntimeWarning:torch", "ignore::DeprecationWarning:torch")  # of its compiler
 def test_compiled_equals_eager_up_to_rounding():
     a, b = make_trainer(net()), make_trainer(net(), compile="model")

@@ -73,7 +73,10 @@ def test_workers_import_its_module(start):
     assert (out, err) == ("[42]\n", "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+INTERRUPTS = pytest.mark.skipif(signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="ignored in the background")
+
+
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=INTERRUPTS), signal.SIGTERM, signal.SIGKILL])
 def test_signals_reach_it_and_its_status_tells_them(start, number):
     process = start("wait", start_new_session=True)
     assert process.stdout.readline() == "ready\n"

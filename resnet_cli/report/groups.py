@@ -240,6 +240,8 @@ def _build_table(
     common = [f"{name}={format_cell(value)}" for name, value in constant if value != ABSENT]
     if len(common) > MAX_TITLE_KEYS:
         common = [*common[:MAX_TITLE_KEYS], f"{len(common) - MAX_TITLE_KEYS} more"]
+    if len(runs) == 1 and title_keys:
+        common = [*common, f"in {runs[0].display_path}"]
     title = _format_protocol(runs[0], protocol, title_keys, common)
     return Table(
         title, [column.name for column in shown], groups, _environment_notes(runs), names, requested is not None

@@ -114,6 +114,8 @@ def test_runs_of_other_protocols_come_apart(tmp_path, other):
     assert all("±" not in line for line in report.format_text(found, tables).splitlines()[2:])
     assert "Protocol 2 of 2, not comparable" in report.format_text(found, tables)
     assert "Protocol 2 of 2" in report.format_html(found, tables)
+    single = next(table for table in tables if len(table.groups[0].runs) == 1)
+    assert single.protocol.endswith(f", in {single.groups[0].runs[0].display_path}")
 
 
 @pytest.mark.parametrize(

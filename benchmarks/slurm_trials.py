@@ -24,13 +24,13 @@ from slurm_cluster import FailedTrialError, Place, require
 from slurm_sweeps import array, lost_node, node, stop
 
 RESULTS = Path(__file__).parent / "results" / "slurm.json"
-LONG = "trainer.epochs=200"  # more than a second each, so that the time limit is reached
+LONG = "trainer.epochs=120"  # more than a second each, so that the time limit is reached
 RANKS = ("trainer.processes=2", "trainer.epochs=3")
 
 
 def requeue(place: Place) -> str:
     """Have a job reach its time limit."""
-    sweep = place.sweep("seed=0", LONG, "hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=60")
+    sweep = place.sweep("seed=0", LONG, "hydra.launcher.timeout_min=3", "hydra.launcher.signal_delay_s=60")
     place.wait_for("the job to be requeued", lambda: place.states() == {"PENDING"} and place.statuses(sweep), 300)
     require(place.statuses(sweep) == ["interrupted"], f"the requeued job is {place.statuses(sweep)}")
     epochs = len(place.rows(place.runs(sweep)[0]))
@@ -39,7 +39,7 @@ def requeue(place: Place) -> str:
     place.ends(sweep, status=0)
     starts = place.starts(sweep)
     require(starts >= 2, "SLURM has not started the job again")
-    place.require_whole(sweep, jobs=1, epochs=200)
+    place.require_whole(sweep, jobs=1, epochs=120)
     place.require_same(place.runs(sweep)[0], place.alone("seed=0", LONG))
     return f"signalled after {epochs} epochs, {starts} starts, weights and rows equal those of an unbroken run"
 

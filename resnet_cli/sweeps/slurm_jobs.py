@@ -59,7 +59,7 @@ def followed_on_cluster(launcher: Any, sweep: SweepDir, jobs: Sequence[LaunchedJ
     def results(job: Any) -> list[Any]:
         job.wait()
         seconds = time.monotonic() - ended_at.get(job.job_id, time.monotonic())
-        job._results_timeout_s = max(0.0, RESULT_SECONDS - seconds)
+        job._results_timeout_s = 0.0 if _never_began(job, sweep) else max(0.0, RESULT_SECONDS - seconds)
         try:
             return list(results_before(job))
         except (FailedJobError, UncompletedJobError) as error:
@@ -83,8 +83,9 @@ def _died(job: Any, error: Exception, sweep: SweepDir, launched: LaunchedJob) ->
     result, signum = JobReturn(), sweep.read_stop_request()
     result.status = JobStatus.FAILED
     title, state = job_title(launched.number, launched.overrides), job.watcher.get_state(job.job_id, mode="cache")
-    if signum and state == "CANCELLED":  # it waited for a place
-        result.return_value = JobStoppedError(signum)
+    if _never_began(job, sweep):
+        stopped = JobFailedError("not started: the sweep was stopped")  # since a job failed
+        result.return_value = JobStoppedError(signum) if signum else stopped
         return result
     reason = f"SLURM job {job.job_id} ended without a result ({state})"
     if job.paths.result_pickle.exists():  # what went wrong before it was a job of this program, or behind it
@@ -93,6 +94,12 @@ def _died(job: Any, error: Exception, sweep: SweepDir, launched: LaunchedJob) ->
     _record_death(RunDir(sweep.path / launched.folder), reason)
     result.return_value = JobFailedError(f"{title}: {reason}")
     return result
+
+
+def _never_began(job: Any, sweep: SweepDir) -> bool:
+    """Return whether a job waited for a place when the sweep was stopped."""
+    is_stopped = sweep.read_stop_request() is not None
+    return is_stopped and job.watcher.get_state(job.job_id, mode="cache") == "CANCELLED"
 
 
 def _last_line_of_traceback(text: str) -> str:

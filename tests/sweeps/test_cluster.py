@@ -2,13 +2,14 @@
 
 import json
 import signal
+import time
 
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
 from resnet_cli.errors import InputError, JobFailedError
 from resnet_cli.session.signals import JobStoppedError, StopSignals
-from resnet_cli.sweeps.folder import SweepDir
+from resnet_cli.sweeps.folder import FAILURE, SweepDir
 from resnet_cli.sweeps.slurm_jobs import LaunchedJob, followed_on_cluster
 from resnet_cli.sweeps.slurm_queue import queue_watcher
 from resnet_cli.sweeps.worker import job_process
@@ -112,6 +113,28 @@ def test_a_job_that_dies_is_recorded_and_the_others_are_waited_for(slurm, tmp_pa
     assert (SlurmJob.results, SlurmJob.watcher) == before
     assert not (slurm / "asked").exists(), "sacct needs accounting"
     capfd.readouterr()
+
+
+@pytest.mark.parametrize(("signum", "error"), [(signal.SIGINT, JobStoppedError), (FAILURE, JobFailedError)])
+def test_a_job_that_never_began_is_stopped_and_not_failed(slurm, tmp_path, signum, error):
+    from submitit.slurm.slurm import SlurmJob
+
+    (slurm / "queue").write_text("9_1|CANCELLED\n")
+    sweep = SweepDir(tmp_path / "s")
+    sweep.path.mkdir()
+    sweep.request_stop(signum)
+    began = time.monotonic()
+    with followed_on_cluster(SlurmLauncher(), sweep, JOBS):
+        job = SlurmJob(sweep.path / ".submitit" / "%j", job_id="9_1")
+        job.paths.folder.mkdir(parents=True)
+        for _ in range(2):
+            job.watcher._last_status_check = float("-inf")
+            job.watcher.is_done(job.job_id)
+        (stopped,) = job.results()
+    with pytest.raises(error):
+        _ = stopped.return_value
+    assert not sweep.messages.exists()
+    assert time.monotonic() - began < 10, "its result is not waited for"
 
 
 def test_jobs_that_the_cluster_refuses_are_wrong_input(tmp_path):

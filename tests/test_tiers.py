@@ -33,7 +33,8 @@ def run(tmp_path, monkeypatch, capsys):
                 file, _, name = report.nodeid.partition("::")
                 names.extend([name] if report.when == "call" and file == "a.py" else [])
 
-        options = ["-p", "tests.support.tiers", "-p", "no:cacheprovider", "-p", "no:xdist", "--import-mode=importlib"]
+        without = ("cacheprovider", "xdist", "unraisableexception")  # the last collects garbage for seconds
+        options = ["-p", "tests.support.tiers", "--import-mode=importlib", *(f"-pno:{name}" for name in without)]
         assert pytest.main(["-q", *options, *arguments], [Outcomes()]) == 0
         return names, capsys.readouterr().out
 

@@ -65,7 +65,7 @@ def test_counts(options, parameters, millions):
     assert f"{count_multiply_adds(model, (3, 32, 32)) / 1e6:.{digits}f}" == millions
 
 
-@pytest.mark.parametrize("depth", [20, 56])
+@pytest.mark.parametrize("depth", tiers.mostly_slow([20, 56], every=2))
 @pytest.mark.parametrize("order", LAYOUTS)
 def test_the_plain_twin_costs_the_same(depth, order):
     residual, plain = (on_meta(depth=depth, order=order, residual=r) for r in (True, False))

@@ -9,6 +9,7 @@ from resnet_cli.data.loading import loaders as loaders_module
 from resnet_cli.data.loading import memory
 from resnet_cli.data.loading.batch_loader import Normalize
 from resnet_cli.errors import InputError
+from tests.support import tiers
 from tests.support.loaders import EVERYTHING, small_data_set, small_loaders
 
 
@@ -69,7 +70,7 @@ def test_an_epoch_shows_each_training_image_once_and_no_other():
 @pytest.mark.parametrize(
     "options", [EVERYTHING, {"crop": 2, "crop_padding": "reflect", "flip": "random", "cutmix": 1.0}, None]
 )
-@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("workers", tiers.mostly_slow([0, 1, 2], every=2))
 def test_backends_and_workers_yield_the_same_bits(folder, options, workers):
     device = small_loaders(augment=options, backend="device")
     memory = small_loaders(augment=options, backend="stream", workers=workers)

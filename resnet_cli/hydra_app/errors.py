@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hydra.errors import (
@@ -33,12 +33,11 @@ MACHINE_ERRNOS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,
     errno.ENAMETOOLONG, errno.EIO,
 }  # fmt: skip
-
-
 SEVERAL_VALUES = "Ambiguous value"  # how Hydra's error begins when a sweep is given without -m
 NO_SHELL_COMMAND = "Expecting one subcommand"  # when -sc has none of its commands
 COMPLETION_VARIABLE = "COMP_LINE"  # what the shell sets for -sc query=bash
 NULL_GROUP = "Config group override must be"  # and when a group is set to null
+EXIT_STATUSES: Mapping[type[Exception], int] = {InputError: 2, DivergedError: 3, MachineError: 4}
 
 
 def print_error(error: Exception) -> int:
@@ -55,7 +54,7 @@ def print_error(error: Exception) -> int:
         hint = _hint(known, lines)
         if hint:
             print(_coloured(f"hint: {hint}"), file=sys.stderr)
-    return {InputError: 2, DivergedError: 3, MachineError: 4}.get(type(known), 1)
+    return next((status for kind, status in EXIT_STATUSES.items() if isinstance(known, kind)), 1)
 
 
 def _coloured(line: str) -> str:

@@ -11,9 +11,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from resnet_cli.config.paths import CONFIG_FOLDER
-from resnet_cli.errors import InputError
+from resnet_cli.errors import DivergedError, InputError, InUseError, JobFailedError, MachineError
 from resnet_cli.hydra_app import compat
-from resnet_cli.hydra_app.errors import NULL_GROUP, SEVERAL_VALUES, as_user_error
+from resnet_cli.hydra_app.errors import NULL_GROUP, SEVERAL_VALUES, as_user_error, print_error
 
 
 def error_of(*overrides):
@@ -34,6 +34,18 @@ def test_an_error_of_hydra_is_a_line(override, line):
     known = as_user_error(error_of(override, *([] if "name" in override else ["name=x"])))
     assert isinstance(known, InputError)
     assert known.problems[0].startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InputError("a"), 2), (InUseError("a"), 2), (DivergedError("a"), 3), (MachineError(28, "a"), 4),
+        (JobFailedError("a"), 1),
+    ],
+)  # fmt: skip
+def test_exit_statuses_are_those_of_the_kind_of_error(error, status, capsys):
+    assert print_error(error) == status
+    assert capsys.readouterr().err == "error: a\n"
 
 
 def test_images_given_in_another_way_are_answered_by_what_to_type(tmp_path, monkeypatch):

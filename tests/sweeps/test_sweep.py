@@ -268,7 +268,7 @@ def test_a_second_sweep_in_the_same_place_is_refused_while_the_first_runs(train,
     assert other.stdout.readline() == "1\n"
     status, _, err = train("-m", *tiny("hydra.sweep.dir=s"))
     other.communicate("\n")
-    assert status == 2
+    assert status == 2, err
     assert f"error: s: pid {other.pid} on " in err
     assert "writes this sweep; wait until it ends, or stop it" in err
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from resnet_cli.commands.companions import add_run_options, parse_count
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status
-from resnet_cli.commands.folds import print_label_errors, print_out_of_fold
+from resnet_cli.commands.folds import add_fold_options, print_label_errors, print_out_of_fold
 from resnet_cli.commands.other_data import compose_other_data, folder_name, parse_override
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.messages import escape_control_characters
@@ -75,14 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "--resamples", type=_resamples, default=1000, metavar="N",
         help="bootstrap resamples for the intervals; 0 for none; default: 1000",
     )  # fmt: skip
-    parser.add_argument(
-        "--out-of-fold", action="store_true",
-        help="of a sweep over folds: the figures over all images, each by the runs that were not trained on it",
-    )  # fmt: skip
-    parser.add_argument(
-        "--label-errors", action="store_true",
-        help="RUN is a sweep over folds: list the images whose label is probably wrong, in SWEEP/eval",
-    )  # fmt: skip
+    add_fold_options(parser)
     parser.add_argument(
         "--explain", type=parse_count, default=0, metavar="N",
         help="explain.png: class-activation maps of the N surest mistakes (Grad-CAM)",

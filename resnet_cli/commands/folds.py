@@ -17,6 +17,18 @@ if TYPE_CHECKING:
 SHOWN = 20  # of the table on the terminal; the file has all
 
 
+def add_fold_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for a sweep over folds."""
+    parser.add_argument(
+        "--out-of-fold", action="store_true",
+        help="of a sweep over folds: the figures over all images, each by the runs that were not trained on it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--label-errors", action="store_true",
+        help="RUN is a sweep over folds: list the images whose label is probably wrong, in SWEEP/eval",
+    )  # fmt: skip
+
+
 def print_out_of_fold(options: argparse.Namespace) -> None:
     """Evaluate a sweep over folds as one, write the files, and print the figures.
 

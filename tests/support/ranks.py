@@ -1,5 +1,6 @@
 """Runs on several ranks inside a test: forked processes, which start in milliseconds, and a net that fails on one."""
 
+import gc
 import logging
 import os
 import signal
@@ -12,7 +13,11 @@ import torch
 
 @pytest.fixture
 def forked_ranks(monkeypatch):
-    """Ranks are forked from the test's process, whose one thread leaves nothing behind that a fork would break."""
+    """Ranks are forked from the test's process, whose one thread leaves nothing behind that a fork would break.
+
+    Stores of earlier runs are freed first: in a fork they would wait for threads that are not there.
+    """
+    gc.collect()
     monkeypatch.setattr("resnet_cli.distributed.launch.START_METHOD", "fork")
     monkeypatch.setattr("resnet_cli.distributed.launch.POLL_SECONDS", 0.02)
     monkeypatch.setattr("resnet_cli.distributed.launch.GRACE_SECONDS", 0.5)

@@ -106,7 +106,7 @@ def make_task(context: LauncherContext) -> app.Task:
         except StoppedError as stopped:
             raise JobStoppedError(stopped.signum) from None
         if not settings.get("verify_resume") and settings.get("find") is None:
-            data = [text for text in record["overrides"] if text.startswith(DATA)]
+            data = [text for text in record.get("overrides") or () if text.startswith(DATA)]
             lines = next_commands(record["epochs"], folder, own_classes, columns_of(sys.stdout), data)
             print_line("\n".join(lines), sys.stdout)
         return selected_score(record)

@@ -8,10 +8,12 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-
-from sphinx.application import Sphinx
+from typing import TYPE_CHECKING
 
 from resnet_cli.config.former_names import FORMER
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 if __package__:
     from docs._ext.command_reference import command_pages
@@ -63,7 +65,7 @@ def notebook_page(path: Path, pictures: Path) -> str:
     return "\n".join(lines)
 
 
-def fill(app: Sphinx, name: str, source: list[str]) -> None:
+def fill(app: "Sphinx", name: str, source: list[str]) -> None:
     """Replace the marks of a page by what they name, and links to files outside of docs/ by their text."""
     folder = Path(app.srcdir).resolve()
     place = (folder / name).parent
@@ -75,7 +77,7 @@ def fill(app: Sphinx, name: str, source: list[str]) -> None:
     source[0] = NOTEBOOK.sub(lambda found: notebook_page(folder / found[1], folder / "_built"), text)
 
 
-def setup(app: Sphinx) -> dict[str, bool]:
+def setup(app: "Sphinx") -> dict[str, bool]:
     """Connect the extension."""
     app.connect("source-read", fill)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

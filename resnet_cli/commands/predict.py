@@ -134,7 +134,8 @@ def _write_predictions(
 
     from resnet_cli.inference.predict import predict_images
 
-    count, problems = 0, list[str]()
+    count = 0
+    problems: list[str] = []
     is_hidden = options.out is None and sys.stdout.isatty()  # the lines themselves are the progress
     with tqdm(total=images.count(), unit="image", leave=False, disable=is_hidden or None) as bar:
         for batch in predict_images(classifier, images, top=options.top, rejection=rejection):

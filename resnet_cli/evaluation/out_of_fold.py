@@ -17,7 +17,7 @@ from resnet_cli.errors import InputError, MachineError
 from resnet_cli.evaluation.bootstrap import RESAMPLES
 from resnet_cli.evaluation.collect import Outputs
 from resnet_cli.evaluation.evaluate import Evaluation, text_files
-from resnet_cli.evaluation.images import EvaluatedImages, own_images
+from resnet_cli.evaluation.images import EvaluatedImages
 from resnet_cli.evaluation.label_errors import LabelError, find_label_errors, format_errors
 from resnet_cli.evaluation.members import Member
 from resnet_cli.evaluation.metrics import compute_metrics
@@ -164,10 +164,10 @@ def evaluate_out_of_fold(
         "samples": len(found.names), "missing": found.missing,
         **compute_metrics(outputs, resamples=resamples),
     }  # fmt: skip
-    images = _images(members, found.names)
+    images = _images(members, found)
     files = text_files(outputs, metrics) | draw_pictures(members[0].run, images, outputs, metrics)
     notes = [f"{found.missing:,} images are in no finished run's validation part"] if found.missing else []
-    return Evaluation(metrics, files, [*images.notes, *notes])
+    return Evaluation(metrics, files, notes)
 
 
 @dataclass(frozen=True)
@@ -184,17 +184,15 @@ class _FirstOfEach(EvaluatedImages):
         return super().read([self.places[number] for number in numbers])
 
 
-def _images(members: Sequence[Member], names: Sequence[str]) -> EvaluatedImages:
+def _images(members: Sequence[Member], found: OutOfFold) -> EvaluatedImages:
     """Return the validation images of the members, without repetitions."""
-    found = [own_images(member.run, "val") for member in members]
+    loaders = tuple(loader for member in members if (loader := member.run.loaders().val) is not None)
     first: dict[str, int] = {}
-    for place, name in enumerate(name for images in found for name in images.names):
+    for place, name in enumerate(name for member in members for name in member.names("val")):
         first.setdefault(name, place)
     return _FirstOfEach(
-        tuple(loader for images in found for loader in images.loaders), names, found[0].own, found[0].places_K,
-        found[0].num_classes, found[0].limit, list(dict.fromkeys(note for images in found for note in images.notes)),
-        places=[first[name] for name in names],
-    )  # fmt: skip
+        loaders, found.names, None, None, len(found.class_names), places=[first[name] for name in found.names]
+    )
 
 
 def write_label_errors(

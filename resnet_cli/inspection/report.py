@@ -14,6 +14,7 @@ from resnet_cli.config.run_config import Node
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.duplicates import describe_image
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.images.passes import SizeError
 from resnet_cli.data.partition import Partition
 from resnet_cli.errors import InputError
 from resnet_cli.inspection.copies import PARTS, Members, count_copies, find_groups
@@ -65,8 +66,8 @@ def inspect_data(node: Node, *, near: bool = False) -> Inspected:
     """
     try:
         parts = build.partition(node)
-    except InputError as error:
-        if node.get("image_size", 0) is not None or not any("size" in problem for problem in error.problems):
+    except SizeError:
+        if node.get("image_size", 0) is not None:
             raise
         # Photographs differ in size, and can be looked at before a size for training is chosen.
         with quiet():

@@ -5,6 +5,7 @@ from typing import Any
 
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.inspection.copies import PARTS
+from resnet_cli.session.first_look import RARE_FROM
 
 Report = Mapping[str, Any]
 
@@ -13,7 +14,6 @@ ENDS = 10  # of each
 MAX_GROUPS = 20  # of equal images
 MAX_SUSPICIOUS = 10  # of each kind
 MAX_SIZES = 5
-IMBALANCE = 5  # of the largest class to the rarest, from which on it is said what to do
 FEW = 10  # images of a class in a part
 MAX_NAME = 48  # letters of a class in the table of classes
 MORE = "--format json lists all"
@@ -115,7 +115,7 @@ def format_imbalance(report: Report) -> str:
 
 def rare_lines(report: Report) -> list[str]:
     """Return what to do about a rare class, and on how few images its figures will rest; empty if none is rare."""
-    if (report["imbalance"] or 1) < IMBALANCE:
+    if (report["imbalance"] or 1) < RARE_FROM:
         return []
     rarest = min(report["classes"], key=lambda row: row["train"])
     lines = [

@@ -87,7 +87,10 @@ def is_held_here(folder: Path) -> bool:
 
 
 def is_in_use(folder: Path) -> bool:
-    """Return whether another process of this program writes to a folder, by trying its lock."""
+    """Return whether another process of this program writes to a folder, on this machine or another.
+
+    Its lock is taken for a moment: a run that starts just then finds the folder in use.
+    """
     if not (folder / LOCK_NAME).exists():
         return False
     try:

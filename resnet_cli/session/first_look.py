@@ -17,7 +17,7 @@ from resnet_cli.runs.summary import cut
 logger = logging.getLogger("resnet_cli")
 
 BALANCED = "val_balanced_accuracy"
-IMBALANCE = 5  # of the largest class to the rarest, from which on it is said
+RARE_FROM = 5  # times its images that another class has, from which on a class is said to be rare
 LISTED_CLASSES = 8  # names in the line of a run's classes
 BATCH_LIMIT = 256  # images that are decoded for the picture
 
@@ -88,7 +88,7 @@ def describe_rare_class(loaders: Loaders, data: Node, loss: Node, select_by: str
         return ""
     train = loaders.class_counts
     rare, large = train.index(min(train)), train.index(max(train))
-    if max(train) < IMBALANCE * min(train):
+    if max(train) < RARE_FROM * min(train):
         return ""
     counts = []
     for part in filter(loaders.samples.__contains__, SPLIT_NAMES):

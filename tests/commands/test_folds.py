@@ -5,8 +5,10 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from resnet_cli.commands.eval import run
+from resnet_cli.evaluation import out_of_fold
 from tests.support.runs import tiny
 
 
@@ -75,10 +77,30 @@ def test_an_image_that_several_runs_left_out_counts_once(sweep, capsys):
     assert run(["sweep", "--out-of-fold", "--format", "json", "--resamples", "0"]) == 0
     twice = json.loads(capsys.readouterr().out)
     assert (twice["samples"], len(twice["runs"])) == (96, 4)
+    members = out_of_fold.open_members(sweep)
+    found = out_of_fold.predict_out_of_fold(members)
+    read = out_of_fold._images(members, found).read([0, 50])
+    for name, image_CHW in zip([found.names[0], found.names[50]], read, strict=True):
+        member = next(member for member in members if name in member.names("val"))
+        own = torch.cat([images_BCHW for images_BCHW, _ in member.run.loaders().val.epoch(0)])
+        assert torch.equal(image_CHW, own[member.names("val").index(name)])
     shutil.rmtree(next(sweep.glob("*fold=0*again")))
     shutil.rmtree(next(sweep.glob("*fold=0*")))
     assert run(["sweep", "--out-of-fold", "--resamples", "0"]) == 0
     assert "note: 48 images are in no finished run's validation part" in capsys.readouterr().err
+
+
+def test_all_images_count_where_training_validated_on_some(tmp_path, monkeypatch, capsys):
+    from resnet_cli.commands.train.main import run as train
+
+    monkeypatch.chdir(tmp_path)
+    arguments = ["-m", *tiny("trainer.epochs=1", "trainer.max_batches=1", "data.eval_batch_size=8")]
+    arguments += ["data.folds=2", "data.fold=0,1", "hydra.sweep.dir=sweep"]
+    monkeypatch.setattr("sys.argv", ["resnet-train", *arguments])
+    assert train(arguments) == 0
+    capsys.readouterr()
+    assert run(["sweep", "--out-of-fold", "--format", "json", "--resamples", "0"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 96
 
 
 @pytest.mark.parametrize("flag", ["--label-errors", "--out-of-fold"])

@@ -106,8 +106,8 @@ def test_out_says_how_many_images_are_not_in_the_file(predicted, place):
     status, out, err = predicted("photos", "--out", "classes.csv")
     assert (status, out) == (2, "classes.csv: 60 images; 1 could not be read and is not in it\n")
     assert err == (
-        "error: photos/IMG_1.HEIC: not an image in a format that Pillow reads: photographs of a telephone are "
-        "converted to JPEG first\n"
+        "error: photos/IMG_1.HEIC: not an image in a format that Pillow reads: convert photographs of a telephone to "
+        "JPEG first\n"
     )
 
 

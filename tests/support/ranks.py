@@ -9,19 +9,41 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.multiprocessing import start_processes
 
 
 @pytest.fixture
 def forked_ranks(monkeypatch):
-    """Ranks are forked from the test's process, whose one thread leaves nothing behind that a fork would break.
-
-    Stores of earlier runs are freed first: in a fork they would wait for threads that are not there.
-    """
-    gc.collect()
+    """Ranks are forked from the test's process, which starts them in milliseconds."""
     monkeypatch.setattr("resnet_cli.distributed.launch.START_METHOD", "fork")
+    monkeypatch.setattr("resnet_cli.distributed.launch.mp.start_processes", start_together)
     monkeypatch.setattr("resnet_cli.distributed.launch.POLL_SECONDS", 0.02)
     monkeypatch.setattr("resnet_cli.distributed.launch.GRACE_SECONDS", 0.5)
     monkeypatch.setattr("resnet_cli.distributed.ranks.POLL_SECONDS", 0.005)
+
+
+def start_together(entry, args, **options):
+    """Fork all ranks before the first of them begins.
+
+    A rank that connects wakes the thread of the store in the parent, and a fork at that moment would copy a lock of the
+    C library that nobody in the child releases. Stores of earlier runs are freed here, and never in a child, which
+    would wait for their threads.
+    """
+    gc.collect()
+    started, start = os.pipe()
+
+    def begin(rank, *rest):
+        gc.freeze()
+        os.close(start)
+        os.read(started, 1)  # returns when no process holds the other end
+        os.close(started)
+        entry(rank, *rest)
+
+    try:
+        return start_processes(begin, args, **options)
+    finally:
+        os.close(start)
+        os.close(started)
 
 
 class FaultyNet(torch.nn.Module):

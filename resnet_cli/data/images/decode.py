@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 Mode = Literal["RGB", "L", "all"]
 UNIDENTIFIED = {  # what to do about files of which Pillow knows nothing, by the end of their names
     (".tif", ".tiff"): ", or one of many channels: data.mode=all",
-    (".heic", ".heif"): ": photographs of a telephone are converted to JPEG first",
-    (".cr2", ".nef", ".arw", ".dng"): ": raw photographs are converted to JPEG first",
+    (".heic", ".heif"): ": convert photographs of a telephone to JPEG first",
+    (".cr2", ".nef", ".arw", ".dng"): ": convert raw photographs to JPEG first",
 }
 
 # What `all` makes of the modes of Pillow whose pixels are not channels of 8 bits by themselves.

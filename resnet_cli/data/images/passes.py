@@ -22,7 +22,7 @@ SMALL_FILE_BYTES = (
 
 
 class SizeError(InputError):
-    """The images of a set differ in size."""
+    """Images of a set differ in size; further lines may name images that cannot be read."""
 
 
 def process_images(
@@ -45,7 +45,8 @@ def process_images(
         `notes`: the number of images and a description of the first, by what is said of them.
 
     Raises:
-        InputError: Images cannot be read; the first five are named. A difference in size is reported once.
+        InputError: Images cannot be read; the first five are named. A difference in size, reported once, makes it a
+            `SizeError`.
     """
     problems: list[str] = []
     notes: Notes = {}
@@ -71,7 +72,7 @@ def process_images(
             add_notes(notes, source.describe(index), mode, result[1])
     if problems:
         total = [f"{len(problems)} of {len(source)} {source.place} cannot be used"] if len(problems) > 5 else []
-        raise InputError(*problems[:5], *total)
+        raise (SizeError if sizes_differ else InputError)(*problems[:5], *total)
     return {"notes": notes}
 
 

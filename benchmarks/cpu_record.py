@@ -10,21 +10,21 @@ again until it says that all runs are finished.
 On the clock is what the rows of `metrics.jsonl` have as `seconds`: steps, and the loading, augmentation and transfer of
 their batches. Not on it: the start of the process, reading the images, the whitening of the first layer (under a
 second), saving, and the evaluation on the test images at the end, without and with test-time augmentation. Arguments
-that are not options go to `resnet-train`: `trainer.epochs=12`.
+that are not options go to `resnet-train`: `trainer.epochs=12`. What the results file has is not trained again, also
+when the folder of its run is gone.
 """
 
 import argparse
 import json
 import os
-import signal
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from measuring import REPOSITORY, RESULTS, machine, table
+from measuring import RESULTS, machine, table
+from seeded_runs import is_finished, kept, read, train
 
 EXPERIMENT = ["experiment=airbench94", "trainer.cpu_bf16=true", "trainer.test_tta=flip_translate"]
 SETS = {
@@ -32,7 +32,6 @@ SETS = {
     "images": ["data=image_folder", "data.root={}", "data.image_size=32"],
 }
 ON_THE_CLOCK = "training steps with the loading of their batches; without whitening, saving and the test"
-STOPPED = (130, 143)  # exit statuses
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     sets = {name: getattr(options, name) for name in SETS if getattr(options, name) is not None}
     for seed in range(options.seeds):
         for name, root in sets.items():
-            place = options.runs / name / f"seed-{seed}"
-            if is_finished(place):
+            place = options.runs.resolve() / name / f"seed-{seed}"
+            if is_finished(place) or seed in seeds_of(kept(options.out), name):
                 continue
             left = end - time.monotonic()
             if left <= 0 or not train([*arguments_of(name, root), *options.overrides, f"seed={seed}"], place, left):
@@ -76,54 +75,19 @@ def arguments_of(name: str, root: Path) -> list[str]:
     return [*EXPERIMENT, *(argument.format(root.resolve()) for argument in SETS[name])]
 
 
-def train(arguments: list[str], place: Path, seconds: float) -> bool:
-    """Train, or go on with a run that was stopped. Return False if its time was up before its end.
-
-    Raises:
-        SystemExit: the run failed; it has printed why.
-    """
-    command = [sys.executable, "-m", "resnet_cli", *arguments, f"hydra.run.dir={place.resolve()}", "resume=auto"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    try:
-        status = process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGTERM)
-        status = process.wait()
-    except BaseException:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-        raise
-    if status in STOPPED:
-        return False
-    if status:
-        raise SystemExit(status)
-    return True
-
-
-def is_finished(place: Path) -> bool:
-    record = place / "run.json"
-    return record.is_file() and json.loads(record.read_text(encoding="utf-8"))["status"] == "finished"
-
-
-def read(place: Path) -> dict[str, Any]:
-    """Return epochs, seconds on the clock and accuracies of a finished run."""
-    record = json.loads((place / "run.json").read_text(encoding="utf-8"))
-    rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    test = record["test"]
-    return {
-        "seed": record["seed"], "epochs": len(rows), "seconds": round(sum(row["seconds"] for row in rows), 3),
-        "accuracy": test["accuracy"], "tta_accuracy": test["tta_accuracy"], "precision": record.get("precision"),
-        "resumed": len(record.get("resumed_from") or []), "protocol": record.get("protocol"),
-    }  # fmt: skip
+def seeds_of(record: dict[str, Any], name: str) -> dict[int, dict[str, Any]]:
+    """Return the runs of a set that a results file has, by seed."""
+    return {run["seed"]: run for run in record.get("sets", {}).get(name, {}).get("runs", [])}
 
 
 def write(options: argparse.Namespace, sets: dict[str, Path]) -> dict[str, Any]:
     """Write the results of all finished runs, and return them."""
-    found: dict[str, Any] = {}
+    before = kept(options.out)
+    found: dict[str, Any] = before.get("sets", {})
     for name in sets:
-        places = sorted((options.runs / name).glob("seed-*"), key=lambda place: int(place.name.partition("-")[2]))
-        runs = [read(place) for place in places if is_finished(place)]
+        by_seed = seeds_of(before, name)
+        by_seed |= {run["seed"]: run for run in map(read, filter(is_finished, (options.runs / name).glob("seed-*")))}
+        runs = [by_seed[seed] for seed in sorted(by_seed)]
         found[name] = {"runs": runs, "summary": summary(runs)}
     record = {
         "program": "cpu_record", "command": [*EXPERIMENT, *options.overrides], "threads": options.threads,

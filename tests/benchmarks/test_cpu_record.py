@@ -20,7 +20,7 @@ def program(repository, monkeypatch):
     monkeypatch.syspath_prepend(str(repository / "benchmarks"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     yield importlib.import_module("cpu_record")
-    for name in ("cpu_record", "measuring"):
+    for name in ("cpu_record", "seeded_runs", "measuring"):
         sys.modules.pop(name, None)
 
 

@@ -1,0 +1,62 @@
+"""Runs of one experiment from several seeds: each is trained once, goes on where it was stopped, and is read."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from measuring import REPOSITORY
+
+STOPPED = (130, 143)  # exit statuses
+
+
+def train(arguments: list[str], place: Path, seconds: float) -> bool:
+    """Train, or go on with a run that was stopped. Return False if its time was up before its end.
+
+    Raises:
+        SystemExit: the run failed; it has printed why.
+    """
+    command = [sys.executable, "-m", "resnet_cli", *arguments, f"hydra.run.dir={place}", "resume=auto"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        status = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM)
+        status = process.wait()
+    except BaseException:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        raise
+    if status in STOPPED:
+        return False
+    if status:
+        raise SystemExit(status)
+    return True
+
+
+def is_finished(place: Path) -> bool:
+    record = place / "run.json"
+    return record.is_file() and json.loads(record.read_text(encoding="utf-8"))["status"] == "finished"
+
+
+def read(place: Path) -> dict[str, Any]:
+    """Return epochs, seconds on the clock and accuracies of a finished run."""
+    record = json.loads((place / "run.json").read_text(encoding="utf-8"))
+    rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    test = record["test"]
+    return {
+        "seed": record["seed"], "epochs": len(rows), "seconds": round(sum(row["seconds"] for row in rows), 3),
+        "accuracy": test["accuracy"], "tta_accuracy": test.get("tta_accuracy"), "precision": record.get("precision"),
+        "resumed": len(record.get("resumed_from") or []), "test_reads": len(record.get("test_reads") or []),
+        "protocol": record.get("protocol"),
+    }  # fmt: skip
+
+
+def kept(out: Path) -> dict[str, Any]:
+    """Return what an earlier call has written to its results file; nothing if there is none."""
+    found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
+    return found

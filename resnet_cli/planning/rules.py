@@ -87,6 +87,8 @@ class _Planner:
 
     def plan(self) -> Plan:
         wanted = next(row for row in self.rules["passes"] if holds(row.get("when", {}), self.facts))[self.level]
+        if isinstance(typed := self.typed.get("trainer.epochs"), int):
+            wanted = typed
         self.facts["passes"] = wanted
         self._choose_net(wanted)
         for rule in self.rules["rules"]:
@@ -99,15 +101,16 @@ class _Planner:
         ]
         return Plan(self.level, tuple(self.choices), tuple(self.skipped), tuple(warnings))
 
-    def _choose(self, values: Mapping[str, Any], because: str, evidence: str) -> None:
+    def _choose(self, values: Mapping[str, Any], because: str | Mapping[str, str], evidence: str) -> None:
         """Note the values that the user has not typed; what is typed becomes a fact all the same."""
-        reason = because.format(**self.facts)
+        reasons = dict.fromkeys(values, because) if isinstance(because, str) else because
+        reasons = {key: reasons[key].format(**self.facts) for key in values}
         for key, value in values.items():
             is_typed = key in self.typed
             if is_typed or self._belongs_to_typed_group(key):
                 self.skipped.append(key)
             else:
-                self.choices.append(Choice(key, value, reason, evidence))
+                self.choices.append(Choice(key, value, reasons[key], evidence))
             self.facts[key.rpartition(".")[2]] = self.typed[key] if is_typed else value
 
     def _belongs_to_typed_group(self, key: str) -> bool:
@@ -136,7 +139,8 @@ class _Planner:
             need = wanted * images / (USABLE_SHARE * budget)  # images a second
             side, net, rate = self._largest_affordable(sides, need)
             passes = USABLE_SHARE * budget * rate / images
-            self.facts["passes"] = max(1, round(min(passes, 10 * wanted)))
+            if "trainer.epochs" not in self.typed:
+                self.facts["passes"] = max(1, round(min(passes, 10 * wanted)))
             self._choose_side(side, f"{net['name']} gets about {passes:.0f} passes in the budget at this size")
             reason = (
                 f"{net['name']} trains {rate:,.0f} images a second here: about {passes:.0f} passes in the budget, "

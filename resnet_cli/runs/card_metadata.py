@@ -50,7 +50,8 @@ def _result(dataset: str, split: str, scores: Sequence[tuple[str, float, str]]) 
         "task": {"type": "image-classification", "name": "Image classification"},
         "dataset": {"name": dataset, "type": dataset, "split": split},
         "metrics": [
-            {"type": kind, "value": value, "name": f"{split.capitalize()} {name}"} for kind, value, name in scores
+            {"type": kind, "value": round(value, 6), "name": f"{split.capitalize()} {name}"}
+            for kind, value, name in scores
         ],
     }
 

@@ -74,7 +74,17 @@ def test_what_is_typed_wins_and_is_planned_around():
     assert not {"data.batch_size", "optimizer.lr", "model"} & set(chosen)
     assert chosen["optimizer.weight_decay"] == 5e-4
     assert {"data.batch_size", "optimizer.lr"} <= set(made.typed)
-    assert next(c for c in made.choices if c.key == "optimizer").reason.endswith("for batches of 16")
+    reasons = {choice.key: choice.reason for choice in plan(typed={"data.batch_size": 16}).choices}
+    assert reasons["optimizer.lr"].endswith("for batches of 16")
+    assert "learning rate" not in reasons["optimizer"] + reasons["optimizer.weight_decay"]
+
+
+@pytest.mark.parametrize("budget", [None, 600.0])
+def test_epochs_that_are_typed_are_the_passes_that_are_planned_for(budget):
+    assert "data.augment.erase" in values(plan(machine={"budget": budget}))
+    assert "data.augment.erase" not in values(plan(typed={"trainer.epochs": 2}, machine={"budget": budget}))
+    slow = plan(typed={"trainer.epochs": 2}, machine={"budget": 60.0}, rate=lambda net, side: 250.0)
+    assert values(slow)["model"] != values(plan(machine={"budget": 60.0}, rate=lambda net, side: 250.0))["model"]
 
 
 def test_an_option_that_is_typed_keeps_all_its_values():

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from resnet_cli.data.images.cached_rows import RowReader
 from resnet_cli.data.images.decode import Header
 from resnet_cli.data.images.hashes import hash_images
 from resnet_cli.data.images.lazy import LazyImages
-from resnet_cli.data.loading.workers import iterate_with_watchdog, prepare_worker
+from resnet_cli.data.loading.workers import QuietDataLoader, iterate_with_watchdog, prepare_worker
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.inspection.near import perceptual_hash
 
@@ -93,7 +92,7 @@ def look_at_files(images: LazyImages, *, near: bool, workers: int, timeout: floa
     chunks = _Chunks(images, images.cached_rows(), near)
     if len(images) * (IMAGE_COST + images.source.mean_bytes()) < PROCESS_COST:
         workers = 0
-    loader: DataLoader[Any] = DataLoader(
+    loader = QuietDataLoader(
         chunks, batch_size=None, num_workers=workers, collate_fn=_identity, worker_init_fn=prepare_worker,
         generator=torch.Generator(),  # its own, which leaves the global random stream unchanged
     )  # fmt: skip

@@ -11,7 +11,20 @@ from collections.abc import Iterable, Iterator
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from torch.utils.data import DataLoader
+
 PROGRESS_SECONDS = 0.1  # processor time that counts as progress; idle workers use less in minutes
+
+
+class QuietDataLoader(DataLoader[Any]):
+    """A `DataLoader` that does not warn of more workers than cores.
+
+    The number is a setting of the run, the same on every machine; where a job is given one core, its own default would
+    be warned of four times an epoch.
+    """
+
+    def check_worker_number_rationality(self) -> None:
+        """Accept any number."""
 
 
 def prepare_worker(_worker: int) -> None:

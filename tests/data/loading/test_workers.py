@@ -34,6 +34,17 @@ def test_workers_ignore_signals_that_others_send():
     assert worker.exitcode == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity")
+def test_more_workers_than_cores_are_not_warned_of():
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        train = small_loaders(backend="stream", workers=2).train
+        assert len(list(train.epoch(0))) == len(train)
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 def test_dead_workers_are_one_line_with_the_remedy():
     batches, worker = start_worker(small_loaders(small_data_set(count=900), backend="stream", workers=1).train)
     worker.kill()

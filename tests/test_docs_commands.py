@@ -26,7 +26,7 @@ DRAWN = {  # blocks that show something else than commands, and what holds them
     "docs/reference/run_folder.md": "tests/test_readme.py",
     "docs/understand/code.md": "tests/test_readme.py",
 }
-MISSING = r"not installed: pip install 'resnet-cli\[(wandb|mlflow)\]'"  # extras that the tests do without
+MISSING = r"not installed: pip install 'resnet-cli\[(wandb|mlflow|tensorboard)\]'"  # extras that the tests do without
 TYPED = ("resume", "reproduce", "verify_resume")  # on a command line only
 SEVERAL = r"hydra\.launcher\.gpus|trainer\.processes=8|hydra/launcher=(ray|submitit_slurm)"  # GPUs, machines
 CACHES = {"RESNET_CLI_DATA": "downloads", "TORCH_HOME": "torch", "RESNET_CLI_CACHE": "decoded"}

@@ -8,7 +8,7 @@ initialisation and learning rate are chosen for each by the training error in th
 for nothing else, and the grid is extended as long as its edge is the best; then each is trained with three more seeds.
 All training images, no validation part, no augmentation, no weight decay, constant learning rate, momentum 0.9.
 Training errors are means over an epoch. Every run is stopped by an interrupt when its answer is known, so that the test
-images are never evaluated.
+images are never evaluated. What the results file has is not trained again, also when the folder of its run is gone.
 """
 
 import argparse
@@ -48,38 +48,36 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("outputs/rectifiers"), help="where the runs go")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results" / "rectifiers.json")
     options = parser.parse_args()
-    deadline = time.monotonic() + 60 * options.minutes
+    runs = Runs(options.runs.resolve(), options.data, time.monotonic() + 60 * options.minutes, options.out)
     try:
-        result = measure(options.runs.resolve(), options.data, options.seeds, deadline)
+        measure(runs, options.seeds)
     except TimeoutError:
         print("not finished: the same command goes on from here")
         return
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(table(result))
+    print(table(runs.result))
 
 
-def measure(runs: Path, data: list[str], seeds: int, deadline: float) -> dict[str, Any]:
-    """Return the search and the epochs of each activation's seeds.
+def measure(runs: "Runs", seeds: int) -> None:
+    """Write the search and the epochs of each activation's seeds.
 
     Raises:
         TimeoutError: The deadline has come; what was trained is kept.
     """
-    result: dict[str, Any] = {"target": TARGET, "data": data, "network": NETWORK, "activations": {}}
     for activation in ACTIVATIONS:
-        errors = search(runs, activation, data, deadline)
+        errors = search(runs, activation)
         chosen = min(errors, key=lambda setting: errors[setting])
-        curves = [train(runs, chosen, seed, data, MOST_EPOCHS, deadline) for seed in range(seeds)]
-        result["activations"][activation] = {
+        curves = [runs.train(chosen, seed, MOST_EPOCHS) for seed in range(seeds)]
+        runs.result["activations"][activation] = {
             "search": [{"init": init, "lr": lr, "error": error} for (_, init, lr), error in errors.items()],
             "init": chosen[1],
             "lr": chosen[2],
             "epochs": [epochs_to_target(curve) for curve in curves],
             "errors": curves,
         }
-    return result
+        runs.write()
 
 
-def search(runs: Path, activation: str, data: list[str], deadline: float) -> dict[Setting, float]:
+def search(runs: "Runs", activation: str) -> dict[Setting, float]:
     """Return the training error in the first epoch for each setting, of a grid whose best rate is not at an edge."""
     errors: dict[Setting, float] = {}
 
@@ -87,7 +85,7 @@ def search(runs: Path, activation: str, data: list[str], deadline: float) -> dic
         for init, lr in product(inits, rates):
             setting = activation, init, lr
             if setting not in errors:
-                curve = train(runs, setting, SEARCH_SEED, data, SEARCH_EPOCHS, deadline)
+                curve = runs.train(setting, SEARCH_SEED, SEARCH_EPOCHS)
                 errors[setting] = curve[-1] if len(curve) == SEARCH_EPOCHS else 100.0  # it diverged
 
     fill(RATES, INITS)
@@ -100,39 +98,73 @@ def search(runs: Path, activation: str, data: list[str], deadline: float) -> dic
         fill((float(f"{beyond:.1g}"),), (init,))
 
 
-def train(runs: Path, setting: Setting, seed: int, data: list[str], epochs: int, deadline: float) -> list[float]:
-    """Train, or go on training, until the target or so many epochs; return the training error of each epoch."""
-    activation, init, lr = setting
-    folder = runs / f"{activation},{init},{lr:g},seed={seed}"
-    own = [f"model.activation_type={activation}", f"model.init={init}", f"optimizer.lr={lr}", f"seed={seed}"]
-    command = [sys.executable, "-m", "resnet_cli", *NETWORK, *data, *own, f"hydra.run.dir='{folder}'", "resume=auto"]
+class Runs:
+    """The runs of one measurement; the results file keeps the curve of each that has ended.
 
-    def is_known(curve: list[float]) -> bool:
-        return len(curve) >= epochs or (bool(curve) and curve[-1] <= TARGET)
+    Args:
+        folder: Where the runs are.
+        data: Overrides that choose the data.
+        deadline: When no run goes on, by `time.monotonic`.
+        out: The results file, with what an earlier call has measured on the same data.
+    """
 
-    if is_known(errors_of(folder)) or has_diverged(folder):
-        return errors_of(folder)[:epochs]
-    print(f"{folder.name}: ", end="", flush=True)
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    log = runs / f"{folder.name}.log"
-    runs.mkdir(parents=True, exist_ok=True)
-    with (
-        log.open("a", encoding="utf-8") as output,
-        subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process,
-    ):
-        while process.poll() is None:
-            time.sleep(0.2)
-            is_late = time.monotonic() > deadline
-            if is_late or is_known(errors_of(folder)):
-                process.send_signal(signal.SIGINT)  # saves, and ends
-                process.wait(timeout=60)
-    curve = errors_of(folder)[:epochs]
-    print(" ".join(f"{error:.1f}" for error in curve), flush=True)
-    if not is_known(curve) and not has_diverged(folder):
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        raise RuntimeError(f"{log}: ended with status {process.returncode}")
-    return curve
+    def __init__(self, folder: Path, data: list[str], deadline: float, out: Path) -> None:
+        self.folder, self.data, self.deadline, self.out = folder, data, deadline, out
+        what = [override for override in data if not override.startswith("data.root=")]  # not where: no path is written
+        question = {"target": TARGET, "data": what, "network": NETWORK}
+        before = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
+        is_the_same = all(before.get(key) == value for key, value in question.items())
+        self.result: dict[str, Any] = {**question, "activations": {}, "runs": before["runs"] if is_the_same else {}}
+
+    def write(self) -> None:
+        """Write the results file."""
+        self.out.write_text(json.dumps(self.result, indent=1) + "\n", encoding="utf-8")
+
+    def train(self, setting: Setting, seed: int, epochs: int) -> list[float]:
+        """Train, or go on training, until the target or so many epochs; return the training error of each epoch.
+
+        Raises:
+            TimeoutError: The deadline has come; what was trained is kept.
+        """
+        activation, init, lr = setting
+        name = f"{activation},{init},{lr:g},seed={seed}"
+        kept = self.result["runs"].get(name, {"errors": [], "diverged": False})
+        if kept["diverged"] or is_known(kept["errors"], epochs):
+            return list(kept["errors"][:epochs])
+        own = [f"model.activation_type={activation}", f"model.init={init}", f"optimizer.lr={lr}", f"seed={seed}"]
+        folder = self.folder / name
+        if not is_known(errors_of(folder), epochs) and not has_diverged(folder):
+            self._go_on(folder, [*NETWORK, *self.data, *own], epochs)
+        curve = errors_of(folder)[:epochs]
+        self.result["runs"][name] = {"errors": curve, "diverged": has_diverged(folder)}
+        self.write()
+        return curve
+
+    def _go_on(self, folder: Path, overrides: list[str], epochs: int) -> None:
+        print(f"{folder.name}: ", end="", flush=True)
+        command = [sys.executable, "-m", "resnet_cli", *overrides, f"hydra.run.dir='{folder}'", "resume=auto"]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        log = folder.with_name(f"{folder.name}.log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            log.open("a", encoding="utf-8") as output,
+            subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process,
+        ):
+            while process.poll() is None:
+                time.sleep(0.2)
+                if time.monotonic() > self.deadline or is_known(errors_of(folder), epochs):
+                    process.send_signal(signal.SIGINT)  # saves, and ends
+                    process.wait(timeout=60)
+        print(" ".join(f"{error:.1f}" for error in errors_of(folder)[:epochs]), flush=True)
+        if not is_known(errors_of(folder), epochs) and not has_diverged(folder):
+            if time.monotonic() > self.deadline:
+                raise TimeoutError
+            raise RuntimeError(f"{log}: ended with status {process.returncode}")
+
+
+def is_known(curve: list[float], epochs: int) -> bool:
+    """Return whether a run needs no further epoch."""
+    return len(curve) >= epochs or (bool(curve) and curve[-1] <= TARGET)
 
 
 def errors_of(folder: Path) -> list[float]:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import sys
 
 import pytest
@@ -19,6 +20,10 @@ def rectifiers(repository, monkeypatch):
     del sys.modules["rectifiers"]
 
 
+def runs_of(rectifiers, tmp_path, deadline=float("inf")):
+    return rectifiers.Runs(tmp_path / "runs", TINY, deadline, tmp_path / "out.json")
+
+
 def test_epochs_between_two_are_on_a_straight_line(rectifiers):
     assert rectifiers.epochs_to_target([60.0, 40.0, 30.0, 20.0]) == 3.5
     assert rectifiers.epochs_to_target([25.0]) == 1
@@ -26,13 +31,13 @@ def test_epochs_between_two_are_on_a_straight_line(rectifiers):
 
 
 def test_the_grid_grows_until_its_edge_is_not_the_best(rectifiers, monkeypatch, tmp_path):
-    def train(runs, setting, seed, data, epochs, deadline):
+    def train(self, setting, seed, epochs):
         assert (seed, epochs) == (rectifiers.SEARCH_SEED, rectifiers.SEARCH_EPOCHS)
         _, init, lr = setting
         return [] if lr > 0.5 else [abs(lr - 0.3) + (init == "he")]  # a rate too large diverges
 
-    monkeypatch.setattr(rectifiers, "train", train)
-    errors = rectifiers.search(tmp_path, "tanh", [], 0.0)
+    monkeypatch.setattr(rectifiers.Runs, "train", train)
+    errors = rectifiers.search(runs_of(rectifiers, tmp_path), "tanh")
     assert min(errors, key=errors.get) == ("tanh", "xavier", 0.3)
     assert errors["tanh", "xavier", 0.9] == 100
     assert ("tanh", "he", 0.3) not in errors, "only the better initialisation is followed beyond the grid"
@@ -41,14 +46,16 @@ def test_the_grid_grows_until_its_edge_is_not_the_best(rectifiers, monkeypatch, 
 @pytest.mark.slow
 def test_a_run_is_stopped_once_its_answer_is_known_and_goes_on_for_more(rectifiers, tmp_path, capsys):
     setting = "relu", "he", 1e-5
-    assert len(rectifiers.train(tmp_path, setting, 0, TINY, 2, float("inf"))) == 2
-    [folder] = [path for path in tmp_path.iterdir() if path.is_dir()]
+    curve = runs_of(rectifiers, tmp_path).train(setting, 0, 2)
+    assert len(curve) == 2
+    [folder] = [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
     record = json.loads((folder / "run.json").read_text())
     assert record["status"] in ("interrupted", "stopped")
     assert record["test"] is None
     with pytest.raises(TimeoutError):
-        rectifiers.train(tmp_path, setting, 0, TINY, 30, 0.0)
+        runs_of(rectifiers, tmp_path, deadline=0.0).train(setting, 0, 30)
     before = rectifiers.errors_of(folder)
-    again = rectifiers.train(tmp_path, setting, 0, TINY, len(before), float("inf"))
-    assert again == before
+    assert runs_of(rectifiers, tmp_path).train(setting, 0, len(before)) == before
     assert capsys.readouterr().out.count("relu,he,1e-05,seed=0") == 2
+    shutil.rmtree(folder)
+    assert runs_of(rectifiers, tmp_path).train(setting, 0, 2) == curve, "the results file has it"

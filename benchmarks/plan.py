@@ -6,7 +6,8 @@
 
 Each run is `plan=good` with the net and the epochs given, so that the seconds of the machine decide nothing, and with
 what a rule chooses replaced by something else. A fifth of the training images is the validation part; what counts is
-its accuracy after the last epoch, balanced over classes. The test images of the sets are not looked at.
+its accuracy after the last epoch, balanced over classes. The test images of the sets are not looked at. What the
+results file has is not trained again, also when the folder of its run is gone.
 """
 
 import contextlib
@@ -100,9 +101,9 @@ def measure(runs: Runs, rules: list[str], seeds: int, found: dict[str, Any]) -> 
         for name in (name for name in names if name in runs.sets):
             for seed in range(seeds):
                 for choice, overrides in choices.items():
-                    accuracy = runs.accuracy(name, overrides, f"{rule} {choice}", seed)
                     seen = found.setdefault(rule, {}).setdefault(name, {}).setdefault(choice, {})
-                    seen[str(seed)] = round(accuracy, 3)
+                    if str(seed) not in seen:
+                        seen[str(seed)] = round(runs.accuracy(name, overrides, f"{rule} {choice}", seed), 3)
 
 
 def as_table(rule: str, found: dict[str, dict[str, dict[str, float]]]) -> str:
@@ -134,7 +135,8 @@ def main() -> None:
     measuring.settle(options)
     sets = write_sets(options.runs / "sets", options.fashion_mnist, options.images)
     runs = Runs(options.runs.resolve(), sets, time.monotonic() + 60 * options.minutes, quick=options.quick)
-    found: dict[str, Any] = {}
+    path = options.out or (None if options.quick else measuring.RESULTS / "plan.json")
+    found = json.loads(path.read_text(encoding="utf-8"))["rules"] if path is not None and path.is_file() else {}
     with contextlib.suppress(TimeoutError):
         measure(runs, options.rules, 1 if options.quick else options.seeds, found)
     tables = [as_table(rule, by_set) for rule, by_set in found.items()]

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -73,7 +74,9 @@ def test_choices_are_tried_in_turn_until_the_time_is_up_and_again_later(programs
     assert found == {"label smoothing": {"digits": {"0.0": {"0": 80.0, "1": 80.0}, "0.1": {"0": 90.0}}}}
     runs.deadline = float("inf")
     plan.measure(runs, ["label smoothing"], 2, found)
-    assert len(typed) == 4
+    shutil.rmtree(tmp_path / "runs")
+    plan.measure(runs, ["label smoothing"], 2, found)
+    assert len(typed) == 4, "nothing is trained that was found before"
     assert plan.as_table("label smoothing", found["label smoothing"]).endswith(
         "| digits | 80.0 ± 0.0 (n=2) | 90.0 ± 0.0 (n=2) |"
     )

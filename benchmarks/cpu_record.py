@@ -38,10 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     end = time.monotonic() + 60 * options.minutes
     sets = {name: getattr(options, name) for name in SETS if getattr(options, name) is not None}
+    before = kept(options.out, command_of(options))
     for seed in range(options.seeds):
         for name, root in sets.items():
             place = options.runs.resolve() / name / f"seed-{seed}"
-            if is_finished(place) or seed in seeds_of(kept(options.out), name):
+            if is_finished(place) or seed in seeds_of(before, name):
                 continue
             left = end - time.monotonic()
             if left <= 0 or not train([*arguments_of(name, root), *options.overrides, f"seed={seed}"], place, left):
@@ -75,6 +76,11 @@ def arguments_of(name: str, root: Path) -> list[str]:
     return [*EXPERIMENT, *(argument.format(root.resolve()) for argument in SETS[name])]
 
 
+def command_of(options: argparse.Namespace) -> list[str]:
+    """Return what all runs have in common."""
+    return [*EXPERIMENT, *options.overrides]
+
+
 def seeds_of(record: dict[str, Any], name: str) -> dict[int, dict[str, Any]]:
     """Return the runs of a set that a results file has, by seed."""
     return {run["seed"]: run for run in record.get("sets", {}).get(name, {}).get("runs", [])}
@@ -82,7 +88,7 @@ def seeds_of(record: dict[str, Any], name: str) -> dict[int, dict[str, Any]]:
 
 def write(options: argparse.Namespace, sets: dict[str, Path]) -> dict[str, Any]:
     """Write the results of all finished runs, and return them."""
-    before = kept(options.out)
+    before = kept(options.out, command_of(options))
     found: dict[str, Any] = before.get("sets", {})
     for name in sets:
         by_seed = seeds_of(before, name)
@@ -90,7 +96,7 @@ def write(options: argparse.Namespace, sets: dict[str, Path]) -> dict[str, Any]:
         runs = [by_seed[seed] for seed in sorted(by_seed)]
         found[name] = {"runs": runs, "summary": summary(runs)}
     record = {
-        "program": "cpu_record", "command": [*EXPERIMENT, *options.overrides], "threads": options.threads,
+        "program": "cpu_record", "command": command_of(options), "threads": options.threads,
         "on_the_clock": ON_THE_CLOCK, "machine": machine(), "sets": found,
     }  # fmt: skip
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ is not trained again; the card of each run that it has is kept beside it. Argume
 import argparse
 import json
 import os
-import shutil
+import re
 import statistics
 import sys
 import time
@@ -35,8 +35,9 @@ PUBLISHED = {  # test error in percent after 300 epochs, without and with random
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     end = time.monotonic() + 60 * options.minutes
-    record = kept(options.out) or {"program": "fashion_fast", "nets": {}}
-    record |= {"command": [*EXPERIMENT, *options.overrides], "threads": options.threads, "machine": machine()}
+    command = [*EXPERIMENT, *options.overrides]
+    record = kept(options.out, command) or {"program": "fashion_fast", "nets": {}}
+    record |= {"command": command, "threads": options.threads, "machine": machine()}
     pairs = product(options.nets, range(options.seeds))
     for net, seed in pairs if options.order == "nets" else sorted(pairs, key=lambda pair: pair[1]):
         runs = record["nets"].setdefault(net, {})
@@ -65,7 +66,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, required=True, metavar="FOLDER", help="where the runs are")
     parser.add_argument("--nets", nargs="+", choices=PUBLISHED, default=list(PUBLISHED)[:3])
     parser.add_argument(
-        "--order", choices=("nets", "seeds"), default="seeds", help="all seeds of a net first, or turns"
+        "--order", choices=("nets", "seeds"), default="seeds", help="nets: finish one net, then the next"
     )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
@@ -79,10 +80,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def keep_card(place: Path, copy: Path) -> None:
     """Copy the card of a run, without the picture and the files that only its folder has."""
+    lines = (place / "card.md").read_text(encoding="utf-8").splitlines()
+    text = "\n".join(line for line in lines if not line.startswith(("![", "- [code/]")))
+    text = re.sub(r"\n{3,}", "\n\n", text).replace("[config.yaml](config.yaml)", "`config.yaml` of the run")
     copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(place / "card.md", copy)
-    lines = [line for line in copy.read_text(encoding="utf-8").splitlines() if not line.startswith(("![", "- [code/]"))]
-    text = "\n".join(lines).replace("[config.yaml](config.yaml)", "`config.yaml` of the run")
     copy.write_text(text.rstrip() + "\n", encoding="utf-8")
 
 
@@ -106,7 +107,7 @@ def report(record: dict[str, Any]) -> str:
         ])  # fmt: skip
     header = [
         "net", "published after 300 epochs, plain and with random erasing", "test error here, %", "95 % interval", "n",
-        "runs", "p that it is not below the plain figure", "epochs", "minutes a run",
+        "runs", "one-sided p, below the plain figure", "epochs", "minutes a run",
     ]  # fmt: skip
     return table(header, rows)
 

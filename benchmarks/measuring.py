@@ -232,6 +232,12 @@ def comparison(samples: Samples, unit: str, digits: int, to: Sequence[str]) -> s
     return table(header, rows)
 
 
+def read_results(path: Path) -> dict[str, Any]:
+    """Return what an earlier call wrote to its results file; nothing if there is none."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
+
+
 def finish(name: str, options: argparse.Namespace, tables: Sequence[str], **record: Any) -> None:
     """Print the tables, and write the record with its raw samples to the results file."""
     print("\n\n".join(tables), flush=True)

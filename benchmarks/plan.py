@@ -136,7 +136,7 @@ def main() -> None:
     sets = write_sets(options.runs / "sets", options.fashion_mnist, options.images)
     runs = Runs(options.runs.resolve(), sets, time.monotonic() + 60 * options.minutes, quick=options.quick)
     path = options.out or (None if options.quick else measuring.RESULTS / "plan.json")
-    found = json.loads(path.read_text(encoding="utf-8"))["rules"] if path is not None and path.is_file() else {}
+    found = measuring.read_results(path).get("rules", {}) if path is not None else {}
     with contextlib.suppress(TimeoutError):
         measure(runs, options.rules, 1 if options.quick else options.seeds, found)
     tables = [as_table(rule, by_set) for rule, by_set in found.items()]

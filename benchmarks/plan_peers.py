@@ -192,7 +192,7 @@ def main() -> None:
     options.runs = options.runs.resolve()
     end = time.monotonic() + 60 * options.minutes
     path = options.out or measuring.RESULTS / f"plan_peers_{options.budget:g}.json"
-    results = json.loads(path.read_text(encoding="utf-8"))["results"] if path.is_file() else {}
+    results = measuring.read_results(path).get("results", {})
     sets = write_sets(options.runs / "sets", options.fashion_mnist, options.images)
     who = contenders(options)
     options.out = path

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import REPOSITORY, RESULTS, machine, table
+from measuring import REPOSITORY, RESULTS, machine, read_results, table
 from published_programs import FILES
 
 IMAGENET = ["data.mean=[0.485,0.456,0.406]", "data.std=[0.229,0.224,0.225]"]
@@ -181,7 +181,7 @@ def read_run(run: Path) -> dict[str, Any]:
 
 def kept(out: Path) -> dict[str, Any]:
     """Return the record of earlier calls, without pairs that are different now."""
-    record = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
+    record = read_results(out)
     settings = {name: json.loads(json.dumps(asdict(pair))) for name, pair in PAIRS.items()}
     pairs = {
         name: entry for name, entry in record.get("pairs", {}).items()

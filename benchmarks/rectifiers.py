@@ -23,7 +23,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).parents[1]
+from measuring import REPOSITORY, RESULTS, read_results
+
 ACTIVATIONS, INITS, RATES = ("relu", "tanh"), ("he", "xavier"), (0.01, 0.03, 0.1)
 RATE_FACTOR = 3  # between neighbours of the grid
 SEARCH_SEED, SEARCH_EPOCHS = 100, 1
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long; call again to go on")
     parser.add_argument("--runs", type=Path, default=Path("outputs/rectifiers"), help="where the runs go")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results" / "rectifiers.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "rectifiers.json")
     options = parser.parse_args()
     runs = Runs(options.runs.resolve(), options.data, time.monotonic() + 60 * options.minutes, options.out)
     try:
@@ -112,7 +113,7 @@ class Runs:
         self.folder, self.data, self.deadline, self.out = folder, data, deadline, out
         what = [override for override in data if not override.startswith("data.root=")]  # not where: no path is written
         question = {"target": TARGET, "data": what, "network": NETWORK}
-        before = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
+        before = read_results(out)
         is_the_same = all(before.get(key) == value for key, value in question.items())
         self.result: dict[str, Any] = {**question, "activations": {}, "runs": before["runs"] if is_the_same else {}}
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from measuring import REPOSITORY
+from measuring import REPOSITORY, read_results
 
 STOPPED = (130, 143)  # exit statuses
 
@@ -56,7 +56,13 @@ def read(place: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def kept(out: Path) -> dict[str, Any]:
-    """Return what an earlier call has written to its results file; nothing if there is none."""
-    found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
+def kept(out: Path, command: list[str]) -> dict[str, Any]:
+    """Return what an earlier call of the same command has written to its results file; nothing if there is none.
+
+    Raises:
+        SystemExit: the file has the results of another command.
+    """
+    found = read_results(out)
+    if found.get("command", command) != command:
+        raise SystemExit(f"{out} has the results of {' '.join(found['command'])}: choose another file with --out")
     return found

@@ -87,10 +87,11 @@ class _Planner:
 
     def plan(self) -> Plan:
         wanted = next(row for row in self.rules["passes"] if holds(row.get("when", {}), self.facts))[self.level]
-        if isinstance(typed := self.typed.get("trainer.epochs"), int):
-            wanted = typed
+        typed = self.typed.get("trainer.epochs")
+        is_typed = isinstance(typed, int)
+        wanted = typed if is_typed else wanted
         self.facts["passes"] = wanted
-        self._choose_net(wanted)
+        self._choose_net(wanted, most=wanted if is_typed else 10 * wanted)
         for rule in self.rules["rules"]:
             for case in rule["cases"]:
                 if holds(case.get("when", {}), self.facts):
@@ -118,8 +119,13 @@ class _Planner:
         group, dot, _ = key.partition(".")
         return bool(dot) and group in self.typed and group in WHOLE_GROUPS
 
-    def _choose_net(self, wanted: int) -> None:
-        """Choose the side of the images, the net and the number of epochs."""
+    def _choose_net(self, wanted: int, most: int) -> None:
+        """Choose the side of the images, the net and the number of epochs.
+
+        Args:
+            wanted: Passes over the training images that the net should get.
+            most: Passes of which the run makes no more, whatever the budget.
+        """
         sides = list(self._sides())
         budget, images = self.facts["budget"], self.facts["images"]
         evidence = "the rates were measured on this machine before the plan was made"
@@ -139,8 +145,7 @@ class _Planner:
             need = wanted * images / (USABLE_SHARE * budget)  # images a second
             side, net, rate = self._largest_affordable(sides, need)
             passes = USABLE_SHARE * budget * rate / images
-            if "trainer.epochs" not in self.typed:
-                self.facts["passes"] = max(1, round(min(passes, 10 * wanted)))
+            self.facts["passes"] = max(1, round(min(passes, most)))
             self._choose_side(side, f"{net['name']} gets about {passes:.0f} passes in the budget at this size")
             reason = (
                 f"{net['name']} trains {rate:,.0f} images a second here: about {passes:.0f} passes in the budget, "

@@ -1,6 +1,5 @@
 """The program of the CPU record: its turns, that it stops and goes on, and what it reads off runs."""
 
-import importlib
 import json
 import stat
 import sys
@@ -16,12 +15,8 @@ SMALL = [
 
 
 @pytest.fixture
-def program(repository, monkeypatch):
-    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield importlib.import_module("cpu_record")
-    for name in ("cpu_record", "seeded_runs", "measuring"):
-        sys.modules.pop(name, None)
+def program(load_program):
+    return load_program("cpu_record")
 
 
 @pytest.fixture

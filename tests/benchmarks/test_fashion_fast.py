@@ -1,19 +1,13 @@
 """The program of the Fashion-MNIST table: its turns, that it keeps what it has, and the table."""
 
-import importlib
 import json
-import sys
 
 import pytest
 
 
 @pytest.fixture
-def program(repository, monkeypatch):
-    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield importlib.import_module("fashion_fast")
-    for name in ("fashion_fast", "seeded_runs", "measuring"):
-        sys.modules.pop(name, None)
+def program(load_program):
+    return load_program("fashion_fast")
 
 
 def finish(place, accuracy):
@@ -69,7 +63,9 @@ def test_nets_take_turns_and_what_the_file_has_is_kept_without_the_folders(
     assert record["nets"]["resnet20"]["seed 0"]["test_reads"] == 1
     cards = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert cards == [f"{net}-seed-{seed}.md" for net, seed in sorted(turns)]
-    assert (tmp_path / "out" / cards[0]).read_text() == "# net\n\n\n- all are in `config.yaml` of the run\n"
+    with pytest.raises(SystemExit, match=r"trainer\.epochs=2: choose another file with --out"):
+        program.main(["--root", "r", "--runs", str(tmp_path), "--out", str(out), "trainer.epochs=3"])
+    assert (tmp_path / "out" / cards[0]).read_text() == "# net\n\n- all are in `config.yaml` of the run\n"
 
 
 def test_the_table_has_the_published_errors_the_interval_and_the_chance(program):

@@ -1,9 +1,7 @@
 """The program that counts epochs to a training error: its search, its stops, what it counts."""
 
-import importlib
 import json
 import shutil
-import sys
 
 import pytest
 
@@ -14,10 +12,8 @@ TINY = [
 
 
 @pytest.fixture
-def rectifiers(repository, monkeypatch):
-    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
-    yield importlib.import_module("rectifiers")
-    del sys.modules["rectifiers"]
+def rectifiers(load_program):
+    return load_program("rectifiers")
 
 
 def runs_of(rectifiers, tmp_path, deadline=float("inf")):

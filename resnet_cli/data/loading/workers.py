@@ -19,8 +19,8 @@ PROGRESS_SECONDS = 0.1  # processor time that counts as progress; idle workers u
 class QuietDataLoader(DataLoader[Any]):
     """A `DataLoader` that does not warn of more workers than cores.
 
-    The number is a setting of the run, the same on every machine; where a job is given one core, its own default would
-    be warned of four times an epoch.
+    The number of workers is a setting of the run and the same on every machine. On one core torch would warn of the
+    default four times an epoch.
     """
 
     def check_worker_number_rationality(self) -> None:

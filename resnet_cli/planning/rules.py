@@ -87,11 +87,11 @@ class _Planner:
 
     def plan(self) -> Plan:
         wanted = next(row for row in self.rules["passes"] if holds(row.get("when", {}), self.facts))[self.level]
-        typed = self.typed.get("trainer.epochs")
-        is_typed = isinstance(typed, int)
-        wanted = typed if is_typed else wanted
+        most = 10 * wanted
+        if isinstance(typed := self.typed.get("trainer.epochs"), int):
+            wanted = most = typed
         self.facts["passes"] = wanted
-        self._choose_net(wanted, most=wanted if is_typed else 10 * wanted)
+        self._choose_net(wanted, most)
         for rule in self.rules["rules"]:
             for case in rule["cases"]:
                 if holds(case.get("when", {}), self.facts):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, TypeVar
 
 import torch
@@ -111,6 +112,10 @@ class RankGroup(Ranks):
         super().__init__()
         self.rank, self.size, self.store, self._turns = rank, size, store, 0
         self.stop_in_step: list[int | None] = []  # what a step has agreed on already
+        # Its functions have the group of the moment of import as a default argument. Imported later, for example by
+        # torch.compile, they would keep the group alive, and its threads could abort the process when Python exits.
+        import_module("torch.distributed.nn.functional")
+
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo", store=PrefixStore("group", store), rank=rank,
             world_size=size, timeout=timedelta(seconds=timeout),

@@ -7,6 +7,7 @@ import pytest
 from resnet_cli.planning.conditions import LIMITS, holds
 from resnet_cli.planning.plan_file import format_override
 from resnet_cli.planning.rules import make_plan, read_rules
+from resnet_cli.session.first_look import RARE_FROM
 from tests.support.settings import problems_of, settings_of
 
 LEVELS = ("quick", "good", "best")
@@ -152,6 +153,20 @@ def test_images_are_reduced_until_a_net_is_fast_enough():
         for seconds in (60, 300, 5000)
     }
     assert sides == {60: 32, 300: 64, 5000: 224}
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"imbalance": RARE_FROM - 0.1}, 1),
+        ({"imbalance": RARE_FROM}, 0),
+        ({"imbalance": RARE_FROM, "labels": "multi"}, 1),
+        ({"rarest": 5}, 0),
+    ],
+    ids=str,
+)
+def test_a_rare_class_is_warned_of_where_a_run_would_not_name_it(facts, expected):
+    assert len(plan(**{"rarest": 4, **facts}).warnings) == expected
 
 
 def test_warnings_name_what_to_look_at():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from campaign.harness import TREE, Bench, Done, Namespace, Running, Test, Trial, leftovers, outcome, same, works
+from campaign.harness import Bench, Done, Namespace, Running, Test, Trial, belongs, leftovers, outcome, same, works
 
 WORKERS = {
     "no workers": ["data.backend=stream", "data.workers=0"],
@@ -315,7 +315,7 @@ def size(path: Path) -> int:
 def unexpected(run: Path, killed: Running) -> str:
     """Files that neither belong to a run nor are the killed process's own; else nothing."""
     names = [str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()]
-    extra = [name for name in names if name not in TREE and not name.endswith((f".{killed.pid}.tmp", ".lock"))]
+    extra = [name for name in names if not belongs(name) and not name.endswith((f".{killed.pid}.tmp", ".lock"))]
     saves = [name for name in names if name.startswith("checkpoints/")]
     if extra:
         return f"left by an earlier process: {', '.join(extra)}"

@@ -488,5 +488,10 @@ def _hash(value: Any) -> str:
 def leftovers(folder: Path) -> str:
     """Files of a run folder that should not be there after a run that has ended; empty when there are none."""
     found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
-    extra = [name for name in found if name not in TREE and not (name.startswith("code/") and "/." not in name)]
+    extra = [name for name in found if not belongs(name)]
     return f"left behind: {', '.join(extra)}" if extra else ""
+
+
+def belongs(name: str) -> bool:
+    """Return whether a path inside a run folder is a file of a run that has ended."""
+    return name in TREE or (name.startswith("code/") and "/." not in name)

@@ -5,8 +5,8 @@ namespace and parses `sys.argv` with the result. Only that function is replaced 
 later, such as a user's model that parses options of its own, finds both `argparse` and `sys.argv` untouched.
 
 Relies on: `hydra.main.get_args_parser`; `parse_args()` in Hydra 1.3, `parse_intermixed_args()` in Hydra 1.4.
-Tried with Hydra 1.3.8 and 1.4.0rc3 on Python 3.11, 3.12 and 3.13; the check that Python 3.14 adds is imitated in
-`tests/hydra_app/test_argument_parser.py`, which fails when one of these insides changes.
+Tried with Hydra 1.3.8 and 1.4.0rc3 on Python 3.11 to 3.14; `tests/hydra_app/test_argument_parser.py` fails when one of these
+insides changes.
 """
 
 import argparse

@@ -30,7 +30,7 @@ def test_public_names_are_those_of_all(module):
 
 @pytest.mark.parametrize("name", [f"{module}.{name}" for module, names in PUBLIC.items() for name in names])
 def test_public_name_can_be_imported(name):
-    assert callable(locate(name))
+    assert locate(name) is not None
 
 
 @pytest.mark.parametrize("group", TARGETS)

@@ -11,6 +11,7 @@ from pathlib import Path
 from hydra._internal.utils import get_args_parser
 
 from resnet_cli.commands.train.main import run as train
+from resnet_cli.hydra_app.argument_parser import build_parser
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,8 +33,8 @@ def _train(name: str) -> list[str]:
     return [
         f"## {name}", "",
         "Takes groups and keys ([every key](keys.md), [every option](options.md)) and these flags of Hydra's.", "",
-        *_flags(get_args_parser()), "", "`resnet-train --help` prints:", "", "```text", printed.getvalue().rstrip(),
-        "```", "",
+        *_flags(build_parser(get_args_parser)), "",
+        "`resnet-train --help` prints:", "", "```text", printed.getvalue().rstrip(), "```", "",
     ]  # fmt: skip
 
 

@@ -5,8 +5,8 @@ namespace and parses `sys.argv` with the result. Only that function is replaced 
 later, such as a user's model that parses options of its own, finds both `argparse` and `sys.argv` untouched.
 
 Relies on: `hydra.main.get_args_parser`; `parse_args()` in Hydra 1.3, `parse_intermixed_args()` in Hydra 1.4.
-Tried with Hydra 1.3.8 and 1.4.0rc3 on Python 3.11 to 3.14; `tests/hydra_app/test_argument_parser.py` fails when one of these
-insides changes.
+Tried with Hydra 1.3.8 and 1.4.0rc3 on Python 3.11 to 3.14; `tests/hydra_app/test_argument_parser.py` fails when one of
+these insides changes.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def hydra_arguments_replaced(arguments: Sequence[str]) -> Iterator[None]:
     get_args_parser = module.get_args_parser
 
     def configured_parser() -> argparse.ArgumentParser:
-        parser = _build_parser(get_args_parser)
+        parser = build_parser(get_args_parser)
         for name in PARSE_METHODS:
             setattr(parser, name, partial(getattr(parser, name), list(arguments)))
         setattr(parser, "error", _raise_input_error)  # noqa: B010  a method, as type checkers see it
@@ -67,7 +67,7 @@ def _advise_key(flags: str) -> str:
     return ""
 
 
-def _build_parser(get_args_parser: Callable[[], argparse.ArgumentParser]) -> argparse.ArgumentParser:
+def build_parser(get_args_parser: Callable[[], argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """Return Hydra's parser, also for Hydra 1.3 on Python 3.14.
 
     That Python formats a help text when its option is added, and Hydra 1.3 passes an object for one of them, which

@@ -101,7 +101,7 @@ def test_hydra_has_the_function_that_is_replaced_and_parses_with_one_of_the_meth
     with hydra_arguments_replaced([]):
         assert module.get_args_parser is not original
     assert module.get_args_parser is original
-    assert isinstance(original(), argparse.ArgumentParser)
+    assert isinstance(argument_parser.build_parser(original), argparse.ArgumentParser)
     assert any(f".{name}()" in Path(module.__file__).read_text(encoding="utf-8") for name in PARSE_METHODS)
 
 
@@ -119,6 +119,6 @@ def test_help_that_is_no_text_is_replaced_while_the_parser_is_built(monkeypatch)
 
     before = argparse.ArgumentParser.add_argument
     monkeypatch.setattr(argument_parser.sys, "version_info", (3, 14))
-    parser = argument_parser._build_parser(get_args_parser)
+    parser = argument_parser.build_parser(get_args_parser)
     assert "shell completion" in parser.format_help()
     assert argparse.ArgumentParser.add_argument is before

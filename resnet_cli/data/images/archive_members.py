@@ -72,17 +72,23 @@ def _open_tar(archive: Path) -> "_BoundedReader":
 
 
 class _BoundedReader(io.BufferedIOBase):
-    """A file for `tarfile` that reads no more than `LONGEST_READ` bytes at once."""
+    """A file for `tarfile` that reads no more than `LONGEST_READ` bytes from one seek to the next.
+
+    A header is read without a seek, by newer Pythons in parts; before each part of a member's content there is one.
+    """
 
     def __init__(self, file: IO[bytes], archive: Path) -> None:
-        self.file, self.archive = file, archive
+        self.file, self.archive, self._left = file, archive, LONGEST_READ
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or not 0 <= size <= LONGEST_READ:
+        if size is None or not 0 <= size <= self._left:
             raise too_large(self.archive)
-        return self.file.read(size)
+        content = self.file.read(size)
+        self._left -= len(content)
+        return content
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
+        self._left = LONGEST_READ
         return self.file.seek(offset, whence)
 
     def tell(self) -> int:

@@ -17,7 +17,7 @@ from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.threads import map_in_order
 from resnet_cli.data.loading.batch_loader import BatchLoader
 from resnet_cli.data.loading.memory import require_shared_memory, share_batches
-from resnet_cli.data.loading.workers import QuietDataLoader, iterate_with_watchdog, prepare_worker
+from resnet_cli.data.loading.workers import QuietDataLoader, iterate_with_watchdog, prepare_worker, start_method
 from resnet_cli.errors import InputError, MachineError
 
 T = TypeVar("T")
@@ -124,6 +124,7 @@ class StreamLoader(BatchLoader):
             _BatchDataset(self.split, self._slots),
             batch_sampler=self._sampler,
             num_workers=self.workers,
+            multiprocessing_context=start_method(self.workers),
             prefetch_factor=PREFETCH if self.workers else None,
             collate_fn=_identity,
             pin_memory=self.device.type == "cuda",

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from functools import partial
 
@@ -32,6 +33,19 @@ def test_workers_ignore_signals_that_others_send():
     worker.terminate()  # this process is its parent
     worker.join(10)
     assert worker.exitcode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_workers_are_forked_where_that_is_not_the_default():
+    """As from Python 3.14 on."""
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        batches, worker = start_worker(small_loaders(backend="stream", workers=1).train)
+        list(batches)
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert type(worker) is multiprocessing.get_context("fork").Process
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity")

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
@@ -18,6 +19,15 @@ from resnet_cli.files import discard_output
 from resnet_cli.runs.terminal import format_record
 
 logger = logging.getLogger("resnet_cli")
+
+
+def use_thread_lock_for_bars() -> None:
+    """Give tqdm a lock of this process alone.
+
+    Its own is shared between processes, which no bar here needs. Where Python does not fork processes, as on Linux from
+    3.14 on, it starts another process, which warns when a signal to the process group has ended it.
+    """
+    tqdm.set_lock(threading.RLock())
 
 
 def print_line(text: str, stream: TextIO) -> None:

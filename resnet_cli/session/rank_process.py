@@ -4,19 +4,18 @@ import faulthandler
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.distributed.launch import RankPlace
 from resnet_cli.distributed.options import options_of
 from resnet_cli.distributed.outcomes import write_error
 from resnet_cli.distributed.ranks import RankGroup
+from resnet_cli.runs.logs import use_thread_lock_for_bars
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.questions import Questions
 from resnet_cli.session.rank_output import RankOutput
@@ -54,7 +53,7 @@ def start_rank(train: TrainFunction, rank: int, place: RankPlace) -> None:
     keep_freed_memory()
     if hasattr(os, "setpgid"):  # Ctrl-C of the terminal goes to the command, which passes it on once
         os.setpgid(0, 0)
-    tqdm.set_lock(threading.RLock())  # its own is shared between processes, and would be said to leak
+    use_thread_lock_for_bars()
     stack = place.stack(rank).open("w", encoding="utf-8")
     if hasattr(signal, "SIGUSR2"):
         faulthandler.register(signal.SIGUSR2, stack, all_threads=False)

@@ -196,3 +196,20 @@ def test_an_ignored_hangup_stays_ignored():
         signal.signal(signal.SIGHUP, before)
     with StopSignals():
         assert signal.SIGHUP in stop_signals()
+
+
+ALONE = """
+import multiprocessing, sys
+from multiprocessing import resource_tracker
+from resnet_cli.commands.train import run
+
+multiprocessing.set_start_method("spawn")  # not "fork", as on Linux from Python 3.14 on
+status = run(sys.argv[1:])
+raise SystemExit(status or resource_tracker._resource_tracker._pid is not None)
+"""
+
+
+def test_a_run_without_workers_starts_no_other_process(tmp_path):
+    """Signals to the group would end multiprocessing's resource tracker, with a warning."""
+    command = [sys.executable, "-c", ALONE, *tiny("hydra.run.dir=d")]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 0

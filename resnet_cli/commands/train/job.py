@@ -20,7 +20,7 @@ from resnet_cli.hydra_app.errors import print_error
 from resnet_cli.hydra_app.overrides import override_keys, task_overrides, with_quoted_paths
 from resnet_cli.hydra_app.run_name import register_resolvers
 from resnet_cli.runs.folder import RunDir
-from resnet_cli.runs.logs import print_line
+from resnet_cli.runs.logs import print_line, use_thread_lock_for_bars
 from resnet_cli.runs.names import format_command, resume_command
 from resnet_cli.runs.terminal import columns_of
 from resnet_cli.session.context import RunContext
@@ -47,6 +47,7 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
     Raises:
         StoppedError, KeyboardInterrupt: a signal stopped it.
     """
+    use_thread_lock_for_bars()
     register_resolvers()
     compat.register_resolver("job_folder", job_folder)
     compat.register_resolver("sweep_name", sweep_name)

@@ -3,6 +3,7 @@
 import importlib
 import re
 from pathlib import Path
+from types import UnionType
 
 import pytest
 import yaml
@@ -30,7 +31,8 @@ def test_public_names_are_those_of_all(module):
 
 @pytest.mark.parametrize("name", [f"{module}.{name}" for module, names in PUBLIC.items() for name in names])
 def test_public_name_can_be_imported(name):
-    assert locate(name) is not None
+    found = locate(name)
+    assert callable(found) or isinstance(found, UnionType)  # an annotation, which Python 3.14 does not let call
 
 
 @pytest.mark.parametrize("group", TARGETS)

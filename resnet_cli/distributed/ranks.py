@@ -112,10 +112,10 @@ class RankGroup(Ranks):
         super().__init__()
         self.rank, self.size, self.store, self._turns = rank, size, store, 0
         self.stop_in_step: list[int | None] = []  # what a step has agreed on already
-        # Its functions have the group of the moment of import as a default argument. Imported later, for example by
-        # torch.compile, they would keep the group alive, and its threads could abort the process when Python exits.
+        # The functions of this module take the group that exists when it is imported as a default argument. If torch
+        # imported it later, as torch.compile does, they would keep this group alive after `close`, and its threads
+        # could abort the process when Python exits.
         import_module("torch.distributed.nn.functional")
-
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo", store=PrefixStore("group", store), rank=rank,
             world_size=size, timeout=timedelta(seconds=timeout),

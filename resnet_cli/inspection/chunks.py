@@ -17,7 +17,7 @@ from resnet_cli.data.images.cached_rows import RowReader
 from resnet_cli.data.images.decode import Header
 from resnet_cli.data.images.hashes import hash_images
 from resnet_cli.data.images.lazy import LazyImages
-from resnet_cli.data.loading.workers import QuietDataLoader, iterate_with_watchdog, prepare_worker, start_method
+from resnet_cli.data.loading.workers import WorkerDataLoader, iterate_with_watchdog
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.inspection.near import perceptual_hash
 
@@ -92,11 +92,7 @@ def look_at_files(images: LazyImages, *, near: bool, workers: int, timeout: floa
     chunks = _Chunks(images, images.cached_rows(), near)
     if len(images) * (IMAGE_COST + images.source.mean_bytes()) < PROCESS_COST:
         workers = 0
-    loader = QuietDataLoader(
-        chunks, batch_size=None, num_workers=workers, collate_fn=_identity, worker_init_fn=prepare_worker,
-        multiprocessing_context=start_method(workers),
-        generator=torch.Generator(),  # its own, which leaves the global random stream unchanged
-    )  # fmt: skip
+    loader = WorkerDataLoader(chunks, workers=workers, batch_size=None, collate_fn=_identity)
     try:
         with warnings.catch_warnings():
             # Pillow warns about unusual metadata and large images; decoding handles both.

@@ -72,15 +72,17 @@ def _open_tar(archive: Path) -> "_BoundedReader":
 
 
 class _BoundedReader(io.BufferedIOBase):
-    """A file for `tarfile` that reads no more than `LONGEST_READ` bytes from one seek to the next.
+    """A file for `tarfile` that reads no more than `LONGEST_READ` bytes of a member's headers.
 
-    A header is read without a seek, by newer Pythons in parts; before each part of a member's content there is one.
+    Each header begins with a block, and newer Pythons read a long one in parts. Contents are read after seeks.
     """
 
     def __init__(self, file: IO[bytes], archive: Path) -> None:
         self.file, self.archive, self._left = file, archive, LONGEST_READ
 
     def read(self, size: int | None = -1, /) -> bytes:
+        if size == TAR_BLOCK:
+            self._left = LONGEST_READ
         if size is None or not 0 <= size <= self._left:
             raise too_large(self.archive)
         content = self.file.read(size)

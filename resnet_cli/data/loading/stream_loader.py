@@ -17,7 +17,7 @@ from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.threads import map_in_order
 from resnet_cli.data.loading.batch_loader import BatchLoader
 from resnet_cli.data.loading.memory import require_shared_memory, share_batches
-from resnet_cli.data.loading.workers import QuietDataLoader, iterate_with_watchdog, prepare_worker, start_method
+from resnet_cli.data.loading.workers import WorkerDataLoader, iterate_with_watchdog
 from resnet_cli.errors import InputError, MachineError
 
 T = TypeVar("T")
@@ -120,18 +120,14 @@ class StreamLoader(BatchLoader):
             channels, h, w = self.split.size
             self._slots = share_batches(PREFETCH * self.workers + 2, (self.batch_size, h, w, channels))
         self._sampler.slots = 1 if self._slots is None else len(self._slots)
-        return QuietDataLoader(
+        return WorkerDataLoader(
             _BatchDataset(self.split, self._slots),
             batch_sampler=self._sampler,
-            num_workers=self.workers,
-            multiprocessing_context=start_method(self.workers),
+            workers=self.workers,
             prefetch_factor=PREFETCH if self.workers else None,
             collate_fn=_identity,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=prepare_worker,
             persistent_workers=self.persistent and self.workers > 0,
-            # DataLoader draws a base seed in each epoch; its own generator leaves the global random stream unchanged.
-            generator=torch.Generator(),
         )
 
 

@@ -182,6 +182,15 @@ def test_a_header_that_asks_for_the_memory_is_refused(tmp_path, cache, monkeypat
     assert "unpacks to far more than its size" in refusal(tmp_path / "x.tar.gz", cache)
 
 
+def test_many_headers_in_a_row_are_no_long_header(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(archive_members, "LONGEST_READ", 1 << 12)
+    with tarfile.open(tmp_path / "x.tar", "w") as content:
+        for number in range(20):
+            content.addfile(member(f"folder{number}", tarfile.DIRTYPE))
+        content.addfile(member("a.png", tarfile.REGTYPE), io.BytesIO())
+    assert len(list(unpack_once(tmp_path / "x.tar", cache).iterdir())) == 21
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("damage", ["cut", "cut header", "overwritten", "empty", "text"])
 def test_a_damaged_archive_is_one_line(tmp_path, cache, suffix, damage):

@@ -81,6 +81,7 @@ class _Planner:
         self.facts: dict[str, Any] = {**fingerprint, **machine, "level": level}
         self.facts["steps_at_32"] = -(-fingerprint["images"] // 32)
         self.facts["pretrained"] = False
+        self.facts["optimizer_keys"] = "typed" if any(key.startswith("optimizer.") for key in typed) else "none"
         self.facts["duplicates_percent"] = round(100 * fingerprint["duplicates"])
         self.choices: list[Choice] = []
         self.skipped: list[str] = []
@@ -199,8 +200,11 @@ class _Planner:
             yield min(height, width)
             return
         short = self.facts["short_side"]
-        sides = self.rules["sides"]
-        yield from [side for side in sides if side <= short] or sides[:1]
+        least, *larger = self.rules["sides"]
+        yield least
+        yield from (side for side in larger if side < short)
+        if least < short <= self.rules["kept_up_to"] or short in larger:
+            yield short
 
     def _choose_side(self, side: int, reason: str) -> None:
         if self.facts["can_resize"]:

@@ -77,7 +77,31 @@ def test_what_is_typed_wins_and_is_planned_around():
     assert {"data.batch_size", "optimizer.lr"} <= set(made.typed)
     reasons = {choice.key: choice.reason for choice in plan(typed={"data.batch_size": 16}).choices}
     assert reasons["optimizer.lr"].endswith("for batches of 16")
-    assert "learning rate" not in reasons["optimizer"] + reasons["optimizer.weight_decay"]
+    assert "learning rate" not in reasons["optimizer"]
+
+
+def test_muon_is_chosen_where_it_costs_little_and_was_measured():
+    assert values(plan())["optimizer"] == "muon"
+    assert values(plan(typed={"model": "resnet56"}))["optimizer"] == "muon"
+    slow_or_unknown = {"resnet18": {}, "cnn": {}, "resnet20": {"height": 64, "width": 64, "short_side": 64}}
+    for model, facts in slow_or_unknown.items():
+        assert values(plan(typed={"model": model}, **facts))["optimizer"] == "sgd"
+    assert values(plan(machine={"budget": 1e6}, rate=lambda net, side: 1000.0))["optimizer"] == "sgd"  # ResNet-18
+
+
+def test_options_of_the_usual_optimizer_that_are_typed_keep_it():
+    chosen = values(plan(typed={"optimizer.nesterov": True}))
+    assert (chosen["optimizer"], chosen["optimizer.lr"]) == ("sgd", 0.05)
+
+
+@pytest.mark.parametrize("batch_size", [16, 32, 64, 128, 256])
+@pytest.mark.parametrize("model", ["resnet20", "resnet18"])
+def test_learning_rates_grow_with_the_batch(model, batch_size):
+    def rate(size):
+        return values(plan(typed={"model": model, "data.batch_size": size}))["optimizer.lr"]
+
+    assert rate(batch_size // 2) <= rate(batch_size) <= rate(2 * batch_size)
+    assert rate(32) < rate(128)
 
 
 @pytest.mark.parametrize("budget", [None, 600.0])
@@ -153,6 +177,14 @@ def test_images_are_reduced_until_a_net_is_fast_enough():
         for seconds in (60, 300, 5000)
     }
     assert sides == {60: 32, 300: 64, 5000: 224}
+
+
+@pytest.mark.parametrize(
+    ("files", "chosen"), [(8, 16), (16, 16), (20, 20), (28, 28), (32, 32), (50, 50), (64, 64), (70, 64), (96, 96)]
+)
+def test_small_files_keep_their_size(files, chosen):
+    made = plan(machine={"can_resize": True}, short_side=files, height=64, width=64)
+    assert values(made)["data.image_size"] == chosen
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def measure(runs: Runs, rules: list[str], seeds: int, found: dict[str, Any]) -> 
 
 def as_table(rule: str, found: dict[str, dict[str, dict[str, float]]]) -> str:
     """Return the accuracies of a rule's choices as Markdown."""
-    choices = list(TRIALS[rule][1])
+    choices = list(dict.fromkeys(choice for by_choice in found.values() for choice in by_choice))
     rows = []
     for name, by_choice in found.items():
         cells = [format_cell(list(by_choice.get(choice, {}).values())) for choice in choices]

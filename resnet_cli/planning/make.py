@@ -144,12 +144,14 @@ class _Measurer:
         if name not in self.rates:
             typed = [item for item in self.items if item.partition("=")[0] not in values]
             net = [format_override(key, value) for key, value in values.items()]
-            node = compose_settings([*typed, *net], config_dir=self.config_dir).settings["model"]
+            settings = compose_settings([*typed, *net], config_dir=self.config_dir).settings
             height, width = (side, side) if self.can_resize else (self.facts["height"], self.facts["width"])
             trainer, size = self.settings["trainer"], (self.facts["channels"], height, width)
+            optimizer = {key: value for key, value in settings["optimizer"].items() if key != "groups"}
             rate = images_per_second(
-                node, size, self.facts["classes"], batch_size=self.settings["data"].get("batch_size", 128),
-                device=trainer.get("device", "auto"), precision=trainer.get("precision", "auto"),
+                settings["model"], optimizer, size, self.facts["classes"],
+                batch_size=self.settings["data"].get("batch_size", 128), device=trainer.get("device", "auto"),
+                precision=trainer.get("precision", "auto"),
             )  # fmt: skip
             self.rates[name] = round(rate, 1)
             self._save()

@@ -16,6 +16,7 @@ Rate = Callable[[Mapping[str, Any], int], float]  # images a second of a net, fr
 RULES = Path(__file__).with_name("rules.yaml")
 USABLE_SHARE = 0.85  # of the budget that is spent on steps; the rest is validation, saving and the test
 RGB = 3
+MUON = "muon"
 WHOLE_GROUPS = ("model", "optimizer", "schedule", "loss")  # an option that is typed brings all its values
 
 
@@ -81,18 +82,19 @@ class _Planner:
         self.facts: dict[str, Any] = {**fingerprint, **machine, "level": level}
         self.facts["steps_at_32"] = -(-fingerprint["images"] // 32)
         self.facts["pretrained"] = False
-        self.facts["optimizer_keys"] = "typed" if any(key.startswith("optimizer.") for key in typed) else "none"
+        self.facts["net_optimizer"] = None
+        self.optimizer_is_typed = any(key.partition(".")[0] == "optimizer" for key in typed)
         self.facts["duplicates_percent"] = round(100 * fingerprint["duplicates"])
         self.choices: list[Choice] = []
         self.skipped: list[str] = []
 
     def plan(self) -> Plan:
-        wanted = next(row for row in self.rules["passes"] if holds(row.get("when", {}), self.facts))[self.level]
-        most = 10 * wanted
-        if isinstance(typed := self.typed.get("trainer.epochs"), int):
-            wanted = most = typed
-        self.facts["passes"] = wanted
-        self._choose_net(wanted, most)
+        row = next(row for row in self.rules["passes"] if holds(row.get("when", {}), self.facts))
+        self.facts["passes"], most = row[self.level], 10 * row[self.level]
+        self.epochs_are_typed = isinstance(self.typed.get("trainer.epochs"), int)
+        if self.epochs_are_typed:
+            self.facts["passes"] = most = self.typed["trainer.epochs"]
+        self._choose_net(most)
         for rule in self.rules["rules"]:
             for case in rule["cases"]:
                 if holds(case.get("when", {}), self.facts):
@@ -120,11 +122,10 @@ class _Planner:
         group, dot, _ = key.partition(".")
         return bool(dot) and group in self.typed and group in WHOLE_GROUPS
 
-    def _choose_net(self, wanted: int, most: int) -> None:
+    def _choose_net(self, most: int) -> None:
         """Choose the side of the images, the net and the number of epochs.
 
         Args:
-            wanted: Passes over the training images that the net should get.
             most: Passes of which the run makes no more, whatever the budget.
         """
         sides = list(self._sides())
@@ -134,6 +135,9 @@ class _Planner:
         if "model" in self.typed or any(key.startswith("model.") for key in self.typed):
             self._choose_side(sides[-1], "the net was chosen by you")
             self.facts["net"] = self.typed.get("model", "yours")
+            typed = {key: value for key, value in self.typed.items() if key.partition(".")[0] == "model"}
+            known = next((net for net in self._nets(sides[-1]) if net["set"] == typed), {})
+            self.facts["net_optimizer"] = self._optimizer(known)
         elif budget is None:
             self._choose_side(sides[-1], "no time budget")
             nets = list(self._nets(sides[-1]))
@@ -143,37 +147,57 @@ class _Planner:
             net = for_level[0]
             self._take(net, f"{net['name']}: usual for images of this size; no time budget was given", "not measured")
         else:
-            need = wanted * images / (USABLE_SHARE * budget)  # images a second
-            side, net, rate = self._largest_affordable(sides, need)
+            side, net, rate = self._largest_affordable(sides)
             passes = USABLE_SHARE * budget * rate / images
-            self.facts["passes"] = max(1, round(min(passes, most)))
             self._choose_side(side, f"{net['name']} gets about {passes:.0f} passes in the budget at this size")
             reason = (
                 f"{net['name']} trains {rate:,.0f} images a second here: about {passes:.0f} passes in the budget, "
-                f"{wanted} are wanted"
+                f"{self._least_passes(net)} are enough"
             )
+            self.facts["passes"] = max(1, round(min(passes, most)))
             self._take(net, reason, evidence)
         if budget is None:
-            self._choose({"trainer.epochs": wanted}, f"{images:,} training images and no time budget", "not measured")
+            self._choose(
+                {"trainer.epochs": self.facts["passes"]},
+                f"{images:,} training images and no time budget",
+                "not measured",
+            )
 
-    def _largest_affordable(self, sides: Sequence[int], need: float) -> tuple[int, Mapping[str, Any], float]:
+    def _least_passes(self, net: Mapping[str, Any]) -> int:
+        """Return the passes that a net has to get in the budget."""
+        has_muon = self._optimizer(net) == MUON and not self.epochs_are_typed
+        share: float = self.rules["passes_with_muon"] if has_muon else 1.0
+        passes: int = round(share * self.facts["passes"])
+        return max(1, passes)
+
+    def _optimizer(self, net: Mapping[str, Any]) -> str | None:
+        """Return the optimizer that is planned for a net, if it is not the usual one."""
+        return None if self.optimizer_is_typed else net.get("optimizer")
+
+    def _rate(self, net: Mapping[str, Any], side: int) -> float:
+        """Return the images a second that a net trains, with its optimizer."""
+        optimizer = self._optimizer(net)
+        return self.rate(net["set"] if optimizer is None else {**net["set"], "optimizer": optimizer}, side)
+
+    def _largest_affordable(self, sides: Sequence[int]) -> tuple[int, Mapping[str, Any], float]:
         """Return side, net and rate: the largest net that is fast enough at the largest side that has one.
 
         Nets whose published weights are on this machine come first: they need fewer passes. Nets that come after one
         that is too slow are slower, and are not measured.
         """
-        least = need * self.rules["passes_of_pretrained_nets"]
+        a_pass = self.facts["images"] / (USABLE_SHARE * self.facts["budget"])  # images a second
+        least = self.facts["passes"] * a_pass * self.rules["passes_of_pretrained_nets"]
         for side in reversed(sides):
             for net in self._pretrained_nets(side):
-                if (rate := self.rate(net["set"], side)) >= least:
+                if (rate := self._rate(net, side)) >= least:
                     return side, net, rate
         fallback = None
         for side in reversed(sides):
             best = None
             for net in self._nets(side):
-                rate = self.rate(net["set"], side)
+                rate = self._rate(net, side)
                 fallback = (side, net, rate) if fallback is None or rate > fallback[2] else fallback
-                if rate < need:
+                if rate < self._least_passes(net) * a_pass:
                     break
                 best = (side, net, rate)
             if best is not None:
@@ -182,7 +206,10 @@ class _Planner:
         return fallback
 
     def _nets(self, side: int) -> Iterator[Mapping[str, Any]]:
-        nets = [net for net in self.rules["nets"] if net["sides"][0] <= side <= net["sides"][1]]
+        nets = [
+            net for net in self.rules["nets"]
+            if net["sides"][0] <= side <= net["sides"][1] and holds(net.get("when", {}), self.facts)
+        ]  # fmt: skip
         yield from nets or self.rules["nets"][:1]
 
     def _pretrained_nets(self, side: int) -> Iterator[Mapping[str, Any]]:
@@ -214,4 +241,5 @@ class _Planner:
     def _take(self, net: Mapping[str, Any], reason: str, evidence: str) -> None:
         self.facts["net"] = net["name"]
         self.facts["pretrained"] = "weights" in net
+        self.facts["net_optimizer"] = self._optimizer(net)
         self._choose(net["set"], reason, evidence)

@@ -21,6 +21,7 @@ MOST_SECONDS = 1.5  # after which no further step is timed
 
 def images_per_second(
     model: Node,
+    optimizer: Node,
     in_size: tuple[int, int, int],
     classes: int,
     *,
@@ -36,6 +37,7 @@ def images_per_second(
 
     Args:
         model: The config of the net.
+        optimizer: The config of the optimizer.
         in_size: (C, H, W).
         classes: K.
         batch_size: Images of a step.
@@ -57,14 +59,14 @@ def images_per_second(
         net = net.to(memory_format=torch.channels_last)
         images = torch.randn(batch_size, *in_size, device=place).contiguous(memory_format=torch.channels_last)
         labels = torch.arange(batch_size, device=place) % classes
-        optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
+        taken = build.optimizer(optimizer, net)
 
         def step() -> None:
             with nullcontext() if dtype is None else torch.autocast(place.type, dtype):
                 loss = F.cross_entropy(net(images).float(), labels)
-            optimizer.zero_grad()
+            taken.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            taken.step()
             loss.item()  # waits for the device
 
         step()  # warms up

@@ -82,11 +82,19 @@ def test_what_is_typed_wins_and_is_planned_around():
 
 def test_muon_is_chosen_where_it_costs_little_and_was_measured():
     assert values(plan())["optimizer"] == "muon"
-    assert values(plan(typed={"model": "resnet56"}))["optimizer"] == "muon"
-    slow_or_unknown = {"resnet18": {}, "cnn": {}, "resnet20": {"height": 64, "width": 64, "short_side": 64}}
+    assert values(plan(typed={"model": "resnet20", "model.width": 2}))["optimizer"] == "muon"
+    slow_or_unknown = {"resnet18": {}, "resnet56": {}, "resnet20": {"height": 64, "width": 64, "short_side": 64}}
     for model, facts in slow_or_unknown.items():
         assert values(plan(typed={"model": model}, **facts))["optimizer"] == "sgd"
-    assert values(plan(machine={"budget": 1e6}, rate=lambda net, side: 1000.0))["optimizer"] == "sgd"  # ResNet-18
+    on_a_card = {"budget": 1e6, "device": "cuda"}
+    assert values(plan(machine=on_a_card, rate=lambda net, side: 1000.0))["optimizer"] == "sgd"  # with ResNet-18
+
+
+def test_classes_are_drawn_equally_only_where_the_rarest_has_very_few_images():
+    few = {"imbalance": 25.0, "rarest": 6}
+    assert values(plan(**few))["data.sampler"] == "balanced"
+    for facts in ({"imbalance": 50.0, "rarest": 16}, {"imbalance": 5.0, "rarest": 6}, {**few, "labels": "multi"}):
+        assert "data.sampler" not in values(plan(**facts))
 
 
 def test_options_of_the_usual_optimizer_that_are_typed_keep_it():
@@ -125,12 +133,26 @@ def test_the_largest_net_that_gets_its_passes_in_the_budget():
         return rates[net["model"]] / (2 if "model.width" in net else 1)
 
     nets = {
-        seconds: values(plan(machine={"budget": seconds}, rate=rate)).get("model") for seconds in (10, 300, 1500, 1e6)
+        seconds: values(plan(machine={"budget": seconds}, rate=rate)).get("model") for seconds in (10, 120, 600, 1e6)
     }
-    assert nets == {10: "resnet8", 300: "resnet20", 1500: "wrn16_4", 1e6: "resnet18"}
-    made = plan(machine={"budget": 300}, rate=rate)
+    assert nets == {10: "resnet8", 120: "resnet20", 600: "wrn16_4", 1e6: "wrn16_4"}
+    on_a_card = {"budget": 1e6, "device": "cuda"}
+    assert values(plan(machine=on_a_card, rate=rate))["model"] == "resnet18"
+    made = plan(machine={"budget": 120}, rate=rate)
     assert "trainer.epochs" not in values(made)  # the time budget chooses them
     assert "1,000 images a second" in next(c.reason for c in made.choices if c.key == "model")
+
+
+def test_a_net_for_muon_has_to_get_fewer_passes():
+    def net(seconds, typed=None):
+        rate = {"resnet8": 2000.0, "resnet20": 500.0}
+        made = plan(typed=typed, machine={"budget": seconds}, rate=lambda net, side: rate.get(net["model"], 1.0))
+        return values(made)["model"]
+
+    enough = 5000 * 40 / 500 / 0.85  # seconds in which ResNet-20 gets 40 passes
+    assert [net(share * enough) for share in (0.35, 0.45)] == ["resnet8", "resnet20"]
+    sgd = {"optimizer.nesterov": True}
+    assert [net(share * enough, sgd) for share in (0.45, 0.95, 1.05)] == ["resnet8", "resnet8", "resnet20"]
 
 
 def test_nets_after_one_that_is_too_slow_are_not_measured():

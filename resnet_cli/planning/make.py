@@ -149,7 +149,7 @@ class _Measurer:
             trainer, size = self.settings["trainer"], (self.facts["channels"], height, width)
             optimizer = {key: value for key, value in settings["optimizer"].items() if key != "groups"}
             rate = images_per_second(
-                settings["model"], optimizer, size, self.facts["classes"],
+                {"model": settings["model"], "optimizer": optimizer}, size, self.facts["classes"],
                 batch_size=self.settings["data"].get("batch_size", 128), device=trainer.get("device", "auto"),
                 precision=trainer.get("precision", "auto"),
             )  # fmt: skip

@@ -1,6 +1,6 @@
 """How many images a second a net trains on this machine, measured on a few steps of random images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from time import perf_counter
 from typing import Any
@@ -20,8 +20,7 @@ MOST_SECONDS = 1.5  # after which no further step is timed
 
 
 def images_per_second(
-    model: Node,
-    optimizer: Node,
+    nodes: Mapping[str, Node],
     in_size: tuple[int, int, int],
     classes: int,
     *,
@@ -36,8 +35,7 @@ def images_per_second(
     The state of the global random generator is kept.
 
     Args:
-        model: The config of the net.
-        optimizer: The config of the optimizer.
+        nodes: The configs of the net and its optimizer, `model` and `optimizer`.
         in_size: (C, H, W).
         classes: K.
         batch_size: Images of a step.
@@ -55,18 +53,18 @@ def images_per_second(
         batch_size = min(batch_size, LARGEST_BATCH, max(largest, LEAST_BATCH))
     dtype = DTYPES.get(resolve_precision(precision, place, cpu_bf16=cpu_bf16))
     with torch.random.fork_rng(devices=[]):
-        net = build.model(model, in_size=in_size, num_classes=classes, seed=0).to(place)
+        net = build.model(nodes["model"], in_size=in_size, num_classes=classes, seed=0).to(place)
         net = net.to(memory_format=torch.channels_last)
         images = torch.randn(batch_size, *in_size, device=place).contiguous(memory_format=torch.channels_last)
         labels = torch.arange(batch_size, device=place) % classes
-        taken = build.optimizer(optimizer, net)
+        optimizer = build.optimizer(nodes["optimizer"], net)
 
         def step() -> None:
             with nullcontext() if dtype is None else torch.autocast(place.type, dtype):
                 loss = F.cross_entropy(net(images).float(), labels)
-            taken.zero_grad()
+            optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            taken.step()
+            optimizer.step()
             loss.item()  # waits for the device
 
         step()  # warms up

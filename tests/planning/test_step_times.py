@@ -10,9 +10,7 @@ def test_the_rate_is_that_of_the_fastest_step():
     times = iter([0, 0.5, 10, 10.25, 20, 21])
     settings = settings_of("model=resnet8", "optimizer=muon")
     state = torch.get_rng_state()
-    rate = images_per_second(
-        settings["model"], settings["optimizer"], (1, 8, 8), 3, batch_size=4, device="cpu", clock=lambda: next(times)
-    )
+    rate = images_per_second(settings, (1, 8, 8), 3, batch_size=4, device="cpu", clock=lambda: next(times))
     assert rate == 4 / 0.25
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -24,7 +22,7 @@ def test_a_step_on_a_cpu_has_few_images_and_fewer_large_ones(monkeypatch):
     settings = settings_of("model=plain_mlp")
     for side, batch_size in ((8, 256), (8, 16), (64, 256), (256, 256)):
         images_per_second(
-            settings["model"], settings["optimizer"], (1, side, side), 3, batch_size=batch_size, device="cpu",
+            settings, (1, side, side), 3, batch_size=batch_size, device="cpu",
             clock=iter(range(0, 4000, 2)).__next__,
         )  # fmt: skip
     assert list(dict.fromkeys(sizes)) == [64, 16, 4]

@@ -6,8 +6,8 @@
 
 Each run is `plan=good` with the net and the epochs given, so that the seconds of the machine decide nothing, and with
 what a rule chooses replaced by something else. A fifth of the training images is the validation part; what counts is
-its accuracy after the last epoch, balanced over classes. The test images of the sets are not looked at. What the
-results file has is not trained again, also when the folder of its run is gone.
+its accuracy after the last epoch, balanced over classes; what the runs find on their test images is not used. What
+the results file has is not trained again, also when the folder of its run is gone.
 """
 
 import contextlib
@@ -31,15 +31,22 @@ USUAL_NET = ("resnet20", 30)
 SPEEDS = {"resnet8": 2.3, "resnet20": 1.0, "resnet20 model.width=2": 0.375, "wrn16_4": 0.175, "airbench": 0.39}
 
 
-def nets_in_time_of(epochs: int) -> dict[str, list[str]]:
-    """Return overrides that train each net for about as long as ResNet-20 takes for so many epochs."""
-    return {net: [*f"model={net}".split(), f"trainer.epochs={epochs * speed:.0f}"] for net, speed in SPEEDS.items()}
-
-
 def muon(rate: float, batch_size: int = 64) -> list[str]:
     """Return the overrides that train with Muon, all parameters with the same learning rate."""
     rates = [f"optimizer.lr={rate}", f"optimizer.sgd_lr={rate}"]
     return ["optimizer=muon", *rates, f"data.batch_size={batch_size}"]
+
+
+def nets_in_time_of(epochs: int, chosen: list[str]) -> dict[str, list[str]]:
+    """Return overrides that train each net for about as long as ResNet-20 takes for so many epochs.
+
+    Args:
+        epochs: Of ResNet-20.
+        chosen: Overrides for all nets.
+    """
+    return {
+        net: [*f"model={net}".split(), f"trainer.epochs={epochs * speed:.0f}", *chosen] for net, speed in SPEEDS.items()
+    }
 
 
 # Rule -> the sets that it is tried on, and what is tried: overrides by name.
@@ -65,9 +72,9 @@ TRIALS: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
         "weighted loss": ["data.sampler=uniform", "loss.class_weights=balanced"],
     }),
     "image size": (("fashion, 2000",), {f"{side}": [f"data.image_size={side}"] for side in (24, 28, 32)}),
-    "net, in the time of 40 epochs": (("fashion, 2000",), nets_in_time_of(40)),
-    "net, in the time of 80 epochs": (("photographs, 5000",), nets_in_time_of(80)),
-    "net, in the time of 200 epochs": (("photographs, 500",), nets_in_time_of(200)),
+    "net, in the time of 40 epochs": (("fashion, 2000",), nets_in_time_of(40, muon(0.1))),
+    "net, in the time of 80 epochs": (("photographs, 5000",), nets_in_time_of(80, muon(0.1))),
+    "net, in the time of 200 epochs": (("photographs, 500",), nets_in_time_of(200, muon(0.07, 32))),
 }  # fmt: skip
 VALIDATION = ["data.val_fraction=0.2", "trainer.select_by=val_accuracy"]
 

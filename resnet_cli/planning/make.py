@@ -139,18 +139,25 @@ class _Measurer:
         return [name for name in names if has_published_weights(name)]
 
     def rate(self, values: Mapping[str, Any], side: int) -> float:
-        """Return the images a second that a net trains, measured once on this device."""
-        name = f"{json.dumps(values, sort_keys=True)} {side}"
+        """Return the images a second that a net trains, measured once on this device.
+
+        Args:
+            values: The options and keys of the net, and the option of its optimizer if that is not the typed one.
+            side: Of the images, where they can be resized.
+        """
+        batch_size, optimizer = self.settings["data"].get("batch_size", 128), self.settings["optimizer"]["_target_"]
+        name = f"{json.dumps({'optimizer': optimizer, **values}, sort_keys=True)} {side}, {batch_size}"
         if name not in self.rates:
             typed = [item for item in self.items if item.partition("=")[0] not in values]
             net = [format_override(key, value) for key, value in values.items()]
             settings = compose_settings([*typed, *net], config_dir=self.config_dir).settings
             height, width = (side, side) if self.can_resize else (self.facts["height"], self.facts["width"])
             trainer, size = self.settings["trainer"], (self.facts["channels"], height, width)
+            # Without groups, whose patterns may name parameters of another net.
             optimizer = {key: value for key, value in settings["optimizer"].items() if key != "groups"}
             rate = images_per_second(
                 {"model": settings["model"], "optimizer": optimizer}, size, self.facts["classes"],
-                batch_size=self.settings["data"].get("batch_size", 128), device=trainer.get("device", "auto"),
+                batch_size=batch_size, device=trainer.get("device", "auto"),
                 precision=trainer.get("precision", "auto"),
             )  # fmt: skip
             self.rates[name] = round(rate, 1)

@@ -227,10 +227,9 @@ class _Planner:
             yield min(height, width)
             return
         short = self.facts["short_side"]
-        least, *larger = self.rules["sides"]
-        yield least
-        yield from (side for side in larger if side < short)
-        if least < short <= self.rules["kept_up_to"] or short in larger:
+        sides = [side for side in self.rules["sides"] if side <= short] or self.rules["sides"][:1]
+        yield from sides
+        if sides[-1] < short <= self.rules["kept_up_to"]:
             yield short
 
     def _choose_side(self, side: int, reason: str) -> None:

@@ -88,3 +88,14 @@ def test_every_rule_of_a_trial_is_one_of_the_plan(programs):
 
     trials = {name.partition(",")[0] for name in programs("plan").TRIALS}
     assert trials <= {rule["about"] for rule in read_rules()["rules"]} | {"net", "image size", "learning rate"}
+
+
+def test_nets_that_are_compared_in_the_same_time_get_epochs_by_their_speed(programs):
+    choices = programs("plan").nets_in_time_of(80, ["optimizer=muon"])
+    assert choices["resnet20 model.width=2"] == [
+        "model=resnet20",
+        "model.width=2",
+        "trainer.epochs=30",
+        "optimizer=muon",
+    ]
+    assert choices["resnet20"][1] == "trainer.epochs=80"

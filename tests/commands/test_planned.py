@@ -107,6 +107,9 @@ def test_values_of_an_experiment_count_as_typed(train, tmp_path):
         (["plan=good", "data=image_folder", "data.root=photos", "data.layout=classes"], "has 1 class"),
         (["plan=good", *TINY[:2], "data.classes=3", "data.count=4", "data.val_fraction=0"], "too few to train on"),
         (["plan=good", "reproduce=missing"], "leave plan out"),
+        (["plan=good", *TINY, "model=resnet21"], "error: model=resnet21: no such option"),
+        (["-m", "plan=good", *TINY, "schedule=missing", "seed=0,1"], "error: schedule=missing: no such option"),
+        (["plan=good", "experiment=missing"], "error: experiment=missing: no such option"),
     ],
 )
 def test_what_cannot_be_planned(train, tmp_path, arguments, problem):
@@ -135,3 +138,24 @@ def test_measurements_are_remembered(train, tmp_path, monkeypatch):
     assert count >= 1
     assert train(*line)[1] == first[1]
     assert len(calls) == count
+
+
+def test_nets_are_measured_with_their_optimizer_and_batch(train, monkeypatch):
+    measured = []
+
+    def rate(nodes, *arguments, batch_size, **options):
+        measured.append((nodes["optimizer"]["_target_"].rpartition(".")[2], batch_size))
+        assert "groups" not in nodes["optimizer"]
+        return 1e4
+
+    monkeypatch.setattr(make, "images_per_second", rate)
+    kinds = {}
+    for typed in ([], ["optimizer=adamw"], ["optimizer.groups={no_such: {lr: 1}}"], ["data.batch_size=8"]):
+        measured.clear()
+        line = ["plan=good", *TINY, "trainer.time_budget=30 s", *typed]
+        assert train(*line, "--cfg", "job")[0] == 0
+        kinds[" ".join(typed).partition("=")[0]] = set(measured)
+    assert ("Muon", 128) in kinds[""]
+    assert {kind for kind, _ in kinds["optimizer"]} == {"AdamW"}
+    assert {kind for kind, _ in kinds["optimizer.groups"]} == {"SGD"}
+    assert ("Muon", 8) in kinds["data.batch_size"]

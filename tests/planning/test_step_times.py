@@ -2,6 +2,7 @@
 
 import torch
 
+from resnet_cli.optimizers import Muon
 from resnet_cli.planning.step_times import images_per_second
 from tests.support.settings import settings_of
 
@@ -13,6 +14,14 @@ def test_the_rate_is_that_of_the_fastest_step():
     rate = images_per_second(settings, (1, 8, 8), 3, batch_size=4, device="cpu", clock=lambda: next(times))
     assert rate == 4 / 0.25
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_step_has_the_update_of_the_optimizer(monkeypatch):
+    steps = []
+    monkeypatch.setattr(Muon, "step", lambda self: steps.append(self.param_groups[0]["lr"]))
+    settings = settings_of("model=resnet8", "optimizer=muon", "optimizer.lr=0.02")
+    images_per_second(settings, (1, 8, 8), 3, batch_size=4, device="cpu", clock=iter(range(0, 4000, 2)).__next__)
+    assert set(steps) == {0.02}
 
 
 def test_a_step_on_a_cpu_has_few_images_and_fewer_large_ones(monkeypatch):

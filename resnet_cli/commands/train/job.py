@@ -59,7 +59,7 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
             with planned(command.arguments) as plans, launches[-1]:
                 task = make_task(LauncherContext(stop, sys.argv[1:], command.origin, plans))
                 status = max(status, app.run(command.arguments, stop, task))
-    except InputError as error:
+    except Exception as error:  # also Hydra's, of the config that a plan is made for
         return print_error(error)
     finally:
         folder = next((launch.folder for launch in reversed(launches) if launch.folder), None)

@@ -151,6 +151,7 @@ def test_a_net_for_muon_has_to_get_fewer_passes():
 
     enough = 5000 * 40 / 500 / 0.85  # seconds in which ResNet-20 gets 40 passes
     assert [net(share * enough) for share in (0.35, 0.45)] == ["resnet8", "resnet20"]
+    assert [net(share * enough, {"trainer.epochs": 40}) for share in (0.45, 1.05)] == ["resnet8", "resnet20"]
     sgd = {"optimizer.nesterov": True}
     assert [net(share * enough, sgd) for share in (0.45, 0.95, 1.05)] == ["resnet8", "resnet8", "resnet20"]
 

@@ -1,7 +1,7 @@
 """Measures the rules of `plan=`: each rule's choice against others, on the validation part of small sets.
 
-    python benchmarks/plan.py --fashion_mnist DIR --images DIR                  -> benchmarks/results/plan.json
-    python benchmarks/plan.py --fashion_mnist DIR --images DIR --minutes 10     some of it; again goes on
+    python benchmarks/plan.py --fashion_mnist DIR --images DIR --drawings DIR   -> benchmarks/results/plan.json
+    python benchmarks/plan.py ... --minutes 10                                  some of it; again goes on
     python benchmarks/plan.py --quick                                           tries it out on the digits
 
 Each run is `plan=good` with the net and the epochs given, so that the seconds of the machine decide nothing, and with
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import measuring
-from small_sets import add_sources, write_sets
+from small_sets import add_sources, chosen_sources, write_sets
 
 from resnet_cli import train
 
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("outputs/plan"), help="where sets and runs go")
     options = parser.parse_args()
     measuring.settle(options)
-    sets = write_sets(options.runs / "sets", options.fashion_mnist, options.images)
+    sets = write_sets(options.runs / "sets", chosen_sources(options))
     runs = Runs(options.runs.resolve(), sets, time.monotonic() + 60 * options.minutes, quick=options.quick)
     path = options.out or (None if options.quick else measuring.RESULTS / "plan.json")
     found = measuring.read_results(path).get("rules", {}) if path is not None else {}

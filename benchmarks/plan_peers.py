@@ -1,6 +1,6 @@
 """Sets `plan=good` beside what people would use instead: the same images, the same minutes on one core.
 
-    python benchmarks/plan_peers.py --fashion_mnist DIR --images DIR --budget 5
+    python benchmarks/plan_peers.py --fashion_mnist DIR --images DIR --drawings DIR --budget 5
     python benchmarks/plan_peers.py ... --minutes 60               some of it; again goes on
     python benchmarks/plan_peers.py ... --timm DIR --ultralytics DIR
 
@@ -30,13 +30,14 @@ from typing import Any
 import measuring
 import numpy as np
 from plan import format_cell
-from small_sets import SEED, add_sources, write_sets
+from small_sets import SEED, add_sources, chosen_sources, write_sets
 
 HELD_OUT = 0.1
 TIMM = [
     "--model", "resnet18", "--lr", "0.1", "--warmup-epochs", "5", "--weight-decay", "1e-4", "--sched", "cosine",
     "--reprob", "0.4", "--remode", "pixel", "-b", "112", "--workers", "1", "--device", "cpu",
 ]  # fmt: skip
+IMAGENET_SIDE = 224  # that net's size of images, which smaller images do not get
 NOT_TRAINING = 0.85  # share of the time limit that timm's epochs get, as in a plan
 EVALUATE_YOLO = (
     "import sys; from ultralytics import YOLO;"
@@ -117,7 +118,7 @@ def train_yolo(source: Path, folder: Path, seed: int, minutes: float, path: Path
 def train_timm(source: Path, folder: Path, seed: int, minutes: float, path: Path) -> dict[str, Any]:
     """Train with timm's script, for the epochs that the time of one epoch allows."""
     classes = sum(1 for _ in (source / "train").iterdir())
-    size = max(32, _side(source))
+    size = min(IMAGENET_SIDE, max(32, _side(source)))
     common = [
         sys.executable, str(path.resolve() / "train.py"), "--data-dir", str(source.resolve()), *TIMM,
         "--num-classes", str(classes), "--img-size", str(size), "--seed", str(seed), "--output", str(folder.resolve()),
@@ -193,7 +194,7 @@ def main() -> None:
     end = time.monotonic() + 60 * options.minutes
     path = options.out or measuring.RESULTS / f"plan_peers_{options.budget:g}.json"
     results = measuring.read_results(path).get("results", {})
-    sets = write_sets(options.runs / "sets", options.fashion_mnist, options.images)
+    sets = write_sets(options.runs / "sets", chosen_sources(options))
     who = contenders(options)
     options.out = path
     for seed in range(options.seeds):

@@ -1,15 +1,17 @@
 """Small sets of images as folders, `<name>/{train,test}/<class>/*`, which every program reads.
 
-    python benchmarks/small_sets.py --folder DIR --fashion_mnist DIR --images DIR
+    python benchmarks/small_sets.py --folder DIR --fashion_mnist DIR --images DIR --drawings DIR
 
 `--fashion_mnist` has the four files of Fashion-MNIST; `--images` has train/<class>/* and test/<class>/* of ten classes
-of photographs, with at least 1,000 training images of each. Sets whose source is not given are left out. Which images
-belong to a part is drawn once, with a fixed seed.
+of photographs, with at least 1,000 training images of each; `--drawings` is the folder `png` of Debian's package
+openclipart-png. Sets whose source is not given are left out. Which images belong to a part is drawn once, with a fixed
+seed.
 """
 
 import argparse
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,9 @@ from PIL import Image
 SEED = 2026
 TEST_IMAGES = 200  # of each class, of the sets that have more
 EQUAL, FEW, RARE = 200, 50, 8
+DRAWINGS = ("animals", "buildings", "food", "people", "plants", "tools", "transportation")  # kinds of things
+TEST_SHARE = 0.2  # of the drawings
+MOST_PIXELS = 4_000_000  # of a drawing; a few have hundreds of millions
 # Training images of each class: None takes all.
 COUNTS: dict[str, Sequence[int] | None] = {
     "digits": None,
@@ -29,33 +34,52 @@ COUNTS: dict[str, Sequence[int] | None] = {
     "photographs, 5000": [500] * 10,
     "photographs, 500": [FEW] * 10,
     "photographs, imbalanced": [round(1000 * 50 ** (-k / 9)) for k in range(10)],  # 1,000 down to 20
+    "drawings": None,
 }
 
 
-def write_sets(folder: Path, fashion_mnist: Path | None = None, photographs: Path | None = None) -> dict[str, Path]:
+@dataclass(frozen=True)
+class Sources:
+    """Folders with the images of sets; None where there is none.
+
+    Args:
+        fashion_mnist: The four files of Fashion-MNIST.
+        photographs: train/<class>/* and test/<class>/*.
+        drawings: <class>/**/*.png, at least the classes of `DRAWINGS`.
+    """
+
+    fashion_mnist: Path | None = None
+    photographs: Path | None = None
+    drawings: Path | None = None
+
+    def writer(self, name: str) -> Callable[..., None] | None:
+        """Return the function that writes a set, or None if its source is not there."""
+        kind = name.partition(",")[0]
+        if kind == "digits":
+            return partial(_write_arrays, source="digits", arguments={})
+        if kind == "fashion" and self.fashion_mnist is not None:
+            arguments = {"root": str(self.fashion_mnist), "download": False}
+            return partial(_write_arrays, source="fashion_mnist", arguments=arguments)
+        if kind == "photographs" and self.photographs is not None:
+            return partial(_link_parts, self.photographs)
+        return partial(_split_classes, self.drawings) if kind == "drawings" and self.drawings is not None else None
+
+
+def write_sets(folder: Path, sources: Sources) -> dict[str, Path]:
     """Write the sets whose source is there and return their folders; those that are complete stay as they are."""
     written: dict[str, Path] = {}
     for name, counts in COUNTS.items():
-        make = _maker(name, fashion_mnist, photographs)
-        if make is None:
+        write = sources.writer(name)
+        if write is None:
             continue
         target = folder / name.replace(", ", "-").replace(" ", "-")
         if not target.is_dir():
             half = target.with_suffix(".part")
             shutil.rmtree(half, ignore_errors=True)
-            make(half, counts)
+            write(half, counts)
             half.rename(target)
         written[name] = target
     return written
-
-
-def _maker(name: str, fashion_mnist: Path | None, photographs: Path | None) -> Callable[..., None] | None:
-    kind = name.partition(",")[0]
-    if kind == "digits":
-        return partial(_write_arrays, source="digits", arguments={})
-    if kind == "fashion" and fashion_mnist is not None:
-        return partial(_write_arrays, source="fashion_mnist", arguments={"root": str(fashion_mnist), "download": False})
-    return partial(_link_files, photographs) if kind == "photographs" and photographs is not None else None
 
 
 def _write_arrays(target: Path, counts: Sequence[int] | None, *, source: str, arguments: Mapping[str, Any]) -> None:
@@ -73,8 +97,8 @@ def _write_arrays(target: Path, counts: Sequence[int] | None, *, source: str, ar
                 Image.fromarray(np.asarray(split.images[index])[..., 0]).save(folder / f"{index:05d}.png")
 
 
-def _link_files(root: Path, target: Path, counts: Sequence[int]) -> None:
-    """Link files of a folder of classes: the names of the classes in order get the counts in order."""
+def _link_parts(root: Path, target: Path, counts: Sequence[int]) -> None:
+    """Link files of a folder that has parts: the names of the classes in order get the counts in order."""
     for part in ("train", "test"):
         for number, source in enumerate(sorted(path for path in (root / part).iterdir() if path.is_dir())):
             files = sorted(source.iterdir())
@@ -82,6 +106,23 @@ def _link_files(root: Path, target: Path, counts: Sequence[int]) -> None:
             folder.mkdir(parents=True)
             for index in _draw(np.arange(len(files)), counts[number] if part == "train" else TEST_IMAGES):
                 (folder / files[index].name).symlink_to(files[index].resolve())
+
+
+def _split_classes(root: Path, target: Path, counts: None) -> None:
+    """Link the files of a folder that has no parts: of each class, a fifth for testing."""
+    for name in DRAWINGS:
+        files = [file for file in sorted((root / name).rglob("*.png")) if _pixels(file) <= MOST_PIXELS]
+        test = set(_draw(np.arange(len(files)), round(TEST_SHARE * len(files))))
+        for index, file in enumerate(files):
+            place = target / ("test" if index in test else "train") / name
+            place.mkdir(parents=True, exist_ok=True)
+            (place / "-".join(file.relative_to(root / name).parts)).symlink_to(file.resolve())
+
+
+def _pixels(file: Path) -> int:
+    """Return the pixels that the header of a PNG file promises."""
+    header = file.read_bytes()[16:24]
+    return int.from_bytes(header[:4], "big") * int.from_bytes(header[4:], "big")
 
 
 def _draw(indices: Any, limit: int | None) -> list[int]:
@@ -95,6 +136,12 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where the images are."""
     parser.add_argument("--fashion_mnist", type=Path, help="folder with the four files of Fashion-MNIST")
     parser.add_argument("--images", type=Path, help="folder of photographs: train/<class>/*, test/<class>/*")
+    parser.add_argument("--drawings", type=Path, help="folder png of Debian's openclipart-png")
+
+
+def chosen_sources(options: argparse.Namespace) -> Sources:
+    """Return the folders that the options name."""
+    return Sources(options.fashion_mnist, options.images, options.drawings)
 
 
 def main() -> None:
@@ -102,7 +149,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where the sets are written")
     add_sources(parser)
     options = parser.parse_args()
-    for name, target in write_sets(options.folder, options.fashion_mnist, options.images).items():
+    for name, target in write_sets(options.folder, chosen_sources(options)).items():
         counts = {part: sum(1 for _ in (target / part).glob("*/*")) for part in ("train", "test")}
         print(f"{name}: {counts['train']:,} training images, {counts['test']:,} test images, {target}")
 

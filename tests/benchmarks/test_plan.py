@@ -35,11 +35,29 @@ def test_a_part_has_the_wanted_images_of_each_class_and_is_drawn_once(programs, 
     small_sets = programs("small_sets")
     monkeypatch.setattr(small_sets, "COUNTS", {"fashion": None, "photographs, few": [4, 2, 1]})
     monkeypatch.setattr(small_sets, "TEST_IMAGES", 3)
-    (folder,) = small_sets.write_sets(tmp_path / "sets", None, photographs).values()
+    sources = small_sets.Sources(photographs=photographs)
+    (folder,) = small_sets.write_sets(tmp_path / "sets", sources).values()
     counts = [[len(list(path.iterdir())) for path in sorted((folder / part).iterdir())] for part in ("train", "test")]
     assert counts == [[4, 2, 1], [3, 3, 3]]
-    again = small_sets.write_sets(tmp_path / "other", None, photographs)["photographs, few"]
+    again = small_sets.write_sets(tmp_path / "other", sources)["photographs, few"]
     assert names_in(again) == names_in(folder)
+
+
+def test_a_fifth_of_each_class_of_drawings_is_for_testing_and_huge_files_are_left_out(programs, tmp_path, monkeypatch):
+    small_sets = programs("small_sets")
+    monkeypatch.setattr(small_sets, "COUNTS", {"drawings": None})
+    monkeypatch.setattr(small_sets, "DRAWINGS", ("food", "plants"))
+    monkeypatch.setattr(small_sets, "MOST_PIXELS", 20 * 30)
+    drawings = tmp_path / "png"
+    write_class_folders(drawings, classes=["food", "food/fruit", "logos", "plants"], count=5, size=(20, 30))
+    write_class_folders(drawings / "food", classes=["huge"], count=1, size=(21, 30))
+    (folder,) = small_sets.write_sets(tmp_path / "sets", small_sets.Sources(drawings=drawings)).values()
+    found = names_in(folder)
+    assert len(found) == 15
+    assert not any("huge" in name for name in found)
+    parts = [f"{part}/{name}/" for part in ("train", "test") for name in ("food", "plants")]
+    assert [sum(name.startswith(part) for name in found) for part in parts] == [8, 4, 2, 1]
+    assert sum("/food/fruit-" in name for name in found) == 5
 
 
 def test_a_tenth_is_held_out_of_the_training_images_alone(programs, photographs, tmp_path):

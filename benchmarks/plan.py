@@ -49,6 +49,29 @@ def nets_in_time_of(epochs: int, chosen: list[str]) -> dict[str, list[str]]:
     }
 
 
+# Images a second on one core of drawings of a side, and the net with its optimizer.
+SMALL, SMALL_2 = ["model=resnet20", *muon(0.1)], ["model=resnet20", "model.width=2", *muon(0.1)]
+WIDE = ["model=wrn16_4", *muon(0.1)]
+STEM_10 = ["model=resnet18", "model.stem=imagenet", "model.layers=[1,1,1,1]"]
+SIDES: dict[str, tuple[float, int, list[str]]] = {
+    "32, resnet20": (718, 32, SMALL), "32, resnet20 of width 2": (243, 32, SMALL_2), "32, wrn16_4": (101, 32, WIDE),
+    "48, resnet20": (324, 48, SMALL), "48, resnet20 of width 2": (113, 48, SMALL_2), "48, resnet10": (530, 48, STEM_10),
+    "64, resnet20": (189, 64, SMALL), "64, resnet20 of width 2": (59, 64, SMALL_2), "64, resnet10": (348, 64, STEM_10),
+    "96, resnet10": (156, 96, STEM_10), "128, resnet10": (93, 128, STEM_10), "160, resnet10": (71, 160, STEM_10),
+}  # fmt: skip
+DRAWINGS = 1120  # drawings that are trained on
+
+
+def sides_in(minutes: float) -> dict[str, list[str]]:
+    """Return overrides that train nets on images of several sides for about this long; those that get 8 passes."""
+    passes = {name: round(60 * minutes * rate / DRAWINGS) for name, (rate, _, _) in SIDES.items()}
+    return {
+        name: [f"data.image_size={side}", f"trainer.epochs={passes[name]}", *net]
+        for name, (_, side, net) in SIDES.items()
+        if passes[name] >= 8
+    }
+
+
 # Rule -> the sets that it is tried on, and what is tried: overrides by name.
 TRIALS: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
     "optimizer": (ALL, {
@@ -72,6 +95,8 @@ TRIALS: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
         "weighted loss": ["data.sampler=uniform", "loss.class_weights=balanced"],
     }),
     "image size": (("fashion, 2000",), {f"{side}": [f"data.image_size={side}"] for side in (24, 28, 32)}),
+    "image size and net, in 4 minutes": (("drawings",), sides_in(4)),
+    "image size and net, in 13 minutes": (("drawings",), sides_in(13)),
     "net, in the time of 40 epochs": (("fashion, 2000",), nets_in_time_of(40, muon(0.1))),
     "net, in the time of 80 epochs": (("photographs, 5000",), nets_in_time_of(80, muon(0.1))),
     "net, in the time of 200 epochs": (("photographs, 500",), nets_in_time_of(200, muon(0.07, 32))),

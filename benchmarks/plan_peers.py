@@ -38,6 +38,7 @@ TIMM = [
     "--reprob", "0.4", "--remode", "pixel", "-b", "112", "--workers", "1", "--device", "cpu",
 ]  # fmt: skip
 IMAGENET_SIDE = 224  # that net's size of images, which smaller images do not get
+TRIED_SECONDS = 10.0  # of timm's epochs, before their number is chosen
 NOT_TRAINING = 0.85  # share of the time limit that timm's epochs get, as in a plan
 EVALUATE_YOLO = (
     "import sys; from ultralytics import YOLO;"
@@ -124,13 +125,16 @@ def train_timm(source: Path, folder: Path, seed: int, minutes: float, path: Path
         "--num-classes", str(classes), "--img-size", str(size), "--seed", str(seed), "--output", str(folder.resolve()),
         "--val-split", "val",
     ]  # fmt: skip
-    times = []
-    for name, epochs in (("one", 1), ("two", 2)):
+
+    def seconds_for(epochs: int) -> float:
         start = time.perf_counter()
-        call([*common, "--epochs", str(epochs), "--warmup-epochs", "0", "--experiment", name], folder, path)
-        times.append(time.perf_counter() - start)
-    seconds = max(times[1] - times[0], 0.1)
-    epochs = max(1, round(NOT_TRAINING * 60 * minutes / seconds))
+        call([*common, "--epochs", str(epochs), "--warmup-epochs", "0", "--experiment", f"try-{epochs}"], folder, path)
+        return time.perf_counter() - start
+
+    first, tried = seconds_for(1), 1
+    while (taken := seconds_for(1 + tried) - first) < TRIED_SECONDS:  # the start of the program subtracted
+        tried *= 2
+    epochs = max(1, round(NOT_TRAINING * 60 * minutes * tried / taken))
     start = time.perf_counter()
     call([*common, "--epochs", str(epochs), "--warmup-epochs", str(min(5, epochs // 5)), "--experiment", "run"],
          folder, path)  # fmt: skip

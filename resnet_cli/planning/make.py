@@ -138,14 +138,15 @@ class _Measurer:
         names = [net["weights"] for net in read_rules()["pretrained_nets"]]
         return [name for name in names if has_published_weights(name)]
 
-    def rate(self, values: Mapping[str, Any], side: int) -> float:
+    def rate(self, values: Mapping[str, Any], side: int, batch_size: int) -> float:
         """Return the images a second that a net trains, measured once on this device.
 
         Args:
             values: The options and keys of the net, and the option of its optimizer if that is not the typed one.
             side: Of the images, where they can be resized.
+            batch_size: Images of a step.
         """
-        batch_size, optimizer = self.settings["data"].get("batch_size", 128), self.settings["optimizer"]["_target_"]
+        optimizer = self.settings["optimizer"]["_target_"]
         name = f"{json.dumps({'optimizer': optimizer, **values}, sort_keys=True)} {side}, {batch_size}"
         if name not in self.rates:
             typed = [item for item in self.items if item.partition("=")[0] not in values]

@@ -11,7 +11,8 @@ import yaml
 from resnet_cli.planning.conditions import holds
 
 Facts = Mapping[str, Any]
-Rate = Callable[[Mapping[str, Any], int], float]  # images a second of a net, from what it sets and the side of images
+# Images a second of a net, from what it sets, the side of images, and the batch size.
+Rate = Callable[[Mapping[str, Any], int, int], float]
 
 RULES = Path(__file__).with_name("rules.yaml")
 USABLE_SHARE = 0.85  # of the budget that is spent on steps; the rest is validation, saving and the test
@@ -94,16 +95,21 @@ class _Planner:
         self.epochs_are_typed = isinstance(self.typed.get("trainer.epochs"), int)
         if self.epochs_are_typed:
             self.facts["passes"] = most = self.typed["trainer.epochs"]
+        self._apply(self.rules["batch_size"])
         self._choose_net(most)
         for rule in self.rules["rules"]:
-            for case in rule["cases"]:
-                if holds(case.get("when", {}), self.facts):
-                    self._choose(case["set"], case["because"], rule["evidence"])
-                    break
+            self._apply(rule)
         warnings = [
             row["text"].format(**self.facts) for row in self.rules["warnings"] if holds(row["when"], self.facts)
         ]
         return Plan(self.level, tuple(self.choices), tuple(self.skipped), tuple(warnings))
+
+    def _apply(self, rule: Mapping[str, Any]) -> None:
+        """Choose what the first case of a rule that holds says."""
+        for case in rule["cases"]:
+            if holds(case.get("when", {}), self.facts):
+                self._choose(case["set"], case["because"], rule["evidence"])
+                return
 
     def _choose(self, values: Mapping[str, Any], because: str | Mapping[str, str], evidence: str) -> None:
         """Note the values that the user has not typed; what is typed becomes a fact all the same."""
@@ -177,7 +183,8 @@ class _Planner:
     def _rate(self, net: Mapping[str, Any], side: int) -> float:
         """Return the images a second that a net trains, with its optimizer."""
         optimizer = self._optimizer(net)
-        return self.rate(net["set"] if optimizer is None else {**net["set"], "optimizer": optimizer}, side)
+        values = net["set"] if optimizer is None else {**net["set"], "optimizer": optimizer}
+        return self.rate(values, side, self.facts["batch_size"])
 
     def _largest_affordable(self, sides: Sequence[int]) -> tuple[int, Mapping[str, Any], float]:
         """Return side, net and rate: the largest net that is fast enough at the largest side that has one.

@@ -1,4 +1,4 @@
-"""How many images a second a net trains on this machine, measured on a few steps of random images."""
+"""How many images a second a net trains on this machine, measured on random images."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -15,8 +15,8 @@ from resnet_cli.training.device import resolve_device, resolve_precision
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Images of 32x32 pixels, or as many pixels, of a timed step on a CPU, where larger batches take as long for each image.
 LARGEST_BATCH, LEAST_BATCH = 64, 4
-MOST_STEPS = 5
-MOST_SECONDS = 1.5  # after which no further step is timed
+MOST_CALLS = 5
+MOST_SECONDS = 1.5  # after which no further call is timed
 
 
 def images_per_second(
@@ -32,13 +32,14 @@ def images_per_second(
 ) -> float:
     """Train a net on a few random batches and return its rate by the fastest of them.
 
-    The state of the global random generator is kept.
+    On a CPU, batches are smaller than those of the run; the update of the weights is timed by itself, since it takes as
+    long for a batch of any size. The state of the global random generator is kept.
 
     Args:
         nodes: The configs of the net and its optimizer, `model` and `optimizer`.
         in_size: (C, H, W).
         classes: K.
-        batch_size: Images of a step.
+        batch_size: Images of a step of the run.
         device: As `trainer.device`.
         precision: As `trainer.precision`.
         cpu_bf16: As `trainer.cpu_bf16`.
@@ -48,34 +49,41 @@ def images_per_second(
         InputError: The net does not run on images of this size.
     """
     place = resolve_device(device)
+    images_of_step = batch_size
     if place.type == "cpu":
         largest = LARGEST_BATCH * 32 * 32 // (in_size[1] * in_size[2])
-        batch_size = min(batch_size, LARGEST_BATCH, max(largest, LEAST_BATCH))
+        images_of_step = min(batch_size, LARGEST_BATCH, max(largest, LEAST_BATCH))
     dtype = DTYPES.get(resolve_precision(precision, place, cpu_bf16=cpu_bf16))
     with torch.random.fork_rng(devices=[]):
         net = build.model(nodes["model"], in_size=in_size, num_classes=classes, seed=0).to(place)
         net = net.to(memory_format=torch.channels_last)
-        images = torch.randn(batch_size, *in_size, device=place).contiguous(memory_format=torch.channels_last)
-        labels = torch.arange(batch_size, device=place) % classes
+        images = torch.randn(images_of_step, *in_size, device=place).contiguous(memory_format=torch.channels_last)
+        labels = torch.arange(images_of_step, device=place) % classes
         optimizer = build.optimizer(nodes["optimizer"], net)
+        parameter = next(net.parameters())
 
-        def step() -> None:
+        def compute_gradients() -> None:
             with nullcontext() if dtype is None else torch.autocast(place.type, dtype):
                 loss = F.cross_entropy(net(images).float(), labels)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
             loss.item()  # waits for the device
 
-        step()  # warms up
-        return batch_size / _fastest(step, clock)
+        def update() -> None:
+            optimizer.step()
+            parameter.sum().item()
+
+        compute_gradients()  # warms up
+        update()
+        gradients, updated = _fastest(compute_gradients, clock), _fastest(update, clock)
+        return 1 / (gradients / images_of_step + updated / batch_size)
 
 
-def _fastest(step: Callable[[], None], clock: Callable[[], float]) -> float:
-    """Return the seconds of the fastest of a few steps."""
+def _fastest(function: Callable[[], None], clock: Callable[[], float]) -> float:
+    """Return the seconds of the fastest of a few calls."""
     seconds: list[float] = []
-    while len(seconds) < MOST_STEPS and sum(seconds) < MOST_SECONDS:
+    while len(seconds) < MOST_CALLS and sum(seconds) < MOST_SECONDS:
         start = clock()
-        step()
+        function()
         seconds.append(clock() - start)
     return max(min(seconds), 1e-9)

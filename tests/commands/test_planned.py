@@ -155,7 +155,7 @@ def test_nets_are_measured_with_their_optimizer_and_batch(train, monkeypatch):
         line = ["plan=good", *TINY, "trainer.time_budget=30 s", *typed]
         assert train(*line, "--cfg", "job")[0] == 0
         kinds[" ".join(typed).partition("=")[0]] = set(measured)
-    assert ("Muon", 128) in kinds[""]
+    assert ("Muon", 32) in kinds[""]
     assert {kind for kind, _ in kinds["optimizer"]} == {"AdamW"}
     assert {kind for kind, _ in kinds["optimizer.groups"]} == {"SGD"}
     assert ("Muon", 8) in kinds["data.batch_size"]

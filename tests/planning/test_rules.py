@@ -29,12 +29,16 @@ VARIED = {
 }
 
 
-def plan(level="good", typed=None, machine=None, rate=lambda net, side: 1000.0, **facts):
+def plan(level="good", typed=None, machine=None, rate=lambda net, side, batch_size: 1000.0, **facts):
     return make_plan(level, {**FACTS, **facts}, typed or {}, {**MACHINE, **(machine or {})}, rate)
 
 
 def values(made):
     return {choice.key: choice.value for choice in made.choices}
+
+
+def all_rules():
+    return [read_rules()["batch_size"], *read_rules()["rules"]]
 
 
 def test_a_plan_is_the_same_for_the_same_facts():
@@ -51,7 +55,7 @@ def test_every_combination_of_facts_gives_a_valid_config(level, side):
         assert len({choice.key for choice in made.choices}) == len(made.choices)
 
 
-@pytest.mark.parametrize("case", [case for rule in read_rules()["rules"] for case in rule["cases"]], ids=str)
+@pytest.mark.parametrize("case", [case for rule in all_rules() for case in rule["cases"]], ids=str)
 def test_every_case_sets_keys_that_exist(case):
     data = ["data=image_folder", "data.root=DIR"] if "data.image_size" in case["set"] else []
     overrides = [format_override(key, value) for key, value in case["set"].items()]
@@ -64,9 +68,8 @@ def test_every_net_can_be_composed(net):
 
 
 def test_every_rule_says_what_was_measured():
-    rules = read_rules()
-    assert all(rule["about"] and rule["evidence"] for rule in rules["rules"])
-    assert all("when" not in rule["cases"][-1] or len(rule["cases"]) >= 1 for rule in rules["rules"])
+    assert all(rule["evidence"] for rule in all_rules())
+    assert all(rule["about"] for rule in read_rules()["rules"])
 
 
 def test_what_is_typed_wins_and_is_planned_around():
@@ -87,7 +90,7 @@ def test_muon_is_chosen_where_it_costs_little_and_was_measured():
     for model, facts in slow_or_unknown.items():
         assert values(plan(typed={"model": model}, **facts))["optimizer"] == "sgd"
     on_a_card = {"budget": 1e6, "device": "cuda"}
-    assert values(plan(machine=on_a_card, rate=lambda net, side: 1000.0))["optimizer"] == "sgd"  # with ResNet-18
+    assert values(plan(machine=on_a_card, rate=lambda net, side, batch_size: 1000.0))["optimizer"] == "sgd"  # with ResNet-18
 
 
 def test_classes_are_drawn_equally_only_where_the_rarest_has_very_few_images():
@@ -116,8 +119,8 @@ def test_learning_rates_grow_with_the_batch(model, batch_size):
 def test_epochs_that_are_typed_are_the_passes_that_are_planned_for(budget):
     assert "data.augment.erase" in values(plan(machine={"budget": budget}))
     assert "data.augment.erase" not in values(plan(typed={"trainer.epochs": 2}, machine={"budget": budget}))
-    slow = plan(typed={"trainer.epochs": 2}, machine={"budget": 60.0}, rate=lambda net, side: 250.0)
-    assert values(slow)["model"] != values(plan(machine={"budget": 60.0}, rate=lambda net, side: 250.0))["model"]
+    slow = plan(typed={"trainer.epochs": 2}, machine={"budget": 60.0}, rate=lambda net, side, batch_size: 250.0)
+    assert values(slow)["model"] != values(plan(machine={"budget": 60.0}, rate=lambda net, side, batch_size: 250.0))["model"]
 
 
 def test_an_option_that_is_typed_keeps_all_its_values():
@@ -129,7 +132,7 @@ def test_an_option_that_is_typed_keeps_all_its_values():
 def test_the_largest_net_that_gets_its_passes_in_the_budget():
     rates = {"resnet8": 4000.0, "resnet20": 1000.0, "wrn16_4": 200.0, "resnet18": 50.0}
 
-    def rate(net, side):
+    def rate(net, side, batch_size):
         return rates[net["model"]] / (2 if "model.width" in net else 1)
 
     nets = {
@@ -146,7 +149,7 @@ def test_the_largest_net_that_gets_its_passes_in_the_budget():
 def test_a_net_for_muon_has_to_get_fewer_passes():
     def net(seconds, typed=None):
         rate = {"resnet8": 2000.0, "resnet20": 500.0}
-        made = plan(typed=typed, machine={"budget": seconds}, rate=lambda net, side: rate.get(net["model"], 1.0))
+        made = plan(typed=typed, machine={"budget": seconds}, rate=lambda net, side, batch_size: rate.get(net["model"], 1.0))
         return values(made)["model"]
 
     enough = 5000 * 40 / 500 / 0.85  # seconds in which ResNet-20 gets 40 passes
@@ -159,7 +162,7 @@ def test_a_net_for_muon_has_to_get_fewer_passes():
 def test_nets_after_one_that_is_too_slow_are_not_measured():
     measured = []
 
-    def rate(net, side):
+    def rate(net, side, batch_size):
         measured.append(net["model"])
         return 1000.0 / len(measured)
 
@@ -167,8 +170,20 @@ def test_nets_after_one_that_is_too_slow_are_not_measured():
     assert measured == ["resnet8"]
 
 
+def test_nets_are_timed_with_the_batches_that_they_get():
+    sizes = set()
+
+    def rate(net, side, batch_size):
+        sizes.add(batch_size)
+        return 1000.0
+
+    for images, typed in ((500, {}), (5000, {}), (60000, {}), (500, {"data.batch_size": 8})):
+        plan(typed=typed, machine={"budget": 60}, rate=rate, images=images)
+    assert sizes == {32, 64, 128, 8}
+
+
 def test_a_net_whose_weights_are_at_hand_comes_first_and_needs_fewer_passes():
-    def rate(net, side):
+    def rate(net, side, batch_size):
         return {"resnet18": 100.0, "resnet50": 30.0}.get(net.get("model.name"), 200.0)
 
     def made(seconds, **others):
@@ -190,7 +205,7 @@ def test_a_net_whose_weights_are_at_hand_comes_first_and_needs_fewer_passes():
 
 
 def test_images_are_reduced_until_a_net_is_fast_enough():
-    def rate(net, side):
+    def rate(net, side, batch_size):
         return 4000.0 * (32 / side) ** 2
 
     sides = {

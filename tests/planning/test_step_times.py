@@ -7,13 +7,21 @@ from resnet_cli.planning.step_times import images_per_second
 from tests.support.settings import settings_of
 
 
-def test_the_rate_is_that_of_the_fastest_step():
-    times = iter([0, 0.5, 10, 10.25, 20, 21])
+def test_the_rate_is_that_of_the_fastest_gradients_and_update():
+    gradients, updates = [0, 0.5, 10, 10.25, 20, 21], [30, 30.5, 40, 40.125, 50, 51]
+    times = iter([*gradients, *updates])
     settings = settings_of("model=resnet8", "optimizer=muon")
     state = torch.get_rng_state()
     rate = images_per_second(settings, (1, 8, 8), 3, batch_size=4, device="cpu", clock=lambda: next(times))
-    assert rate == 4 / 0.25
+    assert rate == 4 / (0.25 + 0.125)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_update_of_a_large_batch_takes_as_long_as_that_of_a_small_one():
+    times = iter([0, 8, 8, 12])
+    settings = settings_of("model=plain_mlp")
+    rate = images_per_second(settings, (1, 8, 8), 3, batch_size=256, device="cpu", clock=lambda: next(times))
+    assert rate == 1 / (8 / 64 + 4 / 256)
 
 
 def test_a_step_has_the_update_of_the_optimizer(monkeypatch):

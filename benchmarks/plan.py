@@ -59,7 +59,7 @@ SIDES: dict[str, tuple[float, int, list[str]]] = {
     "64, resnet20": (189, 64, SMALL), "64, resnet20 of width 2": (59, 64, SMALL_2), "64, resnet10": (348, 64, STEM_10),
     "96, resnet10": (156, 96, STEM_10), "128, resnet10": (93, 128, STEM_10), "160, resnet10": (71, 160, STEM_10),
 }  # fmt: skip
-DRAWINGS = 1120  # drawings that are trained on
+DRAWINGS = 978  # drawings that are trained on
 
 
 def sides_in(minutes: float) -> dict[str, list[str]]:

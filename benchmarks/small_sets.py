@@ -9,6 +9,7 @@ seed.
 """
 
 import argparse
+import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -109,9 +110,18 @@ def _link_parts(root: Path, target: Path, counts: Sequence[int]) -> None:
 
 
 def _split_classes(root: Path, target: Path, counts: None) -> None:
-    """Link the files of a folder that has no parts: of each class, a fifth for testing."""
+    """Link the files of a folder that has no parts: of each class, a fifth for testing.
+
+    Copies of a file are left out, and files that are in two classes.
+    """
+    found: dict[str, dict[str, Path]] = {}  # files by class, by content
     for name in DRAWINGS:
-        files = [file for file in sorted((root / name).rglob("*.png")) if _pixels(file) <= MOST_PIXELS]
+        for file in sorted((root / name).rglob("*.png")):
+            if _pixels(file) <= MOST_PIXELS:
+                content = hashlib.sha256(Image.open(file).convert("RGBA").tobytes()).hexdigest()
+                found.setdefault(content, {}).setdefault(name, file)
+    for name in DRAWINGS:
+        files = [by_class[name] for by_class in found.values() if list(by_class) == [name]]
         test = set(_draw(np.arange(len(files)), round(TEST_SHARE * len(files))))
         for index, file in enumerate(files):
             place = target / ("test" if index in test else "train") / name

@@ -3,7 +3,6 @@
 Shapes: B images of a chunk, C channels of the data set.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,10 +93,7 @@ def look_at_files(images: LazyImages, *, near: bool, workers: int, timeout: floa
         workers = 0
     loader = WorkerDataLoader(chunks, workers=workers, batch_size=None, collate_fn=_identity)
     try:
-        with warnings.catch_warnings():
-            # Pillow warns about unusual metadata and large images; decoding handles both.
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            yield from iterate_with_watchdog(loader, set(), timeout) if workers else loader
+        yield from iterate_with_watchdog(loader, set(), timeout) if workers else loader
     except RuntimeError as error:
         failure = str(error).partition("\n")[0]
         if not failure.startswith("DataLoader"):  # torch's messages on dead workers start like this

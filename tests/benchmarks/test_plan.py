@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.support.images import write_class_folders
 
@@ -43,7 +44,9 @@ def test_a_part_has_the_wanted_images_of_each_class_and_is_drawn_once(programs, 
     assert names_in(again) == names_in(folder)
 
 
-def test_a_fifth_of_each_class_of_drawings_is_for_testing_and_huge_files_are_left_out(programs, tmp_path, monkeypatch):
+def test_a_fifth_of_each_class_of_drawings_is_for_testing_without_copies_and_huge_files(
+    programs, tmp_path, monkeypatch
+):
     small_sets = programs("small_sets")
     monkeypatch.setattr(small_sets, "COUNTS", {"drawings": None})
     monkeypatch.setattr(small_sets, "DRAWINGS", ("food", "plants"))
@@ -51,10 +54,15 @@ def test_a_fifth_of_each_class_of_drawings_is_for_testing_and_huge_files_are_lef
     drawings = tmp_path / "png"
     write_class_folders(drawings, classes=["food", "food/fruit", "logos", "plants"], count=5, size=(20, 30))
     write_class_folders(drawings / "food", classes=["huge"], count=1, size=(21, 30))
+    (drawings / "food/copies").mkdir()
+    first, *_ = sorted((drawings / "food").glob("*.png"))
+    shutil.copy(first, drawings / "food/copies/copy.png")
+    for name in ("food", "plants"):
+        Image.new("L", (20, 30)).save(drawings / name / "in_both.png")
     (folder,) = small_sets.write_sets(tmp_path / "sets", small_sets.Sources(drawings=drawings)).values()
     found = names_in(folder)
     assert len(found) == 15
-    assert not any("huge" in name for name in found)
+    assert not any(name.endswith(("copy.png", "in_both.png")) or "huge" in name for name in found)
     parts = [f"{part}/{name}/" for part in ("train", "test") for name in ("food", "plants")]
     assert [sum(name.startswith(part) for name in found) for part in parts] == [8, 4, 2, 1]
     assert sum("/food/fruit-" in name for name in found) == 5
@@ -105,7 +113,8 @@ def test_every_rule_of_a_trial_is_one_of_the_plan(programs):
     from resnet_cli.planning.rules import read_rules
 
     trials = {name.partition(",")[0] for name in programs("plan").TRIALS}
-    assert trials <= {rule["about"] for rule in read_rules()["rules"]} | {"net", "image size", "learning rate"}
+    others = {"batch size", "image size", "image size and net", "learning rate", "net"}
+    assert trials <= {rule["about"] for rule in read_rules()["rules"]} | others
 
 
 def test_nets_that_are_compared_in_the_same_time_get_epochs_by_their_speed(programs):

@@ -90,7 +90,9 @@ def test_muon_is_chosen_where_it_costs_little_and_was_measured():
     for model, facts in slow_or_unknown.items():
         assert values(plan(typed={"model": model}, **facts))["optimizer"] == "sgd"
     on_a_card = {"budget": 1e6, "device": "cuda"}
-    assert values(plan(machine=on_a_card, rate=lambda net, side, batch_size: 1000.0))["optimizer"] == "sgd"  # with ResNet-18
+    assert (
+        values(plan(machine=on_a_card, rate=lambda net, side, batch_size: 1000.0))["optimizer"] == "sgd"
+    )  # with ResNet-18
 
 
 def test_classes_are_drawn_equally_only_where_the_rarest_has_very_few_images():
@@ -120,7 +122,10 @@ def test_epochs_that_are_typed_are_the_passes_that_are_planned_for(budget):
     assert "data.augment.erase" in values(plan(machine={"budget": budget}))
     assert "data.augment.erase" not in values(plan(typed={"trainer.epochs": 2}, machine={"budget": budget}))
     slow = plan(typed={"trainer.epochs": 2}, machine={"budget": 60.0}, rate=lambda net, side, batch_size: 250.0)
-    assert values(slow)["model"] != values(plan(machine={"budget": 60.0}, rate=lambda net, side, batch_size: 250.0))["model"]
+    assert (
+        values(slow)["model"]
+        != values(plan(machine={"budget": 60.0}, rate=lambda net, side, batch_size: 250.0))["model"]
+    )
 
 
 def test_an_option_that_is_typed_keeps_all_its_values():
@@ -149,7 +154,9 @@ def test_the_largest_net_that_gets_its_passes_in_the_budget():
 def test_a_net_for_muon_has_to_get_fewer_passes():
     def net(seconds, typed=None):
         rate = {"resnet8": 2000.0, "resnet20": 500.0}
-        made = plan(typed=typed, machine={"budget": seconds}, rate=lambda net, side, batch_size: rate.get(net["model"], 1.0))
+        made = plan(
+            typed=typed, machine={"budget": seconds}, rate=lambda net, side, batch_size: rate.get(net["model"], 1.0)
+        )
         return values(made)["model"]
 
     enough = 5000 * 40 / 500 / 0.85  # seconds in which ResNet-20 gets 40 passes

@@ -66,11 +66,15 @@ def make_dataset(
     if test is None:
         kept, held_out = hold_out_test(train.labels, test_fraction, class_names, source=source, groups=train.groups)
         train, test = train.select(kept), train.select(held_out)
+    parts = {**samples, "train": train, "test": test}
 
-    def make_split(chosen: Samples) -> DatasetSplit:
-        return DatasetSplit(open_images(chosen.names), chosen.labels, chosen.weights, chosen.groups)
-
-    val = make_split(samples["val"]) if "val" in samples else None
+    images = {name: open_images(chosen.names) for name, chosen in parts.items()}
+    for name in images.keys() - {"train"}:
+        images[name].take_size(images["train"])
+    splits = {
+        name: DatasetSplit(images[name], chosen.labels, chosen.weights, chosen.groups) for name, chosen in parts.items()
+    }
     return Dataset(
-        class_names=class_names, train=make_split(train), test=make_split(test), val=val, origins=origins, **options
+        class_names=class_names, train=splits["train"], test=splits["test"], val=splits.get("val"), origins=origins,
+        **options,
     )  # fmt: skip

@@ -118,9 +118,12 @@ def webdataset(
         sources["test_shards"], labels["test_shards"] = sources["shards"].select(test), labels["shards"][test]
         sources["shards"], labels["shards"] = sources["shards"].select(train), labels["shards"][train]
     _warn_sorted(indices["shards"], len(class_names), shuffle_buffer)
+    images = {name: open_images(source) for name, source in sources.items()}
+    for name in images.keys() - {"shards"}:
+        images[name].take_size(images["shards"])
     splits = {
         name: DatasetSplit(
-            open_images(source),
+            images[name],
             labels[name],
             shards=ShardOrder(source.samples[:, 0].contiguous(), shuffle_buffer, lanes),
         )

@@ -21,6 +21,7 @@ from resnet_cli.data.images.encoded import (
     name_in_errors,
     read_last_bytes,
     silence_logger,
+    silence_warnings,
 )
 from resnet_cli.data.images.jpeg import decode_jpeg
 from resnet_cli.data.images.resize import (
@@ -121,6 +122,13 @@ class Decoding:
         if self.image_size is None:
             return images_BHWC
         return resize_images(images_BHWC, self.image_size, self.resize, self.background, self.interpolation)
+
+    @property
+    def fixed_size(self) -> tuple[int, int, int] | None:
+        """(C, H, W) of every decoded image; None where the files determine it."""
+        if self.image_size is None or self.mode == "all":
+            return None
+        return len(self.mode), *height_and_width(self.image_size)
 
     def decoded_size(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return (C, H, W) of an image that has a given size in its file."""
@@ -265,6 +273,7 @@ def _open_image(path: ImageFile) -> "Iterator[Image.Image]":
     from PIL import Image, UnidentifiedImageError
 
     silence_logger("PIL.TiffImagePlugin")
+    silence_warnings(r"PIL\.")
     with name_in_errors(path):
         try:
             with Image.open(as_source(path)) as image:

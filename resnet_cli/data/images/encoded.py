@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,3 +73,15 @@ def name_in_errors(path: ImageFile) -> Iterator[None]:
 def silence_logger(name: str) -> None:
     """Silence the logger of a decoder, whose exceptions say the same; once, since it takes as long as a small image."""
     logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def silence_warnings(module: str) -> None:
+    """Ignore the warnings of a decoder's modules, on metadata and large images, which its callers handle.
+
+    Args:
+        module: Regular expression that their names begin with.
+    """
+    if not any(
+        action == "ignore" and getattr(name, "pattern", "") == module for action, _, _, name, _ in warnings.filters
+    ):
+        warnings.filterwarnings("ignore", module=module)

@@ -22,7 +22,7 @@ from resnet_cli.data.images.decode import Decoding, Header, Mode
 from resnet_cli.data.images.hashes import HashTable
 from resnet_cli.data.images.passes import FileFacts, Notes, SizeError, process_images
 from resnet_cli.data.images.read import decode, examine, read_header
-from resnet_cli.data.images.resize import Color, ImageSize, Interpolation, Resize, describe_difference, height_and_width
+from resnet_cli.data.images.resize import Color, ImageSize, Interpolation, Resize, describe_difference
 from resnet_cli.data.images.source import FileSource, ImageSource
 from resnet_cli.errors import InputError
 
@@ -69,9 +69,9 @@ class LazyImages:
         self._writer: RowWriter | None = None
         self._keeps = cache is not None
         self._table: HashTable | None = None
-        self._reference = 0  # the image that determines the size
-        fixed = None if image_size is None or mode == "all" else (len(mode), *height_and_width(image_size))
-        self.size: tuple[int, int, int] = fixed or self._first_size()
+        self._reference = ""  # what messages call the image that determines the size
+        self._taken_size: tuple[int, ...] = ()
+        self.size: tuple[int, int, int] = self.decoding.fixed_size or self._first_size()
 
     def __len__(self) -> int:
         return len(self.source)
@@ -90,8 +90,13 @@ class LazyImages:
         other = copy(self)
         other.__dict__.pop("_key", None)  # of the images so far
         other.source, other._has_warned, other._writer, other._keeps = source, False, None, keep
-        other._table, other._reference = None, 0
+        other._table = None
         return other
+
+    def take_size(self, other: "LazyImages") -> None:
+        """Expect the size of the images of another split; images of other sizes are found when all are read."""
+        if self.decoding.fixed_size is None and self.size != other.size:
+            self.size, self._reference, self._taken_size = other.size, other._reference, other.size
 
     def validate(self) -> None:
         """Read the header of every image, and decode those that look truncated; the result is cached.
@@ -252,7 +257,7 @@ class LazyImages:
             except InputError as error:
                 first_error = first_error or error
             else:
-                self._reference = index
+                self._reference = self.source.describe(index)
                 return size
         raise first_error or InputError(f"{self.source.place}: no images")
 
@@ -265,7 +270,7 @@ class LazyImages:
     @cached_property
     def _key(self) -> str:
         """Hash of the settings and of what changes with the images."""
-        settings = [3, self.source.identity(), *self.decoding.key()]
+        settings = [3, self.source.identity(), *self.decoding.key(), *self._taken_size]
         digest = hashlib.sha256(json.dumps(settings).encode())
         for fact in self.source.cache_facts():
             digest.update(fact.encode("utf-8", "surrogateescape"))
@@ -288,7 +293,7 @@ class LazyImages:
 
     def _raise_if_size_differs(self, index: int, size: tuple[int, int, int]) -> None:
         if size != self.size:
-            names = (self.source.describe(index), self.source.describe(self._reference))
+            names = (self.source.describe(index), self._reference)
             raise SizeError(describe_difference(names, (size, self.size)))
 
     def _log_notes(self, report: dict[str, Any]) -> None:

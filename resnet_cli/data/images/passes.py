@@ -1,6 +1,5 @@
 """A pass over all images of a source: in order, with a progress bar, and with all that is wrong said at the end."""
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -58,18 +57,15 @@ def process_images(
         except InputError as error:
             return error
 
-    with warnings.catch_warnings():
-        # Pillow warns about unusual metadata and large images; `decode` handles both.
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        for index, result in enumerate(_read_with_progress(source, read_or_catch, title)):
-            if isinstance(result, SizeError) and sizes_differ:
-                continue
-            if isinstance(result, InputError):
-                sizes_differ |= isinstance(result, SizeError)
-                problems.append(str(result))
-                continue
-            consume(index, result)
-            add_notes(notes, source.describe(index), mode, result[1])
+    for index, result in enumerate(_read_with_progress(source, read_or_catch, title)):
+        if isinstance(result, SizeError) and sizes_differ:
+            continue
+        if isinstance(result, InputError):
+            sizes_differ |= isinstance(result, SizeError)
+            problems.append(str(result))
+            continue
+        consume(index, result)
+        add_notes(notes, source.describe(index), mode, result[1])
     if problems:
         total = [f"{len(problems)} of {len(source)} {source.place} cannot be used"] if len(problems) > 5 else []
         raise (SizeError if sizes_differ else InputError)(*problems[:5], *total)

@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterable, Iterator
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -48,7 +47,6 @@ def prepare_worker(_worker: int) -> None:
     Signals often go to the whole process group, but the main process decides when to stop, and needs its workers until
     then. `multiprocessing` sends SIGTERM to workers at the exit of the main process.
     """
-    warnings.filterwarnings("ignore", module=r"PIL\.")
     for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

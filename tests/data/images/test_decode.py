@@ -241,3 +241,13 @@ def test_turned_tiff_files_are_the_same_from_a_path_and_from_memory(tmp_path, mo
 def test_a_cache_of_before_there_was_another_interpolation_is_still_used():
     assert Decoding("L", 8, "pad", "lime", [0, 9]).key() == ["L", 8, "pad", "lime", [0, 9]]
     assert Decoding("L", 8, interpolation="bicubic").key()[-1] == "bicubic"
+
+
+def test_a_large_image_is_read_without_pillows_warning(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.png", Image.new("RGB", (6, 5)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.warns(Image.DecompressionBombWarning):
+        Image.open(path).close()
+    for read in (lambda: read_image(path), lambda: LazyImages(tmp_path, ["a.png"])[0]):
+        assert read().shape == (5, 6, 3)
+    assert read_header(path, Decoding()).size == (3, 5, 6)

@@ -17,7 +17,7 @@ from resnet_cli.inspection.survey import Survey, survey_split
 from resnet_cli.planning.similarity import Sample, measure_similarity
 from resnet_cli.session import build
 
-FORMAT = 1  # of the file; others are measured anew
+FORMAT = 2  # of the file; others are measured anew
 SAMPLE = 1500  # images that are compared with one another
 RARE = 10  # images of a class that is called rare
 
@@ -104,7 +104,8 @@ def _similarity(split: DatasetSplit, usable: Tensor, classes: int) -> dict[str, 
         return dict.fromkeys(Sample.FACTS)
     order = torch.randperm(len(usable), generator=torch.Generator().manual_seed(0))[:SAMPLE]
     chosen = usable[order].sort().values
-    images = [split.images[index] for index in chosen.tolist()]
+    rows = split.images.cached_rows() if isinstance(split.images, LazyImages) else None
+    images = list(rows.read(chosen)) if rows is not None else [split.images[index] for index in chosen.tolist()]
     areas = [_area(split, index, image) for index, image in zip(chosen.tolist(), images, strict=True)]
     return measure_similarity(Sample.of(images, areas, split.labels[chosen], classes))
 

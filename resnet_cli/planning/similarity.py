@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 SIDE = 8  # pixels of the images that are compared
 SAME = 1e-6  # of deviations
-LEAST_SIGNAL = 0.1  # of the nearest neighbour's accuracy over chance, as a share of what is possible
+MOST_ERROR = 0.1  # standard error of the agreement of changed images, above which it says nothing
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def measure_similarity(sample: Sample) -> dict[str, float | None]:
     chance = float((counts / counts.sum()).square().sum())
     plain = _neighbour_accuracy(sample, lambda images: images)
     found: dict[str, float | None] = {"neighbour_accuracy": round(plain, 4)}
-    signal = (plain - chance) / max(1e-9, 1 - chance)
+    error = (2 * plain * (1 - plain) / len(sample.labels)) ** 0.5 / max(1e-9, plain - chance)
     changes: dict[str, Callable[[Tensor], Tensor]] = {
         "mirrored": lambda images: images.flip(3),
         "upside_down": lambda images: images.flip(2),
@@ -71,7 +71,7 @@ def measure_similarity(sample: Sample) -> dict[str, float | None]:
     }
     for name, change in changes.items():
         kept = (_neighbour_accuracy(sample, change) - chance) / max(1e-9, plain - chance)
-        found[name] = round(kept, 3) if signal >= LEAST_SIGNAL else None
+        found[name] = round(kept, 3) if plain > chance and error <= MOST_ERROR else None
     colours = sample.images_BCHW.mean((2, 3))
     found["colour_accuracy"] = _mean_accuracy(colours, sample, chance)
     found["scale_accuracy"] = _mean_accuracy(sample.areas.log()[:, None], sample, chance)

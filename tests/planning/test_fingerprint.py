@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.planning.fingerprint import count_classes, measure_fingerprint
 from tests.support.images import write_class_folders
 from tests.support.settings import settings_of
@@ -36,6 +37,14 @@ def test_of_files_of_unlike_sizes(tmp_path):
     )
     assert found["short_side"] == 30
     assert (found["height"], found["width"]) == (16, 16)
+
+
+def test_images_that_the_cache_has_are_not_decoded_again(tmp_path, monkeypatch):
+    write_class_folders(tmp_path / "photos", ["cat", "dog"], 10, (40, 30))
+    options = ["data=image_folder", f"data.root={tmp_path / 'photos'}", "data.image_size=16"]
+    decoded = fingerprint(*options, "data.cache=null")
+    monkeypatch.setattr(LazyImages, "__getitem__", lambda self, index: pytest.fail("decoded again"))
+    assert fingerprint(*options, f"data.cache={tmp_path / 'cache'}") == decoded
 
 
 def test_sizes_of_files_that_tell_the_class(tmp_path):

@@ -51,6 +51,21 @@ def test_nothing_is_said_where_neighbours_tell_nothing():
     assert found["colour_accuracy"] < 0.5
 
 
+def test_nothing_is_said_of_changes_where_few_images_leave_it_to_chance():
+    assert (
+        measure_similarity(images_of(arrow, count=6))["mirrored"] is not None
+    )  # each image has the neighbour it should
+
+    def half_noise(generator, label):
+        shows_it = int(torch.randint(2, (), generator=generator))
+        return arrow(generator, label) if shows_it else noise(generator)
+
+    few, many = (measure_similarity(images_of(half_noise, count=count)) for count in (30, 1500))
+    assert few["neighbour_accuracy"] > 0.5
+    assert few["mirrored"] is None
+    assert many["mirrored"] < 0.1
+
+
 def test_colour_and_scale_that_tell_the_class():
     found = measure_similarity(images_of(lambda g, label: noise(g, high=60) + 100 * label))
     assert found["colour_accuracy"] == 1

@@ -52,12 +52,18 @@ def nets_in_time_of(epochs: int, chosen: list[str]) -> dict[str, list[str]]:
 # Images a second on one core of drawings of a side, and the net with its optimizer.
 SMALL, SMALL_2 = ["model=resnet20", *muon(0.1)], ["model=resnet20", "model.width=2", *muon(0.1)]
 WIDE = ["model=wrn16_4", *muon(0.1)]
-STEM_10 = ["model=resnet18", "model.stem=imagenet", "model.layers=[1,1,1,1]"]
+STEM_18 = ["model=resnet18", "model.stem=imagenet"]
+STEM_10 = [*STEM_18, "model.layers=[1,1,1,1]"]
+NARROW_10, NARROW_18 = ([*net, "model.width=0.5", *muon(0.1)] for net in (STEM_10, STEM_18))
 SIDES: dict[str, tuple[float, int, list[str]]] = {
     "32, resnet20": (718, 32, SMALL), "32, resnet20 of width 2": (243, 32, SMALL_2), "32, wrn16_4": (101, 32, WIDE),
     "48, resnet20": (324, 48, SMALL), "48, resnet20 of width 2": (113, 48, SMALL_2), "48, resnet10": (530, 48, STEM_10),
     "64, resnet20": (189, 64, SMALL), "64, resnet20 of width 2": (59, 64, SMALL_2), "64, resnet10": (348, 64, STEM_10),
-    "96, resnet10": (156, 96, STEM_10), "128, resnet10": (93, 128, STEM_10), "160, resnet10": (71, 160, STEM_10),
+    "64, narrow resnet10": (486, 64, NARROW_10), "64, narrow resnet18": (234, 64, NARROW_18),
+    "96, resnet20": (86, 96, SMALL), "96, resnet10": (156, 96, STEM_10), "96, narrow resnet10": (338, 96, NARROW_10),
+    "96, narrow resnet18": (168, 96, NARROW_18), "128, resnet10": (93, 128, STEM_10),
+    "128, narrow resnet10": (222, 128, NARROW_10), "128, narrow resnet18": (113, 128, NARROW_18),
+    "160, narrow resnet10": (140, 160, NARROW_10),
 }  # fmt: skip
 DRAWINGS = 978  # drawings that are trained on
 

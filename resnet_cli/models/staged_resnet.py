@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
-from resnet_cli.config.ranges import AtLeast, Below
+from resnet_cli.config.ranges import AtLeast, Below, Positive
 from resnet_cli.models.checks import check_counts, image_size
 from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
 from resnet_cli.models.layers.normalisation import Norm, NormSpec
@@ -13,7 +13,7 @@ from resnet_cli.models.layers.regularisers import check_stochastic_depth
 from resnet_cli.models.layers.shortcuts import Shortcut, ShortcutSpec
 from resnet_cli.models.layers.units import Block, ResidualStageBuilder, conv
 
-STEM = 64  # channels after the stem, and the width of the first stage; each later stage has twice the last one's
+STEM = 64  # channels after the stem and in the first stage, at width 1; each later stage has twice the last one's
 
 
 class StagedResNet(Initialised):
@@ -26,6 +26,7 @@ class StagedResNet(Initialised):
         out_classes: Number of classes, K.
         block: Two 3x3 convolutions, or a bottleneck 1x1, 3x3, 1x1 with four times the channels at its end.
         layers: Units of each stage: 2, 2, 2, 2 is ResNet-18; 3, 4, 6, 3 is ResNet-34, and ResNet-50 with bottlenecks.
+        width: Factor on the channels of the stem and the stages, 64, 64, 128, 256, 512; the products are rounded.
         stem: cifar: 3x3 convolution of stride 1. imagenet: 7x7 convolution of stride 2, then max-pooling of stride 2.
         shortcut: Added to each branch, see `resnet_cli.models.layers.shortcuts.paths`. B, the papers': the
             identity, or a normalised 1x1 convolution where the shape changes.
@@ -47,6 +48,7 @@ class StagedResNet(Initialised):
         *,
         block: Block = "basic",
         layers: Sequence[Annotated[int, AtLeast(1)]] = (2, 2, 2, 2),
+        width: Annotated[float, Positive()] = 1.0,
         stem: Literal["cifar", "imagenet"] = "cifar",
         shortcut: Shortcut = "B",
         gate_bias: float = -6.0,
@@ -60,7 +62,7 @@ class StagedResNet(Initialised):
         check_counts("layers", layers)
         halvings = len(layers) - 1 + (2 if stem == "imagenet" else 0)
         hint = "; stem=cifar halves two times less" if stem == "imagenet" else ""
-        channels, height, width = image_size(in_size, halvings=halvings, hint=hint)
+        channels, h, w = image_size(in_size, halvings=halvings, hint=hint)
         check_stochastic_depth(stochastic_depth, shortcuts=residual and shortcut != "none")
         builder = ResidualStageBuilder(
             block=block,
@@ -69,14 +71,15 @@ class StagedResNet(Initialised):
             residual=residual,
             stochastic_depth=stochastic_depth,
         )
-        widths = [STEM * 2**i for i in range(len(layers))]
+        first = max(1, round(STEM * width))
+        widths = [first * 2**i for i in range(len(layers))]
         if stem == "cifar":
-            self.stem = builder.stem(conv(channels, STEM, 3))
+            self.stem = builder.stem(conv(channels, first, 3))
         else:
-            self.stem = builder.stem(conv(channels, STEM, 7, stride=2))
+            self.stem = builder.stem(conv(channels, first, 7, stride=2))
             self.stem.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))
-            height, width = (-(-side // 4) for side in (height, width))  # halved twice, rounded up
-        self.stages = builder.stages((STEM, height, width), widths, layers)
+            h, w = (-(-side // 4) for side in (h, w))  # halved twice, rounded up
+        self.stages = builder.stages((first, h, w), widths, layers)
         self.head = builder.head(builder.out_channels(widths[-1]), out_classes)
         initialise(self, init)
 

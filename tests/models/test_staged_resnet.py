@@ -20,6 +20,7 @@ FIFTY = {"layers": [3, 4, 6, 3], "block": "bottleneck"}
         ({}, 11_173_962, "555.4"),
         ({"layers": [3, 4, 6, 3]}, 21_282_122, "1159"),
         (FIFTY, 23_520_842, "1298"),
+        ({"width": 2}, 44_662_922, "2218"),
     ],
 )
 def test_counts_with_the_cifar_stem(options, parameters, millions):
@@ -40,6 +41,17 @@ def test_same_function_as_torchvision(theirs, options):
     ours.load_state_dict(dict(zip(ours.state_dict(), values, strict=True)), assign=True)
     x = torch.randn(1, 3, 64, 64)
     assert torch.allclose(ours(x), theirs(x), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("width", "channels"), [(1.0, [64, 128]), (0.5, [32, 64]), (0.3, [19, 38]), (0.001, [1, 2]), (2, [128, 256])]
+)
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+def test_width_scales_the_channels_of_stem_and_stages(width, channels, stem):
+    model = StagedResNet((3, 16, 16), 5, layers=[1, 1], width=width, stem=stem)
+    assert [stage[0].main_path[0].out_channels for stage in model.stages] == channels
+    assert model.stem[0].out_channels == channels[0]
+    assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 5)
 
 
 def test_plain_twin():

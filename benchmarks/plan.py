@@ -65,6 +65,10 @@ SIDES: dict[str, tuple[float, int, list[str]]] = {
     "128, narrow resnet10": (222, 128, NARROW_10), "128, narrow resnet18": (113, 128, NARROW_18),
     "160, narrow resnet10": (140, 160, NARROW_10),
 }  # fmt: skip
+CROPS = {
+    "shifted": ["data.augment.resized_crop=null"],
+    "of other sizes": ["data.augment.crop=0", "data.augment.resized_crop=[0.35,1.0]"],
+}
 DRAWINGS = 978  # drawings that are trained on
 
 
@@ -94,6 +98,12 @@ TRIALS: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
     "schedule": (ALL, {name: [f"schedule={name}"] for name in ("one_cycle", "cosine", "constant")}),
     "horizontal flip": (ALL, {kind: [f"data.augment.flip={kind}"] for kind in ("none", "random")}),
     "random crop": (ALL, {f"{pad} pixels": [f"data.augment.crop={pad}"] for pad in (0, 1, 2, 3, 4)}),
+    "random crop, of drawings": (("drawings",), {
+        f"{side} pixels, {name}": [
+            f"data.image_size={side}", f"trainer.epochs={epochs}", f"data.augment.crop={side // 8}", *crop, *SMALL
+        ]
+        for side, epochs in ((32, 176), (64, 46)) for name, crop in CROPS.items()
+    }),
     "random erasing": (ALL, {f"{share}": [f"data.augment.erase={share}"] for share in (0.0, 0.25, 0.5)}),
     "label smoothing": (ALL, {f"{share}": [f"loss.label_smoothing={share}"] for share in (0.0, 0.1)}),
     "sampling": (UNEQUAL, {

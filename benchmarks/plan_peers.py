@@ -4,10 +4,11 @@
     python benchmarks/plan_peers.py ... --minutes 60               some of it; again goes on
     python benchmarks/plan_peers.py ... --timm DIR --ultralytics DIR
 
-Contenders: `plan=good`; this program's defaults; Ultralytics' `yolo classify train` of a net without published weights,
-with its defaults and its own time limit; and timm's `train.py` with the settings that its documentation gives for
-residual nets, for as many epochs as one epoch's time says. Each reads the folders `train` and, for Ultralytics and
-timm, which hold nothing out themselves, a tenth of it as `val`; the images of `test` are read once, at the end.
+Contenders: `plan=good`; this program's defaults, with `data.image_size=64` for files of unlike sizes; Ultralytics'
+`yolo classify train` of a net without published weights, with its defaults and its own time limit; and timm's
+`train.py` with the settings that its documentation gives for residual nets, for as many epochs as one epoch's time
+says. Each reads the folders `train` and, for Ultralytics and timm, which hold nothing out themselves, a tenth of it as
+`val`; the images of `test` are read once, at the end.
 
 AutoGluon's MultiModalPredictor is not among them: 1.6.3 begins with weights that it downloads, and has no setting for a
 net without them.
@@ -38,6 +39,7 @@ TIMM = [
     "--reprob", "0.4", "--remode", "pixel", "-b", "112", "--workers", "1", "--device", "cpu",
 ]  # fmt: skip
 IMAGENET_SIDE = 224  # that net's size of images, which smaller images do not get
+UNLIKE_SIZES = {"drawings": ["data.image_size=64"]}  # as the line says that a run without it ends with
 TRIED_SECONDS = 10.0  # of timm's epochs, before their number is chosen
 NOT_TRAINING = 0.85  # share of the time limit that timm's epochs get, as in a plan
 EVALUATE_YOLO = (
@@ -162,7 +164,9 @@ def contenders(options: Any) -> dict[str, Any]:
     """Return functions that train and return a record, by name."""
     found: dict[str, Any] = {
         "plan=good": lambda data, _, folder, seed: train_here(data, folder, seed, options.budget, ["plan=good"]),
-        "defaults": lambda data, _, folder, seed: train_here(data, folder, seed, options.budget, []),
+        "defaults": lambda data, _, folder, seed: train_here(
+            data, folder, seed, options.budget, UNLIKE_SIZES.get(data.name, [])
+        ),
     }
     if options.ultralytics:
         found["Ultralytics"] = lambda _, held, folder, seed: train_yolo(

@@ -171,10 +171,9 @@ class _Planner:
 
     def _least_passes(self, net: Mapping[str, Any]) -> int:
         """Return the passes that a net has to get in the budget."""
-        has_muon = self._optimizer(net) == MUON and not self.epochs_are_typed
-        share: float = self.rules["passes_with_muon"] if has_muon else 1.0
-        passes: int = round(share * self.facts["passes"])
-        return max(1, passes)
+        share = self.rules["passes_with_muon"] if self._optimizer(net) == MUON else 1.0
+        share = 1.0 if self.epochs_are_typed else net.get("passes", share)
+        return max(1, round(share * self.facts["passes"]))
 
     def _optimizer(self, net: Mapping[str, Any]) -> str | None:
         """Return the optimizer that is planned for a net, if it is not the usual one."""

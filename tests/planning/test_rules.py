@@ -86,7 +86,7 @@ def test_what_is_typed_wins_and_is_planned_around():
 def test_muon_is_chosen_where_it_costs_little_and_was_measured():
     assert values(plan())["optimizer"] == "muon"
     assert values(plan(typed={"model": "resnet20", "model.width": 2}))["optimizer"] == "muon"
-    slow_or_unknown = {"resnet18": {}, "resnet56": {}, "resnet20": {"height": 96, "width": 96, "short_side": 96}}
+    slow_or_unknown = {"resnet18": {}, "resnet56": {}, "resnet20": {"height": 64, "width": 64, "short_side": 64}}
     for model, facts in slow_or_unknown.items():
         assert values(plan(typed={"model": model}, **facts))["optimizer"] == "sgd"
     on_a_card = {"budget": 1e6, "device": "cuda"}
@@ -149,6 +149,24 @@ def test_the_largest_net_that_gets_its_passes_in_the_budget():
     made = plan(machine={"budget": 120}, rate=rate)
     assert "trainer.epochs" not in values(made)  # the time budget chooses them
     assert "1,000 images a second" in next(c.reason for c in made.choices if c.key == "model")
+
+
+def test_large_images_get_a_narrow_net_with_muon_that_has_to_get_all_its_passes():
+    rates = {(1, 1, 1, 1): 500.0, (2, 2, 2, 2): 200.0}
+
+    def rate(net, side, batch_size):
+        return rates[tuple(net.get("model.layers", [0]))] if net.get("model.width") == 0.5 else 1.0
+
+    def chosen(seconds, level="good", **facts):
+        machine = {"budget": seconds, "can_resize": True}
+        return values(plan(level, machine=machine, rate=rate, **{"short_side": 96, "images": 1000, **facts}))
+
+    few, many = 1000 * 40 / 0.85 / 500.0, 1000 * 40 / 0.85 / 200.0  # seconds for 40 passes
+    assert chosen(few + 1)["model.layers"] == [1, 1, 1, 1]
+    assert (chosen(many + 1)["model.layers"], chosen(many + 1)["model.width"]) == ([2, 2, 2, 2], 0.5)
+    assert (chosen(many + 1)["data.image_size"], chosen(many + 1)["optimizer"]) == (96, "muon")
+    assert values(plan(short_side=96, machine={"can_resize": True}))["model.layers"] == [2, 2, 2, 2]
+    assert values(plan("best", short_side=96, machine={"can_resize": True}))["optimizer"] == "sgd"
 
 
 def test_a_net_for_muon_has_to_get_fewer_passes():
@@ -219,9 +237,9 @@ def test_images_are_reduced_until_a_net_is_fast_enough():
         seconds: values(
             plan(machine={"budget": seconds, "can_resize": True}, rate=rate, short_side=300, height=64, width=64)
         )["data.image_size"]
-        for seconds in (20, 60, 300, 5000, 50_000)
+        for seconds in (20, 60, 300, 5000)
     }
-    assert sides == {20: 24, 60: 48, 300: 64, 5000: 160, 50_000: 224}
+    assert sides == {20: 24, 60: 32, 300: 64, 5000: 224}
 
 
 @pytest.mark.parametrize(

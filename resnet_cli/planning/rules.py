@@ -173,7 +173,8 @@ class _Planner:
         """Return the passes that a net has to get in the budget."""
         share = self.rules["passes_with_muon"] if self._optimizer(net) == MUON else 1.0
         share = 1.0 if self.epochs_are_typed else net.get("passes", share)
-        return max(1, round(share * self.facts["passes"]))
+        passes: int = round(share * self.facts["passes"])
+        return max(1, passes)
 
     def _optimizer(self, net: Mapping[str, Any]) -> str | None:
         """Return the optimizer that is planned for a net, if it is not the usual one."""

@@ -21,12 +21,9 @@ from resnet_cli.data.images.cached_rows import RowReader, RowWriter
 from resnet_cli.data.images.decode import Decoding, Header, Mode
 from resnet_cli.data.images.hashes import HashTable
 from resnet_cli.data.images.passes import FileFacts, Notes, SizeError, process_images
-from resnet_cli.data.images.read import decode, examine, read_header
+from resnet_cli.data.images.read import decode, examine, find_first_size, read_header
 from resnet_cli.data.images.resize import Color, ImageSize, Interpolation, Resize, describe_difference
 from resnet_cli.data.images.source import FileSource, ImageSource
-from resnet_cli.errors import InputError
-
-SIZE_TRIES = 100  # images at the start of which one must be readable, where the files determine the size
 
 log = logging.getLogger("resnet_cli")
 
@@ -249,17 +246,10 @@ class LazyImages:
         return rows
 
     def _first_size(self) -> tuple[int, int, int]:
-        """Return the size of the first image that can be read; raise the error of the very first if none can."""
-        first_error: InputError | None = None
-        for index in range(min(len(self), SIZE_TRIES)):
-            try:
-                size = read_header(self.source.open(index), self.decoding).size
-            except InputError as error:
-                first_error = first_error or error
-            else:
-                self._reference = self.source.describe(index)
-                return size
-        raise first_error or InputError(f"{self.source.place}: no images")
+        """Return the size of the first image that can be read, and remember what messages call it."""
+        index, size = find_first_size(self.source, self.decoding)
+        self._reference = self.source.describe(index)
+        return size
 
     @property
     def _shape(self) -> tuple[int, int, int, int]:

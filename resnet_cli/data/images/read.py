@@ -26,11 +26,14 @@ from resnet_cli.data.images.decode import (
 from resnet_cli.data.images.depth import require_range, scale_to_8_bits
 from resnet_cli.data.images.encoded import EncodedImage, ImageFile, as_source, name_in_errors
 from resnet_cli.data.images.resize import Color, ImageSize, Resize
+from resnet_cli.data.images.source import ImageSource
 from resnet_cli.data.images.tiff import MAGIC, TiffImage, open_tiff
 from resnet_cli.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
+
+SIZE_TRIES = 100  # images at the start of which one must be readable, where the files determine the size
 
 
 def read_image(
@@ -102,6 +105,17 @@ def read_header(path: ImageFile, decoding: Decoding) -> Header:
             if image is not None:
                 return _tiff_header(image, path, decoding)
     return read_header_with_pillow(path, decoding)
+
+
+def find_first_size(source: ImageSource, decoding: Decoding) -> tuple[int, tuple[int, int, int]]:
+    """Return index and size (C, H, W) of the first image that can be read; without one, raise the very first's error."""
+    first_error: InputError | None = None
+    for index in range(min(len(source), SIZE_TRIES)):
+        try:
+            return index, read_header(source.open(index), decoding).size
+        except InputError as error:
+            first_error = first_error or error
+    raise first_error or InputError(f"{source.place}: no images")
 
 
 def examine(path: ImageFile, decoding: Decoding) -> tuple[Tensor, Header]:

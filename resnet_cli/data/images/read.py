@@ -108,7 +108,7 @@ def read_header(path: ImageFile, decoding: Decoding) -> Header:
 
 
 def find_first_size(source: ImageSource, decoding: Decoding) -> tuple[int, tuple[int, int, int]]:
-    """Return index and size (C, H, W) of the first image that can be read; without one, raise the very first's error."""
+    """Return index and size (C, H, W) of the first image that can be read; if none, raise the very first's error."""
     first_error: InputError | None = None
     for index in range(min(len(source), SIZE_TRIES)):
         try:

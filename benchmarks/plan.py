@@ -49,12 +49,12 @@ def nets_in_time_of(epochs: int, chosen: list[str]) -> dict[str, list[str]]:
     }
 
 
-# Images a second on one core of drawings of a side, and the net with its optimizer.
 SMALL, SMALL_2 = ["model=resnet20", *muon(0.1)], ["model=resnet20", "model.width=2", *muon(0.1)]
 WIDE = ["model=wrn16_4", *muon(0.1)]
 STEM_18 = ["model=resnet18", "model.stem=imagenet"]
 STEM_10 = [*STEM_18, "model.layers=[1,1,1,1]"]
 NARROW_10, NARROW_18 = ([*net, "model.width=0.5", *muon(0.1)] for net in (STEM_10, STEM_18))
+# Images a second on one core, in bf16 and batches of 64, the side of the images, and the net.
 SIDES: dict[str, tuple[float, int, list[str]]] = {
     "32, resnet20": (718, 32, SMALL), "32, resnet20 of width 2": (243, 32, SMALL_2), "32, wrn16_4": (101, 32, WIDE),
     "48, resnet20": (324, 48, SMALL), "48, resnet20 of width 2": (113, 48, SMALL_2), "48, resnet10": (530, 48, STEM_10),
@@ -65,10 +65,6 @@ SIDES: dict[str, tuple[float, int, list[str]]] = {
     "128, narrow resnet10": (222, 128, NARROW_10), "128, narrow resnet18": (113, 128, NARROW_18),
     "160, narrow resnet10": (140, 160, NARROW_10),
 }  # fmt: skip
-CROPS = {
-    "shifted": ["data.augment.resized_crop=null"],
-    "of other sizes": ["data.augment.crop=0", "data.augment.resized_crop=[0.35,1.0]"],
-}
 DRAWINGS = 978  # drawings that are trained on
 
 
@@ -79,6 +75,15 @@ def sides_in(minutes: float) -> dict[str, list[str]]:
         name: [f"data.image_size={side}", f"trainer.epochs={passes[name]}", *net]
         for name, (_, side, net) in SIDES.items()
         if passes[name] >= 8
+    }
+
+
+def crops_at(side: int, epochs: int) -> dict[str, list[str]]:
+    """Return overrides that crop images of a side in two ways."""
+    common = [f"data.image_size={side}", f"trainer.epochs={epochs}", *SMALL]
+    return {
+        f"{side} pixels, shifted": [*common, f"data.augment.crop={side // 8}", "data.augment.resized_crop=null"],
+        f"{side} pixels, enlarged": [*common, "data.augment.crop=0", "data.augment.resized_crop=[0.35,1.0]"],
     }
 
 
@@ -98,12 +103,7 @@ TRIALS: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
     "schedule": (ALL, {name: [f"schedule={name}"] for name in ("one_cycle", "cosine", "constant")}),
     "horizontal flip": (ALL, {kind: [f"data.augment.flip={kind}"] for kind in ("none", "random")}),
     "random crop": (ALL, {f"{pad} pixels": [f"data.augment.crop={pad}"] for pad in (0, 1, 2, 3, 4)}),
-    "random crop, of drawings": (("drawings",), {
-        f"{side} pixels, {name}": [
-            f"data.image_size={side}", f"trainer.epochs={epochs}", f"data.augment.crop={side // 8}", *crop, *SMALL
-        ]
-        for side, epochs in ((32, 176), (64, 46)) for name, crop in CROPS.items()
-    }),
+    "random crop, of drawings": (("drawings",), crops_at(32, 176) | crops_at(64, 46)),
     "random erasing": (ALL, {f"{share}": [f"data.augment.erase={share}"] for share in (0.0, 0.25, 0.5)}),
     "label smoothing": (ALL, {f"{share}": [f"loss.label_smoothing={share}"] for share in (0.0, 0.1)}),
     "sampling": (UNEQUAL, {

@@ -112,13 +112,14 @@ def _link_parts(root: Path, target: Path, counts: Sequence[int]) -> None:
 def _split_classes(root: Path, target: Path, counts: None) -> None:
     """Link the files of a folder that has no parts: of each class, a fifth for testing.
 
-    Copies of a file are left out, and files that are in two classes.
+    Copies of an image are left out, and so are images that are in two classes.
     """
-    found: dict[str, dict[str, Path]] = {}  # files by class, by content
+    found: dict[str, dict[str, Path]] = {}  # a file of each class, by the hash of its pixels
     for name in DRAWINGS:
         for file in sorted((root / name).rglob("*.png")):
             if _pixels(file) <= MOST_PIXELS:
-                content = hashlib.sha256(Image.open(file).convert("RGBA").tobytes()).hexdigest()
+                with Image.open(file) as image:
+                    content = hashlib.sha256(image.convert("RGBA").tobytes()).hexdigest()
                 found.setdefault(content, {}).setdefault(name, file)
     for name in DRAWINGS:
         files = [by_class[name] for by_class in found.values() if list(by_class) == [name]]
@@ -131,8 +132,9 @@ def _split_classes(root: Path, target: Path, counts: None) -> None:
 
 def _pixels(file: Path) -> int:
     """Return the pixels that the header of a PNG file promises."""
-    header = file.read_bytes()[16:24]
-    return int.from_bytes(header[:4], "big") * int.from_bytes(header[4:], "big")
+    with file.open("rb") as opened:
+        header = opened.read(24)  # Pillow refuses to open the largest
+    return int.from_bytes(header[16:20], "big") * int.from_bytes(header[20:24], "big")
 
 
 def _draw(indices: Any, limit: int | None) -> list[int]:

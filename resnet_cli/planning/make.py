@@ -144,10 +144,10 @@ class _Measurer:
         Args:
             values: The options and keys of the net, and the option of its optimizer if that is not the typed one.
             side: Of the images, where they can be resized.
-            batch_size: Images of a step.
+            batch_size: Images of a step of the run.
         """
-        optimizer = self.settings["optimizer"]["_target_"]
-        name = f"{json.dumps({'optimizer': optimizer, **values}, sort_keys=True)} {side}, {batch_size}"
+        typed_optimizer = self.settings["optimizer"]["_target_"]
+        name = f"{json.dumps({'optimizer': typed_optimizer, **values}, sort_keys=True)} {side}, {batch_size}"
         if name not in self.rates:
             typed = [item for item in self.items if item.partition("=")[0] not in values]
             net = [format_override(key, value) for key, value in values.items()]

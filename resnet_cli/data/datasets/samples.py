@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -10,6 +10,8 @@ from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.origins import Origins
 from resnet_cli.data.splits import hold_out_test
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,20 @@ class Samples:
             None if self.weights is None else self.weights[indices],
             None if self.groups is None else self.groups[indices],
         )
+
+
+def open_parts(parts: Mapping[str, T], open_images: Callable[[T], LazyImages], *, first: str) -> dict[str, LazyImages]:
+    """Return the images of each part, by its name; where files determine the size, it is that of one of the parts.
+
+    Args:
+        parts: What `open_images` takes, by the name of the part.
+        open_images: Returns the images of a part.
+        first: The name of the part whose size is that of all.
+    """
+    images = {name: open_images(part) for name, part in parts.items()}
+    for part in images.values():
+        part.take_size(images[first])
+    return images
 
 
 def make_dataset(
@@ -68,9 +84,8 @@ def make_dataset(
         train, test = train.select(kept), train.select(held_out)
     parts = {**samples, "train": train, "test": test}
 
-    images = {name: open_images(chosen.names) for name, chosen in parts.items()}
-    for name in images.keys() - {"train"}:
-        images[name].take_size(images["train"])
+    names = {name: chosen.names for name, chosen in parts.items()}
+    images = open_parts(names, open_images, first="train")
     splits = {
         name: DatasetSplit(images[name], chosen.labels, chosen.weights, chosen.groups) for name, chosen in parts.items()
     }

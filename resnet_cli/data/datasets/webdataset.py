@@ -15,6 +15,7 @@ from tqdm import tqdm
 from resnet_cli.config.ranges import AtLeast, Between, NotEmpty
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.data.dataset import Dataset, DatasetSplit
+from resnet_cli.data.datasets.samples import open_parts
 from resnet_cli.data.datasets.shard_index import Extensions, ShardIndex, index_shard
 from resnet_cli.data.datasets.shard_paths import ShardPath, find_shards
 from resnet_cli.data.datasets.table import raise_problems
@@ -118,9 +119,7 @@ def webdataset(
         sources["test_shards"], labels["test_shards"] = sources["shards"].select(test), labels["shards"][test]
         sources["shards"], labels["shards"] = sources["shards"].select(train), labels["shards"][train]
     _warn_sorted(indices["shards"], len(class_names), shuffle_buffer)
-    images = {name: open_images(source) for name, source in sources.items()}
-    for name in images.keys() - {"shards"}:
-        images[name].take_size(images["shards"])
+    images = open_parts(sources, open_images, first="shards")
     splits = {
         name: DatasetSplit(
             images[name],

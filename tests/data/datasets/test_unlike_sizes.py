@@ -72,6 +72,16 @@ def test_a_part_of_another_size_than_the_training_images_names_two_images_and_th
     assert len(caught.value.problems) == 1
 
 
+def test_a_part_of_other_channels_names_the_key_too(tmp_path):
+    root = write_files(tmp_path / "photos", SIZES)
+    for file in root.glob("test/*/*.png"):
+        Image.new("L", (6, 5)).save(file)
+    data = image_folder(root=root, mode="all", image_size=4, cache=None)
+    data.validate()
+    with pytest.raises(InputError, match=r"has 1 channels but .*train.* has 3: data\.mode=RGB or L"):
+        data.test.images.validate()
+
+
 def test_images_held_out_for_testing_may_have_another_size_too(tmp_path):
     for name in CLASSES:
         for index in range(10):

@@ -146,6 +146,21 @@ def test_the_largest_net_that_gets_its_passes_in_the_budget():
     assert "1,000 images a second" in next(c.reason for c in made.choices if c.key == "model")
 
 
+@pytest.mark.parametrize(
+    ("facts", "flip"),
+    [
+        ({"mirrored": 0.93}, "random"),  # photographs
+        ({"mirrored": 0.67}, "none"),  # Fashion-MNIST
+        ({"mirrored": 0.29, "channels": 1}, "none"),  # digits
+        ({"mirrored": None}, "random"),
+        ({"mirrored": None, "channels": 1}, "none"),
+    ],
+    ids=str,
+)
+def test_images_are_flipped_where_mirrored_ones_look_like_their_class(facts, flip):
+    assert values(plan(**facts))["data.augment.flip"] == flip
+
+
 def test_large_images_get_a_narrow_net_with_muon_that_has_to_get_all_its_passes():
     rates = {(1, 1, 1, 1): 500.0, (2, 2, 2, 2): 200.0}
 

@@ -116,6 +116,22 @@ def test_bad_files_are_named(tmp_path, spoil, reason, how):
         assert reason in str(caught.value)
 
 
+def test_the_first_image_that_can_be_read_determines_the_size(tmp_path):
+    root, names = folder_of(tmp_path)
+    for name in names[:2]:
+        (root / name).write_bytes(b"")
+    images = LazyImages(root, names)
+    assert images.size == (3, 6, 5)
+    save(root / names[3], pixels(9, 5))
+    with pytest.raises(InputError) as caught:
+        images.validate()
+    assert any("3.png is 5x9 pixels but" in problem and "2.png is 5x6" in problem for problem in caught.value.problems)
+    for name in names:
+        (root / name).write_bytes(b"")
+    with pytest.raises(InputError, match=r"0\.png: an empty file"):
+        LazyImages(root, names)
+
+
 def test_large_but_allowed_images_raise_no_warning(tmp_path):
     huge_png(tmp_path / "a.png", side=10_000)  # Pillow warns from 89 Mpx
     LazyImages(tmp_path, ["a.png"], image_size=4).validate()

@@ -12,6 +12,7 @@ from torch import Tensor
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.duplicates import describe_image
+from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.loading.batch_loader import Normalize
 from resnet_cli.data.loading.device_loader import DeviceLoader, ResidentSplit
 from resnet_cli.inspection import text
@@ -70,8 +71,8 @@ def _batch(found: Inspected, seed: int) -> str:
         return "<p>No training image can be decoded.</p>\n"
     split, _ = found.partition.samples["train"]
     chosen = usable[torch.randperm(len(usable), generator=torch.Generator().manual_seed(seed))][:MAX_IMAGES]
-    size = split.images[int(chosen[0])].shape
-    pairs = [(image, split.labels[i]) for i in chosen.tolist() if (image := split.images[i]).shape == size]
+    size = _pixels(split, int(chosen[0])).shape
+    pairs = [(image, split.labels[i]) for i in chosen.tolist() if (image := _pixels(split, i)).shape == size]
     small = DatasetSplit(torch.stack([image for image, _ in pairs]), torch.stack([label for _, label in pairs]))
     statistics = found.report["statistics"]
     mean = statistics["used_mean"] or statistics["mean"]
@@ -120,12 +121,18 @@ def _choose_classes(counts: Sequence[int]) -> tuple[list[int], str]:
     return sorted([*ordered[:half], *ordered[-half:]]), note
 
 
+def _pixels(split: DatasetSplit, index: int) -> Tensor:
+    """Return an image, uint8 [H, W, C]; it may have another size than the first."""
+    images = split.images
+    return images.examine(index)[0] if isinstance(images, LazyImages) else images[index]
+
+
 def _images(split: DatasetSplit, indices: Sequence[int]) -> str:
     from PIL import Image
 
     elements = []
     for index in indices:
-        array = split.images[index].numpy()
+        array = _pixels(split, index).numpy()
         image = Image.fromarray(array[..., 0] if array.shape[2] < 3 else array[..., :3].copy())
         image.thumbnail((MAX_SIDE, MAX_SIDE))
         buffer = BytesIO()

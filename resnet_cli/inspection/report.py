@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from resnet_cli.config.run_config import Node
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.duplicates import describe_image
 from resnet_cli.data.images.lazy import LazyImages
-from resnet_cli.data.images.passes import SizeError
+from resnet_cli.data.images.read import read_header
 from resnet_cli.data.partition import Partition
 from resnet_cli.errors import InputError
 from resnet_cli.inspection.copies import PARTS, Members, count_copies, find_groups
@@ -25,6 +26,7 @@ from resnet_cli.session import build
 
 Report = dict[str, Any]
 LOOKED_AT = 64  # pixels: height and width in which photographs of different sizes are looked at
+FIRST_FILES = 100  # of each part, whose sizes are compared for that
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,8 @@ def inspect_data(node: Node, *, near: bool = False) -> Inspected:
     Raises:
         InputError: The data set cannot be read at all, or its split is not possible.
     """
-    try:
-        parts = build.partition(node)
-    except SizeError:
-        if node.get("image_size", 0) is not None:
-            raise
+    parts = build.partition(node)
+    if node.get("image_size", 0) is None and _sizes_differ(parts):
         # Photographs differ in size, and can be looked at before a size for training is chosen.
         with quiet():
             parts = build.partition({**node, "image_size": LOOKED_AT})
@@ -80,6 +79,18 @@ def inspect_data(node: Node, *, near: bool = False) -> Inspected:
     inspected = Inspected(node, parts, surveys, {})
     inspected.report.update(_describe(inspected, near=near))
     return inspected
+
+
+def _sizes_differ(parts: Partition) -> bool:
+    """Return whether one of the first files of a part has another height or width than the set."""
+    for split, _ in parts.samples.values():
+        if isinstance(split.images, LazyImages):
+            for index in range(min(len(split), FIRST_FILES)):
+                with suppress(InputError):  # it cannot be read, which the survey finds
+                    size = read_header(split.images.source.open(index), split.images.decoding).size
+                    if size[1:] != split.images.size[1:]:
+                        return True
+    return False
 
 
 def _describe(found: Inspected, *, near: bool) -> Report:

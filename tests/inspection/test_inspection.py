@@ -10,6 +10,7 @@ from PIL import Image
 
 from resnet_cli.commands import data
 from resnet_cli.inspection import near, page
+from resnet_cli.inspection import report as data_report
 
 
 @pytest.fixture
@@ -57,15 +58,20 @@ def test_photographs_of_different_sizes_are_looked_at_before_a_size_is_chosen(ca
     assert look(capsys, photos, "data.image_size=16")["problems"] == []
 
 
-def test_photographs_that_all_have_a_size_of_their_own_are_looked_at(capsys, tmp_path):
+@pytest.mark.parametrize("compared", [100, 0])
+def test_photographs_that_all_have_a_size_of_their_own_are_looked_at(capsys, tmp_path, monkeypatch, compared):
     for number, name in enumerate(("cat", "dog")):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for index in range(10):
             size = (20 + index, 30 + 10 * number)
             Image.new("RGB", size, (9, 10 * index, 200 * number)).save(tmp_path / "photos" / name / f"{index}.png")
-    report = look(capsys, tmp_path / "photos")
+    monkeypatch.setattr(data_report, "FIRST_FILES", compared)
+    out = tmp_path / "data.html"
+    report = look(capsys, tmp_path / "photos", "--out", str(out))
+    assert report["size"] == ([3, 64, 64] if compared else [3, 30, 20])
     assert report["problems"] == ["images of 20 sizes: data.image_size=N or [H,W] makes them one, such as 64"]
     assert {part: found["images"] for part, found in report["parts"].items()} == {"train": 16, "test": 4}
+    assert out.read_text().count("<img alt=") == 16
 
 
 def test_what_to_do_about_a_rare_class_is_said(capsys, photos):

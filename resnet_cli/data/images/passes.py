@@ -21,7 +21,7 @@ SMALL_FILE_BYTES = (
 
 
 class SizeError(InputError):
-    """Images of a set differ in size; further lines may name images that cannot be read."""
+    """An image has another size than the set."""
 
 
 def process_images(
@@ -44,8 +44,7 @@ def process_images(
         `notes`: the number of images and a description of the first, by what is said of them.
 
     Raises:
-        InputError: Images cannot be read; the first five are named. A difference in size, reported once, makes it a
-            `SizeError`.
+        InputError: Images cannot be read, or differ in size, which is reported once; the first five are named.
     """
     problems: list[str] = []
     notes: Notes = {}
@@ -68,7 +67,7 @@ def process_images(
         add_notes(notes, source.describe(index), mode, result[1])
     if problems:
         total = [f"{len(problems)} of {len(source)} {source.place} cannot be used"] if len(problems) > 5 else []
-        raise (SizeError if sizes_differ else InputError)(*problems[:5], *total)
+        raise InputError(*problems[:5], *total)
     return {"notes": notes}
 
 

@@ -83,14 +83,19 @@ def inspect_data(node: Node, *, near: bool = False) -> Inspected:
 
 def _sizes_differ(parts: Partition) -> bool:
     """Return whether one of the first files of a part has another height or width than the set."""
-    for split, _ in parts.samples.values():
-        if isinstance(split.images, LazyImages):
-            for index in range(min(len(split), FIRST_FILES)):
-                with suppress(InputError):  # it cannot be read, which the survey finds
-                    size = read_header(split.images.source.open(index), split.images.decoding).size
-                    if size[1:] != split.images.size[1:]:
-                        return True
-    return False
+    sets = [split.images for split, _ in parts.samples.values() if isinstance(split.images, LazyImages)]
+    return any(
+        _height_and_width(images, index) not in (None, images.size[1:])
+        for images in sets
+        for index in range(min(len(images), FIRST_FILES))
+    )
+
+
+def _height_and_width(images: LazyImages, index: int) -> tuple[int, ...] | None:
+    """Return what the header of an image says; None if it cannot be read, which the survey finds."""
+    with suppress(InputError):
+        return read_header(images.source.open(index), images.decoding).size[1:]
+    return None
 
 
 def _describe(found: Inspected, *, near: bool) -> Report:

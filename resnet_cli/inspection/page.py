@@ -16,7 +16,7 @@ from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.loading.batch_loader import Normalize
 from resnet_cli.data.loading.device_loader import DeviceLoader, ResidentSplit
 from resnet_cli.inspection import text
-from resnet_cli.inspection.report import Inspected
+from resnet_cli.inspection.inspected import Inspected
 from resnet_cli.plots.samples import MAX_IMAGES, draw_samples
 from resnet_cli.session import build
 

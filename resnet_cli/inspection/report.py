@@ -2,8 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,52 +10,19 @@ import torch
 from torch import Tensor
 
 from resnet_cli.config.run_config import Node
-from resnet_cli.data.dataset import Dataset, DatasetSplit
+from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.duplicates import describe_image
 from resnet_cli.data.images.lazy import LazyImages
-from resnet_cli.data.images.read import read_header
-from resnet_cli.data.partition import Partition
 from resnet_cli.errors import InputError
 from resnet_cli.inspection.copies import PARTS, Members, count_copies, find_groups
+from resnet_cli.inspection.inspected import LOOKED_AT, Inspected, Report, survey_data
 from resnet_cli.inspection.near import MAX_DISTANCE, MAX_PAIRS, find_near_pairs
-from resnet_cli.inspection.survey import MEANINGS, Survey, survey_split
-from resnet_cli.runs.logs import quiet
-from resnet_cli.session import build
+from resnet_cli.inspection.survey import MEANINGS, Survey
 
-Report = dict[str, Any]
-LOOKED_AT = 64  # pixels: height and width in which photographs of different sizes are looked at
-FIRST_FILES = 100  # of each part, whose sizes are compared for that
-
-
-@dataclass(frozen=True)
-class Inspected:
-    """A data set that has been looked at.
-
-    Args:
-        node: The config of the data.
-        partition: What a run would train, validate and test on.
-        surveys: What was found in each split, by the identity of the split.
-        report: Everything that is said of it.
-    """
-
-    node: Node
-    partition: Partition
-    surveys: dict[int, Survey]
-    report: Report
-
-    @property
-    def dataset(self) -> Dataset:
-        """Return the data set."""
-        return self.partition.dataset
-
-    def samples(self, part: str) -> tuple[Survey, Tensor]:
-        """Return the survey of the split that a part takes its images from, and their indices in it."""
-        split, indices = self.partition.samples[part]
-        return self.surveys[id(split)], torch.arange(len(split)) if indices is None else indices
 
 
 def inspect_data(node: Node, *, near: bool = False) -> Inspected:
-    """Look at every image of a data set.
+    """Look at every image of a data set, and report what is found.
 
     Args:
         node: The config of the data.
@@ -66,36 +31,9 @@ def inspect_data(node: Node, *, near: bool = False) -> Inspected:
     Raises:
         InputError: The data set cannot be read at all, or its split is not possible.
     """
-    parts = build.partition(node)
-    if node.get("image_size", 0) is None and _sizes_differ(parts):
-        # Photographs differ in size, and can be looked at before a size for training is chosen.
-        with quiet():
-            parts = build.partition({**node, "image_size": LOOKED_AT})
-    surveys: dict[int, Survey] = {}
-    workers, timeout = node.get("workers", 2), node.get("worker_timeout", 300)
-    for split, _ in parts.samples.values():
-        if id(split) not in surveys:
-            surveys[id(split)] = survey_split(split, near=near, workers=workers, timeout=timeout)
-    inspected = Inspected(node, parts, surveys, {})
+    inspected = survey_data(node, near=near)
     inspected.report.update(_describe(inspected, near=near))
     return inspected
-
-
-def _sizes_differ(parts: Partition) -> bool:
-    """Return whether one of the first files of a part has another height or width than the set."""
-    sets = [split.images for split, _ in parts.samples.values() if isinstance(split.images, LazyImages)]
-    return any(
-        _height_and_width(images, index) not in (None, images.size[1:])
-        for images in sets
-        for index in range(min(len(images), FIRST_FILES))
-    )
-
-
-def _height_and_width(images: LazyImages, index: int) -> tuple[int, ...] | None:
-    """Return what the header of an image says; None if it cannot be read, which the survey finds."""
-    with suppress(InputError):
-        return read_header(images.source.open(index), images.decoding).size[1:]
-    return None
 
 
 def _describe(found: Inspected, *, near: bool) -> Report:

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from resnet_cli.commands import data
-from resnet_cli.inspection import near, page
-from resnet_cli.inspection import report as data_report
+from resnet_cli.inspection import inspected, near, page
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def test_photographs_that_all_have_a_size_of_their_own_are_looked_at(capsys, tmp
         for index in range(10):
             size = (20 + index, 30 + 10 * number)
             Image.new("RGB", size, (9, 10 * index, 200 * number)).save(tmp_path / "photos" / name / f"{index}.png")
-    monkeypatch.setattr(data_report, "FIRST_FILES", compared)
+    monkeypatch.setattr(inspected, "FIRST_FILES", compared)
     out = tmp_path / "data.html"
     report = look(capsys, tmp_path / "photos", "--out", str(out))
     assert report["size"] == ([3, 64, 64] if compared else [3, 30, 20])

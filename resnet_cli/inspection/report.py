@@ -20,7 +20,6 @@ from resnet_cli.inspection.near import MAX_DISTANCE, MAX_PAIRS, find_near_pairs
 from resnet_cli.inspection.survey import MEANINGS, Survey
 
 
-
 def inspect_data(node: Node, *, near: bool = False) -> Inspected:
     """Look at every image of a data set, and report what is found.
 

@@ -5,9 +5,8 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 from resnet_cli.errors import InputError, MachineError
 
@@ -85,14 +84,6 @@ def expand_home(path: str, key: str = "") -> Path:
         is_flag = not key or key.startswith("--")
         remedy = "give" if is_flag else f"set {key}, or an environment variable that it refers to, to"
         raise InputError(f"{key}{key and '='}{path}: {problem}; {remedy} a path without ~") from None
-
-
-def discard_output(stream: TextIO | int) -> None:
-    """Discard what is written to a stream or file descriptor from now on, and what it buffers: nobody reads it."""
-    with suppress(OSError, ValueError):  # the stream has no file descriptor
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream if isinstance(stream, int) else stream.fileno())
-        os.close(null)
 
 
 def remove_stale_temporaries(folder: Path, names: Collection[str]) -> None:

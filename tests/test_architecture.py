@@ -10,7 +10,7 @@ from functools import cache
 # The rooms from the ground up, in the order in which a reader meets them. A room imports from floors below its own, and
 # nothing from its neighbours. A room is a folder, or a single file at the package's root.
 FLOORS = [
-    ["errors", "files", "seeding"],
+    ["errors", "files", "seeding", "streams"],
     ["config"],
     ["distributed"],
     ["optimizers", "schedules", "losses", "models", "data", "training", "runs", "loggers", "plots"],
@@ -25,7 +25,7 @@ FLOORS = [
 # Rooms inside a room, lowest first. Files of the room itself may be above or below them, but not in a circle.
 INNER_ROOMS = {"models": ["layers", "initialisation"], "data": ["images", "datasets", "loading"],
                "session": ["find"], "sweeps": ["search"], "commands": ["train"]}  # fmt: skip
-ROOT = ["__init__", "__main__", "errors", "files", "losses", "seeding"]
+ROOT = ["__init__", "__main__", "errors", "files", "losses", "seeding", "streams"]
 GROUND_IS_FREE = 0  # files of the ground may import one another
 
 

@@ -143,7 +143,7 @@ def print_answer(text: str) -> int:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        from resnet_cli.files import discard_output
+        from resnet_cli.streams import discard_output
 
         discard_output(sys.stdout)
     return 0

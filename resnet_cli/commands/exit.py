@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
-from resnet_cli.files import discard_output
+from resnet_cli.streams import discard_output
 
 WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 

@@ -18,7 +18,7 @@ from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import expand_home, write_atomically
 from resnet_cli.hydra_app.compose import Composed, compose_settings
 from resnet_cli.runs.folder import RunDir, find_run
-from resnet_cli.runs.terminal import columns_of
+from resnet_cli.streams import columns_of
 
 MULTIRUN_GROUPS = ("hydra/launcher", "hydra/sweeper")
 

@@ -3,7 +3,7 @@
 import sys
 
 from resnet_cli.errors import MachineError
-from resnet_cli.files import discard_output
+from resnet_cli.streams import discard_output
 
 
 def print_output(text: str) -> None:

@@ -27,7 +27,8 @@ from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError
 from resnet_cli.hydra_app.compose import literal_hint
 from resnet_cli.hydra_app.hints import command_name, hint_after_divergence, hint_for
-from resnet_cli.runs.terminal import colour_line, has_colour, is_terminal
+from resnet_cli.runs.terminal import colour_line, has_colour
+from resnet_cli.streams import is_terminal
 
 MACHINE_ERRNOS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,

@@ -15,8 +15,8 @@ from typing import TextIO
 from tqdm import tqdm
 
 from resnet_cli.errors import MachineError
-from resnet_cli.files import discard_output
 from resnet_cli.runs.terminal import format_record
+from resnet_cli.streams import discard_output
 
 logger = logging.getLogger("resnet_cli")
 

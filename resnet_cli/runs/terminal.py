@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -10,23 +9,27 @@ from logging import LogRecord
 from pathlib import Path
 from typing import TextIO
 
+from resnet_cli.streams import columns_of, is_terminal
+
 COLOURS = {"red": "31;1", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
 LABEL = re.compile(r"^[a-z][a-z_]{1,6} {1,6}(?=\S)")
 LABEL_WIDTH = 8  # of `model   `, `data    ` and so on
 WITH_PATHS = ("folder  ", "from    ", "weights ", "again   ")  # lines whose paths are for reading, not for copying
 PATH = re.compile(r"(?:~|\.{1,2})?/?(?:[^/\s,;:]+/)+[^/\s,;:]+")
-WRAPPED = ("model   ", "data    ", "classes ", "parts   ", "labels  ", "device  ", "plan    ", "test accuracy")
+WRAPPED = (
+    "model   ",
+    "data    ",
+    "classes ",
+    "parts   ",
+    "labels  ",
+    "device  ",
+    "plan    ",
+    "budget  ",
+    "test accuracy",
+)
 ENDS = (("best", "green"),)
 BEGINS = (("warning: ", "yellow"), ("error: ", "red"), ("hint: ", "cyan"), ("note: ", "yellow"))
 RESULT = re.compile(r"^test accuracy [\d.]+ %")
-
-
-def is_terminal(stream: TextIO) -> bool:
-    """Return whether somebody looks at a stream; one that is closed has no reader."""
-    try:
-        return stream.isatty()
-    except ValueError:
-        return False
 
 
 def has_colour(stream: TextIO) -> bool:
@@ -37,11 +40,6 @@ def has_colour(stream: TextIO) -> bool:
         return True
     is_old_windows = sys.platform == "win32" and not os.environ.get("WT_SESSION")
     return is_terminal(stream) and os.environ.get("TERM") != "dumb" and not is_old_windows
-
-
-def columns_of(stream: TextIO) -> int | None:
-    """Return the width of the terminal that a stream is; None if it is none."""
-    return shutil.get_terminal_size().columns if is_terminal(stream) else None
 
 
 def coloured(text: str, colour: str) -> str:
@@ -57,9 +55,14 @@ def format_record(line: str, record: LogRecord, stream: TextIO) -> str:
         record: The record, which may have `layouts`: pairs of a width and a shorter line, the widest first.
         stream: Where it goes.
     """
+    return format_line(line, stream, getattr(record, "layouts", ()))
+
+
+def format_line(line: str, stream: TextIO, layouts: Sequence[tuple[int, str]] = ()) -> str:
+    """Return a line as a stream shows it; see `format_record`."""
     columns = columns_of(stream)
     if columns is not None:
-        line = _fitting(line, getattr(record, "layouts", ()), columns)
+        line = _fitting(line, layouts, columns)
         line = _wrapped(shorten_paths(line, columns), columns)
     return colour_line(line) if has_colour(stream) else line
 

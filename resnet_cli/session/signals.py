@@ -11,7 +11,7 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 
 from resnet_cli.errors import StoppedError
-from resnet_cli.files import discard_output
+from resnet_cli.streams import discard_output
 
 STOPPING = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")  # Windows has the first two
 GRACE_SECONDS = 0.5  # after a second Ctrl-C, for recording that the run was interrupted

@@ -16,13 +16,13 @@ from typing import Any
 from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.config.signatures import signature
 from resnet_cli.errors import InputError, NotIdenticalError
-from resnet_cli.files import discard_output
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.seeding import derive_seed
 from resnet_cli.session import build
 from resnet_cli.session.comparison import count_leaves, first_difference, read_results
 from resnet_cli.session.context import RunContext
+from resnet_cli.streams import discard_output
 from resnet_cli.training.backend import Backend
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import resolve_device

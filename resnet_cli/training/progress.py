@@ -1,7 +1,6 @@
 """Progress of an epoch: a tqdm bar on a terminal, a plain log line every few seconds elsewhere."""
 
 import logging
-import shutil
 import sys
 import warnings
 from importlib.util import find_spec
@@ -10,6 +9,7 @@ from time import monotonic
 from tqdm import tqdm
 
 from resnet_cli.config.durations import format_seconds
+from resnet_cli.streams import columns_of, in_notebook
 from resnet_cli.training.metrics import Totals
 
 logger = logging.getLogger("resnet_cli")
@@ -18,11 +18,6 @@ BAR_SECONDS = 0.2  # between refreshes of the bar; a refresh peeks at the sums, 
 BAR_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 WIDE, NARROW = 100, 72  # columns of a terminal: with fewer the bar says less
 LINE_SECONDS = 15.0  # between plain lines, which end up in log files
-
-
-def in_notebook() -> bool:
-    """Return whether this process is the kernel of a notebook, which shows bars of its own."""
-    return "ipykernel" in sys.modules
 
 
 def _bar_type() -> "type[tqdm]":  # type: ignore[type-arg]
@@ -63,7 +58,7 @@ class Progress:
         self._first_count: int | None = None
         self._bar: tqdm | None = None  # type: ignore[type-arg]
         self._shown = shown
-        on_terminal = shown and (sys.stderr.isatty() or in_notebook())
+        on_terminal = shown and columns_of(sys.stderr) is not None
         if on_terminal:
             self._bar = _bar_type()(
                 total=batches, initial=done, desc=description, leave=False, mininterval=0, bar_format=BAR_FORMAT,
@@ -97,8 +92,8 @@ class Progress:
         speed = f", {samples / elapsed:,.0f} images/s" if elapsed > 0 and samples else ""
         text = f"loss {scores.loss:.4f}, accuracy {scores.accuracy:.2f} %{speed}" if scores else "started"
         if self._bar is not None:
-            columns = shutil.get_terminal_size().columns
-            if scores and columns < WIDE:
+            columns = columns_of(sys.stderr)
+            if scores and columns and columns < WIDE:
                 text = f"{f'loss {scores.loss:.3f}, ' if columns >= NARROW else ''}{scores.accuracy:.1f} %"
             self._bar.set_postfix_str(f"{self._run_left(elapsed)}{text}", refresh=False)
             self._bar.update(self._batch - self._bar.n)

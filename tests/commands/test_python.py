@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import resnet_cli
+from resnet_cli.commands.train import python
 from resnet_cli.errors import DivergedError, InputError
 from resnet_cli.training import progress
 from tests.support.runs import assert_same_end, record_of, tiny
@@ -61,6 +62,22 @@ def test_wrong_settings_raise_the_errors_of_the_command(arguments, message, tmp_
     with pytest.raises(InputError, match=message):
         resnet_cli.train(arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "overrides", [["model=resnt20"], ["data=csv", "data.train=nowhere.csv"], tiny("trainer.epochs=0")]
+)
+def test_tracebacks_of_wrong_settings_are_short(overrides):
+    with pytest.raises(InputError) as raised:
+        resnet_cli.train(overrides)
+    assert len(raised.traceback) == 2  # the line here and the one that raises
+
+
+def test_defects_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr(python, "train_run", lambda *args: {}["defect"])
+    with pytest.raises(KeyError) as raised:
+        resnet_cli.train(tiny("hydra.run.dir=d"))
+    assert raised.traceback[-1].name == "<lambda>"
 
 
 def test_a_diverged_run_raises():

@@ -3,10 +3,12 @@
 import io
 import logging
 import re
+import sys
+from types import ModuleType
 
 import pytest
 
-from resnet_cli.runs import terminal
+from resnet_cli import streams
 from resnet_cli.runs.terminal import colour_line, format_record, has_colour, shorten_paths
 from resnet_cli.training import epoch_lines
 
@@ -54,7 +56,7 @@ def test_when_there_is_colour(environment, variables, on_terminal, in_pipe):
 def test_a_closed_stream_has_no_reader():
     stream = io.StringIO()
     stream.close()
-    assert not terminal.is_terminal(stream)
+    assert not streams.is_terminal(stream)
 
 
 def logged(monkeypatch, *rows, **options):
@@ -90,6 +92,16 @@ def test_epochs_are_aligned_at_every_width(environment, columns):
     assert [format_record(text, record, Stream(False)) for text, record in found] == [text for text, _ in found]
 
 
+def test_a_notebook_has_a_width(environment):
+    stream = Stream(False)
+    assert streams.columns_of(stream) is None
+    environment.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    assert streams.columns_of(stream) is None
+    environment.setattr(sys, "stdout", stream)
+    [(text, record)] = logged(environment, (ROW, True, 3599.0))
+    assert len(text) > streams.NOTEBOOK_COLUMNS >= len(format_record(text, record, stream))
+
+
 def test_an_epoch_without_validation_is_short_too(environment):
     environment.setenv("COLUMNS", "60")
     text, record = logged(environment, ({**ROW, "val_loss": None, "val_accuracy": None}, False, 5.0))[0]
@@ -106,10 +118,17 @@ def test_long_paths_lose_their_middle(environment):
     assert shorten_paths(line, 75) == "folder  ~/projects/photographs/outputs/2026-11-28/14-16-19-resnet20-lbrm"
 
 
-def test_labelled_lines_are_wrapped_between_words(environment):
+@pytest.mark.parametrize(
+    "line",
+    [
+        "data    digits: 1,298 training, 144 validation, 355 test images of 1x16x16, 10 classes",
+        "plan    optimizer=muon            Muon needs fewer passes than SGD, and costs little with this net",
+        "budget  1 min 0 s: an epoch takes 5.9 s (measured on 12 steps); 8 epochs, end expected at 13:00:18",
+    ],
+)
+def test_labelled_lines_are_wrapped_between_words(environment, line):
     environment.setenv("COLUMNS", "60")
     environment.setenv("NO_COLOR", "1")
-    line = "data    digits: 1,298 training, 144 validation, 355 test images of 1x16x16, 10 classes"
     lines = format_record(line, logging.makeLogRecord({}), Stream(True)).split("\n")
     assert [len(text) <= 60 for text in lines] == [True, True]
     assert lines[1].startswith("        ")

@@ -10,12 +10,12 @@ from omegaconf import DictConfig
 
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.errors import JobFailedError, StoppedError
-from resnet_cli.files import discard_output
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.argument_parser import hydra_arguments_replaced
 from resnet_cli.hydra_app.overrides import hydra_arguments
 from resnet_cli.hydra_app.search_path import user_configs
 from resnet_cli.session.signals import JobStoppedError, RunFailedError, StopSignals
+from resnet_cli.streams import discard_output
 
 HELP = ("--help", "-h", "--hydra-help")
 

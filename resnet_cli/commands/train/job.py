@@ -22,12 +22,12 @@ from resnet_cli.hydra_app.run_name import register_resolvers
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.logs import print_line, use_thread_lock_for_bars
 from resnet_cli.runs.names import format_command, resume_command
-from resnet_cli.runs.terminal import columns_of
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.paths import paths_from, paths_today
 from resnet_cli.session.signals import JobStoppedError, StopSignals
 from resnet_cli.session.stored_code import to_find_again
 from resnet_cli.session.train import train
+from resnet_cli.streams import columns_of
 from resnet_cli.sweeps import job as sweep_job
 from resnet_cli.sweeps.folder import SweepDir
 from resnet_cli.sweeps.isolation import job_runner

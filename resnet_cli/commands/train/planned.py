@@ -22,7 +22,10 @@ from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.overrides import hydra_arguments, split_arguments
 from resnet_cli.hydra_app.search_path import generated_configs
 from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.logs import print_line
+from resnet_cli.runs.terminal import format_line
 from resnet_cli.session.context import Plans
+from resnet_cli.streams import in_notebook
 
 LEVELS = ("quick", "good", "best")
 SWEPT = (
@@ -141,7 +144,9 @@ def _make(level: str, options: Sequence[str], overrides: Sequence[Override]) -> 
     from resnet_cli.planning.make import plan_command  # it imports torch
 
     made = plan_command(level, items, typed, config_dir=config_dir(options))
-    print("\n".join(made.lines), file=sys.stderr)
+    stream = sys.stdout if in_notebook() else sys.stderr  # a notebook shows the latter in red
+    for line in made.lines:
+        print_line(format_line(line, stream), stream)
     return made.text, made.fingerprint
 
 

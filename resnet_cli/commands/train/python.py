@@ -62,6 +62,18 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Ru
         NotIdenticalError: `reproduce` is set, and the run came out differently.
         KeyboardInterrupt: A signal stopped the run.
     """
+    try:
+        return _train(overrides, config_dir)
+    except Exception as error:
+        found = as_user_error(error)
+        if found is None:
+            raise
+        # The frames in between say nothing of what is wrong; the traceback is one of the caller's line alone.
+        raise found.with_traceback(None) from None
+
+
+def _train(overrides: Sequence[str], config_dir: str | None) -> Run:
+    """Train one run; see `train`."""
     if isinstance(overrides, str):
         raise InputError(f'train: takes a list of settings, such as ["{overrides}"]')
     arguments = list(map(str, overrides))
@@ -69,11 +81,8 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Ru
     if option is not None:
         raise InputError(f"train: {option}: takes settings only; a sweep is a loop of calls, or resnet-train -m")
     options = [] if config_dir is None else ["--config-dir", config_dir]
-    try:
-        with planned([*options, *arguments]) as plans:
-            composed = compose_settings(arguments, config_dir=config_dir)
-    except Exception as error:
-        raise as_user_error(error) or error from None
+    with planned([*options, *arguments]) as plans:
+        composed = compose_settings(arguments, config_dir=config_dir)
     settings, folder = composed.settings, _relative(Path(composed.run_dir))
     if settings.get("verify_resume"):
         raise InputError("verify_resume: needs processes of its own; use resnet-train verify_resume=true")

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 HELP = """\
 Evaluates a run: loss, accuracy, precision, recall and F1 of each class, areas under curves, calibration, with 95 %
 intervals by the bootstrap over images. The files are in RUN/eval/SPLIT: metrics.json, per_class.csv, predictions.csv,
-confusion.json, curves.csv, and pictures of the confusion, the calibration, the curves and the surest mistakes. Loss
-and accuracy are computed as in training: those of the test images equal run.json's. Each evaluation is recorded in
-run.json, so that one sees how often the test images were looked at.
+confusion.json, curves.csv, and pictures of the confusion, the calibration, the curves and the most confident mistakes.
+Loss and accuracy are computed as in training: those of the test images equal run.json's. Each evaluation is recorded in
+run.json, which shows how often the test images were looked at.
 """
 
 EXAMPLES = """\
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add_fold_options(parser)
     parser.add_argument(
         "--explain", type=parse_count, default=0, metavar="N",
-        help="explain.png: class-activation maps of the N surest mistakes (Grad-CAM)",
+        help="explain.png: class-activation maps of the N most confident mistakes (Grad-CAM)",
     )  # fmt: skip
     parser.add_argument(
         "--embed", nargs="?", const="pca", choices=("pca", "tsne", "umap"),

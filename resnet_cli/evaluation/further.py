@@ -17,7 +17,7 @@ from resnet_cli.evaluation.embedding import Method, principal_components, projec
 from resnet_cli.evaluation.explain import grad_cam, overlay_maps
 from resnet_cli.evaluation.files import format_csv, format_json
 from resnet_cli.evaluation.images import EvaluatedImages
-from resnet_cli.evaluation.pictures import surest_mistakes
+from resnet_cli.evaluation.pictures import most_confident_mistakes
 from resnet_cli.evaluation.unknown import accuracy_by_coverage, detect
 from resnet_cli.inference import rejection
 from resnet_cli.inference.classifier import Classifier
@@ -39,7 +39,7 @@ class Further:
     """What an evaluation shows besides its figures.
 
     Args:
-        explain: Number of the surest mistakes whose class-activation maps are drawn.
+        explain: Number of the most confident mistakes whose class-activation maps are drawn.
         embed: How features become a picture; None draws none.
         unknown: Files and folders with images of none of the classes.
         delete_blocks: Whether blocks are deleted and swapped.
@@ -85,7 +85,7 @@ def _explain(run: TrainedRun, images: EvaluatedImages, outputs: Outputs, count: 
     found = outputs.decisions
     if found.labels.ndim == 2:
         raise InputError("--explain: the images have several labels; a map is of one class")
-    chosen = surest_mistakes(found, count)
+    chosen = most_confident_mistakes(found, count)
     if len(chosen) < count:
         result.notes.append(f"--explain {count}: there are {len(chosen)} mistakes")
     if not chosen:
@@ -100,7 +100,7 @@ def _explain(run: TrainedRun, images: EvaluatedImages, outputs: Outputs, count: 
         tiles += [pixels_BHWC[place].expand(-1, -1, 3), overlays_BHWC[place]]
         probability = 100 * found.probabilities_NK[number, found.predicted[number]]
         captions += [[f"is {label}", one_line(images.names[number])], [f"{predicted} {probability:.0f} %"]]
-    title = f"Grad-CAM of the predicted class, {len(chosen)} surest mistakes"
+    title = f"Grad-CAM of the predicted class, {len(chosen)} most confident mistakes"
     result.files["explain.png"] = draw_contact_sheet(tiles, captions, title=title, columns=EXPLAIN_COLUMNS)
 
 

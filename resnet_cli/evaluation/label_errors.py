@@ -35,7 +35,7 @@ class LabelError:
 
 
 def find_label_errors(probabilities_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> list[LabelError]:
-    """Return the probable errors, the surest first.
+    """Return the probable errors, the most confident first.
 
     A class counts for an image if its probability reaches the mean that it has among the images labelled so. An image
     is an error if the class that counts, the most probable one of several, is neither its label nor less probable than

@@ -61,7 +61,7 @@ class LabelReport:
     """The probable label errors of a data set, and the files that list them.
 
     Args:
-        errors: The errors, the surest first.
+        errors: The errors, the most confident first.
         predictions: What they were found by.
         table: The CSV.
         picture: The contact sheet; None if there are no errors.
@@ -229,7 +229,7 @@ def write_label_errors(
 
 
 def _contact_sheet(members: Sequence[Member], found: OutOfFold, errors: Sequence[LabelError]) -> bytes:
-    """Draw the surest errors with the given and the suggested class, and their names."""
+    """Draw the most confident errors with the given and the suggested class, and their names."""
     wanted = {found.names[error.index]: number for number, error in enumerate(errors)}
     images = _images_of(members, wanted)
     captions = [
@@ -239,7 +239,7 @@ def _contact_sheet(members: Sequence[Member], found: OutOfFold, errors: Sequence
         ]
         for error in errors
     ]
-    title = "label → what it probably is, the surest first"
+    title = "label → what it probably is, the most confident first"
     return draw_contact_sheet([images[number] for number in range(len(errors))], captions, title=title)
 
 

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: confusion, calibration, and a contact sheet of the surest mistakes."""
+"""The pictures of an evaluation: confusion, calibration, and a contact sheet of the most confident mistakes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -56,20 +56,20 @@ def draw_pictures(
         ),
     }
     pictures |= curve_files(outputs, metrics, positive, title=title)
-    wrong = surest_mistakes(found, MAX_IMAGES)
+    wrong = most_confident_mistakes(found, MAX_IMAGES)
     if wrong:
         pictures["mistakes.png"] = _draw_mistakes(run, images, outputs, found, wrong)
     return pictures
 
 
-def surest_mistakes(found: Decisions, count: int) -> list[int]:
-    """Return the numbers of the wrong images that the net is surest of, the surest first.
+def most_confident_mistakes(found: Decisions, count: int) -> list[int]:
+    """Return the numbers of the misclassified images, those with the most confident predictions first.
 
     Images with one class are ordered by the probability of the prediction, those with several labels by their loss.
     """
-    sureness_N = found.losses_N if found.labels.ndim == 2 else found.probabilities_NK.max(1)
+    confidence_N = found.losses_N if found.labels.ndim == 2 else found.probabilities_NK.max(1)
     wrong = np.flatnonzero(~found.is_right_N)
-    ordered: list[int] = wrong[np.argsort(-sureness_N[wrong], kind="stable")][:count].tolist()
+    ordered: list[int] = wrong[np.argsort(-confidence_N[wrong], kind="stable")][:count].tolist()
     return ordered
 
 
@@ -79,7 +79,7 @@ def _draw_mistakes(
     pixels = to_pixels(images.read(wrong), run.data["mean"], run.data["std"])
     captions = [_caption(outputs, found, number) for number in wrong]
     total = int((~found.is_right_N).sum())
-    title = f"the {len(wrong)} surest of {total:,} mistakes: label {ARROW} prediction"
+    title = f"the {len(wrong)} most confident of {total:,} mistakes: label {ARROW} prediction"
     return draw_contact_sheet(list(pixels), captions, title=title)
 
 

@@ -33,7 +33,7 @@ def draw_unknown(known_N: Array, unknown_M: Array, coverage: Array, accuracy: Ar
     left.set_ylabel("density")
     left.legend(frameon=False)
     right.plot(coverage, accuracy, drawstyle="steps-post")
-    right.set_xlabel("images kept, the surest first (%)")
+    right.set_xlabel("images kept, the most confident first (%)")
     right.set_ylabel("accuracy of the kept images (%)")
     right.set_xlim(0, 100)
     right.grid(alpha=0.3)

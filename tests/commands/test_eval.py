@@ -102,7 +102,7 @@ def test_pictures_are_drawn_and_the_sheet_of_a_net_without_mistakes_goes(evaluat
     for name in ("confusion", "calibration", "mistakes"):
         with Image.open(folder / f"{name}.png") as picture:
             assert min(picture.size) > 200
-    monkeypatch.setattr("resnet_cli.evaluation.pictures.surest_mistakes", lambda *_: [])
+    monkeypatch.setattr("resnet_cli.evaluation.pictures.most_confident_mistakes", lambda *_: [])
     evaluated()
     assert not (folder / "mistakes.png").exists()
 

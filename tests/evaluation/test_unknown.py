@@ -23,7 +23,7 @@ def test_separate_scores_are_told_apart():
     assert detect(np.ones(4), np.ones(3)).auroc == 50
 
 
-def test_coverage_keeps_the_surest_first():
+def test_coverage_keeps_the_most_confident_first():
     curve = accuracy_by_coverage(np.array([0.9, 0.8, 0.8, 0.1]), np.array([True, True, False, False]))
     assert curve.thresholds.tolist() == [0.9, 0.8, 0.1]
     assert curve.coverage.tolist() == [25, 75, 100]

@@ -13,7 +13,7 @@ from resnet_cli.errors import InputError, MachineError
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
-HOMELESS = "the home folder is not known (set HOME)"
+HOME_UNKNOWN = "the home folder is not known (set HOME)"
 
 Content = bytes | str | Callable[[BinaryIO], object]
 
@@ -71,7 +71,7 @@ def expand_home(path: str, key: str = "") -> Path:
         key: Its config key, for the message.
 
     Raises:
-        InputError: it is empty, as of a shell variable that is not set, which would be the working folder; or it
+        InputError: it is empty, for example from an unset shell variable, and would mean the working folder; or it
             begins with `~`, and the home folder is not known: in a container, a user may have none.
     """
     if not str(path).strip():
@@ -80,7 +80,7 @@ def expand_home(path: str, key: str = "") -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         user = Path(path).parts[0][1:]
-        problem = f"the home folder of {user} is not known" if user else HOMELESS
+        problem = f"the home folder of {user} is not known" if user else HOME_UNKNOWN
         is_flag = not key or key.startswith("--")
         remedy = "give" if is_flag else f"set {key}, or an environment variable that it refers to, to"
         raise InputError(f"{key}{key and '='}{path}: {problem}; {remedy} a path without ~") from None

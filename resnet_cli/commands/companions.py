@@ -85,7 +85,7 @@ def parse_rate(text: str) -> float:
 
 
 def parse_count(text: str) -> int:
-    """Parse a number from 1 on."""
+    """Parse a whole number from 1 to a million."""
     if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{escape_control_characters(text)} is not a number from 1 on")
+        raise argparse.ArgumentTypeError(f"{escape_control_characters(text)} is not a whole number from 1 to 1000000")
     return int(text)

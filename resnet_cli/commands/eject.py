@@ -9,6 +9,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from resnet_cli.config import stored
 from resnet_cli.config.descriptions import key_comments_of
@@ -35,8 +36,13 @@ def eject_run(run: RunDir, config_dir: str | None = None) -> str:
     Raises:
         InputError: The run has no readable config, or no file can say what its command did.
     """
-    plan = run.plan.read_text(encoding="utf-8") if run.plan.is_file() else f"# The config of the run {run.path}.\n"
-    overrides = [str(item) for item in read_run(run.path, run.path.name, []).record.get("overrides", ())]
+    plan = f"# The config of the run {run.path}.\n"
+    try:
+        plan = run.plan.read_text(encoding="utf-8", errors="replace") if run.plan.is_file() else plan
+        record = read_run(run.path, run.path.name, []).record
+    except OSError as error:
+        raise InputError(f"{error.filename or run.path}: cannot be read: {error.strerror}") from None
+    overrides = [str(item) for item in record.get("overrides", ())]
     return eject(plan, overrides, stored.read(run.config), config_dir=config_dir)
 
 
@@ -72,7 +78,10 @@ def eject(plan: str, overrides: Sequence[str], settings: Settings, *, config_dir
 
 def _of_plan(text: str) -> tuple[dict[str, Choice], dict[str, Choice]]:
     """Return the options and the values that a plan chooses, by group and by key."""
-    content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    try:
+        content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"plan.yaml: is damaged: {' '.join(str(error).split())}") from None
     content = content if isinstance(content, dict) else {}
     comments = key_comments_of(text)
     defaults = {}

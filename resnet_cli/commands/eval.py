@@ -15,6 +15,7 @@ from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
+from resnet_cli.runs.folder import is_sweep
 
 if TYPE_CHECKING:
     from resnet_cli.evaluation.evaluate import Evaluation
@@ -124,10 +125,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     for path in options.runs:
         _require_no_sweep(path)
     _require_options_of_averages(options)
-    from resnet_cli.evaluation.evaluate import EvalOptions, evaluate_run, evaluate_soup, write_files
+    from resnet_cli.evaluation.combined import open_combined  # these import torch
+    from resnet_cli.evaluation.evaluate import EvalOptions, evaluate_combined, evaluate_run, write_files
     from resnet_cli.evaluation.further import Further
     from resnet_cli.evaluation.ranking import Target
-    from resnet_cli.evaluation.soups import open_soup  # these import torch
     from resnet_cli.session.trained import open_trained
 
     opened = {"checkpoint": options.checkpoint, "device": options.device, "trust": options.trust}
@@ -145,9 +146,9 @@ def _evaluate(options: argparse.Namespace) -> None:
         folder = _folder(trained, options)
         evaluation, runs, title = evaluate_run(trained, wanted), [trained], options.run
     else:
-        soup = open_soup(options.runs, options.average, options.split or "test", **opened)
-        folder = _folder(soup.run, options)
-        evaluation, runs, title = evaluate_soup(soup, wanted), [m.run for m in soup.members], soup.title
+        combined = open_combined(options.runs, options.average, options.split or "test", **opened)
+        folder = _folder(combined.run, options)
+        evaluation, runs, title = evaluate_combined(combined, wanted), [m.run for m in combined.members], combined.title
     write_files(evaluation, folder)
     _report(evaluation, runs, title, folder, options)
 
@@ -192,9 +193,7 @@ def _require_options_of_averages(options: argparse.Namespace) -> None:
 
 def _require_no_sweep(path: str) -> None:
     """Raise an `InputError` for the folder of a sweep."""
-    folder = expand_home(path)
-    is_sweep = (folder / "sweep.json").is_file() or (folder / "multirun.yaml").is_file()
-    if is_sweep and not (folder / "config.yaml").is_file():
+    if is_sweep(expand_home(path)):
         remedy = "give one of its run folders, --out-of-fold for a sweep over folds, or compare its runs"
         raise InputError(f"{path}: a sweep; {remedy}: resnet-report {path}")
 

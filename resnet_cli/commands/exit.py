@@ -15,7 +15,7 @@ WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 
 
 def prepare_output() -> None:
-    """Print characters that the encoding of the output lacks as escapes: what a terminal can show decides nothing."""
+    """Print characters that the encoding of the output lacks as escapes, in place of a `UnicodeEncodeError`."""
     _require_unicode_names()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -48,7 +48,7 @@ In Python:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser("resnet-export", HELP, EXAMPLES)
-    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("run", metavar="RUN", help="a run folder or a checkpoint")
     parser.add_argument("--format", choices=("onnx", "pt2"), help="default: onnx, or that of FILE")
     parser.add_argument("--out", metavar="FILE", help="default: RUN/export/model.onnx or .pt2")
     parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="default: fp32")
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "--tolerance",
         type=_positive,
         metavar="X",
-        help="largest difference from PyTorch; default: 1e-4, of fp16 0.02, of int8 any (ten times as much for logits)",
+        help="allowed difference from PyTorch; default: 1e-4, fp16 0.02, int8 any (ten times as much for logits)",
     )
     add_run_options(parser)
     return parser

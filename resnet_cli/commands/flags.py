@@ -53,7 +53,8 @@ def exit_status(
 ) -> int:
     """Run a command with the parsed options and return its exit status.
 
-    0 success · 1 a defect of the program · 2 wrong input · 4 failure of the machine · 130 interrupted.
+    0 success · 1 a defect of the program, a failed job, or an export that differs · 2 wrong input · 4 failure of the
+    machine · 130 interrupted.
     """
     try:
         command(parser.parse_intermixed_args(list(arguments)))

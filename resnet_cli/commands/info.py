@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     for flag in ("--gradients", "--signal", "--shattered", "--activations"):
         name = flag.removeprefix("--")
         analyses.add_argument(flag, dest="analysis", action="store_const", const=name, help=ANALYSES[name])
-    parser.add_argument("--out", metavar="FILE", help="the figure of these four; default: <which>-<model>.png")
+    parser.add_argument("--out", metavar="FILE", help="file for the figure of these four; default: <which>-<model>.png")
     parser.add_argument("--config-dir", "-cd", metavar="DIR", help="an additional folder of config groups")
     add_preset_options(parser)
     return parser

@@ -12,15 +12,13 @@ from resnet_cli.commands.terminal import print_output
 from resnet_cli.commands.train.planned import LEVELS, planned
 from resnet_cli.config.config_schema import config_schema
 from resnet_cli.config.paths import config_folders
-from resnet_cli.config.presets import Preset, find_preset, find_presets, select_group
+from resnet_cli.config.presets import HYDRA_GROUPS, Preset, find_preset, find_presets, select_group
 from resnet_cli.config.yaml_errors import display_path
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import expand_home, write_atomically
 from resnet_cli.hydra_app.compose import Composed, compose_settings
 from resnet_cli.runs.folder import RunDir, find_run
 from resnet_cli.streams import columns_of
-
-MULTIRUN_GROUPS = ("hydra/launcher", "hydra/sweeper")
 
 
 def add_preset_options(parser: argparse.ArgumentParser) -> None:
@@ -120,8 +118,10 @@ def _copy(options: argparse.Namespace) -> None:
 
 
 def _run(name: str) -> RunDir | None:
-    """Return the run that a path names; None if there is no such file or folder."""
-    return find_run(name) if expand_home(name, "--copy").exists() else None
+    """Return the run that a path names; None for the name of a preset, also beside a folder of that name."""
+    path = expand_home(name, "--copy")
+    is_run = RunDir(path).config.is_file() or (path.exists() and len(Path(name).parts) > 1)
+    return find_run(name) if is_run else None
 
 
 def _copy_plan(options: argparse.Namespace, level: str, items: list[str]) -> None:
@@ -161,7 +161,7 @@ def _write_new(path: Path, group: str, text: str) -> None:
     except OSError as error:
         raise MachineError(error.errno, f"{path.parent}: cannot be made: {error.strerror}") from None
     write_atomically(path, text)
-    sweep = "-m " if group in MULTIRUN_GROUPS else ""
+    sweep = "-m " if group in HYDRA_GROUPS else ""
     print_output(f"{path} written; after changing it:\n  resnet-train {sweep}{group}={path.stem}\n")
 
 

@@ -15,7 +15,7 @@ from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
-from resnet_cli.files import write_atomically
+from resnet_cli.files import expand_home, write_atomically
 from resnet_cli.report import (
     FORMATS,
     MEASURES,
@@ -148,7 +148,7 @@ def _watch(options: argparse.Namespace, out: Path | None) -> None:
         out = output_path("runs.html")
     if options.format not in (None, "html") or (out is not None and EXTENSIONS.get(out.suffix.lower()) != "html"):
         raise InputError("--watch and --serve: write a page; --out must be a .html file, and --format html")
-    tops = [Path(folder).expanduser() for folder in options.folders]
+    tops = [expand_home(folder) for folder in options.folders]
     refresh = Refresh(options.watch or 5.0, is_served=options.serve is not None)
     known, pages = KnownRuns(), Pages()
 

@@ -5,8 +5,8 @@ annotations as its check and the JSON Schema.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,13 @@ from resnet_cli.config.descriptions import argument_descriptions
 from resnet_cli.config.groups import CONFIG_GROUPS, ConfigGroup
 from resnet_cli.config.paths import CONFIG_FOLDER, config_folders, is_path_key
 from resnet_cli.config.presets import Preset, find_presets, preset_target
-from resnet_cli.config.run_config import SEED_PARTS
+from resnet_cli.config.run_config import NULL_GROUPS, SEED_PARTS
 from resnet_cli.config.signatures import Parameter, signature
 from resnet_cli.config.validation import RUN_TARGET
 from resnet_cli.config.values import format_value, spellings
 from resnet_cli.errors import InputError
 
 NO_KEYS = tuple(f"seed_{part}" for part in SEED_PARTS)  # typed as seed.init and so on
-NULL_GROUPS = ("logger", "plan", "experiment")
 LISTED = re.compile(r"^(.*[,\[])([^,\[]*)$")  # the values of a sweep, and of a list, are completed one by one
 
 
@@ -45,7 +44,6 @@ class Completer:
     """
 
     words: Sequence[str]
-    chosen: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def presets(self) -> list[Preset]:
@@ -188,7 +186,7 @@ class Completer:
         return words
 
 
-def complete_path(start: str, accepts: Callable[[Path], bool] = lambda path: True) -> list[Candidate]:
+def complete_path(start: str) -> list[Candidate]:
     """Return the files and folders whose path begins with `start`."""
     folder, slash, name = start.rpartition("/")
     place = Path(f"{folder}/" if slash else ".").expanduser()
@@ -197,7 +195,7 @@ def complete_path(start: str, accepts: Callable[[Path], bool] = lambda path: Tru
     except (OSError, RuntimeError):
         return []
     shown = [entry for entry in entries if not entry.name.startswith(".") or name.startswith(".")]
-    paths = [f"{folder}{slash}{entry.name}{'/' if entry.is_dir() else ''}" for entry in shown if accepts(entry)]
+    paths = [f"{folder}{slash}{entry.name}{'/' if entry.is_dir() else ''}" for entry in shown]
     return [Candidate(path) for path in paths]
 
 

@@ -25,6 +25,8 @@ OPTIONAL_KEYS = (
 # store them.
 CONTROL_KEYS = ("resume", "init_from", "reproduce", "find", "resume_force", "trust", "verify_resume", "sweep")
 
+NULL_GROUPS = ("logger", "plan", "experiment")  # groups of which no option need be chosen
+
 
 LARGEST_SEED = 9223372036854775807
 
@@ -42,11 +44,11 @@ class RunConfig:
         trainer: Group `trainer`.
         name: Name of the run.
         seed: Determines weights, order of samples, augmentation and dropout.
-        seed_init: Seed of the weights; None is `seed`. On the command line `seed.init`, and so the others.
+        seed_init: Seed of the weights; None is `seed`. On the command line it is `seed.init`, and so on.
         seed_order: Seed of the order of samples; None is `seed`.
         seed_augment: Seed of augmentation, and of dropout and the like; None is `seed`.
         resume: A run folder, or `auto` to continue from the last checkpoint in the output folder if there is one.
-        init_from: A run whose weights are loaded at the start.
+        init_from: A run, a checkpoint or a file of weights that are loaded at the start.
         teacher: A run, or a checkpoint, whose predictions are learnt too.
         distillation: The loss of learning from `teacher`; None is `DEFAULT_DISTILLATION`.
         plan: How the config was planned: quick, good or best; None if it was not.

@@ -1,4 +1,4 @@
-"""Images with the same pixels, found by their hashes: copies in one split, and images that stand in two."""
+"""Images with the same pixels, found by their hashes: copies in one split, and images that are in two."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,17 +15,16 @@ MAX_BYTES = 2**30  # of images in memory that are hashed: about 5 s; images of f
 Samples = tuple[DatasetSplit, Tensor | None]
 
 
-def known_hashes(split: DatasetSplit, max_bytes: int | None = MAX_BYTES) -> Tensor | None:
+def known_hashes(split: DatasetSplit) -> Tensor | None:
     """Return a hash of the pixels of each image, int64 [N]; None if that would need a pass over them.
 
     Args:
         split: The images. Those of files are hashed when they are decoded, and are not decoded for this.
-        max_bytes: Size of images in memory above which they are not hashed; None for any.
     """
     images = split.images
     if isinstance(images, LazyImages):
         return images.hashes()
-    return hash_images(images) if max_bytes is None or split.nbytes <= max_bytes else None
+    return hash_images(images) if split.nbytes <= MAX_BYTES else None
 
 
 def describe_image(split_name: str, split: DatasetSplit, index: int) -> str:

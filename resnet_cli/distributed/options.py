@@ -50,16 +50,16 @@ def options_of(trainer: Mapping[str, Any]) -> ProcessOptions:
     options = process_options(**{name: trainer[name] for name in names if name in trainer})
     problems = []
     if options.shards is not None and not trainer.get("deterministic"):
-        problems.append(f"trainer.shards={options.shards}: sums in a fixed order; set trainer.deterministic=true too")
+        problems.append(f"trainer.shards={options.shards}: needs trainer.deterministic=true")
     if options.shards is not None and options.processes > options.shards:
         problems.append(
-            f"trainer.processes={options.processes}: each has at least one of trainer.shards={options.shards}"
+            f"trainer.processes={options.processes}: more than trainer.shards={options.shards}; use at most as many"
         )
     if options.sync_batch_norm:
-        others = {"accumulate": (1, None), "compile": ("off", None)}
+        others = {"accumulate": (1, None, ", whose parts run one by one"), "compile": ("off", None, "")}
         problems += [
-            f"trainer.sync_batch_norm=true: not with trainer.{key}={trainer[key]}, whose parts run one by one"
-            for key, usual in others.items()
+            f"trainer.sync_batch_norm=true: not with trainer.{key}={trainer[key]}{reason}"
+            for key, (*usual, reason) in others.items()
             if trainer.get(key) not in usual
         ]
     if problems:

@@ -21,13 +21,13 @@ from resnet_cli.evaluation.chosen import (
     stored_temperature,
 )
 from resnet_cli.evaluation.collect import Outputs, collect_outputs
+from resnet_cli.evaluation.combined import CombinedRuns
 from resnet_cli.evaluation.files import format_confusion, format_json, format_per_class, format_predictions
 from resnet_cli.evaluation.further import Further, compute_further
 from resnet_cli.evaluation.images import EvaluatedImages, Split, has_validation, other_images, own_images
 from resnet_cli.evaluation.metrics import compute_metrics
 from resnet_cli.evaluation.pictures import draw_pictures
 from resnet_cli.evaluation.ranking import Target
-from resnet_cli.evaluation.soups import Soup
 from resnet_cli.files import write_atomically
 from resnet_cli.runs.card import redraw_card
 from resnet_cli.runs.environment import utc_now
@@ -116,20 +116,20 @@ def evaluate_run(run: TrainedRun, options: EvalOptions) -> Evaluation:
     return _evaluation(run, options, images, outputs, chosen, positive)
 
 
-def evaluate_soup(soup: Soup, options: EvalOptions) -> Evaluation:
+def evaluate_combined(combined: CombinedRuns, options: EvalOptions) -> Evaluation:
     """Evaluate several runs as one; nothing is written.
 
     Raises:
         InputError: As in `evaluate_run`.
     """
-    positive = find_positive(soup.run, options.positive, needed=False)
-    images = _images(soup.run, options)
-    images.notes.extend(soup.notes)
-    if soup.average == "weights":
-        outputs = collect_outputs(soup.run, images, tta=options.tta)
+    positive = find_positive(combined.run, options.positive, needed=False)
+    images = _images(combined.run, options)
+    images.notes.extend(combined.notes)
+    if combined.average == "weights":
+        outputs = collect_outputs(combined.run, images, tta=options.tta)
     else:
-        outputs = soup.outputs(images, options.tta)
-    return _evaluation(soup.run, options, images, outputs, soup.facts(), positive)
+        outputs = combined.outputs(images, options.tta)
+    return _evaluation(combined.run, options, images, outputs, combined.facts(), positive)
 
 
 def _evaluation(
@@ -213,8 +213,7 @@ def write_files(evaluation: Evaluation, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for rest in folder.glob(f"{STAGED}*"):
-            if time.time() - rest.stat().st_mtime > ABANDONED_SECONDS:
-                shutil.rmtree(rest)
+            _remove_if_abandoned(rest)
         staged = Path(tempfile.mkdtemp(prefix=STAGED, dir=folder))
     except OSError as error:
         raise MachineError(error.errno, f"{folder}: cannot be made: {error.strerror}") from None
@@ -231,6 +230,13 @@ def write_files(evaluation: Evaluation, folder: Path) -> None:
         raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror}") from None
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def _remove_if_abandoned(staged: Path) -> None:
+    """Remove a folder that an evaluation left when it was killed, unless another evaluation is removing it."""
+    with suppress(FileNotFoundError):
+        if time.time() - staged.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(staged)
 
 
 def record_evaluation(run: RunDir, metrics: Mapping[str, Any], *, tta: Tta, folder: Path) -> str | None:

@@ -16,13 +16,13 @@ from torch import Tensor
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.evaluation.bootstrap import RESAMPLES
 from resnet_cli.evaluation.collect import Outputs
+from resnet_cli.evaluation.combined import score_logits, to_logits
 from resnet_cli.evaluation.evaluate import Evaluation, text_files
 from resnet_cli.evaluation.images import EvaluatedImages
 from resnet_cli.evaluation.label_errors import LabelError, find_label_errors, format_errors
 from resnet_cli.evaluation.members import Member
 from resnet_cli.evaluation.metrics import compute_metrics
 from resnet_cli.evaluation.pictures import draw_pictures
-from resnet_cli.evaluation.soups import score_logits, to_logits
 from resnet_cli.files import write_atomically
 from resnet_cli.inference.classifier import Classifier
 from resnet_cli.plots.contact_sheet import draw_contact_sheet, one_line

@@ -78,7 +78,7 @@ def _overall_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
         low_high = metrics["intervals"].get("negative_log_likelihood" if name == "loss" and _is_loss(metrics) else name)
         interval = " to ".join(_number(bound, unit) for bound in low_high) if low_high else ""
         row = [words, _with_unit(metrics[name], unit), interval]
-        alias = "negative_log_likelihood" if name == "loss" else name
+        alias = "negative_log_likelihood" if name == "loss" and _is_loss(metrics) else name
         row += [_with_unit(tta.get(alias), unit)] if tta else []
         row += [_with_unit(calibrated.get(alias), unit)] if calibrated else []
         rows.append(row)

@@ -129,7 +129,7 @@ def _write(
     facts = {
         "class_names": list(run.class_names), "in_size": list(run.in_size), "resizes": resizes,
         "output": options.output, "temperature": classifier.temperature, "epoch": run.epoch,
-        "labels": "multi" if run.has_label_sets else "one", "resnet_cli": __version__,
+        "labels": "multi" if run.has_label_sets else "single", "resnet_cli": __version__,
         "rejection": None if options.rejection is None else options.rejection.record(),
     }  # fmt: skip
     metadata = files.metadata_of(run.settings, facts, dump(run.settings))

@@ -224,4 +224,4 @@ def literal_hint(key: str, error: BaseException) -> str:
     """Return a hint on how to type a literal `${`, if that caused the error."""
     if "nterpolation" not in str(error):
         return ""
-    return f"""; a ${{ that is text is written \\${{ inside quotes, which the shell needs too: '{key}="...\\${{..."'"""
+    return f"""; for a literal ${{ write \\${{ inside quotes, and quote all for the shell: '{key}="...\\${{..."'"""

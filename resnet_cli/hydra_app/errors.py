@@ -90,7 +90,7 @@ def as_user_error(error: BaseException) -> Exception | None:
             'eval "$(resnet-train -sc install=bash)"'
         )
     if isinstance(error, RecursionError) and _is_in_defaults(error):
-        return InputError("files of the config name one another in their defaults lists, without end")
+        return InputError("config files refer to one another in a circle in their defaults lists")
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
         # torch raises it when the worker dies, wherever the main process is just then.
         return MachineError(f"{str(error).splitlines()[0].rstrip('. ')}: data.workers=0 works without processes")

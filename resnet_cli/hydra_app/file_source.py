@@ -32,19 +32,14 @@ GENERATED_GROUPS = ("plan/",)  # whose built-in files only name the options
 
 @dataclass
 class Notes:
-    """The notes that a command prints on files that hide others.
+    """The notes that a command prints on files that hide others."""
 
-    Args:
-        silent: Print nothing.
-    """
-
-    silent: bool = False
     folders: list[str] = field(default_factory=list)  # in the order of Hydra's search path
     printed: set[str] = field(default_factory=set)
 
     def print_once(self, text: str) -> None:
         """Print a note, once in a command."""
-        if not self.silent and text not in self.printed:
+        if text not in self.printed:
             self.printed.add(text)
             print(f"note: {escape_control_characters(text)}", file=sys.stderr)
 
@@ -78,7 +73,7 @@ class FileConfigSource(HydraFileConfigSource):
             raise InputError(describe_yaml_error(error, path, path.read_bytes())) from None
         except GrammarParseError:
             text = _broken_reference(path)
-            reason = "no complete reference ${key}; a ${ that is text is written \\${"
+            reason = "an incomplete reference ${key}; write a literal ${ as \\${"
             raise InputError(f"{_place(path, value=text)}: {text}: {reason}") from None
         except (ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno:  # the machine's

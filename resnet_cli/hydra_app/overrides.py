@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from resnet_cli.config.messages import as_typed
 from resnet_cli.config.paths import config_folders
-from resnet_cli.config.run_config import SEED_PARTS
+from resnet_cli.config.run_config import NULL_GROUPS, SEED_PARTS
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.path_values import quote_paths
@@ -25,7 +25,6 @@ OPTIONS_WITH_VALUE = {
     "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c",
     "--info", "-i",
 }  # fmt: skip
-OPTIONAL_GROUPS = ("logger", "plan", "experiment")
 VALUE_KEY = re.compile(r"(?!hydra\.)[A-Za-z_][\w.]*")
 
 
@@ -54,7 +53,7 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
         seen[key] = value
         if equals and key == "resume" and not multirun:
             result += _resume_folder(override)
-        if key in OPTIONAL_GROUPS and value == "null":
+        if key in NULL_GROUPS and value == "null":
             override = f"{key}=[]"  # Hydra takes no null for a group
         if value.startswith(("[", "{")) and _takes_one_option(key):
             raise InputError(
@@ -75,8 +74,9 @@ def _with_key_of_seed(override: str) -> str:
     if found is None:
         return override
     if found[2] not in SEED_PARTS:
-        known = ", ".join(f"seed.{part}" for part in SEED_PARTS)
-        raise InputError(f"seed.{found[2]}: unknown key; allowed are {known}{did_you_mean(found[2], SEED_PARTS)}")
+        known = [f"seed.{part}" for part in SEED_PARTS]
+        meant = did_you_mean(f"seed.{found[2]}", known)
+        raise InputError(f"seed.{found[2]}: unknown key; it is one of {', '.join(known)}{meant}")
     return f"{found[1]}seed_{found[2]}{override[found.end() :]}"
 
 

@@ -31,12 +31,11 @@ class UserConfigs(SearchPathPlugin):
 
 
 @contextmanager
-def user_configs(options: Sequence[str], *, silent: bool = False) -> Iterator[None]:
+def user_configs(options: Sequence[str]) -> Iterator[None]:
     """Let the configs that are composed inside this block name what the user has in the working folder.
 
     Args:
         options: The command line, which may have --config-dir.
-        silent: Do not tell which files hide others.
     """
     Plugins.instance().register(UserConfigs)
     use_checked_files()
@@ -44,7 +43,7 @@ def user_configs(options: Sequence[str], *, silent: bool = False) -> Iterator[No
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # appended, so that it hides nothing
     folders = _active_folders.set(config_folders(options)[:-1])
-    notes = active_notes.set(Notes(silent))
+    notes = active_notes.set(Notes())
     try:
         yield
     finally:

@@ -78,7 +78,7 @@ def find_rejection(run: TrainedRun, classifier: Classifier, rate: float, method:
     Raises:
         InputError: The run has no validation images, or they cannot be read.
     """
-    known = stored_rejection(run.record, run)
+    known = stored_rejection(run)
     if known is not None and (known.rate, known.method, known.temperature) == (rate, method, classifier.temperature):
         return known
     loaders = run.loaders()
@@ -95,9 +95,9 @@ def find_rejection(run: TrainedRun, classifier: Classifier, rate: float, method:
     )  # fmt: skip
 
 
-def stored_rejection(record: Mapping[str, Any], run: TrainedRun) -> Rejection | None:
+def stored_rejection(run: TrainedRun) -> Rejection | None:
     """Return the rejection in a run's record, if there is one for the checkpoint that is open."""
-    found = record.get("reject")
+    found = run.record.get("reject")
     numbers = ("threshold", "rate", "samples", "epoch", "temperature")
     if not isinstance(found, Mapping) or found.get("method") not in get_args(Method):
         return None

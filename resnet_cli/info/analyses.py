@@ -67,14 +67,14 @@ def analyse(name: str, sides: Mapping[str, Composed], figure: Path) -> dict[str,
     chained = [is_chain(side.settings["model"]) for side in sides.values()]
     if any(chained):
         if name != "gradients" or len(sides) > 1:
-            raise InputError(f"--{name}: takes networks; of a scalar chain there is --gradients, of one alone")
+            raise InputError(f"--{name}: not for a scalar chain, which has --gradients only, without --compare")
         return _analyse_chain(first, figure)
     series: Series = {}
     for label, side in sides.items():
         for of, rows in _measure(analysis, side, alone=len(sides) == 1).items():
             series[of if len(sides) == 1 else label] = rows
     if not any(series.values()):
-        raise InputError(f"--{name}: {first.model} has nothing of the kind")
+        raise InputError(f"--{name}: {first.model} has no layers that it could measure")
     models = dict.fromkeys(side.model for side in sides.values())
     analysis.draw(series, figure, title=f"{' against '.join(models)}: {analysis.title}")
     return {label: [_plain(row) for row in rows] for label, rows in series.items()}

@@ -81,7 +81,11 @@ def _read(path: Path) -> dict[str, Any]:
     data = path.read_bytes()
     try:
         content = yaml.safe_load(data.decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # a ValueError: no UTF-8, or a date that does not exist
         raise InputError(describe_yaml_error(error, path, data)) from None
     if not isinstance(content, dict):
         raise InputError(f"{display_path(path)}:1: no lines `key: value`")
@@ -106,6 +110,6 @@ def _group_of_content(path: Path, content: Mapping[str, Any]) -> str:
         if "." not in group and trust.is_inside(module, packages):
             return group
     raise InputError(
-        f"{display_path(path)}: neither a whole config nor the file of a group: one of a group is in a folder that is "
-        "named as it, such as conf/model; an experiment begins with `# @package _global_`"
+        f"{display_path(path)}: neither a whole config nor a file of a group: put the file of a group into a folder "
+        "with its name, such as conf/model; an experiment begins with `# @package _global_`"
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
-from resnet_cli.runs.folder import RunDir, find_run
+from resnet_cli.runs.folder import RunDir, find_run, is_sweep
 from resnet_cli.runs.reading import read_run
 from resnet_cli.runs.summary import summarise
 
@@ -17,15 +17,15 @@ def describe_run(path: str) -> dict[str, Any] | None:
     """Describe the run that a path names: a run folder, or a checkpoint in it.
 
     Returns:
-        The facts of the run, with `checkpoints`; None for a folder that has a config but no record.
+        The facts of the run, with `checkpoints`; None if the path does not exist, or has a config but no record.
 
     Raises:
-        InputError: There is no such run, its record or config is damaged, or the folder is that of a sweep.
+        InputError: The folder is not that of a run, its record or config is damaged, or the folder is that of a sweep.
     """
     folder = expand_home(path)
     if not folder.exists():
         return None  # composing says what was meant
-    if not RunDir(folder).config.is_file() and ((folder / "sweep.json").is_file() or _is_old_sweep(folder)):
+    if is_sweep(folder):
         raise InputError(f"{path}: a sweep; give one of its run folders, or compare them: resnet-report {path}")
     run = find_run(path)
     if not run.record.exists():
@@ -40,11 +40,6 @@ def describe_run(path: str) -> dict[str, Any] | None:
 def has_usable_checkpoint(facts: Mapping[str, Any]) -> bool:
     """Return whether one of the checkpoints of a described run could be read."""
     return any(checkpoint["problem"] is None for checkpoint in facts["checkpoints"])
-
-
-def _is_old_sweep(folder: Path) -> bool:
-    """Return whether a folder is that of a sweep of version 0.1, or of a plain Hydra sweep."""
-    return (folder / "multirun.yaml").is_file()
 
 
 def _checkpoints(run: RunDir) -> list[dict[str, Any]]:

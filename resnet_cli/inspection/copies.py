@@ -60,7 +60,7 @@ def count_copies(members: Members, groups: Sequence[Sequence[int]]) -> dict[str,
     Returns:
         `within`: images of each part that are copies of an earlier one in it. `across_classes`: groups with more than
         one label, and their images. `across_parts`: for each pair of parts, images of the later one (test before val,
-        val before train) that also stand in the other.
+        val before train) that are also in the other.
     """
     within: Counter[str] = Counter()
     shared: Counter[str] = Counter()

@@ -231,10 +231,10 @@ def _problems(found: Inspected, report: Report) -> list[str]:
     if found.node.get("image_size", 0) is None:
         sizes = max(sizes, len(report["files"]["sizes"]))  # they may have been looked at in one size
     if sizes > 1:
-        problems.append(f"images of {sizes} sizes: data.image_size=N or [H,W] makes them one, such as {LOOKED_AT}")
+        problems.append(f"images of {sizes} sizes: data.image_size=N or [H,W] resizes them to one, such as {LOOKED_AT}")
     if len(channels) > 1:
         numbers = " and ".join(map(str, channels))
-        problems.append(f"images of {numbers} channels: data.mode=RGB or L makes them one")
+        problems.append(f"images of {numbers} channels: data.mode=RGB or L gives all the same")
     try:
         found.dataset.validate()
     except InputError as error:

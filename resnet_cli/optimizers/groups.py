@@ -184,9 +184,9 @@ def _check_option(where: str, key: str, value: Any, defaults: Mapping[str, Any])
         return f"{where}: no such option{did_you_mean(key, defaults)} (allowed: {', '.join(defaults)})"
     expected = defaults[key]
     if isinstance(expected, bool):
-        return None if isinstance(value, bool) else f"{where}={value!r}: allowed are true and false"
+        return None if isinstance(value, bool) else f"{where}={value!r}: it takes true or false"
     if not isinstance(expected, int | float):
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     is_valid = is_number and math.isfinite(value) and value >= 0
-    return None if is_valid else f"{where}={value!r}: allowed is a number of 0 or more"
+    return None if is_valid else f"{where}={value!r}: it takes a number of 0 or more"

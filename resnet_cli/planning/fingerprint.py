@@ -13,6 +13,7 @@ from resnet_cli.config.run_config import Node
 from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.errors import InputError
 from resnet_cli.inspection.survey import Survey, survey_split
 from resnet_cli.planning.similarity import Sample, measure_similarity
 from resnet_cli.session import build
@@ -50,6 +51,9 @@ def measure_fingerprint(node: Node) -> dict[str, Any]:
     indices = parts.train_indices
     survey = survey_split(split, workers=node.get("workers", 2), timeout=node.get("worker_timeout", 300))
     usable = indices[torch.from_numpy(survey.pixels[indices.numpy()] > 0)]
+    if len(usable) == 0:
+        reason = next(iter(survey.damaged.values()), "there are none")
+        raise InputError(f"plan: none of the training images can be decoded: {reason}")
     labels = split.labels[usable]
     classes = len(parts.dataset.class_names)
     return {

@@ -22,7 +22,7 @@ def format_plan(plan: Plan, facts: Mapping[str, Any]) -> str:
         "# @package _global_",
         f"# plan={plan.level} for {facts['images']:,} training images of {facts['classes']:,} classes, by resnet-cli.",
         "# Copy it to conf/experiment/NAME.yaml to change it, and train with experiment=NAME.",
-        *(f"# Typed, and planned around: {', '.join(plan.typed)}" for _ in range(bool(plan.typed))),
+        *(f"# Set by you, and left as they are: {', '.join(plan.typed)}" for _ in range(bool(plan.typed))),
         *(f"# Look at this first: {line}" for line in plan.warnings),
     ]
     if options:

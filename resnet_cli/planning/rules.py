@@ -132,7 +132,7 @@ class _Planner:
         """Choose the side of the images, the net and the number of epochs.
 
         Args:
-            most: Passes of which the run makes no more, whatever the budget.
+            most: Most epochs that the run may have, whatever the budget.
         """
         sides = list(self._sides())
         budget, images = self.facts["budget"], self.facts["images"]
@@ -150,14 +150,14 @@ class _Planner:
             for_level = [
                 net for net in [*self._pretrained_nets(sides[-1]), *nets[::-1]] if self.level in net.get("default", ())
             ]
-            net = for_level[0]
+            net = (for_level or nets)[0]
             self._take(net, f"{net['name']}: usual for images of this size; no time budget was given", "not measured")
         else:
             side, net, rate = self._largest_affordable(sides)
             passes = USABLE_SHARE * budget * rate / images
-            self._choose_side(side, f"{net['name']} gets about {passes:.0f} passes in the budget at this size")
+            self._choose_side(side, f"{net['name']} gets about {passes:.0f} epochs in the budget at this size")
             reason = (
-                f"{net['name']} trains {rate:,.0f} images a second here: about {passes:.0f} passes in the budget, "
+                f"{net['name']} trains {rate:,.0f} images a second here: about {passes:.0f} epochs in the budget, "
                 f"{self._least_passes(net)} are enough"
             )
             self.facts["passes"] = max(1, round(min(passes, most)))

@@ -4,10 +4,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 from resnet_cli.errors import InputError
-from resnet_cli.files import write_atomically
 
 ADDRESS = "127.0.0.1"  # never reached from another machine but through a tunnel
 NAMES = ("127.0.0.1", "localhost", "[::1]")  # of this machine: another name in `Host` is that of a web site
@@ -37,11 +35,6 @@ def watch(
     """
     while not ended.wait(seconds):
         show(make_page())
-
-
-def file_writer(path: Path) -> Callable[[str], object]:
-    """Return a function that writes a page to a file, whole."""
-    return lambda text: write_atomically(path, text)
 
 
 @contextmanager

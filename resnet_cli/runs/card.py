@@ -29,7 +29,7 @@ LISTED_CLASSES = 20
 LONGEST_PLAN = 20_000  # characters
 TOP = """\
 <!-- Written by resnet-cli from run.json, config.yaml and metrics.jsonl at the start and at the end of a run, an
-evaluation and an export; what is written here by hand is lost then. -->"""
+evaluation and an export; edits made by hand are then lost. -->"""
 
 
 def write_card(run: RunDir) -> None:
@@ -138,7 +138,7 @@ def _results(summary: Summary, run: RunDir) -> list[str]:
         lines += ["", f"![{words}]({path.name})"] if path.is_file() else []
     kept = [
         (run.path / "eval", "figures and pictures of evaluations"), (run.exports, "exported models"),
-        (run.path / "code", "the code as it was"),
+        (run.path / "code", "the code at the start of the run"),
     ]  # fmt: skip
     lines += [""] + [f"- [{path.name}/]({path.name}): {words}" for path, words in kept if path.is_dir()]
     return lines

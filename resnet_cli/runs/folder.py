@@ -12,6 +12,8 @@ from resnet_cli.config.suggestions import similar_file
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import expand_home, remove_stale_temporaries, write_atomically
 
+SWEEP_FILES = ("sweep.json", "multirun.yaml")
+
 
 class RunDir:
     """The paths in a run folder. Constructing the object touches no file; `create` makes the folder."""
@@ -168,3 +170,8 @@ def find_run(path: str) -> RunDir:
         around = next((parent for parent in given.parents[:2] if RunDir(parent).config.is_file()), None)
         raise InputError(f"{path}: not a run folder ({f'give {around}' if around else 'it has no config.yaml'})")
     return run
+
+
+def is_sweep(folder: Path) -> bool:
+    """Return whether a folder is that of a sweep, also one of version 0.1 or of plain Hydra, and not that of a run."""
+    return not RunDir(folder).config.is_file() and any((folder / name).is_file() for name in SWEEP_FILES)

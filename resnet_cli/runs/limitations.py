@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from resnet_cli.runs.summary import Summary
+from resnet_cli.runs.summary import Summary, times
 
 FEW_IMAGES = 1000  # below, the standard error of an accuracy of 90 % is more than one point
 
@@ -51,7 +51,7 @@ def _of_repetition(summary: Summary) -> Iterator[str]:
     yield "One run with one seed: other seeds give other figures."
     changed = sum(bool(item.get("changes")) for item in summary["resumes"])
     if summary["resumes"]:
-        changes = f", {changed} of them with changed settings" if changed else ""
-        yield f"The run was resumed ({len(summary['resumes'])} times{changes})."
+        changes = f", {times(changed)} with changed settings" if changed else ""
+        yield f"The run was resumed {times(len(summary['resumes']))}{changes}."
     if summary["environment"]["git_dirty"]:
-        yield "The code had changes that were not committed: the commit alone does not give it."
+        yield "The code had changes that were not committed, so the commit alone does not reproduce it."

@@ -144,7 +144,7 @@ def _data(run: Run) -> Summary:
         "in_size": [_whole(side) for side in size] if isinstance(size, list) and len(size) == 3 else None,
         "classes": _whole(counted.get("classes")),
         "class_names": [cut(str(name), 100) for name in names[:LONGEST_LIST]] if isinstance(names, list) else [],
-        "labels": "multi" if counted.get("labels") == "multi" else "one",
+        "labels": "multi" if counted.get("labels") == "multi" else "single",
         "split": {key: plain(run.settings.get(f"data.{key}")) for key in SPLIT_KEYS},
     }
 

@@ -53,7 +53,7 @@ class Warmup:
             raise InputError(f"warmup={warmup!r} is {length} steps, longer than the run of {run.total_steps} steps")
         if length and warmup_shape == "constant" and warmup_start == 0:
             raise InputError(
-                "warmup_start=0 with warmup_shape=constant trains nothing: allowed is above 0 to 1, such as 0.1"
+                "warmup_start=0 with warmup_shape=constant trains nothing: use a number up to 1, such as 0.1"
             )
         return cls(length, warmup_start, warmup_shape)
 
@@ -239,7 +239,7 @@ def piecewise_linear(
     run = RunLength(total_steps, steps_per_epoch)
     ramp = Warmup.build(run, warmup, warmup_start, warmup_shape)
     if not points:
-        raise InputError("points=[]: allowed is at least one pair [position, factor]")
+        raise InputError("points=[]: it takes at least one pair [position, factor]")
     positions = run.parse_positions([position for position, _ in points], "points")
     knots = tuple((position, float(factor)) for position, (_, factor) in zip(positions, points, strict=True))
     return Schedule(knots, "linear", ramp)

@@ -39,7 +39,7 @@ class RunLength:
         except ValueError:
             number = math.nan
         if not (math.isfinite(number) and number >= 0) or (unit.startswith("step") and not number.is_integer()):
-            raise InputError(f"{key}={duration!r}: allowed are {ALLOWED_DURATIONS}")
+            raise InputError(f"{key}={duration!r}: it takes {ALLOWED_DURATIONS}")
         scale = {"s": 1.0, "e": float(self.steps_per_epoch), "%": self.total_steps / 100}[unit[0]]
         return round(number * scale)
 
@@ -47,7 +47,7 @@ class RunLength:
         """Parse positions. Raise `InputError` if they are out of order, before step `after` or beyond the run's end."""
         end, positions = self.total_steps, [self.parse_duration(duration, key) for duration in durations]
         problems = [
-            f"{key}: {later!r} (step {b}) comes after {earlier!r} (step {a}); allowed are positions in order"
+            f"{key}: {later!r} (step {b}) comes after {earlier!r} (step {a}); positions must be in order"
             for (earlier, a), (later, b) in pairwise(zip(durations, positions, strict=True))
             if b < a
         ]

@@ -1,4 +1,4 @@
-"""What a run shows and says of its data: a picture of the first images, and images that stand in two splits."""
+"""What a run shows and says of its data: a picture of the first images, and images that are in two splits."""
 
 import logging
 from collections.abc import Sequence

@@ -155,8 +155,8 @@ def require_same_weights(weights: InitialWeights, run: RunDir, *, force: bool) -
     known = before.get("sha256") if isinstance(before, dict) else None
     if weights.record and isinstance(known, str) and known != weights.record["sha256"] and not force:
         raise InputError(
-            f"{weights.record['file']}: not the weights that the run started from: their SHA-256 began with "
-            f"{known[:12]}, this one's does with {weights.record['sha256'][:12]}; resume_force=true accepts them"
+            f"{weights.record['file']}: not the weights that the run started from: their SHA-256 begins with "
+            f"{known[:12]}, that of this file with {weights.record['sha256'][:12]}; resume_force=true accepts them"
         )
 
 

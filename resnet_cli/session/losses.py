@@ -54,7 +54,7 @@ def build_loss(node: Node | None, trainer: Node, loaders: Loaders) -> LossFuncti
     is_default = chosen["_target_"] == DEFAULT_LOSS["_target_"]
     if loaders.has_label_sets and not getattr(locate(chosen["_target_"]), "takes_label_sets", True):
         raise InputError(
-            f"loss._target_: {chosen['_target_']} gives an image one class, and these have several labels: "
+            f"loss._target_: {chosen['_target_']} takes one class for each image, and these have several labels: "
             "use loss=binary_cross_entropy"
         )
     if is_default and not any(value for key, value in (node or {}).items() if key != "_target_"):

@@ -204,9 +204,9 @@ def _find(
             if place.absolute() != _expanded(values[key]).absolute():
                 found[key] = str(place)
         elif needed and _must_exist(settings, key):
-            where = " nor ".join(str(path.absolute()) for path in list(places_today)[:2])
+            where = " or ".join(str(path.absolute()) for path in list(places_today)[:2])
             new_name = new_names.get(key, f"{ITEM.sub('', key)}=PATH")
-            problems.append(f"{key}={values[key]}: there is no {where}; name the new place with {new_name}")
+            problems.append(f"{key}={values[key]}: not found at {where}; give the new path with {new_name}")
     if problems:
         raise InputError(*problems)
     return found

@@ -193,7 +193,7 @@ def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
     logger.info("device  %s, %s%s, seed %d%s", record["device"], record["precision"], together, config.seed, seeds)
     logger.info("folder  %s", prepared.run.path)
     for key, path in prepared.paths.items():
-        logger.info("%s is today %s", key, path)
+        logger.info("%s has moved to %s", key, path)
     if prepared.start.description != "scratch":
         logger.info("from    %s", prepared.start.description)
     if prepared.start.weights.line:

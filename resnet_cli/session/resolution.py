@@ -29,7 +29,7 @@ def build_resolution(trainer: Node, loaders: Loaders, length: RunLength) -> Reso
     if points is None:
         return None
     if not points:
-        raise InputError(f"{KEY}=[]: allowed is at least one pair [position, share of height and width]")
+        raise InputError(f"{KEY}=[]: it takes at least one pair [position, share of height and width]")
     steps = length.parse_positions([position for position, _ in points], KEY)
     knots = tuple((step, float(share)) for step, (_, share) in zip(steps, points, strict=True))
     height, width = loaders.in_size[1:]

@@ -54,7 +54,7 @@ def load_teacher(config: RunConfig, place: str | None, loaders: Loaders) -> Load
         return None
     name = config.teacher
     if loaders.has_label_sets:
-        raise InputError(f"teacher={name}: images have several labels; the loss of distillation gives each one class")
+        raise InputError(f"teacher={name}: distillation needs one class for each image, and these have several labels")
     try:
         device = str(resolve_device(config.trainer.get("device")))
         named = targets({"model": config.model})

@@ -16,7 +16,7 @@ from resnet_cli.hydra_app.run_name import run_name
 from resnet_cli.runs.names import job_folder_name
 from resnet_cli.sweeps.folder import SweepDir
 
-CONTROL_KEYS = {"resume", "resume_force", "verify_resume", "logger", "sweep"}  # they only control or watch a job
+KEYS_NOT_IN_NAMES = {"resume", "resume_force", "verify_resume", "logger", "sweep"}  # they only control or watch a job
 RESOLVER = "${job_folder:''"  # the start of `hydra.sweep.subdir` before the swept keys are known
 
 
@@ -93,7 +93,7 @@ def _naming_words(overrides: Sequence[str], names: dict[str, str]) -> list[str]:
     for override in overrides:
         [key] = override_keys([override])
         word = names.get(key, override)
-        if key.split(".")[0] not in CONTROL_KEYS and (key not in names or "=" in word):
+        if key.split(".")[0] not in KEYS_NOT_IN_NAMES and (key not in names or "=" in word):
             words.append(word)
     return words
 
@@ -104,7 +104,7 @@ def _identifying_words(overrides: Sequence[str], names: Mapping[str, str]) -> fr
     return frozenset(
         override
         for key, override in zip(keys, overrides, strict=True)
-        if key.split(".")[0] not in CONTROL_KEYS and key not in names
+        if key.split(".")[0] not in KEYS_NOT_IN_NAMES and key not in names
     )
 
 

@@ -71,7 +71,7 @@ def freeze_rules(
         unknown = [name for name in options if name not in POSITIONS]
         if unknown or not isinstance(pattern, str) or not pattern:
             given = f"unknown key {unknown[0]}" if unknown else "match is missing"
-            problems.append(f"{key}: {given}; allowed are match (a pattern), at and until (positions)")
+            problems.append(f"{key}: {given}; it takes match (a pattern), at and until (positions)")
             continue
         try:
             re.compile(pattern)

@@ -187,11 +187,11 @@ WRONG = {
     "two figures": (["--gradients", "--signal"], ["argument --signal: not allowed with argument --gradients"]),
     "signals of a chain": (
         ["model=scalar_chain", "--signal"],
-        ["--signal: takes networks; of a scalar chain there is --gradients, of one alone"],
+        ["--signal: not for a scalar chain, which has --gradients only, without --compare"],
     ),
     "activations of a network without": (
         [*TINY, "model=cnn", "model.activation_type=none", "--activations"],
-        ["--activations: cnn has nothing of the kind"],
+        ["--activations: cnn has no layers that it could measure"],
     ),
     "both sides of a comparison": (
         ["--compare", "model=resnet21", "model.width=0", "model.depht=8"],

@@ -1,9 +1,11 @@
 """`plan=` through the command: what is typed wins, the plan is stored, and a resumed run keeps it."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from resnet_cli.commands.train import planned
 from resnet_cli.planning import make
@@ -32,7 +34,7 @@ def test_a_planned_run_keeps_its_plan(train, tmp_path):
     assert not any("batch_size" in override for override in record_of(run)["overrides"])
     text = (run / "plan.yaml").read_text()
     assert "batch_size: 32  # 86 training images" in text
-    assert "Typed, and planned around" in text
+    assert "Set by you, and left as they are" in text
     assert json.loads((run / "fingerprint.json").read_text())["images"] == 86
     assert "## Plan" in (run / "card.md").read_text()
 
@@ -120,6 +122,94 @@ def test_what_cannot_be_planned(train, tmp_path, arguments, problem):
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("side", [6, 1200])
+def test_images_of_any_size_are_planned_for_without_a_budget(train, side):
+    status, out, _ = train("plan=quick", "data=synthetic", f"data.image_size={side}", "data.count=48", "--cfg", "job")
+    assert status == 0
+    assert "plan: quick" in out
+
+
+def test_files_of_which_none_can_be_decoded_are_not_planned_for(train, tmp_path):
+    for name in ("cat", "dog"):
+        write_class_folders(tmp_path / "photos", [name], 12, (40, 30))
+    for path in (tmp_path / "photos").rglob("*.*"):
+        path.write_bytes(path.read_bytes()[:60])
+    status, _, err = train("plan=quick", "data=image_folder", "data.root=photos", "data.image_size=8")
+    assert status == 2
+    assert "error: plan: none of the training images can be decoded: " in err
+
+
+@pytest.mark.parametrize(
+    "content", [b"a: [", b"- a\n", b"\xff", b"defaults: a\n", b"# @package _global_\ndefaults:\ntrainer: {epochs: 2}\n"]
+)
+def test_damaged_experiments_are_left_to_hydra(train, tmp_path, content):
+    folder = tmp_path / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_bytes(content)
+    status, _, err = train("plan=quick", "experiment=mine", *TINY, "--cfg", "job")
+    assert status == 2
+    assert err.startswith("error: conf/experiment/mine.yaml")
+
+
+def test_what_an_experiment_begins_with_counts_as_typed_too(train, tmp_path):
+    folder = tmp_path / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "base.yaml").write_text("# @package _global_\ndata:\n  batch_size: 7\n")
+    (folder / "mine.yaml").write_text("# @package _global_\ndefaults:\n  - base\ntrainer:\n  epochs: 2\n")
+    status, out, err = train("plan=good", "experiment=mine", *TINY, "--cfg", "job")
+    assert status == 0
+    assert "batch_size: 7" in out
+    assert "data.batch_size" not in err
+
+
+@pytest.mark.parametrize(
+    ("override", "values", "first"),
+    [
+        ("model=glob(resnet2*)", ["resnet20"], "model=resnet20"),
+        ("plan='quick','good'", ["quick", "good"], "plan='quick'"),
+        ("name='a b','c'", ["a b", "c"], "name='a b'"),
+        ("optimizer.lr=interval(0.1,1)", [0.1], "optimizer.lr=0.1"),
+        ("seed=range(1,3)", [1, 2], "seed=1"),
+        ("+data.x=['a',b],[c]", [["a", "b"], ["c"]], "+data.x=['a',b]"),
+        ("trainer.epochs=3", [3], "trainer.epochs=3"),
+    ],
+)
+def test_overrides_of_every_form_have_values(override, values, first):
+    parsed = OverridesParser.create().parse_override(override)
+    found = planned._values(parsed, [])
+    assert found == values
+    assert planned._with_first_value(parsed, found[0]) == first
+
+
+def test_a_sweep_over_no_plan_says_so(train):
+    _, _, err = train("-m", "plan=quick,null", *TINY)
+    assert err == "error: plan=null: takes quick, good, best; null is not swept over\n"
+
+
+def test_a_further_command_in_a_sweep_has_the_plan_of_the_same_data_only(train, tmp_path, monkeypatch):
+    line = ["-m", "plan=quick", "data=synthetic", "data.image_size=8", "model=resnet8", "hydra.sweep.dir=sweep"]
+    usual = ["data.count=96", "trainer.epochs=1"]
+    assert train(*line, *usual, "seed=0")[0] == 0
+    planned_for = []
+
+    def plan(level, items, typed, **options):
+        planned_for.append(typed["data.count"])
+        return SimpleNamespace(lines=[], text="", fingerprint="")
+
+    monkeypatch.setattr(make, "plan_command", plan)
+    for further, expected in (
+        ([*usual, "seed=1"], []),
+        (["data.count=64", "trainer.epochs=1", "seed=0"], [64]),
+        ([*usual, "optimizer.lr=0.1"], [64, 96]),
+        (["data.count=96", "trainer.epochs=1,2"], [64, 96]),
+    ):
+        with planned.planned([*line, *further]):
+            assert planned_for == expected
+    next(tmp_path.glob("sweep/*/run.json")).write_text("{")
+    with planned.planned([*line, *usual, "seed=1"]):
+        assert len(planned_for) == 3
 
 
 def test_null_plans_nothing(train, monkeypatch):

@@ -162,7 +162,7 @@ def test_the_probability_can_be_what_rejects(predicted, place):
         (["nothing.png"], "nothing.png: no such file or folder"),
         (["*.bmp"], "*.bmp: no file has a name of this pattern"),
         (["run/checkpoints"], "run/checkpoints: no image files in this folder, by their names (.jpg, .png ...)"),
-        (["photos", "--top", "0"], "argument --top: 0 is not a number from 1 on"),
+        (["photos", "--top", "0"], "argument --top: 0 is not a whole number from 1 to 1000000"),
         (
             ["photos", "--reject", "5"],
             "argument --reject: 5 is not a share such as 5% or 0.05",

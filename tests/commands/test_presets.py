@@ -58,6 +58,29 @@ def test_copy_is_used_and_never_overwritten(info, train, tmp_path):
     assert info("--list", "model")[1].count("conf/model/thin.yaml") == 1
 
 
+def test_a_preset_is_copied_beside_a_folder_of_its_name(info, tmp_path):
+    (tmp_path / "mnist").mkdir()
+    assert info("--copy", "mnist")[:2] == (
+        0, "conf/data/my_mnist.yaml written; after changing it:\n  resnet-train data=my_mnist\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda run: (run / "run.json").unlink(), "run/run.json: cannot be read: No such file"),
+        (lambda run: (run / "plan.yaml").write_bytes(b"a: [\xff"), "plan.yaml: is damaged: "),
+    ],
+)
+def test_a_damaged_run_is_not_copied(info, train, tmp_path, damage, problem):
+    assert train(*tiny("trainer.epochs=1", "hydra.run.dir=run"))[0] == 0
+    damage(tmp_path / "run")
+    status, _, err = info("--copy", "./run")
+    assert status == 2
+    assert err.startswith(f"error: {problem}")
+    assert err.count("\n") == 1
+
+
 @pytest.fixture
 def one_rate(monkeypatch, tmp_path):
     """Let every net be as fast, so that nothing is measured, and keep the cache of this test apart."""
@@ -134,7 +157,8 @@ def test_check_of_a_whole_config(info, place):
         ("conf/model/a.yaml", "defaults: [resnet21]\n", ["model=resnet21: no such option"]),
         ("a.yaml", "# @package _global_\nseed: -1\n", ["seed: -1 is not allowed"]),
         ("a.yaml", "- 1\n", ["a.yaml:1: no lines"]),
-        ("a.yaml", "b: 1\n", ["a.yaml: neither a whole config nor the file of a group"]),
+        ("a.yaml", "b: 1\n", ["a.yaml: neither a whole config nor a file of a group"]),
+        ("a.yaml", "a: 2024-13-45\n", ["a.yaml: month must be in 1..12"]),
         ("a.yml", "b: 1\n", ["--check a.yml: is no config"]),
     ],
 )  # fmt: skip

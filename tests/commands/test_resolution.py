@@ -50,8 +50,8 @@ def test_a_time_budget_lays_the_sizes_over_the_epochs_that_it_chooses(trained):
             ["trainer.resolution=[[0, 0.5], [9, 1]]"],
             r"trainer.resolution: 9 \(step 27\) is beyond the end of the run .*",
         ),
-        (["trainer.resolution=[[0, 0.5], [soon, 1]]"], "trainer.resolution='soon': allowed are a number of epochs .*"),
-        (["trainer.resolution=[]"], r"trainer.resolution=\[\]: allowed is at least one pair .*"),
+        (["trainer.resolution=[[0, 0.5], [soon, 1]]"], "trainer.resolution='soon': it takes a number of epochs .*"),
+        (["trainer.resolution=[]"], r"trainer.resolution=\[\]: it takes at least one pair .*"),
         (["trainer.resolution=[[0, 2]]"], "trainer.resolution: .* is not allowed; it takes .*above 0 and at most 1.*"),
         (
             [*GROWING, "model=residual_mlp"],

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_cli.data import make_loaders
+from resnet_cli.data import duplicates, make_loaders
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.duplicates import LeakCheck, SharedImages, known_hashes, match_hashes
 from resnet_cli.data.images.hashes import HashTable, hash_images
@@ -64,10 +64,11 @@ def test_files_are_hashed_by_the_pass_that_decodes_them_and_known_in_the_next_ru
     assert torch.equal(again.hashes(), hash_images(pixels))
 
 
-def test_large_tensors_are_not_hashed_on_the_way():
+def test_large_tensors_are_not_hashed_on_the_way(monkeypatch):
     split = DatasetSplit(images(4), torch.zeros(4, dtype=torch.int64))
-    assert known_hashes(split, max_bytes=100) is None
-    assert len(known_hashes(split, max_bytes=None)) == 4
+    assert len(known_hashes(split)) == 4
+    monkeypatch.setattr(duplicates, "MAX_BYTES", 100)
+    assert known_hashes(split) is None
 
 
 def test_shared_images_are_counted_and_the_first_is_named_with_its_twin(files, tmp_path):

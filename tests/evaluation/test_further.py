@@ -49,7 +49,10 @@ def test_maps_features_and_unknown_images_are_written(place, capsys):
     ("arguments", "message"),
     [
         (["--unknown", "nowhere"], "--unknown: nowhere: no such file or folder"),
-        (["--explain", "0"], "argument --explain: 0 is not a number from 1 on (--help lists the options)"),
+        (
+            ["--explain", "0"],
+            "argument --explain: 0 is not a whole number from 1 to 1000000 (--help lists the options)",
+        ),
         (["--embed", "lda"], None),
     ],
 )

@@ -11,7 +11,7 @@ HYDRA_CASES = {
     **WRONG_YAML,
     "alias": (b"a: 1\nb: *x\n", 2, "the alias *x has no anchor &x"),
     "anchor twice": (b"a: &x 1\nb: &x 2\n", 2, "the anchor &x is there twice"),
-    "reference": (b"a: 1\nb: ${oops\n", 2, "${oops: no complete reference"),
+    "reference": (b"a: 1\nb: ${oops\n", 2, "${oops: an incomplete reference"),
     "list": (b"- a\n", 1, "no lines `key: value`"),
     "package": (b"# @package [\na: 1\n", 1, "not a dotted key"),
     "defaults of another kind": (b"a: 1\ndefaults: 3\n", 2, "defaults: not a list"),
@@ -52,7 +52,7 @@ def test_files_that_name_one_another_and_no_option_are_told(train, tmp_path):
     (folder / "lost.yaml").write_text("defaults: [nowhere]\n")
     status, _, err = train("model=one")
     assert (status, len(err.splitlines())) == (2, 1)
-    assert "in their defaults lists, without end" in err
+    assert "in a circle in their defaults lists" in err
     status, _, err = train("model=lost")
     assert (status, len(err.splitlines())) == (2, 1)
     assert err.startswith("error: model=nowhere: no such option, named in the defaults of model/lost")

@@ -52,7 +52,7 @@ def test_photographs_of_different_sizes_are_looked_at_before_a_size_is_chosen(ca
     for i, name in enumerate(("cat", "dog")):
         Image.new("RGB", (40 + i, 30), (9, 99, 200 + i)).save(photos / "test" / name / "large.png")
     report = look(capsys, photos)
-    assert report["problems"] == ["images of 3 sizes: data.image_size=N or [H,W] makes them one, such as 64"]
+    assert report["problems"] == ["images of 3 sizes: data.image_size=N or [H,W] resizes them to one, such as 64"]
     assert {part: found["images"] for part, found in report["parts"].items()} == {"train": 20, "test": 10}
     assert look(capsys, photos, "data.image_size=16")["problems"] == []
 
@@ -68,7 +68,7 @@ def test_photographs_that_all_have_a_size_of_their_own_are_looked_at(capsys, tmp
     out = tmp_path / "data.html"
     report = look(capsys, tmp_path / "photos", "--out", str(out))
     assert report["size"] == ([3, 64, 64] if compared else [3, 30, 20])
-    assert report["problems"] == ["images of 20 sizes: data.image_size=N or [H,W] makes them one, such as 64"]
+    assert report["problems"] == ["images of 20 sizes: data.image_size=N or [H,W] resizes them to one, such as 64"]
     assert {part: found["images"] for part, found in report["parts"].items()} == {"train": 16, "test": 4}
     assert out.read_text().count("<img alt=") == 16
 

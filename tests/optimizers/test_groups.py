@@ -76,9 +76,9 @@ def test_lr_replaces_and_lr_scale_multiplies(factory):
         ({"5": {"params": []}}, r"groups\.5\.params: no such option"),
         (
             {"5": {"lr": "fast"}, "3": {"lr_scale": -1}},
-            r"groups\.5\.lr='fast': allowed is a number.*\n.*\.3\.lr_scale=-1",
+            r"groups\.5\.lr='fast': it takes a number.*\n.*\.3\.lr_scale=-1",
         ),
-        ({"5": {"nesterov": 1}}, r"groups\.5\.nesterov=1: allowed are true and false"),
+        ({"5": {"nesterov": 1}}, r"groups\.5\.nesterov=1: it takes true or false"),
     ],
 )
 def test_wrong_groups_are_refused_with_the_nearest_names(overrides, message):

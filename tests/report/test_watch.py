@@ -89,7 +89,10 @@ def test_a_folder_without_runs_is_watched_and_a_missing_one_is_an_error(tmp_path
     assert not (tmp_path / "runs.html").exists()
 
 
-@pytest.mark.parametrize("typed", [["--watch", "--out", "runs.md"], ["--serve", "--format", "csv"], ["--watch", "0"]])
+@pytest.mark.parametrize(
+    "typed",
+    [["--watch", "--out", "runs.md"], ["--serve", "--format", "csv"], ["--watch", "0"], ["~nobody_here/x", "--watch"]],
+)
 def test_wrong_options_are_an_error(runs, typed, capsys, tmp_path):
     assert command.run([str(runs), *typed]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

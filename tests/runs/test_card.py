@@ -62,7 +62,7 @@ def test_a_finished_run(tmp_path):
         "- commit: `4556a69`, with changes that are not committed",
         "    resnet-train data=digits model=resnet8",
         f"    resnet-train resume={folder} trainer.epochs=6",
-        "- The code had changes that were not committed: the commit alone does not give it.",
+        "- The code had changes that were not committed, so the commit alone does not reproduce it.",
         "- One of the 355 test images is 0.28 points of the test accuracy.",
     ):
         assert line in lines
@@ -165,7 +165,7 @@ def test_resumes(tmp_path):
     _, text = card_of(write_run(tmp_path / "run", resumed_from=resumes))
     assert "- resumed at epoch 1, step 3, `2026-11-21`, with `trainer.epochs: 3 -> 9`\n" in text
     assert "- resumed at epoch 3, step 9, `2026-11-22`\n" in text
-    assert "- The run was resumed (2 times, 1 of them with changed settings)." in text
+    assert "- The run was resumed twice, once with changed settings." in text
 
 
 def test_what_was_fitted_after_training(tmp_path):

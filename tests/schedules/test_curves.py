@@ -43,7 +43,7 @@ def test_durations(duration, expected):
     ["", "5", "five epochs", "5 hours", "-1 epochs", -1, "2.5 steps", "nan%", "%", "1.2.3%", float("inf"), True],
 )
 def test_malformed_durations_name_key_value_and_what_is_allowed(duration):
-    with pytest.raises(InputError, match=r"^warmup=.*: allowed are a number of epochs .*steps.*%") as caught:
+    with pytest.raises(InputError, match=r"^warmup=.*: it takes a number of epochs .*steps.*%") as caught:
         cosine(total_steps=100, steps_per_epoch=EPOCH, warmup=duration)
     assert repr(duration) in str(caught.value)
 
@@ -143,7 +143,7 @@ def test_points_are_met_jumps_are_sharp_and_outside_is_flat():
         (multistep, {"milestones": [1], "warmup": 2}, r"milestones: 1 \(step 10\) is inside the warm-up.* step 20"),
         (one_cycle, {"peak_at": "10%", "warmup": "20%"}, r"peak_at: '10%' \(step 10\) is inside the warm-up"),
         (one_cycle, {"peak_at": 11}, r"peak_at: 11 \(step 110\) is beyond"),
-        (piecewise_linear, {"points": []}, r"points=\[\]: allowed is at least one pair"),
+        (piecewise_linear, {"points": []}, r"points=\[\]: it takes at least one pair"),
         (piecewise_linear, {"points": [[3, 1], [2, 0]]}, r"points: 2 \(step 20\) comes after 3 \(step 30\)"),
     ],
 )  # fmt: skip

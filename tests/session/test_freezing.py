@@ -61,14 +61,14 @@ def test_a_time_budget_places_the_spans_in_the_epochs_that_it_chooses(train, tmp
         ("stem|stages|head", ["trainer.freeze: with 'stem|stages|head' every parameter is frozen"]),
         ("(stem", ["trainer.freeze: '(stem' is not a regular expression"]),
         ("3", ["trainer.freeze: 3 is not allowed; it takes text or a list"]),
-        ("[{match: stem, untl: 1}]", ["trainer.freeze[0]: unknown key untl; allowed are match"]),
+        ("[{match: stem, untl: 1}]", ["trainer.freeze[0]: unknown key untl; it takes match"]),
         ("''", ["trainer.freeze: "]),
         (
             "[{match: stem, at: 9}, {match: stem, at: 1, until: 1}, {match: stem, until: soon}]",
             [
                 "trainer.freeze[0].at: 9 (step 27) is beyond the end of the run at step 6",
                 "trainer.freeze[1]: nothing is frozen from at=1 (step 3) to until=1 (step 3)",
-                "trainer.freeze[2].until='soon': allowed are a number of epochs",
+                "trainer.freeze[2].until='soon': it takes a number of epochs",
             ],
         ),
     ],

@@ -59,8 +59,8 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(train, tmp_path, bands):
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (["loss=cross_entropy"], "loss._target_: resnet_cli.losses.CrossEntropy gives an image one class"),
-        (["loss=focal"], "loss._target_: resnet_cli.losses.Focal gives an image one class"),
+        (["loss=cross_entropy"], "loss._target_: resnet_cli.losses.CrossEntropy takes one class for each image"),
+        (["loss=focal"], "loss._target_: resnet_cli.losses.Focal takes one class for each image"),
         (["trainer.select_by=val_balanced_accuracy"], "trainer.select_by=val_balanced_accuracy: images have several"),
         (["data=digits", "~data.labels", "trainer.select_by=val_map"], "trainer.select_by=val_map: for images with"),
         (["loss._target_=torch.nn.MultiMarginLoss"], "loss: torch.nn.MultiMarginLoss on logits [2, 3] and class prob"),

@@ -54,7 +54,7 @@ def finished(train, project):
 def test_a_run_goes_on_from_another_working_folder(train, finished, project, elsewhere):
     status, out, err = train(f"resume={finished}", "trainer.epochs=2", cwd=elsewhere)
     assert (status, err) == (0, "")
-    assert f"data.root is today {project}/images (1), ü" in out
+    assert f"data.root has moved to {project}/images (1), ü" in out
     assert "root: images (1), ü\n" in (finished / "config.yaml").read_text()  # as it was typed
     assert not list(elsewhere.iterdir())
 
@@ -76,7 +76,7 @@ def test_missing_data_are_named_with_both_places_and_the_way(train, finished, pr
     status, _, err = train("resume=run", "trainer.epochs=2", cwd=elsewhere)
     (line,) = err.splitlines()
     assert status == 2
-    assert f"there is no {project}/images (1), ü nor {elsewhere.parent}/images (1), ü; name the new place" in line
+    assert f"not found at {project}/images (1), ü or {elsewhere.parent}/images (1), ü; give the new path" in line
     assert (moved / "run.json").read_bytes() == before
     assert train("resume=run", "trainer.epochs=2", "data.root=new", cwd=elsewhere)[0] == 0
     assert train("resume=elsewhere/run", "trainer.epochs=3", cwd=elsewhere.parent)[0] == 0
@@ -180,7 +180,7 @@ def test_a_sweep_over_paths_goes_on_with_each_in_a_new_place(train, project, els
     command = ["-m", f"resume={project}/s", "trainer.epochs=2"]
     status, _, err = train(*command, cwd=elsewhere)
     assert (status, len(err.splitlines())) == (2, 2)
-    assert err.count("name the new place with data.root=PATH,PATH, a path for each of images (1), ü, b b in this") == 2
+    assert err.count("give the new path with data.root=PATH,PATH, a path for each of images (1), ü, b b in this") == 2
     status, _, err = train(*command, "data.root=b", cwd=elsewhere)
     assert (status, err.count("give a path for each in the same order, data.root=PATH,PATH")) == (2, 1)
     assert train(*command, "data.root='new, a',b", cwd=elsewhere)[0] == 0

@@ -209,7 +209,7 @@ def test_data_elsewhere_are_found_or_named(train, trained_run, tmp_path):
     edit(tmp_path / "there" / "run", paths=record["paths"])
     status, _, err = train("reproduce=there/run", "hydra.run.dir=b")
     assert status == 2
-    assert "name the new place with data.root=PATH" in err
+    assert "give the new path with data.root=PATH" in err
     status, out, err = train("reproduce=there/run", "hydra.run.dir=b", "data.root=photos")
     assert (status, err) == (0, "")
     assert "identical to there/run" in out

@@ -71,7 +71,10 @@ def test_what_is_typed_becomes_a_key_that_hydra_takes():
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        (["seed.int=1"], "seed.int: unknown key; allowed are seed.init, seed.order, seed.augment; did you mean init"),
+        (
+            ["seed.int=1"],
+            "seed.int: unknown key; it is one of seed.init, seed.order, seed.augment; did you mean seed.init",
+        ),
         (["seed.init=1", "seed_init=2"], "seed.init: given twice, as 1 and as 2"),
         (["seed.init=-1"], "seed.init: -1 is not allowed"),
     ],

@@ -152,7 +152,7 @@ def test_a_teacher_that_has_moved_is_named_anew_and_is_the_same(train, folder):
     (folder / "teacher").rename(folder / "moved")
     status, _, err = train("resume=student", "trainer.epochs=3")
     assert status == 2
-    assert "name the new place with teacher=PATH" in err
+    assert "give the new path with teacher=PATH" in err
     assert train("resume=student", "trainer.epochs=3", "teacher=moved")[0] == 0
     assert record_of(folder / "student")["resumed_from"][0]["changes"] == []
 

@@ -176,7 +176,7 @@ schedule=multistep schedule.gamma=0 -> schedule.gamma: 0 is not allowed; it take
 schedule=multistep schedule.milestones=5 -> schedule.milestones: 5 is not allowed; it takes a list
 schedule=piecewise_linear schedule.points=[[0,1,2]] -> schedule.points: [[0, 1, 2]] is not allowed
 seed=${nope} -> nope
-'data.root="a${b}"' -> data.root: Interpolation key 'b' not found; a ${ that is text is written \\${ inside quotes
+'data.root="a${b}"' -> data.root: Interpolation key 'b' not found; for a literal ${ write \\${ inside quotes
 name=${oc.env:NOPE_NOT_SET} -> NOPE_NOT_SET
 [1,2 -> [1,2: not key=value
 seed=[1,2 -> not key=value
@@ -224,16 +224,16 @@ model._target_=resnet_cli.models.CifarResnet -> did you mean CifarResNet?
 optimizer._target_=torch.optim.SDG -> did you mean SGD?
 optimizer._target_=torch.optim.LBFGS -> optimizer._target_: LBFGS requires a closure
 optimizer.dampening=0.5 -> optimizer: Nesterov momentum requires a momentum and zero dampening
-optimizer.groups={bias:{lr:-1}} -> optimizer.groups.bias.lr=-1: allowed is a number of 0 or more
+optimizer.groups={bias:{lr:-1}} -> optimizer.groups.bias.lr=-1: it takes a number of 0 or more
 optimizer.groups={bias:{lrr:1}} -> no such option; did you mean lr?
 optimizer.groups={nothing:{lr:1}} -> 'nothing' matches no parameter
 optimizer.groups={bias:{lr:1,optimizer:{_target_:torch.optim.SGD}}} -> optimizer.groups.bias.lr: has no effect beside
 optimizer.groups={bias:{optimizer:{_target_:torch.optim.SDG}}} -> bias.optimizer._target_: torch.optim has no 'SDG'; did
 optimizer.groups={i:{optimizer:{_target_:torch.optim.SGD}}} -> all parameters have optimizers of their own
 schedule.warmup=100 -> schedule.warmup=100 is 300 steps, longer than the run of 6 steps
-schedule.warmup=-1 -> schedule.warmup=-1: allowed are
-schedule.warmup=abc -> schedule.warmup='abc': allowed are
-schedule=multistep schedule.milestones=[75%,50%] -> allowed are positions in order
+schedule.warmup=-1 -> schedule.warmup=-1: it takes
+schedule.warmup=abc -> schedule.warmup='abc': it takes
+schedule=multistep schedule.milestones=[75%,50%] -> positions must be in order
 schedule=multistep schedule.milestones=[50%,200%] -> beyond the end of the run
 schedule=multistep schedule.milestones=[1] schedule.warmup=2 -> inside the warm-up
 schedule=piecewise_linear schedule.points=[] -> at least one pair
@@ -243,8 +243,8 @@ data.val_fraction=0.001 -> data.val_fraction=0.001: 0.001 of 96 images is none: 
 data.image_size=1 -> model
 data.classes=100 -> 96
 data.augment.crop_padding=reflect data.augment.crop=8 -> data.augment.crop
-data.train_size=97 -> data.train_size=97: a subset of 97: allowed are 1
-data.train_size=1000 -> data.train_size=1000: a subset of 1000: allowed are 1
+data.train_size=97 -> data.train_size=97: a subset of 97: it has 1
+data.train_size=1000 -> data.train_size=1000: a subset of 1000: it has 1
 trainer.device=cuda:99 -> trainer.device: cuda:99 is not available
 trainer.device=gpu0 -> trainer.device: 'gpu0' is not a device
 trainer.device=xla -> trainer.device

@@ -129,7 +129,7 @@ def next_commands(
         epochs: Number of epochs of the run.
         folder: Its folder.
         own_classes: Overrides that name the user's own classes, which resuming needs.
-        columns: Width of the terminal; on a narrow one the meaning is above each command. None: it is none.
+        columns: Width of the terminal; on a narrow one each meaning is printed above its command. None: no terminal.
         data: Overrides that name the data, if they are not the default ones.
     """
     place = shlex.quote(folder.as_posix())

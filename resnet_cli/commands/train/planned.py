@@ -1,20 +1,19 @@
 """`plan=quick|good|best`: the option is written before Hydra composes the config, so that what is typed wins."""
 
-import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, QuotedString
 from hydra.errors import HydraException
 
 from resnet_cli.config.paths import config_dir, config_folders
+from resnet_cli.config.presets import Preset
 from resnet_cli.config.stored import flat
 from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
@@ -23,6 +22,7 @@ from resnet_cli.hydra_app.overrides import hydra_arguments, split_arguments
 from resnet_cli.hydra_app.search_path import generated_configs
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.logs import print_line
+from resnet_cli.runs.reading import read_run
 from resnet_cli.runs.terminal import format_line
 from resnet_cli.session.context import Plans
 from resnet_cli.streams import in_notebook
@@ -57,7 +57,7 @@ def planned(arguments: Sequence[str]) -> Iterator[Plans]:
         return
     began = monotonic()
     options, overrides = _parse(arguments)
-    levels = _levels(overrides)
+    levels = _levels(overrides, options)
     if not levels:
         yield Plans()
         return
@@ -66,7 +66,7 @@ def planned(arguments: Sequence[str]) -> Iterator[Plans]:
         folder.mkdir()
         files: dict[str, dict[str, str]] = {}
         for level in levels:
-            text, fingerprint = _find_plan(level, overrides) or _make(level, options, overrides)
+            text, fingerprint = _find_plan(level, overrides, options) or _make(level, options, overrides)
             (folder / f"{level}.yaml").write_text(text, encoding="utf-8")
             run = RunDir("")
             files[level] = {run.plan.name: text, run.fingerprint.name: fingerprint}
@@ -84,19 +84,20 @@ def _parse(arguments: Sequence[str]) -> tuple[list[str], list[Override]]:
         return [], []  # Hydra reports what is wrong with them
 
 
-def _levels(overrides: Sequence[Override]) -> list[str]:
+def _levels(overrides: Sequence[Override], options: Sequence[str]) -> list[str]:
     """Return the levels of `plan=`, after checking that a plan can be made for the command."""
     typed = {_key(override): override for override in overrides}
     if "plan" not in typed:
         return []
-    values = _values(typed["plan"])
+    values = _values(typed["plan"], options)
     if values in ([None], [[]]):
         return []
     wrong = [value for value in values if value not in LEVELS]
     if wrong:
-        raise InputError(f"plan={format_value(wrong[0])}: takes {', '.join(LEVELS)} or null")
+        or_null = "; null is not swept over" if len(values) > 1 else " or null"
+        raise InputError(f"plan={format_value(wrong[0])}: takes {', '.join(LEVELS)}{or_null}")
     for key in RUN_KEYS:
-        if key in typed and _values(typed[key]) not in ([None], ["auto"]):
+        if key in typed and _values(typed[key], options) not in ([None], ["auto"]):
             raise InputError(f"plan: a run keeps the plan that it has begun with; leave plan out with {key}")
     for key, override in typed.items():
         of_data = key == "data" or key.startswith("data.")
@@ -109,23 +110,78 @@ def _key(override: Override) -> str:
     return str(override.key_or_group)
 
 
-def _values(override: Override) -> list[Any]:
-    """Return the values of an override; several if it sweeps over a list of choices."""
+def _values(override: Override, options: Sequence[str]) -> list[Any]:
+    """Return the values of an override: several if it sweeps, of an interval its lower end."""
+    value = override.value()
     if not override.is_sweep_override():
-        return [override.value()]
-    return list(override.sweep_iterator()) if override.is_discrete_sweep() else [None]
+        return [value]
+    if isinstance(value, Glob):
+        return [str(name) for name in value.filter(_option_names(_key(override), options))]
+    if isinstance(value, IntervalSweep):
+        return [value.start]
+    return list(map(_without_quotes, override.sweep_iterator()))
 
 
-def _find_plan(level: str, overrides: Sequence[Override]) -> tuple[str, str] | None:
-    """Return the files of the plan that the output folder has from an earlier start of this command."""
-    keys = ("hydra.run.dir", "hydra.sweep.dir")
-    given = [override for override in overrides if _key(override) in keys and not override.is_sweep_override()]
-    for folder in [expand_home(str(override.value())) for override in given]:
-        for run in (RunDir(folder), *map(RunDir, sorted(folder.glob("*/")))):
-            text = run.plan.read_text(encoding="utf-8") if run.plan.is_file() else ""
-            if f"\nplan: {level}\n" in text:
-                return text, run.fingerprint.read_text(encoding="utf-8") if run.fingerprint.is_file() else "{}\n"
+def _option_names(group: str, options: Sequence[str]) -> list[str]:
+    """Return the names of a group's options."""
+    return sorted({file.stem for folder in config_folders(options) for file in (folder / group).glob("*.yaml")})
+
+
+def _without_quotes(value: Any) -> Any:
+    """Return an element of a sweep as plain data."""
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return list(map(_without_quotes, value))
+    return (
+        {_without_quotes(key): _without_quotes(item) for key, item in value.items()}
+        if isinstance(value, dict)
+        else value
+    )
+
+
+def _find_plan(level: str, overrides: Sequence[Override], options: Sequence[str]) -> tuple[str, str] | None:
+    """Return the files of the plan that an earlier start of this command has left in its output folder.
+
+    That of a run is its own; in the folder of a sweep it is that of a job whose overrides, but for those that are swept
+    over, are the same.
+    """
+    folders = {_key(override): override for override in overrides if not override.is_sweep_override()}
+    runs = [RunDir(_folder(folders[key])) for key in ["hydra.run.dir"] if key in folders]
+    if "hydra.sweep.dir" in folders:
+        jobs = map(RunDir, sorted(_folder(folders["hydra.sweep.dir"]).glob("*/")))
+        typed = _values_by_key(overrides, options)
+        swept = {_key(override) for override in overrides if override.is_sweep_override()}
+        runs += [job for job in jobs if _differing_keys(job, typed, options) <= swept]
+    for run in runs:
+        text = run.plan.read_text(encoding="utf-8", errors="replace") if run.plan.is_file() else ""
+        if f"\nplan: {level}\n" in text:
+            return text, run.fingerprint.read_text(encoding="utf-8") if run.fingerprint.is_file() else "{}\n"
     return None
+
+
+def _folder(override: Override) -> Path:
+    return expand_home(str(override.value()))
+
+
+def _values_by_key(overrides: Sequence[Override], options: Sequence[str]) -> dict[str, Any]:
+    """Return the first value of each override that a plan may depend on."""
+    return {
+        key: (_values(override, options) or [None])[0]
+        for override in overrides
+        if not (key := _key(override)).startswith(("hydra.", "hydra/", "seed")) and key not in ("plan", *RUN_KEYS)
+    }
+
+
+def _differing_keys(job: RunDir, typed: Mapping[str, Any], options: Sequence[str]) -> set[str]:
+    """Return the keys whose overrides are others in a job; all keys if it has no readable record."""
+    try:
+        record = read_run(job.path, job.path.name, []).record
+        given = _values_by_key(OverridesParser.create().parse_overrides(record["overrides"]), options)
+    except (InputError, OSError, HydraException, KeyError, TypeError):
+        return {*typed, ""}
+    missing = object()
+    return {key for key in {*typed, *given} if typed.get(key, missing) != given.get(key, missing)}
 
 
 def _make(level: str, options: Sequence[str], overrides: Sequence[Override]) -> tuple[str, str]:
@@ -136,11 +192,11 @@ def _make(level: str, options: Sequence[str], overrides: Sequence[Override]) -> 
         key = _key(override)
         if key == "plan" or key.partition(".")[0].partition("/")[0] == "hydra":
             continue
-        value = _values(override)[0]
+        value = (_values(override, options) or [None])[0]
         if key == "experiment" and value is not None:
-            typed |= _of_experiment(str(value), options)
+            typed |= _of_experiment(str(value), config_folders(options))
         typed[key] = value
-        items.append(_with_value(override, value))
+        items.append(_with_first_value(override, value))
     from resnet_cli.planning.make import plan_command  # it imports torch
 
     made = plan_command(level, items, typed, config_dir=config_dir(options))
@@ -150,19 +206,26 @@ def _make(level: str, options: Sequence[str], overrides: Sequence[Override]) -> 
     return made.text, made.fingerprint
 
 
-def _with_value(override: Override, value: Any) -> str:
+def _with_first_value(override: Override, value: Any) -> str:
     """Return an override as it was typed; one that sweeps, with its first value."""
     if not override.is_sweep_override():
         return str(override.input_line).removeprefix("++")
-    return f"{_key(override)}={value if isinstance(value, str) else json.dumps(value)}"
+    is_listed = not isinstance(override.value(), Glob | IntervalSweep)
+    text = next(override.sweep_string_iterator(), "null") if is_listed else str(value)
+    return f"{override.get_key_element().removeprefix('++')}={text}"
 
 
-def _of_experiment(name: str, options: Sequence[str]) -> dict[str, Any]:
+def _of_experiment(name: str, folders: Sequence[Path], above: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the keys that an experiment sets, and the groups whose options it chooses; they count as typed."""
-    files = [folder / "experiment" / f"{name}.yaml" for folder in config_folders(options)]
-    file = next(filter(Path.is_file, files), None)
-    if file is None:
+    file = next((file for folder in folders if (file := folder / "experiment" / f"{name}.yaml").is_file()), None)
+    if file is None or name in above:
         return {}  # Hydra says so
-    content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    chosen = [next(iter(item.items())) for item in content.pop("defaults", []) if isinstance(item, dict)]
-    return {**{str(group).rpartition("/")[2]: option for group, option in chosen}, **flat(content)}
+    content = dict(Preset("experiment", name, file).content)
+    defaults = content.pop("defaults", None)
+    typed: dict[str, Any] = {}
+    for item in defaults if isinstance(defaults, list) else []:
+        if isinstance(item, str):
+            typed |= _of_experiment(item, folders, (*above, name))
+        elif isinstance(item, dict):
+            typed |= {str(group).rpartition("/")[2]: option for group, option in item.items()}
+    return typed | flat(content)

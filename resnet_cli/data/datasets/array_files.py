@@ -18,7 +18,7 @@ from resnet_cli.errors import InputError
 NUMPY = (".npz", ".npy")
 TORCH = (".pt", ".pth")
 EXPECTED = ".npz, .npy, .pt, .pth or a folder of .npy files"
-OTHER_DOORS = {
+ADVICE_BY_SUFFIX = {
     ".csv": "data=csv reads tables", ".tsv": "data=csv reads tables", ".parquet": "data=huggingface reads such files",
     ".pkl": "unpickling it would run what it says; numpy.savez saves arrays without that",
     ".mat": "scipy.io.loadmat reads it, and numpy.savez saves its arrays",
@@ -88,7 +88,7 @@ def open_arrays(path: Path, key: str) -> ArrayFile:
     if not path.is_file():
         raise InputError(f"{key}={path} does not exist{similar_file(path)}")
     if suffix not in (*NUMPY, *TORCH):
-        raise InputError(f"{key}={path}: {OTHER_DOORS.get(suffix, 'not a file of arrays')}: expected {EXPECTED}")
+        raise InputError(f"{key}={path}: {ADVICE_BY_SUFFIX.get(suffix, 'not a file of arrays')}: expected {EXPECTED}")
     if not path.stat().st_size:
         raise InputError(f"{path}: an empty file")
     if suffix == ".npy":

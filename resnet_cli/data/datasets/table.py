@@ -77,7 +77,7 @@ class Table:
 
 
 def read_table(path: Path, key: str) -> Table:
-    """Read a table whose cells are not empty in number; rows without any cell are left out.
+    """Read the cells of a table as text; rows in which all cells are empty are left out.
 
     Args:
         path: A Parquet file by its name, or a text file with the names of the columns in its first line. Cells are

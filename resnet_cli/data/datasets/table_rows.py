@@ -107,7 +107,7 @@ def _find_files(table: Table, column: str, base: Path) -> list[str]:
             problems.append(f"{table.where(row)}: {reason}")
     if len(table) == count > MAX_PROBLEMS:
         advice = "data.root=DIR names the folder that the paths are relative to"
-        raise InputError(f"{problems[0]}; nor are the files of the other {count - 1} rows: {advice}")
+        raise InputError(f"{problems[0]}; the files of the other {count - 1} rows are missing too: {advice}")
     raise_problems([*problems, *[""] * (count - len(problems))])
     return found
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.errors import InputError
-from resnet_cli.files import HOMELESS, expand_home, write_atomically
+from resnet_cli.files import HOME_UNKNOWN, expand_home, write_atomically
 
 log = logging.getLogger("resnet_cli")
 
@@ -24,7 +24,7 @@ def find_cache_folder(cache: str | None) -> Path | None:
     try:
         return expand_home(cache)
     except InputError:
-        log.warning("data.cache: %s: %s; decoded images are not kept. data.cache=DIR keeps them", cache, HOMELESS)
+        log.warning("data.cache: %s: %s; decoded images are not kept. data.cache=DIR keeps them", cache, HOME_UNKNOWN)
         return None
 
 

@@ -127,7 +127,7 @@ class BatchLoader(ABC):
             epoch: Number of the epoch, from 0.
             start: The first batch.
             stop: Number of samples after which the epoch ends; None for all.
-            every: Leave out all but every so many batches.
+            every: Yield only every `every`-th batch.
             part: Number of samples in a batch -> those that the caller uses; the others may be blank.
         """
         order = self._order(epoch)[: self.samples if stop is None else stop]

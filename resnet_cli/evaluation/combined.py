@@ -38,7 +38,7 @@ from resnet_cli.training.tta import Tta
 
 
 @dataclass(frozen=True)
-class Soup:
+class CombinedRuns:
     """Several runs as one.
 
     Args:
@@ -83,7 +83,7 @@ class Soup:
         return f"averaged {self.average} of {', '.join(member.name for member in self.members)}"
 
 
-def open_soup(
+def open_combined(
     paths: Sequence[str],
     average: Average,
     split: Split,
@@ -91,7 +91,7 @@ def open_soup(
     checkpoint: str | None = None,
     device: str | None = None,
     trust: bool = False,
-) -> Soup:
+) -> CombinedRuns:
     """Open several runs as one; the arguments after the split are those of `open_trained`.
 
     Raises:
@@ -105,10 +105,10 @@ def open_soup(
     )
     require_same_classes(members, average)
     if average == "probabilities":
-        return Soup(members, average, split, members[0].run, tuple(compare_splits(members, split, average)))
+        return CombinedRuns(members, average, split, members[0].run, tuple(compare_splits(members, split, average)))
     require_same_architecture(members)
     notes = (*warn_of_separate_starts(members), *compare_splits(members, split, average))
-    return Soup(members, average, split, average_weights(members, members[0].run.loaders()), notes)
+    return CombinedRuns(members, average, split, average_weights(members, members[0].run.loaders()), notes)
 
 
 def average_weights(members: Sequence[Member], loaders: Loaders) -> TrainedRun:

@@ -17,8 +17,8 @@ from resnet_cli import load_run
 from resnet_cli.commands.eval import run as evaluate
 from resnet_cli.commands.train.main import run as train_command
 from resnet_cli.errors import InputError
+from resnet_cli.evaluation import combined
 from resnet_cli.evaluation import members as members_of
-from resnet_cli.evaluation import soups
 from resnet_cli.evaluation.collect import collect_outputs
 from resnet_cli.evaluation.images import own_images
 from resnet_cli.evaluation.members import Member, warn_of_separate_starts
@@ -41,7 +41,7 @@ RUNS = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The folders of short runs on the same data; one that is named is trained when it is first asked for."""
-    place = tmp_path_factory.mktemp("soups")
+    place = tmp_path_factory.mktemp("combined")
 
     def folder(name):
         if name == "tuned":
@@ -72,7 +72,7 @@ def test_averaged_weights_and_their_statistics_are_those_of_torch(members):
     members_of.require_same_architecture(found)
     before = {name: value.clone() for name, value in found[0].run.model.state_dict().items()}
     loaders = found[0].run.loaders()
-    run = soups.average_weights(found, loaders)
+    run = combined.average_weights(found, loaders)
     expected = AveragedModel(found[0].run.model, multi_avg_fn=get_swa_multi_avg_fn())
     for member in found:
         expected.update_parameters(member.run.model)
@@ -81,7 +81,7 @@ def test_averaged_weights_and_their_statistics_are_those_of_torch(members):
         torch.testing.assert_close(run.model.state_dict()[name], value, rtol=1e-5, atol=1e-6)
     assert not run.model.training
     assert all(torch.equal(value, before[name]) for name, value in found[0].run.model.state_dict().items())
-    again = soups.average_weights(found, found[0].run.loaders()).model.state_dict()
+    again = combined.average_weights(found, found[0].run.loaders()).model.state_dict()
     assert all(torch.equal(value, again[name]) for name, value in run.model.state_dict().items())
 
 
@@ -90,7 +90,7 @@ def test_averaged_probabilities_are_the_mean_of_what_each_run_says(members, fold
     found = members("seed0", "wide")
     members_of.require_same_classes(found, "probabilities")
     assert members_of.compare_splits(found, "test", "probabilities") == []
-    outputs = soups.Soup(tuple(found), "probabilities", "test", found[0].run, ()).outputs(
+    outputs = combined.CombinedRuns(tuple(found), "probabilities", "test", found[0].run, ()).outputs(
         own_images(found[0].run, "test")
     )
     probabilities_NK, labels_N = torch.from_numpy(outputs.logits_NK).softmax(1), torch.from_numpy(outputs.labels)
@@ -125,7 +125,7 @@ def test_classes_and_images_are_matched_by_name(members):
     moved = replace(
         said, names=[said.names[i] for i in order], logits_NK=said.logits_NK[order], labels=said.labels[order]
     )
-    both = soups.average_outputs([alone, moved])
+    both = combined.average_outputs([alone, moved])
     np.testing.assert_allclose(softmax(both.logits_NK), softmax(alone.logits_NK), rtol=1e-4)
     assert (both.labels == alone.labels).all()
 
@@ -190,7 +190,7 @@ def test_the_command_evaluates_runs_as_one(members, folder, tmp_path, capsys):
     assert evaluate([*paths, "--average", "weights", "--split", "val", "--format", "json", "--resamples", "0"]) == 0
     printed = json.loads(capsys.readouterr().out)
     found = members(*names)
-    run = soups.average_weights(found, found[0].run.loaders())
+    run = combined.average_weights(found, found[0].run.loaders())
     images_BCHW, labels_N = (torch.cat(parts) for parts in zip(*found[0].run.loaders().val, strict=True))
     with torch.no_grad():
         logits_NK = run.model(images_BCHW)
@@ -249,7 +249,7 @@ def test_runs_on_images_with_several_labels(train, tmp_path):
     members_of.require_same_classes(found, "weights")
     members_of.require_same_architecture(found)
     assert members_of.compare_splits(found, "test", "probabilities") == []
-    outputs = soups.Soup(tuple(found), "probabilities", "test", found[0].run, ()).outputs(
+    outputs = combined.CombinedRuns(tuple(found), "probabilities", "test", found[0].run, ()).outputs(
         own_images(found[0].run, "test")
     )
     ((images_BCHW, expected_NK),) = found[0].run.loaders().test
@@ -261,7 +261,7 @@ def test_runs_on_images_with_several_labels(train, tmp_path):
 
 def test_probabilities_of_labels_become_logits_of_a_sigmoid():
     probabilities_NK = torch.tensor([[0.0, 1.0, 0.3], [0.5, 1e-9, 0.999]])
-    logits_NK = soups.to_logits(probabilities_NK, has_label_sets=True)
+    logits_NK = combined.to_logits(probabilities_NK, has_label_sets=True)
     assert logits_NK.isfinite().all()
     torch.testing.assert_close(logits_NK.sigmoid(), probabilities_NK)
 

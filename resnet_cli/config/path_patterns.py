@@ -1,6 +1,7 @@
 """Texts that name many files, such as `train-{000..099}.tar` or `train-*.tar`, and addresses, which name none here."""
 
 import glob
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:")  # a scheme; one letter is a drive of
 
 def has_files(path: Path) -> bool:
     """Return whether a file or folder exists, or a file that a pattern stands for: the first one of its braces."""
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110 - Path.exists raises OSError for a name that is too long
         return True
     first = next(expand_braces(str(path)))
     return bool(WILDCARD.search(first) and glob.glob(first)) or (first != str(path) and Path(first).exists())  # noqa: PTH207

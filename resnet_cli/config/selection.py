@@ -1,6 +1,7 @@
 """By what the best epoch is selected, and the best results in the records of runs."""
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -37,18 +38,19 @@ def selected_score(record: Mapping[str, Any]) -> float | None:
     Args:
         record: The content of `run.json`.
     """
-    best = record.get("best") or {}
-    value = best.get(selected_by(best))
-    return None if value is None else float(value)
+    best = record.get("best")
+    value = best.get(selected_by(best)) if isinstance(best, Mapping) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > sys.float_info.max:
+        return None
+    return float(value)
 
 
 def rank_of_best(record: Mapping[str, Any]) -> float | None:
     """Return that measure with the sign that makes the largest the best; None for a run without a finite one."""
-    best = record.get("best")
-    value = best.get(selected_by(best)) if isinstance(best, Mapping) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    score = selected_score(record)
+    if score is None or not math.isfinite(score):
         return None
-    return -value if selected_by(best) in LOWER_IS_BETTER else value
+    return -score if selected_by(record["best"]) in LOWER_IS_BETTER else score
 
 
 def format_score(select_by: str, value: float) -> str:

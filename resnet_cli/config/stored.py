@@ -79,6 +79,11 @@ def read(path: Path) -> Settings:
         raise InputError(describe_yaml_error(error, path, data, expected="not a stored config")) from None
 
 
+# What PyYAML raises on a text that is no plain data; ValueError on an impossible date or number, LookupError and
+# AttributeError on a value that does not have the type of its tag.
+NO_DATA = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError)
+
+
 def load(text: str, path: str | os.PathLike[str]) -> Settings:
     """Parse a stored config to plain data; interpolations in it stay text.
 
@@ -87,7 +92,7 @@ def load(text: str, path: str | os.PathLike[str]) -> Settings:
     """
     try:
         loaded = yaml.load(text, Loader=_DataOnlyLoader)  # a SafeLoader with less
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: an impossible date or number
+    except NO_DATA as error:
         data = text.encode("utf-8", "replace")
         raise InputError(describe_yaml_error(error, path, data, expected="not a stored config")) from None
     return plain_data(loaded, os.fspath(path))

@@ -146,7 +146,7 @@ def _split_problems(name: str, split: DatasetSplit, size: tuple[int, int, int], 
         sizes = " and ".join("x".join(map(str, shape)) for shape in (split.size, size))
         return [f"{name}: image size differs from the training split's: {sizes} (channels x height x width)"]
     if split.weights is not None and _is_bad(split.weights, len(split)):
-        return [f"{name}: the weights of its images must be finite, 0 or more, one for each image, and not all 0"]
+        return [f"{name}: the weights of its images must be finite, 0 or more, one for each image"]
     if split.labels.ndim == 2:
         shape = (len(split), classes)
         is_right = split.labels.dtype == torch.bool and split.labels.shape == shape
@@ -158,8 +158,7 @@ def _split_problems(name: str, split: DatasetSplit, size: tuple[int, int, int], 
 
 
 def _is_bad(weights: Tensor, count: int) -> bool:
-    is_usable = weights.shape == (count,) and bool((weights.isfinite() & (weights >= 0)).all())
-    return not is_usable or not bool(weights.any())
+    return weights.shape != (count,) or not bool((weights.isfinite() & (weights >= 0)).all())
 
 
 def channel_statistics(split: DatasetSplit, indices: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

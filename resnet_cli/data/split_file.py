@@ -182,7 +182,7 @@ def _flat_names(entries: Any, folder: str, *, are_numbers: bool, setting: str) -
         if are_numbers and folder:
             yield from (f"{prefix}{number}" for number in _numbers(name, setting))
         elif isinstance(name, str):
-            yield prefix + name.replace("\\", "/").removeprefix("./")
+            yield prefix + name.removeprefix("./")
         else:
             form = '{"train": {"train": [0, 1]}} says of which part' if are_numbers else "the data set has names"
             raise InputError(f"{setting}: {format_value(name)} is no name; {form}")
@@ -215,14 +215,16 @@ class _Names:
 
     def find(self, name: str) -> tuple[str, int] | None:
         """Return the own split and the index of a sample, or None."""
-        if name in self.samples:
-            return self.samples[name]
-        full = self._full_name(name)
+        for spelling in (name, _with_slashes(name)):
+            if spelling in self.samples:
+                return self.samples[spelling]
+        full = self._full_name(_with_slashes(name))
         return self.samples.get(full) if full else None
 
     def is_left_out(self, name: str) -> bool:
         """Return whether a name is that of a sample which does not take part."""
-        return name in self.left_out or self._full_name(name) in self.left_out
+        other = _with_slashes(name)
+        return not self.left_out.isdisjoint((name, other)) or self._full_name(other) in self.left_out
 
     def _full_name(self, name: str) -> str | None:
         """Return the one name that ends like this one, or that this one ends with."""
@@ -250,6 +252,11 @@ class _Names:
         folder = name.rpartition("/")[0]
         inside = [full for full in self.samples if folder and full.startswith(f"{folder}/")]
         return (inside or list(self.samples))[:5000]
+
+
+def _with_slashes(name: str) -> str:
+    """Return a name as a file of splits from Windows means it."""
+    return name.replace("\\", "/").removeprefix("./")
 
 
 def _endings(name: str) -> list[str]:

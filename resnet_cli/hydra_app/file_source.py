@@ -69,7 +69,7 @@ class FileConfigSource(HydraFileConfigSource):
         path = self._file(config_path)
         try:
             result = super().load_config(config_path)
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError, LookupError, AttributeError) as error:
             raise InputError(describe_yaml_error(error, path, path.read_bytes())) from None
         except GrammarParseError:
             text = _broken_reference(path)

@@ -107,7 +107,7 @@ def sweep_progress(folder: Path, runs: Sequence[Run], progress: Sequence[RunProg
     Args:
         folder: Its folder.
         runs: Runs, those of the sweep among them.
-        progress: How far those are that are running.
+        progress: How far those are that are running, in the same order.
     """
     names = _job_names(folder / RECORD)
     if names is None:
@@ -121,8 +121,7 @@ def sweep_progress(folder: Path, runs: Sequence[Run], progress: Sequence[RunProg
 
 
 def _running(runs: Sequence[Run], progress: Sequence[RunProgress]) -> list[tuple[Run, RunProgress]]:
-    of_name = {own.name: own for own in progress}
-    return [(run, of_name[run.display_path]) for run in runs if run.display_path in of_name]
+    return list(zip((run for run in runs if run.status == "running"), progress, strict=True))
 
 
 def _sweep_seconds_left(

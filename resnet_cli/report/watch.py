@@ -1,9 +1,11 @@
 """Write a page again and again while runs go on, to a file or for browsers on this machine."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from resnet_cli.errors import InputError
 
@@ -53,7 +55,7 @@ def served(pages: Pages, port: int) -> Iterator[str]:
         shown = pages
 
     try:
-        server = ThreadingHTTPServer((ADDRESS, port), Handler)
+        server = _Server((ADDRESS, port), Handler)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"--serve {port}: cannot listen on {ADDRESS}: {reason}") from None
@@ -64,6 +66,13 @@ def served(pages: Pages, port: int) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print an error, unless the browser has gone while it was answered."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

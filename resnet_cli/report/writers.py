@@ -234,7 +234,7 @@ def format_csv(found: FoundRuns, tables: Sequence[Table]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     goals = GOAL_COLUMNS if any(table.goal for table in tables) else ()
-    writer.writerow(["protocol", *names, "n", *results, *goals, *statuses, "runs"])
+    writer.writerow(["protocol", *map(_escape_formula, names), "n", *results, *goals, *statuses, "runs"])
     for table in tables:
         for group in table.groups:
             found_statistics = [group.statistics(column.name) for column in columns]

@@ -110,11 +110,14 @@ class RunDir:
 
         Raises:
             InputError: `run.json` is not JSON.
+            MachineError: It cannot be read.
         """
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
+        except OSError as error:
+            raise MachineError(error.errno, f"{self.record}: cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError) as error:
             raise InputError(f"{self.record}: not a run record: {error}") from None
         if not isinstance(record, dict):

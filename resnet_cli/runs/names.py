@@ -12,6 +12,9 @@ from pathlib import Path, PurePath
 
 from resnet_cli.files import encode_text
 
+NO_TEXT = re.compile(  # what Hydra takes for a number, a boolean or null
+    r"[+-]?((\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(e[+-]?\d[\d_]*)?|inf|nan)|true|false|null", re.IGNORECASE
+)
 DEVICES = r"CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³]"  # with any extension
 
 
@@ -31,7 +34,7 @@ def quote_override(text: str) -> str:
 
     Inside quotes a backslash is special only before a quote, and before `${`, which would be a reference.
     """
-    if re.fullmatch(r"[A-Za-z0-9_./+-]+", text):
+    if re.fullmatch(r"[A-Za-z0-9_./+-]+", text) and not NO_TEXT.fullmatch(text):
         return text
     text = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + "\\${", text)
     return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), text) + '"'

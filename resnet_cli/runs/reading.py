@@ -168,7 +168,7 @@ def load_config(path: Path) -> dict[str, Any]:
     if is_bounded:
         try:
             return stored.plain_data(yaml.load(text, Loader=_FastLoader), str(path))  # a SafeLoader with less
-        except (yaml.YAMLError, RecursionError, ValueError):
+        except stored.NO_DATA:
             pass  # `stored.load` raises the error message
     return stored.load(text, path)
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.runs.logs import print_line
 from resnet_cli.sweeps.folder import SweepDir
 
@@ -30,6 +31,7 @@ class JobConsole:
 
     def print(self, text: str) -> None:
         """Print a line to stdout."""
+        text = _printable(text)
         if self.is_local:
             print_line(f"\n{self.title}: {text}", sys.stdout)
         else:
@@ -37,7 +39,7 @@ class JobConsole:
 
     def print_error(self, text: str) -> None:
         """Print an error to stderr."""
-        line = f"error: {self.title}: {text}"
+        line = _printable(f"error: {self.title}: {text}")
         if self.is_local:
             print_line(line, sys.stderr)
         else:
@@ -58,6 +60,17 @@ def relayed_messages(sweep: SweepDir) -> Iterator[None]:
         sweep.remove_control_files()
 
 
+def _printable(text: str) -> str:
+    """Return lines without other control characters: names of files come from elsewhere."""
+    return "\n".join(map(escape_control_characters, text.split("\n")))
+
+
+def _print_message(line: str) -> None:
+    with suppress(ValueError, TypeError):  # a full disk has cut it
+        text, is_error = json.loads(line)
+        print_line(text, sys.stderr if is_error else sys.stdout)
+
+
 def _print_messages(path: Path, ended: threading.Event) -> None:
     """Print complete lines as they are appended to the file, until `ended` is set."""
     position, is_last_read = 0, False
@@ -68,5 +81,4 @@ def _print_messages(path: Path, ended: threading.Event) -> None:
             lines, _, incomplete = file.read().rpartition("\n")
             position = file.tell() - len(incomplete.encode())
             for line in filter(None, lines.split("\n")):
-                text, is_error = json.loads(line)
-                print_line(text, sys.stderr if is_error else sys.stdout)
+                _print_message(line)

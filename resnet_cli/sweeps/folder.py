@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.errors import InputError
+from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import write_atomically
 from resnet_cli.runs.folder import RunDir
 
@@ -182,6 +182,8 @@ class SweepDir:
             return commands, {str(name): _string_list(overrides) for name, overrides in content["jobs"].items()}
         except FileNotFoundError:
             raise InputError(f"{self.path}: not a sweep folder (it has no {self.record.name})") from None
+        except OSError as error:
+            raise MachineError(error.errno, f"{self.record}: cannot be read: {error.strerror}") from None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InputError(f"{self.record}: not a sweep record: {type(error).__name__}: {error}") from None
 
@@ -211,5 +213,5 @@ def _string_list(value: Any) -> list[str]:
 def _load_record(folder: Path) -> dict[str, Any]:
     try:
         return RunDir(folder).read_record()
-    except InputError as error:
+    except (InputError, MachineError) as error:
         return {"status": "unreadable", "reason": str(error)}

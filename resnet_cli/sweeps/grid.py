@@ -16,6 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from resnet_cli.errors import JobFailedError
+from resnet_cli.files import write_atomically
 from resnet_cli.runs.logs import print_line
 from resnet_cli.session.signals import JobStoppedError
 from resnet_cli.sweeps.elsewhere import unfinished_elsewhere
@@ -61,7 +62,7 @@ class GridSweeper(Sweeper):
         jobs = expand_grid([*param_overrides(self.config), *arguments], loader)
         folder = Path(str(self.config.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
+        write_atomically(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
         launch = active_launch()
         finished = launch.finished if launch else {}
         _print_finished(finished, len(jobs))

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any, Literal, Protocol
 
 from hydra.conf import HydraConf
@@ -119,15 +119,17 @@ def _outcome(job: sweep_job.SweepJob, signals: StopSignals, reporter: TrialRepor
             if signals.is_owner:
                 signals.on_signal = partial(_pass_on, process, job)
         writer.close()
-        _join(process, signals)
-        outcome = _receive(reader)
+        outcome = _wait(process, reader, signals)
     return ("failed", _record_killed(job, signals, process.exitcode)) if outcome is None else outcome
 
 
-def _join(process: Any, signals: StopSignals) -> None:
-    """Wait until the process of a job has ended."""
+def _wait(process: Any, reader: Connection, signals: StopSignals) -> Outcome | None:
+    """Wait until the process of a job has ended, and return what it has sent, or None."""
     try:
+        wait([reader, process.sentinel])  # more than a pipe holds is sent only while it is read
+        outcome = _receive(reader)
         process.join()
+        return outcome
     except BaseException:  # a second Ctrl-C
         process.kill()
         raise
@@ -137,7 +139,7 @@ def _join(process: Any, signals: StopSignals) -> None:
 
 
 def _receive(reader: Connection) -> Outcome | None:
-    """Return what a process that has ended has sent, or None."""
+    """Return what a process has sent, or None if it has ended without that."""
     try:
         outcome: Outcome | None = reader.recv() if reader.poll() else None
     except EOFError:

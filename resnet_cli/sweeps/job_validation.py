@@ -76,6 +76,8 @@ def plan_job(
         require_packages(settings.get("logger"))
         sweep_folder = Path(sweep.hydra.sweep.dir)
         folder, record = sweep_folder / str(OmegaConf.select(job, "hydra.sweep.subdir")), None
+        if not folder.is_relative_to(sweep_folder):
+            raise InputError(f"hydra.sweep.subdir={folder}: jobs lie inside hydra.sweep.dir; give a relative path")
         with suppress(InputError):  # the job reports an unreadable folder when it starts
             placement = resolve_job_folder(folder, settings)
             folder, record = placement.run.path, placement.record if placement.is_finished else None
@@ -109,7 +111,9 @@ def validate_jobs(sweep: DictConfig, jobs: Sequence[Sequence[str]]) -> dict[int,
     _find_files(sweep, planned, problems)
     problems.raise_collected()
     if len(jobs) > 1:
-        _build_parts(planned, problems, is_local=runs_on_this_machine(sweep), isolated=bool(sweep.sweep.isolate))
+        _build_parts(
+            planned, problems, is_local=runs_on_this_machine(sweep), isolated=bool((sweep.sweep or {}).get("isolate"))
+        )
     problems.raise_collected()
     return planned
 

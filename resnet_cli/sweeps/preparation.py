@@ -81,7 +81,13 @@ def _validated_jobs(config: DictConfig, *, is_default_folder: bool) -> Mapping[i
         hydra_config.apply_param_prefixes(config)
         name_swept_keys_first(config, hydra_config.sweep_overrides(config))
         loader = GlobalHydra.instance().config_loader()
-        return validate_jobs(config, expand_grid(hydra_config.sweep_overrides(config), loader))
+        jobs = expand_grid(hydra_config.sweep_overrides(config), loader)
+        if not jobs:
+            raise InputError("-m: there is no job: a range(a,b) is empty, or a glob(...) matches nothing")
+        size = config.hydra.sweeper.get("max_batch_size")
+        if size is not None and size < 1:
+            raise InputError(f"hydra.sweeper.max_batch_size={size}: takes a whole number of 1 or more, or null")
+        return validate_jobs(config, jobs)
     if hydra_config.is_search(config):
         hydra_config.apply_param_prefixes(config)
         name_swept_keys_first(config, hydra_config.sweep_overrides(config))
@@ -101,5 +107,5 @@ def _open_folder(
     hydra_config.set_sweep_folder(config, str(folder))
     if not hydra_config.is_serial(config):
         launch.forward_signals_to_jobs()
-    if not hydra_config.is_serial(config) or (config.sweep.isolate and not can_fork()):
+    if not hydra_config.is_serial(config) or ((config.sweep or {}).get("isolate") and not can_fork()):
         launch.relay_messages()

@@ -187,6 +187,10 @@ seed -> seed: not key=value
 --experimental-rerun=x.pickle -> --experimental-rerun: refused
 -m seed=1,2 model.width=1,a -> job 1 (seed=1, model.width=a) and 1 more: model.width: a
 -m seed=1,2 modle.depth=3 -> modle: unknown key; did you mean model?
+-m seed=range(5,2) -> -m: there is no job: a range(a,b) is empty
+-m 'model=glob(resnett*)' -> -m: there is no job
+-m seed=1,2 hydra.sweeper.max_batch_size=-1 -> hydra.sweeper.max_batch_size=-1: takes a whole number of 1 or more
+-m seed=1,2 'hydra.sweep.subdir=/elsewhere/${seed}' -> jobs lie inside hydra.sweep.dir
 resume=nowhere -> nowhere: no such run folder
 resume=3 -> 3: no such run folder
 resume=file.txt -> file.txt: not a run folder

@@ -61,6 +61,12 @@ def test_a_score_and_a_failure_come_back_from_the_process_of_a_job(sweep_job, mo
         isolation.run_isolated(sweep_job, StopSignals())
 
 
+def test_a_result_that_is_larger_than_a_pipe_comes_back(sweep_job, monkeypatch):
+    runs(monkeypatch, lambda signals: raise_(JobFailedError("x" * 300_000)))
+    with pytest.raises(JobFailedError, match="xxxxx"):
+        isolation.run_isolated(sweep_job, StopSignals())
+
+
 @pytest.mark.parametrize(
     ("ends", "words"),
     [

@@ -13,7 +13,7 @@ from resnet_cli.commands.train import app
 from resnet_cli.commands.train.planned import planned
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.selection import select_by_of, selected_score
-from resnet_cli.errors import InputError, StoppedError
+from resnet_cli.errors import InputError, MachineError, StoppedError
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.compose import run_settings
 from resnet_cli.hydra_app.errors import print_error
@@ -165,7 +165,7 @@ def _print_sweep(sweep: SweepDir, summary: str) -> int:
         jobs = sweep.jobs()
         if any(job.record for job in jobs):
             print_line(f"\n{format_sweep_table(sweep.path)}", sys.stdout)
-    except InputError as error:  # the folder is missing
+    except (InputError, MachineError) as error:  # the folder is missing, or cannot be read
         return print_error(error)
     waiting = sum(not job.record for job in jobs)
     if waiting:

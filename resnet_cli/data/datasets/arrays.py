@@ -64,7 +64,11 @@ def arrays(
     Decoding(value_range=range).validate()
     path = expand_home(file, "data.file")
     content, chosen = _open(path, labels_file, arrays or {})
-    loaded = {place: content[place].load(name) for place, name in chosen.items()}
+    loaded = {
+        place: content[place].load(name)
+        for place, name in chosen.items()
+        if place != "class_names" or class_names is None
+    }
     if class_names is None and "class_names" in loaded:
         class_names = text_array(loaded["class_names"])
     read = to_label_sets if labels == "multi" else to_labels

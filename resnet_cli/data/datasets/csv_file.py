@@ -97,6 +97,8 @@ def csv(
     path = expand_home(file, "data.file")
     table = read_table(path, "data.file")
     is_multi = labels == "multi"
+    if label_delimiter == "":
+        raise InputError("data.label_delimiter: is empty; give what is between the names, or null")
     if not is_multi and (label_delimiter is not None or not isinstance(label_column, str | None)):
         name = "label_column" if label_delimiter is None else "label_delimiter"
         raise InputError(f"data.{name}: is for images with several labels: set data.labels=multi")

@@ -24,6 +24,8 @@ from resnet_cli.data.datasets.layout import (
     format_names,
     holds_folders_alone,
     holds_runs,
+    is_file,
+    is_folder,
     is_image_by_name,
     list_entries,
 )
@@ -114,7 +116,7 @@ def _scan_splits(base: Path, layout: Layout) -> tuple[dict[str, FilesByClass], d
     if len(splits["train"]) == 1:
         (only,) = splits["train"]
         inner = folders["train"] / only
-        nested = any(entry.is_dir() for entry in list_entries(inner, ScanReport()))
+        nested = any(is_folder(entry) for entry in list_entries(inner, ScanReport()))
         advice = f"; did you mean data.root={inner}?" if nested and folders["train"] == base else ""
         report.problems.append(f"{folders['train']} has 1 class ({only!r}): a classifier needs at least 2{advice}")
     for name in ("test", "val"):
@@ -143,7 +145,7 @@ def _scan_classes(base: Path, folder: Path, report: ScanReport) -> FilesByClass:
     classes: FilesByClass = {}
     for entry in list_entries(folder, report):
         path = Path(entry.path)
-        if not entry.is_dir():
+        if not is_folder(entry):
             report.ignored.append(entry.path)
         elif holds_runs(path):
             report.notes.append(f"{path} holds runs of resnet-train and is not a class")
@@ -176,11 +178,11 @@ def _scan_files(base: Path, folder: Path, ancestors: tuple[str, ...], report: Sc
     names: list[str] = []
     entries = list_entries(folder, report)
     for entry in entries:
-        if entry.is_dir():
+        if is_folder(entry):
             names += _scan_files(base, Path(entry.path), (*ancestors, real), report)
         elif not is_image_by_name(entry.name):
             report.passed_over.append(entry.path)
-        elif entry.is_file():
+        elif is_file(entry):
             names.append(os.path.relpath(entry.path, base))
         else:
             report.problems.append(f"{entry.path} is not a file (a broken link?)")

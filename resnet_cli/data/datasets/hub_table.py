@@ -171,8 +171,7 @@ def read_labels(table: Any, column: str, name: str) -> "np.ndarray[Any, Any] | N
     """
     feature = table.features[column]
     cells = table.select_columns([column]).with_format("arrow")[:].column(0).to_pylist()
-    is_class = hasattr(feature, "names")
-    missing = [row for row, cell in enumerate(cells) if cell is None or (is_class and cell == -1)]
+    missing = [row for row, cell in enumerate(cells) if cell is None or cell in (-1, "")]
     if len(missing) == len(cells):
         return None
     if missing:

@@ -235,4 +235,12 @@ def _read_labels(splits: Tables, column: str, source: str) -> tuple[tuple[str, .
             raise InputError(f"{source}, {split}: no labels in column {column!r}")
         else:
             log.warning("%s, %s: no labels in column %r; the split is not used", source, split, column)
-    return to_labels(found, getattr(splits["train"].features[column], "names", None))
+    names = getattr(splits["train"].features[column], "names", None)
+    for split in found:
+        own = getattr(splits[split].features[column], "names", None)
+        if own is not None and names is not None and own != names:
+            raise InputError(
+                f"{source}, {split}: the classes of column {column!r} ({format_names(own)}) are not those of train "
+                f"({format_names(names)}): encode the column of all splits together"
+            )
+    return to_labels(found, names)

@@ -93,6 +93,22 @@ def list_entries(folder: Path, report: ScanReport) -> list[os.DirEntry[str]]:
     return [entry for entry in entries if not entry.name.startswith(".") and not _is_left_by_a_tool(entry)]
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder, or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a file, or a link to one; a link to itself is none."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
 def is_image_by_name(name: str) -> bool:
     """Return whether a file may be an image by its extension; one without an extension may."""
     path = Path(name.lower())
@@ -113,7 +129,7 @@ def find_splits(root: Path, layout: Layout, report: ScanReport) -> dict[str, Pat
     """
     if layout == "classes":
         return {"train": root}
-    folders = {entry.name: Path(entry.path) for entry in list_entries(root, ScanReport()) if entry.is_dir()}
+    folders = {entry.name: Path(entry.path) for entry in list_entries(root, ScanReport()) if is_folder(entry)}
     chosen = _choose_splits(folders)
     if "train" not in chosen:
         if chosen or layout == "splits":
@@ -155,10 +171,10 @@ def _check_parts(root: Path, folders: Mapping[str, Path], report: ScanReport) ->
         if holds_runs(path) or not _holds_images(path):
             continue
         entries = list_entries(path, ScanReport())
-        if any(entry.is_file() and is_image_by_name(entry.name) for entry in entries):
+        if any(is_file(entry) and is_image_by_name(entry.name) for entry in entries):
             others += 1
         else:
-            inner[path.name] = {entry.name for entry in entries if entry.is_dir()}
+            inner[path.name] = {entry.name for entry in entries if is_folder(entry)}
     found = _describe_parts(root, inner)
     if found and not others:
         raise InputError(
@@ -184,9 +200,9 @@ def _note_years(root: Path, inner: Mapping[str, set[str]], report: ScanReport) -
 def _note_parts(train: Path, report: ScanReport) -> None:
     """Add a line if the folders of the training split hold the same sub-folders."""
     inner = {
-        entry.name: {inner.name for inner in list_entries(Path(entry.path), ScanReport()) if inner.is_dir()}
+        entry.name: {inner.name for inner in list_entries(Path(entry.path), ScanReport()) if is_folder(inner)}
         for entry in list_entries(train, ScanReport())
-        if entry.is_dir()
+        if is_folder(entry)
     }
     found = _describe_parts(train, inner)
     if found:
@@ -231,7 +247,7 @@ def _holds_images(folder: Path) -> bool:
 
 
 def _is_left_by_a_tool(entry: os.DirEntry[str]) -> bool:
-    return entry.name.lower() in TOOL_FOLDERS and entry.is_dir()
+    return entry.name.lower() in TOOL_FOLDERS and is_folder(entry)
 
 
 def format_names(names: Iterable[str]) -> str:

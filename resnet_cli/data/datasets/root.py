@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from resnet_cli.data.datasets.layout import SPLIT_NAMES, ScanReport, list_entries
+from resnet_cli.data.datasets.layout import SPLIT_NAMES, ScanReport, is_folder, list_entries
 from resnet_cli.data.images.archive import SUFFIXES, is_archive, unpack_once
 from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.errors import InputError
@@ -54,12 +54,12 @@ def find_root(root: str, cache: str | None, *, expected: str = "", holds: str | 
 def _content_folder(folder: Path, holds: str | None) -> Path:
     """Return the only folder in an archive, as most of them have one, or the archive's folder itself."""
     entries = list_entries(folder, ScanReport())
-    if len(entries) != 1 or not entries[0].is_dir():
+    if len(entries) != 1 or not is_folder(entries[0]):
         return folder
     (only,) = entries
     inner = Path(only.path)
     if holds is not None:
         return folder if (folder / holds).exists() or not (inner / holds).exists() else inner
     is_split = any(only.name.lower() in names for names in SPLIT_NAMES.values())
-    has_folders = any(entry.is_dir() for entry in list_entries(inner, ScanReport()))
+    has_folders = any(is_folder(entry) for entry in list_entries(inner, ScanReport()))
     return inner if has_folders and not is_split else folder

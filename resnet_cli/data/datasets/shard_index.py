@@ -183,7 +183,7 @@ def _find_field(text: str, extension: str, given: str | None) -> str:
     """Return the label in a text of JSON: a number, a text, or a field of an object."""
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f".{extension} is not JSON: {error}") from None
     if isinstance(value, dict):
         names = LABEL_FIELDS if given is None else (given,)

@@ -1,6 +1,7 @@
 """Paths of shards from how a config names them: `train-{000..099}.tar`, `train-*.tar`, or a list of such texts."""
 
 import glob
+import os
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -56,7 +57,7 @@ def _expand(text: str, key: str) -> Sequence[ShardPath]:
     if ADDRESS.match(text):
         return _expand_address(text, key)
     path = expand_home(text, key)
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110 - Path.exists raises OSError for a name that is too long
         return [path]
     _require_pairs(text, key)
     found: list[Path] = []

@@ -118,9 +118,11 @@ def _read_text(path: Path) -> Table:
     header_line = next((line for line in text.splitlines() if line.strip()), "")
     if not header_line:
         raise InputError(f"{path}: an empty file")
-    delimiter = max(DELIMITERS, key=lambda mark: len(next(csv.reader([header_line], delimiter=mark), ())))
+    delimiter = max(DELIMITERS, key=lambda mark: _count_cells(header_line, mark))
     rows = _rows(path, text, delimiter)
-    _, header = next(rows)
+    _, header = next(rows, (0, []))
+    if not header:
+        raise InputError(f"{path}: an empty file")
     names = [name.strip() for name in header]
     _raise_if_unusable(path, names)
     cells: list[list[str]] = []
@@ -136,6 +138,13 @@ def _read_text(path: Path) -> Table:
     return Table(path, dict(zip(names, columns, strict=True)), lines)
 
 
+def _count_cells(line: str, delimiter: str) -> int:
+    try:
+        return len(next(csv.reader([line], delimiter=delimiter), ()))
+    except csv.Error:  # a cell that is too long
+        return 0
+
+
 def _decode(path: Path) -> str:
     """Return the text of a file; raise an `InputError` with the line of the first byte that is not UTF-8."""
     content = path.read_bytes()
@@ -143,8 +152,9 @@ def _decode(path: Path) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        byte = f"byte 0x{content[error.start]:02x}"
+        read = error.object  # from behind a byte order mark
+        line = read.count(b"\n", 0, error.start) + 1
+        byte = f"byte 0x{read[error.start]:02x}"
         raise InputError(f"{path}, line {line}: {byte} is not {encoding}: save it as UTF-8 text") from None
 
 

@@ -34,7 +34,7 @@ log = logging.getLogger("resnet_cli")
 
 DAMAGE = (
     zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, NotImplementedError,
-    UnicodeError,
+    ValueError, OverflowError, RecursionError,
 )  # fmt: skip
 
 

@@ -122,7 +122,8 @@ class RowWriter:
         if error is not None:
             log.warning("%s: decoded images cannot be cached: %s", self.path.parent, error.strerror or error)
         if self._file is not None:
-            self._close()
+            with suppress(OSError):  # what is in its buffer cannot be written either
+                self._close()
             with suppress(OSError):
                 self.partial.unlink()
             self._unlock()
@@ -169,8 +170,8 @@ class RowWriter:
 
     def _close(self) -> None:
         assert self._file is not None
-        self._file.close()
-        self._file = None
+        file, self._file = self._file, None
+        file.close()
 
     def _unlock(self) -> None:
         with suppress(OSError):  # Windows removes no open file

@@ -41,7 +41,9 @@ def list_members(path: Path) -> Iterator[Member]:
                 _require_end(tar.offset, file, path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
-    except tarfile.TarError as error:
+    except InputError:
+        raise
+    except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:  # of hostile headers
         raise InputError(f"{path}: {_describe(path, error)}") from None
 
 
@@ -52,6 +54,11 @@ def _read_members(tar: tarfile.TarFile, path: Path, length: int) -> Iterator[Mem
             raise InputError(f"{path}: {entry.name} is cut off: the archive ends at byte {length}")
         if entry.issparse():
             raise InputError(f"{path}: {entry.name} is stored as a sparse file, which is not read")
+        if entry.islnk() or entry.issym():
+            raise InputError(
+                f"{path}: {entry.name} is a link, which is not read: pack the files themselves "
+                "(tar --dereference --hard-dereference)"
+            )
         if entry.isfile():
             yield Member(entry.name, entry.offset_data, entry.size)
 
@@ -65,7 +72,7 @@ def _require_end(offset: int, file: BinaryIO, path: Path) -> None:
         raise InputError(f"{path}: data follow the end of the archive at byte {offset}, as in joined archives")
 
 
-def _describe(path: Path, error: tarfile.TarError) -> str:
+def _describe(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         start = file.read(8)
     if not start:

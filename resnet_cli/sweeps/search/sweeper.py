@@ -136,7 +136,7 @@ class OptunaSearch(Sweeper):
             except InputError as error:
                 print_error(InputError(*(f"job {number}: {problem}" for problem in error.problems)))
                 study.finish_trial(number, "FAIL")
-                if self.config.sweep.stop_on_failure:
+                if (self.config.sweep or {}).get("stop_on_failure"):
                     self.folder.request_stop()
                 continue
             study.set_folder(number, job.folder_name)

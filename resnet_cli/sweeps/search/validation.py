@@ -35,7 +35,7 @@ def validate_search(config: DictConfig, *, may_exist: bool) -> list[list[str]]:
     if "verify_resume" in override_keys(list(space.overrides_by_key)):
         raise InputError("verify_resume: has no accuracy that a search could compare; verify a single run instead")
     _require_one_measure(options["direction"], select_by_of(config), list(space.overrides_by_key))
-    if may_exist and (options["storage"] is not None or default_storage_file(config.hydra).exists()):
+    if options["storage"] is not None or (may_exist and default_storage_file(config.hydra).exists()):
         with open_study(config.hydra) as study:
             study.require_same_search(space, options["direction"])
     return list(space.examples())

@@ -302,3 +302,30 @@ def test_labels_that_are_no_sets_are_named(table, text, options, words):
 def test_options_of_several_labels_need_them(table):
     (problem,) = problems_of(table, SPLITS, label_delimiter=";")
     assert problem == "data.label_delimiter: is for images with several labels: set data.labels=multi"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (",,,\n", ": an empty file"),
+        ('""\n', ": an empty file"),
+        ("x" * 140_000 + "\n", ": "),
+        (
+            b"\xef\xbb\xbfpath,label\n0.png,a\n\xfc.png,b\n",
+            ", line 3: byte 0xfc is not utf-8-sig: save it as UTF-8 text",
+        ),
+    ],
+)
+def test_tables_without_a_first_line(table, tmp_path, content, problem):
+    [line] = problems_of(table, content)
+    assert line.startswith(f"{tmp_path}/labels.csv{problem}")
+
+
+def test_an_empty_delimiter_is_refused_by_its_key(table):
+    [line] = problems_of(table, "path,label\n0.png,a\n", labels="multi", label_delimiter="")
+    assert line.startswith("data.label_delimiter: is empty")
+
+
+def test_weights_of_test_images_may_all_be_zero(table):
+    rows = "".join(f"{i}.png,{'ab'[i % 2]},{'train' if i < 6 else 'test'},{int(i < 6)}\n" for i in range(10))
+    table(f"path,label,split,weight\n{rows}").validate()

@@ -115,6 +115,7 @@ def test_empty_folders_broken_links_and_loops_are_named(tmp_path):
     (tmp_path / "c").mkdir()
     (tmp_path / "a" / "x.png").mkdir()
     (tmp_path / "b" / "gone.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "b" / "itself.png").symlink_to(tmp_path / "b" / "itself.png")
     (tmp_path / "b" / "loop").symlink_to(tmp_path / "b")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     found = "\n".join(problems_of(tmp_path))

@@ -260,3 +260,20 @@ def test_a_run_records_the_revision_of_its_data(train, tmp_path):
     status, _, err = train(*command, "data.cache=null", "trainer.epochs=1", "hydra.run.dir=d")
     assert (status, err) == (0, "")
     assert json.loads((tmp_path / "d" / "run.json").read_text())["data_revision"] == COMMIT
+
+
+def test_splits_with_other_numbers_of_classes_are_refused(tmp_path, load):
+    other = table(6, seed=50).cast_column("label", datasets.ClassLabel(names=["dog", "owl", "cat"]))
+    datasets.DatasetDict({"train": table(), "test": other}).save_to_disk(str(tmp_path / "x"))
+    with pytest.raises(InputError, match=r"classes of column 'label' \(dog, owl, cat\) are not those of train"):
+        load(tmp_path / "x")
+
+
+@pytest.mark.parametrize("label", [-1, ""])
+def test_a_split_of_which_no_label_is_known_is_not_used(tmp_path, load, label):
+    kind = datasets.Value("int64" if label == -1 else "string")
+    train = table().cast_column("label", datasets.Value("int64")).cast_column("label", kind)
+    test = train.remove_columns("label").add_column("label", [label] * len(train)).cast_column("label", kind)
+    datasets.DatasetDict({"train": train, "test": test}).save_to_disk(str(tmp_path / "x"))
+    data = load(tmp_path / "x", test_fraction=0.25)
+    assert (len(data.train), len(data.test)) == (9, 3)

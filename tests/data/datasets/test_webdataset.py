@@ -2,6 +2,7 @@
 
 import gzip
 import pickle
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -248,3 +249,24 @@ def test_few_shards_are_open_at_a_time(tmp_path):
     numbers(data.train)
     open_now = [fd for fd in folder.iterdir() if str(tmp_path) in str(fd.resolve())]
     assert len(open_now) <= 16 + 1  # of train, and the one in which the first test image is
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+def test_links_are_refused(tmp_path, kind):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        link = tarfile.TarInfo("0.png")
+        link.type, link.linkname = kind, "1.png"
+        tar.addfile(link)
+    [line] = problems(str(tmp_path / "x.tar"))
+    assert line.startswith(f"{tmp_path}/x.tar: 0.png is a link, which is not read")
+
+
+def test_labels_and_headers_that_are_nested_without_end(tmp_path):
+    deep = write_shard(tmp_path / "deep.tar", [("0.png", png(0)), ("0.json", b"[" * 100_000)])
+    [line] = problems(str(deep))
+    assert ".json is not JSON" in line
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 512
+    (tmp_path / "long.tar").write_bytes((header.tobuf(tarfile.GNU_FORMAT) + b"a" * 512) * 2000)
+    [line] = problems(str(tmp_path / "long.tar"))
+    assert "not a tar archive, or damaged" in line

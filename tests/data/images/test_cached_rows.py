@@ -1,6 +1,8 @@
 """Arrays of the cache that are filled row by row while images are decoded."""
 
 import logging
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,3 +95,15 @@ def test_another_array_is_not_read(tmp_path):
     make_writer(tmp_path).write(torch.arange(5), ROWS)
     with pytest.raises(ValueError, match=r"key\.npy"):
         RowReader(tmp_path / "cache" / "key.npy", (5, 3, 2, 1))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_ends_the_cache_and_not_the_run(tmp_path, caplog):
+    writer = make_writer(tmp_path)
+    writer._file.close()
+    with suppress(OSError), Path("/dev/full").open("wb") as file:
+        writer._file = file
+        writer.write(torch.arange(5), ROWS)
+        assert not writer.is_open
+    assert "decoded images cannot be cached: No space left on device" in caplog.text
+    assert not list((tmp_path / "cache").iterdir())

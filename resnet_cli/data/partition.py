@@ -141,11 +141,6 @@ def _with_groups(dataset: Dataset, pattern: str) -> Dataset:
         return dataset
     if not has_file_names(dataset.train):
         raise InputError(f"data.group={pattern}: {dataset.name} has no names of files, in which groups are looked for")
-    if dataset.origins is not None and dataset.origins.test.startswith("held out"):
-        raise InputError(
-            f"data.group={pattern}: the test images of {dataset.name} were held out without groups: name a test split, "
-            "or use data=csv data.group=COLUMN"
-        )
     groups = GroupNames(pattern)
     found = {part: groups.number(split.names or ()) for part, split in parts.items()}
     return replace_parts(dataset, {part: replace(split, groups=found[part]) for part, split in parts.items()})

@@ -119,7 +119,7 @@ def test_the_table_of_images_is_found_too(train, project, elsewhere, folder):
     moved = table.rename(elsewhere / "new.csv")
     status, _, err = train(f"resume={project}/d", "trainer.epochs=3", cwd=elsewhere)
     assert status == 2
-    assert f"there is no {table}" in err
+    assert f"not found at {table}" in err
     if folder != ".":
         assert train(f"resume={project}/d", "trainer.epochs=3", f"data.file={moved.name}", cwd=elsewhere)[0] == 0
 
@@ -155,7 +155,7 @@ def test_a_sweep_over_paths_goes_on_from_another_working_folder(train, project, 
     status, _, err = train("-m", f"resume={project}/s", "trainer.epochs=3", cwd=elsewhere)
     (line,) = err.splitlines()
     assert status == 2
-    assert f"(data.root=c): data.root=c: there is no {project}/c" in line
+    assert f"(data.root=c): data.root=c: not found at {project}/c" in line
     assert records(project / "s") == before
 
 

@@ -191,7 +191,7 @@ def test_a_job_that_fails_before_it_has_a_folder_leaves_its_reason(train, tmp_pa
     ]
     status, _, err = train("-m", *arguments, "seed=0,1")
     assert (status, len(err.splitlines())) == (2, 1)
-    assert "job 0 (seed=0) and 1 more: data.root=nowhere: there is no" in err
+    assert "job 0 (seed=0) and 1 more: data.root=nowhere: not found at" in err
     assert not (tmp_path / "s").exists()
     (tmp_path / "nowhere").mkdir()
     status, _, err = train("-m", *arguments, "seed=0,1")

@@ -309,7 +309,7 @@ def test_options_of_several_labels_need_them(table):
     [
         (",,,\n", ": an empty file"),
         ('""\n', ": an empty file"),
-        ("x" * 140_000 + "\n", ": "),
+        ("x" * 140_000 + "\n", ", line 1: field larger than field limit"),
         (
             b"\xef\xbb\xbfpath,label\n0.png,a\n\xfc.png,b\n",
             ", line 3: byte 0xfc is not utf-8-sig: save it as UTF-8 text",

@@ -115,13 +115,20 @@ def test_empty_folders_broken_links_and_loops_are_named(tmp_path):
     (tmp_path / "c").mkdir()
     (tmp_path / "a" / "x.png").mkdir()
     (tmp_path / "b" / "gone.png").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "b" / "itself.png").symlink_to(tmp_path / "b" / "itself.png")
     (tmp_path / "b" / "loop").symlink_to(tmp_path / "b")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     found = "\n".join(problems_of(tmp_path))
     for words in ("/c is a folder without images", "/a/x.png is a folder without images", "/b/gone.png is not a file",
                   "/b/loop is a link back to", "/a/up is a link back to"):  # fmt: skip
         assert words in found
+
+
+def test_a_link_to_itself_is_named(tmp_path):
+    put(tmp_path, "a/0.png", "b/0.png")
+    for place in (tmp_path / "b" / "itself.png", tmp_path / "itself"):
+        place.symlink_to(place)
+    [line] = problems_of(tmp_path)
+    assert "/b/itself.png is not a file" in line
 
 
 def test_files_outside_of_classes_are_counted_in_a_warning(tmp_path, caplog):

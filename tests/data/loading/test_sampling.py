@@ -71,7 +71,7 @@ def test_draws_are_in_proportion_to_weights_and_never_of_weight_0():
     [
         (rare(), "data.sampler=weighted: rare has no weights"),
         (rare(torch.full((672,), float("nan"))), "train split: the weights of its images must be finite"),
-        (rare(torch.zeros(672)), "train split: the weights of its images must be finite"),
+        (rare(torch.zeros(672)), "data.sampler=weighted: the weights of all images to train on are 0"),
         (rare(torch.ones(5)), "one for each image"),
     ],
 )

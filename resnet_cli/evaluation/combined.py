@@ -134,7 +134,7 @@ def average_weights(members: Sequence[Member], loaders: Loaders) -> TrainedRun:
         with first.backend.switches(), torch.random.fork_rng(devices=devices):
             seed_device(first.backend.device, int(first.settings.get("seed") or 0), "batch norm")
             update_batch_norm(model, loaders.train.epoch(0), autocast=first.backend.autocast)
-    return replace(first, model=model.eval())
+    return replace(first, model=model.eval(), thresholds=None)  # the members' thresholds are for their own weights
 
 
 def _mean(values: Sequence[Tensor]) -> Tensor:

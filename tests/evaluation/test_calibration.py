@@ -107,3 +107,9 @@ def test_statistics_of_a_resample_are_those_of_its_images(images):
         again = {"accuracy": values["accuracy"][chosen]}
         expected = point_estimates(N, ClassStatistics(again, labels[chosen], predictions[chosen], K))
         assert {name: column[row] for name, column in found.items()} == pytest.approx(expected)
+
+
+def test_a_specificity_that_no_score_reaches_has_a_threshold_above_all_scores():
+    scores, positive = np.array([7.5, 3.0, -1.0]), np.array([False, True, False])
+    threshold = Target("specificity", 1.0).choose_threshold(Ranking(scores, positive).curves())
+    assert threshold > scores.max()

@@ -13,6 +13,7 @@ import yaml
 
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.suggestions import did_you_mean
+from resnet_cli.config.yaml_errors import YAML_ERRORS
 from resnet_cli.errors import InputError
 
 HYDRA_GROUPS = ("hydra/launcher", "hydra/sweeper")  # groups that are two folders deep
@@ -53,7 +54,7 @@ class Preset:
         """The file's content; empty if it is no mapping in YAML, which composing reports."""
         try:
             content = yaml.load(self.text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        except (yaml.YAMLError, OSError, ValueError):
+        except (*YAML_ERRORS, OSError):
             return {}
         return content if isinstance(content, dict) else {}
 

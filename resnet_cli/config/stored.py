@@ -17,7 +17,7 @@ from resnet_cli.config.run_length import BUDGET, EPOCHS, keys_without_difference
 from resnet_cli.config.signatures import Opaque, signature
 from resnet_cli.config.validation import RUN_TARGET, Settings
 from resnet_cli.config.values import format_value
-from resnet_cli.config.yaml_errors import describe_yaml_error
+from resnet_cli.config.yaml_errors import YAML_ERRORS, describe_yaml_error
 from resnet_cli.errors import InputError
 
 LARGEST_FILE = 1 << 17  # bytes; a config has about 3,000, and reading takes a second for each 100,000
@@ -79,11 +79,6 @@ def read(path: Path) -> Settings:
         raise InputError(describe_yaml_error(error, path, data, expected="not a stored config")) from None
 
 
-# What PyYAML raises on a text that is no plain data; ValueError on an impossible date or number, LookupError and
-# AttributeError on a value that does not have the type of its tag.
-NO_DATA = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError)
-
-
 def load(text: str, path: str | os.PathLike[str]) -> Settings:
     """Parse a stored config to plain data; interpolations in it stay text.
 
@@ -92,7 +87,7 @@ def load(text: str, path: str | os.PathLike[str]) -> Settings:
     """
     try:
         loaded = yaml.load(text, Loader=_DataOnlyLoader)  # a SafeLoader with less
-    except NO_DATA as error:
+    except YAML_ERRORS as error:
         data = text.encode("utf-8", "replace")
         raise InputError(describe_yaml_error(error, path, data, expected="not a stored config")) from None
     return plain_data(loaded, os.fspath(path))

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import yaml
 
+# What PyYAML raises on a text that is no plain data: ValueError on an impossible date or number, LookupError and
+# AttributeError on a value that does not have the type of its tag.
+YAML_ERRORS = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError)
 # What PyYAML says of the commonest mistakes, and what a reader needs to hear; `{0}` is what the pattern captures.
 EXPLANATIONS = (
     (r"found character '\\t' that cannot start", "a tab; YAML is indented with spaces"),
@@ -86,6 +89,8 @@ def _place_and_reason(error: Exception, data: bytes) -> tuple[int | None, str]:
         return _of_marked(error)
     if isinstance(error, RecursionError):
         return None, "nested too deep"
+    if isinstance(error, LookupError | AttributeError):
+        return None, "a value is not of the type that its tag names, such as !!int"
     return None, " ".join(str(error).split())[:200]
 
 

@@ -83,7 +83,7 @@ def choose_groups(labels: Tensor, groups: Tensor, count: int, seed: int) -> Tens
         InputError: `count` is above the number of samples.
     """
     if not 1 <= count <= len(labels):
-        raise InputError(f"a subset of {count}: it has 1 to {len(labels)} images")
+        raise InputError(f"a subset of {count}: choose 1 to {len(labels)} images")
     counts = _count(labels, groups)
     if count == len(labels) or len(counts) < 2:
         return torch.arange(len(labels))

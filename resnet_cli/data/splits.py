@@ -63,7 +63,7 @@ def stratified_subset(labels: Tensor, count: int, seed: int) -> Tensor:
     """
     sizes = _class_counts(labels)
     if not 1 <= count <= len(labels):
-        raise InputError(f"a subset of {count}: it has 1 to {len(labels)} images")
+        raise InputError(f"a subset of {count}: choose 1 to {len(labels)} images")
     if labels.ndim == 2:
         return draw_label_sets(labels, count, seed, "subset")
     return _draw_by_class(labels, _class_quotas(sizes, count, maximum=sizes), seed, "subset")

@@ -23,6 +23,7 @@ HOST = "127.0.0.1"
 START_METHOD = "spawn"  # a forked process cannot use CUDA, nor OpenMP after its parent has
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 3.0  # for the other ranks to end by themselves when one has failed
+STOP_SECONDS = 600.0  # for the first rank to save after a signal, when the others have ended
 THREADS = "OMP_NUM_THREADS"
 
 Entry = Callable[[int, "RankPlace"], None]
@@ -136,7 +137,7 @@ class Launcher:
             time.sleep(POLL_SECONDS)
         if all(process.exitcode == 0 for process in processes):
             return
-        deadline = time.monotonic() + GRACE_SECONDS
+        deadline = time.monotonic() + (GRACE_SECONDS if passed_on is None else STOP_SECONDS)
         while time.monotonic() < deadline and any(process.is_alive() for process in processes):
             time.sleep(POLL_SECONDS)
         hung = _stacks(processes, place)

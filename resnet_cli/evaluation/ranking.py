@@ -102,9 +102,8 @@ class Target:
         if not curves.negatives:
             return float("nan")
         reached = np.flatnonzero(curves.specificity >= self.value)
-        return (
-            float(curves.thresholds[reached[-1]]) if len(reached) else float(np.nextafter(curves.thresholds[0], np.inf))
-        )
+        above_all = np.nextafter(curves.thresholds[0], np.inf)
+        return float(curves.thresholds[reached[-1]] if len(reached) else above_all)
 
 
 def rates_at(threshold: float, scores_N: Array, is_positive_N: Array, weights_RN: Floats) -> dict[str, Floats]:

@@ -11,7 +11,7 @@ import yaml
 from resnet_cli.config import stored, trust, validation
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.presets import HYDRA_GROUPS
-from resnet_cli.config.yaml_errors import describe_yaml_error, display_path
+from resnet_cli.config.yaml_errors import YAML_ERRORS, describe_yaml_error, display_path
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.compose import compose_settings
@@ -81,11 +81,7 @@ def _read(path: Path) -> dict[str, Any]:
     data = path.read_bytes()
     try:
         content = yaml.safe_load(data.decode("utf-8"))
-    except (
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ) as error:  # a ValueError: no UTF-8, or a date that does not exist
+    except YAML_ERRORS as error:
         raise InputError(describe_yaml_error(error, path, data)) from None
     if not isinstance(content, dict):
         raise InputError(f"{display_path(path)}:1: no lines `key: value`")

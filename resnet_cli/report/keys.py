@@ -180,9 +180,7 @@ def _group_column(
         for run in runs
     }
     chosen = {run.folder: option for run in runs if (option := chosen_option(group, run, overrides[run.folder]))}
-    option_of: dict[Any, str] = {}  # of options with the same settings, that of the first run
-    for folder, option in chosen.items():
-        option_of.setdefault(group_settings[folder], option)
+    option_of = {group_settings[folder]: option for folder, option in chosen.items()}  # one for the same settings
     options = {run.folder: option_of.get(group_settings[run.folder]) for run in runs}
     targets = {run.folder: target_name(settings[run.folder], group) for run in runs}
     for names in (options, targets):

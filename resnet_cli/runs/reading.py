@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from resnet_cli.config import stored
-from resnet_cli.config.yaml_errors import describe_yaml_error
+from resnet_cli.config.yaml_errors import YAML_ERRORS, describe_yaml_error
 from resnet_cli.errors import InputError
 from resnet_cli.runs import lock
 from resnet_cli.runs.folder import RunDir
@@ -168,7 +168,7 @@ def load_config(path: Path) -> dict[str, Any]:
     if is_bounded:
         try:
             return stored.plain_data(yaml.load(text, Loader=_FastLoader), str(path))  # a SafeLoader with less
-        except stored.NO_DATA:
+        except YAML_ERRORS:
             pass  # `stored.load` raises the error message
     return stored.load(text, path)
 

@@ -75,7 +75,7 @@ class Totals:
         if self._pending is None:
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             host = self.sums_2.to("cpu", non_blocking=True, copy=True)  # into pinned memory
-            copied.record()
+            copied.record(torch.cuda.current_stream(self.device))  # of its card, which may not be the current one
             self._pending = host, copied, self.count
         return self._latest
 

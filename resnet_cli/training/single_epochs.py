@@ -50,6 +50,7 @@ class SingleEpochs(ABC):
             self.state, ranks=ranks, shards=shards, sync_batch_norm=sync_batch_norm, model=stepper.model,
             options=stepper.options, schedule=stepper.schedule, seed=stepper.seed,
         )  # fmt: skip
+        self.stepper.resolution = stepper.resolution
 
     def evaluated_batches(self, loader: Iterable[Batch], limit: int | None, control: RunControl) -> Iterator[Batch]:
         """Return the batches of an evaluation, or those of this rank; several ranks poll for signals themselves."""

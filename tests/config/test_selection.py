@@ -25,3 +25,9 @@ def test_the_score_of_a_record_is_that_of_its_measure():
     assert selection.selected_score({"best": ROWS[0]}) == 90.0  # of a version that did not say
     for record in ({}, {"best": None}, {"best": {"val_accuracy": math.nan}}, {"best": "none"}):
         assert selection.rank_of_best(record) is None
+
+
+@pytest.mark.parametrize("best", [None, [1], *({"val_accuracy": value} for value in ("n/a", True, 10**400))])
+def test_a_record_without_a_number_has_no_score(best):
+    assert selection.selected_score({"best": best}) is None
+    assert selection.rank_of_best({"best": best}) is None

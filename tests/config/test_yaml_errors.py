@@ -22,3 +22,12 @@ def test_a_wrong_stored_config_is_told_with_file_and_line(tmp_path, monkeypatch,
     [problem] = raised.value.problems
     assert problem.startswith(f"run/config.yaml:{line}: not a ")
     assert words in problem
+
+
+@pytest.mark.parametrize("read", [stored.read, load_config])
+@pytest.mark.parametrize("value", ["!!bool maybe", '!!int ""', "!!timestamp a"])
+def test_a_value_that_is_not_of_its_tag(tmp_path, read, value):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"x: {value}\n")
+    with pytest.raises(InputError, match="a value is not of the type that its tag names"):
+        read(path)

@@ -81,7 +81,7 @@ def test_impossible_splits_are_refused():
         hold_out_groups(labels, labels, 0.5, 0)
     with pytest.raises(InputError, match="there are 2"):
         number_folds_of_groups(labels, labels, 3, 0)
-    with pytest.raises(InputError, match="it has 1 to 4"):
+    with pytest.raises(InputError, match="choose 1 to 4"):
         choose_groups(labels, labels, 5, 0)
 
 

@@ -285,3 +285,14 @@ def test_samples_in_shards_keep_the_order_of_their_shards_when_they_are_chosen_o
     moved = loaders(data, splits=file, val_fraction=0)
     assert moved.samples["train"][0].shards.shards_N.tolist() == [i // 10 for i in range(70)]
     assert sorted(torch.cat([labels for _, labels in moved.train]).tolist()) == sorted(i % 3 for i in [*range(40), 50])
+
+
+def test_names_with_a_backslash_are_read_back(tmp_path):
+    for label in "ab":
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(6):
+            Image.new("L", (4, 4), i).save(tmp_path / "photos" / label / f"x\\{i}.png")
+    data = image_folder(root=str(tmp_path / "photos"), cache=None, mode="L")
+    made = loaders(data, val_fraction=0.25)
+    (tmp_path / "splits.json").write_text(made.format_splits(), encoding="utf-8")
+    assert loaders(data, splits=str(tmp_path / "splits.json")).format_splits() == made.format_splits()

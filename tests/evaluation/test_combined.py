@@ -248,6 +248,8 @@ def test_runs_on_images_with_several_labels(train, tmp_path):
     found = [members_of.Member(name, open_trained(str(tmp_path / name))) for name in "01"]
     members_of.require_same_classes(found, "weights")
     members_of.require_same_architecture(found)
+    assert found[0].run.thresholds is not None
+    assert combined.average_weights(found, found[0].run.loaders()).thresholds is None
     assert members_of.compare_splits(found, "test", "probabilities") == []
     outputs = combined.CombinedRuns(tuple(found), "probabilities", "test", found[0].run, ()).outputs(
         own_images(found[0].run, "test")

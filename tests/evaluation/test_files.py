@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_cli.evaluation import evaluate
+from resnet_cli.evaluation import evaluate, table
 from resnet_cli.evaluation.evaluate import Evaluation, write_files
 from resnet_cli.session.trained import open_trained
 
@@ -68,3 +68,15 @@ def test_a_run_of_a_compiled_model_is_said_to_round_otherwise(trained_run):
     compiled = replace(run, settings={**run.settings, "trainer": {**run.settings["trainer"], "compile": "model"}})
     for trained, notes in ((run, []), (compiled, [evaluate.COMPILED])):
         assert evaluate.evaluate_run(trained, evaluate.EvalOptions(resamples=0)).notes == notes
+
+
+def test_an_abandoned_folder_that_another_evaluation_removes_is_no_failure(tmp_path):
+    evaluate._remove_if_abandoned(tmp_path / "gone")
+
+
+def test_the_likelihood_is_not_shown_as_another_loss():
+    metrics = {
+        "loss": 0.9, "negative_log_likelihood": 0.3, "intervals": {}, "tta": {"negative_log_likelihood": 0.25},
+    }  # fmt: skip
+    rows = {row[0]: row for row in table._overall_rows(metrics)}
+    assert (rows["loss"][1], rows["loss"][3]) == ("0.9000", table._with_unit(None, table.NUMBER))

@@ -65,3 +65,15 @@ def test_a_sweep_counts_its_jobs_and_estimates_those_to_come(tmp_path):
     assert found.counts == {"finished": 2, "running": 1, "failed": 1, "not started": 4}
     assert found.seconds_left == pytest.approx(13 + 4 * 20)  # one job at a time, 20 s each
     assert sweep_progress(tmp_path, runs, own) is None
+
+
+def test_jobs_of_the_same_name_in_two_sweeps_are_not_mixed_up(tmp_path):
+    """They are called `seed=0` in both, as their folders are given one by one."""
+    write_run(tmp_path / "a/seed=0", started=at(100), ended=at(80))
+    going_on(tmp_path / "b/seed=0")
+    for name in "ab":
+        (tmp_path / name / "sweep.json").write_text(json.dumps({"commands": [], "jobs": {"seed=0": []}}))
+    runs = read_runs([tmp_path / "a", tmp_path / "b"]).runs
+    own = [run_progress(run, NOW) for run in runs if run.status == "running"]
+    assert sweep_progress(tmp_path / "a", runs, own).seconds_left != pytest.approx(13)
+    assert sweep_progress(tmp_path / "b", runs, own).seconds_left == pytest.approx(13)

@@ -433,3 +433,21 @@ def test_other_measures_are_no_columns_of_runs_without_them(tmp_path):
     found = read_runs([tmp_path])
     assert "mAP" not in format_markdown(found, build_tables(found.runs))
     assert "balanced" not in format_csv(found, build_tables(found.runs))
+
+
+def test_options_with_the_same_settings_are_one_group_beside_others_too(tmp_path):
+    options = ["resnet20", "cifar_resnet"]
+    for seed, option in enumerate(options):
+        write_run(tmp_path / option, f"seed={seed}", "model.depth=20", overrides=[f"model={option}"])
+    write_run(tmp_path / "plain", "seed=0", "model.depth=20", "model.residual=false", overrides=["model=plain20"])
+    (table,) = tables_of(tmp_path)
+    assert sorted(len(group.averaged) for group in table.groups) == [1, 2]
+
+
+def test_names_of_columns_are_no_formulas(tmp_path):
+    for value in (1, 2):
+        with (write_run(tmp_path / str(value)) / "config.yaml").open("a") as config:
+            config.write(f"'=SUM(1)': {value}\n")
+    found = read_runs([tmp_path])
+    head = next(csv.reader(io.StringIO(format_csv(found, tables_of(tmp_path)))))
+    assert [name for name in head if "SUM" in name] == ["'=SUM(1)"]

@@ -172,3 +172,13 @@ def wait(is_true, seconds=60):
 def free_port():
     with watch.served(watch.Pages(), 0) as address:
         return int(address.rstrip("/").rpartition(":")[2])
+
+
+def test_a_browser_that_has_gone_is_no_error(capsys):
+    for error, said in ((BrokenPipeError(), False), (ConnectionResetError(), False), (ValueError("defect"), True)):
+        server = watch._Server.__new__(watch._Server)
+        try:
+            raise error
+        except (OSError, ValueError):
+            server.handle_error(None, ("127.0.0.1", 1))
+        assert bool(capsys.readouterr().err) == said

@@ -174,3 +174,17 @@ def test_environment_names_versions_and_commit():
     assert record["git_commit"] is None
     unknown, known = Repository(("working folder",), "a", problem="refused"), Repository(("package",), "b", "12ab")
     assert collect_environment([unknown, known])["git_commit"] == "12ab"
+
+
+def test_a_record_that_cannot_be_read_is_the_machines_failure(tmp_path):
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(MachineError, match=r"run.json: cannot be read: Is a directory"):
+        RunDir(tmp_path).read_record()
+
+
+@pytest.mark.parametrize(("files", "expected"), [(["sweep.json"], True), (["multirun.yaml"], True), ([], False),
+                                                 (["sweep.json", "config.yaml"], False)])  # fmt: skip
+def test_the_folder_of_a_sweep_is_known_by_its_files(tmp_path, files, expected):
+    for name in files:
+        (tmp_path / name).touch()
+    assert run_module.is_sweep(tmp_path) == expected

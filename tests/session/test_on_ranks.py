@@ -13,6 +13,7 @@ import torch
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.session.context import RunContext
+from resnet_cli.session.saver import RunSaver
 from resnet_cli.session.train import train as train_run
 from resnet_cli.training.control import RunControl
 from tests.support.ranks import forked_ranks  # noqa: F401
@@ -29,7 +30,7 @@ PLAIN = (
 )  # fmt: skip
 SHARDED = (
     "data.count=97", "data.batch_size=30", "data.augment.crop=1", "trainer.deterministic=true", "trainer.shards=4",
-    "trainer.averaging=swa",
+    "trainer.averaging=swa", "trainer.resolution=[[0, 0.5], [80%, 1]]", "trainer.resolution_multiple=2",
 )  # fmt: skip
 
 
@@ -102,6 +103,7 @@ def test_shards_end_with_the_same_bits_on_any_number_of_processes_resumed_or_not
     assert_same_end(folder, whole)
     assert train(*tiny(*SHARDED, "trainer.checkpoint_every=2", "trainer.epochs=1", "hydra.run.dir=alone"))[0] == 0
     assert_same_end(tmp_path / "alone", whole)
+    assert "\nsizes   4x4 " in (folder / "train.log").read_text(), "trainer.resolution is used"
 
 
 @pytest.mark.slow
@@ -122,6 +124,21 @@ def test_a_signal_stops_every_process_after_the_same_step(train, tmp_path):
     assert 0 < state_of(tmp_path / "run")["step"] < state_of(tmp_path / "whole")["step"]
     assert train("resume=run")[0] == 0
     assert_same_end(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_stop_waits_for_the_first_process_to_save(train, tmp_path, monkeypatch):
+    save = RunSaver.save_last
+
+    def save_slowly(*arguments):
+        time.sleep(1.5)  # longer than the other process has to end when one has failed
+        return save(*arguments)
+
+    monkeypatch.setattr(RunSaver, "save_last", save_slowly)
+    options = tiny(*PLAIN[2:], "model=plain_mlp", "trainer.epochs=40", "trainer.processes=2", "hydra.run.dir=run")
+    with signalled_when(tmp_path / "run" / "metrics.jsonl"):
+        assert train(*options)[0] == 128 + signal.SIGTERM
+    assert record_of(tmp_path / "run")["status"] == "interrupted"
 
 
 @contextmanager

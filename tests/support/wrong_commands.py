@@ -247,8 +247,8 @@ data.val_fraction=0.001 -> data.val_fraction=0.001: 0.001 of 96 images is none: 
 data.image_size=1 -> model
 data.classes=100 -> 96
 data.augment.crop_padding=reflect data.augment.crop=8 -> data.augment.crop
-data.train_size=97 -> data.train_size=97: a subset of 97: it has 1
-data.train_size=1000 -> data.train_size=1000: a subset of 1000: it has 1
+data.train_size=97 -> data.train_size=97: a subset of 97: choose 1
+data.train_size=1000 -> data.train_size=1000: a subset of 1000: choose 1
 trainer.device=cuda:99 -> trainer.device: cuda:99 is not available
 trainer.device=gpu0 -> trainer.device: 'gpu0' is not a device
 trainer.device=xla -> trainer.device

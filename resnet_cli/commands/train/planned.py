@@ -133,11 +133,9 @@ def _without_quotes(value: Any) -> Any:
         return value.text
     if isinstance(value, list):
         return list(map(_without_quotes, value))
-    return (
-        {_without_quotes(key): _without_quotes(item) for key, item in value.items()}
-        if isinstance(value, dict)
-        else value
-    )
+    if isinstance(value, dict):
+        return {_without_quotes(key): _without_quotes(item) for key, item in value.items()}
+    return value
 
 
 def _find_plan(level: str, overrides: Sequence[Override], options: Sequence[str]) -> tuple[str, str] | None:
@@ -146,13 +144,15 @@ def _find_plan(level: str, overrides: Sequence[Override], options: Sequence[str]
     That of a run is its own; in the folder of a sweep it is that of a job whose overrides, but for those that are swept
     over, are the same.
     """
-    folders = {_key(override): override for override in overrides if not override.is_sweep_override()}
-    runs = [RunDir(_folder(folders[key])) for key in ["hydra.run.dir"] if key in folders]
-    if "hydra.sweep.dir" in folders:
-        jobs = map(RunDir, sorted(_folder(folders["hydra.sweep.dir"]).glob("*/")))
-        typed = _values_by_key(overrides, options)
-        swept = {_key(override) for override in overrides if override.is_sweep_override()}
-        runs += [job for job in jobs if _differing_keys(job, typed, options) <= swept]
+    swept = {_key(override) for override in overrides if override.is_sweep_override()}
+    typed = {_key(override): str(override.value()) for override in overrides if _key(override) not in swept}
+    runs = []
+    if "hydra.run.dir" in typed:
+        runs.append(RunDir(expand_home(typed["hydra.run.dir"])))
+    if "hydra.sweep.dir" in typed:
+        jobs = map(RunDir, sorted(expand_home(typed["hydra.sweep.dir"]).glob("*/")))
+        own = _values_by_key(overrides, options)
+        runs += [job for job in jobs if _differing_keys(job, own, options) <= swept]
     for run in runs:
         text = run.plan.read_text(encoding="utf-8", errors="replace") if run.plan.is_file() else ""
         if f"\nplan: {level}\n" in text:
@@ -160,14 +160,15 @@ def _find_plan(level: str, overrides: Sequence[Override], options: Sequence[str]
     return None
 
 
-def _folder(override: Override) -> Path:
-    return expand_home(str(override.value()))
+def _first_value(override: Override, options: Sequence[str]) -> Any:
+    """Return the value of an override, or the first one if it sweeps; None if there is none."""
+    return next(iter(_values(override, options)), None)
 
 
 def _values_by_key(overrides: Sequence[Override], options: Sequence[str]) -> dict[str, Any]:
     """Return the first value of each override that a plan may depend on."""
     return {
-        key: (_values(override, options) or [None])[0]
+        key: _first_value(override, options)
         for override in overrides
         if not (key := _key(override)).startswith(("hydra.", "hydra/", "seed")) and key not in ("plan", *RUN_KEYS)
     }
@@ -192,7 +193,7 @@ def _make(level: str, options: Sequence[str], overrides: Sequence[Override]) -> 
         key = _key(override)
         if key == "plan" or key.partition(".")[0].partition("/")[0] == "hydra":
             continue
-        value = (_values(override, options) or [None])[0]
+        value = _first_value(override, options)
         if key == "experiment" and value is not None:
             typed |= _of_experiment(str(value), config_folders(options))
         typed[key] = value

@@ -273,6 +273,8 @@ def test_class_names_are_given_or_in_the_file(npz):
     assert "2 not among the classes: data.class_names has 2 (0 to 1)" in problem_of(
         file=npz(**content), class_names=names[:2]
     )
+    given = arrays(file=npz(**content, class_names=np.array(names, dtype=object)), class_names=names)
+    assert given.class_names == tuple(names), "what is given in place of an array is not hindered by it"
     assert "'red' is there twice" in problem_of(file=npz(**content), class_names=["red", "red", "blue"])
     assert "names of classes are a list of texts" in problem_of(file=npz(**content, class_names=np.arange(3)))
     texts = np.array(names)[LABELS]

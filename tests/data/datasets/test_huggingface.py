@@ -265,7 +265,7 @@ def test_a_run_records_the_revision_of_its_data(train, tmp_path):
 def test_splits_with_other_numbers_of_classes_are_refused(tmp_path, load):
     other = table(6, seed=50).cast_column("label", datasets.ClassLabel(names=["dog", "owl", "cat"]))
     datasets.DatasetDict({"train": table(), "test": other}).save_to_disk(str(tmp_path / "x"))
-    with pytest.raises(InputError, match=r"classes of column 'label' \(dog, owl, cat\) are not those of train"):
+    with pytest.raises(InputError, match=r"classes of column 'label' \('dog', 'owl', 'cat'\) are not those of train"):
         load(tmp_path / "x")
 
 

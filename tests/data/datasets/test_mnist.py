@@ -99,3 +99,11 @@ def test_the_original_fashion_mnist_of_debian():
     assert (len(data.train), len(data.test)) == (60_000, 10_000)
     assert torch.bincount(data.train.labels).tolist() == [6000] * 10
     assert data.train.images.float().mean().item() / 255 == pytest.approx(0.2860, abs=5e-5)
+
+
+def test_a_file_of_no_images_is_named(tmp_path, monkeypatch):
+    folder = make_mnist(tmp_path, "MNIST", monkeypatch, packed=False)
+    name = next(path for path in folder.rglob("*") if path.name.startswith("train-images"))
+    name.write_bytes(name.read_bytes()[:4] + bytes(4) + name.read_bytes()[8:16])
+    with pytest.raises(InputError, match="no images or labels in it"):
+        mnist(root=str(tmp_path), download=False, verify=False)

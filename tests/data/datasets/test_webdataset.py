@@ -270,3 +270,10 @@ def test_labels_and_headers_that_are_nested_without_end(tmp_path):
     (tmp_path / "long.tar").write_bytes((header.tobuf(tarfile.GNU_FORMAT) + b"a" * 512) * 2000)
     [line] = problems(str(tmp_path / "long.tar"))
     assert "not a tar archive, or damaged" in line
+
+
+def test_a_pattern_may_be_longer_than_the_name_of_a_file(tmp_path):
+    shards = write_shards(tmp_path, shards=100, count=1)
+    listed = ",".join(f"{number:02d}" for number in range(100))
+    data = load(shards.replace("{00..99}", f"{{{listed}}}"))
+    assert len(data.train) + len(data.test) == 100

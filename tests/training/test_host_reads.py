@@ -65,18 +65,19 @@ def test_sums_are_seen_later_and_never_waited_for(monkeypatch):
 
     class Event:
         def __init__(self):
-            self.recorded = False
+            self.recorded_on = None
 
-        def record(self):
-            self.recorded = True
+        def record(self, stream):
+            self.recorded_on = stream
 
         def query(self):
-            assert self.recorded
+            assert self.recorded_on == "the stream of cuda:1"
             return bool(ready)
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"the stream of {device}")
     totals = Totals(torch.device("cpu"))
-    totals.device = torch.device("cuda")
+    totals.device = torch.device("cuda:1")  # not the current one
     totals.add(torch.tensor(2.0), torch.tensor(3), 4)
     assert totals.peek() is None
     totals.add(torch.tensor(4.0), torch.tensor(1), 4)

@@ -107,7 +107,7 @@ def report(record: dict[str, Any]) -> str:
         ])  # fmt: skip
     header = [
         "net", "published after 300 epochs, plain and with random erasing", "test error here, %", "95 % interval", "n",
-        "runs", "one-sided p, below the plain figure", "epochs", "minutes a run",
+        "runs", "one-sided p, below the plain figure", "epochs", "minutes per run",
     ]  # fmt: skip
     return table(header, rows)
 

@@ -15,7 +15,7 @@ BACKENDS = {"stream, files": ("stream", False), "stream, cache": ("stream", True
 
 @contextmanager
 def contenders(count: int = COUNT) -> Iterator[dict[str, Callable[[], float]]]:
-    """Yield functions that return the images a second of an epoch, by contender.
+    """Yield functions that return the images per second of an epoch, by contender.
 
     `first` makes the loader anew and, with a cache, an empty one; `later` is another epoch of a loader that has done
     one.

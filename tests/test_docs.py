@@ -29,6 +29,24 @@ def test_every_key_has_its_row():
 
 
 @pytest.mark.parametrize(
+    ("key", "default"),
+    [
+        ("trainer.device", "`auto`"),
+        ("trainer.precision", "`auto`"),  # the signature has fp32
+        ("trainer.epochs", "`20`"),
+        ("model.depth", "of the option"),
+        ("model.order", "of the option"),  # preactivation in an option that inherits from another
+        ("data.file", "required"),
+        ("seed", "`0`"),
+    ],
+)
+def test_default_of_a_key_is_that_of_the_options(key, default):
+    rows = re.findall(rf"^\| `{re.escape(key)}` \|(.*)", GENERATORS["keys"](), re.MULTILINE)
+    assert rows
+    assert all(f"| {default} |" in row for row in rows if key != "model.depth" or "8, 14" in row)
+
+
+@pytest.mark.parametrize(
     ("schema", "words"),
     [
         ({"type": "number", "minimum": 0, "exclusiveMaximum": 1}, "number ≥ 0 and < 1"),
@@ -58,6 +76,12 @@ def test_every_flag_of_every_command_has_its_row(repository):
         for flag in (flag for action in parser._actions for flag in action.option_strings):
             assert re.search(rf"^\| .*`{flag}[ `]", sections[name], re.MULTILINE), flag
     assert "| `--multirun`, `-m` |" in sections["resnet-train"]
+
+
+def test_glossary_has_the_words_of_contributing():
+    rows = GENERATORS["glossary"]().splitlines()
+    assert rows[0].startswith("| word |")
+    assert sum(row.startswith(("| key |", "| node |", "| option |", "| group |")) for row in rows) == 4
 
 
 def test_notebook_is_a_page_with_its_outputs_and_nothing_is_run(repository, tmp_path):

@@ -33,11 +33,19 @@ def former_names() -> str:
     return "\n".join(["| former name | present name |", "|---|---|", *rows])
 
 
+def glossary() -> str:
+    """Return the table of words that CONTRIBUTING.md has."""
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Glossary\n")[2].partition("\n## ")[0]
+    return "\n".join(line for line in section.splitlines() if line.startswith("|"))
+
+
 GENERATORS: dict[str, Callable[[], str]] = {
     "keys": key_pages,
     "options": option_tables,
     "commands": command_pages,
     "former_names": former_names,
+    "glossary": glossary,
 }
 
 

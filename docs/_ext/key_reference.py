@@ -43,7 +43,10 @@ def option_tables() -> str:
 
 
 def _group(group: str, schema: Schema, presets: Sequence[Preset]) -> list[str]:
-    """Return the section of a group: what all its callables take, then what each takes besides."""
+    """Return the section of a group: what all its callables take, then what each takes besides.
+
+    The defaults of `trainer` are those of its option `default`, from which the others change a few.
+    """
     targets = dict(_targets(schema))
     shared = {
         key: item
@@ -57,6 +60,8 @@ def _group(group: str, schema: Schema, presets: Sequence[Preset]) -> list[str]:
     for target, properties in targets.items():
         used = [p for p in presets if preset_target(p, presets) == target]
         names = ", ".join(f"`{group}={preset.name}`" for preset in used)
+        if group == "trainer":
+            used = [preset for preset in used if preset.name == "default"]
         own = {key: item for key, item in properties.items() if key not in shared}
         lines += [f"### {target}", "", f"{names}." if names else "", ""]
         if own:
@@ -85,7 +90,13 @@ def _targets(schema: Schema) -> Iterator[tuple[str, dict[str, Schema]]]:
 
 
 def _content(preset: Preset) -> dict[str, Any]:
-    return yaml.safe_load(preset.text) or {}
+    """Return the keys of an option, those of the options of its defaults list included."""
+    own = yaml.safe_load(preset.text) or {}
+    content: dict[str, Any] = {}
+    for entry in own.pop("defaults", []):
+        if isinstance(entry, str) and entry != "_self_":
+            content |= _content(Preset(preset.group, entry, CONFIG_FOLDER / preset.group / f"{entry}.yaml"))
+    return content | own
 
 
 def _rows(prefix: str, properties: Mapping[str, Schema], files: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -98,13 +109,15 @@ def _rows(prefix: str, properties: Mapping[str, Schema], files: Sequence[Mapping
 
 
 def _default(schema: Schema, values: Sequence[Any]) -> str:
-    """Return the value of the files if they agree, else that of the signature."""
-    if values and all(value == values[0] for value in values) and values[0] is not MISSING:
-        value = values[0]
-    elif "default" in schema:
-        value = schema["default"]
-    else:
-        return "of the option" if any(value is not MISSING for value in values) else "none"
+    """Return the value that the key has with every option; a file without the key leaves that of the signature."""
+    given = [schema.get("default", MISSING) if value is MISSING else value for value in values]
+    if any(value != given[0] for value in given):
+        return "of the option"
+    value = given[0] if given else schema.get("default", MISSING)
+    if value is MISSING:
+        return "none"
+    if value == "???":  # Hydra's mark
+        return "required"
     if isinstance(value, Mapping) and "_target_" in value:
         return f"`{value['_target_']}`"
     return f"`{json.dumps(value, ensure_ascii=False)}`" if not isinstance(value, str) else f"`{value or ' '}`"

@@ -157,7 +157,7 @@ def _field(skeleton: nn.Module, in_size: Sequence[int], last: int) -> tuple[int,
         calls: list[Call] = []
         try:
             _calls(skeleton, pixels, calls)
-        except Exception:  # behind the map there may be a classifier for maps of another size
+        except Exception:  # after the map there may be a classifier for maps of another size
             if len(calls) <= last:
                 raise
         features = calls[last][1]

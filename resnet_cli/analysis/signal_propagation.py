@@ -17,7 +17,7 @@ BLOCK_CLASSES = ("BasicBlock", "Bottleneck", "BottleneckBlock")  # of torchvisio
 
 @dataclass(frozen=True)
 class SignalRow:
-    """The features [B, C, ...] behind one block, or behind a layer of a network without blocks.
+    """The features [B, C, ...] after one block, or after a layer of a network without blocks.
 
     `depth` counts them from 1; `mean_squared` is the squared mean of a channel over images and places, averaged over
     channels; `variance` the same of its variance; `branch_variance` that of the residual branch before the addition,

@@ -57,7 +57,7 @@ A regular block of 256 channels and its bottleneck:
 
 ANALYSES = {
     "gradients": "norms of the layers' gradients",
-    "signal": "mean and variance of the features behind each block (Brock et al. 2021)",
+    "signal": "mean and variance of the features after each block (Brock et al. 2021)",
     "shattered": "how alike gradients by neighbouring inputs are (Balduzzi et al. 2017)",
     "activations": "histograms of activations, zeros, saturation and dead units by layer",
 }

@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="files, folders, patterns, archives; - reads names from stdin"
     )
-    parser.add_argument("--top", type=parse_count, default=1, metavar="K", help="classes an image; default: 1")
+    parser.add_argument("--top", type=parse_count, default=1, metavar="K", help="classes per image; default: 1")
     parser.add_argument("--format", choices=("table", "csv", "jsonl"), help="default: table, or that of FILE")
     parser.add_argument("--out", metavar="FILE", help="output file; .csv, .jsonl and .txt choose the format")
     parser.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")

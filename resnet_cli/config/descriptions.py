@@ -73,12 +73,12 @@ def _arguments(docstring: str) -> dict[str, str]:
 
 
 def key_comments(file: Path) -> dict[str, str]:
-    """Return the comments behind the keys of a YAML file, by the full key inside the file."""
+    """Return the comments after the keys of a YAML file, by the full key inside the file."""
     return key_comments_of(file.read_text(encoding="utf-8"))
 
 
 def key_comments_of(text: str) -> dict[str, str]:
-    """Return the comments behind the keys of a YAML text, by the full key inside it."""
+    """Return the comments after the keys of a YAML text, by the full key inside it."""
     lines = text.splitlines()
     found: dict[str, str] = {}
 

@@ -38,6 +38,7 @@ SEVERAL_VALUES = "Ambiguous value"  # how Hydra's error begins when a sweep is g
 NO_SHELL_COMMAND = "Expecting one subcommand"  # when -sc has none of its commands
 COMPLETION_VARIABLE = "COMP_LINE"  # what the shell sets for -sc query=bash
 NULL_GROUP = "Config group override must be"  # and when a group is set to null
+ALTERNATIVES = "Only one of --run"  # and for -m beside --cfg
 EXIT_STATUSES: Mapping[type[Exception], int] = {InputError: 2, DivergedError: 3, MachineError: 4}
 
 
@@ -82,6 +83,11 @@ def as_user_error(error: BaseException) -> Exception | None:
         return InputError(_composition_failure(error))
     if isinstance(error, ValueError) and str(error).startswith(NULL_GROUP):
         return InputError("a group was given null; it takes the name of one of its options, as in model=resnet8")
+    if isinstance(error, ValueError) and str(error).startswith(ALTERNATIVES):
+        return InputError(
+            "--multirun, --run, --cfg and --info exclude one another; --cfg shows one config: leave out -m, and give "
+            "each key one value"
+        )
     if isinstance(error, ValueError) and str(error).startswith(NO_SHELL_COMMAND):
         return InputError("-sc: takes install=SHELL, uninstall=SHELL or query=SHELL, where SHELL is bash, fish or zsh")
     if isinstance(error, KeyError) and error.args == (COMPLETION_VARIABLE,):
@@ -113,10 +119,10 @@ def _invalid_override(error: OverrideParseException) -> str:
         advice = _images_at(override) if path.exists() else "--help shows how settings are typed"
         return f"{override}: not key=value; {advice}"
     reason = str(error).splitlines()[0].replace("++", "")
-    example = f"""'{override.partition("=")[0]}="..."'"""
+    key = override.partition("=")[0]
     return (
-        f"{override}: not key=value as Hydra reads it ({reason}); "
-        f"text with special characters is quoted twice, once for the shell: {example}"
+        f"{override}: not key=value as Hydra reads it ({reason}); put the whole argument in single quotes: "
+        f"""'{key}={{a: [b, c]}}' for a mapping or a list, '{key}="..."' for text with special characters"""
     )
 
 

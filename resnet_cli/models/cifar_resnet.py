@@ -31,7 +31,7 @@ class CifarResNet(Initialised):
         out_classes: Number of classes, K.
         depth: Layers: 8, 14, 20, 26, 32 ... with basic units, 11, 20, 29 ... with bottlenecks.
         width: Factor on the channels 16, 32, 64 of the three stages.
-        shortcut: Added to each branch, see `resnet_cli.models.layers.shortcuts.paths`. A: parameter-free. B:
+        shortcut: Added to each branch, see docs/howto/model.md. A: parameter-free. B:
             1x1 convolution where the shape changes. C: 1x1 convolution everywhere.
         gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
         residual: False leaves the shortcuts out: the plain network.

@@ -131,7 +131,7 @@ class ResNet(FeaturesThenMLP):
         pooling_type: Which pooling.
         pooling_params: Arguments of every pooling layer; without a `kernel_size`, 2.
         residual: False leaves all shortcuts out.
-        shortcut: The path that is added to each block's branch; see `shortcuts.paths`.
+        shortcut: The path that is added to each block's branch; see docs/howto/model.md.
         gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
         norm: The normalisation in blocks, which overrides `batchnorm`; None follows `batchnorm`.
         norm_params: Its keyword arguments.

@@ -40,7 +40,7 @@ class ResidualMLP(Initialised):
         width: Features after the first linear layer.
         dims: Features after each block.
         bias: False leaves out the biases of the first and of the last linear layer; those of the blocks stay.
-        shortcut: The path that is added to each block's branch; see `shortcuts.paths`.
+        shortcut: The path that is added to each block's branch; see docs/howto/model.md.
         residual: False leaves all shortcuts out.
         gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
         norm: The normalisation in blocks.

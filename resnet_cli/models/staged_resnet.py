@@ -28,7 +28,7 @@ class StagedResNet(Initialised):
         layers: Units of each stage: 2, 2, 2, 2 is ResNet-18; 3, 4, 6, 3 is ResNet-34, and ResNet-50 with bottlenecks.
         width: Factor on the channels of the stem and the stages, 64, 64, 128, 256, 512; the products are rounded.
         stem: cifar: 3x3 convolution of stride 1. imagenet: 7x7 convolution of stride 2, then max-pooling of stride 2.
-        shortcut: Added to each branch, see `resnet_cli.models.layers.shortcuts.paths`. B, the papers': the
+        shortcut: Added to each branch, see docs/howto/model.md. B, the papers': the
             identity, or a normalised 1x1 convolution where the shape changes.
         gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
         residual: False leaves the shortcuts out.

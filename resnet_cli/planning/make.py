@@ -139,7 +139,7 @@ class _Measurer:
         return [name for name in names if has_published_weights(name)]
 
     def rate(self, values: Mapping[str, Any], side: int, batch_size: int) -> float:
-        """Return the images a second that a net trains, measured once on this device.
+        """Return the images per second that a net trains, measured once on this device.
 
         Args:
             values: The options and keys of the net, and the option of its optimizer if that is not the typed one.

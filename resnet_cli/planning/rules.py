@@ -157,7 +157,7 @@ class _Planner:
             passes = USABLE_SHARE * budget * rate / images
             self._choose_side(side, f"{net['name']} gets about {passes:.0f} epochs in the budget at this size")
             reason = (
-                f"{net['name']} trains {rate:,.0f} images a second here: about {passes:.0f} epochs in the budget, "
+                f"{net['name']} trains {rate:,.0f} images per second here: about {passes:.0f} epochs in the budget, "
                 f"{self._least_passes(net)} are enough"
             )
             self.facts["passes"] = max(1, round(min(passes, most)))
@@ -181,7 +181,7 @@ class _Planner:
         return None if self.optimizer_is_typed else net.get("optimizer")
 
     def _rate(self, net: Mapping[str, Any], side: int) -> float:
-        """Return the images a second that a net trains, with its optimizer."""
+        """Return the images per second that a net trains, with its optimizer."""
         optimizer = self._optimizer(net)
         values = net["set"] if optimizer is None else {**net["set"], "optimizer": optimizer}
         return self.rate(values, side, self.facts["batch_size"])
@@ -192,7 +192,7 @@ class _Planner:
         Nets whose published weights are on this machine come first: they need fewer passes. Nets that come after one
         that is too slow are slower, and are not measured.
         """
-        a_pass = self.facts["images"] / (USABLE_SHARE * self.facts["budget"])  # images a second
+        a_pass = self.facts["images"] / (USABLE_SHARE * self.facts["budget"])  # images per second
         least = self.facts["passes"] * a_pass * self.rules["passes_of_pretrained_nets"]
         for side in reversed(sides):
             for net in self._pretrained_nets(side):

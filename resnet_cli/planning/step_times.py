@@ -1,4 +1,4 @@
-"""How many images a second a net trains on this machine, measured on random images."""
+"""How many images per second a net trains on this machine, measured on random images."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext

@@ -22,7 +22,7 @@ from resnet_cli.config.stored import flat
 from resnet_cli.errors import InputError
 from resnet_cli.runs.folder import RunDir, find_run
 
-ITEM = re.compile(r"\.\d+$")  # of a list, behind its key
+ITEM = re.compile(r"\.\d+$")  # of a list, after its key
 
 Paths = Mapping[str, str]  # where a file or folder is, by the key that names it
 
@@ -45,7 +45,7 @@ class Origin:
 def named_paths(settings: Mapping[str, Any], folders: Sequence[Path] = (Path(),)) -> dict[str, str]:
     """Return the paths in a config by their full keys: by the name of the key, or because a folder has such a file.
 
-    Those of a list have their number behind its key: `data.shards.0`. Patterns are paths too; addresses are none.
+    Those of a list have their number after its key: `data.shards.0`. Patterns are paths too; addresses are none.
     """
     return {
         key: text for key, text in _texts(settings).items() if is_path_key(ITEM.sub("", key)) or _is_file(text, folders)

@@ -34,7 +34,7 @@ from resnet_cli.training.tta import NUM_VIEWS
 logger = logging.getLogger("resnet_cli")
 
 MEASURED_SHARE = 0.05  # of the budget
-LONGEST = 1000  # epochs that a run is taken to have before they are chosen; no schedule's positions lie behind them
+LONGEST = 1000  # epochs that a run is taken to have before they are chosen; no schedule's positions lie after them
 LEAST_SECONDS, MOST_SECONDS = 0.2, 20.0  # of measuring
 NOTABLE_SHARE = 0.1  # of the budget: by how much the expected end has to move to be said anew
 

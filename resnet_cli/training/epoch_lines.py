@@ -82,5 +82,5 @@ def _joined(line: str, left: str, best: str) -> str:
 
 
 def _loss(value: float) -> str:
-    """Return a loss in six characters: the larger, the fewer digits behind the point."""
+    """Return a loss in six characters: the larger, the fewer digits after the point."""
     return f"{f'{value:.4f}'[:6].rstrip('.'):>6}"

@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from resnet_cli.distributed.ranks import Ranks
 
-SLOTS = 3  # behind gradients and statistics: loss, correct predictions, ranks that received a stop signal
+SLOTS = 3  # after gradients and statistics: loss, correct predictions, ranks that received a stop signal
 
 
 class Exchange:

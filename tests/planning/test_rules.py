@@ -143,7 +143,7 @@ def test_the_largest_net_that_gets_its_passes_in_the_budget():
     assert values(plan(machine=on_a_card, rate=rate))["model"] == "resnet18"
     made = plan(machine={"budget": 120}, rate=rate)
     assert "trainer.epochs" not in values(made)  # the time budget chooses them
-    assert "1,000 images a second" in next(c.reason for c in made.choices if c.key == "model")
+    assert "1,000 images per second" in next(c.reason for c in made.choices if c.key == "model")
 
 
 @pytest.mark.parametrize(

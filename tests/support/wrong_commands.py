@@ -10,6 +10,9 @@ model=resnet21 -> model=resnet21: no such option; did you mean resnet20?
 model=Resnet20 -> did you mean resnet20?
 model= -> model=: no such option
 model=null -> a group was given null
+-m seed=0,1 --cfg job -> --multirun, --run, --cfg and --info exclude one another
+--run --info config -> --multirun, --run, --cfg and --info exclude one another
+data.merge={pet: [cat, dog]} -> put the whole argument in single quotes
 optimizer=sdg -> did you mean sgd?
 optimizer=lion -> optimizer=lion: no such option (adam, adamw, muon, rmsprop, sgd)
 schedule=cosin -> did you mean cosine?

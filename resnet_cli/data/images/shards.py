@@ -28,7 +28,7 @@ class Shard:
     Args:
         path: The archive.
         facts: Its absolute path, size, times and inode, as text; of one on a server its address, size and version.
-        names: Paths of the images in it, each with a zero character behind it: one text is smaller than many.
+        names: Paths of the images in it, each with a zero character after it: one text is smaller than many.
         members: Offset, size, checksum of the last bytes and start of the name in `names` of each image, int64 [N, 4].
     """
 

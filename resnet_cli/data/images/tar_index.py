@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 from resnet_cli.errors import InputError
 
 BLOCK = tarfile.BLOCKSIZE  # a header, and the unit in which contents are padded
-LONGEST_END = 1 << 20  # bytes looked at behind the end of an archive, which writers pad with zeros
+LONGEST_END = 1 << 20  # bytes looked at after the end of an archive, which writers pad with zeros
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}  # by first bytes
 
 

@@ -23,7 +23,7 @@ LINEAR = (*SCALING, ScalarBias, nn.Flatten, nn.AvgPool2d, nn.AdaptiveAvgPool2d, 
 def initialise_looks_linear(model: nn.Module) -> None:
     """Draw orthogonal weights, with zero biases, such that `model` is linear in its input.
 
-    A layer behind a CReLU gets [O, -O] over the two halves of its inputs, with O orthogonal: O relu(x) - O relu(-x) is
+    A layer after a CReLU gets [O, -O] over the two halves of its inputs, with O orthogonal: O relu(x) - O relu(-x) is
     O x. The network is linear in evaluation: dropout and DropConnect drop from each half by itself.
 
     Args:
@@ -85,7 +85,7 @@ class _LooksLinearInitialiser:
         if not paired:
             nn.init.orthogonal_(weight)
         elif isinstance(layer, nn.Conv2d) and layer.groups > 1:
-            self._add_problem(f"{name} has groups={layer.groups} behind a CReLU", "set groups=1")
+            self._add_problem(f"{name} has groups={layer.groups} after a CReLU", "set groups=1")
         else:
             positive, negative = weight.chunk(2, 1)
             drawn = nn.init.orthogonal_(torch.empty_like(positive, memory_format=torch.contiguous_format))

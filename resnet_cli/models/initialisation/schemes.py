@@ -118,7 +118,7 @@ def _zero_gamma(model: nn.Module) -> None:
         raise InputError("init=zero_gamma: this network has no residual blocks; init=he suits every network")
     for name, block in blocks:
         end = _last_layer(block.main_path)
-        # behind a rectifier a zero scale passes no gradient, so the branch would stay dead
+        # after a rectifier a zero scale passes no gradient, so the branch would stay dead
         if block.shortcut_path is None or not isinstance(end, NORM_LAYERS) or end.weight is None:
             raise InputError(
                 f"init=zero_gamma: the block {name} needs a shortcut and a branch that ends in a norm with a scale "

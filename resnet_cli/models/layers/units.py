@@ -118,7 +118,7 @@ class ResidualStageBuilder:
 
     @property
     def preactivation(self) -> ActivationSpec:
-        """The activation behind a sum: of a pre-activated branch or the classifier."""
+        """The activation after a sum: of a pre-activated branch or the classifier."""
         return self.activation if self.activation.out_channels_before(1) == 1 else self.trunk_activation
 
     def out_channels(self, width: int) -> int:
@@ -231,7 +231,7 @@ class ResidualStageBuilder:
         return before, branch
 
     def _in_channels_after_sum(self, channels: int) -> int:
-        """Return the input channels of a layer behind a sum of `channels`, after its pre-activation if any."""
+        """Return the input channels of a layer after a sum of `channels`, after its pre-activation if any."""
         return self.preactivation.in_channels_after(channels) if "act" in self.layout.before_conv else channels
 
     def _append_layers(

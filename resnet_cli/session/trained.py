@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from resnet_cli.config.run_config import Node
 from resnet_cli.config.stored import plain_data
 from resnet_cli.config.trust import check_names
 from resnet_cli.config.validation import Settings, check_part
-from resnet_cli.data import Loaders
+from resnet_cli.data import Loaders, Normalize
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.runs import checkpoints
@@ -98,7 +98,9 @@ class TrainedRun:
         return node
 
     def loaders(self, node: Node | None = None) -> Loaders:
-        """Build the run's loaders, on its device.
+        """Build the run's loaders, on its device, with the normalisation that the net was trained with.
+
+        The mean and standard deviation of the data as they are today may be others.
 
         Args:
             node: Checked node of group `data`; None is the run's own, which is checked here.
@@ -109,7 +111,12 @@ class TrainedRun:
         if node is None:
             node = self.data_node()
             check_node("data", node, trust=self.trust, named=self.named)
-        return build.loaders(node, device=self.backend.device, seed=int(self.settings.get("seed") or 0))
+        device, (mean, std) = self.backend.device, (self.data["mean"], self.data["std"])
+        made = build.loaders(node, device=device, seed=int(self.settings.get("seed") or 0))
+        for loader in (made.train, made.val, made.test):
+            if loader is not None:
+                loader.normalize = Normalize(mean, std, loader.device)
+        return replace(made, mean=tuple(mean), std=tuple(std))
 
 
 def open_trained(

@@ -5,7 +5,9 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 
+from resnet_cli.data import Normalize
 from resnet_cli.errors import InputError
 from resnet_cli.session.trained import open_trained
 from tests.support.runs import tiny
@@ -67,3 +69,16 @@ def test_the_data_of_a_run_are_found_from_another_folder(trained_run, tmp_path, 
     monkeypatch.chdir(tmp_path)
     loaders = open_trained(str(trained_run)).loaders()
     assert loaders.counts == {"train": 36, "val": 12, "test": 12}
+
+
+def test_loaders_normalise_as_in_training_after_the_images_have_changed(place):
+    for file in (place / "photos").rglob("*.*"):
+        Image.new("RGB", (12, 10), "white").save(file)
+    run = open_trained("run")
+    loaders = run.loaders()
+    assert (loaders.mean, loaders.std) == (tuple(run.data["mean"]), tuple(run.data["std"]))
+    expected = Normalize(run.data["mean"], run.data["std"])
+    for loader in (loaders.train, loaders.val, loaders.test):
+        assert torch.equal(loader.normalize.shift_C, expected.shift_C)
+    images, _ = next(iter(loaders.val))
+    assert torch.equal(images[:1], expected(torch.full((1, 10, 8, 3), 255, dtype=torch.uint8)))

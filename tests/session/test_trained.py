@@ -37,6 +37,19 @@ def test_the_best_checkpoint_is_taken_unless_another_is_named(copied):
         open_trained(str(copied), checkpoint="bets")
 
 
+def test_a_checkpoint_of_another_run_is_refused(copied, tmp_path):
+    other = shutil.copytree(copied, tmp_path / "other")
+    named = other / "checkpoints" / "last.pt"
+    with pytest.raises(InputError, match=f"--checkpoint {named}: of the run {other}; give it in place of {copied}"):
+        open_trained(str(copied), checkpoint=str(named))
+    kept = shutil.copy(named, tmp_path / "epoch2.pt")
+    assert open_trained(str(copied), checkpoint=str(kept)).run.path == copied
+    config = copied / "config.yaml"
+    config.write_text(config.read_text().replace("\nseed: 0\n", "\nseed: 7\n"))
+    with pytest.raises(InputError, match=f"of another run: seed=0, and {copied} has 7; give it in place of the run"):
+        open_trained(str(copied), checkpoint=str(kept))
+
+
 def test_a_diverged_run_is_refused_unless_its_checkpoint_is_named(copied, caplog):
     set_record(copied, status="failed", reason="DivergedError: step 7: the loss is nan")
     with pytest.raises(InputError, match="the run diverged: step 7: the loss is nan; --checkpoint best or last"):

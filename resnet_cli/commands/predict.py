@@ -114,7 +114,10 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _is_run(name: str) -> bool:
-    return RunDir(expand_home(name)).config.is_file()
+    try:
+        return RunDir(expand_home(name)).config.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _write_predictions(

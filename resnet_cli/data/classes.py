@@ -141,3 +141,24 @@ def change_labels(
     labels = split.labels.clone()
     labels[changed] = (labels[changed] + steps[:count]) % num_classes
     return replace(split, labels=labels), changed.sort().values
+
+
+def find_places(names: Sequence[str], wanted: Sequence[str]) -> Tensor:
+    """Return the place of each name among the wanted ones, int64 [K]; -1 if it is not there."""
+    places = {name: place for place, name in enumerate(wanted)}
+    return torch.tensor([places.get(name, -1) for name in names])
+
+
+def relabel(labels: Tensor, places_K: Tensor, num_classes: int) -> Tensor:
+    """Return labels in another order of the classes; those that have no place there become -1, or are left out.
+
+    Args:
+        labels: Classes [N], or [N, K] of samples with several.
+        places_K: The new label of each class, or -1.
+        num_classes: Number of the new labels.
+    """
+    places_K = places_K.to(labels.device)
+    if labels.ndim == 1:
+        return places_K[labels]
+    wide, is_known = labels.new_zeros(len(labels), num_classes), places_K >= 0
+    return wide.index_copy(1, places_K[is_known], labels[:, is_known])

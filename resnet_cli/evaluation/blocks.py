@@ -1,7 +1,8 @@
 """The accuracy of a run without each of its blocks, without several, and with blocks that have changed places."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from resnet_cli.evaluation.images import EvaluatedImages
 from resnet_cli.inference.classifier import Classifier
 from resnet_cli.plots.panels import make_figure, mark_series
 from resnet_cli.session.trained import TrainedRun
+from resnet_cli.training.backend import Batch
+
+MOST_KEPT_BYTES = 1 << 30  # of normalised images
 
 
 def damage_blocks(
@@ -26,14 +30,16 @@ def damage_blocks(
     """
     if outputs.decisions.labels.ndim == 2:
         raise InputError("--delete-blocks: the images have several labels; the accuracy is that of one")
-    classifier, batches = Classifier(run), list(images.batches())
-    model, labels_N = run.model, torch.cat([labels for _, labels in batches])
+    classifier, model, batches = Classifier(run), run.model, repeatable(images, run.in_size)
 
     def accuracy() -> float:
-        predicted_N = torch.cat([classifier.forward_normalised(batch).argmax(1).cpu() for batch, _ in batches])
-        return 100 * predicted_N.eq(labels_N.cpu()).double().mean().item()
+        right, count = 0, 0
+        for images_BCHW, labels_B in batches():
+            predicted_B = classifier.forward_normalised(images_BCHW).argmax(1).cpu()
+            right, count = right + int(predicted_B.eq(labels_B.cpu()).sum()), count + len(labels_B)
+        return 100 * (right / count)
 
-    blocks = find_blocks(model, batches[0][0].to(next(model.parameters()).device))
+    blocks = find_blocks(model, torch.zeros(1, *run.in_size, device=next(model.parameters()).device))
     if not blocks:
         raise InputError("--delete-blocks: this net has no residual blocks; those of cifar_resnet, resnet and "
                          "residual_mlp do, and their plain twins, blocks without a shortcut")  # fmt: skip
@@ -50,6 +56,19 @@ def damage_blocks(
         "blocks.json": format_json(facts).encode(), "blocks.csv": table.encode(), "blocks.png": draw_blocks(facts)
     }  # fmt: skip
     return facts, files
+
+
+def repeatable(images: EvaluatedImages, in_size: Sequence[int]) -> Callable[[], Iterator[Batch]]:
+    """Return a function that yields the batches each time: from memory if they are small, else they are read again.
+
+    Args:
+        images: The images.
+        in_size: (C, H, W) of an image.
+    """
+    if torch.float32.itemsize * prod(in_size) * len(images.names) > MOST_KEPT_BYTES:
+        return images.batches
+    kept = list(images.batches())
+    return lambda: iter(kept)
 
 
 def draw_blocks(facts: Mapping[str, Any]) -> bytes:

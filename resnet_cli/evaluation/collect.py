@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError
 from resnet_cli.evaluation.decisions import Decisions
 from resnet_cli.evaluation.images import EvaluatedImages
@@ -27,6 +26,10 @@ from resnet_cli.training.multi_label import LabelTotals
 from resnet_cli.training.tta import AveragedViews, Tta
 
 Array = npt.NDArray[Any]
+
+OTHER_CLASSES = (
+    "the loss is the negative log-likelihood: that of the run takes images of the classes that it was trained on"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +109,7 @@ def collect_outputs(run: TrainedRun, images: EvaluatedImages, *, tta: Tta = "non
 
     with backend.switches():
         scores = evaluate(
-            recorder, watched(), device=backend.device, loss_fn=_loss(run, images.own), autocast=backend.autocast,
+            recorder, watched(), device=backend.device, loss_fn=_loss(run, images), autocast=backend.autocast,
             label_totals=LabelTotals(run.thresholds) if run.has_label_sets else None,
         )  # fmt: skip
     all_labels = torch.cat(labels)
@@ -134,12 +137,16 @@ def _backend(run: TrainedRun) -> Backend:
     return replace(run.backend, deterministic=isinstance(node, Mapping) and node.get("deterministic") is True)
 
 
-def _loss(run: TrainedRun, loaders: Loaders | None) -> LossFunction:
-    """Return the loss that the run evaluates with; without its own data, the negative log-likelihood."""
+def _loss(run: TrainedRun, images: EvaluatedImages) -> LossFunction:
+    """Return the loss that the run evaluates with; for other images or classes, the negative log-likelihood."""
     likelihood: Callable[[Tensor, Tensor], Tensor] = (
         nn.functional.binary_cross_entropy_with_logits if run.has_label_sets else nn.functional.cross_entropy
     )
+    loaders = images.own
     if loaders is None:
+        return likelihood
+    if loaders.class_names != run.class_names:  # weights of classes, for one, are of those of today
+        images.notes.append(OTHER_CLASSES)
         return likelihood
     trainer, node = run.settings.get("trainer"), run.settings.get("loss")
     for group, found in (("trainer", trainer), ("loss", node)):

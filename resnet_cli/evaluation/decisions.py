@@ -4,6 +4,7 @@ Shapes: N images, K classes.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from resnet_cli.evaluation.class_metrics import confusion_matrix, log_softmax
 
 Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[Any]
+
+CHUNK = 4_000_000  # logits that are read at once: 32 MB in float64
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class Decisions:
         predicted = logits_NK.argmax(1)
         return cls(logits_NK, labels, np.exp(log_softmax(logits_NK)), predicted, predicted == labels, losses_N)
 
+    @cached_property
+    def normalisers(self) -> "Normalisers":
+        """What the log of the odds of any class is computed with."""
+        return Normalisers.of(self.logits_NK)
+
     @property
     def are_labels(self) -> Array:
         """Whether an image is of a class, bool [N, K]."""
@@ -61,17 +69,63 @@ class Decisions:
         return found
 
 
+@dataclass(frozen=True)
+class Normalisers:
+    """Logs of the summed exponentials of the logits of an image, of which one class is left out in turn.
+
+    Subtracting the exponential of a logit from the sum is exact enough for all classes but the highest: the sum keeps
+    at least the term of that. The sum without the highest is computed by itself.
+
+    Attributes:
+        best_N: The class of the highest logit.
+        highest_N: That logit.
+        sums_N: Sum of the exponentials of the logits, each less the highest.
+        others_N: Log of the summed exponentials of all logits but the highest.
+    """
+
+    best_N: Array
+    highest_N: Floats
+    sums_N: Floats
+    others_N: Floats
+
+    @classmethod
+    def of(cls, logits_NK: Array) -> "Normalisers":
+        """Return those of logits."""
+        rows = max(1, CHUNK // logits_NK.shape[1])
+        parts = [cls._of_chunk(logits_NK[start : start + rows]) for start in range(0, len(logits_NK), rows)]
+        return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+    @staticmethod
+    def _of_chunk(logits_NK: Array) -> tuple[Array, Floats, Floats, Floats]:
+        logits_NK = np.array(logits_NK, np.float64)
+        best_N = logits_NK.argmax(1)
+        places_N1 = best_N[:, None]
+        highest_N = np.take_along_axis(logits_NK, places_N1, 1)[:, 0]
+        sums_N = np.exp(logits_NK - highest_N[:, None]).sum(1)
+        np.put_along_axis(logits_NK, places_N1, -np.inf, 1)
+        second_N = logits_NK.max(1)
+        others_N = second_N + np.log(np.exp(logits_NK - second_N[:, None]).sum(1))
+        return best_N, highest_N, sums_N, others_N
+
+    def of_others(self, logits_N: Floats, k: int) -> Floats:
+        """Return the log of the summed exponentials of all logits but those of a class.
+
+        Args:
+            logits_N: The logits of the class.
+            k: The class.
+        """
+        is_best_N = self.best_N == k
+        rest_N = np.where(is_best_N, 1.0, self.sums_N - np.exp(logits_N - self.highest_N))
+        return np.where(is_best_N, self.others_N, self.highest_N + np.log(rest_N))
+
+
 def scores_of(found: Decisions, k: int) -> Floats:
     """Return scores of a class, whose order is that of its probabilities, without the ties of probabilities near 1.
 
     Of one class among others that is the log of its odds; of a label, its logit.
     """
-    logits_NK = np.asarray(found.logits_NK, np.float64)
-    if found.labels.ndim == 2:
-        return logits_NK[:, k]
-    others_NK = np.delete(logits_NK, k, 1)
-    highest_N = others_NK.max(1)
-    return np.asarray(logits_NK[:, k] - highest_N - np.log(np.exp(others_NK - highest_N[:, None]).sum(1)))
+    logits_N = np.asarray(found.logits_NK[:, k], np.float64)
+    return logits_N if found.labels.ndim == 2 else logits_N - found.normalisers.of_others(logits_N, k)
 
 
 def confusion_counts(found: Decisions) -> Array:

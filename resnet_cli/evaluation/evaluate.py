@@ -111,7 +111,7 @@ def evaluate_run(run: TrainedRun, options: EvalOptions) -> Evaluation:
     outputs = collect_outputs(run, images, tta=options.tta)
     if images.own is not None and run.was_compiled:
         images.notes.append(COMPILED)
-    chosen = _chosen(run, options, outputs, positive)
+    chosen = _chosen(run, options, images, outputs, positive)
     images.notes.extend(format_temperature(chosen["temperature"]) if "temperature" in chosen else ())
     return _evaluation(run, options, images, outputs, chosen, positive)
 
@@ -146,15 +146,22 @@ def _evaluation(
     return Evaluation(metrics, files, [*images.notes, *further.notes])
 
 
-def _chosen(run: TrainedRun, options: EvalOptions, outputs: Outputs, positive: int | None) -> dict[str, Any]:
-    """Return the metrics that need the validation images: the operating point, and those with a temperature."""
+def _chosen(
+    run: TrainedRun, options: EvalOptions, images: EvaluatedImages, outputs: Outputs, positive: int | None
+) -> dict[str, Any]:
+    """Return the metrics that need the validation images: the operating point, and those with a temperature.
+
+    What a user has to know of the validation images is added to the notes of the images.
+    """
     found: dict[str, Any] = {}
     is_val = options.split == "val" and options.data is None
     validation = outputs if is_val else None
     if options.calibrate and not is_val and not has_validation(run):
         raise InputError("--calibrate: the run has no validation images to fit a temperature on")
     if not is_val and (options.calibrate or (options.target is not None and has_validation(run))):
-        validation = collect_outputs(run, own_images(run, "val"))
+        held_out = own_images(run, "val")
+        images.notes.extend(note for note in held_out.notes if note not in images.notes)
+        validation = collect_outputs(run, held_out)
     if options.target is not None:
         assert positive is not None
         on = None if is_val else validation

@@ -26,12 +26,14 @@ def grad_cam(model: nn.Module, images_BCHW: Tensor, classes_B: Tensor) -> Tensor
         classes_B: The class whose map is drawn, of each image.
 
     Raises:
-        InputError: The net has no feature maps.
+        InputError: The net has no feature maps, or does not use the last of them.
     """
     layer = find_feature_layer(model, images_BCHW[:1])
     captured: list[Tensor] = []
 
-    def capture(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    def capture(module: nn.Module, inputs: Any, output: Any) -> Any:
+        if not _are_feature_maps(output):  # another call of a module that is used several times
+            return output
         captured.append(output.requires_grad_() if not output.requires_grad else output)
         return captured[-1] * 1  # a copy for what follows, which may change it in place
 
@@ -40,9 +42,11 @@ def grad_cam(model: nn.Module, images_BCHW: Tensor, classes_B: Tensor) -> Tensor
         with torch.enable_grad():
             logits_BK = model(images_BCHW)
             chosen = logits_BK.gather(1, classes_B[:, None].to(logits_BK.device)).sum()
-            (gradient_BChw,) = torch.autograd.grad(chosen, captured[-1])
+            (gradient_BChw,) = torch.autograd.grad(chosen, captured[-1], allow_unused=True)
     finally:
         handle.remove()
+    if gradient_BChw is None:
+        raise InputError(f"--explain: the classes of {type(model).__name__} do not depend on its last feature maps")
     weights_BC11 = gradient_BChw.mean((2, 3), keepdim=True)
     maps_Bhw = (weights_BC11 * captured[-1]).sum(1).relu().detach().float()
     largest_B11 = maps_Bhw.amax((1, 2), keepdim=True)
@@ -58,7 +62,7 @@ def find_feature_layer(model: nn.Module, image_1CHW: Tensor) -> nn.Module:
     found: list[nn.Module] = []
 
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+        if _are_feature_maps(output):
             found.append(module)
 
     handles = [module.register_forward_hook(note) for module in model.modules()]
@@ -71,6 +75,10 @@ def find_feature_layer(model: nn.Module, image_1CHW: Tensor) -> nn.Module:
     if not found:
         raise InputError(f"--explain: {type(model).__name__} has no feature maps, of which maps could be drawn")
     return found[-1]
+
+
+def _are_feature_maps(output: Any) -> bool:
+    return isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1
 
 
 def overlay_maps(pixels_BHWC: Tensor, maps_Bhw: Tensor) -> Tensor:

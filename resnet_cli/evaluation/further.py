@@ -32,6 +32,8 @@ from resnet_cli.session.trained import TrainedRun
 Array = npt.NDArray[Any]
 
 EXPLAIN_COLUMNS = 6  # image and map side by side
+EXPLAIN_BATCH = 16  # images whose gradients are computed at once
+NO_LABEL = -1
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,17 @@ def _explain(run: TrainedRun, images: EvaluatedImages, outputs: Outputs, count: 
         result.notes.append(f"--explain {count}: there are {len(chosen)} mistakes")
     if not chosen:
         return
-    inputs_BCHW = images.read(chosen)
-    maps_Bhw = grad_cam(run.model, inputs_BCHW, torch.from_numpy(found.predicted[chosen]))
-    pixels_BHWC = to_pixels(inputs_BCHW, run.data["mean"], run.data["std"])
-    overlays_BHWC = overlay_maps(pixels_BHWC, maps_Bhw)
     tiles, captions = [], []
-    for place, number in enumerate(chosen):
+    for start in range(0, len(chosen), EXPLAIN_BATCH):
+        part = chosen[start : start + EXPLAIN_BATCH]
+        inputs_BCHW = images.read(part)
+        maps_Bhw = grad_cam(run.model, inputs_BCHW, torch.from_numpy(found.predicted[part]))
+        pixels_BHWC = to_pixels(inputs_BCHW, run.data["mean"], run.data["std"])
+        overlays_BHWC = overlay_maps(pixels_BHWC, maps_Bhw)
+        for pixels_HWC, overlay_HWC in zip(pixels_BHWC, overlays_BHWC, strict=True):
+            tiles += [pixels_HWC.expand(-1, -1, 3), overlay_HWC]
+    for number in chosen:
         label, predicted = (one_line(run.class_names[int(of[number])]) for of in (found.labels, found.predicted))
-        tiles += [pixels_BHWC[place].expand(-1, -1, 3), overlays_BHWC[place]]
         probability = 100 * found.probabilities_NK[number, found.predicted[number]]
         captions += [[f"is {label}", one_line(images.names[number])], [f"{predicted} {probability:.0f} %"]]
     title = f"Grad-CAM of the predicted class, {len(chosen)} most confident mistakes"
@@ -117,7 +122,9 @@ def _embed(
         buffer, features=features_ND, points=points_N2, labels=found.labels, predictions=found.predicted,
         names=np.array(outputs.names), class_names=np.array(run.class_names),
     )  # fmt: skip
-    labels_N = found.labels if found.labels.ndim == 1 else found.labels.argmax(1)
+    labels_N = found.labels
+    if labels_N.ndim == 2:  # the first of several
+        labels_N = np.where(labels_N.any(1), labels_N.argmax(1), NO_LABEL)
     words = {"pca": "principal components", "tsne": "t-SNE", "umap": "UMAP"}[method]
     if method == "pca":
         words += f", {100 * principal_components(features_ND)[1].sum():.0f} % of the variance"

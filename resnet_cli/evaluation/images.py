@@ -3,16 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from resnet_cli.config.run_config import Node
-from resnet_cli.config.split_names import SPLIT_NAMES
-from resnet_cli.data import BatchLoader, Loaders, Normalize
-from resnet_cli.data.fingerprint import describe_difference, fingerprint_split
+from resnet_cli.data import BatchLoader, Loaders
+from resnet_cli.data.classes import find_places, relabel
+from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.errors import InputError
+from resnet_cli.session.run_data import split_change
 from resnet_cli.session.trained import TrainedRun, check_node
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.batching import EpochIterator
@@ -82,11 +83,7 @@ class EvaluatedImages:
     def _relabelled(self, labels: Tensor) -> Tensor:
         if self.places_K is None:
             return labels
-        places_K = self.places_K.to(labels.device)
-        if labels.ndim == 1:
-            return places_K[labels]
-        wide, is_known = labels.new_zeros(len(labels), self.num_classes), places_K >= 0
-        return wide.index_copy(1, places_K[is_known], labels[:, is_known])
+        return relabel(labels, self.places_K, self.num_classes)
 
 
 def own_images(run: TrainedRun, split: Split) -> EvaluatedImages:
@@ -99,12 +96,9 @@ def own_images(run: TrainedRun, split: Split) -> EvaluatedImages:
     check_node("data", node, trust=run.trust, named=run.named)
     loaders = run.loaders(_plain_node(node, split))
     notes: list[str] = []
-    recorded = run.data.get("splits")
-    if isinstance(recorded, Mapping) and split in loaders.samples:
-        before, now = recorded.get(split), fingerprint_split(*loaders.samples[split])
-        if before != now and (before is None or isinstance(before, Mapping)):
-            was, found = describe_difference(cast(Any, before), now)
-            notes.append(f"the {SPLIT_NAMES[split]} images have changed since training: {was} then, {found} now")
+    if split in loaders.samples:
+        change = split_change(run.data.get("splits"), split, fingerprint_split(*loaders.samples[split]))
+        notes += [] if change is None else [change.line]
     new = [name for name in loaders.class_names if name not in run.class_names]
     if new:
         known = [name for name in loaders.class_names if name in run.class_names]
@@ -114,7 +108,7 @@ def own_images(run: TrainedRun, split: Split) -> EvaluatedImages:
     limit = _max_batches(run)
     if limit is not None:
         notes.append(f"only the first {limit} batches, as in training (trainer.max_batches={limit})")
-    loader = _loader(run, loaders, split)
+    loader = _loader(loaders, split)
     count = min(loader.samples, (limit or len(loader)) * loader.batch_size)
     names = _names(loaders, split)[:count]
     return EvaluatedImages((loader,), names, loaders, places_K, len(run.class_names), limit, notes)
@@ -152,7 +146,7 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
     for part in ("train", "val", "test") if split is None else (split,):
         if split is None and part not in loaders.samples:
             continue
-        loader, part_names = _loader(run, loaders, part), _names(loaders, part)
+        loader, part_names = _loader(loaders, part), _names(loaders, part)
         if places_K is not None:
             is_known = _is_known(loaders.samples[part][0].labels[loader.indices], places_K)
             left_out += int((~is_known).sum())
@@ -185,14 +179,13 @@ def _plain_node(node: Node, split: Split) -> Node:
     return {**node, **{key: value for key, value in off.items() if key in node}}
 
 
-def _loader(run: TrainedRun, loaders: Loaders, split: Split) -> BatchLoader:
-    """Return the loader of a split, in order and with the normalisation that the net was trained with."""
+def _loader(loaders: Loaders, split: Split) -> BatchLoader:
+    """Return the loader of a split, in order."""
     loader: BatchLoader | None = getattr(loaders, split)
     if loader is None:
         raise InputError("--split val: there are no validation images (data.val_fraction=0)")
     if split == "train":
         loader.shuffle, loader.shards, loader.center = False, None, loaders.test.center
-    loader.normalize = Normalize(run.data["mean"], run.data["std"], loader.device)
     return loader
 
 
@@ -210,7 +203,7 @@ def _places(run: TrainedRun, loaders: Loaders, notes: list[str]) -> Tensor | Non
     missing = [name for name in own if name not in found]
     if missing:
         notes.append(f"no images of {_listed('class', missing)} of the run")
-    return torch.tensor([own.index(name) if name in own else -1 for name in found])
+    return find_places(found, own)
 
 
 def _listed(noun: str, names: Sequence[str]) -> str:

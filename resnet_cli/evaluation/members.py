@@ -7,10 +7,12 @@ from typing import Any, Literal
 
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.config.stored import differences
+from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.data.partition import Partition
 from resnet_cli.errors import InputError
 from resnet_cli.evaluation.images import Split
 from resnet_cli.session import build
+from resnet_cli.session.run_data import SplitChange, split_change
 from resnet_cli.session.trained import TrainedRun, check_node
 
 Average = Literal["weights", "probabilities"]
@@ -48,11 +50,15 @@ class Member:
         names = samples.names or ()
         return list(names) if indices is None else [names[i] for i in indices.tolist()]
 
+    def change(self, split: Split) -> SplitChange | None:
+        """Return how a split that the run has differs from that of its training; None if it does not."""
+        return split_change(self.run.data.get("splits"), split, fingerprint_split(*self.partition.samples[split]))
+
     def labels(self, split: Split) -> list[Any]:
         """Return the class of each sample, or its classes, by name."""
         samples, indices = self.partition.samples[split]
         labels = samples.labels if indices is None else samples.labels[indices]
-        own = self.run.class_names
+        own = self.partition.dataset.class_names
         if labels.ndim == 1:
             return [own[label] for label in labels.tolist()]
         return [{own[k] for k in row.nonzero().flatten().tolist()} for row in labels]
@@ -160,6 +166,8 @@ def compare_splits(members: Sequence[Member], split: Split, average: Average) ->
             problems.append(f"{other.name}: some {word} images have other labels than in {first.name}")
         elif differ:
             lines.append(f"{other.name}: its {' and '.join(differ)} images are not those of {first.name}")
+        change = other.change(split) if other.names(split) else None
+        lines += [] if change is None else [f"{other.name}: {change.line}"]
     if problems:
         raise InputError(*problems)
     return lines

@@ -23,6 +23,7 @@ from resnet_cli.evaluation.ranking import Ranking
 
 Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[Any]
+Areas = tuple[Floats, Floats]  # under the ROC curve, and the average precision, [K] each
 
 MOST_RANKED = 50_000  # images times classes up to which areas under curves get intervals, which take seconds beyond
 TOP = 5
@@ -37,7 +38,8 @@ def compute_metrics(outputs: Outputs, *, resamples: int = RESAMPLES, seed: int =
         seed: Seed of the resamples.
     """
     found = outputs.decisions
-    overall, intervals = _overall(found, resamples, seed)
+    areas = class_areas(found)
+    overall, intervals = _overall(found, areas, resamples, seed)
     own: dict[str, Any] = {"loss": outputs.scores.loss, "accuracy": outputs.scores.accuracy}
     if outputs.scores.balanced_accuracy is not None:
         own["balanced_accuracy"] = outputs.scores.balanced_accuracy
@@ -46,11 +48,11 @@ def compute_metrics(outputs: Outputs, *, resamples: int = RESAMPLES, seed: int =
         own |= {"map": labels.mean_average_precision, "macro_f1": labels.macro_f1}
         if labels.chosen_macro_f1 is not None:
             own["macro_f1_with_thresholds"] = labels.chosen_macro_f1
-    per_class = class_metrics(found)
+    per_class = class_metrics(found, areas)
     metrics: dict[str, Any] = {**own, **{name: value for name, value in overall.items() if name not in own}}
     if outputs.views_NK is not None:
         views = Decisions.of(outputs.views_NK, outputs.labels, outputs.thresholds)
-        values, of_views = _overall(views, resamples, seed)
+        values, of_views = _overall(views, class_areas(views), resamples, seed)
         metrics["tta"] = {**values, "intervals": of_views}
     return {
         **metrics,
@@ -63,12 +65,14 @@ def compute_metrics(outputs: Outputs, *, resamples: int = RESAMPLES, seed: int =
     }
 
 
-def _overall(found: Decisions, resamples: int, seed: int) -> tuple[dict[str, float], dict[str, list[float]]]:
+def _overall(
+    found: Decisions, areas: Areas, resamples: int, seed: int
+) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Return metrics of all images, and their intervals."""
     count, classes = found.logits_NK.shape
-    fast, areas = [_statistic(found), _calibration_statistic(found)], _area_statistic(found)
-    slow = [areas] if count * classes <= MOST_RANKED else []
-    values = point_estimates(count, _joined([*fast, areas]))
+    fast = [_statistic(found), _calibration_statistic(found)]
+    slow = [_area_statistic(found)] if resamples and count * classes <= MOST_RANKED else []
+    values = point_estimates(count, _joined(fast)) | _mean_areas(found, areas)
     intervals = bootstrap_intervals(count, _joined([*fast, *slow]), resamples=resamples, seed=seed) if resamples else {}
     return values, {name: interval for name, interval in intervals.items() if np.isfinite(values[name])}
 
@@ -118,36 +122,59 @@ def _calibration_statistic(found: Decisions) -> Statistic:
     return statistic
 
 
+def class_areas(found: Decisions) -> Areas:
+    """Return the area under the ROC curve and the average precision of each class against the rest, from 0 to 1."""
+    is_label_NK, ones_1N = found.are_labels, np.ones((1, len(found.labels)))
+    areas_K2 = np.empty((is_label_NK.shape[1], 2))
+    for k in range(len(areas_K2)):
+        area_1, precision_1 = Ranking(scores_of(found, k), is_label_NK[:, k]).areas(ones_1N)
+        areas_K2[k] = area_1[0], precision_1[0]
+    return areas_K2[:, 0], areas_K2[:, 1]
+
+
+def _mean_areas(found: Decisions, areas: Areas) -> dict[str, float]:
+    """Return means of areas under curves over the classes that occur."""
+    is_present_K = found.are_labels.any(0)
+    columns = _area_means(found, *(of_K[is_present_K, None] for of_K in areas))
+    return {name: float(values_1[0]) for name, values_1 in columns.items()}
+
+
 def _area_statistic(found: Decisions) -> Statistic:
     """Return means over the classes that occur of the areas under curves, each class against the rest."""
     is_label_NK = found.are_labels
     present = np.flatnonzero(is_label_NK.any(0)).tolist()
     rankings = [Ranking(scores_of(found, k), is_label_NK[:, k]) for k in present]
-    precision_name = "map" if found.labels.ndim == 2 else "average_precision"
 
     def statistic(weights_RN: Floats) -> Estimates:
-        if not rankings:  # no image has any label
-            return {name: np.full(len(weights_RN), np.nan) for name in ("roc_auc", precision_name)}
-        areas = [ranking.areas(weights_RN) for ranking in rankings]
-        return {
-            "roc_auc": _mean_of_known([area for area, _ in areas]),
-            precision_name: 100 * _mean_of_known([precision for _, precision in areas]),
-        }
+        areas_K2R = np.empty((len(rankings), 2, len(weights_RN)))
+        for k, ranking in enumerate(rankings):
+            areas_K2R[k] = ranking.areas(weights_RN)
+        return _area_means(found, areas_K2R[:, 0], areas_K2R[:, 1])
 
     return statistic
 
 
-def _mean_of_known(columns: list[Floats]) -> Floats:
+def _area_means(found: Decisions, areas_KR: Floats, precision_KR: Floats) -> Estimates:
+    """Return the means over classes by the names of the metrics, [R] each."""
+    precision_name = "map" if found.labels.ndim == 2 else "average_precision"
+    return {"roc_auc": _mean_of_known(areas_KR), precision_name: 100 * _mean_of_known(precision_KR)}
+
+
+def _mean_of_known(values_KR: Floats) -> Floats:
     """Return the mean of the values that are known, [R]; NaN without any."""
-    values_KR = np.stack(columns)
     known_KR = np.isfinite(values_KR)
     counts_R = known_KR.sum(0)
     sums_R = np.where(known_KR, values_KR, 0).sum(0)
     return np.asarray(np.divide(sums_R, counts_R, out=np.full(len(sums_R), np.nan), where=counts_R > 0))
 
 
-def class_metrics(found: Decisions) -> dict[str, list[float]]:
-    """Return the metrics of each class against the rest, [K] each."""
+def class_metrics(found: Decisions, areas: Areas) -> dict[str, list[float]]:
+    """Return the metrics of each class against the rest, [K] each.
+
+    Args:
+        found: What the net decides.
+        areas: See `class_areas`.
+    """
     is_label_NK, is_predicted_NK = found.are_labels, found.are_predicted
     count = len(is_label_NK)
     hits_K, support_K, predicted_K = (
@@ -160,8 +187,6 @@ def class_metrics(found: Decisions) -> dict[str, list[float]]:
     specificity_K = np.divide(
         100.0 * (negatives_K - wrong_K), negatives_K, out=np.full(len(hits_K), np.nan), where=negatives_K > 0
     )
-    ones_1N = np.ones((1, count))
-    areas = [Ranking(scores_of(found, k), is_label_NK[:, k]).areas(ones_1N) for k in range(len(hits_K))]
     return {
         "support": support_K.tolist(),
         "predicted": predicted_K.tolist(),
@@ -169,6 +194,6 @@ def class_metrics(found: Decisions) -> dict[str, list[float]]:
         "recall": scores.recall.tolist(),
         "f1": scores.f1.tolist(),
         "specificity": specificity_K.tolist(),
-        "roc_auc": [float(area[0]) for area, _ in areas],
-        "average_precision": [100 * float(precision[0]) for _, precision in areas],
+        "roc_auc": areas[0].tolist(),
+        "average_precision": (100 * areas[1]).tolist(),
     }

@@ -100,9 +100,10 @@ def predict_out_of_fold(members: Sequence[Member]) -> OutOfFold:
     """Predict each run's validation images; where runs share images, probabilities are averaged.
 
     Raises:
-        InputError: Images have several labels, the runs have other classes, an image has two labels, or images cannot
-            be read.
+        InputError: Images have several labels, the runs have other classes, an image has two labels, images cannot
+            be read, or the validation images of a run are not those of its training.
     """
+    _require_same_images(members)
     first = members[0].run
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
@@ -124,6 +125,21 @@ def predict_out_of_fold(members: Sequence[Member]) -> OutOfFold:
     mean_NK = torch.stack([sums[name] / counts[name] for name in sums]).numpy()
     own_N = np.array([*labels.values()])
     return OutOfFold(list(sums), own_N, mean_NK, first.class_names, len(known - set(sums)))
+
+
+def _require_same_images(members: Sequence[Member]) -> None:
+    """Raise an `InputError` if runs may have been trained on their validation images, which are dealt anew here."""
+    problems = []
+    for member in members:
+        change = member.change("val") if "val" in member.partition.samples else None
+        if tuple(member.partition.dataset.class_names) != member.run.class_names:
+            problems.append(f"{member.name}: the classes of its images have changed since training")
+        elif change is not None and change.is_dealt_anew:
+            problems.append(f"{member.name}: {change.line}; restore the images, or train the sweep again")
+        elif change is not None:
+            logger.warning("%s: %s", member.name, change.line)
+    if problems:
+        raise InputError(*problems)
 
 
 def _predict(member: Member) -> tuple[Tensor, Tensor]:

@@ -81,7 +81,9 @@ def write(
     """
     with quiet():
         if format_name == "pt2":
-            torch.export.save(program, path, extra_files={"metadata.json": json.dumps(dict(metadata))})
+            buffer = io.BytesIO()  # torch raises a RuntimeError where the disk is full
+            torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(dict(metadata))})
+            path.write_bytes(buffer.getbuffer())
             return
         converted = torch.onnx.export(
             program, dynamo=True, input_names=[INPUT], output_names=list(outputs), opset_version=OPSET, verbose=False,

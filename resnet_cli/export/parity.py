@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.data import Loaders
+from resnet_cli.data.classes import find_places, relabel
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.resize import resize_image
 from resnet_cli.errors import ParityError
@@ -86,7 +87,10 @@ def collect_references(classifier: Classifier, loaders: Loaders, to_output: Call
             if count >= len(indices):
                 break
     logits = torch.cat(batches)[: len(indices)]
-    return References(images, to_output(logits), samples.labels[indices], split)
+    labels, names = samples.labels[indices], classifier.class_names
+    if loaders.class_names != names:  # the images have changed since training
+        labels = relabel(labels, find_places(loaders.class_names, names), len(names))
+    return References(images, to_output(logits), labels, split)
 
 
 def read_pixels(images: Tensor | LazyImages, indices: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ def _are_small(images: Sequence[NamedImage]) -> bool:
     for image in images:
         if isinstance(image.source, EncodedImage):
             sizes.append(len(image.source.content))
-        else:
+        elif isinstance(image.source, str):
             with suppress(OSError):
                 sizes.append(Path(image.source).stat().st_size)
     return sum(sizes) <= SMALL_FILE_BYTES * len(sizes)
@@ -127,7 +127,9 @@ def _map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int, ahe
 
 def _read(classifier: Classifier, images: Sequence[NamedImage]) -> list[tuple[str, Tensor | str]]:
     """Return the names of images with their pixels, or with why they cannot be read."""
-    found = classifier.preprocessing.read_each(image.source for image in images)
+    sources = [image.source for image in images if not isinstance(image.source, InputError)]
+    decoded = iter(classifier.preprocessing.read_each(sources))
+    found = [image.source if isinstance(image.source, InputError) else next(decoded) for image in images]
     return [
         (image.name, read.problems[0] if isinstance(read, InputError) else read)
         for image, read in zip(images, found, strict=True)

@@ -1,5 +1,6 @@
 """Reject images that are probably of none of the classes, by a threshold chosen on the validation images."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -7,11 +8,15 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.errors import InputError
 from resnet_cli.inference.classifier import Classifier
+from resnet_cli.session.run_data import split_change
 from resnet_cli.session.trained import TrainedRun
 
 Method = Literal["energy", "probability"]
+
+logger = logging.getLogger("resnet_cli")
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,9 @@ def find_rejection(run: TrainedRun, classifier: Classifier, rate: float, method:
     loaders = run.loaders()
     if loaders.val is None:
         raise InputError("--reject: the run has no validation images to choose the threshold on")
+    change = split_change(run.data.get("splits"), "val", fingerprint_split(*loaders.samples["val"]))
+    if change is not None:
+        logger.warning("--reject: %s", change.line)
     with torch.no_grad():
         logits = [classifier.forward_normalised(images_BCHW) for images_BCHW, _ in loaders.val]
     scores_N = rejection_scores(

@@ -1,7 +1,9 @@
 """The images that a user names: files, folders, patterns, archives, and names on standard input."""
 
 import glob
+import io
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +11,7 @@ from typing import NamedTuple
 from resnet_cli.data.datasets.layout import is_image_by_name
 from resnet_cli.data.images.archive import is_archive, read_files
 from resnet_cli.data.images.encoded import EncodedImage
-from resnet_cli.errors import InputError
+from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import expand_home
 
 STANDARD_INPUT = "-"
@@ -20,11 +22,11 @@ class NamedImage(NamedTuple):
 
     Args:
         name: As output names it: the path as it was given, or found below a folder; `ARCHIVE/path` in an archive.
-        source: A file, or the content of one.
+        source: A file, or the content of one; or why an archive of images, which `name` is then, cannot be read.
     """
 
     name: str
-    source: str | EncodedImage
+    source: str | EncodedImage | InputError
 
 
 class ImageList:
@@ -32,18 +34,24 @@ class ImageList:
 
     Args:
         names: Files of any name; folders, whose image files are found at any depth; patterns such as `photos/**/*.jpg`;
-            archives (.zip, .tar, .tar.gz ...); `-` for names, one a line, on standard input.
-        lines: Standard input.
+            archives (.zip, .tar, .tar.gz ...); `-` for names on standard input, one a line, or each with a null
+            character after it.
+        lines: Standard input; None if it is closed.
 
     Attributes:
         problems: A line for each name that stands for no image.
     """
 
-    def __init__(self, names: Sequence[str], lines: Iterable[str] = ()) -> None:
-        self._lines = lines
+    def __init__(self, names: Sequence[str], lines: Iterable[str] | None = ()) -> None:
+        self._lines = lines or ()
+        if STANDARD_INPUT in names and isinstance(lines, io.TextIOWrapper):
+            lines.reconfigure(encoding=sys.getfilesystemencoding(), errors=sys.getfilesystemencodeerrors())
         self._found: list[str | list[str]] = []  # image files; or an archive, or standard input
         self.problems: list[str] = []
         for name in names:
+            if name == STANDARD_INPUT and lines is None:
+                self.problems.append("-: standard input is closed; it takes the names of images")
+                continue
             try:
                 self._found.append(name if name == STANDARD_INPUT else _find(name))
             except InputError as error:
@@ -57,11 +65,16 @@ class ImageList:
     def __iter__(self) -> Iterator[NamedImage]:
         for found in self._found:
             if found == STANDARD_INPUT:
-                for line in self._lines:
-                    name = line.rstrip("\r\n")
-                    yield from _open(_find_or_name(name)) if name else ()
+                for name in _read_names(self._lines):
+                    yield from _open(_find_or_name(name))
             else:
                 yield from _open(found)
+
+
+def _read_names(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the names on standard input, one a line, or separated by null characters as `find -print0` does."""
+    for line in lines:
+        yield from (name for name in line.rstrip("\r\n").split("\0") if name)
 
 
 def _open(found: str | list[str]) -> Iterator[NamedImage]:
@@ -80,9 +93,16 @@ def _find(name: str) -> str | list[str]:
     """Return the image files that a name stands for, or the archive of that name.
 
     Raises:
-        InputError: There is no such thing, or no image in the folder.
+        InputError: There is no such thing, it cannot be looked at, or there is no image in the folder.
     """
-    path = expand_home(name)
+    try:
+        return _look_up(name, expand_home(name))
+    except OSError as error:  # a name that is too long, or a folder that may not be searched
+        raise InputError(f"{name}: {error.strerror}") from None
+
+
+def _look_up(name: str, path: Path) -> str | list[str]:
+    """Return what is at a path; see `_find`."""
     if path.is_dir():
         images = sorted(_walk(str(path)))
         if not images:
@@ -119,6 +139,11 @@ def _from_archive(name: str) -> Iterator[NamedImage]:
         parts = member.split("/")
         return is_image_by_name(parts[-1]) and not any(part.startswith(".") for part in parts if part != ".")
 
-    for member, content in read_files(Path(name), is_wanted):
-        full = f"{name}/{member}"
-        yield NamedImage(full, EncodedImage(content, full))
+    try:
+        for member, content in read_files(Path(name), is_wanted):
+            full = f"{name}/{member}"
+            yield NamedImage(full, EncodedImage(content, full))
+    except InputError as error:
+        yield NamedImage(name, error)
+    except MachineError as error:
+        yield NamedImage(name, InputError(str(error.args[-1])))

@@ -19,7 +19,7 @@ def draw_embedding(
 
     Args:
         points_N2: Coordinates.
-        labels_N: Classes.
+        labels_N: Classes; -1 of an image without one, whose point is grey.
         class_names: Names of the classes, indexed by label.
         title: Line above the picture.
     """
@@ -30,10 +30,14 @@ def draw_embedding(
     figure = Figure(figsize=(9, 7), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    present = np.unique(labels_N).tolist()
+    present = [label for label in np.unique(labels_N).tolist() if label >= 0]
     is_few = len(present) <= 10
     palette = colormaps["tab10" if is_few else "tab20" if len(present) <= MOST_NAMED else "hsv"]
     size = float(np.clip(6000 / max(len(points_N2), 1), 3, 40))
+    without_label = points_N2[labels_N < 0]
+    if len(without_label):
+        x, y = without_label.T
+        axes.scatter(x, y, s=size, color="lightgrey", linewidths=0, label="no label")
     for place, label in enumerate(present):
         own = points_N2[labels_N == label]
         colour = palette(place) if len(present) <= MOST_NAMED else palette(place / len(present))

@@ -1,6 +1,7 @@
 """The data of a run as its checkpoints describe them, and their comparison when it is resumed."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from resnet_cli.config.messages import Problem
@@ -8,7 +9,7 @@ from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.config.stored import Difference
 from resnet_cli.config.values import format_value
 from resnet_cli.data import Loaders
-from resnet_cli.data.fingerprint import describe_difference
+from resnet_cli.data.fingerprint import Fingerprint, describe_difference
 from resnet_cli.errors import InputError
 
 RECORDED_CLASSES = 20  # all names are in each checkpoint
@@ -58,6 +59,38 @@ def data_changes(before: Mapping[str, Any], after: Mapping[str, Any], *, force: 
             "resume: these are not the data of the run; accept them with resume_force=true",
         )
     return changes
+
+
+@dataclass(frozen=True)
+class SplitChange:
+    """How a split differs from that of the training.
+
+    Args:
+        line: What a user has to know.
+        is_dealt_anew: Not only labels or weights have changed, so that samples of other splits may be in this one.
+    """
+
+    line: str
+    is_dealt_anew: bool
+
+
+def split_change(recorded: Any, split: str, now: Fingerprint) -> SplitChange | None:
+    """Return how a split differs from that of the training; None if it does not.
+
+    Args:
+        recorded: What the checkpoint stores of the splits; earlier versions stored nothing, which tells nothing.
+        split: `train`, `val` or `test`.
+        now: What identifies the samples of the split today.
+    """
+    before = recorded.get(split) if isinstance(recorded, Mapping) else now
+    if before == now or not (before is None or isinstance(before, Mapping)):
+        return None
+    was, found = describe_difference(None if before is None else dict(before), now)
+    line = f"the {SPLIT_NAMES[split]} images have changed since training: {was} then, {found} now"
+    is_dealt_anew = before is None or any(before.get(key) != now[key] for key in ("count", "images", "selection"))
+    if split == "val" and is_dealt_anew:
+        line += "; the run may have been trained on some of them"
+    return SplitChange(line, is_dealt_anew)
 
 
 def _changed_facts(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ from typing import Any
 from torch import nn
 
 from resnet_cli.config.run_config import Node
-from resnet_cli.config.stored import plain_data
+from resnet_cli.config.stored import flat, plain_data, read
 from resnet_cli.config.trust import check_names
 from resnet_cli.config.validation import Settings, check_part
-from resnet_cli.data import Loaders
+from resnet_cli.config.values import format_value
+from resnet_cli.data import Loaders, Normalize
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.runs import checkpoints
@@ -98,7 +99,9 @@ class TrainedRun:
         return node
 
     def loaders(self, node: Node | None = None) -> Loaders:
-        """Build the run's loaders, on its device.
+        """Build the run's loaders, on its device, with the normalisation that the net was trained with.
+
+        The mean and standard deviation of the data as they are today may be others.
 
         Args:
             node: Checked node of group `data`; None is the run's own, which is checked here.
@@ -109,7 +112,12 @@ class TrainedRun:
         if node is None:
             node = self.data_node()
             check_node("data", node, trust=self.trust, named=self.named)
-        return build.loaders(node, device=self.backend.device, seed=int(self.settings.get("seed") or 0))
+        device, (mean, std) = self.backend.device, (self.data["mean"], self.data["std"])
+        made = build.loaders(node, device=device, seed=int(self.settings.get("seed") or 0))
+        for loader in (made.train, made.val, made.test):
+            if loader is not None:
+                loader.normalize = Normalize(mean, std, loader.device)
+        return replace(made, mean=tuple(mean), std=tuple(std))
 
 
 def open_trained(
@@ -137,8 +145,8 @@ def open_trained(
         named: Classes that are allowed besides, by key: `{"model": "my_package.Net"}`.
 
     Raises:
-        InputError: no such run, it has diverged and no checkpoint is named, its checkpoint is damaged or does not fit
-            its config, or that names other classes.
+        InputError: no such run, it has diverged and no checkpoint is named, its checkpoint is damaged, of another run
+            or does not fit its config, or that names other classes.
     """
     file = _find_checkpoint(path, checkpoint)
     run = _folder_of(path, file)
@@ -146,6 +154,8 @@ def open_trained(
         require_not_diverged(path, run.read_record())
     payload = checkpoints.load(file)
     settings = plain_data(payload["config"], str(file))
+    if run is not None and checkpoint not in (None, *CHECKPOINTS):
+        _require_checkpoint_of(run, file, settings)
     named = named or {}
     check_node("model", settings.get("model"), trust=trust, named=named)
     in_size, num_classes = data_sizes(payload, file)
@@ -207,6 +217,24 @@ def _find_checkpoint(path: str, checkpoint: str | None) -> Path:
     if not file.is_file():
         raise InputError(f"--checkpoint {checkpoint}: {run.path} has no {file.name}")
     return file
+
+
+def _require_checkpoint_of(run: RunDir, file: Path, settings: Settings) -> None:
+    """Raise an `InputError` for a checkpoint of another run, which the record of this one would take for its own.
+
+    A checkpoint that lies in no run folder, such as a copy of an earlier epoch, is known by its seed and its model.
+    """
+    folder = file.resolve().parent
+    if folder == run.last.parent.resolve():
+        return
+    other = RunDir(folder.parent)
+    if folder.name == "checkpoints" and other.config.is_file():
+        raise InputError(f"--checkpoint {file}: of the run {other.path}; give it in place of {run.path}")
+    found, own = flat(settings), flat(read(run.config))
+    for key in found:
+        if (key == "seed" or key.startswith("model.")) and key in own and found[key] != own[key]:
+            values = f"{key}={format_value(found[key])}, and {run.path} has {format_value(own[key])}"
+            raise InputError(f"--checkpoint {file}: of another run: {values}; give it in place of the run")
 
 
 def _is_file(path: str) -> bool:

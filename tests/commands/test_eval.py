@@ -3,12 +3,17 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
+import torch
 from PIL import Image
 
 from resnet_cli import load_run
 from resnet_cli.commands import eval as evaluation
+from resnet_cli.evaluation.collect import collect_outputs
+from resnet_cli.evaluation.images import own_images
+from resnet_cli.session.trained import open_trained
 from tests.support.runs import record_of, tiny
 
 
@@ -276,6 +281,30 @@ def test_images_that_changed_since_training_are_said(evaluated, place):
     status, _, err = evaluated()
     assert status == 0
     assert "have changed since training" in err
+
+
+@pytest.mark.parametrize("options", [["--calibrate"], ["--at", "sensitivity=0.9", "--positive", "circle"]])
+def test_a_choice_on_validation_images_says_that_they_have_changed(evaluated, place, options):
+    (place / "photos" / names_of(place, "train")[0]).unlink()
+    status, _, err = evaluated(*options)
+    assert status == 0
+    (line,) = [line for line in err.splitlines() if "validation images have changed since training" in line]
+    assert line.endswith("; the run may have been trained on some of them")
+    status, _, err = evaluated("--split", "val", *options)
+    assert (status, err.count("validation images have changed since training")) == (0, 1)
+
+
+def test_a_loss_with_class_weights_is_the_likelihood_once_a_class_is_gone(evaluated, place):
+    shutil.rmtree(place / "photos/square")
+    run = open_trained("run")
+    weighted = {"_target_": "resnet_cli.losses.CrossEntropy", "class_weights": "balanced"}
+    run = replace(run, settings={**run.settings, "loss": weighted})
+    images = own_images(run, "test")
+    outputs = collect_outputs(run, images)
+    logits, labels = torch.from_numpy(outputs.logits_NK), torch.from_numpy(outputs.labels)
+    assert outputs.scores.loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item())
+    assert set(outputs.labels.tolist()) == {0, 2}
+    assert any(note.startswith("the loss is the negative log-likelihood") for note in images.notes)
 
 
 def test_checkpoint_without_a_run_folder_needs_a_place(evaluated, place, capsys):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from resnet_cli.commands.eval import run
+from resnet_cli.errors import InputError
 from resnet_cli.evaluation import out_of_fold
 from tests.support.runs import tiny
 
@@ -137,3 +138,22 @@ def test_either_of_the_flags(sweep, capsys):
 def test_runs_without_folds(trained_run, capsys):
     assert run([str(trained_run), "--label-errors"]) == 2
     assert "has no data.folds; this takes a sweep over folds" in capsys.readouterr().err
+
+
+def test_validation_images_that_are_dealt_anew_are_refused(sweep, capsys, caplog):
+    members = out_of_fold.open_members(sweep)
+    for member in members:
+        member.run.data["splits"]["val"]["selection"] = "0" * 16
+    with pytest.raises(InputError) as raised:
+        out_of_fold.predict_out_of_fold(members)
+    assert len(raised.value.problems) == 2
+    for member, line in zip(members, raised.value.problems, strict=True):
+        assert line.startswith(f"{member.name}: the validation images have changed since training: selection 0000")
+        assert line.endswith("; restore the images, or train the sweep again")
+    members = out_of_fold.open_members(sweep)
+    members[0].run.data["splits"]["val"]["labels"] = "0" * 16
+    assert len(out_of_fold.predict_out_of_fold(members).names) == 96
+    assert f"{members[0].name}: the validation images have changed since training: labels 0000" in caplog.text
+    members[0].run.data["class_names"][0] = "another"
+    with pytest.raises(InputError, match="the classes of its images have changed since training"):
+        out_of_fold.predict_out_of_fold(members)

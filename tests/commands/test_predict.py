@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import tarfile
 import zipfile
@@ -73,6 +74,37 @@ def test_folders_patterns_archives_and_standard_input_name_the_same_images(predi
     monkeypatch.setattr("sys.stdin", io.StringIO("photos/square/003.png\n\nsome.zip\r\n"))
     status, out, _ = predicted("-", "--format", "jsonl")
     assert names_of(out) == ["photos/square/003.png", *forms["some.zip"]]
+
+
+def test_standard_input_takes_any_name_and_skips_what_cannot_be_read(predicted, place, monkeypatch):
+    shutil.copy("photos/square/001.png", b"caf\xe9.png")
+    names = [b"photos/square/000.png", b"x" * 300 + b".png", b"caf\xe9.png\0photos/square/002.png\0", b"\xff.png"]
+    stdin = io.TextIOWrapper(io.BytesIO(b"\n".join(names)), encoding="utf-8", errors="strict")
+    monkeypatch.setattr("sys.stdin", stdin)
+    status, out, err = predicted("-", "-", "--format", "jsonl")
+    assert (status, [os.fsencode(name) for name in names_of(out)]) == (2, [names[0], *names[2].split(b"\0")[:2]])
+    assert len(err.splitlines()) == 2
+    assert err.startswith("error: " + "x" * 300 + ".png: cannot be decoded: File name too long\nerror: ")
+    monkeypatch.setattr("sys.stdin", None)
+    status, out, err = predicted("-", "photos", "--format", "jsonl")
+    assert (status, len(names_of(out))) == (2, 60)
+    assert err == "error: -: standard input is closed; it takes the names of images\n"
+
+
+def test_a_damaged_archive_is_reported_and_the_rest_done(predicted, place):
+    with tarfile.open("whole.tar.gz", "w:gz") as archive:
+        archive.add("photos/square")
+    content = (place / "whole.tar.gz").read_bytes()
+    (place / "cut.tar.gz").write_bytes(content[: len(content) // 2])
+    (place / "no.zip").write_bytes(b"no archive")
+    arguments = ["no.zip", "cut.tar.gz", "photos/circle", "--format", "jsonl", "--batch-size", "7"]
+    status, out, err = predicted(*arguments)
+    first, second = err.splitlines()
+    assert status == 2
+    assert first.startswith("error: no.zip: damaged or not an archive: ")
+    assert second.startswith("error: cut.tar.gz: damaged or not an archive: ")
+    assert sum(name.startswith("photos/circle/") for name in names_of(out)) == 20
+    assert predicted(*arguments, "--strict") == (2, "", f"{first}\n")
 
 
 def test_a_link_back_to_its_folder_is_not_followed_forever(predicted, place):
@@ -160,6 +192,7 @@ def test_the_probability_can_be_what_rejects(predicted, place):
     ("arguments", "message"),
     [
         (["nothing.png"], "nothing.png: no such file or folder"),
+        (["x" * 300], f"{'x' * 300}: File name too long"),
         (["*.bmp"], "*.bmp: no file has a name of this pattern"),
         (["run/checkpoints"], "run/checkpoints: no image files in this folder, by their names (.jpg, .png ...)"),
         (["photos", "--top", "0"], "argument --top: 0 is not a whole number from 1 to 1000000"),

@@ -85,6 +85,15 @@ def test_averaged_weights_and_their_statistics_are_those_of_torch(members):
     assert all(torch.equal(value, again[name]) for name, value in run.model.state_dict().items())
 
 
+@pytest.mark.parametrize("average", ["weights", "probabilities"])
+def test_images_of_another_run_that_have_changed_are_said(members, average):
+    found = members("seed0", "seed1")
+    found[1].run.data["splits"]["val"]["count"] = 7
+    (line,) = members_of.compare_splits(found, "val", average)
+    assert line.startswith("seed1: the validation images have changed since training: 7 images then, ")
+    assert members_of.compare_splits(found, "test", average) == []
+
+
 def test_averaged_probabilities_are_the_mean_of_what_each_run_says(members, folder):
     """Each reads the images in its own size."""
     found = members("seed0", "wide")

@@ -73,3 +73,13 @@ def test_picture_names_the_classes(classes):
     names = [f"class $ {k}" for k in range(classes)]
     picture = Image.open(io.BytesIO(draw_embedding(features(120)[:, :2], labels, names, title="val, $x$")))
     assert picture.size[0] > 800
+
+
+def test_points_without_a_label_are_named_so(monkeypatch):
+    from matplotlib.axes import Axes
+
+    named = []
+    scatter = Axes.scatter
+    monkeypatch.setattr(Axes, "scatter", lambda *args, **rest: named.append(rest["label"]) or scatter(*args, **rest))
+    draw_embedding(np.zeros((3, 2)), np.array([-1, 1, -1]), ["cat", "dog"], title="t")
+    assert named == ["no label", "dog"]

@@ -81,3 +81,32 @@ def test_colours_are_strongest_where_the_map_is():
     found = overlay_maps(pixels, maps)
     assert found.shape == (1, 8, 8, 3)
     assert found[0, 0, 0].sum() > found[0, 7, 7].sum()
+
+
+class Shared(nn.Module):
+    """A net that uses one activation for its feature maps and for what follows them."""
+
+    def __init__(self, is_used=True):
+        super().__init__()
+        self.convolution, self.head, self.activation = nn.Conv2d(3, 4, 3), nn.Linear(4, 4), nn.ReLU()
+        self.is_used = is_used
+
+    def forward(self, x):
+        features = self.activation(self.convolution(x))
+        pooled = features.mean((2, 3)) if self.is_used else x.new_ones(len(x), 4)
+        return self.activation(self.head(pooled))
+
+
+def test_an_activation_that_is_used_again_behind_the_feature_maps():
+    torch.manual_seed(0)
+    model = Shared().eval()
+    nn.init.constant_(model.head.weight, 1)
+    assert find_feature_layer(model, images()) is model.activation
+    maps = grad_cam(model, images(), torch.tensor([0, 1]))
+    assert maps.shape == (2, 14, 14)
+    assert maps.amax((1, 2)).tolist() == [1, 1]
+
+
+def test_feature_maps_that_are_not_used_are_refused():
+    with pytest.raises(InputError, match="--explain: the classes of Shared do not depend on its last feature maps"):
+        grad_cam(Shared(is_used=False).eval(), images(), torch.tensor([0, 1]))

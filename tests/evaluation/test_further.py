@@ -2,13 +2,21 @@
 
 import io
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from resnet_cli import load_run
 from resnet_cli.commands import eval as command
+from resnet_cli.evaluation import blocks, further
+from resnet_cli.evaluation.collect import collect_outputs
+from resnet_cli.evaluation.explain import grad_cam
+from resnet_cli.evaluation.images import own_images
+from resnet_cli.session.trained import open_trained
 from tests.support.images import write_class_folders
 
 
@@ -84,3 +92,45 @@ def test_accuracies_with_blocks_deleted_are_written(train, tmp_path, monkeypatch
     capsys.readouterr()
     assert command.run(["cnn", "--resamples", "0", "--delete-blocks"]) == 2
     assert capsys.readouterr().err.startswith("error: --delete-blocks: this net has no residual blocks")
+
+
+def test_maps_are_computed_in_batches(place, monkeypatch):
+    run = open_trained("run")
+    images = own_images(run, "train")
+    outputs = collect_outputs(run, images)
+    drawn, sizes = [], []
+    monkeypatch.setattr(further, "draw_contact_sheet", lambda tiles, *_, **__: drawn.append(tiles) or b"")
+    monkeypatch.setattr(
+        further, "grad_cam", lambda model, batch, of: sizes.append(len(batch)) or grad_cam(model, batch, of)
+    )
+    for size in (2, 100):
+        monkeypatch.setattr(further, "EXPLAIN_BATCH", size)
+        further.compute_further(run, images, outputs, further.Further(explain=5), "train")
+    assert sizes == [2, 2, 1, 5]
+    assert len(drawn[0]) == 10
+    for tile, whole in zip(*drawn, strict=True):
+        torch.testing.assert_close(tile.int(), whole.int(), atol=1, rtol=0)
+
+
+def test_blocks_read_large_images_again_for_each_accuracy(monkeypatch):
+    reads = []
+    images = SimpleNamespace(names=["a", "b"], batches=lambda: reads.append(1) or iter([(torch.zeros(2, 3, 4, 4), 0)]))
+    for most, expected in ((2 * 3 * 4 * 4 * 4, 1), (2 * 3 * 4 * 4 * 4 - 1, 3)):
+        reads.clear()
+        monkeypatch.setattr(blocks, "MOST_KEPT_BYTES", most)
+        batches = blocks.repeatable(images, (3, 4, 4))
+        assert [len(list(batches())) for _ in range(3)] == [1, 1, 1]
+        assert len(reads) == expected
+
+
+def test_images_without_a_label_have_none_in_the_map_of_features(place, monkeypatch):
+    run = open_trained("run")
+    images = own_images(run, "val")
+    outputs = collect_outputs(run, images)
+    labels = outputs.labels[:, None] == np.arange(3)
+    labels[0] = False
+    labels[1] = True
+    given = []
+    monkeypatch.setattr(further, "draw_embedding", lambda points, labels, *_, **__: given.append(labels) or b"")
+    further.compute_further(run, images, replace(outputs, labels=labels), further.Further(embed="pca"), "val")
+    assert given[0].tolist() == [-1, 0, *outputs.labels[2:].tolist()]

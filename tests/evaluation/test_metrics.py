@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from resnet_cli.evaluation import decisions
 from resnet_cli.evaluation.collect import Outputs
-from resnet_cli.evaluation.decisions import Decisions, confusion_counts
+from resnet_cli.evaluation.decisions import Decisions, confusion_counts, scores_of
 from resnet_cli.evaluation.metrics import compute_metrics
 from resnet_cli.evaluation.ranking import Ranking
 from resnet_cli.training.metrics import Scores
@@ -158,3 +159,17 @@ def test_views_are_averaged_as_in_airbench():
     assert torch.allclose(AveragedViews(net, "flip")(images), both[0])
     expected = both[0] / 2 + (both[1] + both[2]) / 4
     assert torch.allclose(AveragedViews(net, "flip_translate")(images), expected)
+
+
+def test_log_odds_of_all_classes_are_those_computed_one_by_one(monkeypatch):
+    monkeypatch.setattr(decisions, "CHUNK", 64)  # several chunks of rows
+    source = np.random.default_rng(0)
+    logits = np.concatenate([source.normal(size=(40, 7)) * scale for scale in (1, 30, 300)]).astype(np.float32)
+    logits[5] = 2.0
+    logits[6, [1, 4]] = 50.0
+    found = Decisions.of(logits, np.zeros(len(logits), int), None)
+    for k in range(7):
+        others = np.delete(logits.astype(np.float64), k, 1)
+        highest = others.max(1)
+        expected = logits[:, k] - highest - np.log(np.exp(others - highest[:, None]).sum(1))
+        np.testing.assert_allclose(scores_of(found, k), expected, rtol=1e-13, atol=1e-13)

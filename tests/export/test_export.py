@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ from PIL import Image
 
 from resnet_cli import load_run
 from resnet_cli.commands import export
+from resnet_cli.export import files, parity
+from resnet_cli.inference.classifier import Classifier
+from resnet_cli.session.trained import open_trained
 from tests.support import tiers
 from tests.support.runs import record_of, tiny
 
@@ -207,3 +211,22 @@ def test_a_checkpoint_outside_of_a_run_needs_a_name_for_the_file(exported, place
     status, _, err = exported("--format", "pt2", run="best.pt")
     assert status == 2
     assert err == "error: best.pt: lies in no run folder; name the file with --out\n"
+
+
+def test_references_have_the_labels_and_the_normalisation_of_the_run_after_the_images_have_changed(place):
+    shutil.rmtree(place / "photos/circle")
+    for file in (place / "photos/square").iterdir():
+        Image.new("RGB", (12, 10), "white").save(file)
+    run = open_trained("run", device="cpu", precision="fp32")
+    classifier = Classifier(run)
+    references = parity.collect_references(classifier, run.loaders(), lambda logits: logits)
+    torch.testing.assert_close(references.outputs, classifier.forward(references.images))
+    is_square = references.images.flatten(1).eq(255).all(1)
+    assert references.labels.tolist() == [1 if square else 2 for square in is_square.tolist()]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_an_error_of_the_machine(tmp_path):
+    program = torch.export.export(torch.nn.ReLU(), (torch.zeros(2),))
+    with pytest.raises(OSError, match="No space left on device"):
+        files.write(program, Path("/dev/full"), "pt2", {}, [])

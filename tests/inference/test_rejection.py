@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from resnet_cli.inference.rejection import choose_threshold, rejection_scores
+from resnet_cli.inference.classifier import Classifier
+from resnet_cli.inference.rejection import choose_threshold, find_rejection, rejection_scores
+from resnet_cli.session.trained import open_trained
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0]])
 
@@ -31,3 +33,10 @@ def test_probability_is_the_largest_and_knows_the_temperature():
 def test_threshold_rejects_its_share(rate, expected):
     scores = torch.randperm(100, generator=torch.Generator().manual_seed(0)).float()
     assert (scores < choose_threshold(scores, rate)).sum() == expected
+
+
+def test_changed_validation_images_are_said(place, caplog):
+    next((place / "photos").rglob("*.*")).unlink()
+    run = open_trained("run")
+    assert find_rejection(run, Classifier(run), 0.1, "energy").rate == 0.1
+    assert "--reject: the validation images have changed since training: " in caplog.text

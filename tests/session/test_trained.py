@@ -5,7 +5,9 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 
+from resnet_cli.data import Normalize
 from resnet_cli.errors import InputError
 from resnet_cli.session.trained import open_trained
 from tests.support.runs import tiny
@@ -33,6 +35,19 @@ def test_the_best_checkpoint_is_taken_unless_another_is_named(copied):
         open_trained(str(copied), checkpoint="best")
     with pytest.raises(InputError, match="--checkpoint bets: no such file; it takes best, last or a checkpoint"):
         open_trained(str(copied), checkpoint="bets")
+
+
+def test_a_checkpoint_of_another_run_is_refused(copied, tmp_path):
+    other = shutil.copytree(copied, tmp_path / "other")
+    named = other / "checkpoints" / "last.pt"
+    with pytest.raises(InputError, match=f"--checkpoint {named}: of the run {other}; give it in place of {copied}"):
+        open_trained(str(copied), checkpoint=str(named))
+    kept = shutil.copy(named, tmp_path / "epoch2.pt")
+    assert open_trained(str(copied), checkpoint=str(kept)).run.path == copied
+    config = copied / "config.yaml"
+    config.write_text(config.read_text().replace("\nseed: 0\n", "\nseed: 7\n"))
+    with pytest.raises(InputError, match=f"of another run: seed=0, and {copied} has 7; give it in place of the run"):
+        open_trained(str(copied), checkpoint=str(kept))
 
 
 def test_a_diverged_run_is_refused_unless_its_checkpoint_is_named(copied, caplog):
@@ -67,3 +82,16 @@ def test_the_data_of_a_run_are_found_from_another_folder(trained_run, tmp_path, 
     monkeypatch.chdir(tmp_path)
     loaders = open_trained(str(trained_run)).loaders()
     assert loaders.counts == {"train": 36, "val": 12, "test": 12}
+
+
+def test_loaders_normalise_as_in_training_after_the_images_have_changed(place):
+    for file in (place / "photos").rglob("*.*"):
+        Image.new("RGB", (12, 10), "white").save(file)
+    run = open_trained("run")
+    loaders = run.loaders()
+    assert (loaders.mean, loaders.std) == (tuple(run.data["mean"]), tuple(run.data["std"]))
+    expected = Normalize(run.data["mean"], run.data["std"])
+    for loader in (loaders.train, loaders.val, loaders.test):
+        assert torch.equal(loader.normalize.shift_C, expected.shift_C)
+    images, _ = next(iter(loaders.val))
+    assert torch.equal(images[:1], expected(torch.full((1, 10, 8, 3), 255, dtype=torch.uint8)))

@@ -27,9 +27,7 @@ from resnet_cli.training.tta import AveragedViews, Tta
 
 Array = npt.NDArray[Any]
 
-OTHER_CLASSES = (
-    "the loss is the negative log-likelihood: that of the run takes images of the classes that it was trained on"
-)
+OTHER_CLASSES = "the loss is the negative log-likelihood: the run's own loss needs the classes that it was trained on"
 
 
 @dataclass(frozen=True, kw_only=True)

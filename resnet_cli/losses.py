@@ -57,11 +57,13 @@ class ClassLoss(nn.Module):
 
     def dense_targets(self, logits_BK: Tensor, labels: Tensor) -> Tensor:
         """Return smoothed class probabilities [B, K] of labels in either form."""
-        targets_BK = labels if labels.ndim == 2 else F.one_hot(labels, logits_BK.shape[1])
-        targets_BK = targets_BK.to(logits_BK.dtype)
+        return self.smooth(class_probabilities(logits_BK, labels))
+
+    def smooth(self, targets_BK: Tensor) -> Tensor:
+        """Return class probabilities with `label_smoothing`."""
         if not self.label_smoothing:
             return targets_BK
-        return targets_BK * (1 - self.label_smoothing) + self.label_smoothing / logits_BK.shape[1]
+        return targets_BK * (1 - self.label_smoothing) + self.label_smoothing / targets_BK.shape[1]
 
 
 class CrossEntropy(ClassLoss):
@@ -123,8 +125,8 @@ class BinaryCrossEntropy(ClassLoss):
     class for each one with it.
 
     Args:
-        target_threshold: Targets above it count as 1 and others as 0, so that both classes of a mixed image count
-            fully, as in the paper; null leaves them as they are.
+        target_threshold: Targets above it count as 1 and others as 0, before label smoothing, so that both classes of a
+            mixed image count fully, as in the paper; null leaves them as they are.
         image_count: Number of training images if they have several labels, from the data.
         **options: See `ClassLoss`.
     """
@@ -151,10 +153,10 @@ class BinaryCrossEntropy(ClassLoss):
 
     def forward(self, logits_BK: Tensor, labels: Tensor) -> Tensor:
         """Return the mean over images and classes."""
-        targets_BK = self.dense_targets(logits_BK, labels)
+        targets_BK = class_probabilities(logits_BK, labels)
         if self.target_threshold is not None:
             targets_BK = (targets_BK > self.target_threshold).to(logits_BK.dtype)
-        return F.binary_cross_entropy_with_logits(logits_BK, targets_BK, pos_weight=self.weight)
+        return F.binary_cross_entropy_with_logits(logits_BK, self.smooth(targets_BK), pos_weight=self.weight)
 
 
 class Distillation(nn.Module):
@@ -217,6 +219,12 @@ def resolve_class_weights(
     if not any(weights):
         raise InputError("class_weights: all are 0, which leaves nothing to learn")
     return weights
+
+
+def class_probabilities(logits_BK: Tensor, labels: Tensor) -> Tensor:
+    """Return labels in either form as probabilities [B, K] of the type of the logits."""
+    targets_BK = labels if labels.ndim == 2 else F.one_hot(labels.long(), logits_BK.shape[1])
+    return targets_BK.to(logits_BK.dtype)
 
 
 def balanced_weights(class_counts: Sequence[int]) -> list[float]:

@@ -59,6 +59,13 @@ def test_classes_and_their_one_hot_probabilities_have_the_same_loss(batch, kind)
     torch.testing.assert_close(loss(logits, classes), loss(logits, F.one_hot(classes, 3).float()))
 
 
+@pytest.mark.parametrize("kind", [CrossEntropy, Focal, BinaryCrossEntropy])
+def test_classes_of_8_bits_have_the_loss_of_the_same_classes(batch, kind):
+    logits, classes, _ = batch
+    for loss in (kind(), weighted(kind, label_smoothing=0.1)):
+        assert torch.equal(loss(logits, classes.to(torch.uint8)), loss(logits, classes))
+
+
 def test_focal_loss_is_its_formula_and_cross_entropy_at_gamma_0(batch):
     logits, classes, mixed = batch
     p = logits.double().softmax(1)[torch.arange(7), classes]
@@ -88,6 +95,15 @@ def test_binary_cross_entropy_takes_smoothed_and_thresholded_targets(batch):
     expected = F.binary_cross_entropy_with_logits(logits, (mixed > 0.35).float())
     assert 0 < (mixed > 0.35).sum() < 21
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.2])
+def test_targets_of_binary_cross_entropy_are_smoothed_after_the_threshold(batch, threshold):
+    logits, classes, _ = batch
+    mixed = 0.7 * F.one_hot(classes, 3) + 0.3 * F.one_hot(classes.roll(1), 3)
+    loss = BinaryCrossEntropy(target_threshold=threshold, label_smoothing=0.1)
+    expected = F.binary_cross_entropy_with_logits(logits, (mixed > threshold).float() * 0.9 + 0.1 / 3)
+    torch.testing.assert_close(loss(logits, mixed), expected)
 
 
 def test_class_weights_of_binary_cross_entropy_are_on_the_classes_that_an_image_has(batch):

@@ -27,7 +27,8 @@ class GroupNames:
     """The groups of samples by their names: numbers that are the same in every split of a data set.
 
     Args:
-        pattern: A regular expression; the group is what its first bracket matches in a name, or the whole match.
+        pattern: A regular expression; the group is what its first bracket that takes part in the match has matched in a
+            name, as in `(patient[0-9]+)|(case[0-9]+)`; without brackets the whole match.
 
     Raises:
         InputError: `pattern` is not a regular expression.
@@ -53,8 +54,14 @@ class GroupNames:
                 f"data.group={self.pattern.pattern}: does not match {len(missing)} of {len(names)} names, such as "
                 f"{format_value(missing[0])}; the pattern is searched for in the path of each image"
             )
-        keys = [match[match.re.groups and 1] or "" for match in found if match]
+        keys = [_group_of(match) for match in found if match]
         return torch.tensor([self.numbers.setdefault(key, len(self.numbers)) for key in keys], dtype=torch.int64)
+
+
+def _group_of(match: re.Match[str]) -> str:
+    if not match.re.groups:
+        return match[0]
+    return next((text for text in match.groups() if text is not None), "")
 
 
 def hold_out_groups(labels: Tensor, groups: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -84,6 +84,7 @@ class _Planner:
         self.facts["steps_at_32"] = -(-fingerprint["images"] // 32)
         self.facts["pretrained"] = False
         self.facts["net_optimizer"] = None
+        self.facts["class_weights"] = typed.get("loss.class_weights")
         self.optimizer_is_typed = any(key.partition(".")[0] == "optimizer" for key in typed)
         self.facts["duplicates_percent"] = round(100 * fingerprint["duplicates"])
         self.choices: list[Choice] = []

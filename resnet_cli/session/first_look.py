@@ -75,11 +75,28 @@ class LeakWarnings:
 
 
 def log_classes(loaders: Loaders, config: RunConfig) -> None:
-    """Log the names of the classes, and the rarest one if another has many times its images."""
+    """Log the names of the classes, the rarest one if another has many times its images, and classes weighted twice."""
     logger.info("classes %s", listed_classes(loaders.class_names))
     line = describe_rare_class(loaders, config.data, config.loss or {}, select_by_of(config.stored()))
     if line:
         logger.info("rare    %s", line)
+    line = describe_double_weighting(loaders, config.data, config.loss or {})
+    if line:
+        logger.warning("%s", line)
+
+
+def describe_double_weighting(loaders: Loaders, data: Node, loss: Node) -> str:
+    """Return that balanced class weights come on top of a sampler's; an empty string if they do not."""
+    sampler = data.get("sampler", "uniform")
+    if sampler == "uniform" or loss.get("class_weights") != "balanced":
+        return ""
+    if not loaders.has_label_sets and len(set(loaders.class_counts)) == 1:
+        return ""  # all weights are 1
+    count = "count" if sampler == "balanced" else "can count"
+    return (
+        f"loss.class_weights=balanced and data.sampler={sampler}: the class weights do not take into account how often "
+        f"images are drawn, so rare classes {count} more than frequent ones; use one of the two"
+    )
 
 
 def describe_rare_class(loaders: Loaders, data: Node, loss: Node, select_by: str) -> str:

@@ -161,7 +161,7 @@ def prepare(
     if budget is not None:
         budget.clock = monotonic  # from here on the first rank alone reads it
     if trainer.state.average is not None:
-        trainer.state.average.check_length(trainer.epochs)
+        trainer.state.average.check_length(trainer.epochs, _num_batches(config.trainer, loaders))
     return PreparedRun(
         config, run, loggers, loaders, trainer, start, lines, paths, LeakWarnings(loaders), budget,
         None if teacher is None else teacher.record, initialisation_seconds,

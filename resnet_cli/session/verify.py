@@ -208,6 +208,8 @@ def _shorten_trainer(trainer: Node) -> dict[str, Any]:
         result["checkpoint_every"] = 1
     if result.get("swa_start", 0) > 1:  # the tail of epochs that are averaged begins within the shortened run
         result["swa_start"] = 1
+    if result.get("lookahead_k", 0) > 1:  # and so is a synchronisation, though an epoch may have a single batch
+        result["lookahead_k"] = 2
     return result
 
 

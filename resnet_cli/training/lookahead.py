@@ -67,12 +67,23 @@ class Lookahead(WeightAverage):
         """False: most steps change nothing, so the synchronisation is not part of a compiled step."""
         return False
 
+    def check_length(self, num_epochs: float, num_batches: int | None = None) -> None:
+        """Raise an `InputError` if the run ends before the first synchronisation."""
+        steps = None if num_batches is None else total_steps(num_epochs, num_batches)
+        if steps is not None and steps < self.options.k:
+            run = f"{steps} step{'s' if steps != 1 else ''}"
+            raise InputError(
+                f"trainer.lookahead_k={self.options.k}: the slow weights, which are evaluated and saved, do not move "
+                f"in a run of {run}; use at most {steps}"
+            )
+
     def start_epoch(self, epoch: int, num_epochs: float, step: int, num_batches: int | None = None) -> None:
         """Set the length of the run, over which alpha changes.
 
         Raises:
-            InputError: it changes, and the loader has no length.
+            InputError: it changes, and the loader has no length; or as in `check_length`.
         """
+        self.check_length(num_epochs, num_batches)
         if num_batches is None and self.options.final_alpha is not None:
             raise InputError("trainer.lookahead_final_alpha: the loader has no length; set trainer.max_batches")
         self._total_steps = None if num_batches is None else total_steps(num_epochs, num_batches)

@@ -51,9 +51,13 @@ class RankStepper(Stepper):
             self.part = self._own_part
 
     def finish_epoch(self, batches: Iterable[Batch]) -> None:
-        """Average in the weights of the epoch; buffers that are no batch-norm statistics become the first rank's."""
+        """Average in the weights of the epoch; buffers become the first rank's, in the model and in the averages.
+
+        Those that are no batch-norm statistics differ between ranks.
+        """
         super().finish_epoch(batches)
-        self.ranks.broadcast_(list(self.state.model.buffers()))
+        average = self.state.average
+        self.ranks.broadcast_([*self.state.model.buffers(), *(average.tensors if average is not None else ())])
 
     def _own_part(self, count: int) -> slice:
         """Return the samples of a batch that this rank trains on: its part, or those of its shards."""

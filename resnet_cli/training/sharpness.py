@@ -13,6 +13,7 @@ from resnet_cli.seeding import seeded_generator
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.device import seed_device
 from resnet_cli.training.evaluation import LossFunction
+from resnet_cli.training.teacher import Teacher
 
 MOST_ITERATIONS = 40
 TOLERANCE = 1e-3  # relative change of the eigenvalue in an iteration after which it counts as found
@@ -21,7 +22,14 @@ Batches = Callable[[], Iterable[Batch]]
 
 
 def sharpness(
-    model: nn.Module, loss_fn: LossFunction, batches: Batches, *, seed: int = 0, iterations: int = MOST_ITERATIONS
+    model: nn.Module,
+    loss_fn: LossFunction,
+    batches: Batches,
+    *,
+    seed: int = 0,
+    iterations: int = MOST_ITERATIONS,
+    frozen: Iterable[nn.Module] = (),
+    teacher: Teacher | None = None,
 ) -> float | None:
     """Return the largest eigenvalue of the Hessian of the mean loss by the trainable parameters, in training mode.
 
@@ -36,6 +44,8 @@ def sharpness(
         batches: Returns the (images, labels) pairs that the loss is a mean over, the same ones in each call.
         seed: Of the vector that the iterations start from, and of dropout.
         iterations: Products with the Hessian, at most; half to a third of the passes that training takes for one.
+        frozen: Layers that stay in evaluation mode.
+        teacher: A network that the loss includes the predictions of.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
@@ -45,15 +55,20 @@ def sharpness(
 
     def product(vector: Tensor) -> Tensor:
         seed_device(device, seed, "sharpness")
-        return hessian_product(model, loss_fn, parameters, batches(), vector)
+        return hessian_product(model, loss_fn, parameters, batches(), vector, teacher)
 
     cuda = [device] if device.type == "cuda" else []
-    with _unchanged(model), torch.enable_grad(), torch.random.fork_rng(devices=cuda):
+    with _unchanged(model, frozen), torch.enable_grad(), torch.random.fork_rng(devices=cuda):
         return largest_eigenvalue(product, vector, iterations)
 
 
 def hessian_product(
-    model: nn.Module, loss_fn: LossFunction, parameters: Sequence[Tensor], batches: Iterable[Batch], vector: Tensor
+    model: nn.Module,
+    loss_fn: LossFunction,
+    parameters: Sequence[Tensor],
+    batches: Iterable[Batch],
+    vector: Tensor,
+    teacher: Teacher | None = None,
 ) -> Tensor:
     """Return the Hessian of the mean loss times `vector`, both flat and in the order of the parameters."""
     pieces = [
@@ -61,7 +76,12 @@ def hessian_product(
     ]
     total, samples = torch.zeros_like(vector), 0
     for images_BCHW, labels in batches:
-        loss = loss_fn(model(images_BCHW).float(), labels)
+        logits_BK = model(images_BCHW).float()
+        loss = loss_fn(logits_BK, labels)
+        if teacher is not None:
+            with torch.no_grad():
+                teacher_BK = teacher(images_BCHW)
+            loss = teacher.combine(logits_BK, teacher_BK, loss)
         gradients = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
         slope = torch.stack([(g * v).sum() for g, v in zip(gradients, pieces, strict=True)]).sum()
         if slope.requires_grad:  # else the loss is linear in the parameters
@@ -107,11 +127,13 @@ def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, itera
 
 
 @contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Set training mode; put buffers and modes back in the end."""
+def _unchanged(model: nn.Module, frozen: Iterable[nn.Module]) -> Iterator[None]:
+    """Set training mode, but for frozen layers; put buffers and modes back in the end."""
     modes = {module: module.training for module in model.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     model.train()
+    for layer in frozen:
+        layer.eval()
     try:
         yield
     finally:

@@ -189,9 +189,17 @@ class TrainState:
         if self.average is not None:
             self.average.restart()
 
+    def _with_own_step_counts(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return an optimizer's state with the present `capturable`, which recorded steps set: only CUDA takes it."""
+        stored, own = state["param_groups"], self.optimizer.param_groups
+        if len(stored) != len(own):
+            return state  # the optimizer refuses it
+        kept = [{"capturable": group["capturable"]} if "capturable" in group else {} for group in own]
+        return {**state, "param_groups": [group | mine for group, mine in zip(stored, kept, strict=True)]}
+
     def _load_optimizer(self, state: dict[str, Any], keep_options: Sequence[str]) -> None:
         kept = [{name: group[name] for name in keep_options if name in group} for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state)
+        self.optimizer.load_state_dict(self._with_own_step_counts(state))
         for group, options in zip(self.optimizer.param_groups, kept, strict=True):
             group.update(options)
             if "lr" in options:

@@ -1,6 +1,6 @@
 """Stepper: takes the training steps of a run and updates its state."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from resnet_cli.training.device import seed_device
 from resnet_cli.training.finite_checks import require_finite_gradients, require_finite_loss
 from resnet_cli.training.profiling import Section, no_section
 from resnet_cli.training.resolution import Resolution
+from resnet_cli.training.sharpness import Batches, sharpness
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.step import StepOptions, base_lr, set_lr, train_step
 from resnet_cli.training.stochastic_average import StochasticAverage
@@ -132,17 +133,37 @@ class Stepper:
             update_batch_norm(state.model, batches, autocast=self.options.autocast, frozen=frozen)
             average.set_buffers()
 
+    def sharpness(self, batches: Batches) -> float | None:
+        """Return the sharpness of the loss of the last step on an epoch's batches, which are on the device.
+
+        As in that step, images have its size, frozen layers are in evaluation mode, and the teacher adds to the loss.
+        """
+        state, options = self.state, self.options
+        resolution, last_step = self.resolution, max(0, state.step - 1)
+
+        def resized() -> Iterator[Batch]:
+            for images_BCHW, labels in batches():
+                yield images_BCHW if resolution is None else resolution.resize(images_BCHW, last_step), labels
+
+        frozen = state.freezing.frozen_layers if state.freezing is not None else ()
+        return sharpness(state.model, options.loss_fn, resized, frozen=frozen, teacher=options.teacher)
+
     def lr_factor(self) -> float | None:
         """Return the factor on every learning rate in the next step; None leaves them alone."""
-        average = self.state.average
-        if isinstance(average, StochasticAverage) and average.first_step is not None and average.lr is not None:
-            return average.lr / base_lr(self.state.optimizer)
+        if self._tail_lr is not None:
+            return self._tail_lr / base_lr(self.state.optimizer)
         return None if self.schedule is None else self.schedule(self._schedule_step())
 
+    @property
+    def _tail_lr(self) -> float | None:
+        """The learning rate of all steps of the tail of stochastic weight averaging, if the next step is in it."""
+        average = self.state.average
+        return average.lr if isinstance(average, StochasticAverage) and average.first_step is not None else None
+
     def _own_lr_factors(self) -> dict[str, float]:
-        """Return the factors of the groups that have schedules of their own."""
+        """Return the factors of the groups that have schedules of their own; in a tail with a rate of its own none."""
         schedules: Mapping[str, Callable[[int], float]] = getattr(self.schedule, "groups", {})
-        if not schedules:
+        if not schedules or self._tail_lr is not None:
             return {}
         step = self._schedule_step()
         return {name: schedule(step) for name, schedule in schedules.items()}

@@ -51,7 +51,7 @@ class StochasticAverage(WeightAverage):
         """Return the first epoch of the tail, from 0, in a run of so many."""
         return math.floor(self.start * num_epochs) if self.start < 1 else int(self.start)
 
-    def check_length(self, num_epochs: float) -> None:
+    def check_length(self, num_epochs: float, num_batches: int | None = None) -> None:
         """Raise an `InputError` if the run ends before the tail begins."""
         first = self.first_epoch(num_epochs)
         if first >= num_epochs:

@@ -23,13 +23,13 @@ from resnet_cli.training.evaluation import LossFunction, evaluate, without_smoot
 from resnet_cli.training.finite_checks import require_finite_loss
 from resnet_cli.training.freezing import Freezing
 from resnet_cli.training.gradient_norms import GradientSums
+from resnet_cli.training.gradient_scaler import GradientScaler
 from resnet_cli.training.lookahead import LookaheadOptions
 from resnet_cli.training.metrics import FitResult, Scores, Totals, count_correct, fit_result
 from resnet_cli.training.monitor import FitMonitor
 from resnet_cli.training.multi_label import LabelTotals, count_exact
 from resnet_cli.training.out_of_memory import HalvingStepper, OnOutOfMemory
 from resnet_cli.training.saving import SavePolicy, Saver
-from resnet_cli.training.sharpness import sharpness
 from resnet_cli.training.single_epochs import SingleEpochs
 from resnet_cli.training.state import BestTracker, TrainState
 from resnet_cli.training.step import StepOptions
@@ -143,7 +143,7 @@ class ClassifierTrainer(SingleEpochs):
         self.profile, self.multi_label, self.log_sharpness = profile, multi_label, log_sharpness
         self.state = TrainState(
             model=self.model, optimizer=optimizer, totals=Totals(self.device),
-            scaler=torch.amp.GradScaler(self.device.type, enabled=self.backend.scales_gradients),
+            scaler=GradientScaler(self.device.type, enabled=self.backend.scales_gradients),
             average=make_average(averaging, self.model, averaging_decay, swa_start, swa_lr, lookahead),
             gradients=GradientSums(self.model, self.device) if log_gradients else None,
             best_tracker=BestTracker(select_by=select_by), freezing=freezing,
@@ -264,8 +264,7 @@ class ClassifierTrainer(SingleEpochs):
         epoch, every = self.state.epoch, self.log_sharpness
         if every is None or (epoch + 1) % every:
             return {}
-        loss_fn = self.stepper.options.loss_fn
-        return {"sharpness": sharpness(self.model, loss_fn, lambda: batches.iterate(epoch))}
+        return {"sharpness": self.stepper.sharpness(lambda: batches.iterate(epoch))}
 
     def _validate(self, loader: Iterable[Batch], limit: int | None, control: RunControl) -> Scores:
         """Evaluate on the validation batches."""

@@ -31,8 +31,8 @@ class WeightAverage:
         """True if the averages are to be evaluated and saved, and not the model's own weights."""
         return True
 
-    def check_length(self, num_epochs: float) -> None:
-        """Raise an `InputError` if a run of so many epochs is too short for the average."""
+    def check_length(self, num_epochs: float, num_batches: int | None = None) -> None:
+        """Raise an `InputError` if a run is too short for the average; the arguments are those of `start_epoch`."""
 
     @property
     def is_in_step(self) -> bool:

@@ -89,6 +89,8 @@ def test_names_have_the_group_of_the_first_bracket_or_of_the_whole_match():
     names = ["a/p1_x.png", "a/p2_x.png", "b/p1_y.png"]
     assert GroupNames(r"(p\d)_").number(names).tolist() == [0, 1, 0]
     assert GroupNames(r"^\w/").number(names).tolist() == [0, 0, 1]
+    either = GroupNames(r"^a/(p\d)|^b/(p\d)|(case\d)")
+    assert either.number([*names, "case1_z.png", "case2_z.png", "b/p2_z.png"]).tolist() == [0, 1, 0, 2, 3, 1]
     shared = GroupNames(r"(p\d)_")
     assert [shared.number(names[:2]).tolist(), shared.number(names[2:]).tolist()] == [[0, 1], [0]]
     with pytest.raises(InputError, match=r"does not match 1 of 3 names, such as b/p1_y.png"):

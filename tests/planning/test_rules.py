@@ -98,6 +98,7 @@ def test_classes_are_drawn_equally_only_where_the_rarest_has_very_few_images():
     assert values(plan(**few))["data.sampler"] == "balanced"
     for facts in ({"imbalance": 50.0, "rarest": 16}, {"imbalance": 5.0, "rarest": 6}, {**few, "labels": "multi"}):
         assert "data.sampler" not in values(plan(**facts))
+    assert "data.sampler" not in values(plan(typed={"loss.class_weights": "balanced"}, **few)), "weighted twice"
 
 
 def test_options_of_the_usual_optimizer_that_are_typed_keep_it():

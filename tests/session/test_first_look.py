@@ -4,8 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_cli.data import Augment, make_loaders, synthetic
-from resnet_cli.session.first_look import describe_rare_class
+from resnet_cli.config.run_config import RunConfig
+from resnet_cli.data import Augment, Dataset, DatasetSplit, make_loaders, synthetic
+from resnet_cli.session.first_look import describe_rare_class, log_classes
 from tests.support.runs import tiny
 
 
@@ -88,3 +89,27 @@ def test_a_rare_class_is_named_with_keys_that_help():
     assert "class_weights" not in describe_rare_class(found, {"sampler": "balanced"}, {}, "val_accuracy")
     assert "equally" not in describe_rare_class(found, {}, {"class_weights": "balanced"}, "val_balanced_accuracy")
     assert describe_rare_class(loaders(workers=0), {}, {}, "val_accuracy") == ""
+
+
+@pytest.mark.parametrize(
+    ("sampler", "class_weights", "rare_count", "expected"),
+    [
+        ("balanced", "balanced", 4, "rare classes count more"),
+        ("weighted", "balanced", 4, "rare classes can count more"),
+        ("uniform", "balanced", 4, None),
+        ("balanced", [1, 1, 3], 4, None),
+        ("balanced", "balanced", 24, None),
+    ],
+)
+def test_class_weights_on_top_of_a_sampler_are_warned_of(sampler, class_weights, rare_count, expected, caplog):
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor([24, 24, rare_count]))
+    pixels = torch.zeros(len(labels), 4, 4, 1, dtype=torch.uint8)
+    split = DatasetSplit(pixels, labels, weights=torch.ones(len(labels)))
+    dataset = Dataset("rare", ("cat", "dog", "owl"), split, split)
+    data = {"sampler": sampler}
+    found = make_loaders(dataset, device="cpu", seed=0, val_fraction=0, **data)
+    others = {name: {} for name in ("model", "optimizer", "schedule", "trainer")}
+    log_classes(found, RunConfig(data=data, loss={"class_weights": class_weights}, name="rare", **others))
+    lines = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
+    assert [expected in line for line in lines] == ([] if expected is None else [True])
+    assert all(line.startswith(f"loss.class_weights=balanced and data.sampler={sampler}:") for line in lines)

@@ -112,3 +112,11 @@ def test_a_users_own_network_sees_training_images_too(train, tmp_path, monkeypat
     assert said(tmp_path / "d") == ["shifted by 5 images"]
     assert weights(tmp_path / "d")["shift"].abs().sum() > 0
     assert json.loads((tmp_path / "d" / "run.json").read_text())["start"] == "scratch"
+
+
+def test_slow_weights_that_would_never_move_are_refused_before_the_run(train, tmp_path):
+    options = ["trainer.averaging=lookahead", "trainer.lookahead_k=50", "hydra.run.dir=d"]
+    status, _, err = train(*tiny(*options))
+    assert status == 2
+    assert "trainer.lookahead_k=50: the slow weights" in err
+    assert not (tmp_path / "d").exists()

@@ -72,6 +72,12 @@ def test_reproducible_operations_are_suggested_where_they_have_to_be_asked_for(m
     )
 
 
+def test_slow_weights_move_within_the_shortened_run():
+    trainer = {"_target_": "resnet_cli.ClassifierTrainer", "averaging": "lookahead", "lookahead_k": 500}
+    whole = RunConfig(model={}, optimizer={}, schedule={}, data={}, trainer=trainer, name="x")
+    assert verify.shorten(whole).trainer["lookahead_k"] == 2
+
+
 @pytest.mark.parametrize("value", [math.nan, torch.tensor([math.nan]), torch.zeros(0), torch.arange(4)[::2].view(2, 1)])
 def test_equal_though_comparison_says_otherwise(value):
     assert first_difference([value], [copy.deepcopy(value)]) is None

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import SWALR, AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
 
+from resnet_cli.distributed.ranks import Ranks
 from resnet_cli.errors import InputError
-from resnet_cli.schedules import cosine
+from resnet_cli.schedules import GroupedSchedule, cosine
 from resnet_cli.training.averaging import ExponentialAverage, StochasticAverage, make_average
 from tests.support.trainers import MemorySaver, assert_same, blobs, loader, make_trainer, weights
 
@@ -112,6 +113,18 @@ def test_groups_keep_the_ratio_of_their_rates():
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([TAIL_LR, TAIL_LR / 2])
 
 
+def test_groups_with_schedules_of_their_own_keep_the_ratio_of_their_rates_too():
+    schedule = GroupedSchedule(lambda step: 1.0, {"slow": lambda step: 0.5})
+    trainer = swa(normalised_net(), epochs=2, swa_start=1, schedule=schedule)
+    optimizer = trainer.state.optimizer
+    group = {"params": [nn.Parameter(torch.zeros(1))], "lr": 0.05, "schedule": "slow"}
+    optimizer.add_param_group(group)
+    trainer.train_epoch(loader(), verbose=False)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.025])
+    trainer.train_epoch(loader(), verbose=False)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([TAIL_LR, TAIL_LR / 2])
+
+
 def test_dropout_while_statistics_are_renewed_depends_on_the_seed_alone():
     first, second = swa(normalised_net(0.5)), swa(normalised_net(0.5))
     first.fit(loader(), None, verbose=False)
@@ -126,6 +139,21 @@ def test_epochs_one_by_one_are_averaged_too():
         trainer.train_epoch(loader(), verbose=False)
     whole.fit(loader(), None, verbose=False)
     assert_same(averaged(trainer), averaged(whole))
+
+
+@pytest.mark.parametrize("kind", ["ema", "swa"])
+def test_several_ranks_have_the_averages_of_the_first(kind):
+    """Buffers that are no batch-norm statistics differ between ranks, and averages hold them too."""
+
+    class Recording(Ranks):
+        def broadcast_(self, tensors):
+            self.sent = {tensor.data_ptr() for tensor in tensors}
+
+    trainer, ranks = make_trainer(normalised_net(), epochs=1, seed=1, averaging=kind, swa_start=0), Recording()
+    trainer.share_steps(ranks)
+    trainer.fit(loader(), None, verbose=False)
+    shared = [*trainer.model.buffers(), *trainer.state.average.tensors]
+    assert {tensor.data_ptr() for tensor in shared} <= ranks.sent
 
 
 def test_without_batch_norm_no_batch_is_read_again():

@@ -222,7 +222,7 @@ def test_the_warm_up_is_told_apart(uncompiled, caplog):
 
 
 def test_impossible_combinations_are_refused_in_a_line(uncompiled, monkeypatch):
-    monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, **__: torch.amp.grad_scaler.GradScaler("cpu"))
+    monkeypatch.setattr("resnet_cli.training.trainer.GradientScaler", lambda *_, **__: torch.amp.GradScaler("cpu"))
     with pytest.raises(ValueError, match=r"compile=step: not supported with fp16.*trainer\.precision=bf16"):
         make()
 

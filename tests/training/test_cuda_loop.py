@@ -47,10 +47,17 @@ def guard(train, monkeypatch):
 
 
 @pytest.mark.parametrize("compile", COMPILE)
-@pytest.mark.parametrize("verbose", [True, False])
-def test_the_host_never_waits_inside_an_epoch(compile, verbose, monkeypatch):  # noqa: A002
+@pytest.mark.parametrize(
+    ("verbose", "augment"),
+    [
+        (True, {"crop": 1, "flip": "random", "cutout": 2, "brightness": 0.2, "mixup": 0.4}),
+        (False, {"flip": "alternating", "policy": "randaugment", "resized_crop": (0.3, 1.0), "erase": 0.5}),
+    ],
+    ids=["drawn on the device", "drawn in main memory"],
+)
+def test_the_host_never_waits_inside_an_epoch(compile, verbose, augment, monkeypatch):  # noqa: A002
     """Of the whole loop: loader, augmentation, step, check of the loss, and the bar, which shows sums."""
-    loaders = images(count=8192, crop=1, flip="random", cutout=2, brightness=0.2, mixup=0.4)
+    loaders = images(count=8192, **augment)
     trainer = make_trainer(small_net(), device=CUDA, compile=compile, precision="bf16", averaging="ema", seed=1)
     trainer.fit(loaders.train, None, num_epochs=1, verbose=False)
     guard(loaders.train, monkeypatch)

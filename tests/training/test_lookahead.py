@@ -124,6 +124,14 @@ def test_a_state_of_another_kind_is_refused():
             one.state.load_state_dict(other.state.state_dict())
 
 
+def test_a_run_that_ends_before_the_first_synchronisation_is_refused():
+    trainer = trainer_with(LookaheadOptions(k=EPOCHS * STEPS + 1))
+    with pytest.raises(InputError, match=r"lookahead_k=13: the slow weights.* in a run of 12 steps; use at most 12"):
+        trainer.fit(loader(), None, verbose=False)
+    assert trainer.state.step == 0
+    trainer_with(LookaheadOptions(k=EPOCHS * STEPS)).fit(loader(), None, verbose=False)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -7,7 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from resnet_cli.losses import Distillation
+from resnet_cli.training.freezing import Freezing, FrozenSpan
+from resnet_cli.training.resolution import Resolution, resize
 from resnet_cli.training.sharpness import largest_eigenvalue, sharpness
+from resnet_cli.training.teacher import Teacher
 from tests.support.trainers import assert_same, loader, make_trainer, net, weights
 
 
@@ -21,7 +25,7 @@ def batch(count=24):
     return torch.randn(count, 1, 2, 3, generator=generator), torch.arange(count) % 3
 
 
-def whole_hessian(model, loss_fn, images, labels):
+def whole_hessian(model, loss_fn, images, labels, frozen=()):
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     start = torch.cat([dict(model.named_parameters())[name].detach().flatten() for name in names])
     shapes = [dict(model.named_parameters())[name].shape for name in names]
@@ -29,6 +33,8 @@ def whole_hessian(model, loss_fn, images, labels):
     def loss(flat):
         pieces = [v.view(s) for v, s in zip(flat.split([s.numel() for s in shapes]), shapes, strict=True)]
         twin = copy.deepcopy(model).train()
+        for index in frozen:
+            twin[index].eval()
         return loss_fn(torch.func.functional_call(twin, dict(zip(names, pieces, strict=True)), (images,)), labels)
 
     return torch.autograd.functional.hessian(loss, start)
@@ -41,6 +47,40 @@ def test_it_is_the_largest_eigenvalue_of_the_whole_hessian(frozen):
         model[1].requires_grad_(False)
     expected = torch.linalg.eigvalsh(whole_hessian(model, F.cross_entropy, images, labels))[-1].item()
     assert sharpness(model, F.cross_entropy, lambda: [(images, labels)]) == pytest.approx(expected, rel=2e-3)
+
+
+def test_frozen_layers_are_in_evaluation_mode():
+    model, (images, labels) = small_net(), batch()
+    model[2].running_var.fill_(0.2)
+    expected = torch.linalg.eigvalsh(whole_hessian(model, F.cross_entropy, images, labels, frozen=[2]))[-1].item()
+    found = sharpness(model, F.cross_entropy, lambda: [(images, labels)], frozen=[model[2]])
+    assert found == pytest.approx(expected, rel=2e-3)
+    assert model[2].training
+
+
+def test_the_teacher_is_part_of_the_loss():
+    model, (images, labels) = small_net(), batch()
+    teacher = Teacher(nn.Sequential(nn.Flatten(), nn.Linear(6, 3)), Distillation(temperature=2.0))
+
+    def loss_fn(logits, labels):
+        return teacher.combine(logits, teacher(images), F.cross_entropy(logits, labels))
+
+    expected = torch.linalg.eigvalsh(whole_hessian(model, loss_fn, images, labels))[-1].item()
+    found = sharpness(model, F.cross_entropy, lambda: [(images, labels)], teacher=teacher)
+    assert found == pytest.approx(expected, rel=2e-3)
+
+
+def test_it_is_measured_on_what_the_last_step_was_trained_on():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    teacher = Teacher(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 3)), Distillation())
+    trainer = make_trainer(model, freezing=Freezing(model, [FrozenSpan(r"^1\.")]), teacher=teacher, log_sharpness=1)
+    trainer.stepper.resolution = Resolution((8, 8), ((0, 0.5), (3, 0.5), (3, 1.0)), 2, total_steps=6)
+    images = torch.randn(48, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    data = [(images[i : i + 16], torch.arange(16) % 3) for i in (0, 16, 32)]
+    trainer.fit(data, None, num_epochs=1, verbose=False)
+    halves = [(resize(images, (4, 4)), labels) for images, labels in data]
+    expected = sharpness(model, F.cross_entropy, lambda: halves, frozen=[model[1]], teacher=teacher)
+    assert trainer.state.rows[0]["sharpness"] == expected
 
 
 def test_batches_are_weighted_by_their_images():

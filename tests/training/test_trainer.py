@@ -14,6 +14,7 @@ from resnet_cli.models import MLP, ArgMaxClassifier
 from resnet_cli.schedules import multistep
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.finite_checks import require_finite_weights
+from resnet_cli.training.gradient_scaler import GradientScaler
 from resnet_cli.training.step import clip_gradients
 from tests.support.trainers import MemorySaver, assert_same, blobs, loader, make_trainer, net, weights
 
@@ -395,6 +396,39 @@ def test_compiled_equals_eager_up_to_rounding():
     a, b = make_trainer(net()), make_trainer(net(), compile="model")
     batch = next(iter(loader()))
     assert a.train_batch(batch).loss == pytest.approx(b.train_batch(batch).loss, rel=1e-5)
+
+
+def test_the_scale_of_float16_is_read_from_the_device_once_a_step(monkeypatch):
+    read, reads = torch.amp.GradScaler.get_scale, []
+    monkeypatch.setattr(torch.amp.GradScaler, "get_scale", lambda scaler: reads.append(read(scaler)) or reads[-1])
+    trainer = make_trainer(net())
+    assert isinstance(trainer.state.scaler, GradientScaler)
+    trainer.state.scaler = scaler = GradientScaler("cpu", init_scale=2.0**127)
+    images, labels = next(iter(loader()))
+    for _ in range(16):
+        trainer.train_batch((1000 * images, labels))  # the first scaled gradients overflow
+    assert 0 < trainer.state.step < 16
+    assert len(reads) == 1 + 16, "the first is that before the first step"
+    scaler.load_state_dict({**scaler.state_dict(), "scale": 8.0})
+    assert scaler.get_scale() == 8
+    scaler.update(4.0)
+    assert scaler.get_scale() == 4
+
+
+def test_a_state_of_steps_recorded_on_cuda_is_trained_on_elsewhere():
+    def make():
+        model = net()
+        return ClassifierTrainer(model, None, torch.optim.AdamW(model.parameters(), lr=0.01))
+
+    trainer, resumed = make(), make()
+    batch = next(iter(loader()))
+    trainer.train_batch(batch)
+    state = copy.deepcopy(trainer.state.state_dict())
+    state["optimizer"]["param_groups"][0] |= {"capturable": True, "weight_decay": 0.5}  # as recorded steps make it
+    resumed.state.load_state_dict(state)
+    resumed.train_batch(batch)
+    group = resumed.state.optimizer.param_groups[0]
+    assert (group["capturable"], group["weight_decay"]) == (False, 0.5)
 
 
 def norms_by_hand(model, images, labels):

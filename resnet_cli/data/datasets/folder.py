@@ -72,7 +72,8 @@ def image_folder(
         layout: `auto` takes folders for splits if one is named like a training split, else for classes; folders that
             hold the same sub-folders are refused then. `classes` takes every folder for a class, `splits` none.
         group: Regular expression that finds the group of each image in its path below `root`: what its first bracket
-            matches, or the whole match. Images of a group stay together in every split, the test split included.
+            that takes part matches, or the whole match. Images of a group stay together in every split, the test split
+            included.
         image_size: Side of the images in pixels, or height and width; None if all files already have the same size.
         resize: `crop` scales the largest centred part of that shape, `squash` scales both sides, `pad` scales the whole
             image and surrounds it with `background`.

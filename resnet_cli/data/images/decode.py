@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from resnet_cli.data.images.depth import bits_a_channel, require_range, to_8_bits
+from resnet_cli.data.images.depth import depth_notes, require_range, to_8_bits
 from resnet_cli.data.images.encoded import (
     ImageFile,
     as_source,
@@ -53,15 +53,14 @@ OWN_CHANNELS = {
 # End-of-image markers by Pillow format. A file without its marker in the last bytes is probably truncated.
 END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 
-ORIENTATION_TAG = 0x0112  # of EXIF; from 5 on, width and height are exchanged
+ORIENTATION_TAG = 0x0112  # of EXIF
+TURNED = (5, 6, 7, 8)  # orientations that exchange width and height; Pillow ignores those that EXIF does not define
 WIDTH_TAG, HEIGHT_TAG, CHANNELS_TAG = 256, 257, 277  # of TIFF
 
 # Notes on what a file loses when it is decoded.
-DEPTH = "have more than 8 bits a channel, scaled to 8"
 FRAMES = "have several frames, of which the first is used"
 ALPHA = "have transparent pixels, laid over data.background"
 CHANNELS = "have more channels than are used; data.mode=all takes all"
-UNSCALED = "have 8 bits a channel, to which data.range does not apply"
 
 
 @dataclass(frozen=True)
@@ -209,7 +208,7 @@ def _header(image: "Image.Image", path: ImageFile, decoding: Decoding) -> Header
     require_range(image, path, decoding.value_range)
     w, h = _stored_size(image)
     has_exif = image.format != "PNG" or "exif" in image.info  # else Pillow decodes a PNG to look behind its pixels
-    if has_exif and image.getexif().get(ORIENTATION_TAG, 1) >= 5:
+    if has_exif and image.getexif().get(ORIENTATION_TAG, 1) in TURNED:
         h, w = w, h
     marker = END_MARKERS.get(image.format or "", b"")
     file: IO[bytes] | None = getattr(image, "fp", None)  # open in most formats; opening it again takes longer
@@ -233,11 +232,7 @@ def _stored_size(image: "Image.Image") -> tuple[int, int]:
 
 def _notes(image: "Image.Image", decoding: Decoding) -> tuple[str, ...]:
     """Return what an opened image loses when it is decoded, and whether a given range has no effect on it."""
-    found = []
-    if image.mode[0] in "IF" or bits_a_channel(image) > 8:
-        found.append(DEPTH)
-    elif decoding.value_range is not None:
-        found.append(UNSCALED)
+    found = depth_notes(image, decoding.value_range)
     if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(CHANNELS_TAG, 1) > len(image.getbands()):
         found.append(CHANNELS)
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a camera's JPEG with its own preview
@@ -259,7 +254,7 @@ def _draft(image: "Image.Image", decoding: Decoding) -> bool:
     """Have a JPEG decoded at a reduced scale where that is enough for the requested size; return whether it is."""
     if decoding.image_size is None or image.format not in ("JPEG", "MPO"):
         return False
-    is_turned = not isinstance(decoding.image_size, int) and image.getexif().get(ORIENTATION_TAG, 1) >= 5
+    is_turned = not isinstance(decoding.image_size, int) and image.getexif().get(ORIENTATION_TAG, 1) in TURNED
     size = draft_size(image, decoding.image_size, decoding.resize, is_turned=is_turned)
     if size is None:
         return False
@@ -287,7 +282,7 @@ def _open_image(path: ImageFile) -> "Iterator[Image.Image]":
 
 def _avoid_memory_map(image: "Image.Image") -> None:
     """Have Pillow read a turned TIFF file instead of mapping it, which mixes up its rows and columns (Pillow 13)."""
-    if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(ORIENTATION_TAG, 1) >= 5:
+    if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(ORIENTATION_TAG, 1) in TURNED:
         image.filename = ""  # type: ignore[attr-defined]
 
 

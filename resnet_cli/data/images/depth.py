@@ -12,6 +12,13 @@ if TYPE_CHECKING:
 
 BITS_TAG = 258  # of TIFF: bits of each channel
 
+# Notes on what a file loses when it is decoded, and on a range without an effect.
+DEPTH = "have more than 8 bits a channel, scaled to 8"
+NATURAL_DEPTH = (
+    f"{DEPTH} by the range 0 to 65535; images of 12 bits need data.range=[0,4095], else they are almost black"
+)
+UNSCALED = "have 8 bits a channel, to which data.range does not apply"
+
 
 def scale_to_8_bits(values: "NDArray[Any]", value_range: Sequence[float] | None) -> "NDArray[np.uint8]":
     """Return values as uint8. Those of 8 bits stay as they are, and others are scaled.
@@ -38,6 +45,14 @@ def bits_a_channel(image: "Image.Image") -> int:
         return int(max(bits)) if isinstance(bits, tuple) else int(bits)
     tile = getattr(image, "tile", None)  # what is read: decoder, extents, offset, layout of the bytes
     return 16 if image.format == "PNG" and tile and "16" in str(tile[0][3]) else 8
+
+
+def depth_notes(image: "Image.Image", value_range: Sequence[float] | None) -> list[str]:
+    """Return what is said of the depth of an opened image: nothing of 8 bits, unless a range is given."""
+    if image.mode[0] not in "IF" and bits_a_channel(image) <= 8:
+        return [] if value_range is None else [UNSCALED]
+    takes_range = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    return [NATURAL_DEPTH if takes_range and value_range is None else DEPTH]
 
 
 def require_range(image: "Image.Image", path: object, value_range: Sequence[float] | None) -> None:

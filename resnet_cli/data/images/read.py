@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.data.images.decode import (
-    DEPTH,
     FRAMES,
-    UNSCALED,
     Decoding,
     Header,
     Mode,
@@ -23,7 +21,7 @@ from resnet_cli.data.images.decode import (
     read_header_with_pillow,
     to_pixels,
 )
-from resnet_cli.data.images.depth import require_range, scale_to_8_bits
+from resnet_cli.data.images.depth import DEPTH, NATURAL_DEPTH, UNSCALED, require_range, scale_to_8_bits
 from resnet_cli.data.images.encoded import EncodedImage, ImageFile, as_source, name_in_errors
 from resnet_cli.data.images.resize import Color, ImageSize, Resize
 from resnet_cli.data.images.source import ImageSource
@@ -142,7 +140,7 @@ def _tiff_header(image: TiffImage, path: ImageFile, decoding: Decoding) -> Heade
     if image.dtype not in ("uint8", "uint16", "bool") and decoding.value_range is None:
         raise InputError(f"{path}: {image.dtype} values: data.range=[low,high] says which become 0 and 255")
     has_8_bits = image.dtype in ("uint8", "bool")
-    notes = [] if has_8_bits else [DEPTH]
+    notes = [] if has_8_bits else [NATURAL_DEPTH if decoding.value_range is None else DEPTH]
     if has_8_bits and decoding.value_range is not None:
         notes.append(UNSCALED)
     if image.has_frames:

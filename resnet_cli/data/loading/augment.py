@@ -62,7 +62,9 @@ class Augment:
         blur: Probability of a Gaussian blur of standard deviation 0.1 to 2 pixels.
         solarise: Probability of inverting the values from 128 on.
         repeats: Repeated augmentation (Hoffer et al. 2020): each batch holds every image this many times, each time
-            augmented differently. As in timm, an epoch stays as long, and sees a part of the images.
+            augmented differently. If that does not divide `batch_size`, the copies of an image may be in two
+            consecutive batches. As in timm, an epoch stays as long, and sees a part of the images; of the last one it
+            may have fewer copies.
         transforms: Transforms of torchvision.transforms.v2, or others, on single images: each takes a uint8 image
             [C, H, W] before normalisation and returns one of the same size. The global random streams are seeded for
             each image. They run one image at a time, which takes longer than all others.

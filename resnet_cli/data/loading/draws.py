@@ -76,7 +76,9 @@ def number_copies(indices: Tensor) -> Tensor:
 def repeat_samples(order: Tensor, repeats: int, batch_size: int) -> Tensor:
     """Return an epoch of the same length in which each batch holds every image `repeats` times.
 
-    Copies of an image are `batch_size / repeats` places apart, since mixup and CutMix mix neighbours.
+    If `repeats` does not divide `batch_size`, an image may have some of its copies in the next batch; of the last image
+    there are fewer if it does not divide the epoch. Copies of an image are about `batch_size / repeats` places apart,
+    since mixup and CutMix mix neighbours.
 
     Args:
         order: Indices of an epoch in random order, int64 [N]; the first N / repeats of them are used.

@@ -151,10 +151,10 @@ def random_crop_boxes(draws: SampleDraws, size: tuple[int, int], scale: Range) -
 def resize_boxes(images_BCHW: Tensor, boxes: Boxes) -> Tensor:
     """Enlarge a box of each uint8 image to the size of the image, bilinearly."""
     h, w = images_BCHW.shape[2:]
-    y_BH = _positions(boxes.top, boxes.height, h)
-    x_BW = _positions(boxes.left, boxes.width, w)
+    device = images_BCHW.device  # to which rows and columns are sent, and not the grid, which is as large as the images
+    y_BH = _positions(boxes.top, boxes.height, h).to(device, non_blocking=True)
+    x_BW = _positions(boxes.left, boxes.width, w).to(device, non_blocking=True)
     grid_BHW2 = torch.stack([x_BW[:, None].expand(-1, h, -1), y_BH[:, :, None].expand(-1, -1, w)], 3)
-    grid_BHW2 = grid_BHW2.to(images_BCHW.device, non_blocking=True)
     sampled = F.grid_sample(images_BCHW.float(), grid_BHW2, "bilinear", "border", align_corners=False)
     return sampled.round_().to(torch.uint8)
 

@@ -133,9 +133,9 @@ def make_loaders(
         folds: Number of parts into which the training images are split for cross-validation, stratified. A validation
             split of the data set itself is among them.
         fold: The part that is held out for validation, from 0; `val_fraction` has no effect then.
-        group: Regular expression that finds the group of each image in its path: what the first bracket matches, or
-            the whole match. Images of a group stay together in every split, which are stratified as far as whole groups
-            allow. Data sets with a `group` of their own say what it means.
+        group: Regular expression that finds the group of each image in its path: what the first bracket that takes part
+            matches, or the whole match. Images of a group stay together in every split, which are stratified as far as
+            whole groups allow. Data sets with a `group` of their own say what it means.
         splits: File that lists the samples to train, validate and test on, such as `splits.json` of a run.
         classes: Names of the classes to keep; None keeps all.
         merge: Names of classes to join, by the name of the class that they become; before `classes` is read.

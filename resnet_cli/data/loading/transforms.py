@@ -64,14 +64,15 @@ def alternating_flip(images_BCHW: Tensor, indices_B: Tensor, epoch: int, seed: i
 
     Args:
         images_BCHW: Images.
-        indices_B: Indices of the images in their split.
+        indices_B: Indices of the images in their split, in main memory.
         epoch: Epoch from 0.
         seed: Seed of the run.
     """
-    bits_B = indices_B.to(images_BCHW.device) ^ derive_seed(seed, "alternating flip")
+    bits_B = indices_B.cpu() ^ derive_seed(seed, "alternating flip")
     for factor in HASH_FACTORS:
         bits_B = (bits_B ^ (bits_B >> 29)) * factor
-    return _flip_where(images_BCHW, ((bits_B >> 40) + epoch) % 2)
+    flip_B = ((bits_B >> 40) + epoch) % 2
+    return _flip_where(images_BCHW, flip_B.to(images_BCHW.device, non_blocking=True))
 
 
 def cutout(images_BCHW: Tensor, size: int, generator: torch.Generator, *, whole: bool = False) -> Tensor:

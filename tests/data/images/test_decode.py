@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from resnet_cli.data import image_folder
-from resnet_cli.data.images.decode import ALPHA, DEPTH, FRAMES, UNSCALED, Decoding
+from resnet_cli.data.images.decode import ALPHA, FRAMES, Decoding
+from resnet_cli.data.images.depth import DEPTH, NATURAL_DEPTH, UNSCALED
 from resnet_cli.data.images.encoded import EncodedImage
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.read import decode, examine, read_header, read_image
@@ -46,8 +47,10 @@ def test_16_bits_of_grey_are_scaled_by_the_range_of_their_type(tmp_path, suffix,
     expected = torch.from_numpy((RAMP / 257).round().astype(np.uint8))
     image, _, notes = decode(path, Decoding(mode))
     assert all(torch.equal(image[..., channel], expected) for channel in range(len(mode)))
-    assert notes == (DEPTH,)
-    assert read_header(path, Decoding(mode)).notes == (DEPTH,)
+    assert notes == (NATURAL_DEPTH,)
+    assert read_header(path, Decoding(mode)).notes == (NATURAL_DEPTH,)
+    assert "images of 12 bits need data.range=[0,4095]" in NATURAL_DEPTH
+    assert decode(path, Decoding(mode, value_range=[0, 4095]))[2] == (DEPTH,), "the range has been chosen"
 
 
 def test_16_bits_of_colour_are_scaled_and_noted(tmp_path):
@@ -102,6 +105,19 @@ def test_photographs_stand_upright(tmp_path, orientation, suffix):
     assert seen[4:].float().mean() < 15
 
 
+@pytest.mark.parametrize("orientation", [0, 9, 200])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("image_size", [None, (4, 6)])
+def test_an_orientation_that_exif_does_not_define_is_ignored(tmp_path, orientation, suffix, image_size):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(np.repeat(np.arange(0, 256, 2, dtype=np.uint8)[:, None, None], 3, 2).repeat(64, 1))
+    decoding = Decoding(image_size=image_size)
+    upright, turned = (saved(tmp_path / f"{i}.{suffix}", image, **o) for i, o in enumerate([{}, {"exif": exif}]))
+    assert read_header(turned, decoding).size == read_header(upright, decoding).size
+    assert torch.equal(decode(turned, decoding)[0], decode(upright, decoding)[0])
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 @pytest.mark.parametrize(
     ("background", "expected"), [("white", (255, 255, 255)), ("#0000ff", (0, 0, 255)), ([10, 20, 30], (10, 20, 30))]
@@ -145,7 +161,7 @@ def test_what_files_lose_is_said_once_and_counted(tmp_path, caplog):
             images.validate()
         assert caplog.messages == [
             f"2 of 4 images {ALPHA}; the first: {tmp_path}/1.png",
-            f"1 of 4 images {DEPTH}; the first: {tmp_path}/3.png",
+            f"1 of 4 images {NATURAL_DEPTH}; the first: {tmp_path}/3.png",
         ]
 
 

@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 
 from resnet_cli.data import LazyImages, image_folder
 from resnet_cli.data.dataset import channel_statistics
-from resnet_cli.data.images.decode import CHANNELS, DEPTH, FRAMES, Decoding
+from resnet_cli.data.images.decode import CHANNELS, FRAMES, Decoding
+from resnet_cli.data.images.depth import NATURAL_DEPTH
 from resnet_cli.data.images.encoded import EncodedImage
 from resnet_cli.data.images.read import decode, read_header, read_image
 from resnet_cli.errors import InputError
@@ -55,7 +56,7 @@ def test_all_channels_are_read(tmp_path, axes, channels, dtype):
     expected = array if dtype == "uint8" else (array / 65535 * 255).round().astype("uint8")
     image_HWC, mode, notes = decode(path, ALL)
     np.testing.assert_array_equal(image_HWC.numpy(), expected)
-    assert (mode, notes) == (f"{channels} x {dtype}", () if dtype == "uint8" else (DEPTH,))
+    assert (mode, notes) == (f"{channels} x {dtype}", () if dtype == "uint8" else (NATURAL_DEPTH,))
     header = read_header(path, ALL)
     assert (header.size, header.mode, header.notes) == ((channels, H, W), mode, notes)
     assert not header.looks_truncated
@@ -119,7 +120,7 @@ def test_of_several_images_the_first_is_used(tmp_path):
     stack = RNG.integers(0, 255, (3, 5, H, W), "uint16")
     tifffile.imwrite(tmp_path / "y.tif", stack, imagej=True, metadata={"axes": "TCYX"})
     image_HWC, _, notes = decode(tmp_path / "y.tif", ALL)
-    assert (image_HWC.shape, notes) == ((H, W, 5), (DEPTH, FRAMES))
+    assert (image_HWC.shape, notes) == ((H, W, 5), (NATURAL_DEPTH, FRAMES))
 
 
 @pytest.mark.parametrize(("resize", "shape"), [("crop", (6, 6)), ("squash", (4, 7)), ("pad", (8, 8))])
@@ -176,7 +177,7 @@ def test_other_formats_keep_their_channels(tmp_path, mode, channels, suffix):
         channels = 3
     assert image_HWC.shape == (H, W, channels)
     assert read_header(path, ALL).size == (channels, H, W)
-    assert notes == ((DEPTH,) if mode == "I;16" else ())
+    assert notes == ((NATURAL_DEPTH,) if mode == "I;16" else ())
     if mode in ("L", "LA", "RGB", "RGBA", "CMYK") and suffix != "jpg":
         np.testing.assert_array_equal(image_HWC.squeeze(-1).numpy(), np.asarray(image))
 

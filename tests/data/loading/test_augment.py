@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from resnet_cli.data.loading import transforms as A
 from resnet_cli.data.loading.augment import Augment
@@ -75,6 +76,26 @@ def test_alternating_flip_shows_both_sides_in_any_two_epochs():
     assert 110 < int(first.sum()) < 190
     other_seed = (A.alternating_flip(batch, indices, 0, seed=6) == batch.flip(3)).flatten(1).all(1)
     assert 90 < int((first ^ other_seed).sum()) < 210
+
+
+def test_nothing_is_sent_to_the_device_by_a_copy_that_waits():
+    class Copies(TorchFunctionMode):
+        def __init__(self):
+            self.waiting = []
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is torch.Tensor.to and isinstance(args[1], torch.device):
+                self.waiting.append(not (kwargs or {}).get("non_blocking", False))
+            return func(*args, **(kwargs or {}))
+
+    chances = {"blur": 0.5, "erase": 0.5}
+    augment = Augment(flip="alternating", resized_crop=(0.3, 1.0), policy="randaugment", rotation=5, **chances)
+    batch, indices = images(20), torch.arange(20)
+    with Copies() as copies:
+        changed = augment.transform_pixels(batch, indices, epoch=1, seed=2, generator=source())
+        augment.erase_boxes(changed.float(), indices, epoch=1, seed=2)
+    assert len(copies.waiting) > 5
+    assert not any(copies.waiting)
 
 
 def test_alternating_flip_belongs_to_the_image_not_its_place():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
@@ -50,6 +51,23 @@ def test_affine_maps_are_drawn_as_torchvision_draws_them(size):
         assert same_numbers(found.shear[:, axis], [p["shear"][axis] for p in expected]) > 0.01
 
 
+def test_grids_of_resized_crops_are_made_on_the_device_of_the_images():
+    class Sizes(TorchDispatchMode):
+        largest = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor) and result.device.type == "cpu":
+                self.largest = max(self.largest, result.numel())
+            return result
+
+    boxes = G.random_crop_boxes(draws(60), (16, 20), (0.05, 1))
+    with Sizes() as seen:
+        found = G.resize_boxes(torch.empty(60, 3, 16, 20, dtype=torch.uint8, device="meta"), boxes)
+    assert found.shape == (60, 3, 16, 20)
+    assert 0 < seen.largest <= 60 * 20
+
+
 @pytest.mark.parametrize("size", [(16, 16), (11, 18)])
 def test_resized_crops_have_the_pixels_of_torchvisions(size):
     """To one level: torchvision's weights are whole numbers for uint8 images on a CPU."""
@@ -60,6 +78,10 @@ def test_resized_crops_have_the_pixels_of_torchvisions(size):
     for image, changed, (top, left, height, width) in zip(images, found, rows, strict=True):
         expected = functional.resized_crop(image, top, left, height, width, list(size))
         assert (changed.int() - expected.int()).abs().max() <= 1
+    y, x = G._positions(boxes.top, boxes.height, size[0]), G._positions(boxes.left, boxes.width, size[1])
+    grid = torch.stack([x[:, None].expand(-1, size[0], -1), y[:, :, None].expand(-1, -1, size[1])], 3)
+    sampled = torch.nn.functional.grid_sample(images.float(), grid, "bilinear", "border", align_corners=False)
+    assert torch.equal(found, sampled.round().to(torch.uint8))
     whole = G.Boxes(*(torch.full((60,), value) for value in (0, 0, *size)))
     assert torch.equal(G.resize_boxes(images, whole), images)
 

@@ -143,12 +143,13 @@ def build_tables(
     differing = _differing_keys(protocols.values())
     every_column = varying_columns(runs, () if single else tuple(over))
     varying = [column for column in every_column if column.name not in differing]
-    if any(key.startswith("data.") for key in differing):
-        varying = [column for column in varying if column.name != "data"]
-    requested = requested_columns(runs, varying, columns) if columns else None
     runs_of: dict[Protocol, list[Run]] = {}
     for run in runs:
         runs_of.setdefault(protocols[run.folder], []).append(run)
+    if any(key.startswith("data.") for key in differing):  # titles name the data, unless options share a protocol
+        inside = [column for column in varying if any(column.differs_among(own) for own in runs_of.values())]
+        varying = [column for column in varying if column.name != "data" or column in inside]
+    requested = requested_columns(runs, varying, columns) if columns else None
     tables = [
         _build_table(own, varying, requested, title_keys=differing, protocol=protocol, over=None if single else over)
         for protocol, own in runs_of.items()

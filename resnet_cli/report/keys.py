@@ -140,8 +140,8 @@ def varying_columns(runs: Sequence[Run], ignored: Collection[str]) -> list[Colum
         option = _group_column(group, runs, settings, overrides) if of_group else None
         if option is not None:
             result.append(option)
-            of_group = [c for c in of_group if c.name in typed - {option.name} or not _determines(option, c, runs)]
-            of_group = [c for c in of_group if c.name != f"{group}._target_"]
+            kept = typed - {option.name, f"{group}._target_"}
+            of_group = [c for c in of_group if c.name in kept or not _determines(option, c, runs)]
         result += of_group
     result += [column for column in columns if column.name.partition(".")[0] not in CONFIG_GROUPS]
     seed_parts = _seed_parts(settings)

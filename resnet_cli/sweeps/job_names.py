@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,8 +22,11 @@ RESOLVER = "${job_folder:''"  # the start of `hydra.sweep.subdir` before the swe
 
 
 def original_names(overrides: Sequence[str]) -> list[str]:
-    """Return the Hydra overrides by which jobs are named by `overrides` instead of their own of the same keys."""
-    quoted = "".join(f",'{override}'" for override in overrides)
+    """Return the Hydra overrides by which jobs are named by `overrides` instead of their own of the same keys.
+
+    They are percent-encoded: to Hydra a `}` ends the reference, even inside quotes.
+    """
+    quoted = "".join(f",'{quote(override, safe='/=,+~', errors='surrogateescape')}'" for override in overrides)
     return [f"hydra.sweep.subdir={RESOLVER}{quoted}}}"] if quoted else []
 
 
@@ -54,8 +58,9 @@ def job_folder(swept: str = "", *renamed: str) -> str:
 
     Args:
         swept: Keys that differ between the jobs, separated by commas.
-        renamed: Overrides to name instead of the job's own of the same keys.
+        renamed: Overrides to name instead of the job's own of the same keys, percent-encoded.
     """
+    renamed = tuple(unquote(override, errors="surrogateescape") for override in renamed)
     names = dict(zip(override_keys(renamed), renamed, strict=True))
     overrides = task_overrides(HydraConfig.get())
     words = _naming_words(overrides, names)

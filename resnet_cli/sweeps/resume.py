@@ -193,7 +193,7 @@ def _apply_override(command: SweepCommand, override: str) -> SweepCommand:
         arguments = [argument for argument in arguments if not _key(argument).startswith(options)]
     former = [argument for argument in arguments if _key(argument) == key]
     if (_is_safe(override) or key == BUDGET) and key not in override_keys(originals):
-        if any("'" in argument or "${" in argument or _varies(argument) for argument in former):
+        if any(_varies(argument) for argument in former):
             raise InputError(f"{override}: the sweep has {former[0]}, which cannot be changed for all its jobs")
         originals += former or [key]
     arguments = [override if argument in former else argument for argument in arguments]

@@ -187,6 +187,21 @@ def test_a_choice_that_is_unknown_leaves_the_class(tmp_path):
     assert [g.values["optimizer"] for g in table.groups] == ["AdamW", "SGD"]
 
 
+def test_a_class_that_the_option_does_not_determine_is_a_column(tmp_path):
+    for option, target in (("mine", "a.Net"), ("mine", "b.Net"), ("resnet8", "resnet_cli.models.CifarResNet")):
+        write_run(tmp_path / target, f"model._target_={target}", f"name={option}", overrides=[f"model={option}"])
+    (table,) = tables_of(tmp_path)
+    assert table.columns == ["model", "model._target_"]
+    assert [len(group.averaged) for group in table.groups] == [1, 1, 1]
+
+
+def test_options_of_data_that_share_a_protocol_stay_apart(tmp_path):
+    for option, size, fraction in (("small", 64, 0.1), ("large", 128, 0.1), ("other", 64, 0.2)):
+        changes = (f"data.batch_size={size}", f"data.val_fraction={fraction}")
+        write_run(tmp_path / option, *changes, overrides=[f"data={option}"])
+    assert sorted(len(table.groups) for table in tables_of(tmp_path)) == [1, 2]
+
+
 def test_other_weights_at_the_start_are_another_config(tmp_path):
     write_run(tmp_path / "a")
     write_run(tmp_path / "b", start="outputs/teacher")

@@ -3,8 +3,12 @@
 import shutil
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
+from resnet_cli.runs.names import job_folder_name
 from resnet_cli.sweeps.folder import SweepDir
+from resnet_cli.sweeps.job_names import job_folder, original_names
 from tests.support.runs import record_of, tiny
 
 NET = """
@@ -60,3 +64,26 @@ def test_a_job_is_found_by_a_command_that_sweeps_other_keys(train, own_net, tmp_
     status, out, _ = train("-m", *own_net, "seed=0", "optimizer.lr=0.1,0.2", "hydra.sweep.dir=s")
     assert (status, out.count("already finished")) == (0, 1)
     assert len(SweepDir(tmp_path / "s").job_overrides()) == len(folders(tmp_path / "s")) == 3
+
+
+ODD = ['"a{0..9}b"', "'it is'", "\"\\'${seed}', 100%41\"", "${seed}-x", r"a\,b\}", r'"a\\"', '"\udcff é"', "0"]
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_any_value_passes_through_the_grammars(value, monkeypatch):
+    """Hydra's own grammar ends a reference at the first `}`, that of OmegaConf a text at the first quote."""
+    [override] = original_names([f"data.root={value}"])
+    subdir = OverridesParser.create().parse_override(override).value()
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": "nowhere"}}, "subdir": subdir})
+    monkeypatch.setattr("resnet_cli.sweeps.job_names.HydraConfig.get", lambda: config.hydra)
+    monkeypatch.setattr("resnet_cli.sweeps.job_names.task_overrides", lambda hydra: ["data.root=new", "seed=1"])
+    OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+    assert config.subdir == job_folder_name([f"data.root={value}", "seed=1"])
+
+
+def test_a_changed_value_still_names_the_jobs(train, own_net, tmp_path):
+    assert train("-m", *own_net, "name='it is {0..9}'", "seed=0", "hydra.sweep.dir=s")[0] == 0
+    before = folders(tmp_path / "s")
+    status, out, err = train("-m", "resume=s", "name=other")
+    assert (status, out.count("already finished"), err) == (0, 1, "")
+    assert folders(tmp_path / "s") == before

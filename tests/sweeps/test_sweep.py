@@ -155,6 +155,35 @@ def test_stop_on_failure_starts_no_further_job(train, own_nets):
     assert train("-m", "resume=s")[0] == 0
 
 
+def stored_sweep(folder, *commands):
+    """Store commands in a sweep's folder as if they had run there."""
+    folder.mkdir()
+    for arguments in commands:
+        SweepDir(folder).add_command(SweepCommand(("-m", *arguments)), {})
+
+
+def test_all_commands_of_a_sweep_are_checked_before_the_first_trains(train, tmp_path):
+    stored_sweep(tmp_path / "s", tiny("trainer.epochs=1"), tiny("trainer.epochs=1,2"))
+    status, out, err = train("-m", "resume=s", "trainer.epochs=4")
+    assert (status, out) == (2, "")
+    assert err.startswith("error: trainer.epochs=4: the sweep has trainer.epochs=1,2, which cannot be changed")
+
+
+@pytest.mark.parametrize(("stops", "count"), [("true", 1), ("false", 2)])
+def test_stop_on_failure_holds_for_the_other_commands_of_the_sweep(stops, count, train, tmp_path, monkeypatch):
+    calls = []
+
+    def fail(*arguments):
+        calls.append(arguments)
+        raise RuntimeError("as asked")
+
+    monkeypatch.setattr("resnet_cli.sweeps.job.train", fail)
+    stored_sweep(tmp_path / "s", tiny("seed=0"), tiny("seed=1"))
+    status, _, err = train("-m", "resume=s", f"sweep.stop_on_failure={stops}")
+    assert (status, len(calls)) == (1, count)
+    assert f"error: {count} of {count} jobs did not finish; resume with: resnet-train -m resume=s" in err
+
+
 def test_a_job_that_calls_exit_ends_itself_alone(train, own_nets):
     (own_nets / "broken").write_text("exit")
     status, out, err = train(

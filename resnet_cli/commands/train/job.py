@@ -54,11 +54,14 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
     launches: list[SweepLaunch] = []
     status = 0
     try:
-        for command in resolve_commands(with_quoted_paths(arguments)):
+        for command in list(resolve_commands(with_quoted_paths(arguments))):  # all are checked before the first trains
             launches.append(SweepLaunch(command, stop))
             with planned(command.arguments) as plans, launches[-1]:
                 task = make_task(LauncherContext(stop, sys.argv[1:], command.origin, plans))
                 status = max(status, app.run(command.arguments, stop, task))
+            stopped = launches[-1].folder
+            if stopped is not None and stopped.read_stop_request() is not None:  # a signal, or sweep.stop_on_failure
+                break
     except Exception as error:  # also Hydra's, of the config that a plan is made for
         return print_error(error)
     finally:

@@ -17,6 +17,7 @@ from resnet_cli.errors import InputError, JobFailedError
 from resnet_cli.hydra_app.errors import print_error
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import JobStoppedError
+from resnet_cli.sweeps.elsewhere import unfinished_elsewhere
 from resnet_cli.sweeps.folder import SweepDir
 from resnet_cli.sweeps.hydra_config import param_overrides
 from resnet_cli.sweeps.hydra_internals import job_error
@@ -118,10 +119,24 @@ class OptunaSearch(Sweeper):
             for numbers in trials.values()
         ]
         launched = [LaunchedJob(numbers[0], folder.name, overrides[numbers[0]]) for folder, numbers in trials.items()]
-        with followed_on_cluster(self.launcher, self.folder, launched):
-            results = self.launcher.launch(batch, initial_job_idx=min(overrides))
+        results = self._launch(batch, launched, min(overrides))
         for (folder, numbers), result in zip(trials.items(), results, strict=True):
             self._finish_trials(study, numbers, folder, result)
+
+    def _launch(self, batch: Sequence[list[str]], launched: Sequence[LaunchedJob], first: int) -> list[JobReturn]:
+        """Run jobs, those that another process trains once it has ended without finishing them.
+
+        Args:
+            batch: The overrides of each job.
+            launched: The same jobs as they are followed on a cluster.
+            first: The number of the first of them.
+        """
+        with followed_on_cluster(self.launcher, self.folder, launched):
+            results: list[JobReturn] = list(self.launcher.launch(batch, initial_job_idx=first))
+        for again in unfinished_elsewhere(results, first, active_launch()):
+            part = slice(again.start - first, again.stop - first)
+            results[part] = self._launch(batch[part], launched[part], again.start)
+        return results
 
     def _plan_batch(self, study: Study, overrides: Mapping[int, list[str]]) -> dict[Path, list[int]]:
         """Validate and record the jobs of trials.

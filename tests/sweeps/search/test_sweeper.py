@@ -10,9 +10,20 @@ from resnet_cli.config.stored import dump
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import JobStoppedError
 from resnet_cli.sweeps.folder import SweepCommand, SweepDir
+from resnet_cli.sweeps.job import JobElsewhereError
 from resnet_cli.sweeps.job_validation import PlannedJob
 from resnet_cli.sweeps.search import sweeper
 from resnet_cli.sweeps.search.sweeper import OptunaSearch
+
+
+def search(folder, monkeypatch):
+    """Return a search in a folder, whose jobs are all in `job`."""
+    one = object.__new__(OptunaSearch)
+    one.config = OmegaConf.create({"sweep": {"stop_on_failure": False}})
+    one.folder = SweepDir(folder)
+    one.folder.add_command(SweepCommand(("-m",)), {})
+    monkeypatch.setattr(sweeper, "plan_job", lambda config, own: PlannedJob({}, own, "job", finished_record=None))
+    return one
 
 
 @pytest.mark.parametrize(
@@ -28,10 +39,7 @@ from resnet_cli.sweeps.search.sweeper import OptunaSearch
 )
 def test_trials_of_a_batch_in_one_folder_end_like_its_job(tmp_path, monkeypatch, record, error, signum, final):
     """With a launcher that starts processes: a job that a signal stops can be resumed, so its trials stay open."""
-    one = object.__new__(OptunaSearch)
-    one.config = OmegaConf.create({"sweep": {"stop_on_failure": False}})
-    one.folder = SweepDir(tmp_path)
-    one.folder.add_command(SweepCommand(("-m",)), {})
+    one = search(tmp_path, monkeypatch)
     RunDir(tmp_path / "job").create(dump({}), **record)
     result = SimpleNamespace(status=JobStatus.FAILED if error else JobStatus.COMPLETED, _return_value=error)
     batches = []
@@ -43,9 +51,35 @@ def test_trials_of_a_batch_in_one_folder_end_like_its_job(tmp_path, monkeypatch,
         return [result]
 
     one.launcher = SimpleNamespace(launch=launch)
-    monkeypatch.setattr(sweeper, "plan_job", lambda config, own: PlannedJob({}, own, "job", finished_record=None))
     ended = []
     study = SimpleNamespace(set_folder=lambda number, name: None, finish_trial=lambda *how: ended.append(how))
     one._run_batch(study, {3: ["seed=1"], 4: ["seed=1"]})
     assert [len(batch) for batch in batches] == [1]
     assert ended == ([(3, *final), (4, *final)] if final else [])
+
+
+@pytest.mark.parametrize(
+    ("left", "launches", "final"),
+    [("finished", 1, ("COMPLETE", 7.0)), ("pruned", 2, ("PRUNED", 7.0)), ("interrupted", 2, ("COMPLETE", 8.0))],
+)
+def test_a_trial_that_another_process_trains_is_waited_for(tmp_path, monkeypatch, left, launches, final):
+    one, run, ended, launched = search(tmp_path, monkeypatch), RunDir(tmp_path / "job"), [], []
+    run.create(dump({}), status="running")
+
+    def launch(batch, initial_job_idx):
+        launched.append(initial_job_idx)
+        if len(launched) == 1:
+            return [SimpleNamespace(status=JobStatus.FAILED, _return_value=JobElsewhereError(run.path, {}))]
+        if run.read_record()["status"] == "interrupted":
+            run.update_record(status="finished", best={"val_accuracy": 8.0})
+        return [SimpleNamespace(status=JobStatus.COMPLETED, _return_value=None)]
+
+    def wait(error, launch):
+        run.update_record(status=left, best={"val_accuracy": 7.0})
+
+    monkeypatch.setattr("resnet_cli.sweeps.elsewhere._wait", wait)
+    one.launcher = SimpleNamespace(launch=launch)
+    study = SimpleNamespace(set_folder=lambda number, name: None, finish_trial=lambda *how: ended.append(how))
+    one._run_batch(study, {3: ["seed=1"]})
+    assert launched == [3] * launches
+    assert ended == [(3, *final)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from resnet_cli.errors import InputError
 
 FIRST_PORT, PORTS = 15_000, 20_000  # that a job of SLURM chooses from by its number
+LAST_PORT = 65_535
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def _of_torchrun(environment: Mapping[str, str]) -> ExistingRank | None:
     return ExistingRank(
         _number(environment, "RANK"), size, _number(environment, "LOCAL_RANK"),
         _number(environment, "LOCAL_WORLD_SIZE", size), environment.get("MASTER_ADDR", "127.0.0.1"),
-        _number(environment, "MASTER_PORT"), environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
+        _port(environment), environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
         _number(environment, "TORCHELASTIC_RESTART_COUNT", 0),
     )  # fmt: skip
 
@@ -72,7 +73,7 @@ def _of_slurm(environment: Mapping[str, str]) -> ExistingRank | None:
     return ExistingRank(
         _number(environment, "SLURM_PROCID"), size, _number(environment, "SLURM_LOCALID", 0),
         int(local[0]) if local else size, environment.get("MASTER_ADDR") or first_host(nodes),
-        _number(environment, "MASTER_PORT", FIRST_PORT + job % PORTS),
+        _port(environment, FIRST_PORT + job % PORTS),
         attempt=_number(environment, "SLURM_RESTART_COUNT", 0),
     )  # fmt: skip
 
@@ -83,6 +84,13 @@ def first_host(nodes: str) -> str:
     if found is None:
         return nodes
     return found[1] + (found[2] or "") + (found[4] or "")
+
+
+def _port(environment: Mapping[str, str], default: int | None = None) -> int:
+    port = _number(environment, "MASTER_PORT", default)
+    if not 0 < port <= LAST_PORT:
+        raise InputError(f"MASTER_PORT={port}: is no port; these have the numbers 1 to {LAST_PORT}")
+    return port
 
 
 def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -13,10 +14,12 @@ from torch.distributed import DistNetworkError, PrefixStore, TCPStore  # type: i
 
 from resnet_cli.distributed import ranks as group
 from resnet_cli.distributed.environment import ExistingRank
+from resnet_cli.distributed.outcomes import RankFailedError, is_of_collective
 from resnet_cli.distributed.ranks import RankGroup
 from resnet_cli.errors import InputError
 
 CONNECT_SECONDS = 300.0  # for the slowest machine to start
+ATTEMPT_SECONDS = 10.0  # for one attempt to connect
 FAREWELL_SECONDS = 10.0  # for the others to read that there is no more to do, before the store is gone
 
 _existing: list["ExistingRanks"] = []  # of this process
@@ -34,7 +37,7 @@ class ExistingRanks:
         place: What the surroundings say of this process.
 
     Raises:
-        InputError: the port is in use.
+        InputError: the port is in use, or the first rank cannot be reached.
     """
 
     def __init__(self, place: ExistingRank) -> None:
@@ -42,10 +45,15 @@ class ExistingRanks:
         hosts = place.rank == 0 and not place.has_store
         if hosts:
             _require_free(place.port)
-        store = TCPStore(
-            place.address, place.port, is_master=hosts, wait_for_workers=False,
-            timeout=timedelta(seconds=CONNECT_SECONDS),
-        )  # fmt: skip
+        else:
+            _wait_until_reachable(place)
+        try:
+            store = TCPStore(
+                place.address, place.port, is_master=hosts, wait_for_workers=False,
+                timeout=timedelta(seconds=CONNECT_SECONDS),
+            )  # fmt: skip
+        except DistNetworkError as error:
+            raise _unreachable(place, str(error).splitlines()[0]) from None
         self._store = PrefixStore(f"resnet-cli/{place.attempt}", store)
 
     @contextmanager
@@ -89,14 +97,67 @@ class ExistingRanks:
 
     @contextmanager
     def joined(self, *, timeout: float, cuda: bool) -> Iterator[RankGroup]:
-        """Join the group of the job that was sent last, and leave it at the end."""
+        """Join the group of the job that was sent last, and leave it at the end.
+
+        Raises:
+            RankFailedError: not all ranks have joined, or one of them is lost later.
+        """
         store = PrefixStore(f"run/{self._jobs}", self._store)
         self._jobs += 1
-        ranks = RankGroup(self.place.rank, self.size, store, timeout=timeout, cuda=cuda)
+        try:
+            ranks = RankGroup(self.place.rank, self.size, store, timeout=timeout, cuda=cuda)
+        except RuntimeError as error:
+            raise RankFailedError(f"not all ranks have joined {_within(timeout)}: {_reason(error)}") from None
         try:
             yield ranks
+        except BaseException as error:
+            if ranks.is_first:  # before the others notice that it is gone
+                self._store.set(f"failed/{self._jobs}", "")
+            if is_of_collective(error):
+                raise RankFailedError(f"a rank ended, or did not answer {_within(timeout)}: {_reason(error)}") from None
+            raise
         finally:
             ranks.close()
+
+    def has_first_failed(self) -> bool:
+        """Return True if the first rank has ended the job that was joined last with an error, which it prints."""
+        with suppress(DistNetworkError):
+            return bool(self._store.check([f"failed/{self._jobs}"]))
+        return False
+
+
+def _within(timeout: float) -> str:
+    return f"within {timeout:g} s (trainer.collective_timeout)"
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of an error of torch or gloo, without its source file, keys and advice."""
+    line = re.sub(r"^\[\S*:\d+\] ", "", str(error).splitlines()[0])
+    return re.split(r", keys: |\. This is typically", line)[0]
+
+
+def _wait_until_reachable(place: ExistingRank) -> None:
+    """Wait until the first rank listens; `TCPStore` would wait too, deaf to signals, and log several lines at the end.
+
+    Raises:
+        InputError: it does not within `CONNECT_SECONDS`.
+    """
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            socket.create_connection((place.address, place.port), timeout=ATTEMPT_SECONDS).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise _unreachable(place, error.strerror or str(error)) from None
+        time.sleep(group.POLL_SECONDS)
+
+
+def _unreachable(place: ExistingRank, reason: str) -> InputError:
+    return InputError(
+        f"MASTER_ADDR={place.address}, MASTER_PORT={place.port}: rank {place.rank} of {place.size} cannot reach the "
+        f"first one there: {reason}"
+    )
 
 
 def _require_free(port: int) -> None:

@@ -32,6 +32,13 @@ class RankFailedError(JobFailedError):
         super().__init__(line)
 
 
+def is_of_collective(error: BaseException) -> bool:
+    """Return True for an error that follows from that of another rank, or from its silence."""
+    words = ("gloo", "NCCL", "Timed out waiting", "Connection closed by peer", "Connection reset by peer")
+    is_kind = isinstance(error, RuntimeError) and not isinstance(error, RankFailedError)
+    return is_kind and any(word in str(error) for word in words)
+
+
 def encode_error(error: BaseException) -> dict[str, Any]:
     """Return an error as plain data."""
     if isinstance(error, InputError):

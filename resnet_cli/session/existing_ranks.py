@@ -7,9 +7,10 @@ from collections.abc import Callable
 from resnet_cli.distributed.environment import ExistingRank
 from resnet_cli.distributed.existing import ExistingRanks
 from resnet_cli.distributed.options import options_of
+from resnet_cli.distributed.outcomes import RankFailedError
 from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError, StoppedError
 from resnet_cli.session.rank_output import RankOutput
-from resnet_cli.session.rank_process import is_of_collective, train_rank, use_card
+from resnet_cli.session.rank_process import train_rank, use_card
 from resnet_cli.session.signals import StopSignals
 from resnet_cli.session.train import train
 
@@ -53,12 +54,14 @@ def _serve(ranks: ExistingRanks, stop: StopSignals) -> int:
             with ranks.joined(timeout=options_of(trainer).collective_timeout, cuda=uses_cuda) as group:
                 group.stop = stop
                 train_rank(train, job, group)
+        except RankFailedError as error:
+            if not ranks.has_first_failed():  # it has printed the cause
+                print(f"error: {error}", file=sys.stderr)
         except OF_ALL_RANKS:
             continue
         except StoppedError:
             continue
-        except Exception as error:
+        except Exception:
             traceback.print_exc(file=sys.stderr)
-            if not is_of_collective(error):
-                return 1
+            return 1
     return int(job["status"])

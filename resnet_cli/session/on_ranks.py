@@ -26,6 +26,7 @@ from resnet_cli.session.context import RunContext
 from resnet_cli.session.prepare import isolated_compiler, prepare
 from resnet_cli.session.questions import answer_questions
 from resnet_cli.session.rank_process import TrainFunction, start_rank, takes_cards, to_payload, use_card
+from resnet_cli.session.reproduction import following
 from resnet_cli.session.shared_start import fixed_threads
 from resnet_cli.session.test_set import score_test_set
 from resnet_cli.training.control import RunControl
@@ -57,6 +58,11 @@ def require_cards(trainer: Node, processes: int) -> None:
         kind = "cuda" if device.startswith("cuda:") else "cpu"
         raise InputError(f"trainer.device={device}: is one device; trainer.processes={processes} takes device={kind}")
     if not takes_cards(trainer):
+        if device == "auto" and torch.backends.mps.is_available():
+            raise InputError(
+                f"trainer.device=auto: is mps on this machine, one device; trainer.processes={processes} takes "
+                "device=cpu"
+            )
         return
     cards = torch.cuda.device_count()
     if processes > cards:
@@ -185,7 +191,7 @@ def train_elsewhere(
 def _follow(config: RunConfig, run: RunDir, context: RunContext, planned: Node | None, ranks: Ranks) -> None:
     """Take the part of a rank that is not the first: its steps and its batches of the evaluations."""
     control = agreed_control(context.control, ranks)
-    with RankLog(ranks.rank) as log:
+    with RankLog(ranks.rank) as log, following(ranks):
         prepared = prepare(config, run, planned, context.paths, control=control, ranks=ranks)
         control.raise_if_stopped()
         ranks.from_first(lambda: None)  # the folder is there

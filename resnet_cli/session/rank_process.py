@@ -13,7 +13,7 @@ import torch
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.distributed.launch import RankPlace
 from resnet_cli.distributed.options import options_of
-from resnet_cli.distributed.outcomes import write_error
+from resnet_cli.distributed.outcomes import is_of_collective, write_error
 from resnet_cli.distributed.ranks import RankGroup
 from resnet_cli.runs.logs import use_thread_lock_for_bars
 from resnet_cli.session.context import RunContext
@@ -84,13 +84,6 @@ def use_card(local_rank: int, trainer: Mapping[str, Any]) -> bool:
         return False
     torch.cuda.set_device(local_rank)
     return True
-
-
-def is_of_collective(error: BaseException) -> bool:
-    """Return True for an error that follows from that of another rank, or from its silence."""
-    text = str(error)
-    words = ("gloo", "NCCL", "Timed out waiting", "Connection closed by peer", "Connection reset by peer")
-    return isinstance(error, torch.distributed.DistError | RuntimeError) and any(word in text for word in words)
 
 
 def train_rank(train: TrainFunction, payload: Mapping[str, Any], ranks: RankGroup) -> None:

@@ -14,6 +14,7 @@ from resnet_cli.config import stored
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.values import format_value
+from resnet_cli.distributed.ranks import ALONE, Ranks
 from resnet_cli.errors import InputError, NotIdenticalError
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.code import MODULES, read_code
@@ -51,20 +52,6 @@ class Reproduction:
         """The number of threads that the run had, if this process can have as many."""
         found = self.run.record.get("threads")
         return found if type(found) is int and 0 < found <= max(MOST_THREADS, os.cpu_count() or 1) else None
-
-    @contextmanager
-    def same_threads(self) -> Iterator[None]:
-        """Use as many threads inside this block as the run had: sums are split by their number."""
-        before = torch.get_num_threads()
-        if self.threads is None or self.threads == before:
-            yield
-            return
-        torch.set_num_threads(self.threads)
-        logger.info("threads %d, as the run had that is reproduced, instead of %d", self.threads, before)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
 
     def begin(self, prepared: PreparedRun) -> None:
         """Record what is reproduced, and log what is known to be different now."""
@@ -145,14 +132,39 @@ def find_reproduction(config: RunConfig, run: RunDir) -> Reproduction | None:
 
 
 @contextmanager
-def reproducing(config: RunConfig, run: RunDir) -> Iterator[Reproduction | None]:
-    """Find what a run reproduces, and use its number of threads inside this block; see `find_reproduction`."""
+def reproducing(config: RunConfig, run: RunDir, ranks: Ranks = ALONE) -> Iterator[Reproduction | None]:
+    """Find what a run reproduces, and use its number of threads inside this block; see `find_reproduction`.
+
+    The first rank does this, while the others call `following`.
+    """
     reproduction = find_reproduction(config, run)
-    if reproduction is None:
-        yield None
-        return
-    with reproduction.same_threads():
+    threads = ranks.from_first(lambda: reproduction.threads if reproduction else None)
+    before = torch.get_num_threads()
+    if threads not in (None, before):
+        logger.info("threads %d, as the run had that is reproduced, instead of %d", threads, before)
+    with _same_threads(threads):
         yield reproduction
+
+
+@contextmanager
+def following(ranks: Ranks) -> Iterator[None]:
+    """Use the number of threads of the run that the first rank reproduces, if there is one, inside this block."""
+    with _same_threads(ranks.from_first(lambda: None)):
+        yield
+
+
+@contextmanager
+def _same_threads(threads: int | None) -> Iterator[None]:
+    """Use so many threads inside this block: sums are split by their number. None changes nothing."""
+    before = torch.get_num_threads()
+    if threads is None or threads == before:
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _changed_conditions(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -71,7 +71,8 @@ def train(
             return verify_resume(train, located(config, context.paths))
         run.require_writable()
         with (
-            exclusive(run.path), isolated_compiler(), fixed_threads(options), reproducing(config, run) as reproduction
+            exclusive(run.path), isolated_compiler(), fixed_threads(options),
+            reproducing(config, run, ranks) as reproduction,
         ):  # fmt: skip
             prepared = prepare(
                 config, run, planned_trainer, context.paths, control=context.control, began=began, ranks=ranks

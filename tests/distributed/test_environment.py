@@ -45,6 +45,12 @@ def test_a_variable_that_is_no_number_is_an_input_error():
         find_existing_rank({**TORCHRUN, "LOCAL_RANK": "one"})
 
 
+@pytest.mark.parametrize("port", ["0", "65536", "-1"])
+def test_a_number_that_is_no_port_is_an_input_error(port):
+    with pytest.raises(InputError, match=f"MASTER_PORT={port}: is no port"):
+        find_existing_rank({**TORCHRUN, "MASTER_PORT": port})
+
+
 @pytest.mark.parametrize(
     ("nodes", "host"),
     [("a1", "a1"), ("a1,b2", "a1"), ("gpu[03-07,12],login", "gpu03"), ("n[1,3]-ib,x", "n1-ib"), ("n7,n[8-9]", "n7")],

@@ -3,13 +3,24 @@
 import multiprocessing
 import os
 import socket
+import threading
 import time
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 import pytest
 
+from resnet_cli.distributed import existing
+from resnet_cli.distributed.environment import ExistingRank
+from resnet_cli.errors import InputError
+from tests.support.ranks import faulty
 from tests.support.runs import record_of, rows_of, tiny
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @pytest.fixture
@@ -20,13 +31,13 @@ def in_step(train, tmp_path, monkeypatch):
     def follow(arguments):
         os.environ["SLURM_PROCID"] = os.environ["SLURM_LOCALID"] = "1"
         os.chdir(tmp_path)
-        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-            os._exit(run(list(arguments)))
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            with (tmp_path / "other.txt").open("w") as errors, redirect_stderr(errors):
+                status = run(list(arguments))
+            os._exit(status)
 
     def run_both(*arguments):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         step = {"JOB_ID": 7, "STEP_ID": 0, "STEP_NUM_TASKS": 2, "STEP_NODELIST": "127.0.0.1", "PROCID": 0, "LOCALID": 0}
         for name, value in step.items():
             monkeypatch.setenv(f"SLURM_{name}", str(value))
@@ -46,7 +57,7 @@ def test_tasks_of_a_step_train_each_job_of_a_sweep_together(in_step, tmp_path):
     runs = sorted(path.parent for path in (tmp_path / "sweep").glob("*/run.json"))
     assert [record_of(run)["processes"] for run in runs] == [2, 2]
     assert [len(rows_of(run)) for run in runs] == [1, 1]
-    assert {path.name for path in tmp_path.iterdir()} == {"sweep"}, "the other task has a folder of its own"
+    assert {path.name for path in tmp_path.iterdir()} == {"sweep", "other.txt"}, "the other task has its own folder"
 
 
 def test_tasks_of_a_step_end_with_the_status_of_the_first(in_step, tmp_path):
@@ -57,3 +68,61 @@ def test_tasks_of_a_step_end_with_the_status_of_the_first(in_step, tmp_path):
     assert err.startswith("error: data.augment.cutout=99")
     assert not (tmp_path / "run").exists()
     assert time.monotonic() - began < 10
+
+
+def test_an_error_of_the_first_task_is_printed_once(in_step, tmp_path):
+    assert in_step(*tiny("hydra.run.dir=run", "trainer.epochs=1")) == (0, "", 0)
+    (tmp_path / "run" / "train.log").unlink()
+    (tmp_path / "run" / "train.log").mkdir()  # found when the folder is opened, after the other has joined
+    status, err, other = in_step("resume=run", "trainer.epochs=2")
+    assert (status, err.count("\n"), other) == (4, 1, 4), err
+    assert "run/train.log: cannot be written" in err
+    assert (tmp_path / "other.txt").read_text() == ""
+
+
+def test_a_task_that_fails_is_one_line_on_the_others(in_step, tmp_path):
+    options = tiny("model=faulty", "hydra.run.dir=run", "trainer.collective_timeout=7")
+    status, err, other = in_step(*faulty(tmp_path, "raise")[:2], *options)
+    assert (status, err.count("\n"), other) == (1, 1, 1), err
+    assert err.startswith("error: a rank ended, or did not answer within 7 s (trainer.collective_timeout): ")
+    assert (tmp_path / "other.txt").read_text().endswith("rank 1: RuntimeError: the cable is loose\n")
+
+
+def test_a_task_that_does_not_join_is_one_line(train, monkeypatch):
+    monkeypatch.setattr(existing, "FAREWELL_SECONDS", 0.0)
+    step = {"STEP_ID": 0, "STEP_NUM_TASKS": 2, "STEP_NODELIST": "127.0.0.1", "PROCID": 0, "LOCALID": 0}
+    for name, value in step.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+    status, _, err = train(*tiny("trainer.collective_timeout=0.2"))
+    assert (status, err.count("\n")) == (1, 1), err
+    assert err.startswith("error: not all ranks have joined within 0.2 s (trainer.collective_timeout)")
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"), [("127.0.0.1", "Connection refused"), ("no.such.host.invalid", "not known|resolution")]
+)
+def test_a_first_task_that_cannot_be_reached_is_an_input_error(monkeypatch, capfd, address, reason):
+    monkeypatch.setattr(existing, "CONNECT_SECONDS", 0.0)
+    port = free_port()
+    where = f"MASTER_ADDR={address}, MASTER_PORT={port}: rank 1 of 2 cannot reach the first one there: "
+    with pytest.raises(InputError, match=f"^{where}.*({reason})"):
+        existing.ExistingRanks(ExistingRank(1, 2, 1, 2, address, port))
+    assert capfd.readouterr().err == "", "torch says nothing"
+
+
+def test_another_program_at_the_port_is_an_input_error(monkeypatch):
+    monkeypatch.setattr(existing, "CONNECT_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        threading.Thread(target=refuse, args=(other,), daemon=True).start()
+        with pytest.raises(InputError, match=f"MASTER_PORT={port}: rank 1 of 2 cannot reach"):
+            existing.ExistingRanks(ExistingRank(1, 2, 1, 2, "127.0.0.1", port))
+        other.shutdown(socket.SHUT_RDWR)
+
+
+def refuse(server):
+    with suppress(OSError):
+        while True:
+            with server.accept()[0] as connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")

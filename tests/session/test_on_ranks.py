@@ -1,5 +1,6 @@
 """Runs on several processes: the same training, the same folder, the same decisions."""
 
+import json
 import os
 import shutil
 import signal
@@ -154,6 +155,16 @@ def signalled_when(path):
     thread.start()
     yield
     thread.join(10)
+
+
+def test_a_reproduction_has_the_threads_of_the_run_on_every_process(train, tmp_path, monkeypatch):
+    assert train(*tiny("trainer.processes=2", "trainer.epochs=1", "hydra.run.dir=a"))[0] == 0
+    threads = torch.get_num_threads() + 1
+    (tmp_path / "a" / "run.json").write_text(json.dumps(record_of(tmp_path / "a") | {"threads": threads}))
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: (tmp_path / f"{os.getpid()}-{number}").touch())
+    train("reproduce=a", "hydra.run.dir=b")
+    assert len(list(tmp_path.glob(f"*-{threads}"))) == 2
+    assert (tmp_path / "b" / "train.log").read_text().count(f"threads {threads}, as the run had") == 1
 
 
 def test_a_run_is_pruned_by_the_process_that_started_it(tmp_path, monkeypatch):

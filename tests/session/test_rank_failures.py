@@ -89,6 +89,13 @@ def test_more_processes_than_cards_are_an_input_error(train, monkeypatch):
     assert err.startswith("error: trainer.processes=3: this machine has 2 CUDA devices")
 
 
+def test_mps_which_auto_may_be_is_one_device(train, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    status, _, err = train(*tiny("trainer.processes=2", "trainer.device=auto", "hydra.run.dir=run"))
+    assert (status, err.count("\n")) == (2, 1)
+    assert err.startswith("error: trainer.device=auto: is mps on this machine, one device")
+
+
 def test_a_busy_port_is_an_input_error(train, monkeypatch):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

@@ -11,6 +11,7 @@ from resnet_cli.config.run_config import Node
 from resnet_cli.data.dataset import Dataset
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.read import read_header
+from resnet_cli.data.loading.augment import Augment
 from resnet_cli.data.partition import Partition
 from resnet_cli.errors import InputError
 from resnet_cli.inspection.survey import Survey, survey_split
@@ -87,3 +88,17 @@ def _height_and_width(images: LazyImages, index: int) -> tuple[int, ...] | None:
     with suppress(InputError):
         return read_header(images.source.open(index), images.decoding).size[1:]
     return None
+
+
+def build_augment(node: Node, size: tuple[int, int, int]) -> Augment | None:
+    """Build the augmentation that the config of the data names, for images of `size` (C, H, W).
+
+    Raises:
+        InputError: it is not possible for such images, or for the batch size.
+    """
+    if node.get("augment") is None:
+        return None
+    augment: Augment = build.instantiate("data.augment", node["augment"], {})
+    augment.validate(size)
+    augment.validate_batch_size(build.batch_size(node))
+    return augment

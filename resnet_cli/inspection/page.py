@@ -15,10 +15,10 @@ from resnet_cli.data.duplicates import describe_image
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.loading.batch_loader import Normalize
 from resnet_cli.data.loading.device_loader import DeviceLoader, ResidentSplit
+from resnet_cli.errors import InputError
 from resnet_cli.inspection import text
-from resnet_cli.inspection.inspected import Inspected
+from resnet_cli.inspection.inspected import Inspected, build_augment
 from resnet_cli.plots.samples import MAX_IMAGES, draw_samples
-from resnet_cli.session import build
 
 MAX_SAMPLES = 400  # images of the page, shared among the classes
 SAMPLES = (2, 12)  # of a class: at least, at most
@@ -71,17 +71,22 @@ def _batch(found: Inspected, seed: int) -> str:
         return "<p>No training image can be decoded.</p>\n"
     split, _ = found.partition.samples["train"]
     chosen = usable[torch.randperm(len(usable), generator=torch.Generator().manual_seed(seed))][:MAX_IMAGES]
-    size = _pixels(split, int(chosen[0])).shape
-    pairs = [(image, split.labels[i]) for i in chosen.tolist() if (image := _pixels(split, i)).shape == size]
-    small = DatasetSplit(torch.stack([image for image, _ in pairs]), torch.stack([label for _, label in pairs]))
     statistics = found.report["statistics"]
     mean = statistics["used_mean"] or statistics["mean"]
     std = statistics["used_std"] or [value or 1.0 for value in statistics["std"]]
-    node = found.node.get("augment")
+    images = [(_pixels(split, i), split.labels[i]) for i in chosen.tolist()]
+    size = next((image.shape for image, _ in images if image.shape[2] == len(mean)), None)
+    pairs = [(image, label) for image, label in images if image.shape == size]
+    if size is None:
+        return f"<p>None of {len(images)} images has {len(mean)} channels, as the first one.</p>\n"
+    try:
+        augment = build_augment(found.node, (size[2], size[0], size[1]))
+    except InputError as error:
+        return f"<p>{_lines(error.problems)}</p>\n"
+    small = DatasetSplit(torch.stack([image for image, _ in pairs]), torch.stack([label for _, label in pairs]))
     loader = DeviceLoader(
         ResidentSplit(small, "cpu"), torch.arange(len(small)), batch_size=len(small), seed=seed,
-        num_classes=len(found.dataset.class_names), normalize=Normalize(mean, std),
-        augment=None if node is None else build.instantiate("data.augment", node, {}),
+        num_classes=len(found.dataset.class_names), normalize=Normalize(mean, std), augment=augment,
     )  # fmt: skip
     images_BCHW, labels = next(iter(loader.epoch(0)))
     names = found.dataset.class_names

@@ -15,7 +15,7 @@ from resnet_cli.data.duplicates import describe_image
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.errors import InputError
 from resnet_cli.inspection.copies import PARTS, Members, count_copies, find_groups
-from resnet_cli.inspection.inspected import LOOKED_AT, Inspected, Report, survey_data
+from resnet_cli.inspection.inspected import LOOKED_AT, Inspected, Report, build_augment, survey_data
 from resnet_cli.inspection.near import MAX_DISTANCE, MAX_PAIRS, find_near_pairs
 from resnet_cli.inspection.survey import MEANINGS, Survey
 
@@ -239,4 +239,9 @@ def _problems(found: Inspected, report: Report) -> list[str]:
         found.dataset.validate()
     except InputError as error:
         problems += error.problems
+    if sizes <= 1 and len(channels) <= 1:
+        try:
+            build_augment(found.node, found.dataset.train.size)
+        except InputError as error:
+            problems += error.problems
     return problems

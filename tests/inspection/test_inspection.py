@@ -132,6 +132,34 @@ def test_near_duplicates_are_found_by_a_hash_of_what_is_seen(capsys, photos):
     assert found["across_parts"] == {"test in train": 1}
 
 
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["data.augment.crop=99"], "data.augment.crop=99: 12x12 images allow up to 12"),
+        (["data.augment.repeats=999"], "data.augment.repeats=999: a batch has "),
+        (["data.augment.saturation=0.5", "data.mode=L"], "data.augment.saturation=0.5: needs images of 3 channels"),
+    ],
+)
+def test_an_impossible_augmentation_is_said_with_and_without_the_page(capsys, photos, tmp_path, options, problem):
+    out = tmp_path / "data.html"
+    for page_option in ([], ["--out", str(out)]):
+        [line] = look(capsys, photos, *options, *page_option)["problems"]
+        assert line.startswith(problem)
+    assert f"<p>{problem}" in out.read_text()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_page_of_images_of_several_modes_shows_those_like_the_first(capsys, photos, tmp_path, seed):
+    for name in ("cat", "dog"):
+        for i, mode in enumerate(("L", "RGBA", "LA", "L", "LA"), 3):
+            Image.open(photos / f"train/{name}/{i}.png").convert(mode).save(photos / f"train/{name}/{i}.png")
+    out = tmp_path / "data.html"
+    report = look(capsys, photos, "data.mode=all", f"seed={seed}", "--out", str(out))
+    assert report["problems"] == ["images of 1 and 2 and 3 and 4 channels: data.mode=RGB or L gives all the same"]
+    assert out.read_text().count("<img alt=") == 20
+    assert '<img class="batch"' in out.read_text()
+
+
 def test_a_long_page_says_what_it_leaves_out(capsys, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(page, "MAX_DAMAGED", 3)
     monkeypatch.setattr(page, "MAX_CLASSES", 2)

@@ -12,7 +12,7 @@ from resnet_cli.data.datasets.root import find_root
 from resnet_cli.data.datasets.samples import make_dataset
 from resnet_cli.data.datasets.table import Table, read_table
 from resnet_cli.data.datasets.table_labels import find_class_columns
-from resnet_cli.data.datasets.table_rows import Columns, read_samples
+from resnet_cli.data.datasets.table_rows import Columns, count_files, read_samples
 from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
@@ -108,7 +108,7 @@ def csv(
     columns = replace(columns, delimiter=label_delimiter)
     base = path.parent
     if root is not None:
-        base = find_root(root, cache, holds=table.columns[columns.path][0].strip()).folder
+        base = find_root(root, cache, count_files=partial(count_files, table.columns[columns.path])).folder
     samples, class_names = read_samples(table, columns, base)
     open_images = partial(
         LazyImages, base, mode=mode, image_size=image_size, resize=resize, cache=find_cache_folder(cache),

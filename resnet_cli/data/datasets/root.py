@@ -1,5 +1,6 @@
 """The folder that `data.root` names: itself, or the content of an archive."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,14 +23,16 @@ class Root(NamedTuple):
     name: str
 
 
-def find_root(root: str, cache: str | None, *, expected: str = "", holds: str | None = None) -> Root:
+def find_root(
+    root: str, cache: str | None, *, expected: str = "", count_files: Callable[[Path], int] | None = None
+) -> Root:
     """Return the folder of a data set. An archive is unpacked, and a folder around all of its content is passed over.
 
     Args:
         root: A folder, or an archive as `resnet_cli.data.images.archive.unpack_once` takes it.
         cache: The folder of the cache.
         expected: What the folder should hold, for messages.
-        holds: Path of a file that the folder should hold; None if the folder holds folders of images.
+        count_files: Returns how many files of a table a folder holds; None if the folder holds folders of images.
 
     Raises:
         InputError: There is no such folder, or the archive cannot be unpacked.
@@ -48,18 +51,18 @@ def find_root(root: str, cache: str | None, *, expected: str = "", holds: str | 
     folder = find_cache_folder(cache)
     if folder is None:
         raise InputError(f"data.root={path}: an archive is unpacked into data.cache, which is not set: data.cache=DIR")
-    return Root(_content_folder(unpack_once(path, folder), holds), name)
+    return Root(_content_folder(unpack_once(path, folder), count_files), name)
 
 
-def _content_folder(folder: Path, holds: str | None) -> Path:
+def _content_folder(folder: Path, count_files: Callable[[Path], int] | None) -> Path:
     """Return the only folder in an archive, as most of them have one, or the archive's folder itself."""
     entries = list_entries(folder, ScanReport())
     if len(entries) != 1 or not is_folder(entries[0]):
         return folder
     (only,) = entries
     inner = Path(only.path)
-    if holds is not None:
-        return folder if (folder / holds).exists() or not (inner / holds).exists() else inner
+    if count_files is not None:
+        return inner if count_files(inner) > count_files(folder) else folder
     is_split = any(only.name.lower() in names for names in SPLIT_NAMES.values())
     has_folders = any(is_folder(entry) for entry in list_entries(inner, ScanReport()))
     return inner if has_folders and not is_split else folder

@@ -18,6 +18,7 @@ BYTE_ORDER_MARKS = {  # UTF-32 has the one of UTF-16 and two zero bytes, but no 
     codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"
 }  # fmt: skip
 OTHER_FORMATS = frozenset({".xlsx", ".xls", ".ods", ".json", ".jsonl", ".feather", ".arrow", ".pkl", ".npz", ".zip"})
+EXCEL_DELIMITER = re.compile(rf"sep=([{re.escape(DELIMITERS)}])[,;]*$")  # a line before the names of the columns
 MAX_PROBLEMS = 5  # that are named; the others are counted
 
 
@@ -58,6 +59,7 @@ class Table:
                 raise InputError(f"{key}={name}: {self.path} has no such column, but {names}")
             return name
         by_plain_name = {_plain(column): column for column in reversed(self.columns)}
+        by_plain_name |= {column: column for column in self.columns}  # `label` is meant where there is `Label` too
         return next((by_plain_name[usual] for usual in usual_names if usual in by_plain_name), None)
 
     def require_column(self, key: str, name: str | None, usual_names: Sequence[str]) -> str:
@@ -118,8 +120,11 @@ def _read_text(path: Path) -> Table:
     header_line = next((line for line in text.splitlines() if line.strip()), "")
     if not header_line:
         raise InputError(f"{path}: an empty file")
-    delimiter = max(DELIMITERS, key=lambda mark: _count_cells(header_line, mark))
+    named = EXCEL_DELIMITER.match(header_line)
+    delimiter = named[1] if named else max(DELIMITERS, key=lambda mark: _count_cells(header_line, mark))
     rows = _rows(path, text, delimiter)
+    if named:
+        next(rows)
     _, header = next(rows, (0, []))
     if not header:
         raise InputError(f"{path}: an empty file")

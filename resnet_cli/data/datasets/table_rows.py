@@ -21,6 +21,8 @@ from resnet_cli.errors import InputError
 
 log = logging.getLogger("resnet_cli")
 
+MAX_COUNTED = 1000  # paths that show which folder they are relative to
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -96,7 +98,7 @@ def _find_files(table: Table, column: str, base: Path) -> list[str]:
     problems: list[str] = []
     count = 0
     for row, cell in enumerate(table.columns[column]):
-        names = [name for text in _spellings(cell) if (name := _relative(text, bases)) is not None]
+        names = _names(cell, bases)
         name = next((name for name in names if _is_file(base / name)), None)
         if name is not None:
             found.append(name)
@@ -110,6 +112,18 @@ def _find_files(table: Table, column: str, base: Path) -> list[str]:
         raise InputError(f"{problems[0]}; the files of the other {count - 1} rows are missing too: {advice}")
     raise_problems([*problems, *[""] * (count - len(problems))])
     return found
+
+
+def count_files(cells: Sequence[str], base: Path) -> int:
+    """Return how many of a table's paths name files in a folder, of at most about `MAX_COUNTED` of them."""
+    bases = (base.absolute(), base.resolve())
+    counted = cells[:: max(1, len(cells) // MAX_COUNTED)]
+    return sum(any(_is_file(base / name) for name in _names(cell, bases)) for cell in counted)
+
+
+def _names(cell: str, bases: Sequence[Path]) -> list[str]:
+    """Return what a path may be relative to a folder, given as `bases`, in the order of `_spellings`."""
+    return [name for text in _spellings(cell) if (name := _relative(text, bases)) is not None]
 
 
 def _spellings(cell: str) -> Iterator[str]:

@@ -66,7 +66,10 @@ def _read_members(tar: tarfile.TarFile, path: Path, length: int) -> Iterator[Mem
 def _require_end(offset: int, file: BinaryIO, path: Path) -> None:
     """Raise if what follows the last member is no end: `tarfile` takes a damaged header for one."""
     file.seek(offset)
-    if file.read(BLOCK).strip(b"\0"):
+    end = file.read(BLOCK)
+    if len(end) < BLOCK:
+        raise InputError(f"{path}: the block of zeros that ends an archive is missing at byte {offset}: cut off?")
+    if end.strip(b"\0"):
         raise InputError(f"{path}: damaged at byte {offset}: no member begins there, nor does the archive end")
     if file.read(LONGEST_END).strip(b"\0"):
         raise InputError(f"{path}: data follow the end of the archive at byte {offset}, as in joined archives")

@@ -259,6 +259,32 @@ def test_an_archive_holds_the_files(tmp_path, prefix):
     assert sorted(values(data.train) + values(data.test)) == [0, 1, 2, 3]
 
 
+def test_the_column_of_the_exact_name_is_meant(table):
+    data = table("path,Label,label\n" + "".join(f"{i}.png,x{i % 2},{i % 2}\n" for i in range(6)), test_fraction=0.5)
+    assert data.class_names == ("0", "1")
+
+
+def test_the_line_of_a_spreadsheet_that_names_the_delimiter(table):
+    text = "sep=;\npath;label\n" + "".join(f"{i}.png;{i % 2}\n" for i in range(6))
+    assert len(table(text, test_fraction=0.5).train) == 3
+    [line] = problems_of(table, text + "none.png;0\n")
+    assert "labels.csv, line 9: " in line
+
+
+def test_most_rows_say_where_the_files_of_an_archive_are(tmp_path):
+    put(tmp_path / "in" / "images", *(f"a/{i}.png" for i in range(4)))
+    archive = shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "in")
+    table = tmp_path / "labels.csv"
+    options = {"file": str(table), "root": archive, "cache": str(tmp_path / "cache"), "test_fraction": 0.5}
+    table.write_text("path,label\n" + "".join(f"a\\{i}.png,{i % 2}\n" for i in range(4)))
+    data = csv(**options)
+    assert sorted(values(data.train) + values(data.test)) == [0, 1, 2, 3]
+    table.write_text("path,label\na/none.png,0\n" + "".join(f"a/{i}.png,{i % 2}\n" for i in range(4)))
+    [line] = problems_of(csv, **options)
+    assert line.startswith(f"{table}, line 2: ")
+    assert "images/a/none.png does not exist" in line
+
+
 def test_several_labels_in_a_cell(table):
     text = "path,labels\n0.png,cat;dog\n1.png,\n2.png,dog\n3.png, cat ;owl\n4.png,owl;dog;owl\n"
     data = table(text, labels="multi", test_fraction=0.4)

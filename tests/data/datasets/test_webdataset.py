@@ -207,6 +207,7 @@ def test_archives_that_cannot_be_read_are_named(tmp_path):
     second = whole.index(b"1.png")
     for content, words in (
         (whole[: second + 600], "1.png is cut off"),
+        (whole[:second], f"the block of zeros that ends an archive is missing at byte {second}: cut off?"),
         (whole[:second] + b"\x07" * 512 + whole[second + 512 :], f"damaged at byte {second}"),
         (whole + whole, "data follow the end of the archive"),
         (gzip.compress(whole), "compressed with gzip"),

@@ -42,7 +42,7 @@ def eject_run(run: RunDir, config_dir: str | None = None) -> str:
         record = read_run(run.path, run.path.name, []).record
     except OSError as error:
         raise InputError(f"{error.filename or run.path}: cannot be read: {error.strerror}") from None
-    overrides = [str(item) for item in record.get("overrides", ())]
+    overrides = [str(item) for item in record.get("overrides") or ()]
     return eject(plan, overrides, stored.read(run.config), config_dir=config_dir)
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 from resnet_cli.streams import discard_output
@@ -15,8 +16,14 @@ WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 
 
 def prepare_output() -> None:
-    """Print characters that the encoding of the output lacks as escapes, in place of a `UnicodeEncodeError`."""
+    """Print characters that the encoding of the output lacks as escapes, in place of a `UnicodeEncodeError`.
+
+    What is printed to a stream that is closed is discarded.
+    """
     _require_unicode_names()
+    for name in ("stdout", "stderr"):  # closed, as by `>&-`: Python has no stream then
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  until the process ends
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -145,7 +145,11 @@ def _note_export(trained: "TrainedRun", path: Path, report: dict[str, Any]) -> N
     entry = {"file": str(path), **{name: report[name] for name in kept}}
     with suppress(InputError, MachineError), exclusive(trained.run.path):
         before = trained.run.read_record().get("exports")
-        others = [one for one in before if one.get("file") != str(path)] if isinstance(before, list) else []
+        others = (
+            [one for one in before if isinstance(one, dict) and one.get("file") != str(path)]
+            if isinstance(before, list)
+            else []
+        )
         trained.run.update_record(exports=[*others, entry])
         write_card(trained.run)
 

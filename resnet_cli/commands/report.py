@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         help="write the page again every few seconds while runs go on, with how far they are; default: 5, to runs.html",
     )  # fmt: skip
     parser.add_argument(
-        "--serve", nargs="?", type=int, const=8600, metavar="PORT",
+        "--serve", nargs="?", type=_port, const=8600, metavar="PORT",
         help="serve that page to browsers on this machine; default: 8600",
     )  # fmt: skip
     parser.add_argument("--single", action="store_true", help="a row for each run, nothing averaged")
@@ -182,8 +182,20 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0.1 <= value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.1 to 86400")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.1 to 86400{_advice(text)}")
     return value
+
+
+def _port(text: str) -> int:
+    """Parse the number of a port."""
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535{_advice(text)}")
+    return int(text)
+
+
+def _advice(text: str) -> str:
+    """Return what to type if the value of an option is a folder."""
+    return "; folders come before the options" if Path(text).is_dir() else ""
 
 
 def _goal(text: str) -> Goal:

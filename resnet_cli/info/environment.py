@@ -4,7 +4,6 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ def describe_environment() -> dict[str, Any]:
         **_torch(),
         "memory": {"total": psutil.virtual_memory().total, "available": psutil.virtual_memory().available},
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
-        "caches": [_folder(purpose, folder) for purpose, folder in _caches()],
+        "caches": [_folder(purpose, folder) for purpose, folder in _caches().items()],
         "disk": {"folder": str(Path.cwd()), "free": shutil.disk_usage(Path.cwd()).free},
     }
 
@@ -82,17 +81,23 @@ def _torch() -> dict[str, Any]:
     }
 
 
-def _caches() -> Iterator[tuple[str, str]]:
-    """Yield what the caches hold and where they are."""
-    yield "data sets", os.environ.get("RESNET_CLI_DATA", "~/.cache/resnet-cli")
-    yield "decoded images", os.environ.get("RESNET_CLI_CACHE", "~/.cache/resnet-cli/decoded")
-    yield "torch weights", os.environ.get("TORCH_HOME", "~/.cache/torch")
-    yield "Hugging Face", os.environ.get("HF_HOME", "~/.cache/huggingface")
+def _caches() -> dict[str, str]:
+    """Return the folder of each cache by what it holds."""
+    return {
+        "data sets": os.environ.get("RESNET_CLI_DATA", "~/.cache/resnet-cli"),
+        "decoded images": os.environ.get("RESNET_CLI_CACHE", "~/.cache/resnet-cli/decoded"),
+        "torch weights": os.environ.get("TORCH_HOME", "~/.cache/torch"),
+        "Hugging Face": os.environ.get("HF_HOME", "~/.cache/huggingface"),
+    }
 
 
 def _folder(purpose: str, folder: str) -> dict[str, Any]:
-    path = expand_home(folder)
-    size = sum(_size(Path(place, name)) for place, _, names in os.walk(path) for name in names)
+    """Return the size of a cache, without other caches that lie in its folder."""
+    path, size = expand_home(folder), 0
+    others = {str(expand_home(other)) for other in _caches().values()} - {str(path)}
+    for place, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if str(Path(place, name)) not in others]
+        size += sum(_size(Path(place, name)) for name in names)
     return {"purpose": purpose, "folder": folder, "exists": path.is_dir(), "bytes": size}
 
 

@@ -7,7 +7,7 @@ from resnet_cli.config.durations import format_seconds
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.runs.card_metadata import scores_of
-from resnet_cli.runs.summary import chosen_split, cut, flat_facts, times
+from resnet_cli.runs.summary import chosen_split, count_threads, cut, flat_facts, times
 
 Facts = Mapping[str, Any]
 
@@ -88,7 +88,7 @@ def _checkpoint(found: Facts) -> str:
 
 
 def _environment(found: Facts) -> Iterator[tuple[str, Sequence[str]]]:
-    threads = f"{found['threads']} threads" if found["threads"] else None
+    threads = count_threads(found["threads"], found["device"])
     yield "device", _known(", ".join(filter(None, (found["device"], found["precision"], threads, found["platform"]))))
     yield "versions", _known(", ".join(f"{name} {version}" for name, version in found["versions"].items()))
     dirty = " with changes that are not committed" if found["git_dirty"] else ""

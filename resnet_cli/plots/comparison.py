@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
-from resnet_cli.plots.curves import sanitize_title
+from resnet_cli.plots.curves import legend_label
 
 # Okabe & Ito's colours, distinguishable with every common form of colour blindness; dashes tell curves apart in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -87,7 +87,7 @@ def _draw(axes: Any, panel: Panel) -> None:
         marker = "o" if len(curve.epochs) == 1 else None
         axes.plot(
             curve.epochs, curve.means, DASHES[index % len(DASHES)], color=colour, linewidth=1.6, marker=marker,
-            label=sanitize_title(curve.label),
+            label=legend_label(curve.label),
         )  # fmt: skip
         low = [mean - deviation for mean, deviation in zip(curve.means, curve.deviations, strict=True)]
         high = [mean + deviation for mean, deviation in zip(curve.means, curve.deviations, strict=True)]

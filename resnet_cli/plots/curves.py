@@ -135,6 +135,11 @@ def sanitize_title(title: str) -> str:
     return text if len(text) <= MAX_TITLE_LENGTH else text[: MAX_TITLE_LENGTH - 1] + "\u2026"
 
 
+def legend_label(text: str) -> str:
+    """Return a title as a label of a legend, from which matplotlib leaves out those that begin with an underscore."""
+    return sanitize_title(text).lstrip("_") or "?"
+
+
 @cache
 def _known_characters() -> frozenset[int]:
     """Return the characters that the font has."""

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from resnet_cli.plots.curves import legend_label, sanitize_title
+
 MOST_NAMED = 20  # classes in the legend; more are named where their points are
 
 
@@ -42,11 +44,18 @@ def draw_embedding(
         own = points_N2[labels_N == label]
         colour = palette(place) if len(present) <= MOST_NAMED else palette(place / len(present))
         axes.scatter(
-            own[:, 0], own[:, 1], s=size, color=colour, alpha=0.7, linewidths=0, label=_short(class_names[label])
+            own[:, 0],
+            own[:, 1],
+            s=size,
+            color=colour,
+            alpha=0.7,
+            linewidths=0,
+            label=legend_label(_short(class_names[label])),
         )
         if len(present) > MOST_NAMED:
             x, y = np.median(own, axis=0)
-            axes.text(x, y, _short(class_names[label], 12), fontsize=6, ha="center", va="center", parse_math=False)
+            name = sanitize_title(_short(class_names[label], 12))
+            axes.text(x, y, name, fontsize=6, ha="center", va="center", parse_math=False)
     if len(present) <= MOST_NAMED:
         legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2)
         for text in legend.get_texts():

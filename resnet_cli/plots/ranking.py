@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_cli.plots.curves import sanitize_title
+from resnet_cli.plots.curves import legend_label, sanitize_title
 
 GREY = "#666666"
 MOST_CURVES = 10
@@ -64,6 +64,6 @@ def _thinned(values: Any) -> Any:
 
 
 def _label(name: str) -> str:
-    """Return a name on one line, cut; matplotlib hides labels that begin with an underscore."""
-    text = sanitize_title(name).lstrip("_") or "?"
+    """Return a name on one line, cut."""
+    text = legend_label(name)
     return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"

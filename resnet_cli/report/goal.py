@@ -49,6 +49,7 @@ class GoalResult:
         p: How likely a mean as good as this one, or a better one, is if the true mean only equals the goal.
         more_seeds: How many more runs make p less than 0.05, if mean and deviation stay; None if no number does, or it
             is not known.
+        decimals: Decimals of the interval: those that the table has for the measure.
     """
 
     words: str
@@ -56,11 +57,14 @@ class GoalResult:
     high: float | None = None
     p: float | None = None
     more_seeds: int | None = None
+    decimals: int = 2
 
     @property
     def interval(self) -> str:
         """The interval as text; empty if there is none."""
-        return "" if self.low is None or self.high is None else f"{self.low:.2f} to {self.high:.2f}"
+        if self.low is None or self.high is None:
+            return ""
+        return f"{self.low:.{self.decimals}f} to {self.high:.{self.decimals}f}"
 
 
 def assess_goal(runs: Sequence[Run], goal: Goal) -> GoalResult:
@@ -76,15 +80,18 @@ def assess_goal(runs: Sequence[Run], goal: Goal) -> GoalResult:
     side = _side(gain, is_loss=goal.is_loss)
     if found.std is None:
         return GoalResult(f"{side} in the only run: a test takes two seeds")
+    if found.std == 0 and gain > 0:
+        return GoalResult(f"{side} in all {found.n} runs, whose results are equal: no test")
     low, high = interval(found)
     p = one_sided_p(gain, found.std, found.n)
+    decimals = 4 if goal.is_loss else 2
     if p < LEVEL:
-        return GoalResult(f"reached, {_format_p(p)}", low, high, p, 0)
+        return GoalResult(f"reached, {_format_p(p)}", low, high, p, 0, decimals)
     if gain <= 0:
-        return GoalResult(f"not reached: {side}, {_format_p(p)}", low, high, p)
+        return GoalResult(f"not reached: {side}, {_format_p(p)}", low, high, p, decimals=decimals)
     more = more_seeds(gain, found.std, found.n)
     takes = f"{more} more seed{'s' if more != 1 else ''}" if more is not None else f"over {MOST_RUNS:,} seeds"
-    return GoalResult(f"not shown: {side}, {_format_p(p)}; about {takes} if this goes on", low, high, p, more)
+    return GoalResult(f"not shown: {side}, {_format_p(p)}; about {takes} if this goes on", low, high, p, more, decimals)
 
 
 def goal_values(runs: Sequence[Run], goal: Goal) -> list[object]:
@@ -142,7 +149,7 @@ def upper_tail(t: float, df: int) -> float:
         term *= cosine * cosine * (k - 1) / k
         total += term
     inside = 2 / math.pi * (angle + sine * total) if is_odd else sine * total
-    return (1 - inside) / 2
+    return max(0.0, (1 - inside) / 2)
 
 
 def quantile(probability: float, df: int) -> float:

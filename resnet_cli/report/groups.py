@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cli.config.selection import rank_of_best
-from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
 from resnet_cli.report.goal import Goal
 from resnet_cli.report.keys import (
@@ -19,6 +18,7 @@ from resnet_cli.report.keys import (
     format_cell,
     sort_key,
     target_name,
+    unknown_key,
     varying_columns,
 )
 from resnet_cli.report.measures import Statistics
@@ -135,10 +135,10 @@ def build_tables(
     Raises:
         InputError: A key of `over` or `columns` is in no config.
     """
-    keys = {key for run in runs for key in run.settings}
+    keys = {key for own in (*comparable_settings(runs).values(), *(run.settings for run in runs)) for key in own}
     unknown = [key for key in over if key not in keys and key not in REPETITIONS]
     if unknown:
-        raise InputError(*(f"--over {key}: no run has this key{did_you_mean(key, sorted(keys))}" for key in unknown))
+        raise InputError(*(f"--over {key or repr(key)}: {unknown_key(key, keys)}" for key in unknown))
     protocols = _protocols(runs, over)
     differing = _differing_keys(protocols.values())
     every_column = varying_columns(runs, () if single else tuple(over))
@@ -252,9 +252,11 @@ def _build_table(
 def _newest_of_each_seed(runs: Sequence[Run], over: Collection[str]) -> list[Run]:
     """Return the finished runs, of several with one seed and fold the newest: they are no independent samples."""
     newest: dict[Any, Run] = {}
+    settings_of = comparable_settings(runs) if over else {}
     for run in sorted(runs, key=lambda run: str(run.record.get("ended") or "")):
         if run.status == "finished":
-            newest[tuple(comparison_key(run.settings.get(key)) for key in {*REPETITIONS, *over})] = run
+            settings = {**run.settings, **settings_of.get(run.folder, {})}
+            newest[tuple(comparison_key(settings.get(key)) for key in {*REPETITIONS, *over})] = run
     kept = {run.folder for run in newest.values()}
     return [run for run in runs if run.folder in kept]
 

@@ -15,6 +15,7 @@ from resnet_cli.config.run_config import CONTROL_KEYS, DEFAULT_LOSS, SEED_PARTS
 from resnet_cli.config.run_length import BUDGET, CHOSEN, EPOCHS
 from resnet_cli.config.signatures import Opaque, signature
 from resnet_cli.config.stored import SAFE_TO_CHANGE
+from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.config.values import format_value
 from resnet_cli.report.runs import natural_sort_key
 from resnet_cli.runs.reading import Run
@@ -26,6 +27,7 @@ KEYS_WITHOUT_EFFECT = (
 GROUPS_WITHOUT_EFFECT = ("hydra.", "logger.", "sweep.")
 OWN_IMAGES = ("image_folder", "csv", "huggingface")  # the data sets whose content data.root determines
 ABSENT = "-"
+LONGEST_CELL = 60  # characters of a text in a table
 # Targets whose signature is found in the source text, without importing anything.
 PACKAGE_TARGET = r"(resnet_cli(\.(models|data|schedules|optimizers|losses))?|torch\.optim)\.[A-Za-z]\w*"
 
@@ -232,12 +234,29 @@ def recorded_overrides(run: Run) -> list[str] | None:
     return list(map(str, recorded)) if isinstance(recorded, list) else None
 
 
+def unknown_key(key: str, keys: Collection[str]) -> str:
+    """Return why a key cannot be taken, with those that are meant if it is the name of a group."""
+    own = sorted(name for name in keys if key and name.startswith(f"{key}."))
+    if own:
+        return f"a group of keys; give one of {', '.join(own)}"
+    return f"no run has this key{did_you_mean(key, sorted(keys))}"
+
+
 def format_cell(value: Any) -> str:
-    """Format a value for a table, in one line."""
+    """Format a value for a table, in one line; a long text without its middle."""
+    return _format_value(value, is_cut=True)
+
+
+def format_whole(value: Any) -> str:
+    """Format a value in one line, of any length, for programs to read and sort by."""
+    return _format_value(value, is_cut=False)
+
+
+def _format_value(value: Any, *, is_cut: bool) -> str:
     if isinstance(value, str):
-        return value if len(value) <= 60 else f"{value[:57]}..."
+        return value if len(value) <= LONGEST_CELL or not is_cut else f"{value[:28]}...{value[-29:]}"
     if isinstance(value, list):
-        return f"[{','.join(map(format_cell, value))}]"
+        return f"[{','.join(_format_value(item, is_cut=is_cut) for item in value)}]"
     if isinstance(value, dict):
         return "{}" if not value else str(value)
     return format_value(value)

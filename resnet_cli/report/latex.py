@@ -45,7 +45,9 @@ def _tabular(table: Table) -> list[str]:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return f"{' & '.join(cells)} \\\\"
+    line = " & ".join(cells)
+    start = "{}" if line[:1] in ("[", "*") else ""  # which the command of the line before would take for its argument
+    return rf"{start}{line} \\"
 
 
 def _escape(text: str) -> str:

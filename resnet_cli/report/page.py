@@ -10,7 +10,7 @@ from typing import Any
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.report.goal_columns import goal_columns
 from resnet_cli.report.groups import Group, Table
-from resnet_cli.report.keys import ABSENT, format_cell
+from resnet_cli.report.keys import ABSENT, format_cell, format_whole
 from resnet_cli.report.page_parts import CONTROLS, FOOT, HEAD
 from resnet_cli.report.page_parts import escape_html as _escape
 from resnet_cli.report.runs import METRICS, FoundRuns
@@ -208,7 +208,7 @@ def _format_mean(text: str) -> str:
 
 
 def _sort_value(value: Any) -> str:
-    return "" if value is None or value == ABSENT else format_cell(value)
+    return "" if value is None or value == ABSENT else format_whole(value)
 
 
 def _runs(group: Group, columns: Sequence[SummaryColumn]) -> str:

@@ -12,7 +12,7 @@ from resnet_cli.report.fit import TextTable, terminal_width
 from resnet_cli.report.goal import GOAL_COLUMNS, goal_values
 from resnet_cli.report.goal_columns import goal_columns, goal_lines
 from resnet_cli.report.groups import Group, Table
-from resnet_cli.report.keys import ABSENT, format_cell
+from resnet_cli.report.keys import ABSENT, format_cell, format_whole
 from resnet_cli.report.measures import Statistics
 from resnet_cli.report.runs import FoundRuns
 from resnet_cli.runs.reading import STATUSES, Run
@@ -240,7 +240,7 @@ def format_csv(found: FoundRuns, tables: Sequence[Table]) -> str:
             found_statistics = [group.statistics(column.name) for column in columns]
             writer.writerow([
                 _escape_formula(table.protocol),
-                *(_escape_formula(format_cell(group.values[name])) if name in group.values else "" for name in names),
+                *(_escape_formula(format_whole(group.values[name])) if name in group.values else "" for name in names),
                 len(group.averaged),
                 *(value for s in found_statistics for value in ((s.mean, s.std) if s else (None, None))),
                 *(goal_values(group.averaged, table.goal) if table.goal else ()),

@@ -19,7 +19,7 @@ from resnet_cli.runs.limitations import limitations
 from resnet_cli.runs.markdown import code, code_block, heading, table
 from resnet_cli.runs.names import format_command, quote_override, resume_command
 from resnet_cli.runs.reading import finite_number, read_run
-from resnet_cli.runs.summary import Summary, chosen_split, cut, flat_facts, summarise, times
+from resnet_cli.runs.summary import Summary, chosen_split, count_threads, cut, flat_facts, summarise, times
 
 logger = logging.getLogger("resnet_cli")
 
@@ -187,7 +187,8 @@ def _training(summary: Summary) -> list[str]:
     commit = f"{code(environment['git_commit'], 60)}{dirty}" if environment["git_commit"] else "not known"
     versions = ", ".join(f"{code(name, 40)} {code(version, 40)}" for name, version in environment["versions"].items())
     device = ", ".join(code(str(environment[key])) for key in ("device", "precision") if environment[key])
-    threads = f", {environment['threads']} threads" if environment["threads"] else ""
+    threads = count_threads(environment["threads"], environment["device"])
+    threads = f", {threads}" if threads else ""
     platform = f", {code(environment['platform'])}" if environment["platform"] else ""
     given = {key: value for key, value in summary["training"].items() if value is not None}
     lines = [

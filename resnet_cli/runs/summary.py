@@ -115,6 +115,13 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
+def count_threads(threads: int | None, device: str | None) -> str:
+    """Return the number of threads in words; empty if it is not known, or the name of the device has it."""
+    if not threads or "thread" in (device or ""):
+        return ""
+    return f"{threads} thread{'s' if threads != 1 else ''}"
+
+
 def _text(value: Any) -> str | None:
     return cut(value, LONGEST_TEXT) if isinstance(value, str) and value else None
 

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 COMMAND = """
 import atexit, gc, sys, threading, time
 
@@ -59,6 +61,18 @@ def test_exit_quickly_with_a_closed_stdout(tmp_path):
             text=True, check=False,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (3, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX closes the streams")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_command_whose_streams_are_closed_ends_as_usual(tmp_path, closed):
+    line = f'"$0" -m resnet_cli.commands.info --list schedule --format json {closed}'
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        ["sh", "-c", line, sys.executable], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("cosine" in done.stdout) == (closed == "2>&-")
 
 
 def test_an_unexpected_error_ends_with_its_traceback(tmp_path):

@@ -220,3 +220,14 @@ def test_schema_is_printed_without_torch(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["required"][:2] == ["model", "optimizer"]
+
+
+def test_a_cache_inside_another_is_counted_once(info, tmp_path, monkeypatch):
+    monkeypatch.setenv("RESNET_CLI_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("RESNET_CLI_CACHE", str(tmp_path / "data" / "decoded"))
+    (tmp_path / "data" / "decoded").mkdir(parents=True)
+    (tmp_path / "data" / "set").write_bytes(bytes(10))
+    (tmp_path / "data" / "decoded" / "images").write_bytes(bytes(1000))
+    facts = json.loads(info("--env", "--format", "json")[1])
+    sizes = {cache["purpose"]: cache["bytes"] for cache in facts["caches"]}
+    assert (sizes["data sets"], sizes["decoded images"]) == (10, 1000)

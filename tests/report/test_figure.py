@@ -89,6 +89,15 @@ def test_the_ending_chooses_a_figure_or_latex(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_a_row_of_latex_does_not_begin_with_what_the_line_before_would_take(tmp_path):
+    for seed, channels in enumerate(("[8,8]", "[16,32]")):
+        write_run(tmp_path / str(seed), f"model.channels={channels}")
+    found = report.read_runs([tmp_path])
+    text = report.format_latex(found, report.build_tables(found.runs))
+    assert "\n{}[8,8] & 1" in text
+    assert "\n[" not in text
+
+
 def test_the_best_of_a_latex_table_is_bold(tmp_path):
     for rate, val in ((0.1, 90.0), (0.05, 95.0)):
         write_run(tmp_path / f"{rate}", f"optimizer.lr={rate}", val=val)

@@ -8,7 +8,8 @@ import statistics
 import pytest
 
 from resnet_cli.commands.report import run as report
-from resnet_cli.report.goal import interval, more_seeds, one_sided_p, quantile, upper_tail
+from resnet_cli.report import read_runs
+from resnet_cli.report.goal import Goal, assess_goal, interval, more_seeds, one_sided_p, quantile, upper_tail
 from resnet_cli.report.measures import Statistics
 from tests.support.reports import write_run
 
@@ -43,6 +44,7 @@ def groups(tmp_path):
     """Groups by learning rate: shown, not yet shown, below, a single seed, failed alone."""
     results = {
         0.1: [94.2, 94.3, 94.25], 0.2: [94.3, 93.9, 94.1], 0.3: [93.0, 93.1], 0.4: [94.5], 0.5: [], 0.6: [94.0, 94.0],
+        0.7: [94.5, 94.5],
     }  # fmt: skip
     for lr, values in results.items():
         for seed, value in enumerate(values):
@@ -63,10 +65,23 @@ def test_each_group_says_how_it_stands(tmp_path, capsys):
     assert words["0.4"] == "above by 0.5 in the only run: a test takes two seeds"
     assert words["0.5"] == "no finished run"
     assert words["0.6"] == "not reached: equal, p = 1"
+    assert words["0.7"] == "above by 0.5 in all 2 runs, whose results are equal: no test"
+    assert rows["0.7"]["goal_p"] == ""
     assert rows["0.1"]["goal_more_seeds"] == "0"
     assert int(rows["0.2"]["goal_more_seeds"]) > 0
     assert rows["0.3"]["goal_more_seeds"] == rows["0.4"]["goal_p"] == ""
     assert float(rows["0.1"]["goal_low"]) < 94.25 < float(rows["0.1"]["goal_high"])
+
+
+def test_the_interval_has_the_decimals_of_the_measure(tmp_path):
+    for seed, loss in enumerate((0.0121, 0.0123)):
+        write_run(tmp_path / str(seed), f"seed={seed}", test={"accuracy": 89.0, "loss": loss, "samples": 355})
+    runs = read_runs([tmp_path]).runs
+    assert assess_goal(runs, Goal("test_loss", 0.02)).interval == "0.0109 to 0.0135"
+
+
+def test_a_probability_is_never_negative():
+    assert upper_tail(50, 20) >= 0
 
 
 @pytest.mark.parametrize("kind", ["table", "markdown", "html"])

@@ -317,6 +317,35 @@ def test_what_a_run_says_is_escaped(tmp_path, text):
         written.encode()
 
 
+def test_csv_has_whole_texts_and_tables_their_two_ends(tmp_path):
+    places = [f"outputs/2026-11-21/10-02-11-resnet20-kqzd/checkpoints/{name}.pt" for name in ("best", "last", "x" * 40)]
+    for seed, place in enumerate(places):
+        write_run(tmp_path / str(seed), f"optimizer.note={place}", f"seed={seed}")
+    found = report.read_runs([tmp_path])
+    tables = report.build_tables(found.runs)
+    rows = csv.DictReader(io.StringIO(report.format_csv(found, tables)))
+    assert {row["optimizer.note"] for row in rows} == set(places)
+    assert f"...{places[2][-29:]}" in report.format_markdown(found, tables)
+
+
+def test_averaging_over_what_the_table_shows(tmp_path, capsys):
+    for seed, start in enumerate(("runs/a", "runs/b")):
+        write_run(tmp_path / start.replace("/", "-"), "seed=0", start=start, test=90.0 + seed)
+    assert run([str(tmp_path), "--over", "init_from", "--format", "csv"]) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["n"], float(row["test_accuracy_mean"])) == ("2", 90.5)
+    assert run([str(tmp_path), "--over", "optimizer"]) == 2
+    assert "--over optimizer: a group of keys; give one of optimizer." in capsys.readouterr().err
+    assert run([str(tmp_path), "--over", ""]) == 2
+    assert "--over '': no run has this key" in capsys.readouterr().err
+
+
+def test_a_folder_is_no_number_of_seconds_and_no_port(tmp_path, capsys):
+    for flag in ("--watch", "--serve"):
+        assert run([flag, str(tmp_path)]) == 2
+        assert "folders come before the options" in capsys.readouterr().err
+
+
 def test_csv_has_full_numbers(tmp_path):
     for seed, test in enumerate((90.0, 91.0)):
         write_run(tmp_path / str(seed), f"seed={seed}", "optimizer.lr=0.1", test=test)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from resnet_cli.errors import InputError
 from resnet_cli.runs.card import redraw_card, write_card
 from resnet_cli.runs.folder import RunDir
+from resnet_cli.runs.summary import count_threads
 from tests.support.reports import write_run
 
 DATA = {
@@ -35,6 +36,14 @@ def card_of(folder):
 def update_record(folder, fields):
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**record, **fields}))
+
+
+@pytest.mark.parametrize(
+    ("threads", "device", "words"),
+    [(1, "cuda:0 (H100)", "1 thread"), (4, None, "4 threads"), (2, "cpu (2 threads)", ""), (None, "cpu", "")],
+)
+def test_threads_are_counted_once(threads, device, words):
+    assert count_threads(threads, device) == words
 
 
 def test_a_finished_run(tmp_path):

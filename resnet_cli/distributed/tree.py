@@ -65,11 +65,13 @@ def _exchange(
     for row, value in zip(sent, nodes.values(), strict=False):
         if value is not None:
             row[:-1], row[-1] = value, 1
-    found: dict[tuple[int, int], Tensor | None] = {}
-    for rows, owned in zip(ranks.gather_tensors(sent), spans, strict=True):
-        for row, span in zip(rows, owned, strict=False):
-            found[span] = row[:-1] if row[-1] else None
-    return found
+    gathered = ranks.gather_tensors(sent)
+    marks = torch.stack([rows[:, -1] for rows in gathered]).tolist()  # in one transfer: each waits for the device
+    return {
+        span: gathered[rank][row, :-1] if marks[rank][row] else None
+        for rank, owned in enumerate(spans)
+        for row, span in enumerate(owned)
+    }
 
 
 def _combine(nodes: dict[tuple[int, int], Tensor | None], low: int, high: int) -> Tensor | None:

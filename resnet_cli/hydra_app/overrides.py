@@ -1,5 +1,6 @@
 """Command-line arguments: from what the user types to what Hydra takes."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ OPTIONS_WITH_VALUE = {
     "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c",
     "--info", "-i",
 }  # fmt: skip
+RUN_DIR = "hydra.run.dir="
 VALUE_KEY = re.compile(r"(?!hydra\.)[A-Za-z_][\w.]*")
 
 
@@ -36,7 +38,7 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     Options come first, since Hydra 1.3 does not accept them between overrides.
 
     Raises:
-        InputError: A key is set twice, `resume=` does not name a run, or an option is refused.
+        InputError: A key is set twice, `resume=` names no run or another than `hydra.run.dir`, an option is refused.
     """
     options, overrides = split_arguments(arguments)
     if any(option in ("-sc", "--shell-completion") for option in options):
@@ -45,14 +47,16 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     groups = {folder.name for root in config_folders(options) for folder in root.iterdir() if folder.is_dir()}
     seen: dict[str, str] = {}
     result = []
-    for override in quote_paths(overrides, multirun=multirun):
+    quoted = quote_paths(overrides, multirun=multirun)
+    typed_folder = next((override for override in quoted if override.lstrip("+").startswith(RUN_DIR)), None)
+    for override in quoted:
         override = _with_key_of_seed(override)
         key, equals, value = override.partition("=")
         if equals and key in seen:
             raise InputError(f"{as_typed(key)}: given twice, as {seen[key]} and as {value}")
         seen[key] = value
         if equals and key == "resume" and not multirun:
-            result += _resume_folder(override)
+            result += _resume_folder(override, typed_folder)
         if key in NULL_GROUPS and value == "null":
             override = f"{key}=[]"  # Hydra takes no null for a group
         if value.startswith(("[", "{")) and _takes_one_option(key):
@@ -110,23 +114,42 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return options, overrides
 
 
-def _resume_folder(argument: str) -> list[str]:
-    """Return `["hydra.run.dir=RUN"]` for `resume=RUN`; an empty list for `auto` and null."""
+def _resume_folder(argument: str, typed: str | None) -> list[str]:
+    """Return `["hydra.run.dir=RUN"]` for `resume=RUN`; an empty list for `auto` and null.
+
+    Args:
+        argument: The override.
+        typed: The override of `hydra.run.dir`, if there is one.
+
+    Raises:
+        InputError: no such run, or `typed` names another folder.
+    """
     from resnet_cli.runs.folder import find_run
     from resnet_cli.runs.names import quote_override
 
-    try:
-        parsed = OverridesParser.create().parse_override(argument)
-        if parsed.is_sweep_override():
-            return []
-        value = OmegaConf.create({"path": parsed.value()}).path  # a reference is followed, and \\${ is text
-    except (HydraException, OmegaConfBaseException):
-        return []  # Hydra reports what is wrong with it
+    value = _parse_value(argument)
     if value is None or value == "auto" or not str(value).strip():
         return []
     run = find_run(str(value))
     _require_latest(str(value), run)
-    return [f"hydra.run.dir={quote_override(str(run.path))}"]
+    folder = None if typed is None else _parse_value(typed)
+    if folder is not None and os.path.realpath(str(folder)) != os.path.realpath(run.path):
+        raise InputError(
+            f"{RUN_DIR}{folder}: is given with resume={value}, which goes on in its own folder; init_from={value} "
+            "starts a new run from its weights"
+        )
+    return [f"{RUN_DIR}{quote_override(str(run.path))}"]
+
+
+def _parse_value(override: str) -> Any:
+    """Return the value of an override; None if it has several, or Hydra will report what is wrong with it."""
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+        if parsed.is_sweep_override():
+            return None
+        return OmegaConf.create({"path": parsed.value()}).path  # a reference is followed, and \\${ is text
+    except (HydraException, OmegaConfBaseException):
+        return None
 
 
 def _require_latest(path: str, run: "RunDir") -> None:

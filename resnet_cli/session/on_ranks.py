@@ -29,6 +29,7 @@ from resnet_cli.session.rank_process import TrainFunction, start_rank, takes_car
 from resnet_cli.session.reproduction import following
 from resnet_cli.session.shared_start import fixed_threads
 from resnet_cli.session.test_set import score_test_set
+from resnet_cli.session.time_budget import taken_seconds
 from resnet_cli.training.control import RunControl
 
 
@@ -97,6 +98,7 @@ def train_on_ranks(
     began, run = monotonic(), RunDir(folder)
     require_cards(config.trainer, options.processes)
     run.require_writable()
+    recorded = taken_seconds(run.read_record())
     prune = context.control.prune
     answers = {"prune": prune} if prune is not RunControl().prune else {}
     answer = partial(answer_questions, answers=answers)
@@ -104,6 +106,7 @@ def train_on_ranks(
     while True:
         context.control.raise_if_stopped()
         elapsed = context.seconds_before + monotonic() - began
+        elapsed -= taken_seconds(run.read_record()) - recorded  # what a restart finds there, it adds itself
         try:
             launcher.run(to_payload(config, folder, replace(context, seconds_before=elapsed), planned))
             return run.read_record()

@@ -134,7 +134,7 @@ def prepare(
     if checkpoint is None:
         require_weight_files(here, paths)
     loaders, changes = _read_data(config, here, checkpoint, ranks)
-    teacher = load_teacher(config, paths.get("teacher"), loaders)
+    teacher = load_teacher(here, paths.get("teacher"), loaders)
     changes += teacher_changes(checkpoint.content if checkpoint else {}, teacher, force=config.resume_force)
     _require_measures(config.trainer, loaders)
     model = build.model(
@@ -245,6 +245,7 @@ def _build_trainer(
     )  # fmt: skip
     if resolution is not None:
         trainer.stepper.resolution = resolution
+    trainer.state.validates = loaders.val is not None or bool(config.trainer.get("overfit_batches"))
     return trainer
 
 

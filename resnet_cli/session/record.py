@@ -28,7 +28,7 @@ from resnet_cli.session.first_look import log_classes, write_samples
 from resnet_cli.session.paths import record_paths
 from resnet_cli.session.prepare import PreparedRun
 from resnet_cli.session.resolution import describe_resolution
-from resnet_cli.session.resume_warnings import inexactness_warnings, rising_rate_warnings
+from resnet_cli.session.resume_warnings import inexactness_warnings, nothing_to_do, rising_rate_warnings
 from resnet_cli.session.run_data import count_data, describe_data
 from resnet_cli.session.saver import RunSaver, named_best
 from resnet_cli.session.score_records import record_label_scores, record_scores, record_views
@@ -91,7 +91,7 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     return RunSaver(
         run, prepared.config.stored(), describe_data(prepared.loaders), prepared.loggers,
         (chance,) if budget is None else (chance, budget),
-        teacher=prepared.teacher,
+        teacher=prepared.teacher, record=dict if budget is None else budget.record,
     )  # fmt: skip
 
 
@@ -104,7 +104,8 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
     state = trainer.state
     own_seeds = prepared.config.own_seeds()
     overrides = before.get("overrides") if before else context.overrides
-    resumed = list(before.get("resumed_from") or [])
+    known = before.get("resumed_from")
+    resumed = list(known) if isinstance(known, list) else []
     if before or state.step:
         resumed.append(
             {
@@ -142,7 +143,7 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
         "best": named_best(state.best, prepared.loaders.class_names),
         "test_reads": _test_reads(before),
         "test": before.get("test") if state.is_done(trainer.epochs, trainer.early_stopping) else None,
-        **({"time_budget": prepared.budget.record()} if prepared.budget is not None else {}),
+        **(prepared.budget.record_at_start() if prepared.budget is not None else {}),
         **({"time_budget": None} if prepared.budget is None and before.get("time_budget") else {}),
     }
 
@@ -224,13 +225,14 @@ def run_status(prepared: PreparedRun, saver: RunSaver) -> Iterator[None]:
         saver.draw_curves(state.rows)
         logger.info("pruned: %s", pruned)
     except (StoppedError, KeyboardInterrupt) as stop:
-        run.update_record(status="interrupted", ended=utc_now())
+        run.update_record(status="interrupted", ended=utc_now(), **saver.record())
         if isinstance(stop, StoppedError):  # after a second Ctrl-C no time is spent on a picture
             saver.draw_curves(state.rows)
         raise
     except BaseException as error:
+        reason = f"{type(error).__name__}: {error}"
         with suppress(MachineError):  # a full disk would hide the error itself
-            run.update_record(status="failed", ended=utc_now(), reason=f"{type(error).__name__}: {error}")
+            run.update_record(status="failed", ended=utc_now(), reason=reason, **saver.record())
         raise
     finally:
         redraw_card(run)
@@ -258,7 +260,7 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
     is_tested = state.epoch == prepared.start.epoch and bool(record.get("test"))
     if trainer.ranks.from_first(lambda: is_tested):
         run.update_record(status="finished", ended=utc_now())
-        logger.info("nothing to do: %d epochs are done; more with trainer.epochs=%d", state.epoch, 2 * state.epoch)
+        logger.info("%s", nothing_to_do(trainer))
         return
     saver.load_best(state, trainer.device)
     clock = monotonic()

@@ -204,6 +204,7 @@ def _restore(state: TrainState, checkpoint: LoadedCheckpoint, changes: list[Diff
         _check_state_shapes(state.optimizer)
     except MISMATCH_ERRORS as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        reason = f"it has no {reason}" if isinstance(error, KeyError) else reason
         raise InputError(f"{checkpoint.file}: does not fit this model and optimizer: {reason}") from error
 
 
@@ -286,7 +287,12 @@ def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
 
 
 def initialise_from_images(trainer: ClassifierTrainer, loaders: Loaders) -> list[str]:
-    """Initialise the weights from training images if the model supports it; return lines to log."""
+    """Initialise the weights from training images if the model supports it; return lines to log.
+
+    Every rank does this, and then takes the weights of the first: those computed on another machine differ in rounding.
+    """
     lines = initialise_model_from_images(trainer.model, loaders.train.sample)
+    if lines:
+        trainer.ranks.broadcast_(list(trainer.model.state_dict().values()))
     trainer.state.restart_average()
     return lines

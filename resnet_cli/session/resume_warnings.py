@@ -1,4 +1,4 @@
-"""Warnings for a run that is resumed: what makes it differ from an uninterrupted one."""
+"""What is said of a run that is resumed: what makes it differ from an uninterrupted one, or that it is done."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -51,3 +51,15 @@ def rising_rate_warnings(before: Mapping[str, Any], trainer: ClassifierTrainer) 
         f"warning: the learning rate ended at {last:.4g} and continues at {following:.4g}, as the schedule of "
         f"{trainer.epochs} epochs has it"
     ]
+
+
+def nothing_to_do(trainer: ClassifierTrainer) -> str:
+    """Return the line about a run that is done, with what makes it go on: more epochs, or more patience."""
+    epoch, stale = trainer.state.epoch, trainer.state.best_tracker.epochs_without_improvement
+    if epoch >= trainer.epochs:
+        return f"nothing to do: {epoch} epochs are done; more with trainer.epochs={2 * epoch}"
+    return (
+        f"nothing to do: stopped early after epoch {epoch} of {trainer.epochs:g}, {stale} "
+        f"epoch{'s' if stale != 1 else ''} after the best one (trainer.early_stopping={trainer.early_stopping}); goes "
+        f"on with trainer.early_stopping={2 * stale} resume_force=true"
+    )

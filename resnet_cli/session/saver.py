@@ -1,7 +1,7 @@
 """RunSaver: writes a run's checkpoints, metrics and curves into its folder."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
@@ -47,6 +47,7 @@ class RunSaver:
         loggers: Experiment loggers, which receive the metrics.
         watchers: Get the rows of metrics when an epoch is saved.
         teacher: What is known of the network that the run learns from, stored in checkpoints too.
+        record: Returns fields of the record that each save of the state updates.
     """
 
     def __init__(
@@ -58,16 +59,18 @@ class RunSaver:
         watchers: Sequence[Watcher] = (),
         *,
         teacher: Mapping[str, Any] | None = None,
+        record: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self.run, self.settings, self.data, self.loggers = run, settings, data, loggers
-        self.watchers, self.teacher = watchers, teacher
+        self.watchers, self.teacher, self.record = watchers, teacher, record
         self._drawn_at = -math.inf
 
     def save_last(self, state: TrainState) -> None:
         """Save the full training state as `last.pt`; keep the former one as `previous.pt`."""
         self._save(self.run.last, state, state.state_dict(), backup=self.run.previous)
-        if state.halvings:
-            self.run.update_record(out_of_memory=state.halvings)
+        fields = self.record() | ({"out_of_memory": state.halvings} if state.halvings else {})
+        if fields:
+            self.run.update_record(**fields)
 
     def save_best(self, state: TrainState) -> None:
         """Save the weights that were evaluated as `best.pt`."""

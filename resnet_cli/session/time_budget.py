@@ -94,8 +94,12 @@ class TimeBudget:
         return self.length
 
     def record(self) -> dict[str, Any]:
-        """Return what `run.json` holds: what was measured and chosen, and the seconds taken so far."""
-        return {**self.facts, "taken_seconds": round(self.so_far, 1)}
+        """Return the field of `run.json`: what was measured and chosen, and the seconds taken so far."""
+        return {"time_budget": {**self.facts, "taken_seconds": round(self.so_far, 1)}}
+
+    def record_at_start(self) -> dict[str, Any]:
+        """Return the same at the start of this process; one that finds the run finished adds nothing to its time."""
+        return self.record() if self._is_new else {"time_budget": {**self.facts, "taken_seconds": round(self.taken, 1)}}
 
     def start_epochs(self) -> str:
         """Start the clock of the first epoch; return the line that says what was chosen."""
@@ -139,7 +143,7 @@ class TimeBudget:
         """Record how long the run has taken, and log it if the run is finished; nothing if it was not trained here."""
         if not trained:
             return
-        run.update_record(time_budget=self.record())
+        run.update_record(**self.record())
         if run.read_record().get("status") == "finished":
             taken = self.so_far
             share = 100 * taken / self.seconds
@@ -199,6 +203,12 @@ def find_budget(
     return TimeBudget(
         budget.given, seconds, began, length=length, facts=facts, taken=taken, test_seconds=test, clock=clock
     )
+
+
+def taken_seconds(record: Mapping[str, Any]) -> float:
+    """Return the seconds that a run with a time budget has taken, up to its last save, by its record."""
+    facts = record.get("time_budget")
+    return _read_seconds(facts, "taken_seconds") if isinstance(facts, dict) else 0.0
 
 
 def _read_seconds(facts: dict[str, Any], name: str) -> float:

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.lock import exclusive
+from resnet_cli.session.resume import initialise_from_images
 from tests.support.runs import assert_equal, assert_same_end, record_of, rows_of, tiny
 
 ARGUMENTS = tiny("trainer.checkpoint_every=1", "trainer.epochs=3", "trainer.averaging=ema", "data.augment.mixup=0.4",
@@ -370,3 +372,52 @@ def test_a_learning_rate_that_rises_again_is_said_with_both_values(train, schedu
             float(said[0].split(words)[1].split(",")[0].split()[0]) for words in ("at ", "continues at ")
         )
         assert last < following
+
+
+def test_a_run_that_stopped_early_says_so_and_how_it_goes_on(train, tmp_path):
+    options = ("model=plain_mlp", "optimizer.lr=1e-30", "trainer.epochs=6", "trainer.early_stopping=1")
+    assert train(*tiny(*options, "hydra.run.dir=d"))[0] == 0
+    assert len(rows_of(tmp_path / "d")) == 2
+    for changes in ([], ["trainer.epochs=9"]):
+        status, out, _ = train("resume=d", *changes)
+        assert status == 0
+        assert (
+            f"nothing to do: stopped early after epoch 2 of {9 if changes else 6}, 1 epoch after the best one "
+            "(trainer.early_stopping=1); goes on with trainer.early_stopping=2 resume_force=true\n"
+        ) in out
+    assert train("resume=d", "trainer.early_stopping=2", "resume_force=true")[0] == 0
+    assert len(rows_of(tmp_path / "d")) == 3
+    assert "nothing to do: stopped early after epoch 3 of 9, 2 epochs after the best one" in train("resume=d")[1]
+
+
+def test_weights_set_from_images_are_those_of_the_first_rank(monkeypatch):
+    model, calls = torch.nn.Linear(2, 2), []
+    initialise = "resnet_cli.session.resume.initialise_model_from_images"
+    monkeypatch.setattr(initialise, lambda *_: calls.append("set") or ["x"])
+    ranks = SimpleNamespace(broadcast_=lambda tensors: calls.append([tensor.data_ptr() for tensor in tensors]))
+    state = SimpleNamespace(restart_average=lambda: calls.append("average"))
+    loaders = SimpleNamespace(train=SimpleNamespace(sample=None))
+    assert initialise_from_images(SimpleNamespace(model=model, ranks=ranks, state=state), loaders) == ["x"]
+    assert calls == ["set", [tensor.data_ptr() for tensor in model.parameters()], "average"]
+
+
+def test_another_folder_beside_resume_is_refused(train, stopped, tmp_path):
+    shutil.copytree(stopped / "d", tmp_path / "d")
+    status, out, err = train("resume=d", "hydra.run.dir=e")
+    assert (status, out) == (2, "")
+    assert err == (
+        "error: hydra.run.dir=e: is given with resume=d, which goes on in its own folder; init_from=d starts a new run "
+        "from its weights\n"
+    )
+    assert not (tmp_path / "e").exists()
+    assert train("hydra.run.dir=./d/", "resume=d")[0] == 0
+
+
+def test_a_run_that_loses_its_validation_set_has_no_best_epoch_from_before(train, tmp_path):
+    assert train(*tiny("model=plain_mlp", "trainer.epochs=2", "hydra.run.dir=d"))[0] == 0
+    changes = ("trainer.epochs=3", "data.val_fraction=0", "resume_force=true")
+    status, _, err = train("resume=d", *changes)
+    assert (status, err) == (0, "")
+    record = record_of(tmp_path / "d")
+    assert record["best"] is None
+    assert record["selection"]["weights"] == "last epoch"

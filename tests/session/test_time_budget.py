@@ -1,12 +1,21 @@
 """`trainer.time_budget` through the command: chosen, stored, kept on resuming, replaced by epochs."""
 
 import re
+import shutil
 
 import pytest
 import torch
 import yaml
 
-from resnet_cli.session import time_budget
+from resnet_cli.config.run_config import RunConfig
+from resnet_cli.distributed.ranks import Ranks
+from resnet_cli.errors import StoppedError
+from resnet_cli.hydra_app.compose import compose_settings
+from resnet_cli.session import prepare, time_budget
+from resnet_cli.session import train as train_module
+from resnet_cli.session.context import RunContext
+from resnet_cli.session.saver import RunSaver
+from resnet_cli.training.control import RunControl
 from resnet_cli.training.measuring import Measurement
 from tests.support.runs import record_of, rows_of, tiny
 
@@ -75,6 +84,57 @@ def test_below_one_epoch_the_steps_are_chosen_and_validation_stays_whole(train, 
     trainer = trainer_of(tmp_path / "a")
     assert (trainer["epochs"], trainer["steps_per_epoch"], trainer["max_batches"]) == (1, 2, None)
     assert rows_of(tmp_path / "a")[0]["step"] == 2
+
+
+class FakeClock:
+    """A clock that goes on when the test says so."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+class KilledError(BaseException):
+    """In the place of SIGKILL."""
+
+
+@pytest.mark.parametrize("how", ["signal", "kill"])
+def test_the_time_before_a_stop_counts_to_the_last_save(train, tmp_path, monkeypatch, how):
+    fake(monkeypatch, step=100.0)
+    clock, save = FakeClock(), RunSaver.save_last
+    for module in (time_budget, prepare, train_module):
+        monkeypatch.setattr(module, "monotonic", clock)
+    monkeypatch.setattr(Ranks, "clock", lambda self: clock())
+
+    def saved(self, state):
+        clock.now += 100
+        save(self, state)
+        if state.step == 5 and how == "kill" and not (tmp_path / "killed").exists():
+            shutil.copytree(tmp_path / "a", tmp_path / "killed", ignore=lambda *_: {".lock"})
+            raise KilledError
+
+    monkeypatch.setattr(RunSaver, "save_last", saved)
+    options = arguments("trainer.time_budget=1000 s", "trainer.checkpoint_every=1", "hydra.run.dir=a", "name=x")
+    settings = compose_settings(options).settings
+    polls = iter(range(100))
+    should_stop = lambda: 15 if how == "signal" and next(polls) == 5 else None  # noqa: E731
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((StoppedError, KilledError)):
+        train_module.train(RunConfig(**settings), tmp_path / "a", RunContext(control=RunControl(should_stop)))
+    run = tmp_path / ("killed" if how == "kill" else "a")
+    before = record_of(run)["time_budget"]["taken_seconds"]
+    assert before >= 500
+    clock.now += 10_000
+    assert train(f"resume={run}")[0] == 0
+    taken = record_of(run)["time_budget"]["taken_seconds"]
+    assert taken > before + 300
+    assert taken < 3000, "not the time in which it was stopped"
+    clock.now += 10_000
+    monkeypatch.setattr(train_module, "monotonic", lambda: clock.now - 50.0)  # its start takes long
+    assert train(f"resume={run}")[0] == 0
+    assert record_of(run)["time_budget"]["taken_seconds"] == taken, "nothing was done"
 
 
 @pytest.mark.slow

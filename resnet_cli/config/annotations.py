@@ -29,8 +29,8 @@ LIKE: dict[Any, Any] = {
     **dict.fromkeys((Sequence, MutableSequence, Iterable, Collection, AbstractSet, set, frozenset, list), Sequence),
     **dict.fromkeys((collections.deque, collections.abc.MutableSet), Sequence),
     **dict.fromkeys((Mapping, MutableMapping, dict, collections.OrderedDict, collections.defaultdict), Mapping),
-    **dict.fromkeys((numbers.Real, numbers.Rational, numbers.Number, numbers.Complex), float),
-    **dict.fromkeys((typing.SupportsFloat, typing.SupportsAbs, typing.SupportsRound), float),
+    **dict.fromkeys((numbers.Real, numbers.Rational, numbers.Number, numbers.Complex), int | float),
+    **dict.fromkeys((typing.SupportsFloat, typing.SupportsAbs, typing.SupportsRound), int | float),
     **dict.fromkeys((numbers.Integral, typing.SupportsInt, typing.SupportsIndex), int),
 }
 KNOWN_PACKAGES = ("torch", "torchvision", "resnet_cli")  # whose classes are built from nodes
@@ -131,4 +131,4 @@ def type_of_default(default: Any) -> Any:
         return type(default)
     if default is None or plain_default(default) is Opaque:
         return Any
-    return float if type(default) is int else type(default)
+    return int | float if type(default) is int else type(default)

@@ -1,4 +1,4 @@
-"""Config values as what a callable expects: members of Enums and paths; everything else is passed as YAML has it."""
+"""Config values as what a callable expects: Enum members, paths and floats; all else is passed as YAML has it."""
 
 import types
 from collections.abc import Mapping, Sequence
@@ -36,6 +36,8 @@ def convert(value: Any, annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         member = find_member(annotation, value)
         return value if member is None else member  # a member may be false
+    if annotation is float and type(value) is int:
+        return float(value)  # `torch.full` and `betas` of Adam take no mixture of both
     return Path(value) if annotation is Path and isinstance(value, str) else value
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from resnet_cli.config.durations import parse_seconds
 
+LONGEST_SECONDS = 1e9
+
 
 @dataclass(frozen=True)
 class AtLeast:
@@ -99,10 +101,10 @@ class NotEmpty:
 
 @dataclass(frozen=True)
 class TimeSpan:
-    """Texts that are a time above zero, as `resnet_cli.config.durations` reads them."""
+    """Texts that are a time above zero and up to 30 years, as `resnet_cli.config.durations` reads them."""
 
     def __contains__(self, value: str) -> bool:
-        return parse_seconds(value) is not None
+        return (parse_seconds(value) or math.inf) <= LONGEST_SECONDS
 
     def __str__(self) -> str:
         return "such as '30 min', '1h30m' or '90 s'"
@@ -128,5 +130,5 @@ def as_range(metadata: object) -> Range | None:
 TORCH_OPTIM: Mapping[str, Range] = {
     "lr": Positive(), "weight_decay": AtLeast(0), "momentum": Below(0, 1), "dampening": Between(0, 1),
     "eps": AtLeast(0), "betas": Below(0, 1), "alpha": Between(0, 1), "rho": Between(0, 1), "momentum_decay": AtLeast(0),
-    "lambd": AtLeast(0), "lr_decay": AtLeast(0), "ns_steps": AtLeast(1),
+    "lambd": AtLeast(0), "lr_decay": AtLeast(0), "ns_steps": Between(1, 99),
 }  # fmt: skip

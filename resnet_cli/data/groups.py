@@ -37,7 +37,7 @@ class GroupNames:
     def __init__(self, pattern: str) -> None:
         try:
             self.pattern = re.compile(pattern)
-        except re.error as error:
+        except (re.error, OverflowError) as error:  # a{99999999999}
             raise InputError(f"data.group={pattern}: not a regular expression: {error}") from None
         self.numbers: dict[str, int] = {}
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
-from resnet_cli.config.ranges import AtLeast, Positive
+from resnet_cli.config.ranges import AtLeast, Bounds
 from resnet_cli.errors import InputError
 
 
@@ -23,7 +23,7 @@ def process_options(
     processes: Annotated[int, AtLeast(1)] = 1,
     shards: Annotated[int, AtLeast(1)] | None = None,
     sync_batch_norm: bool = False,
-    collective_timeout: Annotated[float, Positive()] = 600.0,
+    collective_timeout: Annotated[float, Bounds(gt=0, le=1_000_000_000)] = 600.0,
     max_restarts: Annotated[int, AtLeast(0)] = 0,
 ) -> ProcessOptions:
     """Return how a run uses several processes.

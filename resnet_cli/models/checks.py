@@ -17,6 +17,8 @@ NON_ARCHITECTURE_ARGUMENTS = (
     "return_indices",
 )  # arguments of torch layers that are no choice of architecture
 
+WINDOW = {"kernel_size": 1, "stride": 1, "dilation": 1, "padding": 0}  # options of layers, and the least of each
+
 
 def check_choice(key: str, value: object, allowed: Sequence[str]) -> None:
     """Raise if the `value` of argument `key` is none of `allowed`.
@@ -59,6 +61,19 @@ def image_size(in_size: Sequence[int], *, halvings: int = 0, hint: str = "") -> 
     return channels, height, width
 
 
+def check_window(key: str, value: object, least: int) -> None:
+    """Raise unless a value is a number of pixels, or a pair of them for height and width; text and None are no size.
+
+    Raises:
+        InputError: naming the value.
+    """
+    pair = value if isinstance(value, list | tuple) else [value, value]
+    if value is None or isinstance(value, str):
+        return
+    if len(pair) != 2 or any(type(number) is not int or not least <= number < 2**31 for number in pair):
+        raise InputError(f"{key}={value!r}: must be a whole number {least} or more, or two of them")
+
+
 def make_layer(key: str, layer: Callable[..., Layer], *args: int, params: Mapping[str, Any]) -> Layer:
     """Create `layer(*args, **params)`; `params` are the user's, under `key`.
 
@@ -71,6 +86,8 @@ def make_layer(key: str, layer: Callable[..., Layer], *args: int, params: Mappin
     for unknown in sorted(set(params) - set(takes)):
         allowed = ", ".join(takes) or "no options"
         raise InputError(f"{key}.{unknown}: {name} takes {allowed}{did_you_mean(unknown, takes)}")
+    for option, least in WINDOW.items():
+        check_window(f"{key}.{option}", params.get(option, least), least)
     try:
         return layer(*args, **params)
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:

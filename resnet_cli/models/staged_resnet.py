@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
-from resnet_cli.config.ranges import AtLeast, Below, Positive
+from resnet_cli.config.ranges import AtLeast, Below, Bounds
 from resnet_cli.models.checks import check_counts, image_size
 from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
 from resnet_cli.models.layers.normalisation import Norm, NormSpec
@@ -48,7 +48,7 @@ class StagedResNet(Initialised):
         *,
         block: Block = "basic",
         layers: Sequence[Annotated[int, AtLeast(1)]] = (2, 2, 2, 2),
-        width: Annotated[float, Positive()] = 1.0,
+        width: Annotated[float, Bounds(gt=0, le=1000)] = 1.0,
         stem: Literal["cifar", "imagenet"] = "cifar",
         shortcut: Shortcut = "B",
         gate_bias: float = -6.0,

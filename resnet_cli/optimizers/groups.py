@@ -165,7 +165,7 @@ def _require_no_closure(optimizer: torch.optim.Optimizer, path: str) -> None:
 def _compile_pattern(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError) as error:  # a{99999999999}
         raise InputError(f"groups: {pattern!r} is not a regular expression: {error}") from error
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, overload
 import torch
 from torch import Tensor
 
-from resnet_cli.config.ranges import AtLeast, Below, Positive
+from resnet_cli.config.ranges import AtLeast, Below, Between, Positive
 
 
 class Muon(torch.optim.Optimizer):
@@ -50,7 +50,7 @@ class Muon(torch.optim.Optimizer):
         momentum: Annotated[float, Below(0, 1)] = 0.6,
         weight_decay: Annotated[float, AtLeast(0)] = 0.0,
         renormalise: bool = False,
-        newton_schulz_steps: Annotated[int, AtLeast(1)] = 5,
+        newton_schulz_steps: Annotated[int, Between(1, 99)] = 5,
         sgd_lr: Annotated[float, AtLeast(0)] = 0.1,
         sgd_momentum: Annotated[float, Below(0, 1)] = 0.9,
         sgd_weight_decay: Annotated[float, AtLeast(0)] = 0.0,

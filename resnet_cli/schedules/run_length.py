@@ -11,6 +11,7 @@ from resnet_cli.errors import InputError
 Duration = float | int | str
 
 ALLOWED_DURATIONS = "a number of epochs (5 or 0.5), '400 steps', '5 epochs' or '10%' of the run, none below 0"
+MOST_STEPS = 1e15  # more than any run takes, and few enough to be exact as a float
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class RunLength:
         if not (math.isfinite(number) and number >= 0) or (unit.startswith("step") and not number.is_integer()):
             raise InputError(f"{key}={duration!r}: it takes {ALLOWED_DURATIONS}")
         scale = {"s": 1.0, "e": float(self.steps_per_epoch), "%": self.total_steps / 100}[unit[0]]
+        if number * scale > MOST_STEPS:
+            raise InputError(f"{key}={duration!r}: is longer than any run")
         return round(number * scale)
 
     def parse_positions(self, durations: Sequence[Duration], key: str, *, after: int = 0) -> list[int]:

@@ -5,9 +5,9 @@ and what only the caller knows: sizes of the data, the device, the seed.
 """
 
 import inspect
-import re
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from numbers import Real
 from typing import Any
 
 import torch
@@ -24,9 +24,11 @@ from resnet_cli.errors import InputError
 from resnet_cli.loggers import Logger, require_packages
 from resnet_cli.optimizers import build_optimizer
 from resnet_cli.schedules import GroupedSchedule
+from resnet_cli.session.refusals import explain_refusal, require_kind, with_full_key
 from resnet_cli.training.evaluation import LossFunction
 from resnet_cli.training.freezing import Freezing
 from resnet_cli.training.lookahead import lookahead_options
+from resnet_cli.training.step import require_scores
 from resnet_cli.training.teacher import Teacher
 from resnet_cli.training.trainer import ClassifierTrainer
 
@@ -59,13 +61,14 @@ def instantiate(key: str, node: Node, provided: Mapping[str, Any]) -> Any:
         return locate(target)(**arguments)
     except InputError as error:
         own = set(known.parameters) - set(provided)
-        raise InputError(*(_with_full_key(key, problem, own) for problem in error.problems)) from error
+        raise InputError(*(with_full_key(key, problem, own) for problem in error.problems)) from error
     except ValueError as error:
-        raise InputError(_with_full_key(key, " ".join(str(error).split()), set())) from error
-    except (RuntimeError, MemoryError) as error:
-        if "memory" in str(error) or "overflow" in str(error) or isinstance(error, MemoryError):
-            raise InputError(f"{key}: {target} needs more memory than there is") from error
-        raise
+        raise InputError(with_full_key(key, " ".join(str(error).split()), set())) from error
+    except (RuntimeError, TypeError, MemoryError) as error:
+        reason = explain_refusal(error, target, known)
+        if reason is None:
+            raise
+        raise InputError(f"{key}: {reason}") from error
 
 
 def _build_argument(key: str, value: Any, parameter: Parameter | None, provided: Mapping[str, Any]) -> Any:
@@ -75,13 +78,6 @@ def _build_argument(key: str, value: Any, parameter: Parameter | None, provided:
     if isinstance(value, list | tuple) and any(isinstance(item, Mapping) and "_target_" in item for item in value):
         return [_build_argument(f"{key}[{index}]", item, None, provided) for index, item in enumerate(value)]
     return value if parameter is None else convert(value, parameter.annotation)
-
-
-def _with_full_key(key: str, problem: str, parameters: Set[str]) -> str:
-    """Return `depth=21: ...` as `model.depth=21: ...`."""
-    if problem.startswith((f"{key}.", f"{key}=")):
-        return problem
-    return f"{key}{'.' if re.split(r'[^a-z_]', problem)[0] in parameters else ': '}{problem}"
 
 
 def get_argument(node: Node, name: str) -> Any:
@@ -115,10 +111,8 @@ def dataset(node: Node) -> Dataset:
         InputError: the target returns something else.
     """
     own, _ = _split_reader_keys("data", node)
-    built = instantiate("data", own, {})
-    if not isinstance(built, Dataset):
-        kind = type(built).__name__
-        raise InputError(f"data._target_: {node['_target_']} returned a {kind}, not a resnet_cli.data.Dataset")
+    built: Dataset = instantiate("data", own, {})
+    require_kind("data", node, built, Dataset, "a resnet_cli.data.Dataset")
     return built
 
 
@@ -162,10 +156,8 @@ def model(node: Node, *, in_size: tuple[int, int, int], num_classes: int, seed: 
         "out_classes": num_classes,
         "num_classes": num_classes,
     }
-    built = instantiate("model", node, provided)
-    if not isinstance(built, nn.Module):
-        kind = type(built).__name__
-        raise InputError(f"model._target_: {node['_target_']} returned a {kind}, not a torch.nn.Module")
+    built: nn.Module = instantiate("model", node, provided)
+    require_kind("model", node, built, nn.Module, "a torch.nn.Module")
     size = "x".join(map(str, in_size))
     training = built.training
     try:
@@ -176,6 +168,7 @@ def model(node: Node, *, in_size: tuple[int, int, int], num_classes: int, seed: 
         raise InputError(f"model: {node['_target_']} does not run on images of {size}: {reason}") from error
     finally:
         built.train(training)
+    require_scores(scores, f"{node['_target_']} returns")
     if tuple(scores.shape) != (2, num_classes):
         raise InputError(
             f"model: {node['_target_']} returns scores of shape {list(scores.shape)} for 2 images of {size}; "
@@ -196,7 +189,7 @@ def optimizer(node: Node, model: nn.Module) -> torch.optim.Optimizer:
             pattern: _with_own_optimizer(f"optimizer.groups.{pattern}.optimizer", group)
             for pattern, group in (options.get("groups") or {}).items()
         }
-        built = build_optimizer(model, lambda groups: instantiate("optimizer", own, {"params": groups}), **options)
+        built = build_optimizer(model, lambda groups: _instantiate_optimizer("optimizer", own, groups), **options)
     except InputError as error:
         raise InputError(*(p if p.startswith("optimizer") else f"optimizer.{p}" for p in error.problems)) from error
     return built
@@ -207,7 +200,13 @@ def _with_own_optimizer(key: str, group: Mapping[str, Any]) -> Mapping[str, Any]
     node = group.get("optimizer")
     if node is None:
         return group
-    return {**group, "optimizer": lambda groups: instantiate(key, node, {"params": groups})}
+    return {**group, "optimizer": lambda groups: _instantiate_optimizer(key, node, groups)}
+
+
+def _instantiate_optimizer(key: str, node: Node, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    built: torch.optim.Optimizer = instantiate(key, node, {"params": groups})
+    require_kind(key, node, built, torch.optim.Optimizer, "a torch.optim.Optimizer")
+    return built
 
 
 def schedule(
@@ -222,13 +221,21 @@ def schedule(
         groups: `optimizer.groups`, of which some may have schedules of their own.
     """
     provided = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
-    built: Callable[[int], float] = instantiate("schedule", node, provided)
+    built = _instantiate_schedule("schedule", node, provided)
     own = {
-        pattern: instantiate(f"optimizer.groups.{pattern}.schedule", group["schedule"], provided)
+        pattern: _instantiate_schedule(f"optimizer.groups.{pattern}.schedule", group["schedule"], provided)
         for pattern, group in (groups or {}).items()
         if group.get("schedule") is not None
     }
     return GroupedSchedule(built, own) if own else built
+
+
+def _instantiate_schedule(key: str, node: Node, provided: Mapping[str, int]) -> Callable[[int], float]:
+    built: Callable[[int], float] = instantiate(key, node, provided)
+    require_kind(key, node, built, Callable, "a function of the step")
+    kinds = (Real, torch.Tensor)
+    require_kind(key, node, built(0), kinds, "a function from the step to a number", "returned a function to a")
+    return built
 
 
 def trainer(
@@ -265,6 +272,7 @@ def trainer(
     if loss_fn is not None and "label_smoothing" in node:  # it is in the loss
         node = {**node, "label_smoothing": 0.0}
     built: ClassifierTrainer = instantiate("trainer", node, provided)
+    require_kind("trainer", node, built, ClassifierTrainer, "a resnet_cli.ClassifierTrainer")
     return built
 
 

@@ -150,7 +150,10 @@ def prepare(
     share_steps(trainer, config.trainer, ranks)
     load_weights = partial(_load_weights, trainer.state.model, run, here, paths.get("init_from"), loaders)
     load_weights = partial(shared_weights, ranks, trainer.state.model, load_weights)
-    start = restore_or_initialise(trainer.state, checkpoint, run, config, load_weights, changes, ranks)
+    has_validation = loaders.val is not None or trainer.overfit_batches is not None
+    start = restore_or_initialise(
+        trainer.state, checkpoint, run, config, load_weights, changes, ranks, has_validation=has_validation
+    )
     clock = monotonic()
     lines = initialise_from_images(trainer, loaders) if start.is_scratch else []
     initialisation_seconds = monotonic() - clock if lines else 0.0

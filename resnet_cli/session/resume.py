@@ -19,6 +19,7 @@ from resnet_cli.models.initialisation.data_dependent import initialise_model_fro
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.load import InitialWeights
+from resnet_cli.session.restore import MISMATCH_ERRORS, restore
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.trainer import ClassifierTrainer
 
@@ -26,11 +27,6 @@ logger = logging.getLogger("resnet_cli")
 
 # Keys that may change on resuming, but that change the results of the epochs to come.
 KEYS_THAT_CHANGE_RESULTS = ("trainer.epochs", "trainer.device", "trainer.processes")
-# Optimizer state with the shape of its parameter. torch loads it in any shape, and broadcasts.
-PARAMETER_SHAPED_STATE = (
-    "momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg",
-)  # fmt: skip
-MISMATCH_ERRORS = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
 @dataclass(frozen=True)
@@ -163,6 +159,8 @@ def restore_or_initialise(
     load_weights: Callable[[], InitialWeights],
     data_changes: Sequence[Difference] = (),
     ranks: Ranks = ALONE,
+    *,
+    has_validation: bool = True,
 ) -> StartingPoint:
     """Restore the state from the latest checkpoint that fits, or load the weights that `init_from` names.
 
@@ -174,6 +172,7 @@ def restore_or_initialise(
         load_weights: Loads the weights of a run that has no checkpoint.
         data_changes: Accepted differences from the data of the checkpoint.
         ranks: The first of them reads the run folder.
+        has_validation: Epochs are compared by validation. Without it the last one is kept, whatever was best before.
 
     Raises:
         InputError: no checkpoint fits, or the weights of the best epoch are lost.
@@ -181,7 +180,9 @@ def restore_or_initialise(
     while checkpoint is not None:
         changes = [*validate_changes(checkpoint, config), *data_changes]
         try:
-            _restore(state, checkpoint, changes)
+            restore(state, checkpoint.file, checkpoint.content["state"], changes, config)
+            if not has_validation:
+                state.best_tracker.reset()  # no later epoch can be compared with it
             exact = _continues_exactly(checkpoint, config, changes)
             best_lost = ranks.from_first(partial(_is_best_lost, state, run, exact=exact))
         except InputError as error:
@@ -194,33 +195,6 @@ def restore_or_initialise(
     if weights.record:
         state.restart_average()
     return StartingPoint(weights.name or "scratch", weights=weights)
-
-
-def _restore(state: TrainState, checkpoint: LoadedCheckpoint, changes: list[Difference]) -> None:
-    """Load a checkpoint's state; options of the optimizer that have changed keep their new values."""
-    changed_options = [name for change in changes for name in _changed_options(change.key)]
-    try:
-        state.load_state_dict(checkpoint.content["state"], keep_options=changed_options)
-        _check_state_shapes(state.optimizer)
-    except MISMATCH_ERRORS as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
-        reason = f"it has no {reason}" if isinstance(error, KeyError) else reason
-        raise InputError(f"{checkpoint.file}: does not fit this model and optimizer: {reason}") from error
-
-
-def _changed_options(key: str) -> list[str]:
-    """Return the options of parameter groups that a changed key determines: `optimizer.groups.head.lr` is an `lr`."""
-    if not key.startswith("optimizer."):
-        return []
-    name = key.split(".")[1] if not key.startswith("optimizer.groups.") else key.rpartition(".")[2]
-    return ["lr", "lr_scale"] if name in ("lr_scale", "layer_decay", "head_lr") else [name]
-
-
-def _check_state_shapes(optimizer: torch.optim.Optimizer) -> None:
-    for parameter, values in optimizer.state.items():
-        for name in PARAMETER_SHAPED_STATE:
-            if isinstance(values.get(name), torch.Tensor) and values[name].shape != parameter.shape:
-                raise ValueError(f"{name} of shape {list(values[name].shape)} for {list(parameter.shape)} weights")
 
 
 def _continues_exactly(checkpoint: LoadedCheckpoint, config: RunConfig, changes: list[Difference]) -> bool:

@@ -36,7 +36,7 @@ def resolve_device(name: str | torch.device | None) -> torch.device:
         return torch.device("cuda", device.index or 0)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("trainer.device: mps is not available on this machine; use trainer.device=auto or cpu")
-    if device.type not in ("cpu", "mps", "meta"):
+    if device.type not in ("cpu", "mps"):
         raise ValueError(f"trainer.device: {name} is not supported; it takes auto, cpu, cuda, cuda:1 or mps")
     return device
 

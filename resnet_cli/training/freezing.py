@@ -75,7 +75,7 @@ def freeze_rules(
             continue
         try:
             re.compile(pattern)
-        except re.error as error:
+        except (re.error, OverflowError) as error:  # a{99999999999}
             problems.append(f"{key}: {pattern!r} is not a regular expression: {error}")
         rules.append(FreezeRule(key, pattern, **options))
     if problems:

@@ -51,12 +51,16 @@ class SavePolicy:
             self.save(state)
 
     def after_epoch(self, state: TrainState, *, is_best: bool) -> None:
-        """Save the state, the metrics and, if the epoch is the best so far, the weights."""
+        """Save the state, the metrics and, if the epoch is the best so far, the weights.
+
+        The state comes first: of a run that is killed between the two it has the weights of the best epoch. The other
+        way round, those of the former best would be lost if the epoch did not come out the same again.
+        """
         if self.saver is None:
             return
+        self.save(state)
         if is_best:
             self.saver.save_best(state)
-        self.save(state)
         self.saver.write_metrics(state.rows)
 
     @contextmanager

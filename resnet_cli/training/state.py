@@ -1,6 +1,6 @@
 """TrainState: everything about a run that must survive a restart, in one object."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from resnet_cli.training.step import lrs_by_group
 from resnet_cli.training.weight_average import WeightAverage
 
 BEST_KEYS = ("epoch", "val_accuracy", "val_loss", "val_balanced_accuracy", "val_map", "val_macro_f1")
+LABELS = ("name", "schedule")  # of parameter groups: by which the config finds them, so never those of a checkpoint
 
 
 @dataclass
@@ -31,6 +32,10 @@ class BestTracker:
     best: Row | None = None
     epochs_without_improvement: int = 0
     select_by: SelectBy = DEFAULT  # of equal epochs the other measure decides: see `ranking`
+
+    def reset(self) -> None:
+        """Forget the best epoch."""
+        self.best, self.epochs_without_improvement = None, 0
 
     def update(self, row: Row, thresholds: Sequence[float] | None = None) -> bool:
         """Record an epoch. Return True if it is the best so far; an epoch without validation never is.
@@ -154,7 +159,7 @@ class TrainState:
             **({"halvings": self.halvings} if self.halvings else {}),
         }
 
-    def load_state_dict(self, state: dict[str, Any], *, keep_options: Sequence[str] = ()) -> None:
+    def load_state_dict(self, state: dict[str, Any], *, keep_options: Collection[str] = ()) -> None:
         """Restore what `state_dict` returned.
 
         Args:
@@ -199,11 +204,15 @@ class TrainState:
         kept = [{"capturable": group["capturable"]} if "capturable" in group else {} for group in own]
         return {**state, "param_groups": [group | mine for group, mine in zip(stored, kept, strict=True)]}
 
-    def _load_optimizer(self, state: dict[str, Any], keep_options: Sequence[str]) -> None:
-        kept = [{name: group[name] for name in keep_options if name in group} for group in self.optimizer.param_groups]
+    def _load_optimizer(self, state: dict[str, Any], keep_options: Collection[str]) -> None:
+        names = {*keep_options, *LABELS}
+        kept = [{name: group[name] for name in names if name in group} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(self._with_own_step_counts(state))
         for group, options in zip(self.optimizer.param_groups, kept, strict=True):
             group.update(options)
+            for name in LABELS:
+                if name not in options:
+                    group.pop(name, None)
             if "lr" in options:
                 group["initial_lr"] = float(options["lr"])
         # Fused kernels assume, without a check, that the optimizer's state has the memory format of its parameters.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
+from resnet_cli.errors import InputError
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.dynamo import parts_of, step_optimizer
 from resnet_cli.training.evaluation import LossFunction
@@ -187,6 +188,7 @@ def compute_loss(
         share: Samples of the micro-batch divided by those of the batch.
         options: The loss, and what counts as correct.
     """
+    require_scores(logits_BK, "in training mode it returns")
     logits_BK = logits_BK.float()
     loss = options.loss_fn(logits_BK, labels)
     if options.teacher is not None:
@@ -194,6 +196,13 @@ def compute_loss(
             teacher_BK = options.teacher(images_BCHW)
         loss = options.teacher.combine(logits_BK, teacher_BK, loss)
     return loss if share == 1 else loss * share, options.count_correct(logits_BK.detach(), labels)
+
+
+def require_scores(output: object, returns: str) -> None:
+    """Raise an `InputError` unless the output of a model is a tensor; `returns` begins the message's verb."""
+    if not isinstance(output, Tensor):
+        kind = type(output).__name__
+        raise InputError(f"model: {returns} a {kind}, not a tensor of scores [B, K]; wrap it in a class that does")
 
 
 def clip_gradients(optimizer: Optimizer, max_norm: float) -> None:

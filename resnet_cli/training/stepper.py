@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from resnet_cli.errors import DivergedError
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.batch_format import name_label_error
 from resnet_cli.training.batch_norm import has_batch_norm, update_batch_norm
@@ -17,6 +18,7 @@ from resnet_cli.training.state import TrainState
 from resnet_cli.training.step import StepOptions, base_lr, set_lr, train_step
 from resnet_cli.training.stochastic_average import StochasticAverage
 
+OVERFLOW = "without overflow"  # in torch's error if a learning rate or weight decay is no float32
 GPU_CHECK_STEPS = 50  # steps between checks of the loss on devices that the host would have to wait for
 
 
@@ -96,6 +98,13 @@ class Stepper:
             )  # fmt: skip
         except IndexError as error:
             raise name_label_error(error, batch[1]) from error
+        except RuntimeError as error:
+            if OVERFLOW not in str(error):
+                raise
+            raise DivergedError(
+                f"step {state.step} (epoch {state.epoch + 1}, batch {state.batches + 1}) needs a number beyond the "
+                "range of float32: try a smaller optimizer.lr, optimizer.weight_decay or factor of the schedule"
+            ) from error
         is_skipped = scaler.is_enabled() and scaler.get_scale() < scale
         if not is_skipped:  # an overflow in float16 changes no weight, so neither schedule nor average advances
             state.step += 1

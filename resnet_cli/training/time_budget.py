@@ -5,12 +5,12 @@ from math import ceil
 from typing import Annotated
 
 from resnet_cli.config.durations import parse_seconds
-from resnet_cli.config.ranges import Positive, TimeSpan
+from resnet_cli.config.ranges import Bounds, TimeSpan
 from resnet_cli.training.saving import SAVE_SECONDS
 
 
 def budget_seconds(
-    time_budget: Annotated[str, TimeSpan()] | Annotated[float, Positive()] | None = None,
+    time_budget: Annotated[str, TimeSpan()] | Annotated[float, Bounds(gt=0, le=1_000_000_000)] | None = None,
 ) -> float | None:
     """Return a time budget in seconds.
 

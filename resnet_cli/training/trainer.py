@@ -10,7 +10,7 @@ from typing import Annotated
 import torch
 from torch import nn
 
-from resnet_cli.config.ranges import AtLeast, Below, Positive
+from resnet_cli.config.ranges import AtLeast, Below, Bounds, Positive
 from resnet_cli.config.selection import SelectBy
 from resnet_cli.training.averaging import Averaging, make_average
 from resnet_cli.training.backend import Backend, Batch, CompileMode
@@ -101,7 +101,7 @@ class ClassifierTrainer(SingleEpochs):
         *,
         schedule: Callable[[int], float] | None = None,
         seed: int | None = None,
-        epochs: Annotated[float, Positive()] = 20,
+        epochs: Annotated[float, Bounds(gt=0, le=1_000_000_000)] = 20,
         precision: PrecisionName = "fp32",
         cpu_bf16: bool = False,
         channels_last: bool = False,

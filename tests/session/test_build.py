@@ -6,8 +6,11 @@ from torch import nn
 
 from resnet_cli.errors import InputError
 from resnet_cli.session import build
+from resnet_cli.training.step import StepOptions, compute_loss
 
 RESNET8 = {"_target_": "resnet_cli.models.CifarResNet", "depth": 8}
+CNN = {"_target_": "resnet_cli.models.CNN", "channels": [4], "pool_every": 1, "hidden_dims": []}
+CONSTANT = {"_target_": "resnet_cli.schedules.constant"}
 
 
 class Fixed(nn.Module):
@@ -117,3 +120,90 @@ def test_optimizer_options_reach_the_optimizer_and_its_groups():
 def test_data_of_another_kind_are_refused():
     with pytest.raises(InputError, match=r"data\._target_: os\.getcwd returned a str, not a resnet_cli\.data\.Dataset"):
         build.dataset({"_target_": "os.getcwd"})
+
+
+class Mapped(Fixed):
+    """A model that returns its scores in a dictionary; with `later`, in training mode alone."""
+
+    def __init__(self, classes: int = 10, *, later: bool = False):
+        super().__init__(classes)
+        self.later = later
+
+    def forward(self, images):
+        scores = super().forward(images)
+        return scores if self.later and not self.training else {"logits": scores}
+
+
+def returns_text(*, total_steps, steps_per_epoch):
+    return lambda step: "1"
+
+
+def returns_nothing(*args, **arguments):
+    return None
+
+
+def passes_on(**arguments):
+    return Greedy(3, strict=True, **arguments)
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_a_refusal_of_torch_is_a_line(optimizer):
+    node = {"_target_": f"torch.optim.{optimizer}", "fused": True, "foreach": True}
+    with pytest.raises(InputError, match=r"^optimizer: `fused` and `foreach`"):
+        build.optimizer(node, Fixed())
+
+
+def test_a_target_that_passes_on_what_its_callee_does_not_take_is_a_line():
+    with pytest.raises(InputError, match=r"^model: tests\.session\.test_build\.passes_on takes any.*'strict'"):
+        build.instantiate("model", {"_target_": f"{__name__}.passes_on", "strict": 1}, {"num_classes": 10})
+
+
+def test_a_defect_inside_a_users_class_keeps_its_traceback():
+    with pytest.raises(TypeError):
+        build.instantiate("model", {"_target_": f"{__name__}.Fixed", "classes": "ten"}, {})
+
+
+def test_scores_that_are_no_tensor_are_refused_in_either_mode():
+    sizes = {"in_size": (3, 2, 2), "num_classes": 10, "seed": 0}
+    with pytest.raises(InputError, match=r"^model: tests\.session\.test_build\.Mapped returns a dict, not a tensor"):
+        build.model({"_target_": f"{__name__}.Mapped"}, **sizes)
+    model = build.model({"_target_": f"{__name__}.Mapped", "later": True}, **sizes)
+    options = StepOptions(nn.functional.cross_entropy)
+    with pytest.raises(InputError, match=r"^model: in training mode it returns a dict"):
+        compute_loss(model(torch.zeros(2, 3, 2, 2)), torch.zeros(2, 3, 2, 2), torch.zeros(2).long(), 1.0, options)
+
+
+def test_what_is_no_schedule_optimizer_or_trainer_is_refused():
+    text, nothing = ({"_target_": f"{__name__}.{name}"} for name in ("returns_text", "returns_nothing"))
+    length = {"total_steps": 4, "steps_per_epoch": 2}
+    with pytest.raises(InputError, match=r"^schedule\._target_: .* a function to a str, not .* to a number"):
+        build.schedule(text, **length)
+    with pytest.raises(InputError, match=r"^optimizer\.groups\.head\.schedule\._target_: .* returned a NoneType"):
+        build.schedule(CONSTANT, **length, groups={"head": {"schedule": nothing}})
+    with pytest.raises(InputError, match=r"^optimizer\._target_: .* returned a NoneType"):
+        build.optimizer(nothing, Fixed())
+    with pytest.raises(InputError, match=r"^trainer\._target_: .* returned a NoneType"):
+        build.trainer(nothing, model=Fixed(), optimizer=None, schedule=None, seed=0)
+
+
+def test_whole_numbers_serve_where_floats_are_expected():
+    optimizer = build.optimizer({"_target_": "torch.optim.Adam", "betas": [0, 0.9]}, Fixed())
+    assert optimizer.defaults["betas"] == (0.0, 0.9)
+    node = {**RESNET8, "branch_scale": 0}
+    model = build.model(node, in_size=(3, 8, 8), num_classes=10, seed=0)
+    assert model.stages[0][0].main_path.branch_scale.scalar.item() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        ({**RESNET8, "width": 2**62}, "given a number that is too large"),
+        ({**CNN, "pooling_params": {"kernel_size": 0}}, r"^model\.pooling_params\.kernel_size=0: must be a whole"),
+        ({**CNN, "conv_params": {"kernel_size": 3, "padding": 1.5}}, r"^model\.conv_params\.padding=1\.5: must be"),
+        ({**CNN, "conv_params": {"kernel_size": [3, 3, 3]}}, r"^model\.conv_params\.kernel_size=\[3, 3, 3\]: must be"),
+        ({**CNN, "conv_params": {"kernel_size": 3, "padding": 10**30}}, r"^model\.conv_params\.padding=1000"),
+    ],
+)
+def test_numbers_that_no_layer_can_have_are_refused(node, words):
+    with pytest.raises(InputError, match=words):
+        build.model(node, in_size=(3, 8, 8), num_classes=10, seed=0)

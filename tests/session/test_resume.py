@@ -229,7 +229,7 @@ def test_best_is_saved_anew_from_the_state_at_its_end(train, tmp_path, options):
 
 @pytest.fixture(params=[[], ["trainer.checkpoint_every=1"]], ids=["epochs", "steps"])
 def killed_between(request, train, tmp_path, monkeypatch):
-    """A run killed after `best.pt` of its second epoch and before `last.pt` of it, and the same run whole."""
+    """A run with `best.pt` of its second epoch and without `last.pt` of it, as former versions left it after a kill."""
     from resnet_cli.session.saver import RunSaver
     from resnet_cli.training.state import BestTracker
 
@@ -250,7 +250,41 @@ def killed_between(request, train, tmp_path, monkeypatch):
         assert train(*tiny(*options, "hydra.run.dir=whole"))[0] == 0
         with pytest.raises(Killed):
             train(*tiny(*options, "hydra.run.dir=d"))
+    shutil.copy(tmp_path / "d/checkpoints/previous.pt", tmp_path / "d/checkpoints/last.pt")
     return tmp_path / "d"
+
+
+def test_a_kill_before_best_is_saved_loses_nothing_if_the_epoch_does_not_come_out_again(train, tmp_path, monkeypatch):
+    """As on CUDA, where a repeated epoch need not have the same accuracy."""
+    from resnet_cli.session.saver import RunSaver
+    from resnet_cli.training.state import BestTracker
+
+    def score(patch, accuracies):
+        update = BestTracker.update
+        patch.setattr(
+            BestTracker,
+            "update",
+            lambda self, row, *rest: update(self, {**row, "val_accuracy": accuracies[row["epoch"]]}, *rest),
+        )
+
+    def save_best(self, state):
+        if state.epoch == 2:
+            raise Killed
+        original(self, state)
+
+    original = RunSaver.save_best
+    options = tiny("hydra.run.dir=d", "trainer.epochs=3", "schedule=constant", "trainer.max_batches=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(RunSaver, "save_best", save_best)
+        score(patch, {1: 10.0, 2: 20.0})
+        with pytest.raises(Killed):
+            train(*options)
+    score(monkeypatch, {2: 5.0, 3: 5.0})
+    status, out, _ = train("resume=d")
+    assert status == 0
+    assert "saved again from the state at the end of epoch 2" in out
+    assert checkpoints.load(tmp_path / "d/checkpoints/best.pt")["state"]["epoch"] == 2
+    assert record_of(tmp_path / "d")["best"]["epoch"] == 2
 
 
 @pytest.mark.slow

@@ -1,0 +1,82 @@
+"""Resuming with a changed config, as `resume_force=true` allows: each change takes effect or is refused."""
+
+import shutil
+
+import pytest
+import torch
+
+from tests.support.runs import record_of, rows_of, tiny
+
+FORCED = ["resume=run", "trainer.epochs=2", "resume_force=true"]
+OWN = "{head:{schedule:{_target_:resnet_cli.schedules.constant,warmup:0}}}"
+
+
+@pytest.fixture
+def start(train):
+    def start(*options, epochs=1):
+        common = ["hydra.run.dir=run", f"trainer.epochs={epochs}", "trainer.max_batches=1", "schedule=constant"]
+        status, _, err = train(*tiny(*common, *options))
+        assert (status, err) == (0, "")
+
+    return start
+
+
+def groups_of(tmp_path):
+    return torch.load(tmp_path / "run/checkpoints/last.pt", weights_only=True)["state"]["optimizer"]["param_groups"]
+
+
+def test_settings_of_muons_other_parameters_take_effect(train, tmp_path, start):
+    start("optimizer=muon")
+    changes = ["optimizer.sgd_lr=0.03", "optimizer.sgd_momentum=0.5", "optimizer.sgd_weight_decay=0.001"]
+    assert train(*FORCED, *changes)[0] == 0
+    matrices, others = groups_of(tmp_path)
+    names = ("lr", "initial_lr", "momentum", "weight_decay")
+    assert [others[name] for name in names] == [0.03, 0.03, 0.5, 0.001]
+    assert [matrices[name] for name in names] == [0.1, 0.1, 0.6, 0.0]
+
+
+def test_a_group_that_moves_to_the_other_half_of_muon_gets_its_settings(train, tmp_path, start):
+    start("optimizer=muon", "optimizer.groups={head.linear.weight:{use_muon:false}}", "optimizer.sgd_lr=0.05")
+    assert [group["lr"] for group in groups_of(tmp_path)] == [0.1, 0.05, 0.05]
+    assert train(*FORCED, "optimizer.groups={head.linear.weight:{use_muon:true}}")[0] == 0
+    assert [(group["lr"], group["use_muon"]) for group in groups_of(tmp_path)] == [
+        (0.1, True), (0.05, False), (0.1, True),
+    ]  # fmt: skip
+
+
+def test_a_groups_own_schedule_comes_and_goes(train, tmp_path, start):
+    start("optimizer.groups={head:{lr:0.2}}")
+    shutil.copytree(tmp_path / "run", tmp_path / "plain")
+    half = OWN.replace("warmup:0", "warmup:2,warmup_shape:constant,warmup_start:0.5")
+    assert train(*FORCED, f"optimizer.groups={half.replace('{schedule', '{lr:0.2,schedule')}")[0] == 0
+    assert [group.get("schedule") for group in groups_of(tmp_path)] == [None, "head"]
+    assert rows_of(tmp_path / "run")[1]["lrs"] == {"other": 0.1, "head": 0.1}
+    shutil.rmtree(tmp_path / "run")
+    shutil.move(tmp_path / "plain", tmp_path / "run")
+    assert train(*FORCED, "optimizer.groups={fc|head:{lr:0.2}}")[0] == 0
+    assert [group["name"] for group in groups_of(tmp_path)] == ["other", "fc|head"]
+
+
+def test_the_state_of_another_optimizer_is_refused(train, tmp_path, start):
+    start("optimizer=adamw")
+    arguments = [*FORCED, "optimizer=rmsprop"]
+    status, _, err = train(*arguments)
+    assert status == 2
+    assert err.startswith("error: run/checkpoints/last.pt: does not fit this model and optimizer: 'square_avg'")
+
+
+def test_options_of_another_optimizer_with_the_same_state_take_effect(train, tmp_path, start):
+    start("optimizer=adam")
+    assert train(*FORCED, "optimizer=adamw", "optimizer.weight_decay=0.05")[0] == 0
+    (group,) = groups_of(tmp_path)
+    assert (group["weight_decay"], group["decoupled_weight_decay"]) == (0.05, True)
+
+
+def test_a_run_whose_validation_part_was_taken_away_ends_with_its_last_epoch(train, tmp_path, start):
+    start("trainer.early_stopping=5", epochs=2)
+    assert record_of(tmp_path / "run")["best"]["epoch"] in (1, 2)
+    status, _, err = train("resume=run", "trainer.epochs=4", "resume_force=true", "data.val_fraction=0")
+    assert (status, err) == (0, "")
+    record = record_of(tmp_path / "run")
+    assert (record["status"], record["best"], record["selection"]["weights"]) == ("finished", None, "last epoch")
+    assert torch.load(tmp_path / "run/checkpoints/best.pt", weights_only=True)["state"]["epoch"] == 4

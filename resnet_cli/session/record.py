@@ -99,11 +99,13 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
     """Return the fields of `run.json` at the start of a run; `before` is the record of a run that is resumed.
 
     A resumed run keeps the overrides that it was started with: its config is theirs, whatever is typed to resume it.
+    One that `resume=auto` starts from the beginning, in a folder without a checkpoint, has its own.
     """
     trainer, start = prepared.trainer, prepared.start
     state = trainer.state
     own_seeds = prepared.config.own_seeds()
-    overrides = before.get("overrides") if before else context.overrides
+    starts_anew = not before or (prepared.config.resume == "auto" and start.file is None)
+    overrides = context.overrides if starts_anew else before.get("overrides")
     resumed = list(before.get("resumed_from") or [])
     if before or state.step:
         resumed.append(

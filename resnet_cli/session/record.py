@@ -72,19 +72,18 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     record = run.read_record()
     log.attach(run.log)
     log_summary(prepared, record)
-    warnings = [
-        *inexactness_warnings(before, record, prepared.trainer.backend, in_shards=prepared.trainer.in_shards),
-        *rising_rate_warnings(before, prepared.trainer),
-    ]
-    budget = prepared.budget
+    trainer = prepared.trainer
+    warnings = inexactness_warnings(before, record, trainer.backend, in_shards=trainer.in_shards)
     write_code(run, take_snapshot(prepared.config.stored(), repositories), resumed=bool(before))
-    for line in [*(f"init    {line}" for line in prepared.initialisation), *warnings]:
+    started = [f"init    {line}" for line in prepared.initialisation]
+    for line in (*started, *warnings, *rising_rate_warnings(before, trainer)):
         logger.info("%s", line)
     prepared.leaks.log_known()
     for module, folder in stored_modules_in_use(prepared.config.stored()).items():
         logger.info("code    %s is taken from %s", module, folder)
     write_samples(run, prepared.loaders, prepared.config.name)
     redraw_card(run)
+    budget = prepared.budget
     if budget is not None and record["test"] is None:
         logger.info("%s", budget.start_epochs())
     chance = ChanceCheck(prepared.loaders, prepared.trainer.epochs)
@@ -98,14 +97,15 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
 def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of `run.json` at the start of a run; `before` is the record of a run that is resumed.
 
-    A resumed run keeps the overrides that it was started with: its config is theirs, whatever is typed to resume it.
+    A resumed run keeps the overrides that it was started with, whatever is typed to resume it, but for `resume=auto`
+    without a checkpoint.
     """
     trainer, start = prepared.trainer, prepared.start
     state = trainer.state
     own_seeds = prepared.config.own_seeds()
-    overrides = before.get("overrides") if before else context.overrides
-    known = before.get("resumed_from")
-    resumed = list(known) if isinstance(known, list) else []
+    starts_anew = not before or (prepared.config.resume == "auto" and start.file is None)
+    overrides = context.overrides if starts_anew else before.get("overrides")
+    resumed = list(known) if isinstance(known := before.get("resumed_from"), list) else []
     if before or state.step:
         resumed.append(
             {

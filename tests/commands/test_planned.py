@@ -69,6 +69,28 @@ def test_a_stopped_run_goes_on_with_its_plan(train, tmp_path, monkeypatch):
     assert (tmp_path / "run" / "plan.yaml").read_text() == plan
 
 
+def test_a_run_without_a_checkpoint_keeps_its_plan_for_the_same_command_only(train, tmp_path, monkeypatch):
+    line = ["plan=good", *TINY, "model=resnet8", "trainer.epochs=1", "hydra.run.dir=run", "resume=auto"]
+    assert train(*line)[0] == 0
+    for file in (tmp_path / "run" / "checkpoints").iterdir():
+        file.unlink()
+    other = [item.replace("count=96", "count=64") for item in line]
+    planned_for = []
+
+    def plan(level, items, typed, **options):
+        planned_for.append(typed["data.count"])
+        return SimpleNamespace(lines=[], text="# @package _global_\nplan: good\n", fingerprint="{}")
+
+    monkeypatch.setattr(make, "plan_command", plan)
+    for arguments, expected in ((line, []), (other, [64])):
+        with planned.planned(arguments):
+            assert planned_for == expected
+    for file in (tmp_path / "run").glob("*.jsonl"):
+        file.unlink()
+    assert train(*other)[0] == 0
+    assert "data.count=64" in record_of(tmp_path / "run")["overrides"]
+
+
 @pytest.mark.slow
 def test_jobs_of_a_sweep_have_their_plans(train, tmp_path):
     status, _, _ = train("-m", "plan=quick,good", "seed=0,1", *TINY, *SHORT, "hydra.sweep.dir=sweep")

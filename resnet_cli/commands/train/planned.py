@@ -141,17 +141,19 @@ def _without_quotes(value: Any) -> Any:
 def _find_plan(level: str, overrides: Sequence[Override], options: Sequence[str]) -> tuple[str, str] | None:
     """Return the files of the plan that an earlier start of this command has left in its output folder.
 
-    That of a run is its own; in the folder of a sweep it is that of a job whose overrides, but for those that are swept
-    over, are the same.
+    That of a run with a checkpoint is its own. In the folder of a run without one it must have been made for the same
+    overrides; in that of a sweep it is that of a job whose overrides, but for those that are swept over, are the same.
     """
     swept = {_key(override) for override in overrides if override.is_sweep_override()}
     typed = {_key(override): str(override.value()) for override in overrides if _key(override) not in swept}
+    own = _values_by_key(overrides, options)
     runs = []
     if "hydra.run.dir" in typed:
-        runs.append(RunDir(expand_home(typed["hydra.run.dir"])))
+        run = RunDir(expand_home(typed["hydra.run.dir"]))
+        if run.last.exists() or run.previous.exists() or not _differing_keys(run, own, options):
+            runs.append(run)
     if "hydra.sweep.dir" in typed:
         jobs = map(RunDir, sorted(expand_home(typed["hydra.sweep.dir"]).glob("*/")))
-        own = _values_by_key(overrides, options)
         runs += [job for job in jobs if _differing_keys(job, own, options) <= swept]
     for run in runs:
         text = run.plan.read_text(encoding="utf-8", errors="replace") if run.plan.is_file() else ""

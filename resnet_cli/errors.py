@@ -1,5 +1,14 @@
 """Failures that a user can act on, each with its own exit status."""
 
+# Texts of torch's errors when the memory of a device, or the main memory, is full. Not all are `OutOfMemoryError`s.
+OUT_OF_MEMORY = (
+    "CUDA out of memory", "CUDA error: out of memory", "HIP out of memory", "MPS backend out of memory",
+    "DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory",
+    "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", "CUFFT_ALLOC_FAILED",
+)  # fmt: skip
+COMPILERS = ("torch._dynamo", "torch._inductor", "torch.fx", "triton")
+
 
 class InputError(ValueError):
     """The user's input is wrong: config, data, checkpoint or path (exit status 2).
@@ -39,6 +48,10 @@ class JobFailedError(RuntimeError):
     """A job of a sweep did not finish; the reason was printed when it happened (exit status 1)."""
 
 
+class ComputationError(RuntimeError):
+    """The device cannot compute a step as the config asks (exit status 1)."""
+
+
 class NotIdenticalError(JobFailedError):
     """Two runs that should be the same are not (exit status 1): one that was resumed, or one that was reproduced."""
 
@@ -53,3 +66,36 @@ class StoppedError(BaseException):
     def __init__(self, signum: int) -> None:
         self.signum = signum
         super().__init__(f"stopped by signal {signum}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if an error says that the memory of a device, or the main memory, is full."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return any(text in str(error) for text in OUT_OF_MEMORY)
+
+
+def explain_computation(error: BaseException) -> ComputationError | None:
+    """Return what to change in the config for an error of torch in the middle of a computation; None for others."""
+    text = " ".join((str(error).strip().splitlines() or [""])[0].split())
+    if is_out_of_memory(error):
+        return ComputationError(
+            f"out of memory: {text or type(error).__name__}: try a smaller data.batch_size, a larger "
+            "trainer.accumulate or trainer.on_oom=halve, and in evaluations a smaller data.eval_batch_size"
+        )
+    if not isinstance(error, RuntimeError):
+        return None
+    operation, found, _ = text.partition(" does not have a deterministic implementation")
+    if found:
+        return ComputationError(
+            f"trainer.deterministic=true: {operation} has no deterministic implementation on this device; "
+            "use other layers or trainer.deterministic=false"
+        )
+    if "CUBLAS_WORKSPACE_CONFIG" in text:
+        return ComputationError(
+            "trainer.deterministic=true: CUDA was in use before without CUBLAS_WORKSPACE_CONFIG; "
+            "set CUBLAS_WORKSPACE_CONFIG=:4096:8 in the environment"
+        )
+    if type(error).__module__.startswith(COMPILERS):
+        return ComputationError(f"trainer.compile: {type(error).__name__}: {text}; use trainer.compile=off")
+    return None

@@ -24,7 +24,14 @@ from omegaconf.errors import OmegaConfBaseException
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.suggestions import did_you_mean
-from resnet_cli.errors import DivergedError, InputError, JobFailedError, MachineError
+from resnet_cli.errors import (
+    ComputationError,
+    DivergedError,
+    InputError,
+    JobFailedError,
+    MachineError,
+    explain_computation,
+)
 from resnet_cli.hydra_app.compose import literal_hint
 from resnet_cli.hydra_app.hints import command_name, hint_after_divergence, hint_for
 from resnet_cli.runs.terminal import colour_line, has_colour
@@ -73,7 +80,7 @@ def _hint(error: Exception, lines: Sequence[str]) -> str:
 
 def as_user_error(error: BaseException) -> Exception | None:
     """Translate an error to one that a user can act on; return None for a defect (ours, or of a user's class)."""
-    if isinstance(error, InputError | MachineError | DivergedError | JobFailedError):
+    if isinstance(error, InputError | MachineError | DivergedError | JobFailedError | ComputationError):
         return error
     if isinstance(error, MissingConfigException):
         return InputError(_missing_option(error))
@@ -102,7 +109,7 @@ def as_user_error(error: BaseException) -> Exception | None:
         return MachineError(f"{str(error).splitlines()[0].rstrip('. ')}: data.workers=0 works without processes")
     if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS and error.filename:
         return MachineError(error.errno, f"{error.filename}: {error.strerror}")
-    return None
+    return explain_computation(error)
 
 
 def _is_in_defaults(error: RecursionError) -> bool:

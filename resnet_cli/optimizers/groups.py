@@ -1,7 +1,6 @@
 """Parameter groups by pattern: options, optimizers and schedules for parts of a network."""
 
 import inspect
-import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -11,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cli.config.groups import OWN_PARTS
-from resnet_cli.config.ranges import Bounds, Positive
+from resnet_cli.config.ranges import TORCH_OPTIM, AtLeast, Bounds, Positive, Range
 from resnet_cli.config.suggestions import did_you_mean, nearest_names
 from resnet_cli.errors import InputError
 from resnet_cli.optimizers.combined import CombinedOptimizer
 from resnet_cli.optimizers.depth import with_rates_by_depth
 
 Groups = Mapping[str, Mapping[str, Any]]
+
+NOT_NEGATIVE = AtLeast(0)
+OF_CONSTRUCTOR = ("initial_accumulator_value",)  # options of which the constructor makes state, by its own argument
 
 
 def parameter_groups(
@@ -110,13 +112,15 @@ def apply_group_options(optimizer: torch.optim.Optimizer, groups: Groups) -> Non
     """
     _require_no_closure(optimizer, "")
     defaults = {"lr_scale": 1.0, **optimizer.defaults}
+    is_known = type(optimizer).__module__.partition(".")[0] in ("torch", "resnet_cli")
+    limits = {**TORCH_OPTIM, "lr": NOT_NEGATIVE} if is_known else {}
     problems = [
         problem
         for pattern, overrides in groups.items()
         for key, value in overrides.items()
         if key not in OWN_PARTS
         and (
-            problem := _check_option(f"groups.{pattern}.{key}", key, value, defaults)
+            problem := _check_option(f"groups.{pattern}.{key}", key, value, defaults, limits)
             if overrides.get("optimizer") is None
             else f"groups.{pattern}.{key}: has no effect beside an optimizer of the group's own; set its own options"
         )
@@ -178,15 +182,25 @@ def _describe_unmatched(pattern: str, compiled: re.Pattern[str], model: nn.Modul
     return f"groups: {pattern!r} matches no parameter; the nearest are {', '.join(near)}"
 
 
-def _check_option(where: str, key: str, value: Any, defaults: Mapping[str, Any]) -> str | None:
+def _check_option(
+    where: str, key: str, value: Any, defaults: Mapping[str, Any], limits: Mapping[str, Range]
+) -> str | None:
     """Return the problem of a group's option, None if it is valid by the type of the optimizer's default."""
     if key not in defaults:
         return f"{where}: no such option{did_you_mean(key, defaults)} (allowed: {', '.join(defaults)})"
-    expected = defaults[key]
+    if key in OF_CONSTRUCTOR:
+        return f"{where}: has no effect on a group; set optimizer.{key}"
+    expected, limit = defaults[key], limits.get(key, NOT_NEGATIVE)
     if isinstance(expected, bool):
         return None if isinstance(value, bool) else f"{where}={value!r}: it takes true or false"
-    if not isinstance(expected, int | float):
-        return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    is_valid = is_number and math.isfinite(value) and value >= 0
-    return None if is_valid else f"{where}={value!r}: it takes a number of 0 or more"
+    if isinstance(expected, int | float):
+        return None if _is_number(value, limit) else f"{where}={value!r}: it takes a number {limit}"
+    if isinstance(expected, tuple | list):
+        is_valid = isinstance(value, tuple | list) and len(value) == len(expected)
+        if not (is_valid and all(_is_number(item, limit) for item in value)):
+            return f"{where}={value!r}: it takes a list of {len(expected)} numbers {limit}"
+    return None
+
+
+def _is_number(value: Any, limit: Range) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value in limit  # type: ignore[operator]

@@ -164,8 +164,12 @@ def without_trace(stepper: Stepper) -> Iterator[None]:
     groups = [
         {key: _copy(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups
     ]
-    has_state = any(optimizer.state.values())
-    assert not has_state, "measured before the first step"
+    assert state.step == 0, "measured before the first step"
+    # What a constructor has made, as Adagrad's does: the dictionaries themselves, and copies of their values.
+    initial = {
+        parameter: (values, {name: _copy(value) for name, value in values.items()})
+        for parameter, values in optimizer.state.items()
+    }
     numbers = {name: getattr(state, name) for name in ("totals", "step", "epoch", "batches", "seconds")}
     scaler, schedule, was_training = state.scaler.state_dict(), stepper.schedule, state.model.training
     devices = [state.totals.device] if state.totals.device.type == "cuda" else []
@@ -178,6 +182,10 @@ def without_trace(stepper: Stepper) -> Iterator[None]:
     finally:
         stepper.schedule, stepper.resolution = schedule, resolution
         stepper.forget_optimizer_state()
+        with torch.no_grad():
+            for parameter, (values, former) in initial.items():
+                _restore_group(values, former)
+                optimizer.state[parameter] = values
         for group, options in zip(optimizer.param_groups, groups, strict=True):
             _restore_group(group, options)
         with torch.no_grad():

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from resnet_cli.errors import is_out_of_memory
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.batch_norm import has_batch_norm
 from resnet_cli.training.state import TrainState
@@ -17,14 +18,7 @@ logger = logging.getLogger("resnet_cli")
 
 OnOutOfMemory = Literal["raise", "halve"]
 
-# Errors of a full memory that are no `torch.OutOfMemoryError`: of CPUs, and of libraries that allocate for themselves.
-MESSAGES = ("DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 LEAST_WITH_BATCH_NORM = 3  # even parts of at most 3 images have at least 2, without which batch norm cannot train
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return True if an error says that the memory of a device is full."""
-    return isinstance(error, torch.OutOfMemoryError) or any(message in str(error) for message in MESSAGES)
 
 
 class StepBackup:

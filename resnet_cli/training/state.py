@@ -215,9 +215,18 @@ class TrainState:
                     group.pop(name, None)
             if "lr" in options:
                 group["initial_lr"] = float(options["lr"])
-        # Fused kernels assume, without a check, that the optimizer's state has the memory format of its parameters.
-        for parameter, values in self.optimizer.state.items():
-            for name, value in values.items():
-                has_shape = isinstance(value, Tensor) and value.shape == parameter.shape
-                if has_shape and value.stride() != parameter.stride():
-                    values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        align_state(self.optimizer)
+
+
+def align_state(optimizer: torch.optim.Optimizer) -> None:
+    """Give tensors of an optimizer's state the device and the memory format of their parameters.
+
+    Fused kernels assume that without a check. A constructor that makes state, as Adagrad's, comes before the model is
+    moved; a checkpoint may come from a run with another memory format.
+    """
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if not isinstance(value, Tensor) or value.shape != parameter.shape or name == "step":
+                continue  # steps are counted where the optimizer has put them
+            if value.device != parameter.device or value.stride() != parameter.stride():
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

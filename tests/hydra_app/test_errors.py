@@ -1,6 +1,7 @@
 """Errors that Hydra really raises are recognised: these tests fail when their texts or classes change."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -72,6 +73,33 @@ def test_several_values_without_a_sweep_are_recognised_by_hydras_text():
 
 def test_a_group_of_null_is_recognised_by_hydras_text():
     assert str(error_of("model=null", "name=x")).startswith(NULL_GROUP)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("CUDA error: out of memory\nCUDA kernel errors", "out of memory: CUDA error: out of memory: try a smaller"),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "out of memory: cuDNN error: .* trainer.on_oom=halve"),
+        (
+            "max_pool3d_backward_cuda does not have a deterministic implementation, but you set",
+            "trainer.deterministic=true: max_pool3d_backward_cuda has no .* or trainer.deterministic=false$",
+        ),
+        ("Deterministic behavior was enabled with either ... you must set CUBLAS_WORKSPACE_CONFIG", "trainer.determin"),
+    ],
+)
+def test_what_the_device_cannot_compute_is_a_line_that_says_what_to_change(text, line, capsys):
+    assert print_error(RuntimeError(text)) == 1
+    assert re.search(f"^error: {line}", capsys.readouterr().err)
+
+
+def test_an_error_of_the_compiler_is_a_line(capsys):
+    error = type("BackendCompilerFailed", (RuntimeError,), {"__module__": "torch._dynamo.exc"})(
+        "backend='inductor'\nmore"
+    )
+    assert print_error(error) == 1
+    assert capsys.readouterr().err == (
+        "error: trainer.compile: BackendCompilerFailed: backend='inductor'; use trainer.compile=off\n"
+    )
 
 
 def test_a_defect_is_not_translated():

@@ -117,3 +117,25 @@ def test_set_lr_scales_each_group_by_its_own_base_and_goes_on_after_a_restart(te
     again.load_state_dict(optimizer.state_dict())
     set_lr(again, 0.5)
     assert rates(again) == [0.125, 1]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options", "words"),
+    [
+        (torch.optim.AdamW, {"betas": 0.9}, r"betas=0\.9: it takes a list of 2 numbers from 0 to below 1"),
+        (torch.optim.AdamW, {"betas": [0.9]}, r"betas=\[0\.9\]: it takes a list of 2"),
+        (torch.optim.AdamW, {"betas": [0.9, 1.5]}, r"betas=\[0\.9, 1\.5\]: it takes a list of 2"),
+        (torch.optim.AdamW, {"betas": [0.9, "a"]}, r"betas=\[0\.9, 'a'\]: it takes a list of 2"),
+        (torch.optim.Rprop, {"etas": [0.5, -1.0]}, r"etas=\[0\.5, -1\.0\]: it takes a list of 2 numbers 0 or more"),
+        (torch.optim.SGD, {"momentum": 1.5}, r"momentum=1\.5: it takes a number from 0 to below 1"),
+        (torch.optim.Adagrad, {"initial_accumulator_value": 1.0}, "has no effect on a group; set optimizer.initial"),
+    ],
+)
+def test_options_of_groups_have_the_ranges_of_the_optimizers_own(optimizer, options, words):
+    with pytest.raises(InputError, match=rf"^groups\.\^0\.(.*: )?{words}"):
+        build_optimizer(net(), optimizer, groups={"^0": options})
+
+
+def test_valid_lists_reach_their_group():
+    optimizer = build_optimizer(net(), torch.optim.AdamW, groups={"^0": {"betas": [0, 0.5], "lr": 0}})
+    assert optimizer.param_groups[-1]["betas"] == [0, 0.5]

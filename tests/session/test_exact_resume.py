@@ -69,6 +69,13 @@ CASES = {
         "conv:{optimizer:{_target_:resnet_cli.optimizers.Muon,renormalise:true}},bias:{lr_scale:4}}",
         *DRAWS,
     ],
+    "state from the start": [
+        "optimizer._target_=torch.optim.Adagrad",
+        "optimizer.initial_accumulator_value=0.1",
+        "optimizer.groups={head:{lr:0.02}}",
+        "trainer.averaging=lookahead",
+        *DRAWS,
+    ],
     "a part of an epoch at the end": [
         "trainer.epochs=2.5",
         "trainer.averaging=lookahead",

@@ -231,7 +231,7 @@ model._target_=resnet_cli.models.CifarResnet -> did you mean CifarResNet?
 optimizer._target_=torch.optim.SDG -> did you mean SGD?
 optimizer._target_=torch.optim.LBFGS -> optimizer._target_: LBFGS requires a closure
 optimizer.dampening=0.5 -> optimizer: Nesterov momentum requires a momentum and zero dampening
-optimizer.groups={bias:{lr:-1}} -> optimizer.groups.bias.lr=-1: it takes a number of 0 or more
+optimizer.groups={bias:{lr:-1}} -> optimizer.groups.bias.lr=-1: it takes a number 0 or more
 optimizer.groups={bias:{lrr:1}} -> no such option; did you mean lr?
 optimizer.groups={nothing:{lr:1}} -> 'nothing' matches no parameter
 optimizer.groups={bias:{lr:1,optimizer:{_target_:torch.optim.SGD}}} -> optimizer.groups.bias.lr: has no effect beside

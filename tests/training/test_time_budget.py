@@ -1,10 +1,12 @@
 """Measuring leaves no trace, and what is chosen fits into the budget."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 
+from resnet_cli import ClassifierTrainer
 from resnet_cli.session.comparison import first_difference
 from resnet_cli.training.lookahead import LookaheadOptions
 from resnet_cli.training.measuring import measure
@@ -63,6 +65,7 @@ OPTIONS = {
     "average, norms and micro-batches": {"averaging": "ema", "log_gradients": True, "accumulate": 2, "clip_norm": 1.0},
     "lookahead": {"averaging": "lookahead", "lookahead": LookaheadOptions(k=2, final_alpha=0.2, buffers=True)},
     "first batches again": {"overfit_batches": 1},
+    "state from the start": {"optimizer": partial(torch.optim.Adagrad, initial_accumulator_value=0.1)},
     "compiled": {"compile": "step", "averaging": "ema"},
 }
 
@@ -76,7 +79,9 @@ def test_measuring_leaves_no_trace(name):
     for measures in (True, False):
         torch.manual_seed(0)
         model = net(dropout=0.3)
-        trainer = make_trainer(model, seed=3, epochs=2, schedule=lambda step: 1 / (1 + step), **OPTIONS[name])
+        options = {"seed": 3, "epochs": 2, "schedule": lambda step: 1 / (1 + step), **OPTIONS[name]}
+        optimizer = options.pop("optimizer", lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
+        trainer = ClassifierTrainer(model, None, optimizer(model.parameters()), **options)
         if measures:
             before, random = copy.deepcopy(trainer.state.state_dict()), torch.get_rng_state()
             found = measure(trainer, loader(), loader(), seconds=3.0, clock=Clock())

@@ -532,3 +532,12 @@ def test_memory_of_the_optimizer_follows_its_weights_layout():
     expected = trained(False, 4, fused=False).model.state_dict()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_state_that_an_optimizer_makes_when_it_is_built_follows_the_model_to_its_memory_format():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 3))
+    optimizer = torch.optim.Adagrad(model.parameters(), initial_accumulator_value=0.1)
+    ClassifierTrainer(model, None, optimizer, channels_last=True)
+    state = optimizer.state[model[0].weight]
+    assert state["sum"].stride() == model[0].weight.stride() != torch.empty(4, 1, 3, 3).stride()
+    assert (state["sum"] == 0.1).all()

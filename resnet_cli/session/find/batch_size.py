@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from resnet_cli.config.run_config import RunConfig
-from resnet_cli.errors import InputError
+from resnet_cli.config.run_config import Node, RunConfig
+from resnet_cli.errors import InputError, is_out_of_memory
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session import build
 from resnet_cli.session.context import RunContext
@@ -162,10 +162,8 @@ def try_batch_size(config: RunConfig, run: RunDir, context: RunContext, size: in
     """
     try:
         trial = _measure(config, run, context, size)
-    except torch.OutOfMemoryError:
-        trial = Trial(size, fits=False)
-    except InputError as error:
-        if not isinstance(error.__cause__, torch.OutOfMemoryError):
+    except (RuntimeError, MemoryError, InputError) as error:
+        if not is_out_of_memory(error.__cause__ if isinstance(error, InputError) and error.__cause__ else error):
             raise
         trial = Trial(size, fits=False)
     gc.collect()
@@ -179,9 +177,11 @@ def try_batch_size(config: RunConfig, run: RunDir, context: RunContext, size: in
 
 def _measure(config: RunConfig, run: RunDir, context: RunContext, size: int) -> Trial:
     data = {**config.data, "batch_size": size, "drop_last": True}
-    planned = {**config.trainer, "epochs": EPOCHS}
+    trainer_node = at_its_largest(config.trainer)
+    planned = {**trainer_node, "epochs": EPOCHS}
+    largest_step = replace(config, data=data, trainer=trainer_node)
     with isolated_compiler():
-        prepared = prepare(replace(config, data=data), run, planned, context.paths, control=context.control)
+        prepared = prepare(largest_step, run, planned, context.paths, control=context.control)
         trainer, loaders = prepared.trainer, prepared.loaders
         device = trainer.device
         if device.type == "cuda":
@@ -193,6 +193,20 @@ def _measure(config: RunConfig, run: RunDir, context: RunContext, size: int) -> 
         peak = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
         optimizer = trainer.state.optimizer
         return Trial(size, True, rate, peak, base_lr(optimizer), type(optimizer).__name__)
+
+
+def at_its_largest(trainer: Node) -> Node:
+    """Return a trainer's node whose steps all need as much memory as the largest step of the run.
+
+    Images have the largest size of `trainer.resolution`, and only what never trains is frozen.
+    """
+    points, rules = trainer.get("resolution"), trainer.get("freeze")
+    changed = dict(trainer)
+    if points:
+        changed["resolution"] = [[0, max(share for _, share in points)]]
+    if rules and not isinstance(rules, str):
+        changed["freeze"] = [rule for rule in rules if isinstance(rule, str) or not {"at", "until"} & set(rule)] or None
+    return changed
 
 
 def _time_steps(trainer: ClassifierTrainer, batches: EpochIterator) -> float:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from resnet_cli.errors import InputError
+from resnet_cli.models import CifarResNet
 from resnet_cli.session.find import batch_size
 from resnet_cli.session.find.batch_size import Trial, choose_fastest, fastest, largest, scaled_lr
 from resnet_cli.training.stepper import Stepper
@@ -127,3 +128,38 @@ def test_an_error_of_another_kind_is_not_taken_for_a_lack_of_memory(train, tmp_p
     assert status == 1
     assert "RuntimeError: something else" in err
     assert not (tmp_path / "found").exists()
+
+
+@pytest.mark.parametrize("text", ["CUDNN_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory: you tried"])
+def test_libraries_that_allocate_for_themselves_count_too(monkeypatch, text):
+    def measure(*arguments):
+        raise RuntimeError(f"[enforce fail] {text}")
+
+    monkeypatch.setattr(batch_size, "_measure", measure)
+    assert not batch_size.try_batch_size(None, None, None, 8).fits
+
+
+def test_sizes_are_tried_with_whole_images_and_with_all_that_ever_trains():
+    late = [{"match": "^stages", "until": "50%"}, {"match": "head", "at": 2}]
+    trainer = {"resolution": [[0, 0.5], ["60%", 0.75]], "freeze": ["stem", {"match": "norm"}, *late], "accumulate": 2}
+    assert batch_size.at_its_largest(trainer) == {
+        "resolution": [[0, 0.75]], "freeze": ["stem", {"match": "norm"}], "accumulate": 2,
+    }  # fmt: skip
+    assert batch_size.at_its_largest({"freeze": late, "resolution": None}) == {"freeze": None, "resolution": None}
+    assert batch_size.at_its_largest({"freeze": "stem"}) == {"freeze": "stem"}
+
+
+def test_the_search_takes_the_steps_of_the_largest_images(train, quick, monkeypatch):
+    sizes = set()
+    forward = CifarResNet.forward
+
+    def watched(self, images):
+        if self.training:
+            sizes.add(tuple(images.shape[2:]))
+        return forward(self, images)
+
+    monkeypatch.setattr(CifarResNet, "forward", watched)
+    assert (
+        train(*tiny("find=batch_size", "trainer.resolution=[[0,0.5],[50%,1]]", "trainer.resolution_multiple=4"))[0] == 0
+    )
+    assert sizes == {(8, 8)}

@@ -248,7 +248,6 @@ def _build_trainer(
     )  # fmt: skip
     if resolution is not None:
         trainer.stepper.resolution = resolution
-    trainer.state.validates = loaders.val is not None or bool(config.trainer.get("overfit_batches"))
     return trainer
 
 

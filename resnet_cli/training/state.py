@@ -80,7 +80,6 @@ class TrainState:
     rows: list[Row] = field(default_factory=list)  # one for each finished epoch
     # Where steps ran out of memory: `epoch` and `step` from 1, and the largest `micro_batch` from there on.
     halvings: list[dict[str, int]] = field(default_factory=list)
-    validates: bool = True  # without a validation set, no epoch is the best: also none from before the run was resumed
     is_save_due: bool = False  # a step has changed how the run goes on, which a resumed one must know
     # Cache of `require_finite_gradients`, filled after the first forward pass of each epoch.
     modules_with_buffers: list[nn.Module] | None = field(init=False, default=None)
@@ -182,8 +181,7 @@ class TrainState:
             self.gradients.load_state_dict(state["gradients"])
         for name in ("step", "epoch", "batches", "seconds"):
             setattr(self, name, state[name])
-        best, stale = (state["best"], state["stale"]) if self.validates else (None, 0)
-        self.best_tracker = BestTracker(best, stale, self.best_tracker.select_by)
+        self.best_tracker = BestTracker(state["best"], state["stale"], self.best_tracker.select_by)
         self.rows[:] = state["rows"]
         self.halvings = [{key: int(value) for key, value in item.items()} for item in state.get("halvings") or ()]
 

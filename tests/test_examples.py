@@ -76,7 +76,7 @@ def test_example_refuses_a_misspelt_key_with_the_right_one(name, examples, train
     [
         (["model=multiscale", "model.kernel_sizes=[2]"], "model: kernel_sizes=[2]: each must be odd"),
         (["data=shapes", "data.image_size=4"], "image_size=4: shapes need at least 8 pixels"),
-        (["data=turned_shapes", "data.augment.share=2"], "share=2: must be from 0 to 1"),
+        (["data=turned_shapes", "data.augment.share=2"], "share=2.0: must be from 0 to 1"),
         (["optimizer=lion", "optimizer.betas=[0.9,1.5]"], "betas=[0.9, 1.5]: each must be from 0 to below 1"),
     ],
 )

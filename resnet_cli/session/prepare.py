@@ -140,12 +140,7 @@ def prepare(
     model = build.model(
         here.model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=config.seed_of("init")
     )
-    require_no_batch_of_one(
-        model, loaders.in_size, samples=loaders.train.samples, batch_size=loaders.train.batch_size,
-        num_batches=_num_batches(config.trainer, loaders),
-        accumulate=build.get_argument(config.trainer, "accumulate") or 1,
-        parts=parts_of_batches(config.trainer, ranks),
-    )  # fmt: skip
+    _require_images_in_batches(config.trainer, model, loaders, ranks)
     trainer = _build_trainer(here, model, loaders, planned_trainer, teacher)
     share_steps(trainer, config.trainer, ranks)
     load_weights = partial(_load_weights, trainer.state.model, run, here, paths.get("init_from"), loaders)
@@ -168,6 +163,15 @@ def prepare(
     return PreparedRun(
         config, run, loggers, loaders, trainer, start, lines, paths, LeakWarnings(loaders), budget,
         None if teacher is None else teacher.record, initialisation_seconds,
+    )  # fmt: skip
+
+
+def _require_images_in_batches(trainer: Node, model: torch.nn.Module, loaders: Loaders, ranks: Ranks) -> None:
+    """Raise an `InputError` if batch norm would meet a batch, or a part of one, with a single image."""
+    require_no_batch_of_one(
+        model, loaders.in_size, samples=loaders.train.samples, batch_size=loaders.train.batch_size,
+        num_batches=_num_batches(trainer, loaders), accumulate=build.get_argument(trainer, "accumulate") or 1,
+        parts=parts_of_batches(trainer, ranks),
     )  # fmt: skip
 
 

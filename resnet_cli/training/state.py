@@ -85,6 +85,7 @@ class TrainState:
     modules_with_buffers: list[nn.Module] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        align_state(self.optimizer)
         if self.freezing is not None and self.gradients is not None:
             self.gradients.skipped = self.freezing.never_trained
 

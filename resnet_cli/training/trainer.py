@@ -31,7 +31,7 @@ from resnet_cli.training.multi_label import LabelTotals, count_exact
 from resnet_cli.training.out_of_memory import HalvingStepper, OnOutOfMemory
 from resnet_cli.training.saving import SavePolicy, Saver
 from resnet_cli.training.single_epochs import SingleEpochs
-from resnet_cli.training.state import BestTracker, TrainState, align_state
+from resnet_cli.training.state import BestTracker, TrainState
 from resnet_cli.training.step import StepOptions
 from resnet_cli.training.stepper import Stepper
 from resnet_cli.training.teacher import Teacher
@@ -135,7 +135,6 @@ class ClassifierTrainer(SingleEpochs):
             deterministic=deterministic, compile=compile,
         )  # fmt: skip
         self.model = self.backend.prepare_model(model)
-        align_state(optimizer)
         self.forward = self.backend.compile_model(self.model)
         train_loss_fn = _training_loss(loss_fn, label_smoothing, self.device)
         self.eval_loss_fn = without_smoothing(loss_fn) or nn.functional.cross_entropy

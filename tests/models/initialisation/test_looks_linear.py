@@ -103,7 +103,7 @@ def test_pairs_pass_shortcuts_only_where_they_stay_pairs():
         initialise_looks_linear(wider)
     with pytest.raises(ValueError, match="1 is a CReLU, which is not linear"):
         initialise_looks_linear(nn.Sequential(CReLU(), CReLU()))
-    with pytest.raises(ValueError, match=r"2 has groups=2 behind a CReLU; set groups=1"):
+    with pytest.raises(ValueError, match=r"2 has groups=2 after a CReLU; set groups=1"):
         initialise_looks_linear(nn.Sequential(nn.Conv2d(3, 4, 1), CReLU(), nn.Conv2d(8, 4, 1, groups=2)))
 
 

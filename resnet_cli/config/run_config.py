@@ -25,6 +25,7 @@ OPTIONAL_KEYS = (
 # store them.
 CONTROL_KEYS = ("resume", "init_from", "reproduce", "find", "resume_force", "trust", "verify_resume", "sweep")
 
+NEEDED_GROUPS = ("model", "optimizer", "schedule", "data", "trainer")  # groups of which a run needs an option
 NULL_GROUPS = ("logger", "plan", "experiment")  # groups of which no option need be chosen
 
 

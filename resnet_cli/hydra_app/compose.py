@@ -1,5 +1,6 @@
 """Compose and check configs, for resnet-train and for commands that run nothing."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.hydra_app import compat
-from resnet_cli.hydra_app.option_files import file_keys
+from resnet_cli.hydra_app.option_files import file_keys, keys_of_files, require_typed_plan
 from resnet_cli.hydra_app.overrides import hydra_arguments, override_keys, task_overrides
 from resnet_cli.hydra_app.run_name import model_name, register_resolvers
 from resnet_cli.hydra_app.search_path import user_configs
@@ -34,6 +35,8 @@ from resnet_cli.session.reproduced_config import overlay_reproduced, require_sam
 from resnet_cli.session.stored_code import find_stored_modules
 from resnet_cli.session.trusted_kinds import check_kinds
 
+RESOLVING = re.compile(r"^\w+ raised while resolving interpolation: ")
+
 
 def run_settings(composed: DictConfig, overrides: Sequence[str]) -> Settings:
     """Return the composed config after checking it; with a run to resume or to reproduce, its config.
@@ -41,6 +44,7 @@ def run_settings(composed: DictConfig, overrides: Sequence[str]) -> Settings:
     Raises:
         InputError: with all the problems of the config.
     """
+    require_typed_plan(HydraConfig.get())
     return checked_settings(to_plain(composed), override_keys(overrides), file_keys(HydraConfig.get()))
 
 
@@ -126,6 +130,8 @@ class Composed:
     Args:
         settings: The config.
         keys: The keys that the user set.
+        in_files: The keys that an experiment or the user's own files set; see `option_files.keys_of_files`.
+        choices: The option of each group.
         model: A name for the model: its class where the user named one, else the run, else the option of the group.
         run: The run folder or checkpoint that the config comes from, if any.
         overrides: What the user typed, without options and Hydra's own settings.
@@ -134,6 +140,8 @@ class Composed:
 
     settings: Settings
     keys: tuple[str, ...]
+    in_files: frozenset[str]
+    choices: Mapping[str, str | None]
     model: str
     run: str | None
     overrides: tuple[str, ...]
@@ -169,15 +177,18 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
             HydraConfig.instance().set_config(composed)
             given = task_overrides(composed.hydra)
             settings = run_settings(composed, given)
+            in_files = keys_of_files(composed.hydra)
             run_dir = str(OmegaConf.select(composed, "hydra.run.dir"))
     finally:
         HydraConfig.instance().cfg = before
     keys = tuple(override_keys(given))
+    choices = {str(group): option for group, option in composed.hydra.runtime.choices.items()}
     if runs:
         settings = located_settings(settings, recorded_paths(settings, keys, find_run(runs[0]), needed=False))
     of_run = bool({"resume", "reproduce"} & set(keys)) and not {"model", "model._target_"} & set(keys)
     name = str(settings["name"]) if of_run else model_name(composed.hydra, str(settings["model"]["_target_"]))
-    return Composed(settings, keys, name, runs[0] if runs else None, tuple(given), run_dir)
+    run = runs[0] if runs else None
+    return Composed(settings, keys, in_files, choices, name, run, tuple(given), run_dir)
 
 
 def is_run(item: str) -> bool:
@@ -209,7 +220,7 @@ def to_plain(config: DictConfig) -> Settings:
         return {str(key): plain_value(config, str(key)) for key in config if key != "hydra"}
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "config"
-        raise InputError(f"{key}: {str(error).splitlines()[0]}{literal_hint(key, error)}") from None
+        raise InputError(f"{key}: {interpolation_problem(error)}{literal_hint(key, error)}") from None
 
 
 def plain_value(config: DictConfig, key: str) -> Any:
@@ -220,8 +231,17 @@ def plain_value(config: DictConfig, key: str) -> Any:
     return with_present_names(OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
 
 
+def interpolation_problem(error: BaseException) -> str:
+    """Return what is wrong with a reference, in one line."""
+    text = RESOLVING.sub("", (str(error) or type(error).__name__).splitlines()[0])
+    variable = re.fullmatch(r"""["']?Environment variable '(.+)' not found["']?""", text)
+    if variable is None:
+        return text
+    return f"the environment variable {variable[1]} is not set; ${{oc.env:{variable[1]},VALUE}} has a value without it"
+
+
 def literal_hint(key: str, error: BaseException) -> str:
     """Return a hint on how to type a literal `${`, if that caused the error."""
-    if "nterpolation" not in str(error):
+    if "nterpolation" not in str(error) or "Environment variable" in str(error):
         return ""
     return f"""; for a literal ${{ write \\${{ inside quotes, and quote all for the shell: '{key}="...\\${{..."'"""

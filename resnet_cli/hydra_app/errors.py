@@ -32,7 +32,7 @@ from resnet_cli.errors import (
     MachineError,
     explain_computation,
 )
-from resnet_cli.hydra_app.compose import literal_hint
+from resnet_cli.hydra_app.compose import interpolation_problem, literal_hint
 from resnet_cli.hydra_app.hints import command_name, hint_after_divergence, hint_for
 from resnet_cli.runs.terminal import colour_line, has_colour
 from resnet_cli.streams import is_terminal
@@ -42,6 +42,7 @@ MACHINE_ERRNOS = {
     errno.ENAMETOOLONG, errno.EIO,
 }  # fmt: skip
 SEVERAL_VALUES = "Ambiguous value"  # how Hydra's error begins when a sweep is given without -m
+NO_CFG = "The --resolve flag"  # when there is no --cfg beside it
 NO_SHELL_COMMAND = "Expecting one subcommand"  # when -sc has none of its commands
 COMPLETION_VARIABLE = "COMP_LINE"  # what the shell sets for -sc query=bash
 NULL_GROUP = "Config group override must be"  # and when a group is set to null
@@ -89,12 +90,14 @@ def as_user_error(error: BaseException) -> Exception | None:
     if isinstance(error, ConfigCompositionException | SearchPathException | HydraException | OmegaConfBaseException):
         return InputError(_composition_failure(error))
     if isinstance(error, ValueError) and str(error).startswith(NULL_GROUP):
-        return InputError("a group was given null; it takes the name of one of its options, as in model=resnet8")
+        return InputError("a group was given no name; it takes the name of one of its options, as in model=resnet8")
     if isinstance(error, ValueError) and str(error).startswith(ALTERNATIVES):
         return InputError(
             "--multirun, --run, --cfg and --info exclude one another; --cfg shows one config: leave out -m, and give "
             "each key one value"
         )
+    if isinstance(error, ValueError) and str(error).startswith(NO_CFG):
+        return InputError("--resolve: goes with --cfg job, whose references it follows")
     if isinstance(error, ValueError) and str(error).startswith(NO_SHELL_COMMAND):
         return InputError("-sc: takes install=SHELL, uninstall=SHELL or query=SHELL, where SHELL is bash, fish or zsh")
     if isinstance(error, KeyError) and error.args == (COMPLETION_VARIABLE,):
@@ -143,7 +146,7 @@ def _composition_failure(error: BaseException) -> str:
     """Format another error of Hydra or OmegaConf: its first line after the key that caused it."""
     cause = error.__cause__ or error
     key = getattr(cause, "full_key", None)
-    first = (str(error) or str(cause) or type(cause).__name__).splitlines()[0].replace("++", "")
+    first = interpolation_problem(error if str(error) else cause).replace("++", "")
     if first.startswith(SEVERAL_VALUES):
         override = first.split("'", 1)[-1].removesuffix("'")
         key, _, value = override.partition("=")

@@ -1,6 +1,8 @@
 """What the files of the chosen options say themselves, before Hydra merges them."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,38 @@ from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.config.groups import CONFIG_GROUPS
+from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.stored import flat
+from resnet_cli.errors import InputError
+from resnet_cli.hydra_app.overrides import override_keys, task_overrides
+
+PLAN = "plan"
+# Groups whose values a plan changes although an option of them was chosen: those that a file of the user sets stay.
+VALUES_ARE_PLANNED = ("data", "trainer")
+DEFAULT_OPTION = "default"
+KEYWORDS = re.compile(r"^(?:(?:optional|override)\s+)*")  # of a defaults list
+
+
+@dataclass(frozen=True)
+class OptionFile:
+    """The file of a chosen option.
+
+    Args:
+        path: The file.
+        content: Its content without the defaults list.
+        chosen: The groups whose options its defaults list chooses, with these options.
+        bases: The options of its own group that it begins with.
+    """
+
+    path: Path
+    content: Mapping[str, Any]
+    chosen: Mapping[str, str]
+    bases: tuple[str, ...]
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether it is one of the package's."""
+        return self.path.resolve().is_relative_to(CONFIG_FOLDER.resolve())
 
 
 def file_keys(config: HydraConf | DictConfig) -> list[str]:
@@ -18,13 +51,40 @@ def file_keys(config: HydraConf | DictConfig) -> list[str]:
     Args:
         config: Hydra's node of the composed config.
     """
-    groups = {**config.runtime.choices}
-    chosen = [
-        (str(group), str(option))
-        for group, option in groups.items()
-        if "/" not in str(group) and group not in {*CONFIG_GROUPS, "logger"} and option is not None
-    ]
-    return [key for group, option in chosen for content in _contents(config, group, option) for key in flat(content)]
+    return [key for group, option in _any_key(config) for file in _files(config, group, option)
+            for key in flat(file.content)]  # fmt: skip
+
+
+def keys_of_files(config: HydraConf | DictConfig) -> frozenset[str]:
+    """Return the keys that the user set in files, and the groups whose options were chosen there.
+
+    These are all keys and choices of experiments; those of `data` and `trainer` in files of the user; and those that an
+    option of `trainer` is for, such as the epochs of `trainer=debug`.
+
+    Args:
+        config: Hydra's node of the composed config.
+    """
+    found: set[str] = set()
+    for group, option in _any_key(config):
+        for file in _files(config, group, option):
+            found |= {*flat(file.content), *file.chosen}
+    for group in VALUES_ARE_PLANNED:
+        for file in _files(config, group, str(config.runtime.choices.get(group))):
+            is_special = group == "trainer" and file.path.stem != DEFAULT_OPTION
+            if is_special or not file.is_built_in:
+                found |= {f"{group}.{key}" for key in flat(file.content)}
+    return frozenset(found)
+
+
+def require_typed_plan(config: HydraConf | DictConfig) -> None:
+    """Raise an `InputError` if an experiment chooses a plan, which is made before configs are composed.
+
+    Args:
+        config: Hydra's node of the composed config.
+    """
+    level = config.runtime.choices.get(PLAN)
+    if isinstance(level, str) and PLAN not in override_keys(task_overrides(config)):
+        raise InputError(f"plan={level}: an experiment cannot choose a plan; type plan={level} on the command line")
 
 
 def option_target(config: HydraConf | DictConfig, group: str) -> str | None:
@@ -34,25 +94,59 @@ def option_target(config: HydraConf | DictConfig, group: str) -> str | None:
         config: Hydra's node of the composed config.
         group: The group.
     """
-    contents = _contents(config, group, str(config.runtime.choices[group]))
-    return next((str(content["_target_"]) for content in contents if "_target_" in content), None)
+    files = _files(config, group, str(config.runtime.choices[group]))
+    return next((str(file.content["_target_"]) for file in files if "_target_" in file.content), None)
 
 
-def _contents(config: HydraConf | DictConfig, group: str, option: str) -> Iterator[dict[str, Any]]:
-    """Yield the content of an option's file, then those of the files of the group that it begins with, last first."""
+def _any_key(config: HydraConf | DictConfig) -> list[tuple[str, str]]:
+    """Return the chosen options of groups whose files may set any key, as pairs of group and option."""
+    return [
+        (str(group), str(option))
+        for group, option in {**config.runtime.choices}.items()
+        if "/" not in str(group) and group not in {*CONFIG_GROUPS, "logger"} and option is not None
+    ]
+
+
+def _files(
+    config: HydraConf | DictConfig, group: str, option: str, above: tuple[str, ...] = ()
+) -> Iterator[OptionFile]:
+    """Yield the file of an option, then those of the options that it begins with, last first."""
     folders = [Path(source.path) for source in config.runtime.config_sources if source.schema == "file"]
-    file = next((file for folder in folders if (file := folder / group / f"{option}.yaml").is_file()), None)
-    content = None if file is None else _read(file, file.stat().st_mtime_ns)
-    if not isinstance(content, dict):
+    path = next((file for folder in folders if (file := folder / group / f"{option}.yaml").is_file()), None)
+    found = None if path is None else _read(path, path.stat().st_mtime_ns)
+    if found is None or option in above:
         return
-    defaults = content.get("defaults") or []
-    yield {str(key): value for key, value in content.items() if key != "defaults"}
-    for base in reversed(defaults):
-        if isinstance(base, str) and base not in ("_self_", option):
-            yield from _contents(config, group, base)
+    yield found
+    for base in reversed(found.bases):
+        yield from _files(config, group, base, (*above, option))
 
 
 @lru_cache(maxsize=256)
-def _read(file: Path, changed_at: int) -> Any:
-    """Return the content of a file, read again after it has changed: the jobs of a sweep ask for the same ones."""
-    return OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+def _read(path: Path, changed_at: int) -> OptionFile | None:
+    """Read a file, again after it has changed: the jobs of a sweep ask for the same ones; None if it is no mapping."""
+    content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    if not isinstance(content, dict):
+        return None
+    chosen: dict[str, str] = {}
+    bases: list[str] = []
+    for group, option in filter(None, map(_chosen_option, content.get("defaults") or [])):
+        if group in ("", path.parent.name):
+            bases.append(option)
+        else:
+            chosen[group] = option
+    own = {str(key): value for key, value in content.items() if key != "defaults"}
+    return OptionFile(path, own, chosen, tuple(bases))
+
+
+def _chosen_option(item: object) -> tuple[str, str] | None:
+    """Return group and option of an item of a defaults list; an empty group is that of the file, None is no option.
+
+    Such as model and resnet20 of `override /model: resnet20`, and of `/model/resnet20@_global_.model`.
+    """
+    if isinstance(item, dict):
+        key, option = next(iter(item.items()))
+        group = KEYWORDS.sub("", str(key)).partition("@")[0]
+    else:
+        group, _, option = KEYWORDS.sub("", str(item)).partition("@")[0].rpartition("/")
+    is_option = isinstance(option, str) and option not in ("_self_", "")
+    return (group.rpartition("/")[2], option) if is_option else None

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from resnet_cli.config.messages import as_typed
 from resnet_cli.config.paths import config_folders
-from resnet_cli.config.run_config import NULL_GROUPS, SEED_PARTS
+from resnet_cli.config.run_config import NEEDED_GROUPS, NULL_GROUPS, SEED_PARTS
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.path_values import quote_paths
@@ -27,6 +27,8 @@ OPTIONS_WITH_VALUE = {
     "--info", "-i",
 }  # fmt: skip
 RUN_DIR = "hydra.run.dir="
+GROUPS_WITH_DEFAULT = (*NEEDED_GROUPS, "loss", *NULL_GROUPS)
+NO_NAME = re.compile(r"null|true|false|[+-]?[\d.]+", re.IGNORECASE)  # values that YAML takes for something else
 VALUE_KEY = re.compile(r"(?!hydra\.)[A-Za-z_][\w.]*")
 
 
@@ -50,7 +52,7 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     quoted = quote_paths(overrides, multirun=multirun)
     typed_folder = next((override for override in quoted if override.lstrip("+").startswith(RUN_DIR)), None)
     for override in quoted:
-        override = _with_key_of_seed(override)
+        override = _with_key_of_seed(_without_plus(override))
         key, equals, value = override.partition("=")
         if equals and key in seen:
             raise InputError(f"{as_typed(key)}: given twice, as {seen[key]} and as {value}")
@@ -59,6 +61,11 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
             result += _resume_folder(override, typed_folder)
         if key in NULL_GROUPS and value == "null":
             override = f"{key}=[]"  # Hydra takes no null for a group
+        elif key in GROUPS_WITH_DEFAULT and NO_NAME.fullmatch(value):
+            raise InputError(f"{key}={value}: not the name of an option; resnet-info --list {key} names them")
+        if key.lstrip("~") in NEEDED_GROUPS and key.startswith("~"):
+            name = key.lstrip("~")
+            raise InputError(f"{override}: a run needs this group; {name}=NAME chooses another option")
         if value.startswith(("[", "{")) and _takes_one_option(key):
             raise InputError(
                 f"{key}={value}: not the name of one option; -m {key}=a,b runs several, one after the other"
@@ -66,6 +73,12 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
         is_value = bool(equals) and VALUE_KEY.fullmatch(key) is not None and key not in groups
         result.append(f"++{override}" if is_value else override)
     return [*options, *result]
+
+
+def _without_plus(override: str) -> str:
+    """Return `experiment=a` for `+experiment=a`: Hydra adds with it what the defaults list lacks."""
+    key = override.partition("=")[0]
+    return override.lstrip("+") if key.lstrip("+") in GROUPS_WITH_DEFAULT else override
 
 
 def _with_key_of_seed(override: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from resnet_cli.files import expand_home
-from resnet_cli.runs.environment import PACKAGES
+from resnet_cli.runs.environment import PACKAGES, cpu_name
 
 OPTIONAL_PACKAGES = (
     "timm", "onnx", "onnxruntime", "scipy", "pyarrow", "datasets", "simplejpeg", "optuna", "hydra-joblib-launcher",
@@ -52,16 +52,7 @@ def _versions(packages: tuple[str, ...]) -> dict[str, str]:
 
 def _cpu() -> dict[str, Any]:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"name": _cpu_name(), "cores": os.cpu_count(), "usable": usable}
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    return {"name": cpu_name(), "cores": os.cpu_count(), "usable": usable}
 
 
 def _torch() -> dict[str, Any]:

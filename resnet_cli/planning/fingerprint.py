@@ -18,7 +18,7 @@ from resnet_cli.inspection.survey import Survey, survey_split
 from resnet_cli.planning.similarity import Sample, measure_similarity
 from resnet_cli.session import build
 
-FORMAT = 2  # of the file; others are measured anew
+FORMAT = 3  # of the file; others are measured anew
 SAMPLE = 1500  # images that are compared with one another
 RARE = 10  # images of a class that is called rare
 
@@ -36,7 +36,8 @@ def measure_fingerprint(node: Node) -> dict[str, Any]:
 
         - `data`: what identifies the training samples;
         - `images`, `classes`, `labels` (single or multi), `rarest` and `median_class` (images of a class),
-          `rare_classes` (with fewer than 10), `imbalance` (largest class / rarest);
+          `rare_classes` (with fewer than 10), `repeated_classes` (with more than one), `imbalance` (largest class /
+          rarest);
         - `channels`, `height`, `width` as the net gets them; `short_side` (median of the files), `short_side_spread`
           (95th percentile / 5th);
         - `duplicates`, the share of images that are copies of another; `damaged`, of files that cannot be decoded;
@@ -84,6 +85,7 @@ def count_classes(labels: Tensor, classes: int) -> dict[str, Any]:
         "rarest": rarest,
         "median_class": int(counts.median()),
         "rare_classes": int((counts < RARE).sum()),
+        "repeated_classes": int((counts > 1).sum()),
         "imbalance": round(largest / max(1, rarest), 2),
     }
 

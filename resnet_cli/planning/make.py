@@ -4,9 +4,12 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from resnet_cli.config.durations import parse_seconds
 from resnet_cli.config.run_config import Node
@@ -19,15 +22,18 @@ from resnet_cli.planning.fingerprint import FORMAT, measure_fingerprint
 from resnet_cli.planning.plan_file import format_lines, format_override, format_plan
 from resnet_cli.planning.rules import Plan, make_plan, read_rules
 from resnet_cli.planning.step_times import images_per_second
+from resnet_cli.planning.typed import start_of_weights, typed_values
+from resnet_cli.runs.environment import cpu_name
 from resnet_cli.session import build
 from resnet_cli.session.pretrained_files import has_published_weights
-from resnet_cli.training.device import device_name, has_bf16_matrix_units, resolve_device
+from resnet_cli.training.device import device_name, has_bf16_matrix_units, resolve_device, resolve_precision
 
 logger = logging.getLogger("resnet_cli")
 
 PLANNED_SIDE = 64  # pixels of files of unlike sizes while they are looked at
 CACHE = "~/.cache/resnet-cli/decoded"
-LEAST_IMAGES = 2  # of each class
+BATCH_SIZE = "data.batch_size"
+RATES_LAST = 7 * 24 * 3600  # seconds until nets are measured again: another program may have run beside them
 # Keys of the data that change neither which training images there are nor their pixels.
 NOT_OF_IMAGES = ("batch_size", "eval_batch_size", "augment", "sampler", "workers", "worker_timeout", "backend", "cache")
 
@@ -52,60 +58,94 @@ class MadePlan:
         return format_lines(self.plan)
 
 
-def plan_command(
-    level: str, items: Sequence[str], typed: Mapping[str, Any], *, config_dir: str | None = None
-) -> MadePlan:
+def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = None) -> MadePlan:
     """Make the plan of a command.
 
     Args:
         level: quick, good or best.
         items: The overrides that were typed, without the plan's.
-        typed: Keys that were typed, or that an experiment sets, with their values.
         config_dir: The folder of --config-dir.
 
     Raises:
         InputError: The config is wrong, the data cannot be read, or there is nothing to learn from them.
     """
-    settings = compose_settings(items, config_dir=config_dir).settings
-    trainer, data = settings["trainer"], settings["data"]
-    can_resize = "image_size" in data and data["image_size"] is None
+    composed = compose_settings(items, config_dir=config_dir)
+    settings, typed = composed.settings, typed_values(composed)
+    if BATCH_SIZE in typed:
+        typed[BATCH_SIZE] = build.batch_size(settings["data"])  # the default if the key was taken away
+    machine = Machine.of(settings["trainer"], typed)
+    data = settings["data"]
+    can_resize = "data.image_size" not in typed and "image_size" in data and data["image_size"] is None
     node = {**data, "image_size": PLANNED_SIDE} if can_resize else data
-    planner = _Measurer(settings, node, items, config_dir, can_resize=can_resize)
+    planner = _Measurer(settings, node, items, config_dir, machine, can_resize=can_resize)
     facts = planner.fingerprint()
     _require_enough(facts)
-    device = resolve_device(trainer.get("device", "auto"))
-    machine = {
-        "budget": parse_seconds(trainer.get("time_budget")),
+    circumstances = {
+        "budget": parse_seconds(settings["trainer"].get("time_budget")),
         "can_resize": can_resize,
-        "device": device.type,
+        "device": machine.device.type,
         "weights": planner.published_weights(),
-        "bf16": device.type == "cpu" and has_bf16_matrix_units(),
+        "bf16": machine.device.type == "cpu" and has_bf16_matrix_units(),
+        "holds_out": planner.holds_out,
+        "start": start_of_weights(settings),
     }
-    plan = make_plan(level, facts, typed, machine, planner.rate)
-    content = {**facts, "rates": planner.rates, "device": planner.device, **machine}
+    plan = make_plan(level, facts, typed, circumstances, planner.rate)
+    content = {**facts, "rates": planner.rates, "machine": machine.name, **circumstances}
     return MadePlan(plan, format_plan(plan, facts), json.dumps(content, indent=1) + "\n")
 
 
 def _require_enough(facts: Mapping[str, Any]) -> None:
     """Raise an `InputError` if nothing can be learnt from the data."""
-    if facts["median_class"] < LEAST_IMAGES:
+    if facts["repeated_classes"] < (2 if facts["labels"] == "single" else 1):
         raise InputError(
             f"plan: {facts['images']} training images of {facts['classes']} classes are too few to train on; "
             "resnet-data shows them"
         )
 
 
+@dataclass(frozen=True)
+class Machine:
+    """What nets are measured on.
+
+    Args:
+        device: The device.
+        precision: fp32, tf32, bf16 or fp16.
+    """
+
+    device: torch.device
+    precision: str
+
+    @staticmethod
+    def of(trainer: Node, typed: Mapping[str, Any]) -> "Machine":
+        """Return the device and the precision of a run; that of a CPU is bf16 where that is fast, unless typed.
+
+        Raises:
+            InputError: The device is not on this machine, or cannot compute with the precision.
+        """
+        try:
+            device = resolve_device(trainer.get("device", "auto"))
+            allowed = bool(typed.get("trainer.cpu_bf16", True))
+            return Machine(device, resolve_precision(trainer.get("precision", "auto"), device, cpu_bf16=allowed))
+        except ValueError as error:
+            raise InputError(str(error)) from None
+
+    @property
+    def name(self) -> str:
+        """What rates depend on besides the net, in words."""
+        processor = f"{cpu_name()}, " if self.device.type == "cpu" else ""
+        return f"{processor}{device_name(self.device)}, {self.precision}, torch {torch.__version__}"
+
+
 class _Measurer:
     """Measures the data and the nets of a command, and remembers both in the cache of decoded images."""
 
     def __init__(
-        self, settings: Settings, node: Node, items: Sequence[str], config_dir: str | None, *, can_resize: bool
-    ) -> None:
+        self, settings: Settings, node: Node, items: Sequence[str], config_dir: str | None, machine: Machine,
+        *, can_resize: bool,
+    ) -> None:  # fmt: skip
         self.settings, self.node, self.can_resize = settings, node, can_resize
-        self.items, self.config_dir = items, config_dir
-        trainer = settings["trainer"]
-        name = device_name(resolve_device(trainer.get("device", "auto")))
-        self.device = f"{name}, {trainer.get('precision', 'auto')}"
+        self.items, self.config_dir, self.machine = items, config_dir, machine
+        self.holds_out = False  # whether validation images are held out of the training images
         folder = node.get("cache", os.environ.get("RESNET_CLI_CACHE", CACHE))
         self.cache = ArrayCache(find_cache_folder(folder))
         self.facts: dict[str, Any] = {}
@@ -113,13 +153,19 @@ class _Measurer:
 
     @property
     def rates(self) -> dict[str, float]:
-        """Images a second by net and size, of this device."""
-        rates: dict[str, float] = self.facts.setdefault("_rates", {}).setdefault(self.device, {})
+        """Images a second by net and size, on this machine; those of long ago are forgotten."""
+        measured = self.facts.setdefault("_rates", {})
+        if time.time() - measured.get(self.machine.name, {}).get("since", 0) > RATES_LAST:
+            measured[self.machine.name] = {"since": time.time(), "rates": {}}
+        rates: dict[str, float] = measured[self.machine.name]["rates"]
         return rates
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the fingerprint, from the cache if the same images were looked at before."""
-        split, chosen = build.partition(self.node).samples["train"]
+        parts = build.partition(self.node).samples
+        split, chosen = parts["train"]
+        is_given = any(self.node.get(key) is not None for key in ("folds", "splits"))
+        self.holds_out = not is_given and "val" in parts and parts["val"][0] is split
         reading = {key: value for key, value in self.node.items() if key not in NOT_OF_IMAGES}
         identity = [FORMAT, fingerprint_split(split, chosen), reading]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:24]
@@ -148,22 +194,22 @@ class _Measurer:
         """
         typed_optimizer = self.settings["optimizer"]["_target_"]
         name = f"{json.dumps({'optimizer': typed_optimizer, **values}, sort_keys=True)} {side}, {batch_size}"
-        if name not in self.rates:
+        rates = self.rates
+        if name not in rates:
             typed = [item for item in self.items if item.partition("=")[0] not in values]
             net = [format_override(key, value) for key, value in values.items()]
             settings = compose_settings([*typed, *net], config_dir=self.config_dir).settings
             height, width = (side, side) if self.can_resize else (self.facts["height"], self.facts["width"])
-            trainer, size = self.settings["trainer"], (self.facts["channels"], height, width)
+            size = (self.facts["channels"], height, width)
             # Without groups, whose patterns may name parameters of another net.
             optimizer = {key: value for key, value in settings["optimizer"].items() if key != "groups"}
             rate = images_per_second(
                 {"model": settings["model"], "optimizer": optimizer}, size, self.facts["classes"],
-                batch_size=batch_size, device=trainer.get("device", "auto"),
-                precision=trainer.get("precision", "auto"),
+                batch_size=batch_size, device=self.machine.device, precision=self.machine.precision,
             )  # fmt: skip
-            self.rates[name] = round(rate, 1)
+            rates[name] = round(rate, 1)
             self._save()
-        return self.rates[name]
+        return rates[name]
 
     def _save(self) -> None:
         self.cache.save_json(self.key, self.facts)

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from resnet_cli.planning.conditions import holds
+from resnet_cli.planning.typed import is_typed
 
 Facts = Mapping[str, Any]
 # Images a second of a net, from what it sets, the side of images, and the batch size.
@@ -18,7 +19,6 @@ RULES = Path(__file__).with_name("rules.yaml")
 USABLE_SHARE = 0.85  # of the budget that is spent on steps; the rest is validation, saving and the test
 RGB = 3
 MUON = "muon"
-WHOLE_GROUPS = ("model", "optimizer", "schedule", "loss")  # an option that is typed brings all its values
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,10 @@ def make_plan(level: str, fingerprint: Facts, typed: Mapping[str, Any], machine:
         level: quick, good or best.
         fingerprint: See `resnet_cli.planning.fingerprint`.
         typed: Keys that the user typed, or that an experiment sets, with their values; groups with their options.
-        machine: `device`, `bf16`, `budget` in seconds or None, and `weights`: the nets of torchvision whose published
-            weights are on this machine.
+        machine: The circumstances: `device`, `bf16`, `budget` in seconds or None, `can_resize`, `weights` (the nets of
+            torchvision whose published weights are on this machine), `holds_out` (whether validation images are held
+            out of the training images) and `start` (where the weights of a net that the user chose come from:
+            `published`, `run`, or None).
         rate: Images a second that a net trains.
     """
     return _Planner(level, fingerprint, typed, machine, rate).plan()
@@ -82,7 +84,6 @@ class _Planner:
         self.level, self.typed, self.rate = level, typed, rate
         self.facts: dict[str, Any] = {**fingerprint, **machine, "level": level}
         self.facts["steps_at_32"] = -(-fingerprint["images"] // 32)
-        self.facts["pretrained"] = False
         self.facts["net_optimizer"] = None
         self.facts["class_weights"] = typed.get("loss.class_weights")
         self.optimizer_is_typed = any(key.partition(".")[0] == "optimizer" for key in typed)
@@ -93,7 +94,7 @@ class _Planner:
     def plan(self) -> Plan:
         row = next(row for row in self.rules["passes"] if holds(row.get("when", {}), self.facts))
         self.facts["passes"], most = row[self.level], 10 * row[self.level]
-        self.epochs_are_typed = isinstance(self.typed.get("trainer.epochs"), int)
+        self.epochs_are_typed = isinstance(self.typed.get("trainer.epochs"), int | float)
         if self.epochs_are_typed:
             self.facts["passes"] = most = self.typed["trainer.epochs"]
         self._apply(self.rules["batch_size"])
@@ -117,17 +118,11 @@ class _Planner:
         reasons = dict.fromkeys(values, because) if isinstance(because, str) else because
         reasons = {key: reasons[key].format(**self.facts) for key in values}
         for key, value in values.items():
-            is_typed = key in self.typed
-            if is_typed or self._belongs_to_typed_group(key):
+            if is_typed(key, self.typed):
                 self.skipped.append(key)
             else:
                 self.choices.append(Choice(key, value, reasons[key], evidence))
-            self.facts[key.rpartition(".")[2]] = self.typed[key] if is_typed else value
-
-    def _belongs_to_typed_group(self, key: str) -> bool:
-        """Return whether a key belongs to an option that the user chose, with values of its own."""
-        group, dot, _ = key.partition(".")
-        return bool(dot) and group in self.typed and group in WHOLE_GROUPS
+            self.facts[key.rpartition(".")[2]] = self.typed.get(key, value)
 
     def _choose_net(self, most: int) -> None:
         """Choose the side of the images, the net and the number of epochs.
@@ -139,7 +134,7 @@ class _Planner:
         budget, images = self.facts["budget"], self.facts["images"]
         evidence = "the rates were measured on this machine before the plan was made"
         self.facts["side"] = sides[-1]
-        if "model" in self.typed or any(key.startswith("model.") for key in self.typed):
+        if any(key.partition(".")[0] == "model" for key in self.typed):
             self._choose_side(sides[-1], "the net was chosen by you")
             self.facts["net"] = self.typed.get("model", "yours")
             typed = {key: value for key, value in self.typed.items() if key.partition(".")[0] == "model"}
@@ -156,10 +151,11 @@ class _Planner:
         else:
             side, net, rate = self._largest_affordable(sides)
             passes = USABLE_SHARE * budget * rate / images
-            self._choose_side(side, f"{net['name']} gets about {passes:.0f} epochs in the budget at this size")
+            self._choose_side(side, f"{net['name']} gets {_epochs(passes)} in the budget at this size")
+            least = self._least_passes(net)
+            needs = f"{least:g} are enough" if passes >= least else f"fewer than the {least:g} that it should get"
             reason = (
-                f"{net['name']} trains {rate:,.0f} images per second here: about {passes:.0f} epochs in the budget, "
-                f"{self._least_passes(net)} are enough"
+                f"{net['name']} trains {rate:,.0f} images per second here: {_epochs(passes)} in the budget, {needs}"
             )
             self.facts["passes"] = max(1, round(min(passes, most)))
             self._take(net, reason, evidence)
@@ -170,12 +166,13 @@ class _Planner:
                 "not measured",
             )
 
-    def _least_passes(self, net: Mapping[str, Any]) -> int:
+    def _least_passes(self, net: Mapping[str, Any]) -> float:
         """Return the passes that a net has to get in the budget."""
         share = self.rules["passes_with_muon"] if self._optimizer(net) == MUON else 1.0
-        share = 1.0 if self.epochs_are_typed else net.get("passes", share)
-        passes: int = round(share * self.facts["passes"])
-        return max(1, passes)
+        if self.epochs_are_typed:
+            return float(self.facts["passes"])
+        share = self.rules["passes_of_pretrained_nets"] if "weights" in net else net.get("passes", share)
+        return float(max(1, round(share * self.facts["passes"])))
 
     def _optimizer(self, net: Mapping[str, Any]) -> str | None:
         """Return the optimizer that is planned for a net, if it is not the usual one."""
@@ -194,10 +191,9 @@ class _Planner:
         that is too slow are slower, and are not measured.
         """
         a_pass = self.facts["images"] / (USABLE_SHARE * self.facts["budget"])  # images per second
-        least = self.facts["passes"] * a_pass * self.rules["passes_of_pretrained_nets"]
         for side in reversed(sides):
             for net in self._pretrained_nets(side):
-                if (rate := self._rate(net, side)) >= least:
+                if (rate := self._rate(net, side)) >= self._least_passes(net) * a_pass:
                     return side, net, rate
         fallback = None
         for side in reversed(sides):
@@ -247,6 +243,13 @@ class _Planner:
 
     def _take(self, net: Mapping[str, Any], reason: str, evidence: str) -> None:
         self.facts["net"] = net["name"]
-        self.facts["pretrained"] = "weights" in net
+        self.facts["start"] = "published" if "weights" in net else self.facts["start"]
         self.facts["net_optimizer"] = self._optimizer(net)
         self._choose(net["set"], reason, evidence)
+
+
+def _epochs(passes: float) -> str:
+    """Return about how many epochs a number of passes is, in words."""
+    if passes < 0.95:
+        return f"{passes:.1g} of an epoch" if passes >= 0.05 else "hardly any of an epoch"
+    return "about 1 epoch" if round(passes) == 1 else f"about {passes:.0f} epochs"

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from time import perf_counter
-from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from resnet_cli.config.run_config import Node
+from resnet_cli.errors import is_out_of_memory
 from resnet_cli.session import build
-from resnet_cli.training.device import resolve_device, resolve_precision
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Images of 32x32 pixels, or as many pixels, of a timed step on a CPU, where larger batches take as long for each image.
@@ -25,9 +24,8 @@ def images_per_second(
     classes: int,
     *,
     batch_size: int,
-    device: str = "auto",
-    precision: Any = "auto",
-    cpu_bf16: bool = True,
+    device: torch.device,
+    precision: str,
     clock: Callable[[], float] = perf_counter,
 ) -> float:
     """Train a net on a few random batches and return its rate by the fastest of them.
@@ -40,30 +38,31 @@ def images_per_second(
         in_size: (C, H, W).
         classes: K.
         batch_size: Images of a step of the run.
-        device: As `trainer.device`.
-        precision: As `trainer.precision`.
-        cpu_bf16: As `trainer.cpu_bf16`.
+        device: Where it trains.
+        precision: fp32, tf32, bf16 or fp16.
         clock: Returns seconds.
+
+    Returns:
+        The rate; 0 if a step does not fit into memory.
 
     Raises:
         InputError: The net does not run on images of this size.
     """
-    place = resolve_device(device)
     images_of_step = batch_size
-    if place.type == "cpu":
+    if device.type == "cpu":
         largest = LARGEST_BATCH * 32 * 32 // (in_size[1] * in_size[2])
         images_of_step = min(batch_size, LARGEST_BATCH, max(largest, LEAST_BATCH))
-    dtype = DTYPES.get(resolve_precision(precision, place, cpu_bf16=cpu_bf16))
+    dtype = DTYPES.get(precision)
     with torch.random.fork_rng(devices=[]):
-        net = build.model(nodes["model"], in_size=in_size, num_classes=classes, seed=0).to(place)
+        net = build.model(nodes["model"], in_size=in_size, num_classes=classes, seed=0).to(device)
         net = net.to(memory_format=torch.channels_last)
-        images = torch.randn(images_of_step, *in_size, device=place).contiguous(memory_format=torch.channels_last)
-        labels = torch.arange(images_of_step, device=place) % classes
+        images = torch.randn(images_of_step, *in_size, device=device).contiguous(memory_format=torch.channels_last)
+        labels = torch.arange(images_of_step, device=device) % classes
         optimizer = build.optimizer(nodes["optimizer"], net)
         parameter = next(net.parameters())
 
         def compute_gradients() -> None:
-            with nullcontext() if dtype is None else torch.autocast(place.type, dtype):
+            with nullcontext() if dtype is None else torch.autocast(device.type, dtype):
                 loss = F.cross_entropy(net(images).float(), labels)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -73,9 +72,14 @@ def images_per_second(
             optimizer.step()
             parameter.sum().item()
 
-        compute_gradients()  # warms up
-        update()
-        gradients, updated = _fastest(compute_gradients, clock), _fastest(update, clock)
+        try:
+            compute_gradients()  # warms up
+            update()
+            gradients, updated = _fastest(compute_gradients, clock), _fastest(update, clock)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return 0.0
         return 1 / (gradients / images_of_step + updated / batch_size)
 
 

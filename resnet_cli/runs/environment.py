@@ -4,6 +4,7 @@ import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from resnet_cli.runs.repositories import Repository
@@ -14,6 +15,16 @@ PACKAGES = ("resnet-cli", "torch", "torchvision", "hydra-core", "omegaconf", "nu
 def utc_now() -> str:
     """Return the time in UTC, to the second, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def cpu_name() -> str:
+    """Return the model of the CPU as the kernel names it, or its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def collect_environment(repositories: Sequence[Repository]) -> dict[str, Any]:

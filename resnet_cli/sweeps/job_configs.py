@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from resnet_cli.config.validation import Settings
 from resnet_cli.hydra_app.compose import checked_settings, plain_value, to_plain
-from resnet_cli.hydra_app.option_files import file_keys
+from resnet_cli.hydra_app.option_files import file_keys, require_typed_plan
 from resnet_cli.hydra_app.overrides import override_keys
 from resnet_cli.hydra_app.run_name import OWN_NAME, RUN_NAME_KEYS
 from resnet_cli.sweeps.hydra_internals import JobComposer
@@ -58,6 +58,7 @@ class _KnownParts:
     """What is known of a config whose values are replaced from job to job."""
 
     def __init__(self, job: DictConfig) -> None:
+        require_typed_plan(HydraConfig.get())
         self.file_keys = file_keys(HydraConfig.get())
         self.valid: Mapping[str, Any] = {}  # the config of the last job that was valid
         self._job = job

@@ -77,8 +77,8 @@ def test_a_run_without_a_checkpoint_keeps_its_plan_for_the_same_command_only(tra
     other = [item.replace("count=96", "count=64") for item in line]
     planned_for = []
 
-    def plan(level, items, typed, **options):
-        planned_for.append(typed["data.count"])
+    def plan(level, items, **options):
+        planned_for.extend(int(item.partition("=")[2]) for item in items if item.startswith("data.count"))
         return SimpleNamespace(lines=[], text="# @package _global_\nplan: good\n", fingerprint="{}")
 
     monkeypatch.setattr(make, "plan_command", plan)
@@ -216,8 +216,8 @@ def test_a_further_command_in_a_sweep_has_the_plan_of_the_same_data_only(train, 
     assert train(*line, *usual, "seed=0")[0] == 0
     planned_for = []
 
-    def plan(level, items, typed, **options):
-        planned_for.append(typed["data.count"])
+    def plan(level, items, **options):
+        planned_for.extend(int(item.partition("=")[2]) for item in items if item.startswith("data.count"))
         return SimpleNamespace(lines=[], text="", fingerprint="")
 
     monkeypatch.setattr(make, "plan_command", plan)
@@ -271,3 +271,197 @@ def test_nets_are_measured_with_their_optimizer_and_batch(train, monkeypatch):
     assert {kind for kind, _ in kinds["optimizer"]} == {"AdamW"}
     assert {kind for kind, _ in kinds["optimizer.groups"]} == {"SGD"}
     assert ("Muon", 8) in kinds["data.batch_size"]
+
+
+def choices_of(err):
+    """Return what the lines of a plan choose."""
+    return dict(line.split()[1].partition("=")[::2] for line in err.splitlines() if line.startswith("plan    "))
+
+
+def own_config(folder, group, **files):
+    """Write files of a config group, contents by name."""
+    place = folder / "conf" / group
+    place.mkdir(parents=True)
+    for name, content in files.items():
+        (place / f"{name}.yaml").write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("typed", "left_out"),
+    [
+        (["optimizer._target_=torch.optim.Adam"], {"optimizer", "optimizer.lr"}),
+        (["model._target_=torch.nn.Flatten"], {"model"}),
+        (["data.augment=null"], {"data.augment.flip", "data.augment.crop"}),
+        (["~data.augment"], {"data.augment.flip", "data.augment.crop"}),
+        (["trainer=debug"], {"trainer.epochs"}),
+        (["trainer=overfit"], {"trainer.epochs"}),
+        (["trainer=fast"], {"trainer.cpu_bf16"}),
+        (["trainer.epochs=2.5"], {"trainer.epochs", "data.augment.erase"}),
+        (["trainer.label_smoothing=0.1"], {"loss.label_smoothing"}),
+        (["trainer=deterministic"], set()),
+        (["trainer=default"], set()),
+    ],
+)
+def test_what_is_chosen_as_a_whole_counts_as_typed(train, typed, left_out):
+    usual = choices_of(train("plan=good", *TINY, "--cfg", "job")[2])
+    status, _, err = train("plan=good", *TINY, *typed, "--cfg", "job")
+    assert status == 0
+    assert left_out <= {*usual, "trainer.cpu_bf16"}
+    assert not left_out & set(choices_of(err))
+
+
+def test_what_files_of_the_user_set_counts_as_typed(train, tmp_path):
+    target = "_target_: resnet_cli.data.synthetic\nimage_size: 8\ncount: 96\n"
+    own_config(
+        tmp_path, "data", small=f"{target}batch_size: 5\n", plain=f"{target}augment: null\n",
+        based="defaults:\n  - synthetic\nval_fraction: 0.3\n",
+    )  # fmt: skip
+    chosen = choices_of(train("plan=good", "data=small", "--cfg", "job")[2])
+    assert "data.batch_size" not in chosen
+    assert "data.augment.flip" not in chosen  # there is no augmentation whose values could be set
+    assert "data.augment.flip" not in choices_of(train("plan=good", "data=plain", "--cfg", "job")[2])
+    status, out, err = train("plan=good", "data=based", *TINY[1:], "--cfg", "job")
+    assert status == 0
+    assert "val_fraction: 0.3" in out
+    assert choices_of(err)["data.batch_size"] == "32"
+
+
+@pytest.mark.parametrize("base", ["base", "/experiment/base", "base@_global_"])
+def test_an_experiment_may_begin_with_another_in_any_notation(train, tmp_path, base):
+    own_config(
+        tmp_path, "experiment", base="# @package _global_\ndata:\n  batch_size: 7\n",
+        mine=f"# @package _global_\ndefaults:\n  - {base}\n  - override /model: resnet8\ntrainer:\n  epochs: 2\n",
+    )  # fmt: skip
+    status, out, err = train("plan=good", "experiment=mine", *TINY, "--cfg", "job")
+    assert status == 0
+    assert "batch_size: 7" in out
+    assert not {"data.batch_size", "model", "trainer.epochs"} & set(choices_of(err))
+
+
+@pytest.mark.parametrize("line", [[], ["-m", "seed=0,1"]])
+def test_an_experiment_cannot_choose_a_plan(train, tmp_path, line):
+    own_config(tmp_path, "experiment", mine="# @package _global_\ndefaults:\n  - override /plan: good\n")
+    status, _, err = train(*line, "experiment=mine", *TINY)
+    assert status == 2
+    assert err.endswith("plan=good: an experiment cannot choose a plan; type plan=good on the command line\n")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "multirun").exists()
+
+
+@pytest.mark.parametrize(("batch_size", "rate"), [("${trainer.epochs}", "0.07"), (None, "0.14")])
+def test_values_that_are_references_or_taken_away_are_planned_around(train, batch_size, rate):
+    typed = "~data.batch_size" if batch_size is None else f"data.batch_size={batch_size}"
+    status, _, err = train("plan=good", *TINY, typed, "--cfg", "job")
+    assert status == 0
+    assert choices_of(err)["optimizer.lr"] == rate  # that of batches of 20, and of the default of 128
+
+
+@pytest.mark.parametrize(
+    "typed", ["trainer.device=cuda:99", "trainer.device=nope", "trainer.precision=fp16", "trainer.precision=tf32"]
+)
+def test_a_device_or_precision_that_is_not_here_is_one_line(train, typed):
+    status, _, err = train("plan=good", *TINY, "trainer.device=cpu", typed) if "precision" in typed else train(
+        "plan=good", *TINY, typed
+    )  # fmt: skip
+    assert status == 2
+    assert err.startswith(f"error: {typed.partition('=')[0]}: ")
+    assert err.count("\n") == 1
+
+
+def test_nets_are_measured_in_the_precision_of_the_run(train, monkeypatch):
+    measured = []
+    monkeypatch.setattr(make, "has_bf16_matrix_units", lambda: True)
+    monkeypatch.setattr("resnet_cli.training.device.has_bf16_matrix_units", lambda: True)
+    monkeypatch.setattr(make, "images_per_second", lambda *a, precision, **o: measured.append(precision) or 1e4)
+    for typed, expected in (
+        ([], "bf16"), (["trainer.cpu_bf16=false"], "fp32"), (["trainer.precision=fp32"], "fp32"),
+        (["trainer=fast"], "bf16"),
+    ):  # fmt: skip
+        measured.clear()
+        train("plan=good", *TINY, "trainer.device=cpu", "trainer.time_budget=30 s", *typed, "--cfg", "job")
+        assert set(measured) <= {expected}
+    assert measured == []  # known from the first command
+
+
+def test_rates_are_measured_again_after_a_week_and_with_another_torch(train, monkeypatch):
+    calls = []
+    monkeypatch.setattr(make, "images_per_second", lambda *a, **o: calls.append(a) or 1e4)
+    line = ["plan=good", *TINY, "trainer.time_budget=30 s", "--cfg", "job"]
+    train(*line)
+    once = len(calls)
+    now = make.time.time()
+    monkeypatch.setattr(make.time, "time", lambda: now + 6 * 24 * 3600)
+    train(*line)
+    assert len(calls) == once
+    monkeypatch.setattr(make.time, "time", lambda: now + 8 * 24 * 3600)
+    train(*line)
+    assert len(calls) == 2 * once
+    monkeypatch.setattr(make.torch, "__version__", "9.9")
+    train(*line)
+    assert len(calls) == 3 * once
+
+
+def test_a_sweep_over_what_plans_depend_on_says_for_which_value_it_is_made(train, tmp_path):
+    line = ["-m", "plan=quick", *TINY, "trainer=debug"]
+    note = "plan    made for model=resnet8, with which the sweep begins, and used for all of its jobs\n"
+    assert note in train(*line, "model=resnet8,cnn")[2]
+    assert "made for" not in train(*line, "model=resnet8", "seed=0,1", "data.folds=5", "data.fold=0,1")[2]
+
+
+def test_the_search_path_of_hydra_is_kept(train, tmp_path):
+    own_config(tmp_path / "other", "model", mine="_target_: resnet_cli.models.CifarResNet\ndepth: 8\n")
+    status, out, _ = train("plan=quick", *TINY, "model=mine", "hydra.searchpath=[file://other/conf]", "--cfg", "job")
+    assert status == 0
+    assert "depth: 8" in out
+
+
+@pytest.mark.parametrize("plus", ["+", "++"])
+def test_a_plus_before_a_group_that_has_an_option_already_is_left_out(train, tmp_path, plus):
+    own_config(tmp_path, "experiment", mine="# @package _global_\ndata:\n  batch_size: 7\n")
+    status, out, err = train(f"{plus}plan=quick", f"{plus}experiment=mine", *TINY, "--cfg", "job")
+    assert status == 0
+    assert "batch_size: 7" in out
+    assert "data.batch_size" not in choices_of(err)
+    assert choices_of(err)["model"] == "resnet20"
+
+
+def test_many_classes_of_one_image_are_planned_for_beside_others(train, tmp_path):
+    write_class_folders(tmp_path / "photos" / "train", ["cat", "dog"], 12, (10, 10))
+    write_class_folders(tmp_path / "photos" / "train", ["a", "b", "c", "d", "e"], 1, (10, 10))
+    write_class_folders(tmp_path / "photos" / "test", ["cat", "dog", "a", "b", "c", "d", "e"], 1, (10, 10))
+    line = ["plan=quick", "data=image_folder", "data.root=photos", "--cfg", "job"]
+    assert train(*line)[0] == 0
+    status, _, err = train(*line, "data.classes=[a, b, cat]")
+    assert status == 2
+    assert "too few to train on" in err
+
+
+def test_no_fraction_is_chosen_where_none_is_held_out(train, tmp_path):
+    for part, count in (("train", 20), ("val", 4), ("test", 2)):
+        write_class_folders(tmp_path / "photos" / part, ["cat", "dog"], count, (10, 10))
+    line = ["plan=quick", "data=image_folder", "data.root=photos", "--cfg", "job"]
+    assert "data.val_fraction" not in choices_of(train(*line)[2])
+    assert "data.val_fraction" not in choices_of(train(*line, "data.folds=5")[2])
+    for file in (tmp_path / "photos" / "val").rglob("*.*"):
+        file.unlink()
+    for folder in [*(tmp_path / "photos" / "val").iterdir(), tmp_path / "photos" / "val"]:
+        folder.rmdir()
+    assert choices_of(train(*line)[2])["data.val_fraction"] == "0.2"
+
+
+@pytest.mark.parametrize(
+    ("typed", "keys"),
+    [
+        (["init_from=weights.pt"], {"optimizer.lr": "0.01", "schedule": "cosine"}),
+        (["model=torchvision", "model.weights=DEFAULT"],
+         {"optimizer.lr": "0.01", "optimizer.head_lr": "0.1", "schedule": "cosine"}),
+        (["model=torchvision"], {"optimizer.lr": "0.025", "schedule": "one_cycle"}),
+    ],
+)  # fmt: skip
+def test_nets_that_start_from_weights_are_fine_tuned(train, monkeypatch, typed, keys):
+    monkeypatch.setattr("resnet_cli.session.pretrained.with_defaults_of_weights", lambda settings, keys: settings)
+    status, _, err = train("plan=good", *TINY, *typed, "--cfg", "job")
+    assert status == 0
+    chosen = choices_of(err)
+    assert {key: chosen.get(key) for key in keys} == keys
+    assert ("optimizer.head_lr" in chosen) is ("optimizer.head_lr" in keys)

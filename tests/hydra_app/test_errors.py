@@ -27,7 +27,7 @@ def error_of(*overrides):
     ("override", "line"),
     [
         ("model=resnet21", "model=resnet21: no such option; did you mean resnet20? ("),
-        ("model=null", "a group was given null; it takes the name of one of its options"),
+        ("model=null", "a group was given no name; it takes the name of one of its options"),
         ("++name=a b{", "name=a b{: not key=value as Hydra reads it ("),
     ],
 )

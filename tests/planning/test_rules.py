@@ -13,11 +13,20 @@ from tests.support.settings import problems_of, settings_of
 LEVELS = ("quick", "good", "best")
 FACTS = {
     "images": 5000, "classes": 10, "labels": "single", "rarest": 400, "median_class": 500, "rare_classes": 0,
+    "repeated_classes": 10,
     "imbalance": 1.2, "channels": 3, "height": 32, "width": 32, "short_side": 32, "short_side_spread": 1.0,
     "damaged": 0.0, "duplicates": 0.0, "neighbour_accuracy": 0.3, "mirrored": 0.97, "upside_down": 0.6, "turned": 0.4,
     "colour_accuracy": 0.1, "scale_accuracy": 0.0,
 }  # fmt: skip
-MACHINE = {"budget": None, "can_resize": False, "device": "cpu", "bf16": True, "weights": ()}
+MACHINE = {
+    "budget": None,
+    "can_resize": False,
+    "device": "cpu",
+    "bf16": True,
+    "weights": (),
+    "holds_out": True,
+    "start": None,
+}
 # Facts by which data differ, with values on both sides of every limit.
 VARIED = {
     "images": [60, 5000, 60000],
@@ -293,3 +302,23 @@ def test_conditions():
     with pytest.raises(KeyError):
         holds({"d": 1}, facts)
     assert set(LIMITS) == {"below", "at_least", "is_in"}
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [
+        (1e5, "about 1700 epochs in the budget, 16 are enough"),
+        (60, "about 1 epoch in the budget, fewer than the 16 that it should get"),
+        (3, "0.05 of an epoch in the budget"),
+        (0.5, "hardly any of an epoch in the budget"),
+    ],
+)
+def test_the_reason_says_how_many_epochs_there_are_and_how_many_are_needed(rate, words):
+    made = plan(machine={"budget": 100}, rate=lambda net, side, batch_size: rate)
+    reason = next(choice.reason for choice in made.choices if choice.key == "model")
+    assert words in reason
+
+
+def test_a_net_that_does_not_fit_into_memory_is_not_chosen():
+    made = plan(machine={"budget": 100}, rate=lambda net, side, batch_size: 0.0 if "wrn" in str(net) else 1e6)
+    assert values(made)["model"] == "resnet20"

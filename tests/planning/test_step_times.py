@@ -1,10 +1,13 @@
 """Rates of nets."""
 
+import pytest
 import torch
 
 from resnet_cli.optimizers import Muon
 from resnet_cli.planning.step_times import images_per_second
 from tests.support.settings import settings_of
+
+CPU = torch.device("cpu")
 
 
 def test_the_rate_is_that_of_the_fastest_gradients_and_update():
@@ -12,7 +15,9 @@ def test_the_rate_is_that_of_the_fastest_gradients_and_update():
     times = iter([*gradients, *updates])
     settings = settings_of("model=resnet8", "optimizer=muon")
     state = torch.get_rng_state()
-    rate = images_per_second(settings, (1, 8, 8), 3, batch_size=4, device="cpu", clock=lambda: next(times))
+    rate = images_per_second(
+        settings, (1, 8, 8), 3, batch_size=4, device=CPU, precision="fp32", clock=lambda: next(times)
+    )
     assert rate == 4 / (0.25 + 0.125)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -20,7 +25,9 @@ def test_the_rate_is_that_of_the_fastest_gradients_and_update():
 def test_the_update_of_a_large_batch_takes_as_long_as_that_of_a_small_one():
     times = iter([0, 8, 8, 12])
     settings = settings_of("model=plain_mlp")
-    rate = images_per_second(settings, (1, 8, 8), 3, batch_size=256, device="cpu", clock=lambda: next(times))
+    rate = images_per_second(
+        settings, (1, 8, 8), 3, batch_size=256, device=CPU, precision="fp32", clock=lambda: next(times)
+    )
     assert rate == 1 / (8 / 64 + 4 / 256)
 
 
@@ -28,7 +35,9 @@ def test_a_step_has_the_update_of_the_optimizer(monkeypatch):
     steps = []
     monkeypatch.setattr(Muon, "step", lambda self: steps.append(self.param_groups[0]["lr"]))
     settings = settings_of("model=resnet8", "optimizer=muon", "optimizer.lr=0.02")
-    images_per_second(settings, (1, 8, 8), 3, batch_size=4, device="cpu", clock=iter(range(0, 4000, 2)).__next__)
+    images_per_second(
+        settings, (1, 8, 8), 3, batch_size=4, device=CPU, precision="fp32", clock=iter(range(0, 4000, 2)).__next__
+    )
     assert set(steps) == {0.02}
 
 
@@ -39,7 +48,25 @@ def test_a_step_on_a_cpu_has_few_images_and_fewer_large_ones(monkeypatch):
     settings = settings_of("model=plain_mlp")
     for side, batch_size in ((8, 256), (8, 16), (64, 256), (256, 256)):
         images_per_second(
-            settings, (1, side, side), 3, batch_size=batch_size, device="cpu",
+            settings, (1, side, side), 3, batch_size=batch_size, device=CPU, precision="fp32",
             clock=iter(range(0, 4000, 2)).__next__,
         )  # fmt: skip
     assert list(dict.fromkeys(sizes)) == [64, 16, 4]
+
+
+def test_a_step_that_does_not_fit_into_memory_has_no_rate(monkeypatch):
+    def run_out(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    settings = settings_of("model=plain_mlp")
+    monkeypatch.setattr("torch.nn.functional.cross_entropy", run_out)
+    assert images_per_second(settings, (1, 8, 8), 3, batch_size=4, device=CPU, precision="fp32") == 0
+
+
+def test_other_errors_of_a_step_are_raised(monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("defect")
+
+    monkeypatch.setattr("torch.nn.functional.cross_entropy", fail)
+    with pytest.raises(RuntimeError, match="defect"):
+        images_per_second(settings_of("model=plain_mlp"), (1, 8, 8), 3, batch_size=4, device=CPU, precision="fp32")

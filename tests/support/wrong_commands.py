@@ -9,7 +9,15 @@ NAMES = """
 model=resnet21 -> model=resnet21: no such option; did you mean resnet20?
 model=Resnet20 -> did you mean resnet20?
 model= -> model=: no such option
-model=null -> a group was given null
+model=null -> model=null: not the name of an option; resnet-info --list model names them
+model=5 -> model=5: not the name of an option; resnet-info --list model names them
+data=true -> data=true: not the name of an option
+-m model=1,2 -> a group was given no name
+~model -> ~model: a run needs this group; model=NAME chooses another option
+~optimizer=sgd -> ~optimizer=sgd: a run needs this group
+--resolve -> --resolve: goes with --cfg job
+name=${oc.env:NO_SUCH} -> name: the environment variable NO_SUCH is not set; ${oc.env:NO_SUCH,VALUE} has a value
+name=${seed.x} -> name: Error trying to access seed.x
 -m seed=0,1 --cfg job -> --multirun, --run, --cfg and --info exclude one another
 --run --info config -> --multirun, --run, --cfg and --info exclude one another
 data.merge={pet: [cat, dog]} -> put the whole argument in single quotes

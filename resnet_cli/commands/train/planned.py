@@ -13,8 +13,6 @@ from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Quot
 from hydra.errors import HydraException
 
 from resnet_cli.config.paths import config_dir, config_folders
-from resnet_cli.config.presets import Preset
-from resnet_cli.config.stored import flat
 from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
@@ -35,6 +33,8 @@ SWEPT = (
     "data.workers",
 )  # keys of data that a planned sweep may vary
 RUN_KEYS = ("resume", "reproduce")
+SEARCH_PATH = "hydra.searchpath"
+PLANNED_ALIKE = ("seed", "name", "logger", "data.fold", "data.split_seed", "data.workers")  # no plan depends on them
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def planned(arguments: Sequence[str]) -> Iterator[Plans]:
     Raises:
         InputError: `plan` is no level, or is given with a run to resume, or there is nothing to learn from the data.
     """
-    if not any(argument.partition("=")[0] == "plan" for argument in arguments):
+    if not any(argument.partition("=")[0].lstrip("+") == "plan" for argument in arguments):
         yield Plans()
         return
     began = monotonic()
@@ -189,22 +189,21 @@ def _differing_keys(job: RunDir, typed: Mapping[str, Any], options: Sequence[str
 
 def _make(level: str, options: Sequence[str], overrides: Sequence[Override]) -> tuple[str, str]:
     """Make the plan and print it."""
-    typed: dict[str, Any] = {}
-    items = []
+    items, first_values = [], []
     for override in overrides:
         key = _key(override)
-        if key == "plan" or key.partition(".")[0].partition("/")[0] == "hydra":
+        if key == "plan" or (key.partition(".")[0].partition("/")[0] == "hydra" and key != SEARCH_PATH):
             continue
-        value = _first_value(override, options)
-        if key == "experiment" and value is not None:
-            typed |= _of_experiment(str(value), config_folders(options))
-        typed[key] = value
-        items.append(_with_first_value(override, value))
+        item = _with_first_value(override, _first_value(override, options))
+        items.append(item)
+        if override.is_sweep_override() and not key.startswith(PLANNED_ALIKE):
+            first_values.append(item)
     from resnet_cli.planning.make import plan_command  # it imports torch
 
-    made = plan_command(level, items, typed, config_dir=config_dir(options))
+    made = plan_command(level, items, config_dir=config_dir(options))
     stream = sys.stdout if in_notebook() else sys.stderr  # a notebook shows the latter in red
-    for line in made.lines:
+    note = f"plan    made for {' '.join(first_values)}, with which the sweep begins, and used for all of its jobs"
+    for line in [*made.lines, *[note] * bool(first_values)]:
         print_line(format_line(line, stream), stream)
     return made.text, made.fingerprint
 
@@ -216,19 +215,3 @@ def _with_first_value(override: Override, value: Any) -> str:
     is_listed = not isinstance(override.value(), Glob | IntervalSweep)
     text = next(override.sweep_string_iterator(), "null") if is_listed else str(value)
     return f"{override.get_key_element().removeprefix('++')}={text}"
-
-
-def _of_experiment(name: str, folders: Sequence[Path], above: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the keys that an experiment sets, and the groups whose options it chooses; they count as typed."""
-    file = next((file for folder in folders if (file := folder / "experiment" / f"{name}.yaml").is_file()), None)
-    if file is None or name in above:
-        return {}  # Hydra says so
-    content = dict(Preset("experiment", name, file).content)
-    defaults = content.pop("defaults", None)
-    typed: dict[str, Any] = {}
-    for item in defaults if isinstance(defaults, list) else []:
-        if isinstance(item, str):
-            typed |= _of_experiment(item, folders, (*above, name))
-        elif isinstance(item, dict):
-            typed |= {str(group).rpartition("/")[2]: option for group, option in item.items()}
-    return typed | flat(content)

@@ -136,14 +136,18 @@ def unpack(archive: Path, target: Path, *, members: str, limit: int) -> None:
     try:
         with gzip.open(archive) as stream:
             reader = _SizeLimitedReader(stream, limit, archive)
-            with tarfile.open(fileobj=cast(BinaryIO, reader), mode="r|") as tar:
-                for number, member in enumerate(tar):
-                    _raise_if_over_limits(archive, member, number, limit)
-                    _extract_if_matching(tar, member, target, members)
+            _extract_all(reader, archive, target, members=members, limit=limit)
             while reader.read(CHUNK):  # the checksum of gzip is behind the end of the .tar
                 pass
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, FileExistsError) as error:
         raise InputError(f"{archive}: damaged: {error}: delete it; data.download=true fetches it again") from None
+
+
+def _extract_all(reader: "_SizeLimitedReader", archive: Path, target: Path, *, members: str, limit: int) -> None:
+    with tarfile.open(fileobj=cast(BinaryIO, reader), mode="r|") as tar:
+        for number, member in enumerate(tar):
+            _raise_if_over_limits(archive, member, number, limit)
+            _extract_if_matching(tar, member, target, members)
 
 
 def _raise_if_over_limits(archive: Path, member: tarfile.TarInfo, number: int, limit: int) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from resnet_cli.analysis.operator_counts import OperatorCounter, count_operators
 from resnet_cli.analysis.shape_tracing import Weighted, Window, reach_skeleton, shape_skeleton
 from resnet_cli.models.inspection import count_trainable
 
+WEIGHTED = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 LARGEST_CANVAS = 1024  # pixels of a side
 
 Call = tuple[nn.Module, Any]  # a module and what it gave
@@ -24,7 +26,8 @@ Call = tuple[nn.Module, Any]  # a module and what it gave
 class LayerRow:
     """One call of one layer; shapes are without the batch.
 
-    `multiply_adds` counts one image's forward pass and only convolutions and linear layers, as papers do.
+    `multiply_adds` counts one image's forward pass and only convolutions, linear layers and products of matrices, which
+    attention has, as papers do.
     """
 
     name: str
@@ -36,14 +39,15 @@ class LayerRow:
 
 
 def count_multiply_adds(model: nn.Module, in_size: Sequence[int]) -> int:
-    """Multiply-adds of the convolutions and linear layers for one image of `in_size` (channels, height, width)."""
+    """Multiply-adds of all layers for one image of `in_size` (channels, height, width)."""
     return sum(row.multiply_adds for row in layer_table(model, in_size))
 
 
 def layer_table(model: nn.Module, in_size: Sequence[int]) -> list[LayerRow]:
     """Return the layers of `model` in the order of their calls on an image of `in_size` (channels, height, width).
 
-    Listed are layers that own weights or change the shape. A layer called twice has two rows, its weights in the first.
+    Listed are layers that own weights, multiply matrices or change the shape. A layer called twice has two rows, its
+    weights in the first.
     """
     try:
         return _rows(model, shape_skeleton(model), in_size)
@@ -52,29 +56,62 @@ def layer_table(model: nn.Module, in_size: Sequence[int]) -> list[LayerRow]:
 
 
 def _rows(model: nn.Module, twin: nn.Sequential, in_size: Sequence[int]) -> list[LayerRow]:
-    rows: list[LayerRow] = []
-    counted: set[nn.Parameter] = set()
-
-    def record(name: str, layer: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
-        own = [p for p in layer.parameters(recurse=False) if p not in counted]
-        counted.update(own)
-        if not inputs or not isinstance(inputs[0], Tensor) or not isinstance(outputs, Tensor):
-            return
-        is_leaf = next(layer.children(), None) is None
-        if own or (is_leaf and (inputs[0].shape != outputs.shape or next(layer.parameters(), None) is not None)):
-            shapes = tuple(inputs[0].shape[1:]), tuple(outputs.shape[1:])
-            rows.append(
-                LayerRow(name, type(layer).__name__, *shapes, count_trainable(own), _multiply_adds(layer, outputs))
-            )
-
-    for name, layer in model.named_modules():
-        twin[0].get_submodule(name).register_forward_hook(
-            lambda _, i, o, name=name, layer=layer: record(name, layer, i, o)
-        )
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), count_operators() as operators:
+        recorder = _Recorder(operators)
+        for name, layer in model.named_modules():
+            recorder.watch(name, layer, twin[0].get_submodule(name))
         first = next(twin.parameters(), torch.ones(()))
         twin(torch.ones(1, *in_size, dtype=first.dtype, device=first.device))
-    return rows
+    return recorder.rows
+
+
+class _Recorder:
+    """Makes a row of each call that ends."""
+
+    def __init__(self, operators: OperatorCounter) -> None:
+        self.rows: list[LayerRow] = []
+        self._operators = operators
+        self._counted: set[nn.Parameter] = set()
+
+    def watch(self, name: str, layer: nn.Module, twin: nn.Module) -> None:
+        """Record the calls of a layer's twin.
+
+        Args:
+            name: The layer's.
+            layer: Its type and weights are recorded.
+            twin: What is called.
+        """
+        twin.register_forward_pre_hook(lambda *_: self._operators.start_call(name))
+        twin.register_forward_hook(
+            lambda _, inputs, options, outputs: self._record(name, layer, (*inputs, *options.values()), outputs),
+            with_kwargs=True,
+        )
+
+    def _record(self, name: str, layer: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
+        products = self._operators.count_call(name)
+        if isinstance(layer, WEIGHTED):  # the operators may be those of a stand-in
+            self._operators.attribute(products)
+            products = 0
+        # Weights that no layer used by then are those of the products: attention calls none of its linear layers.
+        own = [p for p in layer.parameters(recurse=products > 0) if p not in self._counted]
+        given, made = _first_tensor(inputs), _first_tensor(outputs)
+        if given is None or made is None:
+            self._counted.update(layer.parameters(recurse=False))
+            return
+        self._counted.update(own)
+        is_leaf = next(layer.children(), None) is None
+        changes = is_leaf and (given.shape != made.shape or next(layer.parameters(), None) is not None)
+        if own or products or changes:
+            self._operators.attribute(products)
+            shapes = tuple(given.shape[1:]), tuple(made.shape[1:])
+            multiply_adds = products + _multiply_adds(layer, made)
+            self.rows.append(LayerRow(name, type(layer).__name__, *shapes, count_trainable(own), multiply_adds))
+
+
+def _first_tensor(values: Any) -> Tensor | None:
+    """Return a tensor as it is, and of several values the first if that is one."""
+    value = values[0] if isinstance(values, tuple | list) and values else values
+    return value if isinstance(value, Tensor) else None
 
 
 def depth(model: nn.Module, in_size: Sequence[int]) -> int | None:
@@ -195,6 +232,6 @@ def _longest_path(end: Any, counted: set[Any]) -> int:
 
 
 def _multiply_adds(layer: nn.Module, outputs: Tensor) -> int:
-    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
-        return outputs[0].numel() * layer.weight[0].numel()
+    if isinstance(layer, WEIGHTED):
+        return outputs.numel() * layer.weight[0].numel()  # of one image, whose windows may be a batch
     return 0

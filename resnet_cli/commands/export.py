@@ -163,6 +163,8 @@ def _format(report: dict[str, Any], path: Path) -> list[str]:
         f"{found['top1_agreement']:.2f} % on {found['images']:,} {SPLIT_NAMES[found['split']]} images",
         f"accuracy {found['accuracy']:.2f} %, the run {found['run_accuracy']:.2f} %",
     ]
+    if "rejection_agreement" in found:
+        lines.insert(3, f"rejected as by the run: {found['rejection_agreement']:.2f} % of the images")
     for batch in times["file"]:
         per = f"batch {batch}"
         lines.append(f"latency  {per:9}  {times['file'][batch]:.2f} ms, PyTorch {times['pytorch'][batch]:.2f} ms")

@@ -88,7 +88,7 @@ def export_run(
         with _machine_errors(path):
             _write(graph, run, classifier, temporary, options, loaders, references.images)
             run_file = files.load(temporary, options.format)
-        found = parity.compare(run_file, references)
+        found = parity.compare(run_file, references, options.rejection, _rejection_margin(options))
         _require_parity(found, run_file, classifier, options, resizes=resizes)
         report = {
             "file": path.name, "format": options.format, "precision": options.precision, "output": options.output,
@@ -157,10 +157,22 @@ def _require_parity(
         problems.append(f"outputs differ by up to {found.largest_difference:.2g}, tolerance {tolerance:g}")
     if not found.top1_agreement >= LEAST_AGREEMENT[options.precision]:
         problems.append(f"only {found.top1_agreement:.2f} % of {found.images} images have the same best class")
+    alike = found.rejection_agreement
+    if alike is not None and not alike >= LEAST_AGREEMENT[options.precision]:
+        problems.append(f"only {alike:.2f} % of {found.images} images are rejected or kept as by the run")
     if problems:
         raise ParityError(f"the exported file does not compute what the run does: {'; '.join(problems)}; not kept")
     if resizes and checks_difference:
         parity.require_equal_resizing(run_file, classifier, to_output(classifier, options.output), tolerance)
+
+
+def _rejection_margin(options: ExportOptions) -> float:
+    """Return how near to the threshold the score of an image may be for rounding to decide; 0 where no outputs are."""
+    if options.rejection is None or (options.precision == "int8" and options.tolerance is None):
+        return 0.0
+    if options.tolerance is not None:
+        return options.tolerance
+    return TOLERANCES[options.precision] * (10.0 if options.rejection.method == "energy" else 1.0)
 
 
 def _latencies(run_file: Runner, classifier: Classifier, image: Tensor) -> dict[str, dict[str, float]]:

@@ -15,6 +15,7 @@ from resnet_cli.data.images.resize import resize_image
 from resnet_cli.errors import ParityError
 from resnet_cli.export.files import Runner
 from resnet_cli.inference.classifier import Classifier
+from resnet_cli.inference.rejection import Rejection
 
 MOST = 1000  # images that are compared
 BATCH = 64
@@ -27,12 +28,14 @@ class References:
 
     Args:
         images: uint8 [N, H, W, C], of the net's size.
-        outputs: What the run computes for them, float32 [N, K].
+        logits: The run's logits for them, float32 [N, K].
+        outputs: What is exported of them, float32 [N, K].
         labels: Their classes [N], or bool [N, K] of images with several labels.
         split: `val`, or `train` if the run has no validation images.
     """
 
     images: Tensor
+    logits: Tensor
     outputs: Tensor
     labels: Tensor
     split: str
@@ -50,6 +53,8 @@ class Parity:
         accuracy: Share of the images that the file is right on, in percent.
         run_accuracy: The same of the run.
         split: The split that they are from.
+        rejection_agreement: Share of the images that both reject or both keep, in percent; None without an output
+            `rejected`.
     """
 
     images: int
@@ -58,10 +63,11 @@ class Parity:
     accuracy: float
     run_accuracy: float
     split: str
+    rejection_agreement: float | None = None
 
     def record(self) -> dict[str, Any]:
         """Return plain data."""
-        return dict(self.__dict__)
+        return {name: value for name, value in self.__dict__.items() if value is not None}
 
 
 def collect_references(classifier: Classifier, loaders: Loaders, to_output: Callable[[Tensor], Tensor]) -> References:
@@ -90,7 +96,7 @@ def collect_references(classifier: Classifier, loaders: Loaders, to_output: Call
     labels, names = samples.labels[indices], classifier.class_names
     if loaders.class_names != names:  # the images have changed since training
         labels = relabel(labels, find_places(loaders.class_names, names), len(names))
-    return References(images, to_output(logits), labels, split)
+    return References(images, logits, to_output(logits), labels, split)
 
 
 def read_pixels(images: Tensor | LazyImages, indices: Tensor) -> Tensor:
@@ -100,9 +106,25 @@ def read_pixels(images: Tensor | LazyImages, indices: Tensor) -> Tensor:
     return images[indices].contiguous()
 
 
-def compare(run_file: Runner, references: References) -> Parity:
-    """Compare the file's outputs with the run's."""
-    found = torch.cat([run_file(part)[0] for part in torch.split(references.images, BATCH)])
+def compare(
+    run_file: Runner, references: References, rejection: Rejection | None = None, margin: float = 0.0
+) -> Parity:
+    """Compare the file's outputs with the run's.
+
+    Args:
+        run_file: Runs the file.
+        references: What the run computes.
+        rejection: That of the file, if it has an output `rejected`.
+        margin: How far a score may be from the threshold for rounding to decide whether the image is rejected; such
+            images count as equal.
+    """
+    parts = [run_file(part) for part in torch.split(references.images, BATCH)]
+    found = torch.cat([part[0] for part in parts])
+    rejection_agreement = None
+    if rejection is not None:
+        distance = rejection.scores(references.logits) - rejection.threshold
+        rejected = torch.cat([part[1] for part in parts])
+        rejection_agreement = _percent((rejected == (distance < 0)) | (distance.abs() <= margin))
     expected, labels = references.outputs, references.labels
     if labels.ndim == 2:
         cut = 0.5 if (expected.min() >= 0 and expected.max() <= 1) else 0.0
@@ -118,6 +140,7 @@ def compare(run_file: Runner, references: References) -> Parity:
         accuracy=_percent(right),
         run_accuracy=_percent(run_right),
         split=references.split,
+        rejection_agreement=rejection_agreement,
     )
 
 

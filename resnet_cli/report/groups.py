@@ -12,6 +12,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.report.goal import Goal
 from resnet_cli.report.keys import (
     ABSENT,
+    RESUMED,
     Column,
     comparable_settings,
     comparison_key,
@@ -147,7 +148,7 @@ def build_tables(
     for run in runs:
         runs_of.setdefault(protocols[run.folder], []).append(run)
     if any(key.startswith("data.") for key in differing):  # titles name the data, unless options share a protocol
-        inside = [column for column in varying if any(column.differs_among(own) for own in runs_of.values())]
+        inside = [column for column in varying if any(column.is_shown_for(own) for own in runs_of.values())]
         varying = [column for column in varying if column.name != "data" or column in inside]
     requested = requested_columns(runs, varying, columns) if columns else None
     tables = [
@@ -222,13 +223,15 @@ def _build_table(
         protocol: The protocol.
         over: Keys over whose values results are averaged; None makes a group of each run.
     """
-    inside = [column for column in columns if column.differs_among(runs)]
+    inside = [column for column in columns if column.is_shown_for(runs)]
     members: dict[Any, list[Run]] = {}
     for run in runs:
         key = run.folder if over is None else tuple(comparison_key(column.value_of(run)) for column in inside)
         members.setdefault(key, []).append(run)
     rows = sorted(members.values(), key=lambda own: [sort_key(column.value_of(own[0])) for column in inside])
-    shown = inside if requested is None else requested
+    shown = inside
+    if requested is not None:
+        shown = [*requested, *(c for c in inside if c.name == RESUMED and c not in requested)]
     values = [{column.name: column.value_of(own[0]) for column in shown} for own in rows]
     names, overrides = [column.name for column in shown], [dict[str, Any]() for _ in rows]
     if requested is None:

@@ -27,6 +27,7 @@ KEYS_WITHOUT_EFFECT = (
 GROUPS_WITHOUT_EFFECT = ("hydra.", "logger.", "sweep.")
 OWN_IMAGES = ("image_folder", "csv", "huggingface")  # the data sets whose content data.root determines
 ABSENT = "-"
+RESUMED = "resumed with"  # the column of settings that were changed when a run was resumed
 LONGEST_CELL = 60  # characters of a text in a table
 # Targets whose signature is found in the source text, without importing anything.
 PACKAGE_TARGET = r"(resnet_cli(\.(models|data|schedules|optimizers|losses))?|torch\.optim)\.[A-Za-z]\w*"
@@ -53,6 +54,11 @@ class Column:
     def differs_among(self, runs: Sequence[Run]) -> bool:
         """Return whether these runs have more than one value."""
         return len({comparison_key(self.value_of(run)) for run in runs}) > 1
+
+    def is_shown_for(self, runs: Sequence[Run]) -> bool:
+        """Return whether a table of these runs has the column: they differ, or one was resumed with other settings."""
+        is_mark = self.name == RESUMED and any(self.value_of(run) != ABSENT for run in runs)
+        return is_mark or self.differs_among(runs)
 
 
 def comparison_key(value: Any) -> Any:
@@ -146,8 +152,20 @@ def varying_columns(runs: Sequence[Run], ignored: Collection[str]) -> list[Colum
             of_group = [c for c in of_group if c.name in kept or not _determines(option, c, runs)]
         result += of_group
     result += [column for column in columns if column.name.partition(".")[0] not in CONFIG_GROUPS]
-    seed_parts = _seed_parts(settings)
-    return [*result, seed_parts] if ignored and seed_parts.differs_among(runs) else result
+    seed_parts, resumes = _seed_parts(settings), Column(RESUMED, {run.folder: _resumed_with(run) for run in runs})
+    result += [seed_parts] if ignored and seed_parts.differs_among(runs) else []
+    return [*result, resumes] if resumes.is_shown_for(runs) else result
+
+
+def _resumed_with(run: Run) -> str:
+    """Return the settings that were changed when a run was resumed, and after which epochs; `ABSENT` if none were."""
+    resumes = run.record.get("resumed_from")
+    found = []
+    for item in resumes if isinstance(resumes, list) else []:
+        changes = item.get("changes") if isinstance(item, dict) else None
+        if isinstance(changes, list) and changes:
+            found.append(f"{', '.join(map(str, changes))} after epoch {item.get('epoch')}")
+    return "; ".join(dict.fromkeys(found)) or ABSENT  # a kill before the next save repeats a change
 
 
 def _seed_parts(settings: Mapping[Path, Mapping[str, Any]]) -> Column:

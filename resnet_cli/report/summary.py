@@ -8,6 +8,7 @@ from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
 from resnet_cli.report.keys import (
     ABSENT,
+    RESUMED,
     Column,
     chosen_option,
     comparable_settings,
@@ -43,7 +44,7 @@ def summarise(rows: Sequence[Values], runs: Sequence[Run]) -> tuple[list[str], l
 
     A key is a column if all rows have it and at least half of them typed it. What else a row typed is shown in short
     form. Keys that nobody typed are added only where rows would look the same. If it is not recorded what was typed,
-    every key that all rows have is a column.
+    every key that all rows have is a column. What runs were resumed with is always one.
 
     Args:
         rows: The values of the varying keys of each row, `ABSENT` where there are none.
@@ -52,10 +53,11 @@ def summarise(rows: Sequence[Values], runs: Sequence[Run]) -> tuple[list[str], l
     Returns:
         The keys of the columns, and for each row the other keys with their values.
     """
-    keys = list(rows[0]) if rows else []
+    keys = [key for key in rows[0] if key != RESUMED] if rows else []
+    marks = [key for key in rows[0] if key == RESUMED] if rows else []
     complete = [key for key in keys if all(row[key] != ABSENT for row in rows)]
     if any(recorded_overrides(run) is None for run in runs):
-        return complete, [{key: row[key] for key in keys if key not in complete} for row in rows]
+        return [*complete, *marks], [{key: row[key] for key in keys if key not in complete} for row in rows]
     typed = [typed_overrides(run) for run in runs]
     typed_keys = [{key for key in keys if _is_typed(key, own)} for own in typed]
     columns = [key for key in complete if 2 * sum(key in own for own in typed_keys) >= max(len(rows), 2)]
@@ -69,7 +71,7 @@ def summarise(rows: Sequence[Values], runs: Sequence[Run]) -> tuple[list[str], l
     for key in sorted((key for key in keys if key not in columns), key=lambda key: key not in complete):
         for i in _confused_rows(key, rows, columns, others):
             others[i][key] = rows[i][key]
-    return columns, others
+    return [*columns, *marks], others
 
 
 def _is_typed(key: str, typed: Mapping[str, str]) -> bool:

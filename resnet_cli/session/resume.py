@@ -11,7 +11,9 @@ import torch
 
 from resnet_cli.config.messages import Problem
 from resnet_cli.config.run_config import RunConfig
+from resnet_cli.config.run_length import EPOCHS
 from resnet_cli.config.stored import Difference, differences, flat
+from resnet_cli.config.values import format_value
 from resnet_cli.data import Loaders
 from resnet_cli.distributed.ranks import ALONE, Ranks
 from resnet_cli.errors import InputError
@@ -190,11 +192,22 @@ def restore_or_initialise(
             checkpoint = shared_checkpoint(ranks, partial(_load_newest, run, problems))
             continue
         description = f"epoch {state.epoch}" + (f" and {state.batches} batches" if state.batches else "")
+        changes += _other_epochs(checkpoint, config, changes)
         return StartingPoint(description, state.epoch, changes, checkpoint.file, best_lost)
     weights = load_weights()
     if weights.record:
         state.restart_average()
     return StartingPoint(weights.name or "scratch", weights=weights)
+
+
+def _other_epochs(
+    checkpoint: LoadedCheckpoint, config: RunConfig, changes: Sequence[Difference]
+) -> list[Difference]:  # fmt: skip
+    """Return the change of the number of epochs, which needs no `resume_force`, unless it is among the changes."""
+    before, after = (flat(node).get(EPOCHS) for node in (checkpoint.content["config"], config.stored()))
+    if before == after or any(change.key == EPOCHS for change in changes):
+        return []
+    return [Difference(EPOCHS, format_value(before), format_value(after))]
 
 
 def _continues_exactly(checkpoint: LoadedCheckpoint, config: RunConfig, changes: list[Difference]) -> bool:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -82,6 +83,65 @@ def test_counts_in_evaluation_mode():
 
 def test_models_in_double_precision():
     assert count_multiply_adds(nn.Linear(3, 2).double(), (3,)) == 6
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        torchvision.models.ResNet50_Weights.IMAGENET1K_V1,
+        torchvision.models.ViT_B_16_Weights.IMAGENET1K_V1,
+        torchvision.models.Swin_T_Weights.IMAGENET1K_V1,
+    ],
+    ids=str,
+)
+def test_counts_are_those_that_torchvision_publishes(weights):
+    with torch.device("meta"):
+        model = torchvision.models.get_model(type(weights).__name__.removesuffix("_Weights").lower())
+    rows = layer_table(model, (3, 224, 224))
+    assert sum(row.multiply_adds for row in rows) / 1e9 == pytest.approx(weights.meta["_ops"], abs=1e-3)
+    assert sum(row.parameters for row in rows) == count_parameters(model) == weights.meta["num_params"]
+
+
+class WindowAttention(nn.Module):
+    """Attends in two windows of the tokens, which become a batch, and returns a tuple as many models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.keys_and_more = nn.Linear(4, 12)
+        self.unused_as_layer = nn.Linear(4, 4, bias=False)
+
+    def forward(self, *, tokens):
+        windows = tokens.unflatten(1, (2, -1)).flatten(0, 1)
+        mixed = nn.functional.scaled_dot_product_attention(*self.keys_and_more(windows).chunk(3, -1))
+        return nn.functional.linear(mixed, self.unused_as_layer.weight).unflatten(0, (-1, 2)).flatten(1, 2), None
+
+
+class Attentive(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = WindowAttention()
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+
+    def forward(self, tokens):
+        return self.layer(self.attention(tokens=tokens)[0]) @ tokens.mT
+
+
+def test_products_that_are_no_layer_belong_to_the_module_that_computes_them():
+    fused = torch.backends.mha.get_fastpath_enabled()
+    model = Attentive()
+    rows = layer_table(model, (6, 4))
+    assert [(row.name, row.parameters, row.multiply_adds) for row in rows] == [
+        ("attention.keys_and_more", 60, 6 * 4 * 12),
+        ("attention", 16, 2 * (2 * 3 * 3 * 4) + 6 * 4 * 4),
+        ("layer.self_attn", 80, 6 * 4 * 12 + 2 * 6 * 6 * 4 + 6 * 4 * 4),
+        ("layer.norm1", 8, 0),
+        ("layer.linear1", 40, 6 * 4 * 8),
+        ("layer.linear2", 36, 6 * 4 * 8),
+        ("layer.norm2", 8, 0),
+        ("", 0, 6 * 6 * 4),
+    ]
+    assert sum(row.parameters for row in rows) == count_parameters(model)
+    assert torch.backends.mha.get_fastpath_enabled() == fused
 
 
 class Noisy(nn.Module):
@@ -264,4 +324,6 @@ def test_networks_without_a_field():
     assert receptive_field(MLP(12, [3], [None]), (12,)) is None
     assert receptive_field(Tokens(), (3, 16, 16)) is None
     assert depth(Tokens(), (3, 16, 16)) == 1
-    assert [row.kind for row in layer_table(Tokens(), (3, 16, 16))] == ["Conv2d", "LayerNorm"]
+    assert [row.kind for row in layer_table(Tokens(), (3, 16, 16))] == [
+        "Conv2d", "MultiheadAttention", "LayerNorm",
+    ]  # fmt: skip

@@ -206,6 +206,7 @@ def test_a_finished_run_can_be_extended(train, tmp_path):
     assert [row["epoch"] for row in rows_of(tmp_path / "d")] == [1, 2, 3, 4]
     assert record_of(tmp_path / "d")["status"] == "finished"
     assert "epochs: 4" in (tmp_path / "d" / "config.yaml").read_text()
+    assert record_of(tmp_path / "d")["resumed_from"][0]["changes"] == ["trainer.epochs: 2 -> 4"]
 
 
 def test_a_changed_config_is_refused_unless_forced(train, tmp_path):
@@ -219,7 +220,7 @@ def test_a_changed_config_is_refused_unless_forced(train, tmp_path):
     status, _, _ = train("resume=d", "optimizer.lr=0.5", "trainer.epochs=3", "resume_force=true")
     assert status == 0
     resumed = record_of(tmp_path / "d")["resumed_from"][-1]
-    assert "optimizer.lr: 0.1 -> 0.5" in resumed["changes"]
+    assert {"optimizer.lr: 0.1 -> 0.5", "trainer.epochs: 2 -> 3"} <= set(resumed["changes"])
     group = torch.load(tmp_path / "d/checkpoints/last.pt", weights_only=True)["state"]["optimizer"]["param_groups"][0]
     assert group["initial_lr"] == 0.5
 

@@ -13,6 +13,7 @@ from resnet_cli import load_run
 from resnet_cli.commands import export
 from resnet_cli.export import files, parity
 from resnet_cli.inference.classifier import Classifier
+from resnet_cli.inference.rejection import Rejection
 from resnet_cli.session.trained import open_trained
 from tests.support import tiers
 from tests.support.runs import record_of, tiny
@@ -128,6 +129,42 @@ class _Nearest(torch.nn.Module):
 
     def forward(self, images):
         return torch.nn.functional.interpolate(images.permute(0, 3, 1, 2).float(), self.size).permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("method", ["energy", "probability"])
+def test_a_wrong_output_rejected_is_found(exported, place, monkeypatch, method):
+    from resnet_cli.export.graph import ExportGraph
+
+    options = ("--format", "pt2", "--reject", "25%", "--reject-by", method)
+    status, out, _ = exported(*options, "--out", "right.pt2")
+    assert status == 0
+    assert "rejected as by the run: 100.00 % of the images\n" in out
+    assert json.loads((place / "right.pt2.json").read_text())["parity"]["rejection_agreement"] == 100
+    forward = ExportGraph.forward
+    monkeypatch.setattr(ExportGraph, "forward", lambda self, images: (forward(self, images)[0], *_all(images)))
+    status, out, err = exported(*options, "--out", "wrong.pt2")
+    assert (status, out) == (1, "")
+    assert err == (
+        "error: the exported file does not compute what the run does: "
+        "only 25.00 % of 12 images are rejected or kept as by the run; not kept\n"
+    )
+    assert not list(place.glob("*wrong*"))
+
+
+def _all(images):
+    return (images.flatten(1).float().amax(1) >= 0,)
+
+
+def test_an_image_on_the_threshold_may_be_rejected_or_not():
+    logits = torch.tensor([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]])
+    references = parity.References(torch.zeros(3, 1, 1, 1), logits, logits, torch.ones(3, dtype=torch.int64), "val")
+    rejection = Rejection("energy", logits[1].logsumexp(0).item() + 1e-5, 0.5, 3, 1)
+    for decisions, agreement in (([1, 1, 0], 100), ([1, 0, 0], 100), ([0, 0, 0], 200 / 3), ([1, 1, 1], 200 / 3)):
+        run_file = [logits, torch.tensor(decisions, dtype=torch.bool)]
+        found = parity.compare(lambda images, outputs=run_file: outputs, references, rejection, 1e-4)
+        assert found.rejection_agreement == pytest.approx(agreement)
+    found = parity.compare(lambda images: [logits, torch.tensor([True, False, False])], references, rejection)
+    assert found.rejection_agreement == pytest.approx(200 / 3)
 
 
 def test_options_change_what_is_in_the_graph(exported, place):

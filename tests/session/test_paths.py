@@ -103,7 +103,7 @@ def test_files_of_an_own_data_set_are_found_and_the_config_is_the_same(train, pr
     assert (status, err) == (0, "")
     status, _, err = train(f"resume={project}/d", own[0], "trainer.epochs=2", cwd=elsewhere)
     assert (status, err) == (0, "")
-    assert record_of(project / "d")["resumed_from"][0]["changes"] == []
+    assert record_of(project / "d")["resumed_from"][0]["changes"] == ["trainer.epochs: 1 -> 2"]
 
 
 @pytest.mark.parametrize("folder", [".", "images (1), ü"])

@@ -143,8 +143,9 @@ def test_a_teacher_that_has_changed_is_noticed(train, folder):
     assert status == 2
     assert [line.split(":")[:2] for line in err.splitlines()] == [["error", " teacher"], ["error", " resume"]]
     assert train("resume=student", "trainer.epochs=3", "resume_force=true")[0] == 0
-    (change,) = record_of(folder / "student")["resumed_from"][0]["changes"]
+    change, epochs = record_of(folder / "student")["resumed_from"][0]["changes"]
     assert change.startswith("teacher: sha256 ")
+    assert epochs == "trainer.epochs: 2 -> 3"
 
 
 def test_a_teacher_that_has_moved_is_named_anew_and_is_the_same(train, folder):
@@ -154,7 +155,7 @@ def test_a_teacher_that_has_moved_is_named_anew_and_is_the_same(train, folder):
     assert status == 2
     assert "give the new path with teacher=PATH" in err
     assert train("resume=student", "trainer.epochs=3", "teacher=moved")[0] == 0
-    assert record_of(folder / "student")["resumed_from"][0]["changes"] == []
+    assert record_of(folder / "student")["resumed_from"][0]["changes"] == ["trainer.epochs: 2 -> 3"]
 
 
 @pytest.mark.parametrize("arguments", [[[], ["teacher=teacher"]], [["teacher=teacher"], ["teacher=null"]]])

@@ -20,7 +20,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from resnet_cli.data.images.archive_members import list_members, too_large
+from resnet_cli.data.images.archive_members import CHUNK, list_members, too_large
 from resnet_cli.data.images.cache import ArrayCache
 from resnet_cli.errors import InputError, MachineError
 
@@ -28,7 +28,6 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", "
 # What an archive may unpack to, for its size: images hardly shrink, and a file costs more than this many bytes.
 MAX_RATIO, FREE_BYTES = 200, 100_000_000
 LEAST_BYTES_A_FILE, FREE_FILES = 16, 10_000
-CHUNK = 1 << 20  # bytes
 
 log = logging.getLogger("resnet_cli")
 
@@ -77,8 +76,8 @@ def read_files(archive: Path, is_wanted: Callable[[str], bool]) -> Iterator[tupl
         InputError: The archive is damaged, or unpacks to far more than its size.
         MachineError: It cannot be read.
     """
-    with _machine_errors(archive, archive), contextlib.closing(list_members(archive)) as members:
-        space = FREE_BYTES + MAX_RATIO * archive.stat().st_size
+    with _machine_errors(archive, archive), contextlib.closing(list_members(archive, _most_bytes(archive))) as members:
+        space = _most_bytes(archive)
         for member in members:
             if member.open is None or not is_wanted(member.name):
                 continue
@@ -86,6 +85,11 @@ def read_files(archive: Path, is_wanted: Callable[[str], bool]) -> Iterator[tupl
             with member.open() as source:
                 space -= _copy(source, content, space, archive)
             yield member.name, content.getvalue()
+
+
+def _most_bytes(archive: Path) -> int:
+    """Return how many bytes an archive may unpack to."""
+    return FREE_BYTES + MAX_RATIO * archive.stat().st_size
 
 
 def _content_key(archive: Path, cache: Path) -> str:
@@ -122,9 +126,9 @@ def _unpack_into(archive: Path, target: Path) -> None:
 
 def _unpack(archive: Path, folder: Path) -> None:
     size = archive.stat().st_size
-    space = FREE_BYTES + MAX_RATIO * size
+    space = _most_bytes(archive)
     names: set[str] = set()
-    with contextlib.closing(list_members(archive)) as members:
+    with contextlib.closing(list_members(archive, space)) as members:
         for number, member in enumerate(tqdm(members, "unpacking", leave=False, disable=None, unit="file")):
             if number > FREE_FILES + size // LEAST_BYTES_A_FILE:
                 raise too_large(archive)

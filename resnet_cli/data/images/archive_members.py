@@ -17,6 +17,7 @@ TAR_BLOCK = 512  # bytes; two of zeros end an archive
 PACKED: Mapping[bytes, Callable[[Path], Any]] = {  # by the first bytes of the file
     b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open
 }  # fmt: skip
+CHUNK = 1 << 20  # bytes
 LONGEST_READ = 1 << 26  # bytes; a header of a .tar may ask for any number, to be held in memory
 
 
@@ -32,9 +33,14 @@ class Member(NamedTuple):
     open: Callable[[], IO[bytes]] | None
 
 
-def list_members(archive: Path) -> Generator[Member, None, None]:
-    """Yield the files and folders of an archive in their order; its name says what kind it is."""
-    return _zip_members(archive) if archive.name.lower().endswith(".zip") else _tar_members(archive)
+def list_members(archive: Path, space: int) -> Generator[Member, None, None]:
+    """Yield the files and folders of an archive in their order; its name says what kind it is.
+
+    Args:
+        archive: The archive.
+        space: Most bytes that a packed .tar may unpack to behind its end.
+    """
+    return _zip_members(archive) if archive.name.lower().endswith(".zip") else _tar_members(archive, space)
 
 
 def _zip_members(archive: Path) -> Generator[Member, None, None]:
@@ -49,7 +55,7 @@ def _zip_members(archive: Path) -> Generator[Member, None, None]:
             yield Member(name, None if name.endswith("/") else lambda info=info: content.open(info))  # type: ignore[misc]
 
 
-def _tar_members(archive: Path) -> Generator[Member, None, None]:
+def _tar_members(archive: Path, space: int) -> Generator[Member, None, None]:
     """Yield the files and folders of a .tar; a link to another file of the archive becomes a copy of that."""
     with _open_tar(archive) as file, tarfile.open(fileobj=file, mode="r:") as content:
         for info in content:
@@ -62,13 +68,15 @@ def _tar_members(archive: Path) -> Generator[Member, None, None]:
         file.seek(content.offset)
         if file.read(TAR_BLOCK) != bytes(TAR_BLOCK):  # tarfile takes a cut header for the end
             raise tarfile.ReadError("it ends too early")
+        if file.is_packed:
+            file.read_to_end(space)
 
 
 def _open_tar(archive: Path) -> "_BoundedReader":
     with archive.open("rb") as file:
         start = file.read(8)
     opener = next((opener for magic, opener in PACKED.items() if start.startswith(magic)), None)
-    return _BoundedReader(opener(archive) if opener else archive.open("rb"), archive)
+    return _BoundedReader(opener(archive) if opener else archive.open("rb"), archive, is_packed=opener is not None)
 
 
 class _BoundedReader(io.BufferedIOBase):
@@ -77,8 +85,8 @@ class _BoundedReader(io.BufferedIOBase):
     Each header begins with a block, and newer Pythons read a long one in parts. Contents are read after seeks.
     """
 
-    def __init__(self, file: IO[bytes], archive: Path) -> None:
-        self.file, self.archive, self._left = file, archive, LONGEST_READ
+    def __init__(self, file: IO[bytes], archive: Path, *, is_packed: bool) -> None:
+        self.file, self.archive, self.is_packed, self._left = file, archive, is_packed, LONGEST_READ
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size == TAR_BLOCK:
@@ -88,6 +96,13 @@ class _BoundedReader(io.BufferedIOBase):
         content = self.file.read(size)
         self._left -= len(content)
         return content
+
+    def read_to_end(self, space: int) -> None:
+        """Read what follows the end of the .tar, at most `space` bytes: only there is a checksum of gzip compared."""
+        while content := self.file.read(CHUNK):
+            space -= len(content)
+            if space < 0:
+                raise too_large(self.archive)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         self._left = LONGEST_READ

@@ -23,6 +23,7 @@ from typing import BinaryIO, cast
 from resnet_cli.errors import InputError, MachineError
 
 MAX_MEMBERS = 10_000  # files in an archive; those of CIFAR have about 10
+CHUNK = 1 << 20  # bytes
 SERVER_TIMEOUT = 30.0  # seconds without a byte from the server
 
 log = logging.getLogger("resnet_cli")
@@ -133,12 +134,20 @@ def unpack(archive: Path, target: Path, *, members: str, limit: int) -> None:
         InputError: The archive is damaged, larger than `limit`, or has too many members.
     """
     try:
-        with gzip.open(archive) as stream, _open_limited_tar(stream, limit, archive) as tar:
-            for number, member in enumerate(tar):
-                _raise_if_over_limits(archive, member, number, limit)
-                _extract_if_matching(tar, member, target, members)
+        with gzip.open(archive) as stream:
+            reader = _SizeLimitedReader(stream, limit, archive)
+            _extract_all(reader, archive, target, members=members, limit=limit)
+            while reader.read(CHUNK):  # the checksum of gzip is behind the end of the .tar
+                pass
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, FileExistsError) as error:
         raise InputError(f"{archive}: damaged: {error}: delete it; data.download=true fetches it again") from None
+
+
+def _extract_all(reader: "_SizeLimitedReader", archive: Path, target: Path, *, members: str, limit: int) -> None:
+    with tarfile.open(fileobj=cast(BinaryIO, reader), mode="r|") as tar:
+        for number, member in enumerate(tar):
+            _raise_if_over_limits(archive, member, number, limit)
+            _extract_if_matching(tar, member, target, members)
 
 
 def _raise_if_over_limits(archive: Path, member: tarfile.TarInfo, number: int, limit: int) -> None:
@@ -157,10 +166,6 @@ def _extract_if_matching(tar: tarfile.TarFile, member: tarfile.TarInfo, target: 
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
         shutil.copyfileobj(content, file)
-
-
-def _open_limited_tar(stream: gzip.GzipFile, limit: int, archive: Path) -> tarfile.TarFile:
-    return tarfile.open(fileobj=cast(BinaryIO, _SizeLimitedReader(stream, limit, archive)), mode="r|")
 
 
 class _SizeLimitedReader:

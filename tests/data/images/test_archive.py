@@ -1,6 +1,9 @@
 """Archives of images: unpacked once and whole, and whatever leads out of the folder or blows up is refused."""
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import shutil
 import stat
@@ -12,7 +15,7 @@ import pytest
 
 from resnet_cli.data.images import archive as module
 from resnet_cli.data.images import archive_members
-from resnet_cli.data.images.archive import SUFFIXES, is_archive, unpack_once
+from resnet_cli.data.images.archive import SUFFIXES, is_archive, read_files, unpack_once
 from resnet_cli.errors import InputError, MachineError
 
 FILES = {"a/ü 1.png": b"one", "a/b/2.png": b"two" * 1000, "3.png": b""}
@@ -204,6 +207,35 @@ def test_a_damaged_archive_is_one_line(tmp_path, cache, suffix, damage):
     changed = {"cut": data[: len(data) // 2], "cut header": data[:3700], "empty": b"", "text": b"text " * 1000}
     path.write_bytes(changed.get(damage, data))
     assert ": damaged or not an archive: " in refusal(path, cache)
+
+
+# Where a byte of a checksum is: behind the contents, or of a .zip in its list of files.
+CHECKSUMS = {".zip": lambda data: data.index(b"PK\x01\x02") + 16, "gz": lambda data: -8, "bz2": lambda data: -3,
+             "xz": lambda data: -12}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [suffix for suffix in SUFFIXES if suffix != ".tar"])
+def test_a_wrong_checksum_is_one_line(tmp_path, cache, suffix):
+    path = make(tmp_path / f"x{suffix}", {name: os.urandom(3000) for name in "abc"})
+    data = bytearray(path.read_bytes())
+    kind = suffix if suffix == ".zip" else {"g": "gz", "b": "bz2", "x": "xz"}[suffix.split(".")[-1].lstrip("t")[0]]
+    data[CHECKSUMS[kind](data)] ^= 1
+    path.write_bytes(data)
+    assert ": damaged or not an archive: " in refusal(path, cache)
+    with pytest.raises(InputError, match="damaged or not an archive"):
+        list(read_files(path, lambda name: True))
+
+
+@pytest.mark.parametrize("suffix", [".tgz", ".tbz2", ".txz"])
+def test_a_bomb_behind_the_end_is_refused(tmp_path, cache, monkeypatch, suffix):
+    monkeypatch.setattr(module, "FREE_BYTES", 100_000)
+    path = tar_of(tmp_path / f"x{suffix}", FILES)
+    packed = {".tgz": gzip, ".tbz2": bz2, ".txz": lzma}[suffix]
+    path.write_bytes(path.read_bytes() + packed.compress(bytes(1000)))
+    assert content_of(unpack_once(path, cache)) == FILES, "zeros fill up the last record"
+    shutil.rmtree(cache.parent)
+    path.write_bytes(path.read_bytes() + packed.compress(bytes(20_000_000)))
+    assert "unpacks to far more than its size" in refusal(path, cache)
 
 
 def test_names_that_collide_are_refused(tmp_path, cache):

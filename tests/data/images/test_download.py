@@ -88,6 +88,15 @@ def test_damaged_archives_are_named(tmp_path, cut):
         unpack(archive, tmp_path / "into", members="set/[^/]+", limit=1 << 20)
 
 
+def test_a_wrong_checksum_is_damage(tmp_path):
+    archive = archive_of(tmp_path / "a.tar.gz", set__good=os.urandom(1000))
+    data = bytearray(archive.read_bytes())
+    data[-8] ^= 1  # CRC-32 of the content
+    archive.write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.tar\.gz: damaged: CRC check failed"):
+        unpack(archive, tmp_path / "into", members="set/[^/]+", limit=1 << 20)
+
+
 def test_download_moves_missing_files_and_keeps_existing_ones(tmp_path):
     def load(place):
         (place / "folder").mkdir()

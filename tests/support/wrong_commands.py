@@ -230,6 +230,9 @@ model._target_=torch.nn.ReLU -> scores of shape
 model._target_=resnet_cli.models.CifarResnet -> did you mean CifarResNet?
 optimizer._target_=torch.optim.SDG -> did you mean SGD?
 optimizer._target_=torch.optim.LBFGS -> optimizer._target_: LBFGS requires a closure
+optimizer=adamw +optimizer.capturable=true -> optimizer.capturable: needs CUDA
+optimizer=adam +optimizer.differentiable=true -> optimizer.differentiable: is for gradients through the update
+optimizer=adam optimizer.groups={bias:{capturable:true}} -> optimizer.groups.bias.capturable: needs CUDA
 optimizer.dampening=0.5 -> optimizer: Nesterov momentum requires a momentum and zero dampening
 optimizer.groups={bias:{lr:-1}} -> optimizer.groups.bias.lr=-1: it takes a number 0 or more
 optimizer.groups={bias:{lrr:1}} -> no such option; did you mean lr?

@@ -155,7 +155,9 @@ seed=abc -> seed: abc is not allowed
 seed=1180591620717411303424 -> seed: 1180591620717411303424
 name=3 -> name: 3 is not allowed; it takes text
 resume_force=2 -> resume_force: 2 is not allowed; it takes true or false
-model.depth=4 -> model.depth: 4 is not allowed; it takes a whole number 8 or more
+model.depth=4 -> model.depth: 4 is not allowed; it takes a whole number from 8 to 10000
+model.depth=1000002 -> model.depth: 1000002 is not allowed; it takes a whole number from 8 to 10000
+model=resnet18 model.layers=[100000,1,1,1] -> model.layers: [100000, 1, 1, 1] is not allowed; it takes a list of
 model.depth=abc -> model.depth: abc is not allowed
 model.width=0 -> model.width: 0 is not allowed
 model.shortcut=D -> model.shortcut: D is not allowed; it takes one of A, B, C

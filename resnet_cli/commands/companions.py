@@ -1,6 +1,7 @@
 """What the companion commands that use a trained run share: options, and what its record keeps for them."""
 
 import argparse
+import logging
 import math
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from resnet_cli.inference.classifier import Classifier
     from resnet_cli.inference.rejection import Rejection
     from resnet_cli.session.trained import TrainedRun
+
+logger = logging.getLogger("resnet_cli")
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -64,11 +67,15 @@ def find_temperature(options: argparse.Namespace, trained: "TrainedRun") -> floa
     if not options.calibrated:
         return 1.0
     from resnet_cli.evaluation.chosen import stored_temperature
+    from resnet_cli.session.chosen_images import describe_other_images
 
     value = stored_temperature(trained)
     if value is None:
         epoch = f" for epoch {trained.epoch}" if trained.record.get("temperature") else ""
         raise InputError(f"--calibrated: the run has no temperature{epoch}; resnet-eval RUN --calibrate fits one")
+    other = describe_other_images(trained, trained.record["temperature"])
+    if other is not None:
+        logger.warning("--calibrated: the temperature %s", other)
     return value
 
 

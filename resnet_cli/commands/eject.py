@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from resnet_cli.config import stored
 from resnet_cli.config.descriptions import key_comments_of
+from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.paths import config_folders
 from resnet_cli.config.run_config import CONTROL_KEYS
 from resnet_cli.config.validation import Settings
@@ -62,8 +63,11 @@ def eject(plan: str, overrides: Sequence[str], settings: Settings, *, config_dir
     """
     options = [] if config_dir is None else ["--config-dir", config_dir]
     defaults, values = _of_plan(plan)
+    groups = _groups(options)
     for override in _parse(overrides):
-        _add(override, defaults, values, _groups(options))
+        _add(override, defaults, values, groups)
+    for group in groups & CONFIG_GROUPS.keys():
+        _drop_option(group, defaults, values)
     comments = [line for line in plan.splitlines() if line.startswith("#") and not line.startswith(COPY_HINT)]
     head = [line for line in comments if not line.startswith("# @package")]
     text = _format(head, defaults, values)
@@ -143,6 +147,16 @@ def _add(override: Override, defaults: dict[str, Choice], values: dict[str, Choi
         values[key] = Choice(key, value, "typed", "")
 
 
+def _drop_option(group: str, defaults: dict[str, Choice], values: dict[str, Choice]) -> None:
+    """Begin a group from nothing if its class is typed: that drops the arguments of its option, and planned ones."""
+    target = values.get(f"{group}._target_")
+    if target is None or target.reason != "typed":
+        return
+    defaults[group] = Choice(group, None, "its class is named below", "")
+    for key in [key for key, choice in values.items() if key.startswith(f"{group}.") and choice.reason != "typed"]:
+        del values[key]
+
+
 def _format(head: Sequence[str], defaults: Mapping[str, Choice], values: Mapping[str, Choice]) -> str:
     lines = ["# @package _global_", *head]
     if defaults:
@@ -176,7 +190,7 @@ def _differing(text: str, settings: Settings, config_dir: str | None) -> dict[st
     changed = {key: value for key, value in expected.items() if key not in found or found[key] != value}
     defaults = stored.default_values(own, other)  # of keys that were added since a run was made
     absent = [key for key in found if key not in expected and key.partition(".")[0] in own]
-    return {**changed, **{key: None for key in absent if found[key] not in (None, defaults.get(key))}}
+    return {**changed, **{key: defaults.get(key) for key in absent if found[key] not in (None, defaults.get(key))}}
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

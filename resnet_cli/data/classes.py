@@ -1,11 +1,13 @@
 """Classes of a data set as a run sees them: joined, left out, or with wrong labels on purpose."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.config.values import format_value
 from resnet_cli.data.dataset import Dataset, DatasetSplit
@@ -141,6 +143,31 @@ def change_labels(
     labels = split.labels.clone()
     labels[changed] = (labels[changed] + steps[:count]) % num_classes
     return replace(split, labels=labels), changed.sort().values
+
+
+def names_alike(class_names: Sequence[str]) -> list[list[str]]:
+    """Return groups of class names that differ only in case, such as Cat and cat: often one class.
+
+    Single letters are left out: data sets of handwriting have a class for each case.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in class_names:
+        groups.setdefault(name.casefold(), []).append(name)
+    return [group for group in groups.values() if len(group) > 1 and len(group[0]) > 1]
+
+
+def describe_names_alike(class_names: Sequence[str]) -> str:
+    """Return a line about class names that differ only in case; an empty string if there are none."""
+    groups = names_alike(class_names)
+    if not groups:
+        return ""
+    shown = "; ".join(" and ".join(escape_control_characters(name) for name in group) for group in groups[:3])
+    more = f" (and {len(groups) - 3} more)" if len(groups) > 3 else ""
+    line = f"class names that differ only in case: {shown}{more}: if they are one class, join them with data.merge"
+    first = groups[0]
+    if all(re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) for name in first):
+        line += f", such as 'data.merge={{{first[-1]}: [{', '.join(first)}]}}'"
+    return line
 
 
 def find_places(names: Sequence[str], wanted: Sequence[str]) -> Tensor:

@@ -87,12 +87,13 @@ def _scores(outputs: Outputs, positive: int) -> tuple[Any, Any]:
     return scores_of(outputs.decisions, positive), outputs.decisions.are_labels[:, positive]
 
 
-def fitted_temperature(validation: Outputs, epoch: int) -> dict[str, Any]:
+def fitted_temperature(validation: Outputs, epoch: int, images: Mapping[str, Any]) -> dict[str, Any]:
     """Fit a temperature on validation images, and return what `run.json` keeps of it.
 
     Args:
         validation: What the net says of them.
         epoch: Epoch of its weights.
+        images: What it keeps of the images.
     """
     logits_NK, labels = validation.logits_NK, validation.labels
     value = fit_temperature(logits_NK, labels)
@@ -101,6 +102,7 @@ def fitted_temperature(validation: Outputs, epoch: int) -> dict[str, Any]:
         "value": value, "fitted_on": "val", "samples": len(labels), "epoch": epoch, "at": utc_now(),
         "nll_before": before["negative_log_likelihood"], "nll_after": after["negative_log_likelihood"],
         "ece_before": before["expected_calibration_error"], "ece_after": after["expected_calibration_error"],
+        **images,
     }  # fmt: skip
 
 
@@ -125,11 +127,18 @@ def stored_temperature(run: TrainedRun) -> float | None:
     return value if isinstance(value, float) and 1 / LARGEST <= value <= LARGEST else None
 
 
-def calibrated_metrics(outputs: Outputs, temperature: float) -> dict[str, Any]:
-    """Return what a temperature changes: the probabilities, but not the order of the classes."""
+def calibrated_metrics(outputs: Outputs, temperature: float, *, on_other_images: bool) -> dict[str, Any]:
+    """Return what a temperature changes: the probabilities, but not the order of the classes.
+
+    Args:
+        outputs: The images.
+        temperature: The temperature.
+        on_other_images: It was chosen on other images than the run's validation images, which is marked.
+    """
     bins = reliability(outputs.logits_NK, outputs.labels, temperature).record()
     return {
         "temperature": temperature,
+        **({"on_other_images": True} if on_other_images else {}),
         **_calibration(outputs.logits_NK, outputs.labels, temperature),
         "calibration": bins,
     }

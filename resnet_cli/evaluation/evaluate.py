@@ -33,6 +33,7 @@ from resnet_cli.runs.card import redraw_card
 from resnet_cli.runs.environment import utc_now
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.lock import exclusive
+from resnet_cli.session.chosen_images import describe_other_images, record_images
 from resnet_cli.session.trained import TrainedRun
 from resnet_cli.training.tta import Tta
 
@@ -155,7 +156,7 @@ def _chosen(
     """
     found: dict[str, Any] = {}
     is_val = options.split == "val" and options.data is None
-    validation = outputs if is_val else None
+    validation, held_out = (outputs, images) if is_val else (None, None)
     if options.calibrate and not is_val and not has_validation(run):
         raise InputError("--calibrate: the run has no validation images to fit a temperature on")
     if not is_val and (options.calibrate or (options.target is not None and has_validation(run))):
@@ -168,13 +169,19 @@ def _chosen(
         found["operating_point"] = operating_point(
             outputs, options.target, positive, chosen_on=on, resamples=options.resamples
         )
-    temperature = stored_temperature(run)
+    temperature, is_other = stored_temperature(run), False
     if options.calibrate:
         assert validation is not None
-        found["temperature"] = fitted_temperature(validation, run.epoch)
-        temperature = found["temperature"]["value"]
+        assert held_out is not None
+        assert held_out.own is not None
+        found["temperature"] = fitted_temperature(validation, run.epoch, record_images(run, held_out.own))
+        temperature, is_other = found["temperature"]["value"], "on_other_images" in found["temperature"]
+    elif temperature is not None:
+        other = describe_other_images(run, run.record["temperature"], images.own)
+        images.notes.extend([] if other is None else [f"the temperature {other}; --calibrate fits one anew"])
+        is_other = other is not None
     if temperature is not None:
-        found["calibrated"] = calibrated_metrics(outputs, temperature)
+        found["calibrated"] = calibrated_metrics(outputs, temperature, on_other_images=is_other)
     return found
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.errors import InputError
 from resnet_cli.inference.classifier import Classifier
+from resnet_cli.session.chosen_images import describe_other_images, record_images
 from resnet_cli.session.run_data import split_change
 from resnet_cli.session.trained import TrainedRun
 
@@ -34,6 +35,7 @@ class Rejection:
         epoch: Epoch of the checkpoint that it was chosen for.
         temperature: Divides the logits before the softmax of `probability`.
         has_label_sets: Images have several labels.
+        images: What the record keeps of the images that it was chosen on; empty if it is not known.
     """
 
     method: Method
@@ -43,6 +45,7 @@ class Rejection:
     epoch: int
     temperature: float = 1.0
     has_label_sets: bool = False
+    images: Mapping[str, Any] = field(default_factory=dict)
 
     def scores(self, logits_NK: Tensor) -> Tensor:
         """Return the score of each image, float [N], of its logits [N, K]."""
@@ -53,7 +56,7 @@ class Rejection:
     def record(self) -> dict[str, Any]:
         """Return what `run.json` keeps."""
         kept = ("method", "threshold", "rate", "samples", "epoch", "temperature")
-        return {name: getattr(self, name) for name in kept}
+        return {**{name: getattr(self, name) for name in kept}, **self.images}
 
 
 def rejection_scores(
@@ -85,6 +88,9 @@ def find_rejection(run: TrainedRun, classifier: Classifier, rate: float, method:
     """
     known = stored_rejection(run)
     if known is not None and (known.rate, known.method, known.temperature) == (rate, method, classifier.temperature):
+        other = describe_other_images(run, known.images)
+        if other is not None:
+            logger.warning("--reject: the threshold %s", other)
         return known
     loaders = run.loaders()
     if loaders.val is None:
@@ -99,7 +105,7 @@ def find_rejection(run: TrainedRun, classifier: Classifier, rate: float, method:
     )
     return Rejection(
         method, choose_threshold(scores_N, rate), rate, len(scores_N), run.epoch, classifier.temperature,
-        run.has_label_sets,
+        run.has_label_sets, record_images(run, loaders),
     )  # fmt: skip
 
 
@@ -111,4 +117,7 @@ def stored_rejection(run: TrainedRun) -> Rejection | None:
         return None
     if not all(type(found.get(name)) in (int, float) for name in numbers) or found["epoch"] != run.epoch:
         return None
-    return Rejection(**{name: found[name] for name in ("method", *numbers)}, has_label_sets=run.has_label_sets)
+    return Rejection(
+        **{name: found[name] for name in ("method", *numbers)}, has_label_sets=run.has_label_sets,
+        images={name: found[name] for name in ("images", "on_other_images") if name in found},
+    )  # fmt: skip

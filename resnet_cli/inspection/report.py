@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.config.run_config import Node
+from resnet_cli.data.classes import describe_names_alike
 from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.duplicates import describe_image
 from resnet_cli.data.images.lazy import LazyImages
@@ -54,6 +55,7 @@ def _describe(found: Inspected, *, near: bool) -> Report:
         "decoding": _decoding(found.surveys.values()),
     }
     counts = [row["train"] for row in report["classes"]]
+    report["names_alike"] = describe_names_alike(dataset.class_names) or None
     report["imbalance"] = max(counts) / min(counts) if min(counts, default=0) else None
     report["problems"] = _problems(found, report)
     return report

@@ -58,7 +58,7 @@ class Airbench(Initialised):
         out_classes: int,
         *,
         widths: Sequence[Annotated[int, AtLeast(1)]] = (64, 256, 256),
-        convolutions: Annotated[int, AtLeast(2)] = 2,
+        convolutions: Annotated[int, Between(2, 1000)] = 2,
         skip_connections: bool = False,
         norm_momentum: Annotated[float, Between(0, 1)] = 0.4,
         scale: Annotated[float, Positive()] = 1 / 9,

@@ -90,5 +90,7 @@ def make_layer(key: str, layer: Callable[..., Layer], *args: int, params: Mappin
         check_window(f"{key}.{option}", params.get(option, least), least)
     try:
         return layer(*args, **params)
+    except InputError:  # of the whole network, while this layer is built
+        raise
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise InputError(f"{key}={dict(params)}: {name} refuses it: {str(error).splitlines()[0]}") from error

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
-from resnet_cli.config.ranges import AtLeast, Below
+from resnet_cli.config.ranges import AtLeast, Below, Between
 from resnet_cli.errors import InputError
 from resnet_cli.models.checks import image_size
 from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
@@ -61,8 +61,8 @@ class CifarResNet(Initialised):
         in_size: Sequence[int],
         out_classes: int,
         *,
-        depth: Annotated[int, AtLeast(8)] = 20,
-        width: Annotated[int, AtLeast(1)] = 1,
+        depth: Annotated[int, Between(8, 10_000)] = 20,
+        width: Annotated[int, Between(1, 1000)] = 1,
         shortcut: Shortcut = "A",
         gate_bias: float = -6.0,
         residual: bool = True,

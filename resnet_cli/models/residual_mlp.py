@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.config.ranges import AtLeast, Below
+from resnet_cli.config.ranges import AtLeast, Below, Between
 from resnet_cli.errors import InputError
 from resnet_cli.models.checks import check_counts, image_size
 from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
@@ -62,7 +62,7 @@ class ResidualMLP(Initialised):
         in_size: Sequence[int],
         out_classes: int,
         *,
-        width: Annotated[int, AtLeast(1)] = 128,
+        width: Annotated[int, Between(1, 1_000_000)] = 128,
         dims: Sequence[Annotated[int, AtLeast(1)]] = (128, 128, 128, 128),
         bias: bool = True,
         shortcut: Shortcut = "B",

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from resnet_cli.config.ranges import AtLeast
+from resnet_cli.config.ranges import Between
 from resnet_cli.errors import InputError
 from resnet_cli.models.layers.activations import Activation, ActivationSpec
 
@@ -32,7 +32,7 @@ class ScalarChain(nn.Module):
     def __init__(
         self,
         *,
-        depth: Annotated[int, AtLeast(1)] = 4,
+        depth: Annotated[int, Between(1, 100_000)] = 4,
         activation_type: Activation = "tanh",
         activation_params: Mapping[str, Any] = {},
         residual: bool = False,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
-from resnet_cli.config.ranges import AtLeast, Below, Bounds
+from resnet_cli.config.ranges import Below, Between, Bounds
 from resnet_cli.models.checks import check_counts, image_size
 from resnet_cli.models.initialisation.schemes import Init, Initialised, initialise
 from resnet_cli.models.layers.normalisation import Norm, NormSpec
@@ -47,7 +47,7 @@ class StagedResNet(Initialised):
         out_classes: int,
         *,
         block: Block = "basic",
-        layers: Sequence[Annotated[int, AtLeast(1)]] = (2, 2, 2, 2),
+        layers: Sequence[Annotated[int, Between(1, 1000)]] = (2, 2, 2, 2),
         width: Annotated[float, Bounds(gt=0, le=1000)] = 1.0,
         stem: Literal["cifar", "imagenet"] = "cifar",
         shortcut: Shortcut = "B",

@@ -55,7 +55,7 @@ def summarise(run: Run) -> Summary:
         "test_reads": _test_reads(record),
         "evaluations": _mappings(record, "evaluations"),
         "exports": _mappings(record, "exports"),
-        "fitted": {name: plain(record.get(name)) for name in ("temperature", "reject") if record.get(name)},
+        "fitted": {name: _without_images(record[name]) for name in ("temperature", "reject") if record.get(name)},
     }
 
 
@@ -154,6 +154,12 @@ def _data(run: Run) -> Summary:
         "labels": "multi" if counted.get("labels") == "multi" else "single",
         "split": {key: plain(run.settings.get(f"data.{key}")) for key in SPLIT_KEYS},
     }
+
+
+def _without_images(chosen: Any) -> Any:
+    """Return what was chosen on validation images without the digests that identify these."""
+    facts = {key: value for key, value in chosen.items() if key != "images"} if isinstance(chosen, dict) else chosen
+    return plain(facts)
 
 
 def _teacher(run: Run) -> Summary:

@@ -7,6 +7,7 @@ and what only the caller knows: sizes of the data, the device, the seed.
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -24,6 +25,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.loggers import Logger, require_packages
 from resnet_cli.optimizers import build_optimizer
 from resnet_cli.schedules import GroupedSchedule
+from resnet_cli.session.model_memory import build_within_memory
 from resnet_cli.session.refusals import explain_refusal, require_kind, with_full_key
 from resnet_cli.training.evaluation import LossFunction
 from resnet_cli.training.freezing import Freezing
@@ -58,6 +60,8 @@ def instantiate(key: str, node: Node, provided: Mapping[str, Any]) -> Any:
     if known.open and "num_classes" in provided and not {"num_classes", "out_classes"} & set(arguments):
         arguments["num_classes"] = provided["num_classes"]
     try:
+        if key == "model":
+            return build_within_memory(target, partial(locate(target), **arguments))
         return locate(target)(**arguments)
     except InputError as error:
         own = set(known.parameters) - set(provided)

@@ -7,6 +7,7 @@ from resnet_cli.data.datasets.sizes import known_size
 from resnet_cli.errors import InputError
 from resnet_cli.session import build
 from resnet_cli.session.losses import with_trainer_smoothing
+from resnet_cli.session.optimizer_options import require_trainable
 from resnet_cli.session.time_budget import LONGEST
 from resnet_cli.training.device import resolve_device, resolve_precision
 from resnet_cli.training.dynamo import without_dynamo_import
@@ -31,6 +32,7 @@ def check_buildable(settings: Settings, *, here: bool) -> None:
             resolve_precision(trainer.get("precision") or "fp32", device)
         except ValueError as error:
             raise InputError(str(error)) from None
+        require_trainable(settings["optimizer"], device)
     with_trainer_smoothing(settings.get("loss"), trainer)
     epochs = LONGEST if trainer.get("time_budget") else build.get_argument(trainer, "epochs") or 1
     build.schedule(

@@ -8,6 +8,7 @@ from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.config.selection import DEFAULT, select_by_of
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.data import Loaders
+from resnet_cli.data.classes import describe_names_alike
 from resnet_cli.data.duplicates import LeakCheck
 from resnet_cli.files import write_atomically
 from resnet_cli.plots.samples import draw_samples
@@ -75,8 +76,11 @@ class LeakWarnings:
 
 
 def log_classes(loaders: Loaders, config: RunConfig) -> None:
-    """Log the names of the classes, the rarest one if another has many times its images, and classes weighted twice."""
+    """Log the names of the classes, names alike, the rarest if another has many more images, and double weights."""
     logger.info("classes %s", listed_classes(loaders.class_names))
+    line = describe_names_alike(loaders.class_names)
+    if line:
+        logger.warning("%s", line)
     line = describe_rare_class(loaders, config.data, config.loss or {}, select_by_of(config.stored()))
     if line:
         logger.info("rare    %s", line)

@@ -13,6 +13,7 @@ from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError
 from resnet_cli.session import build
 from resnet_cli.training.evaluation import LossFunction
+from resnet_cli.training.loss_checks import problem_of_loss
 
 
 def with_trainer_smoothing(node: Node | None, trainer: Node) -> Node:
@@ -84,13 +85,25 @@ def try_loss(target: str, built: Any, classes: int, forms: Mapping[str, torch.Te
     if isinstance(built, nn.Module) and any(p.requires_grad for p in built.parameters()):
         raise InputError(f"loss: {target} has parameters, which no optimizer would train")
     for name, labels in forms.items():
-        call = f"loss: {target} on logits [2, {classes}] and {name}"
-        try:
-            with warnings.catch_warnings(action="ignore"):  # an error follows
-                result = built(torch.zeros(2, classes), labels)
-        except Exception as error:  # of a user's class
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f"{call}: {reason}") from error
-        if not isinstance(result, torch.Tensor) or result.ndim or not result.is_floating_point():
-            shape = list(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
-            raise InputError(f"{call}: returns {shape}; it must be one number, the mean over the images")
+        logits_BK = torch.zeros(2, classes, requires_grad=True)
+        _require_result(f"loss: {target} on logits [2, {classes}] and {name}", built, logits_BK, labels)
+
+
+def try_distillation(target: str, built: Any, classes: int) -> None:
+    """Raise an `InputError` unless a class combines logits of student and teacher, and the loss on the labels."""
+    student_BK, teacher_BK = torch.zeros(2, classes, requires_grad=True), torch.zeros(2, classes)
+    call = f"distillation: {target} on logits [2, {classes}] of both and a loss"
+    _require_result(call, built, student_BK, teacher_BK, student_BK.logsumexp(1).mean())
+
+
+def _require_result(call: str, built: Any, *arguments: torch.Tensor) -> None:
+    """Raise an `InputError` unless a call with these arguments returns a loss to train with."""
+    try:
+        with warnings.catch_warnings(action="ignore"), torch.enable_grad():  # an error follows
+            result = built(*arguments)
+    except Exception as error:  # of a user's class
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{call}: {reason}") from error
+    problem = problem_of_loss(result, trains=True)
+    if problem is not None:
+        raise InputError(f"{call}: {problem}")

@@ -25,6 +25,7 @@ from resnet_cli.session.first_look import LeakWarnings
 from resnet_cli.session.freezing import build_freezing, frozen_spans
 from resnet_cli.session.load import InitialWeights, load_initial_weights, require_same_weights
 from resnet_cli.session.losses import build_loss, with_trainer_smoothing
+from resnet_cli.session.optimizer_options import require_trainable
 from resnet_cli.session.paths import located
 from resnet_cli.session.pretrained import load_pretrained, require_weight_files
 from resnet_cli.session.resolution import KEY as RESOLUTION
@@ -130,6 +131,7 @@ def prepare(
     here = on_card(located(config, paths), ranks)  # to build from; `config` is what is stored
     with_trainer_smoothing(config.loss, config.trainer)
     freeze_rules(config.trainer.get("freeze"))
+    require_trainable(here.optimizer, _resolve_device(here.trainer))
     validate_changes(checkpoint, config)  # before the data are read, which can take minutes
     if checkpoint is None:
         require_weight_files(here, paths)

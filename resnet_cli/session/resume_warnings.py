@@ -41,7 +41,9 @@ def rising_rate_warnings(before: Mapping[str, Any], trainer: ClassifierTrainer) 
         trainer: Its trainer, with the state restored.
     """
     state, factor = trainer.state, trainer.stepper.lr_factor()
-    if before.get("status") != "finished" or not state.rows or factor is None or state.epoch >= trainer.epochs:
+    if before.get("status") != "finished" or not state.rows or factor is None:
+        return []
+    if state.is_done(trainer.epochs, trainer.early_stopping):
         return []
     last, group = state.rows[-1]["lr"], state.optimizer.param_groups[0]
     following = group.get("initial_lr", group["lr"]) * factor

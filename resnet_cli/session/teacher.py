@@ -15,6 +15,7 @@ from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.session import build
+from resnet_cli.session.losses import try_distillation
 from resnet_cli.session.trained import TrainedRun, open_trained
 from resnet_cli.training.device import resolve_device
 from resnet_cli.training.teacher import Teacher
@@ -65,7 +66,9 @@ def load_teacher(config: RunConfig, place: str | None, loaders: Loaders) -> Load
     channels, height, width = trained.in_size
     if channels != loaders.in_size[0]:
         raise InputError(f"teacher={name}: takes images of {channels} channels, and the data have {loaders.in_size[0]}")
-    combine = build.instantiate("distillation", config.distillation or DEFAULT_DISTILLATION, {})
+    node = config.distillation or DEFAULT_DISTILLATION
+    combine = build.instantiate("distillation", node, {})
+    try_distillation(node["_target_"], combine, len(order))
     network = Teacher(
         trained.model, combine, student_stats=(loaders.mean, loaders.std), own_stats=_statistics(name, trained),
         size=(height, width), order=None if order == list(range(len(order))) else order,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from resnet_cli.distributed.ranks import ALONE, Ranks, in_turn
 from resnet_cli.errors import StoppedError
 from resnet_cli.training.batch_format import name_label_error
+from resnet_cli.training.loss_checks import require_loss
 from resnet_cli.training.metrics import ClassTotals, Scores, Totals, count_correct
 from resnet_cli.training.multi_label import LabelTotals, count_exact
 from resnet_cli.training.tta import AveragedViews, Tta
@@ -45,6 +46,7 @@ class _Sums:
             loss = self.loss_fn(logits_BK, labels_B)
         except IndexError as error:
             raise name_label_error(error, labels_B) from error
+        require_loss(loss, logits_BK, "loss", self.loss_fn)
         batch = loss, self.count(logits_BK, labels_B), len(labels_B)
         self.by_class.add(logits_BK, labels_B)
         if self.ranks.size > 1:

@@ -14,6 +14,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.training.backend import Batch
 from resnet_cli.training.dynamo import parts_of, step_optimizer
 from resnet_cli.training.evaluation import LossFunction
+from resnet_cli.training.loss_checks import require_loss
 from resnet_cli.training.metrics import count_correct
 from resnet_cli.training.profiling import Section, no_section
 from resnet_cli.training.teacher import Teacher
@@ -187,14 +188,19 @@ def compute_loss(
         labels: Classes [B] or class probabilities [B, K].
         share: Samples of the micro-batch divided by those of the batch.
         options: The loss, and what counts as correct.
+
+    Raises:
+        InputError: the model returns no scores, or the loss no number with a gradient.
     """
     require_scores(logits_BK, "in training mode it returns")
     logits_BK = logits_BK.float()
     loss = options.loss_fn(logits_BK, labels)
+    require_loss(loss, logits_BK, "loss", options.loss_fn)
     if options.teacher is not None:
         with torch.no_grad(), options.autocast():
             teacher_BK = options.teacher(images_BCHW)
         loss = options.teacher.combine(logits_BK, teacher_BK, loss)
+        require_loss(loss, logits_BK, "distillation", options.teacher.combine)
     return loss if share == 1 else loss * share, options.count_correct(logits_BK.detach(), labels)
 
 

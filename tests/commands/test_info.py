@@ -197,7 +197,7 @@ WRONG = {
         ["--compare", "model=resnet21", "model.width=0", "model.depht=8"],
         [
             "model=resnet21: no such option; did you mean resnet20?",
-            "model.width: 0 is not allowed; it takes a whole number 1 or more",
+            "model.width: 0 is not allowed; it takes a whole number from 1 to 1000",
             "model.depht: unknown key; did you mean model.depth?",
         ],
     ),

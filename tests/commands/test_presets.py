@@ -5,12 +5,23 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+import resnet_cli
+from resnet_cli.commands.eject import eject
 from resnet_cli.commands.info import run
+from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.planning import make
 from tests.support.runs import assert_same_end, tiny
 
 TINY = ["data=synthetic", "data.image_size=8", "data.count=96", "data.test_count=32", "data.classes=3"]
+
+
+class AnyArguments(torch.optim.Adam):
+    """An optimizer whose signature refuses nothing."""
+
+    def __init__(self, params, lr=0.01, **options):
+        super().__init__(params, lr=lr, **options)
 
 
 @pytest.fixture
@@ -120,6 +131,38 @@ def test_copy_of_a_run_trains_the_same(info, train, tmp_path):
     assert info("--copy", "one")[0] == 0
     assert train("experiment=my_one", "hydra.run.dir=two")[0] == 0
     assert_same_end(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [f"optimizer._target_={__name__}.AnyArguments"],
+        ["optimizer._target_=torch.optim.Adadelta", "optimizer.groups={stem.*:{lr:0.1}}"],
+        ["optimizer=adamw", "optimizer._target_=torch.optim.NAdam", "optimizer.lr=0.02"],
+        ["experiment=base", "optimizer._target_=torch.optim.RAdam"],
+        ["schedule._target_=resnet_cli.schedules.constant", "loss._target_=torch.nn.CrossEntropyLoss"],
+    ],
+)
+def test_copy_of_a_run_with_a_class_given_by_name_begins_without_the_options_arguments(
+    info, settings, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    text = "# @package _global_\ndefaults:\n  - override /optimizer: adamw\n  - _self_\noptimizer: {lr: 0.003}\n"
+    (tmp_path / "conf/experiment/base.yaml").write_text(text)
+    resnet_cli.train([*tiny(*settings, "trainer.epochs=1"), "hydra.run.dir=one"])
+    status, _, err = info("--copy", "one")
+    assert (status, err) == (0, "")
+    resnet_cli.train(["experiment=my_one", "hydra.run.dir=two"])
+    assert_same_end(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_typed_class_drops_the_planned_arguments():
+    plan = "defaults:\n  - override /optimizer: muon  # fast\noptimizer:\n  momentum: 0.8  # chosen\n"
+    settings = compose_settings(["optimizer._target_=torch.optim.Adadelta"]).settings
+    text = eject(plan, ["optimizer._target_=torch.optim.Adadelta"], settings)
+    assert "override /optimizer: null" in text
+    assert "momentum" not in text
 
 
 def test_check_accepts_what_is_right(info, tmp_path):

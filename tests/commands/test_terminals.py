@@ -155,6 +155,8 @@ def test_what_to_type_next_names_the_runs_folder():
         "resnet-predict 'outputs/a b' IMAGES",
         "resnet-train 'resume=\"outputs/a b\"' trainer.epochs=40",
     ]
+    ended = next_commands(None, PurePosixPath("outputs/a b"), [])
+    assert [line.split("  ")[1] for line in ended[1:]] == [line for line in commands if "epochs" not in line]
     narrow = next_commands(20, PurePosixPath("outputs/a b"), ["model._target_=mine.Net"], columns=60)
     assert narrow[1:3] == [
         "  # test result by class, calibration, worst mistakes",

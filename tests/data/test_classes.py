@@ -1,13 +1,14 @@
 """Classes are left out and joined for every kind of images, in the order of the data set; wrong labels on purpose."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
 
 from resnet_cli.data import Dataset, DatasetSplit, image_folder, make_loaders, synthetic
-from resnet_cli.data.classes import change_labels
+from resnet_cli.data.classes import change_labels, choose_classes, describe_names_alike
 from resnet_cli.errors import InputError
 
 NAMES = ("ant", "bee", "cat", "dog")
@@ -149,3 +150,32 @@ def test_label_noise_depends_on_the_seed_of_the_split_not_of_the_run():
 
     assert torch.equal(labels(0, 0), labels(1, 0))
     assert not torch.equal(labels(0, 0), labels(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("cat", "dog", "A", "a"), ""),
+        (
+            ("Straße", "STRASSE", "x y", "X y"),
+            "Straße and STRASSE; x y and X y: if they are one class, join them with data",
+        ),
+        (
+            tuple(f"{word} {k}" for k in range(5) for word in ("Cat", "cat")),
+            "Cat 2 and cat 2 (and 2 more): if they are",
+        ),
+    ],
+)
+def test_names_alike_but_for_case_are_described_in_one_line(names, expected):
+    line = describe_names_alike(names)
+    assert expected in line
+    assert bool(expected) == bool(line)
+    assert "\n" not in line
+
+
+def test_the_suggested_merge_joins_the_classes():
+    dataset, _ = choose_classes(
+        replace(animals(), class_names=("Cat", "cat", "dog", "owl")), None, {"cat": ["Cat", "cat"]}
+    )
+    assert describe_names_alike(("Cat", "cat", "dog", "owl")).endswith("such as 'data.merge={cat: [Cat, cat]}'")
+    assert dataset.class_names == ("cat", "dog", "owl")

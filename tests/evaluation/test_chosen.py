@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,10 @@ from PIL import Image
 from resnet_cli import load_run
 from resnet_cli.commands import eval as evaluation
 from resnet_cli.commands import predict
+from resnet_cli.commands.companions import find_temperature
+from resnet_cli.runs.reading import read_run
+from resnet_cli.runs.summary import summarise
+from resnet_cli.session.trained import open_trained
 from tests.support.runs import record_of, tiny
 
 
@@ -117,6 +122,36 @@ def test_wrong_input_is_one_line_and_leaves_nothing(evaluated, place, arguments,
     assert err.startswith("error: ")
     assert words in err
     assert not (place / "run/eval").exists()
+
+
+def test_a_temperature_of_images_that_have_changed_since_is_marked_when_it_is_used(evaluated, place, capsys):
+    assert evaluated("run", "--calibrate")[0] == 0
+    kept = record_of(place / "run")["temperature"]
+    assert kept["images"] == open_trained("run").data["splits"]["val"]
+    assert "on_other_images" not in kept
+    assert evaluated("run")[2] == ""
+    assert "on_other_images" not in metrics_of(place / "run")["calibrated"]
+    next((place / "photos").rglob("*.*")).unlink()
+    status, _, err = evaluated("run")
+    (line,) = [line for line in err.splitlines() if "the temperature was chosen on validation images that have" in line]
+    assert status == 0
+    assert line.endswith("; --calibrate fits one anew")
+    assert metrics_of(place / "run")["calibrated"]["on_other_images"]
+
+
+def test_a_temperature_fitted_on_other_images_is_marked_in_the_record_and_when_it_is_used(evaluated, place, caplog):
+    next((place / "photos").rglob("*.*")).unlink()
+    assert evaluated("run", "--calibrate")[0] == 0
+    assert record_of(place / "run")["temperature"]["on_other_images"]
+    assert metrics_of(place / "run")["calibrated"]["on_other_images"]
+    trained = open_trained("run")
+    assert (
+        find_temperature(SimpleNamespace(calibrated=True), trained) == record_of(place / "run")["temperature"]["value"]
+    )
+    assert "--calibrated: the temperature was chosen on other images than the run's validation images: " in caplog.text
+    fitted = summarise(read_run(place / "run", "run", []))["fitted"]["temperature"]
+    assert fitted["on_other_images"]
+    assert "images" not in fitted
 
 
 def test_calibration_without_validation_images_is_refused(evaluated, train, tmp_path):

@@ -40,3 +40,27 @@ def test_changed_validation_images_are_said(place, caplog):
     run = open_trained("run")
     assert find_rejection(run, Classifier(run), 0.1, "energy").rate == 0.1
     assert "--reject: the validation images have changed since training: " in caplog.text
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_kept_threshold_is_marked_if_it_was_chosen_on_other_images(place, caplog, changed):
+    if changed:
+        next((place / "photos").rglob("*.*")).unlink()
+    run = open_trained("run")
+    found = find_rejection(run, Classifier(run), 0.1, "energy")
+    assert ("on_other_images" in found.record()) == changed
+    run.run.update_record(reject=found.record())
+    caplog.clear()
+    run = open_trained("run")
+    assert find_rejection(run, Classifier(run), 0.1, "energy") == found
+    words = "--reject: the threshold was chosen on other images than the run's validation images: "
+    assert (words in caplog.text) == changed
+
+
+def test_a_threshold_kept_by_an_earlier_version_says_nothing_of_its_images(place, caplog):
+    run = open_trained("run")
+    record = find_rejection(run, Classifier(run), 0.1, "energy").record()
+    run.run.update_record(reject={key: value for key, value in record.items() if key != "images"})
+    run = open_trained("run")
+    assert find_rejection(run, Classifier(run), 0.1, "energy").images == {}
+    assert caplog.text == ""

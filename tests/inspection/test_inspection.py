@@ -73,6 +73,15 @@ def test_photographs_that_all_have_a_size_of_their_own_are_looked_at(capsys, tmp
     assert out.read_text().count("<img alt=") == 16
 
 
+def test_classes_whose_names_differ_only_in_case_are_named(capsys, photos):
+    (photos / "train/dog").rename(photos / "train/Cat")
+    (photos / "test/dog").rename(photos / "test/Cat")
+    options = ["data=image_folder", f"data.root={photos}", "data.cache=null", "data.val_fraction=0"]
+    assert data.run(options) == 0
+    assert "\nwarning     class names that differ only in case: Cat and cat: if they are" in capsys.readouterr().out
+    assert look(capsys, photos)["names_alike"].startswith("class names that differ only in case: Cat and cat")
+
+
 def test_what_to_do_about_a_rare_class_is_said(capsys, photos):
     for i in range(2, 10):
         (photos / f"train/dog/{i}.png").unlink()

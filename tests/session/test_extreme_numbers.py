@@ -7,10 +7,11 @@ from resnet_cli.config.ranges import TimeSpan
 from resnet_cli.errors import DivergedError, InputError
 from resnet_cli.optimizers.groups import parameter_groups
 from resnet_cli.schedules import RunLength
+from resnet_cli.session import build, model_memory
 from resnet_cli.training.device import resolve_device
 from resnet_cli.training.freezing import freeze_rules
 from tests.support.settings import problems_of, settings_of
-from tests.support.trainers import loader, make_trainer, net
+from tests.support.trainers import assert_same, loader, make_trainer, net
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,7 @@ from tests.support.trainers import loader, make_trainer, net
         ("trainer.collective_timeout", 1e14),
         ("optimizer.newton_schulz_steps", 10**9),
         ("model.width", 1e308),
+        ("model.layers", [10**5, 1, 1, 1]),
     ],
 )
 def test_what_is_out_of_all_proportion_is_refused(key, value):
@@ -30,6 +32,44 @@ def test_what_is_out_of_all_proportion_is_refused(key, value):
     settings[group][name] = value
     (problem,) = problems_of(settings)
     assert problem.startswith(f"{key}: {value} is not allowed; it takes ")
+
+
+NETS = [
+    {"_target_": "resnet_cli.models.CifarResNet", "width": 8},
+    {"_target_": "resnet_cli.models.CNN", "channels": [64, 512], "pool_every": 1, "hidden_dims": []},
+    {"_target_": "torchvision.models.resnet18"},
+]
+
+
+@pytest.mark.parametrize("node", NETS)
+def test_a_net_that_does_not_fit_into_memory_is_refused(node, monkeypatch):
+    sizes = {"in_size": (3, 32, 32), "num_classes": 10}
+    size = sum(parameter.nbytes for parameter in build.model(node, **sizes, seed=0).parameters())
+    monkeypatch.setattr(model_memory, "UNCHECKED_BYTES", size // 10)
+    monkeypatch.setattr(model_memory, "memory_limit", lambda: 2 * size)
+    build.model(node, **sizes, seed=0)
+    monkeypatch.setattr(model_memory, "memory_limit", lambda: 2 * size - 2)
+    with pytest.raises(
+        InputError, match=rf"^model: {node['_target_']} is too large: its weights take .* GiB, gradients"
+    ):
+        build.model(node, **sizes, seed=0)
+
+
+def test_all_weights_of_a_net_are_counted_before_most_are_drawn(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(torch.nn.Conv2d, "reset_parameters", lambda layer: drawn.append(layer.weight.device.type))
+    monkeypatch.setattr(model_memory, "UNCHECKED_BYTES", 1000)
+    monkeypatch.setattr(model_memory, "memory_limit", lambda: 10**6)
+    with pytest.raises(InputError, match="is too large"):
+        build.model(NETS[0], in_size=(3, 32, 32), num_classes=10, seed=0)
+    assert drawn.count("cpu") < 3 < drawn.count("meta")
+
+
+def test_counting_weights_draws_no_random_numbers(monkeypatch):
+    sizes = {"in_size": (3, 32, 32), "num_classes": 10, "seed": 3}
+    expected = build.model(NETS[0], **sizes)
+    monkeypatch.setattr(model_memory, "UNCHECKED_BYTES", 100_000)
+    assert_same(build.model(NETS[0], **sizes).state_dict(), expected.state_dict())
 
 
 def test_times_of_years_are_still_times():

@@ -91,6 +91,19 @@ def test_a_rare_class_is_named_with_keys_that_help():
     assert describe_rare_class(loaders(workers=0), {}, {}, "val_accuracy") == ""
 
 
+def test_class_names_that_differ_only_in_case_are_warned_of(caplog):
+    labels = torch.arange(3).repeat(8)
+    split = DatasetSplit(torch.zeros(24, 4, 4, 1, dtype=torch.uint8), labels)
+    dataset = Dataset("pets", ("Cat", "cat", "dog"), split, split)
+    groups = {name: {} for name in ("model", "optimizer", "schedule", "trainer", "data", "loss")}
+    log_classes(make_loaders(dataset, device="cpu", seed=0, val_fraction=0), RunConfig(name="pets", **groups))
+    (line,) = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
+    assert line == (
+        "class names that differ only in case: Cat and cat: if they are one class, join them with data.merge, such as "
+        "'data.merge={cat: [Cat, cat]}'"
+    )
+
+
 @pytest.mark.parametrize(
     ("sampler", "class_weights", "rare_count", "expected"),
     [

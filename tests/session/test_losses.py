@@ -1,6 +1,7 @@
 """The group `loss` in whole runs: what the builder passes, what is refused, and what the record says."""
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from torch.nn import functional as F
 from resnet_cli.data import Dataset, DatasetSplit, make_loaders
 from resnet_cli.errors import InputError
 from resnet_cli.losses import CrossEntropy, Focal
-from resnet_cli.session.losses import build_loss
+from resnet_cli.session.losses import build_loss, try_distillation
+from resnet_cli.training.step import StepOptions, compute_loss
+from resnet_cli.training.teacher import Teacher
 from tests.support.runs import record_of, rows_of, tiny
 from tests.support.trainers import make_trainer, net
 
@@ -35,6 +38,26 @@ class Vector(nn.Module):
 
     def forward(self, logits, labels):
         return F.cross_entropy(logits, labels, reduction="none")
+
+
+class Returning(nn.Module):
+    """Returns what it is told to make of the loss; of up to `until` images the loss itself."""
+
+    KINDS: ClassVar = {
+        "detached": lambda loss: loss.detach(),
+        "none": lambda loss: None,
+        "float": lambda loss: loss.item(),
+        "whole": lambda loss: loss.long(),
+        "vector": lambda loss: loss[None],
+    }
+
+    def __init__(self, kind: str, until: int = 0):
+        super().__init__()
+        self.kind, self.until = kind, until
+
+    def forward(self, logits, labels):
+        loss = F.cross_entropy(logits, labels)
+        return loss if len(labels) <= self.until else self.KINDS[self.kind](loss)
 
 
 class Learnt(nn.Module):
@@ -106,6 +129,61 @@ def test_a_users_loss_gets_what_it_has_parameters_for():
 def test_a_loss_that_does_not_fit_is_named(node, smoothing, words):
     with pytest.raises(InputError, match=words):
         build_loss(node, {**TRAINER, "label_smoothing": smoothing}, rare_loaders())
+
+
+NO_LOSS = [
+    ("detached", r"returns a number without a gradient; it must come from the logits by diff"),
+    ("none", r"returns None, not a tensor; it must be one number"),
+    ("float", r"returns a float, not a tensor; it must be one number"),
+    ("whole", r"returns a number of type torch.int64, which has no gradient"),
+    ("vector", r"returns \[1\]; it must be one number"),
+]
+
+
+@pytest.mark.parametrize(("kind", "words"), NO_LOSS)
+def test_a_loss_that_returns_no_loss_is_refused_before_training(kind, words):
+    with pytest.raises(InputError, match=rf"^loss: \S+\.Returning on logits \[2, 3\] and classes \[2\]: {words}"):
+        build_loss(of(Returning, kind=kind), TRAINER, rare_loaders())
+
+
+@pytest.mark.parametrize(("kind", "words"), NO_LOSS)
+def test_a_loss_that_returns_none_on_some_batches_is_named_in_training(kind, words):
+    trainer = make_trainer(net(), loss_fn=Returning(kind, until=2))
+    with pytest.raises(InputError, match=rf"^loss: \S+\.Returning {words}"):
+        trainer.train_batch((torch.randn(8, 16), torch.zeros(8, dtype=torch.int64)))
+
+
+def test_a_loss_that_fails_in_validation_alone_is_named():
+    trainer = make_trainer(net(), loss_fn=Returning("vector", until=2))
+    with pytest.raises(InputError, match=r"^loss: \S+\.Returning returns \[1\]; it must be one number"):
+        trainer.test_batch((torch.randn(8, 16), torch.zeros(8, dtype=torch.int64)))
+
+
+def test_a_loss_that_is_a_function_is_named():
+    def on_labels(logits, labels):
+        return labels.float().mean()
+
+    with pytest.raises(InputError, match=r"^loss: \S+\.on_labels returns a number without a gradient"):
+        make_trainer(net(), loss_fn=on_labels).train_batch((torch.randn(8, 16), torch.zeros(8, dtype=torch.int64)))
+
+
+def test_a_model_whose_scores_are_detached_is_named_in_place_of_its_loss():
+    class Detaching(nn.Linear):
+        def forward(self, images):
+            return super().forward(images.flatten(1)).detach()
+
+    with pytest.raises(InputError, match=r"^model: in training mode it returns scores without a gradient"):
+        make_trainer(Detaching(16, 3)).train_batch((torch.randn(8, 16), torch.zeros(8, dtype=torch.int64)))
+
+
+@pytest.mark.parametrize("result", [lambda s, t, loss: loss.detach(), lambda s, t, loss: s, lambda s, t, loss: None])
+def test_a_distillation_that_returns_no_loss_is_refused(result):
+    with pytest.raises(InputError, match=r"^distillation: own.Mine on logits \[2, 5\] of both and a loss: returns "):
+        try_distillation("own.Mine", result, 5)
+    options = StepOptions(F.cross_entropy, teacher=Teacher(nn.Linear(12, 3), result))
+    images = torch.randn(8, 12)
+    with pytest.raises(InputError, match=r"^distillation: \S+ returns "):
+        compute_loss(nn.Linear(12, 3)(images), images, torch.zeros(8, dtype=torch.int64), 1, options)
 
 
 def test_evaluation_does_not_smooth_but_weights():

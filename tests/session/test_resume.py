@@ -410,11 +410,16 @@ def test_a_learning_rate_that_rises_again_is_said_with_both_values(train, schedu
 
 def test_a_run_that_stopped_early_says_so_and_how_it_goes_on(train, tmp_path):
     options = ("model=plain_mlp", "optimizer.lr=1e-30", "trainer.epochs=6", "trainer.early_stopping=1")
-    assert train(*tiny(*options, "hydra.run.dir=d"))[0] == 0
+    status, out, _ = train(*tiny(*options, "hydra.run.dir=d"))
+    assert status == 0
+    assert "  resnet-eval d  " in out
+    assert "train this one for longer" not in out
     assert len(rows_of(tmp_path / "d")) == 2
     for changes in ([], ["trainer.epochs=9"]):
         status, out, _ = train("resume=d", *changes)
         assert status == 0
+        assert "train this one for longer" not in out
+        assert "warning" not in out
         assert (
             f"nothing to do: stopped early after epoch 2 of {9 if changes else 6}, 1 epoch after the best one "
             "(trainer.early_stopping=1); goes on with trainer.early_stopping=2 resume_force=true\n"

@@ -163,7 +163,9 @@ seed=abc -> seed: abc is not allowed
 seed=1180591620717411303424 -> seed: 1180591620717411303424
 name=3 -> name: 3 is not allowed; it takes text
 resume_force=2 -> resume_force: 2 is not allowed; it takes true or false
-model.depth=4 -> model.depth: 4 is not allowed; it takes a whole number 8 or more
+model.depth=4 -> model.depth: 4 is not allowed; it takes a whole number from 8 to 10000
+model.depth=1000002 -> model.depth: 1000002 is not allowed; it takes a whole number from 8 to 10000
+model=resnet18 model.layers=[100000,1,1,1] -> model.layers: [100000, 1, 1, 1] is not allowed; it takes a list of
 model.depth=abc -> model.depth: abc is not allowed
 model.width=0 -> model.width: 0 is not allowed
 model.shortcut=D -> model.shortcut: D is not allowed; it takes one of A, B, C
@@ -238,6 +240,9 @@ model._target_=torch.nn.ReLU -> scores of shape
 model._target_=resnet_cli.models.CifarResnet -> did you mean CifarResNet?
 optimizer._target_=torch.optim.SDG -> did you mean SGD?
 optimizer._target_=torch.optim.LBFGS -> optimizer._target_: LBFGS requires a closure
+optimizer=adamw +optimizer.capturable=true -> optimizer.capturable: needs CUDA
+optimizer=adam +optimizer.differentiable=true -> optimizer.differentiable: is for gradients through the update
+optimizer=adam optimizer.groups={bias:{capturable:true}} -> optimizer.groups.bias.capturable: needs CUDA
 optimizer.dampening=0.5 -> optimizer: Nesterov momentum requires a momentum and zero dampening
 optimizer.groups={bias:{lr:-1}} -> optimizer.groups.bias.lr=-1: it takes a number 0 or more
 optimizer.groups={bias:{lrr:1}} -> no such option; did you mean lr?

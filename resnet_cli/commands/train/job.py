@@ -111,7 +111,9 @@ def make_task(context: LauncherContext) -> app.Task:
             raise JobStoppedError(stopped.signum) from None
         if not settings.get("verify_resume") and settings.get("find") is None:
             data = [text for text in record.get("overrides") or () if text.startswith(DATA)]
-            lines = next_commands(record["epochs"], folder, own_classes, columns_of(sys.stdout), data)
+            rows = RunDir(folder).read_metrics()
+            epochs = None if rows and rows[-1]["epoch"] < record["epochs"] else record["epochs"]
+            lines = next_commands(epochs, folder, own_classes, columns_of(sys.stdout), data)
             print_line("\n".join(lines), sys.stdout)
         return selected_score(record)
 
@@ -124,12 +126,12 @@ def _relative(folder: Path) -> Path:
 
 
 def next_commands(
-    epochs: int, folder: Path, own_classes: Sequence[str], columns: int | None = None, data: Sequence[str] = ()
+    epochs: int | None, folder: Path, own_classes: Sequence[str], columns: int | None = None, data: Sequence[str] = ()
 ) -> list[str]:
     """Return lines that suggest commands to type after a run.
 
     Args:
-        epochs: Number of epochs of the run.
+        epochs: Number of epochs of the run; None if it has stopped before them, so that more would not be trained.
         folder: Its folder.
         own_classes: Overrides that name the user's own classes, which resuming needs.
         columns: Width of the terminal; on a narrow one each meaning is printed above its command. None: no terminal.
@@ -140,8 +142,9 @@ def next_commands(
     commands = {
         f"resnet-eval {place}{trust}": "test result by class, calibration, worst mistakes",
         f"resnet-predict {place} IMAGES{trust}": "classes of image files, or of a folder of them",
-        resume_command(folder, *own_classes, f"trainer.epochs={2 * epochs}"): "train this one for longer",
     }
+    if epochs is not None:
+        commands[resume_command(folder, *own_classes, f"trainer.epochs={2 * epochs}")] = "train this one for longer"
     if data:
         commands[shlex.join(["resnet-data", *data])] = "images of each class, damaged files, copies"
     else:

@@ -84,8 +84,8 @@ def csv(
             channels of the files as they are, of which a TIFF file may have any number.
         background: Colour under transparent pixels and around padded images: a name such as `white`, `#rrggbb`, or red,
             green and blue to 255.
-        range: Lowest and highest value of images of more than 8 bits, which become 0 and 255, of grey ones and of TIFF
-            files with `mode=all`; None takes those of 16 bits, and refuses floating-point images.
+        range: Lowest and highest value of images of more than 8 bits, which become 0 and 255; None takes those of 16
+            bits, and refuses floating-point images.
         test_fraction: Fraction of the images held out for testing if there is no test split.
         cache: Folder for decoded images; None decodes them in every run.
         mean: Mean of each channel on the scale 0 to 1; None computes it.

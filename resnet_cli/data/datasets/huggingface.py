@@ -73,7 +73,7 @@ def huggingface(
         interpolation: `bilinear` or `bicubic`.
         mode: `RGB`, `L` for grey, or `all` for the channels of the files.
         background: Colour under transparent pixels and around padded images.
-        range: Lowest and highest value of grey images of more than 8 bits.
+        range: Lowest and highest value of images of more than 8 bits.
         test_fraction: Fraction held out for testing if there is no test split.
         cache: Folder for decoded images.
         mean: Mean of each channel.

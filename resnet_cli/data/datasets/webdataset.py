@@ -91,7 +91,7 @@ def webdataset(
         mode: `RGB`, or `L` for grey. Other images are converted, with a warning that names the first.
         background: Colour under transparent pixels and around padded images: a name such as `white`, `#rrggbb`, or red,
             green and blue to 255.
-        range: Lowest and highest value of grey images of more than 8 bits, which become 0 and 255; None takes those of
+        range: Lowest and highest value of images of more than 8 bits, which become 0 and 255; None takes those of
             16 bits, and refuses floating-point images.
         test_fraction: Fraction of the images held out for testing if there are no `test_shards`.
         cache: Folder for the index, and for decoded images if they take less than half of the free space; None reads

@@ -13,7 +13,8 @@ from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from resnet_cli.data.images.depth import depth_notes, require_range, to_8_bits
+from resnet_cli.data.images.deep_color import scaled_to_8_bits
+from resnet_cli.data.images.depth import depth_notes, is_deep_color, require_range, to_8_bits
 from resnet_cli.data.images.encoded import (
     ImageFile,
     as_source,
@@ -73,8 +74,7 @@ class Decoding:
         resize: `crop` scales the largest centred part of the requested shape; `squash` scales both sides and changes
             the aspect ratio; `pad` scales the whole image and surrounds it with `background`.
         background: Colour under transparent pixels: a name or `#rrggbb`, or its red, green and blue.
-        value_range: Values that become 0 and 255, for images of more than 8 bits and one channel, or any number of
-            channels in a TIFF file and mode `all`; None takes those of a 16-bit type.
+        value_range: Values that become 0 and 255, for images of more than 8 bits; None takes those of a 16-bit type.
         interpolation: How pixels between those of the file are computed.
     """
 
@@ -177,8 +177,11 @@ def _pixels(image: "Image.Image", decoding: Decoding) -> Tensor:
 
 def to_pixels(image: "Image.Image", decoding: Decoding) -> Tensor:
     """Decode an opened image to uint8 [H, W, C], upright and without transparency."""
-    upright = _turn_upright(image)
-    converted = to_8_bits(upright, decoding.value_range) if image.mode[0] in "IF" else upright
+    if decoding.value_range is not None and is_deep_color(image):
+        converted = scaled_to_8_bits(image, decoding.value_range, _turn_upright)
+    else:
+        upright = _turn_upright(image)
+        converted = to_8_bits(upright, decoding.value_range) if image.mode[0] in "IF" else upright
     mode = _target_mode(image, decoding)
     if converted.has_transparency_data and mode[-1] not in "Aa":
         converted = _lay_over(converted, decoding.background)

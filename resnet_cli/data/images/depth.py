@@ -47,11 +47,18 @@ def bits_a_channel(image: "Image.Image") -> int:
     return 16 if image.format == "PNG" and tile and "16" in str(tile[0][3]) else 8
 
 
+def is_deep_color(image: "Image.Image") -> bool:
+    """Return True for an opened PNG or TIFF file of several channels with more than 8 bits each."""
+    return image.mode[0] not in "IF" and bits_a_channel(image) > 8
+
+
 def depth_notes(image: "Image.Image", value_range: Sequence[float] | None) -> list[str]:
     """Return what is said of the depth of an opened image: nothing of 8 bits, unless a range is given."""
     if image.mode[0] not in "IF" and bits_a_channel(image) <= 8:
         return [] if value_range is None else [UNSCALED]
-    takes_range = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    takes_range = (
+        image.mode[0] not in "IF" or image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG")
+    )
     return [NATURAL_DEPTH if takes_range and value_range is None else DEPTH]
 
 
@@ -67,11 +74,8 @@ def require_range(image: "Image.Image", path: object, value_range: Sequence[floa
     if image.mode[0] in "IF" and not is_16_bit and value_range is None:
         kind = "floating-point" if image.mode == "F" else "32-bit"
         raise InputError(f"{path}: {kind} values: data.range=[low,high] says which become black and white")
-    if image.mode[0] not in "IF" and bits_a_channel(image) > 8 and value_range is not None:
-        raise InputError(
-            f"{path}: data.range applies to images of one channel, this one has {len(image.getbands())}: without it, "
-            "0 to 65535 become 0 to 255; data.mode=all applies it to each channel of TIFF files"
-        )
+    if value_range is not None and is_deep_color(image) and getattr(image, "fp", None) is None:
+        raise InputError(f"{path}: is decoded to 8 bits a channel, to which no range applies; give the file itself")
 
 
 def to_8_bits(image: "Image.Image", value_range: Sequence[float] | None) -> "Image.Image":

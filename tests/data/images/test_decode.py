@@ -2,6 +2,8 @@
 
 import io
 import logging
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -24,19 +26,42 @@ def saved(path, image, **options):
     return path
 
 
-def png_of_16_bit_rgb(path):
-    """Write a PNG of three channels of 16 bits, which Pillow cannot write."""
-    import struct
-    import zlib
+def png_of_16_bit_rgb(path, values=RAMP, exif=b"", alpha=None):
+    """Write a PNG of three equal channels of 16 bits, or four, which Pillow cannot write."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    rows = b"".join(b"\0" + np.repeat(row, 3).astype(">u2").tobytes() for row in RAMP)
-    header = struct.pack(">IIBBBBB", 6, 5, 16, 2, 0, 0, 0)
+    channels = [values] * 3 + ([] if alpha is None else [alpha])
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in np.stack(channels, 2))
+    header = struct.pack(">IIBBBBB", *values.shape[::-1], 16, 2 if alpha is None else 6, 0, 0, 0)
+    behind = chunk(b"eXIf", exif) if exif else b""
     path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + behind
+        + chunk(b"IEND", b"")
     )
+    return path
+
+
+def tiff_of_16_bit_rgb(path, values, order, packed, orientation):
+    """Write a TIFF of three equal channels of 16 bits, of either order of bytes, compressed or not."""
+    pixels = np.stack([values] * 3, 2).astype(f"{order}u2").tobytes()
+    pixels = zlib.compress(pixels) if packed else pixels
+    (h, w), short, long = values.shape, 3, 4
+    bits_at, pixels_at = 8 + 2 + 10 * 12 + 4, 8 + 2 + 10 * 12 + 4 + 6
+    tags = [
+        (256, short, 1, w), (257, short, 1, h), (258, short, 3, bits_at), (259, short, 1, 8 if packed else 1),
+        (262, short, 1, 2), (273, long, 1, pixels_at), (274, short, 1, orientation), (277, short, 1, 3),
+        (278, short, 1, h), (279, long, 1, len(pixels)),
+    ]  # fmt: skip
+    content = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
+    for tag, kind, count, value in tags:
+        is_short = kind == short and count == 1
+        content += struct.pack(f"{order}HHI" + ("HH" if is_short else "I"), tag, kind, count, value, *[0] * is_short)
+    path.write_bytes(content + struct.pack(f"{order}IHHH", 0, 16, 16, 16) + pixels)
     return path
 
 
@@ -57,7 +82,7 @@ def test_16_bits_of_colour_are_scaled_and_noted(tmp_path):
     path = png_of_16_bit_rgb(tmp_path / "a.png")
     image, _, notes = decode(path, Decoding())
     assert (image[..., 0].int() - torch.from_numpy(RAMP / 257)).abs().max() <= 1
-    assert notes == read_header(path, Decoding()).notes == (DEPTH,)
+    assert notes == read_header(path, Decoding()).notes == (NATURAL_DEPTH,)
 
 
 def test_a_given_range_becomes_black_to_white(tmp_path):
@@ -65,12 +90,45 @@ def test_a_given_range_becomes_black_to_white(tmp_path):
     assert read_image(path, mode="L", value_range=[1000, 2000]).flatten().tolist() == [0, 0, 255, 255]
 
 
+TWELVE_BITS = np.array([[0, 1, 8, 2047], [2048, 3000, 4095, 9000]], dtype=np.uint16)
+AS_8_BITS = (TWELVE_BITS.clip(0, 4095) / 4095 * 255).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "all"])
+def test_a_range_applies_to_each_channel_of_a_png(tmp_path, mode):
+    path, decoding = png_of_16_bit_rgb(tmp_path / "a.png", TWELVE_BITS), Decoding(mode, value_range=[0, 4095])
+    image, file_mode, notes = decode(path, decoding)
+    assert image.shape[2] == (1 if mode == "L" else 3)
+    assert all(np.array_equal(channel, AS_8_BITS) for channel in image.permute(2, 0, 1).numpy())
+    assert (file_mode, notes) == ("RGB", (DEPTH,))
+    assert torch.equal(examine(path, decoding)[0], image)
+    assert torch.equal(decode(EncodedImage(path.read_bytes(), "a.png"), decoding)[0], image)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_range_applies_to_each_channel_of_a_tiff(tmp_path, order, packed, orientation):
+    path = tiff_of_16_bit_rgb(tmp_path / "a.tif", TWELVE_BITS, order, packed, orientation)
+    expected, decoding = np.rot90(AS_8_BITS, -1) if orientation == 6 else AS_8_BITS, Decoding(value_range=[0, 4095])
+    image = decode(path, decoding)[0]
+    assert all(np.array_equal(channel, expected) for channel in image.permute(2, 0, 1).numpy())
+    assert read_header(path, decoding).size == (3, *expected.shape)
+
+
+def test_deep_colour_is_turned_upright_and_laid_over_the_background(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    path = png_of_16_bit_rgb(tmp_path / "a.png", TWELVE_BITS, exif=exif.tobytes().removeprefix(b"Exif\0\0"))
+    image = read_image(path, value_range=[0, 4095])
+    assert np.array_equal(image[..., 0].numpy(), np.rot90(AS_8_BITS, -1))
+    alpha = np.array([[0, 0, 0, 0], [4095] * 4], dtype=np.uint16)
+    path = png_of_16_bit_rgb(tmp_path / "b.png", TWELVE_BITS, alpha=alpha)
+    image = read_image(path, value_range=[0, 4095])[..., 0].numpy()
+    assert np.array_equal(image, np.stack([np.full(4, 255), AS_8_BITS[1]]))
+
+
 def test_a_range_that_cannot_be_applied_is_said(tmp_path):
-    colour = png_of_16_bit_rgb(tmp_path / "a.png")
-    with pytest.raises(InputError, match=r"a\.png: data\.range applies to images of one channel, this one has 3"):
-        decode(colour, Decoding(value_range=[0, 1000]))
-    with pytest.raises(InputError, match=r"one channel.*data\.mode=all applies it to each channel of TIFF files"):
-        read_header(colour, Decoding(value_range=[0, 1000]))
     grey = saved(tmp_path / "b.png", Image.new("L", (4, 4)))
     assert decode(grey, Decoding(value_range=[0, 1000]))[2] == (UNSCALED,)
 

@@ -1,0 +1,63 @@
+"""Colour images of 16 bits a channel, of which Pillow keeps 8: read whole where a range is given.
+
+Pillow unpacks the upper byte of each value. Told that the bytes have the other order, it unpacks the lower one, so that
+two readings give all 16 bits.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from resnet_cli.data.images.depth import scale_to_8_bits
+from resnet_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+OTHER_ORDER = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
+
+
+def scaled_to_8_bits(
+    image: "Image.Image", value_range: Sequence[float], load: Callable[["Image.Image"], "Image.Image"]
+) -> "Image.Image":
+    """Return an image of 8 bits a channel from an opened file of more.
+
+    Args:
+        image: The opened file, which is not decoded yet.
+        value_range: Values that become 0 and 255.
+        load: Decodes an image and turns it upright.
+
+    Raises:
+        InputError: Pillow does not read its bytes in both orders.
+    """
+    import numpy as np
+    from PIL import Image
+
+    content = _content(image)
+    with Image.open(BytesIO(content)) as again:
+        again.tile = [tile._replace(args=_in_other_order(tile.args)) for tile in again.tile]
+        try:
+            upper, lower = (np.asarray(load(each)) for each in (image, again))
+        except ValueError:
+            mode = image.mode
+            raise InputError(f"data.range does not apply to {image.format} files of mode {mode}; save as RGB") from None
+    values = upper.astype(np.uint16) << 8 | lower
+    return Image.frombytes(image.mode, upper.shape[1::-1], scale_to_8_bits(values, value_range).tobytes())
+
+
+def _content(image: "Image.Image") -> bytes:
+    file: Any = image.fp  # type: ignore[attr-defined]
+    position = file.tell()
+    file.seek(0)
+    content: bytes = file.read()
+    file.seek(position)
+    return content
+
+
+def _in_other_order(args: Any) -> Any:
+    """Return a tile's arguments, of which the first or only one says how values are packed, with the bytes swapped."""
+    if isinstance(args, str):
+        return re.sub("16[BLN]", lambda found: OTHER_ORDER[found[0]], args)
+    return (_in_other_order(args[0]), *args[1:])

@@ -185,7 +185,8 @@ def _differing(text: str, settings: Settings, config_dir: str | None) -> dict[st
         file.write_bytes(encode_text(text))
         with generated_configs(Path(name)):
             composed = compose_settings(["experiment=copied_config"], config_dir=config_dir).settings
-    own, other = ({k: v for k, v in node.items() if k not in CONTROL_KEYS} for node in (settings, composed))
+    left_out = {*CONTROL_KEYS, "plan"}  # the file is no plan: nothing is planned when it is used
+    own, other = ({k: v for k, v in node.items() if k not in left_out} for node in (settings, composed))
     expected, found = dict(_flat(own)), dict(_flat(other))
     changed = {key: value for key, value in expected.items() if key not in found or found[key] != value}
     defaults = stored.default_values(own, other)  # of keys that were added since a run was made

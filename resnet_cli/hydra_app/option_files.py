@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.stored import flat
+from resnet_cli.config.yaml_errors import display_path
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.overrides import override_keys, task_overrides
 
@@ -85,6 +86,14 @@ def require_typed_plan(config: HydraConf | DictConfig) -> None:
     level = config.runtime.choices.get(PLAN)
     if isinstance(level, str) and PLAN not in override_keys(task_overrides(config)):
         raise InputError(f"plan={level}: an experiment cannot choose a plan; type plan={level} on the command line")
+    for group, option in _any_key(config):
+        for file in _files(config, group, option) if group != PLAN else ():
+            if file.content.get(PLAN) is not None:
+                value = file.content[PLAN]
+                raise InputError(
+                    f"{display_path(file.path)}: plan: {value}: has no effect in an experiment; leave the line out, or "
+                    f"type plan={value} on the command line"
+                )
 
 
 def option_target(config: HydraConf | DictConfig, group: str) -> str | None:

@@ -45,7 +45,7 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     options, overrides = split_arguments(arguments)
     if any(option in ("-sc", "--shell-completion") for option in options):
         return list(arguments)  # what follows is for the shell's installer, no overrides
-    multirun = _is_multirun(options)
+    multirun = is_multirun(options)
     groups = {folder.name for root in config_folders(options) for folder in root.iterdir() if folder.is_dir()}
     seen: dict[str, str] = {}
     result = []
@@ -100,10 +100,11 @@ def _with_key_of_seed(override: str) -> str:
 def with_quoted_paths(arguments: Sequence[str]) -> list[str]:
     """Return arguments as the user typed them, with paths quoted for Hydra: see `path_values.quote_paths`."""
     options, overrides = split_arguments(arguments)
-    return [*options, *quote_paths(overrides, multirun=_is_multirun(options))]
+    return [*options, *quote_paths(overrides, multirun=is_multirun(options))]
 
 
-def _is_multirun(options: Sequence[str]) -> bool:
+def is_multirun(options: Sequence[str]) -> bool:
+    """Return whether options ask for a sweep."""
     return any(option in ("-m", "--multirun") for option in options)
 
 

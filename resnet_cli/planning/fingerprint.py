@@ -3,6 +3,7 @@
 Shapes: N images, K classes, C channels.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -13,23 +14,24 @@ from resnet_cli.config.run_config import Node
 from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.partition import Partition
 from resnet_cli.errors import InputError
 from resnet_cli.inspection.survey import Survey, survey_split
 from resnet_cli.planning.similarity import Sample, measure_similarity
-from resnet_cli.session import build
 
 FORMAT = 3  # of the file; others are measured anew
 SAMPLE = 1500  # images that are compared with one another
 RARE = 10  # images of a class that is called rare
 
 
-def measure_fingerprint(node: Node) -> dict[str, Any]:
+def measure_fingerprint(node: Node, parts: Partition) -> dict[str, Any]:
     """Read the training images of a data set and return the facts that rules may ask for.
 
     Of held-out images in the same split, sizes alone are counted.
 
     Args:
         node: The config of the data.
+        parts: Its split.
 
     Returns:
         Numbers, names and short lists:
@@ -38,8 +40,8 @@ def measure_fingerprint(node: Node) -> dict[str, Any]:
         - `images`, `classes`, `labels` (single or multi), `rarest` and `median_class` (images of a class),
           `rare_classes` (with fewer than 10), `repeated_classes` (with more than one), `imbalance` (largest class /
           rarest);
-        - `channels`, `height`, `width` as the net gets them; `short_side` (median of the files), `short_side_spread`
-          (95th percentile / 5th);
+        - `channels`, `height`, `width` as they were looked at; `grey`, whether all images are; `short_side` (median of
+          the files), `short_side_spread` (95th percentile / 5th);
         - `duplicates`, the share of images that are copies of another; `damaged`, of files that cannot be decoded;
         - `neighbour_accuracy`, `mirrored`, `upside_down`, `turned`, `colour_accuracy`, `scale_accuracy`: see
           `resnet_cli.planning.similarity`.
@@ -47,7 +49,6 @@ def measure_fingerprint(node: Node) -> dict[str, Any]:
     Raises:
         InputError: The data set cannot be read.
     """
-    parts = build.partition(node)
     split, chosen = parts.samples["train"]
     indices = parts.train_indices
     survey = survey_split(split, workers=node.get("workers", 2), timeout=node.get("worker_timeout", 300))
@@ -95,9 +96,14 @@ def _sizes(split: DatasetSplit, survey: Survey) -> dict[str, Any]:
     sides = np.repeat([min(size) for size in survey.sizes], list(survey.sizes.values()))
     low, middle, high = np.percentile(sides, [5, 50, 95])
     return {
-        "channels": channels, "height": height, "width": width,
+        "channels": channels, "height": height, "width": width, "grey": _is_grey(channels, survey.modes),
         "short_side": int(middle), "short_side_spread": round(float(high / max(1, low)), 2),
     }  # fmt: skip
+
+
+def _is_grey(channels: int, modes: Collection[str]) -> bool:
+    """Return whether images are grey, by the Pillow modes of their files, from which they may have been converted."""
+    return channels == 1 or (bool(modes) and all(mode[0] in "1LIF" and mode != "LAB" for mode in modes))
 
 
 def _share_of_copies(hashes: np.ndarray) -> float:

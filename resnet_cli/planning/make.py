@@ -5,7 +5,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.planning.fingerprint import FORMAT, measure_fingerprint
 from resnet_cli.planning.plan_file import format_lines, format_override, format_plan
 from resnet_cli.planning.rules import Plan, make_plan, read_rules
-from resnet_cli.planning.step_times import images_per_second
+from resnet_cli.planning.step_times import MOST_SECONDS, images_per_second
 from resnet_cli.planning.typed import start_of_weights, typed_values
 from resnet_cli.runs.environment import cpu_name
 from resnet_cli.session import build
@@ -89,9 +90,20 @@ def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = N
         "holds_out": planner.holds_out,
         "start": start_of_weights(settings),
     }
-    plan = make_plan(level, facts, typed, circumstances, planner.rate)
+    plan = make_plan(level, facts, typed, circumstances, planner.rate, planner.accepts)
     content = {**facts, "rates": planner.rates, "machine": machine.name, **circumstances}
     return MadePlan(plan, format_plan(plan, facts), json.dumps(content, indent=1) + "\n")
+
+
+@contextmanager
+def _messages_left_to_run() -> Iterator[None]:
+    """Do not log what is found while the data are split, which the run says when it splits them again."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _require_enough(facts: Mapping[str, Any]) -> None:
@@ -162,10 +174,11 @@ class _Measurer:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the fingerprint, from the cache if the same images were looked at before."""
-        parts = build.partition(self.node).samples
-        split, chosen = parts["train"]
+        with _messages_left_to_run():
+            parts = build.partition(self.node)
+        split, chosen = parts.samples["train"]
         is_given = any(self.node.get(key) is not None for key in ("folds", "splits"))
-        self.holds_out = not is_given and "val" in parts and parts["val"][0] is split
+        self.holds_out = not is_given and "val" in parts.samples and parts.samples["val"][0] is split
         reading = {key: value for key, value in self.node.items() if key not in NOT_OF_IMAGES}
         identity = [FORMAT, fingerprint_split(split, chosen), reading]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:24]
@@ -173,7 +186,7 @@ class _Measurer:
         known = self.cache.load_json(self.key)
         if known is None or known.get("format") != FORMAT:
             logger.info("plan    looking at the training images")
-            known = measure_fingerprint(self.node)
+            known = measure_fingerprint(self.node, parts)
             self.facts = known
             self._save()
         self.facts = known
@@ -192,24 +205,39 @@ class _Measurer:
             side: Of the images, where they can be resized.
             batch_size: Images of a step of the run.
         """
-        typed_optimizer = self.settings["optimizer"]["_target_"]
-        name = f"{json.dumps({'optimizer': typed_optimizer, **values}, sort_keys=True)} {side}, {batch_size}"
+        own = {"model": self.settings["model"], "optimizer": self.settings["optimizer"]["_target_"]}
+        typed = sorted(item for item in self.items if item.startswith("model."))
+        name = f"{json.dumps({**own, **values}, sort_keys=True)} {typed} {side}, {batch_size}"
         rates = self.rates
         if name not in rates:
-            typed = [item for item in self.items if item.partition("=")[0] not in values]
-            net = [format_override(key, value) for key, value in values.items()]
-            settings = compose_settings([*typed, *net], config_dir=self.config_dir).settings
+            settings = self._compose(values)
             height, width = (side, side) if self.can_resize else (self.facts["height"], self.facts["width"])
+            budget = parse_seconds(self.settings["trainer"].get("time_budget"))
             size = (self.facts["channels"], height, width)
             # Without groups, whose patterns may name parameters of another net.
             optimizer = {key: value for key, value in settings["optimizer"].items() if key != "groups"}
             rate = images_per_second(
                 {"model": settings["model"], "optimizer": optimizer}, size, self.facts["classes"],
                 batch_size=batch_size, device=self.machine.device, precision=self.machine.precision,
+                seconds=MOST_SECONDS if budget is None else min(MOST_SECONDS, budget / 100),
             )  # fmt: skip
             rates[name] = round(rate, 1)
             self._save()
         return rates[name]
+
+    def accepts(self, values: Mapping[str, Any]) -> bool:
+        """Return whether a net takes the keys of `model` that were typed."""
+        try:
+            self._compose(values)
+        except InputError:
+            return False
+        return True
+
+    def _compose(self, values: Mapping[str, Any]) -> Settings:
+        """Return the config with other values than those that were typed."""
+        typed = [item for item in self.items if item.partition("=")[0] not in values]
+        net = [format_override(key, value) for key, value in values.items()]
+        return compose_settings([*typed, *net], config_dir=self.config_dir).settings
 
     def _save(self) -> None:
         self.cache.save_json(self.key, self.facts)

@@ -1,6 +1,7 @@
 """plan.yaml: a plan as a config file that Hydra composes, with the reason beside each value."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,8 +28,17 @@ def format_plan(plan: Plan, facts: Mapping[str, Any]) -> str:
     ]
     if options:
         lines += ["defaults:", *(f"{INDENT}- override /{c.key}: {c.value}  # {c.reason}" for c in options), ""]
-    lines.append(f"plan: {plan.level}")
     return "\n".join([*lines, *format_nested(values)]) + "\n"
+
+
+def has_level(text: str, level: str) -> bool:
+    """Return whether a text is a plan of a level."""
+    return f"\n# plan={level} for " in text
+
+
+def as_option(text: str, level: str) -> str:
+    """Return a plan as the option of the group `plan`, which a run records."""
+    return f"{text}\nplan: {level}\n" if not re.search(r"^plan:", text, re.MULTILINE) else text
 
 
 def format_nested(choices: Sequence[Choice], depth: int = 0) -> Iterator[str]:
@@ -51,7 +61,9 @@ def format_lines(plan: Plan) -> list[str]:
     """Return the plan as lines for a terminal."""
     texts = [(format_override(choice.key, choice.value), choice) for choice in plan.choices]
     width = min(40, max((len(text) for text, _ in texts), default=0))
+    nothing = "plan    nothing is left to choose: all that plans choose is set by you"
     return [
+        *([] if texts else [nothing]),
         *(f"plan    {text:{width}}  {choice.reason}" for text, choice in texts),
         *(f"plan    look at this first: {line}" for line in plan.warnings),
     ]

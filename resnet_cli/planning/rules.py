@@ -14,9 +14,12 @@ from resnet_cli.planning.typed import is_typed
 Facts = Mapping[str, Any]
 # Images a second of a net, from what it sets, the side of images, and the batch size.
 Rate = Callable[[Mapping[str, Any], int, int], float]
+Accepts = Callable[[Mapping[str, Any]], bool]
 
 RULES = Path(__file__).with_name("rules.yaml")
 USABLE_SHARE = 0.85  # of the budget that is spent on steps; the rest is validation, saving and the test
+LEAST_RESERVE = 10.0  # seconds of the budget that are not: starting and planning take them
+MEASURED_BEFORE = "the rates were measured on this machine before the plan was made"
 RGB = 3
 MUON = "muon"
 
@@ -62,7 +65,10 @@ def read_rules() -> Mapping[str, Any]:
     return content
 
 
-def make_plan(level: str, fingerprint: Facts, typed: Mapping[str, Any], machine: Facts, rate: Rate) -> Plan:
+def make_plan(
+    level: str, fingerprint: Facts, typed: Mapping[str, Any], machine: Facts, rate: Rate,
+    accepts: Accepts = lambda net: True,
+) -> Plan:  # fmt: skip
     """Choose every value that the rules know and the user has not typed.
 
     Args:
@@ -74,14 +80,17 @@ def make_plan(level: str, fingerprint: Facts, typed: Mapping[str, Any], machine:
             out of the training images) and `start` (where the weights of a net that the user chose come from:
             `published`, `run`, or None).
         rate: Images a second that a net trains.
+        accepts: Whether a net takes the keys of `model` that were typed.
     """
-    return _Planner(level, fingerprint, typed, machine, rate).plan()
+    return _Planner(level, fingerprint, typed, machine, rate, accepts).plan()
 
 
 class _Planner:
-    def __init__(self, level: str, fingerprint: Facts, typed: Mapping[str, Any], machine: Facts, rate: Rate) -> None:
+    def __init__(
+        self, level: str, fingerprint: Facts, typed: Mapping[str, Any], machine: Facts, rate: Rate, accepts: Accepts
+    ) -> None:
         self.rules = read_rules()
-        self.level, self.typed, self.rate = level, typed, rate
+        self.level, self.typed, self.rate, self.accepts = level, typed, rate, accepts
         self.facts: dict[str, Any] = {**fingerprint, **machine, "level": level}
         self.facts["steps_at_32"] = -(-fingerprint["images"] // 32)
         self.facts["net_optimizer"] = None
@@ -93,12 +102,12 @@ class _Planner:
 
     def plan(self) -> Plan:
         row = next(row for row in self.rules["passes"] if holds(row.get("when", {}), self.facts))
-        self.facts["passes"], most = row[self.level], 10 * row[self.level]
+        self.facts["passes"] = row[self.level]
         self.epochs_are_typed = isinstance(self.typed.get("trainer.epochs"), int | float)
         if self.epochs_are_typed:
-            self.facts["passes"] = most = self.typed["trainer.epochs"]
+            self.facts["passes"] = self.typed["trainer.epochs"]
         self._apply(self.rules["batch_size"])
-        self._choose_net(most)
+        self._choose_net()
         for rule in self.rules["rules"]:
             self._apply(rule)
         warnings = [
@@ -117,54 +126,78 @@ class _Planner:
         """Note the values that the user has not typed; what is typed becomes a fact all the same."""
         reasons = dict.fromkeys(values, because) if isinstance(because, str) else because
         reasons = {key: reasons[key].format(**self.facts) for key in values}
-        for key, value in values.items():
+        for key, planned in values.items():
+            value = self._scaled(**planned) if isinstance(planned, Mapping) else planned
             if is_typed(key, self.typed):
                 self.skipped.append(key)
             else:
                 self.choices.append(Choice(key, value, reasons[key], evidence))
             self.facts[key.rpartition(".")[2]] = self.typed.get(key, value)
 
-    def _choose_net(self, most: int) -> None:
-        """Choose the side of the images, the net and the number of epochs.
+    def _scaled(self, value: float, at: int, power: float) -> float:
+        """Return a value that is right for batches of `at` images for those of the run, to two digits."""
+        return float(f"{value * (self.facts['batch_size'] / at) ** power:.2g}")
 
-        Args:
-            most: Most epochs that the run may have, whatever the budget.
-        """
+    def _choose_net(self) -> None:
+        """Choose the side of the images, the net and the number of epochs."""
         sides = list(self._sides())
         budget, images = self.facts["budget"], self.facts["images"]
-        evidence = "the rates were measured on this machine before the plan was made"
         self.facts["side"] = sides[-1]
-        if any(key.partition(".")[0] == "model" for key in self.typed):
-            self._choose_side(sides[-1], "the net was chosen by you")
-            self.facts["net"] = self.typed.get("model", "yours")
-            typed = {key: value for key, value in self.typed.items() if key.partition(".")[0] == "model"}
-            known = next((net for net in self._nets(sides[-1]) if net["set"] == typed), {})
-            self.facts["net_optimizer"] = self._optimizer(known)
+        if "model" in self.typed or self.facts["start"] == "run":
+            self._plan_for_given_net(sides)
         elif budget is None:
-            self._choose_side(sides[-1], "no time budget")
+            self._choose_side(sides[-1])
             nets = list(self._nets(sides[-1]))
             for_level = [
                 net for net in [*self._pretrained_nets(sides[-1]), *nets[::-1]] if self.level in net.get("default", ())
             ]
             net = (for_level or nets)[0]
-            self._take(net, f"{net['name']}: usual for images of this size; no time budget was given", "not measured")
+            self._take(net, f"{net['name']}, which {self.level} has for images of this size", "not measured")
         else:
             side, net, rate = self._largest_affordable(sides)
-            passes = USABLE_SHARE * budget * rate / images
+            passes = self._passes_in_budget(rate)
             self._choose_side(side, f"{net['name']} gets {_epochs(passes)} in the budget at this size")
             least = self._least_passes(net)
             needs = f"{least:g} are enough" if passes >= least else f"fewer than the {least:g} that it should get"
             reason = (
                 f"{net['name']} trains {rate:,.0f} images per second here: {_epochs(passes)} in the budget, {needs}"
             )
-            self.facts["passes"] = max(1, round(min(passes, most)))
-            self._take(net, reason, evidence)
+            self._count_epochs(passes)
+            self._take(net, reason, MEASURED_BEFORE)
         if budget is None:
             self._choose(
                 {"trainer.epochs": self.facts["passes"]},
                 f"{images:,} training images and no time budget",
                 "not measured",
             )
+
+    def _plan_for_given_net(self, sides: Sequence[int]) -> None:
+        """Choose the side of the images for a net that the user chose, and count its epochs in the budget."""
+        typed = {key: value for key, value in self.typed.items() if key.partition(".")[0] == "model"}
+        net: Mapping[str, Any] = next((net for net in self._nets(sides[-1]) if net["set"] == typed), {"set": {}})
+        self.facts["net"] = self.typed.get("model", "yours")
+        self.facts["net_optimizer"] = self._optimizer(net)
+        if self.facts["budget"] is None:
+            self._choose_side(sides[-1])
+            return
+        net = {**net, "set": {}}  # as it is in the config
+        passes, side = 0.0, sides[-1]
+        for side in reversed(sides):
+            passes = self._passes_in_budget(self._rate(net, side))
+            if passes >= self._least_passes(net):
+                break
+        self._choose_side(side, f"the net that you chose gets {_epochs(passes)} in the budget at this size")
+        self._count_epochs(passes)
+
+    def _count_epochs(self, passes: float) -> None:
+        if not self.epochs_are_typed:
+            self.facts["passes"] = max(1, round(passes))
+
+    def _passes_in_budget(self, rate: float) -> float:
+        """Return how often the training images are seen in the budget, at so many per second."""
+        budget = float(self.facts["budget"])
+        seconds = max(0.0, min(USABLE_SHARE * budget, budget - LEAST_RESERVE))
+        return seconds * rate / float(self.facts["images"])
 
     def _least_passes(self, net: Mapping[str, Any]) -> float:
         """Return the passes that a net has to get in the budget."""
@@ -176,7 +209,7 @@ class _Planner:
 
     def _optimizer(self, net: Mapping[str, Any]) -> str | None:
         """Return the optimizer that is planned for a net, if it is not the usual one."""
-        return None if self.optimizer_is_typed else net.get("optimizer")
+        return None if self.optimizer_is_typed or self.facts["start"] is not None else net.get("optimizer")
 
     def _rate(self, net: Mapping[str, Any], side: int) -> float:
         """Return the images per second that a net trains, with its optimizer."""
@@ -190,10 +223,9 @@ class _Planner:
         Nets whose published weights are on this machine come first: they need fewer passes. Nets that come after one
         that is too slow are slower, and are not measured.
         """
-        a_pass = self.facts["images"] / (USABLE_SHARE * self.facts["budget"])  # images per second
         for side in reversed(sides):
             for net in self._pretrained_nets(side):
-                if (rate := self._rate(net, side)) >= self._least_passes(net) * a_pass:
+                if self._passes_in_budget(rate := self._rate(net, side)) >= self._least_passes(net):
                     return side, net, rate
         fallback = None
         for side in reversed(sides):
@@ -201,7 +233,7 @@ class _Planner:
             for net in self._nets(side):
                 rate = self._rate(net, side)
                 fallback = (side, net, rate) if fallback is None or rate > fallback[2] else fallback
-                if rate < self._least_passes(net) * a_pass:
+                if self._passes_in_budget(rate) < self._least_passes(net):
                     break
                 best = (side, net, rate)
             if best is not None:
@@ -213,15 +245,23 @@ class _Planner:
         nets = [
             net for net in self.rules["nets"]
             if net["sides"][0] <= side <= net["sides"][1] and holds(net.get("when", {}), self.facts)
+            and self._goes_with_typed(net["set"])
         ]  # fmt: skip
         yield from nets or self.rules["nets"][:1]
 
+    def _goes_with_typed(self, net: Mapping[str, Any]) -> bool:
+        """Return whether the keys of `model` that were typed are keys of a net, and none is another than the net's."""
+        typed = {key: value for key, value in self.typed.items() if key.startswith("model.")}
+        is_same = all(net[key] == value for key, value in typed.items() if key in net)
+        return is_same and (not typed or "model" in self.typed or self.accepts(net))
+
     def _pretrained_nets(self, side: int) -> Iterator[Mapping[str, Any]]:
         """Yield the nets that can start from weights on this machine, large to small."""
-        if "init_from" in self.typed or self.facts["channels"] != RGB:
+        if self.facts["channels"] != RGB:
             return
         for net in reversed(self.rules["pretrained_nets"]):
-            if net["weights"] in self.facts["weights"] and net["sides"][0] <= side <= net["sides"][1]:
+            is_there = net["weights"] in self.facts["weights"] and net["sides"][0] <= side <= net["sides"][1]
+            if is_there and self._goes_with_typed(net["set"]):
                 yield net
 
     def _sides(self) -> Iterator[int]:
@@ -236,9 +276,13 @@ class _Planner:
         if sides[-1] < short <= self.rules["kept_up_to"]:
             yield short
 
-    def _choose_side(self, side: int, reason: str) -> None:
+    def _choose_side(self, side: int, reason: str = "") -> None:
+        """Choose the side of the images, if they can be resized; the reason says more than the sizes of the files."""
         if self.facts["can_resize"]:
-            self._choose({"data.image_size": side}, f"files of {self.facts['short_side']} pixels: {reason}", "measured")
+            short = self.facts["short_side"]
+            kept = "as they are" if side == short else "reduced" if side < short else "enlarged to the smallest size"
+            why = f"files of {short} pixels, {kept}" + (f": {reason}" if reason else "")
+            self._choose({"data.image_size": side}, why, "measured")
         self.facts["side"] = side
 
     def _take(self, net: Mapping[str, Any], reason: str, evidence: str) -> None:

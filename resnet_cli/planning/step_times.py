@@ -15,7 +15,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Images of 32x32 pixels, or as many pixels, of a timed step on a CPU, where larger batches take as long for each image.
 LARGEST_BATCH, LEAST_BATCH = 64, 4
 MOST_CALLS = 5
-MOST_SECONDS = 1.5  # after which no further call is timed
+MOST_SECONDS = 1.5  # of gradients, and of updates, after which no further call is timed
 
 
 def images_per_second(
@@ -26,6 +26,7 @@ def images_per_second(
     batch_size: int,
     device: torch.device,
     precision: str,
+    seconds: float = MOST_SECONDS,
     clock: Callable[[], float] = perf_counter,
 ) -> float:
     """Train a net on a few random batches and return its rate by the fastest of them.
@@ -40,6 +41,7 @@ def images_per_second(
         batch_size: Images of a step of the run.
         device: Where it trains.
         precision: fp32, tf32, bf16 or fp16.
+        seconds: Of gradients, and of updates, after which no further call is timed.
         clock: Returns seconds.
 
     Returns:
@@ -75,7 +77,7 @@ def images_per_second(
         try:
             compute_gradients()  # warms up
             update()
-            gradients, updated = _fastest(compute_gradients, clock), _fastest(update, clock)
+            gradients, updated = (_fastest(call, seconds, clock) for call in (compute_gradients, update))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -83,10 +85,10 @@ def images_per_second(
         return 1 / (gradients / images_of_step + updated / batch_size)
 
 
-def _fastest(function: Callable[[], None], clock: Callable[[], float]) -> float:
+def _fastest(function: Callable[[], None], most_seconds: float, clock: Callable[[], float]) -> float:
     """Return the seconds of the fastest of a few calls."""
     seconds: list[float] = []
-    while len(seconds) < MOST_CALLS and sum(seconds) < MOST_SECONDS:
+    while len(seconds) < MOST_CALLS and sum(seconds) < most_seconds:
         start = clock()
         function()
         seconds.append(clock() - start)

@@ -15,12 +15,16 @@ logger = logging.getLogger("resnet_cli")
 SECONDS = 60.0  # of training, before which nothing is said unless half of the epochs are done
 LEAST_EPOCHS = 3
 FITTED = 20.0  # points by which the training accuracy is above chance
-DEVIATIONS = 2.0  # of a guess, up to which the validation accuracy is one
-EARLY_DEVIATIONS = 3.0  # the same for the first epochs, of nets that have hardly begun
+LEVEL = 0.05  # probability that guesses reach the best of the validation accuracies, up to which it is no guess
+TELLING = 0.001  # the same for images that are all right, above which they are too few to tell
+DEVIATIONS = 4.0  # of the balanced accuracy of guesses, above which it is none
 
 
 class ChanceCheck:
     """Compares accuracies with that of always guessing the most frequent class, and warns once.
+
+    The best of several epochs is compared by an exact binomial test, corrected for their number. Nothing is said of
+    validation images that are so few, or so unequal, that guesses may have all of them right.
 
     Args:
         loaders: The data.
@@ -35,16 +39,22 @@ class ChanceCheck:
             labels = split.labels if indices is None else split.labels[indices]
             counts = count_classes(labels, len(loaders.class_names)).to(torch.float64)
             self.count, self.chance = len(labels), float(100 * counts.max() / counts.sum())
+            present = counts[counts > 0]
+            spread = float((0.25 / present).sum().sqrt()) / len(
+                present
+            )  # of recalls, whose variances are 1 / 4 at most
+            self.balanced_chance = 100 * (1 / len(present) + DEVIATIONS * spread)
+            self._is_over = (self.chance / 100) ** self.count > TELLING
 
     def after_epoch(self, rows: Sequence[Row]) -> None:
         """Log a warning if the rows of metrics show it, the first time that they do."""
         if self._is_over or len(rows) < LEAST_EPOCHS:
             return
         is_late = sum(row["seconds"] for row in rows) >= SECONDS or 2 * len(rows) >= self.epochs
-        train, best = rows[-1]["train_accuracy"], max(row["val_accuracy"] for row in rows[LEAST_EPOCHS - 1 :])
-        spread = 100 * math.sqrt(self.chance / 100 * (1 - self.chance / 100) / self.count)
-        early = max(row["val_accuracy"] for row in rows)
-        if best > self.chance + DEVIATIONS * spread or early > self.chance + EARLY_DEVIATIONS * spread:
+        train, best = rows[-1]["train_accuracy"], max(row["val_accuracy"] for row in rows)
+        balanced = max(row.get("val_balanced_accuracy") or 0.0 for row in rows)
+        by_chance = len(rows) * binomial_tail(round(best / 100 * self.count), self.count, self.chance / 100)
+        if by_chance <= LEVEL or balanced > self.balanced_chance:
             self._is_over = True
         elif is_late and train >= self.chance + FITTED:
             self._is_over = True
@@ -54,3 +64,21 @@ class ChanceCheck:
                 "resnet-data",
                 best, self.count, self.chance, train,
             )  # fmt: skip
+
+
+def binomial_tail(least: int, count: int, share: float) -> float:
+    """Return the probability of at least so many successes.
+
+    Args:
+        least: Successes.
+        count: Trials.
+        share: Probability of a success, above 0.
+    """
+    if share >= 1:
+        return 1.0
+    terms = (
+        math.lgamma(count + 1) - math.lgamma(i + 1) - math.lgamma(count - i + 1)
+        + i * math.log(share) + (count - i) * math.log(1 - share)
+        for i in range(least, count + 1)
+    )  # fmt: skip
+    return min(1.0, sum(map(math.exp, terms)))

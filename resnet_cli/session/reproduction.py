@@ -16,6 +16,7 @@ from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.values import format_value
 from resnet_cli.distributed.ranks import ALONE, Ranks
 from resnet_cli.errors import InputError, NotIdenticalError
+from resnet_cli.files import write_atomically
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.code import MODULES, read_code
 from resnet_cli.runs.folder import RunDir, find_run
@@ -67,6 +68,9 @@ class Reproduction:
         if self.run.record.get("resumed_from"):
             self.differences.append("the run was resumed, perhaps with other settings")
         new.update_record(reproduces=self._record(identical=None))
+        for before, after in ((self.source.plan, new.plan), (self.source.fingerprint, new.fingerprint)):
+            if before.is_file():
+                write_atomically(after, before.read_text(encoding="utf-8", errors="replace"))
         logger.info("again   %s", self.source.path)
         if self.differences:
             logger.info("differs %s", "; ".join(self.differences))

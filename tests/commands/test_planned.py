@@ -79,7 +79,7 @@ def test_a_run_without_a_checkpoint_keeps_its_plan_for_the_same_command_only(tra
 
     def plan(level, items, **options):
         planned_for.extend(int(item.partition("=")[2]) for item in items if item.startswith("data.count"))
-        return SimpleNamespace(lines=[], text="# @package _global_\nplan: good\n", fingerprint="{}")
+        return SimpleNamespace(lines=[], text="# @package _global_\n# plan=good for 64 images\n", fingerprint="{}")
 
     monkeypatch.setattr(make, "plan_command", plan)
     for arguments, expected in ((line, []), (other, [64])):
@@ -97,7 +97,7 @@ def test_jobs_of_a_sweep_have_their_plans(train, tmp_path):
     assert status == 0
     plans = {path.parent.name: path.read_text() for path in tmp_path.glob("sweep/*/plan.yaml")}
     assert len(plans) == 4
-    assert all(f"\nplan: {name.split('=')[1].split(',')[0]}\n" in text for name, text in plans.items())
+    assert all(f"\n# plan={name.split('=')[1].split(',')[0]} for " in text for name, text in plans.items())
 
 
 def test_the_time_that_planning_takes_is_of_the_budget(train, tmp_path, monkeypatch):
@@ -148,7 +148,9 @@ def test_what_cannot_be_planned(train, tmp_path, arguments, problem):
 
 @pytest.mark.parametrize("side", [6, 1200])
 def test_images_of_any_size_are_planned_for_without_a_budget(train, side):
-    status, out, _ = train("plan=quick", "data=synthetic", f"data.image_size={side}", "data.count=48", "--cfg", "job")
+    status, out, _ = train(
+        "plan=quick", "data=synthetic", f"data.image_size={side}", "data.count=48", "data.test_count=4", "--cfg", "job"
+    )
     assert status == 0
     assert "plan: quick" in out
 
@@ -348,7 +350,7 @@ def test_an_experiment_cannot_choose_a_plan(train, tmp_path, line):
     assert not (tmp_path / "multirun").exists()
 
 
-@pytest.mark.parametrize(("batch_size", "rate"), [("${trainer.epochs}", "0.07"), (None, "0.14")])
+@pytest.mark.parametrize(("batch_size", "rate"), [("${trainer.epochs}", "0.056"), (None, "0.14")])
 def test_values_that_are_references_or_taken_away_are_planned_around(train, batch_size, rate):
     typed = "~data.batch_size" if batch_size is None else f"data.batch_size={batch_size}"
     status, _, err = train("plan=good", *TINY, typed, "--cfg", "job")
@@ -465,3 +467,51 @@ def test_nets_that_start_from_weights_are_fine_tuned(train, monkeypatch, typed, 
     chosen = choices_of(err)
     assert {key: chosen.get(key) for key in keys} == keys
     assert ("optimizer.head_lr" in chosen) is ("optimizer.head_lr" in keys)
+
+
+def test_the_key_of_a_plan_in_an_experiment_is_refused(train, tmp_path):
+    own_config(tmp_path, "experiment", mine="# @package _global_\nplan: good\ndata:\n  batch_size: 7\n")
+    status, _, err = train("experiment=mine", *TINY)
+    assert status == 2
+    assert "conf/experiment/mine.yaml: plan: good: has no effect in an experiment" in err
+    assert err.count("\n") == 1
+
+
+def test_a_plan_of_a_former_version_is_read(train, tmp_path, monkeypatch):
+    line = ["plan=good", *TINY, "model=resnet8", "trainer.epochs=1", "hydra.run.dir=run", "resume=auto"]
+    assert train(*line)[0] == 0
+    file = tmp_path / "run" / "plan.yaml"
+    file.write_text(f"{file.read_text()}plan: good\n")
+    monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned again"))
+    assert train(*line)[0] == 0
+
+
+def test_several_levels_without_multirun_are_not_planned(train, monkeypatch):
+    monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned"))
+    status, _, err = train("plan=good,quick", *TINY)
+    assert status == 2
+    assert "add -m for a sweep" in err
+
+
+def test_what_the_split_says_is_said_once(train, tmp_path):
+    write_class_folders(tmp_path / "photos", ["cat", "dog"], 12, (10, 10))
+    write_class_folders(tmp_path / "photos", ["rare"], 1, (10, 10))
+    line = ["plan=quick", "data=image_folder", "data.root=photos", *SHORT]
+    _, out, err = train(*line)
+    said = [line for line in (out + err).splitlines() if "nothing held out" in line]
+    assert len(said) == len(set(said)) == 2  # for the test and for validation
+
+
+def test_nothing_left_to_choose_is_said(train, tmp_path):
+    assert train("plan=quick", *TINY, "hydra.run.dir=run", "trainer.epochs=1")[0] == 0
+    own_config(tmp_path, "experiment", mine=(tmp_path / "run" / "plan.yaml").read_text())
+    _, _, err = train("plan=quick", "experiment=mine", *TINY, "trainer.epochs=1", "--cfg", "job")
+    assert err.startswith("plan    nothing is left to choose: all that plans choose is set by you\n")
+
+
+def test_a_run_that_is_trained_again_has_the_plan_too(train, tmp_path):
+    assert train("plan=quick", *TINY, *SHORT, "hydra.run.dir=run")[0] == 0
+    assert train("reproduce=run", "hydra.run.dir=again")[0] == 0
+    for name in ("plan.yaml", "fingerprint.json"):
+        assert (tmp_path / "again" / name).read_text() == (tmp_path / "run" / name).read_text()
+    assert "## Plan" in (tmp_path / "again" / "card.md").read_text()

@@ -4,15 +4,18 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.planning.fingerprint import count_classes, measure_fingerprint
+from resnet_cli.session import build
 from tests.support.images import write_class_folders
 from tests.support.settings import settings_of
 
 
 def fingerprint(*overrides):
-    return measure_fingerprint(settings_of(*overrides)["data"])
+    node = settings_of(*overrides)["data"]
+    return measure_fingerprint(node, build.partition(node))
 
 
 def test_of_the_digits():
@@ -67,3 +70,20 @@ def test_counts_of_classes():
 def test_several_labels_are_not_compared(key):
     found = count_classes(torch.tensor([[1, 1], [0, 1]]), 2)
     assert key not in found
+
+
+def test_files_that_become_colour_images_may_be_grey(tmp_path):
+    for mode in ("L", "RGB"):
+        write_class_folders(tmp_path / mode, ["cat", "dog"], 12, (10, 10))
+    for file in (tmp_path / "L").rglob("*.*"):
+        with Image.open(file) as image:
+            grey = image.convert("L")
+        grey.save(file)
+    found = {
+        mode: fingerprint("data=image_folder", f"data.root={tmp_path / mode}", "data.cache=null")
+        for mode in ("L", "RGB")
+    }
+    assert {mode: (facts["grey"], facts["channels"]) for mode, facts in found.items()} == {
+        "L": (True, 3), "RGB": (False, 3)
+    }  # fmt: skip
+    assert fingerprint("data=digits")["grey"]

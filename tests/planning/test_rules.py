@@ -14,7 +14,8 @@ LEVELS = ("quick", "good", "best")
 FACTS = {
     "images": 5000, "classes": 10, "labels": "single", "rarest": 400, "median_class": 500, "rare_classes": 0,
     "repeated_classes": 10,
-    "imbalance": 1.2, "channels": 3, "height": 32, "width": 32, "short_side": 32, "short_side_spread": 1.0,
+    "imbalance": 1.2, "channels": 3, "grey": False, "height": 32, "width": 32,
+    "short_side": 32, "short_side_spread": 1.0,
     "damaged": 0.0, "duplicates": 0.0, "neighbour_accuracy": 0.3, "mirrored": 0.97, "upside_down": 0.6, "turned": 0.4,
     "colour_accuracy": 0.1, "scale_accuracy": 0.0,
 }  # fmt: skip
@@ -67,7 +68,8 @@ def test_every_combination_of_facts_gives_a_valid_config(level, side):
 @pytest.mark.parametrize("case", [case for rule in all_rules() for case in rule["cases"]], ids=str)
 def test_every_case_sets_keys_that_exist(case):
     data = ["data=image_folder", "data.root=DIR"] if "data.image_size" in case["set"] else []
-    overrides = [format_override(key, value) for key, value in case["set"].items()]
+    plain = {key: value["value"] if isinstance(value, dict) else value for key, value in case["set"].items()}
+    overrides = [format_override(key, value) for key, value in plain.items()]
     assert problems_of(settings_of(*data, *overrides)) == []
 
 
@@ -88,7 +90,7 @@ def test_what_is_typed_wins_and_is_planned_around():
     assert chosen["optimizer.weight_decay"] == 5e-4
     assert {"data.batch_size", "optimizer.lr"} <= set(made.typed)
     reasons = {choice.key: choice.reason for choice in plan(typed={"data.batch_size": 16}).choices}
-    assert reasons["optimizer.lr"].endswith("to batches of 16")
+    assert reasons["optimizer.lr"].endswith("for 16 by the square root of their size")
     assert "learning rate" not in reasons["optimizer"]
 
 
@@ -243,7 +245,7 @@ def test_a_net_whose_weights_are_at_hand_comes_first_and_needs_fewer_passes():
     from_scratch = (
         made(60),
         made(1500, channels=1),
-        made(1500, typed={"init_from": "RUN"}),
+        made(1500, machine={"start": "run"}),
         made(1500, machine={"weights": []}),
     )
     assert all("model.weights" not in values(plan) for plan in from_scratch)
@@ -259,7 +261,7 @@ def test_images_are_reduced_until_a_net_is_fast_enough():
         )["data.image_size"]
         for seconds in (20, 60, 300, 5000)
     }
-    assert sides == {20: 24, 60: 32, 300: 64, 5000: 224}
+    assert sides == {20: 16, 60: 32, 300: 64, 5000: 224}
 
 
 @pytest.mark.parametrize(
@@ -322,3 +324,67 @@ def test_the_reason_says_how_many_epochs_there_are_and_how_many_are_needed(rate,
 def test_a_net_that_does_not_fit_into_memory_is_not_chosen():
     made = plan(machine={"budget": 100}, rate=lambda net, side, batch_size: 0.0 if "wrn" in str(net) else 1e6)
     assert values(made)["model"] == "resnet20"
+
+
+def test_learning_rates_are_those_of_the_batch_size():
+    muon = {size: values(plan(typed={"data.batch_size": size})).get("optimizer.lr") for size in (4, 32, 64, 128, 512)}
+    assert muon == {4: 0.025, 32: 0.07, 64: 0.1, 128: 0.14, 512: 0.28}
+    typed = {"optimizer.nesterov": True}
+    sgd = {size: values(plan(typed={"data.batch_size": size, **typed}))["optimizer.lr"] for size in (4, 32, 128, 512)}
+    assert sgd == {4: 0.0031, 32: 0.025, 128: 0.1, 512: 0.4}
+
+
+def test_a_net_that_was_chosen_is_measured_for_the_budget():
+    def rate(net, side, batch_size):
+        assert "model" not in net
+        return 1000.0 * (32 / side) ** 2
+
+    files = {"short_side": 224, "height": 64, "width": 64}
+    made = plan(typed={"model": "resnet50"}, machine={"budget": 300, "can_resize": True}, rate=rate, **files)
+    chosen = {choice.key: choice for choice in made.choices}
+    assert chosen["data.image_size"].value == 32  # 51 epochs, of which 40 are wanted
+    assert "the net that you chose gets about 51 epochs in the budget" in chosen["data.image_size"].reason
+    slow = plan(typed={"model": "resnet50"}, machine={"budget": 20}, rate=rate)
+    assert "data.augment.erase" not in values(slow)  # it gets two epochs
+
+
+def test_a_typed_key_of_the_model_leaves_the_choice_of_a_net_that_takes_it():
+    def accepts(net):
+        return net["model"] == "resnet18"
+
+    made = make_plan(
+        "best", {**FACTS, "short_side": 64, "height": 64, "width": 64}, {"model.dropout": 0.1}, MACHINE,
+        lambda net, side, batch_size: 1000.0, accepts,
+    )  # fmt: skip
+    assert values(made)["model"] == "resnet18"
+    assert values(plan("best", typed={"model.width": 1}))["model"] == "wrn16_4"
+    assert "model.width" not in values(plan("best", typed={"model.width": 3}, machine={"budget": 1000}))
+
+
+def test_a_run_to_start_from_keeps_the_net_of_the_config():
+    made = plan(machine={"start": "run"})
+    assert "model" not in values(made)
+    assert values(made)["optimizer.lr"] == 0.01
+
+
+def test_grey_images_are_not_taken_for_photographs():
+    flips = {
+        (channels, grey, labels): values(plan(mirrored=None, channels=channels, grey=grey, labels=labels))[
+            "data.augment.flip"
+        ]
+        for channels, grey in ((3, False), (3, True), (1, True), (4, False))
+        for labels in ("single", "multi")
+    }
+    assert {key for key, flip in flips.items() if flip == "random"} == {(3, False, "single"), (3, False, "multi")}
+    reasons = [choice.reason for choice in plan(mirrored=None, labels="multi").choices if choice.key.endswith("flip")]
+    assert "not checked" in reasons[0]
+
+
+def test_seconds_of_starting_are_left_out_of_short_budgets():
+    def epochs(budget):
+        made = plan(machine={"budget": budget}, rate=lambda net, side, batch_size: 5000.0)
+        return next(choice.reason for choice in made.choices if choice.key == "model")
+
+    assert "hardly any" in epochs(5)
+    assert "about 10 epochs" in epochs(20)
+    assert "about 255 epochs" in epochs(300)

@@ -1,9 +1,11 @@
 """The warning that validation stays at chance while training fits."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from resnet_cli.session.chance import ChanceCheck
+from resnet_cli.session.chance import ChanceCheck, binomial_tail
 from tests.support.loaders import small_loaders
 
 
@@ -65,3 +67,43 @@ def test_a_real_run_on_random_labels_says_it(train, tmp_path):
     )  # fmt: skip
     assert status == 0
     assert "at chance" in out + err
+
+
+def test_the_tail_of_a_binomial_distribution():
+    assert binomial_tail(0, 5, 0.3) == pytest.approx(1)
+    assert binomial_tail(5, 5, 0.5) == pytest.approx(1 / 32)
+    assert binomial_tail(4, 5, 0.5) == pytest.approx(6 / 32)
+    assert binomial_tail(3, 5, 1.0) == 1
+
+
+def loaders_of(*counts):
+    """Return loaders whose validation images have so many of each class."""
+    labels = torch.cat([torch.full((count,), label) for label, count in enumerate(counts)])
+    split = SimpleNamespace(labels=labels)
+    return SimpleNamespace(
+        samples={"val": (split, None)}, has_label_sets=False, class_names=list(map(str, range(len(counts))))
+    )
+
+
+@pytest.mark.parametrize("counts", [(10, 3), (1, 1), (9, 0), (20, 1)])
+def test_validation_images_that_guesses_may_have_right_say_nothing(counts, caplog):
+    ChanceCheck(loaders_of(*counts), epochs=6).after_epoch([row(100, 100)] * 6)
+    assert not caplog.records
+
+
+def test_the_best_of_many_epochs_may_be_a_guess(caplog):
+    ChanceCheck(loaders_of(12, 12), epochs=30).after_epoch([*[row(98, 50)] * 20, row(98, 70.8), *[row(98, 50)] * 9])
+    assert len(caplog.records) == 1
+    caplog.clear()
+    ChanceCheck(loaders_of(12, 12), epochs=30).after_epoch([row(98, 50), row(98, 95.8), row(98, 95.8)])
+    assert not caplog.records
+
+
+def test_what_tells_the_classes_apart_equally_well_is_no_guess(caplog):
+    rows = [{**row(99, 88), "val_balanced_accuracy": 93.0}] * 4
+    ChanceCheck(loaders_of(190, 20), epochs=4).after_epoch(rows)
+    assert not caplog.records
+    ChanceCheck(loaders_of(190, 20), epochs=4).after_epoch([{**r, "val_balanced_accuracy": 52.0} for r in rows])
+    assert len(caplog.records) == 0  # training is not far above always guessing the largest class
+    ChanceCheck(loaders_of(140, 70), epochs=4).after_epoch([{**row(99, 66), "val_balanced_accuracy": 52.0}] * 4)
+    assert len(caplog.records) == 1

@@ -16,8 +16,9 @@ from resnet_cli.config.paths import config_dir, config_folders
 from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
-from resnet_cli.hydra_app.overrides import hydra_arguments, split_arguments
+from resnet_cli.hydra_app.overrides import hydra_arguments, is_multirun, split_arguments
 from resnet_cli.hydra_app.search_path import generated_configs
+from resnet_cli.planning.plan_file import as_option, has_level
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.logs import print_line
 from resnet_cli.runs.reading import read_run
@@ -67,7 +68,7 @@ def planned(arguments: Sequence[str]) -> Iterator[Plans]:
         files: dict[str, dict[str, str]] = {}
         for level in levels:
             text, fingerprint = _find_plan(level, overrides, options) or _make(level, options, overrides)
-            (folder / f"{level}.yaml").write_text(text, encoding="utf-8")
+            (folder / f"{level}.yaml").write_text(as_option(text, level), encoding="utf-8")
             run = RunDir("")
             files[level] = {run.plan.name: text, run.fingerprint.name: fingerprint}
         with generated_configs(Path(name)):
@@ -90,12 +91,14 @@ def _levels(overrides: Sequence[Override], options: Sequence[str]) -> list[str]:
     if "plan" not in typed:
         return []
     values = _values(typed["plan"], options)
-    if values in ([None], [[]]):
+    sweeps = any(override.is_sweep_override() for override in overrides)
+    if values in ([None], [[]]) or (sweeps and not is_multirun(options)):  # Hydra refuses the latter
         return []
     wrong = [value for value in values if value not in LEVELS]
     if wrong:
         or_null = "; null is not swept over" if len(values) > 1 else " or null"
-        raise InputError(f"plan={format_value(wrong[0])}: takes {', '.join(LEVELS)}{or_null}")
+        shown = "" if wrong[0] == "" else format_value(wrong[0])
+        raise InputError(f"plan={shown}: takes {', '.join(LEVELS)}{or_null}")
     for key in RUN_KEYS:
         if key in typed and _values(typed[key], options) not in ([None], ["auto"]):
             raise InputError(f"plan: a run keeps the plan that it has begun with; leave plan out with {key}")
@@ -157,7 +160,7 @@ def _find_plan(level: str, overrides: Sequence[Override], options: Sequence[str]
         runs += [job for job in jobs if _differing_keys(job, own, options) <= swept]
     for run in runs:
         text = run.plan.read_text(encoding="utf-8", errors="replace") if run.plan.is_file() else ""
-        if f"\nplan: {level}\n" in text:
+        if has_level(text, level):
             return text, run.fingerprint.read_text(encoding="utf-8") if run.fingerprint.is_file() else "{}\n"
     return None
 

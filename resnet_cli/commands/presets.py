@@ -16,7 +16,7 @@ from resnet_cli.config.presets import HYDRA_GROUPS, Preset, find_preset, find_pr
 from resnet_cli.config.yaml_errors import display_path
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import expand_home, write_atomically
-from resnet_cli.hydra_app.compose import Composed, compose_settings
+from resnet_cli.hydra_app.compose import Composed, compose_settings, is_run
 from resnet_cli.runs.folder import RunDir, find_run
 from resnet_cli.streams import columns_of
 
@@ -59,7 +59,14 @@ def preset_command(options: argparse.Namespace) -> Callable[[argparse.Namespace]
 
 
 def compose_planned(items: Sequence[str], config_dir: str | None) -> Composed:
-    """Return the checked config of `items`, with the plan that they ask for."""
+    """Return the checked config of `items`, with the plan that they ask for.
+
+    Raises:
+        InputError: A plan is asked for beside a run, or with all problems of the config.
+    """
+    run = next(filter(is_run, items), None)
+    if run is not None and any(item.lstrip("+").startswith("plan=") for item in items):
+        raise InputError(f"plan: {run} keeps the plan that it has begun with; leave plan out")
     with planned(_arguments(items, config_dir)):
         return compose_settings(items, config_dir=config_dir)
 

@@ -275,3 +275,9 @@ def test_a_cache_inside_another_is_counted_once(info, tmp_path, monkeypatch):
     facts = json.loads(info("--env", "--format", "json")[1])
     sizes = {cache["purpose"]: cache["bytes"] for cache in facts["caches"]}
     assert (sizes["data sets"], sizes["decoded images"]) == (10, 1000)
+
+
+def test_a_run_is_not_planned_again(info, trained_run):
+    status, _, err = info(str(trained_run), "plan=good")
+    assert status == 2
+    assert err == f"error: plan: {trained_run} keeps the plan that it has begun with; leave plan out\n"

@@ -28,6 +28,10 @@ class InputError(ValueError):
         super().__init__("\n".join(self.problems))
 
 
+class ModelTooLargeError(InputError):
+    """The weights of a model do not fit into the memory of the machine."""
+
+
 class InUseError(InputError):
     """Another process writes to a folder (exit status 2)."""
 

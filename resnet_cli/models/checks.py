@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from resnet_cli.config.suggestions import did_you_mean
-from resnet_cli.errors import InputError
+from resnet_cli.errors import InputError, ModelTooLargeError
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -90,7 +90,7 @@ def make_layer(key: str, layer: Callable[..., Layer], *args: int, params: Mappin
         check_window(f"{key}.{option}", params.get(option, least), least)
     try:
         return layer(*args, **params)
-    except InputError:  # of the whole network, while this layer is built
+    except ModelTooLargeError:  # the whole network, while this layer is built
         raise
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise InputError(f"{key}={dict(params)}: {name} refuses it: {str(error).splitlines()[0]}") from error

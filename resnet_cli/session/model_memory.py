@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from resnet_cli.config.signatures import locate
 from resnet_cli.data.loading.memory import memory_limit
-from resnet_cli.errors import InputError
+from resnet_cli.errors import ModelTooLargeError
 
 WEIGHTS_FRACTION = 0.5  # of main memory; the gradients need as much again
 UNCHECKED_BYTES = 2**29  # of weights, which are taken to fit
@@ -28,7 +28,7 @@ def build_within_memory(target: str, build: Callable[[], Any]) -> Any:
         build: Builds it.
 
     Raises:
-        InputError: it is too large.
+        ModelTooLargeError: it is too large.
     """
     total = 0
     own = locate(target)
@@ -82,7 +82,7 @@ def _each_parameter(call: Callable[[nn.Parameter], None]) -> Iterator[None]:
 def _require_fit(target: str, size: int) -> None:
     memory = memory_limit()
     if size > WEIGHTS_FRACTION * memory:
-        raise InputError(
+        raise ModelTooLargeError(
             f"{target} is too large: its weights take {size / 2**30:,.0f} GiB, gradients need as much again, and this "
             f"machine has {memory / 2**30:,.0f} GiB of memory"
         )

@@ -8,8 +8,10 @@ from typing import Any
 
 import yaml
 
+from resnet_cli.errors import InputError
 from resnet_cli.planning.conditions import holds
 from resnet_cli.planning.typed import is_typed
+from resnet_cli.planning.wording import about_epochs
 
 Facts = Mapping[str, Any]
 # Images a second of a net, from what it sets, the side of images, and the batch size.
@@ -156,12 +158,11 @@ class _Planner:
         else:
             side, net, rate = self._largest_affordable(sides)
             passes = self._passes_in_budget(rate)
-            self._choose_side(side, f"{net['name']} gets {_epochs(passes)} in the budget at this size")
+            self._choose_side(side, f"{net['name']} gets {about_epochs(passes)} in the budget at this size")
             least = self._least_passes(net)
             needs = f"{least:g} are enough" if passes >= least else f"fewer than the {least:g} that it should get"
-            reason = (
-                f"{net['name']} trains {rate:,.0f} images per second here: {_epochs(passes)} in the budget, {needs}"
-            )
+            speed = f"{net['name']} trains {rate:,.0f} images per second here"
+            reason = f"{speed}: {about_epochs(passes)} in the budget, {needs}"
             self._count_epochs(passes)
             self._take(net, reason, MEASURED_BEFORE)
         if budget is None:
@@ -181,12 +182,16 @@ class _Planner:
             self._choose_side(sides[-1])
             return
         net = {**net, "set": {}}  # as it is in the config
-        passes, side = 0.0, sides[-1]
-        for side in reversed(sides):
-            passes = self._passes_in_budget(self._rate(net, side))
+        side = sides[-1]
+        passes = self._passes_in_budget(self._rate(net, side))
+        for smaller in reversed(sides[:-1]):
             if passes >= self._least_passes(net):
                 break
-        self._choose_side(side, f"the net that you chose gets {_epochs(passes)} in the budget at this size")
+            try:
+                passes, side = self._passes_in_budget(self._rate(net, smaller)), smaller
+            except InputError:  # the net does not take images of this size
+                break
+        self._choose_side(side, f"the net that you chose gets {about_epochs(passes)} in the budget at this size")
         self._count_epochs(passes)
 
     def _count_epochs(self, passes: float) -> None:
@@ -290,10 +295,3 @@ class _Planner:
         self.facts["start"] = "published" if "weights" in net else self.facts["start"]
         self.facts["net_optimizer"] = self._optimizer(net)
         self._choose(net["set"], reason, evidence)
-
-
-def _epochs(passes: float) -> str:
-    """Return about how many epochs a number of passes is, in words."""
-    if passes < 0.95:
-        return f"{passes:.1g} of an epoch" if passes >= 0.05 else "hardly any of an epoch"
-    return "about 1 epoch" if round(passes) == 1 else f"about {passes:.0f} epochs"

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from resnet_cli.errors import InputError
 from resnet_cli.planning.conditions import LIMITS, holds
 from resnet_cli.planning.plan_file import format_override
 from resnet_cli.planning.rules import make_plan, read_rules
@@ -388,3 +389,16 @@ def test_seconds_of_starting_are_left_out_of_short_budgets():
     assert "hardly any" in epochs(5)
     assert "about 10 epochs" in epochs(20)
     assert "about 255 epochs" in epochs(300)
+
+
+def test_a_net_that_was_chosen_keeps_the_sizes_that_it_takes():
+    def rate(net, side, batch_size):
+        if side < 128:
+            raise InputError("too small")
+        return 1.0
+
+    files = {"short_side": 224, "height": 64, "width": 64}
+    made = plan(typed={"model": "torchvision"}, machine={"budget": 300, "can_resize": True}, rate=rate, **files)
+    assert values(made)["data.image_size"] == 128
+    with pytest.raises(InputError, match="too small"):
+        plan(typed={"model": "torchvision"}, machine={"budget": 300, "can_resize": True}, rate=rate, short_side=64)

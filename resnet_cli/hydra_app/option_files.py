@@ -15,6 +15,7 @@ from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.config.stored import flat
 from resnet_cli.config.yaml_errors import display_path
 from resnet_cli.errors import InputError
+from resnet_cli.hydra_app.file_source import active_notes
 from resnet_cli.hydra_app.overrides import override_keys, task_overrides
 
 PLAN = "plan"
@@ -80,20 +81,20 @@ def keys_of_files(config: HydraConf | DictConfig) -> frozenset[str]:
 def require_typed_plan(config: HydraConf | DictConfig) -> None:
     """Raise an `InputError` if an experiment chooses a plan, which is made before configs are composed.
 
+    The key `plan`, which files that version 0.2.0 copied have, is only noted: it plans nothing.
+
     Args:
         config: Hydra's node of the composed config.
     """
     level = config.runtime.choices.get(PLAN)
     if isinstance(level, str) and PLAN not in override_keys(task_overrides(config)):
         raise InputError(f"plan={level}: an experiment cannot choose a plan; type plan={level} on the command line")
-    for group, option in _any_key(config):
-        for file in _files(config, group, option) if group != PLAN else ():
-            if file.content.get(PLAN) is not None:
-                value = file.content[PLAN]
-                raise InputError(
-                    f"{display_path(file.path)}: plan: {value}: has no effect in an experiment; leave the line out, or "
-                    f"type plan={value} on the command line"
-                )
+    notes = active_notes.get()
+    others = [(group, option) for group, option in _any_key(config) if group != PLAN]
+    for file in (file for group, option in others for file in _files(config, group, option)):
+        value = file.content.get(PLAN)
+        if value is not None and notes is not None:
+            notes.print_once(f"{display_path(file.path)}: plan: {value} has no effect here; plan={value} is typed")
 
 
 def option_target(config: HydraConf | DictConfig, group: str) -> str | None:

@@ -469,12 +469,12 @@ def test_nets_that_start_from_weights_are_fine_tuned(train, monkeypatch, typed, 
     assert ("optimizer.head_lr" in chosen) is ("optimizer.head_lr" in keys)
 
 
-def test_the_key_of_a_plan_in_an_experiment_is_refused(train, tmp_path):
+def test_the_key_of_a_plan_in_an_experiment_is_noted(train, tmp_path):
     own_config(tmp_path, "experiment", mine="# @package _global_\nplan: good\ndata:\n  batch_size: 7\n")
-    status, _, err = train("experiment=mine", *TINY)
-    assert status == 2
-    assert "conf/experiment/mine.yaml: plan: good: has no effect in an experiment" in err
-    assert err.count("\n") == 1
+    for line in ([], ["-m", "seed=0,1"]):
+        status, _, err = train(*line, "experiment=mine", *TINY, *SHORT)
+        assert status == 0
+        assert err.count("note: conf/experiment/mine.yaml: plan: good has no effect here; plan=good is typed\n") == 1
 
 
 def test_a_plan_of_a_former_version_is_read(train, tmp_path, monkeypatch):

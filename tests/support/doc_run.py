@@ -19,6 +19,7 @@ SHORTER = {  # where an argument begins so
     "model=torchvision": {"data.batch_size": "2", "data.eval_batch_size": "2"},
     "model=timm": {"data.batch_size": "2", "data.eval_batch_size": "2"},
     "data=cifar10": {"data.verify": "false"},
+    "trainer.averaging=lookahead": {"trainer.epochs": "5"},  # as many steps as move the slow weights
     "trainer.freeze=[{match": {"trainer.epochs": "4"},  # what is frozen changes in the fourth epoch
     "experiment=": {"trainer.max_batches": "4", "data.batch_size": "16"},  # statistics of 56 layers settle
 }

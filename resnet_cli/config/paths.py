@@ -15,6 +15,11 @@ PATH_NAMES = re.compile(
 COUNTED = ("trainer.shards",)  # a number, whose name says otherwise
 
 
+def is_built_in(path: Path) -> bool:
+    """Return whether a config file is one of the package's."""
+    return path.resolve().is_relative_to(CONFIG_FOLDER.resolve())
+
+
 def is_path_key(key: str) -> bool:
     """Return whether a key takes a path, as its name says: `data.root`, `data.splits`, `data.labels_csv`."""
     return key not in COUNTED and PATH_NAMES.fullmatch(key.rpartition(".")[2]) is not None

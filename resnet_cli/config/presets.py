@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from resnet_cli.config.paths import CONFIG_FOLDER
+from resnet_cli.config.paths import is_built_in
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.config.yaml_errors import YAML_ERRORS
 from resnet_cli.errors import InputError
@@ -42,7 +42,7 @@ class Preset:
     @property
     def is_built_in(self) -> bool:
         """True if it is one of the package's."""
-        return self.path.resolve().is_relative_to(CONFIG_FOLDER.resolve())
+        return is_built_in(self.path)
 
     @property
     def text(self) -> str:

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import GrammarParseError
 
 from resnet_cli.config.messages import escape_control_characters
-from resnet_cli.config.paths import CONFIG_FOLDER
+from resnet_cli.config.paths import CONFIG_FOLDER, is_built_in
 from resnet_cli.config.yaml_errors import describe_yaml_error, display_path, line_of, scalars
 from resnet_cli.errors import InputError
 
@@ -109,17 +109,13 @@ class FileConfigSource(HydraFileConfigSource):
         hidden = [file for file in others if group and file.is_file() and not file.samefile(own)]
         if hidden:
             names = " nor ".join(_name(file, group, option) for file in hidden)
-            renamed = display_path(own if not _is_built_in(own) else hidden[0])
+            renamed = display_path(own if not is_built_in(own) else hidden[0])
             used = _name(own, group, option)
             notes.print_once(f"{group}={option}: {used} is used, not {names}; rename {renamed} to use both")
 
 
-def _is_built_in(path: Path) -> bool:
-    return path.resolve().is_relative_to(CONFIG_FOLDER.resolve())
-
-
 def _name(path: Path, group: str, option: str) -> str:
-    return f"the built-in {group}/{option}" if _is_built_in(path) else display_path(path)
+    return f"the built-in {group}/{option}" if is_built_in(path) else display_path(path)
 
 
 def _check_content(config: Any, path: Path) -> None:

@@ -11,7 +11,7 @@ from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.config.groups import CONFIG_GROUPS
-from resnet_cli.config.paths import CONFIG_FOLDER
+from resnet_cli.config.paths import is_built_in
 from resnet_cli.config.stored import flat
 from resnet_cli.config.yaml_errors import display_path
 from resnet_cli.errors import InputError
@@ -41,11 +41,6 @@ class OptionFile:
     chosen: Mapping[str, str]
     bases: tuple[str, ...]
 
-    @property
-    def is_built_in(self) -> bool:
-        """Whether it is one of the package's."""
-        return self.path.resolve().is_relative_to(CONFIG_FOLDER.resolve())
-
 
 def file_keys(config: HydraConf | DictConfig) -> list[str]:
     """Return the keys that files set which may set any key, such as experiments.
@@ -53,7 +48,7 @@ def file_keys(config: HydraConf | DictConfig) -> list[str]:
     Args:
         config: Hydra's node of the composed config.
     """
-    return [key for group, option in _any_key(config) for file in _files(config, group, option)
+    return [key for group, option in _options_that_set_any_key(config) for file in _files(config, group, option)
             for key in flat(file.content)]  # fmt: skip
 
 
@@ -67,13 +62,13 @@ def keys_of_files(config: HydraConf | DictConfig) -> frozenset[str]:
         config: Hydra's node of the composed config.
     """
     found: set[str] = set()
-    for group, option in _any_key(config):
+    for group, option in _options_that_set_any_key(config):
         for file in _files(config, group, option):
             found |= {*flat(file.content), *file.chosen}
     for group in VALUES_ARE_PLANNED:
         for file in _files(config, group, str(config.runtime.choices.get(group))):
             is_special = group == "trainer" and file.path.stem != DEFAULT_OPTION
-            if is_special or not file.is_built_in:
+            if is_special or not is_built_in(file.path):
                 found |= {f"{group}.{key}" for key in flat(file.content)}
     return frozenset(found)
 
@@ -90,11 +85,13 @@ def require_typed_plan(config: HydraConf | DictConfig) -> None:
     if isinstance(level, str) and PLAN not in override_keys(task_overrides(config)):
         raise InputError(f"plan={level}: an experiment cannot choose a plan; type plan={level} on the command line")
     notes = active_notes.get()
-    others = [(group, option) for group, option in _any_key(config) if group != PLAN]
+    others = [(group, option) for group, option in _options_that_set_any_key(config) if group != PLAN]
     for file in (file for group, option in others for file in _files(config, group, option)):
         value = file.content.get(PLAN)
         if value is not None and notes is not None:
-            notes.print_once(f"{display_path(file.path)}: plan: {value} has no effect here; plan={value} is typed")
+            notes.print_once(
+                f"{display_path(file.path)}: plan: {value} has no effect in a file; type plan={value} instead"
+            )
 
 
 def option_target(config: HydraConf | DictConfig, group: str) -> str | None:
@@ -108,7 +105,7 @@ def option_target(config: HydraConf | DictConfig, group: str) -> str | None:
     return next((str(file.content["_target_"]) for file in files if "_target_" in file.content), None)
 
 
-def _any_key(config: HydraConf | DictConfig) -> list[tuple[str, str]]:
+def _options_that_set_any_key(config: HydraConf | DictConfig) -> list[tuple[str, str]]:
     """Return the chosen options of groups whose files may set any key, as pairs of group and option."""
     return [
         (str(group), str(option))

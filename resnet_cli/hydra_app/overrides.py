@@ -27,7 +27,8 @@ OPTIONS_WITH_VALUE = {
     "--info", "-i",
 }  # fmt: skip
 RUN_DIR = "hydra.run.dir="
-GROUPS_WITH_DEFAULT = (*NEEDED_GROUPS, "loss", *NULL_GROUPS)
+GROUPS_WITH_DEFAULT = (*NEEDED_GROUPS, "loss", *NULL_GROUPS)  # those of the defaults list
+GROUPS_OF_ONE_OPTION = (*NEEDED_GROUPS, "loss", "experiment")
 NO_NAME = re.compile(r"null|true|false|[+-]?[\d.]+", re.IGNORECASE)  # values that YAML takes for something else
 VALUE_KEY = re.compile(r"(?!hydra\.)[A-Za-z_][\w.]*")
 
@@ -63,10 +64,9 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
             override = f"{key}=[]"  # Hydra takes no null for a group
         elif key in GROUPS_WITH_DEFAULT and NO_NAME.fullmatch(value):
             raise InputError(f"{key}={value}: not the name of an option; resnet-info --list {key} names them")
-        if key.lstrip("~") in NEEDED_GROUPS and key.startswith("~"):
-            name = key.lstrip("~")
-            raise InputError(f"{override}: a run needs this group; {name}=NAME chooses another option")
-        if value.startswith(("[", "{")) and _takes_one_option(key):
+        if key.startswith("~") and key[1:] in NEEDED_GROUPS:
+            raise InputError(f"{override}: a run needs this group; {key[1:]}=NAME chooses another option")
+        if value.startswith(("[", "{")) and key in GROUPS_OF_ONE_OPTION:
             raise InputError(
                 f"{key}={value}: not the name of one option; -m {key}=a,b runs several, one after the other"
             )
@@ -106,12 +106,6 @@ def with_quoted_paths(arguments: Sequence[str]) -> list[str]:
 def is_multirun(options: Sequence[str]) -> bool:
     """Return whether options ask for a sweep."""
     return any(option in ("-m", "--multirun") for option in options)
-
-
-def _takes_one_option(key: str) -> bool:
-    from resnet_cli.config.groups import CONFIG_GROUPS  # late, as below: `--help` need not wait for it
-
-    return key in CONFIG_GROUPS or key == "experiment"
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -5,8 +5,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +24,11 @@ from resnet_cli.planning.rules import Plan, make_plan, read_rules
 from resnet_cli.planning.step_times import MOST_SECONDS, images_per_second
 from resnet_cli.planning.typed import start_of_weights, typed_values
 from resnet_cli.runs.environment import cpu_name
+from resnet_cli.runs.logs import quiet
 from resnet_cli.session import build
+from resnet_cli.session.device import device_of, precision_of
 from resnet_cli.session.pretrained_files import has_published_weights
-from resnet_cli.training.device import device_name, has_bf16_matrix_units, resolve_device, resolve_precision
+from resnet_cli.training.device import device_name, has_bf16_matrix_units
 
 logger = logging.getLogger("resnet_cli")
 
@@ -95,17 +96,6 @@ def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = N
     return MadePlan(plan, format_plan(plan, facts), json.dumps(content, indent=1) + "\n")
 
 
-@contextmanager
-def _messages_left_to_run() -> Iterator[None]:
-    """Do not log what is found while the data are split, which the run says when it splits them again."""
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def _require_enough(facts: Mapping[str, Any]) -> None:
     """Raise an `InputError` if nothing can be learnt from the data."""
     if facts["repeated_classes"] < (2 if facts["labels"] == "single" else 1):
@@ -134,12 +124,8 @@ class Machine:
         Raises:
             InputError: The device is not on this machine, or cannot compute with the precision.
         """
-        try:
-            device = resolve_device(trainer.get("device", "auto"))
-            allowed = bool(typed.get("trainer.cpu_bf16", True))
-            return Machine(device, resolve_precision(trainer.get("precision", "auto"), device, cpu_bf16=allowed))
-        except ValueError as error:
-            raise InputError(str(error)) from None
+        device = device_of(trainer)
+        return Machine(device, precision_of(trainer, device, cpu_bf16=bool(typed.get("trainer.cpu_bf16", True))))
 
     @property
     def name(self) -> str:
@@ -174,7 +160,7 @@ class _Measurer:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the fingerprint, from the cache if the same images were looked at before."""
-        with _messages_left_to_run():
+        with quiet():  # the run says what it finds when it splits them again
             parts = build.partition(self.node)
         split, chosen = parts.samples["train"]
         is_given = any(self.node.get(key) is not None for key in ("folds", "splits"))
@@ -205,12 +191,11 @@ class _Measurer:
             side: Of the images, where they can be resized.
             batch_size: Images of a step of the run.
         """
-        own = {"model": self.settings["model"], "optimizer": self.settings["optimizer"]["_target_"]}
-        typed = sorted(item for item in self.items if item.startswith("model."))
-        name = f"{json.dumps({**own, **values}, sort_keys=True)} {typed} {side}, {batch_size}"
+        settings = self._compose(values)
+        net = {"model": settings["model"], "optimizer": settings["optimizer"]["_target_"]}
+        name = f"{json.dumps(net, sort_keys=True)} {side}, {batch_size}"
         rates = self.rates
         if name not in rates:
-            settings = self._compose(values)
             height, width = (side, side) if self.can_resize else (self.facts["height"], self.facts["width"])
             budget = parse_seconds(self.settings["trainer"].get("time_budget"))
             size = (self.facts["channels"], height, width)

@@ -37,7 +37,10 @@ def has_level(text: str, level: str) -> bool:
 
 
 def as_option(text: str, level: str) -> str:
-    """Return a plan as the option of the group `plan`, which a run records."""
+    """Return a plan as the option of the group `plan`, which sets the key that a run records.
+
+    Plans of version 0.2.0 have the key already.
+    """
     return f"{text}\nplan: {level}\n" if not re.search(r"^plan:", text, re.MULTILINE) else text
 
 

@@ -40,9 +40,8 @@ class ChanceCheck:
             counts = count_classes(labels, len(loaders.class_names)).to(torch.float64)
             self.count, self.chance = len(labels), float(100 * counts.max() / counts.sum())
             present = counts[counts > 0]
-            spread = float((0.25 / present).sum().sqrt()) / len(
-                present
-            )  # of recalls, whose variances are 1 / 4 at most
+            # Of the mean of the recalls, each of which has a variance of at most 1 / 4 per image of its class.
+            spread = float((0.25 / present).sum().sqrt()) / len(present)
             self.balanced_chance = 100 * (1 / len(present) + DEVIATIONS * spread)
             self._is_over = (self.chance / 100) ** self.count > TELLING
 

@@ -4,12 +4,11 @@ from resnet_cli.config.run_length import total_steps
 from resnet_cli.config.signatures import locate
 from resnet_cli.config.validation import Settings
 from resnet_cli.data.datasets.sizes import known_size
-from resnet_cli.errors import InputError
 from resnet_cli.session import build
+from resnet_cli.session.device import device_of, precision_of
 from resnet_cli.session.losses import with_trainer_smoothing
 from resnet_cli.session.optimizer_options import require_trainable
 from resnet_cli.session.time_budget import LONGEST
-from resnet_cli.training.device import resolve_device, resolve_precision
 from resnet_cli.training.dynamo import without_dynamo_import
 
 STEPS_PER_EPOCH = 1_000_000  # unknown without data; few would make a warm-up in steps look too long
@@ -27,11 +26,8 @@ def check_buildable(settings: Settings, *, here: bool) -> None:
     """
     trainer, data = settings["trainer"], settings["data"]
     if here:
-        try:
-            device = resolve_device(trainer.get("device"))
-            resolve_precision(trainer.get("precision") or "fp32", device)
-        except ValueError as error:
-            raise InputError(str(error)) from None
+        device = device_of(trainer)
+        precision_of(trainer, device)
         require_trainable(settings["optimizer"], device)
     with_trainer_smoothing(settings.get("loss"), trainer)
     epochs = LONGEST if trainer.get("time_budget") else build.get_argument(trainer, "epochs") or 1

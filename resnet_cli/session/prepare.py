@@ -21,6 +21,7 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.schedules import RunLength
 from resnet_cli.session import build
 from resnet_cli.session.batch_of_one import require_no_batch_of_one
+from resnet_cli.session.device import device_of
 from resnet_cli.session.first_look import LeakWarnings
 from resnet_cli.session.freezing import build_freezing, frozen_spans
 from resnet_cli.session.load import InitialWeights, load_initial_weights, require_same_weights
@@ -44,7 +45,6 @@ from resnet_cli.session.shared_start import on_card, parts_of_batches, share_ste
 from resnet_cli.session.teacher import LoadedTeacher, load_teacher, teacher_changes
 from resnet_cli.session.time_budget import LONGEST, TimeBudget, find_budget, measure_times, with_length
 from resnet_cli.training.control import RunControl
-from resnet_cli.training.device import resolve_device
 from resnet_cli.training.dynamo import reset_compiler, without_dynamo_import
 from resnet_cli.training.freezing import freeze_rules
 from resnet_cli.training.trainer import ClassifierTrainer
@@ -131,7 +131,7 @@ def prepare(
     here = on_card(located(config, paths), ranks)  # to build from; `config` is what is stored
     with_trainer_smoothing(config.loss, config.trainer)
     freeze_rules(config.trainer.get("freeze"))
-    require_trainable(here.optimizer, _resolve_device(here.trainer))
+    require_trainable(here.optimizer, device_of(here.trainer))
     validate_changes(checkpoint, config)  # before the data are read, which can take minutes
     if checkpoint is None:
         require_weight_files(here, paths)
@@ -183,7 +183,7 @@ def _read_data(
     """Return the data, and what differs in them from those that a resumed run was trained on."""
     with ranks.in_turn("data"):
         loaders = build.loaders(
-            here.data, device=_resolve_device(here.trainer), seed=config.seed_of("order"),
+            here.data, device=device_of(here.trainer), seed=config.seed_of("order"),
             augment_seed=config.seed_of("augment"),
         )  # fmt: skip
     if checkpoint is None:
@@ -215,13 +215,6 @@ def _require_measures(trainer: Node, loaders: Loaders) -> None:
         raise InputError(
             f"trainer.select_by={select_by}: for images with several labels (data.labels=multi); these have one each"
         )
-
-
-def _resolve_device(trainer: Node) -> torch.device:
-    try:
-        return resolve_device(trainer.get("device"))
-    except ValueError as error:
-        raise InputError(str(error)) from None
 
 
 def _num_batches(trainer: Node, loaders: Loaders) -> int:

@@ -27,15 +27,11 @@ from resnet_cli.session.context import Plans
 from resnet_cli.streams import in_notebook
 
 LEVELS = ("quick", "good", "best")
-SWEPT = (
-    "data.fold",
-    "data.split_seed",
-    "data.batch_size",
-    "data.workers",
-)  # keys of data that a planned sweep may vary
+ALIKE_DATA = ("data.fold", "data.split_seed", "data.workers")  # keys of data on which no plan depends
+SWEPT = (*ALIKE_DATA, "data.batch_size")  # keys of data that a planned sweep may vary
 RUN_KEYS = ("resume", "reproduce")
 SEARCH_PATH = "hydra.searchpath"
-PLANNED_ALIKE = ("seed", "name", "logger", "data.fold", "data.split_seed", "data.workers")  # no plan depends on them
+PLANNED_ALIKE = ("seed", "name", "logger", *ALIKE_DATA)  # how keys begin on which no plan depends
 
 
 @contextmanager

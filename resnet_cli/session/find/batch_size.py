@@ -21,9 +21,9 @@ from resnet_cli.errors import InputError, is_out_of_memory
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session import build
 from resnet_cli.session.context import RunContext
+from resnet_cli.session.device import device_of
 from resnet_cli.session.prepare import isolated_compiler, prepare
 from resnet_cli.training.batching import EpochIterator, iterate_epochs
-from resnet_cli.training.device import resolve_device
 from resnet_cli.training.step import base_lr
 from resnet_cli.training.trainer import ClassifierTrainer
 
@@ -75,7 +75,7 @@ def find_batch_size(config: RunConfig, run: RunDir, context: RunContext) -> tupl
         InputError: the config is wrong, or not even the smallest batch fits.
         StoppedError: a signal arrived.
     """
-    device = _device(config)
+    device = device_of(config.trainer)
     configured = build.batch_size(config.data)
     samples = len(build.partition(config.data).train_indices)
     attempt = partial(try_batch_size, config, run, context)
@@ -252,10 +252,3 @@ def scaled_lr(chosen: Trial, configured: int) -> tuple[float, str] | None:
     if chosen.optimizer == "SGD":
         return chosen.lr * ratio, "in proportion to the batch size"
     return chosen.lr * ratio**0.5, "in proportion to the square root of the batch size"
-
-
-def _device(config: RunConfig) -> torch.device:
-    try:
-        return resolve_device(config.trainer.get("device"))
-    except ValueError as error:
-        raise InputError(str(error)) from None

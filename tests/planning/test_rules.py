@@ -358,7 +358,17 @@ def test_a_typed_key_of_the_model_leaves_the_choice_of_a_net_that_takes_it():
         lambda net, side, batch_size: 1000.0, accepts,
     )  # fmt: skip
     assert values(made)["model"] == "resnet18"
-    assert values(plan("best", typed={"model.width": 1}))["model"] == "wrn16_4"
+    refused = make_plan(
+        "best", FACTS, {"model.dropout": 0.1}, MACHINE, lambda net, side, batch_size: 1000.0,
+        lambda net: net["model"] == "resnet20",
+    )  # fmt: skip
+    assert values(refused)["model"] == "resnet20"  # the usual net of this level does not take the key
+    narrow = plan(
+        typed={"model.width": 1}, machine={"budget": 1000},
+        rate=lambda net, side, batch_size: 1.0 if net["model"] == "wrn16_4" else 1000.0,
+    )  # fmt: skip
+    reason = next(choice.reason for choice in narrow.choices if choice.key == "model")
+    assert reason.startswith("ResNet-20 trains"), "the one of width 2 has another width than the typed one"
     affordable = plan("best", typed={"model.width": 3}, machine={"budget": 1000})
     assert {key for key in values(affordable) if key.startswith("model")} == {"model"}
 

@@ -34,10 +34,9 @@ def hydra_arguments_replaced(arguments: Sequence[str]) -> Iterator[None]:
     get_args_parser = module.get_args_parser
 
     def configured_parser() -> argparse.ArgumentParser:
-        parser = build_parser(get_args_parser)
+        parser = _parser_that_raises(get_args_parser)
         for name in PARSE_METHODS:
             setattr(parser, name, partial(getattr(parser, name), list(arguments)))
-        setattr(parser, "error", _raise_input_error)  # noqa: B010  a method, as type checkers see it
         return parser
 
     module.get_args_parser = configured_parser
@@ -45,6 +44,18 @@ def hydra_arguments_replaced(arguments: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         module.get_args_parser = get_args_parser
+
+
+def check_options(arguments: Sequence[str]) -> None:
+    """Raise `InputError` if Hydra would refuse one of the options."""
+    _parser_that_raises(sys.modules["hydra.main"].get_args_parser).parse_args(list(arguments))
+
+
+def _parser_that_raises(get_args_parser: Callable[[], argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Return Hydra's parser, for which a wrong option is an `InputError`."""
+    parser = build_parser(get_args_parser)
+    setattr(parser, "error", _raise_input_error)  # noqa: B010  a method, as type checkers see it
+    return parser
 
 
 def _raise_input_error(message: str) -> NoReturn:

@@ -241,6 +241,14 @@ def test_null_plans_nothing(train, monkeypatch):
     assert train("plan=null", "experiment=null", *TINY, "--cfg", "job")[0] == 0
 
 
+@pytest.mark.parametrize("option", [["--cfg", "plan"], ["--info", "nothing"], ["--epochs", "3"]])
+def test_a_wrong_option_is_refused_before_the_plan_is_made(train, monkeypatch, option):
+    monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned"))
+    status, out, err = train("plan=quick", *TINY, *option)
+    assert (status, out) == (2, "")
+    assert option[0] in err and err.count("\n") == 1
+
+
 def test_measurements_are_remembered(train, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(make, "images_per_second", lambda *a, **o: calls.append(a) or 1e4)

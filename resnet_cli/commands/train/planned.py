@@ -16,6 +16,7 @@ from resnet_cli.config.paths import config_dir, config_folders
 from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
+from resnet_cli.hydra_app.argument_parser import check_options
 from resnet_cli.hydra_app.overrides import hydra_arguments, is_multirun, split_arguments
 from resnet_cli.hydra_app.search_path import generated_configs
 from resnet_cli.planning.plan_file import as_option, has_level
@@ -58,6 +59,7 @@ def planned(arguments: Sequence[str]) -> Iterator[Plans]:
     if not levels:
         yield Plans()
         return
+    check_options(options)  # before the minute that a plan may take
     with TemporaryDirectory(prefix="resnet-cli-plan-") as name:
         folder = Path(name) / "plan"
         folder.mkdir()

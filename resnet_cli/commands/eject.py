@@ -22,8 +22,8 @@ from resnet_cli.files import encode_text
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.hydra_app.overrides import hydra_arguments
 from resnet_cli.hydra_app.search_path import generated_configs
+from resnet_cli.planning.choices import Choice
 from resnet_cli.planning.plan_file import format_nested
-from resnet_cli.planning.rules import Choice
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.reading import read_run
 

@@ -18,9 +18,10 @@ from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.data.images.cache import ArrayCache, find_cache_folder
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.compose import compose_settings
+from resnet_cli.planning.choices import Plan
 from resnet_cli.planning.fingerprint import FORMAT, measure_fingerprint
 from resnet_cli.planning.plan_file import format_lines, format_override, format_plan
-from resnet_cli.planning.rules import Plan, make_plan, read_rules
+from resnet_cli.planning.rules import make_plan, read_rules
 from resnet_cli.planning.step_times import MOST_SECONDS, images_per_second
 from resnet_cli.planning.typed import start_of_weights, typed_values
 from resnet_cli.runs.environment import cpu_name
@@ -91,7 +92,7 @@ def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = N
         "holds_out": planner.holds_out,
         "start": start_of_weights(settings),
     }
-    plan = make_plan(level, facts, typed, circumstances, planner.rate, planner.accepts)
+    plan = make_plan(level, facts, typed, circumstances, planner.rate, planner.images_left, planner.accepts)
     content = {**facts, "rates": planner.rates, "machine": machine.name, **circumstances}
     return MadePlan(plan, format_plan(plan, facts), json.dumps(content, indent=1) + "\n")
 
@@ -177,6 +178,12 @@ class _Measurer:
             self._save()
         self.facts = known
         return {key: value for key, value in known.items() if not key.startswith("_")}
+
+    def images_left(self, val_fraction: float) -> int:
+        """Return the number of training images that can be decoded if another fraction is held out."""
+        with quiet():
+            left = len(build.partition({**self.node, "val_fraction": val_fraction}).train_indices)
+        return round(left * (1 - float(self.facts["damaged"])))
 
     def published_weights(self) -> list[str]:
         """Return the nets of the rules whose published weights are in the cache of `torch.hub`."""

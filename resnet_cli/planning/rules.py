@@ -1,7 +1,6 @@
 """Turn facts into a plan, by the tables of `rules.yaml`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import yaml
 
 from resnet_cli.errors import InputError
+from resnet_cli.planning.choices import Choice, Plan
 from resnet_cli.planning.conditions import holds
 from resnet_cli.planning.typed import is_typed
 from resnet_cli.planning.wording import about_epochs
@@ -26,40 +26,6 @@ RGB = 3
 MUON = "muon"
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A value of the plan.
-
-    Args:
-        key: The key, or the name of a group whose option is chosen.
-        value: The value, or the option.
-        reason: Why, in a few words.
-        evidence: What was measured.
-    """
-
-    key: str
-    value: Any
-    reason: str
-    evidence: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What was chosen for a data set.
-
-    Args:
-        level: quick, good or best.
-        choices: The values, in the order in which they were chosen.
-        typed: Keys that the rules would have chosen too, but that the user typed.
-        warnings: What should be looked at.
-    """
-
-    level: str
-    choices: tuple[Choice, ...]
-    typed: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-
 @cache
 def read_rules() -> Mapping[str, Any]:
     """Return the content of `rules.yaml`."""
@@ -69,7 +35,7 @@ def read_rules() -> Mapping[str, Any]:
 
 def make_plan(
     level: str, fingerprint: Facts, typed: Mapping[str, Any], machine: Facts, rate: Rate,
-    accepts: Accepts = lambda net: True,
+    images_left: Callable[[float], int], accepts: Accepts = lambda net: True,
 ) -> Plan:  # fmt: skip
     """Choose every value that the rules know and the user has not typed.
 
@@ -82,27 +48,30 @@ def make_plan(
             out of the training images) and `start` (where the weights of a net that the user chose come from:
             `published`, `run`, or None).
         rate: Images a second that a net trains.
+        images_left: The number of training images if a fraction of them is held out.
         accepts: Whether a net takes the keys of `model` that were typed.
     """
-    return _Planner(level, fingerprint, typed, machine, rate, accepts).plan()
+    facts = {**fingerprint, **machine, "level": level}
+    return _Planner(level, facts, typed, rate, images_left, accepts).plan()
 
 
 class _Planner:
     def __init__(
-        self, level: str, fingerprint: Facts, typed: Mapping[str, Any], machine: Facts, rate: Rate, accepts: Accepts
-    ) -> None:
+        self, level: str, facts: dict[str, Any], typed: Mapping[str, Any], rate: Rate,
+        images_left: Callable[[float], int], accepts: Accepts,
+    ) -> None:  # fmt: skip
         self.rules = read_rules()
-        self.level, self.typed, self.rate, self.accepts = level, typed, rate, accepts
-        self.facts: dict[str, Any] = {**fingerprint, **machine, "level": level}
-        self.facts["steps_at_32"] = -(-fingerprint["images"] // 32)
+        self.level, self.facts, self.typed = level, facts, typed
+        self.rate, self.images_left, self.accepts = rate, images_left, accepts
         self.facts["net_optimizer"] = None
         self.facts["class_weights"] = typed.get("loss.class_weights")
         self.optimizer_is_typed = any(key.partition(".")[0] == "optimizer" for key in typed)
-        self.facts["duplicates_percent"] = round(100 * fingerprint["duplicates"])
+        self.facts["duplicates_percent"] = round(100 * facts["duplicates"])
         self.choices: list[Choice] = []
         self.skipped: list[str] = []
 
     def plan(self) -> Plan:
+        self._hold_out()
         row = next(row for row in self.rules["passes"] if holds(row.get("when", {}), self.facts))
         self.facts["passes"] = row[self.level]
         self.epochs_are_typed = isinstance(self.typed.get("trainer.epochs"), int | float)
@@ -115,7 +84,14 @@ class _Planner:
         warnings = [
             row["text"].format(**self.facts) for row in self.rules["warnings"] if holds(row["when"], self.facts)
         ]
-        return Plan(self.level, tuple(self.choices), tuple(self.skipped), tuple(warnings))
+        return Plan(self.level, self.facts["images"], tuple(self.choices), tuple(self.skipped), tuple(warnings))
+
+    def _hold_out(self) -> None:
+        """Choose the fraction of images for validation, and count those that remain."""
+        self._apply(self.rules["validation"])
+        for choice in self.choices:
+            self.facts["images"] = self.images_left(choice.value)
+        self.facts["steps_at_32"] = -(-self.facts["images"] // 32)
 
     def _apply(self, rule: Mapping[str, Any]) -> None:
         """Choose what the first case of a rule that holds says."""

@@ -33,7 +33,7 @@ def test_a_planned_run_keeps_its_plan(train, tmp_path):
     assert record_of(run)["overrides"][0] == "plan=good"
     assert not any("batch_size" in override for override in record_of(run)["overrides"])
     text = (run / "plan.yaml").read_text()
-    assert "batch_size: 32  # 86 training images" in text
+    assert "batch_size: 32  # 77 training images" in text
     assert "Set by you, and left as they are" in text
     assert json.loads((run / "fingerprint.json").read_text())["images"] == 86
     assert "## Plan" in (run / "card.md").read_text()
@@ -246,7 +246,8 @@ def test_a_wrong_option_is_refused_before_the_plan_is_made(train, monkeypatch, o
     monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned"))
     status, out, err = train("plan=quick", *TINY, *option)
     assert (status, out) == (2, "")
-    assert option[0] in err and err.count("\n") == 1
+    assert option[0] in err
+    assert err.count("\n") == 1
 
 
 def test_measurements_are_remembered(train, tmp_path, monkeypatch):
@@ -467,6 +468,22 @@ def test_no_fraction_is_chosen_where_none_is_held_out(train, tmp_path):
     for folder in [*(tmp_path / "photos" / "val").iterdir(), tmp_path / "photos" / "val"]:
         folder.rmdir()
     assert choices_of(train(*line)[2])["data.val_fraction"] == "0.2"
+
+
+def test_images_that_the_plan_holds_out_are_not_counted(train, tmp_path):
+    for part, count in (("train", 20), ("test", 2)):
+        write_class_folders(tmp_path / "photos" / part, ["cat", "dog"], count, (10, 10))
+    line = ["plan=quick", "data=image_folder", "data.root=photos", "trainer.epochs=1"]
+    status, out, err = train(*line, "hydra.run.dir=run")
+    assert status == 0
+    assert "32 training, 8 validation" in out
+    assert "data.batch_size=32 32 training images" in " ".join(err.split())
+    assert "for 32 training images" in (tmp_path / "run/plan.yaml").read_text(encoding="utf-8")
+    for typed in ("data.val_fraction=0.1", "~data.val_fraction"):
+        assert "36 training images" in train(*line, typed, "--cfg", "job")[2]
+    assert "data.batch_size=32 30 training images" in " ".join(
+        train(*line, "data.train_size=30", "--cfg", "job")[2].split()
+    )
 
 
 @pytest.mark.parametrize(

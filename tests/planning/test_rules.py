@@ -41,7 +41,8 @@ VARIED = {
 
 
 def plan(level="good", typed=None, machine=None, rate=lambda net, side, batch_size: 1000.0, **facts):
-    return make_plan(level, {**FACTS, **facts}, typed or {}, {**MACHINE, **(machine or {})}, rate)
+    facts = {**FACTS, **facts}
+    return make_plan(level, facts, typed or {}, {**MACHINE, **(machine or {})}, rate, lambda held_out: facts["images"])
 
 
 def values(made):
@@ -49,7 +50,7 @@ def values(made):
 
 
 def all_rules():
-    return [read_rules()["batch_size"], *read_rules()["rules"]]
+    return [read_rules()["validation"], read_rules()["batch_size"], *read_rules()["rules"]]
 
 
 def test_a_plan_is_the_same_for_the_same_facts():
@@ -355,12 +356,12 @@ def test_a_typed_key_of_the_model_leaves_the_choice_of_a_net_that_takes_it():
 
     made = make_plan(
         "best", {**FACTS, "short_side": 64, "height": 64, "width": 64}, {"model.dropout": 0.1}, MACHINE,
-        lambda net, side, batch_size: 1000.0, accepts,
+        lambda net, side, batch_size: 1000.0, lambda held_out: 5000, accepts,
     )  # fmt: skip
     assert values(made)["model"] == "resnet18"
     refused = make_plan(
         "best", FACTS, {"model.dropout": 0.1}, MACHINE, lambda net, side, batch_size: 1000.0,
-        lambda net: net["model"] == "resnet20",
+        lambda held_out: 5000, lambda net: net["model"] == "resnet20",
     )  # fmt: skip
     assert values(refused)["model"] == "resnet20"  # the usual net of this level does not take the key
     narrow = plan(

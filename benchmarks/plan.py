@@ -87,6 +87,18 @@ def crops_at(side: int, epochs: int) -> dict[str, list[str]]:
     }
 
 
+def stronger(epochs: int, *chosen: str) -> dict[str, list[str]]:
+    """Return overrides that train WRN-16-4 for so many epochs with further augmentation."""
+    kinds = {
+        "none": [],
+        "cutmix": ["data.augment.cutmix=1.0"],
+        "mixup": ["data.augment.mixup=0.2"],
+        "trivial_augment": ["data.augment.policy=trivial_augment"],
+        "cutmix, trivial_augment": ["data.augment.cutmix=1.0", "data.augment.policy=trivial_augment"],
+    }
+    return {kind: [f"trainer.epochs={epochs}", *WIDE[:1], *chosen, *overrides] for kind, overrides in kinds.items()}
+
+
 # Rule -> the sets that it is tried on, and what is tried: overrides by name.
 TRIALS: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
     "optimizer": (ALL, {
@@ -105,6 +117,9 @@ TRIALS: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
     "random crop": (ALL, {f"{pad} pixels": [f"data.augment.crop={pad}"] for pad in (0, 1, 2, 3, 4)}),
     "random crop, of drawings": (("drawings",), crops_at(32, 176) | crops_at(64, 46)),
     "random erasing": (ALL, {f"{share}": [f"data.augment.erase={share}"] for share in (0.0, 0.25, 0.5)}),
+    "further augmentation": (("photographs, 5000",), stronger(14, *muon(0.1))),
+    "further augmentation, 400 images": (("photographs, 5000",), stronger(35, *muon(0.07, 32), "data.train_size=400")),
+    "further augmentation, long": (("photographs, 5000",), stronger(30, *muon(0.1))),
     "label smoothing": (ALL, {f"{share}": [f"loss.label_smoothing={share}"] for share in (0.0, 0.1)}),
     "sampling": (UNEQUAL, {
         **{kind: [f"data.sampler={kind}"] for kind in ("uniform", "balanced")},

@@ -119,7 +119,6 @@ TRIALS: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
     "random erasing": (ALL, {f"{share}": [f"data.augment.erase={share}"] for share in (0.0, 0.25, 0.5)}),
     "further augmentation": (("photographs, 5000",), stronger(14, *muon(0.1))),
     "further augmentation, 400 images": (("photographs, 5000",), stronger(35, *muon(0.07, 32), "data.train_size=400")),
-    "further augmentation, long": (("photographs, 5000",), stronger(30, *muon(0.1))),
     "label smoothing": (ALL, {f"{share}": [f"loss.label_smoothing={share}"] for share in (0.0, 0.1)}),
     "sampling": (UNEQUAL, {
         **{kind: [f"data.sampler={kind}"] for kind in ("uniform", "balanced")},

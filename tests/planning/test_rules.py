@@ -208,6 +208,29 @@ def test_a_net_for_muon_has_to_get_fewer_passes():
     assert [net(share * enough, sgd) for share in (0.4, 0.95, 1.05)] == ["resnet8", "resnet8", "resnet20"]
 
 
+@pytest.mark.parametrize(
+    ("facts", "epochs", "net", "is_augmented"),
+    [
+        ({}, 40, "wrn16_4", True),
+        ({"mirrored": 0.9}, 40, "wrn16_4", True),
+        ({}, 20, "wrn16_4", False),
+        ({}, 40, "resnet8", False),
+        ({"channels": 1}, 40, "wrn16_4", False),
+        ({"grey": True, "mirrored": 0.9}, 40, "wrn16_4", False),
+        ({"mirrored": 0.3}, 40, "wrn16_4", False),
+        ({"images": 4000}, 40, "wrn16_4", False),
+    ],
+)
+def test_few_photographs_are_augmented_further_for_a_wide_net(facts, epochs, net, is_augmented):
+    def rate(values, side, batch_size):
+        return 1e4 if net in ("wrn16_4", values["model"]) else 1.0
+
+    machine, typed = {"budget": 100}, {"trainer.epochs": epochs}
+    made = values(plan(typed=typed, machine=machine, rate=rate, **{"images": 400, "mirrored": None, **facts}))
+    assert made["model"] == net
+    assert made.get("data.augment.policy") == ("trivial_augment" if is_augmented else None)
+
+
 def test_nets_after_one_that_is_too_slow_are_not_measured():
     measured = []
 

@@ -103,7 +103,7 @@ def test_copy_of_a_plan_composes_the_same(info, train, one_rate, tmp_path):
     command = ["plan=good", *TINY, "trainer.time_budget=1 min", "model.width=8", "optimizer=adamw"]
     assert info("--copy", *command)[0] == 0
     text = (tmp_path / "conf/experiment/my_good.yaml").read_text()
-    assert "batch_size: 32  # 86 training images" in text
+    assert "batch_size: 32  # 77 training images" in text
     assert 'time_budget: "1 min"  # typed' in text
     assert "- override /optimizer: adamw  # typed" in text
     copied, planned = train("experiment=my_good", "--cfg", "job")[1], train(*command, "--cfg", "job")[1]

@@ -87,16 +87,22 @@ def crops_at(side: int, epochs: int) -> dict[str, list[str]]:
     }
 
 
-def stronger(epochs: int, *chosen: str) -> dict[str, list[str]]:
-    """Return overrides that train WRN-16-4 for so many epochs with further augmentation."""
+def further_augmentation(epochs: int, *chosen: str) -> dict[str, list[str]]:
+    """Return overrides that train WRN-16-4 with several kinds of augmentation beside the usual one.
+
+    Args:
+        epochs: Number of epochs.
+        chosen: Overrides for all kinds.
+    """
     kinds = {
-        "none": [],
-        "cutmix": ["data.augment.cutmix=1.0"],
-        "mixup": ["data.augment.mixup=0.2"],
+        "none": ["data.augment.policy=none"],
+        "cutmix": ["data.augment.policy=none", "data.augment.cutmix=1.0"],
+        "mixup": ["data.augment.policy=none", "data.augment.mixup=0.2"],
         "trivial_augment": ["data.augment.policy=trivial_augment"],
-        "cutmix, trivial_augment": ["data.augment.cutmix=1.0", "data.augment.policy=trivial_augment"],
+        "cutmix, trivial_augment": ["data.augment.policy=trivial_augment", "data.augment.cutmix=1.0"],
     }
-    return {kind: [f"trainer.epochs={epochs}", *WIDE[:1], *chosen, *overrides] for kind, overrides in kinds.items()}
+    common = ["model=wrn16_4", f"trainer.epochs={epochs}", *chosen]
+    return {kind: [*common, *overrides] for kind, overrides in kinds.items()}
 
 
 # Rule -> the sets that it is tried on, and what is tried: overrides by name.
@@ -117,8 +123,10 @@ TRIALS: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
     "random crop": (ALL, {f"{pad} pixels": [f"data.augment.crop={pad}"] for pad in (0, 1, 2, 3, 4)}),
     "random crop, of drawings": (("drawings",), crops_at(32, 176) | crops_at(64, 46)),
     "random erasing": (ALL, {f"{share}": [f"data.augment.erase={share}"] for share in (0.0, 0.25, 0.5)}),
-    "further augmentation": (("photographs, 5000",), stronger(14, *muon(0.1))),
-    "further augmentation, 400 images": (("photographs, 5000",), stronger(35, *muon(0.07, 32), "data.train_size=400")),
+    "further augmentation": (("photographs, 5000",), further_augmentation(14, *muon(0.1))),
+    "further augmentation, 400 images": (
+        ("photographs, 5000",), further_augmentation(35, *muon(0.07, 32), "data.train_size=400"),
+    ),
     "label smoothing": (ALL, {f"{share}": [f"loss.label_smoothing={share}"] for share in (0.0, 0.1)}),
     "sampling": (UNEQUAL, {
         **{kind: [f"data.sampler={kind}"] for kind in ("uniform", "balanced")},

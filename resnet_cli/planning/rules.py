@@ -48,7 +48,7 @@ def make_plan(
             out of the training images) and `start` (where the weights of a net that the user chose come from:
             `published`, `run`, or None).
         rate: Images a second that a net trains.
-        images_left: The number of training images if a fraction of them is held out.
+        images_left: Returns the number of training images if this fraction is held out in place of the config's.
         accepts: Whether a net takes the keys of `model` that were typed.
     """
     facts = {**fingerprint, **machine, "level": level}
@@ -89,8 +89,8 @@ class _Planner:
     def _hold_out(self) -> None:
         """Choose the fraction of images for validation, and count those that remain."""
         self._apply(self.rules["validation"])
-        for choice in self.choices:
-            self.facts["images"] = self.images_left(choice.value)
+        for val_fraction in [choice.value for choice in self.choices if choice.key == "data.val_fraction"]:
+            self.facts["images"] = self.images_left(val_fraction)
         self.facts["steps_at_32"] = -(-self.facts["images"] // 32)
 
     def _apply(self, rule: Mapping[str, Any]) -> None:
@@ -151,8 +151,9 @@ class _Planner:
     def _plan_for_given_net(self, sides: Sequence[int]) -> None:
         """Choose the side of the images for a net that the user chose, and count its epochs in the budget."""
         typed = {key: value for key, value in self.typed.items() if key.partition(".")[0] == "model"}
-        net: Mapping[str, Any] = next((net for net in self._nets(sides[-1]) if net["set"] == typed), {"set": {}})
-        self.facts["net"] = self.typed.get("model", "yours")
+        unknown = {"name": self.typed.get("model", "yours"), "set": {}}
+        net: Mapping[str, Any] = next((net for net in self._nets(sides[-1]) if net["set"] == typed), unknown)
+        self.facts["net"] = net["name"]
         self.facts["net_optimizer"] = self._optimizer(net)
         if self.facts["budget"] is None:
             self._choose_side(sides[-1])

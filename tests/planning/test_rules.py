@@ -223,12 +223,15 @@ def test_a_net_for_muon_has_to_get_fewer_passes():
 )
 def test_few_photographs_are_augmented_further_for_a_wide_net(facts, epochs, net, is_augmented):
     def rate(values, side, batch_size):
-        return 1e4 if net in ("wrn16_4", values["model"]) else 1.0
+        return 1e4 if net in ("wrn16_4", values.get("model")) else 1.0
 
+    facts = {"images": 400, "mirrored": None, **facts}
     machine, typed = {"budget": 100}, {"trainer.epochs": epochs}
-    made = values(plan(typed=typed, machine=machine, rate=rate, **{"images": 400, "mirrored": None, **facts}))
+    made = values(plan(typed=typed, machine=machine, rate=rate, **facts))
     assert made["model"] == net
-    assert made.get("data.augment.policy") == ("trivial_augment" if is_augmented else None)
+    given = values(plan(typed={**typed, "model": net}, machine=machine, rate=rate, **facts))
+    for chosen in (made, given):
+        assert chosen.get("data.augment.policy") == ("trivial_augment" if is_augmented else None)
 
 
 def test_nets_after_one_that_is_too_slow_are_not_measured():

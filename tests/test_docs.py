@@ -102,4 +102,4 @@ def test_every_kind_of_problem_has_its_entry_with_a_line_that_is_printed_so(repo
         words = [re.escape(part) for part in re.split(r"\{\w+\}", TEMPLATES[kind])]
         assert re.fullmatch(".*".join(words), line), kind
         assert "Cause" in entry, kind
-        assert re.search("(Cure|cure):", entry), kind
+        assert re.search("(Fix|fix):", entry), kind

@@ -35,7 +35,7 @@ def commands(text):
 
 
 def test_tree_names_every_room_and_no_other(repository):
-    tree = read("docs/understand/code.md").partition("\nTo read it")[0]
+    tree = read("docs/understand/code.md").partition("\nTo read the code")[0]
     package = repository / "resnet_cli"
     rooms = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
     rooms |= {path.name for path in package.glob("*.py") if not path.name.startswith("_")}

@@ -140,7 +140,7 @@ def test_recipes_pass_the_linter_once_their_imports_are_sorted(copy):
 
 
 def test_rooms_are_the_folders_of_the_package(repository, contributing):
-    table = contributing.partition("## Rooms")[2].partition("\n## ")[0]
+    table = contributing.partition("## Components and layers")[2].partition("\n## ")[0]
     rooms = re.findall(r"`(\w+)`", "".join(line.split("|")[2] for line in table.splitlines() if line.startswith("| ")))
     package = repository / "resnet_cli"
     there = [p.parent.name for p in package.glob("*/__init__.py")] + [p.stem for p in package.glob("[!_]*.py")]

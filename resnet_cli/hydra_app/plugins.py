@@ -3,6 +3,7 @@
 Relies on: `ConfigStore.repo`. Tried with Hydra 1.3.8 and 1.4.0rc3.
 """
 
+from dataclasses import replace
 from importlib.util import find_spec
 
 from hydra.core.config_store import ConfigStore
@@ -26,14 +27,15 @@ FURTHER_OPTIONS = {"joblib": {"gpus": None, "jobs_per_gpu": 1}}
 def add_launcher_options() -> None:
     """Add our options to the schemas of launchers, against which Hydra checks the files in `conf/hydra/launcher`."""
     Plugins.instance()  # stores the schemas
+    schemas = ConfigStore.instance().repo["hydra"]["launcher"]
     for launcher, options in FURTHER_OPTIONS.items():
-        stored = ConfigStore.instance().repo["hydra"]["launcher"].get(f"{launcher}.yaml")
+        file = f"{launcher}.yaml"
+        stored = schemas.get(file)
         if stored is not None and not set(options) <= set(stored.node):
             known = OmegaConf.to_container(stored.node, resolve=False)
             assert isinstance(known, dict)
-            ConfigStore.instance().store(
-                name=launcher, group="hydra/launcher", node={**known, **options}, provider=stored.provider
-            )
+            # Not by `store`: Hydra 1.4 warns of a second config of the same name unless it gets `replace`, which 1.3 lacks.
+            schemas[file] = replace(stored, node=OmegaConf.create({**known, **options}))
 
 
 def require_plugins(config: DictConfig) -> None:

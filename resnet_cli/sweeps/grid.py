@@ -112,7 +112,7 @@ class SerialLauncher(Launcher):
     def _run(self, composer: JobComposer, overrides: Sequence[str], number: int) -> JobReturn:
         config = composer.compose(overrides, number)
         with read_write(config.hydra):
-            config.hydra.job.id = number
+            config.hydra.job.id = str(number)
         result = run_job(
             hydra_context=self.hydra_context,
             task_function=self.task_function,

@@ -6,6 +6,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from resnet_cli.hydra_app.compat import register_resolver
 from resnet_cli.runs.names import job_folder_name
 from resnet_cli.sweeps.folder import SweepDir
 from resnet_cli.sweeps.job_names import job_folder, original_names
@@ -77,7 +78,7 @@ def test_any_value_passes_through_the_grammars(value, monkeypatch):
     config = OmegaConf.create({"hydra": {"sweep": {"dir": "nowhere"}}, "subdir": subdir})
     monkeypatch.setattr("resnet_cli.sweeps.job_names.HydraConfig.get", lambda: config.hydra)
     monkeypatch.setattr("resnet_cli.sweeps.job_names.task_overrides", lambda hydra: ["data.root=new", "seed=1"])
-    OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+    register_resolver("job_folder", job_folder)
     assert config.subdir == job_folder_name([f"data.root={value}", "seed=1"])
 
 

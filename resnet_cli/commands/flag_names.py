@@ -1,4 +1,4 @@
-"""The flags of the companion commands, read from their source: importing the commands would take a shell too long."""
+"""The flags of the companion commands, read from their source: importing them would make completion too slow."""
 
 import ast
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ class Flag:
     Args:
         name: Its name, such as `--split`.
         takes_value: Whether a value follows it.
-        choices: The values, where they are listed.
+        choices: The allowed values; empty if they are not listed.
         help: What it does.
     """
 
@@ -62,7 +62,7 @@ def _of_call(node: ast.Call, module: Module, tree: ast.AST) -> Iterator[Flag]:
 
 
 def _names(argument: ast.expr, module: Module, tree: ast.AST) -> list[str]:
-    """Return the flags that an argument stands for: itself, or the items of the loop whose variable it is."""
+    """Return the flags that an argument stands for: the literal, or the items of the loop over which its name runs."""
     if isinstance(argument, ast.Name):
         loops = (
             loop for loop in ast.walk(tree) if isinstance(loop, ast.For) and ast.unparse(loop.target) == argument.id
@@ -72,7 +72,7 @@ def _names(argument: ast.expr, module: Module, tree: ast.AST) -> list[str]:
 
 
 def _texts(node: ast.expr | None, module: Module) -> list[str]:
-    """Return the texts in a tuple, list or dictionary of the source, which may stand under a name."""
+    """Return the strings in a literal tuple, list or dictionary, or in one that a name refers to."""
     if isinstance(node, ast.Constant):
         return [str(node.value)]
     if isinstance(node, ast.Tuple | ast.List):

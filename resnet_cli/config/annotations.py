@@ -24,7 +24,7 @@ class Opaque:
     """Marks a parameter that no YAML value fits, such as a tensor, a module or an optimizer."""
 
 
-# Abstract and less usual classes, by what YAML has in their place.
+# Abstract and less common classes -> the type that YAML has in their place.
 LIKE: dict[Any, Any] = {
     **dict.fromkeys((Sequence, MutableSequence, Iterable, Collection, AbstractSet, set, frozenset, list), Sequence),
     **dict.fromkeys((collections.deque, collections.abc.MutableSet), Sequence),
@@ -74,7 +74,7 @@ def _reduced(annotation: Any, depth: int) -> Any:
 
 
 def _wrapped_annotation(annotation: Any) -> Any:
-    """Return what stands behind a NewType, an alias, `Final` or `InitVar`; other annotations as they are."""
+    """Return the annotation inside a NewType, an alias, `Final` or `InitVar`; return others unchanged."""
     if isinstance(annotation, NewType):
         return annotation.__supertype__
     if isinstance(annotation, InitVar):
@@ -87,7 +87,7 @@ def _wrapped_annotation(annotation: Any) -> Any:
 
 
 def _union(choices: Iterable[Any], depth: int) -> Any:
-    """Return the union; `Any` among the choices makes it `Any`, as a union would not."""
+    """Return the union of the choices, or `Any` if one of them is `Any`, which a union would not simplify to."""
     known = [_reduced(choice, depth + 1) for choice in choices]
     return Any if any(choice is Any for choice in known) else Union[tuple(known)]  # noqa: UP007
 
@@ -113,7 +113,7 @@ def _class(annotation: Any) -> Any:
 
 
 def with_ranges(annotation: Any, metadata: Iterable[Any]) -> Any:
-    """Return `annotation` with those of `metadata` that restrict a number; other metadata is ignored."""
+    """Return `annotation` with the ranges in `metadata`; other metadata is ignored."""
     limits = [limit for limit in map(ranges.as_range, metadata) if limit is not None]
     return Annotated[(annotation, *limits)] if limits else annotation
 

@@ -22,8 +22,8 @@ ANY_NODE = ConfigGroup(given=("seed",))  # nodes inside the nodes of groups
 def config_schema(presets: Sequence[Preset]) -> Schema:
     """Return the schema of a whole config, such as the `config.yaml` of a run.
 
-    A node whose `_target_` is of a preset is described key by key; other callables, which may be the user's, take
-    any. `$defs` has a schema of the node of each group.
+    A node whose `_target_` occurs in a preset is described key by key; other callables, such as the user's, accept
+    any key. `$defs` has a schema for the node of each group.
 
     Args:
         presets: The options of the groups.
@@ -106,7 +106,7 @@ def _of_target(target: str, group: ConfigGroup, comments: Mapping[str, Mapping[s
 
 
 def _sources(target: str, own: Signature, group: ConfigGroup) -> Iterator[tuple[str, tuple[str, Parameter]]]:
-    """Yield the keys of a node with the callable that each is an argument of."""
+    """Yield each key of a node with the callable that it is an argument of, and the parameter."""
     for name, parameter in own.parameters.items():
         yield name, (target, parameter)
     allowed = group.reader_parameters(own.parameters)
@@ -117,7 +117,7 @@ def _sources(target: str, own: Signature, group: ConfigGroup) -> Iterator[tuple[
 
 
 def _targets_by_group(presets: Sequence[Preset]) -> dict[str, list[str]]:
-    """Return the targets that files name, by the group of their node; those of nodes inside them by an empty text."""
+    """Return the targets that files name, by the group of their node; those of nested nodes are under ""."""
     found: dict[str, dict[str, None]] = {"": {}}
     for preset in presets:
         content = preset.content

@@ -94,7 +94,7 @@ def definition(module: Module, name: str, depth: int = 0) -> tuple[Module, ast.s
 
 
 def _starred(module: Module, name: str, depth: int) -> tuple[Module, ast.stmt] | None:
-    """Return the definition of `name` behind one of the module's `from x import *`."""
+    """Return the definition of `name` that comes from one of the module's `from x import *`."""
     for defined, node, _ in module.definitions():
         if defined == "*" and isinstance(node, ast.ImportFrom):
             source = module_source(module.origin(node))

@@ -63,7 +63,7 @@ def is_valid(value: Any, annotation: Any) -> bool:
 
 
 def _is_inside(value: Any, limit: Range) -> bool:
-    """Return whether a range allows a value; one of texts restricts no numbers, and the others restrict no texts."""
+    """Return whether a range allows a value: ranges for texts restrict only texts, the others only numbers."""
     restricted = (str,) if isinstance(limit, NotEmpty | TimeSpan) else (int, float)
     return type(value) not in restricted or value in limit
 
@@ -84,7 +84,7 @@ def choices(annotation: Any) -> list[str]:
 
 
 def spellings(annotation: Any) -> list[str]:
-    """Return the words that an annotation allows, from which a misspelt one is corrected: choices, `null`, `true`."""
+    """Return the words that an annotation allows, to suggest in place of a misspelt one: choices, `null`, `true`."""
     if get_origin(annotation) in (Union, types.UnionType):
         return [word for choice in get_args(annotation) for word in spellings(choice)]
     if annotation in (None, type(None)):
@@ -106,7 +106,7 @@ def describe(annotation: Any) -> str:
     if origin is Annotated:
         return " ".join([describe(arguments[0]), *(str(limit) for limit in arguments[1:])])
     if origin in (Union, types.UnionType):
-        numbers = float in arguments  # then a whole number goes without saying
+        numbers = float in arguments  # numbers include whole numbers
         kept = [choice for choice in arguments if choice is not Opaque and not (choice is int and numbers)]
         parts = list(dict.fromkeys(describe(choice) for choice in kept))
         return " or ".join(parts)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import yaml
 
-# What PyYAML raises on a text that is no plain data: ValueError on an impossible date or number, LookupError and
+# What PyYAML raises on a text that is not plain data: ValueError on an impossible date or number, LookupError and
 # AttributeError on a value that does not have the type of its tag.
 YAML_ERRORS = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError)
-# What PyYAML says of the commonest mistakes, and what a reader needs to hear; `{0}` is what the pattern captures.
+# Patterns of PyYAML's messages on common mistakes, and clearer ones; `{0}` is what the pattern captures.
 EXPLANATIONS = (
     (r"found character '\\t' that cannot start", "a tab; YAML is indented with spaces"),
     (r"found character '(.)' that cannot start", "text that begins with {0} is written in quotes"),
@@ -23,7 +23,7 @@ EXPLANATIONS = (
     (r"but found another document", "a second document; one file holds one"),
     (r"but found '<document start>'", "a second document; one file holds one"),
 )  # fmt: skip
-# What PyYAML was reading when it met a mistake that it reports somewhere behind.
+# What PyYAML was reading when it met a mistake, which it reports at a later position.
 UNFINISHED = (
     ("flow sequence", "a [ that is not closed, or a comma that is missing"),
     ("flow mapping", "a { that is not closed, or a comma that is missing"),
@@ -55,7 +55,7 @@ def display_path(path: str | os.PathLike[str]) -> str:
 
 
 def line_of(text: str, *, key: str = "", value: str = "") -> int:
-    """Return the line of a top-level key, or of the first text `value`, in a YAML text that can be read; else 1."""
+    """Return the line of a top-level key, or of the first scalar `value`, in a valid YAML text; else 1."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     pairs = root.value if isinstance(root, yaml.MappingNode) else ()
     nodes = [name for name, _ in pairs if name.value == key] if key else _scalars(root)
@@ -63,7 +63,7 @@ def line_of(text: str, *, key: str = "", value: str = "") -> int:
 
 
 def scalars(text: str) -> list[str]:
-    """Return the texts of all keys and values in a YAML text that can be read, from the first to the last."""
+    """Return the texts of all keys and values in a valid YAML text, in order."""
     return [str(node.value) for node in _scalars(yaml.compose(text, Loader=yaml.SafeLoader))]
 
 
@@ -77,7 +77,7 @@ def _scalars(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
 
 
 def _place_and_reason(error: Exception, data: bytes) -> tuple[int | None, str]:
-    error = _in_python_parser(data) or error  # one wording, since libyaml, which may have read the file, has another
+    error = _in_python_parser(data) or error  # uniform wording: libyaml, if it read the file, words errors differently
     if isinstance(error, UnicodeDecodeError):
         line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
         return line, f"the byte 0x{byte:02x} is no UTF-8 text; save the file as UTF-8"

@@ -62,7 +62,7 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
             stopped = launches[-1].folder
             if stopped is not None and stopped.read_stop_request() is not None:  # a signal, or sweep.stop_on_failure
                 break
-    except Exception as error:  # also Hydra's, of the config that a plan is made for
+    except Exception as error:  # including Hydra's, about the config that a plan is made for
         return print_error(error)
     finally:
         folder = next((launch.folder for launch in reversed(launches) if launch.folder), None)
@@ -131,7 +131,7 @@ def next_commands(
     """Return lines that suggest commands to type after a run.
 
     Args:
-        epochs: Number of epochs of the run; None if it has stopped before them, so that more would not be trained.
+        epochs: Number of epochs of the run; None if it stopped early, so that more would not be trained.
         folder: Its folder.
         own_classes: Overrides that name the user's own classes, which resuming needs.
         columns: Width of the terminal; on a narrow one each meaning is printed above its command. None: no terminal.

@@ -49,7 +49,7 @@ class Run:
 def train(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Run:
     """Train one run as `resnet-train` does with these arguments, and return it.
 
-    An interrupt finishes the step, saves `last.pt` and raises `KeyboardInterrupt`; `train(["resume=..."])` goes on.
+    An interrupt finishes the step, saves `last.pt` and raises `KeyboardInterrupt`; `train(["resume=..."])` continues.
 
     Args:
         overrides: `group=option` and `key=value`, as on the command line: `["model=resnet20", "data=digits"]`.
@@ -68,7 +68,7 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Ru
         found = as_user_error(error)
         if found is None:
             raise
-        # The frames in between say nothing of what is wrong; the traceback is one of the caller's line alone.
+        # Frames of this package do not help the caller, so the traceback shows the calling line alone.
         raise found.with_traceback(None) from None
 
 

@@ -98,8 +98,8 @@ class RunConfig:
     def stored(self) -> dict[str, Any]:
         """Return the keys that checkpoints and `config.yaml` store: all except `CONTROL_KEYS`.
 
-        A null `loss` or `teacher` is left out, and so is a `distillation` without effect: runs made before these keys
-        existed store none.
+        Keys of `OPTIONAL_KEYS` that are null are left out, and so is a `distillation` without effect: runs made before
+        these keys existed store none.
         """
         kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in CONTROL_KEYS}
         if self.teacher is None and self.distillation == DEFAULT_DISTILLATION:

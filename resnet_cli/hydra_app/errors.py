@@ -60,7 +60,7 @@ def print_error(error: Exception) -> int:
     lines = [escape_control_characters(str(line)) for line in lines]
     for line in lines:
         print(_coloured(f"error: {line}"), file=sys.stderr)
-    if is_terminal(sys.stderr):  # a hint is for somebody who types: what reads a pipe gets the errors alone
+    if is_terminal(sys.stderr):  # hints are for interactive use: a pipe gets the errors alone
         hint = _hint(known, lines)
         if hint:
             print(_coloured(f"hint: {hint}"), file=sys.stderr)
@@ -72,7 +72,7 @@ def _coloured(line: str) -> str:
 
 
 def _hint(error: Exception, lines: Sequence[str]) -> str:
-    """Return the command to type next; empty if there is none."""
+    """Return the command that the hint suggests; empty if there is none."""
     command, arguments = command_name(sys.argv), sys.argv[1:]
     if isinstance(error, DivergedError):
         return hint_after_divergence(command, arguments)
@@ -137,7 +137,7 @@ def _invalid_override(error: OverrideParseException) -> str:
 
 
 def _images_at(place: str) -> str:
-    """Return what to type for images at an existing path."""
+    """Return the overrides that use the images at an existing path."""
     option, key = ("csv", "file") if place.lower().endswith((".csv", ".tsv", ".parquet")) else ("image_folder", "root")
     return f"images there are data={option} {shlex.quote(f'data.{key}={place}')}"
 

@@ -22,15 +22,15 @@ def command_name(argv: Sequence[str]) -> str:
 
 
 def hint_for(problems: Sequence[str], command: str, arguments: Sequence[str]) -> str:
-    """Return the command to type next: the one that was typed with every mistake mended, or one that lists options.
+    """Return a command to try: the typed one with every mistake corrected, or one that lists options.
 
     Args:
         problems: The lines of the errors.
         command: The name of the program.
-        arguments: What was typed.
+        arguments: The arguments as typed.
 
     Returns:
-        The command; empty if there is none that helps.
+        The command; empty if none would help.
     """
     mended = list(arguments)
     for problem in problems:
@@ -43,7 +43,7 @@ def hint_for(problems: Sequence[str], command: str, arguments: Sequence[str]) ->
 
 
 def hint_after_divergence(command: str, arguments: Sequence[str]) -> str:
-    """Return the command that finds a learning rate for a run that diverged; empty for runs that have one to keep."""
+    """Return the command that finds a learning rate for a diverged run; empty for runs that must keep theirs."""
     keys = [argument.lstrip("+").partition("=")[0] for argument in arguments]
     if command != "resnet-train" or "-m" in keys or "--multirun" in keys or set(DIVERGED_KEYS) & set(keys):
         return ""
@@ -51,7 +51,7 @@ def hint_after_divergence(command: str, arguments: Sequence[str]) -> str:
 
 
 def _mended(problem: str, arguments: Sequence[str]) -> list[str]:
-    """Return the arguments without one mistake; as they are if it is not known how."""
+    """Return the arguments with one mistake corrected; unchanged if no correction is known."""
     renamed, option = RENAMED.match(problem), OPTION.match(problem)
     corrected, missing = CORRECTED.match(problem), MISSING.match(problem)
     if missing:

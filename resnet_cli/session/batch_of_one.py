@@ -1,4 +1,4 @@
-"""Batches of one image, on which batch norm cannot train where nothing is left of its height and width."""
+"""Check for batches of one image, on which batch norm cannot train where feature maps have a single pixel."""
 
 import copy
 
@@ -30,7 +30,7 @@ def require_no_batch_of_one(
         batch_size: Images in a full batch.
         num_batches: Batches of an epoch that are trained on.
         accumulate: Micro-batches that a batch is split into.
-        parts: Parts of a batch that are split so, each in a process or a shard.
+        parts: Number of processes or shards that a batch is divided among before it is split.
 
     Raises:
         InputError: A batch or micro-batch has one image, and the model normalises single values over the batch.

@@ -17,7 +17,7 @@ from resnet_cli.models.transfer import Transfer, nearest_mismatch, transfer
 from resnet_cli.runs.folder import RunDir, find_run
 from resnet_cli.runs.weight_files import WeightFile, is_weight_file, read_weights
 
-LEAST_FRACTION = 0.5  # of the parameters, below which weights are of another net
+LEAST_FRACTION = 0.5  # of the parameters; with fewer, the weights are those of another net
 NOTICEABLE = 0.02  # difference of a mean or standard deviation, on the scale 0 to 1
 MOST_LISTED = 4  # layers of each kind in the line for the user
 MOST_RECORDED = 100  # names in the record
@@ -26,7 +26,7 @@ MAX_IMAGE_VALUES = 1 << 26  # channels * height * width that a checkpoint may de
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Where the weights come from that a run starts with.
+    """The weights that a run starts with, and where they come from.
 
     Args:
         name: The run or file, as the user names it; None if the run starts from scratch.
@@ -45,7 +45,7 @@ def load_weights(
     """Load weights into a model, as far as they fit.
 
     Args:
-        model: Keeps its own weights where there are none that fit, such as a head for other classes.
+        model: Receives the weights; keeps its own where none fit, such as in a head for other classes.
         source: The weights.
         in_channels: Channels of the images.
         class_names: Names of the classes.
@@ -92,7 +92,7 @@ def _describe(model: nn.Module, source: WeightFile, found: Transfer) -> tuple[st
 
 
 def _listed(reasons: Mapping[str, str]) -> str:
-    """List names with their reasons, a layer's parameters of one reason together, and no more than a few."""
+    """List names with their reasons: parameters of one layer and reason together, and at most `MOST_LISTED` entries."""
     layers: dict[tuple[str, str], list[str]] = {}
     for name, reason in reasons.items():
         layer, _, parameter = name.rpartition(".")
@@ -119,7 +119,7 @@ def load_initial_weights(
         model: Receives the weights.
         run: The run folder. A run that was stopped before its first checkpoint starts from the weights in its record.
         init_from: The run or file that the user names, if any.
-        place: Where that is today, if it is not where the name leads from here.
+        place: Its present path, if the name does not lead there from the working folder.
         normalisation: Mean and standard deviation of each channel by which images are normalised.
         **sizes: Channels and classes; see `load_weights`.
 
@@ -141,7 +141,7 @@ def load_initial_weights(
 
 
 def require_same_weights(weights: InitialWeights, run: RunDir, *, force: bool) -> None:
-    """Refuse other weights for a run that was stopped before its first checkpoint than those that it started from.
+    """Check that a run that was stopped before its first checkpoint starts from the same weights again.
 
     Args:
         weights: The weights that were loaded now.
@@ -161,7 +161,7 @@ def require_same_weights(weights: InitialWeights, run: RunDir, *, force: bool) -
 
 
 def _differ(one: tuple[Sequence[float], ...], other: tuple[Sequence[float], ...]) -> bool:
-    """Return whether two normalisations of as many channels differ by more than those of parts of one data set do."""
+    """Return whether two normalisations with equally many channels differ by more than parts of one data set would."""
     pairs = [pair for a, b in zip(one, other, strict=True) if len(a) == len(b) for pair in zip(a, b, strict=True)]
     return any(abs(a - b) > NOTICEABLE for a, b in pairs)
 
@@ -195,7 +195,7 @@ def data_sizes(payload: Mapping[str, Any], file: Path) -> tuple[tuple[int, int, 
     """Return the size of the images (C, H, W) and the number of classes in a checkpoint's description of its data.
 
     Raises:
-        InputError: they are no sizes, or larger than any image.
+        InputError: they are not sizes, or are larger than any image.
     """
     size, names = payload["data"].get("in_size"), payload["data"].get("class_names")
     is_size = isinstance(size, list) and len(size) == 3 and all(type(n) is int and n > 0 for n in size)

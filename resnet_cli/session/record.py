@@ -97,8 +97,8 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
 def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of `run.json` at the start of a run; `before` is the record of a run that is resumed.
 
-    A resumed run keeps the overrides that it was started with, whatever is typed to resume it, but for `resume=auto`
-    without a checkpoint.
+    A resumed run keeps the overrides that it was started with, whatever is typed to resume it, unless `resume=auto`
+    finds no checkpoint and starts it anew.
     """
     trainer, start = prepared.trainer, prepared.start
     state = trainer.state
@@ -149,7 +149,7 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
 
 
 def _test_reads(record: dict[str, Any]) -> list[Any]:
-    """Return when training has read the test set so far; former versions recorded only the end of the run."""
+    """Return the times at which training has read the test set; former versions recorded only the end of the run."""
     reads = record.get("test_reads")
     return reads if isinstance(reads, list) else [record.get("ended")] if record.get("test") else []
 

@@ -1,4 +1,4 @@
-"""`reproduce=RUN`: whether a run came out as the one that it reproduces, and if not by how much and why."""
+"""`reproduce=RUN`: whether a run is identical to the one that it reproduces, and if not by how much and why."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ from resnet_cli.session.run_data import data_changes, describe_data
 
 logger = logging.getLogger("resnet_cli")
 
-MOST_THREADS = 256  # that are started because a record says so
+MOST_THREADS = 256  # that a record may ask for
 UNIMPORTANT = ("name", "logger", "trainer.checkpoint_every", "trainer.profile", "trainer.time_budget")
 
 
@@ -38,7 +38,7 @@ class Reproduction:
 
     Args:
         source: The run folder.
-        run: What was read from it.
+        run: The content of its files.
         data: The data as its checkpoint describes them; empty without a checkpoint.
         differences: What is different now, in words; known when the new run has started.
     """
@@ -107,7 +107,7 @@ class Reproduction:
 
 
 def find_reproduction(config: RunConfig, run: RunDir) -> Reproduction | None:
-    """Return what a run reproduces: `reproduce`, or what a run that is resumed was started with; None otherwise.
+    """Return what a run reproduces, by `reproduce` or the record of a resumed run; None if it reproduces nothing.
 
     Args:
         config: The config.
@@ -159,7 +159,7 @@ def following(ranks: Ranks) -> Iterator[None]:
 
 @contextmanager
 def _same_threads(threads: int | None) -> Iterator[None]:
-    """Use so many threads inside this block: sums are split by their number. None changes nothing."""
+    """Use this number of threads inside the block, since sums are split by it. None changes nothing."""
     before = torch.get_num_threads()
     if threads is None or threads == before:
         yield

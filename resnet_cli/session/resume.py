@@ -174,7 +174,7 @@ def restore_or_initialise(
         load_weights: Loads the weights of a run that has no checkpoint.
         data_changes: Accepted differences from the data of the checkpoint.
         ranks: The first of them reads the run folder.
-        has_validation: Epochs are compared by validation. Without it the last one is kept, whatever was best before.
+        has_validation: Whether epochs are compared by validation. If not, the last one is kept.
 
     Raises:
         InputError: no checkpoint fits, or the weights of the best epoch are lost.

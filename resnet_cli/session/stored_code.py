@@ -1,6 +1,6 @@
-"""The user's own classes from the code that a run keeps, where their modules are not found today.
+"""Import the user's own classes from the code stored with a run, if their modules are not found otherwise.
 
-Only a run that the user trusts is asked: what it keeps is code that somebody else may have written.
+Only runs that the user trusts are used: the stored code may have been written by somebody else.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.runs.code import MODULES
 from resnet_cli.runs.folder import RunDir
 
-_taken: dict[str, Path] = {}  # the folder that a top module comes from; a process imports a module once
+_taken: dict[str, Path] = {}  # by top-level module, the folder it comes from; a process imports a module once
 
 
 def find_stored_modules(run: RunDir, settings: Mapping[str, Any]) -> None:
@@ -59,7 +59,7 @@ def _is_found(top: str) -> bool:
 
 
 def to_find_again(settings: Mapping[str, Any]) -> list[str]:
-    """Return the overrides that a command needs to resume a run of this config: what finds its own classes again."""
+    """Return the overrides that a command needs to find a config's own classes when it resumes the run."""
     return ["trust=true"] if stored_modules_in_use(settings) else to_name_again(settings)
 
 

@@ -29,7 +29,7 @@ class LoadedTeacher:
 
     Args:
         network: The network, and the loss of learning from it.
-        record: What checkpoints and `run.json` hold of it: `run`, `file`, `sha256`, `epoch`, `model`, and the size to
+        record: The entry in checkpoints and `run.json`: `run`, `file`, `sha256`, `epoch`, `model`, and the size to
             which images are resized for it, if they are.
     """
 
@@ -45,7 +45,7 @@ def load_teacher(config: RunConfig, place: str | None, loaders: Loaders) -> Load
 
     Args:
         config: The config of the student.
-        place: Where the teacher is today, if its name does not lead there from here.
+        place: The teacher's present path, if its name does not lead there from the working folder.
         loaders: The student's data.
 
     Raises:

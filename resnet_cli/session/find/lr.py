@@ -61,7 +61,7 @@ def _override(lr: float | None) -> str | None:
 
 
 def _other_rates(prepared: PreparedRun, base: float, suggestion: float | None) -> dict[str, float]:
-    """Return the learning rates of groups that have others, in the proportion of the test; empty without any."""
+    """Return the scaled learning rates of groups whose rate is not `base`, by name; empty without any."""
     if suggestion is None:
         return {}
     groups = prepared.trainer.state.optimizer.param_groups

@@ -82,7 +82,7 @@ def _draw_map(axes: Any, shares: Any, classes: int) -> None:
     from matplotlib.colors import PowerNorm
 
     colours = colormaps["viridis_r"].with_extremes(bad=NOTHING)
-    # The root makes small shares visible: of a thousand classes most that are confused are so in a few percent.
+    # The square root makes small shares visible: with a thousand classes, most confusions are a few percent of a row.
     axes.imshow(
         shares, cmap=colours, norm=PowerNorm(0.5, 0, 1), interpolation="nearest", aspect="equal", rasterized=True
     )

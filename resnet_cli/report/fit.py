@@ -10,8 +10,8 @@ from resnet_cli.report.keys import ABSENT
 from resnet_cli.report.summary import OVERRIDES, short_names
 
 MAX_CELL_WIDTH = 44  # characters of a cell in the terminal
-GOOD_OVERRIDES_WIDTH = 44  # characters of the overrides for which lesser results are left out
-MIN_OVERRIDES_WIDTH = 26  # characters for which all results but accuracies are left out
+GOOD_OVERRIDES_WIDTH = 44  # characters for the overrides; less important results are left out to keep them
+MIN_OVERRIDES_WIDTH = 26  # characters for the overrides; all results but accuracies are left out to keep them
 MAX_LINES = 3  # of the overrides of a row
 DEFAULT_WIDTH = 120  # characters, where there is no terminal
 GAP = "  "

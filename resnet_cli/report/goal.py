@@ -40,10 +40,10 @@ class Goal:
 
 @dataclass(frozen=True)
 class GoalResult:
-    """What the runs of a group say of a goal.
+    """Whether the runs of a group reach a goal.
 
     Args:
-        words: In a few words.
+        words: The result, in a few words.
         low: Lower end of the 95 % interval of the mean; None for fewer than two runs.
         high: Its upper end.
         p: How likely a mean as good as this one, or a better one, is if the true mean only equals the goal.
@@ -68,7 +68,7 @@ class GoalResult:
 
 
 def assess_goal(runs: Sequence[Run], goal: Goal) -> GoalResult:
-    """Return what the finished runs of a group, for each seed the newest, say of a goal."""
+    """Assess whether the finished runs of a group, for each seed the newest, reach a goal."""
     found = Statistics.from_values(run.measure(goal.measure) for run in runs)
     if found is None:
         return GoalResult("not measured" if runs else "no finished run")

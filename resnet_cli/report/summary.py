@@ -1,4 +1,4 @@
-"""What a table shows of its runs by default: the overrides that were typed and differ, as columns or in short form."""
+"""What a table shows of its runs by default: typed overrides that differ, as columns or in short form."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

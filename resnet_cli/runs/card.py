@@ -43,7 +43,7 @@ def write_card(run: RunDir) -> None:
 
 
 def redraw_card(run: RunDir) -> None:
-    """Write `card.md`; what keeps it from being written is logged, and stops nothing."""
+    """Write `card.md`; if that fails, log the reason and continue."""
     try:
         write_card(run)
     except (InputError, OSError) as error:
@@ -219,7 +219,7 @@ def _resumes(resumes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _uses(summary: Summary) -> list[str]:
-    """Return the commands that go on from a run."""
+    """Return the commands that use or continue a run."""
     path, planned = Path(summary["folder"]), summary["epochs"]["planned"]
     longer = [f"trainer.epochs={2 * planned}"] if summary["status"] == "finished" and planned else []
     again = format_command("resnet-train", [f"reproduce={quote_override(path.as_posix())}"])

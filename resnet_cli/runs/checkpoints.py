@@ -25,7 +25,7 @@ def save(path: Path, payload: Mapping[str, Any], *, backup: Path | None = None) 
     It is serialised in memory first, so that a full disk is an ordinary write error that leaves nothing behind.
 
     Args:
-        path: Its folder exists.
+        path: The file, in an existing folder.
         payload: Tensors and plain data.
         backup: Path that the existing checkpoint is renamed to instead of being discarded.
     """

@@ -96,13 +96,13 @@ def take_snapshot(settings: Mapping[str, Any], repositories: Iterable[Repository
 def installed_packages() -> list[str]:
     """Return `name==version` of each installed package, as pip takes them.
 
-    The names of their folders say both; reading what is in 130 of them takes 0.2 s.
+    Both are parsed from the names of folders; reading the metadata of 130 packages takes 0.2 s.
     """
     found: dict[str, str] = {}
     for distribution in distributions():
         match = INSTALLED.fullmatch(getattr(getattr(distribution, "_path", None), "name", ""))
         name, version = match.group("name", "version") if match else (distribution.name, distribution.version)
-        if name and version:  # what a broken installation leaves has none
+        if name and version:  # leftovers of a broken installation have neither
             found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version)  # the first one is imported
     return [f"{name}=={version}" for name, version in sorted(found.items())]
 
@@ -110,7 +110,7 @@ def installed_packages() -> list[str]:
 def _own_modules(targets: Sequence[str], left_out: list[str]) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """Return the sources of the modules that these classes are in, and of all others from the same folders, by path.
 
-    Installed packages, the standard library and this package are left to their versions.
+    Installed packages, the standard library and this package are left out: their versions identify them.
     """
     roots: dict[Path, None] = {}
     named: set[str] = set()
@@ -237,7 +237,7 @@ def read_code(run: RunDir) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def _read_index(path: Path) -> dict[str, Any] | None:
-    """Return the content of a `code.json`; None if there is none, or it is none that this program has written."""
+    """Return the content of a `code.json`; None if there is none, or this program did not write it."""
     try:
         if path.stat().st_size > MAX_INDEX_BYTES:
             return None

@@ -1,4 +1,4 @@
-"""What a reader of a run's figures must know: how the test set was used, and what may not come out the same again."""
+"""What a reader of a run's figures must know: how the test set was used, and what may not be reproducible."""
 
 from collections.abc import Iterator
 

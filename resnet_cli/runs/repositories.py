@@ -1,7 +1,7 @@
 """The git repositories that a run's code comes from: commit, description and changes of tracked files.
 
-Git is asked to run nothing that a repository configures: no external diff, no text conversion, no file monitor, no
-fetching. What it changes on disk is nothing: its optional locks are off.
+Git runs nothing that a repository configures: no external diff, no text conversion, no file monitor, no fetching. It
+changes nothing on disk, since its optional locks are off.
 """
 
 import os
@@ -39,7 +39,7 @@ class Repository:
         dirty: Whether tracked files have changes; None if that is not known.
         patch: The changes of tracked files against the commit, as `git apply` takes them.
         left_out: What `patch` lacks, in words.
-        problem: Why git says nothing about it; empty if it does.
+        problem: Why git gave no answer; empty if it did.
     """
 
     of: tuple[str, ...]

@@ -67,7 +67,7 @@ class Job:
 
     @property
     def has_failed_to_continue(self) -> bool:
-        """Whether the job is finished, and could not be started for more epochs."""
+        """Whether the job is finished, but could not be continued for more epochs."""
         return self.status == "finished" and bool(self.record.get("reason"))
 
 
@@ -77,7 +77,7 @@ class SweepDir:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.record = self.path / "sweep.json"
-        self.messages = self.path / ".said"  # this name also removes what a killed version 0.1.0 left
+        self.messages = self.path / ".said"  # as in version 0.1.0, so that what a killed one left is removed too
         self._stop = self.path / ".stop"
 
     def commands(self) -> list[SweepCommand]:

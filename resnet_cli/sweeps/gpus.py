@@ -114,13 +114,13 @@ def _with_place(task: Callable[[DictConfig], Any], places: Sequence[Place], conf
 
 @contextmanager
 def gpu_place(places: Sequence[Place], *, should_stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Hold a place inside the block, and let CUDA see its card alone. Waits for a place that is free.
+    """Hold a place inside the block, and let CUDA see its card alone. Waits until a place is free.
 
     A process that has used a card already waits for a place on that one.
 
     Args:
         places: The places, the preferred ones first.
-        should_stop: Whether to wait no longer, since the job will not begin.
+        should_stop: Returns whether to stop waiting, since the job will not begin.
     """
     own = [place for place in places if not _bound or place[0] in _bound]
     with ExitStack() as resources:

@@ -1,9 +1,9 @@
-"""Run jobs of a sweep in processes of their own, so that one that is killed takes no other job along.
+"""Run jobs of a sweep in processes of their own, so that a killed job does not end the others.
 
 The process is forked from the launching one where that is safe, after its imports, so that a further job starts at
 once. It is safe as long as the launching process has run nothing of torch: threads of OpenMP and contexts of CUDA do
-not survive a fork. That holds in a command, which builds parts to check them in a forked process too, and not where
-torch was there before the command. There, and on systems without fork, the process is started anew.
+not survive a fork. That holds in a command, which also checks parts by building them in a forked process, but not
+where torch was imported before the command. There, and on systems without fork, a new process is spawned.
 """
 
 import ctypes
@@ -43,7 +43,7 @@ PRELOADED = (
 PARENT_DEATH_SIGNAL = 1  # of prctl, see linux/prctl.h
 Outcome = tuple[Literal["score", "failed", "elsewhere", "stopped"], Any]
 
-_has_preloaded = False  # torch was imported here, and by nobody before
+_has_preloaded = False  # torch was imported here first
 
 
 class JobKilledError(RuntimeError):
@@ -73,7 +73,7 @@ def can_fork() -> bool:
 
 
 def _preload() -> None:
-    """Import what jobs need, which runs nothing of torch."""
+    """Import the modules that jobs need, without running anything of torch."""
     global _has_preloaded
     if _has_preloaded:
         return
@@ -210,7 +210,7 @@ def _blocked_signals() -> Iterator[list[int]]:
 
 
 def _end_with_parent() -> None:
-    """Have this process stop as if by SIGTERM when the launching one is gone, where the system can."""
+    """Have this process receive SIGTERM when the launching one ends, where the system supports that."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)

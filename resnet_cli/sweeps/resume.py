@@ -103,7 +103,7 @@ def _stored_commands(value: str, overrides: Sequence[str]) -> Iterator[ResolvedC
 
 
 def _swept_paths(stored: SweepCommand, overrides: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return where the paths are today that a stored command sweeps over, by key and by the path that its jobs have.
+    """Return the present location of each path that a stored command sweeps over, by key and by the path in its jobs.
 
     Raises:
         InputError: an override names another number of paths than the sweep has.
@@ -158,7 +158,7 @@ def _apply_overrides(command: SweepCommand, overrides: Sequence[str], folder: Pa
 
 
 def _from_anywhere(override: str) -> str:
-    """Return an override with a path that is here as an absolute one: the sweep's other paths start elsewhere."""
+    """Make a path in an override absolute if it exists: the sweep's relative paths start from another folder."""
     key, _, value = override.partition("=")
     path = value.strip("\"'")
     if is_path_key(key) and path and Path(path).exists():

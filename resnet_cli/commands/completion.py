@@ -89,11 +89,11 @@ def answer(arguments: Sequence[str]) -> str | None:
     candidates = complete_line(os.environ["COMP_LINE"])
     if shell == "bash":
         breaks = os.environ.get("RESNET_CLI_BREAKS", "=:")
-        return "".join(f"{_behind_break(item.text, breaks)}\n" for item in candidates)
+        return "".join(f"{_after_word_break(item.text, breaks)}\n" for item in candidates)
     return "".join(f"{item.text}\t{SENTENCE_END.split(item.help, maxsplit=1)[0]}\n" for item in candidates)
 
 
-def _behind_break(text: str, breaks: str) -> str:
+def _after_word_break(text: str, breaks: str) -> str:
     """Return the part of a completion that bash inserts: the text after the last character at which it splits words.
 
     Only breaks in the word so far matter, which all candidates share up to the equals sign.

@@ -62,25 +62,25 @@ def eject(plan: str, overrides: Sequence[str], settings: Settings, *, config_dir
         InputError: A file cannot express the overrides.
     """
     options = [] if config_dir is None else ["--config-dir", config_dir]
-    defaults, values = _of_plan(plan)
-    groups = _groups(options)
-    for override in _parse(overrides):
-        _add(override, defaults, values, groups)
+    defaults, values = _parse_plan(plan)
+    groups = _available_groups(options)
+    for override in _parse_overrides(overrides):
+        _add_override(override, defaults, values, groups)
     for group in groups & CONFIG_GROUPS.keys():
         _drop_option(group, defaults, values)
     comments = [line for line in plan.splitlines() if line.startswith("#") and not line.startswith(COPY_HINT)]
     head = [line for line in comments if not line.startswith("# @package")]
     text = _format(head, defaults, values)
-    for key, value in _differing(text, settings, config_dir).items():
+    for key, value in _differing_values(text, settings, config_dir).items():
         values[key] = Choice(key, value, "as it was composed", "")
     text = _format(head, defaults, values)
-    wrong = _differing(text, settings, config_dir)
+    wrong = _differing_values(text, settings, config_dir)
     if wrong:
         raise InputError(f"--copy: no file can set {', '.join(wrong)} as the command does")
     return text
 
 
-def _of_plan(text: str) -> tuple[dict[str, Choice], dict[str, Choice]]:
+def _parse_plan(text: str) -> tuple[dict[str, Choice], dict[str, Choice]]:
     """Return the options that a plan chooses by group, and the values that it chooses by key."""
     try:
         content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
@@ -113,16 +113,16 @@ def _leaves(node: Any, content: Any, prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key.value}", item
 
 
-def _parse(overrides: Sequence[str]) -> list[Override]:
+def _parse_overrides(overrides: Sequence[str]) -> list[Override]:
     parsed: list[Override] = OverridesParser.create().parse_overrides(hydra_arguments(list(overrides)))
     return parsed
 
 
-def _groups(options: Sequence[str]) -> set[str]:
+def _available_groups(options: Sequence[str]) -> set[str]:
     return {folder.name for root in config_folders(options) for folder in root.iterdir() if folder.is_dir()}
 
 
-def _add(override: Override, defaults: dict[str, Choice], values: dict[str, Choice], groups: set[str]) -> None:
+def _add_override(override: Override, defaults: dict[str, Choice], values: dict[str, Choice], groups: set[str]) -> None:
     """Add an override to the choices of the file, in place of what is planned for its key.
 
     Raises:
@@ -164,20 +164,20 @@ def _format(head: Sequence[str], defaults: Mapping[str, Choice], values: Mapping
         bases = [choice for group, choice in defaults.items() if group == "experiment"]
         others = [choice for group, choice in defaults.items() if group != "experiment"]
         lines += [f"  - {choice.value}  # {choice.reason}" for choice in bases]
-        lines += [_line_of_default(choice) for choice in others]
+        lines += [_format_default(choice) for choice in others]
         lines += ["  - _self_", ""]
     plain = [choice for key, choice in values.items() if "." not in key]
     nested = [choice for key, choice in values.items() if "." in key]
     return "\n".join([*lines, *format_nested([*plain, *nested])]) + "\n"
 
 
-def _line_of_default(choice: Choice) -> str:
+def _format_default(choice: Choice) -> str:
     value = "null" if choice.value in (None, []) else choice.value
     text = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else value
     return f"  - override /{choice.key}: {text}" + (f"  # {choice.reason}" if choice.reason else "")
 
 
-def _differing(text: str, settings: Settings, config_dir: str | None) -> dict[str, Any]:
+def _differing_values(text: str, settings: Settings, config_dir: str | None) -> dict[str, Any]:
     """Return the keys that the text does not compose as in `settings`, with their values in `settings`."""
     with TemporaryDirectory(prefix="resnet-cli-copy-") as name:
         file = Path(name) / "experiment" / "copied_config.yaml"

@@ -35,7 +35,7 @@ def print_out_of_fold(options: argparse.Namespace) -> None:
     Raises:
         InputError: An option does not apply here, or the folder is not that of a sweep over folds.
     """
-    sweep, folder = _places(options, "--out-of-fold")
+    sweep, folder = _input_and_output_folders(options, "--out-of-fold")
     from resnet_cli.evaluation.evaluate import write_files
     from resnet_cli.evaluation.files import format_json
     from resnet_cli.evaluation.out_of_fold import OUT_OF_FOLD, evaluate_out_of_fold  # these import torch
@@ -56,14 +56,14 @@ def print_label_errors(options: argparse.Namespace) -> None:
     Raises:
         InputError: An option does not apply here, or the folder is not that of a sweep over folds.
     """
-    sweep, folder = _places(options, "--label-errors")
+    sweep, folder = _input_and_output_folders(options, "--label-errors")
     from resnet_cli.evaluation.out_of_fold import write_label_errors  # imports torch
 
     report = write_label_errors(sweep, folder=folder, device=options.device, trust=options.trust)
     print_output(_format_json(report) if options.format == "json" else _format_table(report))
 
 
-def _places(options: argparse.Namespace, flag: str) -> tuple[Path, Path | None]:
+def _input_and_output_folders(options: argparse.Namespace, flag: str) -> tuple[Path, Path | None]:
     """Return the folder of the sweep and the one of --out, if it is given.
 
     Raises:

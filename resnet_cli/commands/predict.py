@@ -101,7 +101,7 @@ def _predict(options: argparse.Namespace) -> None:
     classifier = Classifier(trained, batch_size=options.batch_size, temperature=find_temperature(options, trained))
     rejection = find_rejection(options, trained, classifier)
     writer = _make_writer(format_name, options.top, classifier, rejects=rejection is not None)
-    with _output(out) as write:
+    with _open_output(out) as write:
         write(writer.header())
         count, unread = _write_predictions(options, images, classifier, rejection, writer, write)
     problems += unread
@@ -152,7 +152,7 @@ def _write_predictions(
 
 
 @contextmanager
-def _output(out: Path | None) -> Iterator[Callable[[str], None]]:
+def _open_output(out: Path | None) -> Iterator[Callable[[str], None]]:
     """Yield a function that writes text to standard output, or to a file that is created at the end.
 
     After Ctrl-C the file has the lines written so far; after an error there is no file.

@@ -92,11 +92,11 @@ def _list(options: argparse.Namespace) -> None:
     lines = []
     for preset in presets:
         own = "" if preset.is_built_in else f"  ({display_path(preset.path)})"
-        lines.append(_cut(f"{preset.override:{width}}  {preset.summary}{own}".rstrip(), limit))
+        lines.append(_truncate(f"{preset.override:{width}}  {preset.summary}{own}".rstrip(), limit))
     print_output("\n".join(lines) + "\n")
 
 
-def _cut(line: str, limit: int) -> str:
+def _truncate(line: str, limit: int) -> str:
     """Truncate a line to `limit` characters; 0 means no limit, as in a pipe."""
     return line if not limit or len(line) <= limit else f"{line[: limit - 3]}..."
 
@@ -111,7 +111,7 @@ def _copy(options: argparse.Namespace) -> None:
     if not name:
         raise InputError("--copy: give a preset, a run folder, or plan=LEVEL with its settings")
     level = next((item.partition("=")[2] for item in (name, *rest) if item.startswith("plan=")), None)
-    run = _run(name)
+    run = _find_named_run(name)
     if level is not None:
         _copy_plan(options, level, [name, *rest])
         return
@@ -124,7 +124,7 @@ def _copy(options: argparse.Namespace) -> None:
     _write(options, preset.group, preset.name, preset.text)
 
 
-def _run(name: str) -> RunDir | None:
+def _find_named_run(name: str) -> RunDir | None:
     """Return the run that a path names; None for the name of a preset, even if a folder has it too."""
     path = expand_home(name, "--copy")
     is_run = RunDir(path).config.is_file() or (path.exists() and len(Path(name).parts) > 1)

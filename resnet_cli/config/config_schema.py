@@ -31,16 +31,16 @@ def config_schema(presets: Sequence[Preset]) -> Schema:
     used = _targets_by_group(presets)
     top_level = key_comments(CONFIG_FOLDER / "train.yaml")
     properties: Schema = {}
-    definitions: Schema = {"node": _node(used[""], ANY_NODE, {})}
+    definitions: Schema = {"node": _node_schema(used[""], ANY_NODE, {})}
     comments = _comments(presets)
     for name, parameter in signature(RUN_TARGET).parameters.items():
-        own = _property(parameter, argument_descriptions(RUN_TARGET).get(name, ""), top_level.get(name, ""))
+        own = _property_schema(parameter, argument_descriptions(RUN_TARGET).get(name, ""), top_level.get(name, ""))
         if name in CONFIG_GROUPS:
-            definitions[name] = _node(used.get(name, []), CONFIG_GROUPS[name], comments)
+            definitions[name] = _node_schema(used.get(name, []), CONFIG_GROUPS[name], comments)
             group: Schema = {"$ref": f"#/$defs/{name}"}
             own = {"description": own.get("description", ""), **_optional(group, name in OPTIONAL_GROUPS)}
         properties[name] = own
-    definitions["logger"] = _node(used.get("logger", []), LOGGER, {})
+    definitions["logger"] = _node_schema(used.get("logger", []), LOGGER, {})
     loggers = {"type": "object", "additionalProperties": {"$ref": "#/$defs/logger"}}
     properties["logger"] = {**properties["logger"], **_optional(loggers, True)}
     for name in ("sweep", "distillation"):
@@ -65,7 +65,7 @@ def _without_types(schema: Schema) -> Schema:
     return {key: value for key, value in schema.items() if key in ("description", "default")}
 
 
-def _property(parameter: Parameter, *descriptions: str) -> Schema:
+def _property_schema(parameter: Parameter, *descriptions: str) -> Schema:
     """Return the schema of one key: its type, its default, and the first description that there is."""
     schema = dict(schema_of(parameter.annotation))
     description = next(filter(None, descriptions), "")
@@ -76,12 +76,12 @@ def _property(parameter: Parameter, *descriptions: str) -> Schema:
     return schema
 
 
-def _node(targets: Sequence[str], group: ConfigGroup, comments: Mapping[str, Mapping[str, str]]) -> Schema:
+def _node_schema(targets: Sequence[str], group: ConfigGroup, comments: Mapping[str, Mapping[str, str]]) -> Schema:
     """Return the schema of a node: by its `_target_`, the keys that the callable and the readers of the group take."""
     conditions = [
         {
             "if": {"properties": {"_target_": {"const": target}}, "required": ["_target_"]},
-            "then": _of_target(target, group, comments),
+            "then": _target_schema(target, group, comments),
         }
         for target in targets
     ]
@@ -90,13 +90,13 @@ def _node(targets: Sequence[str], group: ConfigGroup, comments: Mapping[str, Map
     return {**schema, "allOf": conditions} if conditions else schema
 
 
-def _of_target(target: str, group: ConfigGroup, comments: Mapping[str, Mapping[str, str]]) -> Schema:
+def _target_schema(target: str, group: ConfigGroup, comments: Mapping[str, Mapping[str, str]]) -> Schema:
     own = signature(target)
     found: dict[str, list[Schema]] = {}
     for name, source in _sources(target, own, group):
         if name not in group.given:
             texts = (argument_descriptions(source[0]).get(name, ""), comments.get(target, {}).get(name, ""))
-            found.setdefault(name, []).append(_property(source[1], *texts))
+            found.setdefault(name, []).append(_property_schema(source[1], *texts))
     properties = {name: items[0] if len(items) == 1 else {"allOf": items} for name, items in found.items()}
     readers = group.reader_parameters(own.parameters)
     needed = [*own.parameters.values(), *readers.values()]

@@ -27,11 +27,11 @@ def expand_braces(text: str) -> Iterator[str]:
         yield text
         return
     numbers = RANGE.fullmatch(match[1])
-    for choice in _count(*numbers.groups()) if numbers else match[1].split(","):
+    for choice in _expand_range(*numbers.groups()) if numbers else match[1].split(","):
         yield from expand_braces(text[: match.start()] + choice + text[match.end() :])
 
 
-def _count(first: str, last: str) -> Iterator[str]:
+def _expand_range(first: str, last: str) -> Iterator[str]:
     """Yield numbers from `first` to `last`, up or down, padded to the wider of the two if one begins with 0."""
     start, stop = int(first), int(last)
     is_padded = any(len(text) > 1 and text.startswith("0") for text in (first, last))

@@ -71,7 +71,7 @@ def signature(target: str) -> Signature:
             if read is not None:
                 return read
         break
-    return _imported(target)
+    return _inspect_imported(target)
 
 
 def _read(module: Module, node: ast.stmt, rest: Sequence[str]) -> Signature | None:
@@ -198,7 +198,7 @@ def locate(target: str) -> Any:
     raise NotFoundError(f"there is no module named {parts[0]!r}")
 
 
-def _imported(target: str) -> Signature:
+def _inspect_imported(target: str) -> Signature:
     """Return the signature of a callable that has to be imported to be read."""
     found = locate(target)
     if not callable(found):

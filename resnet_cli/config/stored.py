@@ -101,14 +101,14 @@ def plain_data(config: Any, source: str) -> Settings:
     Raises:
         InputError: It holds something else, or is too deep or too large; one line that begins with `source`.
     """
-    reason = next(_not_plain(config, [0], 0), None) if isinstance(config, dict) else "no mapping"
+    reason = next(_iter_problems(config, [0], 0), None) if isinstance(config, dict) else "no mapping"
     if reason:
         raise InputError(f"{source}: not a stored config: {reason}")
     settings: Settings = with_present_names(config)
     return settings
 
 
-def _not_plain(value: object, count: list[int], depth: int) -> Iterator[str]:
+def _iter_problems(value: object, count: list[int], depth: int) -> Iterator[str]:
     """Yield problems as they are found: a hostile value may be deep or long without bound."""
     count[0] += 1
     if depth > DEEPEST or count[0] > LARGEST_COUNT:
@@ -117,10 +117,10 @@ def _not_plain(value: object, count: list[int], depth: int) -> Iterator[str]:
         for key, item in value.items():
             if type(key) is not str:
                 yield f"a key of type {type(key).__name__}"
-            yield from _not_plain(item, count, depth + 1)
+            yield from _iter_problems(item, count, depth + 1)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _not_plain(item, count, depth + 1)
+            yield from _iter_problems(item, count, depth + 1)
     elif type(value) is int and abs(value) > LARGEST_NUMBER:
         yield "a number too large"
     elif value is not None and type(value) not in (str, int, float, bool):
@@ -190,17 +190,17 @@ def differences(stored: Settings, given: Settings) -> list[Difference]:
     before, after = flat(stored), flat(given)
     for leaves in (before, after):
         leaves |= {key: value for key, value in defaults.items() if key not in leaves}
-    same = keys_without_difference(before, after) | _keys_of_teachers(before, after)
+    same = keys_without_difference(before, after) | _ignored_teacher_keys(before, after)
     return [
-        Difference(key, _leaf(before, key), _leaf(after, key))
+        Difference(key, _format_leaf(before, key), _format_leaf(after, key))
         for key in dict.fromkeys([*after, *before])
         if key not in same
-        and not (key in before and key in after and _same(before[key], after[key]))
-        and (key not in SAFE_TO_CHANGE or _fewer_epochs(key, before, after))
+        and not (key in before and key in after and _are_equal(before[key], after[key]))
+        and (key not in SAFE_TO_CHANGE or _has_fewer_epochs(key, before, after))
     ]
 
 
-def _keys_of_teachers(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
+def _ignored_teacher_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
     """Return the keys on teachers whose differences do not count.
 
     If both configs have a teacher, its path may differ, since the weights are compared when it is opened. Otherwise
@@ -249,16 +249,16 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _same(a: Any, b: Any) -> bool:
+def _are_equal(a: Any, b: Any) -> bool:
     """Return whether two config values are equal: 1 equals 1.0 but not true, and a list equals a tuple."""
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
+        return len(a) == len(b) and all(map(_are_equal, a, b))
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     return bool(a == b)
 
 
-def _fewer_epochs(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+def _has_fewer_epochs(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Return whether `key` is the number of epochs and it has decreased, or is not a number."""
     if key != "trainer.epochs":
         return False
@@ -267,5 +267,5 @@ def _fewer_epochs(key: str, before: Mapping[str, Any], after: Mapping[str, Any])
     return not (is_number and new >= old)  # type: ignore[operator]
 
 
-def _leaf(leaves: Mapping[str, Any], key: str) -> str:
+def _format_leaf(leaves: Mapping[str, Any], key: str) -> str:
     return format_value(leaves[key]) if key in leaves else "(absent)"

@@ -58,7 +58,7 @@ def check_names(settings: Mapping[str, Any], named: Mapping[str, Any]) -> None:
     )
 
 
-def to_name_again(settings: Mapping[str, Any]) -> list[str]:
+def own_class_overrides(settings: Mapping[str, Any]) -> list[str]:
     """Return the overrides that name a config's own classes, which a command needs to resume its run."""
     return [
         f"{path}._target_={target}"

@@ -23,7 +23,7 @@ Settings = dict[str, Any]
 RUN_TARGET = "resnet_cli.config.run_config.RunConfig"  # the schema of the top level
 EXAMPLES = {"optimizer": "torch.optim.SGD", "schedule": "resnet_cli.schedules.cosine"}
 OPTIONAL_GROUPS = ("loss",)  # configs of runs that were made before the group was added have none
-TAKE_WHAT_IS_GIVEN = ("model", "schedule", "trainer")  # groups whose targets must take one of the builder's arguments
+NEED_GIVEN_ARGUMENT = ("model", "schedule", "trainer")  # groups whose targets must take one of the builder's arguments
 
 
 def without_leftovers(settings: Settings, given_keys: Sequence[str], file_keys: Sequence[str] = ()) -> Settings:
@@ -166,7 +166,7 @@ def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Se
         return
     missing = _first_missing(own, node)
     if (
-        group_of(path) in TAKE_WHAT_IS_GIVEN
+        group_of(path) in NEED_GIVEN_ARGUMENT
         and missing
         and not own.open
         and own.parameters.keys().isdisjoint(part.given)

@@ -40,9 +40,9 @@ def is_valid(value: Any, annotation: Any) -> bool:
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return find_member(annotation, value) is not None
     if annotation is int:
-        return type(value) is int and _in_64_bits(value)
+        return type(value) is int and _fits_64_bits(value)
     if annotation is float:
-        return type(value) in (int, float) and _in_64_bits(value) and math.isfinite(value)
+        return type(value) in (int, float) and _fits_64_bits(value) and math.isfinite(value)
     if origin is Annotated:
         return is_valid(value, arguments[0]) and all(_is_inside(value, limit) for limit in arguments[1:])
     if origin is Literal:
@@ -126,9 +126,9 @@ def format_value(value: Any) -> str:
     text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
     text = text or str(value) or "nothing"
     text = text if len(text) <= 60 else text[:57] + "..."
-    return text if _in_64_bits(value) else f"{text} (more than 64 bits hold)"
+    return text if _fits_64_bits(value) else f"{text} (more than 64 bits hold)"
 
 
-def _in_64_bits(value: Any) -> bool:
+def _fits_64_bits(value: Any) -> bool:
     """Return False for integers that do not fit into 64 bits, which tensors cannot hold."""
     return type(value) is not int or -(2**63) <= value < 2**63

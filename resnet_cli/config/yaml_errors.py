@@ -32,7 +32,7 @@ UNFINISHED = (
     ("block mapping", "a wrong indent: this line belongs to no key above it"),
     ("block collection", "a wrong indent: this line belongs to no list above it"),
 )
-AT_THEIR_BEGIN = ("flow sequence", "flow mapping", "quoted scalar", "scanning a simple key")
+REPORTED_AT_START = ("flow sequence", "flow mapping", "quoted scalar", "scanning a simple key")
 
 
 def describe_yaml_error(error: Exception, path: str | os.PathLike[str], data: bytes, *, expected: str = "") -> str:
@@ -77,7 +77,7 @@ def _scalars(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
 
 
 def _place_and_reason(error: Exception, data: bytes) -> tuple[int | None, str]:
-    error = _in_python_parser(data) or error  # uniform wording: libyaml, if it read the file, words errors differently
+    error = _python_parser_error(data) or error  # one wording: libyaml words errors differently
     if isinstance(error, UnicodeDecodeError):
         line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
         return line, f"the byte 0x{byte:02x} is no UTF-8 text; save the file as UTF-8"
@@ -86,7 +86,7 @@ def _place_and_reason(error: Exception, data: bytes) -> tuple[int | None, str]:
         line = data.decode("utf-8", "replace")[: error.position].count("\n") + 1
         return line, f"the character U+{found:04X} is not allowed in YAML"
     if isinstance(error, yaml.MarkedYAMLError):
-        return _of_marked(error)
+        return _explain_marked_error(error)
     if isinstance(error, RecursionError):
         return None, "nested too deep"
     if isinstance(error, LookupError | AttributeError):
@@ -94,7 +94,7 @@ def _place_and_reason(error: Exception, data: bytes) -> tuple[int | None, str]:
     return None, " ".join(str(error).split())[:200]
 
 
-def _in_python_parser(data: bytes) -> Exception | None:
+def _python_parser_error(data: bytes) -> Exception | None:
     try:
         yaml.compose(data.decode("utf-8"), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
@@ -102,7 +102,7 @@ def _in_python_parser(data: bytes) -> Exception | None:
     return None
 
 
-def _of_marked(error: yaml.MarkedYAMLError) -> tuple[int | None, str]:
+def _explain_marked_error(error: yaml.MarkedYAMLError) -> tuple[int | None, str]:
     problem, context = str(error.problem or ""), str(error.context or "")
     line, begin = (mark.line + 1 if mark else None for mark in (error.problem_mark, error.context_mark))
     for pattern, explanation in EXPLANATIONS:
@@ -111,5 +111,5 @@ def _of_marked(error: yaml.MarkedYAMLError) -> tuple[int | None, str]:
             return line, explanation.format(*found.groups())
     for words, explanation in UNFINISHED:
         if words in context:
-            return (begin if words in AT_THEIR_BEGIN else None) or line, explanation
+            return (begin if words in REPORTED_AT_START else None) or line, explanation
     return line or begin, " ".join(f"{context} {problem}".split()) or "no valid YAML"

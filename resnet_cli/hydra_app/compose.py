@@ -62,10 +62,10 @@ def checked_settings(
     settings = validation.without_leftovers(settings, keys, in_files)
     reproduce = settings.get("reproduce")
     if isinstance(reproduce, str) and reproduce.strip():
-        return _reproducing(settings, keys, find_run(reproduce))
+        return _reproduced_settings(settings, keys, find_run(reproduce))
     resume = settings.get("resume")
     if isinstance(resume, str) and resume.strip() and resume != "auto":
-        return _of_run(settings, keys, find_run(resume))
+        return _resumed_settings(settings, keys, find_run(resume))
     settings = with_defaults_of_labels(settings, keys)
     validation.check(settings, valid)
     require_one_length(settings, keys, in_files)
@@ -94,23 +94,23 @@ def with_defaults_of_labels(settings: Settings, given_keys: Sequence[str]) -> Se
     return settings
 
 
-def _of_run(settings: Settings, keys: Sequence[str], run: RunDir) -> Settings:
+def _resumed_settings(settings: Settings, keys: Sequence[str], run: RunDir) -> Settings:
     """Return a run's stored config with the given keys of `settings` applied, after checking it."""
     result = stored.overlaid(stored.read(run.config), settings, keys)
-    _check_of_run(result, settings, run)
+    _check_run_config(result, settings, run)
     require_one_length(result, keys)
     return result
 
 
-def _reproducing(settings: Settings, keys: Sequence[str], run: RunDir) -> Settings:
+def _reproduced_settings(settings: Settings, keys: Sequence[str], run: RunDir) -> Settings:
     """Return the config that reproduces a run, after checking that the given keys do not change its results."""
     result = overlay_reproduced(run, settings, keys)
-    _check_of_run(result, settings, run)
+    _check_run_config(result, settings, run)
     require_same_results(run, result)
     return result
 
 
-def _check_of_run(config: Settings, composed: Settings, run: RunDir) -> None:
+def _check_run_config(config: Settings, composed: Settings, run: RunDir) -> None:
     """Check a run's config and, unless the run is trusted, the classes that only its stored config names."""
     named = trust.targets(composed)
     trusted = composed.get("trust") is True

@@ -126,7 +126,7 @@ def _invalid_override(error: OverrideParseException) -> str:
     override = error.override.removeprefix("++")
     if "=" not in override:
         path = Path(override)
-        advice = _images_at(override) if path.exists() else "--help shows how settings are typed"
+        advice = _suggest_data_option(override) if path.exists() else "--help shows how settings are typed"
         return f"{override}: not key=value; {advice}"
     reason = str(error).splitlines()[0].replace("++", "")
     key = override.partition("=")[0]
@@ -136,7 +136,7 @@ def _invalid_override(error: OverrideParseException) -> str:
     )
 
 
-def _images_at(place: str) -> str:
+def _suggest_data_option(place: str) -> str:
     """Return the overrides that use the images at an existing path."""
     option, key = ("csv", "file") if place.lower().endswith((".csv", ".tsv", ".parquet")) else ("image_folder", "root")
     return f"images there are data={option} {shlex.quote(f'data.{key}={place}')}"
@@ -159,7 +159,7 @@ def _missing_option(error: MissingConfigException) -> str:
     """Format an unknown option of a group: `model=resnet21: no such option; did you mean resnet20? (...)`."""
     place = (error.missing_cfg_file or "").removeprefix("data/")
     if place != error.missing_cfg_file and place and Path(place).exists():
-        return f"data={place}: no such option; {_images_at(place)}"
+        return f"data={place}: no such option; {_suggest_data_option(place)}"
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     shipped = [file.stem for file in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]  # Hydra reports none for a list
     options = [name for name in error.options or shipped if not name.startswith("_")]

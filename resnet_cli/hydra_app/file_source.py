@@ -74,7 +74,7 @@ class FileConfigSource(HydraFileConfigSource):
         except GrammarParseError:
             text = _broken_reference(path)
             reason = "an incomplete reference ${key}; write a literal ${ as \\${"
-            raise InputError(f"{_place(path, value=text)}: {text}: {reason}") from None
+            raise InputError(f"{_format_location(path, value=text)}: {text}: {reason}") from None
         except (ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno:  # the machine's
                 raise
@@ -125,7 +125,7 @@ def _check_content(config: Any, path: Path) -> None:
     if "defaults" in config:
         wrong = _wrong_defaults(config._get_node("defaults"), path.stem)
         if wrong:
-            raise InputError(f"{_place(path, key='defaults')}: defaults: {wrong}")
+            raise InputError(f"{_format_location(path, key='defaults')}: defaults: {wrong}")
 
 
 def _wrong_defaults(defaults: object, own_name: str) -> str:
@@ -150,7 +150,7 @@ def _broken_reference(path: Path) -> str:
     return ""
 
 
-def _place(path: Path, **searched: str) -> str:
+def _format_location(path: Path, **searched: str) -> str:
     return f"{display_path(path)}:{line_of(path.read_text(encoding='utf-8'), **searched)}"
 
 

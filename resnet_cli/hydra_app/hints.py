@@ -32,14 +32,14 @@ def hint_for(problems: Sequence[str], command: str, arguments: Sequence[str]) ->
     Returns:
         The command; empty if none would help.
     """
-    mended = list(arguments)
+    corrected_arguments = list(arguments)
     for problem in problems:
-        changed = _mended(problem, mended)
-        if changed == mended:
+        changed = _correct_mistake(problem, corrected_arguments)
+        if changed == corrected_arguments:
             group = NO_OPTION.match(problem)
             return f"resnet-info --list {group['group']}" if group else ""
-        mended = changed
-    return shlex.join([command, *mended])
+        corrected_arguments = changed
+    return shlex.join([command, *corrected_arguments])
 
 
 def hint_after_divergence(command: str, arguments: Sequence[str]) -> str:
@@ -50,7 +50,7 @@ def hint_after_divergence(command: str, arguments: Sequence[str]) -> str:
     return shlex.join([command, *arguments, "find=lr"])
 
 
-def _mended(problem: str, arguments: Sequence[str]) -> list[str]:
+def _correct_mistake(problem: str, arguments: Sequence[str]) -> list[str]:
     """Return the arguments with one mistake corrected; unchanged if no correction is known."""
     renamed, option = RENAMED.match(problem), OPTION.match(problem)
     corrected, missing = CORRECTED.match(problem), MISSING.match(problem)

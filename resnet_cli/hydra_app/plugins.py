@@ -45,12 +45,12 @@ def require_plugins(config: DictConfig) -> None:
     for part in ("launcher", "sweeper"):
         target = str(config.hydra[part]._target_)
         for start, (package, extra) in PACKAGES.items():
-            if target.startswith(f"{start}.") and not _is_there(package, start):
+            if target.startswith(f"{start}.") and not _is_installed(package, start):
                 choice = config.hydra.runtime.choices[f"hydra/{part}"]
                 raise InputError(f"hydra/{part}={choice}: needs {package}; pip install 'resnet-cli[{extra}]'")
 
 
-def _is_there(package: str, module: str) -> bool:
+def _is_installed(package: str, module: str) -> bool:
     try:
         return find_spec("optuna" if package == "optuna" else module) is not None
     except ModuleNotFoundError:  # its parent is not installed either

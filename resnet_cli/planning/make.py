@@ -36,9 +36,9 @@ logger = logging.getLogger("resnet_cli")
 PLANNED_SIDE = 64  # side in pixels at which files of different sizes are measured
 CACHE = "~/.cache/resnet-cli/decoded"
 BATCH_SIZE = "data.batch_size"
-RATES_LAST = 7 * 24 * 3600  # seconds until nets are measured again: another program may have slowed them down
+RATE_LIFETIME = 7 * 24 * 3600  # seconds until nets are measured again: another program may have slowed them down
 # Keys of the data that change neither the set of training images nor their pixels.
-NOT_OF_IMAGES = ("batch_size", "eval_batch_size", "augment", "sampler", "workers", "worker_timeout", "backend", "cache")
+IGNORED_KEYS = ("batch_size", "eval_batch_size", "augment", "sampler", "workers", "worker_timeout", "backend", "cache")
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class _Measurer:
     def rates(self) -> dict[str, float]:
         """Images a second by net and size, on this machine; old measurements are dropped."""
         measured = self.facts.setdefault("_rates", {})
-        if time.time() - measured.get(self.machine.name, {}).get("since", 0) > RATES_LAST:
+        if time.time() - measured.get(self.machine.name, {}).get("since", 0) > RATE_LIFETIME:
             measured[self.machine.name] = {"since": time.time(), "rates": {}}
         rates: dict[str, float] = measured[self.machine.name]["rates"]
         return rates
@@ -166,7 +166,7 @@ class _Measurer:
         split, chosen = parts.samples["train"]
         is_given = any(self.node.get(key) is not None for key in ("folds", "splits"))
         self.holds_out = not is_given and "val" in parts.samples and parts.samples["val"][0] is split
-        reading = {key: value for key, value in self.node.items() if key not in NOT_OF_IMAGES}
+        reading = {key: value for key, value in self.node.items() if key not in IGNORED_KEYS}
         identity = [FORMAT, fingerprint_split(split, chosen), reading]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:24]
         self.key = f"fingerprint-{digest}"

@@ -130,7 +130,7 @@ class _Planner:
                 net for net in [*self._pretrained_nets(sides[-1]), *nets[::-1]] if self.level in net.get("default", ())
             ]
             net = (for_level or nets)[0]
-            self._take(net, f"{net['name']}, which {self.level} has for images of this size", "not measured")
+            self._use_net(net, f"{net['name']}, which {self.level} has for images of this size", "not measured")
         else:
             side, net, rate = self._largest_affordable(sides)
             passes = self._passes_in_budget(rate)
@@ -140,7 +140,7 @@ class _Planner:
             speed = f"{net['name']} trains {rate:,.0f} images per second here"
             reason = f"{speed}: {about_epochs(passes)} in the budget, {needs}"
             self._count_epochs(passes)
-            self._take(net, reason, MEASURED_BEFORE)
+            self._use_net(net, reason, MEASURED_BEFORE)
         if budget is None:
             self._choose(
                 {"trainer.epochs": self.facts["passes"]},
@@ -227,11 +227,11 @@ class _Planner:
         nets = [
             net for net in self.rules["nets"]
             if net["sides"][0] <= side <= net["sides"][1] and holds(net.get("when", {}), self.facts)
-            and self._goes_with_typed(net["set"])
+            and self._matches_typed_keys(net["set"])
         ]  # fmt: skip
         yield from nets or self.rules["nets"][:1]
 
-    def _goes_with_typed(self, net: Mapping[str, Any]) -> bool:
+    def _matches_typed_keys(self, net: Mapping[str, Any]) -> bool:
         """Return whether a net accepts the typed keys of `model`, and none of its own values contradicts them."""
         typed = {key: value for key, value in self.typed.items() if key.startswith("model.")}
         is_same = all(net[key] == value for key, value in typed.items() if key in net)
@@ -243,7 +243,7 @@ class _Planner:
             return
         for net in reversed(self.rules["pretrained_nets"]):
             is_there = net["weights"] in self.facts["weights"] and net["sides"][0] <= side <= net["sides"][1]
-            if is_there and self._goes_with_typed(net["set"]):
+            if is_there and self._matches_typed_keys(net["set"]):
                 yield net
 
     def _sides(self) -> Iterator[int]:
@@ -267,7 +267,7 @@ class _Planner:
             self._choose({"data.image_size": side}, why, "measured")
         self.facts["side"] = side
 
-    def _take(self, net: Mapping[str, Any], reason: str, evidence: str) -> None:
+    def _use_net(self, net: Mapping[str, Any], reason: str, evidence: str) -> None:
         self.facts["net"] = net["name"]
         self.facts["start"] = "published" if "weights" in net else self.facts["start"]
         self.facts["net_optimizer"] = self._optimizer(net)

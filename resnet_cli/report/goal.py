@@ -77,7 +77,7 @@ def assess_goal(runs: Sequence[Run], goal: Goal) -> GoalResult:
     if differing:
         return GoalResult(f"runs differ in {', '.join(differing)}: no test over seeds")
     gain = found.mean - goal.value if not goal.is_loss else goal.value - found.mean
-    side = _side(gain, is_loss=goal.is_loss)
+    side = _format_gain(gain, is_loss=goal.is_loss)
     if found.std is None:
         return GoalResult(f"{side} in the only run: a test takes two seeds")
     if found.std == 0 and gain > 0:
@@ -100,7 +100,7 @@ def goal_values(runs: Sequence[Run], goal: Goal) -> list[object]:
     return [goal.measure, goal.value, found.low, found.high, found.p, found.more_seeds, found.words]
 
 
-def _side(gain: float, *, is_loss: bool) -> str:
+def _format_gain(gain: float, *, is_loss: bool) -> str:
     if gain == 0:
         return "equal"
     return f"{'above' if (gain > 0) != is_loss else 'below'} by {abs(gain):.2g}"

@@ -17,7 +17,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.config.trust import to_name_again
+from resnet_cli.config.trust import own_class_overrides
 from resnet_cli.errors import MachineError
 from resnet_cli.files import write_atomically
 from resnet_cli.runs.folder import RunDir
@@ -71,7 +71,7 @@ def take_snapshot(settings: Mapping[str, Any], repositories: Iterable[Repository
     """
     snapshot = Snapshot()
     snapshot.add("requirements.txt", "".join(f"{line}\n" for line in installed_packages()).encode())
-    targets = [override.partition("=")[2] for override in to_name_again(settings)]
+    targets = [override.partition("=")[2] for override in own_class_overrides(settings)]
     named, others = _own_modules(targets, snapshot.left_out)
     for name, content in named.items():
         snapshot.add(f"{MODULES}/{name}", content)
@@ -198,7 +198,7 @@ def write_code(run: RunDir, snapshot: Snapshot, *, resumed: bool) -> None:
     if resumed:
         known = {name: digest for _, other in former for name, digest in other["files"].items()}
         files = {name: content for name, content in files.items() if known.get(name) != index["files"][name]}
-        for name in _exceeding(files, free=MAX_BYTES - _size(run.code)):
+        for name in _files_over_limit(files, free=MAX_BYTES - _size(run.code)):
             index["left_out"].append(f"{name} ({len(files.pop(name)):,} bytes)")
     if any(path.is_symlink() for path in (run.code, folder)):
         logger.info("code    %s is a symbolic link; nothing is written there", run.code)
@@ -261,7 +261,7 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _exceeding(files: Mapping[str, bytes], free: int) -> list[str]:
+def _files_over_limit(files: Mapping[str, bytes], free: int) -> list[str]:
     """Return the names of the files that do not fit."""
     names = []
     for name, content in files.items():

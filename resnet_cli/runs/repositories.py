@@ -58,7 +58,7 @@ def find_repositories() -> list[Repository]:
     package = Path(__file__).resolve().parent
     if not {"site-packages", "dist-packages"} & set(package.parts):  # an environment inside of another repository
         folders[PACKAGE] = package
-    asked = [(role, folder, _ask(folder)) for role, folder in folders.items()]
+    asked = [(role, folder, _start_git(folder)) for role, folder in folders.items()]
     found: dict[str, Repository] = {}
     for role, folder, answers in asked:
         repository = _read_answers(role, folder, answers)
@@ -81,7 +81,7 @@ def repositories_of_sweep(sweep: str, folder: str) -> list[Repository]:
     return find_repositories()
 
 
-def _ask(folder: Path) -> list[subprocess.Popen[bytes]] | None:
+def _start_git(folder: Path) -> list[subprocess.Popen[bytes]] | None:
     """Start asking git about a folder: what it is, how it is described, what has changed. None without git."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     names = [

@@ -37,26 +37,26 @@ def require_no_batch_of_one(
     """
     remainder = samples % batch_size if num_batches * batch_size > samples else 0
     sizes = {min(batch_size, samples), *([remainder] if remainder else [])}
-    lonely = next((size for size in sorted(sizes) if _smallest_part(size, accumulate, parts) == 1), None)
-    if lonely is None or not _fails_on_one(model, in_size):
+    bad_size = next((size for size in sorted(sizes) if _smallest_part(size, accumulate, parts) == 1), None)
+    if bad_size is None or not _fails_on_one(model, in_size):
         return
     reason = "the model has a batch norm over single values, which cannot train on one image"
     if samples == 1:
         raise InputError(f"there is only 1 training image: {reason}")
-    if lonely == remainder and accumulate == parts == 1:
+    if bad_size == remainder and accumulate == parts == 1:
         raise InputError(
             f"data.batch_size={batch_size}: the last batch of {samples} training images has 1: {reason}; use "
             "data.drop_last=true or another batch size"
         )
-    if lonely == 1:
+    if bad_size == 1:
         raise InputError(f"data.batch_size={batch_size}: {reason}; use a larger one")
     if parts > 1:
         raise InputError(
-            f"data.batch_size={batch_size}: of a batch of {lonely}, one of {parts} parts (trainer.processes, "
+            f"data.batch_size={batch_size}: of a batch of {bad_size}, one of {parts} parts (trainer.processes, "
             f"trainer.shards) has 1 image: {reason}; use another batch size, or data.drop_last=true"
         )
     raise InputError(
-        f"trainer.accumulate={accumulate}: leaves micro-batches of 1 image in a batch of {lonely}: {reason}; use "
+        f"trainer.accumulate={accumulate}: leaves micro-batches of 1 image in a batch of {bad_size}: {reason}; use "
         "another trainer.accumulate or data.batch_size, or data.drop_last=true"
     )
 

@@ -79,9 +79,9 @@ def _describe(model: nn.Module, source: WeightFile, found: Transfer) -> tuple[st
     total = sum(parameter.numel() for parameter in own.values())
     place = f"{source.path} ({source.container})" if source.container else str(source.path)
     parts = [f"{loaded:,} of {total:,} parameters from {place}"]
-    parts += [f"adapted: {_listed(found.adapted)}"] if found.adapted else []
-    parts += [f"new: {_listed(found.new)}"] if found.new else []
-    parts += [f"left: {_listed(dict.fromkeys(found.left, ''))}"] if found.left else []
+    parts += [f"adapted: {_format_reasons(found.adapted)}"] if found.adapted else []
+    parts += [f"new: {_format_reasons(found.new)}"] if found.new else []
+    parts += [f"left: {_format_reasons(dict.fromkeys(found.left, ''))}"] if found.left else []
     with source.path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     record = {
@@ -91,7 +91,7 @@ def _describe(model: nn.Module, source: WeightFile, found: Transfer) -> tuple[st
     return "; ".join(parts), record
 
 
-def _listed(reasons: Mapping[str, str]) -> str:
+def _format_reasons(reasons: Mapping[str, str]) -> str:
     """List names with their reasons: parameters of one layer and reason together, and at most `MOST_LISTED` entries."""
     layers: dict[tuple[str, str], list[str]] = {}
     for name, reason in reasons.items():
@@ -134,7 +134,7 @@ def load_initial_weights(
     source = read_weights(resolve_weights(place or init_from))
     line, record = load_weights(model, source, **sizes)
     own = source.normalisation
-    if own is not None and _differ(own, normalisation):
+    if own is not None and _normalisations_differ(own, normalisation):
         mean, std = (f"[{','.join(f'{value:.4g}' for value in values)}]" for values in own)
         line += f"; its images were normalised by data.mean={mean} data.std={std}, these are not"
     return InitialWeights(init_from, line, record)
@@ -160,7 +160,7 @@ def require_same_weights(weights: InitialWeights, run: RunDir, *, force: bool) -
         )
 
 
-def _differ(one: tuple[Sequence[float], ...], other: tuple[Sequence[float], ...]) -> bool:
+def _normalisations_differ(one: tuple[Sequence[float], ...], other: tuple[Sequence[float], ...]) -> bool:
     """Return whether two normalisations with equally many channels differ by more than parts of one data set would."""
     pairs = [pair for a, b in zip(one, other, strict=True) if len(a) == len(b) for pair in zip(a, b, strict=True)]
     return any(abs(a - b) > NOTICEABLE for a, b in pairs)

@@ -115,8 +115,8 @@ def train_on_ranks(
                 _record_failure(run, error)
                 raise
             line = f"{error}; restart {launcher.attempt} of {options.max_restarts} from the last checkpoint"
-            _note(run, error.traceback)
-            _note(run, line)
+            _append_to_run_log(run, error.traceback)
+            _append_to_run_log(run, line)
             print_line(line, sys.stdout)
             config = replace(config, resume="auto")
 
@@ -140,15 +140,15 @@ def train_on_existing(
         return record
 
 
-def _note(run: RunDir, text: str) -> None:
+def _append_to_run_log(run: RunDir, text: str) -> None:
     if text and run.log.exists():
         append_to_log(run.log, text)
 
 
 def _record_failure(run: RunDir, error: RankFailedError) -> None:
     """Record the error that ended the ranks, which the first one may not have seen, and print its traceback."""
-    _note(run, error.traceback)
-    _note(run, f"error: {error}")
+    _append_to_run_log(run, error.traceback)
+    _append_to_run_log(run, f"error: {error}")
     if error.traceback:
         print_line(error.traceback, sys.stderr)
     with suppress(InputError, MachineError):
@@ -187,11 +187,11 @@ def train_elsewhere(
     if ranks is None or ranks.is_first:
         return None
     with isolated_compiler(), fixed_threads(options):
-        _follow(config, RunDir(folder), context, planned, ranks)
+        _train_as_follower(config, RunDir(folder), context, planned, ranks)
     return {}
 
 
-def _follow(config: RunConfig, run: RunDir, context: RunContext, planned: Node | None, ranks: Ranks) -> None:
+def _train_as_follower(config: RunConfig, run: RunDir, context: RunContext, planned: Node | None, ranks: Ranks) -> None:
     """Take the part of a rank that is not the first: its steps and its batches of the evaluations."""
     control = agreed_control(context.control, ranks)
     with RankLog(ranks.rank) as log, following(ranks):

@@ -48,11 +48,13 @@ def named_paths(settings: Mapping[str, Any], folders: Sequence[Path] = (Path(),)
     Items of a list have their index after its key: `data.shards.0`. Patterns count as paths; URLs do not.
     """
     return {
-        key: text for key, text in _texts(settings).items() if is_path_key(ITEM.sub("", key)) or _is_file(text, folders)
+        key: text
+        for key, text in _path_texts(settings).items()
+        if is_path_key(ITEM.sub("", key)) or _is_file(text, folders)
     }
 
 
-def _texts(settings: Mapping[str, Any]) -> dict[str, str]:
+def _path_texts(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return the values of a config that may be paths, by their full keys."""
     groups: dict[str, Any] = {
         name: node for name, node in settings.items() if name in CONFIG_GROUPS and isinstance(node, Mapping)
@@ -109,13 +111,13 @@ def recorded_paths(
         settings = {**settings, "init_from": (entries.get("init_from") or {}).get("value")}
     named = named_paths(settings)
     places: dict[str, list[Path]] = {}
-    for key, value in _texts(settings).items():
+    for key, value in _path_texts(settings).items():
         entry = entries.get(key)
         if isinstance(entry, Mapping) and entry.get("value") == value:
             places[key] = _recorded_places(run, entry)
         elif key in named and recorded is None:  # version 0.2.0 kept no paths; most runs are below the working folder
             places[key] = [Path(value), *(parent / value for parent in run.path.absolute().parents)]
-    return _find(settings, given, places, needed=needed)
+    return _find_existing(settings, given, places, needed=needed)
 
 
 def paths_today(settings: Mapping[str, Any], given: Collection[str], run: RunDir) -> dict[str, str]:
@@ -173,10 +175,10 @@ def paths_from(settings: Mapping[str, Any], origin: Origin, run: RunDir, *, need
         key: f"{key}={','.join(['PATH'] * len(paths))}, a path for each of {', '.join(paths)} in this order"
         for key, paths in origin.swept.items()
     }
-    return _find(settings, origin.given, places, needed=needed and is_own, new_names=new_names)
+    return _find_existing(settings, origin.given, places, needed=needed and is_own, new_names=new_names)
 
 
-def _find(
+def _find_existing(
     settings: Mapping[str, Any],
     given: Collection[str],
     places: Mapping[str, Sequence[Path]],
@@ -194,7 +196,7 @@ def _find(
         new_names: What the message suggests for giving a new path, by key, where it is not `KEY=PATH`.
     """
     found, problems = {}, []
-    values = _texts(settings)
+    values = _path_texts(settings)
     for key, candidates in places.items():
         if any(key == other or key.startswith(f"{other}.") for other in given):
             continue

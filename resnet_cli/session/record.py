@@ -275,7 +275,7 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
         status="finished", ended=utc_now(), test=test, test_reads=reads, selection=selection, protocol=times
     )
     saver.draw_curves(state.rows, test)
-    chosen = f"epoch {state.best['epoch']}, {_best_words(by)}" if state.best else "the last epoch"
+    chosen = f"epoch {state.best['epoch']}, {_format_selection(by)}" if state.best else "the last epoch"
     further = "".join(
         f", {name.replace('_', ' ')} {value:.2f} %" for name, value in record_label_scores(scores).items()
     )
@@ -290,7 +290,7 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
     prepared.leaks.log_known()  # the test images have been decoded now
 
 
-def _best_words(by: str | None) -> str:
+def _format_selection(by: str | None) -> str:
     measure = {
         "val_loss": " by its loss",
         "val_balanced_accuracy": " by balanced accuracy",

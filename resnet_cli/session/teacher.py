@@ -61,7 +61,7 @@ def load_teacher(config: RunConfig, place: str | None, loaders: Loaders) -> Load
         named = targets({"model": config.model})
         trained = open_trained(place or name, device=device, trust=config.trust, named=named)
     except InputError as error:
-        raise InputError(*(_of_teacher(name, problem) for problem in error.details)) from error
+        raise InputError(*(_as_teacher_problem(name, problem) for problem in error.details)) from error
     order = _order_of_classes(name, trained, loaders)
     channels, height, width = trained.in_size
     if channels != loaders.in_size[0]:
@@ -119,7 +119,7 @@ def format_teacher(record: Mapping[str, Any]) -> str:
     return f"{record['run']}: {model}, {record['file']} of epoch {record['epoch']}{resized}"
 
 
-def _of_teacher(name: str, problem: object) -> object:
+def _as_teacher_problem(name: str, problem: object) -> object:
     """Return a problem with the teacher's config as one of the key `teacher`."""
     if isinstance(problem, Problem) and problem.kind == "untrusted":
         return replace(problem, key=f"teacher={name}", kind="untrusted teacher")

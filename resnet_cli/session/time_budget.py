@@ -249,7 +249,7 @@ def measure_times(
     seconds = min(max(MEASURED_SHARE * (budget.seconds - budget.so_far), LEAST_SECONDS), MOST_SECONDS)
     found = measure(trainer, loaders.train, loaders.val, seconds=seconds, control=control, clock=budget.clock)
     saving, checkpoint, drawing = _time_saving(trainer, loaders, config, run, found.row, budget.clock)
-    count = {"val": _images(loaders.val, trainer), "test": _images(loaders.test, trainer)}
+    count = {"val": _count_images(loaders.val, trainer), "test": _count_images(loaders.test, trainer)}
     count["test"] *= 1 + NUM_VIEWS[config.trainer.get("test_tta") or "none"]
     if trainer.overfit_batches is not None:
         count["val"] = min(trainer.overfit_batches, len(loaders.train)) * loaders.train.batch_size
@@ -264,7 +264,7 @@ def measure_times(
     return times, found.steps
 
 
-def _images(loader: BatchLoader | None, trainer: ClassifierTrainer) -> int:
+def _count_images(loader: BatchLoader | None, trainer: ClassifierTrainer) -> int:
     if loader is None:
         return 0
     limit = trainer.max_batches

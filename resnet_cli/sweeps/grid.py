@@ -106,7 +106,7 @@ class SerialLauncher(Launcher):
         finished = launch.finished if launch else {}
         results = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):
-            results.append(_completed() if number in finished else self._run(composer, overrides, number))
+            results.append(_completed_result() if number in finished else self._run(composer, overrides, number))
         return results
 
     def _run(self, composer: JobComposer, overrides: Sequence[str], number: int) -> JobReturn:
@@ -131,7 +131,7 @@ def _print_finished(lines: Mapping[int, str], job_count: int) -> None:
         print_line(f"\n{line}", sys.stdout)
 
 
-def _completed() -> JobReturn:
+def _completed_result() -> JobReturn:
     result = JobReturn()
     result.status, result.return_value = JobStatus.COMPLETED, None
     return result

@@ -117,7 +117,7 @@ def _outcome(job: sweep_job.SweepJob, signals: StopSignals, reporter: TrialRepor
             process = context.Process(target=_run_in_child, args=(job, own, reporter, writer, mask))
             process.start()
             if signals.is_owner:
-                signals.on_signal = partial(_pass_on, process, job)
+                signals.on_signal = partial(_forward_signal, process, job)
         writer.close()
         outcome = _wait(process, reader, signals)
     return ("failed", _record_killed(job, signals, process.exitcode)) if outcome is None else outcome
@@ -168,7 +168,7 @@ def _run_in_child(
     writer.send(outcome)
 
 
-def _pass_on(process: Any, job: sweep_job.SweepJob, signum: int) -> None:
+def _forward_signal(process: Any, job: sweep_job.SweepJob, signum: int) -> None:
     """Pass a signal on. A Ctrl-C reaches all processes of a terminal, so that the job ignores it and gets SIGTERM."""
     if can_fork():
         with suppress(OSError):
@@ -179,7 +179,7 @@ def _pass_on(process: Any, job: sweep_job.SweepJob, signum: int) -> None:
 
 def _record_killed(job: sweep_job.SweepJob, signals: StopSignals, status: int | None) -> str:
     """Record and print that the process of a job ended without a result, and return the message."""
-    error = JobKilledError(_how_it_ended(status))
+    error = JobKilledError(_describe_exit_status(status))
     run = RunDir(job.folder)
     with suppress(InputError):
         run = resolve_job_folder(job.folder, job.settings).run
@@ -187,7 +187,7 @@ def _record_killed(job: sweep_job.SweepJob, signals: StopSignals, status: int | 
     return str(handle_failure(error, run, job.settings, console, command=job.command, overrides=list(job.overrides)))
 
 
-def _how_it_ended(status: int | None) -> str:
+def _describe_exit_status(status: int | None) -> str:
     """Return what an exit status of `multiprocessing` means."""
     if status is None or status >= 0:
         return f"the process of the job ended with status {status}"
@@ -237,7 +237,7 @@ def in_forked_process(function: Callable[[], Any]) -> Any:
             result = reader.recv()
         except EOFError:
             process.join()
-            raise JobKilledError(_how_it_ended(process.exitcode)) from None
+            raise JobKilledError(_describe_exit_status(process.exitcode)) from None
         process.join()
     return result
 

@@ -125,7 +125,7 @@ def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | 
         console.print(f"already finished, {_format_result(placement.record)}")
         return selected_score(placement.record)
     if is_in_use(placement.run.path):
-        raise _elsewhere(job, placement.run, console)
+        raise _report_elsewhere(job, placement.run, console)
     if placement.conflicting_folder:
         console.print(
             f"config differs from that of {placement.conflicting_folder}; starting a new job in {placement.run.path}"
@@ -173,14 +173,14 @@ def _train(
         except StoppedError as stopped:
             raise JobStoppedError(stopped.signum) from None
         except InUseError:  # another process has just begun
-            raise _elsewhere(job, run, console) from None
+            raise _report_elsewhere(job, run, console) from None
         except (Exception, SystemExit) as error:  # a model that calls sys.exit ends its job, not the sweep
             raise _handle_failure(error, job, run, console) from None
         finally:
             _release_memory()
 
 
-def _elsewhere(job: SweepJob, run: RunDir, console: JobConsole) -> JobElsewhereError:
+def _report_elsewhere(job: SweepJob, run: RunDir, console: JobConsole) -> JobElsewhereError:
     console.print("another process trains it; waiting for that")
     return JobElsewhereError(run.path.absolute(), job.settings)
 

@@ -151,13 +151,13 @@ def _apply_overrides(command: SweepCommand, overrides: Sequence[str], folder: Pa
     for override in overrides:
         if not (_is_safe(override) or _concerns_sweep_only(override)):
             raise InputError(f"{override}: would change the jobs; hydra.sweep.dir={folder} adds further ones")
-        command = _apply_override(command, _from_anywhere(override))
+        command = _apply_override(command, _with_absolute_path(override))
         if _key(override) == EPOCHS and any(_key(argument) == BUDGET for argument in command.arguments):
             command = _apply_override(command, f"{BUDGET}=null")
     return command
 
 
-def _from_anywhere(override: str) -> str:
+def _with_absolute_path(override: str) -> str:
     """Make a path in an override absolute if it exists: the sweep's relative paths start from another folder."""
     key, _, value = override.partition("=")
     path = value.strip("\"'")

@@ -64,7 +64,7 @@ def followed_on_cluster(launcher: Any, sweep: SweepDir, jobs: Sequence[LaunchedJ
             return list(results_before(job))
         except (FailedJobError, UncompletedJobError) as error:
             index = int(job.job_id.partition("_")[2] or 0)  # in an array
-            return [_died(job, error, sweep, jobs[index])]
+            return [_report_death(job, error, sweep, jobs[index])]
 
     job_class.watcher, job_class.results = watcher, results
     try:
@@ -78,7 +78,7 @@ def followed_on_cluster(launcher: Any, sweep: SweepDir, jobs: Sequence[LaunchedJ
         job_class.watcher, job_class.results = watcher_before, results_before
 
 
-def _died(job: Any, error: Exception, sweep: SweepDir, launched: LaunchedJob) -> JobReturn:
+def _report_death(job: Any, error: Exception, sweep: SweepDir, launched: LaunchedJob) -> JobReturn:
     """Record and print that a job ended without a result, and return a result in its place."""
     result, signum = JobReturn(), sweep.read_stop_request()
     result.status = JobStatus.FAILED

@@ -25,7 +25,7 @@ from resnet_cli.runs.names import format_command, resume_command
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.paths import paths_from, paths_today
 from resnet_cli.session.signals import JobStoppedError, StopSignals
-from resnet_cli.session.stored_code import to_find_again
+from resnet_cli.session.stored_code import class_overrides_to_resume
 from resnet_cli.session.train import train
 from resnet_cli.streams import columns_of
 from resnet_cli.sweeps import job as sweep_job
@@ -97,7 +97,7 @@ def make_task(context: LauncherContext) -> app.Task:
                 files = context.plans.files_of(settings.get("plan"))
                 job = sweep_job.SweepJob(settings, overrides, number, folder, sweep, command, paths, files)
                 return job_runner(settings, hydra_config)(job, stop, reporter)
-        own_classes = to_find_again(settings)
+        own_classes = class_overrides_to_resume(settings)
         resume = resume_command(folder, *own_classes)
         try:
             stop.begin_job()

@@ -28,11 +28,11 @@ from resnet_cli.session.context import Plans
 from resnet_cli.streams import in_notebook
 
 LEVELS = ("quick", "good", "best")
-ALIKE_DATA = ("data.fold", "data.split_seed", "data.workers")  # keys of data that do not affect a plan
-SWEPT = (*ALIKE_DATA, "data.batch_size")  # keys of data that a planned sweep may vary
+DATA_KEYS_WITHOUT_EFFECT = ("data.fold", "data.split_seed", "data.workers")  # keys of data that do not affect a plan
+SWEPT = (*DATA_KEYS_WITHOUT_EFFECT, "data.batch_size")  # keys of data that a planned sweep may vary
 RUN_KEYS = ("resume", "reproduce")
 SEARCH_PATH = "hydra.searchpath"
-PLANNED_ALIKE = ("seed", "name", "logger", *ALIKE_DATA)  # prefixes of keys that do not affect a plan
+KEYS_WITHOUT_EFFECT = ("seed", "name", "logger", *DATA_KEYS_WITHOUT_EFFECT)  # prefixes of keys that no plan uses
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def planned(arguments: Sequence[str]) -> Iterator[Plans]:
         folder.mkdir()
         files: dict[str, dict[str, str]] = {}
         for level in levels:
-            text, fingerprint = _find_plan(level, overrides, options) or _make(level, options, overrides)
+            text, fingerprint = _find_plan(level, overrides, options) or _make_plan(level, options, overrides)
             (folder / f"{level}.yaml").write_text(as_option(text, level), encoding="utf-8")
             run = RunDir("")
             files[level] = {run.plan.name: text, run.fingerprint.name: fingerprint}
@@ -188,7 +188,7 @@ def _differing_keys(job: RunDir, typed: Mapping[str, Any], options: Sequence[str
     return {key for key in {*typed, *given} if typed.get(key, missing) != given.get(key, missing)}
 
 
-def _make(level: str, options: Sequence[str], overrides: Sequence[Override]) -> tuple[str, str]:
+def _make_plan(level: str, options: Sequence[str], overrides: Sequence[Override]) -> tuple[str, str]:
     """Make the plan and print it."""
     items, first_values = [], []
     for override in overrides:
@@ -197,7 +197,7 @@ def _make(level: str, options: Sequence[str], overrides: Sequence[Override]) -> 
             continue
         item = _with_first_value(override, _first_value(override, options))
         items.append(item)
-        if override.is_sweep_override() and not key.startswith(PLANNED_ALIKE):
+        if override.is_sweep_override() and not key.startswith(KEYS_WITHOUT_EFFECT):
             first_values.append(item)
     from resnet_cli.planning.make import plan_command  # it imports torch
 

@@ -17,7 +17,7 @@ from resnet_cli.runs.names import format_command, resume_command
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.paths import paths_today
 from resnet_cli.session.signals import StopSignals
-from resnet_cli.session.stored_code import to_find_again
+from resnet_cli.session.stored_code import class_overrides_to_resume
 from resnet_cli.session.train import train as train_run
 from resnet_cli.training.control import RunControl
 
@@ -91,7 +91,7 @@ def _train(overrides: Sequence[str], config_dir: str | None) -> Run:
     with StopSignals() as stop:
         context = RunContext(
             control=RunControl(stop), command=format_command("resnet-train", arguments), overrides=composed.overrides,
-            resume_command=resume_command(folder, *to_find_again(settings)), paths=paths,
+            resume_command=resume_command(folder, *class_overrides_to_resume(settings)), paths=paths,
             files=plans.files_of(settings.get("plan")), seconds_before=plans.seconds,
         )  # fmt: skip
         try:

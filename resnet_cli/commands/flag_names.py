@@ -62,7 +62,7 @@ def _parse_add_argument(node: ast.Call, module: Module, tree: ast.AST) -> Iterat
 
 
 def _flag_names(argument: ast.expr, module: Module, tree: ast.AST) -> list[str]:
-    """Return the flags that an argument stands for: the literal, or the items of the loop over which its name runs."""
+    """Return the flags that an argument stands for: the literal, or the items of the loop that binds its name."""
     if isinstance(argument, ast.Name):
         loops = (
             loop for loop in ast.walk(tree) if isinstance(loop, ast.For) and ast.unparse(loop.target) == argument.id

@@ -1,4 +1,4 @@
-"""The fingerprint of a data set: what a plan has to know of the training images. Test images are not looked at.
+"""The fingerprint of a data set: the facts about its training images that a plan needs. Test images are not read.
 
 Shapes: N images, K classes, C channels.
 """

@@ -50,7 +50,7 @@ class TextTable:
         return [*lines, *textwrap.wrap(note, width or len(note), break_on_hyphens=False)]
 
     def _aligned(self, width: int | None) -> list[str]:
-        """Return the table without the note; overrides that are longer than their column go on in further lines."""
+        """Return the table without the note; overrides that are longer than their column continue on further lines."""
         columns, texts = self._columns(), self._override_texts()
         head, rows = list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
         wrapped: list[list[str]] = [[] for _ in rows]

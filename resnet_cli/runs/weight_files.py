@@ -137,7 +137,7 @@ def _only_weights(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """Return the plain tensors of a state dict; what else there may be is metadata.
 
     Raises:
-        InputError: there is none, or one holds numbers that are not finite.
+        InputError: there are no tensors, or one holds numbers that are not finite.
     """
     found = {
         name: value.detach()

@@ -170,7 +170,7 @@ def resolve_weights(path: str) -> Path:
     """Return the file of weights that a path names: itself, or the best (else the last) checkpoint of a run folder.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such file or checkpoint.
     """
     if not is_weight_file(path):
         return resolve_checkpoint(path)

@@ -42,7 +42,7 @@ logger = logging.getLogger("resnet_cli")
 
 
 def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> RunSaver:
-    """Write a run's config and record, and log what is about to be trained.
+    """Write a run's config and record, and log a summary of the run.
 
     Args:
         prepared: The run.

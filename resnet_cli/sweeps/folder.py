@@ -21,7 +21,7 @@ class Sweep:
 
     Args:
         stop_on_failure: Start no further job once one has failed.
-        isolate: Run each job in a process of its own, so that one that is killed takes no other along.
+        isolate: Run each job in a process of its own, so that a killed job does not end the others.
     """
 
     stop_on_failure: bool = False

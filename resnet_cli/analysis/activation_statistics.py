@@ -1,4 +1,4 @@
-"""What activations give: their distribution, zeros, saturation and dead units, layer by layer."""
+"""Statistics of the outputs of activations, layer by layer: distribution, zeros, saturation and dead units."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ class ActivationRow:
 def activation_statistics(model: nn.Module, images_BCHW: Tensor) -> list[ActivationRow]:
     """Return a row for each call of an activation in one forward pass in training mode, in their order.
 
-    A copy does the work; the model and the random stream stay as they are.
+    The pass is made on a copy: the model and the random state do not change.
     """
     twin = copy.deepcopy(model).train()
     rows: list[ActivationRow] = []
@@ -81,8 +81,8 @@ def plot_histograms(axes: Sequence[Any], label: str, rows: Sequence[ActivationRo
 
     Args:
         axes: One for each histogram; those beyond the number of layers stay empty.
-        label: Of the network, at the first.
-        rows: Of its activations.
+        label: Label of the network, beside the first histogram.
+        rows: The statistics of its activations.
     """
     from resnet_cli.plots.curves import TRAIN, sanitize_title
 

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from resnet_cli.models.layers.blocks import Residual
 
-DRAWS = 5  # random choices of so many blocks or pairs
+DRAWS = 5  # random choices for each number of blocks or pairs
 
 Accuracy = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class BlockShape:
-    """A block and the shapes of what it maps, without the batch."""
+    """A block and the shapes of its input and output, without the batch."""
 
     name: str
     in_shape: tuple[int, ...]

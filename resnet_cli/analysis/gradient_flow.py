@@ -36,7 +36,7 @@ def gradient_norms(model: nn.Module, order: Sequence[str] | None = None) -> list
     """Return the rows of `model` from its present gradients; a layer without one has the norm 0.
 
     Args:
-        model: Any; a backward pass has been through it.
+        model: Any model, after a backward pass.
         order: Names of its layers in the order in which they are called; None is the order of its modules.
     """
     layers = weighted_layers(model)
@@ -56,7 +56,7 @@ def gradient_flow(
 ) -> list[GradientRow]:
     """Return the rows of `model` after one forward and backward pass in training mode, in the order of the calls.
 
-    A copy does the work: parameters, buffers, gradients and modes of the model and the random stream stay as they are.
+    The passes are made on a copy: the model, its gradients and modes, and the random state do not change.
     Layers that the forward pass does not call have no row.
 
     Args:

@@ -1,7 +1,7 @@
 """Cost and extent of a model: parameters, multiply-adds and shapes layer by layer, depth, receptive field.
 
-All of it is read off the model's skeleton: the model, which may be on the meta device, and the random stream are left
-as they are.
+All of it is found with a skeleton of the model: the model, which may be on the meta device, and the random state do
+not change.
 """
 
 import copy
@@ -39,7 +39,7 @@ class LayerRow:
 
 
 def count_multiply_adds(model: nn.Module, in_size: Sequence[int]) -> int:
-    """Multiply-adds of all layers for one image of `in_size` (channels, height, width)."""
+    """Count the multiply-adds of all layers for one image of `in_size` (channels, height, width)."""
     return sum(row.multiply_adds for row in layer_table(model, in_size))
 
 
@@ -66,7 +66,7 @@ def _rows(model: nn.Module, twin: nn.Sequential, in_size: Sequence[int]) -> list
 
 
 class _Recorder:
-    """Makes a row of each call that ends."""
+    """Adds a row for each call when it ends."""
 
     def __init__(self, operators: OperatorCounter) -> None:
         self.rows: list[LayerRow] = []
@@ -77,9 +77,9 @@ class _Recorder:
         """Record the calls of a layer's twin.
 
         Args:
-            name: The layer's.
-            layer: Its type and weights are recorded.
-            twin: What is called.
+            name: Name of the layer.
+            layer: The layer, whose type and weights are recorded.
+            twin: The module that is called in its place.
         """
         twin.register_forward_pre_hook(lambda *_: self._operators.start_call(name))
         twin.register_forward_hook(
@@ -92,7 +92,7 @@ class _Recorder:
         if isinstance(layer, WEIGHTED):  # the operators may be those of a stand-in
             self._operators.attribute(products)
             products = 0
-        # Weights that no layer used by then are those of the products: attention calls none of its linear layers.
+        # Weights that no layer has used so far belong to the products: attention calls none of its linear layers.
         own = [p for p in layer.parameters(recurse=products > 0) if p not in self._counted]
         given, made = _first_tensor(inputs), _first_tensor(outputs)
         if given is None or made is None:
@@ -109,13 +109,13 @@ class _Recorder:
 
 
 def _first_tensor(values: Any) -> Tensor | None:
-    """Return a tensor as it is, and of several values the first if that is one."""
+    """Return a tensor, or the first of several values if that is a tensor; else None."""
     value = values[0] if isinstance(values, tuple | list) and values else values
     return value if isinstance(value, Tensor) else None
 
 
 def depth(model: nn.Module, in_size: Sequence[int]) -> int | None:
-    """Convolutions and linear layers on the longest way through `model`, as papers count: 20 for ResNet-20.
+    """Count the convolutions and linear layers on the longest path through `model`, as papers do: 20 for ResNet-20.
 
     Those of squeeze-and-excitation, which only scale, are not counted.
 
@@ -133,7 +133,7 @@ def depth(model: nn.Module, in_size: Sequence[int]) -> int | None:
 
 
 def receptive_field(model: nn.Module, in_size: Sequence[int]) -> tuple[int, int] | None:
-    """Height and width, in pixels, of what one place of the last feature map can depend on; at most the image's.
+    """Return the height and width in pixels of the region that one place of the last feature map can depend on.
 
     The last feature map is the last output of a layer that is a map [B, C, H, W], before any adaptive pooling. By
     convention normalisation and squeeze-and-excitation, which look at the whole image only to scale, do not count.
@@ -182,7 +182,7 @@ def _last_map(calls: Sequence[Call]) -> int | None:
 def _field(skeleton: nn.Module, in_size: Sequence[int], last: int) -> tuple[int, int] | None:
     """Return the receptive field of a central position, on a canvas that grows until it holds the whole field.
 
-    None where it does on every canvas, as with a model that crops its images to a fixed size.
+    None where no canvas holds it, as with a model that crops its images to a fixed size.
     """
     channels, *image = in_size
     canvas = [2 * side for side in image]
@@ -211,13 +211,13 @@ def _field(skeleton: nn.Module, in_size: Sequence[int], last: int) -> tuple[int,
 
 
 def _extent(reached: Tensor) -> int:
-    """From the first to the last true place."""
+    """Return the number of places from the first to the last true one."""
     places = reached.nonzero().flatten().tolist()
     return places[-1] - places[0] + 1 if places else 0
 
 
 def _longest_path(end: Any, counted: set[Any]) -> int:
-    """Nodes of `counted` on the longest path of the autograd graph that ends in `end`."""
+    """Count the nodes of `counted` on the longest path of the autograd graph that ends in `end`."""
     lengths: dict[Any, int] = {None: 0}
     waiting = [end]
     while waiting:

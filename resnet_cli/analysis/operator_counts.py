@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class OperatorCounter:
-    """Tells the operators that ran in a call of a module from those of calls inside it.
+    """Separates the operators that a module's call ran itself from those of the calls inside it.
 
     Args:
         flops: Counts the operators, two for each multiply-add.

@@ -22,12 +22,12 @@ NORM_LAYERS_OF_ANY_MODEL = (*NORM_LAYERS, nn.InstanceNorm2d, nn.LocalResponseNor
 
 
 def shape_skeleton(model: nn.Module) -> nn.Sequential:
-    """`[model]`, copied, in evaluation mode, with the shapes of `model` at every layer."""
+    """Return a copy of `[model]` in evaluation mode, with the shapes of `model` at every layer."""
     return _skeleton(model, _weighted_stand_in)
 
 
 def reach_skeleton(model: nn.Module) -> nn.Sequential:
-    """`[model]`, copied, in evaluation mode: pixels that an output can depend on have a gradient, the others have none.
+    """Return a copy of `[model]` in evaluation mode, in which only pixels that an output can depend on have a gradient.
 
     Left out is what does not move anything across the image, or looks at all of it only to scale: activations,
     normalisation and squeeze-and-excitation.
@@ -53,7 +53,7 @@ class Convolution(Weighted):
         self.window = Window(layer)
 
     def forward(self, features: Tensor) -> Tensor:
-        """`[B, C, H, W]` -> ones of the convolution's output shape."""
+        """Map `[B, C, H, W]` to ones of the convolution's output shape."""
         if features.shape[-3] != self.groups * self.weight.shape[1]:
             raise ValueError(f"a convolution of {self.groups * self.weight.shape[1]} channels got {features.shape[-3]}")
         outputs: Tensor = self.window(torch.unflatten(features, -3, (self.groups, -1)).mean(-3))
@@ -69,7 +69,7 @@ class Pooling(nn.Module):
         self.window = Window(layer)
 
     def forward(self, features: Tensor) -> Tensor:
-        """`[B, C, H, W]` -> ones of the pooling's output shape (with `ceil_mode`, of at least that)."""
+        """Map `[B, C, H, W]` to ones of the pooling's output shape (with `ceil_mode`, of at least that)."""
         ones: Tensor = self.window(features)
         return ones
 
@@ -78,7 +78,7 @@ class Linear(Weighted):
     """Stand-in for a linear layer."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """`[..., in]` -> ones `[..., out]`."""
+        """Map `[..., in]` to ones `[..., out]`."""
         out_features, in_features = self.weight.shape
         if features.shape[-1] != in_features:
             raise ValueError(f"a linear layer of {in_features} features got {features.shape[-1]}")
@@ -108,7 +108,7 @@ class Window(nn.Module):
         self.cut = [False, False]
 
     def forward(self, features: Tensor) -> Tensor:
-        """`[B, C, H, W]` -> ones for each window."""
+        """Map `[B, C, H, W]` to a 1 for each window."""
         *_, channels, height, width = features.shape
         kernels = features.new_ones(channels, 1, *self.kernel)
         padded = F.pad(features, (self.before[1], self.after[1], self.before[0], self.after[0]))
@@ -127,7 +127,7 @@ class Window(nn.Module):
 
 
 def _ones(reached: Tensor) -> Tensor:
-    """1 everywhere, depending on what `reached` depends on.
+    """Return ones that depend on what `reached` depends on.
 
     Gradients are made 1 or 0 on their way back, so that no depth makes them vanish or overflow.
     """
@@ -157,7 +157,7 @@ def _skeleton(model: nn.Module, stand_in: StandIn) -> nn.Sequential:
 
 
 def _weighted_stand_in(layer: nn.Module) -> nn.Module | None:
-    """Only for layers that compute as PyTorch's do: a subclass may do anything."""
+    """Return the stand-in for a layer with PyTorch's own `forward`; None for others, which may compute anything."""
     if isinstance(layer, nn.Conv2d) and type(layer).forward in (nn.Conv2d.forward, DropConnectConv2d.forward):
         return Convolution(layer)
     if isinstance(layer, nn.Linear) and type(layer).forward in (nn.Linear.forward, DropConnectLinear.forward):

@@ -35,12 +35,12 @@ def shattered_gradients(model: nn.Module, in_size: Sequence[int], *, seed: int =
     """Return the autocorrelation of the gradient of a class score by the input, for the lags 0 to 15.
 
     The inputs are 256 points of a line `a + t b` with t from -2 to 2, where a and b are images of normal noise. Batch
-    norm takes the statistics of the line, as constants. A copy does the work; the random stream stays as it is.
+    norm takes the statistics of the line, as constants. It works on a copy; the random state does not change.
 
     Args:
         model: Images [B, C, H, W] -> logits [B, K].
         in_size: Channels, height and width of the images.
-        seed: Of the lines, of which several are averaged.
+        seed: Seed of the lines, of which several are averaged.
     """
     parameter = next(model.parameters(), torch.ones(()))
     totals_L = torch.zeros(LAGS + 1, dtype=torch.float64)

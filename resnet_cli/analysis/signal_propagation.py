@@ -35,7 +35,7 @@ class SignalRow:
 def signal_propagation(model: nn.Module, images_BCHW: Tensor) -> list[SignalRow]:
     """Return the rows of `model` from one forward pass in training mode, in the order of the calls.
 
-    A copy does the work; the model and the random stream stay as they are.
+    The pass is made on a copy: the model and the random state do not change.
     """
     twin = copy.deepcopy(model).train()
     rows: list[SignalRow] = []

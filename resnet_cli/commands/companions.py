@@ -1,4 +1,4 @@
-"""What the companion commands that use a trained run share: options, and what its record keeps for them."""
+"""Options of the companion commands that use a trained run, and the values in its record that they need."""
 
 import argparse
 import logging
@@ -18,17 +18,17 @@ logger = logging.getLogger("resnet_cli")
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which weights are used, and whether the run is trusted."""
+    """Add the options that select the checkpoint and allow classes that only the run names."""
     parser.add_argument("--checkpoint", metavar="best | last | FILE", help="default: best, or that which RUN names")
     parser.add_argument("--trust", action="store_true", help="build classes that only the run names: runs their code")
 
 
 def add_probability_options(parser: argparse.ArgumentParser, *, rejects: str) -> None:
-    """Add the options that change what becomes of the net's output.
+    """Add the options that calibrate the predicted probabilities and reject uncertain predictions.
 
     Args:
         parser: The parser.
-        rejects: What `--reject` does, for the help.
+        rejects: The help text of `--reject`.
     """
     parser.add_argument("--calibrated", action="store_true", help="use the temperature of resnet-eval RUN --calibrate")
     parser.add_argument("--reject", type=parse_rate, metavar="RATE", help=rejects)
@@ -38,13 +38,13 @@ def add_probability_options(parser: argparse.ArgumentParser, *, rejects: str) ->
 
 
 def require_probability_options(options: argparse.Namespace) -> None:
-    """Raise an `InputError` for options of `add_probability_options` that have no meaning."""
+    """Raise an `InputError` if `--reject-by` is given without `--reject`."""
     if options.reject_by and options.reject is None:
         raise InputError(f"--reject-by {options.reject_by}: needs --reject RATE")
 
 
 def find_rejection(options: argparse.Namespace, trained: "TrainedRun", classifier: "Classifier") -> "Rejection | None":
-    """Return the rejection that the options ask for, and keep it in the run's record; None if they ask for none."""
+    """Find the rejection that the options ask for and store it in the run's record; None without `--reject`."""
     if options.reject is None:
         return None
     from resnet_cli.inference import rejection
@@ -52,17 +52,17 @@ def find_rejection(options: argparse.Namespace, trained: "TrainedRun", classifie
 
     found = rejection.find_rejection(trained, classifier, options.reject, options.reject_by or "energy")
     if trained.run is not None and trained.record.get("reject") != found.record():
-        # Somebody else may be writing there, or the disk may be read-only.
+        # The record is optional here: another process may hold the folder, or the disk may be read-only.
         with suppress(InputError, MachineError), exclusive(trained.run.path):
             trained.run.update_record(reject=found.record())
     return found
 
 
 def find_temperature(options: argparse.Namespace, trained: "TrainedRun") -> float:
-    """Return the temperature in the run's record if the options ask for it, else 1.
+    """Return the temperature in the run's record with `--calibrated`, else 1.
 
     Raises:
-        InputError: There is none for the checkpoint that is open.
+        InputError: The record has no temperature for the epoch of this checkpoint.
     """
     if not options.calibrated:
         return 1.0

@@ -1,8 +1,8 @@
-"""Shell completion: the scripts that bash, zsh and fish load, and the answers to their questions.
+"""Shell completion: the scripts that bash, zsh and fish load, and the completions that they query.
 
-`resnet-train -sc install=SHELL` prints a script for all commands, which asks `resnet-train -sc query=SHELL` with the
-command line in COMP_LINE. Hydra has both too, but answers in seconds and knows no values. Neither Hydra nor torch is
-imported here.
+`resnet-train -sc install=SHELL` prints a script for all commands. The script calls `resnet-train -sc query=SHELL` with
+the command line in COMP_LINE. Hydra has both options too, but takes seconds to answer and does not complete values.
+Neither Hydra nor torch is imported here.
 """
 
 import os
@@ -18,8 +18,8 @@ SHELLS = ("bash", "zsh", "fish")
 OPTION = ("-sc", "--shell-completion")
 COMMANDS = ("resnet-train", *(f"resnet-{name}" for name in COMPANIONS))
 TAKE_SETTINGS = ("resnet-train", "resnet-info", "resnet-data")
-OPEN_ENDS = ("=", ".", "/", ",")  # what goes on after these, so no space follows
-# Options of Hydra's that are of use here, with the values of those that take one of a few.
+OPEN_ENDS = ("=", ".", "/", ",")  # a word that ends in one of these continues, so no space is appended
+# Options of Hydra that are completed, with the choices of those that have some.
 TRAIN_FLAGS = {
     "--help": (), "--hydra-help": (), "--version": (), "--multirun": (), "--cfg": ("job", "hydra", "all"),
     "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"), "--package": (), "--resolve": (),
@@ -74,7 +74,7 @@ REMOVE = {
 
 
 def answer(arguments: Sequence[str]) -> str | None:
-    """Return what `-sc COMMAND=SHELL` prints; None for what Hydra has to say: that it is wrong, or its help."""
+    """Return what `-sc COMMAND=SHELL` prints; None for other arguments, which Hydra handles."""
     if len(arguments) != 2 or arguments[0] not in OPTION:
         return None
     command, _, shell = arguments[1].partition("=")
@@ -89,21 +89,21 @@ def answer(arguments: Sequence[str]) -> str | None:
     candidates = complete_line(os.environ["COMP_LINE"])
     if shell == "bash":
         breaks = os.environ.get("RESNET_CLI_BREAKS", "=:")
-        return "".join(f"{_behind_break(item.text, breaks)}\n" for item in candidates)
+        return "".join(f"{_after_word_break(item.text, breaks)}\n" for item in candidates)
     return "".join(f"{item.text}\t{SENTENCE_END.split(item.help, maxsplit=1)[0]}\n" for item in candidates)
 
 
-def _behind_break(text: str, breaks: str) -> str:
-    """Return what bash replaces: the part of a word behind the last character at which it parts words.
+def _after_word_break(text: str, breaks: str) -> str:
+    """Return the part of a completion that bash inserts: the text after the last character at which it splits words.
 
-    Only the characters of the word so far matter, which is the same for all candidates up to the equals sign.
+    Only breaks in the word so far matter, which all candidates share up to the equals sign.
     """
     _, equals, value = text.partition("=")
     return value if equals and value and "=" in breaks else text
 
 
 def complete_line(line: str) -> list[Candidate]:
-    """Return the words that the last one of a command line may become."""
+    """Return the completions of the last word of a command line."""
     *words, word = line.split(" ") if line else [""]
     command, *words = [item for item in words if item] or [COMMANDS[0]]
     command = Path(command).name
@@ -138,7 +138,7 @@ def _flags(command: str) -> dict[str, Flag]:
 
 
 def print_answer(text: str) -> int:
-    """Print an answer and return the exit status; a reader may have gone."""
+    """Print the completions and return the exit status; a closed pipe is not an error."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

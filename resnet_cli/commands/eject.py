@@ -1,4 +1,4 @@
-"""A plan, or a run's config, as the file of an experiment: what was planned and what was typed."""
+"""Write a plan, or a run's config, as an experiment file: the planned values and the typed overrides."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,15 +27,15 @@ from resnet_cli.planning.plan_file import format_nested
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.reading import read_run
 
-NOT_OF_FILES = tuple(key for key in CONTROL_KEYS if key != "init_from")  # which a file cannot set
-COPY_HINT = "# Copy it to"  # a line of plan.yaml that has no meaning in a copy
+NOT_OF_FILES = tuple(key for key in CONTROL_KEYS if key != "init_from")  # keys that a file cannot set
+COPY_HINT = "# Copy it to"  # how a line of plan.yaml begins that does not apply to a copy
 
 
 def eject_run(run: RunDir, config_dir: str | None = None) -> str:
-    """Return the text of an experiment that trains as a run did.
+    """Return the text of an experiment file that trains with the config of a run.
 
     Raises:
-        InputError: The run has no readable config, or no file can say what its command did.
+        InputError: The run has no readable config, or a file cannot express its overrides.
     """
     plan = f"# The config of the run {run.path}.\n"
     try:
@@ -48,40 +48,40 @@ def eject_run(run: RunDir, config_dir: str | None = None) -> str:
 
 
 def eject(plan: str, overrides: Sequence[str], settings: Settings, *, config_dir: str | None = None) -> str:
-    """Return the text of an experiment with the choices of a plan and the overrides that were typed.
+    """Return the text of an experiment file with the choices of a plan and the overrides of a command.
 
-    It is composed and compared with the config that it stands for. A key that would differ is added to it.
+    The file is composed and compared with `settings`. Keys that would differ are added to it.
 
     Args:
         plan: The content of `plan.yaml`, or comments alone.
-        overrides: What was typed.
-        settings: The config that the file stands for.
+        overrides: The overrides of the command.
+        settings: The config that the file has to compose to.
         config_dir: A further folder of config groups.
 
     Raises:
-        InputError: No file can say the same as the overrides.
+        InputError: A file cannot express the overrides.
     """
     options = [] if config_dir is None else ["--config-dir", config_dir]
-    defaults, values = _of_plan(plan)
-    groups = _groups(options)
-    for override in _parse(overrides):
-        _add(override, defaults, values, groups)
+    defaults, values = _parse_plan(plan)
+    groups = _available_groups(options)
+    for override in _parse_overrides(overrides):
+        _add_override(override, defaults, values, groups)
     for group in groups & CONFIG_GROUPS.keys():
         _drop_option(group, defaults, values)
     comments = [line for line in plan.splitlines() if line.startswith("#") and not line.startswith(COPY_HINT)]
     head = [line for line in comments if not line.startswith("# @package")]
     text = _format(head, defaults, values)
-    for key, value in _differing(text, settings, config_dir).items():
+    for key, value in _differing_values(text, settings, config_dir).items():
         values[key] = Choice(key, value, "as it was composed", "")
     text = _format(head, defaults, values)
-    wrong = _differing(text, settings, config_dir)
+    wrong = _differing_values(text, settings, config_dir)
     if wrong:
         raise InputError(f"--copy: no file can set {', '.join(wrong)} as the command does")
     return text
 
 
-def _of_plan(text: str) -> tuple[dict[str, Choice], dict[str, Choice]]:
-    """Return the options and the values that a plan chooses, by group and by key."""
+def _parse_plan(text: str) -> tuple[dict[str, Choice], dict[str, Choice]]:
+    """Return the options that a plan chooses by group, and the values that it chooses by key."""
     try:
         content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
@@ -102,7 +102,7 @@ def _comments_of_list(text: str) -> list[str]:
 
 
 def _leaves(node: Any, content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the keys and values of a file; a mapping in braces is a value."""
+    """Yield the leaf keys and values of a file; a mapping in braces counts as a value."""
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         if key.value not in content:
             continue
@@ -113,20 +113,20 @@ def _leaves(node: Any, content: Any, prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key.value}", item
 
 
-def _parse(overrides: Sequence[str]) -> list[Override]:
+def _parse_overrides(overrides: Sequence[str]) -> list[Override]:
     parsed: list[Override] = OverridesParser.create().parse_overrides(hydra_arguments(list(overrides)))
     return parsed
 
 
-def _groups(options: Sequence[str]) -> set[str]:
+def _available_groups(options: Sequence[str]) -> set[str]:
     return {folder.name for root in config_folders(options) for folder in root.iterdir() if folder.is_dir()}
 
 
-def _add(override: Override, defaults: dict[str, Choice], values: dict[str, Choice], groups: set[str]) -> None:
-    """Add an override to the choices of the file; what is typed replaces what is planned.
+def _add_override(override: Override, defaults: dict[str, Choice], values: dict[str, Choice], groups: set[str]) -> None:
+    """Add an override to the choices of the file, in place of what is planned for its key.
 
     Raises:
-        InputError: It deletes a key, or sweeps.
+        InputError: The override deletes a key, or sweeps.
     """
     key = str(override.key_or_group)
     if key == "plan" or key.partition(".")[0].partition("/")[0] in ("hydra", *NOT_OF_FILES):
@@ -148,7 +148,7 @@ def _add(override: Override, defaults: dict[str, Choice], values: dict[str, Choi
 
 
 def _drop_option(group: str, defaults: dict[str, Choice], values: dict[str, Choice]) -> None:
-    """Begin a group from nothing if its class is typed: that drops the arguments of its option, and planned ones."""
+    """Set a group's option to null and drop its planned values if its `_target_` was typed."""
     target = values.get(f"{group}._target_")
     if target is None or target.reason != "typed":
         return
@@ -164,38 +164,38 @@ def _format(head: Sequence[str], defaults: Mapping[str, Choice], values: Mapping
         bases = [choice for group, choice in defaults.items() if group == "experiment"]
         others = [choice for group, choice in defaults.items() if group != "experiment"]
         lines += [f"  - {choice.value}  # {choice.reason}" for choice in bases]
-        lines += [_line_of_default(choice) for choice in others]
+        lines += [_format_default(choice) for choice in others]
         lines += ["  - _self_", ""]
     plain = [choice for key, choice in values.items() if "." not in key]
     nested = [choice for key, choice in values.items() if "." in key]
     return "\n".join([*lines, *format_nested([*plain, *nested])]) + "\n"
 
 
-def _line_of_default(choice: Choice) -> str:
+def _format_default(choice: Choice) -> str:
     value = "null" if choice.value in (None, []) else choice.value
     text = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else value
     return f"  - override /{choice.key}: {text}" + (f"  # {choice.reason}" if choice.reason else "")
 
 
-def _differing(text: str, settings: Settings, config_dir: str | None) -> dict[str, Any]:
-    """Return the keys that a file composes otherwise than they are to be, with the values that they are to have."""
+def _differing_values(text: str, settings: Settings, config_dir: str | None) -> dict[str, Any]:
+    """Return the keys that the text does not compose as in `settings`, with their values in `settings`."""
     with TemporaryDirectory(prefix="resnet-cli-copy-") as name:
         file = Path(name) / "experiment" / "copied_config.yaml"
         file.parent.mkdir()
         file.write_bytes(encode_text(text))
         with generated_configs(Path(name)):
             composed = compose_settings(["experiment=copied_config"], config_dir=config_dir).settings
-    left_out = {*CONTROL_KEYS, "plan"}  # the file is no plan: nothing is planned when it is used
+    left_out = {*CONTROL_KEYS, "plan"}  # nothing is planned when the file is used
     own, other = ({k: v for k, v in node.items() if k not in left_out} for node in (settings, composed))
     expected, found = dict(_flat(own)), dict(_flat(other))
     changed = {key: value for key, value in expected.items() if key not in found or found[key] != value}
-    defaults = stored.default_values(own, other)  # of keys that were added since a run was made
+    defaults = stored.default_values(own, other)  # of options that were added after the run was made
     absent = [key for key in found if key not in expected and key.partition(".")[0] in own]
     return {**changed, **{key: defaults.get(key) for key in absent if found[key] not in (None, defaults.get(key))}}
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves by full key; a mapping whose keys are patterns is a leaf, since their dots part no keys."""
+    """Yield the leaves by full key. A mapping whose keys are patterns is a leaf: dots in patterns separate no keys."""
     for key, value in settings.items():
         if isinstance(value, Mapping) and value and all(map(str.isidentifier, value)):
             yield from _flat(value, f"{prefix}{key}.")

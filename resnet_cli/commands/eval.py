@@ -1,4 +1,4 @@
-"""resnet-eval: what a trained run is worth on a split of its data, or on other images."""
+"""resnet-eval: evaluate a trained run on a split of its data, or on other images."""
 
 import argparse
 import sys
@@ -172,7 +172,7 @@ def _report(
 
 
 def _require_options_of_averages(options: argparse.Namespace) -> None:
-    """Raise an `InputError` for options that have no meaning for several runs as one."""
+    """Raise an `InputError` for options that cannot be combined with `--average`."""
     if options.average is None:
         return
     of_one = {"--data": options.data, "--at": options.at, "--calibrate": options.calibrate}
@@ -192,17 +192,17 @@ def _require_options_of_averages(options: argparse.Namespace) -> None:
 
 
 def _require_no_sweep(path: str) -> None:
-    """Raise an `InputError` for the folder of a sweep."""
+    """Raise an `InputError` if the path is the folder of a sweep."""
     if is_sweep(expand_home(path)):
         remedy = "give one of its run folders, --out-of-fold for a sweep over folds, or compare its runs"
         raise InputError(f"{path}: a sweep; {remedy}: resnet-report {path}")
 
 
 def _folder(trained: "TrainedRun", options: argparse.Namespace) -> Path:
-    """Return the folder of the files.
+    """Return the folder that the files of the evaluation go into.
 
     Raises:
-        InputError: The checkpoint lies in no run folder, or --out is a file.
+        InputError: The checkpoint is in no run folder and --out is not given, or --out is a file.
     """
     if options.out is not None:
         folder = expand_home(options.out, "--out")

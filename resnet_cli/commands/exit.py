@@ -18,7 +18,7 @@ WRITERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 def prepare_output() -> None:
     """Print characters that the encoding of the output lacks as escapes, in place of a `UnicodeEncodeError`.
 
-    What is printed to a stream that is closed is discarded.
+    Output to a closed stream is discarded.
     """
     _require_unicode_names()
     for name in ("stdout", "stderr"):  # closed, as by `>&-`: Python has no stream then
@@ -30,10 +30,10 @@ def prepare_output() -> None:
 
 
 def _require_unicode_names() -> None:
-    """Start Python again in its UTF-8 mode if it takes the names of files and the arguments for ASCII.
+    """Restart Python in UTF-8 mode if it would decode file names and arguments as ASCII.
 
-    The same names would otherwise be other texts than under another locale, and a run could not be resumed there.
-    Python does this itself in the locales C and POSIX, unless it is told not to.
+    Otherwise the same names would decode to different strings under another locale, and a run could not be resumed
+    there. Python enables this mode itself in the locales C and POSIX, unless it is disabled.
     """
     if sys.getfilesystemencoding() != "ascii" or os.environ.get("PYTHONUTF8") == "1" or not sys.executable:
         return
@@ -44,13 +44,13 @@ def _require_unicode_names() -> None:
 def exit_quickly(status: int) -> NoReturn:
     """Exit this process with a status, leaving objects in reference cycles to the operating system.
 
-    Threads are joined, `atexit` handlers run and modules are torn down as usual. Only reference cycles are not
-    collected any more; what a file in one of them still buffers is flushed.
+    Threads are joined, `atexit` handlers run and modules are torn down as usual. Only reference cycles are
+    not collected; files in them are flushed first.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C while the interpreter ends would print a traceback
     try:
         sys.stdout.flush()
-    except OSError:  # the reader is gone, as in `resnet-train | head`; Python flushes once more at its end
+    except OSError:  # the pipe is closed, as in `resnet-train | head`; Python flushes once more at exit
         discard_output(sys.stdout)
     atexit.register(_skip_collections)
     sys.exit(status)

@@ -105,10 +105,10 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _choose_format(requested: str | None, out: Path | None) -> Any:
-    """Return the format: --format, else that of the file name, else ONNX.
+    """Return the format: that of --format, else of the file name's ending, else ONNX.
 
     Raises:
-        InputError: They name different ones, or the file name none.
+        InputError: --format and the file name disagree, or the ending names no format.
     """
     of_file = None if out is None else {".onnx": "onnx", ".pt2": "pt2"}.get(out.suffix.lower())
     if out is not None and of_file is None:
@@ -119,11 +119,11 @@ def _choose_format(requested: str | None, out: Path | None) -> Any:
 
 
 def _default_path(trained: "TrainedRun", format_name: str) -> Path:
-    """Return RUN/export/model.FORMAT, whose folder is made.
+    """Return RUN/export/model.FORMAT and create its folder.
 
     Raises:
-        InputError: The checkpoint lies in no run folder.
-        MachineError: The folder cannot be made.
+        InputError: The checkpoint is not in a run folder.
+        MachineError: The folder cannot be created.
     """
     if trained.run is None:
         raise InputError(f"{trained.file}: lies in no run folder; name the file with --out")

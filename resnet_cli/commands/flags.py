@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=VERSION, help="print the version")
 
     def error(self, message: str) -> NoReturn:
-        """Raise the error, which argparse would print before it exits.
+        """Raise the error; argparse would print it and exit.
 
         Raises:
             InputError: Always.
@@ -40,7 +40,7 @@ def output_path(text: str) -> Path:
     """Return the path of an output file, with `~` expanded.
 
     Raises:
-        InputError: It is a folder, or its folder does not exist.
+        InputError: The path is a folder, or its parent does not exist.
     """
     path = expand_home(text, "--out")
     if not path.parent.is_dir() or path.is_dir():

@@ -14,7 +14,7 @@ from resnet_cli.files import expand_home
 if TYPE_CHECKING:
     from resnet_cli.evaluation.out_of_fold import LabelReport
 
-SHOWN = 20  # of the table on the terminal; the file has all
+SHOWN = 20  # rows of the table on the terminal; the file has all rows
 
 
 def add_fold_options(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +33,9 @@ def print_out_of_fold(options: argparse.Namespace) -> None:
     """Evaluate a sweep over folds as one, write the files, and print the figures.
 
     Raises:
-        InputError: An option has no meaning here, or the folder is not that of a sweep over folds.
+        InputError: An option does not apply here, or the folder is not that of a sweep over folds.
     """
-    sweep, folder = _places(options, "--out-of-fold")
+    sweep, folder = _input_and_output_folders(options, "--out-of-fold")
     from resnet_cli.evaluation.evaluate import write_files
     from resnet_cli.evaluation.files import format_json
     from resnet_cli.evaluation.out_of_fold import OUT_OF_FOLD, evaluate_out_of_fold  # these import torch
@@ -54,20 +54,20 @@ def print_label_errors(options: argparse.Namespace) -> None:
     """Find the label errors of a sweep, write their files, and print them.
 
     Raises:
-        InputError: An option has no meaning here, or the folder is not that of a sweep over folds.
+        InputError: An option does not apply here, or the folder is not that of a sweep over folds.
     """
-    sweep, folder = _places(options, "--label-errors")
+    sweep, folder = _input_and_output_folders(options, "--label-errors")
     from resnet_cli.evaluation.out_of_fold import write_label_errors  # imports torch
 
     report = write_label_errors(sweep, folder=folder, device=options.device, trust=options.trust)
     print_output(_format_json(report) if options.format == "json" else _format_table(report))
 
 
-def _places(options: argparse.Namespace, flag: str) -> tuple[Path, Path | None]:
-    """Return the folder of the sweep, and that of --out.
+def _input_and_output_folders(options: argparse.Namespace, flag: str) -> tuple[Path, Path | None]:
+    """Return the folder of the sweep and the one of --out, if it is given.
 
     Raises:
-        InputError: One of them is none, or an option has no meaning for a sweep over folds.
+        InputError: One of them is not a folder, or an option does not apply to a sweep over folds.
     """
     given = {
         "--split": options.split, "--checkpoint": options.checkpoint, "--tta": options.tta != "none",

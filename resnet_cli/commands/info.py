@@ -1,4 +1,4 @@
-"""resnet-info: what is known of a run; the layers of a network and their costs; gradients and signals by depth."""
+"""resnet-info: what is known about a run; the layers of a network and their costs; gradients and signals by depth."""
 
 import argparse
 import json
@@ -113,7 +113,7 @@ def _compare(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the descriptions of the two networks of --compare, the first with their analysis if there is one.
 
     Raises:
-        InputError: The options exclude each other, or with all problems of both configs.
+        InputError: The options exclude each other, or a config is wrong; lists the problems of both.
     """
     _figure_path(options, "")
     sides: list[Composed] = []
@@ -159,9 +159,9 @@ def _is_overridden(item: str, own: Sequence[str]) -> bool:
 
 
 def _describe(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the description of one network, with its gradients if asked for, and that of the run that it is of.
+    """Return the description of one network, with the requested analysis, and of the run that it comes from.
 
-    Of a run without a usable checkpoint, the network is left out if its config or data do not lead to one.
+    If a run has no usable checkpoint and its network cannot be built, the problems are listed in its place.
     """
     facts = _describe_run(options.items)
     try:
@@ -196,7 +196,7 @@ def _figure_path(options: argparse.Namespace, model: str) -> Path | None:
     """Return the path of the figure, or None without an analysis.
 
     Raises:
-        InputError: A figure cannot be written there, or --out has no meaning.
+        InputError: A figure cannot be written there, or --out is given without an analysis.
     """
     if options.analysis is None:
         if options.out is not None:

@@ -11,7 +11,7 @@ from resnet_cli.errors import InputError
 
 Overrides = dict[str, str]  # values as typed, by key without `data.`
 
-# What a run's config says about its own images only: unless --data sets them, others are taken as they are.
+# Keys that apply to the run's own images only: for other images they have these values, unless --data sets them.
 OWN_SPLIT = {"splits": None, "train_size": None, "folds": None, "fold": 0, "group": None, "label_noise": 0.0}
 
 
@@ -26,7 +26,7 @@ def parse_override(text: str) -> tuple[str, str]:
 
 
 def compose_other_data(run: str, given: Sequence[tuple[str, str]], *, trust: bool) -> tuple[Overrides, dict[str, Any]]:
-    """Return what was given, and the checked node of group `data` with it.
+    """Return the given keys and values, and the checked node of group `data` with them.
 
     Args:
         run: A run folder, or a checkpoint in one.
@@ -48,7 +48,7 @@ def compose_other_data(run: str, given: Sequence[tuple[str, str]], *, trust: boo
 
 
 def _as_path(run: str) -> str:
-    """Return a path that no override can be mistaken for."""
+    """Return the path in a form that cannot be mistaken for an override."""
     return run if "/" in run or run.startswith("~") else f"./{run}"
 
 

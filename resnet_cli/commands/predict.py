@@ -101,7 +101,7 @@ def _predict(options: argparse.Namespace) -> None:
     classifier = Classifier(trained, batch_size=options.batch_size, temperature=find_temperature(options, trained))
     rejection = find_rejection(options, trained, classifier)
     writer = _make_writer(format_name, options.top, classifier, rejects=rejection is not None)
-    with _output(out) as write:
+    with _open_output(out) as write:
         write(writer.header())
         count, unread = _write_predictions(options, images, classifier, rejection, writer, write)
     problems += unread
@@ -131,7 +131,7 @@ def _write_predictions(
     """Write the predictions of all images; return their number, and a line for each that cannot be read.
 
     Raises:
-        InputError: One cannot, with --strict.
+        InputError: An image cannot be read, with --strict.
     """
     from tqdm import tqdm
 
@@ -152,10 +152,10 @@ def _write_predictions(
 
 
 @contextmanager
-def _output(out: Path | None) -> Iterator[Callable[[str], None]]:
-    """Yield a function that writes text to standard output or to a file, which is there at the end.
+def _open_output(out: Path | None) -> Iterator[Callable[[str], None]]:
+    """Yield a function that writes text to standard output, or to a file that is created at the end.
 
-    After Ctrl-C the file has the lines done so far; after an error there is none.
+    After Ctrl-C the file has the lines written so far; after an error there is no file.
     """
     if out is None:
         yield print_output
@@ -179,10 +179,10 @@ def _make_writer(format_name: str, top: int, classifier: "Classifier", *, reject
 
 
 def _choose_format(requested: str | None, out: Path | None) -> str:
-    """Return the format to write: --format, else that of the file name, else a table.
+    """Return the format to write: that of --format, else of the file name's ending, else a table.
 
     Raises:
-        InputError: They name different ones, or neither names one.
+        InputError: --format and the file name disagree, or neither names a format.
     """
     of_file = None if out is None else EXTENSIONS.get(out.suffix.lower())
     if of_file and requested and of_file != requested:

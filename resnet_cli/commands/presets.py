@@ -22,7 +22,7 @@ from resnet_cli.streams import columns_of
 
 
 def add_preset_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that ask for something else than a network."""
+    """Add the options that do something other than describe a network."""
     group = parser.add_argument_group("presets, files and this machine").add_mutually_exclusive_group()
     group.add_argument("--list", nargs="?", const="", metavar="GROUP", help="the presets, one line each")
     group.add_argument("--show", metavar="PRESET", help="print the file of model=resnet20, or resnet20")
@@ -37,7 +37,7 @@ def add_preset_options(parser: argparse.ArgumentParser) -> None:
 
 
 def preset_command(options: argparse.Namespace) -> Callable[[argparse.Namespace], None] | None:
-    """Return the function for what the options ask for; None if that is a network.
+    """Return the function that the options select; None if they ask for a network.
 
     Raises:
         InputError: Options exclude each other.
@@ -62,7 +62,7 @@ def compose_planned(items: Sequence[str], config_dir: str | None) -> Composed:
     """Return the checked config of `items`, with the plan that they ask for.
 
     Raises:
-        InputError: A plan is asked for beside a run, or with all problems of the config.
+        InputError: A plan is requested together with a run, or the config is wrong; lists all problems.
     """
     run = next(filter(is_run, items), None)
     if run is not None and any(item.lstrip("+").startswith("plan=") for item in items):
@@ -92,12 +92,12 @@ def _list(options: argparse.Namespace) -> None:
     lines = []
     for preset in presets:
         own = "" if preset.is_built_in else f"  ({display_path(preset.path)})"
-        lines.append(_cut(f"{preset.override:{width}}  {preset.summary}{own}".rstrip(), limit))
+        lines.append(_truncate(f"{preset.override:{width}}  {preset.summary}{own}".rstrip(), limit))
     print_output("\n".join(lines) + "\n")
 
 
-def _cut(line: str, limit: int) -> str:
-    """Return a line in at most `limit` characters; 0 is without limit, as in a pipe."""
+def _truncate(line: str, limit: int) -> str:
+    """Truncate a line to `limit` characters; 0 means no limit, as in a pipe."""
     return line if not limit or len(line) <= limit else f"{line[: limit - 3]}..."
 
 
@@ -111,7 +111,7 @@ def _copy(options: argparse.Namespace) -> None:
     if not name:
         raise InputError("--copy: give a preset, a run folder, or plan=LEVEL with its settings")
     level = next((item.partition("=")[2] for item in (name, *rest) if item.startswith("plan=")), None)
-    run = _run(name)
+    run = _find_named_run(name)
     if level is not None:
         _copy_plan(options, level, [name, *rest])
         return
@@ -124,8 +124,8 @@ def _copy(options: argparse.Namespace) -> None:
     _write(options, preset.group, preset.name, preset.text)
 
 
-def _run(name: str) -> RunDir | None:
-    """Return the run that a path names; None for the name of a preset, also beside a folder of that name."""
+def _find_named_run(name: str) -> RunDir | None:
+    """Return the run that a path names; None for the name of a preset, even if a folder has it too."""
     path = expand_home(name, "--copy")
     is_run = RunDir(path).config.is_file() or (path.exists() and len(Path(name).parts) > 1)
     return find_run(name) if is_run else None
@@ -134,7 +134,7 @@ def _run(name: str) -> RunDir | None:
 def _copy_plan(options: argparse.Namespace, level: str, items: list[str]) -> None:
     if level not in LEVELS:
         raise InputError(f"plan={level}: takes {', '.join(LEVELS)}")
-    target = _target(options, "experiment", level)  # planning takes time, so first whether there is room for it
+    target = _target(options, "experiment", level)  # checked first, since planning takes time
     with planned(_arguments(items, options.config_dir)) as plans:
         settings = compose_settings(items, config_dir=options.config_dir).settings
         text = plans.files_of(level)["plan.yaml"]
@@ -149,7 +149,7 @@ def _target(options: argparse.Namespace, group: str, name: str) -> Path:
     """Return the file to write.
 
     Raises:
-        InputError: It exists, or is no name for an option.
+        InputError: The file exists, or its name is not valid for an option.
     """
     new_name = options.new_name
     if new_name is None:

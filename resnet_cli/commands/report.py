@@ -129,7 +129,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _tables(options: argparse.Namespace, found: FoundRuns) -> list[Table]:
-    """Return the tables of runs, as the options say."""
+    """Build the tables of runs that the options ask for."""
     columns = [name.strip() for names in options.columns for name in names.split(",") if name.strip()]
     if options.columns and not columns:
         raise InputError("--columns: names no key; --columns all shows every key that varies")
@@ -143,7 +143,7 @@ def _tables(options: argparse.Namespace, found: FoundRuns) -> list[Table]:
 
 
 def _watch(options: argparse.Namespace, out: Path | None) -> None:
-    """Write the page again and again, to a file or for browsers on this machine, until Ctrl-C."""
+    """Update the page until Ctrl-C, in a file or served to browsers on this machine."""
     if out is None and options.serve is None:
         out = output_path("runs.html")
     if options.format not in (None, "html") or (out is not None and EXTENSIONS.get(out.suffix.lower()) != "html"):
@@ -171,7 +171,7 @@ def _watch(options: argparse.Namespace, out: Path | None) -> None:
         try:
             watch(make_page, show, refresh.seconds, threading.Event())
         finally:
-            if out is not None:  # a page that no longer shows itself again
+            if out is not None:  # the final page no longer reloads itself
                 write_atomically(out, make_page(is_last=True))
 
 
@@ -194,7 +194,7 @@ def _port(text: str) -> int:
 
 
 def _advice(text: str) -> str:
-    """Return what to type if the value of an option is a folder."""
+    """Return a hint on the order of arguments if the value of an option is a folder."""
     return "; folders come before the options" if Path(text).is_dir() else ""
 
 
@@ -215,10 +215,10 @@ def _goal(text: str) -> Goal:
 
 
 def _choose_format(requested: str | None, out: Path | None) -> str:
-    """Return the format to write: --format, else that of the file name, else a table.
+    """Return the format to write: that of --format, else of the file name's ending, else a table.
 
     Raises:
-        InputError: Neither of them names a format, or they name different ones.
+        InputError: --format and the file name disagree, or neither names a format.
     """
     if out is None:
         if requested == "figure":

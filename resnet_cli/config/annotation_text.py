@@ -36,7 +36,7 @@ def from_text(module: Module, node: ast.expr) -> Any:
     """Return the type of an annotation in the source of `module`.
 
     Raises:
-        UnknownAnnotationError: The text does not explain it, and it is not of torch or this package.
+        UnknownAnnotationError: The text does not determine the type, and the module is not of torch or this package.
     """
     reader = _Reader(module, is_known(module.name))
     try:
@@ -132,7 +132,7 @@ def _metadata(node: ast.expr) -> ranges.Range | None:
 
 
 def _is_redefined(module: Module, name: str) -> bool:
-    """Return whether a module has another thing of this name than the standard library's."""
+    """Return whether a module binds this name to something other than the standard library's object."""
     statements: Iterable[ast.stmt] = [statement for defined, statement, _ in module.definitions() if defined == name]
     return any(not (isinstance(s, ast.ImportFrom) and module.origin(s) in STANDARD_MODULES) for s in statements)
 

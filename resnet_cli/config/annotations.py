@@ -24,8 +24,8 @@ class Opaque:
     """Marks a parameter that no YAML value fits, such as a tensor, a module or an optimizer."""
 
 
-# Abstract and less usual classes, by what YAML has in their place.
-LIKE: dict[Any, Any] = {
+# Abstract and less common classes -> the type that YAML has in their place.
+EQUIVALENT_TYPES: dict[Any, Any] = {
     **dict.fromkeys((Sequence, MutableSequence, Iterable, Collection, AbstractSet, set, frozenset, list), Sequence),
     **dict.fromkeys((collections.deque, collections.abc.MutableSet), Sequence),
     **dict.fromkeys((Mapping, MutableMapping, dict, collections.OrderedDict, collections.defaultdict), Mapping),
@@ -45,36 +45,38 @@ def is_known(module: str) -> bool:
 def from_object(annotation: Any) -> Any:
     """Return the type of an annotation, given as an object; `Any` where nothing can be checked."""
     try:
-        return _reduced(annotation, 0)
+        return _reduce(annotation, 0)
     except TypeError:  # not a type at all, such as a list of types
         return Any
 
 
-def _reduced(annotation: Any, depth: int) -> Any:
+def _reduce(annotation: Any, depth: int) -> Any:
     if depth > DEEPEST:
         return Any
     inner = _wrapped_annotation(annotation)
     if inner is not annotation:
-        return _reduced(inner, depth + 1)
+        return _reduce(inner, depth + 1)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if isinstance(annotation, TypeVar):
         return _union(annotation.__constraints__ or (annotation.__bound__ or Any,), depth)
     if origin is Annotated:
-        return with_ranges(_reduced(arguments[0], depth + 1), arguments[1:])
+        return with_ranges(_reduce(arguments[0], depth + 1), arguments[1:])
     if origin in (Union, types.UnionType):
         return _union(arguments, depth)
     if origin is Literal:
         return annotation
     if (origin or annotation) in (tuple, typing.Tuple):  # noqa: UP006
-        items: Any = tuple(a if a is ... else _reduced(a, depth + 1) for a in arguments)
+        items: Any = tuple(a if a is ... else _reduce(a, depth + 1) for a in arguments)
         return tuple[items] if arguments else tuple
-    if (origin or annotation) in LIKE:
-        return _like(LIKE[origin or annotation], [_reduced(argument, depth + 1) for argument in arguments])
-    return _class(annotation)
+    if (origin or annotation) in EQUIVALENT_TYPES:
+        return _container_type(
+            EQUIVALENT_TYPES[origin or annotation], [_reduce(argument, depth + 1) for argument in arguments]
+        )
+    return _class_type(annotation)
 
 
 def _wrapped_annotation(annotation: Any) -> Any:
-    """Return what stands behind a NewType, an alias, `Final` or `InitVar`; other annotations as they are."""
+    """Return the annotation inside a NewType, an alias, `Final` or `InitVar`; return others unchanged."""
     if isinstance(annotation, NewType):
         return annotation.__supertype__
     if isinstance(annotation, InitVar):
@@ -87,17 +89,17 @@ def _wrapped_annotation(annotation: Any) -> Any:
 
 
 def _union(choices: Iterable[Any], depth: int) -> Any:
-    """Return the union; `Any` among the choices makes it `Any`, as a union would not."""
-    known = [_reduced(choice, depth + 1) for choice in choices]
+    """Return the union of the choices, or `Any` if one of them is `Any`, which a union would not simplify to."""
+    known = [_reduce(choice, depth + 1) for choice in choices]
     return Any if any(choice is Any for choice in known) else Union[tuple(known)]  # noqa: UP007
 
 
-def _like(kind: Any, arguments: Sequence[Any]) -> Any:
+def _container_type(kind: Any, arguments: Sequence[Any]) -> Any:
     expected = {Sequence: 1, Mapping: 2}.get(kind, 0)
     return kind[tuple(arguments)] if expected and len(arguments) == expected else kind
 
 
-def _class(annotation: Any) -> Any:
+def _class_type(annotation: Any) -> Any:
     """Return the type of a class: its own where YAML has it, `Opaque` for parts of PyTorch, else `Any`."""
     if annotation is None or annotation is type(None):
         return None
@@ -113,7 +115,7 @@ def _class(annotation: Any) -> Any:
 
 
 def with_ranges(annotation: Any, metadata: Iterable[Any]) -> Any:
-    """Return `annotation` with those of `metadata` that restrict a number; other metadata is ignored."""
+    """Return `annotation` with the ranges in `metadata`; other metadata is ignored."""
     limits = [limit for limit in map(ranges.as_range, metadata) if limit is not None]
     return Annotated[(annotation, *limits)] if limits else annotation
 

@@ -1,7 +1,7 @@
 """Completion of `group=option`, `key=value` and keys, from the files of the groups and from signatures.
 
-Nothing here needs Hydra or torch: a shell asks at every press of a key. What a key takes is read from the same
-annotations as its check and the JSON Schema.
+Neither Hydra nor torch is imported: a shell queries at every key press. The values of a key are read from the same
+annotations as its validation and the JSON Schema.
 """
 
 import re
@@ -29,7 +29,7 @@ LISTED = re.compile(r"^(.*[,\[])([^,\[]*)$")  # the values of a sweep, and of a 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A word that the one under the cursor may become, and what it is."""
+    """A completion of the word under the cursor, with its description."""
 
     text: str
     help: str = ""
@@ -56,7 +56,7 @@ class Completer:
 
     @cached_property
     def options(self) -> dict[str, str]:
-        """The option of each group: what is typed, else what an experiment chooses, else the default."""
+        """The option of each group: the typed one, else that of the experiment, else the default."""
         content = _content(CONFIG_FOLDER / "train.yaml")
         found = dict(_defaults(content))
         typed = dict(word.split("=", 1) for word in self.words if "=" in word)
@@ -67,7 +67,7 @@ class Completer:
         return {**found, **{key: value.split(",")[0] for key, value in typed.items() if key in groups}}
 
     def complete(self, word: str) -> list[Candidate]:
-        """Return the words that may come of `word`, which begin with it."""
+        """Return the completions of `word`."""
         mark = re.match(r"[+~]*", word)
         prefix = mark[0] if mark else ""
         key, equals, value = word[len(prefix) :].partition("=")
@@ -112,7 +112,7 @@ class Completer:
             yield Candidate(f"{name}{'.' if is_node else '='}", text)
 
     def _parameters(self, path: str) -> dict[str, tuple[Parameter, str]]:
-        """Return the keys of a node, with what they take and what they do."""
+        """Return the keys of a node with their parameters and descriptions."""
         group, _, inner = path.partition(".")
         target = self._target(path)
         if target is None:
@@ -140,7 +140,7 @@ class Completer:
         return preset_target(preset, self.presets) if preset else None
 
     def _content_at(self, path: str) -> dict[str, Any]:
-        """Return what the chosen options' files say at a key."""
+        """Return the content of the chosen options' files at a key."""
         group, *inner = path.split(".")
         content = dict(_content(CONFIG_FOLDER / "train.yaml").get(group) or {}) if group not in CONFIG_GROUPS else {}
         for preset in reversed(self._chain(group, self.options.get(group, ""))):
@@ -151,7 +151,7 @@ class Completer:
         return content
 
     def _chain(self, group: str, name: str) -> list[Preset]:
-        """Return the file of an option and those that it is built on."""
+        """Return the preset of an option, followed by those that its defaults list builds on."""
         chain: list[Preset] = []
         preset = self._preset(group, name)
         while preset is not None and preset not in chain:
@@ -164,7 +164,7 @@ class Completer:
         return next((preset for preset in self.presets if (preset.group, preset.name) == (group, name)), None)
 
     def _values(self, key: str, start: str) -> list[Candidate]:
-        """Return the values of a group or key: options, the words that it takes, files, and the value that it has."""
+        """Return completions for a group's option or a key's value: options, words, files, and the present value."""
         options = [Candidate(preset.name, preset.summary) for preset in self.presets if preset.group == key]
         if options:
             return [*options, *([Candidate("null", "none")] if key in NULL_GROUPS else [])]
@@ -208,7 +208,7 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 
 def _content(file: Path) -> dict[str, Any]:
-    """Return the content of a file, an empty mapping if it cannot be read: completion tells no errors."""
+    """Return the content of a file; an empty mapping if it cannot be read, since completion reports no errors."""
     try:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         content = yaml.load(file.read_bytes(), Loader=loader)

@@ -22,8 +22,8 @@ ANY_NODE = ConfigGroup(given=("seed",))  # nodes inside the nodes of groups
 def config_schema(presets: Sequence[Preset]) -> Schema:
     """Return the schema of a whole config, such as the `config.yaml` of a run.
 
-    A node whose `_target_` is of a preset is described key by key; other callables, which may be the user's, take
-    any. `$defs` has a schema of the node of each group.
+    A node whose `_target_` occurs in a preset is described key by key; other callables, such as the user's, accept
+    any key. `$defs` has a schema for the node of each group.
 
     Args:
         presets: The options of the groups.
@@ -31,16 +31,16 @@ def config_schema(presets: Sequence[Preset]) -> Schema:
     used = _targets_by_group(presets)
     top_level = key_comments(CONFIG_FOLDER / "train.yaml")
     properties: Schema = {}
-    definitions: Schema = {"node": _node(used[""], ANY_NODE, {})}
+    definitions: Schema = {"node": _node_schema(used[""], ANY_NODE, {})}
     comments = _comments(presets)
     for name, parameter in signature(RUN_TARGET).parameters.items():
-        own = _property(parameter, argument_descriptions(RUN_TARGET).get(name, ""), top_level.get(name, ""))
+        own = _property_schema(parameter, argument_descriptions(RUN_TARGET).get(name, ""), top_level.get(name, ""))
         if name in CONFIG_GROUPS:
-            definitions[name] = _node(used.get(name, []), CONFIG_GROUPS[name], comments)
+            definitions[name] = _node_schema(used.get(name, []), CONFIG_GROUPS[name], comments)
             group: Schema = {"$ref": f"#/$defs/{name}"}
             own = {"description": own.get("description", ""), **_optional(group, name in OPTIONAL_GROUPS)}
         properties[name] = own
-    definitions["logger"] = _node(used.get("logger", []), LOGGER, {})
+    definitions["logger"] = _node_schema(used.get("logger", []), LOGGER, {})
     loggers = {"type": "object", "additionalProperties": {"$ref": "#/$defs/logger"}}
     properties["logger"] = {**properties["logger"], **_optional(loggers, True)}
     for name in ("sweep", "distillation"):
@@ -65,7 +65,7 @@ def _without_types(schema: Schema) -> Schema:
     return {key: value for key, value in schema.items() if key in ("description", "default")}
 
 
-def _property(parameter: Parameter, *descriptions: str) -> Schema:
+def _property_schema(parameter: Parameter, *descriptions: str) -> Schema:
     """Return the schema of one key: its type, its default, and the first description that there is."""
     schema = dict(schema_of(parameter.annotation))
     description = next(filter(None, descriptions), "")
@@ -76,12 +76,12 @@ def _property(parameter: Parameter, *descriptions: str) -> Schema:
     return schema
 
 
-def _node(targets: Sequence[str], group: ConfigGroup, comments: Mapping[str, Mapping[str, str]]) -> Schema:
+def _node_schema(targets: Sequence[str], group: ConfigGroup, comments: Mapping[str, Mapping[str, str]]) -> Schema:
     """Return the schema of a node: by its `_target_`, the keys that the callable and the readers of the group take."""
     conditions = [
         {
             "if": {"properties": {"_target_": {"const": target}}, "required": ["_target_"]},
-            "then": _of_target(target, group, comments),
+            "then": _target_schema(target, group, comments),
         }
         for target in targets
     ]
@@ -90,13 +90,13 @@ def _node(targets: Sequence[str], group: ConfigGroup, comments: Mapping[str, Map
     return {**schema, "allOf": conditions} if conditions else schema
 
 
-def _of_target(target: str, group: ConfigGroup, comments: Mapping[str, Mapping[str, str]]) -> Schema:
+def _target_schema(target: str, group: ConfigGroup, comments: Mapping[str, Mapping[str, str]]) -> Schema:
     own = signature(target)
     found: dict[str, list[Schema]] = {}
     for name, source in _sources(target, own, group):
         if name not in group.given:
             texts = (argument_descriptions(source[0]).get(name, ""), comments.get(target, {}).get(name, ""))
-            found.setdefault(name, []).append(_property(source[1], *texts))
+            found.setdefault(name, []).append(_property_schema(source[1], *texts))
     properties = {name: items[0] if len(items) == 1 else {"allOf": items} for name, items in found.items()}
     readers = group.reader_parameters(own.parameters)
     needed = [*own.parameters.values(), *readers.values()]
@@ -106,7 +106,7 @@ def _of_target(target: str, group: ConfigGroup, comments: Mapping[str, Mapping[s
 
 
 def _sources(target: str, own: Signature, group: ConfigGroup) -> Iterator[tuple[str, tuple[str, Parameter]]]:
-    """Yield the keys of a node with the callable that each is an argument of."""
+    """Yield each key of a node with the callable that it is an argument of, and the parameter."""
     for name, parameter in own.parameters.items():
         yield name, (target, parameter)
     allowed = group.reader_parameters(own.parameters)
@@ -117,7 +117,7 @@ def _sources(target: str, own: Signature, group: ConfigGroup) -> Iterator[tuple[
 
 
 def _targets_by_group(presets: Sequence[Preset]) -> dict[str, list[str]]:
-    """Return the targets that files name, by the group of their node; those of nodes inside them by an empty text."""
+    """Return the targets that files name, by the group of their node; those of nested nodes are under ""."""
     found: dict[str, dict[str, None]] = {"": {}}
     for preset in presets:
         content = preset.content

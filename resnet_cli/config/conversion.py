@@ -1,4 +1,4 @@
-"""Config values as what a callable expects: Enum members, paths and floats; all else is passed as YAML has it."""
+"""Convert config values to what a callable expects: Enum members, paths and floats; others stay as YAML has them."""
 
 import types
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,9 @@ from resnet_cli.config.values import is_valid
 
 
 def convert(value: Any, annotation: Any) -> Any:
-    """Return a config value as what its parameter is annotated with.
+    """Convert a config value to the type that its parameter is annotated with.
 
-    A union converts only a value that none of its choices takes as it is: `"a"` stays text for `str | Path`.
+    For a union, a value that one of the choices accepts unchanged is not converted: `"a"` stays text for `str | Path`.
 
     Args:
         value: Plain data that is valid for `annotation`.
@@ -37,7 +37,7 @@ def convert(value: Any, annotation: Any) -> Any:
         member = find_member(annotation, value)
         return value if member is None else member  # a member may be false
     if annotation is float and type(value) is int:
-        return float(value)  # `torch.full` and `betas` of Adam take no mixture of both
+        return float(value)  # `torch.full` and `betas` of Adam accept no mixture of integers and floats
     return Path(value) if annotation is Path and isinstance(value, str) else value
 
 

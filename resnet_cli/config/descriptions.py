@@ -1,4 +1,4 @@
-"""What docstrings say of the arguments of a callable, and comments of the keys of a YAML file."""
+"""Descriptions of the arguments of a callable from its docstring, and of the keys of a YAML file from its comments."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ COMMENT = re.compile(r"\s#\s+(.*)$")
 
 @lru_cache(maxsize=256)
 def argument_descriptions(target: str) -> Mapping[str, str]:
-    """Return what the docstring of a class or function says of its arguments, by name; nothing is imported.
+    """Return the descriptions of arguments in the docstring of a class or function, by name; nothing is imported.
 
     Args:
         target: The dotted name.
@@ -35,7 +35,7 @@ def argument_descriptions(target: str) -> Mapping[str, str]:
 
 
 def _docstrings(module: Module, node: ast.stmt) -> list[str]:
-    """Return the docstrings of a function, or of a class, its `__init__` and its bases, in the order that counts."""
+    """Return the docstrings of a function, or of a class, its `__init__` and its bases, in order of precedence."""
     if isinstance(node, ast.FunctionDef):
         return [ast.get_docstring(node) or ""]
     if not isinstance(node, ast.ClassDef):

@@ -1,4 +1,4 @@
-"""Times as a user types them: `30 min`, `1h30m`, `90 s` or a number of seconds; and as the log says them."""
+"""Parse durations such as `30 min`, `1h30m`, `90 s` or a number of seconds, and format them for the log."""
 
 import math
 import re
@@ -9,7 +9,7 @@ PART = re.compile(rf"\s*(\d+(?:\.\d*)?|\.\d+)\s*({UNIT})(?![a-z])\s*", re.IGNORE
 
 
 def parse_seconds(value: object) -> float | None:
-    """Return a time in seconds; None if it is none, or not above zero.
+    """Parse a duration and return it in seconds; None if it is not a duration above zero.
 
     Args:
         value: A number of seconds, or numbers with units in a text, such as `1h30m`.

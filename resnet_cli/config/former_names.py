@@ -18,11 +18,11 @@ FORMER = {
     },
     "resnet_cli.models.blocks": "resnet_cli.models",
 }
-# The names that 0.1.0 gave to what its own config files named.
+# Present names of the targets in the config files of 0.1.0 -> their names in 0.1.0.
 OF_0_1_0 = {
     new: old for old, new in FORMER.items() if old.count(".") == 1 or old.endswith((".ClassifierTrainer", ".Sweep"))
 }
-# Keys that the files of this package have had since, with the values that mean what was done before.
+# Keys that the config files of this package have gained since, with the values that keep the former behaviour.
 ADDED_SINCE_0_1_0: Mapping[str, Any] = {
     "loss._target_": "resnet_cli.losses.CrossEntropy", "loss.class_weights": None, "loss.label_smoothing": 0.0,
     "data.classes": None, "data.merge": None, "data.label_noise": 0.0, "data.folds": None, "data.fold": 0,

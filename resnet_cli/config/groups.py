@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from resnet_cli.config.signatures import Parameter, Signature, signature
 
-# Packages of which nothing is a data set or a logger of this one, whatever its parameters are.
+# Packages that define no data sets or loggers for this program, whatever the parameters of their callables.
 FOREIGN = frozenset({*sys.stdlib_module_names, "numpy", "torch", "torchvision"})
 
 
@@ -17,9 +17,9 @@ class ConfigGroup:
     Args:
         given: Arguments that the builder passes.
         readers: Further callables that read keys of its node.
-        own_first: Keys of the readers that a target may have with a meaning of its own; they are its alone then.
-        kind: What its targets are, for a message on one that is none.
-        is_of_kind: Returns whether the signature of a target is one of the kind.
+        own_first: Keys of the readers that go to the target alone if it has a parameter of that name.
+        kind: What its targets are, for the message about a target of another kind.
+        is_of_kind: Returns whether the signature of a target fits the kind.
         foreign: Packages that have no targets of the kind.
     """
 
@@ -31,7 +31,7 @@ class ConfigGroup:
     foreign: Collection[str] = ()
 
     def reader_parameters(self, own: Collection[str]) -> dict[str, Parameter]:
-        """Return the parameters that the readers have beside a target with the parameters `own`."""
+        """Return the parameters of the readers, for a target whose own parameters are `own`."""
         parameters = {name: p for reader in self.readers for name, p in signature(reader).parameters.items()}
         return {name: p for name, p in parameters.items() if not (name in self.own_first and name in own)}
 
@@ -79,11 +79,11 @@ CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
 }
 LOGGER = ConfigGroup(given=(), kind="a logger: name a subclass of resnet_cli.loggers.Logger", foreign=FOREIGN)
 
-# What a parameter group of `optimizer.groups` can have of its own, by key: a part of the config group of that name.
+# Keys at which an entry of `optimizer.groups` can have a node of its own, of the config group of that name.
 OWN_PARTS = ("optimizer", "schedule")
 
 
 def group_of(path: str) -> str:
-    """Return the config group of which a node at this key is a part; the key itself if it is of none."""
+    """Return the config group that a node at this key belongs to; the key itself if it belongs to none."""
     key = path.rpartition(".")[2]
     return key if path.startswith("optimizer.groups.") and key in OWN_PARTS else path

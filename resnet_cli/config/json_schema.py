@@ -47,7 +47,7 @@ def schema_of(annotation: Any) -> Schema:
 
 
 def _union(choices: Sequence[Schema]) -> Schema:
-    """Return the union, in one list of types or values where that is enough: editors show it better."""
+    """Return the union of schemas, as one list of types or values where possible: editors show that better."""
     unique: list[Schema] = []
     for choice in choices:
         if choice not in unique:
@@ -64,7 +64,7 @@ def _union(choices: Sequence[Schema]) -> Schema:
 
 
 def _with_ranges(inner: Any, limits: Sequence[Range]) -> Schema:
-    """Return the schema of a type with ranges; a range of numbers restricts the numbers of a union, and no text."""
+    """Return the schema of a type with ranges; a numeric range restricts only the numbers of a union."""
     schema = schema_of(inner)
     for limit in limits:
         schema = {**schema, **_keywords(limit)}

@@ -77,7 +77,7 @@ class Problem:
 
 
 def as_typed(key: str) -> str:
-    """Return a key as the command line has it: `seed_init` of a file is `seed.init` there."""
+    """Return a key as it is typed on the command line: `seed_init` in a file is `seed.init` there."""
     part = key.removeprefix("seed_")
     return f"seed.{part}" if part != key and part in SEED_PARTS else key
 

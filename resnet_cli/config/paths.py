@@ -12,7 +12,7 @@ CONFIG_FOLDER = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.par
 PATH_NAMES = re.compile(
     r"(\w+_)?(root|cache|path|file|filename|folder|dir|directory|csv|shards)|splits|init_from|teacher|resume|reproduce"
 )
-COUNTED = ("trainer.shards",)  # a number, whose name says otherwise
+COUNTED = ("trainer.shards",)  # a number, although the name looks like that of a path
 
 
 def is_built_in(path: Path) -> bool:
@@ -26,15 +26,15 @@ def is_path_key(key: str) -> bool:
 
 
 def config_folders(options: Sequence[str]) -> list[Path]:
-    """Return the folders that may hold groups, the first to be searched first.
+    """Return the folders of config groups, in the order in which they are searched.
 
-    That of --config-dir, `./conf`, and the package's, which may be one of the others too.
+    They are the folder of --config-dir, `./conf`, and the package's own, which may be one of the others too.
 
     Args:
         options: The command line, which may have --config-dir.
 
     Raises:
-        InputError: the folder of --config-dir is an empty text.
+        InputError: --config-dir is an empty text.
     """
     own = [folder.absolute() for folder in (*map(Path, _config_dirs(options)), Path("conf")) if folder.is_dir()]
     return [*(folder for folder in dict.fromkeys(own) if folder.resolve() != CONFIG_FOLDER.resolve()), CONFIG_FOLDER]

@@ -1,6 +1,6 @@
-"""The options of config groups as files: what there is, and the line that describes each, which is its first comment.
+"""The options of config groups: their files, and the summary in the first comment of each.
 
-Nothing here needs Hydra or torch: shell completion asks too.
+Neither Hydra nor torch is imported, since shell completion uses this module too.
 """
 
 import re
@@ -36,7 +36,7 @@ class Preset:
 
     @property
     def override(self) -> str:
-        """What is typed to choose it."""
+        """The override that chooses it."""
         return f"{self.group}={self.name}"
 
     @property
@@ -46,12 +46,12 @@ class Preset:
 
     @property
     def text(self) -> str:
-        """The file's content; what is no UTF-8 is replaced."""
+        """The file's text; bytes that are not UTF-8 are replaced."""
         return self.path.read_text(encoding="utf-8", errors="replace")
 
     @property
     def content(self) -> dict[str, Any]:
-        """The file's content; empty if it is no mapping in YAML, which composing reports."""
+        """The file's content; empty if it is not a YAML mapping, which is reported when it is composed."""
         try:
             content = yaml.load(self.text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         except (*YAML_ERRORS, OSError):
@@ -76,7 +76,7 @@ def find_presets(folders: Sequence[Path]) -> list[Preset]:
     """Return the options of all groups, sorted by group and name.
 
     Args:
-        folders: Folders of groups; of two files of one name, that of the first folder counts, as for Hydra.
+        folders: Folders of groups; of files with the same name, the first one wins, as in Hydra.
     """
     found: dict[tuple[str, str], Preset] = {}
     for folder in folders:
@@ -116,7 +116,7 @@ def find_preset(presets: Sequence[Preset], name: str) -> Preset:
     """Return the preset that is named as `group=option`, `group/option` or by its option alone.
 
     Raises:
-        InputError: There is none of the name, or there are several.
+        InputError: No preset has this name, or several have it.
     """
     group, separator, option = name.partition("=") if "=" in name else name.rpartition("/")
     if separator:
@@ -134,7 +134,7 @@ def find_preset(presets: Sequence[Preset], name: str) -> Preset:
 
 
 def preset_target(preset: Preset, presets: Sequence[Preset]) -> str:
-    """Return the `_target_` of a preset, which it may have from another that its defaults name; empty without one."""
+    """Return the `_target_` of a preset, possibly inherited from one in its defaults list; empty without one."""
     content = preset.content
     if "_target_" in content:
         return str(content["_target_"])

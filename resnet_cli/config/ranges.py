@@ -90,7 +90,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class NotEmpty:
-    """Texts with something in them: an empty path, of a shell variable that is not set, would be the working folder."""
+    """Non-empty texts: an empty path, as from an unset shell variable, would mean the working folder."""
 
     def __contains__(self, value: str) -> bool:
         return bool(value.strip())
@@ -101,7 +101,7 @@ class NotEmpty:
 
 @dataclass(frozen=True)
 class TimeSpan:
-    """Texts that are a time above zero and up to 30 years, as `resnet_cli.config.durations` reads them."""
+    """Texts that are durations above zero and up to 30 years, as `resnet_cli.config.durations` parses them."""
 
     def __contains__(self, value: str) -> bool:
         return (parse_seconds(value) or math.inf) <= LONGEST_SECONDS

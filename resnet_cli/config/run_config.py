@@ -8,7 +8,7 @@ from resnet_cli.config.ranges import Between, NotEmpty
 
 Node = Mapping[str, Any]  # a `_target_` and its arguments
 
-# The loss of configs that have none: those of runs that were made before there was the group.
+# The loss of configs without one, which are those of runs made before the group was added.
 DEFAULT_LOSS: Node = {"_target_": "resnet_cli.losses.CrossEntropy"}
 DEFAULT_DISTILLATION: Node = {"_target_": "resnet_cli.losses.Distillation", "temperature": 4.0, "weight": 0.9}
 
@@ -25,8 +25,8 @@ OPTIONAL_KEYS = (
 # store them.
 CONTROL_KEYS = ("resume", "init_from", "reproduce", "find", "resume_force", "trust", "verify_resume", "sweep")
 
-NEEDED_GROUPS = ("model", "optimizer", "schedule", "data", "trainer")  # groups of which a run needs an option
-NULL_GROUPS = ("logger", "plan", "experiment")  # groups of which no option need be chosen
+NEEDED_GROUPS = ("model", "optimizer", "schedule", "data", "trainer")  # groups of which an option must be chosen
+NULL_GROUPS = ("logger", "plan", "experiment")  # groups that may be null
 
 
 LARGEST_SEED = 9223372036854775807
@@ -98,8 +98,8 @@ class RunConfig:
     def stored(self) -> dict[str, Any]:
         """Return the keys that checkpoints and `config.yaml` store: all except `CONTROL_KEYS`.
 
-        A loss and a teacher that there are not are left out, and so is a distillation that changes nothing: runs made
-        before there were such keys have none.
+        Keys of `OPTIONAL_KEYS` that are null are left out, and so is a `distillation` without effect: runs made before
+        these keys existed store none.
         """
         kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in CONTROL_KEYS}
         if self.teacher is None and self.distillation == DEFAULT_DISTILLATION:

@@ -14,12 +14,12 @@ CHOSEN = (EPOCHS, "trainer.steps_per_epoch")  # what a budget chooses
 
 
 def total_steps(epochs: float, steps_per_epoch: int) -> int:
-    """Return the steps of a run of so many epochs, of which the last may be a part of one; parts of a step count."""
+    """Return the number of steps of a run, whose last epoch may be partial; a partial step counts as one."""
     return math.ceil(round(epochs * steps_per_epoch, 6))  # 9.9 * 50 is a little more than 495
 
 
 def require_one_length(settings: Mapping[str, Any], given: Collection[str], in_files: Collection[str] = ()) -> None:
-    """Check that a time budget and what it chooses are not both given. What a group's file sets counts as not given.
+    """Check that a time budget and a key that it chooses are not both given. Values in a group's file do not count.
 
     Args:
         settings: The config.
@@ -27,7 +27,7 @@ def require_one_length(settings: Mapping[str, Any], given: Collection[str], in_f
         in_files: The keys in an experiment's file, which a budget on the command line replaces.
 
     Raises:
-        InputError: both are; one line for each key.
+        InputError: both are given; one line for each key.
     """
     trainer = settings["trainer"]
     budget = trainer.get("time_budget")
@@ -49,9 +49,9 @@ def is_same_budget(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
 
 
 def keys_without_difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
-    """Return the keys on the length whose values do not make a resumed run another run.
+    """Return the keys about the length of a run that may differ when it is resumed.
 
-    Under the same budget the run keeps its choice. Without a budget the given number of epochs replaces it.
+    With the same budget, the run keeps the length that was chosen. Without a budget, the given one replaces it.
 
     Args:
         stored: The run's config, by full key.

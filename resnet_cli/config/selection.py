@@ -1,4 +1,4 @@
-"""By what the best epoch is selected, and the best results in the records of runs."""
+"""The measure by which the best epoch is selected, and the best results in the records of runs."""
 
 import math
 import sys
@@ -18,7 +18,7 @@ def select_by_of(settings: Mapping[str, Any]) -> str:
 
 
 def ranking(row: Mapping[str, Any], select_by: str) -> tuple[float, float]:
-    """Return what the best epoch has the largest of; of equal ones the other measure decides, the loss or the accuracy.
+    """Return the key whose maximum is the best epoch: the measure, then the loss (or accuracy) to break ties.
 
     Args:
         row: The row of metrics of an epoch. A missing value ranks last.
@@ -46,7 +46,7 @@ def selected_score(record: Mapping[str, Any]) -> float | None:
 
 
 def rank_of_best(record: Mapping[str, Any]) -> float | None:
-    """Return that measure with the sign that makes the largest the best; None for a run without a finite one."""
+    """Return the measure of the best epoch, negated for a loss so that larger is better; None if it is not finite."""
     score = selected_score(record)
     if score is None or not math.isfinite(score):
         return None

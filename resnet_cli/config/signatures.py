@@ -71,11 +71,11 @@ def signature(target: str) -> Signature:
             if read is not None:
                 return read
         break
-    return _imported(target)
+    return _inspect_imported(target)
 
 
 def _read(module: Module, node: ast.stmt, rest: Sequence[str]) -> Signature | None:
-    """Return the signature that the text of a definition has; None where it has to be imported to be known."""
+    """Return the signature in the source of a definition; None if the object has to be imported to know it."""
     if isinstance(node, ast.FunctionDef) and not rest:
         return None if _is_wrapped(module, node) else _function(module, node, skip_first=False)
     if isinstance(node, ast.ClassDef):
@@ -198,7 +198,7 @@ def locate(target: str) -> Any:
     raise NotFoundError(f"there is no module named {parts[0]!r}")
 
 
-def _imported(target: str) -> Signature:
+def _inspect_imported(target: str) -> Signature:
     """Return the signature of a callable that has to be imported to be read."""
     found = locate(target)
     if not callable(found):
@@ -235,7 +235,7 @@ def _hints(found: Any) -> dict[str, Any]:
         function = found.__init__ if "__init__" in vars(found) or found.__new__ is object.__new__ else found.__new__
     try:
         return typing.get_type_hints(function, include_extras=True)
-    except Exception:  # evaluating annotations runs whatever they say
+    except Exception:  # evaluating annotations runs any code in them
         return _single_hints(inspect.unwrap(function))
 
 

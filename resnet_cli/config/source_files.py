@@ -85,7 +85,7 @@ def definition(module: Module, name: str, depth: int = 0) -> tuple[Module, ast.s
     if depth > 8:
         return None
     if found is None:
-        return _starred(module, name, depth + 1)
+        return _find_in_star_imports(module, name, depth + 1)
     node, original = found
     if isinstance(node, ast.ImportFrom) and original is not None:
         source = module_source(module.origin(node))
@@ -93,8 +93,8 @@ def definition(module: Module, name: str, depth: int = 0) -> tuple[Module, ast.s
     return (module, node) if not isinstance(node, ast.Import) else None
 
 
-def _starred(module: Module, name: str, depth: int) -> tuple[Module, ast.stmt] | None:
-    """Return the definition of `name` behind one of the module's `from x import *`."""
+def _find_in_star_imports(module: Module, name: str, depth: int) -> tuple[Module, ast.stmt] | None:
+    """Return the definition of `name` that comes from one of the module's `from x import *`."""
     for defined, node, _ in module.definitions():
         if defined == "*" and isinstance(node, ast.ImportFrom):
             source = module_source(module.origin(node))

@@ -1,4 +1,4 @@
-"""Save, load, override and compare stored configs of runs; as data alone, nothing is imported."""
+"""Save, load, override and compare stored configs of runs as plain data; nothing is imported."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ LARGEST_NUMBER = 1 << 64
 LARGEST_COUNT = 20_000  # values
 DEEPEST = 20  # levels
 
-# What a config means that lacks these.
+# The values of these keys in a config that lacks them.
 ABSENT: Mapping[str, Any] = {"loss": DEFAULT_LOSS, "distillation": DEFAULT_DISTILLATION}
 
 SAFE_TO_CHANGE = {
@@ -39,7 +39,7 @@ SAFE_TO_CHANGE = {
 
 
 class UniqueKeys:
-    """A base of YAML loaders that refuse a mapping with a key twice, of which PyYAML would keep the last."""
+    """A base of YAML loaders that refuse duplicate keys in a mapping, of which PyYAML would keep the last."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """Return the mapping of a node."""
@@ -101,14 +101,14 @@ def plain_data(config: Any, source: str) -> Settings:
     Raises:
         InputError: It holds something else, or is too deep or too large; one line that begins with `source`.
     """
-    reason = next(_not_plain(config, [0], 0), None) if isinstance(config, dict) else "no mapping"
+    reason = next(_iter_problems(config, [0], 0), None) if isinstance(config, dict) else "no mapping"
     if reason:
         raise InputError(f"{source}: not a stored config: {reason}")
     settings: Settings = with_present_names(config)
     return settings
 
 
-def _not_plain(value: object, count: list[int], depth: int) -> Iterator[str]:
+def _iter_problems(value: object, count: list[int], depth: int) -> Iterator[str]:
     """Yield problems as they are found: a hostile value may be deep or long without bound."""
     count[0] += 1
     if depth > DEEPEST or count[0] > LARGEST_COUNT:
@@ -117,10 +117,10 @@ def _not_plain(value: object, count: list[int], depth: int) -> Iterator[str]:
         for key, item in value.items():
             if type(key) is not str:
                 yield f"a key of type {type(key).__name__}"
-            yield from _not_plain(item, count, depth + 1)
+            yield from _iter_problems(item, count, depth + 1)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _not_plain(item, count, depth + 1)
+            yield from _iter_problems(item, count, depth + 1)
     elif type(value) is int and abs(value) > LARGEST_NUMBER:
         yield "a number too large"
     elif value is not None and type(value) not in (str, int, float, bool):
@@ -132,7 +132,7 @@ def overlaid(stored: Settings, composed: Settings, given_keys: Sequence[str]) ->
 
     Args:
         stored: The run's own config.
-        composed: The config as composed now with the user's overrides, which has the new values.
+        composed: The config composed now with the user's overrides, which has the new values.
         given_keys: The keys that the user set: a group replaces its whole node, an experiment everything.
     """
     result = deepcopy(composed if "experiment" in given_keys else stored)
@@ -142,20 +142,20 @@ def overlaid(stored: Settings, composed: Settings, given_keys: Sequence[str]) ->
         target: Any = result
         for name in path:
             source = source.get(name) if isinstance(source, Mapping) else None
-            if isinstance(target, dict) and target.get(name) is None:  # nothing to overlay: as it is composed now
+            if isinstance(target, dict) and target.get(name) is None:  # nothing to overlay: take the composed node
                 target[name] = deepcopy(source)
             target = target[name] if isinstance(target, dict) else None
         if isinstance(source, Mapping) and last in source and isinstance(target, dict):
             target[last] = deepcopy(source[last])
     if EPOCHS in given_keys and BUDGET not in given_keys and isinstance(result.get("trainer"), dict):
-        result["trainer"].pop("time_budget", None)  # the number of epochs that is given replaces the one it chose
+        result["trainer"].pop("time_budget", None)  # the given number of epochs replaces the one that the budget chose
     own = {key: value for key, value in result.items() if key not in CONTROL_KEYS}
     return {**own, **{key: composed[key] for key in CONTROL_KEYS if key in composed}}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A key that would make a resumed run another run; `str` renders `key: before -> after`.
+    """A changed key that would make a resumed run a different run; `str` renders `key: before -> after`.
 
     Args:
         key: The full key.
@@ -172,9 +172,9 @@ class Difference:
 
 
 def differences(stored: Settings, given: Settings) -> list[Difference]:
-    """Return the keys that would make the resumed run another run.
+    """Return the changed keys that would make the resumed run a different run.
 
-    A key that one of them lacks counts with its default: an option added since the run was saved is no difference.
+    A key that one config lacks has its default there: an option added since the run was saved is no difference.
 
     Args:
         stored: The config in a checkpoint; nothing that it names is imported.
@@ -190,20 +190,21 @@ def differences(stored: Settings, given: Settings) -> list[Difference]:
     before, after = flat(stored), flat(given)
     for leaves in (before, after):
         leaves |= {key: value for key, value in defaults.items() if key not in leaves}
-    same = keys_without_difference(before, after) | _keys_of_teachers(before, after)
+    same = keys_without_difference(before, after) | _ignored_teacher_keys(before, after)
     return [
-        Difference(key, _leaf(before, key), _leaf(after, key))
+        Difference(key, _format_leaf(before, key), _format_leaf(after, key))
         for key in dict.fromkeys([*after, *before])
         if key not in same
-        and not (key in before and key in after and _same(before[key], after[key]))
-        and (key not in SAFE_TO_CHANGE or _fewer_epochs(key, before, after))
+        and not (key in before and key in after and _are_equal(before[key], after[key]))
+        and (key not in SAFE_TO_CHANGE or _has_fewer_epochs(key, before, after))
     ]
 
 
-def _keys_of_teachers(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
-    """Return the keys whose difference says nothing: a teacher's place, whose content is compared when it is opened.
+def _ignored_teacher_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
+    """Return the keys on teachers whose differences do not count.
 
-    Of a teacher in one of the configs only, the key `teacher` says it all; without one, distillation has no meaning.
+    If both configs have a teacher, its path may differ, since the weights are compared when it is opened. Otherwise
+    the options of distillation do not count: `teacher` itself differs, or they have no effect.
     """
     is_taught = [isinstance(config.get("teacher"), str) for config in (before, after)]
     if all(is_taught):
@@ -219,7 +220,7 @@ def default_values(stored: Settings, given: Settings) -> dict[str, Any]:
         found |= {f"{path}.{name}": p.default for name, p in own.items()}
         if path in CONFIG_GROUPS:
             found |= {f"{path}.{name}": p.default for name, p in CONFIG_GROUPS[path].reader_parameters(own).items()}
-        for name in {*node, *other}:  # a node against null is a difference in that key
+        for name in {*node, *other}:  # a node in one and null in the other is a difference in that key
             if isinstance(node.get(name), Mapping) or isinstance(other.get(name), Mapping):
                 found.pop(f"{path}.{name}", None)
     return {key: value for key, value in found.items() if value is not Parameter.empty and value is not Opaque}
@@ -248,16 +249,16 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _same(a: Any, b: Any) -> bool:
+def _are_equal(a: Any, b: Any) -> bool:
     """Return whether two config values are equal: 1 equals 1.0 but not true, and a list equals a tuple."""
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
+        return len(a) == len(b) and all(map(_are_equal, a, b))
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     return bool(a == b)
 
 
-def _fewer_epochs(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+def _has_fewer_epochs(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Return whether `key` is the number of epochs and it has decreased, or is not a number."""
     if key != "trainer.epochs":
         return False
@@ -266,5 +267,5 @@ def _fewer_epochs(key: str, before: Mapping[str, Any], after: Mapping[str, Any])
     return not (is_number and new >= old)  # type: ignore[operator]
 
 
-def _leaf(leaves: Mapping[str, Any], key: str) -> str:
+def _format_leaf(leaves: Mapping[str, Any], key: str) -> str:
     return format_value(leaves[key]) if key in leaves else "(absent)"

@@ -1,4 +1,4 @@
-"""Which callables a stored config may name: parts of this package and of PyTorch, and what the user names too.
+"""Which callables a stored config may name: parts of this package and of PyTorch, and those that the user names too.
 
 A class in the config of a run folder or checkpoint is somebody else's choice of code to run. Names are checked here
 before anything is imported; `resnet_cli.session.trusted_kinds` checks the objects before anything is called, since
@@ -44,22 +44,22 @@ def _targets(path: str, value: object) -> Iterator[tuple[str, Any]]:
 
 
 def check_names(settings: Mapping[str, Any], named: Mapping[str, Any]) -> None:
-    """Refuse classes and functions that are defined elsewhere; nothing is imported.
+    """Refuse classes and functions that are defined outside the allowed packages; nothing is imported.
 
     Args:
         settings: A stored config, possibly with keys that the user set.
         named: `targets` of the user's own command and files; those are trusted.
 
     Raises:
-        InputError: A line for each, with what to type.
+        InputError: A line for each, with the override that allows it.
     """
     refuse_targets(
         {path: target for path, target in targets_to_judge(settings, named) if not _defined_inside(path, target)}
     )
 
 
-def to_name_again(settings: Mapping[str, Any]) -> list[str]:
-    """Return the overrides that a command needs to resume a run of this config: its classes from elsewhere."""
+def own_class_overrides(settings: Mapping[str, Any]) -> list[str]:
+    """Return the overrides that name a config's own classes, which a command needs to resume its run."""
     return [
         f"{path}._target_={target}"
         for path, target in targets_to_judge(settings, {})
@@ -68,7 +68,7 @@ def to_name_again(settings: Mapping[str, Any]) -> list[str]:
 
 
 def targets_to_judge(settings: Mapping[str, Any], named: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the targets that need a check; those outside of the config groups are unknown keys, refused elsewhere."""
+    """Yield the targets that need a check; those outside the config groups are unknown keys, refused elsewhere."""
     for path, target in targets(settings).items():
         if path.split(".")[0].split("[")[0] in PACKAGES and (path not in named or named[path] != target):
             yield path, target

@@ -23,7 +23,7 @@ Settings = dict[str, Any]
 RUN_TARGET = "resnet_cli.config.run_config.RunConfig"  # the schema of the top level
 EXAMPLES = {"optimizer": "torch.optim.SGD", "schedule": "resnet_cli.schedules.cosine"}
 OPTIONAL_GROUPS = ("loss",)  # configs of runs that were made before the group was added have none
-TAKE_WHAT_IS_GIVEN = ("model", "schedule", "trainer")  # groups whose targets take an argument of the builder's
+NEED_GIVEN_ARGUMENT = ("model", "schedule", "trainer")  # groups whose targets must take one of the builder's arguments
 
 
 def without_leftovers(settings: Settings, given_keys: Sequence[str], file_keys: Sequence[str] = ()) -> Settings:
@@ -34,7 +34,7 @@ def without_leftovers(settings: Settings, given_keys: Sequence[str], file_keys: 
     Args:
         settings: The config.
         given_keys: The keys on the command line.
-        file_keys: The keys in an experiment's file. If it replaces a `_target_`, what the new one takes is kept.
+        file_keys: The keys in an experiment's file. If it replaces a `_target_`, what the new one accepts is kept.
     """
     settings = dict(settings)
     for part in CONFIG_GROUPS:
@@ -51,7 +51,7 @@ def without_leftovers(settings: Settings, given_keys: Sequence[str], file_keys: 
 
 
 def _accepted(node: Mapping[str, Any]) -> set[str]:
-    """Return the arguments of a node that its target takes: all of them if it takes any, or is not known."""
+    """Return the arguments of a node that its target accepts; all of them if it accepts any keyword or is unknown."""
     with suppress(Exception):  # reported by `check`
         own = signature(str(node["_target_"]))
         if not own.open:
@@ -60,7 +60,7 @@ def _accepted(node: Mapping[str, Any]) -> set[str]:
 
 
 def _parameters(target: object) -> Collection[str]:
-    """Return the names of a target's parameters; none of one that cannot be imported, which `check` reports."""
+    """Return the names of a target's parameters; empty if it cannot be imported, which `check` reports."""
     try:
         return signature(target).parameters if isinstance(target, str) else ()
     except Exception:  # a user's module can fail in any way while it is imported
@@ -166,7 +166,7 @@ def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Se
         return
     missing = _first_missing(own, node)
     if (
-        group_of(path) in TAKE_WHAT_IS_GIVEN
+        group_of(path) in NEED_GIVEN_ARGUMENT
         and missing
         and not own.open
         and own.parameters.keys().isdisjoint(part.given)

@@ -40,9 +40,9 @@ def is_valid(value: Any, annotation: Any) -> bool:
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return find_member(annotation, value) is not None
     if annotation is int:
-        return type(value) is int and _in_64_bits(value)
+        return type(value) is int and _fits_64_bits(value)
     if annotation is float:
-        return type(value) in (int, float) and _in_64_bits(value) and math.isfinite(value)
+        return type(value) in (int, float) and _fits_64_bits(value) and math.isfinite(value)
     if origin is Annotated:
         return is_valid(value, arguments[0]) and all(_is_inside(value, limit) for limit in arguments[1:])
     if origin is Literal:
@@ -63,7 +63,7 @@ def is_valid(value: Any, annotation: Any) -> bool:
 
 
 def _is_inside(value: Any, limit: Range) -> bool:
-    """Return whether a range allows a value; one of texts restricts no numbers, and the others restrict no texts."""
+    """Return whether a range allows a value: ranges for texts restrict only texts, the others only numbers."""
     restricted = (str,) if isinstance(limit, NotEmpty | TimeSpan) else (int, float)
     return type(value) not in restricted or value in limit
 
@@ -84,7 +84,7 @@ def choices(annotation: Any) -> list[str]:
 
 
 def spellings(annotation: Any) -> list[str]:
-    """Return the words that an annotation allows, from which a misspelt one is corrected: choices, `null`, `true`."""
+    """Return the words that an annotation allows, to suggest in place of a misspelt one: choices, `null`, `true`."""
     if get_origin(annotation) in (Union, types.UnionType):
         return [word for choice in get_args(annotation) for word in spellings(choice)]
     if annotation in (None, type(None)):
@@ -106,7 +106,7 @@ def describe(annotation: Any) -> str:
     if origin is Annotated:
         return " ".join([describe(arguments[0]), *(str(limit) for limit in arguments[1:])])
     if origin in (Union, types.UnionType):
-        numbers = float in arguments  # then a whole number goes without saying
+        numbers = float in arguments  # numbers include whole numbers
         kept = [choice for choice in arguments if choice is not Opaque and not (choice is int and numbers)]
         parts = list(dict.fromkeys(describe(choice) for choice in kept))
         return " or ".join(parts)
@@ -126,9 +126,9 @@ def format_value(value: Any) -> str:
     text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
     text = text or str(value) or "nothing"
     text = text if len(text) <= 60 else text[:57] + "..."
-    return text if _in_64_bits(value) else f"{text} (more than 64 bits hold)"
+    return text if _fits_64_bits(value) else f"{text} (more than 64 bits hold)"
 
 
-def _in_64_bits(value: Any) -> bool:
+def _fits_64_bits(value: Any) -> bool:
     """Return False for integers that do not fit into 64 bits, which tensors cannot hold."""
     return type(value) is not int or -(2**63) <= value < 2**63

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import yaml
 
-# What PyYAML raises on a text that is no plain data: ValueError on an impossible date or number, LookupError and
+# What PyYAML raises on a text that is not plain data: ValueError on an impossible date or number, LookupError and
 # AttributeError on a value that does not have the type of its tag.
 YAML_ERRORS = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError)
-# What PyYAML says of the commonest mistakes, and what a reader needs to hear; `{0}` is what the pattern captures.
+# Patterns of PyYAML's messages on common mistakes, and clearer ones; `{0}` is what the pattern captures.
 EXPLANATIONS = (
     (r"found character '\\t' that cannot start", "a tab; YAML is indented with spaces"),
     (r"found character '(.)' that cannot start", "text that begins with {0} is written in quotes"),
@@ -23,7 +23,7 @@ EXPLANATIONS = (
     (r"but found another document", "a second document; one file holds one"),
     (r"but found '<document start>'", "a second document; one file holds one"),
 )  # fmt: skip
-# What PyYAML was reading when it met a mistake that it reports somewhere behind.
+# What PyYAML was reading when it met a mistake, which it reports at a later position.
 UNFINISHED = (
     ("flow sequence", "a [ that is not closed, or a comma that is missing"),
     ("flow mapping", "a { that is not closed, or a comma that is missing"),
@@ -32,7 +32,7 @@ UNFINISHED = (
     ("block mapping", "a wrong indent: this line belongs to no key above it"),
     ("block collection", "a wrong indent: this line belongs to no list above it"),
 )
-AT_THEIR_BEGIN = ("flow sequence", "flow mapping", "quoted scalar", "scanning a simple key")
+REPORTED_AT_START = ("flow sequence", "flow mapping", "quoted scalar", "scanning a simple key")
 
 
 def describe_yaml_error(error: Exception, path: str | os.PathLike[str], data: bytes, *, expected: str = "") -> str:
@@ -55,7 +55,7 @@ def display_path(path: str | os.PathLike[str]) -> str:
 
 
 def line_of(text: str, *, key: str = "", value: str = "") -> int:
-    """Return the line of a top-level key, or of the first text `value`, in a YAML text that can be read; else 1."""
+    """Return the line of a top-level key, or of the first scalar `value`, in a valid YAML text; else 1."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     pairs = root.value if isinstance(root, yaml.MappingNode) else ()
     nodes = [name for name, _ in pairs if name.value == key] if key else _scalars(root)
@@ -63,7 +63,7 @@ def line_of(text: str, *, key: str = "", value: str = "") -> int:
 
 
 def scalars(text: str) -> list[str]:
-    """Return the texts of all keys and values in a YAML text that can be read, from the first to the last."""
+    """Return the texts of all keys and values in a valid YAML text, in order."""
     return [str(node.value) for node in _scalars(yaml.compose(text, Loader=yaml.SafeLoader))]
 
 
@@ -77,7 +77,7 @@ def _scalars(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
 
 
 def _place_and_reason(error: Exception, data: bytes) -> tuple[int | None, str]:
-    error = _in_python_parser(data) or error  # one wording, since libyaml, which may have read the file, has another
+    error = _python_parser_error(data) or error  # one wording: libyaml words errors differently
     if isinstance(error, UnicodeDecodeError):
         line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
         return line, f"the byte 0x{byte:02x} is no UTF-8 text; save the file as UTF-8"
@@ -86,7 +86,7 @@ def _place_and_reason(error: Exception, data: bytes) -> tuple[int | None, str]:
         line = data.decode("utf-8", "replace")[: error.position].count("\n") + 1
         return line, f"the character U+{found:04X} is not allowed in YAML"
     if isinstance(error, yaml.MarkedYAMLError):
-        return _of_marked(error)
+        return _explain_marked_error(error)
     if isinstance(error, RecursionError):
         return None, "nested too deep"
     if isinstance(error, LookupError | AttributeError):
@@ -94,7 +94,7 @@ def _place_and_reason(error: Exception, data: bytes) -> tuple[int | None, str]:
     return None, " ".join(str(error).split())[:200]
 
 
-def _in_python_parser(data: bytes) -> Exception | None:
+def _python_parser_error(data: bytes) -> Exception | None:
     try:
         yaml.compose(data.decode("utf-8"), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
@@ -102,7 +102,7 @@ def _in_python_parser(data: bytes) -> Exception | None:
     return None
 
 
-def _of_marked(error: yaml.MarkedYAMLError) -> tuple[int | None, str]:
+def _explain_marked_error(error: yaml.MarkedYAMLError) -> tuple[int | None, str]:
     problem, context = str(error.problem or ""), str(error.context or "")
     line, begin = (mark.line + 1 if mark else None for mark in (error.problem_mark, error.context_mark))
     for pattern, explanation in EXPLANATIONS:
@@ -111,5 +111,5 @@ def _of_marked(error: yaml.MarkedYAMLError) -> tuple[int | None, str]:
             return line, explanation.format(*found.groups())
     for words, explanation in UNFINISHED:
         if words in context:
-            return (begin if words in AT_THEIR_BEGIN else None) or line, explanation
+            return (begin if words in REPORTED_AT_START else None) or line, explanation
     return line or begin, " ".join(f"{context} {problem}".split()) or "no valid YAML"

@@ -6,7 +6,7 @@ later, such as a user's model that parses options of its own, finds both `argpar
 
 Relies on: `hydra.main.get_args_parser`; `parse_args()` in Hydra 1.3, `parse_intermixed_args()` in Hydra 1.4.
 Tried with Hydra 1.3.8 and 1.4.0rc3 on Python 3.11 to 3.14; `tests/hydra_app/test_argument_parser.py` fails when one of
-these insides changes.
+these internals changes.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def _raise_input_error(message: str) -> NoReturn:
 
 
 def _advise_key(flags: str) -> str:
-    """Return what to type for the first of some unknown flags that is named like a key; an empty string if none is."""
+    """Return a hint for the first unknown flag that is named like a key; an empty string if none is."""
     from resnet_cli.config.completion import Completer  # imports more than --help needs
 
     completer = Completer(())

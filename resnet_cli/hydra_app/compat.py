@@ -35,5 +35,5 @@ def register_resolver(name: str, function: Callable[..., str], *, use_cache: boo
 
 
 def silence_schema_warning() -> None:
-    """Ignore Hydra 1.3's warning that files in `conf/hydra/launcher` bear the names of plugins' own configs."""
+    """Ignore Hydra 1.3's warning that files in `conf/hydra/launcher` have the names of plugins' own configs."""
     warnings.filterwarnings("ignore", r"\n'hydra/(launcher|sweeper)/.* is validated against ConfigStore", UserWarning)

@@ -39,10 +39,10 @@ RESOLVING = re.compile(r"^\w+ raised while resolving interpolation: ")
 
 
 def run_settings(composed: DictConfig, overrides: Sequence[str]) -> Settings:
-    """Return the composed config after checking it; with a run to resume or to reproduce, its config.
+    """Return the composed config, or that of the run to resume or to reproduce, after checking it.
 
     Raises:
-        InputError: with all the problems of the config.
+        InputError: the config is wrong; lists all problems.
     """
     require_typed_plan(HydraConfig.get())
     return checked_settings(to_plain(composed), override_keys(overrides), file_keys(HydraConfig.get()))
@@ -57,15 +57,15 @@ def checked_settings(
         settings: The composed config as plain data.
         keys: The keys on the command line.
         in_files: The keys in an experiment's file.
-        valid: A valid config, whose parts need no check again.
+        valid: A valid config; parts that both configs share as one object are not checked again.
     """
     settings = validation.without_leftovers(settings, keys, in_files)
     reproduce = settings.get("reproduce")
     if isinstance(reproduce, str) and reproduce.strip():
-        return _reproducing(settings, keys, find_run(reproduce))
+        return _reproduced_settings(settings, keys, find_run(reproduce))
     resume = settings.get("resume")
     if isinstance(resume, str) and resume.strip() and resume != "auto":
-        return _of_run(settings, keys, find_run(resume))
+        return _resumed_settings(settings, keys, find_run(resume))
     settings = with_defaults_of_labels(settings, keys)
     validation.check(settings, valid)
     require_one_length(settings, keys, in_files)
@@ -94,24 +94,24 @@ def with_defaults_of_labels(settings: Settings, given_keys: Sequence[str]) -> Se
     return settings
 
 
-def _of_run(settings: Settings, keys: Sequence[str], run: RunDir) -> Settings:
+def _resumed_settings(settings: Settings, keys: Sequence[str], run: RunDir) -> Settings:
     """Return a run's stored config with the given keys of `settings` applied, after checking it."""
     result = stored.overlaid(stored.read(run.config), settings, keys)
-    _check_of_run(result, settings, run)
+    _check_run_config(result, settings, run)
     require_one_length(result, keys)
     return result
 
 
-def _reproducing(settings: Settings, keys: Sequence[str], run: RunDir) -> Settings:
-    """Return the config that trains a run again, after checking that the given keys do not make it another run."""
+def _reproduced_settings(settings: Settings, keys: Sequence[str], run: RunDir) -> Settings:
+    """Return the config that reproduces a run, after checking that the given keys do not change its results."""
     result = overlay_reproduced(run, settings, keys)
-    _check_of_run(result, settings, run)
+    _check_run_config(result, settings, run)
     require_same_results(run, result)
     return result
 
 
-def _check_of_run(config: Settings, composed: Settings, run: RunDir) -> None:
-    """Check a run's config; unless it is trusted, so are the classes that it names and the composed one does not."""
+def _check_run_config(config: Settings, composed: Settings, run: RunDir) -> None:
+    """Check a run's config and, unless the run is trusted, the classes that only its stored config names."""
     named = trust.targets(composed)
     trusted = composed.get("trust") is True
     if trusted:
@@ -134,7 +134,7 @@ class Composed:
         choices: The option of each group.
         model: A name for the model: its class where the user named one, else the run, else the option of the group.
         run: The run folder or checkpoint that the config comes from, if any.
-        overrides: What the user typed, without options and Hydra's own settings.
+        overrides: The overrides that the user typed, without options and Hydra's own settings.
         run_dir: Folder that a run of this config gets, as `hydra.run.dir` says.
     """
 
@@ -156,7 +156,7 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
         config_dir: A further folder of config groups.
 
     Raises:
-        InputError: with all the problems of the config, or of an item.
+        InputError: the config or an item is wrong; lists all problems.
     """
     if config_dir is not None and not Path(config_dir).is_dir():
         raise InputError(f"--config-dir={config_dir}: no such folder")
@@ -200,7 +200,7 @@ def is_run(item: str) -> bool:
 
 
 def _run_folder(path: str) -> str:
-    """Return the run folder that a path names, which may be that of a checkpoint."""
+    """Return the run folder of a path, which may name the folder or a checkpoint in it."""
     if expand_home(path).exists():
         return str(find_run(path).path)
     is_option = (CONFIG_FOLDER / "model" / f"{path}.yaml").is_file()

@@ -60,7 +60,7 @@ def print_error(error: Exception) -> int:
     lines = [escape_control_characters(str(line)) for line in lines]
     for line in lines:
         print(_coloured(f"error: {line}"), file=sys.stderr)
-    if is_terminal(sys.stderr):  # a hint is for somebody who types: what reads a pipe gets the errors alone
+    if is_terminal(sys.stderr):  # hints are for interactive use: a pipe gets the errors alone
         hint = _hint(known, lines)
         if hint:
             print(_coloured(f"hint: {hint}"), file=sys.stderr)
@@ -72,7 +72,7 @@ def _coloured(line: str) -> str:
 
 
 def _hint(error: Exception, lines: Sequence[str]) -> str:
-    """Return the command to type next; empty if there is none."""
+    """Return the command that the hint suggests; empty if there is none."""
     command, arguments = command_name(sys.argv), sys.argv[1:]
     if isinstance(error, DivergedError):
         return hint_after_divergence(command, arguments)
@@ -126,7 +126,7 @@ def _invalid_override(error: OverrideParseException) -> str:
     override = error.override.removeprefix("++")
     if "=" not in override:
         path = Path(override)
-        advice = _images_at(override) if path.exists() else "--help shows how settings are typed"
+        advice = _suggest_data_option(override) if path.exists() else "--help shows how settings are typed"
         return f"{override}: not key=value; {advice}"
     reason = str(error).splitlines()[0].replace("++", "")
     key = override.partition("=")[0]
@@ -136,8 +136,8 @@ def _invalid_override(error: OverrideParseException) -> str:
     )
 
 
-def _images_at(place: str) -> str:
-    """Return what to type for images at an existing path."""
+def _suggest_data_option(place: str) -> str:
+    """Return the overrides that use the images at an existing path."""
     option, key = ("csv", "file") if place.lower().endswith((".csv", ".tsv", ".parquet")) else ("image_folder", "root")
     return f"images there are data={option} {shlex.quote(f'data.{key}={place}')}"
 
@@ -159,7 +159,7 @@ def _missing_option(error: MissingConfigException) -> str:
     """Format an unknown option of a group: `model=resnet21: no such option; did you mean resnet20? (...)`."""
     place = (error.missing_cfg_file or "").removeprefix("data/")
     if place != error.missing_cfg_file and place and Path(place).exists():
-        return f"data={place}: no such option; {_images_at(place)}"
+        return f"data={place}: no such option; {_suggest_data_option(place)}"
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     shipped = [file.stem for file in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]  # Hydra reports none for a list
     options = [name for name in error.options or shipped if not name.startswith("_")]

@@ -3,7 +3,7 @@
 Hydra reads files by the class that is registered for `file://`, and its registry keeps the first one. The entry is
 replaced here, so that this class reads the files of every folder: of `./conf`, `--config-dir` and `hydra.searchpath`.
 
-Relies on: `SourcesRegistry.types`, which takes classes of one name for the same, also in the processes of launchers.
+Relies on: `SourcesRegistry.types`, which treats classes of one name as the same, also in the processes of launchers.
 Tried with Hydra 1.3.8 and 1.4.0rc3; `tests/hydra_app/test_file_source.py` fails when that changes.
 """
 
@@ -48,7 +48,7 @@ active_notes: ContextVar[Notes | None] = ContextVar("active_notes", default=None
 
 
 class FileConfigSource(HydraFileConfigSource):
-    """A folder with config groups. It has the name of Hydra's class, which the registry takes for the same."""
+    """A folder with config groups. It has the name of Hydra's class, so that the registry treats both as the same."""
 
     def __init__(self, provider: str, path: str) -> None:
         super().__init__(provider, path)
@@ -64,7 +64,7 @@ class FileConfigSource(HydraFileConfigSource):
         """Read a file.
 
         Raises:
-            InputError: it is no YAML, or no config; the line names the file and the line in it.
+            InputError: it is not YAML, or not a config; the message names the file and the line.
         """
         path = self._file(config_path)
         try:
@@ -74,7 +74,7 @@ class FileConfigSource(HydraFileConfigSource):
         except GrammarParseError:
             text = _broken_reference(path)
             reason = "an incomplete reference ${key}; write a literal ${ as \\${"
-            raise InputError(f"{_place(path, value=text)}: {text}: {reason}") from None
+            raise InputError(f"{_format_location(path, value=text)}: {text}: {reason}") from None
         except (ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno:  # the machine's
                 raise
@@ -99,7 +99,7 @@ class FileConfigSource(HydraFileConfigSource):
         return ignored
 
     def _note_hidden_files(self, config_path: str) -> None:
-        """Print which other files have the name of this one, which is the first of them that Hydra found."""
+        """Print a note on files of the same name in later folders, which this one hides."""
         notes = active_notes.get()
         if notes is None or config_path.startswith(GENERATED_GROUPS):
             return
@@ -119,13 +119,13 @@ def _name(path: Path, group: str, option: str) -> str:
 
 
 def _check_content(config: Any, path: Path) -> None:
-    """Raise an `InputError` for what Hydra would not understand."""
+    """Raise an `InputError` for content that is not that of a config file."""
     if not isinstance(config, DictConfig):
         raise InputError(f"{display_path(path)}:1: no lines `key: value`")
     if "defaults" in config:
         wrong = _wrong_defaults(config._get_node("defaults"), path.stem)
         if wrong:
-            raise InputError(f"{_place(path, key='defaults')}: defaults: {wrong}")
+            raise InputError(f"{_format_location(path, key='defaults')}: defaults: {wrong}")
 
 
 def _wrong_defaults(defaults: object, own_name: str) -> str:
@@ -150,7 +150,7 @@ def _broken_reference(path: Path) -> str:
     return ""
 
 
-def _place(path: Path, **searched: str) -> str:
+def _format_location(path: Path, **searched: str) -> str:
     return f"{display_path(path)}:{line_of(path.read_text(encoding='utf-8'), **searched)}"
 
 

@@ -22,36 +22,36 @@ def command_name(argv: Sequence[str]) -> str:
 
 
 def hint_for(problems: Sequence[str], command: str, arguments: Sequence[str]) -> str:
-    """Return the command to type next: the one that was typed with every mistake mended, or one that lists options.
+    """Return a command to try: the typed one with every mistake corrected, or one that lists options.
 
     Args:
         problems: The lines of the errors.
         command: The name of the program.
-        arguments: What was typed.
+        arguments: The arguments as typed.
 
     Returns:
-        The command; empty if there is none that helps.
+        The command; empty if none would help.
     """
-    mended = list(arguments)
+    corrected_arguments = list(arguments)
     for problem in problems:
-        changed = _mended(problem, mended)
-        if changed == mended:
+        changed = _correct_mistake(problem, corrected_arguments)
+        if changed == corrected_arguments:
             group = NO_OPTION.match(problem)
             return f"resnet-info --list {group['group']}" if group else ""
-        mended = changed
-    return shlex.join([command, *mended])
+        corrected_arguments = changed
+    return shlex.join([command, *corrected_arguments])
 
 
 def hint_after_divergence(command: str, arguments: Sequence[str]) -> str:
-    """Return the command that finds a learning rate for a run that diverged; empty for runs that have one to keep."""
+    """Return the command that finds a learning rate for a diverged run; empty for runs that must keep theirs."""
     keys = [argument.lstrip("+").partition("=")[0] for argument in arguments]
     if command != "resnet-train" or "-m" in keys or "--multirun" in keys or set(DIVERGED_KEYS) & set(keys):
         return ""
     return shlex.join([command, *arguments, "find=lr"])
 
 
-def _mended(problem: str, arguments: Sequence[str]) -> list[str]:
-    """Return the arguments without one mistake; as they are if it is not known how."""
+def _correct_mistake(problem: str, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with one mistake corrected; unchanged if no correction is known."""
     renamed, option = RENAMED.match(problem), OPTION.match(problem)
     corrected, missing = CORRECTED.match(problem), MISSING.match(problem)
     if missing:

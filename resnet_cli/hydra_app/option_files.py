@@ -1,4 +1,4 @@
-"""What the files of the chosen options say themselves, before Hydra merges them."""
+"""The content of the chosen options' files, before Hydra merges them."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ from resnet_cli.hydra_app.file_source import active_notes
 from resnet_cli.hydra_app.overrides import override_keys, task_overrides
 
 PLAN = "plan"
-# Groups whose values a plan changes although an option of them was chosen: those that a file of the user sets stay.
+# Groups whose values a plan may change even if the user chose an option; values in the user's own files are kept.
 VALUES_ARE_PLANNED = ("data", "trainer")
 DEFAULT_OPTION = "default"
 KEYWORDS = re.compile(r"^(?:(?:optional|override)\s+)*")  # of a defaults list
@@ -33,7 +33,7 @@ class OptionFile:
         path: The file.
         content: Its content without the defaults list.
         chosen: The groups whose options its defaults list chooses, with these options.
-        bases: The options of its own group that it begins with.
+        bases: The options of its own group that its defaults list builds on.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class OptionFile:
 
 
 def file_keys(config: HydraConf | DictConfig) -> list[str]:
-    """Return the keys that files set which may set any key, such as experiments.
+    """Return the keys that are set in files which may set any key, such as experiments.
 
     Args:
         config: Hydra's node of the composed config.
@@ -55,8 +55,8 @@ def file_keys(config: HydraConf | DictConfig) -> list[str]:
 def keys_of_files(config: HydraConf | DictConfig) -> frozenset[str]:
     """Return the keys that the user set in files, and the groups whose options were chosen there.
 
-    These are all keys and choices of experiments; those of `data` and `trainer` in files of the user; and those that an
-    option of `trainer` is for, such as the epochs of `trainer=debug`.
+    These are all keys and choices of experiments, the keys of `data` and `trainer` in files of the user, and the keys
+    that a special option of `trainer` exists to set, such as the epochs of `trainer=debug`.
 
     Args:
         config: Hydra's node of the composed config.
@@ -76,7 +76,7 @@ def keys_of_files(config: HydraConf | DictConfig) -> frozenset[str]:
 def require_typed_plan(config: HydraConf | DictConfig) -> None:
     """Raise an `InputError` if an experiment chooses a plan, which is made before configs are composed.
 
-    The key `plan`, which files that version 0.2.0 copied have, is only noted: it plans nothing.
+    The key `plan`, which files copied by version 0.2.0 have, plans nothing and only gives a note.
 
     Args:
         config: Hydra's node of the composed config.
@@ -95,7 +95,7 @@ def require_typed_plan(config: HydraConf | DictConfig) -> None:
 
 
 def option_target(config: HydraConf | DictConfig, group: str) -> str | None:
-    """Return the `_target_` of the option that is chosen of a group; None if its files have none.
+    """Return the `_target_` of a group's chosen option; None if its files have none.
 
     Args:
         config: Hydra's node of the composed config.
@@ -117,7 +117,7 @@ def _options_that_set_any_key(config: HydraConf | DictConfig) -> list[tuple[str,
 def _files(
     config: HydraConf | DictConfig, group: str, option: str, above: tuple[str, ...] = ()
 ) -> Iterator[OptionFile]:
-    """Yield the file of an option, then those of the options that it begins with, last first."""
+    """Yield the file of an option, then those of the options that it builds on, last first."""
     folders = [Path(source.path) for source in config.runtime.config_sources if source.schema == "file"]
     path = next((file for folder in folders if (file := folder / group / f"{option}.yaml").is_file()), None)
     found = None if path is None else _read(path, path.stat().st_mtime_ns)
@@ -130,7 +130,7 @@ def _files(
 
 @lru_cache(maxsize=256)
 def _read(path: Path, changed_at: int) -> OptionFile | None:
-    """Read a file, again after it has changed: the jobs of a sweep ask for the same ones; None if it is no mapping."""
+    """Read a file, or return it from the cache while it is unchanged; None if it is not a mapping."""
     content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     if not isinstance(content, dict):
         return None
@@ -146,9 +146,10 @@ def _read(path: Path, changed_at: int) -> OptionFile | None:
 
 
 def _chosen_option(item: object) -> tuple[str, str] | None:
-    """Return group and option of an item of a defaults list; an empty group is that of the file, None is no option.
+    """Return the group and the option that an item of a defaults list chooses; None if it chooses no option.
 
-    Such as model and resnet20 of `override /model: resnet20`, and of `/model/resnet20@_global_.model`.
+    An empty group is that of the file. Both `override /model: resnet20` and `/model/resnet20@_global_.model` choose
+    the option resnet20 of the group model.
     """
     if isinstance(item, dict):
         key, option = next(iter(item.items()))

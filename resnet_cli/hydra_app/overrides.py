@@ -29,7 +29,7 @@ OPTIONS_WITH_VALUE = {
 RUN_DIR = "hydra.run.dir="
 GROUPS_WITH_DEFAULT = (*NEEDED_GROUPS, "loss", *NULL_GROUPS)  # those of the defaults list
 GROUPS_OF_ONE_OPTION = (*NEEDED_GROUPS, "loss", "experiment")
-NO_NAME = re.compile(r"null|true|false|[+-]?[\d.]+", re.IGNORECASE)  # values that YAML takes for something else
+NO_NAME = re.compile(r"null|true|false|[+-]?[\d.]+", re.IGNORECASE)  # values that are no text in YAML
 VALUE_KEY = re.compile(r"(?!hydra\.)[A-Za-z_][\w.]*")
 
 
@@ -41,11 +41,11 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     Options come first, since Hydra 1.3 does not accept them between overrides.
 
     Raises:
-        InputError: A key is set twice, `resume=` names no run or another than `hydra.run.dir`, an option is refused.
+        InputError: A key is set twice, `resume=` names no run or not that of `hydra.run.dir`, or an option is refused.
     """
     options, overrides = split_arguments(arguments)
     if any(option in ("-sc", "--shell-completion") for option in options):
-        return list(arguments)  # what follows is for the shell's installer, no overrides
+        return list(arguments)  # the other arguments are for the completion's installer, not overrides
     multirun = is_multirun(options)
     groups = {folder.name for root in config_folders(options) for folder in root.iterdir() if folder.is_dir()}
     seen: dict[str, str] = {}
@@ -76,7 +76,7 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def _without_plus(override: str) -> str:
-    """Return `experiment=a` for `+experiment=a`: Hydra adds with it what the defaults list lacks."""
+    """Return `experiment=a` for `+experiment=a`: Hydra accepts `+` only for what the defaults list lacks."""
     key = override.partition("=")[0]
     return override.lstrip("+") if key.lstrip("+") in GROUPS_WITH_DEFAULT else override
 
@@ -115,7 +115,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     takes_value = False
     for argument in arguments:
         option = argument.partition("=")[0]
-        if len(option) > 2 and "--experimental-rerun".startswith(option):  # argparse takes beginnings of options
+        if len(option) > 2 and "--experimental-rerun".startswith(option):  # argparse accepts abbreviated options
             raise InputError("--experimental-rerun: refused, it would run code from a file; use resume=RUN")
         (options if argument.startswith("-") or takes_value else overrides).append(argument)
         takes_value = argument in OPTIONS_WITH_VALUE
@@ -150,7 +150,7 @@ def _resume_folder(argument: str, typed: str | None) -> list[str]:
 
 
 def _parse_value(override: str) -> Any:
-    """Return the value of an override; None if it has several, or Hydra will report what is wrong with it."""
+    """Return the value of an override; None if it has several, or is invalid, which Hydra will report."""
     try:
         parsed = OverridesParser.create().parse_override(override)
         if parsed.is_sweep_override():
@@ -172,7 +172,7 @@ def _require_latest(path: str, run: "RunDir") -> None:
 
 
 def require_output_subdir(config: DictConfig) -> None:
-    """Refuse an empty folder for Hydra's own files, which would be the run folder, where they replace the run's.
+    """Refuse an empty `hydra.output_subdir`: Hydra's own files would replace those in the run folder.
 
     Args:
         config: The composed config.

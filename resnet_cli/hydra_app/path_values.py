@@ -21,11 +21,11 @@ WORDS = ("", "null", "auto", "???")  # values of a path's key that are no paths
 
 
 def quote_paths(overrides: Sequence[str], *, multirun: bool) -> list[str]:
-    """Quote the paths among the values of overrides wherever Hydra would read something else.
+    """Quote the paths among the values of overrides wherever Hydra would parse them as something else.
 
     A value in quotes, a reference `${...}` and, in a sweep, several values stay as they are. So does a value of a key
-    that is not known to take a path, unless Hydra cannot parse it and there is such a file or folder. A `name` that
-    Hydra cannot parse, such as `été`, is quoted too, and a pattern.
+    that is not known to take a path, unless Hydra cannot parse it and there is such a file or folder. A `name` or a
+    pattern that Hydra cannot parse, such as `été`, is quoted too.
 
     Args:
         overrides: `key=value`, as typed.
@@ -78,7 +78,7 @@ def _parse(override: str) -> Any:
 
 
 def _is_read_as_meant(value: str, parsed: Any) -> bool:
-    """Return whether Hydra reads a value as it is typed, or is meant to read it as more than text."""
+    """Return whether Hydra reads a value as the text that was typed, or its syntax asks for more than text."""
     if parsed is None or parsed.is_sweep_override():
         return False
     read = parsed.value()
@@ -107,7 +107,7 @@ def _quote_value(value: str) -> str:
 
 
 def _quote(value: str) -> str:
-    """Return a text in quotes even where `quote_override` needs none: 2024 is a number without."""
+    """Return a text in quotes even where `quote_override` adds none: without them 2024 is a number."""
     from resnet_cli.runs.names import quote_override
 
     if "${" in value and not _exists(value):

@@ -1,4 +1,4 @@
-"""Hydra's launchers and sweepers that other packages bring: which package, whether it is there, and further options.
+"""Hydra's launchers and sweepers from other packages: which package, whether it is installed, and further options.
 
 Relies on: `ConfigStore.repo`. Tried with Hydra 1.3.8 and 1.4.0rc3.
 """
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.errors import InputError
 
-# What `_target_` begins with, the package that brings it, and our extra that installs that.
+# How `_target_` begins -> the package that provides it, and our extra that installs that package.
 PACKAGES = {
     "hydra_plugins.hydra_joblib_launcher": ("hydra-joblib-launcher", "sweep"),
     "hydra_plugins.hydra_submitit_launcher": ("hydra-submitit-launcher", "sweep"),
@@ -47,13 +47,13 @@ def require_plugins(config: DictConfig) -> None:
     for part in ("launcher", "sweeper"):
         target = str(config.hydra[part]._target_)
         for start, (package, extra) in PACKAGES.items():
-            if target.startswith(f"{start}.") and not _is_there(package, start):
+            if target.startswith(f"{start}.") and not _is_installed(package, start):
                 choice = config.hydra.runtime.choices[f"hydra/{part}"]
                 raise InputError(f"hydra/{part}={choice}: needs {package}; pip install 'resnet-cli[{extra}]'")
 
 
-def _is_there(package: str, module: str) -> bool:
+def _is_installed(package: str, module: str) -> bool:
     try:
         return find_spec("optuna" if package == "optuna" else module) is not None
-    except ModuleNotFoundError:  # not even its parent
+    except ModuleNotFoundError:  # its parent is not installed either
         return False

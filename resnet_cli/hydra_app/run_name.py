@@ -19,7 +19,7 @@ RUN_NAME_KEYS = ("name", "model", "reproduce")  # top-level keys that decide it,
 
 
 def register_resolvers() -> None:
-    """Register what the names of runs and of their folders are made of.
+    """Register the resolvers that the names of runs and of their folders are made of.
 
     `${run_name:}` is the name of the model, `${letters:}` four random letters, and `${folder_name:TEXT}` a text that
     every file system takes as a name.
@@ -39,7 +39,7 @@ def run_name(_root_: DictConfig) -> str:
 
 
 def model_name(config: HydraConf | DictConfig, target: str) -> str:
-    """Return the class of a model if the command line or another file than its option names it, else the option.
+    """Return the class of a model if it is set outside the file of its option, else the option.
 
     Args:
         config: Hydra's node of the composed config.

@@ -32,7 +32,7 @@ class UserConfigs(SearchPathPlugin):
 
 @contextmanager
 def user_configs(options: Sequence[str]) -> Iterator[None]:
-    """Let the configs that are composed inside this block name what the user has in the working folder.
+    """Let configs that are composed inside this block use the user's groups, and classes in the working folder.
 
     Args:
         options: The command line, which may have --config-dir.
@@ -41,7 +41,7 @@ def user_configs(options: Sequence[str]) -> Iterator[None]:
     use_checked_files()
     add_launcher_options()
     if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # appended, so that it hides nothing
+        sys.path.append(str(Path.cwd()))  # appended, so that it shadows nothing
     folders = _active_folders.set(config_folders(options)[:-1])
     notes = active_notes.set(Notes())
     try:

@@ -29,7 +29,7 @@ def describe(composed: Composed, recorded: Mapping[str, Any] | None = None) -> R
 
     Args:
         composed: The config.
-        recorded: What the record of its run says about the data, for a run that has no checkpoint to say it.
+        recorded: The data in the record of its run, for a run without a checkpoint.
 
     Returns:
         Totals of the network and a row for each layer; for a scalar chain, its weights and states.
@@ -79,8 +79,8 @@ def is_chain(node: Node) -> bool:
 def _input_size(composed: Composed, recorded: Mapping[str, Any] | None) -> tuple[tuple[int, int, int], int]:
     """Return `in_size` and the number of classes.
 
-    The first that has them: the table of known data sets, the checkpoint of the run unless its data are replaced, its
-    record, the data themselves.
+    The first of these that has them: the table of known data sets, the checkpoint of the run unless its data are
+    replaced, the run's record, the data themselves.
     """
     node = composed.settings["data"]
     known = known_size(locate(node["_target_"]), node)

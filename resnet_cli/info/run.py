@@ -24,7 +24,7 @@ def describe_run(path: str) -> dict[str, Any] | None:
     """
     folder = expand_home(path)
     if not folder.exists():
-        return None  # composing says what was meant
+        return None  # composing reports it, with a suggestion
     if is_sweep(folder):
         raise InputError(f"{path}: a sweep; give one of its run folders, or compare them: resnet-report {path}")
     run = find_run(path)

@@ -21,7 +21,7 @@ class Logger(ABC):
 
     @abstractmethod
     def start(self, folder: Path, parameters: Mapping[str, Any], rows: Sequence[Row], run_id: str | None) -> str | None:
-        """Create the run, or resume it such that it then has exactly one point for each epoch of `rows`.
+        """Create the run, or resume it so that it has exactly one point for each epoch of `rows`.
 
         Args:
             folder: The run folder, which exists.

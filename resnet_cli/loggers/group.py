@@ -114,7 +114,7 @@ class LoggerGroup:
                 self._drop(name, close=not is_last)
 
     def _drop(self, name: str, *, close: bool) -> None:
-        """Use a logger no longer; close it, since it may hold processes and files."""
+        """Stop using a logger; close it if asked to, since it may hold processes and files."""
         failed = self._active.pop(name)
         if close:
             with suppress(*LOGGER_ERRORS), self._quiet():

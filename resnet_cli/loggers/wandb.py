@@ -43,8 +43,8 @@ class WeightsAndBiases(Logger):
     def start(self, folder: Path, parameters: Mapping[str, Any], rows: Sequence[Row], run_id: str | None) -> str:
         """Create the run or resume the one of this id, and log the epochs that it lacks.
 
-        An offline run is written anew and replaces the folders of its earlier parts, so that there is one folder to
-        sync.
+        An offline run is written again in full and replaces the folders of its earlier parts, so that there is one
+        folder to sync.
 
         Raises:
             RuntimeError: there is no API key for the server; wandb would wait for the user to type one.

@@ -1,1 +1,1 @@
-"""From a data set and a time budget to a config with a reason beside each value. `rules.yaml` has the rules."""
+"""Plan a config for a data set and a time budget, with a reason for each value, by the rules in `rules.yaml`."""

@@ -30,7 +30,7 @@ class Plan:
         images: Number of training images, without those that it holds out for validation.
         choices: The values, in the order in which they were chosen.
         typed: Keys that the rules would have chosen too, but that the user typed.
-        warnings: What should be looked at.
+        warnings: What the user should look at.
     """
 
     level: str

@@ -1,4 +1,4 @@
-"""Conditions of rules: what they may ask of facts."""
+"""Conditions of rules, and whether facts meet them."""
 
 import operator
 from collections.abc import Callable, Mapping
@@ -12,14 +12,14 @@ LIMITS: Mapping[str, Callable[[Any, Any], bool]] = {
 
 
 def holds(condition: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
-    """Return whether facts meet a condition; a fact that is not known, or None, meets only `null`.
+    """Return whether facts meet a condition; a fact that is None meets only `null`.
 
     Args:
-        condition: Fact -> value, or limits of it: see `rules.yaml`.
+        condition: The wanted value of each fact, or its limits: see `rules.yaml`.
         facts: The facts.
 
     Raises:
-        KeyError: The condition names a fact that is not there, or an unknown limit.
+        KeyError: The condition names a fact that is missing, or an unknown limit.
     """
     return all(_meets(facts[name], wanted) for name, wanted in condition.items())
 

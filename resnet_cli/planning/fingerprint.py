@@ -1,4 +1,4 @@
-"""The fingerprint of a data set: what a plan has to know of the training images. Test images are not looked at.
+"""The fingerprint of a data set: the facts about its training images that a plan needs. Test images are not read.
 
 Shapes: N images, K classes, C channels.
 """
@@ -19,7 +19,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.inspection.survey import Survey, survey_split
 from resnet_cli.planning.similarity import Sample, measure_similarity
 
-FORMAT = 3  # of the file; others are measured anew
+FORMAT = 3  # version of the file; data sets with a file of another version are measured again
 SAMPLE = 1500  # images that are compared with one another
 RARE = 10  # images of a class that is called rare
 
@@ -27,7 +27,7 @@ RARE = 10  # images of a class that is called rare
 def measure_fingerprint(node: Node, parts: Partition) -> dict[str, Any]:
     """Read the training images of a data set and return the facts that rules may ask for.
 
-    Of held-out images in the same split, sizes alone are counted.
+    For held-out images in the same split, only the sizes are counted.
 
     Args:
         node: The config of the data.
@@ -40,7 +40,7 @@ def measure_fingerprint(node: Node, parts: Partition) -> dict[str, Any]:
         - `images`, `classes`, `labels` (single or multi), `rarest` and `median_class` (images of a class),
           `rare_classes` (with fewer than 10), `repeated_classes` (with more than one), `imbalance` (largest class /
           rarest);
-        - `channels`, `height`, `width` as they were looked at; `grey`, whether all images are; `short_side` (median of
+        - `channels`, `height`, `width` as they were measured; `grey`, whether all images are; `short_side` (median of
           the files), `short_side_spread` (95th percentile / 5th);
         - `duplicates`, the share of images that are copies of another; `damaged`, of files that cannot be decoded;
         - `neighbour_accuracy`, `mirrored`, `upside_down`, `turned`, `colour_accuracy`, `scale_accuracy`: see
@@ -111,7 +111,7 @@ def _share_of_copies(hashes: np.ndarray) -> float:
 
 
 def _similarity(split: DatasetSplit, usable: Tensor, classes: int) -> dict[str, float | None]:
-    """Compare a sample of images of one label each; the facts are None for images of several."""
+    """Compare a sample of images of one label each; the facts are None for images with several."""
     if split.labels.ndim == 2:
         return dict.fromkeys(Sample.FACTS)
     order = torch.randperm(len(usable), generator=torch.Generator().manual_seed(0))[:SAMPLE]
@@ -123,7 +123,7 @@ def _similarity(split: DatasetSplit, usable: Tensor, classes: int) -> dict[str, 
 
 
 def _area(split: DatasetSplit, index: int, image: Tensor) -> float:
-    """Return the pixels of an image, those of its file if it has been scaled."""
+    """Return the number of pixels of an image, or of its file if it has been scaled."""
     if isinstance(split.images, LazyImages):
         height, width = split.images.examine(index, decoded=image)[1].file_size
         return float(height * width)

@@ -33,12 +33,12 @@ from resnet_cli.training.device import device_name, has_bf16_matrix_units
 
 logger = logging.getLogger("resnet_cli")
 
-PLANNED_SIDE = 64  # pixels of files of unlike sizes while they are looked at
+PLANNED_SIDE = 64  # side in pixels at which files of different sizes are measured
 CACHE = "~/.cache/resnet-cli/decoded"
 BATCH_SIZE = "data.batch_size"
-RATES_LAST = 7 * 24 * 3600  # seconds until nets are measured again: another program may have run beside them
-# Keys of the data that change neither which training images there are nor their pixels.
-NOT_OF_IMAGES = ("batch_size", "eval_batch_size", "augment", "sampler", "workers", "worker_timeout", "backend", "cache")
+RATE_LIFETIME = 7 * 24 * 3600  # seconds until nets are measured again: another program may have slowed them down
+# Keys of the data that change neither the set of training images nor their pixels.
+IGNORED_KEYS = ("batch_size", "eval_batch_size", "augment", "sampler", "workers", "worker_timeout", "backend", "cache")
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = N
         config_dir: The folder of --config-dir.
 
     Raises:
-        InputError: The config is wrong, the data cannot be read, or there is nothing to learn from them.
+        InputError: The config is wrong, the data cannot be read, or they are too few to train on.
     """
     composed = compose_settings(items, config_dir=config_dir)
     settings, typed = composed.settings, typed_values(composed)
     if BATCH_SIZE in typed:
-        typed[BATCH_SIZE] = build.batch_size(settings["data"])  # the default if the key was taken away
+        typed[BATCH_SIZE] = build.batch_size(settings["data"])  # the default if the key was deleted
     machine = Machine.of(settings["trainer"], typed)
     data = settings["data"]
     can_resize = "data.image_size" not in typed and "image_size" in data and data["image_size"] is None
@@ -98,7 +98,7 @@ def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = N
 
 
 def _require_enough(facts: Mapping[str, Any]) -> None:
-    """Raise an `InputError` if nothing can be learnt from the data."""
+    """Raise an `InputError` if the data are too few to train on."""
     if facts["repeated_classes"] < (2 if facts["labels"] == "single" else 1):
         raise InputError(
             f"plan: {facts['images']} training images of {facts['classes']} classes are too few to train on; "
@@ -108,7 +108,7 @@ def _require_enough(facts: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Machine:
-    """What nets are measured on.
+    """The device and the precision that nets are measured with.
 
     Args:
         device: The device.
@@ -120,7 +120,7 @@ class Machine:
 
     @staticmethod
     def of(trainer: Node, typed: Mapping[str, Any]) -> "Machine":
-        """Return the device and the precision of a run; that of a CPU is bf16 where that is fast, unless typed.
+        """Return the device and the precision of a run; an untyped precision is bf16 on a CPU where that is fast.
 
         Raises:
             InputError: The device is not on this machine, or cannot compute with the precision.
@@ -130,7 +130,7 @@ class Machine:
 
     @property
     def name(self) -> str:
-        """What rates depend on besides the net, in words."""
+        """The processor, device and precision, in words: rates depend on them as well as on the net."""
         processor = f"{cpu_name()}, " if self.device.type == "cpu" else ""
         return f"{processor}{device_name(self.device)}, {self.precision}, torch {torch.__version__}"
 
@@ -152,21 +152,21 @@ class _Measurer:
 
     @property
     def rates(self) -> dict[str, float]:
-        """Images a second by net and size, on this machine; those of long ago are forgotten."""
+        """Images a second by net and size, on this machine; old measurements are dropped."""
         measured = self.facts.setdefault("_rates", {})
-        if time.time() - measured.get(self.machine.name, {}).get("since", 0) > RATES_LAST:
+        if time.time() - measured.get(self.machine.name, {}).get("since", 0) > RATE_LIFETIME:
             measured[self.machine.name] = {"since": time.time(), "rates": {}}
         rates: dict[str, float] = measured[self.machine.name]["rates"]
         return rates
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the fingerprint, from the cache if the same images were looked at before."""
-        with quiet():  # the run says what it finds when it splits them again
+        with quiet():  # the run logs its notices when it splits the data again
             parts = build.partition(self.node)
         split, chosen = parts.samples["train"]
         is_given = any(self.node.get(key) is not None for key in ("folds", "splits"))
         self.holds_out = not is_given and "val" in parts.samples and parts.samples["val"][0] is split
-        reading = {key: value for key, value in self.node.items() if key not in NOT_OF_IMAGES}
+        reading = {key: value for key, value in self.node.items() if key not in IGNORED_KEYS}
         identity = [FORMAT, fingerprint_split(split, chosen), reading]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:24]
         self.key = f"fingerprint-{digest}"
@@ -195,8 +195,8 @@ class _Measurer:
 
         Args:
             values: The options and keys of the net, and the option of its optimizer if that is not the typed one.
-            side: Of the images, where they can be resized.
-            batch_size: Images of a step of the run.
+            side: Side of the images, where they can be resized.
+            batch_size: Images in a step of the run.
         """
         settings = self._compose(values)
         net = {"model": settings["model"], "optimizer": settings["optimizer"]["_target_"]}
@@ -218,7 +218,7 @@ class _Measurer:
         return rates[name]
 
     def accepts(self, values: Mapping[str, Any]) -> bool:
-        """Return whether a net takes the keys of `model` that were typed."""
+        """Return whether a net accepts the keys of `model` that were typed."""
         try:
             self._compose(values)
         except InputError:
@@ -226,7 +226,7 @@ class _Measurer:
         return True
 
     def _compose(self, values: Mapping[str, Any]) -> Settings:
-        """Return the config with other values than those that were typed."""
+        """Return the config with these values in place of those that were typed."""
         typed = [item for item in self.items if item.partition("=")[0] not in values]
         net = [format_override(key, value) for key, value in values.items()]
         return compose_settings([*typed, *net], config_dir=self.config_dir).settings

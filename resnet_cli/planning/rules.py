@@ -19,8 +19,8 @@ Rate = Callable[[Mapping[str, Any], int, int], float]
 Accepts = Callable[[Mapping[str, Any]], bool]
 
 RULES = Path(__file__).with_name("rules.yaml")
-USABLE_SHARE = 0.85  # of the budget that is spent on steps; the rest is validation, saving and the test
-LEAST_RESERVE = 10.0  # seconds of the budget that are not: starting and planning take them
+USABLE_SHARE = 0.85  # of the budget, for steps; the rest is for validation, saving and the test
+LEAST_RESERVE = 10.0  # seconds of the budget that are kept for starting and planning
 MEASURED_BEFORE = "the rates were measured on this machine before the plan was made"
 RGB = 3
 MUON = "muon"
@@ -49,7 +49,7 @@ def make_plan(
             `published`, `run`, or None).
         rate: Images a second that a net trains.
         images_left: Returns the number of training images if this fraction is held out in place of the config's.
-        accepts: Whether a net takes the keys of `model` that were typed.
+        accepts: Returns whether a net accepts the keys of `model` that were typed.
     """
     facts = {**fingerprint, **machine, "level": level}
     return _Planner(level, facts, typed, rate, images_left, accepts).plan()
@@ -94,14 +94,14 @@ class _Planner:
         self.facts["steps_at_32"] = -(-self.facts["images"] // 32)
 
     def _apply(self, rule: Mapping[str, Any]) -> None:
-        """Choose what the first case of a rule that holds says."""
+        """Choose the values of the first case of a rule that holds."""
         for case in rule["cases"]:
             if holds(case.get("when", {}), self.facts):
                 self._choose(case["set"], case["because"], rule["evidence"])
                 return
 
     def _choose(self, values: Mapping[str, Any], because: str | Mapping[str, str], evidence: str) -> None:
-        """Note the values that the user has not typed; what is typed becomes a fact all the same."""
+        """Choose the values that the user has not typed, and make the values in effect facts."""
         reasons = dict.fromkeys(values, because) if isinstance(because, str) else because
         reasons = {key: reasons[key].format(**self.facts) for key in values}
         for key, planned in values.items():
@@ -113,7 +113,7 @@ class _Planner:
             self.facts[key.rpartition(".")[2]] = self.typed.get(key, value)
 
     def _scaled(self, value: float, at: int, power: float) -> float:
-        """Return a value that is right for batches of `at` images for those of the run, to two digits."""
+        """Scale a value for batches of `at` images to the batch size of the run, rounded to two digits."""
         return float(f"{value * (self.facts['batch_size'] / at) ** power:.2g}")
 
     def _choose_net(self) -> None:
@@ -130,7 +130,7 @@ class _Planner:
                 net for net in [*self._pretrained_nets(sides[-1]), *nets[::-1]] if self.level in net.get("default", ())
             ]
             net = (for_level or nets)[0]
-            self._take(net, f"{net['name']}, which {self.level} has for images of this size", "not measured")
+            self._use_net(net, f"{net['name']}, which {self.level} has for images of this size", "not measured")
         else:
             side, net, rate = self._largest_affordable(sides)
             passes = self._passes_in_budget(rate)
@@ -140,7 +140,7 @@ class _Planner:
             speed = f"{net['name']} trains {rate:,.0f} images per second here"
             reason = f"{speed}: {about_epochs(passes)} in the budget, {needs}"
             self._count_epochs(passes)
-            self._take(net, reason, MEASURED_BEFORE)
+            self._use_net(net, reason, MEASURED_BEFORE)
         if budget is None:
             self._choose(
                 {"trainer.epochs": self.facts["passes"]},
@@ -176,13 +176,13 @@ class _Planner:
             self.facts["passes"] = max(1, round(passes))
 
     def _passes_in_budget(self, rate: float) -> float:
-        """Return how often the training images are seen in the budget, at so many per second."""
+        """Return how many passes over the training images fit into the budget, at this rate in images per second."""
         budget = float(self.facts["budget"])
         seconds = max(0.0, min(USABLE_SHARE * budget, budget - LEAST_RESERVE))
         return seconds * rate / float(self.facts["images"])
 
     def _least_passes(self, net: Mapping[str, Any]) -> float:
-        """Return the passes that a net has to get in the budget."""
+        """Return the fewest passes with which a net is chosen in a budget."""
         share = self.rules["passes_with_muon"] if self._optimizer(net) == MUON else 1.0
         if self.epochs_are_typed:
             return float(self.facts["passes"])
@@ -202,8 +202,8 @@ class _Planner:
     def _largest_affordable(self, sides: Sequence[int]) -> tuple[int, Mapping[str, Any], float]:
         """Return side, net and rate: the largest net that is fast enough at the largest side that has one.
 
-        Nets whose published weights are on this machine come first: they need fewer passes. Nets that come after one
-        that is too slow are slower, and are not measured.
+        Nets whose published weights are on this machine come first: they need fewer passes. Nets after one that is
+        too slow are slower still, and are not measured.
         """
         for side in reversed(sides):
             for net in self._pretrained_nets(side):
@@ -227,12 +227,12 @@ class _Planner:
         nets = [
             net for net in self.rules["nets"]
             if net["sides"][0] <= side <= net["sides"][1] and holds(net.get("when", {}), self.facts)
-            and self._goes_with_typed(net["set"])
+            and self._matches_typed_keys(net["set"])
         ]  # fmt: skip
         yield from nets or self.rules["nets"][:1]
 
-    def _goes_with_typed(self, net: Mapping[str, Any]) -> bool:
-        """Return whether the keys of `model` that were typed are keys of a net, and none is another than the net's."""
+    def _matches_typed_keys(self, net: Mapping[str, Any]) -> bool:
+        """Return whether a net accepts the typed keys of `model`, and none of its own values contradicts them."""
         typed = {key: value for key, value in self.typed.items() if key.startswith("model.")}
         is_same = all(net[key] == value for key, value in typed.items() if key in net)
         return is_same and (not typed or "model" in self.typed or self.accepts(net))
@@ -243,7 +243,7 @@ class _Planner:
             return
         for net in reversed(self.rules["pretrained_nets"]):
             is_there = net["weights"] in self.facts["weights"] and net["sides"][0] <= side <= net["sides"][1]
-            if is_there and self._goes_with_typed(net["set"]):
+            if is_there and self._matches_typed_keys(net["set"]):
                 yield net
 
     def _sides(self) -> Iterator[int]:
@@ -259,7 +259,7 @@ class _Planner:
             yield short
 
     def _choose_side(self, side: int, reason: str = "") -> None:
-        """Choose the side of the images, if they can be resized; the reason says more than the sizes of the files."""
+        """Choose the side of the images, if they can be resized; `reason` is added to the sizes of the files."""
         if self.facts["can_resize"]:
             short = self.facts["short_side"]
             kept = "as they are" if side == short else "reduced" if side < short else "enlarged to the smallest size"
@@ -267,7 +267,7 @@ class _Planner:
             self._choose({"data.image_size": side}, why, "measured")
         self.facts["side"] = side
 
-    def _take(self, net: Mapping[str, Any], reason: str, evidence: str) -> None:
+    def _use_net(self, net: Mapping[str, Any], reason: str, evidence: str) -> None:
         self.facts["net"] = net["name"]
         self.facts["start"] = "published" if "weights" in net else self.facts["start"]
         self.facts["net_optimizer"] = self._optimizer(net)

@@ -1,7 +1,7 @@
 """How images of one class resemble each other: mirrored, upside down and turned, by colour and by scale.
 
-A net need not be trained to see that a mirrored 2 is no 2: the nearest neighbour of a mirrored image tells, on images
-of 8x8 pixels. What is said is relative to how well the nearest neighbour of an image as it is has its class.
+No net has to be trained to see that a mirrored 2 is not a 2: the nearest neighbour of a mirrored image shows it, on
+images of 8x8 pixels. Results are relative to the accuracy of the nearest neighbours of unchanged images.
 
 Shapes: N images, K classes, C channels, D = 64 C values of a small image.
 """
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 SIDE = 8  # pixels of the images that are compared
 SAME = 1e-6  # of deviations
-MOST_ERROR = 0.1  # standard error of the agreement of changed images, above which it says nothing
+MOST_ERROR = 0.1  # standard error of the agreement of changed images, above which it is inconclusive
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def measure_similarity(sample: Sample) -> dict[str, float | None]:
         - `neighbour_accuracy`: share of the images whose nearest other image has their class.
         - `mirrored`, `upside_down`, `turned` (by 90 degrees): the same for changed images among unchanged ones, over
           chance and as a share of `neighbour_accuracy` over chance; 1 where the change makes no difference. None where
-          the nearest neighbour tells too little to say.
+          the nearest neighbours are too inaccurate to tell.
         - `colour_accuracy`, `scale_accuracy`: share of the images whose class has the nearest mean colour, or the
           nearest mean size, over chance and as a share of what is possible: 0 where colour, or size, says nothing.
     """
@@ -94,10 +94,10 @@ def _normalised(images_BCHW: Tensor) -> Tensor:
 
 
 def _mean_accuracy(values_NC: Tensor, sample: Sample, chance: float) -> float:
-    """Return how well the nearest class mean of a few values tells the class, each image left out of its own mean."""
+    """Return the accuracy over chance of the nearest class mean of a few values; no image counts in its own mean."""
     values_NC = values_NC.double()
     if float(values_NC.std(0, correction=0).sum()) < SAME:
-        return 0.0  # all have the same value, and the nearest mean is a matter of rounding
+        return 0.0  # all have the same value, and rounding would decide which mean is nearest
     one_hot_NK = F.one_hot(sample.labels, sample.classes).double()
     sums_KC, counts_K = one_hot_NK.T @ values_NC, one_hot_NK.sum(0)
     others_NK = counts_K - one_hot_NK  # images of each class but the one itself

@@ -12,10 +12,10 @@ from resnet_cli.errors import is_out_of_memory
 from resnet_cli.session import build
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# Images of 32x32 pixels, or as many pixels, of a timed step on a CPU, where larger batches take as long for each image.
+# Images of 32x32 pixels, or the same number of pixels, in a timed step on a CPU: larger batches are no faster there.
 LARGEST_BATCH, LEAST_BATCH = 64, 4
 MOST_CALLS = 5
-MOST_SECONDS = 1.5  # of gradients, and of updates, after which no further call is timed
+MOST_SECONDS = 1.5  # spent on gradients, and again on updates, after which no further call is timed
 
 
 def images_per_second(
@@ -31,17 +31,17 @@ def images_per_second(
 ) -> float:
     """Train a net on a few random batches and return its rate by the fastest of them.
 
-    On a CPU, batches are smaller than those of the run; the update of the weights is timed by itself, since it takes as
-    long for a batch of any size. The state of the global random generator is kept.
+    On a CPU, batches are smaller than those of the run; the update of the weights is timed by itself, since it takes
+    the same time for a batch of any size. The state of the global random generator is kept.
 
     Args:
         nodes: The configs of the net and its optimizer, `model` and `optimizer`.
         in_size: (C, H, W).
         classes: K.
-        batch_size: Images of a step of the run.
+        batch_size: Images in a step of the run.
         device: Where it trains.
         precision: fp32, tf32, bf16 or fp16.
-        seconds: Of gradients, and of updates, after which no further call is timed.
+        seconds: Time spent on gradients, and again on updates, after which no further call is timed.
         clock: Returns seconds.
 
     Returns:
@@ -86,7 +86,7 @@ def images_per_second(
 
 
 def _fastest(function: Callable[[], None], most_seconds: float, clock: Callable[[], float]) -> float:
-    """Return the seconds of the fastest of a few calls."""
+    """Return the seconds that the fastest of a few calls takes."""
     seconds: list[float] = []
     while len(seconds) < MOST_CALLS and sum(seconds) < most_seconds:
         start = clock()

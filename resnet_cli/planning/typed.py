@@ -1,4 +1,4 @@
-"""What the user chose, which a plan leaves as it is."""
+"""The keys that the user chose, which a plan does not change."""
 
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,8 +9,8 @@ from resnet_cli.config.validation import Settings
 if TYPE_CHECKING:
     from resnet_cli.hydra_app.compose import Composed
 
-WHOLE_GROUPS = ("model", "optimizer", "schedule", "loss")  # an option that is typed brings all its values
-# Keys of the same meaning: what is typed for the first is not planned for the second.
+WHOLE_GROUPS = ("model", "optimizer", "schedule", "loss")  # a typed option sets all values of its group
+# Keys of the same meaning: if the first is typed, the second is not planned.
 SAME_MEANING = {"trainer.label_smoothing": "loss.label_smoothing"}
 AUGMENT = "data.augment"
 
@@ -18,8 +18,8 @@ AUGMENT = "data.augment"
 def typed_values(composed: "Composed") -> dict[str, Any]:
     """Return the keys that the user typed, or that files of the user set, with their values in the config.
 
-    The names of groups are among them, with the options that were chosen. A key that was taken away has the value None,
-    and so has one whose value is null; the epochs of a run with a time budget do not count.
+    Groups are included, with their chosen options. The value of a deleted key, or of one set to null, is None. The
+    number of epochs is left out if there is a time budget.
     """
     settings = composed.settings
     keys = {*composed.keys, *composed.in_files}
@@ -42,7 +42,7 @@ def find_value(settings: Settings, key: str) -> Any:
 
 
 def is_typed(key: str, typed: Collection[str]) -> bool:
-    """Return whether a key was typed, or something that it is a part of.
+    """Return whether a key was typed, or a group or node that contains it.
 
     Args:
         key: The key.

@@ -26,7 +26,7 @@ class Curve:
         label: What the legend says.
         epochs: The epochs.
         means: A value for each epoch.
-        deviations: The half of the height of the band around each value; 0 draws none.
+        deviations: Half the height of the band around each value; 0 draws none.
     """
 
     label: str

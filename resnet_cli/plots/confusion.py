@@ -44,7 +44,7 @@ def draw_confusion(counts: Array, class_names: Sequence[str], *, title: str, sev
         (margin / (side + beside), margin / side, (side - margin - 0.2) / (side + beside), (side - margin - 0.6) / side)
     )
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    image = np.ma.masked_equal(shares if classes <= MOST_NAMED else _thickened(shares), 0)
+    image = np.ma.masked_equal(shares if classes <= MOST_NAMED else _dilate(shares), 0)
     _draw_map(axes, image, classes)
     _name_axes(axes, [_short(name) for name in class_names])
     if classes <= MOST_NUMBERED:
@@ -60,7 +60,7 @@ def draw_confusion(counts: Array, class_names: Sequence[str], *, title: str, sev
     return buffer.getvalue()
 
 
-def _thickened(shares: Array) -> Array:
+def _dilate(shares: Array) -> Array:
     """Return the largest share among each cell and its eight neighbours: a single pixel is hardly seen."""
     padded = np.pad(shares, 1)
     rows, columns = shares.shape
@@ -82,7 +82,7 @@ def _draw_map(axes: Any, shares: Any, classes: int) -> None:
     from matplotlib.colors import PowerNorm
 
     colours = colormaps["viridis_r"].with_extremes(bad=NOTHING)
-    # The root makes small shares visible: of a thousand classes most that are confused are so in a few percent.
+    # The square root makes small shares visible: with a thousand classes, most confusions are a few percent of a row.
     axes.imshow(
         shares, cmap=colours, norm=PowerNorm(0.5, 0, 1), interpolation="nearest", aspect="equal", rasterized=True
     )

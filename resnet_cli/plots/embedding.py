@@ -17,11 +17,11 @@ def draw_embedding(
 ) -> bytes:
     """Draw a point for each image in the colour of its class, and return the picture as PNG.
 
-    Up to 20 classes are named in a legend. Of more, each is named at the median of its points.
+    Up to 20 classes are named in a legend; more are each named at the median of their points.
 
     Args:
         points_N2: Coordinates.
-        labels_N: Classes; -1 of an image without one, whose point is grey.
+        labels_N: Classes; -1 for an image without one, whose point is grey.
         class_names: Names of the classes, indexed by label.
         title: Line above the picture.
     """

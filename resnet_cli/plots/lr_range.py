@@ -22,7 +22,7 @@ def draw_lr_range(
     Args:
         lrs: The learning rates, rising.
         losses: The training loss at each.
-        smoothed: The smoothed one.
+        smoothed: The smoothed losses.
         path: File to write, in an existing folder.
         title: Line above.
         suggestion: The suggested learning rate; None draws no line.

@@ -17,9 +17,9 @@ def make_figure(title: str, rows: int, columns: int, *, size: tuple[float, float
 
     Args:
         title: `$` does not start a formula.
-        rows: Of axes.
-        columns: Of axes.
-        size: In inches, of 100 pixels.
+        rows: Number of rows of axes.
+        columns: Number of columns of axes.
+        size: Width and height in inches, of 100 pixels each.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: half a second that only drawing needs
     from matplotlib.figure import Figure

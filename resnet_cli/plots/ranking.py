@@ -32,7 +32,7 @@ def draw_ranking_curves(curves: Mapping[str, Mapping[str, Any]], *, title: str) 
     left.plot([0, 1], [0, 1], "--", color=GREY, linewidth=0.8)
     for name, curve in list(curves.items())[:MOST_CURVES]:
         sensitivity, specificity, precision = (
-            _thinned(np.asarray(curve[key])) for key in ("sensitivity", "specificity", "precision")
+            _subsample(np.asarray(curve[key])) for key in ("sensitivity", "specificity", "precision")
         )
         label = _label(name)
         (line,) = left.plot(
@@ -57,7 +57,7 @@ def draw_ranking_curves(curves: Mapping[str, Mapping[str, Any]], *, title: str) 
     return buffer.getvalue()
 
 
-def _thinned(values: Any) -> Any:
+def _subsample(values: Any) -> Any:
     """Return at most about 2,000 of the values, and the last one."""
     step = max(1, len(values) // MOST_POINTS)
     return values if step == 1 else np.r_[values[::step], values[-1:]]

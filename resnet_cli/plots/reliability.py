@@ -60,7 +60,7 @@ def draw_reliability(
 
 
 def _draw_line(axes: Any, bins: Sequence[Mapping[str, Any]], colour: str, marker: str, label: str) -> None:
-    """Draw the accuracy of each bin that has predictions; larger markers are of more predictions."""
+    """Draw the accuracy of each bin that has predictions; larger markers stand for more predictions."""
     present = [found for found in bins if found["count"]]
     largest = max((found["count"] for found in present), default=1)
     x, y = ([found[name] for found in present] for name in ("confidence", "accuracy"))

@@ -22,8 +22,8 @@ def draw_samples(
 ) -> bytes:
     """Draw at most 32 images of a batch with their classes, and return the picture as PNG.
 
-    The same batch gives the same picture. Of images with two channels the first is shown, of those with more than three
-    the first three.
+    The same batch gives the same picture. Of images with two channels, the first is shown; of those with more than
+    three, the first three.
 
     Args:
         images_BCHW: Normalised images, float [B, C, H, W].

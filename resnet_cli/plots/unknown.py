@@ -16,7 +16,7 @@ def draw_unknown(known_N: Array, unknown_M: Array, coverage: Array, accuracy: Ar
 
     Args:
         known_N: Scores of images of the classes.
-        unknown_M: Scores of others.
+        unknown_M: Scores of images of none of the classes.
         coverage: Share of the images that is kept, in percent.
         accuracy: Share of the kept images that is right, in percent.
     """

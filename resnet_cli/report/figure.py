@@ -41,17 +41,17 @@ def format_figure(tables: Sequence[Table], kind: str) -> bytes:
 
 
 def _row(index: int, table: Table, count: int) -> list[Panel]:
-    groups = [group for group in table.groups if any(run.rows for run in _drawn(group))]
+    groups = [group for group in table.groups if any(run.rows for run in _runs_to_draw(group))]
     ranked = sorted(groups, key=_rank, reverse=True)
     chosen = [group for group in groups if group in ranked[:MOST_CURVES]]
     notes = [f"protocol {index + 1} of {count}, not comparable"] if count > 1 else []
     notes += [f"the best {MOST_CURVES} of {len(groups)}"] if len(groups) > MOST_CURVES else []
     quantity = headline(runs_of(table))
-    if not any(row.get(quantity) is not None for group in chosen for run in _drawn(group) for row in run.rows):
+    if not any(row.get(quantity) is not None for group in chosen for run in _runs_to_draw(group) for row in run.rows):
         quantity = "train_accuracy"
     panels = [("train_loss", ", ".join(["training loss", *notes])), (quantity, TITLES[quantity])]
     return [
-        Panel(title, tuple(_curve(table.label(group), _drawn(group), name) for group in chosen))
+        Panel(title, tuple(_curve(table.label(group), _runs_to_draw(group), name) for group in chosen))
         for name, title in panels
     ]
 
@@ -61,7 +61,7 @@ def _rank(group: Group) -> float:
     return -math.inf if score is None else score
 
 
-def _drawn(group: Group) -> Sequence[Run]:
+def _runs_to_draw(group: Group) -> Sequence[Run]:
     """Return the runs of a group whose mean is drawn: those in the table's means, or all where there are none."""
     return group.averaged or group.runs
 

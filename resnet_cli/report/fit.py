@@ -10,8 +10,8 @@ from resnet_cli.report.keys import ABSENT
 from resnet_cli.report.summary import OVERRIDES, short_names
 
 MAX_CELL_WIDTH = 44  # characters of a cell in the terminal
-GOOD_OVERRIDES_WIDTH = 44  # characters of the overrides for which lesser results are left out
-MIN_OVERRIDES_WIDTH = 26  # characters for which all results but accuracies are left out
+GOOD_OVERRIDES_WIDTH = 44  # characters for the overrides; less important results are left out to keep them
+MIN_OVERRIDES_WIDTH = 26  # characters for the overrides; all results but accuracies are left out to keep them
 MAX_LINES = 3  # of the overrides of a row
 DEFAULT_WIDTH = 120  # characters, where there is no terminal
 GAP = "  "
@@ -50,7 +50,7 @@ class TextTable:
         return [*lines, *textwrap.wrap(note, width or len(note), break_on_hyphens=False)]
 
     def _aligned(self, width: int | None) -> list[str]:
-        """Return the table without the note; overrides that are longer than their column go on in further lines."""
+        """Return the table without the note; overrides that are longer than their column continue on further lines."""
         columns, texts = self._columns(), self._override_texts()
         head, rows = list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
         wrapped: list[list[str]] = [[] for _ in rows]

@@ -40,10 +40,10 @@ class Goal:
 
 @dataclass(frozen=True)
 class GoalResult:
-    """What the runs of a group say of a goal.
+    """Whether the runs of a group reach a goal.
 
     Args:
-        words: In a few words.
+        words: The result, in a few words.
         low: Lower end of the 95 % interval of the mean; None for fewer than two runs.
         high: Its upper end.
         p: How likely a mean as good as this one, or a better one, is if the true mean only equals the goal.
@@ -68,7 +68,7 @@ class GoalResult:
 
 
 def assess_goal(runs: Sequence[Run], goal: Goal) -> GoalResult:
-    """Return what the finished runs of a group, for each seed the newest, say of a goal."""
+    """Assess whether the finished runs of a group, for each seed the newest, reach a goal."""
     found = Statistics.from_values(run.measure(goal.measure) for run in runs)
     if found is None:
         return GoalResult("not measured" if runs else "no finished run")
@@ -77,7 +77,7 @@ def assess_goal(runs: Sequence[Run], goal: Goal) -> GoalResult:
     if differing:
         return GoalResult(f"runs differ in {', '.join(differing)}: no test over seeds")
     gain = found.mean - goal.value if not goal.is_loss else goal.value - found.mean
-    side = _side(gain, is_loss=goal.is_loss)
+    side = _format_gain(gain, is_loss=goal.is_loss)
     if found.std is None:
         return GoalResult(f"{side} in the only run: a test takes two seeds")
     if found.std == 0 and gain > 0:
@@ -100,7 +100,7 @@ def goal_values(runs: Sequence[Run], goal: Goal) -> list[object]:
     return [goal.measure, goal.value, found.low, found.high, found.p, found.more_seeds, found.words]
 
 
-def _side(gain: float, *, is_loss: bool) -> str:
+def _format_gain(gain: float, *, is_loss: bool) -> str:
     if gain == 0:
         return "equal"
     return f"{'above' if (gain > 0) != is_loss else 'below'} by {abs(gain):.2g}"

@@ -1,4 +1,4 @@
-"""What the groups of a table say of its goal."""
+"""The results of a table's groups for its goal, as columns and as lines."""
 
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.report.goal import assess_goal
@@ -7,7 +7,7 @@ from resnet_cli.report.keys import ABSENT
 
 
 def goal_columns(table: Table) -> dict[str, list[str]]:
-    """Return what each group says of the table's goal, by heading; empty without a goal."""
+    """Return the columns with each group's result for the table's goal, by heading; empty without a goal."""
     if table.goal is None:
         return {}
     found = [assess_goal(group.averaged, table.goal) for group in table.groups]
@@ -15,7 +15,7 @@ def goal_columns(table: Table) -> dict[str, list[str]]:
 
 
 def goal_lines(table: Table) -> list[str]:
-    """Return a line for each group of what it says of the table's goal; none without a goal."""
+    """Return a line with each group's result for the table's goal; none without a goal."""
     names = [escape_control_characters(table.label(group)) for group in table.groups]
     intervals, words = list(goal_columns(table).values()) or ([], [])
     lines = zip(names, words, intervals, strict=False)

@@ -169,7 +169,7 @@ def _resumed_with(run: Run) -> str:
 
 
 def _seed_parts(settings: Mapping[Path, Mapping[str, Any]]) -> Column:
-    """Return a column with the parts of the seed that have one of their own: their spread is another one."""
+    """Return a column with the parts that have a seed of their own, since such runs spread differently over seeds."""
     own = {
         folder: [part for part in SEED_PARTS if of_run.get(f"seed_{part}") is not None]
         for folder, of_run in settings.items()
@@ -221,9 +221,9 @@ def chosen_option(group: str, run: Run, overrides: Mapping[str, str]) -> str | N
 
 
 def typed_overrides(run: Run) -> dict[str, str]:
-    """Return the overrides of a run: those recorded.
+    """Return the overrides of a run by key, as recorded.
 
-    Of a run of an earlier version, those of its command or, for jobs of a sweep, of the name of its folder.
+    Those of a run of an earlier version are read from its command or, for jobs of a sweep, from its folder's name.
 
     The value is empty for a swept key that was cut from the folder's name.
     """
@@ -253,7 +253,7 @@ def recorded_overrides(run: Run) -> list[str] | None:
 
 
 def unknown_key(key: str, keys: Collection[str]) -> str:
-    """Return why a key cannot be taken, with those that are meant if it is the name of a group."""
+    """Return why a key is refused, with the keys to choose from if it is the name of a group."""
     own = sorted(name for name in keys if key and name.startswith(f"{key}."))
     if own:
         return f"a group of keys; give one of {', '.join(own)}"

@@ -46,7 +46,7 @@ def _tabular(table: Table) -> list[str]:
 
 def _row(cells: Sequence[str]) -> str:
     line = " & ".join(cells)
-    start = "{}" if line[:1] in ("[", "*") else ""  # which the command of the line before would take for its argument
+    start = "{}" if line[:1] in ("[", "*") else ""  # else the `\\` of the line before would take it as an argument
     return rf"{start}{line} \\"
 
 

@@ -1,4 +1,4 @@
-"""The page of a report that shows itself again while runs go on, with how far they are."""
+"""The page of a report that reloads itself while runs go on, and shows their progress."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from resnet_cli.report.runs import FoundRuns
 from resnet_cli.report.writers import format_duration
 from resnet_cli.runs.reading import Run
 
-MOST_RUNS = 50  # that are shown of those that go on
+MOST_RUNS = 50  # running runs that are shown
 MOST_LEVELS = 3  # between a sweep's folder and those of its jobs
 
 
 @dataclass(frozen=True)
 class Refresh:
-    """How a live page is shown again.
+    """How a live page reloads.
 
     Args:
-        seconds: Between two times.
+        seconds: Time between two reloads.
         is_served: The page comes from a server.
     """
 
@@ -33,13 +33,13 @@ class Refresh:
 
 
 def format_live(found: FoundRuns, tables: Sequence[Table], tops: Sequence[Path], refresh: Refresh | None) -> str:
-    """Format the page of `format_html`, with how far runs and sweeps are.
+    """Format the page of `format_html`, with the progress of runs and sweeps.
 
     Args:
         found: The runs, of which there may be none yet.
         tables: Their tables.
         tops: The folders that were searched for runs.
-        refresh: How it is shown again; None for the last time, after which it is a page like any other.
+        refresh: How it reloads; None for the final page, which does not reload.
     """
     if refresh is None:
         return format_html(found, tables)

@@ -34,11 +34,11 @@ CURVES_AT_FIRST = 8  # curves that are drawn when the page is opened
 
 @dataclass(frozen=True)
 class Live:
-    """What makes a page a live one.
+    """The additional parts of a page that reloads itself.
 
     Args:
         section: HTML that is shown above the tables.
-        script: The script that shows the page again.
+        script: The script that reloads the page.
         is_served: The page comes from a server, which the script may ask whether it is still there.
     """
 

@@ -1,4 +1,4 @@
-"""How far runs and sweeps are: epochs and jobs that are done, and the time left, from the files of their folders."""
+"""The progress of runs and sweeps: finished epochs and jobs, and the time left, from the files of their folders."""
 
 import json
 import statistics
@@ -21,7 +21,7 @@ RECORD = "sweep.json"
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far a run is.
+    """The progress of a run.
 
     Args:
         name: The path of its folder, as the report shows it.
@@ -30,7 +30,7 @@ class RunProgress:
         score: The best result on validation so far, or an empty string.
         processes: Number of processes that train it.
         seconds_left: An estimate, where there is a finished epoch to base it on.
-        seconds_silent: Since the run wrote to its folder last.
+        seconds_silent: Time since the run last wrote to its folder.
     """
 
     name: str
@@ -44,11 +44,11 @@ class RunProgress:
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """How far a sweep is.
+    """The progress of a sweep.
 
     Args:
         name: The path of its folder.
-        jobs: Number of jobs that are known: all of a grid, those begun of a search.
+        jobs: Number of jobs that are known: all of a grid, or those of a search that have begun.
         counts: Number of jobs by status; those that have not begun are `not started`.
         is_running: The process that launched it may still be there.
         seconds_left: An estimate, where there is a finished job to base it on.
@@ -67,7 +67,7 @@ class SweepProgress:
 
 
 def run_progress(run: Run, now: float | None = None) -> RunProgress:
-    """Return how far a run is.
+    """Return the progress of a run.
 
     Args:
         run: A run, as its folder shows it.
@@ -102,12 +102,12 @@ def _seconds_of_an_epoch(run: Run, last_row: float | None) -> float | None:
 
 
 def sweep_progress(folder: Path, runs: Sequence[Run], progress: Sequence[RunProgress]) -> SweepProgress | None:
-    """Return how far a sweep is; None if its record cannot be read.
+    """Return the progress of a sweep; None if its record cannot be read.
 
     Args:
         folder: Its folder.
         runs: Runs, those of the sweep among them.
-        progress: How far those are that are running, in the same order.
+        progress: The progress of the runs among them that are running, in the same order.
     """
     names = _job_names(folder / RECORD)
     if names is None:

@@ -1,4 +1,4 @@
-"""What a table shows of its runs by default: the overrides that were typed and differ, as columns or in short form."""
+"""What a table shows of its runs by default: typed overrides that differ, as columns or in short form."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -69,7 +69,7 @@ def summarise(rows: Sequence[Values], runs: Sequence[Run]) -> tuple[list[str], l
         for row, own, mine in zip(rows, typed, typed_keys, strict=True)
     ]
     for key in sorted((key for key in keys if key not in columns), key=lambda key: key not in complete):
-        for i in _confused_rows(key, rows, columns, others):
+        for i in _ambiguous_rows(key, rows, columns, others):
             others[i][key] = rows[i][key]
     return [*columns, *marks], others
 
@@ -90,7 +90,7 @@ def _differing_options(own: Mapping[str, str], typed: Sequence[Mapping[str, str]
     }  # fmt: skip
 
 
-def _confused_rows(
+def _ambiguous_rows(
     key: str, rows: Sequence[Values], columns: Sequence[str], others: Sequence[Values]
 ) -> list[int]:  # fmt: skip
     """Return the rows that would look like another row, from which they differ in `key`."""

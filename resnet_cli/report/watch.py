@@ -1,4 +1,4 @@
-"""Write a page again and again while runs go on, to a file or for browsers on this machine."""
+"""Update a page while runs go on, in a file or served to browsers on this machine."""
 
 import sys
 import threading
@@ -9,7 +9,7 @@ from typing import Any
 
 from resnet_cli.errors import InputError
 
-ADDRESS = "127.0.0.1"  # never reached from another machine but through a tunnel
+ADDRESS = "127.0.0.1"  # reachable from another machine only through a tunnel
 NAMES = ("127.0.0.1", "localhost", "[::1]")  # of this machine: another name in `Host` is that of a web site
 
 
@@ -32,8 +32,8 @@ def watch(
     Args:
         make_page: Returns the page.
         show: Shows it.
-        seconds: Between two pages, and at least as long as a page takes.
-        ended: Ends it.
+        seconds: Time between two pages; longer if making a page takes longer.
+        ended: Ends the loop when it is set.
     """
     while not ended.wait(seconds):
         show(make_page())
@@ -45,7 +45,7 @@ def served(pages: Pages, port: int) -> Iterator[str]:
 
     Args:
         pages: The page.
-        port: The port; 0 is any that is free.
+        port: The port; 0 chooses a free one.
 
     Raises:
         InputError: the port is in use, or not allowed.

@@ -43,7 +43,7 @@ def write_card(run: RunDir) -> None:
 
 
 def redraw_card(run: RunDir) -> None:
-    """Write `card.md`; what keeps it from being written is logged, and stops nothing."""
+    """Write `card.md`; if that fails, log the reason and continue."""
     try:
         write_card(run)
     except (InputError, OSError) as error:
@@ -59,11 +59,11 @@ def format_card(summary: Summary, run: RunDir) -> str:
     """
     front = yaml.safe_dump(metadata(summary), sort_keys=False, allow_unicode=True, width=10_000)
     sections = {
-        "Trained on": _trained_on(summary["data"]),
+        "Trained on": _data_facts(summary["data"]),
         "Results": _results(summary, run),
         "Training": _training(summary),
         **({"Plan": _plan(run)} if run.plan.is_file() else {}),
-        "How to use it": _uses(summary),
+        "How to use it": _suggested_commands(summary),
         "Limitations": [f"- {line}" for line in limitations(summary)],
     }
     lines = [TOP, "", f"# {heading(summary['name'] or 'run')}", "", *_status(summary)]
@@ -91,7 +91,7 @@ def _status(summary: Summary) -> list[str]:
     return [f"**{summary['status']}**{reason}: {epochs}{seconds}.{started}"]
 
 
-def _trained_on(data: Summary) -> list[str]:
+def _data_facts(data: Summary) -> list[str]:
     """Return the images, their classes, and how they were split."""
     place = f" from {code(data['place'])}" if data["place"] else ""
     size = f" of {'x'.join(map(str, data['in_size']))} (channels, height, width)" if data["in_size"] else ""
@@ -218,8 +218,8 @@ def _resumes(resumes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"resumed at epoch {epoch}, step {step}, {at}{with_changes}"
 
 
-def _uses(summary: Summary) -> list[str]:
-    """Return the commands that go on from a run."""
+def _suggested_commands(summary: Summary) -> list[str]:
+    """Return the commands that use or continue a run."""
     path, planned = Path(summary["folder"]), summary["epochs"]["planned"]
     longer = [f"trainer.epochs={2 * planned}"] if summary["status"] == "finished" and planned else []
     again = format_command("resnet-train", [f"reproduce={quote_override(path.as_posix())}"])

@@ -57,7 +57,7 @@ def _result(dataset: str, split: str, scores: Sequence[tuple[str, float, str]]) 
 
 
 def dataset_name(data: Summary) -> str:
-    """Return the name of the images: on the Hub where they are there, else of their folder or file, or their kind."""
+    """Return the name of the data set: its name on the Hub if it is there, else of its folder or file, or its kind."""
     target, place = data["target"] or "", data["place"]
     if target in ON_THE_HUB:
         return ON_THE_HUB[target]

@@ -25,7 +25,7 @@ def save(path: Path, payload: Mapping[str, Any], *, backup: Path | None = None) 
     It is serialised in memory first, so that a full disk is an ordinary write error that leaves nothing behind.
 
     Args:
-        path: Its folder exists.
+        path: The file, in an existing folder.
         payload: Tensors and plain data.
         backup: Path that the existing checkpoint is renamed to instead of being discarded.
     """
@@ -92,13 +92,13 @@ def _read(path: Path, device: torch.device | str, *, mmap: bool = False) -> dict
     if not isinstance(payload, dict) or any(key not in payload for key in KEYS):
         raise InputError(f"{path}: not a checkpoint of resnet-cli")
     if payload["format"] != FORMAT:
-        raise InputError(f"{path}: {_other_format(payload)}")
+        raise InputError(f"{path}: {_describe_other_format(payload)}")
     if not all(isinstance(payload[key], dict) for key in KEYS[1:]):
         raise InputError(f"{path}: not a checkpoint of resnet-cli")
     return payload
 
 
-def _other_format(payload: Mapping[str, Any]) -> str:
+def _describe_other_format(payload: Mapping[str, Any]) -> str:
     """Describe a checkpoint of another format than this version reads, and what to install for it."""
     found, version = str(payload["format"])[:20], str(payload.get("version"))[:20]
     newer = type(payload["format"]) is int and payload["format"] > FORMAT and re.fullmatch(r"\d+(\.\w+)*", version)

@@ -17,7 +17,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.config.trust import to_name_again
+from resnet_cli.config.trust import own_class_overrides
 from resnet_cli.errors import MachineError
 from resnet_cli.files import write_atomically
 from resnet_cli.runs.folder import RunDir
@@ -71,7 +71,7 @@ def take_snapshot(settings: Mapping[str, Any], repositories: Iterable[Repository
     """
     snapshot = Snapshot()
     snapshot.add("requirements.txt", "".join(f"{line}\n" for line in installed_packages()).encode())
-    targets = [override.partition("=")[2] for override in to_name_again(settings)]
+    targets = [override.partition("=")[2] for override in own_class_overrides(settings)]
     named, others = _own_modules(targets, snapshot.left_out)
     for name, content in named.items():
         snapshot.add(f"{MODULES}/{name}", content)
@@ -96,13 +96,13 @@ def take_snapshot(settings: Mapping[str, Any], repositories: Iterable[Repository
 def installed_packages() -> list[str]:
     """Return `name==version` of each installed package, as pip takes them.
 
-    The names of their folders say both; reading what is in 130 of them takes 0.2 s.
+    Both are parsed from the names of folders; reading the metadata of 130 packages takes 0.2 s.
     """
     found: dict[str, str] = {}
     for distribution in distributions():
         match = INSTALLED.fullmatch(getattr(getattr(distribution, "_path", None), "name", ""))
         name, version = match.group("name", "version") if match else (distribution.name, distribution.version)
-        if name and version:  # what a broken installation leaves has none
+        if name and version:  # leftovers of a broken installation have neither
             found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version)  # the first one is imported
     return [f"{name}=={version}" for name, version in sorted(found.items())]
 
@@ -110,7 +110,7 @@ def installed_packages() -> list[str]:
 def _own_modules(targets: Sequence[str], left_out: list[str]) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """Return the sources of the modules that these classes are in, and of all others from the same folders, by path.
 
-    Installed packages, the standard library and this package are left to their versions.
+    Installed packages, the standard library and this package are left out: their versions identify them.
     """
     roots: dict[Path, None] = {}
     named: set[str] = set()
@@ -198,7 +198,7 @@ def write_code(run: RunDir, snapshot: Snapshot, *, resumed: bool) -> None:
     if resumed:
         known = {name: digest for _, other in former for name, digest in other["files"].items()}
         files = {name: content for name, content in files.items() if known.get(name) != index["files"][name]}
-        for name in _exceeding(files, free=MAX_BYTES - _size(run.code)):
+        for name in _files_over_limit(files, free=MAX_BYTES - _size(run.code)):
             index["left_out"].append(f"{name} ({len(files.pop(name)):,} bytes)")
     if any(path.is_symlink() for path in (run.code, folder)):
         logger.info("code    %s is a symbolic link; nothing is written there", run.code)
@@ -237,7 +237,7 @@ def read_code(run: RunDir) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def _read_index(path: Path) -> dict[str, Any] | None:
-    """Return the content of a `code.json`; None if there is none, or it is none that this program has written."""
+    """Return the content of a `code.json`; None if there is none, or this program did not write it."""
     try:
         if path.stat().st_size > MAX_INDEX_BYTES:
             return None
@@ -261,7 +261,7 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _exceeding(files: Mapping[str, bytes], free: int) -> list[str]:
+def _files_over_limit(files: Mapping[str, bytes], free: int) -> list[str]:
     """Return the names of the files that do not fit."""
     names = []
     for name, content in files.items():

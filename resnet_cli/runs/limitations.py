@@ -1,4 +1,4 @@
-"""What a reader of a run's figures must know: how the test set was used, and what may not come out the same again."""
+"""What a reader of a run's figures must know: how the test set was used, and what may not be reproducible."""
 
 from collections.abc import Iterator
 
@@ -9,14 +9,14 @@ FEW_IMAGES = 1000  # below, the standard error of an accuracy of 90 % is more th
 
 def limitations(summary: Summary) -> Iterator[str]:
     """Yield what limits the meaning of a run's figures, a sentence each."""
-    yield from _of_status(summary)
-    yield from _of_protocol(summary)
-    yield from _of_data(summary)
-    yield from _of_repetition(summary)
+    yield from _status_limits(summary)
+    yield from _protocol_limits(summary)
+    yield from _data_limits(summary)
+    yield from _repetition_limits(summary)
     yield "No licence is recorded: choose one before the weights are published."
 
 
-def _of_status(summary: Summary) -> Iterator[str]:
+def _status_limits(summary: Summary) -> Iterator[str]:
     status = summary["status"]
     if status == "running":
         yield "The run had not ended when this was written."
@@ -24,7 +24,7 @@ def _of_status(summary: Summary) -> Iterator[str]:
         yield f"The run did not finish ({status}): its weights are those of its last save."
 
 
-def _of_protocol(summary: Summary) -> Iterator[str]:
+def _protocol_limits(summary: Summary) -> Iterator[str]:
     reads = sum(summary["test_reads"].values())
     if reads > 1:
         yield (
@@ -35,7 +35,7 @@ def _of_protocol(summary: Summary) -> Iterator[str]:
         yield "No validation part was held out: the weights are those of the last epoch, and no epoch was chosen."
 
 
-def _of_data(summary: Summary) -> Iterator[str]:
+def _data_limits(summary: Summary) -> Iterator[str]:
     data, training = summary["data"], summary["training"]
     for split, words in (("val", "validation"), ("test", "test")):
         count = data["images"][split]
@@ -47,7 +47,7 @@ def _of_data(summary: Summary) -> Iterator[str]:
         yield "Only the first batches of each epoch were used: this run tests the set-up, not the net."
 
 
-def _of_repetition(summary: Summary) -> Iterator[str]:
+def _repetition_limits(summary: Summary) -> Iterator[str]:
     yield "One run with one seed: other seeds give other figures."
     changed = sum(bool(item.get("changes")) for item in summary["resumes"])
     if summary["resumes"]:

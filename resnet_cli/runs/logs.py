@@ -149,7 +149,7 @@ class RankLog(RunLog):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Leave out notices inside this block: they are given elsewhere."""
+    """Suppress notices inside this block, since they are logged elsewhere."""
     logger = logging.getLogger("resnet_cli")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Markdown whose values come from elsewhere: a value is a code span of one line, in which nothing has a meaning."""
+"""Markdown whose values come from elsewhere: a value is a code span of one line, in which nothing is markup."""
 
 import re
 from collections.abc import Sequence

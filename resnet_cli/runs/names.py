@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 
 from resnet_cli.files import encode_text
 
-NO_TEXT = re.compile(  # what Hydra takes for a number, a boolean or null
+NO_TEXT = re.compile(  # what Hydra parses as a number, a boolean or null
     r"[+-]?((\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(e[+-]?\d[\d_]*)?|inf|nan)|true|false|null", re.IGNORECASE
 )
 DEVICES = r"CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³]"  # with any extension

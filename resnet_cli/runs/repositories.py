@@ -1,7 +1,7 @@
 """The git repositories that a run's code comes from: commit, description and changes of tracked files.
 
-Git is asked to run nothing that a repository configures: no external diff, no text conversion, no file monitor, no
-fetching. What it changes on disk is nothing: its optional locks are off.
+Git runs nothing that a repository configures: no external diff, no text conversion, no file monitor, no fetching. It
+changes nothing on disk, since its optional locks are off.
 """
 
 import os
@@ -39,7 +39,7 @@ class Repository:
         dirty: Whether tracked files have changes; None if that is not known.
         patch: The changes of tracked files against the commit, as `git apply` takes them.
         left_out: What `patch` lacks, in words.
-        problem: Why git says nothing about it; empty if it does.
+        problem: Why git gave no answer; empty if it did.
     """
 
     of: tuple[str, ...]
@@ -58,7 +58,7 @@ def find_repositories() -> list[Repository]:
     package = Path(__file__).resolve().parent
     if not {"site-packages", "dist-packages"} & set(package.parts):  # an environment inside of another repository
         folders[PACKAGE] = package
-    asked = [(role, folder, _ask(folder)) for role, folder in folders.items()]
+    asked = [(role, folder, _start_git(folder)) for role, folder in folders.items()]
     found: dict[str, Repository] = {}
     for role, folder, answers in asked:
         repository = _read_answers(role, folder, answers)
@@ -81,7 +81,7 @@ def repositories_of_sweep(sweep: str, folder: str) -> list[Repository]:
     return find_repositories()
 
 
-def _ask(folder: Path) -> list[subprocess.Popen[bytes]] | None:
+def _start_git(folder: Path) -> list[subprocess.Popen[bytes]] | None:
     """Start asking git about a folder: what it is, how it is described, what has changed. None without git."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     names = [

@@ -100,7 +100,7 @@ def _short(value: Any) -> str:
 
 
 def chosen_split(split: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a split that have a meaning: no fold without folds, no noise of 0."""
+    """Return the settings of a split that have an effect: no fold without folds, no noise of 0."""
     pointless = {"fold": not split["folds"], "label_noise": not split["label_noise"]}
     return {key: value for key, value in split.items() if value is not None and not pointless.get(key)}
 
@@ -139,7 +139,7 @@ def _mappings(record: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def _data(run: Run) -> Summary:
-    """Return which images a run is of: what the record counted, and what the config asked for."""
+    """Return the facts about a run's images: the counts in the record, and the options in the config."""
     counted = section(run.record, "data")
     images, names, size = section(counted, "images"), counted.get("class_names"), counted.get("in_size")
     places = (run.settings.get(f"data.{key}") for key in PLACES)

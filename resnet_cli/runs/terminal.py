@@ -1,4 +1,4 @@
-"""How lines look on a terminal: colour, and what is shortened to its width. In a pipe and in files they are plain."""
+"""Format lines for a terminal: in colour, and shortened to its width. In a pipe and in files they are plain."""
 
 import os
 import re
@@ -62,18 +62,18 @@ def format_line(line: str, stream: TextIO, layouts: Sequence[tuple[int, str]] = 
     """Return a line as a stream shows it; see `format_record`."""
     columns = columns_of(stream)
     if columns is not None:
-        line = _fitting(line, layouts, columns)
-        line = _wrapped(shorten_paths(line, columns), columns)
+        line = _choose_layout(line, layouts, columns)
+        line = _wrap(shorten_paths(line, columns), columns)
     return colour_line(line) if has_colour(stream) else line
 
 
-def _fitting(line: str, layouts: Sequence[tuple[int, str]], columns: int) -> str:
-    """Return the widest layout that has room; the choice depends on the layouts' widths alone, so columns stay."""
+def _choose_layout(line: str, layouts: Sequence[tuple[int, str]], columns: int) -> str:
+    """Return the widest layout that has room; the choice depends on the layouts' widths alone, so columns align."""
     return next((text for width, text in layouts if width <= columns), layouts[-1][1] if layouts else line)
 
 
-def _wrapped(line: str, columns: int) -> str:
-    """Return a line of `WRAPPED` in several, parted between words, indented below its label."""
+def _wrap(line: str, columns: int) -> str:
+    """Wrap a line of `WRAPPED` between words, indented below its label."""
     indent = next(
         (" " * (LABEL_WIDTH if begin.endswith(" ") else 2) for begin in WRAPPED if line.startswith(begin)), None
     )
@@ -85,7 +85,7 @@ def _wrapped(line: str, columns: int) -> str:
 
 
 def shorten_paths(line: str, columns: int) -> str:
-    """Return a line of `WITH_PATHS` with the middle of its paths left out as far as its length needs it."""
+    """Shorten the paths in a line of `WITH_PATHS` in their middle, as far as the width requires."""
     if len(line) <= columns or not line.startswith(WITH_PATHS):
         return line
     home = str(Path.home()) if os.environ.get("HOME") else None
@@ -93,12 +93,12 @@ def shorten_paths(line: str, columns: int) -> str:
         line = re.sub(rf"(?<=\s){re.escape(home)}(?=/)", "~", line)
     for path in sorted(PATH.findall(line), key=len, reverse=True):
         if len(line) > columns:
-            line = line.replace(path, _shortened(path, len(path) - (len(line) - columns)))
+            line = line.replace(path, _shorten_path(path, len(path) - (len(line) - columns)))
     return line
 
 
-def _shortened(path: str, room: int) -> str:
-    """Return a path without folders from its middle, in `room` characters if its name leaves them."""
+def _shorten_path(path: str, room: int) -> str:
+    """Leave out folders from the middle of a path until it has `room` characters, or only its ends are left."""
     head, *parts = path.split("/")
     head = f"{head}/{parts.pop(0)}" if not head and len(parts) > 2 else head
     while len(parts) > 1 and len(f"{head}/.../{'/'.join(parts)}") > room:

@@ -17,13 +17,13 @@ from resnet_cli.runs.reading import finite_number
 from resnet_cli.runs.tensor_files import read_tensor_file
 
 SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar", ".safetensors")
-# Where training programs keep a net's weights besides other things; averages come first, since they are what is used.
+# Where training programs keep a net's weights besides other things; averages first, since they are the ones to use.
 CONTAINERS = (
     "state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema",
     "model_state_dict", "state_dict", "model_state", "model", "module", "net", "network", "weights", "params",
 )  # fmt: skip
 MOST_CHANNELS = 1000
-DEEPEST = 3  # containers in one another
+DEEPEST = 3  # nested containers
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class WeightFile:
 
 
 def is_weight_file(path: str) -> bool:
-    """Return whether a path is one of a file of weights, by its ending; run folders have none of these."""
+    """Return whether a path is that of a file of weights, by its ending; run folders never have such an ending."""
     return Path(path).suffix.lower() in SUFFIXES and not expand_home(path).is_dir()
 
 
@@ -137,7 +137,7 @@ def _only_weights(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """Return the plain tensors of a state dict; what else there may be is metadata.
 
     Raises:
-        InputError: there is none, or one holds numbers that are not finite.
+        InputError: there are no tensors, or one holds numbers that are not finite.
     """
     found = {
         name: value.detach()

@@ -1,4 +1,4 @@
-"""Batches of one image, on which batch norm cannot train where nothing is left of its height and width."""
+"""Check for batches of one image, on which batch norm cannot train where feature maps have a single pixel."""
 
 import copy
 
@@ -30,33 +30,33 @@ def require_no_batch_of_one(
         batch_size: Images in a full batch.
         num_batches: Batches of an epoch that are trained on.
         accumulate: Micro-batches that a batch is split into.
-        parts: Parts of a batch that are split so, each in a process or a shard.
+        parts: Number of processes or shards that a batch is divided among before it is split.
 
     Raises:
         InputError: A batch or micro-batch has one image, and the model normalises single values over the batch.
     """
     remainder = samples % batch_size if num_batches * batch_size > samples else 0
     sizes = {min(batch_size, samples), *([remainder] if remainder else [])}
-    lonely = next((size for size in sorted(sizes) if _smallest_part(size, accumulate, parts) == 1), None)
-    if lonely is None or not _fails_on_one(model, in_size):
+    bad_size = next((size for size in sorted(sizes) if _smallest_part(size, accumulate, parts) == 1), None)
+    if bad_size is None or not _fails_on_one(model, in_size):
         return
     reason = "the model has a batch norm over single values, which cannot train on one image"
     if samples == 1:
         raise InputError(f"there is only 1 training image: {reason}")
-    if lonely == remainder and accumulate == parts == 1:
+    if bad_size == remainder and accumulate == parts == 1:
         raise InputError(
             f"data.batch_size={batch_size}: the last batch of {samples} training images has 1: {reason}; use "
             "data.drop_last=true or another batch size"
         )
-    if lonely == 1:
+    if bad_size == 1:
         raise InputError(f"data.batch_size={batch_size}: {reason}; use a larger one")
     if parts > 1:
         raise InputError(
-            f"data.batch_size={batch_size}: of a batch of {lonely}, one of {parts} parts (trainer.processes, "
+            f"data.batch_size={batch_size}: of a batch of {bad_size}, one of {parts} parts (trainer.processes, "
             f"trainer.shards) has 1 image: {reason}; use another batch size, or data.drop_last=true"
         )
     raise InputError(
-        f"trainer.accumulate={accumulate}: leaves micro-batches of 1 image in a batch of {lonely}: {reason}; use "
+        f"trainer.accumulate={accumulate}: leaves micro-batches of 1 image in a batch of {bad_size}: {reason}; use "
         "another trainer.accumulate or data.batch_size, or data.drop_last=true"
     )
 

@@ -103,7 +103,7 @@ def _split_reader_keys(group: str, node: Node) -> tuple[dict[str, Any], dict[str
     return own, {name: value for name, value in node.items() if name in reader_keys}
 
 
-def _of_reader(options: Mapping[str, Any], reader: Callable[..., Any]) -> dict[str, Any]:
+def _options_of_reader(options: Mapping[str, Any], reader: Callable[..., Any]) -> dict[str, Any]:
     """Return the options that one of a group's readers takes."""
     return {name: value for name, value in options.items() if name in inspect.signature(reader).parameters}
 
@@ -272,7 +272,7 @@ def trainer(
     if parts.get("teacher") is not None and "teacher" not in signature(node["_target_"]).parameters:
         raise InputError(f"teacher: {node['_target_']} takes none, as resnet_cli.ClassifierTrainer does")
     node, options = _split_reader_keys("trainer", node)
-    provided["lookahead"] = lookahead_options(**_of_reader(options, lookahead_options))
+    provided["lookahead"] = lookahead_options(**_options_of_reader(options, lookahead_options))
     if loss_fn is not None and "label_smoothing" in node:  # it is in the loss
         node = {**node, "label_smoothing": 0.0}
     built: ClassifierTrainer = instantiate("trainer", node, provided)

@@ -12,19 +12,19 @@ from resnet_cli.training.metrics import Row
 
 logger = logging.getLogger("resnet_cli")
 
-SECONDS = 60.0  # of training, before which nothing is said unless half of the epochs are done
+SECONDS = 60.0  # of training, before which there is no warning unless half of the epochs are done
 LEAST_EPOCHS = 3
 FITTED = 20.0  # points by which the training accuracy is above chance
-LEVEL = 0.05  # probability that guesses reach the best of the validation accuracies, up to which it is no guess
-TELLING = 0.001  # the same for images that are all right, above which they are too few to tell
-DEVIATIONS = 4.0  # of the balanced accuracy of guesses, above which it is none
+LEVEL = 0.05  # p value of the best validation accuracy under guessing; up to this, the run is better than chance
+TELLING = 0.001  # probability that guesses are all right, above which the images are too few for a check
+DEVIATIONS = 4.0  # above the balanced accuracy of guesses, beyond which the run is better than chance
 
 
 class ChanceCheck:
     """Compares accuracies with that of always guessing the most frequent class, and warns once.
 
-    The best of several epochs is compared by an exact binomial test, corrected for their number. Nothing is said of
-    validation images that are so few, or so unequal, that guesses may have all of them right.
+    The best of several epochs is compared by an exact binomial test, corrected for their number. There is no check
+    for validation images that are so few, or so unequal, that guesses may have all of them right.
 
     Args:
         loaders: The data.
@@ -40,13 +40,13 @@ class ChanceCheck:
             counts = count_classes(labels, len(loaders.class_names)).to(torch.float64)
             self.count, self.chance = len(labels), float(100 * counts.max() / counts.sum())
             present = counts[counts > 0]
-            # Of the mean of the recalls, each of which has a variance of at most 1 / 4 per image of its class.
+            # Of the mean recall: the variance of a class's recall is at most 1/4 divided by its number of images.
             spread = float((0.25 / present).sum().sqrt()) / len(present)
             self.balanced_chance = 100 * (1 / len(present) + DEVIATIONS * spread)
             self._is_over = (self.chance / 100) ** self.count > TELLING
 
     def after_epoch(self, rows: Sequence[Row]) -> None:
-        """Log a warning if the rows of metrics show it, the first time that they do."""
+        """Log a warning the first time that the rows of metrics show validation at chance."""
         if self._is_over or len(rows) < LEAST_EPOCHS:
             return
         is_late = sum(row["seconds"] for row in rows) >= SECONDS or 2 * len(rows) >= self.epochs
@@ -66,7 +66,7 @@ class ChanceCheck:
 
 
 def binomial_tail(least: int, count: int, share: float) -> float:
-    """Return the probability of at least so many successes.
+    """Return the probability of at least `least` successes.
 
     Args:
         least: Successes.

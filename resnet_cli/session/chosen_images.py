@@ -1,6 +1,6 @@
-"""The validation images that a temperature or a threshold in a run's record was chosen on, and if they are others.
+"""Record the validation images that a temperature or threshold is chosen on, and find out whether they changed.
 
-Records of earlier versions do not say which images these were, which tells nothing.
+Records of earlier versions do not say which images these were, which is not reported as a change.
 """
 
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from resnet_cli.session.trained import TrainedRun
 
 
 def record_images(run: TrainedRun, loaders: Loaders) -> dict[str, Any]:
-    """Return what a record keeps of the validation images that something is chosen on.
+    """Return the fields of a record that identify the validation images of a choice.
 
     Returns:
-        `images`, what identifies them, and `on_other_images` if they are not those of the training.
+        `images`, their fingerprint, and `on_other_images` if they differ from those at training time.
     """
     images = fingerprint_split(*loaders.samples["val"])
     is_other = split_change(run.data.get("splits"), "val", images) is not None
@@ -24,12 +24,12 @@ def record_images(run: TrainedRun, loaders: Loaders) -> dict[str, Any]:
 
 
 def describe_other_images(run: TrainedRun, chosen: Mapping[str, Any], loaders: Loaders | None = None) -> str | None:
-    """Return that something was chosen on other images than the run's validation images; None if it was not.
+    """Describe how the images of a choice differ from the run's validation images; None if they do not.
 
     Args:
         run: The run.
         chosen: The record of what was chosen; see `record_images`.
-        loaders: The run's data as they are today, if they have been read.
+        loaders: The run's present data, if they have been read.
     """
     images = chosen.get("images")
     if not isinstance(images, Mapping):

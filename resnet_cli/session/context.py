@@ -13,14 +13,14 @@ class Plans:
 
     Args:
         files: Files that a run keeps in its folder, content by name, by the level of its plan.
-        seconds: What making them took, which counts in the time budget of a single run.
+        seconds: How long planning took; it counts in the time budget of a single run.
     """
 
     files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     seconds: float = 0.0
 
     def files_of(self, level: str | None) -> Mapping[str, str]:
-        """Return the files of a run that was planned with this level, or with none."""
+        """Return the files of a run that was planned at this level; empty for None."""
         return self.files.get(level or "", {})
 
 
@@ -31,12 +31,12 @@ class RunContext:
     Args:
         control: Ends the run from outside: stop signals and pruning.
         command: The command line that the user typed, for the record.
-        overrides: The overrides among them that set the run's config, as typed; a job of a sweep has its own values.
+        overrides: The overrides in it that set the run's config, as typed; a job of a sweep has its own values.
             None if the config was not composed from a command line.
         resume_command: The command line that resumes the run, printed when it is stopped.
-        paths: Where files are that are not where the config says, by key; see `resnet_cli.session.paths`.
+        paths: Present locations, by key, of files that are not where the config says; see `resnet_cli.session.paths`.
         files: Further files of the run folder, by name: the plan that the config was made by.
-        seconds_before: What making its plan took, in seconds, which its time budget includes.
+        seconds_before: How many seconds planning took; they count in its time budget.
         sweep: The folder of the sweep that the run is a job of: its jobs record the same code.
         log_to_terminal: Show log lines in the terminal as well as in the run folder's `train.log`.
     """

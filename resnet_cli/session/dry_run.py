@@ -19,7 +19,7 @@ def check_buildable(settings: Settings, *, here: bool) -> None:
 
     Args:
         settings: A validated config.
-        here: It will run on this machine, so that its device and precision must be available here.
+        here: Whether it will run on this machine, so that its device and precision must be available here.
 
     Raises:
         InputError: one of them cannot be built.

@@ -14,7 +14,7 @@ from resnet_cli.session.rank_process import train_rank, use_card
 from resnet_cli.session.signals import StopSignals
 from resnet_cli.session.train import train
 
-OF_ALL_RANKS = (InputError, DivergedError, MachineError, JobFailedError)  # the first rank reports them
+ERRORS_OF_ALL_RANKS = (InputError, DivergedError, MachineError, JobFailedError)  # the first rank reports them
 
 
 def run_on_existing(place: ExistingRank, stop: StopSignals, command: Callable[[], int]) -> int:
@@ -57,7 +57,7 @@ def _serve(ranks: ExistingRanks, stop: StopSignals) -> int:
         except RankFailedError as error:
             if not ranks.has_first_failed():  # it has printed the cause
                 print(f"error: {error}", file=sys.stderr)
-        except OF_ALL_RANKS:
+        except ERRORS_OF_ALL_RANKS:
             continue
         except StoppedError:
             continue

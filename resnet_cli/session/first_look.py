@@ -1,4 +1,4 @@
-"""What a run shows and says of its data: a picture of the first images, and images that are in two splits."""
+"""First checks of a run's data: a picture of the first images, its classes, and images that are in two splits."""
 
 import logging
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from resnet_cli.runs.summary import cut
 logger = logging.getLogger("resnet_cli")
 
 BALANCED = "val_balanced_accuracy"
-RARE_FROM = 5  # times its images that another class has, from which on a class is said to be rare
+RARE_FROM = 5  # a class is called rare if another has at least this many times its images
 LISTED_CLASSES = 8  # names in the line of a run's classes
 BATCH_LIMIT = 256  # images that are decoded for the picture
 
@@ -26,7 +26,7 @@ BATCH_LIMIT = 256  # images that are decoded for the picture
 def write_samples(run: RunDir, loaders: Loaders, name: str) -> None:
     """Write `samples.png`, the first images of the first batch as the network sees them, unless it is there.
 
-    A picture that cannot be made is said in the log; it stops no run.
+    If it cannot be drawn, that is logged and the run continues.
     """
     if run.samples.exists():
         return
@@ -37,19 +37,19 @@ def write_samples(run: RunDir, loaders: Loaders, name: str) -> None:
             title=f"{name}: first training images, as the network sees them",
         )  # fmt: skip
         write_atomically(run.samples, picture)
-    except Exception as error:  # also of a user's augmentation: training meets it next, and says it in full
+    except Exception as error:  # also from a user's augmentation: training raises it next, with all details
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         logger.warning("%s is not drawn: %s", run.samples.name, reason)
 
 
 def listed_classes(names: Sequence[str]) -> str:
-    """Return the first class names, and the last: what was taken for a class is seen at a glance."""
+    """Format the first class names and the last, so that folders taken for classes by mistake are seen at a glance."""
     shown = list(names) if len(names) <= LISTED_CLASSES else [*names[: LISTED_CLASSES - 1], "...", names[-1]]
     return ", ".join(escape_control_characters(cut(name, 30)) for name in shown)
 
 
 class LeakWarnings:
-    """Says once for each split that some of its images are also training images, as soon as that is known.
+    """Warns once for each split if some of its images are also training images, as soon as that is known.
 
     Args:
         loaders: The data. Nothing is decoded for this: image files are known once they have been decoded, which the
@@ -61,7 +61,7 @@ class LeakWarnings:
         self._left = [name for name in ("val", "test") if name in loaders.samples]
 
     def log_known(self) -> None:
-        """Log a line for each split of which it has become known."""
+        """Log a warning for each split for which it has become known."""
         for name in [name for name in self._left if self._check.is_known(name)]:
             self._left.remove(name)
             shared = self._check.find(name)
@@ -76,7 +76,7 @@ class LeakWarnings:
 
 
 def log_classes(loaders: Loaders, config: RunConfig) -> None:
-    """Log the names of the classes, names alike, the rarest if another has many more images, and double weights."""
+    """Log the class names, similar names, the rarest class if another has many more images, and double weighting."""
     logger.info("classes %s", listed_classes(loaders.class_names))
     line = describe_names_alike(loaders.class_names)
     if line:
@@ -90,7 +90,7 @@ def log_classes(loaders: Loaders, config: RunConfig) -> None:
 
 
 def describe_double_weighting(loaders: Loaders, data: Node, loss: Node) -> str:
-    """Return that balanced class weights come on top of a sampler's; an empty string if they do not."""
+    """Return a warning if balanced class weights are combined with a sampler's; else an empty string."""
     sampler = data.get("sampler", "uniform")
     if sampler == "uniform" or loss.get("class_weights") != "balanced":
         return ""

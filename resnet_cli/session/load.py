@@ -17,7 +17,7 @@ from resnet_cli.models.transfer import Transfer, nearest_mismatch, transfer
 from resnet_cli.runs.folder import RunDir, find_run
 from resnet_cli.runs.weight_files import WeightFile, is_weight_file, read_weights
 
-LEAST_FRACTION = 0.5  # of the parameters, below which weights are of another net
+LEAST_FRACTION = 0.5  # of the parameters; with fewer, the weights are those of another net
 NOTICEABLE = 0.02  # difference of a mean or standard deviation, on the scale 0 to 1
 MOST_LISTED = 4  # layers of each kind in the line for the user
 MOST_RECORDED = 100  # names in the record
@@ -26,7 +26,7 @@ MAX_IMAGE_VALUES = 1 << 26  # channels * height * width that a checkpoint may de
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Where the weights come from that a run starts with.
+    """The weights that a run starts with, and where they come from.
 
     Args:
         name: The run or file, as the user names it; None if the run starts from scratch.
@@ -45,7 +45,7 @@ def load_weights(
     """Load weights into a model, as far as they fit.
 
     Args:
-        model: Keeps its own weights where there are none that fit, such as a head for other classes.
+        model: Receives the weights; keeps its own where none fit, such as in a head for other classes.
         source: The weights.
         in_channels: Channels of the images.
         class_names: Names of the classes.
@@ -79,9 +79,9 @@ def _describe(model: nn.Module, source: WeightFile, found: Transfer) -> tuple[st
     total = sum(parameter.numel() for parameter in own.values())
     place = f"{source.path} ({source.container})" if source.container else str(source.path)
     parts = [f"{loaded:,} of {total:,} parameters from {place}"]
-    parts += [f"adapted: {_listed(found.adapted)}"] if found.adapted else []
-    parts += [f"new: {_listed(found.new)}"] if found.new else []
-    parts += [f"left: {_listed(dict.fromkeys(found.left, ''))}"] if found.left else []
+    parts += [f"adapted: {_format_reasons(found.adapted)}"] if found.adapted else []
+    parts += [f"new: {_format_reasons(found.new)}"] if found.new else []
+    parts += [f"left: {_format_reasons(dict.fromkeys(found.left, ''))}"] if found.left else []
     with source.path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     record = {
@@ -91,8 +91,8 @@ def _describe(model: nn.Module, source: WeightFile, found: Transfer) -> tuple[st
     return "; ".join(parts), record
 
 
-def _listed(reasons: Mapping[str, str]) -> str:
-    """List names with their reasons, a layer's parameters of one reason together, and no more than a few."""
+def _format_reasons(reasons: Mapping[str, str]) -> str:
+    """List names with their reasons: parameters of one layer and reason together, and at most `MOST_LISTED` entries."""
     layers: dict[tuple[str, str], list[str]] = {}
     for name, reason in reasons.items():
         layer, _, parameter = name.rpartition(".")
@@ -119,7 +119,7 @@ def load_initial_weights(
         model: Receives the weights.
         run: The run folder. A run that was stopped before its first checkpoint starts from the weights in its record.
         init_from: The run or file that the user names, if any.
-        place: Where that is today, if it is not where the name leads from here.
+        place: Its present path, if the name does not lead there from the working folder.
         normalisation: Mean and standard deviation of each channel by which images are normalised.
         **sizes: Channels and classes; see `load_weights`.
 
@@ -134,14 +134,14 @@ def load_initial_weights(
     source = read_weights(resolve_weights(place or init_from))
     line, record = load_weights(model, source, **sizes)
     own = source.normalisation
-    if own is not None and _differ(own, normalisation):
+    if own is not None and _normalisations_differ(own, normalisation):
         mean, std = (f"[{','.join(f'{value:.4g}' for value in values)}]" for values in own)
         line += f"; its images were normalised by data.mean={mean} data.std={std}, these are not"
     return InitialWeights(init_from, line, record)
 
 
 def require_same_weights(weights: InitialWeights, run: RunDir, *, force: bool) -> None:
-    """Refuse other weights for a run that was stopped before its first checkpoint than those that it started from.
+    """Check that a run that was stopped before its first checkpoint starts from the same weights again.
 
     Args:
         weights: The weights that were loaded now.
@@ -160,8 +160,8 @@ def require_same_weights(weights: InitialWeights, run: RunDir, *, force: bool) -
         )
 
 
-def _differ(one: tuple[Sequence[float], ...], other: tuple[Sequence[float], ...]) -> bool:
-    """Return whether two normalisations of as many channels differ by more than those of parts of one data set do."""
+def _normalisations_differ(one: tuple[Sequence[float], ...], other: tuple[Sequence[float], ...]) -> bool:
+    """Return whether two normalisations with equally many channels differ by more than parts of one data set would."""
     pairs = [pair for a, b in zip(one, other, strict=True) if len(a) == len(b) for pair in zip(a, b, strict=True)]
     return any(abs(a - b) > NOTICEABLE for a, b in pairs)
 
@@ -170,7 +170,7 @@ def resolve_weights(path: str) -> Path:
     """Return the file of weights that a path names: itself, or the best (else the last) checkpoint of a run folder.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such file or checkpoint.
     """
     if not is_weight_file(path):
         return resolve_checkpoint(path)
@@ -195,7 +195,7 @@ def data_sizes(payload: Mapping[str, Any], file: Path) -> tuple[tuple[int, int, 
     """Return the size of the images (C, H, W) and the number of classes in a checkpoint's description of its data.
 
     Raises:
-        InputError: they are no sizes, or larger than any image.
+        InputError: they are not sizes, or are larger than any image.
     """
     size, names = payload["data"].get("in_size"), payload["data"].get("class_names")
     is_size = isinstance(size, list) and len(size) == 3 and all(type(n) is int and n > 0 for n in size)

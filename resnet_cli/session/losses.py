@@ -41,7 +41,7 @@ def with_trainer_smoothing(node: Node | None, trainer: Node) -> Node:
 
 
 def build_loss(node: Node | None, trainer: Node, loaders: Loaders) -> LossFunction | None:
-    """Build the loss, and run it once on blank scores; None is the trainer's own: cross-entropy, which it smooths.
+    """Build the loss and run it once on blank scores; return None for the trainer's own smoothed cross-entropy.
 
     Args:
         node: The node of the group `loss`; None is `DEFAULT_LOSS`.

@@ -1,4 +1,4 @@
-"""A run on several ranks: start them where there are none, and the part of those that do not write the folder."""
+"""A run on several ranks: start them unless they exist, and do the work of those that do not write the folder."""
 
 import sys
 from contextlib import suppress
@@ -53,7 +53,7 @@ def require_possible(config: RunConfig, processes: int) -> None:
 
 
 def require_cards(trainer: Node, processes: int) -> None:
-    """Raise an `InputError` if the ranks of this machine are to have a card each and there are too few."""
+    """Raise an `InputError` if the ranks of this machine need a CUDA device each and there are too few."""
     device = str(trainer.get("device") or "cpu")
     if device.startswith("cuda:") or device == "mps":
         kind = "cuda" if device.startswith("cuda:") else "cpu"
@@ -84,7 +84,7 @@ def train_on_ranks(
     """Train a run on ranks that are started here, and continue it if one of them dies; return its record.
 
     Args:
-        train: `resnet_cli.session.train.train`, and its arguments.
+        train: `resnet_cli.session.train.train`.
         config: The config.
         folder: The run folder.
         context: The surroundings.
@@ -93,7 +93,7 @@ def train_on_ranks(
 
     Raises:
         RankFailedError: a rank died, and `max_restarts` is used up.
-        InputError, DivergedError, MachineError, StoppedError: as a process alone.
+        InputError, DivergedError, MachineError, StoppedError: as in a single process.
     """
     began, run = monotonic(), RunDir(folder)
     require_cards(config.trainer, options.processes)
@@ -106,7 +106,7 @@ def train_on_ranks(
     while True:
         context.control.raise_if_stopped()
         elapsed = context.seconds_before + monotonic() - began
-        elapsed -= taken_seconds(run.read_record()) - recorded  # what a restart finds there, it adds itself
+        elapsed -= taken_seconds(run.read_record()) - recorded  # a restart adds the recorded seconds itself
         try:
             launcher.run(to_payload(config, folder, replace(context, seconds_before=elapsed), planned))
             return run.read_record()
@@ -115,8 +115,8 @@ def train_on_ranks(
                 _record_failure(run, error)
                 raise
             line = f"{error}; restart {launcher.attempt} of {options.max_restarts} from the last checkpoint"
-            _note(run, error.traceback)
-            _note(run, line)
+            _append_to_run_log(run, error.traceback)
+            _append_to_run_log(run, line)
             print_line(line, sys.stdout)
             config = replace(config, resume="auto")
 
@@ -140,15 +140,15 @@ def train_on_existing(
         return record
 
 
-def _note(run: RunDir, text: str) -> None:
+def _append_to_run_log(run: RunDir, text: str) -> None:
     if text and run.log.exists():
         append_to_log(run.log, text)
 
 
 def _record_failure(run: RunDir, error: RankFailedError) -> None:
-    """Record what ended the ranks, which the first of them may not have known, and print the traceback."""
-    _note(run, error.traceback)
-    _note(run, f"error: {error}")
+    """Record the error that ended the ranks, which the first one may not have seen, and print its traceback."""
+    _append_to_run_log(run, error.traceback)
+    _append_to_run_log(run, f"error: {error}")
     if error.traceback:
         print_line(error.traceback, sys.stderr)
     with suppress(InputError, MachineError):
@@ -168,11 +168,11 @@ def agreed_control(control: RunControl, ranks: Ranks) -> RunControl:
 def train_elsewhere(
     train: TrainFunction, config: RunConfig, folder: Path, context: RunContext, planned: Node | None
 ) -> dict[str, Any] | None:
-    """Do what this process has to do for a run on ranks, unless that is to train it as the first of them.
+    """Do this process's part of a run on several ranks, unless it is the first rank or the only process.
 
-    Without ranks they are started, or those of torchrun and srun are used, and the record of their run is returned. A
-    rank that is not the first takes part in the run, and returns an empty record. The arguments are those of
-    `train_on_ranks`.
+    If there are no ranks yet, they are started, or those of torchrun or srun are used, and the record of their run is
+    returned. A rank other than the first takes part in the run and returns an empty record. The arguments are those
+    of `train_on_ranks`.
 
     Returns:
         The record; None if this process is the first rank, or the run has no others.
@@ -187,17 +187,17 @@ def train_elsewhere(
     if ranks is None or ranks.is_first:
         return None
     with isolated_compiler(), fixed_threads(options):
-        _follow(config, RunDir(folder), context, planned, ranks)
+        _train_as_follower(config, RunDir(folder), context, planned, ranks)
     return {}
 
 
-def _follow(config: RunConfig, run: RunDir, context: RunContext, planned: Node | None, ranks: Ranks) -> None:
+def _train_as_follower(config: RunConfig, run: RunDir, context: RunContext, planned: Node | None, ranks: Ranks) -> None:
     """Take the part of a rank that is not the first: its steps and its batches of the evaluations."""
     control = agreed_control(context.control, ranks)
     with RankLog(ranks.rank) as log, following(ranks):
         prepared = prepare(config, run, planned, context.paths, control=control, ranks=ranks)
         control.raise_if_stopped()
-        ranks.from_first(lambda: None)  # the folder is there
+        ranks.from_first(lambda: None)  # wait until the folder exists
         if run.path.is_dir():  # on a machine that does not see it, warnings are in the terminal alone
             log.attach(run.log)
         trainer, loaders = prepared.trainer, prepared.loaders

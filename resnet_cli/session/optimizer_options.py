@@ -1,4 +1,4 @@
-"""Options of torch's optimizers that are right by their type and cannot train here."""
+"""Refuse options of torch's optimizers whose types are right but which cannot be used for training here."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Compare what two runs came to, number by number: metrics of each epoch, test result, weights."""
+"""Compare the results of two runs, number by number: metrics of each epoch, test result, weights."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -64,7 +64,7 @@ def _compare_rows(
 
 
 def _compare_numbers(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, float]:
-    """Return by how much the numbers differ that both have."""
+    """Return the absolute differences of the numbers that both have, where there are any."""
     found = {}
     for name in before:
         a, b = finite_number(before[name]), finite_number(now.get(name))

@@ -1,4 +1,4 @@
-"""Where the files are that a config names, also when the working folder or the run folder is another one today.
+"""Find the files that a config names, even if the working folder or the run folder is a different one today.
 
 The config keeps each path as the user typed it, since it identifies the run. `run.json` keeps where it led, as `paths`:
 the absolute path, and the path from the run folder for runs that are moved together with their data.
@@ -33,8 +33,8 @@ class Origin:
 
     Args:
         folders: Its working folder, and where that may be today; empty if it is the present one.
-        given: Keys that the user has set now; their values are meant from here.
-        swept: For keys that a sweep gives several paths: where each is today, by the path that its jobs have.
+        given: Keys that the user has set now; their paths start from the present working folder.
+        swept: For keys that a sweep gives several paths: the present location of each, by the path in a job's config.
     """
 
     folders: tuple[Path, ...] = ()
@@ -43,16 +43,18 @@ class Origin:
 
 
 def named_paths(settings: Mapping[str, Any], folders: Sequence[Path] = (Path(),)) -> dict[str, str]:
-    """Return the paths in a config by their full keys: by the name of the key, or because a folder has such a file.
+    """Return the paths in a config by full key: values whose key names a path, and texts that are files in a folder.
 
-    Those of a list have their number after its key: `data.shards.0`. Patterns are paths too; addresses are none.
+    Items of a list have their index after its key: `data.shards.0`. Patterns count as paths; URLs do not.
     """
     return {
-        key: text for key, text in _texts(settings).items() if is_path_key(ITEM.sub("", key)) or _is_file(text, folders)
+        key: text
+        for key, text in _path_texts(settings).items()
+        if is_path_key(ITEM.sub("", key)) or _is_file(text, folders)
     }
 
 
-def _texts(settings: Mapping[str, Any]) -> dict[str, str]:
+def _path_texts(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return the values of a config that may be paths, by their full keys."""
     groups: dict[str, Any] = {
         name: node for name, node in settings.items() if name in CONFIG_GROUPS and isinstance(node, Mapping)
@@ -73,9 +75,9 @@ def record_paths(settings: Mapping[str, Any], paths: Paths, run: RunDir, before:
 
     Args:
         settings: The config.
-        paths: Where files are that are not where the config says.
+        paths: Present locations of files that are not where the config says.
         run: The run folder.
-        before: The field so far; what the config no longer names is kept, such as `init_from`.
+        before: The present field; entries that the config no longer names, such as `init_from`, are kept.
     """
     found = dict(before)
     folder = run.path.resolve()
@@ -92,16 +94,16 @@ def record_paths(settings: Mapping[str, Any], paths: Paths, run: RunDir, before:
 def recorded_paths(
     settings: Mapping[str, Any], given: Collection[str], run: RunDir, *, needed: bool = True
 ) -> dict[str, str]:
-    """Return where the files of a run are that is resumed, as far as the config does not lead there from here.
+    """Return the present locations, by key, of a resumed run's files that its config does not lead to from here.
 
     Args:
         settings: The config.
-        given: The keys that the user has set now; their values are meant from here.
+        given: The keys that the user has set now; their paths start from the present working folder.
         run: The run folder.
-        needed: Files that are missing are an error.
+        needed: Whether missing files are an error.
 
     Raises:
-        InputError: files that are needed are neither where they were nor at the same place beside the run.
+        InputError: needed files are neither where they were nor at the same place relative to the run.
     """
     recorded = run.read_record().get("paths")
     entries = _entries(run)
@@ -109,17 +111,17 @@ def recorded_paths(
         settings = {**settings, "init_from": (entries.get("init_from") or {}).get("value")}
     named = named_paths(settings)
     places: dict[str, list[Path]] = {}
-    for key, value in _texts(settings).items():
+    for key, value in _path_texts(settings).items():
         entry = entries.get(key)
         if isinstance(entry, Mapping) and entry.get("value") == value:
             places[key] = _recorded_places(run, entry)
         elif key in named and recorded is None:  # version 0.2.0 kept no paths; most runs are below the working folder
             places[key] = [Path(value), *(parent / value for parent in run.path.absolute().parents)]
-    return _find(settings, given, places, needed=needed)
+    return _find_existing(settings, given, places, needed=needed)
 
 
 def paths_today(settings: Mapping[str, Any], given: Collection[str], run: RunDir) -> dict[str, str]:
-    """Return where the files are of a run that is resumed in its folder or reproduced; empty for any other.
+    """Return the present locations of the files of a run that is resumed in its folder or reproduced; else empty.
 
     Args:
         settings: The config.
@@ -140,18 +142,18 @@ def _entries(run: RunDir) -> Mapping[str, Any]:
 
 
 def _recorded_places(run: RunDir, entry: Mapping[str, Any]) -> list[Path]:
-    """Return where a run has found a file last, and the same place beside the run."""
+    """Return where a run last found a file, and the same place relative to the run folder."""
     return [Path(str(entry["absolute"])), run.path.absolute() / str(entry.get("from_run", entry["value"]))]
 
 
 def paths_from(settings: Mapping[str, Any], origin: Origin, run: RunDir, *, needed: bool = True) -> dict[str, str]:
-    """Return where the files are that a job of a sweep means from another folder than this one.
+    """Return the present locations of the files of a sweep's job, whose relative paths may start from another folder.
 
     Args:
         settings: The config.
         origin: Where its relative paths start from.
-        run: The run folder. If it has started, files may also be where it has found them last.
-        needed: Files of the package's own data sets that are missing are an error.
+        run: The run folder. If it has started, files may also be where it last found them.
+        needed: Whether missing files of the package's own data sets are an error.
 
     Raises:
         InputError: `needed`, and files are in none of the folders.
@@ -159,7 +161,7 @@ def paths_from(settings: Mapping[str, Any], origin: Origin, run: RunDir, *, need
     if settings.get("reproduce") is not None:
         return recorded_paths(settings, origin.given, find_run(settings["reproduce"]), needed=needed)
     entries: Mapping[str, Any] = {}
-    with suppress(InputError):  # a record that cannot be read: the job says so when it runs
+    with suppress(InputError):  # an unreadable record is reported when the job runs
         entries = _entries(run)
     folders = origin.folders or (Path.cwd(),)
     places: dict[str, list[Path]] = {}
@@ -173,10 +175,10 @@ def paths_from(settings: Mapping[str, Any], origin: Origin, run: RunDir, *, need
         key: f"{key}={','.join(['PATH'] * len(paths))}, a path for each of {', '.join(paths)} in this order"
         for key, paths in origin.swept.items()
     }
-    return _find(settings, origin.given, places, needed=needed and is_own, new_names=new_names)
+    return _find_existing(settings, origin.given, places, needed=needed and is_own, new_names=new_names)
 
 
-def _find(
+def _find_existing(
     settings: Mapping[str, Any],
     given: Collection[str],
     places: Mapping[str, Sequence[Path]],
@@ -184,17 +186,17 @@ def _find(
     needed: bool,
     new_names: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
-    """Return the first place that exists for each key, unless the config leads there anyway.
+    """Return the first candidate that exists for each key, unless the config leads there anyway.
 
     Args:
         settings: The config.
         given: Keys that the user has set now, which are left out.
         places: Where files may be, by key.
-        needed: Files that are missing are an error.
-        new_names: How to name a new place, by key, where it is not `KEY=PATH`.
+        needed: Whether missing files are an error.
+        new_names: What the message suggests for giving a new path, by key, where it is not `KEY=PATH`.
     """
     found, problems = {}, []
-    values = _texts(settings)
+    values = _path_texts(settings)
     for key, candidates in places.items():
         if any(key == other or key.startswith(f"{other}.") for other in given):
             continue
@@ -213,7 +215,7 @@ def _find(
 
 
 def _must_exist(settings: Mapping[str, Any], key: str) -> bool:
-    """Return whether a run cannot start without a file: it is no cache, and nothing that is downloaded."""
+    """Return whether a run cannot start without a file: it is neither a cache nor downloaded."""
     group, _, name = key.partition(".")
     if key == "teacher":
         return True
@@ -225,13 +227,13 @@ def _must_exist(settings: Mapping[str, Any], key: str) -> bool:
 
 
 def located(config: RunConfig, paths: Paths) -> RunConfig:
-    """Return the config with the paths as they are today: to build from, not to store."""
+    """Return the config with the present locations of files, to build from but not to store."""
     groups = located_settings({name: getattr(config, name) for name in CONFIG_GROUPS}, paths)
     return replace(config, **groups)
 
 
 def located_settings(settings: Mapping[str, Any], paths: Paths) -> dict[str, Any]:
-    """Return a config as plain data with the paths as they are today."""
+    """Return a config as plain data with the present locations of files."""
     return {
         name: _located_node(value, name, paths) if name in CONFIG_GROUPS and isinstance(value, Mapping) else value
         for name, value in settings.items()

@@ -65,11 +65,11 @@ class PreparedRun:
         trainer: The trainer, with the model, the optimizer and the state to start from.
         start: Where the state came from.
         initialisation: Lines about an initialisation from training images.
-        paths: Where files are that are not where the config says, by key.
-        leaks: Says which validation and test images are also training images.
+        paths: Present locations, by key, of files that are not where the config says.
+        leaks: Warns about validation and test images that are also training images.
         budget: The time budget, if there is one.
-        teacher: What is known of the network that the run learns from, if there is one.
-        initialisation_seconds: What the initialisation from training images took.
+        teacher: Description of the network that the run learns from, if there is one.
+        initialisation_seconds: How long the initialisation from training images took.
     """
 
     config: RunConfig
@@ -109,10 +109,10 @@ def prepare(
         config: The validated config.
         run: The run folder, which may hold checkpoints to resume from.
         planned_trainer: The trainer's node that determines the length of the schedule; None is the config's.
-        paths: Where files are that are not where the config says, by key.
+        paths: Present locations, by key, of files that are not where the config says.
         control: Ends the measurement of an epoch.
-        began: When the run began, by `monotonic`, from when on its time budget counts.
-        ranks: Those that train it together. The first reads the run folder, and the others receive what it has read.
+        began: The time by `monotonic` at which the run, and so its time budget, began.
+        ranks: The ranks that train it together. The first reads the run folder and sends its content to the others.
 
     Raises:
         InputError: a part cannot be built, or the run cannot be resumed.
@@ -180,7 +180,7 @@ def _require_images_in_batches(trainer: Node, model: torch.nn.Module, loaders: L
 def _read_data(
     config: RunConfig, here: RunConfig, checkpoint: LoadedCheckpoint | None, ranks: Ranks
 ) -> tuple[Loaders, list[Difference]]:
-    """Return the data, and what differs in them from those that a resumed run was trained on."""
+    """Return the data, and their differences from the data that a resumed run was trained on."""
     with ranks.in_turn("data"):
         loaders = build.loaders(
             here.data, device=device_of(here.trainer), seed=config.seed_of("order"),
@@ -203,7 +203,7 @@ def _load_weights(
 
 
 def _require_measures(trainer: Node, loaders: Loaders) -> None:
-    """Raise an `InputError` unless the best epoch can be selected, and the test set evaluated, as the trainer says."""
+    """Raise an `InputError` unless the best epoch can be selected, and the test set evaluated, as configured."""
     if trainer.get("test_tta") == "flip_translate":
         require_shiftable(*loaders.in_size[1:], "trainer.test_tta=flip_translate")
     select_by: str | None = build.get_argument(trainer, "select_by")

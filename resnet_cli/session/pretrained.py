@@ -26,7 +26,7 @@ CHANNELS_OF_MODE = {"RGB": 3, "L": 1}
 def with_defaults_of_weights(settings: dict[str, Any], given_keys: Collection[str]) -> dict[str, Any]:
     """Return a checked config with the weights' own image size and normalisation where the user has chosen none.
 
-    `DEFAULT` becomes the name of the weights, which another version of their library may have others for.
+    `DEFAULT` is replaced by the name of the weights, since it may mean others in another version of their library.
 
     Args:
         settings: The config.
@@ -48,10 +48,10 @@ def with_defaults_of_weights(settings: dict[str, Any], given_keys: Collection[st
 
 
 def data_defaults(preprocessing: Preprocessing, data: Node) -> dict[str, Any]:
-    """Return the options of a data set by which its images are prepared as for the weights, as far as it has them.
+    """Return the options with which a data set prepares images as the weights expect, as far as it has such options.
 
-    A value that the data set does not allow is left out. Grey images are normalised by the mean over the channels; a
-    data set of any number of channels by its own numbers.
+    A value that the data set does not allow is left out. Grey images are normalised by the mean over the channels; if
+    the number of channels is not known, the data set keeps its own normalisation.
     """
     channels = _channels(data)
     height, width = preprocessing.image_size
@@ -71,14 +71,14 @@ def data_defaults(preprocessing: Preprocessing, data: Node) -> dict[str, Any]:
 
 
 def _channels(data: Node) -> int | None:
-    """Return the number of channels of a data set's images; None if only the images say."""
+    """Return the number of channels of a data set's images; None if only the images show it."""
     if "mode" in data:
         return CHANNELS_OF_MODE.get(str(data["mode"]))
     return CHANNELS.get(str(data["_target_"]).rpartition(".")[2])
 
 
 def describe_preparation(preprocessing: Preprocessing, data: Node) -> str:
-    """Return how the run's images are prepared, beside those of the weights: words for the user."""
+    """Describe to the user how the preparation of the run's images compares with that of the weights' images."""
     own = data_defaults(preprocessing, data)
     same = [f"data.{key}={_text(value)}" for key, value in own.items() if _text(data[key]) == _text(value)]
     other = [
@@ -99,8 +99,8 @@ def require_weight_files(config: RunConfig, paths: Mapping[str, str]) -> None:
     """Find the file of the weights that a new run starts from, if any, before its data are read; download it if needed.
 
     Args:
-        config: The config, with paths as they are today.
-        paths: Where files are today, by key.
+        config: The config, with the present locations of files.
+        paths: Present locations of files, by key.
 
     Raises:
         InputError: there is no such file, and it could not be fetched.
@@ -118,7 +118,7 @@ def load_pretrained(
 
     Args:
         model: Receives the weights.
-        config: The config, with paths as they are today.
+        config: The config, with the present locations of files.
         in_channels: Channels of the images.
         class_names: Names of the classes.
 

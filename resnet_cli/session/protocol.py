@@ -1,4 +1,4 @@
-"""What a run's times are times of: `protocol` in `run.json`, so that two runs' seconds can be compared."""
+"""What the times of a run include: `protocol` in `run.json`, so that the seconds of two runs can be compared."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ def at_start(initialisation_seconds: float, before: Mapping[str, Any]) -> dict[s
     """Return the protocol of a run that begins or is resumed.
 
     Args:
-        initialisation_seconds: What the initialisation from training images took in this process.
+        initialisation_seconds: How long the initialisation from training images took in this process.
         before: The record of the run that is resumed, which keeps its own; empty for a new one.
     """
     known = before.get("protocol")
@@ -28,7 +28,7 @@ def at_end(before: Mapping[str, Any], rows: Sequence[Row], steps: int, test_seco
         before: The record so far.
         rows: The rows of its epochs, of all the processes that trained them.
         steps: Steps taken.
-        test_seconds: What the reading of the test set took, with test-time augmentation if that is on.
+        test_seconds: How long the test took, with test-time augmentation if that is on.
     """
     known = before.get("protocol")
     training = [row["seconds"] for row in rows if row.get("seconds") is not None]

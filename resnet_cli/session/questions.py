@@ -13,7 +13,7 @@ class Questions:
     """Asks questions by way of the ranks' store.
 
     Args:
-        ranks: Of the first rank.
+        ranks: The group, in the first rank's process.
     """
 
     def __init__(self, ranks: RankGroup) -> None:

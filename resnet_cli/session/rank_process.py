@@ -70,7 +70,7 @@ def start_rank(train: TrainFunction, rank: int, place: RankPlace) -> None:
             write_error(place.outcome(rank), error, collective=is_of_collective(error))
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
-            os._exit(1)  # what a group that has failed still holds cannot be torn down without noise
+            os._exit(1)  # tearing down a failed process group would print further errors
 
 
 def takes_cards(trainer: Mapping[str, Any]) -> bool:
@@ -87,7 +87,7 @@ def use_card(local_rank: int, trainer: Mapping[str, Any]) -> bool:
 
 
 def train_rank(train: TrainFunction, payload: Mapping[str, Any], ranks: RankGroup) -> None:
-    """Take this rank's part in a run: the first one trains as a process alone does, and writes the run folder."""
+    """Take this rank's part in a run: the first one trains as a single process does, and writes the run folder."""
     control = RunControl(ranks.stop)
     if payload["prunes"] and ranks.is_first:
         control = RunControl(ranks.stop, Questions(ranks).prune)

@@ -42,7 +42,7 @@ logger = logging.getLogger("resnet_cli")
 
 
 def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> RunSaver:
-    """Write a run's config and record, and log what is about to be trained.
+    """Write a run's config and record, and log a summary of the run.
 
     Args:
         prepared: The run.
@@ -97,8 +97,8 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
 def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of `run.json` at the start of a run; `before` is the record of a run that is resumed.
 
-    A resumed run keeps the overrides that it was started with, whatever is typed to resume it, but for `resume=auto`
-    without a checkpoint.
+    A resumed run keeps the overrides that it was started with, whatever is typed to resume it, unless `resume=auto`
+    finds no checkpoint and starts it anew.
     """
     trainer, start = prepared.trainer, prepared.start
     state = trainer.state
@@ -149,7 +149,7 @@ def _starting_record(prepared: PreparedRun, context: RunContext, before: dict[st
 
 
 def _test_reads(record: dict[str, Any]) -> list[Any]:
-    """Return when training has read the test set so far; former versions recorded only the end of the run."""
+    """Return the times at which training has read the test set; former versions recorded only the end of the run."""
     reads = record.get("test_reads")
     return reads if isinstance(reads, list) else [record.get("ended")] if record.get("test") else []
 
@@ -275,7 +275,7 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
         status="finished", ended=utc_now(), test=test, test_reads=reads, selection=selection, protocol=times
     )
     saver.draw_curves(state.rows, test)
-    chosen = f"epoch {state.best['epoch']}, {_best_words(by)}" if state.best else "the last epoch"
+    chosen = f"epoch {state.best['epoch']}, {_format_selection(by)}" if state.best else "the last epoch"
     further = "".join(
         f", {name.replace('_', ' ')} {value:.2f} %" for name, value in record_label_scores(scores).items()
     )
@@ -290,7 +290,7 @@ def evaluate_test_set(prepared: PreparedRun, saver: RunSaver, control: RunContro
     prepared.leaks.log_known()  # the test images have been decoded now
 
 
-def _best_words(by: str | None) -> str:
+def _format_selection(by: str | None) -> str:
     measure = {
         "val_loss": " by its loss",
         "val_balanced_accuracy": " by balanced accuracy",

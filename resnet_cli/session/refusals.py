@@ -1,4 +1,4 @@
-"""Why a target of the config could not be built: what it raised, or returned, as a problem of its key."""
+"""Explain why a target of the config could not be built: the error or the wrong result, as a problem of its key."""
 
 import re
 from collections.abc import Set
@@ -39,7 +39,7 @@ def with_full_key(key: str, problem: str, parameters: Set[str]) -> str:
 
 
 def require_kind(key: str, node: Node, built: Any, kind: Any, expected: str, returned: str = "returned a") -> None:
-    """Raise an `InputError` unless what a target has returned is of a class.
+    """Raise an `InputError` unless a target has returned an instance of a class.
 
     Args:
         key: Full key of the node.

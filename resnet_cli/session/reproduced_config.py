@@ -1,4 +1,4 @@
-"""The config of `reproduce=RUN`: the run's own, with what may be different elsewhere."""
+"""The config of `reproduce=RUN`: the run's own, with the keys that may differ on another machine."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.names import quote_override
 from resnet_cli.runs.reading import read_run, section
 
-ELSEWHERE = "trainer.device, data.root, data.workers, name, logger"  # the most useful of what may be changed
+ELSEWHERE = "trainer.device, data.root, data.workers, name, logger"  # the most useful keys that may be changed
 
 
 def overlay_reproduced(run: RunDir, settings: Settings, keys: Sequence[str]) -> Settings:
     """Return the config of a run that has finished, with the given keys of `settings` applied.
 
-    A time budget is replaced by the number of epochs that it chose. What the run started from is `init_from`.
+    A time budget is replaced by the number of epochs that it chose. `init_from` is set to what the run started from.
 
     Args:
         run: The run to reproduce.
@@ -55,7 +55,7 @@ def overlay_reproduced(run: RunDir, settings: Settings, keys: Sequence[str]) -> 
 
 
 def require_same_results(run: RunDir, settings: Settings) -> None:
-    """Refuse changes by which the run would be another one.
+    """Refuse changes that would make the run a different run.
 
     Args:
         run: The run to reproduce.

@@ -1,4 +1,4 @@
-"""`reproduce=RUN`: whether a run came out as the one that it reproduces, and if not by how much and why."""
+"""`reproduce=RUN`: whether a run is identical to the one that it reproduces, and if not by how much and why."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ from resnet_cli.session.run_data import data_changes, describe_data
 
 logger = logging.getLogger("resnet_cli")
 
-MOST_THREADS = 256  # that are started because a record says so
+MOST_THREADS = 256  # that a record may ask for
 UNIMPORTANT = ("name", "logger", "trainer.checkpoint_every", "trainer.profile", "trainer.time_budget")
 
 
@@ -38,7 +38,7 @@ class Reproduction:
 
     Args:
         source: The run folder.
-        run: What was read from it.
+        run: The content of its files.
         data: The data as its checkpoint describes them; empty without a checkpoint.
         differences: What is different now, in words; known when the new run has started.
     """
@@ -107,7 +107,7 @@ class Reproduction:
 
 
 def find_reproduction(config: RunConfig, run: RunDir) -> Reproduction | None:
-    """Return what a run reproduces: `reproduce`, or what a run that is resumed was started with; None otherwise.
+    """Return what a run reproduces, by `reproduce` or the record of a resumed run; None if it reproduces nothing.
 
     Args:
         config: The config.
@@ -146,20 +146,20 @@ def reproducing(config: RunConfig, run: RunDir, ranks: Ranks = ALONE) -> Iterato
     before = torch.get_num_threads()
     if threads not in (None, before):
         logger.info("threads %d, as the run had that is reproduced, instead of %d", threads, before)
-    with _same_threads(threads):
+    with _use_threads(threads):
         yield reproduction
 
 
 @contextmanager
 def following(ranks: Ranks) -> Iterator[None]:
     """Use the number of threads of the run that the first rank reproduces, if there is one, inside this block."""
-    with _same_threads(ranks.from_first(lambda: None)):
+    with _use_threads(ranks.from_first(lambda: None)):
         yield
 
 
 @contextmanager
-def _same_threads(threads: int | None) -> Iterator[None]:
-    """Use so many threads inside this block: sums are split by their number. None changes nothing."""
+def _use_threads(threads: int | None) -> Iterator[None]:
+    """Use this number of threads inside the block, since sums are split by it. None changes nothing."""
     before = torch.get_num_threads()
     if threads is None or threads == before:
         yield
@@ -176,16 +176,16 @@ def _changed_conditions(before: Mapping[str, Any], now: Mapping[str, Any]) -> It
     for name in ("teacher", "weights"):
         old, new = section(before, name), section(now, name)
         if old.get("sha256") != new.get("sha256"):
-            yield f"{name} {_short(old.get('sha256'))} -> {_short(new.get('sha256'))}"
+            yield f"{name} {_shorten(old.get('sha256'))} -> {_shorten(new.get('sha256'))}"
     for key in ("device", "precision", "threads", "platform"):
         if before.get(key) is not None and before[key] != now.get(key):
-            yield f"{key} {_short(before[key])} -> {_short(now.get(key))}"
+            yield f"{key} {_shorten(before[key])} -> {_shorten(now.get(key))}"
     old, new = section(before, "versions"), section(now, "versions")
     for name in dict.fromkeys([*old, *new]):
         if old.get(name) != new.get(name):
-            yield f"{_short(name)} {_short(old.get(name))} -> {_short(new.get(name))}"
+            yield f"{_shorten(name)} {_shorten(old.get(name))} -> {_shorten(new.get(name))}"
     if before.get("git_commit") != now.get("git_commit") and not section(before, "versions").get("resnet-cli"):
-        yield f"commit {_short(before.get('git_commit'))} -> {_short(now.get('git_commit'))}"
+        yield f"commit {_shorten(before.get('git_commit'))} -> {_shorten(now.get('git_commit'))}"
 
 
 Index = list[tuple[Path, dict[str, Any]]]
@@ -208,7 +208,7 @@ def _changed_code(before: Index, now: Index) -> Iterator[str]:
     changed = [name for name in {**files[0], **files[1]} if files[0].get(name) != files[1].get(name)]
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        yield f"code/{', code/'.join(map(_short, changed[:3]))}{more}"
+        yield f"code/{', code/'.join(map(_shorten, changed[:3]))}{more}"
 
 
 def _package_code(index: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -226,6 +226,6 @@ def _changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iter
             yield f"{key} {format_value(before[key])} -> {format_value(value)}"
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = escape_control_characters(str(value))
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -14,12 +14,12 @@ MOST_SIZES = 6  # in a line of the log
 
 
 def build_resolution(trainer: Node, loaders: Loaders, length: RunLength) -> Resolution | None:
-    """Return the sizes of training images over a run, None if they are whole.
+    """Return the sizes of training images over a run; None if they all keep their full size.
 
     Args:
         trainer: The trainer's node.
-        loaders: Of the data.
-        length: Of the run.
+        loaders: The data.
+        length: The length of the run.
 
     Raises:
         InputError: there is no pair; a position is malformed, out of order or beyond the end.
@@ -58,7 +58,7 @@ def require_every_size(model: nn.Module, resolution: Resolution, channels: int) 
 
 
 def describe_resolution(resolution: Resolution) -> str:
-    """Return a line with the sizes and the steps from which on they hold."""
+    """Return a line with the sizes and the steps from which they apply."""
     sizes = [f"{height}x{width} from step {step}" for step, height, width in resolution.sizes()]
     if len(sizes) > MOST_SIZES:
         sizes = [*sizes[: MOST_SIZES - 1], f"... {sizes[-1]}"]

@@ -47,7 +47,7 @@ def restore(
 
 
 def _optimizer_options(config: RunConfig) -> set[str]:
-    """Return the options of parameter groups that the config determines, and which no step changes for good."""
+    """Return the options of parameter groups that the config determines and that training does not change for good."""
     groups = (config.optimizer.get("groups") or {}).values()
     nodes = [config.optimizer, *(group["optimizer"] for group in groups if group.get("optimizer"))]
     own = {name for node in nodes for name in signature(node["_target_"]).parameters}

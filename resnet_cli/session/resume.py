@@ -174,7 +174,7 @@ def restore_or_initialise(
         load_weights: Loads the weights of a run that has no checkpoint.
         data_changes: Accepted differences from the data of the checkpoint.
         ranks: The first of them reads the run folder.
-        has_validation: Epochs are compared by validation. Without it the last one is kept, whatever was best before.
+        has_validation: Whether epochs are compared by validation. If not, the last one is kept.
 
     Raises:
         InputError: no checkpoint fits, or the weights of the best epoch are lost.
@@ -192,7 +192,7 @@ def restore_or_initialise(
             checkpoint = shared_checkpoint(ranks, partial(_load_newest, run, problems))
             continue
         description = f"epoch {state.epoch}" + (f" and {state.batches} batches" if state.batches else "")
-        changes += _other_epochs(checkpoint, config, changes)
+        changes += _change_of_epochs(checkpoint, config, changes)
         return StartingPoint(description, state.epoch, changes, checkpoint.file, best_lost)
     weights = load_weights()
     if weights.record:
@@ -200,7 +200,7 @@ def restore_or_initialise(
     return StartingPoint(weights.name or "scratch", weights=weights)
 
 
-def _other_epochs(
+def _change_of_epochs(
     checkpoint: LoadedCheckpoint, config: RunConfig, changes: Sequence[Difference]
 ) -> list[Difference]:  # fmt: skip
     """Return the change of the number of epochs, which needs no `resume_force`, unless it is among the changes."""

@@ -1,4 +1,4 @@
-"""What is said of a run that is resumed: what makes it differ from an uninterrupted one, or that it is done."""
+"""Messages about a resumed run: what makes it differ from an uninterrupted one, or that it is complete."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -56,7 +56,7 @@ def rising_rate_warnings(before: Mapping[str, Any], trainer: ClassifierTrainer) 
 
 
 def nothing_to_do(trainer: ClassifierTrainer) -> str:
-    """Return the line about a run that is done, with what makes it go on: more epochs, or more patience."""
+    """Return the line about a complete run, with the key that continues it: more epochs, or more patience."""
     epoch, stale = trainer.state.epoch, trainer.state.best_tracker.epochs_without_improvement
     if epoch >= trainer.epochs:
         return f"nothing to do: {epoch} epochs are done; more with trainer.epochs={2 * epoch}"

@@ -63,11 +63,11 @@ def data_changes(before: Mapping[str, Any], after: Mapping[str, Any], *, force: 
 
 @dataclass(frozen=True)
 class SplitChange:
-    """How a split differs from that of the training.
+    """How a split differs from the one at training time.
 
     Args:
-        line: What a user has to know.
-        is_dealt_anew: Not only labels or weights have changed, so that samples of other splits may be in this one.
+        line: The difference, as a sentence for the user.
+        is_dealt_anew: Whether more than labels or weights has changed, so that samples of other splits may be in it.
     """
 
     line: str
@@ -75,12 +75,12 @@ class SplitChange:
 
 
 def split_change(recorded: Any, split: str, now: Fingerprint) -> SplitChange | None:
-    """Return how a split differs from that of the training; None if it does not.
+    """Return how a split differs from the one at training time; None if it does not.
 
     Args:
-        recorded: What the checkpoint stores of the splits; earlier versions stored nothing, which tells nothing.
+        recorded: The splits in the checkpoint; earlier versions stored none, which is not a difference.
         split: `train`, `val` or `test`.
-        now: What identifies the samples of the split today.
+        now: The fingerprint of the split's present samples.
     """
     before = recorded.get(split) if isinstance(recorded, Mapping) else now
     if before == now or not (before is None or isinstance(before, Mapping)):

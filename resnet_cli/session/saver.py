@@ -24,17 +24,17 @@ DRAW_SECONDS = 1.0  # drawing takes 0.2 s, epochs on tiny data 0.01 s
 
 
 def named_best(best: Row | None, class_names: Sequence[str]) -> Row | None:
-    """Return the best epoch as a record has it: thresholds by the names of the classes."""
+    """Return the best epoch as the record stores it, with the thresholds by class name."""
     if best is None or "thresholds" not in best:
         return best
     return {**best, "thresholds": dict(zip(class_names, best["thresholds"], strict=True))}
 
 
 class Watcher(Protocol):
-    """What looks at the metrics of a run while it trains."""
+    """Receives the metrics of a run while it trains."""
 
     def after_epoch(self, rows: Sequence[Row]) -> None:
-        """Take the rows of metrics, one for each epoch done."""
+        """Receive the rows of metrics, one for each finished epoch."""
 
 
 class RunSaver:
@@ -45,8 +45,8 @@ class RunSaver:
         settings: The config, stored in checkpoints.
         data: What `describe_data` returns, stored there too.
         loggers: Experiment loggers, which receive the metrics.
-        watchers: Get the rows of metrics when an epoch is saved.
-        teacher: What is known of the network that the run learns from, stored in checkpoints too.
+        watchers: Receive the rows of metrics when an epoch is saved.
+        teacher: Description of the network that the run learns from, stored in checkpoints too.
         record: Returns fields of the record that each save of the state updates.
     """
 

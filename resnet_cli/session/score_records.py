@@ -14,14 +14,14 @@ def record_scores(scores: Scores) -> dict[str, Any]:
 
 
 def record_views(scores: Scores, tta: str) -> dict[str, Any]:
-    """Return the same of the mean output over views of the images, under keys of its own."""
+    """Return the scores of the mean output over views of the images, under keys that begin with `tta_`."""
     if scores.tta is None:
         return {}
     return {"tta": tta} | {f"tta_{name}": v for name, v in record_scores(scores.tta).items() if name != "samples"}
 
 
 def record_label_scores(scores: Scores) -> dict[str, float]:
-    """Return the test scores of images with several labels, the last one with the thresholds of the best epoch."""
+    """Return the test scores of images with several labels, with macro F1 also at the thresholds of the best epoch."""
     found = scores.labels
     if found is None:
         return {}

@@ -44,13 +44,13 @@ def on_card(config: RunConfig, ranks: Ranks) -> RunConfig:
 
 
 def parts_of_batches(node: Node, ranks: Ranks) -> int:
-    """Return the number of parts of a batch that a model normalises for themselves."""
+    """Return the number of parts of a batch that batch norm treats separately."""
     options = options_of(node)
     return 1 if options.sync_batch_norm else options.shards or ranks.size
 
 
 def share_steps(trainer: ClassifierTrainer, node: Node, ranks: Ranks) -> None:
-    """Let a trainer take its steps together with other ranks, or in shards; a process alone does neither by default."""
+    """Let a trainer take its steps together with other ranks, or in shards; one process does neither by default."""
     options = options_of(node)
     if options.sync_batch_norm and options.shards is not None and trainer.device.type != "cpu":
         raise InputError("trainer.sync_batch_norm=true: together with trainer.shards on a CPU only")

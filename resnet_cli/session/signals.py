@@ -75,9 +75,9 @@ class StopSignals:
         return self._process != os.getpid() and hasattr(self, "_before")
 
     def adopt(self) -> None:
-        """Handle signals in this process, which was forked from the one that did, and which passes them on.
+        """Handle signals in this process, which was forked from the one that handled them and that passes them on.
 
-        A Ctrl-C reaches both processes, so that it is ignored here. The other process prints.
+        A Ctrl-C reaches both processes, so it is ignored here. The other process prints the messages.
         """
         self._process, self._quiet, self.on_signal = os.getpid(), True, None
         signal.signal(signal.SIGINT, signal.SIG_IGN)

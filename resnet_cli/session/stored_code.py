@@ -1,6 +1,6 @@
-"""The user's own classes from the code that a run keeps, where their modules are not found today.
+"""Import the user's own classes from the code stored with a run, if their modules are not found otherwise.
 
-Only a run that the user trusts is asked: what it keeps is code that somebody else may have written.
+Only runs that the user trusts are used: the stored code may have been written by somebody else.
 """
 
 import importlib
@@ -12,12 +12,12 @@ from typing import Any
 
 from resnet_cli.config.signatures import signature
 from resnet_cli.config.source_files import module_source
-from resnet_cli.config.trust import to_name_again
+from resnet_cli.config.trust import own_class_overrides
 from resnet_cli.errors import InputError
 from resnet_cli.runs.code import MODULES
 from resnet_cli.runs.folder import RunDir
 
-_taken: dict[str, Path] = {}  # the folder that a top module comes from; a process imports a module once
+_folder_of: dict[str, Path] = {}  # by top-level module, the folder it comes from; a process imports a module once
 
 
 def find_stored_modules(run: RunDir, settings: Mapping[str, Any]) -> None:
@@ -33,17 +33,17 @@ def find_stored_modules(run: RunDir, settings: Mapping[str, Any]) -> None:
         InputError: the module was taken from another run's code before.
     """
     folder = (run.code / MODULES).resolve()
-    for override in to_name_again(settings):
+    for override in own_class_overrides(settings):
         key, _, target = override.partition("=")
         top = target.partition(".")[0]
-        if _taken.get(top, folder) != folder:
+        if _folder_of.get(top, folder) != folder:
             raise InputError(
-                f"{key}: {target}: this process has {top} from {_taken[top]}; give {run.path} a command of its own"
+                f"{key}: {target}: this process has {top} from {_folder_of[top]}; give {run.path} a command of its own"
             )
-        if top in _taken or not top.isidentifier() or _is_found(top):
+        if top in _folder_of or not top.isidentifier() or _is_found(top):
             continue
         if (folder / f"{top}.py").is_file() or (folder / top).is_dir():
-            _taken[top] = folder
+            _folder_of[top] = folder
             if str(folder) not in sys.path:
                 sys.path.insert(0, str(folder))
             importlib.invalidate_caches()
@@ -58,12 +58,12 @@ def _is_found(top: str) -> bool:
         return False
 
 
-def to_find_again(settings: Mapping[str, Any]) -> list[str]:
-    """Return the overrides that a command needs to resume a run of this config: what finds its own classes again."""
-    return ["trust=true"] if stored_modules_in_use(settings) else to_name_again(settings)
+def class_overrides_to_resume(settings: Mapping[str, Any]) -> list[str]:
+    """Return the overrides that a command needs to find a config's own classes when it resumes the run."""
+    return ["trust=true"] if stored_modules_in_use(settings) else own_class_overrides(settings)
 
 
 def stored_modules_in_use(settings: Mapping[str, Any]) -> dict[str, Path]:
     """Return which top modules of a config's classes come from a run's code, and from which folder."""
-    tops = (override.partition("=")[2].partition(".")[0] for override in to_name_again(settings))
-    return {top: _taken[top] for top in tops if top in _taken}
+    tops = (override.partition("=")[2].partition(".")[0] for override in own_class_overrides(settings))
+    return {top: _folder_of[top] for top in tops if top in _folder_of}

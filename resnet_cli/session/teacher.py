@@ -29,7 +29,7 @@ class LoadedTeacher:
 
     Args:
         network: The network, and the loss of learning from it.
-        record: What checkpoints and `run.json` hold of it: `run`, `file`, `sha256`, `epoch`, `model`, and the size to
+        record: The entry in checkpoints and `run.json`: `run`, `file`, `sha256`, `epoch`, `model`, and the size to
             which images are resized for it, if they are.
     """
 
@@ -45,7 +45,7 @@ def load_teacher(config: RunConfig, place: str | None, loaders: Loaders) -> Load
 
     Args:
         config: The config of the student.
-        place: Where the teacher is today, if its name does not lead there from here.
+        place: The teacher's present path, if its name does not lead there from the working folder.
         loaders: The student's data.
 
     Raises:
@@ -61,7 +61,7 @@ def load_teacher(config: RunConfig, place: str | None, loaders: Loaders) -> Load
         named = targets({"model": config.model})
         trained = open_trained(place or name, device=device, trust=config.trust, named=named)
     except InputError as error:
-        raise InputError(*(_of_teacher(name, problem) for problem in error.details)) from error
+        raise InputError(*(_as_teacher_problem(name, problem) for problem in error.details)) from error
     order = _order_of_classes(name, trained, loaders)
     channels, height, width = trained.in_size
     if channels != loaders.in_size[0]:
@@ -119,7 +119,7 @@ def format_teacher(record: Mapping[str, Any]) -> str:
     return f"{record['run']}: {model}, {record['file']} of epoch {record['epoch']}{resized}"
 
 
-def _of_teacher(name: str, problem: object) -> object:
+def _as_teacher_problem(name: str, problem: object) -> object:
     """Return a problem with the teacher's config as one of the key `teacher`."""
     if isinstance(problem, Problem) and problem.kind == "untrusted":
         return replace(problem, key=f"teacher={name}", kind="untrusted teacher")

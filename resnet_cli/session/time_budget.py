@@ -1,4 +1,4 @@
-"""The time budget of a run: an epoch is measured, the length is chosen, stored and kept, and the end is foretold."""
+"""The time budget of a run: measure an epoch, choose and store the length of the run, and predict its end."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -34,9 +34,9 @@ from resnet_cli.training.tta import NUM_VIEWS
 logger = logging.getLogger("resnet_cli")
 
 MEASURED_SHARE = 0.05  # of the budget
-LONGEST = 1000  # epochs that a run is taken to have before they are chosen; no schedule's positions lie after them
+LONGEST = 1000  # epochs assumed before they are chosen, so that no position of a schedule lies after the end
 LEAST_SECONDS, MOST_SECONDS = 0.2, 20.0  # of measuring
-NOTABLE_SHARE = 0.1  # of the budget: by how much the expected end has to move to be said anew
+NOTABLE_SHARE = 0.1  # of the budget: by how much the expected end has to move to be logged again
 
 
 @dataclass
@@ -46,11 +46,11 @@ class TimeBudget:
     Args:
         given: The budget as the user gave it.
         seconds: The same in seconds.
-        began: When this process began with the run, by `clock`.
-        length: What was chosen; None before it is.
-        facts: What `run.json` holds of the measurement.
+        began: The time by `clock` at which this process began the run.
+        length: The chosen length; None until it is chosen.
+        facts: The measurement, as `run.json` stores it.
         taken: Seconds that former parts of the run took.
-        test_seconds: What the evaluation on the test set takes.
+        test_seconds: How long the evaluation on the test set takes.
         expected_end: When the run is expected to end; None if that is not known yet.
         clock: Returns seconds.
     """
@@ -98,7 +98,7 @@ class TimeBudget:
         return {"time_budget": {**self.facts, "taken_seconds": round(self.so_far, 1)}}
 
     def record_at_start(self) -> dict[str, Any]:
-        """Return the same at the start of this process; one that finds the run finished adds nothing to its time."""
+        """Return that field at the start of this process; for a resumed run, only with the time of its former parts."""
         return self.record() if self._is_new else {"time_budget": {**self.facts, "taken_seconds": round(self.taken, 1)}}
 
     def start_epochs(self) -> str:
@@ -172,7 +172,7 @@ def find_budget(
         config: The config.
         record: The run's, if it has begun.
         checkpoint: The checkpoint that the run is resumed from, if any.
-        began: When this process began with the run, by `clock`.
+        began: The time by `clock` at which this process began the run.
         clock: Returns seconds.
 
     Raises:
@@ -249,7 +249,7 @@ def measure_times(
     seconds = min(max(MEASURED_SHARE * (budget.seconds - budget.so_far), LEAST_SECONDS), MOST_SECONDS)
     found = measure(trainer, loaders.train, loaders.val, seconds=seconds, control=control, clock=budget.clock)
     saving, checkpoint, drawing = _time_saving(trainer, loaders, config, run, found.row, budget.clock)
-    count = {"val": _images(loaders.val, trainer), "test": _images(loaders.test, trainer)}
+    count = {"val": _count_images(loaders.val, trainer), "test": _count_images(loaders.test, trainer)}
     count["test"] *= 1 + NUM_VIEWS[config.trainer.get("test_tta") or "none"]
     if trainer.overfit_batches is not None:
         count["val"] = min(trainer.overfit_batches, len(loaders.train)) * loaders.train.batch_size
@@ -264,7 +264,7 @@ def measure_times(
     return times, found.steps
 
 
-def _images(loader: BatchLoader | None, trainer: ClassifierTrainer) -> int:
+def _count_images(loader: BatchLoader | None, trainer: ClassifierTrainer) -> int:
     if loader is None:
         return 0
     limit = trainer.max_batches

@@ -85,11 +85,11 @@ class TrainedRun:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """The record of the run folder when it is first asked for; empty without one."""
+        """The record of the run folder, read on first use; empty without one."""
         return self.run.read_record() if self.run is not None else {}
 
     def data_node(self) -> Node:
-        """Return the node of group `data`, with paths as they are today."""
+        """Return the node of group `data`, with the present locations of files."""
         settings = self.settings
         if self.run is not None:
             settings = located_settings(settings, recorded_paths(settings, (), self.run, needed=False))
@@ -101,7 +101,7 @@ class TrainedRun:
     def loaders(self, node: Node | None = None) -> Loaders:
         """Build the run's loaders, on its device, with the normalisation that the net was trained with.
 
-        The mean and standard deviation of the data as they are today may be others.
+        The present data may have another mean and standard deviation.
 
         Args:
             node: Checked node of group `data`; None is the run's own, which is checked here.
@@ -142,7 +142,7 @@ def open_trained(
             machine has it, and `auto` otherwise.
         precision: Precision of the forward pass, as in `trainer.precision`; None is that of the run.
         trust: Build whatever else the config names; that runs code of its author's choice.
-        named: Classes that are allowed besides, by key: `{"model": "my_package.Net"}`.
+        named: Further classes that are allowed, by key: `{"model": "my_package.Net"}`.
 
     Raises:
         InputError: no such run, it has diverged and no checkpoint is named, its checkpoint is damaged, of another run
@@ -220,9 +220,9 @@ def _find_checkpoint(path: str, checkpoint: str | None) -> Path:
 
 
 def _require_checkpoint_of(run: RunDir, file: Path, settings: Settings) -> None:
-    """Raise an `InputError` for a checkpoint of another run, which the record of this one would take for its own.
+    """Raise an `InputError` for a checkpoint of another run, whose results would be recorded as this run's.
 
-    A checkpoint that lies in no run folder, such as a copy of an earlier epoch, is known by its seed and its model.
+    A checkpoint outside any run folder, such as a copy of an earlier epoch, is identified by its seed and its model.
     """
     folder = file.resolve().parent
     if folder == run.last.parent.resolve():

@@ -71,7 +71,7 @@ def verify_resume(train: TrainFunction, config: RunConfig) -> dict[str, list[int
 
 
 def _remedy(config: RunConfig) -> str:
-    """Return what to type where reproducible operations have to be asked for, else nothing."""
+    """Return a hint if reproducible operations have to be enabled on this device, else an empty string."""
     device = resolve_device(config.trainer.get("device"))
     if Backend(device, deterministic=bool(build.get_argument(config.trainer, "deterministic"))).is_reproducible:
         return ""
@@ -208,7 +208,7 @@ def _shorten_trainer(trainer: Node) -> dict[str, Any]:
         result["checkpoint_every"] = 1
     if result.get("swa_start", 0) > 1:  # the tail of epochs that are averaged begins within the shortened run
         result["swa_start"] = 1
-    if result.get("lookahead_k", 0) > 1:  # and so is a synchronisation, though an epoch may have a single batch
+    if result.get("lookahead_k", 0) > 1:  # and so does a synchronisation, though an epoch may have a single batch
         result["lookahead_k"] = 2
     return result
 

@@ -1,4 +1,4 @@
-"""What a SLURM cluster says to a job: the signal before its time limit."""
+"""The signal that a SLURM cluster sends to a job before its time limit."""
 
 import signal
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from resnet_cli.session.signals import JobStoppedError
 
 @contextmanager
 def requeue_when_stopped() -> Iterator[None]:
-    """Have a job that SLURM signals before its time limit save before submitit requeues it, inside the block.
+    """Inside the block, let a job that SLURM signals before its time limit save before submitit requeues it.
 
     submitit requeues a job in its handler of that signal and raises `SystemExit` out of it, wherever the job is. Here
     the signal stops the job as SIGTERM does, after the step and with a save, and the handler is called then.

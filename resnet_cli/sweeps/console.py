@@ -61,7 +61,7 @@ def relayed_messages(sweep: SweepDir) -> Iterator[None]:
 
 
 def _printable(text: str) -> str:
-    """Return lines without other control characters: names of files come from elsewhere."""
+    """Escape all control characters but newlines: the names of files are not this program's."""
     return "\n".join(map(escape_control_characters, text.split("\n")))
 
 

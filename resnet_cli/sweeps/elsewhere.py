@@ -19,7 +19,7 @@ def unfinished_elsewhere(
 ) -> Iterator[range]:
     """Wait for the jobs that other processes train, and yield the numbers of those that did not finish there.
 
-    Such a job was launched by a command that was killed, or by nobody of this sweep. Neighbours are yielded together.
+    Such a job was launched by a command that was killed, or outside this sweep. Consecutive numbers form one range.
 
     Args:
         results: The results of jobs in order; those of jobs that finished elsewhere are completed.

@@ -55,7 +55,7 @@ def record_failure(run: RunDir, settings: Settings, error: BaseException, **type
     with exclusive(run.path):
         ended = utc_now()
         outcome = {"status": "failed", "ended": ended, "reason": f"{type(error).__name__}: {error}"}
-        if run.read_record().get("status") == "finished":  # it was to be continued, and keeps the result that it has
+        if run.read_record().get("status") == "finished":  # it could not be continued, and keeps its former result
             run.update_record(reason=outcome["reason"])
         elif run.record.exists():
             run.update_record(**outcome)

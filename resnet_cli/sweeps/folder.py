@@ -21,7 +21,7 @@ class Sweep:
 
     Args:
         stop_on_failure: Start no further job once one has failed.
-        isolate: Run each job in a process of its own, so that one that is killed takes no other along.
+        isolate: Run each job in a process of its own, so that a killed job does not end the others.
     """
 
     stop_on_failure: bool = False
@@ -67,7 +67,7 @@ class Job:
 
     @property
     def has_failed_to_continue(self) -> bool:
-        """Whether the job is finished, and could not be started for more epochs."""
+        """Whether the job is finished, but could not be continued for more epochs."""
         return self.status == "finished" and bool(self.record.get("reason"))
 
 
@@ -77,7 +77,7 @@ class SweepDir:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.record = self.path / "sweep.json"
-        self.messages = self.path / ".said"  # this name also removes what a killed version 0.1.0 left
+        self.messages = self.path / ".said"  # as in version 0.1.0, so that what a killed one left is removed too
         self._stop = self.path / ".stop"
 
     def commands(self) -> list[SweepCommand]:

@@ -26,7 +26,7 @@ from resnet_cli.sweeps.folder import SweepDir
 LAUNCHER = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"  # the `_target_` in configs
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 POLL_SECONDS = 0.1  # between attempts to get a place
-_bound: list[str] = []  # the card that this process has used: CUDA reads `VISIBLE` once
+_used_cards: list[str] = []  # the card that this process has used: CUDA reads `VISIBLE` once
 
 Place = tuple[str, int]  # card, number on the card
 
@@ -114,20 +114,20 @@ def _with_place(task: Callable[[DictConfig], Any], places: Sequence[Place], conf
 
 @contextmanager
 def gpu_place(places: Sequence[Place], *, should_stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Hold a place inside the block, and let CUDA see its card alone. Waits for a place that is free.
+    """Hold a place inside the block, and let CUDA see its card alone. Waits until a place is free.
 
     A process that has used a card already waits for a place on that one.
 
     Args:
         places: The places, the preferred ones first.
-        should_stop: Whether to wait no longer, since the job will not begin.
+        should_stop: Returns whether to stop waiting, since the job will not begin.
     """
-    own = [place for place in places if not _bound or place[0] in _bound]
+    own = [place for place in places if not _used_cards or place[0] in _used_cards]
     with ExitStack() as resources:
-        card = _hold_one(own, resources)
+        card = _acquire_place(own, resources)
         while card is None and not should_stop():
             time.sleep(POLL_SECONDS)
-            card = _hold_one(own, resources)
+            card = _acquire_place(own, resources)
         if card is None:
             yield
             return
@@ -137,14 +137,14 @@ def gpu_place(places: Sequence[Place], *, should_stop: Callable[[], bool] = lamb
             yield
         finally:
             if _has_used_cuda():
-                _bound[:] = [card]
+                _used_cards[:] = [card]
             if before is None:
                 del os.environ[VISIBLE]
             else:
                 os.environ[VISIBLE] = before
 
 
-def _hold_one(places: Sequence[Place], resources: ExitStack) -> str | None:
+def _acquire_place(places: Sequence[Place], resources: ExitStack) -> str | None:
     """Hold the first free place, and return its card; None if none is free."""
     for card, number in places:
         folder = _places_folder() / folder_name(f"{card}-{number}")

@@ -1,6 +1,6 @@
-"""The sweeper of a grid, and the launcher that runs jobs one after the other: Hydra's own, for many jobs.
+"""A grid sweeper and a serial launcher in place of Hydra's own, which do not scale to many jobs.
 
-Hydra composes each job of a grid twice more before the first one begins, and keeps the configs of all results.
+Hydra's compose each job of a grid twice more before the first one begins, and keep the configs of all results.
 """
 
 import sys
@@ -28,14 +28,14 @@ from resnet_cli.sweeps.slurm_jobs import LaunchedJob, followed_on_cluster
 
 SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"  # the `_target_` in configs
 LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-MOST_LINES = 20  # on jobs that are finished already
+MOST_LINES = 20  # about jobs that are finished already
 
 
 class GridSweeper(Sweeper):
     """Runs the jobs of a grid, which have been composed and checked before: see `prepare_sweep`.
 
     Finished jobs at the beginning and at the end are not launched; those between others keep their numbers and are
-    skipped when their turn comes. Hydra reads its own classes twice, so that a subclass of them cannot be made.
+    skipped when their turn comes. Hydra imports its own plugin classes twice, so they cannot be subclassed.
 
     Args:
         max_batch_size: Number of jobs that are passed to the launcher at once; null is all of them.
@@ -106,7 +106,7 @@ class SerialLauncher(Launcher):
         finished = launch.finished if launch else {}
         results = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):
-            results.append(_completed() if number in finished else self._run(composer, overrides, number))
+            results.append(_completed_result() if number in finished else self._run(composer, overrides, number))
         return results
 
     def _run(self, composer: JobComposer, overrides: Sequence[str], number: int) -> JobReturn:
@@ -131,7 +131,7 @@ def _print_finished(lines: Mapping[int, str], job_count: int) -> None:
         print_line(f"\n{line}", sys.stdout)
 
 
-def _completed() -> JobReturn:
+def _completed_result() -> JobReturn:
     result = JobReturn()
     result.status, result.return_value = JobStatus.COMPLETED, None
     return result

@@ -58,8 +58,8 @@ class JobComposer:
     keys, so that each replaces the values of the one before: a config is valid until the next one is composed.
 
     Attributes:
-        changed: The top-level keys that the last job sets otherwise than the one before in the same object; None if the
-            object is a new one.
+        changed: The top-level keys in which the last job differs from the one before in the same object; None for a new
+            object.
 
     Args:
         sweep: The composed config of the sweep.
@@ -104,7 +104,7 @@ class JobComposer:
     def _job_of(self, options: tuple[str, ...], values: Sequence[Override]) -> tuple[DictConfig, dict[str, str]]:
         """Return a config to apply values to, and the overrides that are applied to it already, by key.
 
-        It is that of the last job if the values replace all that the last one set, else a copy.
+        The config of the last job is used again if the values replace all that it set, else a fresh copy is made.
         """
         before, job = self._used.get(options, ({}, None))
         now = {str(value.key_or_group): str(value.input_line) for value in values}
@@ -125,7 +125,7 @@ def _set_override_dirname(job: DictConfig, overrides: Sequence[Override]) -> Non
 
 
 def _replace_items(parent: DictConfig, key: str, texts: Sequence[str]) -> None:
-    """Set a list of texts, of which most are there already: each one that is set takes a tenth of a millisecond."""
+    """Set a list of texts, writing only those that differ: writing one takes a tenth of a millisecond."""
     items = parent[key]
     if len(items) != len(texts):
         parent[key] = list(texts)

@@ -1,9 +1,9 @@
-"""Run jobs of a sweep in processes of their own, so that one that is killed takes no other job along.
+"""Run jobs of a sweep in processes of their own, so that a killed job does not end the others.
 
 The process is forked from the launching one where that is safe, after its imports, so that a further job starts at
 once. It is safe as long as the launching process has run nothing of torch: threads of OpenMP and contexts of CUDA do
-not survive a fork. That holds in a command, which builds parts to check them in a forked process too, and not where
-torch was there before the command. There, and on systems without fork, the process is started anew.
+not survive a fork. That holds in a command, which also checks parts by building them in a forked process, but not
+where torch was imported before the command. There, and on systems without fork, a new process is spawned.
 """
 
 import ctypes
@@ -43,7 +43,7 @@ PRELOADED = (
 PARENT_DEATH_SIGNAL = 1  # of prctl, see linux/prctl.h
 Outcome = tuple[Literal["score", "failed", "elsewhere", "stopped"], Any]
 
-_has_preloaded = False  # torch was imported here, and by nobody before
+_has_preloaded = False  # torch was imported here first
 
 
 class JobKilledError(RuntimeError):
@@ -73,7 +73,7 @@ def can_fork() -> bool:
 
 
 def _preload() -> None:
-    """Import what jobs need, which runs nothing of torch."""
+    """Import the modules that jobs need, without running anything of torch."""
     global _has_preloaded
     if _has_preloaded:
         return
@@ -117,7 +117,7 @@ def _outcome(job: sweep_job.SweepJob, signals: StopSignals, reporter: TrialRepor
             process = context.Process(target=_run_in_child, args=(job, own, reporter, writer, mask))
             process.start()
             if signals.is_owner:
-                signals.on_signal = partial(_pass_on, process, job)
+                signals.on_signal = partial(_forward_signal, process, job)
         writer.close()
         outcome = _wait(process, reader, signals)
     return ("failed", _record_killed(job, signals, process.exitcode)) if outcome is None else outcome
@@ -168,7 +168,7 @@ def _run_in_child(
     writer.send(outcome)
 
 
-def _pass_on(process: Any, job: sweep_job.SweepJob, signum: int) -> None:
+def _forward_signal(process: Any, job: sweep_job.SweepJob, signum: int) -> None:
     """Pass a signal on. A Ctrl-C reaches all processes of a terminal, so that the job ignores it and gets SIGTERM."""
     if can_fork():
         with suppress(OSError):
@@ -179,7 +179,7 @@ def _pass_on(process: Any, job: sweep_job.SweepJob, signum: int) -> None:
 
 def _record_killed(job: sweep_job.SweepJob, signals: StopSignals, status: int | None) -> str:
     """Record and print that the process of a job ended without a result, and return the message."""
-    error = JobKilledError(_how_it_ended(status))
+    error = JobKilledError(_describe_exit_status(status))
     run = RunDir(job.folder)
     with suppress(InputError):
         run = resolve_job_folder(job.folder, job.settings).run
@@ -187,7 +187,7 @@ def _record_killed(job: sweep_job.SweepJob, signals: StopSignals, status: int | 
     return str(handle_failure(error, run, job.settings, console, command=job.command, overrides=list(job.overrides)))
 
 
-def _how_it_ended(status: int | None) -> str:
+def _describe_exit_status(status: int | None) -> str:
     """Return what an exit status of `multiprocessing` means."""
     if status is None or status >= 0:
         return f"the process of the job ended with status {status}"
@@ -210,7 +210,7 @@ def _blocked_signals() -> Iterator[list[int]]:
 
 
 def _end_with_parent() -> None:
-    """Have this process stop as if by SIGTERM when the launching one is gone, where the system can."""
+    """Have this process receive SIGTERM when the launching one ends, where the system supports that."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
@@ -237,7 +237,7 @@ def in_forked_process(function: Callable[[], Any]) -> Any:
             result = reader.recv()
         except EOFError:
             process.join()
-            raise JobKilledError(_how_it_ended(process.exitcode)) from None
+            raise JobKilledError(_describe_exit_status(process.exitcode)) from None
         process.join()
     return result
 

@@ -38,7 +38,7 @@ class SweepJob:
         folder: The folder named by its overrides; see `resnet_cli.sweeps.placement.resolve_job_folder`.
         sweep: The folder of the sweep.
         command: The command that the user typed.
-        paths: Where files are that are not where the config says, by key; see `resnet_cli.session.paths`.
+        paths: Present locations, by key, of files that are not where the config says; see `resnet_cli.session.paths`.
         files: Further files of its folder, by name.
     """
 
@@ -84,7 +84,7 @@ def job_title(number: int, overrides: Sequence[str]) -> str:
 
 
 def finished_line(number: int, overrides: Sequence[str], record: Mapping[str, Any]) -> str | None:
-    """Return the line on a finished job; None if its record has a reason to look at it again, see `run`."""
+    """Return the line on a finished job; None if its record calls for another look at it, see `run`."""
     if record.get("reason") or _is_not_identical(record):
         return None
     return f"{job_title(number, overrides)}: already finished, {_format_result(record)}"
@@ -119,13 +119,13 @@ def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | 
         console.print_error(reason)
         raise JobFailedError(f"{job.title}: {reason}")
     if placement.is_finished or is_pruned:
-        if placement.record.get("reason") and not is_pruned:  # why it could not be continued, which was taken back
+        if placement.record.get("reason") and not is_pruned:  # why it could not be continued; it no longer has to be
             placement.run.update_record(reason=None)
             redraw_card(placement.run)
         console.print(f"already finished, {_format_result(placement.record)}")
         return selected_score(placement.record)
     if is_in_use(placement.run.path):
-        raise _elsewhere(job, placement.run, console)
+        raise _report_elsewhere(job, placement.run, console)
     if placement.conflicting_folder:
         console.print(
             f"config differs from that of {placement.conflicting_folder}; starting a new job in {placement.run.path}"
@@ -137,7 +137,7 @@ def run(job: SweepJob, launcher_signals: StopSignals, reporter: TrialReporter | 
 
 
 def _is_not_identical(record: Mapping[str, Any]) -> bool:
-    """Return whether a job was to reproduce a run and came out differently, which is a failure whenever it is said."""
+    """Return whether a job was to reproduce a run and is not identical to it: a failure, each time it is reported."""
     reproduces = record.get("reproduces")
     return isinstance(reproduces, Mapping) and reproduces.get("identical") is False
 
@@ -172,15 +172,15 @@ def _train(
             return train(config, run.path, context)
         except StoppedError as stopped:
             raise JobStoppedError(stopped.signum) from None
-        except InUseError:  # since a moment
-            raise _elsewhere(job, run, console) from None
+        except InUseError:  # another process has just begun
+            raise _report_elsewhere(job, run, console) from None
         except (Exception, SystemExit) as error:  # a model that calls sys.exit ends its job, not the sweep
             raise _handle_failure(error, job, run, console) from None
         finally:
             _release_memory()
 
 
-def _elsewhere(job: SweepJob, run: RunDir, console: JobConsole) -> JobElsewhereError:
+def _report_elsewhere(job: SweepJob, run: RunDir, console: JobConsole) -> JobElsewhereError:
     console.print("another process trains it; waiting for that")
     return JobElsewhereError(run.path.absolute(), job.settings)
 

@@ -22,7 +22,7 @@ RESOLVER = "${job_folder:''"  # the start of `hydra.sweep.subdir` before the swe
 
 
 def original_names(overrides: Sequence[str]) -> list[str]:
-    """Return the Hydra overrides by which jobs are named by `overrides` instead of their own of the same keys.
+    """Return Hydra overrides that make job names use `overrides` in place of a job's own overrides of the same keys.
 
     They are percent-encoded: to Hydra a `}` ends the reference, even inside quotes.
     """

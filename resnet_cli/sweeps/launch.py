@@ -33,7 +33,7 @@ class SweepLaunch:
         folder: The folder of the sweep once it is open; None for a single run.
         summary: Lines of a search, to print after the sweep's table.
         origin: Where the command's relative paths start from.
-        finished: A line on each job of a grid that is finished already, by its number; it is not launched.
+        finished: A line on each job of a grid that is finished already, and so not launched, by its number.
         jobs: The folder name and the overrides of each job of a grid, by its number.
 
     Args:

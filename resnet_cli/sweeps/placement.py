@@ -71,8 +71,8 @@ def is_identifying(key: str) -> bool:
 def config_hash(settings: Settings) -> str:
     """Return eight hexadecimal digits that identify a config, with its number of epochs.
 
-    `_target_` names are hashed as version 0.1.0 spelt them, and keys that were added since are left out where they mean
-    what was done before, so that folders of earlier sweeps are found again.
+    `_target_` names are hashed as version 0.1.0 spelt them, and keys that were added since are left out where they
+    keep the former behaviour, so that folders of earlier sweeps are found again.
     """
     leaves = {
         key: name_in_0_1_0(value) if key.endswith("_target_") and isinstance(value, str) else value

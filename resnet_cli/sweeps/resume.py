@@ -103,7 +103,7 @@ def _stored_commands(value: str, overrides: Sequence[str]) -> Iterator[ResolvedC
 
 
 def _swept_paths(stored: SweepCommand, overrides: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return where the paths are today that a stored command sweeps over, by key and by the path that its jobs have.
+    """Return the present location of each path that a stored command sweeps over, by key and by the path in its jobs.
 
     Raises:
         InputError: an override names another number of paths than the sweep has.
@@ -151,14 +151,14 @@ def _apply_overrides(command: SweepCommand, overrides: Sequence[str], folder: Pa
     for override in overrides:
         if not (_is_safe(override) or _concerns_sweep_only(override)):
             raise InputError(f"{override}: would change the jobs; hydra.sweep.dir={folder} adds further ones")
-        command = _apply_override(command, _from_anywhere(override))
+        command = _apply_override(command, _with_absolute_path(override))
         if _key(override) == EPOCHS and any(_key(argument) == BUDGET for argument in command.arguments):
             command = _apply_override(command, f"{BUDGET}=null")
     return command
 
 
-def _from_anywhere(override: str) -> str:
-    """Return an override with a path that is here as an absolute one: the sweep's other paths start elsewhere."""
+def _with_absolute_path(override: str) -> str:
+    """Make a path in an override absolute if it exists: the sweep's relative paths start from another folder."""
     key, _, value = override.partition("=")
     path = value.strip("\"'")
     if is_path_key(key) and path and Path(path).exists():

@@ -1,4 +1,4 @@
-"""Jobs on a SLURM cluster, seen from the process that launched them: how they end, in lines of this program."""
+"""Follow jobs on a SLURM cluster from the process that launched them, and report how they end."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ class LaunchedJob(NamedTuple):
 
 @contextmanager
 def followed_on_cluster(launcher: Any, sweep: SweepDir, jobs: Sequence[LaunchedJob]) -> Iterator[None]:
-    """Notice soon how jobs on a SLURM cluster end, inside the block: also those that end without a result.
+    """Inside the block, detect promptly how jobs on a SLURM cluster end, even without a result.
 
     submitit would raise an exception for the first job that died, and leave the others alone. Here it is recorded, and
     the others go on.
@@ -64,7 +64,7 @@ def followed_on_cluster(launcher: Any, sweep: SweepDir, jobs: Sequence[LaunchedJ
             return list(results_before(job))
         except (FailedJobError, UncompletedJobError) as error:
             index = int(job.job_id.partition("_")[2] or 0)  # in an array
-            return [_died(job, error, sweep, jobs[index])]
+            return [_report_death(job, error, sweep, jobs[index])]
 
     job_class.watcher, job_class.results = watcher, results
     try:
@@ -78,7 +78,7 @@ def followed_on_cluster(launcher: Any, sweep: SweepDir, jobs: Sequence[LaunchedJ
         job_class.watcher, job_class.results = watcher_before, results_before
 
 
-def _died(job: Any, error: Exception, sweep: SweepDir, launched: LaunchedJob) -> JobReturn:
+def _report_death(job: Any, error: Exception, sweep: SweepDir, launched: LaunchedJob) -> JobReturn:
     """Record and print that a job ended without a result, and return a result in its place."""
     result, signum = JobReturn(), sweep.read_stop_request()
     result.status = JobStatus.FAILED
@@ -88,7 +88,7 @@ def _died(job: Any, error: Exception, sweep: SweepDir, launched: LaunchedJob) ->
         result.return_value = JobStoppedError(signum) if signum else stopped
         return result
     reason = f"SLURM job {job.job_id} ended without a result ({state})"
-    if job.paths.result_pickle.exists():  # what went wrong before it was a job of this program, or behind it
+    if job.paths.result_pickle.exists():  # it failed before or after this program's part
         reason = f"SLURM job {job.job_id} failed: {_last_line_of_traceback(str(error))}"
     JobConsole(title, sweep, is_local=False).print_error(f"{reason}; see {job.paths.stderr}")
     _record_death(RunDir(sweep.path / launched.folder), reason)

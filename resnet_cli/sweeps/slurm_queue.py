@@ -1,4 +1,4 @@
-"""What has become of the jobs of a SLURM cluster, asked of `squeue`, which needs no accounting."""
+"""The states of the jobs on a SLURM cluster, by `squeue`, which needs no accounting."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from resnet_cli.runs.logs import print_line
 if TYPE_CHECKING:
     from submitit.slurm.slurm import SlurmInfoWatcher
 
-LONGEST_DELAY = 15  # seconds between questions
+LONGEST_DELAY = 15  # seconds between queries
 QUEUE_SECONDS = 60  # that `squeue` may take
 QUEUE = ("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T")
 GONE = "GONE"  # the queue forgets a job some minutes after its end (`MinJobAge`)
@@ -23,14 +23,14 @@ ENDED = {
 
 
 def queue_watcher(should_cancel: Callable[[], bool], ended_at: MutableMapping[str, float]) -> "SlurmInfoWatcher":
-    """Return what tells submitit whether jobs have ended.
+    """Return the watcher that tells submitit whether jobs have ended.
 
-    submitit's own asks `sacct`, which fails on a cluster without accounting, and at last only every ten minutes. A job
-    counts as ended when two questions in a row say so: one that is requeued can look ended for a moment.
+    submitit's own queries `sacct`, which fails on a cluster without accounting, and in the end only every ten minutes.
+    A job counts as ended after two such answers in a row: one that is requeued can look ended for a moment.
 
     Args:
         should_cancel: Returns whether jobs that still wait for a place are to be taken out of the queue.
-        ended_at: Gets the time at which the end of each job was noticed, by the number of the job.
+        ended_at: Receives the time at which the end of each job was noticed, by the number of the job.
     """
     from submitit.slurm.slurm import SlurmInfoWatcher
 
@@ -69,7 +69,7 @@ def queue_watcher(should_cancel: Callable[[], bool], ended_at: MutableMapping[st
 
 
 class QueueAnswers:
-    """Asks `squeue`, and says once when it does not answer."""
+    """Queries `squeue`, and prints one note if it does not answer."""
 
     def __init__(self) -> None:
         self._is_silent = False

@@ -48,7 +48,7 @@ def _swept_options(config: DictConfig) -> Iterator[str]:
 
 
 def _keys_of_sweep(config: DictConfig, option: str) -> list[str]:
-    """Return the keys of Hydra's node that an option sets otherwise than the sweep."""
+    """Return the keys of Hydra's node that an option sets to other values than the sweep."""
     try:
         job = compose_job(config, [option], 0)
     except ConfigCompositionException as error:
@@ -60,7 +60,7 @@ def _keys_of_sweep(config: DictConfig, option: str) -> list[str]:
 
 
 def _changed_keys(sweep: DictConfig, job: DictConfig) -> Iterator[str]:
-    """Yield what a job sets in `PARTS` otherwise than its sweep."""
+    """Yield the keys in `PARTS` that a job sets to other values than its sweep."""
     for part in PARTS:
         common, own = (OmegaConf.to_container(config.hydra[part], resolve=False) for config in (sweep, job))
         assert isinstance(common, dict)

@@ -225,7 +225,7 @@ def own_class(train, tmp_path, monkeypatch):
     (tmp_path / "there/reproduced_nets.py").write_text(NET.replace("widths", "reproduced_widths"))
     (tmp_path / "there/reproduced_widths.py").write_text("WIDTH = 3\n")
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(stored_code, "_taken", {})
+    monkeypatch.setattr(stored_code, "_folder_of", {})
     arguments = tiny("model._target_=reproduced_nets.Net", "hydra.run.dir=a")
     assert train(*arguments, cwd=tmp_path / "there")[0] == 0
     forget(tmp_path / "there")

@@ -38,7 +38,7 @@ forked = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def place_folder(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("places")))
     monkeypatch.delenv(gpus.VISIBLE, raising=False)
-    monkeypatch.setattr(gpus, "_bound", [])
+    monkeypatch.setattr(gpus, "_used_cards", [])
     monkeypatch.setattr(gpus, "POLL_SECONDS", 0.005)
 
 

@@ -77,7 +77,7 @@ def test_compose_job_applies_overrides_to_the_sweep_with_its_number(tmp_path, mo
 
 def test_a_sweeper_registered_under_hydra_plugins_is_instantiated(train, monkeypatch):
     sweepers = []
-    monkeypatch.setattr(plugins, "_is_there", lambda package, module: True)
+    monkeypatch.setattr(plugins, "_is_installed", lambda package, module: True)
     monkeypatch.setattr(OptunaSearch, "sweep", lambda self, arguments: sweepers.append((self.n_trials, arguments)))
     status, _, err = train("-m", "hydra/sweeper=optuna", "seed=1,2", "hydra.sweeper.n_trials=3", "hydra.sweep.dir=s")
     assert (status, err) == (0, "")

@@ -268,7 +268,7 @@ WRONG = {
 def test_wrong_input_gets_a_line(case, train, tmp_path, monkeypatch):
     from resnet_cli.hydra_app import plugins
 
-    monkeypatch.setattr(plugins, "_is_there", lambda package, module: False)
+    monkeypatch.setattr(plugins, "_is_installed", lambda package, module: False)
     for name, text in {
         "half": '{"commands": [',
         "wrong": '{"commands": [{"arguments": 1, "named": []}], "jobs": {}}',

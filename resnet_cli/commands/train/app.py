@@ -32,7 +32,7 @@ def show_help(arguments: Sequence[str], stop: StopSignals) -> int:
 
 
 def run(arguments: Sequence[str], stop: StopSignals, task: Task) -> int:
-    """Compose the config with Hydra, call `task` with that of each job, and return the exit status.
+    """Compose the config with Hydra, call `task` with the config of each job, and return the exit status.
 
     Raises:
         StoppedError: a signal stopped it.
@@ -41,12 +41,12 @@ def run(arguments: Sequence[str], stop: StopSignals, task: Task) -> int:
     try:
         with hydra_arguments_replaced(hydra_arguments(arguments)), user_configs(arguments):
             compat.silence_schema_warning()
-            # From here to the task signals are only noted: raised inside Hydra, they would leave its empty folder.
+            # Until the task begins, signals are only recorded: raised inside Hydra, they would leave an empty folder.
             stop()
             hydra.main(config_path=str(CONFIG_FOLDER), config_name="train", **compat.main_options())(task)()
     except SystemExit as done:  # --help and the like
         return int(done.code or 0)
-    except BrokenPipeError:  # Hydra prints for a reader that has gone, as in `resnet-train -sc install=bash | head -1`
+    except BrokenPipeError:  # the pipe is closed, as in `resnet-train -sc install=bash | head -1`
         discard_output(sys.stdout)  # Python flushes it once more at exit
         return 0
     except (Exception, RunFailedError) as error:

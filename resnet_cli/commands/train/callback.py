@@ -57,7 +57,7 @@ class CheckConfig(Callback):
         if is_single_run or (runs_in_launcher and isinstance(error, JobStoppedError)):
             raise RunFailedError(error)  # Hydra would print a line of its own, or start the next job
         if is_grid(config) and not config.get("verify_resume") and not isinstance(error, JobElsewhereError):
-            mark_completed(job_return)  # the error is printed; Hydra would print one of them again at the end
+            mark_completed(job_return)  # already printed; Hydra would print one of the errors again at the end
 
 
 @contextmanager

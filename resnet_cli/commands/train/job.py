@@ -25,7 +25,7 @@ from resnet_cli.runs.names import format_command, resume_command
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.paths import paths_from, paths_today
 from resnet_cli.session.signals import JobStoppedError, StopSignals
-from resnet_cli.session.stored_code import to_find_again
+from resnet_cli.session.stored_code import class_overrides_to_resume
 from resnet_cli.session.train import train
 from resnet_cli.streams import columns_of
 from resnet_cli.sweeps import job as sweep_job
@@ -62,7 +62,7 @@ def run(arguments: Sequence[str], stop: StopSignals) -> int:
             stopped = launches[-1].folder
             if stopped is not None and stopped.read_stop_request() is not None:  # a signal, or sweep.stop_on_failure
                 break
-    except Exception as error:  # also Hydra's, of the config that a plan is made for
+    except Exception as error:  # including Hydra's, about the config that a plan is made for
         return print_error(error)
     finally:
         folder = next((launch.folder for launch in reversed(launches) if launch.folder), None)
@@ -97,7 +97,7 @@ def make_task(context: LauncherContext) -> app.Task:
                 files = context.plans.files_of(settings.get("plan"))
                 job = sweep_job.SweepJob(settings, overrides, number, folder, sweep, command, paths, files)
                 return job_runner(settings, hydra_config)(job, stop, reporter)
-        own_classes = to_find_again(settings)
+        own_classes = class_overrides_to_resume(settings)
         resume = resume_command(folder, *own_classes)
         try:
             stop.begin_job()
@@ -131,7 +131,7 @@ def next_commands(
     """Return lines that suggest commands to type after a run.
 
     Args:
-        epochs: Number of epochs of the run; None if it has stopped before them, so that more would not be trained.
+        epochs: Number of epochs of the run; None if it stopped early, so that more would not be trained.
         folder: Its folder.
         own_classes: Overrides that name the user's own classes, which resuming needs.
         columns: Width of the terminal; on a narrow one each meaning is printed above its command. None: no terminal.

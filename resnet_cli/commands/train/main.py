@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _complete(arguments: Sequence[str]) -> int | None:
-    """Answer a shell's question without Hydra, and return the exit status; None for what is no question."""
+    """Answer a query of shell completion without Hydra, and return the exit status; None if there is no query."""
     from resnet_cli.commands import completion
 
     text = completion.answer(arguments)

@@ -1,4 +1,4 @@
-"""`plan=quick|good|best`: the option is written before Hydra composes the config, so that what is typed wins."""
+"""`plan=quick|good|best`: the plan becomes an option before Hydra composes the config, so that overrides win."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,16 +28,16 @@ from resnet_cli.session.context import Plans
 from resnet_cli.streams import in_notebook
 
 LEVELS = ("quick", "good", "best")
-ALIKE_DATA = ("data.fold", "data.split_seed", "data.workers")  # keys of data on which no plan depends
-SWEPT = (*ALIKE_DATA, "data.batch_size")  # keys of data that a planned sweep may vary
+DATA_KEYS_WITHOUT_EFFECT = ("data.fold", "data.split_seed", "data.workers")  # keys of data that do not affect a plan
+SWEPT = (*DATA_KEYS_WITHOUT_EFFECT, "data.batch_size")  # keys of data that a planned sweep may vary
 RUN_KEYS = ("resume", "reproduce")
 SEARCH_PATH = "hydra.searchpath"
-PLANNED_ALIKE = ("seed", "name", "logger", *ALIKE_DATA)  # how keys begin on which no plan depends
+KEYS_WITHOUT_EFFECT = ("seed", "name", "logger", *DATA_KEYS_WITHOUT_EFFECT)  # prefixes of keys that no plan uses
 
 
 @contextmanager
 def planned(arguments: Sequence[str]) -> Iterator[Plans]:
-    """Let Hydra find the plans that arguments ask for, and yield them.
+    """Make the plans that the arguments ask for, and let Hydra find them inside the block.
 
     Without `plan=` nothing happens, and torch is not imported.
 
@@ -48,7 +48,7 @@ def planned(arguments: Sequence[str]) -> Iterator[Plans]:
         The plans, one for each level: a sweep can have several.
 
     Raises:
-        InputError: `plan` is no level, or is given with a run to resume, or there is nothing to learn from the data.
+        InputError: `plan` is not a level, is given with a run to resume, or the data are too few to train on.
     """
     if not any(argument.partition("=")[0].lstrip("+") == "plan" for argument in arguments):
         yield Plans()
@@ -59,13 +59,13 @@ def planned(arguments: Sequence[str]) -> Iterator[Plans]:
     if not levels:
         yield Plans()
         return
-    check_options(options)  # before the minute that a plan may take
+    check_options(options)  # first, since a plan may take a minute
     with TemporaryDirectory(prefix="resnet-cli-plan-") as name:
         folder = Path(name) / "plan"
         folder.mkdir()
         files: dict[str, dict[str, str]] = {}
         for level in levels:
-            text, fingerprint = _find_plan(level, overrides, options) or _make(level, options, overrides)
+            text, fingerprint = _find_plan(level, overrides, options) or _make_plan(level, options, overrides)
             (folder / f"{level}.yaml").write_text(as_option(text, level), encoding="utf-8")
             run = RunDir("")
             files[level] = {run.plan.name: text, run.fingerprint.name: fingerprint}
@@ -112,7 +112,7 @@ def _key(override: Override) -> str:
 
 
 def _values(override: Override, options: Sequence[str]) -> list[Any]:
-    """Return the values of an override: several if it sweeps, of an interval its lower end."""
+    """Return the values of an override: several if it sweeps, and only the lower end of an interval."""
     value = override.value()
     if not override.is_sweep_override():
         return [value]
@@ -140,10 +140,10 @@ def _without_quotes(value: Any) -> Any:
 
 
 def _find_plan(level: str, overrides: Sequence[Override], options: Sequence[str]) -> tuple[str, str] | None:
-    """Return the files of the plan that an earlier start of this command has left in its output folder.
+    """Return the files of the plan that an earlier start of this command left in its output folder, if there is one.
 
-    That of a run with a checkpoint is its own. In the folder of a run without one it must have been made for the same
-    overrides; in that of a sweep it is that of a job whose overrides, but for those that are swept over, are the same.
+    A run with a checkpoint keeps its plan. Without a checkpoint, the plan must have been made for the same overrides.
+    In a sweep, it is the plan of a job with the same overrides, apart from the swept keys.
     """
     swept = {_key(override) for override in overrides if override.is_sweep_override()}
     typed = {_key(override): str(override.value()) for override in overrides if _key(override) not in swept}
@@ -178,7 +178,7 @@ def _values_by_key(overrides: Sequence[Override], options: Sequence[str]) -> dic
 
 
 def _differing_keys(job: RunDir, typed: Mapping[str, Any], options: Sequence[str]) -> set[str]:
-    """Return the keys whose overrides are others in a job; all keys if it has no readable record."""
+    """Return the keys whose overrides differ from a job's; all keys if the job has no readable record."""
     try:
         record = read_run(job.path, job.path.name, []).record
         given = _values_by_key(OverridesParser.create().parse_overrides(record["overrides"]), options)
@@ -188,7 +188,7 @@ def _differing_keys(job: RunDir, typed: Mapping[str, Any], options: Sequence[str
     return {key for key in {*typed, *given} if typed.get(key, missing) != given.get(key, missing)}
 
 
-def _make(level: str, options: Sequence[str], overrides: Sequence[Override]) -> tuple[str, str]:
+def _make_plan(level: str, options: Sequence[str], overrides: Sequence[Override]) -> tuple[str, str]:
     """Make the plan and print it."""
     items, first_values = [], []
     for override in overrides:
@@ -197,7 +197,7 @@ def _make(level: str, options: Sequence[str], overrides: Sequence[Override]) -> 
             continue
         item = _with_first_value(override, _first_value(override, options))
         items.append(item)
-        if override.is_sweep_override() and not key.startswith(PLANNED_ALIKE):
+        if override.is_sweep_override() and not key.startswith(KEYS_WITHOUT_EFFECT):
             first_values.append(item)
     from resnet_cli.planning.make import plan_command  # it imports torch
 
@@ -210,7 +210,7 @@ def _make(level: str, options: Sequence[str], overrides: Sequence[Override]) -> 
 
 
 def _with_first_value(override: Override, value: Any) -> str:
-    """Return an override as it was typed; one that sweeps, with its first value."""
+    """Return an override as it was typed, with only the first value if it sweeps."""
     if not override.is_sweep_override():
         return str(override.input_line).removeprefix("++")
     is_listed = not isinstance(override.value(), Glob | IntervalSweep)

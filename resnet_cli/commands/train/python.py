@@ -17,7 +17,7 @@ from resnet_cli.runs.names import format_command, resume_command
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.paths import paths_today
 from resnet_cli.session.signals import StopSignals
-from resnet_cli.session.stored_code import to_find_again
+from resnet_cli.session.stored_code import class_overrides_to_resume
 from resnet_cli.session.train import train as train_run
 from resnet_cli.training.control import RunControl
 
@@ -49,7 +49,7 @@ class Run:
 def train(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Run:
     """Train one run as `resnet-train` does with these arguments, and return it.
 
-    An interrupt finishes the step, saves `last.pt` and raises `KeyboardInterrupt`; `train(["resume=..."])` goes on.
+    An interrupt finishes the step, saves `last.pt` and raises `KeyboardInterrupt`; `train(["resume=..."])` continues.
 
     Args:
         overrides: `group=option` and `key=value`, as on the command line: `["model=resnet20", "data=digits"]`.
@@ -68,7 +68,7 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Ru
         found = as_user_error(error)
         if found is None:
             raise
-        # The frames in between say nothing of what is wrong; the traceback is one of the caller's line alone.
+        # Frames of this package do not help the caller, so the traceback shows the calling line alone.
         raise found.with_traceback(None) from None
 
 
@@ -91,7 +91,7 @@ def _train(overrides: Sequence[str], config_dir: str | None) -> Run:
     with StopSignals() as stop:
         context = RunContext(
             control=RunControl(stop), command=format_command("resnet-train", arguments), overrides=composed.overrides,
-            resume_command=resume_command(folder, *to_find_again(settings)), paths=paths,
+            resume_command=resume_command(folder, *class_overrides_to_resume(settings)), paths=paths,
             files=plans.files_of(settings.get("plan")), seconds_before=plans.seconds,
         )  # fmt: skip
         try:

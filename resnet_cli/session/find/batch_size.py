@@ -1,6 +1,6 @@
 """`find=batch_size`: the largest batch that fits the device with a margin; on a CPU the fastest.
 
-Each size is tried by what a run does: data, model and optimizer are built anew, whole steps are taken with the
+Each size is tried as in a run: data, model and optimizer are built anew, whole steps are taken with the
 augmentation, so that the optimizer has its state, and a batch is evaluated. Memory is limited to less than the device
 has while sizes are tried, so that a run has room for what varies.
 """
@@ -32,10 +32,10 @@ logger = logging.getLogger("resnet_cli")
 MARGIN = 0.1  # of the device's memory, which stays free while sizes are tried
 SMALLEST, LARGEST = 8, 1 << 16
 LARGEST_ON_CPU = 1024
-PRECISION = 1 / 8  # by which the answer may be smaller than the largest that fits
+PRECISION = 1 / 8  # share by which the result may be below the largest size that fits
 STEPS = 3  # the optimizer has its state after the first; then two are timed
 LEAST_SECONDS = 1.0  # of timed steps on a CPU
-CLOSE = 0.03  # by which a smaller batch may be slower and still be chosen
+CLOSE = 0.03  # share by which a smaller batch may be slower and still be chosen
 SLOWER = 0.9  # of the highest rate, below which larger batches are not tried
 
 EPOCHS = 1000  # that the schedule is built for, so that no size makes it shorter than its warm-up
@@ -66,7 +66,7 @@ Try = Callable[[int], Trial]
 
 
 def find_batch_size(config: RunConfig, run: RunDir, context: RunContext) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Try batch sizes, and log which to type.
+    """Try batch sizes, and log the override for the one that is chosen.
 
     Returns:
         What was found, and a row for each size that was tried.
@@ -100,7 +100,7 @@ def find_batch_size(config: RunConfig, run: RunDir, context: RunContext) -> tupl
 
 
 def fastest(attempt: Try, samples: int) -> list[Trial]:
-    """Try powers of two until the rate falls, at most the training images."""
+    """Try powers of two until the rate falls, up to the number of training images."""
     trials: list[Trial] = []
     size = SMALLEST
     while size <= min(samples, LARGEST_ON_CPU):
@@ -154,7 +154,7 @@ def largest(attempt: Try, start: int, samples: int) -> list[Trial]:
 
 
 def try_batch_size(config: RunConfig, run: RunDir, context: RunContext, size: int) -> Trial:
-    """Build a run with batches of this size, take steps and evaluate a batch; all is freed again.
+    """Build a run with batches of this size, take steps and evaluate a batch; memory is freed afterwards.
 
     Raises:
         InputError: the config is wrong.
@@ -210,7 +210,7 @@ def at_its_largest(trainer: Node) -> Node:
 
 
 def _time_steps(trainer: ClassifierTrainer, batches: EpochIterator) -> float:
-    """Take steps, on a CPU for a second; return the images in a second of all but the first."""
+    """Take steps, on a CPU for a second, and return the images per second of all but the first."""
     trainer.stepper.warm_up(batches.iterate_sizes(0))
     least = LEAST_SECONDS if trainer.device.type == "cpu" else 0.0
     seconds, images = 0.0, 0
@@ -241,7 +241,7 @@ def memory_margin(device: torch.device) -> Iterator[None]:
 
 
 def scaled_lr(chosen: Trial, configured: int) -> tuple[float, str] | None:
-    """Return the learning rate for the chosen batch size and the rule behind it; None if the size is the configured.
+    """Return the learning rate for the chosen batch size and the rule behind it; None if it is the configured size.
 
     In proportion to the batch size for SGD (Goyal et al. 2017), to its square root for optimizers that divide by the
     size of the gradient (Malladi et al. 2022).

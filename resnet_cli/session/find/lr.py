@@ -61,7 +61,7 @@ def _override(lr: float | None) -> str | None:
 
 
 def _other_rates(prepared: PreparedRun, base: float, suggestion: float | None) -> dict[str, float]:
-    """Return the learning rates of groups that have others, in the proportion of the test; empty without any."""
+    """Return the scaled learning rates of groups whose rate is not `base`, by name; empty without any."""
     if suggestion is None:
         return {}
     groups = prepared.trainer.state.optimizer.param_groups
@@ -73,7 +73,7 @@ def _log(prepared: PreparedRun, found: LrSuggestion, steps: int, others: Mapping
     size = prepared.loaders.train.batch_size
     end = f"the loss diverged at {found.diverged_at:.2g}" if found.diverged_at else "the loss did not diverge"
     logger.info("steps   %d on batches of %d, the learning rate rising from 1e-06; %s", steps, size, end)
-    logger.info("lowest  smoothed loss %.4f at %.2g, falling fastest at %.2g", *_places(found))
+    logger.info("lowest  smoothed loss %.4f at %.2g, falling fastest at %.2g", *_lowest_and_steepest(found))
     if found.lr is None:
         logger.info("no suggestion: the loss did not fall; look at the picture, and at the data and the model")
         return
@@ -83,5 +83,5 @@ def _log(prepared: PreparedRun, found: LrSuggestion, steps: int, others: Mapping
         logger.info("groups  with learning rates of their own, in the same proportion: %s", listed)
 
 
-def _places(found: LrSuggestion) -> tuple[float, float, float]:
+def _lowest_and_steepest(found: LrSuggestion) -> tuple[float, float, float]:
     return found.lowest.smoothed, found.lowest.lr, found.steepest.lr

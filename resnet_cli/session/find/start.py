@@ -1,4 +1,4 @@
-"""Start a search for a setting: what goes with it, and the files that it leaves."""
+"""Start a search for a setting: check its options, and write its files."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ logger = logging.getLogger("resnet_cli")
 
 
 def find_setting(config: RunConfig, run: RunDir, context: RunContext) -> dict[str, Any]:
-    """Find what `config.find` names, and write `find_<name>.json` and `.csv`, for `lr` `.png` too; nothing is trained.
+    """Find the setting that `config.find` names, and write `find_<name>.json`, `.csv` and, for `lr`, `.png`.
 
     Args:
         config: The config.
@@ -33,7 +33,7 @@ def find_setting(config: RunConfig, run: RunDir, context: RunContext) -> dict[st
         `find`, what was searched for, and the content of the JSON file.
 
     Raises:
-        InputError: the folder holds a run, or a key is set that goes with a run only.
+        InputError: the folder holds a run, or a key is set that applies to a run only.
         MachineError: the folder cannot be written.
         StoppedError: a signal arrived; nothing has been written.
     """

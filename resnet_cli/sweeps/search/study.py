@@ -179,5 +179,5 @@ def _one_line(error: BaseException) -> str:
 
 
 def _identifying_overrides(space: Space) -> dict[str, str]:
-    """Return the overrides that make a search this one, such as the number of epochs, but not the device."""
+    """Return the overrides that identify a search, such as the number of epochs, but not the device."""
     return {key: override for key, override in space.overrides_by_key.items() if is_identifying(key)}

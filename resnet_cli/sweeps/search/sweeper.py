@@ -124,7 +124,7 @@ class OptunaSearch(Sweeper):
             self._finish_trials(study, numbers, folder, result)
 
     def _launch(self, batch: Sequence[list[str]], launched: Sequence[LaunchedJob], first: int) -> list[JobReturn]:
-        """Run jobs, those that another process trains once it has ended without finishing them.
+        """Run jobs; those that another process trains are run here if it ends without finishing them.
 
         Args:
             batch: The overrides of each job.

@@ -1,4 +1,4 @@
-"""Images with the same pixels, found by their hashes: copies in one split, and images that are in two."""
+"""Images with equal pixels, found by hashes: copies within a split, and images shared by two splits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.images.hashes import hash_images
 from resnet_cli.data.images.lazy import LazyImages
 
-MAX_BYTES = 2**30  # of images in memory that are hashed: about 5 s; images of files are hashed as they are decoded
+MAX_BYTES = 2**30  # of images in memory to hash (about 5 s); images of files are hashed when decoded
 
 Samples = tuple[DatasetSplit, Tensor | None]
 
@@ -19,7 +19,7 @@ def known_hashes(split: DatasetSplit) -> Tensor | None:
     """Return a hash of the pixels of each image, int64 [N]; None if that would need a pass over them.
 
     Args:
-        split: The images. Those of files are hashed when they are decoded, and are not decoded for this.
+        split: The images. Image files are hashed when they are decoded for another reason.
     """
     images = split.images
     if isinstance(images, LazyImages):
@@ -47,9 +47,9 @@ class SharedImages:
     """Images of a split that are also training images.
 
     Args:
-        count: How many.
-        first: The first of them.
-        twin: The training image that is the same.
+        count: Number of shared images.
+        first: Name of the first one.
+        twin: Name of the equal training image.
     """
 
     count: int
@@ -58,7 +58,7 @@ class SharedImages:
 
 
 class LeakCheck:
-    """Looks for validation and test images that are also training images, without decoding anything for it.
+    """Finds validation and test images that are also training images, without decoding any files for it.
 
     Args:
         samples: The samples of `train`, `test` and, if there is one, `val`: splits and indices in them.
@@ -66,10 +66,10 @@ class LeakCheck:
 
     def __init__(self, samples: Mapping[str, Samples]) -> None:
         self.samples = samples
-        self._hashes: dict[int, Tensor] = {}  # of tensors, by the identity of their split
+        self._hashes: dict[int, Tensor] = {}  # hashes of tensors, by `id(split)`
 
     def find(self, name: str) -> SharedImages | None:
-        """Return what `val` or `test` shares with `train`; None if nothing is known (see `is_known`), or nothing."""
+        """Return the images that `val` or `test` shares with `train`; None if there are none or `is_known` is false."""
         hashes, others = self._selected(name), self._selected("train")
         if hashes is None or others is None:
             return None

@@ -134,7 +134,7 @@ class ResidualStageBuilder:
         return self._append_layers(stem, self.layout.after_conv, conv.out_channels, self.trunk_activation)
 
     def stages(self, in_size: tuple[int, int, int], widths: Sequence[int], counts: Sequence[int]) -> nn.Sequential:
-        """Create a stage of units for each width; all stages but the first halve height and width in their first unit."""
+        """Create a stage of units for each width; all but the first halve height and width in their first unit."""
         stages = nn.Sequential()
         rates = iter(linear_rates(sum(counts), self.stochastic_depth))
         channels, height, width = in_size

@@ -69,7 +69,7 @@ class Runs:
 
     def pretrained(self, seed: int) -> dict[str, Any]:
         """Return the record of the net trained on the first half of the classes."""
-        return self._record(f"pretrained,seed={seed}", [*PRETRAINING, *self._of(self.first), f"seed={seed}"])
+        return self._record(f"pretrained,seed={seed}", [*PRETRAINING, *self._choose(self.first), f"seed={seed}"])
 
     def tuned(self, way: str, lr: float, seed: int, *, searches: bool = False) -> dict[str, Any]:
         """Return the record of a net trained on few images of the second half of the classes."""
@@ -81,13 +81,13 @@ class Runs:
         own = [option.format(start=f"'{source}'") if option == START else option for option in own]
         share = 0.25 if self.quick else VALIDATION_IMAGES / (5000 * len(self.second))
         overrides = [
-            *RECIPE, *self._of(self.second), *own, f"optimizer.lr={lr}", f"trainer.epochs={epochs}", f"seed={seed}",
+            *RECIPE, *self._choose(self.second), *own, f"optimizer.lr={lr}", f"trainer.epochs={epochs}", f"seed={seed}",
             f"data.train_size={PER_CLASS * len(self.second)}", f"data.split_seed={seed}",
             f"data.val_fraction={share if searches else 0}",
         ]  # fmt: skip
         return self._record(f"{'search,' if searches else ''}{way},lr={lr:g},seed={seed}", overrides)
 
-    def _of(self, classes: list[str]) -> list[str]:
+    def _choose(self, classes: list[str]) -> list[str]:
         return [*self.data, f"data.classes=[{','.join(classes)}]"]
 
     def _record(self, name: str, overrides: list[str]) -> dict[str, Any]:

@@ -135,13 +135,13 @@ class Runs:
         own = [f"model.activation_type={activation}", f"model.init={init}", f"optimizer.lr={lr}", f"seed={seed}"]
         folder = self.folder / name
         if not is_known(errors_of(folder), epochs) and not has_diverged(folder):
-            self._go_on(folder, [*NETWORK, *self.data, *own], epochs)
+            self._resume(folder, [*NETWORK, *self.data, *own], epochs)
         curve = errors_of(folder)[:epochs]
         self.result["runs"][name] = {"errors": curve, "diverged": has_diverged(folder)}
         self.write()
         return curve
 
-    def _go_on(self, folder: Path, overrides: list[str], epochs: int) -> None:
+    def _resume(self, folder: Path, overrides: list[str], epochs: int) -> None:
         print(f"{folder.name}: ", end="", flush=True)
         command = [sys.executable, "-m", "resnet_cli", *overrides, f"hydra.run.dir='{folder}'", "resume=auto"]
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}

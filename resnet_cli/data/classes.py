@@ -81,7 +81,7 @@ def _merged_names(class_names: Sequence[str], merge: Mapping[str, Sequence[str |
             problems.append(f"data.merge.{new}: no classes to join")
         for member in map(str, members):
             if member not in class_names:
-                problems.append(f"data.merge.{new}: {_unknown(member, class_names)}")
+                problems.append(f"data.merge.{new}: {_describe_unknown(member, class_names)}")
             elif member in joined:
                 problems.append(f"data.merge.{new}: {member} is joined to {joined[member]} already")
             else:
@@ -102,7 +102,7 @@ def _kept_names(order: Sequence[str], classes: Sequence[str | int], own_names: S
     chosen = list(map(str, classes))
     problems = [
         f"data.classes: {name} is joined to another class by data.merge" if name in own_names else
-        f"data.classes: {_unknown(name, order)}"
+        f"data.classes: {_describe_unknown(name, order)}"
         for name in chosen if name not in order
     ]  # fmt: skip
     problems += [f"data.classes: {name} is named twice" for name in dict.fromkeys(chosen) if chosen.count(name) > 1]
@@ -113,7 +113,7 @@ def _kept_names(order: Sequence[str], classes: Sequence[str | int], own_names: S
     return [name for name in order if name in chosen]
 
 
-def _unknown(name: str, names: Sequence[str]) -> str:
+def _describe_unknown(name: str, names: Sequence[str]) -> str:
     known = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
     return f"no class is named {name}{did_you_mean(name, names) or f' (classes: {known})'}"
 

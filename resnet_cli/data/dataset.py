@@ -144,7 +144,7 @@ def _split_problems(name: str, split: DatasetSplit, size: tuple[int, int, int], 
     if split.size != size:
         sizes = " and ".join("x".join(map(str, shape)) for shape in (split.size, size))
         return [f"{name}: image size differs from the training split's: {sizes} (channels x height x width)"]
-    if split.weights is not None and _is_bad(split.weights, len(split)):
+    if split.weights is not None and _are_invalid(split.weights, len(split)):
         return [f"{name}: the weights of its images must be finite, 0 or more, one for each image"]
     if split.labels.ndim == 2:
         shape = (len(split), classes)
@@ -156,7 +156,7 @@ def _split_problems(name: str, split: DatasetSplit, size: tuple[int, int, int], 
     return []
 
 
-def _is_bad(weights: Tensor, count: int) -> bool:
+def _are_invalid(weights: Tensor, count: int) -> bool:
     return weights.shape != (count,) or not bool((weights.isfinite() & (weights >= 0)).all())
 
 

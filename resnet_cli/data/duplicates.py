@@ -70,7 +70,7 @@ class LeakCheck:
 
     def find(self, name: str) -> SharedImages | None:
         """Return the images that `val` or `test` shares with `train`; None if there are none or `is_known` is false."""
-        hashes, others = self._selected(name), self._selected("train")
+        hashes, others = self._selected_hashes(name), self._selected_hashes("train")
         if hashes is None or others is None:
             return None
         matches = match_hashes(hashes, others)
@@ -82,14 +82,14 @@ class LeakCheck:
 
     def is_known(self, name: str) -> bool:
         """Return whether the pixels of a split and those of the training images have been hashed."""
-        return all(self._of_split(self.samples[each][0]) is not None for each in (name, "train"))
+        return all(self._split_hashes(self.samples[each][0]) is not None for each in (name, "train"))
 
-    def _selected(self, name: str) -> Tensor | None:
+    def _selected_hashes(self, name: str) -> Tensor | None:
         split, indices = self.samples[name]
-        hashes = self._of_split(split)
+        hashes = self._split_hashes(split)
         return hashes if hashes is None or indices is None else hashes[indices]
 
-    def _of_split(self, split: DatasetSplit) -> Tensor | None:
+    def _split_hashes(self, split: DatasetSplit) -> Tensor | None:
         if isinstance(split.images, LazyImages):
             return split.images.hashes()
         if id(split) not in self._hashes:

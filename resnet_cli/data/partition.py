@@ -100,7 +100,7 @@ def partition(dataset: Dataset, options: SplitOptions) -> Partition:
         dataset = _with_groups(dataset, options.group)
     samples: dict[str, Samples] = {part: (split, None) for part, split in parts_of(dataset).items()}
     if options.splits is not None:
-        samples = _assigned(dataset, options.splits, left_out)
+        samples = _assigned_samples(dataset, options.splits, left_out)
     if options.folds is not None:
         samples = _joined_for_folds(samples, f"data.folds={options.folds}")
     _warn_shared_groups(samples)
@@ -158,7 +158,7 @@ def _warn_shared_groups(samples: Mapping[str, Samples]) -> None:
             log.warning("data.group: %d groups are in the %s and in the %s split", len(shared), first, second)
 
 
-def _assigned(dataset: Dataset, file: str, left_out: frozenset[str]) -> dict[str, Samples]:
+def _assigned_samples(dataset: Dataset, file: str, left_out: frozenset[str]) -> dict[str, Samples]:
     """Return the samples that a file assigns to each split.
 
     Without `test` in the file, the test samples are those of the data set that the file does not assign otherwise.

@@ -97,7 +97,7 @@ def select(split: DatasetSplit, indices: Tensor) -> DatasetSplit:
         names = [names[i] for i in chosen]
     shards = None if split.shards is None else split.shards.select(indices)
     return DatasetSplit(
-        images, split.labels[indices], _indexed(split.weights, indices), _indexed(split.groups, indices), shards, names
+        images, split.labels[indices], _take(split.weights, indices), _take(split.groups, indices), shards, names
     )
 
 
@@ -123,9 +123,9 @@ def join(splits: Sequence[DatasetSplit], key: str) -> DatasetSplit:
     return DatasetSplit(
         joined,
         torch.cat([split.labels for split in splits]),
-        _joined([split.weights for split in splits]),
-        _joined([split.groups for split in splits]),
-        _joined_shards([split.shards for split in splits]),
+        _concatenate([split.weights for split in splits]),
+        _concatenate([split.groups for split in splits]),
+        _join_shards([split.shards for split in splits]),
         [name for split in splits for name in split.names or ()],
     )
 
@@ -145,11 +145,11 @@ def _chain(sources: Sequence[ImageSource]) -> ImageSource:
     return PickedSource(sources, [(number, i) for number, source in enumerate(sources) for i in range(len(source))])
 
 
-def _indexed(values: Tensor | None, indices: Tensor) -> Tensor | None:
+def _take(values: Tensor | None, indices: Tensor) -> Tensor | None:
     return None if values is None else values[indices]
 
 
-def _joined_shards(orders: Sequence[ShardOrder | None]) -> ShardOrder | None:
+def _join_shards(orders: Sequence[ShardOrder | None]) -> ShardOrder | None:
     """Return the shard order of several joined splits; a shard that two of them share counts as two."""
     numbers, start = [], 0
     for order in orders:
@@ -162,7 +162,7 @@ def _joined_shards(orders: Sequence[ShardOrder | None]) -> ShardOrder | None:
     return ShardOrder(torch.cat(numbers), buffer, lanes)
 
 
-def _joined(values: Sequence[Tensor | None]) -> Tensor | None:
+def _concatenate(values: Sequence[Tensor | None]) -> Tensor | None:
     """Concatenate values of samples if all splits have them."""
     present = [value for value in values if value is not None]
     return torch.cat(present) if len(present) == len(values) else None

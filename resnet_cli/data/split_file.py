@@ -232,10 +232,10 @@ class _Names:
         if self._by_ending is None:
             self._by_ending = {}
             for full in () if self.are_numbers else (*self.samples, *self.left_out):
-                for ending in _endings(full):
+                for ending in _path_suffixes(full):
                     self._by_ending.setdefault(ending, []).append(full)
         known = {*self._by_ending.get(name, ())} | {
-            e for e in _endings(name) if e in self.samples or e in self.left_out
+            e for e in _path_suffixes(name) if e in self.samples or e in self.left_out
         }
         return next(iter(known)) if len(known) == 1 else None
 
@@ -245,10 +245,10 @@ class _Names:
         if several:
             return f"{name} may be {several[0]} or {several[1]}"
         last = name.rpartition("/")[2]
-        near = nearest_name(name, [full for full in self.samples if full.endswith(last)] or self._in_folder_of(name))
+        near = nearest_name(name, [full for full in self.samples if full.endswith(last)] or self._suggestions(name))
         return f"no sample is named {name}{f'; did you mean {near}?' if near else ''}"
 
-    def _in_folder_of(self, name: str) -> list[str]:
+    def _suggestions(self, name: str) -> list[str]:
         """Return samples to suggest for a name: those in its folder, or some, since searching all may take minutes."""
         folder = name.rpartition("/")[0]
         inside = [full for full in self.samples if folder and full.startswith(f"{folder}/")]
@@ -260,7 +260,7 @@ def _with_slashes(name: str) -> str:
     return name.replace("\\", "/").removeprefix("./")
 
 
-def _endings(name: str) -> list[str]:
+def _path_suffixes(name: str) -> list[str]:
     """Return the proper suffixes of a path: `b/c` and `c` for `a/b/c`."""
     parts = name.split("/")
     return ["/".join(parts[i:]) for i in range(1, len(parts))]

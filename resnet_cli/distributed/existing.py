@@ -107,14 +107,18 @@ class ExistingRanks:
         try:
             ranks = RankGroup(self.place.rank, self.size, store, timeout=timeout, cuda=cuda)
         except RuntimeError as error:
-            raise RankFailedError(f"not all ranks have joined {_within(timeout)}: {_reason(error)}") from None
+            raise RankFailedError(
+                f"not all ranks have joined {_format_timeout(timeout)}: {_first_line(error)}"
+            ) from None
         try:
             yield ranks
         except BaseException as error:
             if ranks.is_first:  # before the others lose the connection: see `has_first_failed`
                 self._store.set(f"failed/{self._jobs}", "")
             if is_of_collective(error):
-                raise RankFailedError(f"a rank ended, or did not answer {_within(timeout)}: {_reason(error)}") from None
+                raise RankFailedError(
+                    f"a rank ended, or did not answer {_format_timeout(timeout)}: {_first_line(error)}"
+                ) from None
             raise
         finally:
             ranks.close()
@@ -126,11 +130,11 @@ class ExistingRanks:
         return False
 
 
-def _within(timeout: float) -> str:
+def _format_timeout(timeout: float) -> str:
     return f"within {timeout:g} s (trainer.collective_timeout)"
 
 
-def _reason(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     """Return the first line of an error of torch or gloo, without its source location, keys and advice."""
     line = re.sub(r"^\[\S*:\d+\] ", "", str(error).splitlines()[0])
     return re.split(r", keys: |\. This is typically", line)[0]

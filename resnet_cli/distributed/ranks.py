@@ -192,7 +192,7 @@ class RankGroup(Ranks):
         """Run the block on the first rank, then on the others, without a timeout."""
         name, self._turns = f"{name}/{self._turns}", self._turns + 1
         if not self.is_first:
-            self._meet(f"{name}/0")
+            self._wait_for_rank(f"{name}/0")
         try:
             yield
         except Exception as error:
@@ -200,9 +200,9 @@ class RankGroup(Ranks):
             raise
         self.store.set(f"{name}/{self.rank}", "null")
         for rank in range(self.size):
-            self._meet(f"{name}/{rank}")
+            self._wait_for_rank(f"{name}/{rank}")
 
-    def _meet(self, key: str) -> None:
+    def _wait_for_rank(self, key: str) -> None:
         """Wait until another rank has set a key, and raise its error if it has failed."""
         failure = json.loads(self.wait_for(key))
         if failure is not None:

@@ -103,8 +103,8 @@ def own_images(run: TrainedRun, split: Split) -> EvaluatedImages:
     if new:
         known = [name for name in loaders.class_names if name in run.class_names]
         remedy = f"; leave them out with --data 'classes=[{','.join(known)}]'" if 2 <= len(known) <= 20 else ""
-        raise InputError(f"the images are of {_listed('class', new)} that the run does not know{remedy}")
-    places_K = _places(run, loaders, notes)
+        raise InputError(f"the images are of {_list_names('class', new)} that the run does not know{remedy}")
+    places_K = _label_mapping(run, loaders, notes)
     limit = _max_batches(run)
     if limit is not None:
         notes.append(f"only the first {limit} batches, as in training (trainer.max_batches={limit})")
@@ -141,7 +141,7 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
         )
         raise InputError("--data: images have {} each, and those of the run {}".format(*kinds))
     notes: list[str] = []
-    places_K = _places(run, loaders, notes)
+    places_K = _label_mapping(run, loaders, notes)
     parts, names, left_out = [], [], 0
     for part in ("train", "val", "test") if split is None else (split,):
         if split is None and part not in loaders.samples:
@@ -157,9 +157,9 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
             names += part_names
     new = [name for name in loaders.class_names if name not in run.class_names]
     if not parts:
-        raise InputError(f"--data: no image is of a class that the run knows; they are of {_listed('class', new)}")
+        raise InputError(f"--data: no image is of a class that the run knows; they are of {_list_names('class', new)}")
     if new:
-        notes.append(f"{left_out} images left out, of {_listed('class', new)} that the run does not know")
+        notes.append(f"{left_out} images left out, of {_list_names('class', new)} that the run does not know")
     about = {"images": left_out, "classes": new} if new else {}
     return EvaluatedImages(tuple(parts), names, None, places_K, len(run.class_names), None, notes, about)
 
@@ -195,18 +195,18 @@ def _names(loaders: Loaders, split: Split) -> list[str]:
     return list(names) if indices is None else [names[i] for i in indices.tolist()]
 
 
-def _places(run: TrainedRun, loaders: Loaders, notes: list[str]) -> Tensor | None:
+def _label_mapping(run: TrainedRun, loaders: Loaders, notes: list[str]) -> Tensor | None:
     """Return the run's label of each class of the images, matched by name, or -1; None if they are the same."""
     own, found = run.class_names, loaders.class_names
     if own == found:
         return None
     missing = [name for name in own if name not in found]
     if missing:
-        notes.append(f"no images of {_listed('class', missing)} of the run")
+        notes.append(f"no images of {_list_names('class', missing)} of the run")
     return find_places(found, own)
 
 
-def _listed(noun: str, names: Sequence[str]) -> str:
+def _list_names(noun: str, names: Sequence[str]) -> str:
     """Return `2 classes (a, b)`."""
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return f"{len(names)} {noun}{'es' if len(names) > 1 else ''} ({', '.join(names[:MOST_NAMES])}{more})"

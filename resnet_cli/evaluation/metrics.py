@@ -72,12 +72,12 @@ def _overall(
     count, classes = found.logits_NK.shape
     fast = [_statistic(found), _calibration_statistic(found)]
     slow = [_area_statistic(found)] if resamples and count * classes <= MOST_RANKED else []
-    values = point_estimates(count, _joined(fast)) | _mean_areas(found, areas)
-    intervals = bootstrap_intervals(count, _joined([*fast, *slow]), resamples=resamples, seed=seed) if resamples else {}
+    values = point_estimates(count, _join(fast)) | _mean_areas(found, areas)
+    intervals = bootstrap_intervals(count, _join([*fast, *slow]), resamples=resamples, seed=seed) if resamples else {}
     return values, {name: interval for name, interval in intervals.items() if np.isfinite(values[name])}
 
 
-def _joined(statistics: list[Statistic]) -> Statistic:
+def _join(statistics: list[Statistic]) -> Statistic:
     def joined(weights_RN: Floats) -> Estimates:
         return {name: values for statistic in statistics for name, values in statistic(weights_RN).items()}
 

@@ -39,7 +39,7 @@ class Classifier:
             raise InputError(f"temperature={temperature}: must be above 0")
         self.model, self.backend = run.model, run.backend
         self.class_names, self.has_label_sets = run.class_names, run.has_label_sets
-        self.thresholds = _at_temperature(run.thresholds, temperature)
+        self.thresholds = _rescale_thresholds(run.thresholds, temperature)
         self.preprocessing = Preprocessing.of(_data_node(run), run.data)
         self.batch_size, self.temperature = batch_size, temperature
         self._trunk: nn.Module | None = None
@@ -164,7 +164,7 @@ def load_run(
     return Classifier(run, batch_size=batch_size, temperature=temperature)
 
 
-def _at_temperature(thresholds: list[float] | None, temperature: float) -> list[float] | None:
+def _rescale_thresholds(thresholds: list[float] | None, temperature: float) -> list[float] | None:
     """Convert probability thresholds so that decisions stay the same when logits are divided by a temperature."""
     if thresholds is None or temperature == 1:
         return thresholds

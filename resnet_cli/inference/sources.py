@@ -66,7 +66,7 @@ class ImageList:
         for found in self._found:
             if found == STANDARD_INPUT:
                 for name in _read_names(self._lines):
-                    yield from _open(_find_or_name(name))
+                    yield from _open(_find_or_keep(name))
             else:
                 yield from _open(found)
 
@@ -81,7 +81,7 @@ def _open(found: str | list[str]) -> Iterator[NamedImage]:
     return _from_archive(found) if isinstance(found, str) else (NamedImage(name, name) for name in found)
 
 
-def _find_or_name(name: str) -> str | list[str]:
+def _find_or_keep(name: str) -> str | list[str]:
     """Return what `_find` returns; if it finds nothing, a list of the name itself, whose reading then fails."""
     try:
         return _find(name)

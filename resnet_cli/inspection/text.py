@@ -182,14 +182,14 @@ def _bad_lines(report: Report, max_damaged: int | None) -> Iterator[str]:
     shown = damaged[:max_damaged]
     for found in shown:
         yield f"  {found['problem']} ({found['part']}, {found['class']})"
-    yield from _more(len(damaged), len(shown), "  ")
+    yield from _more_line(len(damaged), len(shown), "  ")
     total = sum(map(len, report["suspicious"].values()))
     yield f"suspicious  {total or 'none'}"
     for kind, found in report["suspicious"].items():
         if found:
             yield f"  {kind}: {len(found)} ({found[0]['problem']})"
             yield from (f"    {format_member(member)}" for member in found[:MAX_SUSPICIOUS])
-            yield from _more(len(found), MAX_SUSPICIOUS, "    ")
+            yield from _more_line(len(found), MAX_SUSPICIOUS, "    ")
 
 
 def format_copies(report: Report) -> list[str]:
@@ -209,8 +209,8 @@ def _duplicate_lines(report: Report) -> Iterator[str]:
     yield from (f"  {line}" for line in lines)
     groups = sorted(report["duplicates"]["groups"], key=severity)
     for group in groups[:MAX_GROUPS]:
-        yield f"  {describe_group(group)}: {' = '.join(map(format_member, group[:4]))}" + _rest(group)
-    yield from _more(len(groups), MAX_GROUPS, "  ")
+        yield f"  {describe_group(group)}: {' = '.join(map(format_member, group[:4]))}" + _format_rest(group)
+    yield from _more_line(len(groups), MAX_GROUPS, "  ")
 
 
 def format_near(found: Report) -> str:
@@ -230,13 +230,13 @@ def _near_lines(report: Report) -> Iterator[str]:
     yield f"near        {format_near(found)}"
     for pair in found["list"][:MAX_GROUPS]:
         yield f"  {pair['bits']} bits: {' ~ '.join(map(format_member, pair['images']))}"
-    yield from _more(len(found["list"]), MAX_GROUPS, "  ")
+    yield from _more_line(len(found["list"]), MAX_GROUPS, "  ")
 
 
-def _rest(group: Sequence[Report]) -> str:
+def _format_rest(group: Sequence[Report]) -> str:
     return f" and {len(group) - 4} more" if len(group) > 4 else ""
 
 
-def _more(count: int, shown: int, indent: str) -> Iterator[str]:
+def _more_line(count: int, shown: int, indent: str) -> Iterator[str]:
     if count > shown:
         yield f"{indent}... and {count - shown:,} more; {MORE}"

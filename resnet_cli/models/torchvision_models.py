@@ -68,7 +68,7 @@ def torchvision_model(
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise InputError(f"options={dict(options)}: torchvision's {name} refuses them: {_first_line(error)}") from error
     if channels != RGB:
-        _take_channels(model, channels)
+        _adapt_input_channels(model, channels)
     try:
         run_twin(meta_twin(model), in_size)
     except (ValueError, RuntimeError, AssertionError) as error:
@@ -78,7 +78,7 @@ def torchvision_model(
     return model
 
 
-def _take_channels(model: nn.Module, channels: int) -> None:
+def _adapt_input_channels(model: nn.Module, channels: int) -> None:
     """Replace the first convolution by one for other input channels, with adapted weights and no random draws."""
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     first.in_channels = channels

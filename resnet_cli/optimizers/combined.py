@@ -26,7 +26,7 @@ class CombinedOptimizer(Optimizer):
         self.defaults = dict(self.combined_optimizers[0].defaults)
         for optimizer in self.combined_optimizers:
             self.state.update(optimizer.state)
-        self._share()
+        self._share_state()
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -47,9 +47,9 @@ class CombinedOptimizer(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore groups and state, as `load_state_dict` does, and share them with the parts again."""
         super().__setstate__(state)
-        self._share()
+        self._share_state()
 
-    def _share(self) -> None:
+    def _share_state(self) -> None:
         """Let each part refer to its own groups, and to the whole state, by the same objects as this optimizer."""
         start = 0
         for optimizer in self.combined_optimizers:

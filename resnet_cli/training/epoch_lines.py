@@ -69,14 +69,14 @@ def _layouts(
     has_val = val[0] is not None
     medium = f"epoch {place}  loss {_loss(train[0])} accuracy {train[1]:6.2f} %"
     medium += f"  val {_loss(val[0])} accuracy {val[1]:6.2f} %" if has_val else ""
-    yield len(medium) + LEFT_WIDTH + len(BEST), _joined(medium, left, best)
+    yield len(medium) + LEFT_WIDTH + len(BEST), _join(medium, left, best)
     short = f"loss {_loss(train[0])} {train[1]:6.2f} %" + (f"  val {_loss(val[0])} {val[1]:6.2f} %" if has_val else "")
-    yield len(f"epoch {place}  {short}") + LEFT_WIDTH + len(BEST), _joined(f"epoch {place}  {short}", left, best)
+    yield len(f"epoch {place}  {short}") + LEFT_WIDTH + len(BEST), _join(f"epoch {place}  {short}", left, best)
     for line in (f"epoch {place}  {short}", f"{place}  {short}"):
         yield len(line) + len(BEST), f"{line}{best}"
 
 
-def _joined(line: str, left: str, best: str) -> str:
+def _join(line: str, left: str, best: str) -> str:
     """Join the parts of a line; an unknown time left is padded if another part follows."""
     return f"{line}{left:{LEFT_WIDTH if best else 0}}{best}"
 

@@ -104,7 +104,7 @@ class RankStepper(Stepper):
         clear_gradients(self.state.optimizer)
         if not self.sync_batch_norm:
             return self._part_of_step(self.model, batch, part, options)
-        with synchronised(self.state.model, self._summed):
+        with synchronised(self.state.model, self._sum_over_ranks):
             return self._part_of_step(self.model, batch, part, options)
 
     def _part_of_step(
@@ -124,7 +124,7 @@ class RankStepper(Stepper):
         nothing = torch.zeros((), device=self.device)
         return share, nothing, nothing
 
-    def _summed(self, tensor: Tensor) -> Tensor:
+    def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
         self.ranks.sum_(tensor)
         return tensor
 

@@ -52,7 +52,7 @@ def to_labels(
         if not kinds["train"]:
             _log_gaps(arrays["train"], known)
     return names, {
-        split: _numbered(arrays[split], found, known, names, is_given=class_names is not None)
+        split: _to_indices(arrays[split], found, known, names, is_given=class_names is not None)
         for split, found in values.items()
     }
 
@@ -173,7 +173,7 @@ def _log_gaps(array: NamedArray, known: Array) -> None:
     )  # fmt: skip
 
 
-def _numbered(array: NamedArray, values: Array, known: Array, names: tuple[str, ...], *, is_given: bool) -> Tensor:
+def _to_indices(array: NamedArray, values: Array, known: Array, names: tuple[str, ...], *, is_given: bool) -> Tensor:
     """Return the index of each label in `known`."""
     unknown = np.setdiff1d(values, known)
     if len(unknown):

@@ -90,7 +90,7 @@ def list_entries(folder: Path, report: ScanReport) -> list[os.DirEntry[str]]:
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}") from None
     report.ignored += [entry.path for entry in entries if entry.name.startswith(".")]
-    return [entry for entry in entries if not entry.name.startswith(".") and not _is_left_by_a_tool(entry)]
+    return [entry for entry in entries if not entry.name.startswith(".") and not _is_tool_folder(entry)]
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
@@ -246,7 +246,7 @@ def _holds_images(folder: Path) -> bool:
     return any(is_image_by_name(name) for _, _, names in os.walk(folder) for name in names if not name.startswith("."))
 
 
-def _is_left_by_a_tool(entry: os.DirEntry[str]) -> bool:
+def _is_tool_folder(entry: os.DirEntry[str]) -> bool:
     return entry.name.lower() in TOOL_FOLDERS and is_folder(entry)
 
 

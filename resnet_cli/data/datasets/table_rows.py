@@ -81,7 +81,7 @@ def read_samples(table: Table, columns: Columns, base: Path) -> tuple[dict[str, 
         names,
         labels,
         None if columns.weight is None else _read_weights(table, columns.weight),
-        None if columns.group is None else _number(table.columns[columns.group]),
+        None if columns.group is None else _number_groups(table.columns[columns.group]),
     )
     rows = {split: torch.tensor([i for i, found in enumerate(splits) if found == split]) for split in SPLIT_NAMES}
     return {split: samples.select(indices) for split, indices in rows.items() if len(indices)}, class_names
@@ -98,7 +98,7 @@ def _find_files(table: Table, column: str, base: Path) -> list[str]:
     problems: list[str] = []
     count = 0
     for row, cell in enumerate(table.columns[column]):
-        names = _names(cell, bases)
+        names = _relative_candidates(cell, bases)
         name = next((name for name in names if _is_file(base / name)), None)
         if name is not None:
             found.append(name)
@@ -118,10 +118,10 @@ def count_files(cells: Sequence[str], base: Path) -> int:
     """Return how many of a table's paths, from a sample of about `MAX_COUNTED`, exist in a folder."""
     bases = (base.absolute(), base.resolve())
     counted = cells[:: max(1, len(cells) // MAX_COUNTED)]
-    return sum(any(_is_file(base / name) for name in _names(cell, bases)) for cell in counted)
+    return sum(any(_is_file(base / name) for name in _relative_candidates(cell, bases)) for cell in counted)
 
 
-def _names(cell: str, bases: Sequence[Path]) -> list[str]:
+def _relative_candidates(cell: str, bases: Sequence[Path]) -> list[str]:
     """Return candidates for a path relative to a folder, which is given as `bases`, in the order of `_spellings`."""
     return [name for text in _spellings(cell) if (name := _relative(text, bases)) is not None]
 
@@ -239,7 +239,7 @@ def _read_weights(table: Table, column: str) -> Tensor:
     return torch.tensor(weights, dtype=torch.float64)
 
 
-def _number(cells: Sequence[str]) -> Tensor:
+def _number_groups(cells: Sequence[str]) -> Tensor:
     """Return the number of each row's group, counted by first occurrence, int64 [N]."""
     numbers: dict[str, int] = {}
     return torch.tensor([numbers.setdefault(cell.strip(), len(numbers)) for cell in cells])

@@ -36,7 +36,7 @@ def svhn(
 
     _require_scipy("svhn")
     split_list = {split: SVHN.split_list[split] for split in ("train", "test")}
-    base = _first_with(
+    base = _first_folder_with(
         expand_home(root, "data.root"), ("", "svhn", "SVHN"), [name for _, name, _ in split_list.values()]
     )
     files = {split: base / name for split, (_, name, _) in split_list.items()}
@@ -82,7 +82,7 @@ def flowers102(
     _require_scipy("flowers102")
     base, archives = expand_home(root, "data.root"), Flowers102._file_dict
     (labels_name, _), (splits_name, _) = archives["label"], archives["setid"]
-    found = _first_with(base, ("flowers-102", ""), ["jpg", labels_name, splits_name])
+    found = _first_folder_with(base, ("flowers-102", ""), ["jpg", labels_name, splits_name])
     label_files = {found / name: md5 for name, md5 in (archives["label"], archives["setid"])}
 
     def load(target: Path) -> None:
@@ -123,7 +123,7 @@ def _ensure_present(
         download_if_allowed(source, root, load, allowed=download)
 
 
-def _first_with(root: Path, folders: Sequence[str], names: Sequence[str]) -> Path:
+def _first_folder_with(root: Path, folders: Sequence[str], names: Sequence[str]) -> Path:
     """Return the first of `folders` in `root` that contains all `names`; the first one if none does."""
     candidates = [root / folder for folder in folders]
     return next((path for path in candidates if all((path / name).exists() for name in names)), candidates[0])

@@ -184,7 +184,7 @@ def to_pixels(image: "Image.Image", decoding: Decoding) -> Tensor:
         converted = to_8_bits(upright, decoding.value_range) if image.mode[0] in "IF" else upright
     mode = _target_mode(image, decoding)
     if converted.has_transparency_data and mode[-1] not in "Aa":
-        converted = _lay_over(converted, decoding.background)
+        converted = _composite(converted, decoding.background)
     converted = converted if converted.mode == mode else converted.convert(mode)
     pixels = torch.frombuffer(bytearray(converted.tobytes()), dtype=torch.uint8)
     return pixels.view(converted.height, converted.width, len(mode))
@@ -245,7 +245,7 @@ def _notes(image: "Image.Image", decoding: Decoding) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _lay_over(image: "Image.Image", background: Color) -> "Image.Image":
+def _composite(image: "Image.Image", background: Color) -> "Image.Image":
     from PIL import Image
 
     color = background if isinstance(background, str) else tuple(map(int, background))

@@ -134,7 +134,7 @@ class BatchLoader(ABC):
         gathered = (
             self._gather_parts(order, start, part)
             if part is not None and self.reads_parts
-            else self._gather(self._chosen(order, start, every))
+            else self._gather(self._every_nth_batch(order, start, every))
         )
         # Kept in main memory, so that the draws of each sample need no synchronisation with the device.
         numbers = torch.split(number_copies(order) if self.augment else order, self.batch_size)
@@ -146,7 +146,7 @@ class BatchLoader(ABC):
             else:
                 yield self._augment_batch(self.augment, images_BHWC, labels_B, numbers[step], epoch, step)
 
-    def _chosen(self, order: Tensor, start: int, every: int) -> Tensor:
+    def _every_nth_batch(self, order: Tensor, start: int, every: int) -> Tensor:
         """Return the indices of every `every`-th batch from `start` on; only the last one can be short."""
         if every == 1:
             return order[start * self.batch_size :]
@@ -159,7 +159,7 @@ class BatchLoader(ABC):
         """Yield whole batches in which only the samples of a part, and those they are mixed with, are read."""
         batches = torch.split(order, self.batch_size)[start:] if len(order) else ()
         mixes = self.augment is not None and self.augment.mixes_neighbours
-        places = [_needed(len(batch), part(len(batch)), mixes=mixes) for batch in batches]
+        places = [_needed_positions(len(batch), part(len(batch)), mixes=mixes) for batch in batches]
         wanted = [batch[place] for batch, place in zip(batches, places, strict=True)]
         gathered = self._gather(torch.cat(wanted), [len(own) for own in wanted]) if wanted else iter(())
         for batch, place, (images, labels, _) in zip(batches, places, gathered, strict=False):
@@ -223,7 +223,7 @@ class BatchLoader(ABC):
         return augment.transform_normalised(floats_BCHW, labels_B, num_classes=self.num_classes, generator=source)
 
 
-def _needed(count: int, part: slice, *, mixes: bool) -> Tensor:
+def _needed_positions(count: int, part: slice, *, mixes: bool) -> Tensor:
     """Return the positions in a batch that a part needs, at least one; mixing also needs each preceding position."""
     places = torch.arange(part.start, max(part.stop, part.start + 1)) % count
     if mixes and part.stop - part.start < count:

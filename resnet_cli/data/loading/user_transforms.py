@@ -100,19 +100,19 @@ def _seed_global_streams(seed: int, device: torch.device) -> None:
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
-        torch.cuda.default_generators[_index(device)].manual_seed(seed)
+        torch.cuda.default_generators[_device_index(device)].manual_seed(seed)
 
 
 @contextmanager
 def _global_streams_kept(device: torch.device) -> Iterator[None]:
     python, numpy = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices=[_index(device)] if device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[_device_index(device)] if device.type == "cuda" else []):
             yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
 
 
-def _index(device: torch.device) -> int:
+def _device_index(device: torch.device) -> int:
     return torch.cuda.current_device() if device.index is None else device.index

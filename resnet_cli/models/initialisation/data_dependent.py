@@ -103,11 +103,11 @@ def lsuv(model: nn.Module, images_BCHW: Tensor) -> list[str]:
     if unscalable:
         names = [f"{layers[m]} ({variance:.3g})" for m, variance in unscalable.items()]
         lines.append(
-            f"lsuv warning: left as drawn, {MAX_TRIES} tries brought their variances nowhere near 1: {_some(names)}"
+            f"lsuv warning: left as drawn, {MAX_TRIES} tries brought their variances nowhere near 1: {_shorten(names)}"
         )
     if constant:
         names = [layers[m] for m in layers if m in constant]
-        lines.append(f"lsuv warning: left as drawn, since their outputs are constant or not finite: {_some(names)}")
+        lines.append(f"lsuv warning: left as drawn, since their outputs are constant or not finite: {_shorten(names)}")
     return lines
 
 
@@ -123,7 +123,7 @@ def _summary(variances: Sequence[tuple[float, float]]) -> str:
     return f"{count}, output variances {low:.3g} to {high:.3g} before, {least:.3g} to {most:.3g} after"
 
 
-def _some(names: Sequence[str]) -> str:
+def _shorten(names: Sequence[str]) -> str:
     shown = ", ".join(names[:5])
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
 

@@ -1,8 +1,8 @@
 """The published `airbench94_muon.py` (github.com/KellerJordan/cifar10-airbench) as a module, patched for a CPU.
 
-It is not part of this project: its path is an argument. On a card nothing of it is changed. On a CPU the changes are
-those of `CPU`: tensors stay where they are, float32 instead of float16, the host's clock instead of the card's events,
-and nothing is compiled.
+It is not part of this project: its path is an argument. On a card it runs unchanged. On a CPU the patches of `CPU` are
+applied: tensors stay on the CPU, float32 replaces float16, the host's clock replaces the card's events, and nothing is
+compiled.
 """
 
 import contextlib
@@ -44,15 +44,15 @@ class HostEvent:
 
 
 class AirbenchScript:
-    """The script's network and its `main`, over images in the form in which it keeps them.
+    """The script's network and its `main`, with images in the script's own format.
 
     Args:
         path: The script.
-        folder: Where the images are written, as `cifar10/train.pt` and `cifar10/test.pt`.
+        folder: Folder to which the images are written, as `cifar10/train.pt` and `cifar10/test.pt`.
         parts: (images uint8 [N, 32, 32, 3], labels [N]) of train and test.
-        device: `cuda` leaves the script as it is.
-        epochs: Epochs instead of eight, on a CPU.
-        batch_size: Images a step instead of 2000, on a CPU.
+        device: Device to train on; with `cuda` the script is not changed.
+        epochs: Number of epochs on a CPU; the script's is eight.
+        batch_size: Images per step on a CPU; the script's is 2000.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class AirbenchScript:
             self.net.compile(mode="max-autotune")
 
     def train(self, name: "int | str") -> dict[str, Any]:
-        """Train a net from new weights, and return its last row with the seconds on the script's own clock.
+        """Train a net from new weights; return its last row, with seconds measured by the script's own clock.
 
         Args:
-            name: Number of the run, or `warmup`, which trains on random labels so that everything is compiled.
+            name: Number of the run, or `warmup` to train on random labels, which compiles everything.
         """
         self.rows.clear()
         with working_folder(self.folder):
@@ -94,10 +94,10 @@ class AirbenchScript:
 
 
 def patched(source: str, changes: Mapping[str, str]) -> str:
-    """Replace each text, which has to be there.
+    """Replace each text in a source.
 
     Raises:
-        ValueError: one is missing; the script is another version.
+        ValueError: a text does not occur, since the script is another version.
     """
     for old, new in changes.items():
         if old not in source:
@@ -112,19 +112,19 @@ def run_source(source: str, path: Path, names: Mapping[str, Any] | None = None) 
     Args:
         source: The source.
         path: Its file.
-        names: What the source uses without importing it.
+        names: Global names that the source uses without importing them.
     """
     module = ModuleType(path.stem)
     module.__file__ = str(path)
     module.__dict__.update(names or {})
-    sys.modules[path.stem] = module  # torch.compile looks functions up by the name of their module
+    sys.modules[path.stem] = module  # torch.compile looks up functions by module name
     exec(compile(source, str(path), "exec"), module.__dict__)
     return module
 
 
 @contextlib.contextmanager
 def working_folder(folder: Path) -> Iterator[None]:
-    """Work in a folder inside this block."""
+    """Change the working directory inside this block."""
     before = Path.cwd()
     os.chdir(folder)
     try:

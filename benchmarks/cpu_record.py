@@ -1,17 +1,17 @@
-"""Trains `experiment=airbench94` on a CPU from several seeds, and says what accuracy it reaches in what time.
+"""Trains `experiment=airbench94` on a CPU from several seeds, and reports accuracies and times.
 
     python benchmarks/cpu_record.py --fashion_mnist DIR --images DIR --runs FOLDER --minutes 12
 
-`--fashion_mnist` is the folder that `data.root` names, `--images` one of 32x32 images in train/CLASS and test/CLASS; a
-set that is not given is left out. Sets take turns, seed by seed. Runs are ordinary ones, in FOLDER/SET/seed-N. After
-`--minutes` the run that is under way is stopped as by a user, and the same command goes on with it, exactly: call it
-again until it says that all runs are finished.
+`--fashion_mnist` is the value of `data.root`, `--images` a folder of 32x32 images in train/CLASS and test/CLASS; a set
+without its option is left out. Sets alternate, seed by seed. Runs are ordinary ones, in FOLDER/SET/seed-N. After
+`--minutes` the current run is interrupted as by a user, and the same command resumes it exactly: repeat the command
+until it reports that all runs are finished.
 
-On the clock is what the rows of `metrics.jsonl` have as `seconds`: steps, and the loading, augmentation and transfer of
-their batches. Not on it: the start of the process, reading the images, the whitening of the first layer (under a
-second), saving, and the evaluation on the test images at the end, without and with test-time augmentation. Arguments
-that are not options go to `resnet-train`: `trainer.epochs=12`. What the results file has is not trained again, also
-when the folder of its run is gone.
+The measured time is that of `seconds` in the rows of `metrics.jsonl`: steps, and the loading, augmentation and transfer
+of their batches. It excludes the start of the process, reading the images, the whitening of the first layer (under a
+second), saving, and the evaluation on the test images at the end, without and with test-time augmentation. Other
+arguments are passed to `resnet-train`: `trainer.epochs=12`. Runs in the results file are not trained again, even if
+their folders have been deleted.
 """
 
 import argparse
@@ -77,12 +77,12 @@ def arguments_of(name: str, root: Path) -> list[str]:
 
 
 def command_of(options: argparse.Namespace) -> list[str]:
-    """Return what all runs have in common."""
+    """Return the part of the command that all runs have in common."""
     return [*EXPERIMENT, *options.overrides]
 
 
 def seeds_of(record: dict[str, Any], name: str) -> dict[int, dict[str, Any]]:
-    """Return the runs of a set that a results file has, by seed."""
+    """Return the runs of a set in a results file, by seed."""
     return {run["seed"]: run for run in record.get("sets", {}).get(name, {}).get("runs", [])}
 
 
@@ -105,7 +105,7 @@ def write(options: argparse.Namespace, sets: dict[str, Path]) -> dict[str, Any]:
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and deviation of the accuracies, and the median of the seconds."""
+    """Return mean and standard deviation of the accuracies, and the median of the seconds."""
     if not runs:
         return {"n": 0}
     result: dict[str, Any] = {"n": len(runs), "seconds": statistics.median(run["seconds"] for run in runs)}
@@ -117,7 +117,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def report(record: dict[str, Any]) -> str:
-    """Format a table: a row for each set, the two accuracies in columns of their own."""
+    """Format a table with a row for each set and a column for each of the two accuracies."""
     rows = []
     for name, found in record["sets"].items():
         all_of, runs = found["summary"], found["runs"]

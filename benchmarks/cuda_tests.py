@@ -1,8 +1,8 @@
-"""Runs the tests that need a CUDA card, `pytest -m cuda`, and writes how they ended into a file.
+"""Runs the tests that need a CUDA card, `pytest -m cuda`, and writes their outcomes to a file.
 
     python benchmarks/cuda_tests.py     -> benchmarks/results/cuda_tests.json; further arguments go to pytest
 
-Without a card nothing is run and nothing written; `pytest -m cuda` alone skips each of them there.
+Without a card nothing is run or written, while `pytest -m cuda` skips each test.
 """
 
 import argparse
@@ -19,13 +19,13 @@ RESULTS = REPOSITORY / "benchmarks" / "results" / "cuda_tests.json"
 
 
 class Outcomes:
-    """A plugin of pytest that writes down how each test ended."""
+    """A pytest plugin that records the outcome of each test."""
 
     def __init__(self) -> None:
         self.tests: dict[str, dict] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the worst outcome of set-up, call and tear-down, with the seconds of all."""
+        """Keep the worst outcome of set-up, call and tear-down, with their total seconds."""
         entry = self.tests.setdefault(report.nodeid, {"outcome": "passed", "seconds": 0.0})
         entry["seconds"] = round(entry["seconds"] + report.duration, 2)
         if report.outcome != "passed":
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def write(tests: dict[str, dict], cards: list[str], out: Path) -> None:
-    """Write the outcomes with the machine, and print how many there are of each."""
+    """Write the outcomes with a description of the machine, and print the number of each."""
     counts = {name: sum(test["outcome"] == name for test in tests.values()) for name in ("passed", "failed", "skipped")}
     record = {
         "cards": cards, "torch": torch.__version__, "cuda": torch.version.cuda, "python": platform.python_version(),

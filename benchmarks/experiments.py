@@ -2,7 +2,7 @@
 
     python benchmarks/experiments.py                                                  on the digits
     python benchmarks/experiments.py --only initialisation --seeds 2 --data data=image_folder data.root=DIR
-    python benchmarks/experiments.py --draw RUNS                      tables and pictures of runs that are there already
+    python benchmarks/experiments.py --draw RUNS                      tables and pictures of existing runs
 
 The pictures and tables are those of docs/experiments.md. A run that has finished is not run again.
 """
@@ -22,12 +22,12 @@ from typing import Any
 import yaml
 
 REPOSITORY = Path(__file__).parents[1]
-OWN_DATA = ("memorize_noise",)  # experiments that bring their data
+OWN_DATA = ("memorize_noise",)  # experiments with their own data
 NAMES = (
     "overfit_tiny", "memorize_noise", "rectifiers", "initialisation", "degradation", "edge_of_stability",
     "without_normalisation", "wrong_labels", "stochastic_depth", "shortcuts",
 )  # fmt: skip
-TARGET = 25.0  # percent of training errors, for the column that counts epochs to it
+TARGET = 25.0  # percent training error, for the column with the epochs needed to reach it
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 DASHES = ("-", "--", ":", "-.")
 
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def run(name: str, folder: Path, seeds: int, data: list[str]) -> None:
-    """Each job of the experiment and each seed, in a process of its own."""
+    """Run each job of the experiment with each seed, in separate processes."""
     for overrides in jobs(name):
         for seed in range(seeds):
             place = folder / ",".join([*overrides, f"seed={seed}"])
@@ -73,7 +73,7 @@ def jobs(name: str) -> list[list[str]]:
 
 
 def read(folder: Path) -> Iterator[dict[str, Any]]:
-    """Label, seed, rows and record of each finished run below the folder, numbers in their order."""
+    """Yield label, seed, rows and record of each finished run below the folder, in natural order."""
     for record in sorted(folder.glob("*/run.json"), key=lambda path: natural(path.parent.name)):
         if json.loads(record.read_text())["status"] != "finished":
             continue
@@ -89,7 +89,7 @@ def natural(text: str) -> list[str | int]:
 
 
 def grouped(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Group the runs that differ in their seed alone, by label."""
+    """Group runs that differ only in their seed, by label."""
     groups = defaultdict(list)
     for each in runs:
         groups[each["label"]].append(each)
@@ -97,7 +97,7 @@ def grouped(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def table(runs: list[dict[str, Any]]) -> str:
-    """Markdown: mean and standard deviation over the seeds."""
+    """Format mean and standard deviation over the seeds as a Markdown table."""
     lines = [
         "| run | n | training loss, first epoch | last | training error, % "
         f"| epochs to {TARGET:g} % | test accuracy, % |",
@@ -119,18 +119,18 @@ def table(runs: list[dict[str, Any]]) -> str:
 
 
 def spread(values: list[float], digits: int) -> str:
-    """`mean ± standard deviation`."""
+    """Format values as `mean ± standard deviation`."""
     mean = f"{statistics.mean(values):.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def epochs_to(rows: list[dict[str, Any]], target: float = TARGET) -> int | None:
-    """Return the first epoch with at most so many percent of training errors."""
+    """Return the first epoch with a training error of at most `target` percent."""
     return next((row["epoch"] for row in rows if 100 - row["train_accuracy"] <= target), None)
 
 
 def draw(name: str, runs: list[dict[str, Any]], path: Path) -> None:
-    """Training loss and error by epoch: means over the seeds, with the range between the extremes."""
+    """Draw training loss and error by epoch: means over the seeds, with the range between the extremes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

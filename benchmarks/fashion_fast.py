@@ -1,12 +1,11 @@
-"""Trains `experiment=fashion_fast` from several seeds for several nets, beside the figures of Zhong et al. 2017.
+"""Trains `experiment=fashion_fast` from several seeds for several nets, for comparison with Zhong et al. 2017.
 
     python benchmarks/fashion_fast.py --root DIR --runs FOLDER --minutes 45
 
-`--root` is the folder that `data.root` names. All 60,000 training images; the test images are read once, after the
-last epoch. Runs are ordinary ones, in FOLDER/NET/seed-N; nets take turns unless `--order nets`. After `--minutes` the
-run that is under way is stopped as by a user, and the same command goes on with it, exactly. What the results file has
-is not trained again; the card of each run that it has is kept beside it. Arguments that are not options go to
-`resnet-train`.
+`--root` is the value of `data.root`. Nets are trained on all 60,000 training images; the test images are read once,
+after the last epoch. Runs are ordinary ones, in FOLDER/NET/seed-N; nets alternate unless `--order nets` is given. After
+`--minutes` the current run is interrupted as by a user, and the same command resumes it exactly. Runs in the results
+file are not trained again; their cards are kept beside that file. Other arguments are passed to `resnet-train`.
 """
 
 import argparse
@@ -79,7 +78,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def keep_card(place: Path, copy: Path) -> None:
-    """Copy the card of a run, without the picture and the files that only its folder has."""
+    """Copy the card of a run without its picture and links to files in the run folder."""
     lines = (place / "card.md").read_text(encoding="utf-8").splitlines()
     text = "\n".join(line for line in lines if not line.startswith(("![", "- [code/]")))
     text = re.sub(r"\n{3,}", "\n\n", text).replace("[config.yaml](config.yaml)", "`config.yaml` of the run")
@@ -88,7 +87,7 @@ def keep_card(place: Path, copy: Path) -> None:
 
 
 def report(record: dict[str, Any]) -> str:
-    """Format a table: a row for each net, errors in percent."""
+    """Format a table with a row for each net, with errors in percent."""
     rows = []
     for net, runs in record["nets"].items():
         errors = [100 - run["accuracy"] for run in runs.values()]

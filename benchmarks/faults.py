@@ -1,11 +1,12 @@
-"""The fault campaign: what machines and people do to runs, tried on the command itself and counted in points.
+"""The fault campaign: faults of machines and mistakes of users, injected into real commands and scored in points.
 
-    python benchmarks/faults.py                            all of it; writes benchmarks/results/faults.json and .md
-    python benchmarks/faults.py --only A1,C                letters and tests; writes only with --out FILE
-    python benchmarks/faults.py --quick                    a handful of trials of each in under a minute
+    python benchmarks/faults.py                            everything; writes benchmarks/results/faults.json and .md
+    python benchmarks/faults.py --only A1,C                some letters and tests; writes only with --out FILE
+    python benchmarks/faults.py --quick                    a few trials of each test in under a minute
 
-A test's points are for all its trials passed, pro rata for fewer; all or nothing where the table says so. What cannot
-be run yet has no points. Tests that were not run this time stay in FILE as they were. Exit status 1: a trial failed.
+A test gets its full points if all of its trials pass, and a proportional share for fewer, or none where the table says
+so. Tests that cannot be run get no points. Results in FILE of tests that are not run again are kept. The exit status is
+1 if a trial failed.
 """
 
 import argparse
@@ -62,7 +63,7 @@ def main() -> int:
 
 
 def chosen(only: Sequence[str]) -> list[Test]:
-    """Return the tests of these letters and ids; all if none are given."""
+    """Return the tests with these letters and ids; all tests if none are given."""
     letters = [letter for letter in MODULES if not only or any(name.startswith(letter) for name in only)]
     tests = [test for letter in letters for test in import_module(f"campaign.{MODULES[letter]}").TESTS]
     unknown = set(only) - {name for test in tests for name in (test.id, test.id[0])}
@@ -72,7 +73,7 @@ def chosen(only: Sequence[str]) -> list[Test]:
 
 
 def run(test: Test, folder: Path, *, quick: bool, minutes: float = 10, servers: Servers | None = None) -> Record:
-    """All trials of a test that its time is enough for, as a record."""
+    """Run the trials of a test that fit into its time, and return its record."""
     began, trials = time.monotonic(), list[Trial]()
     if not test.missing:
         try:
@@ -83,7 +84,7 @@ def run(test: Test, folder: Path, *, quick: bool, minutes: float = 10, servers: 
                     trials.append(trial)
                     if time.monotonic() - began > 60 * minutes:
                         return record(test, trials, time.monotonic() - began, cut=True)
-        except Exception as error:  # the test itself is broken: the others are worth running
+        except Exception as error:  # the test itself is broken; the others should still run
             where = traceback.extract_tb(error.__traceback__)[-1]
             trials.append(
                 Trial(
@@ -94,7 +95,7 @@ def run(test: Test, folder: Path, *, quick: bool, minutes: float = 10, servers: 
 
 
 def record(test: Test, trials: Sequence[Trial], seconds: float = 0.0, *, cut: bool = False) -> Record:
-    """Return a test's outcome as plain data; `cut` is true if its time ran out before its trials."""
+    """Return a test's outcome as plain data; `cut` is true if its time ran out before all trials had run."""
     made = [trial for trial in trials if not trial.skipped]
     passes = sum(trial.passed for trial in made)
     share = passes / len(made) if made else 0.0
@@ -113,7 +114,7 @@ def record(test: Test, trials: Sequence[Trial], seconds: float = 0.0, *, cut: bo
 
 
 def told(record: Record) -> str:
-    """Format a test for the terminal: the sum, and what failed."""
+    """Format a test for the terminal: its points, and the trials that failed."""
     result = f"{record['passes']:4d}/{record['made']:<4d} {record['got']:5.2f}/{record['points']:g}"
     lines = [f"{record['id']:3} {result}  {record['seconds']:5.0f} s  {record['title']}"]
     lines += [f"      {record['note']}"] if record["note"] else []
@@ -122,7 +123,7 @@ def told(record: Record) -> str:
 
 
 def sums(records: Sequence[Record]) -> dict[str, tuple[float, float]]:
-    """Points got and points to be had, by letter and in `all`."""
+    """Return (points achieved, points possible) by letter, and in total as `all`."""
     letters = [*dict.fromkeys(record["id"][0] for record in records), "all"]
     return {
         letter: (
@@ -134,12 +135,12 @@ def sums(records: Sequence[Record]) -> dict[str, tuple[float, float]]:
 
 
 def totals(records: Sequence[Record]) -> str:
-    """Format the sums, one a line."""
+    """Format the sums, one per line."""
     return "\n".join(f"{letter:3} {got:6.2f} of {points:g}" for letter, (got, points) in sums(records).items())
 
 
 def write(path: Path, records: Sequence[Record]) -> None:
-    """Write the records as JSON, with those of other tests in the file, and as a table beside it."""
+    """Write the records as JSON, keeping those of other tests in the file, and as a table beside it."""
     before = json.loads(path.read_text(encoding="utf-8"))["tests"] if path.exists() else []
     ids = {record["id"] for record in records}
     merged = sorted([*records, *(r for r in before if r["id"] not in ids)], key=lambda r: str(r["id"]))

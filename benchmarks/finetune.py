@@ -1,15 +1,14 @@
 """Fine-tunes a net that was trained on five classes to 50 images of each of five others, against training from scratch.
 
     python benchmarks/finetune.py --root DIR                  DIR has train/<class>/* and test/<class>/*
-    python benchmarks/finetune.py --root DIR --minutes 10     some of it; again goes on
-    python benchmarks/finetune.py --quick                     tries it out on generated images
+    python benchmarks/finetune.py --root DIR --minutes 10     a part of it; repeat the command to continue
+    python benchmarks/finetune.py --quick                     a trial on generated images
 
-A ResNet-20 is trained on all images of the first half of the classes, once for each seed. Each way of using it then
-trains on 50 images of each class of the second half, drawn anew for each seed, and reads the test images of those
+A ResNet-20 is trained on all images of the first half of the classes, once for each seed. Each method of transfer then
+trains on 50 images of each class of the second half, drawn again for each seed, and reads the test images of those
 classes once, after the last epoch. Everything but the learning rate is equal: batches of 32, a cosine with a warm-up of
-a tenth, weight decay 5e-4, random crops and flips. The learning rate of each way is that of the highest accuracy on
-1,000 further training images (no test images), with a draw of the 50 that is used for nothing else and the net of the
-first seed.
+a tenth, weight decay 5e-4, random crops and flips. The learning rate of each method is that with the highest accuracy
+on 1,000 further training images (no test images), with a separate draw of the 50 images and the first seed's net.
 """
 
 import argparse
@@ -32,7 +31,7 @@ RATES = (0.003, 0.01, 0.03, 0.1)
 SEARCH_SEED, VALIDATION_IMAGES = 100, 1000
 PER_CLASS, EPOCHS, LONGER = 50, 30, 10
 START = "init_from={start}"
-WAYS: dict[str, tuple[int, list[str]]] = {  # name -> epochs, what it sets
+WAYS: dict[str, tuple[int, list[str]]] = {  # method -> epochs, overrides
     "from scratch": (EPOCHS, []),
     f"from scratch, {LONGER} times the epochs": (LONGER * EPOCHS, []),
     "linear probe": (EPOCHS, [START, "trainer.freeze=^(?!head)"]),
@@ -56,10 +55,10 @@ class Runs:
     """The runs of one measurement, each of which is trained once.
 
     Args:
-        folder: Where they are kept.
+        folder: Folder of the runs.
         data: Overrides that choose the data.
         classes: Names of all classes.
-        deadline: When no further run is begun, by `time.monotonic`.
+        deadline: Time by `time.monotonic` after which no further run is started.
         quick: Train tiny nets for an epoch.
     """
 
@@ -69,11 +68,11 @@ class Runs:
         self.first, self.second = classes[:half], classes[half:]
 
     def pretrained(self, seed: int) -> dict[str, Any]:
-        """Return the record of the net trained on the first classes."""
-        return self._record(f"pretrained,seed={seed}", [*PRETRAINING, *self._of(self.first), f"seed={seed}"])
+        """Return the record of the net trained on the first half of the classes."""
+        return self._record(f"pretrained,seed={seed}", [*PRETRAINING, *self._choose(self.first), f"seed={seed}"])
 
     def tuned(self, way: str, lr: float, seed: int, *, searches: bool = False) -> dict[str, Any]:
-        """Return the record of a net trained on few images of the second classes."""
+        """Return the record of a net trained on few images of the second half of the classes."""
         epochs, own = WAYS[way]
         start = 0 if searches else seed
         if own:
@@ -82,13 +81,13 @@ class Runs:
         own = [option.format(start=f"'{source}'") if option == START else option for option in own]
         share = 0.25 if self.quick else VALIDATION_IMAGES / (5000 * len(self.second))
         overrides = [
-            *RECIPE, *self._of(self.second), *own, f"optimizer.lr={lr}", f"trainer.epochs={epochs}", f"seed={seed}",
+            *RECIPE, *self._choose(self.second), *own, f"optimizer.lr={lr}", f"trainer.epochs={epochs}", f"seed={seed}",
             f"data.train_size={PER_CLASS * len(self.second)}", f"data.split_seed={seed}",
             f"data.val_fraction={share if searches else 0}",
         ]  # fmt: skip
         return self._record(f"{'search,' if searches else ''}{way},lr={lr:g},seed={seed}", overrides)
 
-    def _of(self, classes: list[str]) -> list[str]:
+    def _choose(self, classes: list[str]) -> list[str]:
         return [*self.data, f"data.classes=[{','.join(classes)}]"]
 
     def _record(self, name: str, overrides: list[str]) -> dict[str, Any]:
@@ -111,10 +110,10 @@ class Runs:
 
 
 def measure(runs: Runs, seeds: int) -> dict[str, Any]:
-    """Return the learning rates that were tried and chosen, and the test accuracies, of each way.
+    """Return the learning rates tried and chosen, and the test accuracies, of each method.
 
     Raises:
-        TimeoutError: The deadline has come; what was trained is kept.
+        TimeoutError: The deadline has passed; finished runs are kept.
     """
     result: dict[str, Any] = {
         "classes": {"first": runs.first, "second": runs.second}, "images_per_class": PER_CLASS,
@@ -154,7 +153,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def draw_images(root: Path) -> None:
-    """Write images of noise in four classes, to try the program out."""
+    """Write images of noise in four classes, for a trial of the program."""
     draw = np.random.default_rng(0)
     for part, label, index in product(("train", "test"), "abcd", range(20)):
         path = root / part / label / f"{index}.png"

@@ -1,20 +1,21 @@
-"""Measures training on one CUDA card in one call of under nine minutes, without a network.
+"""Measures training on one CUDA card in one call of under nine minutes, without network access.
 
-    python benchmarks/gpu.py --published airbench94_muon.py --data cifar10-jpeg.tar.gz     all of it, below
+    python benchmarks/gpu.py --published airbench94_muon.py --data cifar10-jpeg.tar.gz     all parts below
     python benchmarks/gpu.py                    without either: the published script is left out, images are synthetic
-    python benchmarks/gpu.py --nets ResNet-20 --every      one net, with contenders that there is else no time for
-    python benchmarks/gpu.py --dry-run          the same code on the CPU, tiny and uncompiled: its figures mean nothing
+    python benchmarks/gpu.py --nets ResNet-20 --every      one net, with contenders that there is otherwise no time for
+    python benchmarks/gpu.py --dry-run          the same code on the CPU, tiny and uncompiled; figures mean nothing
 
-1. Samples a second of whole epochs in bf16, of ResNet-20 in batches of 128 and ResNet-18 in batches of 512, against the
-   practical floor of an H100. `usual` is the loop that people copy (a DataLoader with per-image transforms, fp32, the
-   loss read each step); `bare` is written out over images on the device with all that helps (channels-last, bf16, the
-   model compiled, fused SGD). The share is the part of the card's measured bf16 matrix rate that the multiply-adds of
-   the training come to.
+1. Samples per second of whole epochs in bf16, of ResNet-20 in batches of 128 and ResNet-18 in batches of 512, against
+   the practical floor of an H100. `usual` is the common loop (a DataLoader with per-image transforms, fp32, the loss
+   read in each step); `bare` is a hand-written loop over images on the device with all optimisations (channels-last,
+   bf16, compiled model, fused SGD). The share is the rate of multiply-adds in training as a fraction of the card's
+   measured bf16 matrix rate.
 2. `experiment=airbench94_muon` against the published script, github.com/KellerJordan/cifar10-airbench, in turns.
-3. What must hold on the card, if there is time left; `cuda_tests.py` tests more of it.
+3. Checks of correctness on the card, if there is time left; `cuda_tests.py` has more.
 
-Contenders take turns, and every turn after the one that compiles is counted: the first are up to 2 % faster, before the
-card is warm. Results go to benchmarks/results/gpu.json after each part. Without a card nothing is run or written.
+Contenders take turns, and every turn after the compiling one counts: the first turns are up to 2 % faster, before the
+card is warm. Results are written to benchmarks/results/gpu.json after each part. Without a card nothing is run or
+written.
 """
 
 import argparse
@@ -53,7 +54,7 @@ SETTINGS = {  # nets, their options and batches
     },
 }  # fmt: skip
 PARTS = ("rates", "airbench", "checks")
-SHARES = {"rates": 0.65, "airbench": 0.97, "checks": 1.0}  # of the time, by which the part ends
+SHARES = {"rates": 0.65, "airbench": 0.97, "checks": 1.0}  # fraction of the time at which each part ends
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -79,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(options: argparse.Namespace, plan) -> dict:
-    """Measure the parts one after another, and write what stands after each."""
+    """Measure the parts one after another, and write the results after each."""
     device = torch.device("cpu") if options.dry_run else torch.device("cuda", torch.cuda.current_device())
     out = options.out or (None if options.dry_run else RESULTS)
     started = time.perf_counter()
@@ -102,14 +103,14 @@ def measure(options: argparse.Namespace, plan) -> dict:
             entry = result[part] if part == "airbench" else result["nets"][name]
             entry.setdefault("left_out", {})[part] = time_for.left_out
             entry.setdefault("seconds", {})[part] = round(time.perf_counter() - begun, 1)
-            if out is not None:  # what stands is kept if the machine's time is up
+            if out is not None:  # keep the results so far in case the machine's time runs out
                 out.parent.mkdir(parents=True, exist_ok=True)
                 out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result
 
 
 def measure_net(nets: dict, part: str, how: tuple, watch: Watch) -> None:
-    """Measure the rates of a net, or check what must hold, and put that into its entry."""
+    """Measure the rates of a net or run its checks, and store the result in its entry."""
     plan, device, tflops, card, every = how
     model, batch = plan["nets"][watch.name]
     with reset_compiler():
@@ -147,7 +148,7 @@ def kept_results(out: Path | None, device: torch.device) -> dict:
 
 
 def matrix_rate(device: torch.device, size: int, repeats: int = 20) -> float:
-    """Return the best of several products of bf16 matrices, in TFLOP/s."""
+    """Return the best rate of several products of bf16 matrices, in TFLOP/s."""
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     best = float("inf")
     for _ in range(repeats):
@@ -201,7 +202,7 @@ def airbench_lines(found: dict) -> list[str]:
 
 
 def verdict(aim: dict) -> str:
-    """Say whether an aim is reached; aims that were set for another card are only named."""
+    """Format whether a target is reached; targets for another card are only mentioned."""
     said = {True: "reached", False: "missed", None: "not judged on this card"}
     return f"aim: at most {aim['at_most']}, {said[aim['reached']]}"
 

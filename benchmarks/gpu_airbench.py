@@ -1,7 +1,7 @@
-"""The published speed record and the same recipe from configuration, run after run in turns; `gpu.py` runs it.
+"""The published speed record and the same recipe from a config, trained in turns; called by `gpu.py`.
 
-On the clock of both: the whitening of the first layer, training, and the evaluation with test-time augmentation.
-Compiling, reading the images and the evaluation without it are not. Every run that was begun is counted.
+The time of both includes the whitening of the first layer, training, and the evaluation with test-time augmentation,
+but not compiling, reading the images and the evaluation without augmentation. Every run that was started counts.
 """
 
 import statistics
@@ -25,19 +25,19 @@ from resnet_cli.training.state import BestTracker
 from resnet_cli.training.tta import AveragedViews
 
 EXPERIMENT = "airbench94_muon"
-AT_MOST = 1.05  # times the seconds of the published script
-RUNS = 20  # of each, if there is time
+AT_MOST = 1.05  # target: multiple of the published script's seconds
+RUNS = 20  # of each program, if there is time
 
 
 def compare(arguments: list[str], script: Path | None, device: torch.device, watch: Watch, runs: int = RUNS) -> dict:
-    """Train both in turns; return the seconds and the accuracies of each run, and the ratio of the medians of rounds.
+    """Train both in turns; return seconds and accuracies of each run, and the median ratio of the rounds.
 
     Args:
-        arguments: Overrides of the run from configuration.
-        script: The published script; None, or no such file, leaves it out.
+        arguments: Overrides of the run from a config.
+        script: The published script; it is left out if this is None or the file does not exist.
         device: The device of both.
         watch: Ends the rounds.
-        runs: Rounds, at most.
+        runs: Maximum number of rounds.
     """
     with reset_compiler(), tempfile.TemporaryDirectory() as folder:
         own = Own([*arguments, f"trainer.device={device}"], Path(folder) / "run")
@@ -65,12 +65,12 @@ def compare(arguments: list[str], script: Path | None, device: torch.device, wat
 
 
 def times_of(row: dict[str, Any]) -> dict[str, float]:
-    """Return the last row of the published script as a run of ours."""
+    """Convert the last row of the published script to the form of our runs."""
     return {"seconds": row["time_seconds"], "accuracy": 100 * row["val_acc"], "tta_accuracy": 100 * row["tta_val_acc"]}
 
 
 def summary(found: dict[str, list[dict[str, float]]]) -> dict:
-    """Medians of the seconds, means of the accuracies, and the median of each round's ratio."""
+    """Return medians of the seconds, means of the accuracies, and the median of the rounds' ratios."""
     contenders = {
         name: {
             "seconds": statistics.median(run["seconds"] for run in runs),
@@ -88,7 +88,7 @@ def summary(found: dict[str, list[dict[str, float]]]) -> dict:
 
 
 class Own:
-    """A run from configuration that begins anew without compiling anew."""
+    """A run from a config that can be restarted without recompiling."""
 
     def __init__(self, arguments: list[str], folder: Path) -> None:
         self.config = RunConfig(**compose_settings(arguments).settings)
@@ -104,7 +104,7 @@ class Own:
         }
 
     def wait(self) -> float:
-        """Seconds on the clock once the device has done its work."""
+        """Return the clock in seconds after all work on the device is done."""
         if self.trainer.device.type == "cuda":
             torch.cuda.synchronize(self.trainer.device)
         return time.perf_counter()
@@ -124,7 +124,7 @@ class Own:
         }  # fmt: skip
 
     def restart(self, seed: int) -> None:
-        """Put the trainer at its first step, with another seed's weights in the tensors that it was compiled for."""
+        """Reset the trainer to its first step, with another seed's weights in the tensors it was compiled with."""
         state, classes = self.trainer.state, len(self.loaders.class_names)
         net = build.model(self.config.model, in_size=self.loaders.in_size, num_classes=classes, seed=seed)
         state.model.load_state_dict(net.state_dict())
@@ -138,7 +138,7 @@ class Own:
 
     @torch.no_grad()
     def accuracy(self, views: str) -> float:
-        """Percent of the test images that are right, by the mean over `views` of each."""
+        """Return the test accuracy in percent, by the mean output over `views` of each image."""
         trainer = self.trainer
         with trainer.state.evaluated_weights(), trainer.backend.switches():
             model = trainer.forward.eval()

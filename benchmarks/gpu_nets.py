@@ -1,4 +1,4 @@
-"""Rates of one net on a card, variant by variant in turns, and what must hold there; `gpu.py` runs it."""
+"""Rates of the variants of one net on a card, measured in turns, and correctness checks; called by `gpu.py`."""
 
 import copy
 import statistics
@@ -18,16 +18,16 @@ from resnet_cli.training.batching import EpochIterator
 from resnet_cli.training.trainer import ClassifierTrainer
 
 COMPILE = ("off", "model", "step")
-TOLERANCE = 0.02  # of the loss over the same steps, in bf16
-# Seconds of an epoch of 50,000 images on an H100 (790 TFLOP/s, 3 TB/s), batch norms and activations in fused passes;
-# and the most times that of it that an epoch is to take.
+TOLERANCE = 0.02  # relative difference of the loss over the same steps, in bf16
+# Estimated minimum seconds of an epoch of 50,000 images on an H100 (790 TFLOP/s, 3 TB/s), with fused batch norms and
+# activations, and the multiple of it that is the target.
 FLOORS = {"ResNet-20": 0.088, "ResNet-18": 0.396}
 TARGETS = {"ResNet-20": 3.0, "ResNet-18": 2.2}
 
 
 @dataclass
 class Watch:
-    """Says on stderr how long each part took, and leaves out those that have not begun by `end`."""
+    """Logs the duration of each part to stderr, and skips parts that have not begun by `end`."""
 
     start: float
     end: float
@@ -35,7 +35,7 @@ class Watch:
     left_out: list[str] = field(default_factory=list)
 
     def is_over(self, part: str) -> bool:
-        """Return True, and note the part as left out, if there is no time for it."""
+        """Return True, and record the part as left out, if there is no time for it."""
         if time.perf_counter() > self.end:
             self.left_out.append(part)
             return True
@@ -48,7 +48,7 @@ class Watch:
 
 
 class Run:
-    """A net with its data; makes trainers that begin alike."""
+    """A net with its data, which builds trainers with equal initial states."""
 
     def __init__(self, model: list[str], data: list[str], device: torch.device) -> None:
         self.settings = compose_settings([*model, *data]).settings
@@ -61,7 +61,7 @@ class Run:
         return build.model(self.settings["model"], in_size=self.loaders.in_size, num_classes=classes, seed=0)
 
     def trainer(self, compiled: str = "off", precision: str = "bf16", **options) -> ClassifierTrainer:
-        """Build a trainer of a new net, with fixed settings but for these."""
+        """Build a trainer of a new net; settings other than the arguments are fixed."""
         net = self.net().to(self.device)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
         options = {"precision": precision, "channels_last": True, "compile": compiled, "seed": 0, **options}
@@ -70,14 +70,14 @@ class Run:
         )
 
     def wait(self) -> float:
-        """Seconds on the clock once the device has done its work."""
+        """Return the clock in seconds after all work on the device is done."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
 
 def contenders(run: Run, plan, *, every: bool) -> dict[str, Callable[[], float]]:
-    """Return what takes turns: a function of one epoch each, that returns its samples a second."""
+    """Return the contenders: functions that train an epoch and return its samples per second."""
     made: dict[str, Callable[[], float]] = {"input": lambda: input_rate(run)}
     made["usual"] = usual(run, plan["usual"])
     made["bare"] = bare(run)
@@ -92,7 +92,7 @@ def contenders(run: Run, plan, *, every: bool) -> dict[str, Callable[[], float]]
 
 
 def rates(run: Run, plan, watch: Watch, matrix_tflops: float, card: str, *, every: bool = False) -> dict:
-    """Measure samples a second of the contenders in turns, their warm-up, and their share of the matrix rate."""
+    """Measure the contenders in turns: samples per second, warm-up, and share of the matrix rate."""
     variants = contenders(run, plan, every=every)
     samples: dict[str, list[float]] = {}
     warm_up: dict[str, float] = {}
@@ -126,7 +126,7 @@ def rates(run: Run, plan, watch: Watch, matrix_tflops: float, card: str, *, ever
 
 
 def target(name: str, variants: dict, card: str) -> dict | None:
-    """Compare the compiled step with the aim, which was set for an H100; None for nets without one."""
+    """Compare the compiled step with the target for an H100; None for nets without a target."""
     if name not in TARGETS or "compile=step" not in variants:
         return None
     times = variants["compile=step"]["times_floor"]
@@ -138,7 +138,7 @@ def target(name: str, variants: dict, card: str) -> dict | None:
 
 
 def autotuned(epoch: Callable[[], float]) -> Callable[[], float]:
-    """Return an epoch that is compiled with every kernel chosen by trial, convolutions among them."""
+    """Return an epoch compiled with autotuned kernels, including convolutions."""
 
     def run() -> float:
         import torch._inductor.config as inductor
@@ -150,7 +150,7 @@ def autotuned(epoch: Callable[[], float]) -> Callable[[], float]:
 
 
 def trained(run: Run, compiled: str, **options) -> Callable[[], float]:
-    """Train an epoch with the trainer and return the speed in its row of metrics."""
+    """Return a function that trains an epoch with the trainer and returns the speed in its row of metrics."""
     trainer = run.trainer(compiled, **options)
 
     def epoch() -> float:
@@ -161,7 +161,7 @@ def trained(run: Run, compiled: str, **options) -> Callable[[], float]:
 
 
 def bare(run: Run) -> Callable[[], float]:
-    """Prepare the loop written out, with the same batches from the device."""
+    """Prepare the hand-written loop over the same batches on the device."""
     net = run.net().to(run.device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
     compiled = torch.compile(net, dynamic=False)
@@ -182,7 +182,7 @@ def bare(run: Run) -> Callable[[], float]:
 
 
 def usual(run: Run, limit: int) -> Callable[[], float]:
-    """Prepare the usual loop for some batches of images that are in memory already."""
+    """Prepare the usual loop for some batches of images in memory."""
     from torch.utils.data import DataLoader, Dataset
     from torchvision.transforms import v2
 
@@ -207,7 +207,7 @@ def usual(run: Run, limit: int) -> Callable[[], float]:
         )
         start = None
         for images, labels in loader:
-            start = start or run.wait()  # starting the workers is not counted, nor the first batch
+            start = start or run.wait()  # exclude the start of the workers and the first batch
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(net(images.to(run.device)), labels.to(run.device))
             loss.backward()
@@ -219,7 +219,7 @@ def usual(run: Run, limit: int) -> Callable[[], float]:
 
 
 def input_rate(run: Run) -> float:
-    """Images a second of the input path alone: gathered, augmented and normalised on the device."""
+    """Return the images per second of the input path alone: gathered, augmented and normalised on the device."""
     start = run.wait()
     for _ in run.loaders.train.epoch(0):
         pass
@@ -227,7 +227,7 @@ def input_rate(run: Run) -> float:
 
 
 def checks(run: Run, watch: Watch) -> dict[str, bool]:
-    """Check what must hold for this net on this device; a failed check is false, with its reason on stderr."""
+    """Run the correctness checks of this net on this device; a failed check is False, with its reason on stderr."""
     found = {}
     for check in (same_loss, exact_resume, *([no_waiting] if run.device.type == "cuda" else [])):
         if watch.is_over(check.__name__):
@@ -235,7 +235,7 @@ def checks(run: Run, watch: Watch) -> dict[str, bool]:
         start = time.perf_counter()
         try:
             found[check.__name__] = check(run)
-        except Exception as error:  # the figures are worth having all the same
+        except Exception as error:  # the measured rates are still worth reporting
             print(f"{check.__name__}: {type(error).__name__}: {error}", file=sys.stderr)
             found[check.__name__] = False
         watch.log(check.__name__, start)
@@ -243,7 +243,7 @@ def checks(run: Run, watch: Watch) -> dict[str, bool]:
 
 
 def same_loss(run: Run) -> bool:
-    """Compare the compiled step with the plain one: the loss over the same steps, without dropout."""
+    """Return whether the compiled and the plain step have the same loss over the same steps, without dropout."""
     losses = []
     for compiled in ("off", "step"):
         trainer = run.trainer(compiled)
@@ -256,7 +256,7 @@ def same_loss(run: Run) -> bool:
 
 
 def exact_resume(run: Run) -> bool:
-    """Two epochs, and one with another in a new trainer that has loaded its state: equal bit for bit."""
+    """Return whether two epochs equal, bit for bit, one epoch and another in a new trainer that loads its state."""
     for compiled in ("off", "step"):
         whole, first, rest = (run.trainer(compiled, deterministic=True) for _ in range(3))
         for _ in range(2):
@@ -271,7 +271,7 @@ def exact_resume(run: Run) -> bool:
 
 
 def no_waiting(run: Run) -> bool:
-    """Run an epoch's steps in which the host never waits for the device; else torch raises."""
+    """Run the steps of an epoch with torch set to raise if the host waits for the device; return True."""
     for compiled in COMPILE:
         trainer = run.trainer(compiled, averaging="ema", clip_norm=1.0)
         trainer.fit(run.loaders.train, None, num_epochs=1, verbose=False)

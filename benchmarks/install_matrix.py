@@ -1,13 +1,13 @@
-"""Installs the wheel and the sdist in clean environments, away from the repository, and runs the commands there.
+"""Installs the wheel and the sdist in clean environments outside of the repository, and runs the commands there.
 
     pip install build uv pipx
     python benchmarks/install_matrix.py --work FOLDER            # about 3 minutes and 6 GB for each environment
     python benchmarks/install_matrix.py --work FOLDER --only pipx --again
 
-An environment is deleted when its commands have run; the caches of uv and pip lie in FOLDER, so that environments share
-files. Each has the Python, torch and Hydra that `INSTALLS` names; a Python that is not on this machine is recorded as
-missing. benchmarks/results/install.json is written after each and read at the start: what is there is not done again.
-`--table` prints it as the table of docs/start/install.md.
+An environment is deleted after its commands have run; the caches of uv and pip are in FOLDER, so that environments
+share files. `INSTALLS` lists the Python, torch and Hydra of each; a Python that is not on this machine is recorded as
+missing. benchmarks/results/install.json is written after each environment and read at the start, so that finished ones
+are not repeated. `--table` prints it as the table of docs/start/install.md.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Any
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results" / "install.json"
 RUN = ["resnet-train", "trainer.epochs=2", "hydra.run.dir=run"]
-COMMANDS = {  # each has to end with status 0 and print the word
+COMMANDS = {  # command -> word that it must print; its exit status must be 0
     "version": (["resnet-train", "--version"], "resnet-cli"),
     "list": (["resnet-info", "--list"], "model=resnet20"),
     "conf": (["resnet-train", "model=resnet20", "experiment=he2015", "--cfg", "job"], "milestones"),
@@ -36,7 +36,7 @@ COMMANDS = {  # each has to end with status 0 and print the word
 
 @dataclass(frozen=True)
 class Install:
-    """One way to install: which Python and file, by which tool, with which other packages."""
+    """A combination of Python, file, installer and other packages."""
 
     name: str
     python: str
@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def build(work: Path) -> dict[str, Path]:
-    """Build the sdist, and the wheel from the sdist, of what is committed; return their paths by kind."""
+    """Build the sdist of the committed files, and the wheel from the sdist; return their paths by kind."""
     shutil.rmtree(work / "dist", ignore_errors=True)
     shutil.rmtree(work / "source", ignore_errors=True)
     source = work / "source"
@@ -109,7 +109,7 @@ def build(work: Path) -> dict[str, Path]:
 
 
 def attempt(install: Install, files: dict[str, Path], work: Path) -> dict[str, Any]:
-    """Install in a new environment and run every command in an empty folder; return what was seen."""
+    """Install in a new environment and run every command in an empty folder; return the outcome."""
     result: dict[str, Any] = {
         "python": install.python, "file": install.file, "tool": install.tool, "packages": list(install.packages),
         "built": files[install.file].name, "outcome": "works",
@@ -117,7 +117,7 @@ def attempt(install: Install, files: dict[str, Path], work: Path) -> dict[str, A
     python = find_python(install.python)
     if python is None:
         return result | {"outcome": "no such Python here"}
-    place = work / "place"  # its folder env has the environment, home the files that programs keep, cwd the runs
+    place = work / "place"  # subfolders: env for the environment, home for files in $HOME, cwd for the runs
     shutil.rmtree(place, ignore_errors=True)
     (place / "cwd").mkdir(parents=True)
     try:
@@ -140,7 +140,7 @@ def attempt(install: Install, files: dict[str, Path], work: Path) -> dict[str, A
 
 
 def find_python(version: str) -> str | None:
-    """Return the interpreter of a version, by uv, which looks in its own folder, the PATH and pyenv's."""
+    """Return the interpreter of a version, as found by uv in its own folder, on the PATH or in pyenv's folder."""
     folders = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
     if folders:
         return str(folders[-1])
@@ -151,7 +151,7 @@ def find_python(version: str) -> str | None:
 
 
 def prepare(install: Install, python: str, file: Path, place: Path, work: Path) -> Any:
-    """Install the file, and return a function that gives the words in front of a command's arguments."""
+    """Install the file, and return a function that returns the command line of an installed command."""
     env = place / "env"
     inside = lambda command: [str(env / "bin" / command)]  # noqa: E731
     pre = ["--prerelease", "allow"] if any("rc" in package for package in install.packages) else []
@@ -173,10 +173,10 @@ def prepare(install: Install, python: str, file: Path, place: Path, work: Path) 
 
 
 def call(command: list[str], place: Path, work: Path) -> str:
-    """Run a command with an environment of its own, in an empty folder; return what it printed.
+    """Run a command in an empty folder with its own environment variables; return its output.
 
     Raises:
-        RuntimeError: if its status is not 0, with the end of what it printed.
+        RuntimeError: the exit status is not 0; the message has the end of the output.
     """
     kept = ("PATH", "LANG", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "OMP_NUM_THREADS")
     variables = {name: os.environ[name] for name in kept if name in os.environ} | {

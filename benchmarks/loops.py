@@ -1,8 +1,8 @@
-"""Training loops to compare: the usual one, the best bare one, the program's own, Lightning's, and timm's parts.
+"""Training loops to compare: the usual one, the best hand-written one, the program's, Lightning's, and timm's parts.
 
-Each is a function that gives another: one whole epoch over the same synthetic images, which returns their number. All
-train the program's own nets with SGD, momentum 0.9, weight decay 5e-4, on batches that are cropped, flipped and
-normalised.
+Each function prepares a loop and returns a function that trains a whole epoch over the same synthetic images and
+returns their number. All train the program's own nets with SGD, momentum 0.9, weight decay 5e-4, on batches that are
+cropped, flipped and normalised.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ SGD = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 
 
 def overrides(net: str, count: int, batch: int) -> list[str]:
-    """Return the arguments of the run that all loops do."""
+    """Return the overrides of the run that all loops share."""
     return [
         f"model={net}", "data=synthetic", f"data.count={count}", "data.test_count=10", "data.val_fraction=0",
         f"data.batch_size={batch}", "data.augment.crop=4", "data.augment.flip=random",
@@ -70,7 +70,7 @@ def network(net: str) -> nn.Module:
 
 
 def images(count: int) -> tuple[Tensor, Tensor]:
-    """uint8 [N, H, W, C] and labels."""
+    """Return synthetic images, uint8 [N, H, W, C], and labels."""
     part = synthetic(count=count, test_count=10).train
     assert isinstance(part.images, Tensor)
     return part.images, part.labels
@@ -129,10 +129,10 @@ def usual(net: str, count: int, batch: int) -> Epoch:
 
 
 def batched(pixels_NHWC: Tensor, labels_N: Tensor, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield an epoch of batches, cropped, flipped and normalised at once, as a careful author would by hand.
+    """Yield an epoch of batches that are cropped, flipped and normalised as a whole, as in optimised hand-written code.
 
-    `pixels_NHWC` is padded already. One row of a crop is consecutive bytes, so a crop is 32 reads from the view of all
-    (overlapping) rows; the images are in random order, so the first Binomial(B, 1/2) of a batch are the flipped ones.
+    `pixels_NHWC` is already padded. A row of a crop is consecutive bytes, so a crop is 32 reads from the view of all
+    (overlapping) rows; the images are in random order, so the first Binomial(B, 1/2) of a batch can be flipped.
     """
     count, high, wide, channels = pixels_NHWC.shape
     size = high - 2 * PADDING
@@ -158,9 +158,9 @@ def padded(count: int) -> tuple[Tensor, Tensor]:
 
 
 def bare(net: str, count: int, batch: int, *, fast: bool, compiled: bool = False, plain: bool = False) -> Epoch:
-    """Prepare a hand-written loop with what the program turns on: channels-last, fused SGD; `fast`: bf16 where it pays.
+    """Prepare a hand-written loop with the program's optimisations: channels-last and fused SGD.
 
-    `plain` leaves out channels-last and the fused update.
+    `fast` adds bf16 where it is faster; `plain` leaves out channels-last and the fused update.
     """
     model = network(net).to(memory_format=torch.preserve_format if plain else torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), **SGD, fused=None if plain else True)  # type: ignore[arg-type]
@@ -189,7 +189,7 @@ def bare(net: str, count: int, batch: int, *, fast: bool, compiled: bool = False
 
 
 def lightning(net: str, count: int, batch: int, *, model: nn.Module | None = None, loader: Any = None) -> Epoch:
-    """Lightning with its bar and a logged loss, over the usual loader unless another is given."""
+    """Prepare Lightning with its progress bar and a logged loss, over the usual loader unless another is given."""
     try:
         import lightning as pl
     except ImportError as error:

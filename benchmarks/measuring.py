@@ -1,7 +1,7 @@
-"""What the measuring programs share: interleaved rounds, workers, the machine's record, a results file, a table.
+"""Shared parts of the measuring programs: interleaved rounds, workers, the machine's record, results files, tables.
 
-A figure is only worth something beside another that was measured at the same moment. So contenders take turns: one
-round of each, then the next round beginning with another of them, and a ratio is the median over the rounds.
+Figures are comparable only if they are measured at the same time. Contenders therefore take turns: one round of each,
+then the next round beginning with another contender. A ratio is the median over the rounds.
 """
 
 import argparse
@@ -25,19 +25,19 @@ from typing import Any
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"
 PACKAGES = ("torch", "torchvision", "hydra-core", "numpy", "tqdm", "lightning", "timm")
-FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # those of the processor that decide a rate
+FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # CPU features that determine rates
 
-CLOCK = "BENCHMARK_CLOCK"  # how workers know which clock was asked for
+CLOCK = "BENCHMARK_CLOCK"  # environment variable that tells workers which clock to use
 
 Samples = dict[str, list[float]]
 
 
 class SkippedError(Exception):
-    """A contender that this machine cannot run; the text says why."""
+    """A contender cannot run on this machine; the message has the reason."""
 
 
 def parser(about: str, rounds: int) -> argparse.ArgumentParser:
-    """Build a parser with the options of every program."""
+    """Build a parser with the options that all programs share."""
     made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--rounds", type=int, default=rounds, help="turns of each contender (default %(default)s)")
     made.add_argument("--quick", action="store_true", help="one round of little work: does the program run?")
@@ -51,7 +51,7 @@ def parser(about: str, rounds: int) -> argparse.ArgumentParser:
 
 
 def settle(options: argparse.Namespace) -> None:
-    """Apply the options to this process and those that it starts, before torch is imported."""
+    """Apply the options to this process and its child processes, before torch is imported."""
     if options.quick:
         options.rounds = 1
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
@@ -65,7 +65,7 @@ def passed_on(options: argparse.Namespace) -> list[str]:
 
 
 def now() -> float:
-    """Seconds on the clock that was asked for; the processor's counts children that have ended."""
+    """Return the seconds on the chosen clock; CPU time includes that of children that have exited."""
     if os.environ.get(CLOCK) != "cpu":
         return time.perf_counter()
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -73,7 +73,7 @@ def now() -> float:
 
 
 def interleaved(contenders: Mapping[str, Callable[[], float]], rounds: int) -> Samples:
-    """One figure of each contender a round; round r begins with contender r, so that none is always the first."""
+    """Measure each contender once per round; round r begins with contender r, so that none is always first."""
     names = list(contenders)
     samples: Samples = {name: [] for name in names}
     for turn in range(rounds):
@@ -84,9 +84,9 @@ def interleaved(contenders: Mapping[str, Callable[[], float]], rounds: int) -> S
 
 
 class Worker:
-    """A contender in a process of its own, which waits between its turns.
+    """A contender in a separate process that waits between its turns.
 
-    It runs this package's `serve`: says that it is ready when warm, and answers each line with one figure.
+    It runs `serve`: it reports that it is ready when warm, and answers each line with one figure.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
@@ -98,10 +98,10 @@ class Worker:
             self.stop()
             raise SkippedError(ready["skipped"])
         self.about: dict[str, Any] = ready
-        self.notes: list[Any] = []  # what it said of each round besides the figure
+        self.notes: list[Any] = []  # additional results of each round
 
     def __call__(self) -> float:
-        """One round: its figure."""
+        """Run one round and return its figure."""
         assert self._process.stdin is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
@@ -134,7 +134,7 @@ def serve(prepare: Callable[[], tuple[Callable[[], float | tuple[float, Any]], d
     A round is a figure, or a figure and a note.
     """
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # keep output of libraries out of the answers
     with terminal():
         try:
             run, about = prepare()
@@ -150,7 +150,7 @@ def serve(prepare: Callable[[], tuple[Callable[[], float | tuple[float, Any]], d
 
 @contextmanager
 def workers(commands: Mapping[str, Sequence[str]], skipped: dict[str, str]) -> Iterator[dict[str, Worker]]:
-    """Start workers and warm them up one after another; the reasons of those that fail go to `skipped`."""
+    """Start workers and warm them up one after another; add reasons for failures to `skipped`."""
     started: dict[str, Worker] = {}
     try:
         for name, command in commands.items():
@@ -166,7 +166,7 @@ def workers(commands: Mapping[str, Sequence[str]], skipped: dict[str, str]) -> I
 
 @contextmanager
 def terminal() -> Iterator[None]:
-    """Make standard error a pseudo-terminal inside this block, so that bars are drawn as a user sees them."""
+    """Make standard error a pseudo-terminal inside this block, so that progress bars are drawn."""
     before = os.dup(2)
     master, slave = pty.openpty()
     os.dup2(slave, 2)
@@ -180,13 +180,13 @@ def terminal() -> Iterator[None]:
 
 
 def _drain(master: int) -> None:
-    with suppress(OSError):  # nobody holds the other end any more
+    with suppress(OSError):  # the other end is closed
         while os.read(master, 1 << 16):
             pass
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, load, system and versions: without them a figure says nothing."""
+    """Return processor, cores, load, system and versions, without which figures are meaningless."""
     name, flags = platform.processor() or platform.machine(), []
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -212,7 +212,7 @@ def ratios(samples: Samples, name: str, to: str) -> list[float]:
 
 
 def spread(values: Sequence[float], digits: int) -> str:
-    """`median (smallest - largest)`."""
+    """Format values as `median (smallest - largest)`."""
     middle = f"{statistics.median(values):,.{digits}f}"
     return middle if len(values) == 1 else f"{middle} ({min(values):,.{digits}f} - {max(values):,.{digits}f})"
 
@@ -233,7 +233,7 @@ def comparison(samples: Samples, unit: str, digits: int, to: Sequence[str]) -> s
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Return what an earlier call wrote to its results file; nothing if there is none."""
+    """Return the content of an earlier call's results file; empty if there is none."""
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found
 

@@ -1,10 +1,10 @@
-"""Peak memory of a run on a set of the size of CIFAR-10, against the set as uint8 + 400 MB + the model's own.
+"""Peak memory of a run on a set of the size of CIFAR-10, against the set as uint8 + 400 MB + the model's own memory.
 
     python benchmarks/memory.py                         -> benchmarks/results/memory.json
 
-The set is written once as CIFAR-10's own files, with random pixels, so that reading and unpacking are in the figure.
-What the model needs is the growth of a bare loop that trains it, over one that trains a single linear layer. Beside it
-stands what importing torch takes: a build for CUDA takes more than the 400 MB by itself.
+The set is written once in CIFAR-10's file format, with random pixels, so that reading and unpacking are included. The
+model's own memory is the peak of a bare loop that trains it minus that of one that trains a single linear layer. The
+memory of importing torch is reported too: a CUDA build takes more than 400 MB by itself.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import measuring
 
-ALLOWED = 400e6  # bytes beside data and model
+ALLOWED = 400e6  # bytes in addition to data and model
 DATA = 60_000 * 3 * 32 * 32  # training and test images, uint8
 BATCH, STEPS = 128, 3
 NETS = ("resnet20", "resnet18")
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def write_cifar10(folder: Path) -> None:
-    """Random pixels in CIFAR-10's files."""
+    """Write random pixels in CIFAR-10's file format."""
     folder.mkdir(parents=True)
     names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
     for name in names:
@@ -72,7 +72,7 @@ def write_cifar10(folder: Path) -> None:
 
 
 def run(net: str, folder: Path) -> float:
-    """Bytes of the largest process of a run of some steps, validation and test included."""
+    """Return the peak bytes of the largest process of a run of some steps, including validation and test."""
     typed = [
         f"model={net}", "data=cifar10", f"data.root={folder / 'data'}", "data.verify=false", "data.download=false",
         "trainer.epochs=1", f"trainer.max_batches={STEPS}", f"data.batch_size={BATCH}",
@@ -82,12 +82,12 @@ def run(net: str, folder: Path) -> float:
 
 
 def bare(net: str) -> float:
-    """Bytes of a process that does nothing but train the net on a batch."""
+    """Return the peak bytes of a process that only trains the net on a batch."""
     return peak([sys.executable, str(Path(__file__)), "--contender", net])
 
 
 def peak(command: list[str]) -> float:
-    """Bytes that a process had in memory at its largest."""
+    """Return the peak resident memory of a process in bytes."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
     told = process.stderr.read().decode()
@@ -113,7 +113,7 @@ def train_bare(net: str) -> None:
         optimizer.zero_grad(set_to_none=True)
         nn.functional.cross_entropy(model(images), labels).backward()
         optimizer.step()
-    os._exit(0)  # as the program ends: taking the interpreter apart would take more
+    os._exit(0)  # as the program exits: interpreter shutdown would take more memory
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Puts what the measurements on a machine without network need into one folder, which then travels with the repository.
+"""Packs everything that measurements on a machine without network need into a folder to copy with the repository.
 
     python benchmarks/offline.py FOLDER --published airbench94_muon.py --data cifar10-jpeg.tar.gz
 
@@ -7,8 +7,8 @@ On the machine, in the repository's root, in two calls of under nine minutes eac
     bash FOLDER/run.sh OUT measure      benchmarks/gpu.py
     bash FOLDER/run.sh OUT test         benchmarks/cuda_tests.py
 
-Both write their results into OUT; `gpu.json` and `cuda_tests.json` are then copied to benchmarks/results. The machine
-has to have Python, torch, torchvision and pytest; the folder holds wheels of what is needed besides.
+Both write their results to OUT; copy `gpu.json` and `cuda_tests.json` to benchmarks/results. The machine needs Python,
+torch, torchvision and pytest; the folder contains wheels of the other requirements.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-WHEELS = ("hydra-core>=1.3.8,<1.5", "omegaconf>=2.3,<2.4", "antlr4-python3-runtime==4.9.3")  # all of them Python alone
+WHEELS = ("hydra-core>=1.3.8,<1.5", "omegaconf>=2.3,<2.4", "antlr4-python3-runtime==4.9.3")  # all are pure Python
 MOST = 60 * 2**20  # bytes
 RUN = """\
 #!/bin/bash

@@ -1,10 +1,10 @@
-"""Microseconds a step that a trainer adds over a bare loop, with a net so small that little else is left.
+"""Microseconds per step that a trainer adds to a bare loop, with a net so small that overhead dominates.
 
     python benchmarks/overhead.py                       -> benchmarks/results/overhead.json
-    python benchmarks/overhead.py --peers               with Lightning, in an environment of its own
+    python benchmarks/overhead.py --peers               with Lightning, in its own environment
 
-The net is a linear layer on grey 8x8 images, the batch 64. The bare loop gathers, normalises and steps by fused SGD,
-and sums loss and correct predictions. Everything draws to a pseudo-terminal, and all but Lightning share a process.
+The net is a linear layer on grey 8x8 images in batches of 64. The bare loop gathers, normalises, steps by fused SGD,
+and sums loss and correct predictions. All contenders draw to a pseudo-terminal, and all but Lightning share a process.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def lightning_command(options: argparse.Namespace, skipped: dict[str, str]) -> dict[str, list[str]]:
-    """Its process, or the reason why there is none."""
+    """Return the command of Lightning's process, or add the reason why there is none to `skipped`."""
     if not options.peers:
         return {}
     try:
@@ -71,7 +71,7 @@ def lightning_command(options: argparse.Namespace, skipped: dict[str, str]) -> d
 
 
 def contenders(steps: int) -> dict[str, Callable[[], float]]:
-    """Microseconds a step of each loop, warmed up."""
+    """Return functions that measure the microseconds per step of each loop, after a warm-up."""
     from torch.nn.utils import clip_grad_norm_
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
     from tqdm import tqdm
@@ -100,7 +100,7 @@ def contenders(steps: int) -> dict[str, Callable[[], float]]:
 
 
 def timed(run: Callable[[], Any], steps: int) -> Callable[[], float]:
-    """Microseconds a step."""
+    """Return a function that runs a loop and returns its microseconds per step."""
 
     def figure() -> float:
         start = measuring.now()
@@ -117,7 +117,7 @@ def tiny():
 
 
 def pixels(steps: int):
-    """uint8 [N, 8, 8, 1] and labels."""
+    """Return images, uint8 [N, 8, 8, 1], and labels."""
     from resnet_cli.data import synthetic
 
     part = synthetic(count=steps * BATCH, test_count=10, image_size=8, channels=1).train
@@ -125,7 +125,7 @@ def pixels(steps: int):
 
 
 def bare(steps: int, model, *, bar=None, before=None, after=None) -> Callable[[], None]:
-    """Prepare the hand-written loop: nothing that is not needed for a loss curve."""
+    """Prepare the hand-written loop, with only what a loss curve needs."""
     import torch
     from torch import nn
 
@@ -173,7 +173,7 @@ def own(steps: int, *typed: str) -> Callable[[], None]:
 
 
 def prepare_lightning(steps: int) -> tuple[Callable[[], float], dict[str, Any]]:
-    """Lightning over batches that are there already, so that only its loop is seen."""
+    """Prepare Lightning over existing batches, so that only its loop is measured."""
     import loops
     import torch
 

@@ -1,13 +1,13 @@
-"""Largest differences between what training, evaluation, prediction and exported files say of the same image files.
+"""Largest differences between the outputs of training, evaluation, prediction and exported files for the same images.
 
     python benchmarks/parity.py                        -> benchmarks/results/parity.json
     python benchmarks/parity.py --nets resnet20,cnn    (adds to what the file has)
-    python benchmarks/parity.py --nets resnet1202 --doors onnx --folder parity    (the same, door by door)
+    python benchmarks/parity.py --nets resnet1202 --doors onnx --folder parity    (the same, for one interface)
 
-1,000 files of every kind that Pillow writes and reads: formats, modes, orientations, 8 and 16 bits, and sizes from 1x1.
-Every preset of `conf/model` that classifies images is trained until its logits tell images apart, so that its
-statistics and weights are those of a trained net, and its answers through each door are compared with those of
-evaluation: logits, and for `resnet-predict` probabilities, which it rounds to six digits.
+The images are 1,000 files of every kind that Pillow reads and writes: formats, modes, orientations, 8 and 16 bits, and
+sizes from 1x1. Every preset of `conf/model` that classifies images is trained until its logits vary between images, so
+that its statistics and weights are those of a trained net. Its outputs through each interface are compared with those
+of evaluation: logits, or for `resnet-predict` probabilities, which it rounds to six digits.
 """
 
 import json
@@ -26,18 +26,18 @@ from typing import Any
 import measuring
 
 COUNT = 1000
-CACHE = "cache"  # of decoded images, which all nets share
+CACHE = "cache"  # folder of decoded images, shared by all nets
 NO_CLASSIFIERS = {"scalar_chain"}
-# Standard deviation over images that a class's logit should have at least, since equal answers of a net that answers
-# alike whatever it is shown say nothing; and at most, since rounding grows with what is rounded.
+# Range for the standard deviation of a class's logit over the images: with a smaller one, equal outputs would prove
+# nothing; with a larger one, rounding errors would be larger too.
 VARIED = (0.1, 10.0)
-# Tried in turn until the logits vary: some batches at a low rate, then more of them at higher ones.
+# Tried in turn until the logits vary: a few batches at a low learning rate, then more batches at higher rates.
 TRAININGS = (
     ("optimizer.lr=0.002", "trainer.epochs=1", "trainer.max_batches=8"),
     ("optimizer.lr=0.02", "trainer.epochs=5"),
     ("optimizer.lr=0.1", "trainer.epochs=15", "trainer.clip_norm=1"),
 )
-# Thirty layers without normalisation, whose default weights let no signal through, which is what the preset shows.
+# Thirty layers without normalisation: with default weights no signal passes, which is the point of the preset.
 OTHER_WEIGHTS = {"deep_cnn": ["model.init=he"]}
 DEEP = ("resnet", "plain", "preact", "fixup", "rezero", "skipinit")
 SIZES = {"airbench": 32, "resnet": 32, "resnet18": 32, "torchvision": 32}
@@ -77,20 +77,20 @@ def main() -> None:
 
 
 def presets() -> list[str]:
-    """Return the presets that classify images, the smallest files' nets first and the deepest last."""
+    """Return the presets that classify images, ordered by depth, with Wide ResNets last."""
     names = {path.stem for path in (measuring.REPOSITORY / "conf/model").glob("*.yaml")} - NO_CLASSIFIERS
     depth = {name: int("0" + "".join(filter(str.isdigit, name.partition("_")[0]))) for name in names}
     return sorted(names, key=lambda name: (name.startswith("wrn"), depth[name], name))
 
 
 def earlier(out: Path | None) -> dict[str, Any]:
-    """Return what the results file has of other nets."""
+    """Return the results of other nets in the results file."""
     path = out or measuring.RESULTS / "parity.json"
     return json.loads(path.read_text())["nets"] if path.is_file() else {}
 
 
 def write_images(folder: Path, count: int) -> list[Path]:
-    """Write the images, at least one of each kind where `count` is less than their number."""
+    """Write `count` images, or one of each kind if that is more."""
     from tests.support.image_kinds import image_kinds, write_image_kinds
 
     count = max(count, len(image_kinds()))
@@ -101,9 +101,9 @@ def write_images(folder: Path, count: int) -> list[Path]:
 def compare(
     folder: Path, net: str, paths: Sequence[Path], doors: Sequence[str], found: dict[str, Any]
 ) -> Iterator[str]:
-    """Train a net, and yield each door once `found` has its largest difference from evaluation.
+    """Train a net, and yield each interface after adding its largest difference from evaluation to `found`.
 
-    It also has how many best classes differ.
+    The number of images whose best class differs is added too.
     """
     from tests.support import doors as ways
 
@@ -129,7 +129,7 @@ def compare(
 
 
 def trained(folder: Path, net: str) -> tuple[Path, Any, float]:
-    """Return the folder of a run of the net, what its evaluation answers, and how much that varies over the images."""
+    """Return the folder of a run of the net, the outputs of its evaluation, and their variation over the images."""
     from tests.support import doors
 
     side = SIZES.get(net, OWN_SIZE)
@@ -157,13 +157,13 @@ def trained(folder: Path, net: str) -> tuple[Path, Any, float]:
 
 
 def is_finished(folder: Path) -> bool:
-    """Return whether a run has been trained to its end."""
+    """Return whether a run is finished."""
     record = folder / "run.json"
     return record.is_file() and json.loads(record.read_text())["status"] == "finished"
 
 
 def ask(door: str, run: Any, folder: Path, paths: Sequence[Path]) -> Any:
-    """Return the answers of a door."""
+    """Return the outputs of an interface."""
     from tests.support import doors
 
     photos = paths[0].parents[1]

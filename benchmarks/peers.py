@@ -1,7 +1,7 @@
-"""An environment of its own for the libraries that the program is compared with: they are no dependency of it.
+"""A separate environment for the libraries that the program is compared with, which are not its dependencies.
 
-It has the running interpreter's packages, torch among them, through a .pth file, so that only what is missing is
-installed, and all contenders run the same torch.
+It includes the running interpreter's packages, such as torch, through a .pth file, so that only missing packages are
+installed and all contenders use the same torch.
 """
 
 import os

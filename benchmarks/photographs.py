@@ -17,8 +17,7 @@ BACKENDS = {"stream, files": ("stream", False), "stream, cache": ("stream", True
 def contenders(count: int = COUNT) -> Iterator[dict[str, Callable[[], float]]]:
     """Yield functions that return the images per second of an epoch, by contender.
 
-    `first` makes the loader anew and, with a cache, an empty one; `later` is another epoch of a loader that has done
-    one.
+    `first` is the first epoch of a new loader with an empty cache, if any; `later` is a further epoch.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -72,7 +71,7 @@ class Epochs:
         self.loader, self.epoch, self.made = None, 0, 0
 
     def first(self) -> float:
-        """Images a second of a new loader's first epoch, making the loader included."""
+        """Return the images per second of a new loader's first epoch, including its creation."""
         from resnet_cli.data import Augment, image_folder, make_loaders
 
         self.made += 1
@@ -87,7 +86,7 @@ class Epochs:
         return rate(self.loader, start)
 
     def later(self) -> float:
-        """Images a second of another epoch."""
+        """Return the images per second of a further epoch."""
         if self.loader is None:
             self.first()
         self.epoch += 1
@@ -95,7 +94,7 @@ class Epochs:
 
 
 def rate(batches, start: float | None = None) -> float:
-    """Images a second of the batches, from `start` on."""
+    """Return the images per second of the batches, timed from `start`."""
     start, seen = measuring.now() if start is None else start, 0
     for _, labels in batches:
         seen += len(labels)

@@ -1,15 +1,15 @@
-"""Images a second of the input path alone: crop, flip and normalise, batched on the device, against a `DataLoader`.
+"""Images per second of the input path alone: crop, flip and normalise, batched on the device, against a `DataLoader`.
 
     python benchmarks/pipeline.py                       -> benchmarks/results/pipeline.json
 
-The last table is the share of a ResNet-20 step that making its batch takes. All contenders share a process.
+The last table has the share of a ResNet-20 step that its input takes. All contenders share a process.
 
     python benchmarks/pipeline.py --photos              -> benchmarks/results/photos.json
 
-measures photographs: `torchvision.datasets.ImageFolder` in a `DataLoader` against image files that are decoded by
-workers (`stream, files`), decoded images that are read from the cache (`stream, cache`), and images kept in memory
-(`device`). The first epoch, which makes the loader and fills the cache, is apart from the later ones. The process, and
-with it every contender, keeps freed memory, as `resnet-train` does; `--plain-malloc` measures without that.
+measures photographs: `torchvision.datasets.ImageFolder` in a `DataLoader` against image files decoded by workers
+(`stream, files`), decoded images read from the cache (`stream, cache`), and images kept in memory (`device`). The first
+epoch, which creates the loader and fills the cache, is reported separately. The process, and so every contender, keeps
+freed memory as `resnet-train` does; `--plain-malloc` measures without that.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable
 import measuring
 
 BATCH = 128
-COUNT = 50_000  # images of the set, as in CIFAR-10: the rates depend on what the caches hold
-PER_IMAGE = 4_000  # of them for the DataLoader, which is slow
+COUNT = 50_000  # images in the set, as in CIFAR-10: the rates depend on how much fits into the CPU's caches
+PER_IMAGE = 4_000  # images for the DataLoader, which is slow
 
 
 def main() -> None:
@@ -94,7 +94,7 @@ def measure_photographs(options: argparse.Namespace) -> None:
 
 
 def images_a_second(batches: Callable[[], Iterable[tuple]]) -> float:
-    """Of one epoch, starting the workers included, as each epoch of a `DataLoader` does."""
+    """Return the images per second of an epoch, including the start of workers as in each epoch of a `DataLoader`."""
     start, seen = measuring.now(), 0
     for _, labels in batches():
         seen += len(labels)
@@ -102,7 +102,7 @@ def images_a_second(batches: Callable[[], Iterable[tuple]]) -> float:
 
 
 def stepper(loops, loader) -> Callable[[], float]:
-    """Images a second of the step that the batches are for, without making them."""
+    """Return the images per second of the training step alone, on existing batches."""
     import torch
     from torch import nn
 

@@ -1,13 +1,13 @@
 """Measures the rules of `plan=`: each rule's choice against others, on the validation part of small sets.
 
     python benchmarks/plan.py --fashion_mnist DIR --images DIR --drawings DIR   -> benchmarks/results/plan.json
-    python benchmarks/plan.py ... --minutes 10                                  some of it; again goes on
-    python benchmarks/plan.py --quick                                           tries it out on the digits
+    python benchmarks/plan.py ... --minutes 10                                  a part of it; repeat to continue
+    python benchmarks/plan.py --quick                                           a trial on the digits
 
-Each run is `plan=good` with the net and the epochs given, so that the seconds of the machine decide nothing, and with
-what a rule chooses replaced by something else. A fifth of the training images is the validation part; what counts is
-its accuracy after the last epoch, balanced over classes; what the runs find on their test images is not used. What
-the results file has is not trained again, also when the folder of its run is gone.
+Each run is `plan=good` with a given net and number of epochs, so that the speed of the machine has no influence, and
+with one rule's choice replaced by another. A fifth of the training images is the validation part; choices are compared
+by its balanced accuracy after the last epoch, and test results are not used. Runs in the results file are not trained
+again, even if their folders have been deleted.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ ALL = ("digits", "fashion, 2000", "photographs, 5000", "photographs, 500")
 UNEQUAL = ("fashion, rare classes", "photographs, imbalanced")
 NETS = {"digits": ("resnet8", 40), "photographs, 500": ("resnet20", 80)}  # net and epochs
 USUAL_NET = ("resnet20", 30)
-# Images a second on one core with Muon, in bf16 and batches of 64, against ResNet-20.
+# Images per second on one core with Muon, in bf16 and batches of 64, relative to ResNet-20.
 SPEEDS = {"resnet8": 2.3, "resnet20": 1.0, "resnet20 model.width=2": 0.375, "wrn16_4": 0.175, "airbench": 0.39}
 
 
@@ -38,10 +38,10 @@ def muon(rate: float, batch_size: int = 64) -> list[str]:
 
 
 def nets_in_time_of(epochs: int, chosen: list[str]) -> dict[str, list[str]]:
-    """Return overrides that train each net for about as long as ResNet-20 takes for so many epochs.
+    """Return overrides that train each net for about the time that ResNet-20 takes for `epochs` epochs.
 
     Args:
-        epochs: Of ResNet-20.
+        epochs: Number of epochs of ResNet-20.
         chosen: Overrides for all nets.
     """
     return {
@@ -54,7 +54,7 @@ WIDE = ["model=wrn16_4", *muon(0.1)]
 STEM_18 = ["model=resnet18", "model.stem=imagenet"]
 STEM_10 = [*STEM_18, "model.layers=[1,1,1,1]"]
 NARROW_10, NARROW_18 = ([*net, "model.width=0.5", *muon(0.1)] for net in (STEM_10, STEM_18))
-# Images a second on one core, in bf16 and batches of 64, the side of the images, and the net.
+# Images per second on one core in bf16 and batches of 64, side of the images in pixels, overrides of the net.
 SIDES: dict[str, tuple[float, int, list[str]]] = {
     "32, resnet20": (718, 32, SMALL), "32, resnet20 of width 2": (243, 32, SMALL_2), "32, wrn16_4": (101, 32, WIDE),
     "48, resnet20": (324, 48, SMALL), "48, resnet20 of width 2": (113, 48, SMALL_2), "48, resnet10": (530, 48, STEM_10),
@@ -69,7 +69,7 @@ DRAWINGS = 978  # drawings that are trained on
 
 
 def sides_in(minutes: float) -> dict[str, list[str]]:
-    """Return overrides that train nets on images of several sides for about this long; those that get 8 passes."""
+    """Return overrides that train nets on images of several sides for about this long, if that allows 8 epochs."""
     passes = {name: round(60 * minutes * rate / DRAWINGS) for name, (rate, _, _) in SIDES.items()}
     return {
         name: [f"data.image_size={side}", f"trainer.epochs={passes[name]}", *net]
@@ -79,7 +79,7 @@ def sides_in(minutes: float) -> dict[str, list[str]]:
 
 
 def crops_at(side: int, epochs: int) -> dict[str, list[str]]:
-    """Return overrides that crop images of a side in two ways."""
+    """Return overrides for two kinds of crops of images of a given side."""
     common = [f"data.image_size={side}", f"trainer.epochs={epochs}", *SMALL]
     return {
         f"{side} pixels, shifted": [*common, f"data.augment.crop={side // 8}", "data.augment.resized_crop=null"],
@@ -88,7 +88,7 @@ def crops_at(side: int, epochs: int) -> dict[str, list[str]]:
 
 
 def further_augmentation(epochs: int, *chosen: str) -> dict[str, list[str]]:
-    """Return overrides that train WRN-16-4 with several kinds of augmentation beside the usual one.
+    """Return overrides that train WRN-16-4 with several kinds of additional augmentation.
 
     Args:
         epochs: Number of epochs.
@@ -105,7 +105,7 @@ def further_augmentation(epochs: int, *chosen: str) -> dict[str, list[str]]:
     return {kind: [*common, *overrides] for kind, overrides in kinds.items()}
 
 
-# Rule -> the sets that it is tried on, and what is tried: overrides by name.
+# Rule -> names of the sets to try it on, and overrides of the choices by name.
 TRIALS: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
     "optimizer": (ALL, {
         "sgd": ["optimizer=sgd", "optimizer.lr=0.05", "optimizer.weight_decay=5e-4", "data.batch_size=64"],
@@ -146,9 +146,9 @@ class Runs:
     """The runs of the measurement, each of which is trained once.
 
     Args:
-        folder: Where they are kept.
+        folder: Folder of the runs.
         sets: The folders of the sets.
-        deadline: When no further run is begun, by `time.monotonic`.
+        deadline: Time by `time.monotonic` after which no further run is started.
         quick: Train for an epoch.
     """
 
@@ -159,7 +159,7 @@ class Runs:
         """Return the balanced accuracy on the validation part after the last epoch.
 
         Raises:
-            TimeoutError: The deadline has come.
+            TimeoutError: The deadline has passed.
         """
         folder = self.folder / name.replace(", ", "-").replace(" ", "-") / f"{label},seed={seed}".replace(" ", "-")
         record = folder / "run.json"
@@ -182,10 +182,10 @@ class Runs:
 
 
 def measure(runs: Runs, rules: list[str], seeds: int, found: dict[str, Any]) -> None:
-    """Add to what was found the accuracies of each choice of the rules, by set.
+    """Add the accuracies of each rule's choices on each set to `found`.
 
     Raises:
-        TimeoutError: The deadline has come; what was trained is kept.
+        TimeoutError: The deadline has passed; finished runs are kept.
     """
     for rule in rules:
         names, choices = TRIALS[rule]
@@ -208,7 +208,7 @@ def as_table(rule: str, found: dict[str, dict[str, dict[str, float]]]) -> str:
 
 
 def format_cell(values: list[float]) -> str:
-    """Return mean, deviation and number."""
+    """Format mean, standard deviation and number of values."""
     if not values:
         return "-"
     spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""

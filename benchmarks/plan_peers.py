@@ -1,20 +1,20 @@
-"""Sets `plan=good` beside what people would use instead: the same images, the same minutes on one core.
+"""Compares `plan=good` with alternatives: the same images, the same minutes on one core.
 
     python benchmarks/plan_peers.py --fashion_mnist DIR --images DIR --drawings DIR --budget 5
-    python benchmarks/plan_peers.py ... --minutes 60               some of it; again goes on
+    python benchmarks/plan_peers.py ... --minutes 60               a part of it; repeat to continue
     python benchmarks/plan_peers.py ... --timm DIR --ultralytics DIR
 
-Contenders: `plan=good`; this program's defaults, with `data.image_size=64` for files of unlike sizes; Ultralytics'
+Contenders: `plan=good`; this program's defaults, with `data.image_size=64` for files of different sizes; Ultralytics'
 `yolo classify train` of a net without published weights, with its defaults and its own time limit; and timm's
-`train.py` with the settings that its documentation gives for residual nets, for as many epochs as one epoch's time
-says. Each reads the folders `train` and, for Ultralytics and timm, which hold nothing out themselves, a tenth of it as
-`val`; the images of `test` are read once, at the end.
+`train.py` with the settings that its documentation gives for residual nets, with the number of epochs chosen by the
+time of one epoch. Each trains on the folder `train`; for Ultralytics and timm, which hold nothing out themselves, a
+tenth of it is `val`. The images of `test` are read once, at the end.
 
-AutoGluon's MultiModalPredictor is not among them: 1.6.3 begins with weights that it downloads, and has no setting for a
-net without them.
+AutoGluon's MultiModalPredictor is left out: 1.6.3 starts from downloaded weights and has no setting for a net without
+them.
 
-`--timm` is a folder with train.py and timm/ (a checkout of huggingface/pytorch-image-models), `--ultralytics` one that
-is put on the Python path. A contender that is not there is left out.
+`--timm` is a folder with train.py and timm/ (a checkout of huggingface/pytorch-image-models), `--ultralytics` a folder
+to add to the Python path. A contender without its folder is left out.
 """
 
 import csv
@@ -38,10 +38,10 @@ TIMM = [
     "--model", "resnet18", "--lr", "0.1", "--warmup-epochs", "5", "--weight-decay", "1e-4", "--sched", "cosine",
     "--reprob", "0.4", "--remode", "pixel", "-b", "112", "--workers", "1", "--device", "cpu",
 ]  # fmt: skip
-IMAGENET_SIDE = 224  # that net's size of images, which smaller images do not get
-UNLIKE_SIZES = {"drawings": ["data.image_size=64"]}  # as the line says that a run without it ends with
-TRIED_SECONDS = 10.0  # of timm's epochs, before their number is chosen
-NOT_TRAINING = 0.85  # share of the time limit that timm's epochs get, as in a plan
+IMAGENET_SIDE = 224  # image size of that net; smaller images are not enlarged to it
+UNLIKE_SIZES = {"drawings": ["data.image_size=64"]}  # as suggested by the error of a run without it
+TRIED_SECONDS = 10.0  # of timm's epochs to measure before their number is chosen
+NOT_TRAINING = 0.85  # share of the time limit for timm's epochs, as in a plan
 EVALUATE_YOLO = (
     "import sys; from ultralytics import YOLO;"
     "print('top1', YOLO(sys.argv[1]).val(data=sys.argv[2], split='test', device='cpu', workers=0, plots=False).top1)"
@@ -69,10 +69,10 @@ def hold_out(source: Path, target: Path) -> Path:
 
 
 def call(command: Sequence[str], folder: Path, path: Path | None = None) -> str:
-    """Run a command on one core and return what it prints.
+    """Run a command on one core and return its output.
 
     Raises:
-        RuntimeError: It failed.
+        RuntimeError: The command failed.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "YOLO_OFFLINE": "true", "YOLO_CONFIG_DIR": str(folder)}
     if path is not None:
@@ -119,7 +119,7 @@ def train_yolo(source: Path, folder: Path, seed: int, minutes: float, path: Path
 
 
 def train_timm(source: Path, folder: Path, seed: int, minutes: float, path: Path) -> dict[str, Any]:
-    """Train with timm's script, for the epochs that the time of one epoch allows."""
+    """Train with timm's script, for as many epochs as the measured time of an epoch allows."""
     classes = sum(1 for _ in (source / "train").iterdir())
     size = min(IMAGENET_SIDE, max(32, _side(source)))
     common = [

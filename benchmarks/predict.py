@@ -1,10 +1,10 @@
-"""Time of resnet-predict on small image files, beside Pillow that only decodes them.
+"""Time of resnet-predict on small image files, compared with only decoding them by Pillow.
 
     python benchmarks/predict.py                       -> benchmarks/results/predict.json
 
-10,000 PNG files of 64x64 pixels are decoded by Pillow alone, in one thread; and decoded, resized to 32x32, normalised,
-classified and formatted by what `resnet-predict` calls, with a net of two convolutions (`cnn`), and with ResNet-8. The
-start of the process, two seconds that importing PyTorch takes, is left out.
+10,000 PNG files of 64x64 pixels are decoded by Pillow in one thread; and decoded, resized to 32x32, normalised,
+classified and formatted by the functions of `resnet-predict`, with a net of two convolutions (`cnn`) and with ResNet-8.
+The start of the process, two seconds for importing PyTorch, is excluded.
 """
 
 import tempfile
@@ -73,7 +73,7 @@ def decode_alone(names: list[str]) -> float:
 
 
 def predicting(folder: Path, net: str, arguments: list[str], names: list[str]) -> Callable[[], float]:
-    """Train a net for a moment and return a function that predicts the files, and returns the seconds it took."""
+    """Train a net briefly, and return a function that predicts the files and returns the seconds it took."""
     from resnet_cli.commands.train import run as train
     from resnet_cli.inference.classifier import load_run
     from resnet_cli.inference.output import CsvWriter

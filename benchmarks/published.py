@@ -1,15 +1,16 @@
-"""Trains published programs and the presets of the same recipe on the same files, in turns, and compares them.
+"""Trains published programs and the presets of the same recipes on the same files, in turns, and compares them.
 
     python benchmarks/published.py --data DIR --pytorch_resnet_cifar10 DIR --pytorch-cifar DIR --cifar10-airbench DIR
 
-`--data` holds 32x32 images in train/CLASS and test/CLASS. The other folders are clones of the repositories, see
-`published_programs.py`; those that are not given are left out. Both sides train on the same images, drawn once, for the
-same number of epochs, in a process of its own each, from as many seeds. Seconds are those of training (of the published
-airbench also of its whitening and last evaluation); the accuracy is that of the last epoch on the test images.
+`--data` contains 32x32 images in train/CLASS and test/CLASS. The other folders are clones of the repositories, see
+`published_programs.py`; programs without a folder are left out. Both sides train on the same images, drawn once, for
+the same number of epochs, in separate processes, from the same number of seeds. Seconds are those of training (for the
+published airbench including its whitening and last evaluation); the accuracy is that of the last epoch on the test
+images.
 
-A run that is finished is kept in `--out`: the same command goes on where it was stopped, and with `--minutes` no run
-begins later than that. The accuracies are of a fraction of the images and of a few epochs: they say whether two
-programs do the same, and nothing else.
+Finished runs are kept in `--out`: the same command continues where it was stopped, and with `--minutes` no run starts
+later than that. The accuracies are from a fraction of the images and a few epochs: they only show whether two programs
+compute the same.
 """
 
 import argparse
@@ -52,7 +53,7 @@ class Pair:
 
 
 PAIRS = {
-    "ResNet-20": Pair(  # whose learning rate falls for the first time after 32,000 steps
+    "ResNet-20": Pair(  # its learning rate is constant for the first 32,000 steps
         "pytorch_resnet_cifar10", 10_000, 5_000, 3,
         ("experiment=he2015", "schedule.milestones=[]", "model=resnet20", *IMAGENET),
     ),
@@ -133,7 +134,7 @@ def chosen(options: argparse.Namespace) -> dict[str, Pair]:
 
 
 def write_arrays(data: Path, pair: Pair, place: Path) -> Path:
-    """Write the images of both sides, the same ones each time, and return the file."""
+    """Write the images for both sides, always the same ones, and return the file."""
     file = place / f"{pair.train}-{pair.test}.npz"
     if file.is_file():
         return file
@@ -153,7 +154,7 @@ def write_arrays(data: Path, pair: Pair, place: Path) -> Path:
 
 
 def train(pair: Pair, side: str, seed: int, arrays: Path, folder: Path) -> dict[str, Any]:
-    """Train one side in a process of its own; return accuracy and seconds of training."""
+    """Train one side in a separate process; return accuracy and seconds of training."""
     with tempfile.TemporaryDirectory() as place:
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
         if side == "published":
@@ -180,7 +181,7 @@ def read_run(run: Path) -> dict[str, Any]:
 
 
 def kept(out: Path) -> dict[str, Any]:
-    """Return the record of earlier calls, without pairs that are different now."""
+    """Return the record of earlier calls, without pairs that have changed since."""
     record = read_results(out)
     settings = {name: json.loads(json.dumps(asdict(pair))) for name, pair in PAIRS.items()}
     pairs = {
@@ -199,7 +200,7 @@ def write(record: dict[str, Any], out: Path) -> None:
 
 
 def summary(runs: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """Mean, deviation and range of the accuracies of each side, their speed, and the ratio of speeds seed by seed."""
+    """Return mean, deviation and range of each side's accuracies, their speeds, and the ratios of speeds by seed."""
     sides: dict[str, list[dict[str, float]]] = {"published": [], "preset": []}
     for name in sorted(runs):
         sides[name.partition(",")[0]].append(runs[name])

@@ -1,10 +1,10 @@
-"""Whether the net of a preset is the net of a published program: the same logits and gradients from the same weights.
+"""Checks that the net of a preset is that of a published program: equal logits and gradients from the same weights.
 
     python benchmarks/published_nets.py --pytorch_resnet_cifar10 DIR --pytorch-cifar DIR --cifar10-airbench DIR
 
-The weights of the published net are copied into the preset's, layer by layer in their order, and both see the same
-random images, in training mode. A difference is the largest one, as a share of the largest value; float32 has under
-1e-4.
+The weights of the published net are copied to the preset's, layer by layer in order, and both are applied to the same
+random images in training mode. A difference is the largest absolute one, relative to the largest value; in float32 it
+should be under 1e-4.
 """
 
 import argparse
@@ -26,13 +26,13 @@ from resnet_cli.session import build
 
 BATCH = 16
 TOLERANCE = 1e-4  # of float32
-# Of the channels that a parameter-free shortcut adds, pytorch_resnet_cifar10 has half before and half after the others,
-# the preset all after them: the same function of nets whose channels are in another order. Here it is the preset's.
+# pytorch_resnet_cifar10 puts half of the channels that a parameter-free shortcut adds before and half after the others,
+# the preset all of them after. The nets are equal up to the order of channels; the patch uses the preset's order.
 PADDING = {"planes//4, planes//4": "0, planes//2"}
 
 
 def published_net(program: str, folder: Path) -> nn.Module:
-    """Build the net of a program with weights of its own."""
+    """Build the net of a program with its own initial weights."""
     with importable(folder):
         if program == "pytorch_resnet_cifar10":
             return module_of(folder / "resnet.py", PADDING).resnet20()
@@ -45,7 +45,7 @@ def published_net(program: str, folder: Path) -> nn.Module:
 
 def module_of(path: Path, changes: Mapping[str, str] | None = None) -> ModuleType:
     source = patched(path.read_text(encoding="utf-8"), changes or {})
-    with arguments_are(str(path), []):  # airbench reads its own source from there
+    with arguments_are(str(path), []):  # airbench reads its own source from sys.argv[0]
         return run_source(source, path, {"HostEvent": HostEvent})
 
 
@@ -56,7 +56,7 @@ def preset_net(preset: tuple[str, ...]) -> nn.Module:
 
 
 def layers(net: nn.Module) -> Iterator[tuple[nn.Module, dict[str, Tensor]]]:
-    """Yield the modules that have tensors of their own, in order, with these."""
+    """Yield the modules with direct tensors, in order, with these tensors."""
     for module in net.modules():
         own = dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))
         if own:
@@ -79,7 +79,7 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
 
 
 def differences(theirs: nn.Module, ours: nn.Module) -> dict[str, float]:
-    """Return the largest differences of logits and gradients, as shares, and the number of trained weights of each."""
+    """Return the largest relative differences of logits and gradients, and the numbers of trained weights."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(BATCH, 3, 32, 32, generator=generator)
     labels = torch.randint(10, (BATCH,), generator=generator)
@@ -90,7 +90,7 @@ def differences(theirs: nn.Module, ours: nn.Module) -> dict[str, float]:
         nn.functional.cross_entropy(logits, labels).backward()
         found.append((logits.detach(), gradients(net)))
     (logits, grads), (own_logits, own_grads) = found
-    worst = max(share(grads[at], own_grads[at]) for at in grads)  # of what trains there; the preset may freeze the rest
+    worst = max(share(grads[at], own_grads[at]) for at in grads)  # of weights that train in the published net
     counts = [sum(p.numel() for p in net.parameters() if p.requires_grad) for net in (theirs, ours)]
     return {
         "logits": share(logits, own_logits), "gradients": worst, "published_weights": counts[0],
@@ -99,7 +99,7 @@ def differences(theirs: nn.Module, ours: nn.Module) -> dict[str, float]:
 
 
 def gradients(net: nn.Module) -> dict[tuple[int, str], Tensor]:
-    """Return the gradients that there are, by number of the layer and name."""
+    """Return all existing gradients by layer number and name."""
     return {
         (number, name): tensor.grad
         for number, (_, own) in enumerate(layers(net)) for name, tensor in own.items() if tensor.grad is not None

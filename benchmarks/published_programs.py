@@ -1,9 +1,9 @@
-"""The published programs as `published.py` runs them: which ones, the small patches, and one training in this process.
+"""The published programs that `published.py` runs, with their patches; trains one of them in this process.
 
     python benchmarks/published_programs.py PROGRAM FOLDER ARRAYS OUT --seed 0 --epochs 4
 
-None of them is part of this project: FOLDER is where the user has put the repository. Only what keeps a program from
-running on a CPU, on other images and for another number of epochs is changed, and what it reports is read off:
+None of them is part of this project: FOLDER is the user's clone of the repository. The patches only let a program run
+on a CPU, on other images and for another number of epochs, and read its results:
 
 * pytorch_resnet_cifar10 (github.com/akamaster), `trainer.py`: `.cuda()` is left out; images come from ARRAYS; no worker
   processes. Its own options choose net and epochs.
@@ -12,7 +12,7 @@ running on a CPU, on other images and for another number of epochs is changed, a
   which needs a terminal, draws nothing.
 * cifar10-airbench (github.com/KellerJordan), `airbench94_muon.py`: see `airbench_script.py`.
 
-A folder is used as it is; programs run in a temporary one, where they leave their checkpoints.
+Folders are not changed; programs run in a temporary folder, where they write their checkpoints.
 """
 
 import argparse
@@ -46,7 +46,7 @@ FILES = {  # program -> the file of the repository that is run
 
 
 class Images(Dataset):
-    """Stands in for `torchvision.datasets.CIFAR10`: the images of the arrays, as Pillow's."""
+    """Replaces `torchvision.datasets.CIFAR10` with the images of the arrays, as Pillow images."""
 
     file = Path()
 
@@ -69,12 +69,12 @@ class Images(Dataset):
 
 
 class Clock:
-    """Adds up the seconds of the calls that go through `timed`."""
+    """Adds up the seconds of calls through `timed`."""
 
     seconds = 0.0
 
     def timed(self, function: Callable, *arguments: Any, **options: Any) -> Any:
-        """Call a function on the clock."""
+        """Call a function and add its time."""
         start = time.perf_counter()
         try:
             return function(*arguments, **options)
@@ -83,7 +83,7 @@ class Clock:
 
 
 def akamaster(folder: Path, arrays: Path, epochs: int) -> dict[str, float]:
-    """Train ResNet-20, and return the accuracy of the last validation with the seconds of training."""
+    """Train ResNet-20; return the accuracy of the last validation and the seconds of training."""
     clock, accuracies = Clock(), []
     options = ["--arch=resnet20", f"--epochs={epochs}", "--workers=0", "--print-freq=100000"]
     Images.file = arrays
@@ -98,7 +98,7 @@ def akamaster(folder: Path, arrays: Path, epochs: int) -> dict[str, float]:
 
 
 def kuangliu(folder: Path, arrays: Path, epochs: int) -> dict[str, float]:
-    """Train ResNet-18, and return the accuracy of the last test with the seconds of training."""
+    """Train ResNet-18; return the accuracy of the last test and the seconds of training."""
     clock, accuracies = Clock(), []
     names = {
         "Images": Images, "EPOCHS": epochs, "timed": clock.timed,
@@ -115,7 +115,7 @@ def kuangliu(folder: Path, arrays: Path, epochs: int) -> dict[str, float]:
 
 
 def airbench(folder: Path, arrays: Path, epochs: int) -> dict[str, float]:
-    """Train airbench94 with Muon; its clock has the whitening and the evaluation with test-time augmentation on it."""
+    """Train airbench94 with Muon; its time includes the whitening and the evaluation with test-time augmentation."""
     with np.load(arrays) as found:
         parts = {
             part: (torch.from_numpy(found[f"x_{part}"]), torch.from_numpy(found[f"y_{part}"]))
@@ -131,7 +131,7 @@ PROGRAMS = {"pytorch_resnet_cifar10": akamaster, "pytorch-cifar": kuangliu, "cif
 
 @contextlib.contextmanager
 def importable(folder: Path):
-    """Let the modules of a folder be imported inside this block."""
+    """Put a folder on the Python path inside this block."""
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -141,7 +141,7 @@ def importable(folder: Path):
 
 @contextlib.contextmanager
 def arguments_are(program: str, options: list[str]):
-    """Set the command line that a program reads."""
+    """Set `sys.argv` inside this block."""
     before, sys.argv = sys.argv, [program, *options]
     try:
         yield

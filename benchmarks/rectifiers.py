@@ -1,14 +1,14 @@
 """Counts the epochs that a CNN of four convolutions needs to 25 % training error, with ReLU and with tanh.
 
     python benchmarks/rectifiers.py --data data=image_folder data.root=DIR
-    python benchmarks/rectifiers.py --data data=image_folder data.root=DIR --minutes 10     some of it; again goes on
+    python benchmarks/rectifiers.py --data data=image_folder data.root=DIR --minutes 10     a part; repeat to continue
 
-Krizhevsky et al. (2012, figure 1): ReLU takes a sixth of the epochs of tanh, each with a learning rate of its own. Here
-initialisation and learning rate are chosen for each by the training error in the first epoch, with a seed that is used
-for nothing else, and the grid is extended as long as its edge is the best; then each is trained with three more seeds.
-All training images, no validation part, no augmentation, no weight decay, constant learning rate, momentum 0.9.
-Training errors are means over an epoch. Every run is stopped by an interrupt when its answer is known, so that the test
-images are never evaluated. What the results file has is not trained again, also when the folder of its run is gone.
+In Krizhevsky et al. (2012, figure 1), ReLU takes a sixth of the epochs of tanh, with separate learning rates. Here
+initialisation and learning rate are chosen for each by the training error in the first epoch, with a seed that is not
+used otherwise; the grid is extended while its best point is at an edge. Then each is trained with three more seeds on
+all training images, without validation part, augmentation and weight decay, with constant learning rate and momentum
+0.9. Training errors are means over an epoch. Every run is interrupted when its answer is known, so that the test images
+are never evaluated. Runs in the results file are not trained again, even if their folders have been deleted.
 """
 
 import argparse
@@ -26,9 +26,9 @@ from typing import Any
 from measuring import REPOSITORY, RESULTS, read_results
 
 ACTIVATIONS, INITS, RATES = ("relu", "tanh"), ("he", "xavier"), (0.01, 0.03, 0.1)
-RATE_FACTOR = 3  # between neighbours of the grid
+RATE_FACTOR = 3  # ratio of neighbouring learning rates in the grid
 SEARCH_SEED, SEARCH_EPOCHS = 100, 1
-TARGET = 25.0  # percent of training errors
+TARGET = 25.0  # percent training error
 MOST_EPOCHS = 30
 NETWORK = [
     "model=cnn", "model.channels=[32,32,64,64]", "model.pool_every=1", "model.hidden_dims=[]", "schedule=constant",
@@ -59,10 +59,10 @@ def main() -> None:
 
 
 def measure(runs: "Runs", seeds: int) -> None:
-    """Write the search and the epochs of each activation's seeds.
+    """Run the search and the seeds of each activation, and write the results.
 
     Raises:
-        TimeoutError: The deadline has come; what was trained is kept.
+        TimeoutError: The deadline has passed; trained epochs are kept.
     """
     for activation in ACTIVATIONS:
         errors = search(runs, activation)
@@ -79,7 +79,7 @@ def measure(runs: "Runs", seeds: int) -> None:
 
 
 def search(runs: "Runs", activation: str) -> dict[Setting, float]:
-    """Return the training error in the first epoch for each setting, of a grid whose best rate is not at an edge."""
+    """Return the training error in the first epoch for each setting of a grid whose best rate is not at an edge."""
     errors: dict[Setting, float] = {}
 
     def fill(rates: tuple[float, ...], inits: tuple[str, ...]) -> None:
@@ -100,13 +100,13 @@ def search(runs: "Runs", activation: str) -> dict[Setting, float]:
 
 
 class Runs:
-    """The runs of one measurement; the results file keeps the curve of each that has ended.
+    """The runs of one measurement; the results file has the curve of each finished one.
 
     Args:
-        folder: Where the runs are.
+        folder: Folder of the runs.
         data: Overrides that choose the data.
-        deadline: When no run goes on, by `time.monotonic`.
-        out: The results file, with what an earlier call has measured on the same data.
+        deadline: Time by `time.monotonic` at which runs are stopped.
+        out: The results file, with results of earlier calls on the same data.
     """
 
     def __init__(self, folder: Path, data: list[str], deadline: float, out: Path) -> None:
@@ -122,10 +122,10 @@ class Runs:
         self.out.write_text(json.dumps(self.result, indent=1) + "\n", encoding="utf-8")
 
     def train(self, setting: Setting, seed: int, epochs: int) -> list[float]:
-        """Train, or go on training, until the target or so many epochs; return the training error of each epoch.
+        """Train or resume until the target or `epochs` is reached; return the training error of each epoch.
 
         Raises:
-            TimeoutError: The deadline has come; what was trained is kept.
+            TimeoutError: The deadline has passed; trained epochs are kept.
         """
         activation, init, lr = setting
         name = f"{activation},{init},{lr:g},seed={seed}"
@@ -135,13 +135,13 @@ class Runs:
         own = [f"model.activation_type={activation}", f"model.init={init}", f"optimizer.lr={lr}", f"seed={seed}"]
         folder = self.folder / name
         if not is_known(errors_of(folder), epochs) and not has_diverged(folder):
-            self._go_on(folder, [*NETWORK, *self.data, *own], epochs)
+            self._resume(folder, [*NETWORK, *self.data, *own], epochs)
         curve = errors_of(folder)[:epochs]
         self.result["runs"][name] = {"errors": curve, "diverged": has_diverged(folder)}
         self.write()
         return curve
 
-    def _go_on(self, folder: Path, overrides: list[str], epochs: int) -> None:
+    def _resume(self, folder: Path, overrides: list[str], epochs: int) -> None:
         print(f"{folder.name}: ", end="", flush=True)
         command = [sys.executable, "-m", "resnet_cli", *overrides, f"hydra.run.dir='{folder}'", "resume=auto"]
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -154,7 +154,7 @@ class Runs:
             while process.poll() is None:
                 time.sleep(0.2)
                 if time.monotonic() > self.deadline or is_known(errors_of(folder), epochs):
-                    process.send_signal(signal.SIGINT)  # saves, and ends
+                    process.send_signal(signal.SIGINT)  # the run saves its state and exits
                     process.wait(timeout=60)
         print(" ".join(f"{error:.1f}" for error in errors_of(folder)[:epochs]), flush=True)
         if not is_known(errors_of(folder), epochs) and not has_diverged(folder):
@@ -164,7 +164,7 @@ class Runs:
 
 
 def is_known(curve: list[float], epochs: int) -> bool:
-    """Return whether a run needs no further epoch."""
+    """Return whether a run needs no further epochs."""
     return len(curve) >= epochs or (bool(curve) and curve[-1] <= TARGET)
 
 
@@ -185,7 +185,7 @@ def has_diverged(folder: Path) -> bool:
 
 
 def epochs_to_target(curve: list[float], target: float = TARGET) -> float | None:
-    """Return after how many epochs the error is at the target, between two epochs by a straight line."""
+    """Return the number of epochs until the error reaches the target, interpolated linearly between epochs."""
     for i, error in enumerate(curve):
         if error <= target:
             return i + 1.0 if i == 0 else i + (curve[i - 1] - target) / (curve[i - 1] - error)

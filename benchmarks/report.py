@@ -1,7 +1,7 @@
-"""Times resnet-report on synthetic run folders: read and written as a page, and drawn by headless Chromium.
+"""Times resnet-report on synthetic run folders: reading, writing the page, and rendering it in headless Chromium.
 
 python benchmarks/report.py                       500 runs of 100 epochs -> benchmarks/results/report.json
-python benchmarks/report.py --make DIR            only makes the folders, to look at
+python benchmarks/report.py --make DIR            only creates the folders
 """
 
 import argparse
@@ -28,7 +28,7 @@ CHROMIUM = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-LIMIT = 10.0  # seconds, for reading and drawing together
+LIMIT = 10.0  # seconds for reading, writing and rendering together
 
 
 def main() -> None:
@@ -67,14 +67,14 @@ def report(*arguments) -> list[str]:
 
 
 def timed(command) -> float:
-    """Wall seconds of a command in a process of its own, imports included."""
+    """Return the wall seconds of a command in a separate process, including imports."""
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
     return round(time.perf_counter() - start, 2)
 
 
 def draw(page: Path, profile: Path) -> float | None:
-    """Wall seconds until headless Chromium has drawn the page, its start included; None without Chromium."""
+    """Return the wall seconds until headless Chromium has rendered the page, including its start; None without it."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         return None
@@ -123,7 +123,7 @@ def settings(model, rate, decay, seed, epochs):
 
 
 def curve(draws, depth, rate, epochs):
-    """Rows that look like training: error decays to a level that model and rate decide."""
+    """Return rows that look like training: the error decays to a level that depends on model and rate."""
     level = 6 + 40 / depth + 4 * abs(math.log10(rate / 0.1)) ** 2 + draws.gauss(0, 0.25)
     for epoch in range(1, epochs + 1):
         left = math.exp(-4.5 * epoch / epochs)

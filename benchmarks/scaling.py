@@ -2,13 +2,13 @@
 
     python benchmarks/scaling.py                        -> benchmarks/results/scaling.json
     python benchmarks/scaling.py --write-docs           and its tables into docs/scaling.md
-    python benchmarks/scaling.py --model-only           the model alone
-    python benchmarks/scaling.py --step-ms resnet18=20  another time of a step on one GPU
+    python benchmarks/scaling.py --model-only           only the model
+    python benchmarks/scaling.py --step-ms resnet18=20  another step time on one GPU
 
-The contenders train the same batches in turns, each in a process of its own: one process with one thread and with two,
-one rank and two ranks with one thread each. Efficiency is the rate of two divided by twice the rate of one with one
-thread. The time of each sum of gradients is taken inside the run, the waiting for the other rank included; the sum
-alone is timed with all ranks ready. The model is arithmetic: nothing in it was measured on several GPUs.
+The contenders train the same batches in turns, in separate processes: one process with one and with two threads, and
+one and two ranks with one thread each. Efficiency is the rate of two divided by twice the rate of one with one thread.
+The time of each sum of gradients is measured inside the run, including the wait for the other rank; the sum alone is
+timed with all ranks ready. The model is purely arithmetic: nothing in it was measured on several GPUs.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import Any
 import measuring
 import scaling_model
 
-COUNT = {"resnet20": 2048, "resnet18": 256}  # images of an epoch: some seconds of each
+COUNT = {"resnet20": 2048, "resnet18": 256}  # images in an epoch, which takes some seconds
 BATCH = 128
 CLASSES = 10
 ONE, TWO = "1 process, 1 thread", "1 process, 2 threads"
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    options.clock = "wall"  # ranks share the work: processor time says nothing about them
+    options.clock = "wall"  # CPU time is meaningless for ranks that share the work
     if options.contender:
         ranks, options.threads = CONTENDERS[options.contender]
     measuring.settle(options)
@@ -81,7 +81,7 @@ def conditions(options: argparse.Namespace) -> str:
 
 
 def write_between(path: Path, name: str, text: str) -> None:
-    """Replace what is between the two marks of a name in a Markdown file."""
+    """Replace the text between the two markers of a name in a Markdown file."""
     begin, end = (f"<!-- benchmarks/scaling.py: {name}, {word} -->" for word in ("begin", "end"))
     content = path.read_text(encoding="utf-8")
     before, after = content.index(begin) + len(begin), content.index(end)
@@ -89,7 +89,7 @@ def write_between(path: Path, name: str, text: str) -> None:
 
 
 def measured(net: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Run the contenders in turns, and return their samples and the times of their sums."""
+    """Run the contenders in turns; return their samples and the times of their gradient sums."""
     command = [sys.executable, str(Path(__file__)), "--nets", net, *["--quick"] * options.quick]
     skipped: dict[str, str] = {}
     with measuring.workers({name: [*command, "--contender", name] for name in CONTENDERS}, skipped) as started:
@@ -99,7 +99,7 @@ def measured(net: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def prepare(net: str, ranks: int, threads: int, *, quick: bool) -> tuple[Callable[[], Any], dict[str, Any]]:
-    """Return the function of a round of a contender, warm: an epoch, and the time of its sums if it has ranks."""
+    """Prepare a contender; its round is an epoch, which with ranks also returns the time of its gradient sums."""
     import torch
 
     torch.set_num_threads(threads)
@@ -123,13 +123,13 @@ def prepare(net: str, ranks: int, threads: int, *, quick: bool) -> tuple[Callabl
 
 
 def rounds_of(net: str, group: Any, quick: bool, follower: Any) -> Callable[[], Any]:
-    """Return the function of a round of the first rank; the other one takes part in each."""
+    """Return the function for a round of the first rank, in which the other rank takes part."""
     epoch, count = epoch_of(net, quick, group)
     train(epoch, group)
 
     def round_of_ranks() -> tuple[float, dict[str, float]]:
         assert follower is None or follower.poll() is None, "the other rank has ended"
-        group.gather(True)  # wakes the other one
+        group.gather(True)  # wakes the other rank
         group.forget()
         start = measuring.now()
         epoch()
@@ -142,7 +142,7 @@ def rounds_of(net: str, group: Any, quick: bool, follower: Any) -> Callable[[], 
 
 
 def follow(net: str, quick: bool, port: int) -> None:
-    """Be the second rank until the first one is gone."""
+    """Run the second rank until the first one exits."""
     import torch
     from torch.distributed import TCPStore
 
@@ -161,7 +161,7 @@ def follow(net: str, quick: bool, port: int) -> None:
 
 
 def train(epoch: Callable[[], int], group: Any) -> None:
-    """Warm up: an epoch, and a sum."""
+    """Warm up with an epoch and a sum."""
     group.forget()
     epoch()
     sum_alone(group)
@@ -176,7 +176,7 @@ def open_store() -> tuple[Any, int]:
 
 
 def timed_group(rank: int, size: int, store: Any) -> Any:
-    """Return ranks that take the time of their sums, and count them and their bytes."""
+    """Return ranks that count and time their sums and record the bytes."""
     from resnet_cli.distributed.ranks import RankGroup
 
     class TimedGroup(RankGroup):
@@ -196,7 +196,7 @@ def timed_group(rank: int, size: int, store: Any) -> Any:
 
 
 def sum_alone(group: Any) -> float:
-    """Return the median milliseconds of a sum as large as those of a step, with all ranks ready for it."""
+    """Return the median milliseconds of a sum of the size of a step's, with all ranks ready."""
     import torch
     import torch.distributed as dist
 
@@ -210,7 +210,7 @@ def sum_alone(group: Any) -> float:
 
 
 def epoch_of(net: str, quick: bool, ranks: Any) -> tuple[Callable[[], int], int]:
-    """Return an epoch of the program's own loop, with these ranks if any, and its images."""
+    """Return an epoch of the program's own loop with the given ranks, if any, and its number of images."""
     import loops
 
     count = BATCH if quick else COUNT[net]
@@ -221,7 +221,7 @@ def epoch_of(net: str, quick: bool, ranks: Any) -> tuple[Callable[[], int], int]
 
 
 def exchanged(net: str) -> dict[str, Any]:
-    """Return the bytes of each sum of a step, by doing one: without and with synchronised batch norm."""
+    """Return the bytes of each sum of a step, counted by running one, without and with synchronised batch norm."""
     import loops
 
     from resnet_cli.distributed.ranks import Ranks

@@ -1,13 +1,13 @@
-"""How training scales to many GPUs, as arithmetic on the bytes of a step and on published rates of links.
+"""Model of scaling to many GPUs, computed from the bytes of a step and published bandwidths of links.
 
-A step takes its time on one GPU and that of a sum of gradients over all GPUs; the program sums once, after the backward
-pass, so that nothing overlaps. Every GPU keeps the batch that its step time is for. Within a node the sum is a ring;
-over nodes it is a reduction to parts within each node, a ring over the nodes for each part, and a gathering of the
-parts within each node. A ring of n sends 2(n-1)/n of the bytes over each link, in 2(n-1) messages.
+The time of a step is its time on one GPU plus that of a sum of gradients over all GPUs; the program sums once, after
+the backward pass, so that nothing overlaps. The batch per GPU is constant. Within a node the sum is a ring all-reduce;
+over several nodes it is a reduce-scatter within each node, a ring over the nodes for each part, and an all-gather
+within each node. A ring of n sends 2(n-1)/n of the bytes over each link, in 2(n-1) messages.
 
-The rates are those that links are sold with, for one direction. Libraries reach 80 to 95 % of them. The time of a
-message is the one that NCCL reckons with when it chooses an algorithm, for rings and large messages (`hwLat` in
-src/graph/tuning.cc); the one of Ethernet with TCP is an assumption.
+The rates are nominal bandwidths for one direction, of which libraries reach 80 to 95 %. The latency of a message is the
+one that NCCL assumes when it chooses an algorithm, for rings and large messages (`hwLat` in src/graph/tuning.cc); that
+of Ethernet with TCP is an assumption.
 """
 
 import json
@@ -21,7 +21,7 @@ import measuring
 GPUS = (8, 16, 64, 256, 1024)
 GPUS_OF_NODE = 8
 GPU_RESULTS = Path(__file__).parent / "results" / "gpu.json"
-MEASURED = {"resnet20": "ResNet-20", "resnet18": "ResNet-18"}  # nets by their names there
+MEASURED = {"resnet20": "ResNet-20", "resnet18": "ResNet-18"}  # net -> its name in the results of gpu.py
 VARIANT = "compile=model"  # compile=step is for a single process
 
 
@@ -30,10 +30,10 @@ class Link:
     """A link between GPUs or nodes.
 
     Args:
-        name: Its name.
-        rate: Bytes a second in one direction.
-        latency: Seconds of a message.
-        source: Where the rate is from.
+        name: Name of the link.
+        rate: Bytes per second in one direction.
+        latency: Seconds per message.
+        source: Source of the rate.
     """
 
     name: str
@@ -56,7 +56,7 @@ LINKS = (NVLINK4, NVLINK3, PCIE5, PCIE4, NDR, NDR200, HDR, GBE100, GBE25, GBE10)
 
 
 class Fabric(NamedTuple):
-    """The links of a cluster: between the GPUs of a node, and between nodes, of which each has some."""
+    """The links of a cluster: between the GPUs of a node, and a number of links from each node to the others."""
 
     inside: Link
     between: Link
@@ -64,7 +64,7 @@ class Fabric(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its links."""
+        """The names of the links."""
         return f"{self.inside.name}; {self.links_of_node} x {self.between.name}"
 
 
@@ -75,21 +75,21 @@ FABRICS = (
 
 
 def ring_seconds(size: int, count: float, rate: float, latency: float) -> float:
-    """Return the seconds in which a ring sums.
+    """Return the seconds of a ring all-reduce.
 
     Args:
-        size: Of the ring.
-        count: Bytes that are summed.
-        rate: Bytes a second of each link.
-        latency: Seconds of a message.
+        size: Number of members of the ring.
+        count: Bytes to sum.
+        rate: Bytes per second of each link.
+        latency: Seconds per message.
     """
     return 2 * (size - 1) / size * count / rate + 2 * (size - 1) * latency
 
 
 def sum_seconds(gpus: int, count: float, fabric: Fabric, of_node: int = GPUS_OF_NODE) -> float:
-    """Return the seconds in which GPUs sum so many bytes; see the module.
+    """Return the seconds in which GPUs sum `count` bytes; see the module's docstring.
 
-    The rings over the nodes are as many as a node has GPUs, and share its links.
+    There are as many rings over the nodes as GPUs in a node, and they share its links.
     """
     inside = ring_seconds(min(gpus, of_node), count, fabric.inside.rate, fabric.inside.latency)
     nodes = -(-gpus // of_node)
@@ -98,24 +98,24 @@ def sum_seconds(gpus: int, count: float, fabric: Fabric, of_node: int = GPUS_OF_
 
 
 def step_sums_seconds(gpus: int, sizes: Sequence[int], fabric: Fabric) -> float:
-    """Return the seconds of all sums of a step, of so many bytes each."""
+    """Return the seconds of all sums of a step, whose sizes are given in bytes."""
     return sum(sum_seconds(gpus, count, fabric) for count in sizes)
 
 
 def efficiency(step: float, summing: float) -> float:
-    """Return the share of a step that computes, which is the efficiency as every GPU keeps its batch."""
+    """Return the share of computation in a step, which is the efficiency of weak scaling."""
     return step / (step + summing)
 
 
 class StepTime(NamedTuple):
-    """Seconds of a step on one GPU, and where the figure is from."""
+    """Seconds of a step on one GPU, and the source of the figure."""
 
     seconds: float
     source: str
 
 
 def step_times(given: Sequence[str], results: Path = GPU_RESULTS) -> dict[str, StepTime]:
-    """Return the time of a step of each net on one GPU: as measured, or as `NET=MILLISECONDS` says."""
+    """Return the time of a step of each net on one GPU: measured, or given as `NET=MILLISECONDS`."""
     found = {}
     record = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {"nets": {}}
     for net, name in MEASURED.items():

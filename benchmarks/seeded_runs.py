@@ -1,4 +1,4 @@
-"""Runs of one experiment from several seeds: each is trained once, goes on where it was stopped, and is read."""
+"""Runs of one experiment from several seeds: train, resume and read them."""
 
 import json
 import os
@@ -14,10 +14,10 @@ STOPPED = (130, 143)  # exit statuses
 
 
 def train(arguments: list[str], place: Path, seconds: float) -> bool:
-    """Train, or go on with a run that was stopped. Return False if its time was up before its end.
+    """Train or resume a run. Return False if its time ran out before it finished.
 
     Raises:
-        SystemExit: the run failed; it has printed why.
+        SystemExit: the run failed, and has printed the reason.
     """
     command = [sys.executable, "-m", "resnet_cli", *arguments, f"hydra.run.dir={place}", "resume=auto"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -44,7 +44,7 @@ def is_finished(place: Path) -> bool:
 
 
 def read(place: Path) -> dict[str, Any]:
-    """Return epochs, seconds on the clock and accuracies of a finished run."""
+    """Return epochs, training seconds and accuracies of a finished run."""
     record = json.loads((place / "run.json").read_text(encoding="utf-8"))
     rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     test = record["test"]
@@ -57,10 +57,10 @@ def read(place: Path) -> dict[str, Any]:
 
 
 def kept(out: Path, command: list[str]) -> dict[str, Any]:
-    """Return what an earlier call of the same command has written to its results file; nothing if there is none.
+    """Return the results file of an earlier call of the same command; empty if there is none.
 
     Raises:
-        SystemExit: the file has the results of another command.
+        SystemExit: the file has results of another command.
     """
     found = read_results(out)
     if found.get("command", command) != command:

@@ -1,4 +1,4 @@
-"""What the trials of benchmarks/slurm.sh share: sweeps that are started and watched, their folders, and the queue."""
+"""Shared parts of the trials of benchmarks/slurm.sh: sweeps, their folders, and the queue."""
 
 import json
 import os
@@ -46,11 +46,11 @@ LAUNCHER = (
 
 
 class FailedTrialError(Exception):
-    """What was seen is not what was expected."""
+    """An observation is not as expected."""
 
 
 def require(is_so: object, otherwise: str) -> None:
-    """Raise a `FailedTrialError` unless something is so."""
+    """Raise a `FailedTrialError` with the text `otherwise` unless a condition is true."""
     if not is_so:
         raise FailedTrialError(otherwise)
 
@@ -66,10 +66,10 @@ class Sweep:
 
 
 class Place:
-    """The folder of a trial, as a context manager that ends what was started in it.
+    """The folder of a trial, as a context manager that stops everything started in it.
 
     Args:
-        path: The folder, which is made.
+        path: The folder, which is created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,7 +92,7 @@ class Place:
         while self.states() and time.monotonic() < deadline:
             time.sleep(1)
 
-    # What is started
+    # Starting commands
 
     def folder(self, name: str) -> Path:
         """Make a folder."""
@@ -100,11 +100,11 @@ class Place:
         return self.path / name
 
     def quicken(self) -> None:
-        """Let steps be done at once from now on."""
+        """Let slow steps run at full speed from now on."""
         (self.path / "quick").touch()
 
     def command(self, *arguments: str, before: Sequence[str] = ()) -> list[str]:
-        """Return a command that trains; arguments replace those that it has by itself and those of `before`."""
+        """Return a command that trains; `arguments` override its own and those of `before`."""
         own = (
             *before,
             *DATA,
@@ -123,12 +123,12 @@ class Place:
         return self._start(command, folder, self.path)
 
     def resume(self, sweep: Sweep, *arguments: str, cwd: Path | None = None) -> Sweep:
-        """Start the command that goes on with a sweep."""
+        """Start the command that resumes a sweep."""
         command = [sys.executable, "-m", "resnet_cli", "-m", f"resume={sweep.folder}", *arguments]
         return self._start(command, sweep.folder, cwd or self.path)
 
     def alone(self, *arguments: str) -> Path:
-        """Train the same without SLURM and without an interruption, and return the run folder."""
+        """Train the same run without SLURM and interruptions, and return its folder."""
         run = self.path / "alone"
         environment = {key: value for key, value in self._environment().items() if not key.startswith("SLURM_")}
         command = self.command(*arguments, f"hydra.run.dir={run}")
@@ -136,7 +136,7 @@ class Place:
         return run
 
     def ends(self, sweep: Sweep, *, status: int, timeout: float = 900) -> float:
-        """Wait for the end of a command, check its status, and return the time of its end."""
+        """Wait for a command to exit, check its status, and return the time of its exit."""
         try:
             found = sweep.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -156,10 +156,10 @@ class Place:
     def _environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": f"{self.path}:{os.environ['PYTHONPATH']}"}
 
-    # What is seen in folders
+    # Reading folders
 
     def runs(self, sweep: Sweep) -> list[Path]:
-        """Return the run folders of the jobs that have begun."""
+        """Return the run folders of the jobs that have started."""
         return sorted(path.parent for path in sweep.folder.glob("*/run.json"))
 
     def record(self, run: Path) -> dict[str, Any]:
@@ -172,7 +172,7 @@ class Place:
         return str(self.record(run)["status"])
 
     def statuses(self, sweep: Sweep) -> list[str]:
-        """Return the statuses of the jobs that have begun."""
+        """Return the statuses of the jobs that have started."""
         return [self.status(run) for run in self.runs(sweep)]
 
     def rows(self, run: Path) -> list[dict[str, Any]]:
@@ -181,13 +181,13 @@ class Place:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
     def written(self, run: Path) -> tuple[int, ...]:
-        """Return when the files of a run that training writes were written."""
+        """Return the modification times of the files that training writes."""
         return tuple((run / name).stat().st_mtime_ns for name in ("checkpoints/last.pt", "metrics.jsonl", "train.log"))
 
     def require_whole(self, sweep: Sweep, *, jobs: int, epochs: int = EPOCHS, were_killed: bool = False) -> None:
         """Check that all jobs are finished, with each epoch trained once and logged once.
 
-        A job that was killed may do an epoch again, and may have lost a line of its log.
+        A job that was killed may repeat an epoch, and may have lost a line of its log.
         """
         require(self.statuses(sweep) == ["finished"] * jobs, f"jobs are {Counter(self.statuses(sweep))}")
         for run in self.runs(sweep):
@@ -201,19 +201,19 @@ class Place:
         difference = same(outcome(run), outcome(other))
         require(not difference, f"{run.name} differs from {other.name}: {difference}")
 
-    # What is seen in the queue
+    # Reading the queue
 
     def queue(self) -> dict[str, str]:
-        """Return the states of the jobs that have not ended, by their numbers."""
+        """Return the states of unfinished jobs by number."""
         lines = slurm("squeue", "--noheader", "--array", "--format=%i|%T").splitlines()
         return dict(line.split("|") for line in lines)
 
     def states(self) -> set[str]:
-        """Return the states of the jobs that have not ended."""
+        """Return the states of unfinished jobs."""
         return set(self.queue().values())
 
     def begin_requeued(self) -> None:
-        """Let requeued jobs begin now; SLURM has them wait for two minutes from the end of what they did before."""
+        """Let requeued jobs start now; SLURM makes them wait for two minutes after their previous run."""
 
         def has_begun() -> bool:
             waiting = [job for job, state in self.queue().items() if state == "PENDING"]
@@ -224,14 +224,14 @@ class Place:
         self.wait_for("requeued jobs to begin", has_begun)
 
     def starts(self, sweep: Sweep) -> int:
-        """Return how often jobs of a command have begun."""
+        """Return how often jobs of a command have started."""
         return sweep.out.read_text().count("): starts\n")
 
     def wait_for(self, what: str, is_so: Callable[[], object], timeout: float = 180) -> None:
-        """Wait until something is so.
+        """Wait until a condition is true.
 
         Raises:
-            FailedTrialError: it takes too long.
+            FailedTrialError: the timeout has passed.
         """
         deadline = time.monotonic() + timeout
         while not is_so():
@@ -243,7 +243,7 @@ class Place:
 
 
 def slurm(*command: str) -> str:
-    """Run a program of SLURM and return what it prints."""
+    """Run a program of SLURM and return its output."""
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
 
 
@@ -253,21 +253,21 @@ def node_name() -> str:
 
 
 def kill_node() -> None:
-    """Kill what runs on the node as a power failure would, and have SLURM told.
+    """Kill everything on the node as a power failure would, and mark it as down in SLURM.
 
-    The daemons go first, so that none of them can report how the jobs ended.
+    The daemons are killed first, so that none of them can report how the jobs ended.
     """
     own = [process for process in Path("/proc").iterdir() if process.name.isdigit() and is_of_cluster(process)]
     daemons = [process for process in own if name_of(process).startswith(("slurmd", "slurmstepd"))]
     in_jobs = [process for process in own if b"SLURM_JOB_ID=" in variables_of(process)]
     for process in [*daemons, *in_jobs]:
-        with suppress(OSError):  # it has ended meanwhile
+        with suppress(OSError):  # it has exited meanwhile
             os.kill(int(process.name), signal.SIGKILL)
     slurm("scontrol", "update", f"NodeName={node_name()}", "State=DOWN", "Reason=trial")
 
 
 def is_of_cluster(process: Path) -> bool:
-    """Return whether a process belongs to this cluster, by its environment."""
+    """Return whether a process belongs to this cluster, judged by its environment."""
     return f"SLURM_CONF={os.environ['SLURM_CONF']}".encode() in variables_of(process).split(b"\0")
 
 
@@ -286,11 +286,11 @@ def name_of(process: Path) -> str:
 
 
 def start_node() -> None:
-    """Start the daemon of the node again, and let it take jobs."""
+    """Restart the daemon of the node, and let it accept jobs."""
     subprocess.run(["nice", "-n", os.environ.get("NICE", "0"), "slurmd"], check=True, timeout=60)
     slurm("scontrol", "update", f"NodeName={node_name()}", "State=RESUME")
 
 
 def tail(path: Path) -> str:
-    """Return the end of a file in a line."""
+    """Return the end of a file as one line."""
     return " | ".join(path.read_text(errors="replace").strip().splitlines()[-3:])[-400:]

@@ -1,4 +1,4 @@
-"""Trials of benchmarks/slurm.sh: sweeps whose node dies, which are stopped, and which are long."""
+"""Trials of benchmarks/slurm.sh: sweeps whose node dies, interrupted sweeps, and long sweeps."""
 
 import signal
 import time
@@ -10,14 +10,14 @@ JOBS = 50
 
 
 def node(place: Place) -> str:
-    """Have the node of two jobs die and come back."""
+    """Let the node of two jobs die and come back."""
     sweep = place.sweep("seed=0,1")
     place.wait_for("both jobs to train", lambda: [len(place.rows(run)) > 2 for run in place.runs(sweep)] == [True] * 2)
     kill_node()
     place.wait_for("both jobs to be requeued", lambda: list(place.queue().values()) == ["PENDING"] * 2)
     start_node()
     place.quicken()
-    place.ends(sweep, status=0)  # SLURM lets them wait for two minutes, in which it ends what may be left on the node
+    place.ends(sweep, status=0)  # SLURM makes them wait for two minutes, in which it cleans up the node
     place.require_whole(sweep, jobs=2, were_killed=True)
     first = next(run for run in place.runs(sweep) if place.record(run)["seed"] == 0)
     place.require_same(first, place.alone("seed=0"))
@@ -25,7 +25,7 @@ def node(place: Place) -> str:
 
 
 def lost_node(place: Place) -> str:
-    """Have the node of two jobs die that SLURM may not requeue."""
+    """Let the node of two jobs die that SLURM may not requeue."""
     sweep = place.sweep("seed=0,1", "+hydra.launcher.additional_parameters.no_requeue=true")
     place.wait_for("both jobs to train", lambda: [len(place.rows(run)) > 2 for run in place.runs(sweep)] == [True] * 2)
     kill_node()
@@ -45,7 +45,7 @@ def lost_node(place: Place) -> str:
 
 
 def stop(place: Place) -> str:
-    """Interrupt a sweep while jobs wait for a place."""
+    """Interrupt a sweep while some of its jobs are pending."""
     sweep = place.sweep("seed=range(4)", "hydra.launcher.array_parallelism=2")
     place.wait_for("two jobs to train", lambda: [len(place.rows(run)) > 2 for run in place.runs(sweep)] == [True] * 2)
     began = time.time()

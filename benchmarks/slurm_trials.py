@@ -1,7 +1,7 @@
 """The trials of benchmarks/slurm.sh, which starts the cluster that they need.
 
-Each prints a line with what was expected and what was seen. Jobs train a net whose steps are slow until a file says
-otherwise, so that they are caught in the middle of their work, and are soon done then.
+Each prints a line with the expected and the observed outcome. Jobs train a net whose steps are slow until a file is
+created, so that they can be interrupted in the middle and finish soon afterwards.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from slurm_cluster import FailedTrialError, Place, require
 from slurm_sweeps import array, lost_node, node, stop
 
 RESULTS = Path(__file__).parent / "results" / "slurm.json"
-LONG = "trainer.epochs=120"  # more than a second each, so that the time limit is reached
+LONG = "trainer.epochs=120"  # of more than a second each, so that the time limit is reached
 RANKS = ("trainer.processes=2", "trainer.epochs=3")
 
 
 def requeue(place: Place) -> str:
-    """Have a job reach its time limit."""
+    """Let a job reach its time limit."""
     sweep = place.sweep("seed=0", LONG, "hydra.launcher.timeout_min=3", "hydra.launcher.signal_delay_s=60")
     place.wait_for("the job to be requeued", lambda: place.states() == {"PENDING"} and place.statuses(sweep), 300)
     require(place.statuses(sweep) == ["interrupted"], f"the requeued job is {place.statuses(sweep)}")
@@ -45,7 +45,7 @@ def requeue(place: Place) -> str:
 
 
 def login(place: Place) -> str:
-    """Kill the launching command, and go on with its sweep from elsewhere."""
+    """Kill the launching command, and resume its sweep from another folder."""
     sweep = place.sweep("seed=range(6)", "hydra.launcher.array_parallelism=2")
     place.wait_for("two jobs to train", lambda: place.statuses(sweep).count("running") == 2)
     sweep.process.send_signal(signal.SIGKILL)
@@ -91,7 +91,7 @@ def ranks(place: Place) -> str:
 
 
 Trial = Callable[[Place], str]
-TRIALS: dict[str, tuple[Trial, str]] = {  # with what is expected
+TRIALS: dict[str, tuple[Trial, str]] = {  # name -> function, expected outcome
     "requeue": (
         requeue,
         "The job saves at the warning signal before its time limit, is requeued, and ends as if never interrupted.",
@@ -147,7 +147,7 @@ def main() -> int:
 
 
 def attempt(name: str, folder: Path) -> dict[str, object]:
-    """Make a trial, print its line and return its record."""
+    """Run a trial, print its line and return its record."""
     trial, expected = TRIALS[name]
     began, passed = time.monotonic(), False
     with Place(folder / name) as place:
@@ -162,7 +162,7 @@ def attempt(name: str, folder: Path) -> dict[str, object]:
 
 
 def write(path: Path, records: list[dict[str, object]]) -> None:
-    """Write the records beside those of trials that were not made this time."""
+    """Write the records, keeping those of trials that were not run this time."""
     before = json.loads(path.read_text())["trials"] if path.is_file() else []
     made = {str(record["trial"]): record for record in [*before, *records]}
     whole = {
@@ -175,7 +175,7 @@ def write(path: Path, records: list[dict[str, object]]) -> None:
 
 
 def slurm_version() -> str:
-    """Return the version that SLURM says it has."""
+    """Return the version that SLURM reports."""
     return subprocess.run(["sinfo", "--version"], capture_output=True, text=True, check=False).stdout.strip()
 
 

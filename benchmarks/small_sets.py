@@ -1,11 +1,10 @@
-"""Small sets of images as folders, `<name>/{train,test}/<class>/*`, which every program reads.
+"""Small sets of images as folders, `<name>/{train,test}/<class>/*`, which every program can read.
 
     python benchmarks/small_sets.py --folder DIR --fashion_mnist DIR --images DIR --drawings DIR
 
-`--fashion_mnist` has the four files of Fashion-MNIST; `--images` has train/<class>/* and test/<class>/* of ten classes
-of photographs, with at least 1,000 training images of each; `--drawings` is the folder `png` of Debian's package
-openclipart-png. Sets whose source is not given are left out. Which images belong to a part is drawn once, with a fixed
-seed.
+`--fashion_mnist` contains the four files of Fashion-MNIST; `--images` contains train/<class>/* and test/<class>/* of
+ten classes of photographs, with at least 1,000 training images of each; `--drawings` is the folder `png` of Debian's
+package openclipart-png. Sets without a source are left out. Images are drawn with a fixed seed.
 """
 
 import argparse
@@ -21,12 +20,12 @@ import numpy as np
 from PIL import Image
 
 SEED = 2026
-TEST_IMAGES = 200  # of each class, of the sets that have more
+TEST_IMAGES = 200  # per class, in sets that have more
 EQUAL, FEW, RARE = 200, 50, 8
 DRAWINGS = ("animals", "buildings", "food", "people", "plants", "tools", "transportation")  # kinds of things
 TEST_SHARE = 0.2  # of the drawings
 MOST_PIXELS = 4_000_000  # of a drawing; a few have hundreds of millions
-# Training images of each class: None takes all.
+# Number of training images of each class; None takes all.
 COUNTS: dict[str, Sequence[int] | None] = {
     "digits": None,
     "fashion": None,
@@ -41,7 +40,7 @@ COUNTS: dict[str, Sequence[int] | None] = {
 
 @dataclass(frozen=True)
 class Sources:
-    """Folders with the images of sets; None where there is none.
+    """Folders with the images of the sets; None for sets without a source.
 
     Args:
         fashion_mnist: The four files of Fashion-MNIST.
@@ -54,7 +53,7 @@ class Sources:
     drawings: Path | None = None
 
     def writer(self, name: str) -> Callable[..., None] | None:
-        """Return the function that writes a set, or None if its source is not there."""
+        """Return the function that writes a set; None if it has no source."""
         kind = name.partition(",")[0]
         if kind == "digits":
             return partial(_write_arrays, source="digits", arguments={})
@@ -67,7 +66,7 @@ class Sources:
 
 
 def write_sets(folder: Path, sources: Sources) -> dict[str, Path]:
-    """Write the sets whose source is there and return their folders; those that are complete stay as they are."""
+    """Write the sets that have a source, unless they are complete already, and return their folders."""
     written: dict[str, Path] = {}
     for name, counts in COUNTS.items():
         write = sources.writer(name)
@@ -99,7 +98,7 @@ def _write_arrays(target: Path, counts: Sequence[int] | None, *, source: str, ar
 
 
 def _link_parts(root: Path, target: Path, counts: Sequence[int]) -> None:
-    """Link files of a folder that has parts: the names of the classes in order get the counts in order."""
+    """Link files of a folder that has parts; `counts` are in the order of the sorted class names."""
     for part in ("train", "test"):
         for number, source in enumerate(sorted(path for path in (root / part).iterdir() if path.is_dir())):
             files = sorted(source.iterdir())
@@ -110,11 +109,11 @@ def _link_parts(root: Path, target: Path, counts: Sequence[int]) -> None:
 
 
 def _split_classes(root: Path, target: Path, counts: None) -> None:
-    """Link the files of a folder that has no parts: of each class, a fifth for testing.
+    """Link the files of a folder without parts, a fifth of each class for testing.
 
-    Copies of an image are left out, and so are images that are in two classes.
+    Duplicates and images in two classes are left out.
     """
-    found: dict[str, dict[str, Path]] = {}  # a file of each class, by the hash of its pixels
+    found: dict[str, dict[str, Path]] = {}  # hash of the pixels -> a file in each class
     for name in DRAWINGS:
         for file in sorted((root / name).rglob("*.png")):
             if _pixels(file) <= MOST_PIXELS:
@@ -131,21 +130,21 @@ def _split_classes(root: Path, target: Path, counts: None) -> None:
 
 
 def _pixels(file: Path) -> int:
-    """Return the pixels that the header of a PNG file promises."""
+    """Return the number of pixels in the header of a PNG file."""
     with file.open("rb") as opened:
-        header = opened.read(24)  # Pillow refuses to open the largest
+        header = opened.read(24)  # Pillow refuses to open the largest files
     return int.from_bytes(header[16:20], "big") * int.from_bytes(header[20:24], "big")
 
 
 def _draw(indices: Any, limit: int | None) -> list[int]:
-    """Return so many of the indices, in order."""
+    """Return at most `limit` of the indices, in order."""
     if limit is None or limit >= len(indices):
         return [int(index) for index in indices]
     return sorted(int(index) for index in np.random.default_rng(SEED).permutation(indices)[:limit])
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say where the images are."""
+    """Add the options for the sources of the images."""
     parser.add_argument("--fashion_mnist", type=Path, help="folder with the four files of Fashion-MNIST")
     parser.add_argument("--images", type=Path, help="folder of photographs: train/<class>/*, test/<class>/*")
     parser.add_argument("--drawings", type=Path, help="folder png of Debian's openclipart-png")

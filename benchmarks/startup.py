@@ -2,8 +2,8 @@
 
     python benchmarks/startup.py                        -> benchmarks/results/startup.json
 
-`--help` is beside that of a minimal Hydra app with a config of four groups and no other import. The first step of
-`resnet-train` is counted from the moment at which torch has been imported, in the same process.
+`--help` is compared with that of a minimal Hydra app with a config of four groups and no other imports. The time to the
+first step of `resnet-train` starts when torch has been imported in the same process.
 """
 
 import json
@@ -27,7 +27,7 @@ def main(cfg):
 
 main()
 """
-# Notes the time at which torch is there and that of the first finished step, then ends the process.
+# Records the times at which torch is imported and the first step is finished, then ends the process.
 FIRST_STEP = """
 import json, os, sys
 import measuring
@@ -95,7 +95,7 @@ def minimal_app(folder: Path) -> Path:
 
 
 def timed(command: list[str], folder: Path) -> Callable[[], float]:
-    """Wall seconds of a process."""
+    """Return a function that measures the wall seconds of a process."""
 
     def figure() -> float:
         start = measuring.now()
@@ -106,7 +106,7 @@ def timed(command: list[str], folder: Path) -> Callable[[], float]:
 
 
 def first_step(folder: Path) -> Callable[[], float]:
-    """Seconds from torch being imported to the end of the first step of the bundled run."""
+    """Return a function that measures the seconds from the import of torch to the end of the first step."""
 
     def figure() -> float:
         with tempfile.TemporaryDirectory(dir=folder) as run:
@@ -118,7 +118,7 @@ def first_step(folder: Path) -> Callable[[], float]:
 
 
 def sweep(train: list[str], folder: Path, jobs: int) -> Callable[[], float]:
-    """Wall seconds of a sweep over so many seeds, with one batch each."""
+    """Return a function that measures the wall seconds of a sweep over `jobs` seeds, with one batch each."""
 
     def figure() -> float:
         with tempfile.TemporaryDirectory(dir=folder) as place:

@@ -1,10 +1,10 @@
-"""Seconds from a sweep's command to its first job, of each further job, and of going on with a finished sweep.
+"""Seconds from a sweep's command to its first job, of each further job, and of resuming a finished sweep.
 
     python benchmarks/sweep_start.py                    -> benchmarks/results/sweep_start.json
     python benchmarks/sweep_start.py --jobs 10 200 --rounds 1
 
-Jobs are seeds of a small net on generated images. A finished sweep is made of one finished job, which is copied under
-the other names and seeds.
+Jobs are seeds of a small net on generated images. A finished sweep is created by copying one finished job under the
+other names and seeds.
 """
 
 import json
@@ -50,12 +50,12 @@ def main() -> None:
 
 
 def command(folder: Path, jobs: int) -> list[str]:
-    """Return the command of a sweep over so many seeds."""
+    """Return the command of a sweep over `jobs` seeds."""
     return [*TRAIN, *NET, f"seed=range({jobs})", f"hydra.sweep.dir={folder}"]
 
 
 def started(folder: Path, jobs: int) -> dict[str, float]:
-    """Return the seconds to the first job of a new sweep, its memory and the size of its record; then end it."""
+    """Start a new sweep; return the seconds to its first job, its memory and the size of its record, and stop it."""
     start = measuring.now()
     process = subprocess.Popen(command(folder, jobs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not any(folder.glob("*/run.json")):
@@ -75,14 +75,14 @@ def started(folder: Path, jobs: int) -> dict[str, float]:
 
 
 def ended(folder: Path, jobs: int, isolate: str) -> dict[str, float]:
-    """Return the seconds of a sweep to its end."""
+    """Return the seconds of a whole sweep."""
     start, before = measuring.now(), cpu_seconds()
     subprocess.run([*command(folder, jobs), f"sweep.isolate={isolate}"], check=True, capture_output=True)
     return {"seconds": measuring.now() - start, "CPU seconds": cpu_seconds() - before}
 
 
 def cpu_seconds() -> float:
-    """Return the processor time of children that have ended, which other programs on the machine do not lengthen."""
+    """Return the CPU time of children that have exited, which is independent of other programs on the machine."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

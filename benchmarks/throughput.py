@@ -1,11 +1,11 @@
-"""Training samples a second, whole epochs: the program against the usual loop, the best bare loop, and other libraries.
+"""Training samples per second over whole epochs: the program against hand-written loops and other libraries.
 
     python benchmarks/throughput.py                     ResNet-20 and ResNet-18 -> benchmarks/results/throughput.json
-    python benchmarks/throughput.py --peers             with Lightning and timm, in an environment of their own
+    python benchmarks/throughput.py --peers             with Lightning and timm, in a separate environment
     python benchmarks/throughput.py --nets resnet20 --compile
 
-Each contender is a process of its own that warms up, and then they take turns at an epoch. The allocator, the threads
-and the graphs of one so say nothing about another.
+Each contender is a separate process that warms up; then they take turns, an epoch each. The allocator, threads and
+graphs of one contender therefore do not affect another.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Any
 import measuring
 import peers
 
-COUNT = {"resnet20": 2048, "resnet18": 256}  # images of an epoch: some seconds of each
+COUNT = {"resnet20": 2048, "resnet18": 256}  # images in an epoch, which takes some seconds
 BATCH = 128
 USUAL, BARE, BARE_FAST = "usual loop", "bare fp32", "bare fast"
 OURS, OURS_FAST = "trainer=default", "trainer=fast"
@@ -77,7 +77,7 @@ def commands(net: str, count: int, options: argparse.Namespace, skipped: dict[st
 
 
 def prepare(name: str, net: str, count: int, *, compiled: bool) -> tuple[Callable[[], float], dict[str, Any]]:
-    """One epoch of a contender, warmed up by a first one."""
+    """Return the function that trains an epoch of a contender, after a warm-up epoch."""
     from resnet_cli.training.malloc import keep_freed_memory
 
     if name not in (USUAL, *PEERS):

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from resnet_cli.training.trainer import ClassifierTrainer
 
 __all__ = ["ClassifierTrainer", "Run", "load_run", "train"]
-_HOMES = {  # imported when they are asked for: `resnet-train --help` must not wait for torch
+_MODULES = {  # imported on first access: `resnet-train --help` must not wait for torch
     "ClassifierTrainer": "resnet_cli.training.trainer",
     "Run": "resnet_cli.commands.train.python",
     "load_run": "resnet_cli.inference.classifier",
@@ -20,6 +20,6 @@ __version__ = "0.2.0"
 
 def __getattr__(name: str) -> object:
     """Import a public name from its module."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

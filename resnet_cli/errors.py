@@ -1,6 +1,6 @@
 """Failures that a user can act on, each with its own exit status."""
 
-# Texts of torch's errors when the memory of a device, or the main memory, is full. Not all are `OutOfMemoryError`s.
+# Parts of torch's messages when device or main memory is full: not all of these errors are `OutOfMemoryError`s.
 OUT_OF_MEMORY = (
     "CUDA out of memory", "CUDA error: out of memory", "HIP out of memory", "MPS backend out of memory",
     "DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory",
@@ -14,12 +14,12 @@ class InputError(ValueError):
     """The user's input is wrong: config, data, checkpoint or path (exit status 2).
 
     Args:
-        problems: One for each line: text that names the key or path, what was given and what is allowed, or an object
-            that renders so (`resnet_cli.config.messages.Problem`).
+        problems: One per line of output: text that names the key or path, what was given and what is allowed, or an
+            object whose `str()` is such text (`resnet_cli.config.messages.Problem`).
 
     Attributes:
-        problems: The lines.
-        details: The problems as they were passed, for programs.
+        problems: The lines of text.
+        details: The problems as passed to the constructor, for programmatic use.
     """
 
     def __init__(self, *problems: object) -> None:
@@ -33,7 +33,7 @@ class ModelTooLargeError(InputError):
 
 
 class InUseError(InputError):
-    """Another process writes to a folder (exit status 2)."""
+    """Another process is writing to a folder (exit status 2)."""
 
 
 class DivergedError(RuntimeError):
@@ -57,11 +57,11 @@ class ComputationError(RuntimeError):
 
 
 class NotIdenticalError(JobFailedError):
-    """Two runs that should be the same are not (exit status 1): one that was resumed, or one that was reproduced."""
+    """A resumed or reproduced run is not identical to the run it should match (exit status 1)."""
 
 
 class ParityError(JobFailedError):
-    """An exported file computes something else than the run that it was exported from (exit status 1)."""
+    """The outputs of an exported file differ from those of the run it was exported from (exit status 1)."""
 
 
 class StoppedError(BaseException):
@@ -80,7 +80,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def explain_computation(error: BaseException) -> ComputationError | None:
-    """Return what to change in the config for an error of torch in the middle of a computation; None for others."""
+    """Return an error that says what to change in the config after torch failed to compute; None for other errors."""
     text = " ".join((str(error).strip().splitlines() or [""])[0].split())
     if is_out_of_memory(error):
         return ComputationError(

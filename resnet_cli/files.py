@@ -19,7 +19,7 @@ Content = bytes | str | Callable[[BinaryIO], object]
 
 
 def write_atomically(path: Path, content: Content, *, backup: Path | None = None) -> None:
-    """Write a file so that a reader sees either the old or the new content, also after a crash.
+    """Write a file so that a reader sees either the old or the new content, even after a crash.
 
     The content goes to a temporary file in the same folder, which is flushed to disk and renamed to `path`; then the
     folder is flushed. A symbolic link at `path` or `backup` is replaced, never followed.
@@ -56,9 +56,9 @@ def write_atomically(path: Path, content: Content, *, backup: Path | None = None
 
 
 def encode_text(text: str) -> bytes:
-    """Encode text as UTF-8; bytes of file names that are not UTF-8 become escapes, which JSON reads back as they were.
+    """Encode text as UTF-8, with escapes for file-name bytes that are not valid UTF-8; JSON decodes these losslessly.
 
-    Python represents such a byte by a lone surrogate, which UTF-8 excludes.
+    Python represents each such byte as a lone surrogate, which UTF-8 cannot encode.
     """
     return text.encode("utf-8", "backslashreplace")
 
@@ -71,8 +71,8 @@ def expand_home(path: str, key: str = "") -> Path:
         key: Its config key, for the message.
 
     Raises:
-        InputError: it is empty, for example from an unset shell variable, and would mean the working folder; or it
-            begins with `~`, and the home folder is not known: in a container, a user may have none.
+        InputError: the path is empty (for example from an unset shell variable) and would mean the working folder; or
+            it begins with `~` and the user has no home folder, as may happen in a container.
     """
     if not str(path).strip():
         raise InputError(f"{key or 'a path'}: is empty; give a path, . for the working folder")

@@ -1,10 +1,10 @@
-"""Losses: what a step minimises. Each is a sum over the images of a batch divided by their number.
+"""Losses that training minimises. Each is a sum over the images of a batch divided by the number of images.
 
-So the losses of micro-batches, short last batches and whole epochs add up when they are weighted by their numbers of
-images. That holds for class weights too: `torch.nn.CrossEntropyLoss(weight)` divides by the sum of the weights of the
-classes that happen to be in the batch instead, and by the number of images if the targets are mixed.
+The mean of the losses of micro-batches or batches, weighted by their numbers of images, is therefore the loss of the
+whole batch or epoch, also with class weights. `torch.nn.CrossEntropyLoss(weight)` divides by the sum of the weights of
+the classes that happen to be in the batch instead, or by the number of images if the targets are mixed.
 
-Targets are classes [B], or class probabilities [B, K] as mixup and CutMix make them. Validation and test images are
+Targets are classes [B], or class probabilities [B, K] as produced by mixup and CutMix. Validation and test images are
 evaluated with the same loss without label smoothing.
 
 Shapes: B batch, K classes.
@@ -28,15 +28,15 @@ class ClassLoss(nn.Module):
     """Base class of the losses: class weights and dense targets.
 
     Args:
-        class_weights: Factor on the term of each class: a list in the order of the classes, or names with numbers, and
-            1 for the others. `balanced` is N / (K n_k) for a class with n_k of the N training images, so that the mean
-            over the training images is 1. None weights nothing.
+        class_weights: Factor on the term of each class: a list in the order of the classes, or a mapping from class
+            names to factors, with 1 for classes that it lacks. `balanced` is N / (K n_k) for a class with n_k of the N
+            training images, so that the mean over the training images is 1. None applies no weights.
         label_smoothing: Probability spread evenly over all classes (Szegedy et al. 2016, section 7); training only.
         class_names: Names of the classes, from the data.
         class_counts: Training images of each class, from the data.
 
     Raises:
-        InputError: The weights do not fit the classes.
+        InputError: The weights do not match the classes.
     """
 
     weight: Tensor | None
@@ -117,16 +117,16 @@ class Focal(ClassLoss):
 
 
 class BinaryCrossEntropy(ClassLoss):
-    """A binary cross-entropy for each class, as of Wightman et al. 2021 ("ResNet strikes back", section 3).
+    """A binary cross-entropy for each class, as in Wightman et al. 2021 ("ResNet strikes back", section 3).
 
-    The targets of an image are one-hot, or what mixup and CutMix make of two. Its loss is the mean over the classes, K
-    times smaller than their sum: learning rates are higher than with cross-entropy. `class_weights` are factors on the
-    terms of the classes that an image has. If images have several labels, `balanced` is the number of images without a
-    class for each one with it.
+    The targets of an image are one-hot, or mixed by mixup or CutMix. The loss of an image is the mean over the classes,
+    K times smaller than their sum, and needs higher learning rates than cross-entropy. `class_weights` are factors on
+    the terms of the classes that an image has. If images have several labels, `balanced` is the number of images
+    without a class divided by the number with it.
 
     Args:
         target_threshold: Targets above it count as 1 and others as 0, before label smoothing, so that both classes of a
-            mixed image count fully, as in the paper; null leaves them as they are.
+            mixed image count fully, as in the paper; null does not change the targets.
         image_count: Number of training images if they have several labels, from the data.
         **options: See `ClassLoss`.
     """
@@ -160,11 +160,11 @@ class BinaryCrossEntropy(ClassLoss):
 
 
 class Distillation(nn.Module):
-    """What a network learns from a teacher besides the labels (Hinton et al. 2015, 1503.02531, section 2).
+    """Loss on a teacher's predictions and the labels: distillation (Hinton et al. 2015, 1503.02531, section 2).
 
-    The loss is weight * T^2 * KL(teacher || student) + (1 - weight) * the loss on the labels, with the divergence
-    between the probabilities of both at the temperature T, the mean over the images. The factor T^2 keeps the size of
-    the gradients as T changes.
+    The loss is weight * T^2 * KL(teacher || student) + (1 - weight) * the loss on the labels. The divergence between
+    the probabilities of both at the temperature T is averaged over the images. The factor T^2 keeps the size of the
+    gradients as T changes.
 
     Args:
         temperature: T, by which the logits of both are divided before the softmax.
@@ -181,8 +181,8 @@ class Distillation(nn.Module):
         """Return the whole loss.
 
         Args:
-            logits_BK: The student's, in float32.
-            teacher_BK: The teacher's.
+            logits_BK: The student's logits, in float32.
+            teacher_BK: The teacher's logits.
             loss: The loss on the labels.
         """
         student_BK, target_BK = ((x / self.temperature).log_softmax(1) for x in (logits_BK, teacher_BK.float()))
@@ -196,7 +196,7 @@ def resolve_class_weights(
     """Return the weight of each class; None for None.
 
     Raises:
-        InputError: They do not fit the classes; one line for each problem.
+        InputError: The weights do not match the classes; one line for each problem.
     """
     if given is None:
         return None

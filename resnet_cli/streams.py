@@ -6,11 +6,11 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
-NOTEBOOK_COLUMNS = 80  # a notebook does not tell its width; JupyterLab shows some 90 in a window of 1200 pixels
+NOTEBOOK_COLUMNS = 80  # a kernel cannot query the notebook's width; JupyterLab shows about 90 columns at 1200 pixels
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Return whether somebody looks at a stream; one that is closed has no reader."""
+    """Return whether a stream is open and shown on a terminal."""
     try:
         return stream.isatty()
     except ValueError:
@@ -18,19 +18,19 @@ def is_terminal(stream: TextIO) -> bool:
 
 
 def in_notebook() -> bool:
-    """Return whether this process is the kernel of a notebook, which shows bars of its own."""
+    """Return whether this process is the kernel of a notebook, which has its own kind of progress bar."""
     return "ipykernel" in sys.modules
 
 
 def columns_of(stream: TextIO) -> int | None:
-    """Return the width of the terminal that a stream is, or of a notebook's output; None for pipes and files."""
+    """Return the width of a stream's terminal or of a notebook's output, in columns; None for pipes and files."""
     if is_terminal(stream):
         return shutil.get_terminal_size().columns
     return NOTEBOOK_COLUMNS if in_notebook() and stream in (sys.stdout, sys.stderr) else None
 
 
 def discard_output(stream: TextIO | int) -> None:
-    """Discard what is written to a stream or file descriptor from now on, and what it buffers: nobody reads it."""
+    """Discard buffered and future output of a stream or file descriptor that has lost its reader."""
     with suppress(OSError, ValueError):  # the stream has no file descriptor
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream if isinstance(stream, int) else stream.fileno())

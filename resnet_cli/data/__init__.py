@@ -1,4 +1,4 @@
-"""Data: image sets as uint8 arrays or files, batched augmentation, and loaders that need no random state."""
+"""Data: image sets as uint8 arrays or files, batched augmentation, and loaders without random state."""
 
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.datasets.arrays import arrays

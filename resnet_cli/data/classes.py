@@ -1,4 +1,4 @@
-"""Classes of a data set as a run sees them: joined, left out, or with wrong labels on purpose."""
+"""Changes to the classes of a data set: merging, selecting, and deliberate label noise."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,18 +19,18 @@ from resnet_cli.seeding import seeded_generator
 def choose_classes(
     dataset: Dataset, classes: Sequence[str | int] | None, merge: Mapping[str, Sequence[str | int]] | None
 ) -> tuple[Dataset, frozenset[str]]:
-    """Join classes, then leave out all but the chosen ones; the order stays that of the data set.
+    """Merge classes, then leave out all but the chosen ones; the data set's order of classes is kept.
 
     Args:
         dataset: The data set, with names of its samples.
-        classes: Names of the classes to keep, as they are called after joining; None keeps all.
-        merge: Names of classes by the name of the class that they become.
+        classes: Names of the classes to keep, after merging; None keeps all.
+        merge: Name of a merged class -> names of the classes to merge.
 
     Returns:
         The data set and the names of the samples that were left out.
 
     Raises:
-        InputError: A class is unknown, named twice, or part of another.
+        InputError: A class is unknown, named twice, or part of several merged classes.
     """
     names = _merged_names(dataset.class_names, merge or {})
     order = list(dict.fromkeys(names))
@@ -56,9 +56,9 @@ def _are_classes(labels: Tensor, classes: int) -> bool:
 
 
 def _relabelled(labels: Tensor, label_of: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Return labels in the new classes, and which samples are kept.
+    """Return labels in the new classes, and whether each sample is kept.
 
-    An image with several labels is left out if all of them are; one without a label stays.
+    An image with several labels is left out if all of its classes are; an image without labels is kept.
 
     Args:
         labels: Int64 [N] or bool [N, K].
@@ -73,7 +73,7 @@ def _relabelled(labels: Tensor, label_of: Tensor, classes: int) -> tuple[Tensor,
 
 
 def _merged_names(class_names: Sequence[str], merge: Mapping[str, Sequence[str | int]]) -> list[str]:
-    """Return the name of each class after joining."""
+    """Return the name of each class after merging."""
     names = list(class_names)
     problems, joined = [], dict[str, str]()
     for new, members in merge.items():
@@ -81,7 +81,7 @@ def _merged_names(class_names: Sequence[str], merge: Mapping[str, Sequence[str |
             problems.append(f"data.merge.{new}: no classes to join")
         for member in map(str, members):
             if member not in class_names:
-                problems.append(f"data.merge.{new}: {_unknown(member, class_names)}")
+                problems.append(f"data.merge.{new}: {_describe_unknown(member, class_names)}")
             elif member in joined:
                 problems.append(f"data.merge.{new}: {member} is joined to {joined[member]} already")
             else:
@@ -102,7 +102,7 @@ def _kept_names(order: Sequence[str], classes: Sequence[str | int], own_names: S
     chosen = list(map(str, classes))
     problems = [
         f"data.classes: {name} is joined to another class by data.merge" if name in own_names else
-        f"data.classes: {_unknown(name, order)}"
+        f"data.classes: {_describe_unknown(name, order)}"
         for name in chosen if name not in order
     ]  # fmt: skip
     problems += [f"data.classes: {name} is named twice" for name in dict.fromkeys(chosen) if chosen.count(name) > 1]
@@ -113,7 +113,7 @@ def _kept_names(order: Sequence[str], classes: Sequence[str | int], own_names: S
     return [name for name in order if name in chosen]
 
 
-def _unknown(name: str, names: Sequence[str]) -> str:
+def _describe_unknown(name: str, names: Sequence[str]) -> str:
     known = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
     return f"no class is named {name}{did_you_mean(name, names) or f' (classes: {known})'}"
 
@@ -121,13 +121,13 @@ def _unknown(name: str, names: Sequence[str]) -> str:
 def change_labels(
     split: DatasetSplit, indices: Tensor, fraction: float, num_classes: int, seed: int
 ) -> tuple[DatasetSplit, Tensor]:
-    """Give a fraction of samples the label of another class, each other class with the same probability.
+    """Replace the labels of a fraction of samples by other classes, drawn uniformly.
 
-    The samples that are changed by a fraction are among those that are changed by a larger one.
+    The samples changed with a smaller fraction are a subset of those changed with a larger one.
 
     Args:
         split: The split.
-        indices: The samples among which labels are changed, int64 [N].
+        indices: The samples from which those to change are drawn, int64 [N].
         fraction: `round(fraction * N)` labels are changed.
         num_classes: Number of classes.
         seed: Seed of the choice.
@@ -146,9 +146,9 @@ def change_labels(
 
 
 def names_alike(class_names: Sequence[str]) -> list[list[str]]:
-    """Return groups of class names that differ only in case, such as Cat and cat: often one class.
+    """Return groups of class names that differ only in case, such as Cat and cat, and may be the same class.
 
-    Single letters are left out: data sets of handwriting have a class for each case.
+    Single letters are left out: handwriting data sets have a class for each case.
     """
     groups: dict[str, list[str]] = {}
     for name in class_names:
@@ -171,18 +171,18 @@ def describe_names_alike(class_names: Sequence[str]) -> str:
 
 
 def find_places(names: Sequence[str], wanted: Sequence[str]) -> Tensor:
-    """Return the place of each name among the wanted ones, int64 [K]; -1 if it is not there."""
+    """Return the index of each name in `wanted`, int64 [K]; -1 for names that are not in it."""
     places = {name: place for place, name in enumerate(wanted)}
     return torch.tensor([places.get(name, -1) for name in names])
 
 
 def relabel(labels: Tensor, places_K: Tensor, num_classes: int) -> Tensor:
-    """Return labels in another order of the classes; those that have no place there become -1, or are left out.
+    """Convert labels to another list of classes; those without an equivalent become -1, or are left out of label sets.
 
     Args:
-        labels: Classes [N], or [N, K] of samples with several.
+        labels: Classes [N], or label sets [N, K].
         places_K: The new label of each class, or -1.
-        num_classes: Number of the new labels.
+        num_classes: Number of new classes.
     """
     places_K = places_K.to(labels.device)
     if labels.ndim == 1:

@@ -24,13 +24,12 @@ class DatasetSplit:
 
     Args:
         images: uint8 [N, H, W, C], or files that are decoded on demand.
-        labels: Class indices, int64 [N]; or, of images with several labels, whether each has a class, bool [N, K].
-        weights: How often a sample is drawn in relation to others, float [N]; None if the data set does not say.
+        labels: Class indices, int64 [N]; or label sets: whether each image has each class, bool [N, K].
+        weights: Relative sampling frequency of each sample, float [N]; None if the data set has no weights.
         groups: Group of each sample, int64 [N]: samples of a group, such as the images of one patient, stay in one
             split. None if samples are independent.
-        shards: Which samples are stored together, so that their order keeps them near one another; None if samples can
-            be read in any order.
-        names: Name of each sample, by which files of splits refer to it; None takes the paths of files, or numbers.
+        shards: Order that keeps samples of a shard close together; None if samples can be read in any order.
+        names: Name of each sample, by which split files refer to it; None takes the paths of files, or numbers.
     """
 
     images: Tensor | LazyImages
@@ -70,7 +69,7 @@ class Dataset:
         val: The data set's own validation split, if it has one.
         mean: Mean of each channel on the scale 0 to 1; None computes it from the images trained on.
         std: Standard deviation of each channel on the scale 0 to 1; None computes it likewise.
-        revision: Which version of the data this is, if their source has versions.
+        revision: Version of the data, if their source has versions.
         origins: Where the parts were found, if that was inferred from the files; None for known data sets.
     """
 
@@ -86,14 +85,14 @@ class Dataset:
 
     @property
     def has_label_sets(self) -> bool:
-        """True if images have several labels, or none."""
+        """True if an image may have any number of labels."""
         return self.train.labels.ndim == 2
 
     def validate(self) -> None:
         """Check that splits, labels, class names and statistics are consistent.
 
         Raises:
-            InputError: They are not; one line for each problem.
+            InputError: They are inconsistent; one line for each problem.
         """
         classes = len(self.class_names)
         splits = {"train": self.train, "test": self.test} | ({"val": self.val} if self.val else {})
@@ -145,7 +144,7 @@ def _split_problems(name: str, split: DatasetSplit, size: tuple[int, int, int], 
     if split.size != size:
         sizes = " and ".join("x".join(map(str, shape)) for shape in (split.size, size))
         return [f"{name}: image size differs from the training split's: {sizes} (channels x height x width)"]
-    if split.weights is not None and _is_bad(split.weights, len(split)):
+    if split.weights is not None and _are_invalid(split.weights, len(split)):
         return [f"{name}: the weights of its images must be finite, 0 or more, one for each image"]
     if split.labels.ndim == 2:
         shape = (len(split), classes)
@@ -157,15 +156,14 @@ def _split_problems(name: str, split: DatasetSplit, size: tuple[int, int, int], 
     return []
 
 
-def _is_bad(weights: Tensor, count: int) -> bool:
+def _are_invalid(weights: Tensor, count: int) -> bool:
     return weights.shape != (count,) or not bool((weights.isfinite() & (weights >= 0)).all())
 
 
 def channel_statistics(split: DatasetSplit, indices: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Compute the mean and standard deviation of each channel over the images `indices`, on the scale 0 to 1.
 
-    The sums are exact integers, so that the result does not depend on whether the images are in memory or decoded one
-    by one.
+    The sums are exact integers, so that the result is the same for images in memory and images decoded one by one.
     """
     _, h, w = split.size
     if isinstance(split.images, LazyImages):
@@ -183,7 +181,7 @@ def channel_statistics(split: DatasetSplit, indices: Tensor) -> tuple[tuple[floa
 
 
 def _lazy_channel_sums(images: LazyImages, indices: Tensor) -> Tensor:
-    """Return sums like `_channel_sums` of images that are decoded for it; of shards only those that are asked for."""
+    """Return the sums of `_channel_sums` for images decoded on demand; from shards, only `indices` are decoded."""
     if isinstance(images.source, ShardSource) and 2 * len(indices) <= len(images):
         return images.with_source(images.source.select(indices), keep=False).channel_sums().sum(0)
     return images.channel_sums()[indices].sum(0)

@@ -1,4 +1,4 @@
-"""Images with the same pixels, found by their hashes: copies in one split, and images that are in two."""
+"""Images with equal pixels, found by hashes: copies within a split, and images shared by two splits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.images.hashes import hash_images
 from resnet_cli.data.images.lazy import LazyImages
 
-MAX_BYTES = 2**30  # of images in memory that are hashed: about 5 s; images of files are hashed as they are decoded
+MAX_BYTES = 2**30  # of images in memory to hash (about 5 s); images of files are hashed when decoded
 
 Samples = tuple[DatasetSplit, Tensor | None]
 
@@ -19,7 +19,7 @@ def known_hashes(split: DatasetSplit) -> Tensor | None:
     """Return a hash of the pixels of each image, int64 [N]; None if that would need a pass over them.
 
     Args:
-        split: The images. Those of files are hashed when they are decoded, and are not decoded for this.
+        split: The images. Image files are hashed when they are decoded for another reason.
     """
     images = split.images
     if isinstance(images, LazyImages):
@@ -47,9 +47,9 @@ class SharedImages:
     """Images of a split that are also training images.
 
     Args:
-        count: How many.
-        first: The first of them.
-        twin: The training image that is the same.
+        count: Number of shared images.
+        first: Name of the first one.
+        twin: Name of the equal training image.
     """
 
     count: int
@@ -58,7 +58,7 @@ class SharedImages:
 
 
 class LeakCheck:
-    """Looks for validation and test images that are also training images, without decoding anything for it.
+    """Finds validation and test images that are also training images, without decoding any files for it.
 
     Args:
         samples: The samples of `train`, `test` and, if there is one, `val`: splits and indices in them.
@@ -66,11 +66,11 @@ class LeakCheck:
 
     def __init__(self, samples: Mapping[str, Samples]) -> None:
         self.samples = samples
-        self._hashes: dict[int, Tensor] = {}  # of tensors, by the identity of their split
+        self._hashes: dict[int, Tensor] = {}  # hashes of tensors, by `id(split)`
 
     def find(self, name: str) -> SharedImages | None:
-        """Return what `val` or `test` shares with `train`; None if nothing is known (see `is_known`), or nothing."""
-        hashes, others = self._selected(name), self._selected("train")
+        """Return the images that `val` or `test` shares with `train`; None if there are none or `is_known` is false."""
+        hashes, others = self._selected_hashes(name), self._selected_hashes("train")
         if hashes is None or others is None:
             return None
         matches = match_hashes(hashes, others)
@@ -82,14 +82,14 @@ class LeakCheck:
 
     def is_known(self, name: str) -> bool:
         """Return whether the pixels of a split and those of the training images have been hashed."""
-        return all(self._of_split(self.samples[each][0]) is not None for each in (name, "train"))
+        return all(self._split_hashes(self.samples[each][0]) is not None for each in (name, "train"))
 
-    def _selected(self, name: str) -> Tensor | None:
+    def _selected_hashes(self, name: str) -> Tensor | None:
         split, indices = self.samples[name]
-        hashes = self._of_split(split)
+        hashes = self._split_hashes(split)
         return hashes if hashes is None or indices is None else hashes[indices]
 
-    def _of_split(self, split: DatasetSplit) -> Tensor | None:
+    def _split_hashes(self, split: DatasetSplit) -> Tensor | None:
         if isinstance(split.images, LazyImages):
             return split.images.hashes()
         if id(split) not in self._hashes:

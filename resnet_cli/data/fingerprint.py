@@ -10,20 +10,20 @@ from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.images.lazy import LazyImages
 
 Fingerprint = dict[str, Any]
-DIGITS = 16  # of each digest, in hexadecimal
-CHUNK_BYTES = 1 << 24  # of a tensor that are digested at a time
+DIGITS = 16  # hexadecimal digits of each digest
+CHUNK_BYTES = 1 << 24  # bytes of a tensor to hash at a time
 
 
 def fingerprint_split(split: DatasetSplit, indices: Tensor | None) -> Fingerprint:
-    """Return what identifies the samples of a split.
+    """Return the fingerprint of the samples of a split.
 
     Args:
         split: The images and labels.
-        indices: Indices of the samples that are used, int64 [N]; None uses all.
+        indices: Indices of the samples to use, int64 [N]; None uses all.
 
     Returns:
-        `count`, and digests of the `images` of the whole split, of the `selection` of samples, of their `labels` and
-        of their `weights`, if the data set has them.
+        `count`, and digests of the `images` of the whole split, of the `selection` of samples, of their `labels` and,
+        if the data set has them, of their `weights`.
     """
     indices = torch.arange(len(split)) if indices is None else indices
     images = split.images
@@ -37,7 +37,7 @@ def fingerprint_split(split: DatasetSplit, indices: Tensor | None) -> Fingerprin
 
 
 def describe_difference(before: Fingerprint | None, after: Fingerprint | None) -> tuple[str, str]:
-    """Describe two fingerprints that differ: by their counts, or else by the first digest that is not the same."""
+    """Describe how two fingerprints differ: by their counts, or if these are equal by the first digest that differs."""
     if before is None or after is None or before.get("count") != after.get("count"):
         return _format_count(before), _format_count(after)
     key = next(key for key in after if before.get(key) != after[key])
@@ -52,6 +52,6 @@ def _digest(tensor: Tensor) -> str:
     """Return a digest of the values of a tensor."""
     digest = hashlib.sha256(usedforsecurity=False)
     rows = max(1, CHUNK_BYTES * len(tensor) // max(1, tensor.nbytes))
-    for chunk in torch.split(tensor, rows) if tensor.numel() else ():  # a view of a mapped array is copied by parts
+    for chunk in torch.split(tensor, rows) if tensor.numel() else ():  # copies a view of a mapped array in parts
         digest.update(chunk.contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:DIGITS]

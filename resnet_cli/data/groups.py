@@ -1,8 +1,8 @@
 """Groups of samples that stay together in every split, such as the images of one patient, camera or video.
 
-Groups are distributed so that each part gets its fraction of every class as nearly as whole groups allow: the largest
-first, each to the part that lacks its classes most, then single groups are moved as long as that brings the parts
-nearer to their fractions. The result is a function of the groups, the labels, the fractions and the seed alone.
+Groups are distributed so that each part gets its fraction of every class as nearly as whole groups allow: in order of
+decreasing size, each goes to the part that lacks its classes most; then single groups are moved as long as that brings
+the parts closer to their fractions. The result is a function of groups, labels, fractions and seed alone.
 """
 
 import re
@@ -20,15 +20,15 @@ from resnet_cli.seeding import seeded_generator
 if TYPE_CHECKING:
     import numpy as np
 
-MAX_ROUNDS = 20  # of moving single groups
+MAX_ROUNDS = 20  # passes over the groups that move single ones
 
 
 class GroupNames:
-    """The groups of samples by their names: numbers that are the same in every split of a data set.
+    """Numbers the groups that a pattern finds in the names of samples, consistently over the splits of a data set.
 
     Args:
-        pattern: A regular expression; the group is what its first bracket that takes part in the match has matched in a
-            name, as in `(patient[0-9]+)|(case[0-9]+)`; without brackets the whole match.
+        pattern: A regular expression; the group is the first capturing group that takes part in the match of a name, as
+            in `(patient[0-9]+)|(case[0-9]+)`, or without capturing groups the whole match.
 
     Raises:
         InputError: `pattern` is not a regular expression.
@@ -65,9 +65,9 @@ def _group_of(match: re.Match[str]) -> str:
 
 
 def hold_out_groups(labels: Tensor, groups: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Split samples by whole groups; the arguments and the result are those of `stratified_split`.
+    """Split samples by whole groups; arguments and result are those of `stratified_split`.
 
-    A group that alone has a class is not held out.
+    A group that has all samples of a class is not held out.
 
     Raises:
         InputError: Nothing would be held out.
@@ -111,13 +111,13 @@ def number_folds_of_groups(labels: Tensor, groups: Tensor, folds: int, seed: int
 
 
 def _compact(groups: Tensor) -> Tensor:
-    """Return the groups as numbers from 0 without gaps."""
+    """Renumber the groups from 0 without gaps."""
     numbers: Tensor = torch.unique(groups, return_inverse=True)[1]
     return numbers
 
 
 def _count(labels: Tensor, groups: Tensor) -> Tensor:
-    """Count the samples of each class in each group: [G, K]; of label sets, also those without a class."""
+    """Count the samples of each class in each group: [G, K]; samples without labels count as one more class."""
     numbers = _compact(groups)
     size = int(numbers.max()) + 1
     if labels.ndim == 2:
@@ -132,7 +132,7 @@ def _distribute(counts_GK: Tensor, fractions: Sequence[float], seed: int, *, fix
 
     Args:
         counts_GK: Samples of each class in each group.
-        fractions: Fraction of the samples that each part is to have.
+        fractions: Target fraction of the samples in each part.
         seed: Seed of the order of groups of one size.
         fixed: Groups that belong to part 0.
     """
@@ -156,14 +156,14 @@ def _distribute(counts_GK: Tensor, fractions: Sequence[float], seed: int, *, fix
 
 
 class _Parts:
-    """Parts that groups are added to, and how far each is from its fraction of every class and of all samples.
+    """Parts to which groups are added, with the distance of each part from its target counts.
 
-    The distance is the sum of squared differences, each divided by what the part is to have of that class; all samples
-    count as one more class, with the weight of all classes together.
+    The distance is the sum over classes of the squared difference divided by the target count; all samples count as one
+    more class, with the weight of all classes together.
 
     Args:
         counts_GK: Samples of each class in each group.
-        fractions_P: Fraction of the samples that each part is to have.
+        fractions_P: Target fraction of the samples in each part.
     """
 
     def __init__(self, counts_GK: "np.ndarray", fractions_P: "np.ndarray") -> None:
@@ -181,7 +181,7 @@ class _Parts:
         self.sizes_P = np.zeros(len(fractions_P), dtype=np.int64)
 
     def costs(self, group: int) -> "np.ndarray":
-        """Return by how much each part's distance grows if a group is added to it."""
+        """Return the increase of each part's distance if a group is added to it."""
         share_K = self.shares_GK[group]
         costs: np.ndarray = (share_K @ share_K - 2 * (self.missing_PK @ share_K)) / self.fractions_P
         return costs
@@ -210,7 +210,7 @@ class _Parts:
         return moves
 
     def fill_empty(self, groups: Sequence[int]) -> None:
-        """Give each empty part the group that costs least there, of a part that has several."""
+        """Move to each empty part the group with the lowest cost from a part with several groups."""
         for part in (self.sizes_P == 0).nonzero()[0].tolist():
             candidates = [group for group in groups if self.sizes_P[self.part_G[group]] > 1]
             chosen = min(candidates, key=lambda group: float(self.costs(group)[part]))

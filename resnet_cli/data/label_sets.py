@@ -1,6 +1,6 @@
-"""Images with several labels: counts of classes, and splits that keep the share of each class.
+"""Images with several labels: class counts, and splits that preserve the share of each class.
 
-Shapes: N images, K classes. Labels of images with one class are int64 [N], those with several bool [N, K].
+Shapes: N images, K classes. Labels are int64 [N] for one class per image, bool [N, K] for several.
 """
 
 import torch
@@ -10,22 +10,22 @@ from resnet_cli.seeding import seeded_generator
 
 
 def count_classes(labels: Tensor, classes: int) -> Tensor:
-    """Return the number of images that have each class, int64 [K], of labels in either form."""
+    """Return the number of images of each class, int64 [K], for labels in either form."""
     return labels.sum(0) if labels.ndim == 2 else torch.bincount(labels, minlength=classes)
 
 
 def draw_label_sets(labels_NK: Tensor, count: int, seed: int, purpose: str) -> Tensor:
-    """Draw images by iterative stratification (Sechidis et al. 2011), so that each class has its share among them.
+    """Draw images by iterative stratification (Sechidis et al. 2011), so that each class keeps its share.
 
-    Again and again the class with the fewest images left is distributed: each of its images goes to the part that lacks
-    most images of the class, of equal ones to the part that lacks most images at all. Unlike in the paper a part takes
-    no more images than it is to have, so that sizes are exact.
+    The class with the fewest remaining images is distributed first, and so on: each of its images goes to the part that
+    lacks most images of the class; ties go to the part that lacks most images overall. Unlike in the paper, no part
+    exceeds its target size, so that sizes are exact.
 
     Args:
         labels_NK: Bool [N, K].
         count: Images to draw, at most N.
         seed: The draw is a function of `labels_NK`, `count`, `seed` and `purpose` alone.
-        purpose: What it is for, as in `seeded_generator`.
+        purpose: Part of the seed, as in `seeded_generator`.
 
     Returns:
         Sorted indices, int64 [count].
@@ -39,7 +39,7 @@ def draw_label_sets(labels_NK: Tensor, count: int, seed: int, purpose: str) -> T
             images_of[k].append(image)
     left = [len(images) for images in images_of]
     shares = (1 - count / max(total, 1), count / max(total, 1))
-    lacking_of = [[share * n for n in left] for share in shares]  # images of each class that each part lacks
+    lacking_of = [[share * n for n in left] for share in shares]  # [part][class] images that are missing
     lacking = [total - count, count]
     part_of: dict[int, int] = {}
 
@@ -55,7 +55,7 @@ def draw_label_sets(labels_NK: Tensor, count: int, seed: int, purpose: str) -> T
         for image in images_of[rarest]:
             if image not in part_of:
                 assign(image, max((0, 1), key=lambda p: (lacking[p] > 0, lacking_of[p][rarest], lacking[p])))
-    for image in order:  # those without a class
+    for image in order:  # images without labels
         if image not in part_of:
             assign(image, max((0, 1), key=lambda p: lacking[p]))
     return torch.tensor(sorted(image for image, part in part_of.items() if part == 1), dtype=torch.int64)

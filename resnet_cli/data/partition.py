@@ -1,4 +1,4 @@
-"""The split of a data set into what is trained on, validated on and tested on."""
+"""The partition of a data set into training, validation and test samples."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ log = logging.getLogger("resnet_cli")
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """How a data set is split; the arguments are those of `make_loaders`."""
+    """Options of the partition; the arguments are those of `make_loaders`."""
 
     val_fraction: float = 0.1
     train_size: int | None = None
@@ -51,14 +51,13 @@ class SplitOptions:
 
 @dataclass(frozen=True)
 class Partition:
-    """What a run trains on, validates on and tests on.
+    """The training, validation and test samples of a run.
 
     Args:
         dataset: The data set; samples refer to its splits.
-        samples: The samples of `train`, `test` and, unless there is no validation, `val`.
+        samples: The samples of `train`, `test` and, if there is validation, `val`.
         origins: Where the parts come from; None if nothing was inferred, as for known data sets.
-        changed_labels: Names of the training samples that `label_noise` gave another class, with their own class and
-            the one that they have been given.
+        changed_labels: Names of the training samples whose class `label_noise` changed -> original and new class.
     """
 
     dataset: Dataset
@@ -74,7 +73,7 @@ class Partition:
 
 
 def format_samples(samples: Mapping[str, Samples]) -> str:
-    """Return the text of `splits.json`, which names the samples of each split."""
+    """Return the text of `splits.json`, which lists the samples of each split."""
     names: dict[str, Sequence[str]] = {}
     for part in ("train", "val", "test"):
         if part in samples:
@@ -88,7 +87,7 @@ def partition(dataset: Dataset, options: SplitOptions) -> Partition:
     """Split a data set.
 
     Raises:
-        InputError: The data set is inconsistent, or settings do not fit it.
+        InputError: The data set is inconsistent, or settings cannot be applied to it.
     """
     options.validate()
     dataset, left_out = with_names(dataset), frozenset[str]()
@@ -101,7 +100,7 @@ def partition(dataset: Dataset, options: SplitOptions) -> Partition:
         dataset = _with_groups(dataset, options.group)
     samples: dict[str, Samples] = {part: (split, None) for part, split in parts_of(dataset).items()}
     if options.splits is not None:
-        samples = _assigned(dataset, options.splits, left_out)
+        samples = _assigned_samples(dataset, options.splits, left_out)
     if options.folds is not None:
         samples = _joined_for_folds(samples, f"data.folds={options.folds}")
     _warn_shared_groups(samples)
@@ -116,7 +115,7 @@ def partition(dataset: Dataset, options: SplitOptions) -> Partition:
 
 
 def _describe_origins(origins: Origins | None, options: SplitOptions, *, has_val: bool) -> Origins | None:
-    """Return where the parts of a run come from: those of the data set, unless options change them."""
+    """Return the origins of a run's parts: the data set's, unless options change them."""
     if origins is None:
         return None
     if options.splits is not None:
@@ -135,7 +134,7 @@ def _changes(before: Dataset, after: Dataset) -> tuple[int, int, int]:
 
 
 def _with_groups(dataset: Dataset, pattern: str) -> Dataset:
-    """Return the data set with the groups that a pattern finds in the names, unless it has groups of its own."""
+    """Return the data set with the groups that a pattern finds in the names, unless it has its own groups."""
     parts = parts_of(dataset)
     if dataset.train.groups is not None:
         return dataset
@@ -147,7 +146,7 @@ def _with_groups(dataset: Dataset, pattern: str) -> Dataset:
 
 
 def _warn_shared_groups(samples: Mapping[str, Samples]) -> None:
-    """Log a warning about groups that the data set itself, or a file, has split."""
+    """Log a warning about groups that the data set itself, or a split file, divides between splits."""
     groups = {
         part: set(split.groups[_indices(split, indices)].tolist())
         for part, (split, indices) in samples.items()
@@ -159,10 +158,10 @@ def _warn_shared_groups(samples: Mapping[str, Samples]) -> None:
             log.warning("data.group: %d groups are in the %s and in the %s split", len(shared), first, second)
 
 
-def _assigned(dataset: Dataset, file: str, left_out: frozenset[str]) -> dict[str, Samples]:
+def _assigned_samples(dataset: Dataset, file: str, left_out: frozenset[str]) -> dict[str, Samples]:
     """Return the samples that a file assigns to each split.
 
-    Without `test` in the file these are the data set's own test samples that it does not name otherwise.
+    Without `test` in the file, the test samples are those of the data set that the file does not assign otherwise.
     """
     own = parts_of(dataset)
     setting = f"data.splits={file}"
@@ -184,7 +183,7 @@ def _assigned(dataset: Dataset, file: str, left_out: frozenset[str]) -> dict[str
 
 
 def _joined_for_folds(samples: Mapping[str, Samples], setting: str) -> dict[str, Samples]:
-    """Return samples without a validation split; its own belongs to what folds are made of."""
+    """Return samples with the data set's own validation split joined to the training samples, for folds."""
     if "val" not in samples:
         return dict(samples)
     (train, train_indices), (val, val_indices) = samples["train"], samples["val"]
@@ -203,7 +202,7 @@ def _indices(split: DatasetSplit, indices: Tensor | None) -> Tensor:
 def _split_training_set(
     samples: Mapping[str, Samples], options: SplitOptions, class_names: Sequence[str]
 ) -> dict[str, Samples]:
-    """Return the samples with those to validate on taken from training, and training reduced to its size."""
+    """Return the samples after holding out validation samples and reducing the training samples to `train_size`."""
     split, given = samples["train"]
     available = _indices(split, given)
     labels = split.labels[available]
@@ -241,7 +240,7 @@ def _held_out(labels: Tensor, groups: Tensor | None, options: SplitOptions) -> t
 
 
 def _fold(labels: Tensor, groups: Tensor | None, folds: int, options: SplitOptions) -> tuple[Tensor, Tensor]:
-    """Return the sorted indices of the samples outside and inside the fold of a run."""
+    """Return the sorted indices of the samples outside and inside a run's fold."""
     if groups is None:
         numbers = number_folds(labels, folds, options.split_seed)
     else:
@@ -251,7 +250,7 @@ def _fold(labels: Tensor, groups: Tensor | None, folds: int, options: SplitOptio
 
 
 def _subset(labels: Tensor, groups: Tensor | None, count: int, options: SplitOptions) -> Tensor:
-    """Return the sorted indices of `count` samples; with groups, of about as many."""
+    """Return the sorted indices of `count` samples, or with groups of about as many."""
     if groups is None:
         return stratified_subset(labels, count, options.split_seed)
     chosen = choose_groups(labels, groups, count, options.split_seed)
@@ -262,9 +261,9 @@ def _subset(labels: Tensor, groups: Tensor | None, count: int, options: SplitOpt
 def _with_label_noise(
     samples: Mapping[str, Samples], options: SplitOptions, class_names: Sequence[str]
 ) -> tuple[dict[str, Samples], dict[str, tuple[str, str]]]:
-    """Return the samples with wrong labels among those to train on, and what was changed: see `Partition`.
+    """Return the samples with label noise in the training samples, and the changed labels (see `Partition`).
 
-    Those to validate and test on stay right.
+    Validation and test samples are not changed.
     """
     split, indices = samples["train"]
     if split.labels.ndim == 2:

@@ -18,11 +18,11 @@ from resnet_cli.errors import InputError
 
 
 class NumberedNames(Sequence[str]):
-    """Names of samples that have none: `train/0`, `train/1`, ...
+    """Names for unnamed samples: `train/0`, `train/1`, ...
 
     Args:
         part: `train`, `val` or `test`.
-        numbers: Numbers of the samples in that part of the data set.
+        numbers: Numbers of the samples in this part of the data set.
     """
 
     def __init__(self, part: str, numbers: Sequence[int]) -> None:
@@ -44,7 +44,7 @@ class NumberedNames(Sequence[str]):
 def with_names(dataset: Dataset) -> Dataset:
     """Return the data set with a name for each sample: the path of its file, or its part and number.
 
-    Paths are no names if a file is several samples.
+    Paths are not used as names if several samples share a file.
     """
     parts = parts_of(dataset)
     names = {part: _file_names(split) if split.names is None else list(split.names) for part, split in parts.items()}
@@ -60,7 +60,7 @@ def with_names(dataset: Dataset) -> Dataset:
 
 
 def unique_splits(dataset: Dataset) -> list[DatasetSplit]:
-    """Return the splits of a data set, each once: splits that a file assigns share their images."""
+    """Return the distinct splits of a data set: splits that a file assigns share their images."""
     return list({id(split): split for split in parts_of(dataset).values()}.values())
 
 
@@ -70,23 +70,23 @@ def _file_names(split: DatasetSplit) -> list[str] | None:
 
 
 def replace_parts(dataset: Dataset, splits: Mapping[str, DatasetSplit]) -> Dataset:
-    """Return the data set with other splits; without a validation split unless there is one among them."""
+    """Return the data set with other splits, and no validation split unless `splits` has one."""
     return replace(dataset, train=splits["train"], test=splits["test"], val=splits.get("val"))
 
 
 def parts_of(dataset: Dataset) -> dict[str, DatasetSplit]:
-    """Return the splits that a data set has itself, by name."""
+    """Return the data set's own splits by name."""
     splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     return {name: split for name, split in splits.items() if split is not None}
 
 
 def has_file_names(split: DatasetSplit) -> bool:
-    """Return whether the names of the samples say more than their numbers."""
+    """Return whether the names of the samples are more than numbers."""
     return split.names is not None and not isinstance(split.names, NumberedNames)
 
 
 def select(split: DatasetSplit, indices: Tensor) -> DatasetSplit:
-    """Return a split of the samples `indices`; images that are decoded on demand are not decoded for it."""
+    """Return a split with only the samples `indices`, without decoding images."""
     chosen = indices.tolist()
     images = split.images
     images = images.with_source(_pick(images.source, chosen)) if isinstance(images, LazyImages) else images[indices]
@@ -97,19 +97,19 @@ def select(split: DatasetSplit, indices: Tensor) -> DatasetSplit:
         names = [names[i] for i in chosen]
     shards = None if split.shards is None else split.shards.select(indices)
     return DatasetSplit(
-        images, split.labels[indices], _indexed(split.weights, indices), _indexed(split.groups, indices), shards, names
+        images, split.labels[indices], _take(split.weights, indices), _take(split.groups, indices), shards, names
     )
 
 
 def join(splits: Sequence[DatasetSplit], key: str) -> DatasetSplit:
-    """Return one split of the samples of several.
+    """Return one split with the samples of several splits.
 
     Args:
         splits: Splits of one data set, with names.
-        key: The setting that needs it, for messages.
+        key: The setting that requires joining, for messages.
 
     Raises:
-        InputError: Images of some are in memory, and those of others are decoded on demand.
+        InputError: Some splits have images in memory, others images that are decoded on demand.
     """
     images = [split.images for split in splits]
     lazy = [item for item in images if isinstance(item, LazyImages)]
@@ -123,9 +123,9 @@ def join(splits: Sequence[DatasetSplit], key: str) -> DatasetSplit:
     return DatasetSplit(
         joined,
         torch.cat([split.labels for split in splits]),
-        _joined([split.weights for split in splits]),
-        _joined([split.groups for split in splits]),
-        _joined_shards([split.shards for split in splits]),
+        _concatenate([split.weights for split in splits]),
+        _concatenate([split.groups for split in splits]),
+        _join_shards([split.shards for split in splits]),
         [name for split in splits for name in split.names or ()],
     )
 
@@ -145,12 +145,12 @@ def _chain(sources: Sequence[ImageSource]) -> ImageSource:
     return PickedSource(sources, [(number, i) for number, source in enumerate(sources) for i in range(len(source))])
 
 
-def _indexed(values: Tensor | None, indices: Tensor) -> Tensor | None:
+def _take(values: Tensor | None, indices: Tensor) -> Tensor | None:
     return None if values is None else values[indices]
 
 
-def _joined_shards(orders: Sequence[ShardOrder | None]) -> ShardOrder | None:
-    """Return the order of samples in the shards of several splits; a shard of two of them counts twice."""
+def _join_shards(orders: Sequence[ShardOrder | None]) -> ShardOrder | None:
+    """Return the shard order of several joined splits; a shard that two of them share counts as two."""
     numbers, start = [], 0
     for order in orders:
         if order is None:
@@ -162,7 +162,7 @@ def _joined_shards(orders: Sequence[ShardOrder | None]) -> ShardOrder | None:
     return ShardOrder(torch.cat(numbers), buffer, lanes)
 
 
-def _joined(values: Sequence[Tensor | None]) -> Tensor | None:
+def _concatenate(values: Sequence[Tensor | None]) -> Tensor | None:
     """Concatenate values of samples if all splits have them."""
     present = [value for value in values if value is not None]
     return torch.cat(present) if len(present) == len(values) else None

@@ -1,4 +1,4 @@
-"""The sample order of data that are stored in shards: nearly sequential, a function of a generator alone."""
+"""The sample order of data in shards: nearly sequential, and a function of a generator alone."""
 
 import heapq
 from dataclasses import dataclass
@@ -6,29 +6,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LEAST_SHARDS = 2  # of a lane, so that it has an order of its own in each epoch
+LEAST_SHARDS = 2  # in a lane, so that their order differs between epochs
 
 
 @dataclass(frozen=True)
 class ShardOrder:
-    """Shuffles the order of the shards, deals them out to lanes, and shuffles the samples of each lane in a buffer.
+    """Shuffles the shards, distributes them to lanes, and shuffles the samples of each lane in a buffer.
 
-    The order is computed before anything is read, so that an epoch can begin anywhere without reading what came before,
-    and does not depend on who reads. Batch b comes from lane b modulo the number of lanes L, and a shard is in one lane
-    alone. So each of W workers or processes that take every W-th batch reads shards of its own, if W divides L. Shards
-    differ in size, and lanes with them, by about a shard: once a lane has no full batch left, what remains of all lanes
-    is shuffled together, and everyone reads it.
+    The order is computed before anything is read, so that it does not depend on the readers, and an epoch can begin
+    anywhere without reading the preceding samples. Batch b comes from lane b modulo the number of lanes L, and each
+    shard is in one lane. If W divides L, W workers or processes that take every W-th batch therefore read separate
+    shards. Lanes differ in size by about a shard: once a lane has no full batch left, the remaining samples of all
+    lanes are shuffled together, and all workers read them.
 
-    A batch mixes the shards of a lane within the buffer, never those of two lanes, while an exact permutation mixes
-    all. With a buffer as large as the data there is one lane, and the order is an exact permutation. With a buffer of
-    one sample, shards are read from end to end. Between, a sample comes out at most `buffer` places before its place
-    among the shuffled shards of its lane; how much later is not bounded: the chance to stay in the buffer falls by 63%
-    with each `buffer` samples.
+    A batch mixes the shards of one lane within the buffer, but never those of two lanes. With a buffer as large as the
+    data there is one lane, and the order is an exact permutation. With a buffer of one sample, shards are read
+    sequentially. In between, a sample comes out at most `buffer` positions before its position among the shuffled
+    shards of its lane. Its delay is not bounded: the probability of remaining in the buffer falls by 63 % with every
+    `buffer` samples.
 
     Args:
         shards_N: Number of the shard of each sample, from 0, int64 [N].
-        buffer: Samples of a lane among which the next one is drawn.
-        lanes: Number of lanes; it is halved until each has two shards.
+        buffer: Samples of a lane in the buffer, from which the next one is drawn.
+        lanes: Number of lanes; it is halved until each lane has two shards.
     """
 
     shards_N: Tensor
@@ -40,10 +40,10 @@ class ShardOrder:
         return ShardOrder(self.shards_N[indices], self.buffer, self.lanes)
 
     def shuffle(self, indices_N: Tensor, generator: torch.Generator, batch_size: int = 1) -> Tensor:
-        """Return samples in their order.
+        """Return samples in shuffled order.
 
         Args:
-            indices_N: The samples, each as often as it is to be drawn, in any order.
+            indices_N: The samples in any order, each as often as it should occur.
             generator: Source of the order, on the CPU.
             batch_size: Samples in a row that come from one lane.
         """
@@ -72,7 +72,7 @@ class ShardOrder:
 
 
 def deal_out(sizes: Tensor, lanes: int) -> Tensor:
-    """Return the lane of each shard, int64 [S]: in their order, each comes to the lane with the fewest samples so far.
+    """Return the lane of each shard, int64 [S]: in order, each goes to the lane with the fewest samples so far.
 
     Args:
         sizes: Samples in each shard, int64 [S].
@@ -88,10 +88,10 @@ def deal_out(sizes: Tensor, lanes: int) -> Tensor:
 
 
 def shuffle_in_buffer(stream_N: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Return a stream after it has passed through a buffer from which samples are drawn.
+    """Return a stream of samples after shuffling it in a buffer.
 
-    The buffer is filled with the first samples. Each step draws one of its places, gives out the sample there and puts
-    the next one of the stream in; at the end the rest comes out in random order.
+    The buffer is filled with the first samples. Each step draws a position, outputs the sample there and replaces it by
+    the next one of the stream; at the end the remaining samples are output in random order.
 
     Args:
         stream_N: The samples.
@@ -102,7 +102,7 @@ def shuffle_in_buffer(stream_N: Tensor, size: int, generator: torch.Generator) -
     if size < 2:
         return stream_N
     drawn_T = torch.randint(size, (len(stream_N) - size,), generator=generator)
-    # The sample at a place is the one that was put there when the place was last drawn, or else one of the first.
+    # The sample at a position was put there when the position was last drawn, or is one of the first samples.
     places_T, steps_T = drawn_T.sort(stable=True)
     is_first_T = torch.ones_like(places_T, dtype=torch.bool)
     is_first_T[1:] = places_T[1:] != places_T[:-1]
@@ -115,6 +115,6 @@ def shuffle_in_buffer(stream_N: Tensor, size: int, generator: torch.Generator) -
 
 
 def spread(indices_N: Tensor, count: int) -> Tensor:
-    """Return at most `count` of the samples, at equal distances."""
+    """Return at most `count` of the samples, evenly spaced."""
     size = len(indices_N)
     return indices_N if size <= count else indices_N[torch.arange(count) * size // count]

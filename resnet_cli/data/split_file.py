@@ -1,12 +1,12 @@
-"""The file `splits.json` of a run, which lists the samples of each split, and files of splits that people write.
+"""The file `splits.json` of a run, which lists the samples of each split, and split files written by hand.
 
-A run writes names by folder, and numbers of samples that have no names, with ranges:
+A run writes names by folder, or numbers and ranges of unnamed samples:
 
     {"train": {"train/cat": ["001.png", "002.png"]}, "val": {...}, "test": {...}}
     {"train": {"train": ["0-40", 42, 44]}, "val": {"train": [41, 43]}, "test": {"test": ["0-9"]}}
 
-Lists of names are read too, `{"train": ["cat/001.png", ...], "val": [...], "test": [...]}`, and lists whose entries
-begin with the name: `["cat/001.png", 3, "cat"]`.
+Lists of names can be read too, `{"train": ["cat/001.png", ...], "val": [...], "test": [...]}`, and lists of entries
+that begin with the name: `["cat/001.png", 3, "cat"]`.
 """
 
 import json
@@ -20,17 +20,17 @@ from resnet_cli.data.datasets.layout import SPLIT_NAMES
 from resnet_cli.data.selection import NumberedNames
 from resnet_cli.errors import InputError
 
-WIDTH = 120  # of a line
-MOST_NUMBERS = 10**8  # in a range
+WIDTH = 120  # characters of a line
+MOST_NUMBERS = 10**8  # numbers in a range
 PARTS = ("train", "val", "test")
 
 
 def format_split_file(names: Mapping[str, Sequence[str]], *, are_numbers: bool) -> str:
-    """Return the text of a file of splits.
+    """Return the text of a split file.
 
     Args:
         names: Names of the samples by split.
-        are_numbers: The names are parts and numbers, of samples without names.
+        are_numbers: Whether the names are parts and numbers of unnamed samples.
     """
     parts = []
     for part, found in names.items():
@@ -66,7 +66,7 @@ def _ranges(entries: Sequence[str]) -> Iterator[str]:
 
 
 def _wrap(entries: Iterable[str]) -> str:
-    """Join entries by commas; what does not fit into a line gets lines of its own."""
+    """Join entries by commas, wrapping lines."""
     lines, line = [], ""
     for entry in entries:
         if line and len(line) + len(entry) > WIDTH - 8:
@@ -85,13 +85,14 @@ def read_split_file(
     Args:
         path: The file.
         own_names: Names of the samples by the data set's own splits.
-        left_out: Names of samples that the file may name, but that do not take part.
+        left_out: Names of samples that the file may name, but that are not used.
 
     Returns:
-        The own split and the index there of each sample, in the order of the data set; by the splits in the file.
+        For each split in the file, the data set's own split of each sample and its index there, in the data set's
+        order.
 
     Raises:
-        InputError: The file cannot be read, names unknown samples, or a sample in several splits.
+        InputError: The file cannot be read, or names unknown samples or a sample in several splits.
     """
     setting = f"data.splits={path}"
     parts = _parts(_load(path, setting), setting)
@@ -137,7 +138,7 @@ def _load(path: Path, setting: str) -> Mapping[str, Any]:
 
 
 def _parts(content: Mapping[str, Any], setting: str) -> dict[str, Any]:
-    """Return the splits in a file by our names for them."""
+    """Return the splits in a file under the names `train`, `val` and `test`."""
     parts: dict[str, Any] = {}
     problems = []
     for part in PARTS:
@@ -160,7 +161,7 @@ def _parts(content: Mapping[str, Any], setting: str) -> dict[str, Any]:
 
 
 def _is_part(key: str, part: str, content: Mapping[str, Any]) -> bool:
-    """Return whether a name that two splits may have means this one: `eval` is the test split if nothing else is."""
+    """Return whether an ambiguous name means this split: `eval` is the test split if no other name is."""
     others = {name.lower() for name in content} - {key.lower()}
     if key.lower() not in SPLIT_NAMES["test"] or key.lower() not in SPLIT_NAMES["val"]:
         return True
@@ -189,7 +190,7 @@ def _flat_names(entries: Any, folder: str, *, are_numbers: bool, setting: str) -
 
 
 def _numbers(entry: Any, setting: str) -> range:
-    """Return the numbers that an entry stands for: itself, or a range as text."""
+    """Return the numbers of an entry: a number, or a range as text."""
     first, dash, last = str(entry).partition("-")
     if isinstance(entry, bool) or not first.isdecimal() or not (last.isdecimal() if dash else True):
         raise InputError(f'{setting}: {format_value(entry)} is neither a number nor a range such as "0-9"')
@@ -200,11 +201,11 @@ def _numbers(entry: Any, setting: str) -> range:
 
 
 class _Names:
-    """Finds samples by their names, or by the last parts of their paths where those are of one sample.
+    """Finds samples by name, or by the last components of a path if these are unique.
 
     Args:
         own_names: Names of the samples by the data set's own splits.
-        left_out: Names of samples that do not take part.
+        left_out: Names of samples that are not used.
     """
 
     def __init__(self, own_names: Mapping[str, Sequence[str]], left_out: frozenset[str]) -> None:
@@ -214,7 +215,7 @@ class _Names:
         self._by_ending: dict[str, list[str]] | None = None
 
     def find(self, name: str) -> tuple[str, int] | None:
-        """Return the own split and the index of a sample, or None."""
+        """Return the data set's own split and the index of a sample; None if it is unknown."""
         for spelling in (name, _with_slashes(name)):
             if spelling in self.samples:
                 return self.samples[spelling]
@@ -222,44 +223,44 @@ class _Names:
         return self.samples.get(full) if full else None
 
     def is_left_out(self, name: str) -> bool:
-        """Return whether a name is that of a sample which does not take part."""
+        """Return whether a name is that of an unused sample."""
         other = _with_slashes(name)
         return not self.left_out.isdisjoint((name, other)) or self._full_name(other) in self.left_out
 
     def _full_name(self, name: str) -> str | None:
-        """Return the one name that ends like this one, or that this one ends with."""
+        """Return the only known name that ends with this one, or that this one ends with."""
         if self._by_ending is None:
             self._by_ending = {}
             for full in () if self.are_numbers else (*self.samples, *self.left_out):
-                for ending in _endings(full):
+                for ending in _path_suffixes(full):
                     self._by_ending.setdefault(ending, []).append(full)
         known = {*self._by_ending.get(name, ())} | {
-            e for e in _endings(name) if e in self.samples or e in self.left_out
+            e for e in _path_suffixes(name) if e in self.samples or e in self.left_out
         }
         return next(iter(known)) if len(known) == 1 else None
 
     def describe_unknown(self, name: str) -> str:
-        """Return what is known of a name that is no sample's."""
+        """Return the rest of the message on an unknown name."""
         several = (self._by_ending or {}).get(name, ())
         if several:
             return f"{name} may be {several[0]} or {several[1]}"
         last = name.rpartition("/")[2]
-        near = nearest_name(name, [full for full in self.samples if full.endswith(last)] or self._in_folder_of(name))
+        near = nearest_name(name, [full for full in self.samples if full.endswith(last)] or self._suggestions(name))
         return f"no sample is named {name}{f'; did you mean {near}?' if near else ''}"
 
-    def _in_folder_of(self, name: str) -> list[str]:
-        """Return the samples in the folder of a name, or some: to search all of a large set takes minutes."""
+    def _suggestions(self, name: str) -> list[str]:
+        """Return samples to suggest for a name: those in its folder, or some, since searching all may take minutes."""
         folder = name.rpartition("/")[0]
         inside = [full for full in self.samples if folder and full.startswith(f"{folder}/")]
         return (inside or list(self.samples))[:5000]
 
 
 def _with_slashes(name: str) -> str:
-    """Return a name as a file of splits from Windows means it."""
+    """Return a name with slashes, for split files written on Windows."""
     return name.replace("\\", "/").removeprefix("./")
 
 
-def _endings(name: str) -> list[str]:
-    """Return the last parts of a path, without the whole: `b/c` and `c` of `a/b/c`."""
+def _path_suffixes(name: str) -> list[str]:
+    """Return the proper suffixes of a path: `b/c` and `c` for `a/b/c`."""
     parts = name.split("/")
     return ["/".join(parts[i:]) for i in range(1, len(parts))]

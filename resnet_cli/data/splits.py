@@ -1,7 +1,7 @@
 """Seeded stratified splits and subsets with exact sizes and proportional classes.
 
-Every class keeps an image to train on, and has one held out if it has two and the split is large enough. Resumed runs
-must draw the same splits again, so the order of random draws here must not change.
+Every class keeps at least one training image, and has one held out if it has two or more and the split is large enough.
+Resumed runs must draw the same splits again, so the order of random draws here must not change.
 """
 
 import logging
@@ -24,12 +24,12 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
 
     Args:
         labels: [N] class indices from 0, or bool [N, K]: see `draw_label_sets`.
-        fraction: Fraction held out, above 0 and below 1; `round(fraction * N)` samples are held out, or as many as
-            leave one sample of each class. Classes of one sample are not held out.
+        fraction: Fraction held out, above 0 and below 1; `round(fraction * N)` samples are held out, or fewer if that
+            is needed to keep one sample of each class.
         seed: The split is a function of `labels`, `fraction` and `seed` alone.
 
     Returns:
-        Sorted indices of the samples that are kept and of those that are held out.
+        Sorted indices of the kept and of the held-out samples.
 
     Raises:
         InputError: Nothing would be held out.
@@ -51,7 +51,7 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
 
 
 def stratified_subset(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Return the sorted indices of `count` samples, with every class in proportion and, if they suffice, at least once.
+    """Return the sorted indices of `count` samples, with classes in proportion and, if possible, all represented.
 
     Args:
         labels: [N] class indices from 0, or bool [N, K]: see `draw_label_sets`.
@@ -82,10 +82,10 @@ def _split_label_sets(labels_NK: Tensor, fraction: float, seed: int) -> tuple[Te
 
 
 def number_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
-    """Return the fold of each sample, int64 [N] from 0; sizes and counts of each class differ by at most 1.
+    """Return the fold of each sample, int64 [N] from 0; folds differ by at most 1 in size and in count of each class.
 
     Args:
-        labels: [N] class indices from 0, or bool [N, K], of which equal sets count as one class.
+        labels: [N] class indices from 0, or bool [N, K], where each distinct label set counts as a class.
         folds: Number of folds.
         seed: The folds are a function of `labels`, `folds` and `seed` alone.
 
@@ -106,14 +106,14 @@ def number_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
 def hold_out_test(
     labels: Tensor, fraction: float, class_names: Sequence[str], *, source: str, groups: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Split the samples of a data set that has no test split of its own; the same for all seeds of a run.
+    """Hold out a test split from a data set that has none, independently of the seed of the run.
 
     Args:
         labels: [N] class indices from 0.
         fraction: Fraction held out for testing, as in `stratified_split`.
         class_names: Names of the classes.
         source: The data set's folder or file, for messages.
-        groups: Group of each sample, int64 [N], which stays together; None if there are none.
+        groups: Group of each sample, int64 [N], to keep together; None if there are no groups.
 
     Returns:
         Sorted indices of the training samples and of the test samples.
@@ -135,7 +135,7 @@ def hold_out_test(
 
 
 def log_groups(setting: str, groups: Tensor, split: Sequence[Tensor], names: Sequence[str]) -> None:
-    """Log how many groups and samples each part has got: whole groups cannot have exact fractions.
+    """Log the numbers of groups and samples in each part, since whole groups cannot match fractions exactly.
 
     Args:
         setting: The key and its value.
@@ -157,9 +157,9 @@ def warn_missing_classes(setting: str, labels: Tensor, chosen: Tensor, class_nam
     Args:
         setting: The key and its value.
         labels: [N] labels of all samples.
-        chosen: Indices of the chosen ones.
+        chosen: Indices of the chosen samples.
         class_names: Names of the classes.
-        text: What the classes lack, such as `nothing held out`.
+        text: Message about the classes, such as `nothing held out`.
     """
     before, after = (count_classes(found, len(class_names)) for found in (labels, labels[chosen]))
     missing = ((before > 0) & (after == 0)).nonzero().flatten().tolist()
@@ -170,7 +170,7 @@ def warn_missing_classes(setting: str, labels: Tensor, chosen: Tensor, class_nam
 
 
 def _round_up(value: float) -> float:
-    """Round up to two significant digits, so that a printed bound is allowed itself."""
+    """Round up to two significant digits, so that a printed bound is itself a valid value."""
     unit: float = 10.0 ** (math.floor(math.log10(value)) - 1)
     return round(math.ceil(value / unit) * unit, 12)
 
@@ -187,8 +187,8 @@ def _class_quotas(sizes: Tensor, count: int, maximum: Tensor) -> Tensor:
     Args:
         sizes: [K] samples in each class.
         count: Samples to distribute, at most the sum of `maximum`.
-        maximum: [K] most samples that may be drawn from each class. The least is 1 where that is possible, if `count`
-            suffices for all classes; else 0.
+        maximum: [K] maximum number of samples from each class. The minimum is 1 where possible if `count` suffices for
+            all classes, else 0.
 
     Returns:
         [K] samples to draw from each class.

@@ -7,23 +7,23 @@ from dataclasses import dataclass
 
 from resnet_cli.errors import InputError
 
-FIRST_PORT, PORTS = 15_000, 20_000  # that a job of SLURM chooses from by its number
+FIRST_PORT, PORTS = 15_000, 20_000  # range from which the number of a SLURM job selects a port
 LAST_PORT = 65_535
 
 
 @dataclass(frozen=True)
 class ExistingRank:
-    """What the surroundings of this process say of it.
+    """The rank of this process, as torchrun or srun describes it in environment variables.
 
     Args:
-        rank: Its number.
-        size: How many there are.
-        local_rank: Its number on its machine.
-        local_size: How many are on its machine.
-        address: The machine of the first one.
-        port: Where they meet there.
-        has_store: Whether a store listens there already, as torchrun's does.
-        attempt: How often they were started before.
+        rank: Rank of this process.
+        size: Number of ranks.
+        local_rank: Rank among those on the same machine.
+        local_size: Number of ranks on the same machine.
+        address: Machine of the first rank.
+        port: Port of the store on that machine.
+        has_store: Whether a store is listening there already, as with torchrun.
+        attempt: Number of times that the ranks were started before.
     """
 
     rank: int
@@ -37,19 +37,19 @@ class ExistingRank:
 
 
 def find_existing_rank(environment: Mapping[str, str] = os.environ) -> ExistingRank | None:
-    """Return what torchrun or srun says of this process; None if it is the only one.
+    """Return the rank that torchrun or srun gives this process; None if there are no others.
 
     Raises:
-        InputError: a variable that they set is no number.
+        InputError: a variable that they set is not a number.
     """
     if environment.get("TORCHELASTIC_RUN_ID") is not None:
-        return _of_torchrun(environment)
+        return _torchrun_rank(environment)
     if environment.get("SLURM_STEP_ID") is not None and environment.get("SLURM_PROCID") is not None:
-        return _of_slurm(environment)
+        return _slurm_rank(environment)
     return None
 
 
-def _of_torchrun(environment: Mapping[str, str]) -> ExistingRank | None:
+def _torchrun_rank(environment: Mapping[str, str]) -> ExistingRank | None:
     size = _number(environment, "WORLD_SIZE")
     if size < 2:
         return None
@@ -61,8 +61,8 @@ def _of_torchrun(environment: Mapping[str, str]) -> ExistingRank | None:
     )  # fmt: skip
 
 
-def _of_slurm(environment: Mapping[str, str]) -> ExistingRank | None:
-    """Return a task of a step. The shell of a batch script is in no step that has tasks of its own."""
+def _slurm_rank(environment: Mapping[str, str]) -> ExistingRank | None:
+    """Return the rank of a task; None in the shell of a batch script, which is not a task of a parallel step."""
     tasks = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS"
     size = _number(environment, tasks, 1)
     if size < 2 or environment["SLURM_STEP_ID"] in ("batch", "4294967291"):

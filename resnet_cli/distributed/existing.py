@@ -1,4 +1,4 @@
-"""ExistingRanks: processes that torchrun or srun has started; the first one tells the others what to train."""
+"""ExistingRanks: processes started by torchrun or srun, of which the first sends the others jobs."""
 
 import json
 import os
@@ -20,13 +20,13 @@ from resnet_cli.errors import InputError
 
 CONNECT_SECONDS = 300.0  # for the slowest machine to start
 ATTEMPT_SECONDS = 10.0  # for one attempt to connect
-FAREWELL_SECONDS = 10.0  # for the others to read that there is no more to do, before the store is gone
+FAREWELL_SECONDS = 10.0  # for the others to read the end message before this process takes the store with it
 
 _existing: list["ExistingRanks"] = []  # of this process
 
 
 def existing_ranks() -> "ExistingRanks | None":
-    """Return the ranks that this process is the first of; None if it may start some itself."""
+    """Return the existing ranks if this process is leading them; None if it may start ranks itself."""
     return _existing[-1] if _existing else None
 
 
@@ -34,7 +34,7 @@ class ExistingRanks:
     """The processes of a job of torchrun or srun, seen from one of them.
 
     Args:
-        place: What the surroundings say of this process.
+        place: The rank of this process.
 
     Raises:
         InputError: the port is in use, or the first rank cannot be reached.
@@ -58,7 +58,7 @@ class ExistingRanks:
 
     @contextmanager
     def leading(self) -> Iterator[None]:
-        """Be the first rank inside this block, which sends jobs to the others."""
+        """Register this process as the first rank, which sends jobs to the others, inside the block."""
         _existing.append(self)
         try:
             yield
@@ -70,17 +70,17 @@ class ExistingRanks:
         self._store.set(f"job/{self._jobs}", json.dumps(content))
 
     def end(self, status: int) -> None:
-        """Tell the others that there is no more to do, and the exit status of all."""
+        """Tell the others that there are no more jobs, and the exit status to return."""
         self.send({"status": status})
         deadline = time.monotonic() + FAREWELL_SECONDS
         while self._store.add("gone", 0) < self.size - 1 and time.monotonic() < deadline:
             time.sleep(group.POLL_SECONDS)
 
     def receive(self, waiting: Any) -> dict[str, Any]:
-        """Wait for the next job; one with a `status` is none, but the end.
+        """Wait for the next job and return it, or `{"status": exit status}` after the last one.
 
         Args:
-            waiting: Called while there is none; raises to give up.
+            waiting: Called repeatedly during the wait; may raise to give up.
         """
         key = f"job/{self._jobs}"
         try:
@@ -88,7 +88,7 @@ class ExistingRanks:
                 waiting()
                 time.sleep(group.POLL_SECONDS)
             content: dict[str, Any] = json.loads(self._store.get(key))
-        except DistNetworkError:  # the first rank is gone without a word
+        except DistNetworkError:  # the first rank died without calling `end`
             return {"status": 1}
         if "status" in content:
             with suppress(RuntimeError):
@@ -107,40 +107,44 @@ class ExistingRanks:
         try:
             ranks = RankGroup(self.place.rank, self.size, store, timeout=timeout, cuda=cuda)
         except RuntimeError as error:
-            raise RankFailedError(f"not all ranks have joined {_within(timeout)}: {_reason(error)}") from None
+            raise RankFailedError(
+                f"not all ranks have joined {_format_timeout(timeout)}: {_first_line(error)}"
+            ) from None
         try:
             yield ranks
         except BaseException as error:
-            if ranks.is_first:  # before the others notice that it is gone
+            if ranks.is_first:  # before the others lose the connection: see `has_first_failed`
                 self._store.set(f"failed/{self._jobs}", "")
             if is_of_collective(error):
-                raise RankFailedError(f"a rank ended, or did not answer {_within(timeout)}: {_reason(error)}") from None
+                raise RankFailedError(
+                    f"a rank ended, or did not answer {_format_timeout(timeout)}: {_first_line(error)}"
+                ) from None
             raise
         finally:
             ranks.close()
 
     def has_first_failed(self) -> bool:
-        """Return True if the first rank has ended the job that was joined last with an error, which it prints."""
+        """Return True if the last job that was joined ended with an error of the first rank, which prints it itself."""
         with suppress(DistNetworkError):
             return bool(self._store.check([f"failed/{self._jobs}"]))
         return False
 
 
-def _within(timeout: float) -> str:
+def _format_timeout(timeout: float) -> str:
     return f"within {timeout:g} s (trainer.collective_timeout)"
 
 
-def _reason(error: BaseException) -> str:
-    """Return the first line of an error of torch or gloo, without its source file, keys and advice."""
+def _first_line(error: BaseException) -> str:
+    """Return the first line of an error of torch or gloo, without its source location, keys and advice."""
     line = re.sub(r"^\[\S*:\d+\] ", "", str(error).splitlines()[0])
     return re.split(r", keys: |\. This is typically", line)[0]
 
 
 def _wait_until_reachable(place: ExistingRank) -> None:
-    """Wait until the first rank listens; `TCPStore` would wait too, deaf to signals, and log several lines at the end.
+    """Wait until the first rank listens. `TCPStore` would ignore signals while it waits, and log several lines.
 
     Raises:
-        InputError: it does not within `CONNECT_SECONDS`.
+        InputError: the first rank does not listen within `CONNECT_SECONDS`.
     """
     deadline = time.monotonic() + CONNECT_SECONDS
     while True:

@@ -22,8 +22,8 @@ from resnet_cli.errors import InputError, StoppedError
 HOST = "127.0.0.1"
 START_METHOD = "spawn"  # a forked process cannot use CUDA, nor OpenMP after its parent has
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 3.0  # for the other ranks to end by themselves when one has failed
-STOP_SECONDS = 600.0  # for the first rank to save after a signal, when the others have ended
+GRACE_SECONDS = 3.0  # for the other ranks to exit by themselves after one has failed
+STOP_SECONDS = 600.0  # for the first rank to save after a signal, once the others have exited
 THREADS = "OMP_NUM_THREADS"
 
 Entry = Callable[[int, "RankPlace"], None]
@@ -31,14 +31,14 @@ Entry = Callable[[int, "RankPlace"], None]
 
 @dataclass(frozen=True)
 class RankPlace:
-    """Where ranks that were started here meet, and what they are to do.
+    """What a rank needs in order to join the others that were started here.
 
     Args:
         size: Number of ranks.
         port: Port of the store on this machine.
-        attempt: How often they were started before.
-        folder: Where each leaves how it ended.
-        payload: Plain data for their work.
+        attempt: Number of times that the ranks were started before.
+        folder: Folder in which each rank writes its error.
+        payload: Plain data that describes the work.
     """
 
     size: int
@@ -48,17 +48,17 @@ class RankPlace:
     payload: Mapping[str, Any]
 
     def outcome(self, rank: int) -> Path:
-        """Return the file in which a rank leaves its error."""
+        """Return the file to which a rank writes its error."""
         return Path(self.folder) / f"rank{rank}.{self.attempt}.json"
 
     def stack(self, rank: int) -> Path:
-        """Return the file in which a rank writes what it is doing, when it receives SIGUSR2."""
+        """Return the file to which a rank writes its stack trace when it receives SIGUSR2."""
         path = self.outcome(rank).with_suffix(".txt")
         path.touch()
         return path
 
     def connect(self, seconds: float) -> Store:
-        """Return the store of the process that started the ranks."""
+        """Connect to the store of the process that started the ranks."""
         store = TCPStore(HOST, self.port, is_master=False, timeout=timedelta(seconds=seconds))
         return PrefixStore(f"attempt{self.attempt}", store)
 
@@ -67,7 +67,7 @@ def open_store() -> TCPStore:
     """Return a store for ranks on this machine, at `MASTER_PORT` if that is set.
 
     Raises:
-        InputError: the port is in use, or is no number.
+        InputError: the port is in use, or is not a number.
     """
     text = os.environ.get("MASTER_PORT", "0")
     try:
@@ -82,12 +82,12 @@ def open_store() -> TCPStore:
 
 
 class Launcher:
-    """Starts the ranks of a run, once or again.
+    """Starts the ranks of a run, as often as `run` is called.
 
     Args:
-        entry: A function of a module: (rank, place).
+        entry: Module-level function of (rank, place) that each rank runs.
         size: Number of ranks.
-        should_stop: Returns the number of a signal that is passed on to the ranks, or None.
+        should_stop: Returns the number of a signal to send to the ranks, or None.
         on_poll: Called several times a second with the ranks' store.
     """
 
@@ -106,13 +106,13 @@ class Launcher:
         """Run the ranks to their end.
 
         Raises:
-            RankFailedError: one was killed, or failed with an error that is no user's.
-            InputError, DivergedError, MachineError, StoppedError: what a rank raised.
+            RankFailedError: a rank was killed, or failed with an unexpected error.
+            InputError, DivergedError, MachineError, StoppedError: a rank raised it.
         """
         with TemporaryDirectory(prefix="resnet-cli-ranks-") as folder:
             place = RankPlace(self.size, self.store.port, self.attempt, folder, payload)
             self.attempt += 1
-            with _threads_of(self.size):
+            with _threads_shared(self.size):
                 context = mp.start_processes(  # type: ignore[attr-defined, no-untyped-call]
                     self.entry, args=(place,), nprocs=self.size, join=False, start_method=START_METHOD
                 )
@@ -123,7 +123,7 @@ class Launcher:
                 _kill(context.processes)
 
     def _watch(self, processes: Sequence[Any], place: RankPlace) -> None:
-        """Wait until all processes end well; raise the error of the first one that does not."""
+        """Wait until all processes have ended; raise the error that explains a failure of any."""
         store = PrefixStore(f"attempt{place.attempt}", self.store)
         passed_on = None
         while any(process.is_alive() for process in processes):
@@ -140,8 +140,8 @@ class Launcher:
         deadline = time.monotonic() + (GRACE_SECONDS if passed_on is None else STOP_SECONDS)
         while time.monotonic() < deadline and any(process.is_alive() for process in processes):
             time.sleep(POLL_SECONDS)
-        hung = _stacks(processes, place)
-        error = _judge(place, [process.exitcode for process in processes], hung)
+        hung = _stack_traces(processes, place)
+        error = _root_error(place, [process.exitcode for process in processes], hung)
         if passed_on is not None and isinstance(error, StoppedError | RankFailedError):
             raise StoppedError(passed_on) from None
         raise error from None
@@ -161,13 +161,13 @@ def _send(processes: Sequence[Any], signum: int) -> None:
             os.kill(process.pid, signum)
 
 
-def _judge(place: RankPlace, codes: Sequence[int | None], hung: Mapping[int, str]) -> BaseException:
-    """Return the error that explains how the ranks ended: a user's first, then what the others' errors follow from.
+def _root_error(place: RankPlace, codes: Sequence[int | None], hung: Mapping[int, str]) -> BaseException:
+    """Return the error that explains how the ranks ended: a user error if any, else the cause of the other errors.
 
     Args:
-        place: Where each has left its error.
-        codes: The exit status of each; None of one that did not end.
-        hung: What each of these was doing.
+        place: Has the file in which each rank has written its error.
+        codes: Exit status of each rank; None for a rank that did not exit.
+        hung: Stack traces of the ranks that did not exit.
     """
     found = {rank: outcome for rank in range(place.size) if (outcome := read_error(place.outcome(rank))) is not None}
     known = [outcome for outcome in found.values() if outcome["kind"]]
@@ -188,8 +188,8 @@ def _judge(place: RankPlace, codes: Sequence[int | None], hung: Mapping[int, str
     return RankFailedError(f"rank {rank}: {found[rank]['lines'][0]}", found[rank]["traceback"].rstrip())
 
 
-def _stacks(processes: Sequence[Any], place: RankPlace) -> dict[int, str]:
-    """Return what each process that is still alive is doing, as far as it can say so."""
+def _stack_traces(processes: Sequence[Any], place: RankPlace) -> dict[int, str]:
+    """Return the stack trace of each process that is still alive, empty if it does not respond."""
     alive = [rank for rank, process in enumerate(processes) if process.is_alive()]
     if not hasattr(signal, "SIGUSR2"):
         return dict.fromkeys(alive, "")
@@ -200,8 +200,8 @@ def _stacks(processes: Sequence[Any], place: RankPlace) -> dict[int, str]:
 
 
 @contextmanager
-def _threads_of(size: int) -> Iterator[None]:
-    """Share this process's threads among the ranks that are started meanwhile, unless the user has chosen a number."""
+def _threads_shared(size: int) -> Iterator[None]:
+    """Divide this process's threads among the ranks started inside the block, unless the user has set a number."""
     before = os.environ.get(THREADS)
     if before is None:
         os.environ[THREADS] = str(max(torch.get_num_threads() // size, 1))

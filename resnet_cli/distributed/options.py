@@ -30,18 +30,18 @@ def process_options(
 
     Args:
         processes: Processes that share the steps of a run, each with a part of every batch; on CUDA one for each card.
-            Under `torchrun` and `srun` the processes that are there already are used.
-        shards: Sum gradients over so many parts of a batch in a fixed order, so that runs on any number of processes
-            up to this one end with the same bits on CPUs; None sums one part for each process.
+            Under `torchrun` and `srun` the existing processes are used.
+        shards: Split each batch into this many parts and sum their gradients in a fixed order, so that CPU runs with up
+            to this many processes give bitwise identical results; None has one part for each process.
         sync_batch_norm: Normalise over the whole batch; false normalises over the part of each process.
         collective_timeout: Seconds that a process waits for the others before the run ends with an error.
-        max_restarts: How often a run whose process died is continued from its last checkpoint.
+        max_restarts: Maximum number of times that a run with a dead process is continued from its last checkpoint.
     """
     return ProcessOptions(processes, shards, sync_batch_norm, collective_timeout, max_restarts)
 
 
 def options_of(trainer: Mapping[str, Any]) -> ProcessOptions:
-    """Return the options in the config of a trainer.
+    """Return the process options in the config of a trainer.
 
     Raises:
         InputError: the trainer has settings that cannot be combined with them; one line for each.
@@ -68,7 +68,7 @@ def options_of(trainer: Mapping[str, Any]) -> ProcessOptions:
 
 
 def require_combinable(trainer: Mapping[str, Any], options: ProcessOptions, processes: int) -> None:
-    """Check that a run on several processes, or in shards, has no setting that works on whole batches only.
+    """Check that a run on several processes, or in shards, has no setting that needs whole batches.
 
     Args:
         trainer: The trainer's node.
@@ -76,7 +76,7 @@ def require_combinable(trainer: Mapping[str, Any], options: ProcessOptions, proc
         processes: Number of processes of the run.
 
     Raises:
-        InputError: it has; one line for each.
+        InputError: there are such settings; one line for each.
     """
     if processes == 1 and options.shards is None:
         return

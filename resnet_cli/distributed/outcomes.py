@@ -1,4 +1,4 @@
-"""How a rank ended, as plain data that the process which started it reads."""
+"""Errors of ranks, as plain data that the process that started the ranks reads."""
 
 import json
 import traceback
@@ -20,11 +20,11 @@ KNOWN = {kind.__name__: kind for kind in (DivergedError, MachineError, NotIdenti
 
 
 class RankFailedError(JobFailedError):
-    """A rank ended as no run should: killed, without an answer, or with an error of its own (exit status 1).
+    """A rank was killed, did not respond, or failed with an unexpected error (exit status 1).
 
     Args:
-        line: What happened.
-        traceback: Where, if the rank could say it.
+        line: Description in one line.
+        traceback: The rank's traceback, if it is known.
     """
 
     def __init__(self, line: str, traceback: str = "") -> None:
@@ -33,7 +33,7 @@ class RankFailedError(JobFailedError):
 
 
 def is_of_collective(error: BaseException) -> bool:
-    """Return True for an error that follows from that of another rank, or from its silence."""
+    """Return True for an error of a collective operation: another rank failed or did not respond."""
     words = ("gloo", "NCCL", "Timed out waiting", "Connection closed by peer", "Connection reset by peer")
     is_kind = isinstance(error, RuntimeError) and not isinstance(error, RankFailedError)
     return is_kind and any(word in str(error) for word in words)
@@ -54,7 +54,7 @@ def encode_error(error: BaseException) -> dict[str, Any]:
 
 
 def decode_error(found: Mapping[str, Any]) -> BaseException:
-    """Return the error that plain data describe."""
+    """Return the error that `encode_error` encoded."""
     kind, lines = found["kind"], found.get("lines", [])
     if kind in ("InputError", "InUseError"):
         return InputError(*lines) if kind == "InputError" else InUseError(*lines)
@@ -66,12 +66,12 @@ def decode_error(found: Mapping[str, Any]) -> BaseException:
 
 
 def write_error(path: Path, error: BaseException, *, collective: bool = False) -> None:
-    """Write how a rank ended, and whether another rank seems to be the cause of it."""
+    """Write the error of a rank, and whether another rank probably caused it (`collective`)."""
     path.write_text(json.dumps({**encode_error(error), "collective": collective}), encoding="utf-8")
 
 
 def read_error(path: Path) -> dict[str, Any] | None:
-    """Return how a rank ended; None if it left nothing, as after SIGKILL."""
+    """Return the encoded error of a rank; None if it wrote none, as after SIGKILL."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

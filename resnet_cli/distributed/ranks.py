@@ -1,4 +1,4 @@
-"""Ranks: what the processes of a run exchange. A run of one process has `ALONE`, which exchanges nothing."""
+"""Ranks: communication between the processes of a run. A run of one process uses `ALONE`, which exchanges nothing."""
 
 import io
 import json
@@ -19,22 +19,22 @@ from resnet_cli.errors import DivergedError, InputError, MachineError, StoppedEr
 
 T = TypeVar("T")
 
-POLL_SECONDS = 0.05  # between looks at what other ranks have left in the store
+POLL_SECONDS = 0.05  # between queries of the store
 
 _joined: list["Ranks"] = []  # of this process, as the group of torch.distributed is
 
 
 def joined_ranks() -> "Ranks | None":
-    """Return the ranks that this process is one of; None if it trains alone."""
+    """Return the group of ranks that this process belongs to; None if it trains alone."""
     return _joined[-1] if _joined else None
 
 
 class Ranks:
-    """The ranks of a run, seen from one of them; this class is the only rank of a run of one process.
+    """The ranks of a run, seen from one of them; this base class is for a run of one process.
 
     Attributes:
-        rank: Number of this one.
-        size: How many there are.
+        rank: Number of this rank.
+        size: Number of ranks.
         stop: Returns the number of the signal that this process has received, or None.
     """
 
@@ -55,19 +55,19 @@ class Ranks:
         return self.rank, self.size
 
     def part(self, count: int) -> slice:
-        """Return this rank's part of so many samples: contiguous, the first parts one sample longer if need be."""
+        """Return this rank's contiguous part of `count` samples; the first parts take one more if needed."""
         return part_of(count, self.rank, self.size)
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """Call a function on the first rank, and return its result on every one: tensors and plain data.
+        """Call a function on the first rank, and return its result (tensors and plain data) on every rank.
 
         Raises:
-            InputError, MachineError: the function raised it; every rank does then.
+            InputError, MachineError: the function raised it; then every rank raises it.
         """
         return make()
 
     def gather(self, value: T) -> list[T]:
-        """Return the values of all ranks: tensors and plain data."""
+        """Return the values (tensors and plain data) of all ranks."""
         return [value]
 
     def sum_(self, tensor: Tensor) -> None:
@@ -81,16 +81,16 @@ class Ranks:
         """Replace tensors by those of the first rank."""
 
     def agree_to_stop(self) -> int | None:
-        """Return the signal that any rank has received, on every one of them."""
+        """Return on every rank the number of a signal that any rank has received, or None."""
         return self.stop()
 
     def clock(self) -> float:
-        """Return the first rank's `monotonic`, so that decisions by the clock are the same everywhere."""
+        """Return the first rank's `monotonic()`, so that all ranks take the same decisions by the clock."""
         return time.monotonic()
 
     @contextmanager
     def in_turn(self, name: str) -> Iterator[None]:
-        """Do something slow on the first rank, then on the others, which find what it has left on disk."""
+        """Run the block on the first rank, then on the others, which find the files that the first has written."""
         yield
 
 
@@ -98,20 +98,20 @@ ALONE = Ranks()
 
 
 class RankGroup(Ranks):
-    """Several ranks, by way of torch.distributed: gloo for data in main memory, NCCL for those on CUDA devices.
+    """Several ranks connected by torch.distributed: gloo for data in main memory, NCCL for data on CUDA devices.
 
     Args:
-        rank: Number of this one.
-        size: How many there are.
-        store: Where they meet.
-        timeout: Seconds that one waits for the others in a collective operation.
+        rank: Number of this rank.
+        size: Number of ranks.
+        store: Store that all ranks share.
+        timeout: Seconds that a rank waits for the others in a collective operation.
         cuda: Whether tensors on CUDA devices are exchanged.
     """
 
     def __init__(self, rank: int, size: int, store: Store, *, timeout: float, cuda: bool = False) -> None:
         super().__init__()
         self.rank, self.size, self.store, self._turns = rank, size, store, 0
-        self.stop_in_step: list[int | None] = []  # what a step has agreed on already
+        self.stop_in_step: list[int | None] = []  # the signal, or None, that the last step has exchanged already
         # The functions of this module take the group that exists when it is imported as a default argument. If torch
         # imported it later, as torch.compile does, they would keep this group alive after `close`, and its threads
         # could abort the process when Python exits.
@@ -189,10 +189,10 @@ class RankGroup(Ranks):
 
     @contextmanager
     def in_turn(self, name: str) -> Iterator[None]:
-        """Do something slow on the first rank, then on the others; without a limit on its time."""
+        """Run the block on the first rank, then on the others, without a timeout."""
         name, self._turns = f"{name}/{self._turns}", self._turns + 1
         if not self.is_first:
-            self._meet(f"{name}/0")
+            self._wait_for_rank(f"{name}/0")
         try:
             yield
         except Exception as error:
@@ -200,10 +200,10 @@ class RankGroup(Ranks):
             raise
         self.store.set(f"{name}/{self.rank}", "null")
         for rank in range(self.size):
-            self._meet(f"{name}/{rank}")
+            self._wait_for_rank(f"{name}/{rank}")
 
-    def _meet(self, key: str) -> None:
-        """Wait until another rank has done its part, and raise its error if it has failed."""
+    def _wait_for_rank(self, key: str) -> None:
+        """Wait until another rank has set a key, and raise its error if it has failed."""
         failure = json.loads(self.wait_for(key))
         if failure is not None:
             raise decode_error(failure)
@@ -238,14 +238,14 @@ class RankGroup(Ranks):
 
 
 def part_of(count: int, number: int, parts: int) -> slice:
-    """Return one of so many contiguous parts of `count` samples; the first ones have one more if need be."""
+    """Return part `number` of `parts` contiguous parts of `count` samples; the first take one more if needed."""
     length, longer = divmod(count, parts)
     start = number * length + min(number, longer)
     return slice(start, start + length + (number < longer))
 
 
 def in_turn(found: Sequence[Sequence[T]]) -> Iterator[T]:
-    """Yield what each rank has made of its batches in the order of the batches, which the ranks took in turn."""
+    """Yield the ranks' results for batches that were dealt out in turn, in the order of the batches."""
     for number in range(max(map(len, found))):
         yield from (own[number] for own in found if number < len(own))
 

@@ -7,20 +7,20 @@ from torch import Tensor
 
 from resnet_cli.distributed.ranks import Ranks, part_of
 
-Leaf = Callable[[int], Tensor | None]  # number of a shard -> what it adds; None if no sample is in it
+Leaf = Callable[[int], Tensor | None]  # number of a shard -> its summand; None if the shard has no samples
 
 
 def sum_shards(leaf: Leaf, shards: int, ranks: Ranks, blank: Tensor) -> Tensor:
     """Return the sum over shards, added up in a binary tree over their numbers.
 
-    Each rank computes the shards of its part, and the sums of the whole subtrees in it. These sums are exchanged, and
-    every rank adds them up in the order of the tree.
+    Each rank computes its shards and the sums of the largest subtrees within them. These sums are exchanged, and every
+    rank adds them up in the order of the tree.
 
     Args:
         leaf: Called for the shards of this rank, in order. The first shard has samples.
-        shards: How many there are.
+        shards: Number of shards.
         ranks: The ranks that share them.
-        blank: A tensor like those of the shards.
+        blank: A tensor with the shape, type and device of the summands.
     """
     own = part_of(shards, ranks.rank, ranks.size)
     nodes = {span: _add_up(leaf, *span) for span in subtrees(own.start, own.stop, 0, shards)}
@@ -42,7 +42,7 @@ def subtrees(start: int, stop: int, low: int, high: int) -> list[tuple[int, int]
 
 
 def _add_up(leaf: Leaf, low: int, high: int) -> Tensor | None:
-    """Return the sum over a subtree; no more tensors are kept than it is deep."""
+    """Return the sum over a subtree; the number of tensors kept at a time is at most its depth."""
     if high - low == 1:
         return leaf(low)
     middle = (low + high) // 2

@@ -1,1 +1,1 @@
-"""What a trained run is worth: its metrics on a split, with intervals, and files of them."""
+"""Evaluation of a trained run: metrics on a split, with confidence intervals, and the files that hold them."""

@@ -1,4 +1,4 @@
-"""The accuracy of a run without each of its blocks, without several, and with blocks that have changed places."""
+"""The accuracy of a run after deleting each of its blocks, after deleting several, and after swapping blocks."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from resnet_cli.plots.panels import make_figure, mark_series
 from resnet_cli.session.trained import TrainedRun
 from resnet_cli.training.backend import Batch
 
-MOST_KEPT_BYTES = 1 << 30  # of normalised images
+MOST_KEPT_BYTES = 1 << 30  # of normalised images, up to which they are kept in memory
 
 
 def damage_blocks(
@@ -59,7 +59,7 @@ def damage_blocks(
 
 
 def repeatable(images: EvaluatedImages, in_size: Sequence[int]) -> Callable[[], Iterator[Batch]]:
-    """Return a function that yields the batches each time: from memory if they are small, else they are read again.
+    """Return a function that yields the batches at each call: from memory if they are small, else read again.
 
     Args:
         images: The images.

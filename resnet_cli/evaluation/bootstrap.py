@@ -15,12 +15,12 @@ Statistic = Callable[[Floats], Estimates]  # weights [R, N] -> values [R] by nam
 
 LEVEL = 95  # percent of the resamples that lie in an interval
 RESAMPLES = 1000
-FEWEST = 200  # resamples from which an interval is reported
-CHUNK = 2_000_000  # weights that are made at once: 16 MB
+FEWEST = 200  # defined resamples that an interval needs
+CHUNK = 2_000_000  # weights that are drawn at once: 16 MB
 
 
 def draw_weights(count: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """Yield how often each image is in each resample, float64 [r, N], in chunks of resamples.
+    """Yield how often each resample contains each image, float64 [r, N], in chunks of r resamples.
 
     Args:
         count: N; each resample has as many images.
@@ -38,9 +38,9 @@ def draw_weights(count: int, resamples: int, seed: int) -> Iterator[Floats]:
 def bootstrap_intervals(
     count: int, statistic: Statistic, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, list[float]]:
-    """Return the interval of each metric that the statistic computes: percentiles over resamples, [low, high].
+    """Return the confidence interval of each metric: percentiles over resamples, [low, high].
 
-    Resamples in which a metric is not defined (NaN) are left out; a metric that is rarely defined has no interval.
+    Resamples in which a metric is undefined (NaN) are left out; a metric with too few others gets no interval.
 
     Args:
         count: Number of images.
@@ -63,12 +63,12 @@ def bootstrap_intervals(
 
 
 def point_estimates(count: int, statistic: Statistic) -> dict[str, float]:
-    """Return the metrics of the images themselves, each once."""
+    """Return the metrics of the images themselves, each counted once."""
     return {name: float(values_R[0]) for name, values_R in statistic(np.ones((1, count))).items()}
 
 
 def to_plain(value: Any) -> Any:
-    """Return plain data for JSON: numbers that are not finite become None."""
+    """Return plain data for JSON, with None for numbers that are not finite."""
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Calibration: whether probabilities are as often right as they say, and the temperature that makes them so.
+"""Calibration: how well probabilities match the frequency of correct predictions, and temperature scaling.
 
 Shapes: N images, K classes.
 """
@@ -15,18 +15,18 @@ Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[Any]
 
 BINS = 15
-LARGEST = 20.0  # temperature, and inverse of the smallest
+LARGEST = 20.0  # temperature; the smallest is its inverse
 STEPS = 100
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often predictions are right, by their probability, in bins of equal width over 0 to 1.
+    """The accuracy of predictions by their probability, in bins of equal width from 0 to 1.
 
     Attributes:
-        counts: Predictions in each bin, [15].
-        confidence: Their mean probability, 0 to 1; NaN in an empty bin.
-        accuracy: The share of them that is right, 0 to 1; NaN in an empty bin.
+        counts: Number of predictions in each bin, [15].
+        confidence: Mean probability of the predictions in each bin, 0 to 1; NaN in an empty bin.
+        accuracy: Share of the predictions in each bin that are right, 0 to 1; NaN in an empty bin.
     """
 
     counts: Array
@@ -67,7 +67,7 @@ class Reliability:
 
 
 def reliability(logits_NK: Array, labels: Array, temperature: float = 1.0) -> Reliability:
-    """Return the reliability of the most probable class; of several labels, of every label of every image.
+    """Return the reliability of the most probable class, or with several labels of every label of every image.
 
     Args:
         logits_NK: The net's output.
@@ -88,7 +88,7 @@ def sigmoid(values: Floats) -> Floats:
 
 
 def negative_log_likelihoods(logits_NK: Array, labels: Array, temperature: float = 1.0) -> Floats:
-    """Return the negative log-likelihood of each image, float64 [N]; of several labels their mean.
+    """Return the negative log-likelihood of each image, float64 [N]; with several labels the mean over labels.
 
     Args:
         logits_NK: The net's output.
@@ -104,9 +104,9 @@ def negative_log_likelihoods(logits_NK: Array, labels: Array, temperature: float
 def fit_temperature(logits_NK: Array, labels: Array) -> float:
     """Return the temperature with the least negative log-likelihood (Guo et al. 2017, arXiv 1706.04599, section 4.2).
 
-    The loss is convex in the inverse of the temperature: Newton's method in float64, with bisection where a step would
-    leave the bracket. The result lies between 0.05 and 20: where every image is right with a margin, the loss falls
-    with the temperature without end.
+    The loss is convex in the inverse temperature and is minimised by Newton's method in float64, with bisection where
+    a step would leave the bracket. The result is limited to 0.05 to 20: if every image is classified correctly, the
+    loss has no minimum and falls as the temperature approaches 0.
 
     Args:
         logits_NK: The net's output.
@@ -130,7 +130,7 @@ def fit_temperature(logits_NK: Array, labels: Array) -> float:
 
 
 def _slope(logits_NK: Array, labels: Array, inverse: float) -> tuple[float, float]:
-    """Return the first and second derivative of the loss by the inverse of the temperature."""
+    """Return the first and second derivative of the loss with respect to the inverse temperature."""
     logits_NK = np.asarray(logits_NK, np.float64)
     if labels.ndim == 2:
         probabilities_NK = sigmoid(logits_NK * inverse)

@@ -1,4 +1,4 @@
-"""What is chosen on the validation images and tried on others: an operating point, and a temperature."""
+"""Values chosen on the validation images and applied to others: an operating point, and a temperature."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,12 +23,12 @@ from resnet_cli.session.trained import TrainedRun
 
 
 def find_positive(run: TrainedRun, name: str | None, *, needed: bool) -> int | None:
-    """Return the label of the class that `--positive` names, or of the second of two classes.
+    """Return the label of the class that `--positive` names, or by default of the second of two classes.
 
     Args:
         run: The run.
-        name: The class; None if none is named.
-        needed: `--at` is given, which looks at one class.
+        name: Name of the class; None if not given.
+        needed: Whether `--at` is given, which needs a positive class.
 
     Raises:
         InputError: The run has no such class, or has more than two and none is named.
@@ -51,11 +51,11 @@ def operating_point(
     """Return sensitivity and specificity of one class against the rest at a threshold, with intervals.
 
     Args:
-        outputs: The images on which they are measured.
-        target: What the threshold is to reach.
-        positive: The class.
+        outputs: Outputs for the images on which both are measured.
+        target: The sensitivity or specificity to reach.
+        positive: Label of the class.
         chosen_on: The validation images, on which the threshold is chosen; None chooses it on `outputs` themselves.
-        resamples: Resamples of the bootstrap, which leave the threshold as it is.
+        resamples: Bootstrap resamples; the threshold is the same in all of them.
         seed: Seed of the bootstrap.
 
     Raises:
@@ -88,12 +88,12 @@ def _scores(outputs: Outputs, positive: int) -> tuple[Any, Any]:
 
 
 def fitted_temperature(validation: Outputs, epoch: int, images: Mapping[str, Any]) -> dict[str, Any]:
-    """Fit a temperature on validation images, and return what `run.json` keeps of it.
+    """Fit a temperature on validation images, and return its entry of `run.json`.
 
     Args:
-        validation: What the net says of them.
-        epoch: Epoch of its weights.
-        images: What it keeps of the images.
+        validation: Outputs for the validation images.
+        epoch: Epoch of the weights.
+        images: What `run.json` records of the images.
     """
     logits_NK, labels = validation.logits_NK, validation.labels
     value = fit_temperature(logits_NK, labels)
@@ -107,7 +107,7 @@ def fitted_temperature(validation: Outputs, epoch: int, images: Mapping[str, Any
 
 
 def format_temperature(found: Mapping[str, Any]) -> list[str]:
-    """Return the lines that tell of a temperature that was just fitted."""
+    """Return lines for the terminal about a newly fitted temperature."""
     lines = [
         f"temperature {found['value']:.4g}, fitted on {found['samples']:,} validation images: negative log-likelihood "
         f"{found['nll_before']:.4f} -> {found['nll_after']:.4f}, calibration error {found['ece_before']:.2f} -> "
@@ -119,7 +119,7 @@ def format_temperature(found: Mapping[str, Any]) -> list[str]:
 
 
 def stored_temperature(run: TrainedRun) -> float | None:
-    """Return the temperature in the run's record, if it was fitted for the epoch of the checkpoint that is open."""
+    """Return the temperature in the run's record, if it was fitted for the epoch of the open checkpoint."""
     found = run.record.get("temperature")
     if not isinstance(found, Mapping) or found.get("epoch") != run.epoch:
         return None
@@ -128,12 +128,12 @@ def stored_temperature(run: TrainedRun) -> float | None:
 
 
 def calibrated_metrics(outputs: Outputs, temperature: float, *, on_other_images: bool) -> dict[str, Any]:
-    """Return what a temperature changes: the probabilities, but not the order of the classes.
+    """Return the metrics that a temperature changes: those of probabilities, not of the order of the classes.
 
     Args:
-        outputs: The images.
+        outputs: Outputs for the images.
         temperature: The temperature.
-        on_other_images: It was chosen on other images than the run's validation images, which is marked.
+        on_other_images: Whether it was chosen on other images than the run's validation images; recorded if so.
     """
     bins = reliability(outputs.logits_NK, outputs.labels, temperature).record()
     return {

@@ -26,9 +26,9 @@ def log_softmax(logits_NK: Array, temperature: float = 1.0) -> Floats:
 
 
 def is_among_top(logits_NK: Array, labels_N: Array, count: int) -> npt.NDArray[np.bool_]:
-    """Return for each image whether fewer than `count` classes have a larger logit than its label, bool [N].
+    """Return whether the label of each image is among its `count` highest logits, bool [N].
 
-    Of equal logits those of lower classes come first.
+    Ties are broken in favour of lower classes.
     """
     own_N1 = np.take_along_axis(logits_NK, labels_N[:, None], 1)
     comes_first_NK = (logits_NK == own_N1) & (np.arange(logits_NK.shape[1]) < labels_N[:, None])
@@ -44,13 +44,13 @@ def confusion_matrix(labels_N: Array, predictions_N: Array, classes: int) -> Int
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Scores of each class, in percent, [..., K]; 0 where nothing of a class occurs or is predicted.
+    """Scores of each class, in percent, [..., K]; 0 where a class neither occurs nor is predicted.
 
     Attributes:
-        support: Images of the class.
-        predicted: Images predicted to be of it.
-        precision: Share of these that are of it.
-        recall: Share of its images that are predicted to be of it.
+        support: Number of images of the class.
+        predicted: Number of images predicted to be of the class.
+        precision: Share of the predicted images that are of the class.
+        recall: Share of the images of the class that are predicted.
         f1: Harmonic mean of precision and recall.
     """
 
@@ -62,7 +62,7 @@ class ClassScores:
 
     @classmethod
     def of(cls, hits: Array, support: Array, predicted: Array) -> "ClassScores":
-        """Return the scores of counts [..., K]: images predicted rightly, images of each class, images predicted."""
+        """Return the scores for counts [..., K] of each class: correct predictions, images, and predictions."""
 
         def share(part: Array, whole: Array) -> Floats:
             return 100.0 * np.divide(part, whole, out=np.zeros(np.shape(part)), where=whole > 0)
@@ -99,9 +99,9 @@ def matthews_correlation(hits: Array, support: Array, predicted: Array) -> Float
     0 if all labels or all predictions are of one class.
 
     Args:
-        hits: Images predicted rightly by class, [..., K].
-        support: Images of each class.
-        predicted: Images predicted to be of it.
+        hits: Correctly predicted images of each class, [..., K].
+        support: Images of each class, [..., K].
+        predicted: Images predicted to be of each class, [..., K].
     """
     hits, support, predicted = (np.asarray(counts, np.float64) for counts in (hits, support, predicted))
     count = support.sum(-1)
@@ -148,7 +148,7 @@ class ClassStatistics:
         }
 
     def _spread(self, counts_RC: Floats, classes_C: Ints) -> Floats:
-        """Return the sums of counts by class, [R, K]."""
+        """Return the sum of the counts of each class, 0 for classes without counts, [R, K]."""
         sums_RK = np.zeros((len(counts_RC), self.classes))
         if len(classes_C):
             order = np.argsort(classes_C, kind="stable")

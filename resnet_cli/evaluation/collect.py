@@ -32,14 +32,14 @@ OTHER_CLASSES = "the loss is the negative log-likelihood: the run's own loss nee
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """What the net says of images, and what is true.
+    """The net's output for images, with their labels.
 
     Attributes:
         names: Name of each image.
-        logits_NK: float32.
+        logits_NK: The net's output, float32 [N, K].
         labels: Classes, int64 [N]; or whether an image has a label, bool [N, K].
         class_names: Names of the classes, indexed by label.
-        thresholds: Probability of each class above which an image with several labels has it; None if not chosen.
+        thresholds: Probability threshold of each class, for images with several labels; None if not chosen.
         scores: Loss and accuracy as training computes them.
         views_NK: Logits with test-time augmentation; None without.
     """
@@ -54,17 +54,17 @@ class Outputs:
 
     @cached_property
     def decisions(self) -> Decisions:
-        """What the net decides for the images."""
+        """The net's decisions for the images."""
         return Decisions.of(self.logits_NK, self.labels, self.thresholds)
 
     @property
     def has_label_sets(self) -> bool:
-        """True if images have several labels, or none."""
+        """True if an image may have any number of labels."""
         return self.labels.ndim == 2
 
 
 class _Recorder(nn.Module):
-    """A net that keeps its outputs, and beside them those of another one for the same images."""
+    """A net that records its outputs, and optionally those of a second net for the same images."""
 
     def __init__(self, model: nn.Module, beside: nn.Module | None) -> None:
         super().__init__()
@@ -81,16 +81,16 @@ class _Recorder(nn.Module):
 
 
 def collect_outputs(run: TrainedRun, images: EvaluatedImages, *, tta: Tta = "none") -> Outputs:
-    """Return what the net says of images.
+    """Return the net's outputs for images, with loss and accuracy.
 
-    Loss and accuracy are those that the run itself computes on the same images, to the last digit: with its loss,
-    precision and memory format, in batches of the same size. Only kernels of `trainer.compile=model` may round
-    otherwise. Other images than the run's own have the negative log-likelihood as their loss.
+    On the run's own images, loss and accuracy equal those that the run computed to the last digit: they use its loss,
+    precision and memory format, and batches of the same size. Only the kernels of `trainer.compile=model` may round
+    differently. On other images the loss is the negative log-likelihood.
 
     Args:
         run: The run.
         images: The images.
-        tta: Also the mean output over changed copies of each image.
+        tta: Test-time augmentation, whose logits are returned in addition.
 
     Raises:
         InputError: An image cannot be read, or the stored config names a loss that may not be called.
@@ -130,7 +130,7 @@ def _finite(logits_NK: Tensor) -> Array:
 
 
 def _backend(run: TrainedRun) -> Backend:
-    """Return the run's backend with its choice of deterministic algorithms."""
+    """Return the run's backend, including whether it uses deterministic algorithms."""
     node = run.settings.get("trainer")
     return replace(run.backend, deterministic=isinstance(node, Mapping) and node.get("deterministic") is True)
 
@@ -143,7 +143,7 @@ def _loss(run: TrainedRun, images: EvaluatedImages) -> LossFunction:
     loaders = images.own
     if loaders is None:
         return likelihood
-    if loaders.class_names != run.class_names:  # weights of classes, for one, are of those of today
+    if loaders.class_names != run.class_names:  # class weights, for example, would belong to the current classes
         images.notes.append(OTHER_CLASSES)
         return likelihood
     trainer, node = run.settings.get("trainer"), run.settings.get("loss")

@@ -1,7 +1,7 @@
 """Several runs as one: the average of their weights (Wortsman et al. 2022, model soups), or of their probabilities.
 
-The images are those of the first run's split, and class columns are in its order. No member may have been trained on
-one of them, which runs with other validation splits, such as those of the folds of a cross-validation, have.
+The images and the order of classes are those of the first run's split. No member may have been trained on any of these
+images; runs with other validation splits, such as the folds of a cross-validation, have been.
 
 Shapes: N images, K classes.
 """
@@ -43,10 +43,10 @@ class CombinedRuns:
 
     Args:
         members: The runs; images and the order of classes are those of the first.
-        average: What is averaged.
-        split: The split that it is evaluated on.
-        run: The first run; of averaged weights with these.
-        notes: What a user has to know of them, a line each.
+        average: What is averaged: weights or probabilities.
+        split: The split to evaluate on.
+        run: The first run; if weights are averaged, with the averaged weights.
+        notes: Remarks for the user, a line each.
     """
 
     members: tuple[Member, ...]
@@ -56,11 +56,11 @@ class CombinedRuns:
     notes: tuple[str, ...]
 
     def outputs(self, images: EvaluatedImages, tta: Tta = "none") -> Outputs:
-        """Return the averaged probabilities for the split, as logits whose probabilities they are.
+        """Return the outputs for the split; averaged probabilities are converted to logits.
 
         Args:
-            images: Those of the first run; the others read theirs.
-            tta: Also those with test-time augmentation of each run.
+            images: The first run's images; the other runs read their own.
+            tta: Test-time augmentation of each run, whose average is returned in addition.
 
         Raises:
             InputError: Images cannot be read.
@@ -70,7 +70,7 @@ class CombinedRuns:
         return average_outputs([collect_outputs(run, found, tta=tta) for run, found in runs])
 
     def facts(self) -> dict[str, Any]:
-        """Return what metrics and records keep of it."""
+        """Return the description of the combination for metrics and records."""
         return {
             "average": self.average,
             "runs": [member.name for member in self.members],
@@ -79,7 +79,7 @@ class CombinedRuns:
 
     @property
     def title(self) -> str:
-        """What its figures are of, in words."""
+        """Name of the combination, for titles of figures."""
         return f"averaged {self.average} of {', '.join(member.name for member in self.members)}"
 
 
@@ -95,7 +95,7 @@ def open_combined(
     """Open several runs as one; the arguments after the split are those of `open_trained`.
 
     Raises:
-        InputError: There are less than two runs, one cannot be opened, they do not fit together, or one was trained on
+        InputError: There are fewer than two runs, one cannot be opened, they cannot be combined, or one was trained on
             images of the split.
     """
     if len(paths) < 2:
@@ -114,12 +114,12 @@ def open_combined(
 def average_weights(members: Sequence[Member], loaders: Loaders) -> TrainedRun:
     """Return the first run with the average of all weights, in evaluation mode.
 
-    Statistics of batch norm are computed anew on the training images, augmented as in the first run's first epoch;
-    averages of weights have others than any of the runs.
+    Batch-norm statistics are recomputed on the training images, augmented as in the first run's first epoch, since no
+    member's statistics fit the averaged weights.
 
     Args:
         members: Runs of one architecture.
-        loaders: The first run's.
+        loaders: The loaders of the first run.
     """
     first = members[0].run
     model = copy.deepcopy(first.model)
@@ -138,15 +138,15 @@ def average_weights(members: Sequence[Member], loaders: Loaders) -> TrainedRun:
 
 
 def _mean(values: Sequence[Tensor]) -> Tensor:
-    """Return the mean, computed in double precision on the device of the first."""
+    """Return the mean of tensors, computed in double precision on the device of the first one."""
     return torch.stack([value.to(values[0].device).double() for value in values]).mean(0).to(values[0].dtype)
 
 
 def average_outputs(found: Sequence[Outputs]) -> Outputs:
-    """Return outputs of the mean probabilities of several runs for the images and in the class order of the first.
+    """Return outputs with the mean probabilities of several runs, in the first run's order of images and classes.
 
     Args:
-        found: What each run says of the same images, in any order.
+        found: The outputs of each run for the same images, in any order.
     """
     first = found[0]
     logits_NK = _mean_logits(found, [outputs.logits_NK for outputs in found])
@@ -174,7 +174,7 @@ def score_logits(logits_NK: Tensor, labels: Tensor) -> Scores:
 
 
 def _mean_logits(found: Sequence[Outputs], logits: Sequence[npt.NDArray[Any]]) -> Tensor:
-    """Return logits of the mean probabilities, float32 [N, K], in the order of the first."""
+    """Return logits of the mean probabilities, float32 [N, K], in the order of the first outputs."""
     first, probabilities = found[0], []
     if any(set(outputs.names) != set(first.names) for outputs in found):
         raise InputError("--average probabilities: the runs read other images (trainer.max_batches)")
@@ -187,7 +187,7 @@ def _mean_logits(found: Sequence[Outputs], logits: Sequence[npt.NDArray[Any]]) -
 
 
 def _positions(own: Sequence[str], wanted: Sequence[str]) -> Tensor:
-    """Return where each of `wanted` is in `own`."""
+    """Return the index in `own` of each name in `wanted`."""
     place = {name: i for i, name in enumerate(own)}
     return torch.tensor([place[name] for name in wanted])
 

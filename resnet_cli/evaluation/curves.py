@@ -14,12 +14,12 @@ COLUMNS = ("class", "threshold", "sensitivity", "specificity", "precision")
 
 
 def curve_files(outputs: Outputs, metrics: Mapping[str, Any], positive: int | None, *, title: str) -> dict[str, bytes]:
-    """Return `curves.csv` and `curves.png`: of one class, or of all if there are at most ten; nothing for more.
+    """Return `curves.csv` and `curves.png` for one class, or for all if there are at most ten, else nothing.
 
     Args:
-        outputs: What the net says of the images.
+        outputs: The net's outputs for the images.
         metrics: Content of `metrics.json`, which has the areas.
-        positive: The class; None for all.
+        positive: Label of the class; None for all.
         title: Line above the picture.
     """
     found = outputs.decisions

@@ -1,4 +1,4 @@
-"""What a net decides for images, by its logits.
+"""Decisions of a net: predictions, probabilities and losses of images, from its logits.
 
 Shapes: N images, K classes.
 """
@@ -16,12 +16,12 @@ from resnet_cli.evaluation.class_metrics import confusion_matrix, log_softmax
 Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[Any]
 
-CHUNK = 4_000_000  # logits that are read at once: 32 MB in float64
+CHUNK = 4_000_000  # logits that are processed at once: 32 MB in float64
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """What the net decides for images, by their logits.
+    """The net's decisions for images, from their logits.
 
     Attributes:
         logits_NK: The net's output.
@@ -41,7 +41,7 @@ class Decisions:
 
     @classmethod
     def of(cls, logits_NK: Array, labels: Array, thresholds: list[float] | None) -> "Decisions":
-        """Return the decisions by logits; thresholds of several labels are 0.5 if None."""
+        """Return the decisions for logits; None for `thresholds` means 0.5 for each of several labels."""
         losses_N = negative_log_likelihoods(logits_NK, labels)
         if labels.ndim == 2:
             probabilities_NK = sigmoid(np.asarray(logits_NK, np.float64))
@@ -52,7 +52,7 @@ class Decisions:
 
     @cached_property
     def normalisers(self) -> "Normalisers":
-        """What the log of the odds of any class is computed with."""
+        """The terms from which the log-odds of any class are computed."""
         return Normalisers.of(self.logits_NK)
 
     @property
@@ -71,16 +71,16 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Normalisers:
-    """Logs of the summed exponentials of the logits of an image, of which one class is left out in turn.
+    """Log-sum-exps of the logits of each image over all classes but one.
 
-    Subtracting the exponential of a logit from the sum is exact enough for all classes but the highest: the sum keeps
-    at least the term of that. The sum without the highest is computed by itself.
+    Subtracting the exponential of one logit from the full sum is accurate for all classes but the highest, whose term
+    dominates the sum. The sum without the highest logit is therefore computed directly.
 
     Attributes:
         best_N: The class of the highest logit.
-        highest_N: That logit.
-        sums_N: Sum of the exponentials of the logits, each less the highest.
-        others_N: Log of the summed exponentials of all logits but the highest.
+        highest_N: The highest logit.
+        sums_N: Sum of exp(logit - highest logit) over the classes.
+        others_N: Log-sum-exp of all logits but the highest.
     """
 
     best_N: Array
@@ -90,7 +90,7 @@ class Normalisers:
 
     @classmethod
     def of(cls, logits_NK: Array) -> "Normalisers":
-        """Return those of logits."""
+        """Return the normalisers of logits."""
         rows = max(1, CHUNK // logits_NK.shape[1])
         parts = [cls._of_chunk(logits_NK[start : start + rows]) for start in range(0, len(logits_NK), rows)]
         return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
@@ -108,7 +108,7 @@ class Normalisers:
         return best_N, highest_N, sums_N, others_N
 
     def of_others(self, logits_N: Floats, k: int) -> Floats:
-        """Return the log of the summed exponentials of all logits but those of a class.
+        """Return the log-sum-exp of all logits but those of one class, float64 [N].
 
         Args:
             logits_N: The logits of the class.
@@ -120,18 +120,18 @@ class Normalisers:
 
 
 def scores_of(found: Decisions, k: int) -> Floats:
-    """Return scores of a class, whose order is that of its probabilities, without the ties of probabilities near 1.
+    """Return scores that rank images as the probabilities of class `k` do, but without ties near 1, float64 [N].
 
-    Of one class among others that is the log of its odds; of a label, its logit.
+    The score is the log-odds of the class; with several labels, the logit of the label.
     """
     logits_N = np.asarray(found.logits_NK[:, k], np.float64)
     return logits_N if found.labels.ndim == 2 else logits_N - found.normalisers.of_others(logits_N, k)
 
 
 def confusion_counts(found: Decisions) -> Array:
-    """Return how many images of each label (row) are predicted to be of each class (column), int64 [K, K].
+    """Return the number of images of each label (row) that are predicted to be of each class (column), int64 [K, K].
 
-    Images with several labels count in the row of each, and in the column of each predicted label.
+    An image with several labels counts in the row of each label and in the column of each predicted label.
     """
     if found.labels.ndim == 2:
         return found.labels.T.astype(np.int64) @ found.predicted.astype(np.int64)

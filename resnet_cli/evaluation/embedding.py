@@ -15,7 +15,7 @@ from resnet_cli.errors import InputError
 Method = Literal["pca", "tsne", "umap"]
 Floats = npt.NDArray[np.floating[Any]]
 
-NEIGHBOURS = 15  # of an image, in UMAP
+NEIGHBOURS = 15  # of each image, in UMAP
 PACKAGES = {"tsne": ("sklearn", "scikit-learn"), "umap": ("umap", "umap-learn")}
 SEED = 0
 
@@ -32,9 +32,9 @@ def project(features_ND: Floats, method: Method = "pca") -> Floats:
 
     Args:
         features_ND: Features.
-        method: `pca` takes the two directions of the largest variance, with the signs that make the largest weight of
-            each positive. `tsne` (van der Maaten and Hinton 2008) and `umap` (McInnes et al. 2018) keep neighbours
-            together; distances between groups mean little in theirs.
+        method: `pca` projects onto the two directions of the largest variance, whose signs make the largest weight of
+            each positive. `tsne` (van der Maaten and Hinton 2008) and `umap` (McInnes et al. 2018) preserve
+            neighbourhoods; in their maps, distances between groups mean little.
 
     Raises:
         InputError: The package is not installed, or there are too few images.
@@ -55,11 +55,11 @@ def project(features_ND: Floats, method: Method = "pca") -> Floats:
 
 def _umap(features_ND: Floats) -> Floats:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of packages that it does not need here, and of few or equal features
+        warnings.simplefilter("ignore")  # umap warns of missing optional packages, and of few or equal features
         from umap import UMAP
 
         neighbours = min(NEIGHBOURS, len(features_ND) - 1)
-        start = "spectral" if len(features_ND) > NEIGHBOURS else "random"  # the former fails for a handful of images
+        start = "spectral" if len(features_ND) > NEIGHBOURS else "random"  # spectral fails for a handful of images
         model = UMAP(n_neighbors=neighbours, init=start, random_state=SEED, n_jobs=1)
         return np.asarray(model.fit_transform(features_ND), np.float32)
 

@@ -43,9 +43,9 @@ IN_RECORD = (
 )  # fmt: skip
 
 
-METRICS = "metrics.json"  # the last file of an evaluation, so that a folder that has it is complete
+METRICS = "metrics.json"  # written last, so that a folder with this file is complete
 
-# Files of an evaluation, some of which not every one writes.
+# All files that an evaluation may write.
 FILES = (
     METRICS, "per_class.csv", "predictions.csv", "confusion.json", "confusion.png", "calibration.png", "mistakes.png",
     "curves.csv", "curves.png", "explain.png", "features.npz", "features.png", "unknown.json", "unknown.csv",
@@ -55,8 +55,8 @@ COMPILED = (
     "the run was trained with trainer.compile=model, which rounds otherwise than the net that is evaluated here: "
     "figures may differ from run.json's in the last digits"
 )
-STAGED = ".new-"  # folder of files that are not all written yet
-ABANDONED_SECONDS = 3600  # after which such a folder is one of a process that was killed
+STAGED = ".new-"  # prefix of the folder in which files are written before they replace earlier ones
+ABANDONED_SECONDS = 3600  # age from which such a folder is taken to belong to a process that was killed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +64,12 @@ class EvalOptions:
     """What to evaluate, and how.
 
     Args:
-        split: The images; None is `test`, and of other images all.
+        split: The split to evaluate; None is `test`, or with `data` all images.
         data: Overrides of group `data` that name other images, and their checked node; None for the run's own.
-        tta: Test-time augmentation, whose figures stand beside the plain ones.
+        tta: Test-time augmentation, whose metrics are added to the plain ones.
         resamples: Bootstrap resamples for the intervals; 0 for none.
-        further: What is shown besides the figures.
-        target: Operating point of one class against the rest.
+        further: Optional pictures and analyses.
+        target: Target of an operating point of one class against the rest.
         positive: Name of that class, whose curves are drawn; None is the second of two classes.
         calibrate: Fit a temperature on the validation images.
     """
@@ -91,7 +91,7 @@ class Evaluation:
     Attributes:
         metrics: Content of `metrics.json`.
         files: The content of each file, by its name.
-        notes: What a user has to know of the images, a line each.
+        notes: Remarks on the images for the user, a line each.
     """
 
     metrics: dict[str, Any]
@@ -100,10 +100,10 @@ class Evaluation:
 
 
 def evaluate_run(run: TrainedRun, options: EvalOptions) -> Evaluation:
-    """Evaluate a run; nothing is written.
+    """Evaluate a run without writing files.
 
     Raises:
-        InputError: There are no such images, they cannot be read, or do not fit the run.
+        InputError: There are no such images, they cannot be read, or they do not match the run.
     """
     positive = find_positive(run, options.positive, needed=options.target is not None)
     if options.calibrate and run.run is None:
@@ -112,13 +112,13 @@ def evaluate_run(run: TrainedRun, options: EvalOptions) -> Evaluation:
     outputs = collect_outputs(run, images, tta=options.tta)
     if images.own is not None and run.was_compiled:
         images.notes.append(COMPILED)
-    chosen = _chosen(run, options, images, outputs, positive)
+    chosen = _validation_metrics(run, options, images, outputs, positive)
     images.notes.extend(format_temperature(chosen["temperature"]) if "temperature" in chosen else ())
     return _evaluation(run, options, images, outputs, chosen, positive)
 
 
 def evaluate_combined(combined: CombinedRuns, options: EvalOptions) -> Evaluation:
-    """Evaluate several runs as one; nothing is written.
+    """Evaluate several runs as one without writing files.
 
     Raises:
         InputError: As in `evaluate_run`.
@@ -147,12 +147,12 @@ def _evaluation(
     return Evaluation(metrics, files, [*images.notes, *further.notes])
 
 
-def _chosen(
+def _validation_metrics(
     run: TrainedRun, options: EvalOptions, images: EvaluatedImages, outputs: Outputs, positive: int | None
 ) -> dict[str, Any]:
-    """Return the metrics that need the validation images: the operating point, and those with a temperature.
+    """Return the metrics that need the validation images: the operating point and temperature-scaled metrics.
 
-    What a user has to know of the validation images is added to the notes of the images.
+    Remarks on the validation images are added to the notes of `images`.
     """
     found: dict[str, Any] = {}
     is_val = options.split == "val" and options.data is None
@@ -192,7 +192,7 @@ def _images(run: TrainedRun, options: EvalOptions) -> EvaluatedImages:
 
 
 def _facts(run: TrainedRun, options: EvalOptions, outputs: Outputs) -> dict[str, Any]:
-    """Return what was evaluated, and when."""
+    """Return the description of the evaluation: what was evaluated, and when."""
     split = options.split or ("test" if options.data is None else "all")
     return {
         "split": split,
@@ -217,12 +217,12 @@ def text_files(outputs: Outputs, metrics: Mapping[str, Any]) -> dict[str, bytes]
 
 
 def write_files(evaluation: Evaluation, folder: Path) -> None:
-    """Replace the files of an earlier evaluation by those of this one, once all of these are written.
+    """Write the files of an evaluation, and replace those of an earlier one after all are written.
 
-    If it is interrupted, the folder has the earlier files, or in the instant of replacing only some of either.
+    If interrupted, the folder keeps the earlier files, unless the interruption falls into the renaming itself.
 
     Raises:
-        MachineError: The folder cannot be made or written.
+        MachineError: The folder cannot be created or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -247,17 +247,17 @@ def write_files(evaluation: Evaluation, folder: Path) -> None:
 
 
 def _remove_if_abandoned(staged: Path) -> None:
-    """Remove a folder that an evaluation left when it was killed, unless another evaluation is removing it."""
+    """Remove the folder of a killed evaluation; another evaluation may be removing it at the same time."""
     with suppress(FileNotFoundError):
         if time.time() - staged.stat().st_mtime > ABANDONED_SECONDS:
             shutil.rmtree(staged)
 
 
 def record_evaluation(run: RunDir, metrics: Mapping[str, Any], *, tta: Tta, folder: Path) -> str | None:
-    """Add an evaluation to the record of a run, and draw its card anew.
+    """Add an evaluation to the record of a run, and rewrite its card.
 
     Returns:
-        Why it is not recorded, if it is not: the run is in progress, or its folder cannot be written.
+        None, or why it could not be recorded: the run is in progress, or its folder cannot be written.
     """
     facts = ("split", "data", "average", "runs", "checkpoint", "epoch", "at", "samples", "left_out", *IN_RECORD)
     entry = {name: metrics[name] for name in facts if name in metrics}

@@ -1,4 +1,4 @@
-"""Class-activation maps: where in an image a net finds its class.
+"""Class-activation maps: the regions of an image that support a class.
 
 Shapes: B images, C channels, H height, W width, K classes.
 """
@@ -10,20 +10,20 @@ from torch import Tensor, nn
 
 from resnet_cli.errors import InputError
 
-STRENGTH = 0.5  # of the colours over the image
+STRENGTH = 0.5  # opacity of the colours over the image
 
 
 def grad_cam(model: nn.Module, images_BCHW: Tensor, classes_B: Tensor) -> Tensor:
     """Return Grad-CAM maps, float32 [B, h, w] from 0 to 1, in the size of the net's last feature maps.
 
     The maps are the feature maps weighted by the mean gradient of the class's logit, and rectified (Selvaraju et al.
-    2017, arXiv 1610.02391, equations 1 and 2); each is divided by its maximum. A map of zeros says that no part of the
-    image speaks for the class.
+    2017, arXiv 1610.02391, equations 1 and 2); each is divided by its maximum. In a map of zeros no part of the image
+    supports the class.
 
     Args:
-        model: In evaluation mode, on the device of the images.
+        model: Model in evaluation mode, on the device of the images.
         images_BCHW: Normalised images.
-        classes_B: The class whose map is drawn, of each image.
+        classes_B: For each image, the class whose map is computed.
 
     Raises:
         InputError: The net has no feature maps, or does not use the last of them.
@@ -32,10 +32,10 @@ def grad_cam(model: nn.Module, images_BCHW: Tensor, classes_B: Tensor) -> Tensor
     captured: list[Tensor] = []
 
     def capture(module: nn.Module, inputs: Any, output: Any) -> Any:
-        if not _are_feature_maps(output):  # another call of a module that is used several times
+        if not _are_feature_maps(output):  # the module is called several times with different shapes
             return output
         captured.append(output.requires_grad_() if not output.requires_grad else output)
-        return captured[-1] * 1  # a copy for what follows, which may change it in place
+        return captured[-1] * 1  # a copy, since the next layer may change it in place
 
     handle = layer.register_forward_hook(capture)
     try:
@@ -57,7 +57,7 @@ def find_feature_layer(model: nn.Module, image_1CHW: Tensor) -> nn.Module:
     """Return the module that computes the last feature maps: the last output [B, C, H, W] of more than one position.
 
     Raises:
-        InputError: There is none.
+        InputError: There is no such module.
     """
     found: list[nn.Module] = []
 

@@ -1,4 +1,4 @@
-"""The tables of an evaluation as texts: one row a class, one row an image, and the confusion of classes."""
+"""The tables of an evaluation as text: one row per class, one row per image, and the confusion matrix."""
 
 import csv
 import io
@@ -15,18 +15,18 @@ BETWEEN_LABELS = "|"
 
 
 def format_json(content: Mapping[str, Any]) -> str:
-    """Return JSON of a mapping; numbers that are not defined are null."""
+    """Return a mapping as JSON, with null for undefined numbers."""
     return json.dumps(to_plain(content), indent=2, ensure_ascii=False) + "\n"
 
 
 def format_per_class(classes: Sequence[Mapping[str, Any]]) -> str:
-    """Return the CSV with a row for each class; shares are in percent, what is not defined is empty."""
+    """Return a CSV with a row for each class; shares are in percent, undefined values are empty."""
     rows = [to_plain(row) for row in classes]
     return format_csv(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows])
 
 
 def format_predictions(found: Decisions, names: Sequence[str], class_names: Sequence[str]) -> str:
-    """Return the CSV with a row for each image: name, label, prediction, its probability, and the loss.
+    """Return a CSV with a row for each image: name, label, prediction, its probability, and the loss.
 
     Several labels are joined by `|`; the probability is then that of the least certain decision.
     """
@@ -45,7 +45,7 @@ def format_predictions(found: Decisions, names: Sequence[str], class_names: Sequ
 
 
 def format_confusion(found: Decisions, class_names: Sequence[str]) -> str:
-    """Return JSON with the counts of `confusion_counts`, a line for each row."""
+    """Return the counts of `confusion_counts` as JSON, a line for each row."""
     rows = ",\n    ".join(json.dumps(row) for row in confusion_counts(found).tolist())
     names = json.dumps(list(class_names), ensure_ascii=False)
     words = '"rows": "labels",\n  "columns": "predictions"'

@@ -1,4 +1,4 @@
-"""What an evaluation shows on request: class-activation maps, a map of the features, images of none of the classes."""
+"""Optional parts of an evaluation: class-activation maps, a map of the features, images of unknown classes, blocks."""
 
 import io
 from collections.abc import Sequence
@@ -31,20 +31,20 @@ from resnet_cli.session.trained import TrainedRun
 
 Array = npt.NDArray[Any]
 
-EXPLAIN_COLUMNS = 6  # image and map side by side
+EXPLAIN_COLUMNS = 6  # of the picture, where an image and its map take one each
 EXPLAIN_BATCH = 16  # images whose gradients are computed at once
 NO_LABEL = -1
 
 
 @dataclass(frozen=True)
 class Further:
-    """What an evaluation shows besides its figures.
+    """Options for the optional parts of an evaluation.
 
     Args:
         explain: Number of the most confident mistakes whose class-activation maps are drawn.
-        embed: How features become a picture; None draws none.
+        embed: Method that projects features to two dimensions; None draws no map.
         unknown: Files and folders with images of none of the classes.
-        delete_blocks: Whether blocks are deleted and swapped.
+        delete_blocks: Whether to measure the accuracy with blocks deleted and swapped.
     """
 
     explain: int = 0
@@ -55,7 +55,7 @@ class Further:
 
 @dataclass(frozen=True)
 class FurtherResult:
-    """Files by their name, figures for `metrics.json`, and lines for the user."""
+    """Files by name, entries of `metrics.json`, and lines for the user."""
 
     files: dict[str, bytes]
     metrics: dict[str, Any]
@@ -65,7 +65,7 @@ class FurtherResult:
 def compute_further(
     run: TrainedRun, images: EvaluatedImages, outputs: Outputs, wanted: Further, split: str
 ) -> FurtherResult:
-    """Return what is asked for.
+    """Compute the optional parts that are wanted.
 
     Raises:
         InputError: The net has no feature maps, no features or no blocks, or there are no unknown images.
@@ -123,7 +123,7 @@ def _embed(
         names=np.array(outputs.names), class_names=np.array(run.class_names),
     )  # fmt: skip
     labels_N = found.labels
-    if labels_N.ndim == 2:  # the first of several
+    if labels_N.ndim == 2:  # colour by the first of several labels
         labels_N = np.where(labels_N.any(1), labels_N.argmax(1), NO_LABEL)
     words = {"pca": "principal components", "tsne": "t-SNE", "umap": "UMAP"}[method]
     if method == "pca":

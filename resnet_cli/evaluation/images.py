@@ -28,14 +28,14 @@ class EvaluatedImages:
     """Images in a fixed order, without augmentation.
 
     Args:
-        loaders: Read one after another.
+        loaders: Loaders of the images, read one after another.
         names: Name of each image: its path below the folder of the images, or its number in the data set.
         own: The loaders of the run's own data; None for other images.
-        places_K: Label of the run for each label of these images, -1 for none; None if they are the same.
-        num_classes: Classes of the run.
-        limit: Batches after which each loader ends; None for all.
-        notes: What a user has to know of the images, a line each.
-        left_out: Number of the images that are left out since the run does not know their classes, and these.
+        places_K: The run's label for each label of these images, -1 for unknown classes; None if they are the same.
+        num_classes: Number of classes of the run.
+        limit: Maximum number of batches from each loader; None for all.
+        notes: Remarks on the images for the user, a line each.
+        left_out: Number of images left out because the run does not know their classes, and the names of these classes.
     """
 
     loaders: tuple[BatchLoader, ...]
@@ -48,7 +48,7 @@ class EvaluatedImages:
     left_out: Mapping[str, Any] = field(default_factory=dict)
 
     def batches(self) -> Iterator[Batch]:
-        """Yield (images, labels) with the labels of the run."""
+        """Yield (images, labels) batches with the run's labels."""
         for images_BCHW, labels in chain.from_iterable(
             EpochIterator(loader, limit=self.limit).iterate(epoch=0) for loader in self.loaders
         ):
@@ -63,7 +63,7 @@ class EvaluatedImages:
         """Return some of the images again, normalised, float32 [M, C, H, W] on the loaders' device.
 
         Args:
-            numbers: Their places among the names.
+            numbers: Indices of the images in `names`.
         """
         found: dict[int, Tensor] = {}
         start = 0
@@ -90,7 +90,7 @@ def own_images(run: TrainedRun, split: Split) -> EvaluatedImages:
     """Return the images of a split of the run's own data.
 
     Raises:
-        InputError: They cannot be read, there are none of this split, or their classes are not those of the run.
+        InputError: The images cannot be read, the split has none, or their classes are not those of the run.
     """
     node = run.data_node()
     check_node("data", node, trust=run.trust, named=run.named)
@@ -103,8 +103,8 @@ def own_images(run: TrainedRun, split: Split) -> EvaluatedImages:
     if new:
         known = [name for name in loaders.class_names if name in run.class_names]
         remedy = f"; leave them out with --data 'classes=[{','.join(known)}]'" if 2 <= len(known) <= 20 else ""
-        raise InputError(f"the images are of {_listed('class', new)} that the run does not know{remedy}")
-    places_K = _places(run, loaders, notes)
+        raise InputError(f"the images are of {_list_names('class', new)} that the run does not know{remedy}")
+    places_K = _label_mapping(run, loaders, notes)
     limit = _max_batches(run)
     if limit is not None:
         notes.append(f"only the first {limit} batches, as in training (trainer.max_batches={limit})")
@@ -115,21 +115,21 @@ def own_images(run: TrainedRun, split: Split) -> EvaluatedImages:
 
 
 def has_validation(run: TrainedRun) -> bool:
-    """Return whether the run was trained with validation images, as far as its checkpoint tells."""
+    """Return whether the run was trained with validation images, according to its checkpoint."""
     recorded = run.data.get("splits")
     return isinstance(recorded, Mapping) and isinstance(recorded.get("val"), Mapping)
 
 
 def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedImages:
-    """Return images that the run has not been trained on, prepared as its own were.
+    """Return images from another data set, preprocessed like the run's own.
 
     Args:
         run: The run.
-        node: Checked node of group `data` with their place.
-        split: The part of them; None for all.
+        node: Validated node of group `data` that describes the images.
+        split: The split to use; None for all.
 
     Raises:
-        InputError: They cannot be read, are not of the run's size, or none is of a class that the run knows.
+        InputError: The images cannot be read, have another size than the run's, or none has a class of the run.
     """
     loaders = run.loaders(_plain_node(node, "train"))
     if loaders.in_size != run.in_size:
@@ -141,7 +141,7 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
         )
         raise InputError("--data: images have {} each, and those of the run {}".format(*kinds))
     notes: list[str] = []
-    places_K = _places(run, loaders, notes)
+    places_K = _label_mapping(run, loaders, notes)
     parts, names, left_out = [], [], 0
     for part in ("train", "val", "test") if split is None else (split,):
         if split is None and part not in loaders.samples:
@@ -157,22 +157,22 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
             names += part_names
     new = [name for name in loaders.class_names if name not in run.class_names]
     if not parts:
-        raise InputError(f"--data: no image is of a class that the run knows; they are of {_listed('class', new)}")
+        raise InputError(f"--data: no image is of a class that the run knows; they are of {_list_names('class', new)}")
     if new:
-        notes.append(f"{left_out} images left out, of {_listed('class', new)} that the run does not know")
+        notes.append(f"{left_out} images left out, of {_list_names('class', new)} that the run does not know")
     about = {"images": left_out, "classes": new} if new else {}
     return EvaluatedImages(tuple(parts), names, None, places_K, len(run.class_names), None, notes, about)
 
 
 def _is_known(labels: Tensor, places_K: Tensor) -> Tensor:
-    """Return which samples the run can be right on, bool [N]: of several labels it knows one, or there is none."""
+    """Return whether the run can be right on each sample, bool [N]: it knows a label of it, or there are no labels."""
     if labels.ndim == 1:
         return places_K[labels] >= 0
     return labels[:, places_K >= 0].any(1) | ~labels.any(1)
 
 
 def _plain_node(node: Node, split: Split) -> Node:
-    """Return the node of a data set whose training images, if they are evaluated, come each once and unchanged."""
+    """Return a data node that yields each training image once, without augmentation, if they are evaluated."""
     if split != "train":
         return node
     off = {"augment": None, "sampler": "uniform", "drop_last": False}
@@ -195,18 +195,18 @@ def _names(loaders: Loaders, split: Split) -> list[str]:
     return list(names) if indices is None else [names[i] for i in indices.tolist()]
 
 
-def _places(run: TrainedRun, loaders: Loaders, notes: list[str]) -> Tensor | None:
+def _label_mapping(run: TrainedRun, loaders: Loaders, notes: list[str]) -> Tensor | None:
     """Return the run's label of each class of the images, matched by name, or -1; None if they are the same."""
     own, found = run.class_names, loaders.class_names
     if own == found:
         return None
     missing = [name for name in own if name not in found]
     if missing:
-        notes.append(f"no images of {_listed('class', missing)} of the run")
+        notes.append(f"no images of {_list_names('class', missing)} of the run")
     return find_places(found, own)
 
 
-def _listed(noun: str, names: Sequence[str]) -> str:
+def _list_names(noun: str, names: Sequence[str]) -> str:
     """Return `2 classes (a, b)`."""
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return f"{len(names)} {noun}{'es' if len(names) > 1 else ''} ({', '.join(names[:MOST_NAMES])}{more})"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from resnet_cli.evaluation.files import format_csv
 
-TOLERANCE = 1e-6  # a probability this little below its class's threshold still counts, as in cleanlab
+TOLERANCE = 1e-6  # a probability may be below its class's threshold by this much, as in cleanlab
 COLUMNS = ("name", "label", "suggested", "self_confidence", "score")
 
 
@@ -20,11 +20,11 @@ class LabelError:
     """An image whose label is probably wrong.
 
     Args:
-        index: The row of the image.
-        label: Its class as given.
-        suggested: The class that it probably is of.
-        self_confidence: Probability of the given class.
-        score: Probability of the suggested class minus that of the given one: near 1 for a sure error.
+        index: Row of the image.
+        label: The given label.
+        suggested: The class that the image probably belongs to.
+        self_confidence: Probability of the given label.
+        score: Probability of the suggested class minus that of the given label: near 1 for a certain error.
     """
 
     index: int
@@ -35,15 +35,15 @@ class LabelError:
 
 
 def find_label_errors(probabilities_NK: NDArray[np.floating], labels_N: NDArray[np.integer]) -> list[LabelError]:
-    """Return the probable errors, the most confident first.
+    """Return the probable label errors, the most confident first.
 
-    A class counts for an image if its probability reaches the mean that it has among the images labelled so. An image
-    is an error if the class that counts, the most probable one of several, is neither its label nor less probable than
-    its label. A class without images never counts.
+    The threshold of a class is its mean probability over the images with that label. An image is an error if, among the
+    classes whose probability reaches their threshold, the most probable one is not the image's label and is at least as
+    probable as the label. A class without images has no threshold and is never suggested.
 
     Args:
-        probabilities_NK: Probability of each class by nets that were not trained on the image.
-        labels_N: The labels as given.
+        probabilities_NK: Class probabilities from nets that were not trained on the image.
+        labels_N: The given labels.
     """
     if not len(labels_N):
         return []

@@ -21,7 +21,7 @@ class LabelStatistics:
     Args:
         values: Values of each image, by the name of the metric that is their mean, [N] each.
         labels_NK: Whether an image has a label, bool.
-        predictions: Whether it is predicted, bool [N, K], by what is added to the names of the metrics.
+        predictions: Whether each label is predicted, bool [N, K], by the suffix of the metrics' names.
     """
 
     def __init__(self, values: dict[str, Array], labels_NK: Array, predictions: dict[str, Array]) -> None:

@@ -1,4 +1,4 @@
-"""The runs of an average, and whether it makes sense: one architecture, the same classes, images new to each."""
+"""The runs of an average, and checks that they can be averaged: architecture, classes, images unseen in training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from resnet_cli.session.trained import TrainedRun, check_node
 
 Average = Literal["weights", "probabilities"]
 
-# Arguments of models that act in training, or before it; nets that differ in nothing else have one architecture.
+# Arguments of models that matter only in training or before it: nets that differ only in these can be averaged.
 NOT_ARCHITECTURE = (
     "dropout", "spatial_dropout", "stochastic_depth", "drop_connect", "init", "weights", "pretrained",
 )  # fmt: skip
@@ -28,7 +28,7 @@ class Member:
     """A run of an average.
 
     Args:
-        name: What messages call it: the folder or file that the user named.
+        name: Name in messages: the folder or file as given by the user.
         run: The run.
     """
 
@@ -37,13 +37,13 @@ class Member:
 
     @cached_property
     def partition(self) -> Partition:
-        """What the run trains on, validates on and tests on; images are not decoded."""
+        """The run's training, validation and test samples; images are not decoded."""
         node = self.run.data_node()
         check_node("data", node, trust=self.run.trust, named=self.run.named)
         return build.partition(node)
 
     def names(self, split: Split) -> list[str]:
-        """Return the names of the samples of a split, in its order; none if there is no such split."""
+        """Return the names of the samples of a split, in order; empty if there is no such split."""
         if split not in self.partition.samples:
             return []
         samples, indices = self.partition.samples[split]
@@ -51,7 +51,7 @@ class Member:
         return list(names) if indices is None else [names[i] for i in indices.tolist()]
 
     def change(self, split: Split) -> SplitChange | None:
-        """Return how a split that the run has differs from that of its training; None if it does not."""
+        """Return how a split differs from the one that the run was trained with; None if it does not."""
         return split_change(self.run.data.get("splits"), split, fingerprint_split(*self.partition.samples[split]))
 
     def labels(self, split: Split) -> list[Any]:
@@ -65,7 +65,7 @@ class Member:
 
 
 def require_same_classes(members: Sequence[Member], average: Average) -> None:
-    """Raise an `InputError` unless all runs have the same classes, for an average of weights in the same order."""
+    """Raise an `InputError` unless all runs have the same classes, and for averaged weights in the same order."""
     first = members[0]
     problems = [
         f"{other.name}: {difference}"
@@ -112,7 +112,7 @@ def _seed_of_weights(record: Mapping[str, Any]) -> Any:
 
 
 def warn_of_separate_starts(members: Sequence[Member]) -> list[str]:
-    """Return a line if weights were initialised apart: their average is usually no better than chance."""
+    """Return a warning if the runs' initial weights differ: the average is then usually no better than chance."""
     scratch = {
         _seed_of_weights(member.run.record): member.name
         for member in members
@@ -127,7 +127,7 @@ def warn_of_separate_starts(members: Sequence[Member]) -> list[str]:
 
 
 def _architecture_difference(first: TrainedRun, other: TrainedRun) -> str:
-    """Return how two nets differ; an empty text if one takes the weights of the other and does the same with them."""
+    """Return how the architectures of two nets differ; empty if they do not."""
     settings = ({"model": run.settings["model"]} for run in (first, other))
     for change in differences(*settings):
         if change.key.rpartition(".")[2] not in NOT_ARCHITECTURE:
@@ -140,10 +140,10 @@ def _architecture_difference(first: TrainedRun, other: TrainedRun) -> str:
 
 
 def compare_splits(members: Sequence[Member], split: Split, average: Average) -> list[str]:
-    """Check that the figures on the first run's split are honest; return lines on what differs.
+    """Check that no run was trained on the first run's split; return a line for each difference between splits.
 
     Raises:
-        InputError: A run was trained on an image of the split; or, for an average of probabilities, its own split has
+        InputError: A run was trained on an image of the split; or, for an average of probabilities, a run's split has
             other images or labels.
     """
     first, lines, problems = members[0], [], []

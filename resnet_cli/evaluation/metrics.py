@@ -23,14 +23,14 @@ from resnet_cli.evaluation.ranking import Ranking
 
 Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[Any]
-Areas = tuple[Floats, Floats]  # under the ROC curve, and the average precision, [K] each
+Areas = tuple[Floats, Floats]  # area under the ROC curve and average precision of each class, [K] each
 
-MOST_RANKED = 50_000  # images times classes up to which areas under curves get intervals, which take seconds beyond
+MOST_RANKED = 50_000  # images times classes up to which areas get intervals; beyond this they take seconds
 TOP = 5
 
 
 def compute_metrics(outputs: Outputs, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
-    """Return the metrics of an evaluation: those of all images, their intervals, calibration and classes.
+    """Return the metrics of an evaluation: overall metrics with intervals, calibration, and metrics of each class.
 
     Args:
         outputs: The net's output.
@@ -68,16 +68,16 @@ def compute_metrics(outputs: Outputs, *, resamples: int = RESAMPLES, seed: int =
 def _overall(
     found: Decisions, areas: Areas, resamples: int, seed: int
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Return metrics of all images, and their intervals."""
+    """Return the overall metrics and their intervals."""
     count, classes = found.logits_NK.shape
     fast = [_statistic(found), _calibration_statistic(found)]
     slow = [_area_statistic(found)] if resamples and count * classes <= MOST_RANKED else []
-    values = point_estimates(count, _joined(fast)) | _mean_areas(found, areas)
-    intervals = bootstrap_intervals(count, _joined([*fast, *slow]), resamples=resamples, seed=seed) if resamples else {}
+    values = point_estimates(count, _join(fast)) | _mean_areas(found, areas)
+    intervals = bootstrap_intervals(count, _join([*fast, *slow]), resamples=resamples, seed=seed) if resamples else {}
     return values, {name: interval for name, interval in intervals.items() if np.isfinite(values[name])}
 
 
-def _joined(statistics: list[Statistic]) -> Statistic:
+def _join(statistics: list[Statistic]) -> Statistic:
     def joined(weights_RN: Floats) -> Estimates:
         return {name: values for statistic in statistics for name, values in statistic(weights_RN).items()}
 
@@ -161,7 +161,7 @@ def _area_means(found: Decisions, areas_KR: Floats, precision_KR: Floats) -> Est
 
 
 def _mean_of_known(values_KR: Floats) -> Floats:
-    """Return the mean of the values that are known, [R]; NaN without any."""
+    """Return the mean over the values that are not NaN, [R]; NaN if there are none."""
     known_KR = np.isfinite(values_KR)
     counts_R = known_KR.sum(0)
     sums_R = np.where(known_KR, values_KR, 0).sum(0)
@@ -172,7 +172,7 @@ def class_metrics(found: Decisions, areas: Areas) -> dict[str, list[float]]:
     """Return the metrics of each class against the rest, [K] each.
 
     Args:
-        found: What the net decides.
+        found: The net's decisions.
         areas: See `class_areas`.
     """
     is_label_NK, is_predicted_NK = found.are_labels, found.are_predicted

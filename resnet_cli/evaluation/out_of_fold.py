@@ -1,4 +1,4 @@
-"""Predictions of a sweep over folds for the images that each run was not trained on: figures, and doubtful labels.
+"""Out-of-fold predictions of a sweep over folds: metrics, and probable label errors.
 
 Shapes: B images of a batch, N images, K classes.
 """
@@ -32,21 +32,21 @@ from resnet_cli.runs.environment import utc_now
 from resnet_cli.session.trained import open_trained
 
 MOST_SHOWN = 48  # images of the contact sheet
-OUT_OF_FOLD = "out_of_fold"  # folder of the figures
+OUT_OF_FOLD = "out_of_fold"  # folder of the files
 
 logger = logging.getLogger("resnet_cli")
 
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """What a sweep's runs say of the images that they were not trained on.
+    """Predictions of a sweep's runs for the images that they were not trained on.
 
     Args:
-        names: Names of the images, in the order in which they were met.
+        names: Names of the images, in order of first occurrence.
         labels_N: Their labels.
-        probabilities_NK: Mean probabilities of the runs that have them in their validation part.
+        probabilities_NK: Mean probabilities over the runs that validate on the image.
         class_names: Names of the classes, indexed by label.
-        missing: How many images are in no run's validation part.
+        missing: Number of images that no run validates on.
     """
 
     names: list[str]
@@ -62,7 +62,7 @@ class LabelReport:
 
     Args:
         errors: The errors, the most confident first.
-        predictions: What they were found by.
+        predictions: The predictions in which they were found.
         table: The CSV.
         picture: The contact sheet; None if there are no errors.
     """
@@ -77,7 +77,7 @@ def open_members(sweep: Path, *, device: str | None = None, trust: bool = False)
     """Open the best checkpoints of the finished runs of a sweep over folds.
 
     Raises:
-        InputError: There are none, a run is not one of `data.folds`, or a run cannot be opened.
+        InputError: There are no finished runs, a run has no `data.folds`, or a run cannot be opened.
     """
     found = read_runs([sweep])
     for line in found.problems:
@@ -97,11 +97,11 @@ def open_members(sweep: Path, *, device: str | None = None, trust: bool = False)
 
 @torch.no_grad()
 def predict_out_of_fold(members: Sequence[Member]) -> OutOfFold:
-    """Predict each run's validation images; where runs share images, probabilities are averaged.
+    """Predict each run's validation images; probabilities of images shared by runs are averaged.
 
     Raises:
-        InputError: Images have several labels, the runs have other classes, an image has two labels, images cannot
-            be read, or the validation images of a run are not those of its training.
+        InputError: Images have several labels, the runs have different classes or labels, images cannot be read, or
+            the validation images of a run have changed since its training.
     """
     _require_same_images(members)
     first = members[0].run
@@ -128,7 +128,7 @@ def predict_out_of_fold(members: Sequence[Member]) -> OutOfFold:
 
 
 def _require_same_images(members: Sequence[Member]) -> None:
-    """Raise an `InputError` if runs may have been trained on their validation images, which are dealt anew here."""
+    """Raise an `InputError` if a run's data have changed, so that it may have been trained on its validation images."""
     problems = []
     for member in members:
         change = member.change("val") if "val" in member.partition.samples else None
@@ -162,7 +162,7 @@ def evaluate_out_of_fold(
         sweep: Folder of the sweep.
         resamples: Bootstrap resamples for the intervals; 0 for none.
         device: Device of the models; None is that of each run, or `auto`.
-        trust: Build whatever else the configs name; that runs code of their author's choice.
+        trust: Build classes that only the stored configs name; that runs code of their author's choice.
 
     Raises:
         InputError: See `open_members` and `predict_out_of_fold`.
@@ -187,11 +187,11 @@ def evaluate_out_of_fold(
 
 
 @dataclass(frozen=True)
-class _FirstOfEach(EvaluatedImages):
-    """The images of several loaders, of which each is read where it is met first.
+class _DistinctImages(EvaluatedImages):
+    """The distinct images of several loaders; each is read from its first occurrence.
 
     Args:
-        places: Place of each image among those of the loaders.
+        places: Index of each image among those of all loaders.
     """
 
     places: Sequence[int] = ()
@@ -206,7 +206,7 @@ def _images(members: Sequence[Member], found: OutOfFold) -> EvaluatedImages:
     first: dict[str, int] = {}
     for place, name in enumerate(name for member in members for name in member.names("val")):
         first.setdefault(name, place)
-    return _FirstOfEach(
+    return _DistinctImages(
         loaders, found.names, None, None, len(found.class_names), places=[first[name] for name in found.names]
     )
 
@@ -218,9 +218,9 @@ def write_label_errors(
 
     Args:
         sweep: Folder of the sweep.
-        folder: Folder of the files; None is `eval` in that of the sweep.
+        folder: Folder of the files; None is `eval` in the folder of the sweep.
         device: Device of the models; None is that of each run, or `auto`.
-        trust: Build whatever else the configs name; that runs code of their author's choice.
+        trust: Build classes that only the stored configs name; that runs code of their author's choice.
 
     Raises:
         InputError: See `open_members` and `predict_out_of_fold`.
@@ -260,7 +260,7 @@ def _contact_sheet(members: Sequence[Member], found: OutOfFold, errors: Sequence
 
 
 def _images_of(members: Sequence[Member], wanted: Mapping[str, int]) -> dict[int, Tensor]:
-    """Return images by their number, each as the first run that validates on it sees it: uint8 [H, W, 1 or 3]."""
+    """Return images by number, each as preprocessed by the first run that validates on it: uint8 [H, W, 1 or 3]."""
     images: dict[int, Tensor] = {}
     for member in members:
         names = member.names("val")
@@ -268,7 +268,7 @@ def _images_of(members: Sequence[Member], wanted: Mapping[str, int]) -> dict[int
             continue
         mean, std = member.run.data["mean"], member.run.data["std"]
         each = (image_CHW for images_BCHW, _ in member.run.loaders().val or () for image_CHW in images_BCHW)
-        for name, image_CHW in zip(names, each, strict=False):  # a run may have validated on the first batches alone
+        for name, image_CHW in zip(names, each, strict=False):  # a run may have validated on the first batches only
             if name in wanted:
                 images.setdefault(wanted[name], to_pixels(image_CHW[None], mean, std)[0])
     return images

@@ -17,7 +17,7 @@ from resnet_cli.plots.samples import MAX_IMAGES, to_pixels
 from resnet_cli.session.trained import TrainedRun
 
 ARROW = "→"
-MOST_LABELS = 3  # that a caption names
+MOST_LABELS = 3  # in a caption
 
 
 def draw_pictures(
@@ -31,8 +31,8 @@ def draw_pictures(
 
     Args:
         run: The run.
-        images: The images, of which the mistakes are read again.
-        outputs: What the net says of them.
+        images: The images, from which the mistakes are read again.
+        outputs: The net's outputs for them.
         metrics: Content of `metrics.json`.
         positive: The class whose curves are drawn; None for all, if there are at most ten.
 
@@ -63,9 +63,9 @@ def draw_pictures(
 
 
 def most_confident_mistakes(found: Decisions, count: int) -> list[int]:
-    """Return the numbers of the misclassified images, those with the most confident predictions first.
+    """Return the indices of at most `count` misclassified images, the most confident predictions first.
 
-    Images with one class are ordered by the probability of the prediction, those with several labels by their loss.
+    Images with one class are ordered by the probability of the prediction, images with several labels by their loss.
     """
     confidence_N = found.losses_N if found.labels.ndim == 2 else found.probabilities_NK.max(1)
     wrong = np.flatnonzero(~found.is_right_N)

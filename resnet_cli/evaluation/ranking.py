@@ -1,6 +1,6 @@
-"""What the order of scores is worth: ROC and precision-recall curves, their areas, and operating points.
+"""Metrics of the order of scores: ROC and precision-recall curves, areas under them, and operating points.
 
-Each function looks at one class against the rest. Shapes: N images, R resamples, T thresholds.
+Each function treats one class against the rest. Shapes: N images, R resamples, T thresholds.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Ranking:
     """Images in descending order of their scores; images of equal scores are one step of the curves.
 
     Args:
-        scores_N: High for images of the class.
+        scores_N: Scores, which should be high for images of the class.
         is_positive_N: Whether an image is of the class.
     """
 
@@ -64,13 +64,13 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Curves:
-    """Shares at each threshold, from the highest on, [T] each: images with that score or a higher one are positive.
+    """Rates at each threshold, in descending order, [T] each: images with at least that score are predicted positive.
 
     Attributes:
         thresholds: Scores.
         sensitivity: Share of the positive images that are found; the true-positive rate and the recall.
-        specificity: Share of the negative images that are left; 1 minus the false-positive rate.
-        precision: Share of the found images that are positive.
+        specificity: Share of the negative images that are not predicted; 1 minus the false-positive rate.
+        precision: Share of the predicted images that are positive.
         positives: Number of positive images.
         negatives: Number of negative images.
     """
@@ -85,15 +85,15 @@ class Curves:
 
 @dataclass(frozen=True)
 class Target:
-    """What an operating point is to reach: at least this share of `sensitivity` or `specificity`, from 0 to 1."""
+    """The minimum `sensitivity` or `specificity`, from 0 to 1, of an operating point."""
 
     quantity: Literal["sensitivity", "specificity"]
     value: float
 
     def choose_threshold(self, curves: Curves) -> float:
-        """Return the threshold that reaches the target, and of these the best for the other quantity.
+        """Return the threshold that reaches the target with the best value of the other quantity.
 
-        NaN if there is no positive image for a sensitivity, or no negative one for a specificity.
+        Return NaN if there are no positive images for a sensitivity, or no negative ones for a specificity.
         """
         if self.quantity == "sensitivity":
             if not curves.positives:

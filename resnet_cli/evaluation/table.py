@@ -1,4 +1,4 @@
-"""An evaluation as a text for the terminal."""
+"""The results of an evaluation as text for the terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -30,18 +30,18 @@ ROWS = {  # metric: words and unit
     "expected_calibration_error": ("calibration error", PERCENT),
 }
 CLASS_COLUMNS = ("support", "precision", "recall", "f1", "specificity", "roc_auc")
-MOST_CLASSES = 20  # more are not listed all
+MOST_CLASSES = 20  # above which only some are listed
 WORST = 10
 LONGEST_NAME = 30
 
 
 def format_table(run: str, metrics: Mapping[str, Any], folder: str) -> str:
-    """Return what an evaluation found, for people.
+    """Format the metrics of an evaluation as a table for the terminal.
 
     Args:
         run: The run, as the user named it.
         metrics: Content of `metrics.json`.
-        folder: Where the files are.
+        folder: Folder of the files.
     """
     lines = list(_head(run, metrics))
     lines += ["", *_columns(_overall_rows(metrics))]
@@ -133,7 +133,7 @@ def _with_unit(value: float | None, unit: str) -> str:
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the rows with columns as wide as their widest cell; the first is at the left, the others at the right."""
+    """Return the rows with aligned columns, the first to the left and the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  ".join(

@@ -1,6 +1,6 @@
-"""How well scores tell a run's images from others of none of its classes, and whether low scores are mistakes.
+"""Detection of images of unknown classes by scores, and the accuracy of images with high scores.
 
-Shapes: N images of the run's classes, M others.
+Shapes: N images of the run's classes, M images of other classes.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Detection:
-    """How well a score tells known images from unknown ones.
+    """How well a score separates known images from unknown ones.
 
     Attributes:
         auroc: Probability in percent that a known image has a higher score than an unknown one; 50 is chance.
-        fpr95: Share of the unknown images, in percent, that are kept at the threshold that keeps 95 % of the known.
+        fpr95: Share of the unknown images, in percent, kept by the threshold that keeps 95 % of the known ones.
     """
 
     auroc: float
@@ -27,7 +27,7 @@ class Detection:
 
 
 def detect(known_N: Floats, unknown_M: Floats) -> Detection:
-    """Return how well scores tell known images from unknown ones; known ones should have the higher scores."""
+    """Return how well scores separate known images from unknown ones; known images should have higher scores."""
     scores = np.concatenate([known_N, unknown_M]).astype(np.float64)
     _, places = np.unique(scores, return_inverse=True)
     below = np.concatenate([[0], np.cumsum(np.bincount(places))])
@@ -41,12 +41,12 @@ def detect(known_N: Floats, unknown_M: Floats) -> Detection:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Accuracy of the images that are kept, by how many are (El-Yaniv and Wiener 2010).
+    """Accuracy of the kept images as a function of their share (El-Yaniv and Wiener 2010).
 
     Attributes:
-        thresholds: Images with at least this score are kept, descending.
-        coverage: Share of the images that is kept, in percent.
-        accuracy: Share of the kept images that is right, in percent.
+        thresholds: Scores in descending order; images with at least this score are kept.
+        coverage: Share of the images that are kept, in percent.
+        accuracy: Share of the kept images that are right, in percent.
     """
 
     thresholds: Floats

@@ -1,1 +1,1 @@
-"""Export: a trained run as one file with its preprocessing, checked against the run before it is kept."""
+"""Export: a trained run with its preprocessing as one file, which is compared with the run before it is kept."""

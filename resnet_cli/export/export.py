@@ -1,4 +1,4 @@
-"""Export a trained run to one file, and keep the file only if it computes what the run does."""
+"""Export a trained run to one file, and keep the file only if its outputs match those of the run."""
 
 import json
 import os
@@ -27,21 +27,22 @@ from resnet_cli.session.trained import TrainedRun
 
 Precision = Literal["fp32", "fp16", "int8"]
 
-TOLERANCES: Mapping[str, float] = {"fp32": 1e-4, "fp16": 2e-2, "int8": 1.0}  # of probabilities
+TOLERANCES: Mapping[str, float] = {"fp32": 1e-4, "fp16": 2e-2, "int8": 1.0}  # largest difference of probabilities
 LEAST_AGREEMENT: Mapping[str, float] = {"fp32": 100.0, "fp16": 99.0, "int8": 90.0}  # percent of the images
-BATCHES = (1, 128)  # whose latency is measured
+BATCHES = (1, 128)  # batch sizes for which latency is measured
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What is exported.
+    """Options of an export.
 
     Args:
         format: `onnx` or `pt2`.
-        precision: `fp32`; `fp16` for a net in half precision; `int8`, of ONNX alone, for 8-bit weights and activations.
+        precision: `fp32`; `fp16` for a net in half precision; `int8` (ONNX only) for 8-bit weights and activations.
         output: `probabilities` or `logits`.
         rejection: Adds an output `rejected`.
-        tolerance: Largest difference of an output from the run's; None is 1e-4 of fp32, 0.02 of fp16, and none of int8.
+        tolerance: Largest difference of an output from the run's; None is 1e-4 for fp32, 0.02 for fp16, and no limit
+            for int8.
     """
 
     format: Format
@@ -58,22 +59,22 @@ class ExportOptions:
 def export_run(
     run: TrainedRun, classifier: Classifier, path: Path, options: ExportOptions, loaders: Loaders
 ) -> dict[str, Any]:
-    """Export a run, compare the file with it, and write `PATH.json` beside it.
+    """Export a run, compare the file with the run, and write `PATH.json` beside it.
 
     Args:
         run: The run, on the CPU in float32.
         classifier: The run as a classifier, with the temperature that is exported.
         path: The file to write.
-        options: What is exported.
+        options: Options of the export.
         loaders: The run's loaders.
 
     Returns:
-        What `PATH.json` holds.
+        The content of `PATH.json`.
 
     Raises:
         InputError: The net cannot be traced, or a package is missing.
-        ParityError: The file differs too much from the run; nothing is left of it.
-        MachineError: It cannot be written.
+        ParityError: The outputs differ too much from the run's; the file is removed.
+        MachineError: The file cannot be written.
     """
     files.require_packages(options.format)
     resizes = is_resized(run.settings.get("data"))
@@ -109,7 +110,7 @@ def export_run(
 
 
 def to_output(classifier: Classifier, output: Output) -> Callable[[Tensor], Tensor]:
-    """Return the function from logits to what is exported."""
+    """Return the function from logits to the exported output."""
     return classifier.to_probabilities if output == "probabilities" else lambda logits: logits
 
 
@@ -122,7 +123,7 @@ def _write(
     loaders: Loaders,
     images: Tensor,
 ) -> None:
-    """Trace the graph and write it, quantised if that is asked for."""
+    """Trace the graph and write it, quantised with `precision="int8"`."""
     resizes = graph.resize is not None
     example = images[:2] if len(images) > 1 else images.expand(2, *images.shape[1:])
     program = files.trace(graph, example.contiguous(), resizes=resizes)
@@ -167,7 +168,7 @@ def _require_parity(
 
 
 def _rejection_margin(options: ExportOptions) -> float:
-    """Return how near to the threshold the score of an image may be for rounding to decide; 0 where no outputs are."""
+    """Return the distance of a score from the threshold within which rounding may decide; 0 without checks."""
     if options.rejection is None or (options.precision == "int8" and options.tolerance is None):
         return 0.0
     if options.tolerance is not None:
@@ -176,7 +177,7 @@ def _rejection_margin(options: ExportOptions) -> float:
 
 
 def _latencies(run_file: Runner, classifier: Classifier, image: Tensor) -> dict[str, dict[str, float]]:
-    """Return milliseconds for batches of the file and of PyTorch."""
+    """Return the milliseconds that the file and PyTorch take for each batch size."""
     contenders = {"file": run_file, "pytorch": classifier.forward}
     return {
         name: {str(batch): round(parity.latency(forward, image, batch), 3) for batch in BATCHES}
@@ -195,7 +196,7 @@ def _onnx_versions(format_name: Format) -> dict[str, str]:
 
 @contextmanager
 def _machine_errors(path: Path) -> Iterator[None]:
-    """Turn errors of the disk into those that are shown in a line."""
+    """Convert disk errors to `MachineError`s, which are shown in one line."""
     try:
         yield
     except OSError as error:

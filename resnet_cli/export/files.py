@@ -1,4 +1,4 @@
-"""Exported files: writing them, and running them as their users do."""
+"""Exported files: write them, and run them as their users do."""
 
 import contextlib
 import io
@@ -22,11 +22,11 @@ Runner = Callable[[Tensor], list[Tensor]]  # uint8 images [B, H, W, C] -> the ou
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": ()}
 INPUT = "images"
 OPSET = 20
-MOST_ONNX_BYTES = 1536 * 2**20  # the format ends at 2 GB; from here on torch writes weights to a second file
+MOST_ONNX_BYTES = 1536 * 2**20  # from here on torch writes weights to a second file; the format's limit is 2 GB
 
 
 def require_packages(format_name: Format) -> None:
-    """Raise an `InputError` if what a format needs is not installed."""
+    """Raise an `InputError` if a package that a format needs is not installed."""
     missing = [name for name in PACKAGES[format_name] if find_spec(name) is None]
     if missing:
         raise InputError(f"--format {format_name}: needs {', '.join(missing)}: pip install 'resnet-cli[export]'")
@@ -46,8 +46,8 @@ def trace(graph: ExportGraph, example: Tensor, *, resizes: bool) -> torch.export
     """Trace a graph for any number of images, and, if it resizes, any size.
 
     Args:
-        graph: In evaluation mode.
-        example: uint8 images [B, H, W, C]; B is at least 2, since 1 would be taken for a constant.
+        graph: The graph in evaluation mode.
+        example: uint8 images [B, H, W, C]; B is at least 2, since tracing treats a size of 1 as a constant.
         resizes: Whether height and width are dynamic too.
 
     Raises:
@@ -58,7 +58,7 @@ def trace(graph: ExportGraph, example: Tensor, *, resizes: bool) -> torch.export
     try:
         with quiet():
             return torch.export.export(graph, (example,), dynamic_shapes=(shapes,))
-    except Exception as error:  # of any kind, from inside a net of the user's
+    except Exception as error:  # a user-defined net may raise anything
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise InputError(f"the net cannot be traced by torch.export: {reason[:300]}") from error
 
@@ -76,12 +76,12 @@ def write(
         program: The program.
         path: The file.
         format_name: Its format.
-        metadata: Texts by name, which the file carries.
+        metadata: Texts by name, stored in the file.
         outputs: Names of the outputs, for ONNX.
     """
     with quiet():
         if format_name == "pt2":
-            buffer = io.BytesIO()  # torch raises a RuntimeError where the disk is full
+            buffer = io.BytesIO()  # writing to the file itself, torch raises a RuntimeError when the disk is full
             torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(dict(metadata))})
             path.write_bytes(buffer.getbuffer())
             return
@@ -95,7 +95,7 @@ def write(
 
 
 def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
-    """Set the texts that an ONNX file carries, which quantisation drops."""
+    """Set the metadata of an ONNX file, which quantisation drops."""
     import onnx
 
     model = onnx.load(path)
@@ -105,7 +105,7 @@ def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
 
 
 def load(path: Path, format_name: Format) -> Runner:
-    """Load an exported file by what its users run it with: onnxruntime, or `torch.export.load`."""
+    """Load an exported file with the library that its users run it with: onnxruntime, or `torch.export.load`."""
     if format_name == "pt2":
         with quiet():
             module = torch.export.load(path).module()
@@ -130,7 +130,7 @@ def load(path: Path, format_name: Format) -> Runner:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Context manager that hides what exporters print and warn of."""
+    """Hide the output and warnings of exporters inside this context."""
     names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "torch._dynamo", "root")
     loggers = [logging.getLogger(name if name != "root" else None) for name in names]
     before = [found.level for found in loggers]
@@ -145,6 +145,6 @@ def quiet() -> Iterator[None]:
 
 
 def metadata_of(settings: Mapping[str, Any], facts: Mapping[str, Any], config_text: str) -> dict[str, str]:
-    """Return the texts that an exported file carries: JSON, and the config as YAML."""
+    """Return the metadata of an exported file: facts as JSON, and the config as YAML."""
     return {**{name: json.dumps(value) for name, value in facts.items()}, "name": str(settings.get("name")),
             "config": config_text}  # fmt: skip

@@ -1,4 +1,4 @@
-"""The graph that is exported: uint8 images in, probabilities or logits out, with the run's own preprocessing between.
+"""The exported graph: uint8 images in, probabilities or logits out, with the run's preprocessing inside.
 
 Shapes: B images, H height, W width, C channels, K classes.
 """
@@ -26,7 +26,7 @@ class ExportGraph(nn.Module):
 
     Args:
         classifier: The trained net.
-        resizes: Images may have any size; else they have that of the net.
+        resizes: Whether the graph takes images of any size and resizes them to that of the net.
         output: `probabilities`, or the net's own `logits`.
         precision: `fp16` runs the net in half precision; preprocessing and output stay in float32.
         rejection: Adds an output `rejected`; see `resnet_cli.inference.rejection`.
@@ -76,7 +76,7 @@ class ExportGraph(nn.Module):
 
 
 def is_resized(data_node: Mapping[str, Any] | None) -> bool:
-    """Return whether a run's images were resized when they were decoded, so that its graph takes images of any size."""
+    """Return whether the run's images were resized when decoded, so that its graph should take images of any size."""
     return (
         data_node is not None
         and get_argument(data_node, "resize") is not None

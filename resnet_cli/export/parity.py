@@ -1,4 +1,4 @@
-"""Parity: how far an exported file is from the run that it was exported from, on images of the run's data."""
+"""Parity: the difference between the outputs of an exported file and of its run, on images of the run's data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ from resnet_cli.export.files import Runner
 from resnet_cli.inference.classifier import Classifier
 from resnet_cli.inference.rejection import Rejection
 
-MOST = 1000  # images that are compared
+MOST = 1000  # images to compare
 BATCH = 64
-ODD_SIZES = ((1, 1), (7, 90), (33, 31), (250, 180))  # of images that are resized
+ODD_SIZES = ((1, 1), (7, 90), (33, 31), (250, 180))  # height and width of images for the comparison of resizing
 
 
 @dataclass(frozen=True)
 class References:
-    """Images with what the run says of them.
+    """Images with the run's outputs for them.
 
     Args:
         images: uint8 [N, H, W, C], of the net's size.
         logits: The run's logits for them, float32 [N, K].
-        outputs: What is exported of them, float32 [N, K].
-        labels: Their classes [N], or bool [N, K] of images with several labels.
+        outputs: The expected outputs of the file, float32 [N, K].
+        labels: Classes [N], or bool [N, K] of images with several labels.
         split: `val`, or `train` if the run has no validation images.
     """
 
@@ -46,13 +46,13 @@ class Parity:
     """The comparison of a file with its run.
 
     Attributes:
-        images: Images compared.
-        largest_difference: Of all outputs, in absolute terms.
-        top1_agreement: Share of the images with the same best class, in percent; of several labels, of the labels on
-            the same side of 0.5.
-        accuracy: Share of the images that the file is right on, in percent.
-        run_accuracy: The same of the run.
-        split: The split that they are from.
+        images: Number of images compared.
+        largest_difference: Largest absolute difference of an output.
+        top1_agreement: Share of the images with the same best class, in percent; with several labels, share of the
+            labels on the same side of 0.5.
+        accuracy: Accuracy of the file, in percent.
+        run_accuracy: Accuracy of the run, in percent.
+        split: The split that the images are from.
         rejection_agreement: Share of the images that both reject or both keep, in percent; None without an output
             `rejected`.
     """
@@ -71,19 +71,19 @@ class Parity:
 
 
 def collect_references(classifier: Classifier, loaders: Loaders, to_output: Callable[[Tensor], Tensor]) -> References:
-    """Return the first validation images with what the run computes from the batches of its own loader.
+    """Return the first validation images with the run's outputs for the batches of its own loader.
 
     Args:
         classifier: The trained net.
         loaders: The run's loaders.
-        to_output: Logits [N, K] -> the output that is exported.
+        to_output: Logits [N, K] -> the exported output.
     """
     split = "val" if "val" in loaders.samples else "train"
     samples, indices = loaders.samples[split]
     indices = torch.arange(len(samples)) if indices is None else indices
     indices = indices[:MOST]
     images = read_pixels(samples.images, indices)
-    if loaders.val is None:  # the training loader augments
+    if loaders.val is None:  # the training loader augments, so training images are read and normalised here
         batches = [classifier.forward(part) for part in torch.split(images, BATCH)]
     else:
         batches, count = [], 0
@@ -100,7 +100,7 @@ def collect_references(classifier: Classifier, loaders: Loaders, to_output: Call
 
 
 def read_pixels(images: Tensor | LazyImages, indices: Tensor) -> Tensor:
-    """Return the images of these numbers: uint8 [N, H, W, C]."""
+    """Return the images with these indices: uint8 [N, H, W, C]."""
     if isinstance(images, LazyImages):
         return torch.stack([images[index] for index in indices.tolist()])
     return images[indices].contiguous()
@@ -113,10 +113,9 @@ def compare(
 
     Args:
         run_file: Runs the file.
-        references: What the run computes.
-        rejection: That of the file, if it has an output `rejected`.
-        margin: How far a score may be from the threshold for rounding to decide whether the image is rejected; such
-            images count as equal.
+        references: Images with the run's outputs.
+        rejection: The rejection in the file, if it has an output `rejected`.
+        margin: Distance of a score from the threshold within which rounding may decide; such images count as equal.
     """
     parts = [run_file(part) for part in torch.split(references.images, BATCH)]
     found = torch.cat([part[0] for part in parts])
@@ -146,7 +145,7 @@ def compare(
 
 def require_equal_resizing(run_file: Runner, classifier: Classifier, to_output: Callable[[Tensor], Tensor],
                            tolerance: float) -> None:  # fmt: skip
-    """Raise a `ParityError` if images of other sizes come out differently than the run resizes and classifies them."""
+    """Raise a `ParityError` if images of other sizes give other outputs than when the run resizes them."""
     channels, height, width = classifier.preprocessing.in_size
     decoding = classifier.preprocessing.decoding
     source = torch.Generator().manual_seed(0)
@@ -163,9 +162,9 @@ def latency(forward: Callable[[Tensor], object], image: Tensor, batch: int) -> f
     """Return the median time of a batch in milliseconds.
 
     Args:
-        forward: Runs uint8 images [B, H, W, C].
-        image: One image [H, W, C].
-        batch: B.
+        forward: Function that runs uint8 images [B, H, W, C].
+        image: One image [H, W, C], which is repeated.
+        batch: Batch size B.
     """
     images = image.expand(batch, *image.shape).contiguous()
     forward(images)

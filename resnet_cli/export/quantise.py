@@ -13,16 +13,16 @@ from resnet_cli.export.parity import read_pixels
 
 CALIBRATION_IMAGES = 256
 BATCH = 32
-OPERATORS = ["Conv", "Gemm"]  # resizing is in float64 and stays as it is
+OPERATORS = ["Conv", "Gemm"]  # not MatMul, which resizing uses in float64
 
 
 def quantise(source: Path, target: Path, loaders: Loaders) -> None:
-    """Write an ONNX file with 8-bit weights, of each channel, and activations.
+    """Write an ONNX file with 8-bit activations and 8-bit weights scaled by channel.
 
     Args:
         source: A file in float32.
         target: The file to write.
-        loaders: The run's loaders, for training images from which the ranges of activations are taken.
+        loaders: The run's loaders, for training images that calibrate the ranges of activations.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process

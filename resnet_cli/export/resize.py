@@ -1,10 +1,10 @@
-"""Resizing of uint8 images as tensor operations that can be exported, with the pixels of `resnet_cli.data`.
+"""Resizing of uint8 images as exportable tensor operations, with the same pixels as `resnet_cli.data`.
 
-Resizing is linear in each axis, so it is two matrix products, over the width and then over the height. The matrices are
-those of PyTorch's antialiased resizing of uint8 images (`_compute_indices_min_size_weights_aa` in ATen's
-UpSampleKernel.cpp, after Pillow's Resample.c): triangles, or cubics with a = -0.5, as integers of a common precision of
-which the largest has 15 bits; each product is rounded to uint8. All of it is exact in float64, so the pixels are equal
-bit for bit. The size of the images is a tensor, so that one graph takes images of any size.
+Resizing is linear in each axis and so consists of two matrix products, over the width and then over the height. The
+matrices are those of PyTorch's antialiased resizing of uint8 images (`_compute_indices_min_size_weights_aa` in ATen's
+UpSampleKernel.cpp, after Pillow's Resample.c): triangles, or cubics with a = -0.5, as fixed-point integers whose common
+precision gives the largest 15 bits; each product is rounded to uint8. All of this is exact in float64, so the pixels
+are bitwise equal. The size of the images is a tensor, so that one graph takes images of any size.
 
 Shapes: B images, H height, W width, C channels.
 """
@@ -16,7 +16,7 @@ from resnet_cli.data.images.resize import Interpolation, Resize
 
 MOST_BITS = 22
 WEIGHT_LIMIT = 2.0**15
-REACHES = {"bilinear": 1.0, "bicubic": 2.0}  # pixels to each side that count
+REACHES = {"bilinear": 1.0, "bicubic": 2.0}  # radius of each kernel in pixels
 
 
 class ResizeImages(nn.Module):
@@ -26,7 +26,7 @@ class ResizeImages(nn.Module):
         height: Height of the result.
         width: Width of the result.
         resize: `crop`, `squash` or `pad`.
-        background: Value of each channel around padded images, 0 to 255.
+        background: Value of each channel in the padding, 0 to 255.
         interpolation: `bilinear` or `bicubic`.
     """
 
@@ -45,7 +45,7 @@ class ResizeImages(nn.Module):
         self.register_buffer("background", torch.tensor(background, dtype=torch.float64))
 
     def forward(self, images_BHWC: Tensor) -> Tensor:
-        """Return the images in the size of the result: float64 [B, height, width, C] of whole numbers."""
+        """Return the resized images: float64 [B, height, width, C] of whole numbers."""
         h, w = (_as_tensor(length) for length in images_BHWC.shape[1:3])
         height, width = (torch.tensor(float(length), dtype=torch.float64) for length in (self.height, self.width))
         crop_h, crop_w = _fit(height, width, into=(h, w)) if self.resize == "crop" else (h, w)
@@ -64,7 +64,7 @@ class ResizeImages(nn.Module):
 
 
 class EnlargeCenter(nn.Module):
-    """Cuts out the centre of images of a fixed size and enlarges it, as `data.eval_crop` does.
+    """Crops the centre of images of a fixed size and enlarges it, as `data.eval_crop` does.
 
     Args:
         height: Height of the images.
@@ -94,7 +94,7 @@ def _as_tensor(length: int) -> Tensor:
 
 
 def _fit(height: Tensor, width: Tensor, *, into: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the largest size of the shape `height` x `width` that fits into another, at least a pixel each way."""
+    """Return the largest size with the aspect ratio of `height` x `width` that fits into another; at least 1 x 1."""
     outer_height, outer_width = into
     is_wide = outer_height * width <= outer_width * height
     fitted_width = (outer_height * width / height).round().clamp(min=1)
@@ -113,14 +113,14 @@ def _axis_weights(
 
     Args:
         length: Length of the axis.
-        part: Start and length of the part of it that is resized.
+        part: Start and length of the part of the axis that is resized.
         out_length: Length of the result.
-        inner: Start and length of the part of the result that it is resized to.
-        interpolation: Kind of the weights.
+        inner: Start and length of the part of the result that `part` is resized to.
+        interpolation: Kernel of the weights.
 
     Returns:
-        The matrix, float64 [out_length, length] of whole numbers, and their precision in bits; and which rows of the
-        result are inside of `inner`, bool [out_length].
+        ((weights, precision), is_inside): the weights as float64 [out_length, length] of whole numbers, their precision
+        in bits, and whether each row of the result lies inside `inner`, bool [out_length].
     """
     (start, size), (inner_start, inner_size) = part, inner
     scale = size / inner_size
@@ -141,7 +141,7 @@ def _axis_weights(
     weights = torch.where(is_inside[:, None], weights, torch.zeros_like(weights))
     bits = torch.arange(1, MOST_BITS + 1, dtype=torch.float64)
     fits = (0.5 + weights.max() * torch.exp2(bits)).floor() < WEIGHT_LIMIT
-    precision = fits.double().sum()  # it holds up to a number of bits, and not beyond
+    precision = fits.double().sum()  # `fits` is true up to some number of bits and false beyond it
     return (weights.sign() * (0.5 + weights.abs() * torch.exp2(precision)).floor(), precision), is_inside
 
 
@@ -153,7 +153,7 @@ def _cubic(distance: Tensor) -> Tensor:
 
 
 def _apply(matrix: tuple[Tensor, Tensor], pixels: Tensor) -> Tensor:
-    """Apply the matrix of an axis to the last but one axis of pixels, and round to uint8."""
+    """Apply the matrix of an axis to the second-to-last axis of pixels, and round to the range of uint8."""
     weights, precision = matrix
     unit = torch.exp2(precision)
     return ((torch.matmul(weights, pixels) + unit / 2) / unit).floor().clamp(0.0, 255.0)

@@ -24,12 +24,12 @@ class Classifier:
     [H, W, C] or [C, H, W]; or a whole batch [N, H, W, C] or [N, C, H, W]. Values are uint8, or of the type that
     the run was trained on. They are decoded, resized and normalised as the run's validation images were.
 
-    Threads can share a classifier, and it can be pickled.
+    A classifier can be pickled and shared between threads.
 
     Args:
         run: The trained run.
         batch_size: Images that go through the net at once.
-        temperature: Divides the logits before the softmax; 1 leaves them as they are.
+        temperature: Divides the logits before the softmax; 1 has no effect.
     """
 
     def __init__(self, run: TrainedRun, *, batch_size: int = 256, temperature: float = 1.0) -> None:
@@ -39,7 +39,7 @@ class Classifier:
             raise InputError(f"temperature={temperature}: must be above 0")
         self.model, self.backend = run.model, run.backend
         self.class_names, self.has_label_sets = run.class_names, run.has_label_sets
-        self.thresholds = _at_temperature(run.thresholds, temperature)
+        self.thresholds = _rescale_thresholds(run.thresholds, temperature)
         self.preprocessing = Preprocessing.of(_data_node(run), run.data)
         self.batch_size, self.temperature = batch_size, temperature
         self._trunk: nn.Module | None = None
@@ -51,7 +51,7 @@ class Classifier:
         Each row adds up to 1, unless the run's images have several labels: then each is the probability of one label.
 
         Raises:
-            InputError: An image cannot be decoded, or has not the channels that the net takes.
+            InputError: An image cannot be decoded, or has other channels than the net takes.
         """
         return self.to_probabilities(self.logits(images))
 
@@ -71,10 +71,10 @@ class Classifier:
         return self._run(self.model, images, len(self.class_names))
 
     def features(self, images: Images) -> Tensor:
-        """Return what the net's last linear layer reads: float32 [N, D] on the CPU.
+        """Return the inputs of the net's last linear layer: float32 [N, D] on the CPU.
 
         Raises:
-            InputError: The net has no linear layer at its end.
+            InputError: The net does not end with a linear layer.
         """
         trunk, width = self.feature_model()
         return self._run(trunk, images, width)
@@ -99,7 +99,7 @@ class Classifier:
 
         Args:
             images_BCHW: float32 [B, C, H, W].
-            model: What to run instead of the net.
+            model: Module to run instead of the net.
         """
         inputs_BCHW = images_BCHW.to(self.backend.device, non_blocking=True)
         with self.backend.autocast():
@@ -115,10 +115,10 @@ class Classifier:
         return torch.cat(outputs) if outputs else torch.zeros(0, width)
 
     def feature_model(self) -> tuple[nn.Module, int]:
-        """Return the net without its last linear layer, whose weights it shares, and the size of its output.
+        """Return the net without its last linear layer (sharing its weights), and the number of features D.
 
         Raises:
-            InputError: The net has no linear layer at its end.
+            InputError: The net does not end with a linear layer.
         """
         head_name, head = _find_head(self.model, len(self.class_names))
         with self._lock:
@@ -150,11 +150,11 @@ def load_run(
 
     Args:
         path: A run folder, whose best checkpoint is used, or a checkpoint.
-        checkpoint: `best`, `last` or a file of the run, if it is not to be the best.
+        checkpoint: `best`, `last` or a file of the run; None is `best`, or the checkpoint that `path` names.
         device: Device of the net, as in `trainer.device`; None is the one that the run was trained on, if this machine
             has it.
         batch_size: Images that go through the net at once.
-        temperature: Divides the logits before the softmax; 1 leaves them as they are.
+        temperature: Divides the logits before the softmax; 1 has no effect.
         trust: Build classes that only the stored config names; that runs code of its author's choice.
 
     Raises:
@@ -164,8 +164,8 @@ def load_run(
     return Classifier(run, batch_size=batch_size, temperature=temperature)
 
 
-def _at_temperature(thresholds: list[float] | None, temperature: float) -> list[float] | None:
-    """Return thresholds of probabilities that decide as before when the logits are divided by a temperature."""
+def _rescale_thresholds(thresholds: list[float] | None, temperature: float) -> list[float] | None:
+    """Convert probability thresholds so that decisions stay the same when logits are divided by a temperature."""
     if thresholds is None or temperature == 1:
         return thresholds
     scaled: list[float] = (torch.tensor(thresholds, dtype=torch.float64).logit() / temperature).sigmoid().tolist()
@@ -173,7 +173,7 @@ def _at_temperature(thresholds: list[float] | None, temperature: float) -> list[
 
 
 def _data_node(run: TrainedRun) -> Any:
-    """Return the checked node of group `data`, or None if it names a function that may not be called."""
+    """Return the validated node of group `data`; None if it names a function that may not be called."""
     node = run.settings.get("data")
     try:
         check_node("data", node, trust=run.trust, named=run.named)

@@ -9,7 +9,7 @@ from typing import Protocol
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.inference.predict import Prediction
 
-DIGITS = 6  # of probabilities in CSV and JSON
+DIGITS = 6  # decimals of probabilities in CSV and JSON
 
 
 class Writer(Protocol):
@@ -29,7 +29,7 @@ class TableWriter:
         self._width = 0
 
     def header(self) -> str:
-        """Return nothing: the columns explain themselves."""
+        """Return an empty text: the table has no header."""
         return ""
 
     def rows(self, predictions: Sequence[Prediction]) -> str:
@@ -55,8 +55,8 @@ class CsvWriter:
 
     Args:
         top: Number of classes in a prediction.
-        has_label_sets: Images have several labels, which get a column, separated by `|`.
-        rejects: Whether images are rejected, which gets two columns.
+        has_label_sets: Whether images have several labels; these get a column, in which they are separated by `|`.
+        rejects: Whether images are rejected; score and decision get a column each.
     """
 
     def __init__(self, *, top: int, has_label_sets: bool, rejects: bool) -> None:
@@ -95,7 +95,7 @@ class JsonLinesWriter:
     """A JSON object for each image."""
 
     def header(self) -> str:
-        """Return nothing."""
+        """Return an empty text: JSON lines have no header."""
         return ""
 
     def rows(self, predictions: Sequence[Prediction]) -> str:

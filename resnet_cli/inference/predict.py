@@ -1,4 +1,4 @@
-"""Predict the classes of many images: threads decode them while the net runs."""
+"""Predict the classes of many images, decoding them in threads while the net runs."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,19 +25,19 @@ R = TypeVar("R")
 # The fields of a prediction after its name.
 Described = tuple[tuple[tuple[str, float], ...], tuple[str, ...] | None, float | None, bool]
 
-AHEAD = 2  # batches that are decoded ahead of the net
+AHEAD = 2  # batches that are decoded before the net needs them
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a net says of one image.
+    """The prediction for one image.
 
     Args:
         name: Name of the image.
         top: The most probable classes with their probabilities, the most probable first.
         labels: The labels that the image has, if images have several; None if each has one class.
-        score: Score by which images are rejected; None if none are.
-        is_rejected: The image is probably of none of the classes.
+        score: Score by which images are rejected; None without rejection.
+        is_rejected: Whether the image is probably of none of the classes.
         error: Why the image cannot be read; the other fields are empty then.
     """
 
@@ -57,23 +57,23 @@ def predict_images(
     rejection: Rejection | None = None,
     threads: int | None = None,
 ) -> Iterator[list[Prediction]]:
-    """Yield the predictions for images, in their order, a batch at a time; images that cannot be read are among them.
+    """Yield the predictions for images in order, a batch at a time; unreadable images have an `error`.
 
     Args:
         classifier: The trained net.
         images: The images.
         top: Number of classes in a prediction.
-        rejection: Tells images of none of the classes apart; None rejects none.
-        threads: Threads that decode; None is one for small files, and the number that PyTorch uses for others.
+        rejection: Detects images of none of the classes; None rejects none.
+        threads: Threads that decode; None is one for small files, else the number that PyTorch uses.
     """
     for batch in _read_batches(classifier, images, threads):
         yield _predict(batch, classifier, top, rejection)
 
 
 def read_images(classifier: Classifier, images: Iterable[NamedImage]) -> Iterator[tuple[Tensor | None, list[str]]]:
-    """Yield the pixels of images a batch at a time, uint8 [B, H, W, C], and why others of the batch cannot be read.
+    """Yield (pixels, errors) for each batch: uint8 [B, H, W, C] of its readable images, and a line for each other one.
 
-    The pixels are None if none of a batch can be read.
+    The pixels are None if no image of the batch can be read.
     """
     for batch in _read_batches(classifier, images, None):
         pixels = [read for _, read in batch if isinstance(read, Tensor)]
@@ -83,7 +83,7 @@ def read_images(classifier: Classifier, images: Iterable[NamedImage]) -> Iterato
 def _read_batches(
     classifier: Classifier, images: Iterable[NamedImage], threads: int | None
 ) -> Iterator[list[tuple[str, Tensor | str]]]:
-    """Yield the names of images with their pixels, or with why they cannot be read."""
+    """Yield batches of (name, pixels), with an error message in place of the pixels of unreadable images."""
     size = classifier.batch_size
     stream = iter(images)
     first = list(islice(stream, size))
@@ -97,7 +97,7 @@ def _read_batches(
 
 
 def _are_small(images: Sequence[NamedImage]) -> bool:
-    """Return whether decoding an image takes less than handing it to another thread and waiting for it."""
+    """Return whether images are so small that decoding one takes less time than passing it to another thread."""
     sizes = []
     for image in images:
         if isinstance(image.source, EncodedImage):
@@ -109,7 +109,7 @@ def _are_small(images: Sequence[NamedImage]) -> bool:
 
 
 def _map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int) -> Iterator[R]:
-    """Yield the result of each item in order, computed by threads for at most `ahead` items early."""
+    """Yield the result for each item in order, computed in threads at most `ahead` items in advance."""
     if threads == 1:
         yield from map(function, items)
         return
@@ -126,7 +126,7 @@ def _map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int, ahe
 
 
 def _read(classifier: Classifier, images: Sequence[NamedImage]) -> list[tuple[str, Tensor | str]]:
-    """Return the names of images with their pixels, or with why they cannot be read."""
+    """Return (name, pixels) of images, with an error message in place of the pixels of unreadable images."""
     sources = [image.source for image in images if not isinstance(image.source, InputError)]
     decoded = iter(classifier.preprocessing.read_each(sources))
     found = [image.source if isinstance(image.source, InputError) else next(decoded) for image in images]

@@ -20,19 +20,19 @@ from resnet_cli.data.loading.geometry import enlarge_center
 from resnet_cli.errors import InputError
 from resnet_cli.session.build import get_argument
 
-MODES = {1: "L", 3: "RGB"}  # by number of channels; other images keep theirs
-SCALED_TOGETHER_BYTES = 65_536  # images of at most this size wait for others of their size; larger ones fill the memory
+MODES = {1: "L", 3: "RGB"}  # by number of channels; for other numbers images keep their mode
+SCALED_TOGETHER_BYTES = 65_536  # images up to this size are scaled in batches, which would take much memory if larger
 
 
 class Preprocessing:
-    """Turns images of any kind into what a trained net takes, as its validation images were.
+    """Converts images of any kind to inputs of a trained net, as its validation images were.
 
     Args:
         decoding: How image files become uint8 pixels [H, W, C] of the net's size.
-        in_size: (C, H, W) that the net takes.
+        in_size: Size (C, H, W) that the net takes.
         mean: Mean of each channel on the scale 0 to 1.
         std: Standard deviation of each channel on the scale 0 to 1.
-        eval_crop: Fraction of the height and width in the centre that is evaluated, enlarged to the image.
+        eval_crop: Fraction of the height and width of the central crop, which is enlarged to the size of the image.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class Preprocessing:
         """Return the preprocessing of a run.
 
         Args:
-            data_node: The checked node of group `data` of its config; None if it names a function from elsewhere, whose
-                images are taken as they are.
-            data: The description of its data in its checkpoint: `in_size`, `mean` and `std`.
+            data_node: The validated node of group `data` of its config; None if it names a function that may not be
+                called, whose images get no further preprocessing.
+            data: The description of the data in its checkpoint: `in_size`, `mean` and `std`.
         """
 
         def setting(name: str, default: Any) -> Any:
@@ -84,7 +84,7 @@ class Preprocessing:
                 of uint8, or of the other types that the run was trained on.
 
         Raises:
-            InputError: It cannot be decoded, or is not an image with the channels that the net takes.
+            InputError: The image cannot be decoded, or has other channels than the net takes.
         """
         return self.read_all([image])[0]
 
@@ -98,7 +98,7 @@ class Preprocessing:
         return torch.stack(pixels) if pixels else torch.zeros(0, *self._shape, dtype=torch.uint8)
 
     def read_each(self, images: Iterable[Any]) -> "list[Tensor | InputError]":
-        """Return what `read` returns or raises for each image; small ones of one size are scaled together."""
+        """Return what `read` returns or raises for each image; small images of equal size are scaled in batches."""
         found: list[Tensor | InputError] = []
         same_size: dict[torch.Size, list[int]] = {}
         for index, image in enumerate(images):
@@ -119,7 +119,7 @@ class Preprocessing:
         return found
 
     def _decode(self, image: Any) -> Tensor:
-        """Return one image as uint8 [H, W, C] before it is scaled; see `read`."""
+        """Return one image as uint8 [H, W, C] in its original size; see `read`."""
         if isinstance(image, str | Path | EncodedImage):
             return self._checked(decode_unscaled(image, self.decoding)[0], image)
         if isinstance(image, bytes | bytearray):
@@ -132,7 +132,7 @@ class Preprocessing:
         raise InputError(f"a {type(image).__name__} is not an image: pass paths, Pillow images, arrays or tensors")
 
     def normalize(self, images_BHWC: Tensor) -> Tensor:
-        """Return uint8 images [B, H, W, C] as the net takes them: float32 [B, C, H, W] in channels-last memory."""
+        """Normalise uint8 images [B, H, W, C] for the net: float32 [B, C, H, W] in channels-last memory format."""
         if self.eval_crop != 1:
             cropped = enlarge_center(images_BHWC.permute(0, 3, 1, 2), self.eval_crop)
             images_BHWC = cropped.permute(0, 2, 3, 1).contiguous()
@@ -155,7 +155,7 @@ class Preprocessing:
         return torch.from_numpy(np.array(scale_to_8_bits(values, self.decoding.value_range), order="C"))
 
     def _checked(self, image_HWC: Tensor, name: object) -> Tensor:
-        """Return a decoded image if it has the channels that the net takes: with `mode=all` files have any."""
+        """Return a decoded image after checking its channels: with `mode=all` a file may have any number."""
         if image_HWC.shape[2] != self.in_size[0]:
             raise InputError(f"{name}: {image_HWC.shape[2]} channels, and the net takes {self.in_size[0]}")
         return image_HWC

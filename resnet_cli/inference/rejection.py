@@ -30,12 +30,12 @@ class Rejection:
             et al. 2021 (arXiv 2109.00162). `probability` is the largest probability (Hendrycks and Gimpel 2017, arXiv
             1610.02136).
         threshold: Images with a lower score are rejected.
-        rate: Fraction of the validation images that it rejects.
-        samples: Number of validation images that it was chosen on.
-        epoch: Epoch of the checkpoint that it was chosen for.
+        rate: Fraction of the validation images that the threshold rejects.
+        samples: Number of validation images that the threshold was chosen on.
+        epoch: Epoch of the checkpoint that the threshold was chosen for.
         temperature: Divides the logits before the softmax of `probability`.
-        has_label_sets: Images have several labels.
-        images: What the record keeps of the images that it was chosen on; empty if it is not known.
+        has_label_sets: Whether images have several labels.
+        images: Description of the images that the threshold was chosen on, for the record; empty if unknown.
     """
 
     method: Method
@@ -48,13 +48,13 @@ class Rejection:
     images: Mapping[str, Any] = field(default_factory=dict)
 
     def scores(self, logits_NK: Tensor) -> Tensor:
-        """Return the score of each image, float [N], of its logits [N, K]."""
+        """Return the score of each image, float [N], from logits [N, K]."""
         return rejection_scores(
             logits_NK, self.method, temperature=self.temperature, has_label_sets=self.has_label_sets
         )
 
     def record(self) -> dict[str, Any]:
-        """Return what `run.json` keeps."""
+        """Return the entry of `run.json`."""
         kept = ("method", "threshold", "rate", "samples", "epoch", "temperature")
         return {**{name: getattr(self, name) for name in kept}, **self.images}
 
@@ -71,9 +71,9 @@ def rejection_scores(
 
 
 def choose_threshold(scores_N: Tensor, rate: float) -> float:
-    """Return the threshold below which `rate` of the scores lie, as nearly as their number allows.
+    """Return the threshold below which a fraction `rate` of the scores lie, as closely as their number allows.
 
-    It is in the middle between two scores, so that batches of another size, which round differently, decide alike.
+    It lies halfway between two scores, so that rounding, which depends on the batch size, does not change decisions.
     """
     ordered_N = scores_N.double().sort().values
     rejected = min(round(rate * len(ordered_N)), len(ordered_N) - 1)
@@ -81,7 +81,7 @@ def choose_threshold(scores_N: Tensor, rate: float) -> float:
 
 
 def find_rejection(run: TrainedRun, classifier: Classifier, rate: float, method: Method) -> Rejection:
-    """Return the run's rejection: the one that its record keeps, if it is of this rate and method, or a new one.
+    """Return the rejection stored in the run's record if it has this rate and method, else choose a new one.
 
     Raises:
         InputError: The run has no validation images, or they cannot be read.
@@ -110,7 +110,7 @@ def find_rejection(run: TrainedRun, classifier: Classifier, rate: float, method:
 
 
 def stored_rejection(run: TrainedRun) -> Rejection | None:
-    """Return the rejection in a run's record, if there is one for the checkpoint that is open."""
+    """Return the rejection in a run's record, if there is one for the open checkpoint."""
     found = run.record.get("reject")
     numbers = ("threshold", "rate", "samples", "epoch", "temperature")
     if not isinstance(found, Mapping) or found.get("method") not in get_args(Method):

@@ -18,11 +18,11 @@ STANDARD_INPUT = "-"
 
 
 class NamedImage(NamedTuple):
-    """An image that is not read yet.
+    """An image that has not been read yet.
 
     Args:
-        name: As output names it: the path as it was given, or found below a folder; `ARCHIVE/path` in an archive.
-        source: A file, or the content of one; or why an archive of images, which `name` is then, cannot be read.
+        name: Name in the output: the path as given, or as found below a folder; `ARCHIVE/path` in an archive.
+        source: A file, or its content; if `name` is an archive that cannot be read, the error.
     """
 
     name: str
@@ -33,20 +33,20 @@ class ImageList:
     """The images that a user names, in order. Folders are searched when the object is made, archives when it is read.
 
     Args:
-        names: Files of any name; folders, whose image files are found at any depth; patterns such as `photos/**/*.jpg`;
-            archives (.zip, .tar, .tar.gz ...); `-` for names on standard input, one a line, or each with a null
-            character after it.
+        names: Files of any name; folders, which are searched at any depth for image files; patterns such as
+            `photos/**/*.jpg`; archives (.zip, .tar, .tar.gz ...); `-` for names on standard input, one per line or
+            each followed by a null character.
         lines: Standard input; None if it is closed.
 
     Attributes:
-        problems: A line for each name that stands for no image.
+        problems: A line for each name that matches no image.
     """
 
     def __init__(self, names: Sequence[str], lines: Iterable[str] | None = ()) -> None:
         self._lines = lines or ()
         if STANDARD_INPUT in names and isinstance(lines, io.TextIOWrapper):
             lines.reconfigure(encoding=sys.getfilesystemencoding(), errors=sys.getfilesystemencodeerrors())
-        self._found: list[str | list[str]] = []  # image files; or an archive, or standard input
+        self._found: list[str | list[str]] = []  # lists of image files, or the name of an archive or standard input
         self.problems: list[str] = []
         for name in names:
             if name == STANDARD_INPUT and lines is None:
@@ -58,7 +58,7 @@ class ImageList:
                 self.problems += error.problems
 
     def count(self) -> int | None:
-        """Return the number of images; None if it takes reading archives or standard input to know it."""
+        """Return the number of images; None if archives or standard input would have to be read for it."""
         counts = [len(found) for found in self._found if not isinstance(found, str)]
         return sum(counts) if len(counts) == len(self._found) else None
 
@@ -66,13 +66,13 @@ class ImageList:
         for found in self._found:
             if found == STANDARD_INPUT:
                 for name in _read_names(self._lines):
-                    yield from _open(_find_or_name(name))
+                    yield from _open(_find_or_keep(name))
             else:
                 yield from _open(found)
 
 
 def _read_names(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the names on standard input, one a line, or separated by null characters as `find -print0` does."""
+    """Yield the names on standard input, one per line, or separated by null characters as by `find -print0`."""
     for line in lines:
         yield from (name for name in line.rstrip("\r\n").split("\0") if name)
 
@@ -81,8 +81,8 @@ def _open(found: str | list[str]) -> Iterator[NamedImage]:
     return _from_archive(found) if isinstance(found, str) else (NamedImage(name, name) for name in found)
 
 
-def _find_or_name(name: str) -> str | list[str]:
-    """Return what a name stands for; of nothing, the name itself, which then cannot be read."""
+def _find_or_keep(name: str) -> str | list[str]:
+    """Return what `_find` returns; if it finds nothing, a list of the name itself, whose reading then fails."""
     try:
         return _find(name)
     except InputError:
@@ -90,14 +90,14 @@ def _find_or_name(name: str) -> str | list[str]:
 
 
 def _find(name: str) -> str | list[str]:
-    """Return the image files that a name stands for, or the archive of that name.
+    """Return the image files that a name matches, or the name of an archive.
 
     Raises:
-        InputError: There is no such thing, it cannot be looked at, or there is no image in the folder.
+        InputError: There is no such file or folder, it cannot be accessed, or the folder has no images.
     """
     try:
         return _look_up(name, expand_home(name))
-    except OSError as error:  # a name that is too long, or a folder that may not be searched
+    except OSError as error:  # a name that is too long, or a folder without search permission
         raise InputError(f"{name}: {error.strerror}") from None
 
 
@@ -122,11 +122,11 @@ def _look_up(name: str, path: Path) -> str | list[str]:
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Yield the image files below a folder, also behind links; hidden ones are left out."""
+    """Yield the image files below a folder, following links and skipping hidden files."""
     seen: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
-        if real in seen:  # a link to a folder above it
+        if real in seen:  # a link to a parent folder
             folders.clear()
             continue
         seen.add(real)

@@ -1,1 +1,1 @@
-"""What resnet-data says of a data set before anything is trained on it."""
+"""Inspection of a data set before training, as printed by resnet-data."""

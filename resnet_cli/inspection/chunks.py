@@ -1,4 +1,4 @@
-"""Images looked at a chunk at a time, by worker processes where that is faster: pixels, hashes, sums and headers.
+"""Inspection of images in chunks, by worker processes where that is faster: pixels, hashes, sums and headers.
 
 Shapes: B images of a chunk, C channels of the data set.
 """
@@ -21,21 +21,21 @@ from resnet_cli.errors import InputError, MachineError
 from resnet_cli.inspection.near import perceptual_hash
 
 CHUNK_IMAGES = 128
-CHUNK_BYTES = 1 << 23  # of decoded images, so that some chunks of large photographs fit into memory
-IMAGE_COST = 2048  # bytes of an encoded image that take as long to read as everything else that is done with it
-PROCESS_COST = 1 << 23  # bytes that must be read for processes to pay
-BLANK_RANGE = 2  # levels of 256: an image of no wider range shows nothing
+CHUNK_BYTES = 1 << 23  # of decoded images, so that several chunks of large photographs fit into memory
+IMAGE_COST = 2048  # fixed cost of an image, in bytes of encoded data that take as long to read
+PROCESS_COST = 1 << 23  # cost in bytes from which worker processes pay off
+BLANK_RANGE = 2  # levels of 256: an image with no wider range of values is blank
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """What the pixels of images of one size say.
+    """Measurements of the pixels of images of one size.
 
     Args:
         hashes: Hash of each image, int64 [B].
         sums: Sums of the values and of their squares by channel, float64 [B, 2, C].
         is_blank: Whether an image shows one colour, bool [B].
-        perceptual: Perceptual hashes, uint64 [B]; None if they are not asked for.
+        perceptual: Perceptual hashes, uint64 [B]; None if not requested.
     """
 
     hashes: np.ndarray
@@ -45,7 +45,7 @@ class Pixels:
 
 
 def measure(images_BHWC: Tensor, *, near: bool) -> Pixels:
-    """Look at the pixels of images, uint8; `near` asks for perceptual hashes."""
+    """Measure the pixels of uint8 images [B, H, W, C], with perceptual hashes if `near`."""
     pixels_BPC = images_BHWC.flatten(1, 2)
     values = pixels_BPC.double()
     sums = torch.stack([values.sum(1), values.square_().sum(1)], dim=1)
@@ -61,32 +61,32 @@ def measure(images_BHWC: Tensor, *, near: bool) -> Pixels:
 
 @dataclass
 class Chunk:
-    """Some images of a set, in groups of the same size.
+    """Measurements of some images of a set, in groups of the same size.
 
     Args:
-        groups: Indices, size (H, W, C) and pixels of images of a size.
+        groups: Indices, size (H, W, C) and measurements of the images of each size.
         headers: Header of each image that can be decoded, by index.
-        damaged: What is wrong with each one that cannot, by index.
-        decoded: Indices and pixels, uint8 [B, H, W, C], of images that are to be kept.
+        damaged: Error message of each image that cannot be decoded, by index.
+        decoded: Indices and pixels, uint8 [B, H, W, C], of images to keep in the cache.
     """
 
     groups: list[tuple[list[int], tuple[int, int, int], Pixels]] = field(default_factory=list)
     headers: dict[int, Header] = field(default_factory=dict)
     damaged: dict[int, str] = field(default_factory=dict)
-    decoded: tuple[list[int], np.ndarray] | None = None  # no tensor: it would take shared memory, which may be little
+    decoded: tuple[list[int], np.ndarray] | None = None  # not a tensor, which would take scarce shared memory
 
 
 def look_at_files(images: LazyImages, *, near: bool, workers: int, timeout: float) -> Iterator[Chunk]:
-    """Look at every image of files, in order.
+    """Inspect every image of a set of files, in order.
 
     Args:
         images: The images.
         near: Compute perceptual hashes too.
-        workers: Worker processes, which are used if there is enough to do.
+        workers: Number of worker processes, which are used only if there is enough to do.
         timeout: Seconds without progress after which workers are killed as hung.
 
     Raises:
-        MachineError: A worker has ended, or no process can be started.
+        MachineError: A worker has died, or no process can be started.
     """
     chunks = _Chunks(images, images.cached_rows(), near)
     if len(images) * (IMAGE_COST + images.source.mean_bytes()) < PROCESS_COST:
@@ -96,17 +96,17 @@ def look_at_files(images: LazyImages, *, near: bool, workers: int, timeout: floa
         yield from iterate_with_watchdog(loader, set(), timeout) if workers else loader
     except RuntimeError as error:
         failure = str(error).partition("\n")[0]
-        if not failure.startswith("DataLoader"):  # torch's messages on dead workers start like this
+        if not failure.startswith("DataLoader"):  # the prefix of torch's messages on dead workers
             raise
         raise MachineError(f"data.workers={workers}: {failure}: data.workers=0 works without processes") from None
 
 
 class _Chunks(TorchDataset[Chunk]):
-    """The chunks of a set of files.
+    """The chunks of a set of files, as a data set for a `DataLoader`.
 
     Args:
         images: The images.
-        rows: Reads those that are decoded already.
+        rows: Reads images from the cache of decoded images; None if there is none.
         near: Compute perceptual hashes too.
     """
 
@@ -120,12 +120,12 @@ class _Chunks(TorchDataset[Chunk]):
         return -(-len(self.images) // self.images_each)
 
     def __getitem__(self, number: int) -> Chunk:
-        """Return what a chunk holds; may run in a worker process."""
+        """Return the measurements of a chunk; may run in a worker process."""
         start = number * self.images_each
         indices = range(start, min(start + self.images_each, len(self.images)))
         rows = [None] * len(indices) if self.rows is None else self.rows.read(torch.tensor(indices))
         found = Chunk()
-        usual: list[tuple[int, Tensor]] = []  # of the size of the set; others are looked at one by one
+        usual: list[tuple[int, Tensor]] = []  # images of the set's size; others are measured one by one
         for index, row in zip(indices, rows, strict=True):
             try:
                 image_HWC, found.headers[index] = self.images.examine(index, decoded=row)

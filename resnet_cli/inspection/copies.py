@@ -1,4 +1,4 @@
-"""Images that are the same: in one part, with different labels, and in two parts of a data set."""
+"""Duplicate images: within one part, with different labels, and across parts of a data set."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class Member:
     Args:
         part: `train`, `val` or `test`.
         label: Name of its class, or of its classes.
-        name: Its file, or its number.
+        name: File name, or number of the image.
     """
 
     part: str
@@ -28,13 +28,13 @@ class Member:
 
 @dataclass(frozen=True)
 class Members:
-    """All images that are used, and whether each can be.
+    """All images of the parts of a data set, as arrays over M images.
 
     Args:
         parts: Index in `PARTS` of each image, int64 [M].
         labels: Number of the label of each image, int64 [M].
-        hashes: Hash of its pixels, int64 [M].
-        is_usable: Whether it can be decoded, bool [M].
+        hashes: Hash of the pixels of each image, int64 [M].
+        is_usable: Whether each image can be decoded, bool [M].
     """
 
     parts: np.ndarray
@@ -44,7 +44,7 @@ class Members:
 
 
 def find_groups(members: Members) -> list[list[int]]:
-    """Return the positions of images with equal pixels, a list for each group of two or more, in order."""
+    """Return the positions of images with equal pixels: an ordered list for each group of two or more."""
     usable = np.flatnonzero(members.is_usable)
     order = usable[np.argsort(members.hashes[usable], kind="stable")]
     hashes = members.hashes[order]

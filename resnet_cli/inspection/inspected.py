@@ -1,4 +1,4 @@
-"""A data set whose images have been looked at: its parts, and the survey of each of its splits."""
+"""A data set whose images have been inspected: its parts, and the survey of each of its splits."""
 
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,19 +19,19 @@ from resnet_cli.runs.logs import quiet
 from resnet_cli.session import build
 
 Report = dict[str, Any]
-LOOKED_AT = 64  # pixels: height and width in which photographs of different sizes are looked at
-FIRST_FILES = 100  # of each part, whose sizes are compared for that
+SURVEY_SIDE = 64  # pixels: height and width in which photographs of different sizes are inspected
+FIRST_FILES = 100  # of each part, whose sizes are compared to find out
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """A data set that has been looked at.
+    """A data set that has been inspected.
 
     Args:
         node: The config of the data.
-        partition: What a run would train, validate and test on.
-        surveys: What was found in each split, by the identity of the split.
-        report: Everything that is said of it.
+        partition: The training, validation and test samples of a run.
+        surveys: The survey of each split, by `id(split)`.
+        report: The content of the report.
     """
 
     node: Node
@@ -51,20 +51,20 @@ class Inspected:
 
 
 def survey_data(node: Node, *, near: bool) -> Inspected:
-    """Look at every image of a data set; nothing is reported yet.
+    """Inspect every image of a data set, without a report.
 
     Args:
         node: The config of the data.
-        near: Compute what near-duplicates are found by.
+        near: Compute perceptual hashes, for near-duplicates.
 
     Raises:
-        InputError: The data set cannot be read at all, or its split is not possible.
+        InputError: The data set cannot be read at all, or cannot be split as configured.
     """
     parts = build.partition(node)
     if node.get("image_size", 0) is None and _sizes_differ(parts):
-        # Photographs differ in size, and can be looked at before a size for training is chosen.
+        # Photographs of different sizes can be inspected before a size for training is chosen.
         with quiet():
-            parts = build.partition({**node, "image_size": LOOKED_AT})
+            parts = build.partition({**node, "image_size": SURVEY_SIDE})
     surveys: dict[int, Survey] = {}
     workers, timeout = node.get("workers", 2), node.get("worker_timeout", 300)
     for split, _ in parts.samples.values():
@@ -74,7 +74,7 @@ def survey_data(node: Node, *, near: bool) -> Inspected:
 
 
 def _sizes_differ(parts: Partition) -> bool:
-    """Return whether one of the first files of a part has another height or width than the set."""
+    """Return whether any of the first files of a part has another height or width than the set."""
     sets = [split.images for split, _ in parts.samples.values() if isinstance(split.images, LazyImages)]
     return any(
         _height_and_width(images, index) not in (None, images.size[1:])
@@ -84,7 +84,7 @@ def _sizes_differ(parts: Partition) -> bool:
 
 
 def _height_and_width(images: LazyImages, index: int) -> tuple[int, ...] | None:
-    """Return what the header of an image says; None if it cannot be read, which the survey finds."""
+    """Return height and width from the header of an image; None if it cannot be read, which the survey reports."""
     with suppress(InputError):
         return read_header(images.source.open(index), images.decoding).size[1:]
     return None
@@ -94,7 +94,7 @@ def build_augment(node: Node, size: tuple[int, int, int]) -> Augment | None:
     """Build the augmentation that the config of the data names, for images of `size` (C, H, W).
 
     Raises:
-        InputError: it is not possible for such images, or for the batch size.
+        InputError: the augmentation cannot be used with images of this size, or with the batch size.
     """
     if node.get("augment") is None:
         return None

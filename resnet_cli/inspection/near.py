@@ -1,4 +1,4 @@
-"""Near-duplicates: images whose perceptual hashes differ in few bits. The hash is that of the package ImageHash."""
+"""Near-duplicates: images whose perceptual hashes, computed by the package ImageHash, differ in few bits."""
 
 from importlib.util import find_spec
 
@@ -9,7 +9,7 @@ from resnet_cli.errors import InputError
 
 BITS = 64
 MAX_DISTANCE = 4  # bits in which the hashes of near-duplicates differ at most
-MAX_PAIRS = 10_000  # that are collected; data of which all images look alike have millions
+MAX_PAIRS = 10_000  # to collect: a set of similar images has millions
 CHUNK_ELEMENTS = 1 << 24
 
 Pair = tuple[int, int, int]
@@ -23,7 +23,7 @@ def require_package() -> None:
 
 
 def perceptual_hash(image_HWC: np.ndarray) -> int:
-    """Return the 64 bits of the hash of an image: low frequencies of its brightness, above or below their median."""
+    """Return the 64-bit hash of an image: whether each low frequency of its brightness exceeds their median."""
     import imagehash
     from PIL import Image
 
@@ -37,15 +37,15 @@ def find_near_pairs(hashes_N: np.ndarray, is_compared_N: np.ndarray, exact_N: np
 
     Args:
         hashes_N: Perceptual hashes, uint64.
-        is_compared_N: Images that are compared: not damaged, not blank.
-        exact_N: Hashes of the pixels; equal ones are no near-duplicates.
+        is_compared_N: Whether each image is compared, bool: neither damaged nor blank.
+        exact_N: Hashes of the pixels, int64; images with equal hashes are exact duplicates and are left out.
 
     Returns:
-        At most `MAX_PAIRS` pairs, the nearest first, and whether that is all.
+        At most `MAX_PAIRS` pairs, the nearest first, and whether these are all pairs.
     """
     chosen = np.flatnonzero(is_compared_N)
     bits = np.unpackbits(hashes_N[chosen].astype(">u8").view(np.uint8).reshape(-1, 8), axis=1)
-    signs = torch.from_numpy(bits.astype(np.float32) * 2 - 1)  # products of signs count equal bits less unequal ones
+    signs = torch.from_numpy(bits.astype(np.float32) * 2 - 1)  # their dot product is equal bits minus unequal bits
     pairs: list[Pair] = []
     step = max(1, CHUNK_ELEMENTS // max(1, len(chosen)))
     for start in range(0, len(chosen), step):

@@ -1,4 +1,4 @@
-"""What resnet-data found as one HTML page: sample images of each class, and a batch as the network sees it."""
+"""The report of resnet-data as one HTML page, with sample images of each class and an augmented batch."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ from resnet_cli.inspection.inspected import Inspected, build_augment
 from resnet_cli.plots.samples import MAX_IMAGES, draw_samples
 
 MAX_SAMPLES = 400  # images of the page, shared among the classes
-SAMPLES = (2, 12)  # of a class: at least, at most
-NARROW = 4  # images of a class that stand in one row
+SAMPLES = (2, 12)  # fewest and most images of a class
+NARROW = 4  # images of a class up to which classes are set side by side
 MAX_SIDE = 128  # pixels; larger images are reduced
-SMALL_SIDE = 64  # pixels; images up to this size keep every pixel as it is
-MAX_DAMAGED = 100  # images that are listed
-MAX_CLASSES = 200  # of which samples are shown: the largest and the smallest
+SMALL_SIDE = 64  # pixels; images up to this size are stored losslessly
+MAX_DAMAGED = 100  # damaged images in the list
+MAX_CLASSES = 200  # with samples; of more, the largest and the smallest are shown
 
 HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -37,7 +37,7 @@ HEAD = """<!doctype html>
 
 
 def format_html(found: Inspected, *, seed: int) -> str:
-    """Format the page; all text that comes from the data is escaped."""
+    """Format the page, with all text from the data escaped."""
     css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     overview, findings = text.format_overview(found.report), text.format_findings(found.report, MAX_DAMAGED)
     return "".join([
@@ -95,7 +95,7 @@ def _batch(found: Inspected, seed: int) -> str:
 
 
 def _class_samples(found: Inspected) -> str:
-    """Return a row of images for each class, evenly chosen."""
+    """Return a row of evenly spaced sample images for each class."""
     names = found.dataset.class_names
     split, _ = found.partition.samples["train"]
     usable = _usable(found)
@@ -117,7 +117,7 @@ def _class_samples(found: Inspected) -> str:
 
 
 def _choose_classes(counts: Sequence[int]) -> tuple[list[int], str]:
-    """Return the classes of which samples are shown, in their order, and a paragraph that says so if it is not all."""
+    """Return the classes to show samples of, in order, and a paragraph about any that are left out."""
     if len(counts) <= MAX_CLASSES:
         return list(range(len(counts))), ""
     half = MAX_CLASSES // 2
@@ -127,7 +127,7 @@ def _choose_classes(counts: Sequence[int]) -> tuple[list[int], str]:
 
 
 def _pixels(split: DatasetSplit, index: int) -> Tensor:
-    """Return an image, uint8 [H, W, C]; it may have another size than the first."""
+    """Return an image, uint8 [H, W, C]; images may differ in size."""
     images = split.images
     return images.examine(index)[0] if isinstance(images, LazyImages) else images[index]
 

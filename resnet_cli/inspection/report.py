@@ -1,4 +1,4 @@
-"""The content of resnet-data as plain data."""
+"""The report of resnet-data as plain data."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -16,20 +16,20 @@ from resnet_cli.data.duplicates import describe_image
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.errors import InputError
 from resnet_cli.inspection.copies import PARTS, Members, count_copies, find_groups
-from resnet_cli.inspection.inspected import LOOKED_AT, Inspected, Report, build_augment, survey_data
+from resnet_cli.inspection.inspected import SURVEY_SIDE, Inspected, Report, build_augment, survey_data
 from resnet_cli.inspection.near import MAX_DISTANCE, MAX_PAIRS, find_near_pairs
 from resnet_cli.inspection.survey import MEANINGS, Survey
 
 
 def inspect_data(node: Node, *, near: bool = False) -> Inspected:
-    """Look at every image of a data set, and report what is found.
+    """Inspect every image of a data set, and add the report.
 
     Args:
         node: The config of the data.
-        near: Look for near-duplicates too.
+        near: Search for near-duplicates too.
 
     Raises:
-        InputError: The data set cannot be read at all, or its split is not possible.
+        InputError: The data set cannot be read at all, or cannot be split as configured.
     """
     inspected = survey_data(node, near=near)
     inspected.report.update(_describe(inspected, near=near))
@@ -62,7 +62,7 @@ def _describe(found: Inspected, *, near: bool) -> Report:
 
 
 class _Images:
-    """All images of the parts in one row, and their names."""
+    """All images of all parts in one sequence, with their names."""
 
     def __init__(self, found: Inspected) -> None:
         self.found = found
@@ -92,7 +92,7 @@ class _Images:
         self.perceptual = np.concatenate(perceptual) if perceptual else None
 
     def describe_one(self, position: int) -> Report:
-        """Return the part, the class and the file of an image."""
+        """Return the part, class and file of the image at a position."""
         part, split, index = self.names[position]
         return {
             "part": part,
@@ -109,12 +109,12 @@ class _Images:
         return [self.describe_one(position) for position in positions]
 
     def list_bad(self, choose: Callable[[Survey], dict[int, str]]) -> list[Report]:
-        """Describe the images that a survey names, with what is said of each."""
-        said = {key: choose(survey) for key, survey in self.found.surveys.items()}
+        """Describe the images for which `choose` returns a problem, with the problem."""
+        problems = {key: choose(survey) for key, survey in self.found.surveys.items()}
         return [
-            {**self.describe_one(position), "problem": said[id(split)][index]}
+            {**self.describe_one(position), "problem": problems[id(split)][index]}
             for position, (_, split, index) in enumerate(self.names)
-            if index in said[id(split)]
+            if index in problems[id(split)]
         ]
 
     def _label(self, label: Tensor) -> str:
@@ -129,7 +129,7 @@ def _suspicious(kind: str, survey: Survey) -> dict[int, str]:
 
 
 def class_counts(split: DatasetSplit, indices: Tensor, classes: int) -> list[int]:
-    """Count the images of each class; an image of several labels counts for each."""
+    """Count the images of each class; an image with several labels counts for each of them."""
     labels = split.labels[indices]
     counts = torch.bincount(labels, minlength=classes) if labels.ndim == 1 else (labels > 0).sum(0)
     return [int(count) for count in counts]
@@ -147,7 +147,7 @@ def _classes(found: Inspected) -> list[Report]:
 
 
 def _parts(found: Inspected) -> Report:
-    """Return the number of images of each part and where they come from."""
+    """Return the number of images in each part, and where they come from."""
     dataset = found.dataset
     own = {id(split): name for name, split in (("val", dataset.val), ("test", dataset.test), ("train", dataset.train))}
     result: Report = {}
@@ -160,7 +160,7 @@ def _parts(found: Inspected) -> Report:
 
 
 def _files(surveys: Iterable[Survey]) -> Report:
-    """Return how many images have each size, and each mode if they are files."""
+    """Count the images by size and, if they are files, by mode."""
     sizes: Counter[tuple[int, int]] = Counter()
     modes: Counter[str] = Counter()
     for survey in surveys:
@@ -206,7 +206,7 @@ def _statistics(found: Inspected) -> Report:
 
 
 def _decoding(surveys: Iterable[Survey]) -> Report:
-    """Return how long the images took, and where they are kept."""
+    """Return how long decoding took, and where decoded images are cached."""
     found = list(surveys)
     lazy = [survey.split.images for survey in found if isinstance(survey.split.images, LazyImages)]
     folder = next((images.cache.folder for images in lazy), None)
@@ -222,7 +222,7 @@ def _decoding(surveys: Iterable[Survey]) -> Report:
 
 
 def _problems(found: Inspected, report: Report) -> list[str]:
-    """Return why resnet-train would refuse these data; empty if it would not."""
+    """Return the reasons for which resnet-train would reject these data."""
     problems = []
     if report["damaged"]:
         count = len(report["damaged"])
@@ -231,9 +231,10 @@ def _problems(found: Inspected, report: Report) -> list[str]:
     channels = sorted({size[2] for size in decoded})
     sizes = len({size[:2] for size in decoded})
     if found.node.get("image_size", 0) is None:
-        sizes = max(sizes, len(report["files"]["sizes"]))  # they may have been looked at in one size
+        sizes = max(sizes, len(report["files"]["sizes"]))  # the survey may have decoded all images to one size
     if sizes > 1:
-        problems.append(f"images of {sizes} sizes: data.image_size=N or [H,W] resizes them to one, such as {LOOKED_AT}")
+        one = f"data.image_size=N or [H,W] resizes them to one, such as {SURVEY_SIDE}"
+        problems.append(f"images of {sizes} sizes: {one}")
     if len(channels) > 1:
         numbers = " and ".join(map(str, channels))
         problems.append(f"images of {numbers} channels: data.mode=RGB or L gives all the same")

@@ -1,4 +1,4 @@
-"""One pass over the images of a data set: hashes, sums of the channels, sizes and modes of files, and what is wrong.
+"""One pass over the images of a data set: hashes, channel sums, sizes and modes of files, and problems.
 
 Shapes: N images, C channels.
 """
@@ -19,8 +19,8 @@ from resnet_cli.data.images.passes import Notes, add_notes
 from resnet_cli.inspection.chunks import Pixels, look_at_files, measure
 
 TINY_SIDE = 8  # pixels; files with a shorter side are suspicious
-TINY_FRACTION = 0.25  # of the size to which they are enlarged, likewise
-TENSOR_ELEMENTS = 2_000_000  # that are looked at together
+TINY_FRACTION = 0.25  # of the training size: files with a shorter side, which are enlarged, are suspicious too
+TENSOR_ELEMENTS = 2_000_000  # values that are measured at once
 
 CUT, BLANK, TINY = "cut", "blank", "tiny"
 MEANINGS = {
@@ -32,21 +32,21 @@ MEANINGS = {
 
 @dataclass
 class Survey:
-    """What a pass over the images of a split found.
+    """The results of a pass over the images of a split.
 
     Args:
         split: The images.
         hashes: Hash of the pixels of each image, int64 [N]; 0 where it cannot be decoded.
         sums: Sums of the values and of their squares by channel, float64 [N, 2, C].
         pixels: Number of pixels of each decoded image, int64 [N]; 0 where it cannot be decoded.
-        damaged: What is wrong with each image that cannot be decoded, by index.
-        suspicious: Indices of images that are cut, blank or tiny.
-        sizes: Number of images by (width, height), of the files where there are files.
-        modes: Number of files by Pillow mode; empty without files.
-        decoded_sizes: Number of images by (width, height, channels) as the network gets them.
-        perceptual: Perceptual hash of each image, uint64 [N]; None if it is not asked for.
-        was_cached: The decoded images were in the cache before.
-        seconds: How long the pass took.
+        damaged: Error message of each image that cannot be decoded, by index.
+        suspicious: Indices of images that are truncated, blank or tiny.
+        sizes: Number of images by (width, height); sizes of files are those before resizing.
+        modes: Number of files by Pillow mode; empty if the images are not files.
+        decoded_sizes: Number of images by (width, height, channels) as decoded for the network.
+        perceptual: Perceptual hash of each image, uint64 [N]; None if not requested.
+        was_cached: Whether the decoded images were cached before the pass.
+        seconds: Duration of the pass.
     """
 
     split: DatasetSplit
@@ -64,13 +64,13 @@ class Survey:
 
 
 def survey_split(split: DatasetSplit, *, near: bool = False, workers: int = 0, timeout: float = 300) -> Survey:
-    """Look at every image of a split.
+    """Inspect every image of a split.
 
     Args:
-        split: The images; those of files are decoded, or read from the cache.
+        split: The images; image files are decoded, or read from the cache.
         near: Compute perceptual hashes too.
-        workers: Processes that decode files, where that is faster.
-        timeout: Seconds without progress after which they are killed as hung.
+        workers: Number of processes that decode files, used where that is faster.
+        timeout: Seconds without progress after which workers are killed as hung.
     """
     count, channels = len(split.images), split.size[0]
     found = Survey(
@@ -124,7 +124,7 @@ def _note_file(index: int, header: Header, shortest: int, found: Survey) -> None
 
 
 def _note_pixels(indices: np.ndarray, size: tuple[int, int, int], pixels: Pixels, found: Survey) -> None:
-    """Note what images of one size (H, W, C) hold."""
+    """Record the measurements of images of one size (H, W, C)."""
     height, width, channels = size
     found.pixels[indices] = height * width
     found.decoded_sizes[width, height, channels] += len(indices)

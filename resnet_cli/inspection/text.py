@@ -1,4 +1,4 @@
-"""What resnet-data found as lines of text."""
+"""The report of resnet-data as lines of text."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,18 +9,18 @@ from resnet_cli.session.first_look import RARE_FROM
 
 Report = Mapping[str, Any]
 
-LONG_LIST = 24  # classes from which on only the largest and the smallest are shown
-ENDS = 10  # of each
-MAX_GROUPS = 20  # of equal images
-MAX_SUSPICIOUS = 10  # of each kind
+LONG_LIST = 24  # classes from which only the largest and the smallest are shown
+ENDS = 10  # classes shown at each end of a long list
+MAX_GROUPS = 20  # groups of equal images in the list
+MAX_SUSPICIOUS = 10  # images listed of each kind
 MAX_SIZES = 5
-FEW = 10  # images of a class in a part
-MAX_NAME = 48  # letters of a class in the table of classes
+FEW = 10  # images of a rare class in a part below which a warning names their number
+MAX_NAME = 48  # characters of a class name in the table of classes
 MORE = "--format json lists all"
 
 
 def format_report(report: Report) -> list[str]:
-    """Format everything that was found."""
+    """Format the whole report."""
     return [*format_overview(report), "", *format_findings(report)]
 
 
@@ -43,12 +43,12 @@ def format_overview(report: Report) -> list[str]:
 
 
 def format_findings(report: Report, max_damaged: int | None = None) -> list[str]:
-    """Format what is wrong with images, and which are the same; `max_damaged` limits the list of damaged ones."""
+    """Format problems and duplicates of images; `max_damaged` limits the list of damaged ones."""
     return [*_bad_lines(report, max_damaged), *_duplicate_lines(report), *_near_lines(report)]
 
 
 def format_parts(report: Report) -> Iterator[str]:
-    """Yield a line for each part: how many images it has, and how they were chosen."""
+    """Yield a line for each part: its number of images, and how they were chosen."""
     for part, found in report["parts"].items():
         line = f"{part:5} {found['images']:>9,} images"
         if found["split"] != part:
@@ -61,7 +61,7 @@ def format_parts(report: Report) -> Iterator[str]:
 
 
 def format_sizes(report: Report) -> str:
-    """Return how many images have which size; the commonest of many."""
+    """Format the number of images of each size, or of the most common ones if there are many."""
     sizes = report["files"]["sizes"]
     kind = "files" if report["files"]["are_files"] else "images in memory"
     shown = ", ".join(f"{s['images']:,} of {s['width']}x{s['height']}" for s in sizes[:MAX_SIZES])
@@ -75,12 +75,12 @@ def format_sizes(report: Report) -> str:
 
 
 def format_modes(report: Report) -> str:
-    """Return how many files have which mode."""
+    """Format the number of files of each mode."""
     return ", ".join(f"{count:,} {mode}" for mode, count in report["files"]["modes"].items())
 
 
 def format_statistics(report: Report) -> str:
-    """Return mean and standard deviation of the training images by channel."""
+    """Format the mean and standard deviation of each channel of the training images."""
     found = report["statistics"]
     mean, std = (" ".join(f"{value:.4f}" for value in found[name][:8]) for name in ("mean", "std"))
     more = f" (of {len(found['mean'])} channels)" if len(found["mean"]) > 8 else ""
@@ -89,7 +89,7 @@ def format_statistics(report: Report) -> str:
 
 
 def format_decoding(report: Report) -> str:
-    """Return how long a look at every image took, and where decoded images are kept."""
+    """Format the time of the pass over all images, and where decoded images are cached."""
     found = report["decoding"]
     megabytes = f"{found['bytes'] / 1e6:,.1f} MB"
     if not found["are_files"]:
@@ -101,7 +101,7 @@ def format_decoding(report: Report) -> str:
 
 
 def format_imbalance(report: Report) -> str:
-    """Return the ratio between the largest and the smallest class of the training images."""
+    """Format the ratio between the largest and the smallest class of the training images."""
     ordered = sorted(report["classes"], key=lambda row: row["train"])
     if report["imbalance"] is None:
         return f"no training image of {ordered[0]['name']}"
@@ -115,7 +115,7 @@ def format_imbalance(report: Report) -> str:
 
 
 def rare_lines(report: Report) -> list[str]:
-    """Return what to do about a rare class, and on how few images its figures will rest; empty if none is rare."""
+    """Return advice on rare classes, with the few images that their metrics will depend on; empty if none is rare."""
     if (report["imbalance"] or 1) < RARE_FROM:
         return []
     rarest = min(report["classes"], key=lambda row: row["train"])
@@ -133,12 +133,12 @@ def rare_lines(report: Report) -> list[str]:
 
 
 def format_member(member: Report) -> str:
-    """Return the file of an image with its part and class."""
+    """Format the file of an image with its part and class."""
     return f"{member['image']} ({member['part']}, {member['class']})"
 
 
 def describe_group(group: Sequence[Report]) -> str:
-    """Return whether a group of equal images is a leak, a doubtful label, or copies in one part."""
+    """Name the problem of a group of equal images: a leak, a doubtful label, or copies in one part."""
     parts = [part for part in PARTS if any(member["part"] == part for member in group)]
     marks = [" and ".join(parts)] if len(parts) > 1 else [f"within {parts[0]}"]
     if len({member["class"] for member in group}) > 1:
@@ -147,7 +147,7 @@ def describe_group(group: Sequence[Report]) -> str:
 
 
 def severity(group: Sequence[Report]) -> tuple[bool, bool]:
-    """Return a key by which the worst groups come first: those in two parts, then those with two labels."""
+    """Return a sort key that puts the worst groups first: those in two parts, then those with two labels."""
     return len({m["part"] for m in group}) == 1, len({m["class"] for m in group}) == 1
 
 
@@ -182,18 +182,18 @@ def _bad_lines(report: Report, max_damaged: int | None) -> Iterator[str]:
     shown = damaged[:max_damaged]
     for found in shown:
         yield f"  {found['problem']} ({found['part']}, {found['class']})"
-    yield from _more(len(damaged), len(shown), "  ")
+    yield from _more_line(len(damaged), len(shown), "  ")
     total = sum(map(len, report["suspicious"].values()))
     yield f"suspicious  {total or 'none'}"
     for kind, found in report["suspicious"].items():
         if found:
             yield f"  {kind}: {len(found)} ({found[0]['problem']})"
             yield from (f"    {format_member(member)}" for member in found[:MAX_SUSPICIOUS])
-            yield from _more(len(found), MAX_SUSPICIOUS, "    ")
+            yield from _more_line(len(found), MAX_SUSPICIOUS, "    ")
 
 
 def format_copies(report: Report) -> list[str]:
-    """Return a line for each kind of exact duplicates."""
+    """Format a line for each kind of exact duplicate."""
     found = report["duplicates"]
     lines = [f"{count:,} images of {pair}" for pair, count in found["across_parts"].items()]
     if found["across_classes"]["groups"]:
@@ -209,12 +209,12 @@ def _duplicate_lines(report: Report) -> Iterator[str]:
     yield from (f"  {line}" for line in lines)
     groups = sorted(report["duplicates"]["groups"], key=severity)
     for group in groups[:MAX_GROUPS]:
-        yield f"  {describe_group(group)}: {' = '.join(map(format_member, group[:4]))}" + _rest(group)
-    yield from _more(len(groups), MAX_GROUPS, "  ")
+        yield f"  {describe_group(group)}: {' = '.join(map(format_member, group[:4]))}" + _format_rest(group)
+    yield from _more_line(len(groups), MAX_GROUPS, "  ")
 
 
 def format_near(found: Report) -> str:
-    """Return how many pairs of near-duplicates there are."""
+    """Format the number of pairs of near-duplicates."""
     count = f"{found['pairs']:,}" if found["is_all"] else f"more than {found['limit']:,}"
     across = "".join(f", {number:,} of {pair}" for pair, number in found["across_parts"].items())
     return (
@@ -230,13 +230,13 @@ def _near_lines(report: Report) -> Iterator[str]:
     yield f"near        {format_near(found)}"
     for pair in found["list"][:MAX_GROUPS]:
         yield f"  {pair['bits']} bits: {' ~ '.join(map(format_member, pair['images']))}"
-    yield from _more(len(found["list"]), MAX_GROUPS, "  ")
+    yield from _more_line(len(found["list"]), MAX_GROUPS, "  ")
 
 
-def _rest(group: Sequence[Report]) -> str:
+def _format_rest(group: Sequence[Report]) -> str:
     return f" and {len(group) - 4} more" if len(group) > 4 else ""
 
 
-def _more(count: int, shown: int, indent: str) -> Iterator[str]:
+def _more_line(count: int, shown: int, indent: str) -> Iterator[str]:
     if count > shown:
         yield f"{indent}... and {count - shown:,} more; {MORE}"

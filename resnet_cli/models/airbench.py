@@ -31,9 +31,9 @@ class Airbench(Initialised):
     """2x2 convolution with bias, GELU, three groups of layers, max-pooling over 3x3, linear without bias, scaled.
 
     A group is convolution, max-pooling over 2x2, batch norm, GELU, then `convolutions - 1` times convolution, batch
-    norm, GELU; with `skip_connections` an identity shortcut leads around the latter and is added before the last GELU.
-    Convolutions are 3x3 without bias. The first convolution has two outputs for each of its inputs (24 for colour
-    images): one for each principal component of a patch and one for its negative, where `init` whitens it.
+    norm, GELU; with `skip_connections` an identity shortcut bypasses the latter and is added before the last GELU.
+    Convolutions are 3x3 without bias. The first convolution has two outputs for each value of a patch (24 for colour
+    images): with whitening, one for each principal component of the patches and one for its negative.
 
     Args:
         in_size: Channels, height and width of the images; height and width at least 25.
@@ -41,12 +41,12 @@ class Airbench(Initialised):
         widths: Channels of each group.
         convolutions: Number of convolutions of each group.
         skip_connections: Add the shortcuts.
-        norm_momentum: Weight of a batch's statistics in the running ones.
+        norm_momentum: Weight of a batch's statistics in the running statistics.
         scale: Factor on the class scores.
-        head_std: Standard deviation that the last layer's weights are scaled to at the start; None leaves them.
-        init: default: what PyTorch draws. partial_identity: each 3x3 convolution starts by passing its inputs on in its
-            first outputs (section 3.2). whitening: that, and a first convolution that whitens the training images, once
-            `initialise_from_data` has seen them (section 3.1).
+        head_std: Initial standard deviation of the last layer's weights; None keeps PyTorch's.
+        init: default: PyTorch's. partial_identity: the first outputs of each 3x3 convolution are initially copies of
+            its inputs (section 3.2). whitening: in addition, a first convolution that whitens the training images,
+            after a call of `initialise_from_data` (section 3.1).
 
     Raises:
         InputError: images too small for the poolings.

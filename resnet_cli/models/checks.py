@@ -1,4 +1,4 @@
-"""Checks of constructor arguments; errors name the argument, its value, what is allowed, the nearest name."""
+"""Checks of constructor arguments; errors name the argument, its value, what is allowed and the nearest name."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -15,16 +15,16 @@ NON_ARCHITECTURE_ARGUMENTS = (
     "device",
     "dtype",
     "return_indices",
-)  # arguments of torch layers that are no choice of architecture
+)  # arguments of torch layers that do not affect the architecture
 
-WINDOW = {"kernel_size": 1, "stride": 1, "dilation": 1, "padding": 0}  # options of layers, and the least of each
+WINDOW = {"kernel_size": 1, "stride": 1, "dilation": 1, "padding": 0}  # options of layers -> minimum
 
 
 def check_choice(key: str, value: object, allowed: Sequence[str]) -> None:
-    """Raise if the `value` of argument `key` is none of `allowed`.
+    """Raise if the `value` of argument `key` is not in `allowed`.
 
     Raises:
-        InputError: with the nearest allowed name.
+        InputError: the value is not allowed; the message has the nearest allowed name.
     """
     if value not in allowed:
         raise InputError(f"{key}={value!r}: must be one of {', '.join(allowed)}{did_you_mean(value, allowed)}")
@@ -34,7 +34,7 @@ def check_counts(key: str, values: Sequence[int]) -> None:
     """Raise if a list of widths is empty or has a width below 1.
 
     Raises:
-        InputError: naming the element.
+        InputError: the list is empty or has such a width, which the message names.
     """
     if not values:
         raise InputError(f"{key}=[]: must name at least one layer")
@@ -47,7 +47,7 @@ def image_size(in_size: Sequence[int], *, halvings: int = 0, hint: str = "") -> 
     """Return `in_size` as (channels, height, width), for a network that halves height and width `halvings` times.
 
     Raises:
-        InputError: not three positive numbers, or images that the halvings would leave less than one pixel of.
+        InputError: not three positive numbers, or the halvings would leave less than one pixel.
     """
     if len(in_size) != 3 or min(in_size) < 1:
         raise InputError(f"in_size={list(in_size)}: must be channels, height and width, each 1 or more")
@@ -62,10 +62,10 @@ def image_size(in_size: Sequence[int], *, halvings: int = 0, hint: str = "") -> 
 
 
 def check_window(key: str, value: object, least: int) -> None:
-    """Raise unless a value is a number of pixels, or a pair of them for height and width; text and None are no size.
+    """Raise unless a value is a number of pixels of at least `least`, or a pair of them for height and width.
 
     Raises:
-        InputError: naming the value.
+        InputError: the value is neither.
     """
     pair = value if isinstance(value, list | tuple) else [value, value]
     if value is None or isinstance(value, str):
@@ -78,7 +78,7 @@ def make_layer(key: str, layer: Callable[..., Layer], *args: int, params: Mappin
     """Create `layer(*args, **params)`; `params` are the user's, under `key`.
 
     Raises:
-        InputError: a name that the layer does not take, with the nearest one, or a value that it rejects.
+        InputError: an argument that the layer does not have, with the nearest name, or a value that it rejects.
     """
     name = getattr(layer, "__name__", str(layer))
     named = [p.name for p in inspect.signature(layer).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -90,7 +90,7 @@ def make_layer(key: str, layer: Callable[..., Layer], *args: int, params: Mappin
         check_window(f"{key}.{option}", params.get(option, least), least)
     try:
         return layer(*args, **params)
-    except ModelTooLargeError:  # the whole network, while this layer is built
+    except ModelTooLargeError:  # concerns the whole network rather than this layer's arguments
         raise
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise InputError(f"{key}={dict(params)}: {name} refuses it: {str(error).splitlines()[0]}") from error

@@ -22,38 +22,39 @@ WIDTHS = (16, 32, 64)
 class CifarResNet(Initialised):
     """3x3 convolution, three stages of n units each, global average pooling, linear classifier.
 
-    `depth` is 6n+2 with basic units and 9n+2 with bottlenecks: the convolutions along the branches and the classifier.
-    A Wide ResNet's name also counts two shortcut convolutions: WRN-28-10 is depth=26, width=10, order=preactivation,
-    shortcut=B (arXiv 1605.07146).
+    `depth` is 6n+2 with basic units and 9n+2 with bottlenecks: the number of layers excluding shortcuts. The name of a
+    Wide ResNet also counts two shortcut convolutions: WRN-28-10 is depth=26, width=10, order=preactivation, shortcut=B
+    (arXiv 1605.07146).
 
     Args:
         in_size: Channels, height and width of the images; height and width at least 4.
         out_classes: Number of classes, K.
         depth: Layers: 8, 14, 20, 26, 32 ... with basic units, 11, 20, 29 ... with bottlenecks.
         width: Factor on the channels 16, 32, 64 of the three stages.
-        shortcut: Added to each branch, see docs/howto/model.md. A: parameter-free. B:
-            1x1 convolution where the shape changes. C: 1x1 convolution everywhere.
-        gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
+        shortcut: The path added to each branch, see docs/howto/model.md. A: parameter-free. B: 1x1 convolution where
+            the shape changes. C: 1x1 convolution everywhere.
+        gate_bias: Initial bias of gated shortcuts; the lower, the more of the shortcut is kept.
         residual: False leaves the shortcuts out: the plain network.
         order: Where normalisation and activation go (arXiv 1603.05027, figure 4).
         block: Two 3x3 convolutions, or a bottleneck 1x1, 3x3, 1x1 with four times the channels at its end.
         norm: The normalisation.
         norm_params: Its keyword arguments.
-        activation_type: The activation; where `maxout` or `crelu` would change the channels of what is added up, ReLU
-            stands for them, see `resnet_cli.models.layers.units.ResidualStageBuilder`.
+        activation_type: The activation; where `maxout` or `crelu` would change the number of channels of a residual
+            sum, ReLU replaces them, see `resnet_cli.models.layers.units.ResidualStageBuilder`.
         activation_params: Its keyword arguments.
         dropout: Probability of dropping an activation before the last convolution of a unit.
-        spatial_dropout: Probability of dropping a channel there.
+        spatial_dropout: Probability of dropping a channel before the last convolution of a unit.
         drop_connect: Probability of dropping a weight of a convolution or linear layer.
-        stochastic_depth: Probability of leaving out the last unit's branch; those before grow to it in equal steps.
-        branch_scale: Multiply each branch by one learned number that starts here: 0 is SkipInit (arXiv 2002.10444) and
-            ReZero (arXiv 2003.04887), with which nets without normalisation start as their shortcuts; None: without.
-        se_ratio: Reduction of squeeze-and-excitation (16 in arXiv 1709.01507); None: without.
-        init: How weights are drawn. `fixup` adds Fixup's scalars; it wants order=original, norm=none and shortcuts.
+        stochastic_depth: Probability of dropping the branch of the last unit; it grows linearly over the units.
+        branch_scale: Initial value of a learned scalar that multiplies each branch: 0 is SkipInit (arXiv 2002.10444)
+            and ReZero (arXiv 2003.04887), with which a net without normalisation starts as its shortcuts; None has no
+            such scalar.
+        se_ratio: Reduction of squeeze-and-excitation (16 in arXiv 1709.01507); None leaves it out.
+        init: How weights are drawn. `fixup` adds Fixup's scalars; it needs order=original, norm=none and shortcuts.
 
     Raises:
-        InputError: a depth that is not of the form above, with the nearest that are; images too small; options that do
-            not go together.
+        InputError: a depth of another form, with the nearest valid ones; images too small; options that cannot be
+            combined.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
-"""The teaching networks: `CNN`, and `ResNet`, the same with residual blocks for convolutions.
+"""The teaching networks: `CNN`, and `ResNet`, which has residual blocks in place of convolutions.
 
-Layers are built, and so their weights drawn, in the order in which they are applied; sizes are computed, not tried out.
+Layers are built, and their weights drawn, in the order in which they are applied. Feature sizes are computed by formula
+rather than by a forward pass.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,7 +54,7 @@ class CNN(FeaturesThenMLP):
         conv_params: Arguments of every `nn.Conv2d`; without a `kernel_size`, 3 with padding 1.
         activation_type: The nonlinearity.
         activation_params: Its keyword arguments.
-        pooling_type: Which pooling.
+        pooling_type: The kind of pooling.
         pooling_params: Arguments of every pooling layer; without a `kernel_size`, 2.
         norm: The normalisation after each convolution.
         norm_params: Its keyword arguments.
@@ -63,7 +64,7 @@ class CNN(FeaturesThenMLP):
         init: How weights are drawn.
 
     Raises:
-        InputError: a layer that leaves nothing of the image, or an argument that cannot be used.
+        InputError: a layer reduces the image to less than one pixel, or an argument cannot be used.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class CNN(FeaturesThenMLP):
 
 
 class ResNet(FeaturesThenMLP):
-    """`CNN` with each P 3x3 convolutions made one residual block, which a pool follows; a remainder has no pool.
+    """`CNN` with each P 3x3 convolutions replaced by a residual block and a pool; a remainder has no pool.
 
     With `bottleneck`, a group of at least three convolutions whose input channels equal its last channels becomes a
     bottleneck over its middle channels.
@@ -128,21 +129,21 @@ class ResNet(FeaturesThenMLP):
         bottleneck: Use bottlenecks where they fit.
         activation_type: The nonlinearity inside blocks and between linear layers; sums go through a ReLU.
         activation_params: Its keyword arguments.
-        pooling_type: Which pooling.
+        pooling_type: The kind of pooling.
         pooling_params: Arguments of every pooling layer; without a `kernel_size`, 2.
         residual: False leaves all shortcuts out.
         shortcut: The path that is added to each block's branch; see docs/howto/model.md.
-        gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
+        gate_bias: Initial bias of gated shortcuts; the lower, the more of the shortcut is kept.
         norm: The normalisation in blocks, which overrides `batchnorm`; None follows `batchnorm`.
         norm_params: Its keyword arguments.
         hidden_dropout: Probability of dropping a unit after each hidden linear layer's activation.
         drop_connect: Probability of dropping a weight of a convolution or linear layer.
-        stochastic_depth: Probability of leaving out the last block's branch; that of the others grows linearly to it.
+        stochastic_depth: Probability of dropping the branch of the last block; it grows linearly over the blocks.
         init: How weights are drawn.
 
     Raises:
-        InputError: a pool that leaves nothing of the image, an identity between unequal channels, stochastic depth
-            without shortcuts, or an argument that cannot be used.
+        InputError: a pool reduces the image to less than one pixel, an identity joins unequal channels, stochastic
+            depth is used without shortcuts, or an argument cannot be used.
     """
 
     def __init__(
@@ -214,10 +215,10 @@ def _pooling(pooling_type: Pooling, params: Mapping[str, Any]) -> nn.MaxPool2d |
 
 
 def _size_after(layer: Windowed, size: Sequence[int], name: str) -> list[int]:
-    """Height and width that `layer` makes of `size`, by the formula in the layers' documentation.
+    """Return the height and width after `layer` for an input of `size`, by the formula in PyTorch's documentation.
 
     Raises:
-        InputError: less than one pixel, or padding that the pooling cannot take.
+        InputError: the result has less than one pixel, or the padding is too large for the pooling.
     """
     kernel, stride, dilation = window_of(layer)
     ceil_mode = getattr(layer, "ceil_mode", False)

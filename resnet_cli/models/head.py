@@ -1,4 +1,4 @@
-"""The head of a net: the layer that gives the scores of the classes."""
+"""The head of a net: the layer that computes the class scores."""
 
 from torch import nn
 
@@ -7,8 +7,8 @@ def head_parameters(model: nn.Module, num_classes: int) -> list[str]:
     """Return the names of the parameters of the head: the last layer that has an output for each class.
 
     Args:
-        model: Its layers are looked at in the order in which they are registered.
-        num_classes: Number of classes K, of which the head's weight has a row each.
+        model: The net; the order of its layers is that of their registration.
+        num_classes: Number of classes K, which is the number of rows of the head's weight.
 
     Returns:
         The names; an empty list if no layer has K outputs.

@@ -1,4 +1,4 @@
-"""The multi-layer perceptron: linear layers, each followed by its nonlinearity, and dropout if any."""
+"""The multi-layer perceptron: linear layers, each followed by a nonlinearity and optional dropout."""
 
 from collections.abc import Sequence
 from typing import Annotated, cast
@@ -21,9 +21,8 @@ from resnet_cli.models.layers.activations import (
 class MLP(nn.Module):
     """Linear layers with a nonlinearity after each; inputs `[B, ...]` are flattened, outputs are `[B, dims[-1]]`.
 
-    `layers` is the `nn.Sequential` of linear layers and nonlinearities in turn, with the dropout layers if any. The
-    linear layer before a maxout has `pieces` outputs for each of its `dims`; the one after a CReLU has twice as many
-    inputs.
+    `layers` is the `nn.Sequential` of alternating linear layers and nonlinearities, with any dropout layers. The linear
+    layer before a maxout has `pieces` outputs for each of its `dims`; the one after a CReLU has twice as many inputs.
 
     Args:
         in_dim: Features of one input.
@@ -32,8 +31,8 @@ class MLP(nn.Module):
         dropout: Probability of dropping a unit after each nonlinearity but the last.
 
     Raises:
-        InputError: unequal lengths of `dims` and `nonlins`, a dimension below 1, an unknown name, a CReLU at the end,
-            where it would double the outputs.
+        InputError: `dims` and `nonlins` have unequal lengths, a dimension is below 1, a name is unknown, or the last
+            nonlinearity is a CReLU, which would double the outputs.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ def classifier_head(
     activation: ActivationSpec,
     hidden_dropout: float = 0.0,
 ) -> MLP:
-    """`(FC -> ACT -> DROPOUT)*M -> FC`: an MLP whose last layer returns the `out_classes` scores."""
+    """Create `(FC -> ACT -> DROPOUT)*M -> FC`: an MLP whose last layer returns the `out_classes` scores."""
     if hidden_dims:
         check_counts("hidden_dims", hidden_dims)
     hidden = [activation.layer() for _ in hidden_dims]

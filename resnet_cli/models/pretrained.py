@@ -1,4 +1,4 @@
-"""Published weights of other libraries' nets: which there are, where they come from, how their images were prepared.
+"""Published weights of other libraries' nets: their names, sources and preprocessing.
 
 Nothing is downloaded or loaded here; see `resnet_cli.session.pretrained`.
 """
@@ -20,7 +20,7 @@ from resnet_cli.models.timm_models import require_timm_name
 
 DEFAULT = "DEFAULT"
 TIMM = "resnet_cli.models.timm_model"
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # of a repository of the hub, the first that there is
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # in a repository of the hub, in order of preference
 FORMER_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 FILE_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".tar", ".safetensors")
 
@@ -33,7 +33,7 @@ class Preprocessing:
         mean: Mean of each channel by which images are normalised, on the scale 0 to 1.
         std: Standard deviation of each channel.
         image_size: Height and width of the images.
-        interpolation: How they are resized: `bilinear`, `bicubic`, ...
+        interpolation: Kernel of resizing: `bilinear`, `bicubic`, ...
     """
 
     mean: tuple[float, ...]
@@ -47,14 +47,14 @@ class Pretrained:
     """Weights that a net of another library can start from.
 
     Args:
-        net: The net, with its library, for messages.
+        net: The net and its library, for messages.
         name: Name of the weights, or the user's file.
         key: The config key that names them.
-        url: Where a file is fetched from; None for the user's file and for the hub.
-        repository: Name on the Hugging Face Hub, and the files there to try in turn.
-        preprocessing: How their images were prepared; None if that is not known.
-        stored: Arguments of the node that a run stores in place of its own: `DEFAULT` by name, since another version of
-            the library may have another default.
+        url: URL of the file; None for the user's file and for the hub.
+        repository: Name on the Hugging Face Hub, and the files to try there in turn.
+        preprocessing: Preprocessing of the images; None if unknown.
+        stored: Arguments that replace the node's own in the stored config: the name of `DEFAULT` weights, since another
+            version of the library may have another default.
     """
 
     net: str
@@ -67,7 +67,7 @@ class Pretrained:
 
     @property
     def is_file(self) -> bool:
-        """True for a file of the user's."""
+        """True if the weights are a user's file."""
         return self.url is None and self.repository is None
 
     @property
@@ -77,10 +77,10 @@ class Pretrained:
 
 
 def pretrained_of(node: Mapping[str, Any]) -> Pretrained | None:
-    """Return the published weights that a node of group `model` asks for; None if it does not.
+    """Return the published weights that a node of group `model` names; None if it names none.
 
     Raises:
-        InputError: there are none of that name.
+        InputError: there are no weights of that name.
     """
     find = _SOURCES.get(str(node.get("_target_")))
     return find(node) if find is not None else None
@@ -91,13 +91,12 @@ def torchvision_weights(name: str, weights: str) -> Pretrained:
 
     Args:
         name: Name of the net.
-        weights: `DEFAULT`, the name of weights, or a file. A file that has the name of published weights is taken for
-            them.
+        weights: `DEFAULT`, the name of weights, or a file. Published weights take precedence over a file of that name.
 
     Raises:
-        InputError: no such weights, with the nearest name.
+        InputError: no such weights; the message has the nearest name.
     """
-    from torchvision import models  # slow to import, and wanted for this function only
+    from torchvision import models  # slow to import, and needed only here
 
     net = f"torchvision's {name}"
     nets = models.list_models(module=models)
@@ -131,10 +130,10 @@ def timm_weights(name: str) -> Pretrained:
     """Return the published weights of one of timm's classifiers.
 
     Args:
-        name: Name of the net, with or without the tag of its weights; without, timm's default.
+        name: Name of the net, with the tag of its weights or, for timm's default weights, without.
 
     Raises:
-        InputError: timm is not installed, has no such net, or no weights of it.
+        InputError: timm is not installed, does not have the net, or does not have weights for it.
     """
     require_timm_name(name)
     import timm
@@ -161,18 +160,18 @@ def _is_readable(url: Any) -> bool:
 
 
 def native_tensors(node: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return published weights by the names that their net has today, as its library renames them.
+    """Return published weights under the current parameter names, as the net's library converts old ones.
 
     Args:
         node: The node of group `model`.
         tensors: The weights by the names in their file.
 
     Raises:
-        InputError: its library refuses them.
+        InputError: the library rejects the weights.
     """
     if node["_target_"] == TIMM:
         return _native_to_timm(str(node["name"]), tensors)
-    if str(node.get("name")).startswith("densenet"):  # of before torchvision 0.3: norm.1 is norm1
+    if str(node.get("name")).startswith("densenet"):  # files from before torchvision 0.3 have norm.1 for norm1
         return {FORMER_DENSENET.sub(r"\1\2", name): value for name, value in tensors.items()}
     return tensors
 
@@ -184,23 +183,23 @@ def _native_to_timm(name: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Te
     try:
         with torch.random.fork_rng(devices=[]):
             net = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(tensors)})
-    except Exception as error:  # its conversions are many, and fail in many ways
+    except Exception as error:  # timm's many conversions may raise anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:200]
         raise InputError(f"model.name={name}: timm cannot load these weights: {reason}") from None
     state: dict[str, Tensor] = net.state_dict()
     return state
 
 
-def _of_timm(node: Mapping[str, Any]) -> Pretrained | None:
+def _timm_pretrained(node: Mapping[str, Any]) -> Pretrained | None:
     return timm_weights(str(node.get("name", "resnet18"))) if node.get("pretrained") is True else None
 
 
-def _of_torchvision(node: Mapping[str, Any]) -> Pretrained | None:
+def _torchvision_pretrained(node: Mapping[str, Any]) -> Pretrained | None:
     weights = node.get("weights")
     return torchvision_weights(str(node.get("name", "resnet18")), str(weights)) if weights is not None else None
 
 
 _SOURCES: Mapping[str, Callable[[Mapping[str, Any]], Pretrained | None]] = {
-    "resnet_cli.models.torchvision_model": _of_torchvision,
-    TIMM: _of_timm,
+    "resnet_cli.models.torchvision_model": _torchvision_pretrained,
+    TIMM: _timm_pretrained,
 }

@@ -1,4 +1,4 @@
-"""The residual perceptron: a linear layer, blocks of one more each that is added to a shortcut, and the classes."""
+"""The residual perceptron: a linear layer, residual blocks of one linear layer each, and a linear classifier."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -26,13 +26,13 @@ class ResidualMLP(Initialised):
     """Images `[B, C, H, W]` -> flatten -> `first` -> `blocks` -> `head` -> class scores `[B, K]`.
 
     A block is `FC -> NORM -> ACT -> DROPOUT`, added to the identity or to a linear map of the block's input; nothing
-    follows the sum. The linear layer of a maxout block has `pieces` outputs for each of the block's features, that of a
-    CReLU block half as many outputs as the block.
+    follows the sum. The linear layer of a maxout block has `pieces` outputs for each of the block's features; that of a
+    CReLU block has half as many outputs as the block.
 
-    The image is divided by the square root of its number of values N, and the weights of `first` are as much larger
-    than those drawn (Jacot et al. 2018, arXiv 1806.07572, section 2): the outputs are the same, but the
-    learning rate that suits the blocks suits the first layer too. A step of SGD changes its outputs in proportion to
-    |image|^2, about N otherwise, and a learning rate of 0.1 diverges on 3x128x128 images.
+    The image is divided by the square root of its number of values N, and the initial weights of `first` are multiplied
+    by it (Jacot et al. 2018, arXiv 1806.07572, section 2). The outputs are the same, but the learning rate that suits
+    the blocks then suits the first layer too: a step of SGD changes its outputs in proportion to |image|^2, which would
+    be about N, and a learning rate of 0.1 would diverge on 3x128x128 images.
 
     Args:
         in_size: Channels, height and width of the images.
@@ -42,19 +42,19 @@ class ResidualMLP(Initialised):
         bias: False leaves out the biases of the first and of the last linear layer; those of the blocks stay.
         shortcut: The path that is added to each block's branch; see docs/howto/model.md.
         residual: False leaves all shortcuts out.
-        gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
+        gate_bias: Initial bias of gated shortcuts; the lower, the more of the shortcut is kept.
         norm: The normalisation in blocks.
         norm_params: Its keyword arguments.
         activation_type: The nonlinearity in blocks.
         activation_params: Its keyword arguments.
         dropout: Probability of dropping a unit of a branch.
         drop_connect: Probability of dropping a weight of a linear layer.
-        stochastic_depth: Probability of leaving out the last block's branch; that of the others grows linearly to it.
+        stochastic_depth: Probability of dropping the branch of the last block; it grows linearly over the blocks.
         init: How weights are drawn.
 
     Raises:
-        InputError: an identity between unequal features, odd features of a CReLU block, stochastic depth without
-            shortcuts, or an argument that cannot be used.
+        InputError: an identity joins unequal features, a CReLU block has an odd number of features, stochastic depth is
+            used without shortcuts, or an argument cannot be used.
     """
 
     def __init__(

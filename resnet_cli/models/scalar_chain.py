@@ -1,4 +1,4 @@
-"""A chain of one number per layer: the smallest network whose gradients vanish, and the shortcut that keeps them."""
+"""A chain of scalar layers: the smallest network whose gradients vanish, and the shortcuts that preserve them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -14,11 +14,11 @@ from resnet_cli.models.layers.activations import Activation, ActivationSpec
 class ScalarChain(nn.Module):
     """`z_i = f(w_i z_{i-1})`, plus `z_{i-1}` when residual, with the loss `(z_n - target)^2 / 2`.
 
-    `weights` holds `w_1` to `w_n` in float64. It is no classifier: it has its own input and its own loss.
+    `weights` holds `w_1` to `w_n` in float64. The chain is not a classifier: it has its own input and loss.
 
     Args:
         depth: Layers, n.
-        activation_type: f, of those that keep the number of channels.
+        activation_type: f, an activation that keeps the number of channels.
         activation_params: Its keyword arguments.
         residual: Add each layer's input to its output.
         start: The input, z_0.
@@ -26,7 +26,7 @@ class ScalarChain(nn.Module):
         weight: The value of every weight, or one for each layer.
 
     Raises:
-        InputError: an activation that needs several channels, or a list of another length than `depth`.
+        InputError: the activation needs several channels, or the list of weights does not have `depth` elements.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ScalarChain(nn.Module):
         """Map scalars `[B]`, z_0 to z_n.
 
         Raises:
-            ValueError: the inputs are not of one dimension, such as images.
+            ValueError: the inputs do not have one dimension; images, for example, do not.
         """
         if z_B.ndim != 1:
             raise ValueError(
@@ -67,16 +67,16 @@ class ScalarChain(nn.Module):
         return self._states(z_B)[-1]
 
     def loss(self) -> Tensor:
-        """`(z_n - target)^2 / 2`, a scalar that can go backward."""
+        """Return `(z_n - target)^2 / 2`, a scalar with a gradient."""
         return (self._states(self._input())[-1] - self.target).square().sum() / 2
 
     def states(self) -> list[float]:
-        """z_0 to z_n."""
+        """Return z_0 to z_n."""
         with torch.no_grad():
             return [z_B.item() for z_B in self._states(self._input())]
 
     def weight_gradients(self) -> list[float]:
-        """Return the derivative of the loss by each weight, first layer first; `weights.grad` is left unchanged."""
+        """Return the derivative of the loss by each weight, in order of the layers; `weights.grad` does not change."""
         with torch.enable_grad():
             (gradient_n,) = torch.autograd.grad(self.loss(), self.weights)
         return list(gradient_n.tolist())

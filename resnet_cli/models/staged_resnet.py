@@ -1,4 +1,4 @@
-"""The ImageNet family of residual networks, ResNet-18, 34, 50 (arXiv 1512.03385, table 1), for small images too."""
+"""The ImageNet family of residual networks, ResNet-18, 34, 50 (arXiv 1512.03385, table 1), also for small images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -13,7 +13,7 @@ from resnet_cli.models.layers.regularisers import check_stochastic_depth
 from resnet_cli.models.layers.shortcuts import Shortcut, ShortcutSpec
 from resnet_cli.models.layers.units import Block, ResidualStageBuilder, conv
 
-STEM = 64  # channels after the stem and in the first stage, at width 1; each later stage has twice the last one's
+STEM = 64  # channels of the stem and the first stage at width 1; each later stage doubles them
 
 
 class StagedResNet(Initialised):
@@ -28,17 +28,17 @@ class StagedResNet(Initialised):
         layers: Units of each stage: 2, 2, 2, 2 is ResNet-18; 3, 4, 6, 3 is ResNet-34, and ResNet-50 with bottlenecks.
         width: Factor on the channels of the stem and the stages, 64, 64, 128, 256, 512; the products are rounded.
         stem: cifar: 3x3 convolution of stride 1. imagenet: 7x7 convolution of stride 2, then max-pooling of stride 2.
-        shortcut: Added to each branch, see docs/howto/model.md. B, the papers': the
-            identity, or a normalised 1x1 convolution where the shape changes.
-        gate_bias: Where the biases of gated shortcuts start; the lower, the more of the shortcut is kept.
+        shortcut: The path added to each branch, see docs/howto/model.md. B, as in the paper: the identity, or a
+            normalised 1x1 convolution where the shape changes.
+        gate_bias: Initial bias of gated shortcuts; the lower, the more of the shortcut is kept.
         residual: False leaves the shortcuts out.
         norm: The normalisation.
         norm_params: Its keyword arguments.
-        stochastic_depth: Probability of leaving out the last unit's branch; those before grow to it in equal steps.
+        stochastic_depth: Probability of dropping the branch of the last unit; it grows linearly over the units.
         init: How weights are drawn.
 
     Raises:
-        InputError: images too small for the stem and the stages; options that do not go together.
+        InputError: images too small for the stem and the stages; options that cannot be combined.
     """
 
     def __init__(

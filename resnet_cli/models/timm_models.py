@@ -12,7 +12,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.models.checks import image_size
 from resnet_cli.models.meta_device import meta_twin, run_twin
 
-# Set here, or by which timm would read files, fetch others' configs, or build something else than a classifier.
+# Options that are set here, or that would make timm read files, fetch configs or build other models than classifiers.
 RESERVED_OPTIONS = (
     "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "pretrained_filter_fn",
     "pretrained_model_args", "checkpoint_path", "cache_dir", "num_classes", "in_chans", "features_only", "feature_cfg",
@@ -30,20 +30,19 @@ def timm_model(
 ) -> nn.Module:
     """Create a classifier of timm: images `[B, C, H, W]` -> class scores `[B, K]`.
 
-    Networks that are made for one image size, such as `vit_*`, are made for this one.
+    Networks with a fixed image size, such as `vit_*`, are built for the size in `in_size`.
 
     Args:
         in_size: Channels, height and width of the images.
         out_classes: Number of classes, K.
         name: One of `timm.list_models()`, with or without the tag of its weights: `resnet18.a1_in1k`.
-        pretrained: A run starts from the published weights. They are loaded when it starts
-            (`resnet_cli.session.pretrained`), and not here, since a run that is resumed or evaluated has weights of its
-            own.
+        pretrained: Start a run from the published weights. They are loaded when the run starts
+            (`resnet_cli.session.pretrained`) and not here, since a resumed or evaluated run has its own weights.
         options: Further arguments of the network, such as `drop_path_rate`.
 
     Raises:
-        InputError: timm is not installed, an unknown name (with the nearest), images that the network cannot take,
-            options that it rejects.
+        InputError: timm is not installed, the name is unknown (the message has the nearest), or the network cannot take
+            the images or options.
     """
     size = image_size(in_size)
     require_timm_name(name)
@@ -59,7 +58,7 @@ def timm_model(
         model: nn.Module = timm.create_model(
             name, pretrained=False, num_classes=out_classes, in_chans=size[0], **options
         )  # fmt: skip
-    except Exception as error:  # its networks are many, and refuse in many ways
+    except Exception as error:  # timm's many networks may raise anything
         raise InputError(f"options={dict(options)}: timm's {name} refuses them: {_first_line(error)}") from error
     try:
         run_twin(meta_twin(model), in_size)
@@ -71,7 +70,7 @@ def timm_model(
 
 
 def require_timm_name(name: str) -> None:
-    """Raise an `InputError` if timm is not installed, or has no classifier of this name, or no weights of its tag."""
+    """Raise an `InputError` if timm is not installed, or does not have the classifier or the tag of its weights."""
     if find_spec("timm") is None:
         raise InputError("model=timm: needs the package timm: pip install 'resnet-cli[timm]'")
     import timm

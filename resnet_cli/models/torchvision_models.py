@@ -12,7 +12,7 @@ from resnet_cli.models.checks import image_size
 from resnet_cli.models.meta_device import meta_twin, run_twin
 from resnet_cli.models.transfer import with_channels
 
-RESERVED_OPTIONS = ("weights", "progress", "num_classes")  # set here: no weights, the classes of the data
+RESERVED_OPTIONS = ("weights", "progress", "num_classes")  # set here
 WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 RGB = 3  # channels
 
@@ -27,22 +27,22 @@ def torchvision_model(
 ) -> nn.Module:
     """Create a classifier of `torchvision.models`: images `[B, C, H, W]` -> class scores `[B, K]`.
 
-    Auxiliary heads are left out; networks that are made for one image size (`vit_*`, `maxvit_t`) are made for this one.
-    For images that are not RGB the first convolution takes their channels.
+    Auxiliary heads are left out. Networks with a fixed image size (`vit_*`, `maxvit_t`) are built for the size in
+    `in_size`. If images are not RGB, the first convolution is adapted to their channels.
 
     Args:
         in_size: Channels, height and width of the images.
         out_classes: Number of classes, K.
         name: One of `torchvision.models.list_models(module=torchvision.models)`.
         weights: Published weights that a run starts from: `DEFAULT`, a name such as `IMAGENET1K_V1`, or a file. The net
-            is built for them; they are loaded when a run starts (`resnet_cli.session.pretrained`), and not here, since
-            a run that is resumed or evaluated has weights of its own.
+            is built for them; they are loaded when a run starts (`resnet_cli.session.pretrained`) and not here, since
+            a resumed or evaluated run has its own weights.
         options: Further arguments of the network, such as `dropout` or `norm_layer`.
 
     Raises:
-        InputError: an unknown name (with the nearest), images that the network cannot take, options that it rejects.
+        InputError: the name is unknown (the message has the nearest), or the network cannot take the images or options.
     """
-    from torchvision import models  # slow to import, and wanted for this function only
+    from torchvision import models  # slow to import, and needed only here
 
     names = models.list_models(module=models)
     if name not in names:
@@ -57,7 +57,7 @@ def torchvision_model(
         if options.get("aux_logits"):
             raise InputError(f"options.aux_logits=true: must be false; {name} has to give one list of scores")
         options = {"aux_logits": False, "init_weights": True, **options}
-        if weights is not None and channels == RGB:  # these were trained with another normalisation, made inside
+        if weights is not None and channels == RGB:  # published weights expect a normalisation inside the net
             options = {"transform_input": True, **options}
     elif name.startswith("vit_"):
         options = {"image_size": height, **options}
@@ -68,7 +68,7 @@ def torchvision_model(
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise InputError(f"options={dict(options)}: torchvision's {name} refuses them: {_first_line(error)}") from error
     if channels != RGB:
-        _take_channels(model, channels)
+        _adapt_input_channels(model, channels)
     try:
         run_twin(meta_twin(model), in_size)
     except (ValueError, RuntimeError, AssertionError) as error:
@@ -78,8 +78,8 @@ def torchvision_model(
     return model
 
 
-def _take_channels(model: nn.Module, channels: int) -> None:
-    """Make the first convolution one for other channels, with its weights adapted; nothing is drawn."""
+def _adapt_input_channels(model: nn.Module, channels: int) -> None:
+    """Replace the first convolution by one for other input channels, with adapted weights and no random draws."""
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     first.in_channels = channels
     first.weight = nn.Parameter(with_channels(first.weight.detach(), channels))

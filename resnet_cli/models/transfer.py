@@ -1,7 +1,8 @@
-"""Fit the weights of one net to another: other classes, other input channels, other image sizes.
+"""Transfer of weights to a net with other classes, input channels or image sizes.
 
-Names and shapes decide. The head is new where the classes are others; the first convolution is adapted to the channels
-of the images, and tables of positions to their size; whatever else has another shape is new.
+Tensors are matched by name and shape. If the classes differ, the head stays as initialised. The first convolution is
+adapted to the channels of the images, and position tables to their size. Other tensors whose shapes differ stay as
+initialised.
 """
 
 import math
@@ -16,20 +17,20 @@ from resnet_cli.config.suggestions import nearest_name
 from resnet_cli.models.head import head_parameters
 
 POSITION_NAMES = ("pos_embed", "pos_emb", "position_embed", "positional_embed", "relative_position_bias_table")
-MOST_PREFIX_TOKENS = 2  # tokens in front of the patches: class and distillation
-ENDS = 3  # names at both ends of a net by which a common prefix is looked for
+MOST_PREFIX_TOKENS = 2  # tokens before those of the patches: class and distillation
+ENDS = 3  # names at either end of a net that are searched for a common prefix
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What of a file's weights a net takes.
+    """The weights of a file that a net can take.
 
     Args:
         tensors: Values to load, by the net's own names.
-        adapted: How some of them were changed, by name.
-        new: Why the net's other tensors are not among them, by name.
+        adapted: How adapted tensors were changed, by name.
+        new: Why the net's other tensors are not loaded, by name.
         left: Names in the file that the net does not have.
-        fraction: Part of the parameters that were found, not counting those that other classes or image sizes explain.
+        fraction: Fraction of the parameters that are loaded, not counting those that differ by classes or image size.
     """
 
     tensors: Mapping[str, Tensor]
@@ -42,14 +43,14 @@ class Transfer:
 def transfer(
     model: nn.Module, stored: Mapping[str, Tensor], *, in_channels: int, num_classes: int, other_classes: bool = False
 ) -> Transfer:
-    """Fit stored weights to a model, which stays as it is.
+    """Match stored weights to a model without changing the model.
 
     Args:
-        model: The net that receives them.
-        stored: Weights by name; all names may have a prefix in common that the model's lack, or the other way round.
+        model: The net that will receive the weights.
+        stored: Weights by name; either these names or the model's may have an additional common prefix.
         in_channels: Channels of the images.
         num_classes: Number of classes.
-        other_classes: The weights are of as many classes, but of others: the head is new.
+        other_classes: Whether the weights are for different classes, even if their number is equal: the head is new.
     """
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -83,7 +84,7 @@ def transfer(
 
 
 def nearest_mismatch(model: nn.Module, stored: Mapping[str, Tensor], found: Transfer) -> str:
-    """Describe the first parameter that a file lacks, and what in it has the most similar name."""
+    """Describe the first parameter that a file lacks, and the tensor in it with the most similar name."""
     own = dict(model.named_parameters())
     sources = _matched_names(own, stored)
     name = next((name for name in own if name in found.new), next(iter(own), ""))
@@ -93,10 +94,10 @@ def nearest_mismatch(model: nn.Module, stored: Mapping[str, Tensor], found: Tran
 
 
 def with_channels(weight: Tensor, channels: int) -> Tensor:
-    """Return a first convolution for other input channels, whose outputs are about as large as before.
+    """Return the weight of a first convolution for other input channels, with outputs of a similar scale.
 
-    For one channel the weights are summed over theirs, so that a grey image gives what it gives as a colour image; for
-    more they are repeated and scaled down in proportion. So does timm.
+    For one channel the weights are summed over the input channels, so that a grey image gives the same output as its
+    colour version; for more channels they are repeated and scaled down in proportion, as in timm.
     """
     before = weight.shape[1]
     if channels == 1:
@@ -110,12 +111,12 @@ def _has_other_rows(found: Tensor, value: Tensor) -> bool:
 
 
 def _has_other_columns(found: Tensor, value: Tensor) -> bool:
-    """Return whether a linear layer reads another number of values, as after flattening images of another size."""
+    """Return whether a linear layer has another number of inputs, as after flattening images of another size."""
     return found.ndim == value.ndim == 2 and found.shape[0] == value.shape[0]
 
 
 def _matched_names(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return the stored name of each own name, with the prefixes taken off by which the most values agree."""
+    """Return the stored name of each own name, after removing the prefixes with which most values match."""
     best: dict[str, str] = {}
     most = (-1, -1)
     for here, there in _prefixes(own, stored):
@@ -131,7 +132,7 @@ def _matched_names(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> d
 
 
 def _prefixes(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> dict[tuple[str, str], None]:
-    """Return the prefixes of own and stored names that can be in one of them alone, such as `module.`; first none."""
+    """Return pairs of prefixes to remove from own and stored names, such as `module.`; the first pair is empty."""
     found = {("", ""): None}
     for names, others, is_own in ((own, stored, True), (stored, own, False)):
         ends = [*list(others)[:ENDS], *list(others)[-ENDS:]]
@@ -142,7 +143,7 @@ def _prefixes(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> dict[t
 
 
 def _adapt(name: str, found: Tensor, value: Tensor, *, is_first: bool) -> tuple[Tensor, str] | None:
-    """Return a stored tensor in the shape of the net's, and how it was changed; None if it cannot be."""
+    """Return a stored tensor in the shape of the net's, and how it was changed; None if it cannot be adapted."""
     same_but_channels = found.ndim == value.ndim == 4 and (found.shape[0], *found.shape[2:]) == (
         value.shape[0],
         *value.shape[2:],
@@ -157,7 +158,7 @@ def _adapt(name: str, found: Tensor, value: Tensor, *, is_first: bool) -> tuple[
 
 
 def _resize_positions(table: Tensor, shape: torch.Size) -> Tensor | None:
-    """Interpolate a table of positions: tokens [1, N, D], a map [1, H, W, D], or offsets in a window [N, heads]."""
+    """Interpolate a position table: tokens [1, N, D], a map [1, H, W, D], or offsets in a window [N, heads]."""
     if table.ndim != len(shape) or table.shape[-1] != shape[-1]:
         return None
     if table.ndim == 4 and table.shape[0] == shape[0] == 1:

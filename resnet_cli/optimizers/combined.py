@@ -8,16 +8,16 @@ from torch.optim import Optimizer
 
 
 class CombinedOptimizer(Optimizer):
-    """Optimizers over different parameters as one, whose step is a step of each.
+    """One optimizer that consists of several over different parameters; its step is a step of each.
 
-    Its `param_groups` and `state` are theirs, one after the other, so that schedules, clipping, gradient scaling and
-    checkpoints treat it as any other. Its `defaults` are those of the first one.
+    Its `param_groups` and `state` are those of its parts, one after the other, so that schedules, clipping, gradient
+    scaling and checkpoints treat it like any other optimizer. Its `defaults` are those of the first part.
 
     Args:
-        optimizers: In the order in which they step.
+        optimizers: The parts, in the order in which they step.
 
     Attributes:
-        combined_optimizers: The same; by this name `resnet_cli.training` finds them.
+        combined_optimizers: The parts; `resnet_cli.training` recognises a combined optimizer by this attribute.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
@@ -26,7 +26,7 @@ class CombinedOptimizer(Optimizer):
         self.defaults = dict(self.combined_optimizers[0].defaults)
         for optimizer in self.combined_optimizers:
             self.state.update(optimizer.state)
-        self._share()
+        self._share_state()
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -45,12 +45,12 @@ class CombinedOptimizer(Optimizer):
         return loss
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore groups and state, as `load_state_dict` does, and hand each optimizer its part of them."""
+        """Restore groups and state, as `load_state_dict` does, and share them with the parts again."""
         super().__setstate__(state)
-        self._share()
+        self._share_state()
 
-    def _share(self) -> None:
-        """Let the optimizers have their groups and all of the state as the same objects as this one."""
+    def _share_state(self) -> None:
+        """Let each part refer to its own groups, and to the whole state, by the same objects as this optimizer."""
         start = 0
         for optimizer in self.combined_optimizers:
             end = start + len(optimizer.param_groups)

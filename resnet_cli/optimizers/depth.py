@@ -1,16 +1,16 @@
 """Learning rates by depth: `optimizer.layer_decay` and `optimizer.head_lr`.
 
-The blocks of a network are found in the order of its `named_parameters`, in any network:
+The blocks of any network are found in the order of its `named_parameters`:
 
 - The head is the last convolution or linear layer.
-- A container (`Sequential`, `ModuleList`, `ModuleDict`) is no block but holds some. So does a module with a container
-  of two or more modules of one class that have several weights each: a stage of ConvNeXt, a transformer's encoder, a
-  wrapper of a network.
+- A container (`Sequential`, `ModuleList`, `ModuleDict`) is not a block but holds blocks. So does a module that has a
+  container of two or more modules of one class with several weights each: a stage of ConvNeXt, a transformer's
+  encoder, a wrapper of a network.
 - Every other module with a weight of two or more dimensions is a block: a residual block, or a layer outside of one.
-- What has no such weight, such as the norm after a convolution, belongs to the block before it, or to the first one if
-  there is none before. So do parameters of the modules that hold blocks, such as embeddings of positions.
+- A module without such a weight, such as the norm after a convolution, belongs to the block before it, or to the first
+  block if there is none before. So do direct parameters of modules that hold blocks, such as position embeddings.
 
-So ResNet-20 has its stem, nine residual blocks and the head, and a ViT-B/16 its embeddings, twelve blocks and the head.
+ResNet-20 thus has its stem, nine residual blocks and the head; a ViT-B/16 its embeddings, twelve blocks and the head.
 """
 
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def find_blocks(model: nn.Module) -> list[list[Tensor]]:
 
 
 def _parts(module: nn.Module) -> Iterator[tuple[bool, list[nn.Parameter]]]:
-    """Yield parameters that belong together, and whether they are those of a whole module."""
+    """Yield (is_whole_module, parameters) for each module that is not split further, in order."""
     own = list(module.parameters(recurse=False))
     if own:
         yield False, own
@@ -67,7 +67,7 @@ def _parts(module: nn.Module) -> Iterator[tuple[bool, list[nn.Parameter]]]:
 
 
 def _holds_blocks(module: nn.Module) -> bool:
-    """Return True if a container among a module's children, or their containers, has two blocks of one class."""
+    """Return True if a module has a container, at any depth, with two blocks of one class."""
     for child in module.children():
         if not isinstance(child, CONTAINERS):
             if _holds_blocks(child):
@@ -80,7 +80,7 @@ def _holds_blocks(module: nn.Module) -> bool:
 
 
 def _is_block(module: nn.Module) -> bool:
-    """Return True for a module of two or more weighted layers that is no container."""
+    """Return True for a module of two or more weighted layers that is not a container."""
     weights = sum(parameter.ndim > 1 for parameter in module.parameters())
     return weights > 1 and not isinstance(module, CONTAINERS)
 
@@ -88,17 +88,17 @@ def _is_block(module: nn.Module) -> bool:
 def with_rates_by_depth(
     groups: list[dict[str, Any]], model: nn.Module, layer_decay: float | None, head_lr: float | None
 ) -> list[dict[str, Any]]:
-    """Split parameter groups by depth, and give each part its factor on the learning rate, or the head its own rate.
+    """Split parameter groups by depth, and scale the learning rate of each part; the head may have its own rate.
 
     Args:
         groups: Parameter groups. One with an `lr` or an `lr_scale` of its own keeps it.
-        model: Decides the depths.
+        model: The model whose blocks determine the depths.
         layer_decay: The factor is `layer_decay ** depth`; None is 1.
         head_lr: Learning rate of the head; None is that of the optimizer.
 
     Returns:
-        The groups, from the head backwards where there is a `layer_decay`; with a `head_lr` the head comes last. The
-        first one's learning rate is the one that rows of metrics have.
+        The groups, from the head backwards with `layer_decay`; with `head_lr` the head comes last. The rows of metrics
+        record the learning rate of the first group.
     """
     if layer_decay is None and head_lr is None:
         return groups

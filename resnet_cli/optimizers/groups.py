@@ -19,7 +19,8 @@ from resnet_cli.optimizers.depth import with_rates_by_depth
 Groups = Mapping[str, Mapping[str, Any]]
 
 NOT_NEGATIVE = AtLeast(0)
-OF_CONSTRUCTOR = ("initial_accumulator_value",)  # options of which the constructor makes state, by its own argument
+# Options that cannot differ between groups: the constructor creates state from its own argument.
+CONSTRUCTOR_OPTIONS = ("initial_accumulator_value",)
 
 
 def parameter_groups(
@@ -41,14 +42,14 @@ def parameter_groups(
             (scales and shifts of normalisation layers) to 0, also where a pattern sets another.
         groups: Regular expression, searched in the qualified names -> options of the parameters that match; the first
             matching pattern wins. `lr` replaces the optimizer's learning rate, `lr_scale` multiplies it (in
-            `apply_group_options`). With `optimizer` they have one of their own (in `build_optimizer`). With `schedule`
-            they have one of their own: the group's `schedule` is the pattern then.
+            `apply_group_options`). `optimizer` gives them an optimizer of their own (in `build_optimizer`). `schedule`
+            gives them a schedule of their own; the group's `schedule` entry is then the pattern.
         layer_decay: Factor on the learning rate for each block from the head backwards (`resnet_cli.optimizers.depth`).
             Parameters of groups with a learning rate, a scale or an optimizer of their own keep theirs.
         head_lr: Learning rate of the last layer.
 
     Raises:
-        InputError: a pattern is not a regular expression, or no parameter is left for it.
+        InputError: a pattern is not a regular expression, or matches no parameter that earlier patterns have left.
     """
     split = [group for _, group in _split_by_pattern(model, decay_norm_and_bias, groups or {})]
     return with_rates_by_depth(split, model, layer_decay, head_lr)
@@ -76,7 +77,7 @@ def build_optimizer(
         **options: Arguments of the factory.
 
     Returns:
-        The optimizer; a `CombinedOptimizer` if groups have their own, of `factory`'s and theirs.
+        The optimizer; if groups have optimizers of their own, a `CombinedOptimizer` of `factory`'s and theirs.
 
     Raises:
         InputError: a pattern is invalid as in `parameter_groups`; a group has an option that its optimizer lacks, or an
@@ -103,7 +104,7 @@ def apply_group_options(optimizer: torch.optim.Optimizer, groups: Groups) -> Non
     """Validate the options of an optimizer's groups, and multiply each group's learning rate by its `lr_scale`.
 
     Args:
-        optimizer: Built over `parameter_groups`.
+        optimizer: An optimizer built from `parameter_groups`.
         groups: See `parameter_groups`.
 
     Raises:
@@ -134,7 +135,7 @@ def apply_group_options(optimizer: torch.optim.Optimizer, groups: Groups) -> Non
 def _split_by_pattern(
     model: nn.Module, decay_norm_and_bias: bool, groups: Groups
 ) -> Iterator[tuple[str | None, dict[str, Any]]]:
-    """Yield parameter groups with the patterns that they belong to, None for the parameters that match none."""
+    """Yield (pattern, parameter group) pairs; the pattern is None for parameters that match none."""
     patterns = {pattern: _compile_pattern(pattern) for pattern in groups}
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     split: dict[tuple[str | None, bool], list[Tensor]] = defaultdict(list)
@@ -174,7 +175,7 @@ def _compile_pattern(pattern: str) -> re.Pattern[str]:
 
 
 def _describe_unmatched(pattern: str, compiled: re.Pattern[str], model: nn.Module) -> str:
-    """Return the problem of a pattern for which no parameter is left."""
+    """Return the error message for a pattern that matches no remaining parameter."""
     names = [name for name, _ in model.named_parameters()]
     if any(map(compiled.search, names)):
         return f"groups: {pattern!r} matches only parameters that are frozen or that an earlier pattern took"
@@ -185,10 +186,10 @@ def _describe_unmatched(pattern: str, compiled: re.Pattern[str], model: nn.Modul
 def _check_option(
     where: str, key: str, value: Any, defaults: Mapping[str, Any], limits: Mapping[str, Range]
 ) -> str | None:
-    """Return the problem of a group's option, None if it is valid by the type of the optimizer's default."""
+    """Return what is wrong with a group's option, judged by the type of the optimizer's default; None if valid."""
     if key not in defaults:
         return f"{where}: no such option{did_you_mean(key, defaults)} (allowed: {', '.join(defaults)})"
-    if key in OF_CONSTRUCTOR:
+    if key in CONSTRUCTOR_OPTIONS:
         return f"{where}: has no effect on a group; set optimizer.{key}"
     expected, limit = defaults[key], limits.get(key, NOT_NEGATIVE)
     if isinstance(expected, bool):

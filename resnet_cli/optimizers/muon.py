@@ -24,8 +24,8 @@ class Muon(torch.optim.Optimizer):
     `torch.optim.Muon` does not support convolution weights.
 
     Each parameter group is split into up to two: parameters of two or more dimensions, and the others, in a group whose
-    name ends in `, sgd`. The `lr`, `momentum` or `weight_decay` of a group applies to both; without it each has its own
-    default.
+    name ends in `, sgd`. A group's own `lr`, `momentum` or `weight_decay` applies to both parts; otherwise each part
+    uses its default below.
 
     Args:
         params: Parameters or groups. `use_muon: false` in a group selects SGD for all of it; advised for the last

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class GroupedSchedule:
-    """Factor on the learning rates as a function of the step, and others for some parameter groups.
+    """Factor on the learning rates as a function of the step, with separate factors for some parameter groups.
 
     Attributes:
-        default: The factor of all other groups.
-        groups: The `schedule` of a parameter group, which is its pattern -> the factor of that group.
+        default: Schedule of all other groups.
+        groups: The `schedule` entry of a parameter group, which is its pattern -> schedule of that group.
     """
 
     default: Callable[[int], float]

@@ -1,4 +1,4 @@
-"""Durations as a user writes them, in steps, epochs or percent of a run, and what they are in steps."""
+"""Durations as a user writes them (steps, epochs or percent of a run), converted to steps."""
 
 import math
 import re
@@ -11,12 +11,12 @@ from resnet_cli.errors import InputError
 Duration = float | int | str
 
 ALLOWED_DURATIONS = "a number of epochs (5 or 0.5), '400 steps', '5 epochs' or '10%' of the run, none below 0"
-MOST_STEPS = 1e15  # more than any run takes, and few enough to be exact as a float
+MOST_STEPS = 1e15  # more than any run takes, and still exact as a float
 
 
 @dataclass(frozen=True)
 class RunLength:
-    """Length of a run and its epochs, by which durations become numbers of steps."""
+    """Length of a run and of an epoch, which convert durations to numbers of steps."""
 
     total_steps: int
     steps_per_epoch: int

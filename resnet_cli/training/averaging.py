@@ -1,8 +1,8 @@
 """Averages of a model's weights, evaluated and saved in place of its own: `trainer.averaging`.
 
 `ExponentialAverage` (`ema`) follows each step; `StochasticAverage` (`swa`) averages the epochs of a tail of the run;
-`Lookahead` (`lookahead`) follows every few steps, and training goes on from it. A further kind is a subclass of
-`WeightAverage`, and a line in each of `make_average` and `load_averages`.
+`Lookahead` (`lookahead`) follows every few steps, and training continues from it. To add a kind, subclass
+`WeightAverage`, and add a line to `make_average` and to `load_averages`.
 """
 
 from typing import Any, Literal
@@ -23,14 +23,14 @@ class ExponentialAverage(WeightAverage):
 
     decay_t = min(decay, (1 + t) / (10 + t)) for step t, so that the first steps of a short run do not dominate its
     average (the ramp of TensorFlow's ExponentialMovingAverage). Floating-point buffers (batch-norm statistics) are
-    averaged alike; integer buffers keep the model's values.
+    averaged in the same way; integer buffers keep the model's values.
 
-    `torch.optim.swa_utils.AveragedModel` copies the weights at its first update, where this ramp averages, and it keeps
-    a second module, whose state dict has other keys: checkpoints would differ.
+    `torch.optim.swa_utils.AveragedModel` is not used: it copies the weights at its first update instead of averaging,
+    and it keeps a second module with other state-dict keys, which would change checkpoints.
 
     Args:
-        model: Its present weights are the first average.
-        decay: Weight of the past per step.
+        model: The model, whose current weights initialise the average.
+        decay: Weight of the previous average in each step.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -39,7 +39,7 @@ class ExponentialAverage(WeightAverage):
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Average in the weights after optimizer step number `step` (1 is the first)."""
+        """Add the weights after optimizer step number `step` (1 is the first) to the average."""
         torch._foreach_lerp_(self._averages, self._replaced, self.weight(step))
 
     def weight(self, step: int) -> float:
@@ -47,7 +47,7 @@ class ExponentialAverage(WeightAverage):
         return 1.0 - min(self.decay, (1 + step) / (10 + step))
 
     def update_by(self, weight: Tensor) -> None:
-        """Average in the weights with a device tensor as their weight."""
+        """Add the weights to the average, with a device tensor as the weight of the new values."""
         difference = torch._foreach_sub(self._replaced, self._averages)
         torch._foreach_mul_(difference, weight)
         torch._foreach_add_(self._averages, difference)
@@ -64,7 +64,7 @@ def make_average(
     """Return the average that `averaging` names; None for `none`.
 
     Raises:
-        InputError: options of one kind are set with another, or `swa_start` is no position.
+        InputError: options of one kind are set with another, or `swa_start` is not a valid position.
     """
     if lookahead.final_alpha is not None and averaging != "lookahead":
         raise InputError(f"trainer.lookahead_final_alpha={lookahead.final_alpha:g}: only with averaging=lookahead")
@@ -80,14 +80,14 @@ def make_average(
 
 
 def load_averages(model: nn.Module, state: dict[str, Any]) -> None:
-    """Replace a model's weights by those that a run evaluates.
+    """Replace a model's weights with the averages that a run evaluates.
 
     Args:
-        model: With the run's own weights.
+        model: The model with the run's own weights loaded.
         state: What `WeightAverage.state_dict` returned.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: it belongs to another model, or is no such state.
+        ValueError, KeyError, TypeError, AttributeError: the state belongs to another model, or is malformed.
     """
     average: WeightAverage
     if "lookahead_buffers" in state:

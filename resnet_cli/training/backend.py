@@ -77,8 +77,8 @@ class Backend:
     def compile_model(self, model: nn.Module) -> nn.Module:
         """Return the model compiled if `compile` is `model`, else the model itself.
 
-        Each batch size gets its own graph. One graph for all sizes would round differently from the graph before it,
-        and the step at which it is compiled depends on which sizes came first, which a restart changes.
+        Each batch size gets its own graph. A graph with dynamic sizes would round differently from the static graph it
+        replaces, and the step at which it is compiled would depend on the order of sizes, which a restart changes.
         """
         return cast(nn.Module, torch.compile(model, dynamic=False)) if self.compile == "model" else model
 
@@ -101,9 +101,9 @@ class Backend:
         """Set PyTorch's process-wide switches, and restore them on exit: jobs of a sweep share the process.
 
         With `deterministic`, PyTorch raises an error for operations without a deterministic implementation. Without it,
-        cuDNN benchmarks convolution algorithms. TF32 is enabled for the precision `tf32` only. Compiled runs get room
-        for a graph for each batch size: past its limit, which a restart may reach at another step, `torch.compile`
-        falls back to eager code.
+        cuDNN benchmarks convolution algorithms. TF32 is enabled for the precision `tf32` only. Compiled runs get a
+        limit that allows a graph per batch size: past the limit, which a restart may reach at another step,
+        `torch.compile` falls back to eager code.
         """
         cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
         conv = getattr(cudnn, "conv")  # noqa: B009  torch's stubs lack it
@@ -129,7 +129,7 @@ def _use_deterministic_algorithms(mode: bool) -> None:
 
 @contextmanager
 def _compiler_settings() -> Iterator[None]:
-    """Raise the limit of graphs, and leave out warnings that tell the user nothing new."""
+    """Raise the limit of graphs, and silence warnings that the user cannot act on."""
     from torch._dynamo import config  # takes a second, which only compiled runs spend
 
     if not torch.cuda.is_available():  # with a CUDA toolkit but no card, torch warns in every compiled run

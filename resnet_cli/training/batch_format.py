@@ -1,4 +1,4 @@
-"""What a batch may look like: (images, labels) as they are, and the other usual forms of the same."""
+"""Accepted forms of a batch: (images, labels) pairs, longer tuples, and dictionaries with the usual keys."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,18 +9,18 @@ from torch import Tensor
 from resnet_cli.errors import InputError
 from resnet_cli.training.backend import Batch
 
-# Keys of dictionaries, as data sets name them.
+# Keys under which data sets commonly store images.
 IMAGE_KEYS = ("image", "images", "pixel_values", "img", "x", "input", "inputs")
 LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class", "classes")
-CLASS_TYPES = (torch.int64, torch.uint8)  # of labels, for torch's losses
+CLASS_TYPES = (torch.int64, torch.uint8)  # types of class labels that torch's losses take
 EXPECTED = "a batch must be (images [B, C, H, W], labels [B]), or a dictionary such as {'image': ..., 'label': ...}"
 
 
 def to_batch(found: Any) -> Batch:
-    """Return (images, labels) of a batch; what follows them in a longer tuple, or in a dictionary, is left out.
+    """Return (images, labels) of a batch; further items of a tuple or dictionary are ignored.
 
     Raises:
-        InputError: It is neither a pair of tensors nor a dictionary with the usual names of one.
+        InputError: The batch is neither a pair of tensors nor a dictionary with the usual keys.
     """
     if isinstance(found, Mapping):
         images, labels = (_first_of(found, keys) for keys in (IMAGE_KEYS, LABEL_KEYS))
@@ -59,7 +59,7 @@ def require_trainable(batch: Batch) -> None:
 
 
 def name_label_error(error: IndexError, labels: Tensor) -> Exception:
-    """Return an `InputError` if a loss on a CPU was given labels that the model has no output for; else `error`."""
+    """Return an `InputError` if an index error of a loss on a CPU is due to labels out of range; else `error`."""
     if "out of bounds" not in str(error) or labels.is_floating_point():
         return error
     return InputError(

@@ -1,4 +1,4 @@
-"""Batch-norm statistics of weights that were not trained as they are: averages of those of several epochs or runs."""
+"""Batch-norm statistics for averaged weights, which were not trained and so have none of their own."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def has_batch_norm(model: nn.Module) -> bool:
-    """Return True if the model has running statistics of batch norm."""
+    """Return True if the model has batch-norm layers with running statistics."""
     return any(isinstance(m, _BatchNorm) and m.track_running_stats for m in model.modules())
 
 
@@ -22,13 +22,13 @@ def update_batch_norm(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     frozen: Iterable[nn.Module] = (),
 ) -> None:
-    """Replace the running statistics by their mean over batches, each with the same weight.
+    """Replace the running statistics with their mean over batches, each with the same weight.
 
-    The same numbers as `torch.optim.swa_utils.update_bn`, in training mode and so with dropout. Beside it, frozen
+    The result is that of `torch.optim.swa_utils.update_bn`, in training mode and so with dropout. In addition, frozen
     layers keep their statistics, and momentum and mode are restored if a batch raises.
 
     Args:
-        model: On the device of the batches.
+        model: Model on the device of the batches.
         batches: (images [B, C, H, W], labels) pairs.
         autocast: Returns the context manager of the forward pass.
         frozen: Layers that stay in evaluation mode.
@@ -53,7 +53,7 @@ def _forward(model: nn.Module, images_BCHW: Tensor, autocast: Callable[[], Abstr
 
 @contextmanager
 def _cumulative(model: nn.Module) -> Iterator[None]:
-    """Reset the running statistics, and let them be the mean over all batches until exit."""
+    """Reset the running statistics, and make them the cumulative mean over all batches until exit."""
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.training]
     momenta = [layer.momentum for layer in layers]
     try:

@@ -1,4 +1,4 @@
-"""Shapes of batches, for which steps are compiled before the batches are there."""
+"""Shapes of batches, for which steps are compiled before the first epoch."""
 
 from typing import Any
 

@@ -33,15 +33,15 @@ class EpochIterator:
     """Iterates over the batches of a loader's epochs.
 
     Args:
-        loader: A loader of this package (`resnet_cli.data.BatchLoader`), which makes any batch of any epoch; or any
+        loader: A loader of this package (`resnet_cli.data.BatchLoader`), which can load any batch of any epoch; or any
             iterable of (images, labels) that can be iterated more than once, each time for an epoch.
-        limit: Number of the batch at which every epoch ends; None iterates to the loader's end.
-        epochs: Length of the run in epochs; the last one ends early if it is no whole number.
+        limit: Maximum number of batches in an epoch; None iterates to the loader's end.
+        epochs: Length of the run in epochs; if fractional, the last epoch ends early.
         backend: Batches are moved to its device; None leaves them as the loader yields them.
         control: Polled after each batch; None polls nothing.
         section: Returns the context manager that profiles the loading of a batch, as the section `data`.
-        part: Number of samples in a batch -> those that are used: our loaders may leave out reading the others.
-        turn: Yield only every so many batches: the first of them, and their distance; see `resnet_cli.distributed`.
+        part: Number of samples in a batch -> the samples that are used; loaders of this package need not read the rest.
+        turn: (first, every): yield batch `first` and every `every`-th batch after it; see `resnet_cli.distributed`.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class EpochIterator:
         return min([*lengths, *([self.limit] if self.limit is not None else [])], default=None)
 
     def limit_of(self, epoch: int) -> int | None:
-        """Return the number of the batch at which an epoch ends; None if the loader ends it.
+        """Return the maximum number of batches in an epoch; None if there is no limit.
 
         Raises:
-            InputError: the number of epochs is not whole, and it is not known how many batches an epoch has.
+            InputError: the number of epochs is fractional, and the number of batches in an epoch is unknown.
         """
         if self.epochs is None or float(self.epochs).is_integer():
             return self.limit
@@ -79,10 +79,10 @@ class EpochIterator:
         return min(self.num_batches, left) if left > 0 else self.limit
 
     def iterate(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from number `start`; other iterables than our loaders drop those before it.
+        """Yield the batches of an epoch from number `start`; foreign iterables load and drop the batches before it.
 
         Raises:
-            InputError: There is no batch in the epoch, or a batch is none.
+            InputError: The epoch has no batches, or a batch is malformed.
             StoppedError: `control` reports a signal.
         """
         batches = self._load(epoch, start)
@@ -110,27 +110,27 @@ class EpochIterator:
         return batches if self.backend is None else map(self.backend.to_device, batches)
 
     @property
-    def _is_ours(self) -> bool:
-        """True if the loader can leave batches out, or parts of them."""
+    def _can_skip(self) -> bool:
+        """True if the loader can skip batches, or parts of batches, without reading them."""
         return hasattr(self.loader, "reads_parts")
 
     def _load(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         load_epoch = getattr(self.loader, "epoch", None)
         if self.turn != (0, 1):
             assert start == 0, "only whole evaluations take turns"
-            return self._load_in_turn(epoch, *self.turn)
+            return self._load_every(epoch, *self.turn)
         if callable(load_epoch):
-            options = {"part": self.part} if self.part is not None and self._is_ours else {}
+            options = {"part": self.part} if self.part is not None and self._can_skip else {}
             batches: Iterator[Batch] = load_epoch(epoch, start, **options)
         else:
             batches = _checked(islice(iter(self.loader), start, None))
         limit = self.limit_of(epoch)
         return islice(batches, None if limit is None else max(limit - start, 0))
 
-    def _load_in_turn(self, epoch: int, first: int, every: int) -> Iterator[Batch]:
-        """Yield every so many batches; loaders of this package read no others."""
+    def _load_every(self, epoch: int, first: int, every: int) -> Iterator[Batch]:
+        """Yield batch `first` and every `every`-th batch after it; loaders of this package read no others."""
         load_epoch, limit = getattr(self.loader, "epoch", None), self.limit_of(epoch)
-        if callable(load_epoch) and self._is_ours:
+        if callable(load_epoch) and self._can_skip:
             batches: Iterator[Batch] = load_epoch(epoch, first, every=every)
             return islice(batches, None if limit is None else len(range(first, limit, every)))
         return islice(_checked(self.loader), first, limit, every)
@@ -155,7 +155,7 @@ class EpochIterator:
 
 
 def iterate_epochs(batches: EpochIterator, state: TrainState) -> Iterator[Batch]:
-    """Yield the batches of one epoch after another without end, and number the epochs in the state."""
+    """Yield the batches of one epoch after another without end, and count the epochs in the state."""
     while True:
         state.start_epoch()
         yield from batches.iterate(state.epoch)
@@ -165,7 +165,7 @@ def iterate_epochs(batches: EpochIterator, state: TrainState) -> Iterator[Batch]
 def overfit_loaders(
     dl_train: Iterable[Batch], dl_val: Iterable[Batch] | None, count: int | None
 ) -> tuple[Iterable[Batch], Iterable[Batch] | None]:
-    """Return the loaders, or twice the first `count` batches of the first epoch if that is not None."""
+    """Return the loaders; unless `count` is None, replace both with the first `count` batches of the first epoch."""
     if count is None:
         return dl_train, dl_val
     first = list(EpochIterator(dl_train, limit=count).iterate(epoch=0))

@@ -1,12 +1,12 @@
 """A whole training step as compiled code: forward and loss, then clipping, update and average.
 
-`torch.compile` compiles two functions of it, since the backward pass lies in between. What changes from step to step is
-data to them: learning rates and the average's weight are tensors. On CUDA the whole step is then recorded as a CUDA
-graph for each shape of batch, and a step is one launch.
+`torch.compile` compiles two functions, with the backward pass between them. Values that change from step to step, such
+as learning rates and the average's weight, are tensors, so that they do not cause recompilation. On CUDA the whole step
+is then recorded as a CUDA graph for each shape of batch, and a step is one launch.
 
 Dropout draws from the device's default generator, which is seeded before each step; a CUDA graph reads the seed at each
-replay. So draws are a function of (seed, epoch, batch) here too, though not the same function as in eager code:
-compiled code generates its own numbers from a seed.
+replay. Draws are therefore a function of (seed, epoch, batch) here too, but other numbers than in eager code, since
+compiled code has its own generator.
 """
 
 import inspect
@@ -27,17 +27,17 @@ from resnet_cli.training.state import TrainState
 from resnet_cli.training.step import StepOptions, clip_gradients, compute_loss, split_batch, total, train_step
 from resnet_cli.training.stepper import Stepper
 
-DRY_RUNS = 3  # before a recording: in the first ones cuDNN benchmarks, Triton tunes and the allocator settles
+DRY_RUNS = 3  # before a recording, so that cuDNN benchmarks, Triton tunes and the allocator settles outside of it
 
 
 class CompiledStepper(Stepper):
     """Takes the steps of a run as compiled code, averaging included.
 
-    Shapes that no warm-up has had are warmed up when they occur. An optimizer without state takes its first step
-    uncompiled: it creates its state in its own way, and a resumed run finds the state created.
+    Shapes that were not warmed up are warmed up when they occur. An optimizer without state takes its first step
+    uncompiled, so that it initialises its state itself, as a resumed run finds it.
 
     Args:
-        state: The run's; its scaler is disabled, since the host decides which float16 steps are skipped.
+        state: The state of the run; its scaler is disabled, since the host decides which float16 steps to skip.
         model: The model.
         options: Settings of a step.
         **others: The other arguments of `Stepper`.
@@ -64,9 +64,9 @@ class CompiledStepper(Stepper):
         self._optimizer_steps = [_traceable_step(part) for part in parts_of(state.optimizer)]
         self._lrs = [torch.zeros((), device=device) for _ in state.optimizer.param_groups]
         self._average_weight = torch.zeros((), device=device)
-        self._recordings_by_phase: dict[object, dict[Shape, StepRecording | None]] = {}  # by what is frozen
+        self._recordings_by_phase: dict[object, dict[Shape, StepRecording | None]] = {}  # keyed by `Freezing.phase`
         self._addresses: set[int] = set()
-        self._initial_state: dict[Any, Any] = {}  # what the step was compiled for, until the optimizer has its own
+        self._initial_state: dict[Any, Any] = {}  # state that the step was compiled with, until the first step
         self._recorder = StepRecorder(device) if device.type == "cuda" else None
 
     def run_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -100,14 +100,14 @@ class CompiledStepper(Stepper):
 
     @property
     def _recordings(self) -> dict[Shape, StepRecording | None]:
-        """What was compiled while the same parameters had gradients as now."""
+        """The recordings for the parameters that have gradients now."""
         freezing = self.state.freezing
         return self._recordings_by_phase.setdefault(freezing.phase if freezing is not None else None, {})
 
     def warm_up(self, batches: Iterable[Batch]) -> bool:
         """Compile, and on CUDA record, for batches of these shapes. Return False if that has been done before.
 
-        With progressive resolution, for each of its sizes. Images are replaced by noise. Weights, buffers, the
+        With progressive resolution this is done for each size. Images are replaced by noise. Weights, buffers, the
         optimizer's state, averages, gradient norms and the random state are restored afterwards.
 
         Raises:
@@ -137,14 +137,14 @@ class CompiledStepper(Stepper):
         return True
 
     def forget_optimizer_state(self) -> None:
-        """Remove the optimizer's state; what the step was compiled for waits for the first step to fill it again."""
+        """Remove the optimizer's state; the tensors that the step was compiled with are kept for the first step."""
         state = self.state.optimizer.state
         if tensors_of(state):
             self._initial_state = dict(state)
         state.clear()
 
     def _compile_shapes(self, new: dict[Shape, Batch]) -> None:
-        """Compile for each shape, with an optimizer state that an eager step creates where there is none."""
+        """Compile for each shape; if the optimizer has no state yet, an eager step creates it."""
         optimizer = self.state.optimizer
         own = set(with_tensors(optimizer.state))
         optimizer.state.update(self._initial_state)
@@ -192,8 +192,8 @@ class CompiledStepper(Stepper):
                 self._compiled_update()
         return total(losses), total(corrects)
 
-    # The two compiled functions are plain methods: torch.compile reaches partial objects and decorated functions by way
-    # of a code object that all of them share.
+    # The two compiled functions are plain methods: partial objects and decorated functions share one code object, by
+    # which torch.compile keys its cache.
     def _forward_loss(self, images_BCHW: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
         with self.options.autocast():
             logits_BK = self.model(images_BCHW)
@@ -210,7 +210,7 @@ class CompiledStepper(Stepper):
 
     @contextmanager
     def _lrs_as_tensors(self) -> Iterator[None]:
-        """Replace the learning rates of the optimizer by tensors, whose values compiled code does not specialise on."""
+        """Replace the optimizer's learning rates with tensors, so that compiled code does not specialise on values."""
         groups = self.state.optimizer.param_groups
         lrs = [group["lr"] for group in groups]
         for group, lr in zip(groups, self._lrs, strict=True):
@@ -222,7 +222,7 @@ class CompiledStepper(Stepper):
                 group["lr"] = lr
 
     def _adopt_optimizer_state(self) -> None:
-        """Copy the state that the optimizer has created into the tensors that the step was compiled for."""
+        """Copy the state that the optimizer has created into the tensors that the step was compiled with."""
         state, compiled_for = self.state.optimizer.state, self._initial_state
         for parameter, values in list(state.items()):
             kept = compiled_for.setdefault(parameter, values)
@@ -236,7 +236,7 @@ class CompiledStepper(Stepper):
         self.state.optimizer.zero_grad()  # recorded steps have their own gradients
 
     def _make_capturable(self) -> None:
-        """On CUDA, let the optimizer count its steps on the device, as recorded updates have to."""
+        """On CUDA, make the optimizer count its steps on the device, as recorded updates require."""
         if self.device.type != "cuda":
             return
         for group in self.state.optimizer.param_groups:
@@ -291,6 +291,6 @@ class CompiledStepper(Stepper):
 
 
 def _traceable_step(optimizer: torch.optim.Optimizer) -> Callable[[torch.optim.Optimizer], object]:
-    """Return an optimizer's step; of known ones without the hooks around it, which would break the graph."""
+    """Return an optimizer's step; for optimizers of torch and this package without hooks, which would break graphs."""
     step = type(optimizer).step
     return inspect.unwrap(step) if type(optimizer).__module__.startswith(("torch.optim.", "resnet_cli.")) else step

@@ -22,7 +22,7 @@ class StepRecording:
     correct: Tensor
 
     def replay(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Run the step on a batch. Its results, loss and number of correct predictions, hold until the next replay."""
+        """Run the step on a batch; return loss and number of correct predictions, valid until the next replay."""
         for recorded, new in zip(self.batch, batch, strict=True):
             recorded.copy_(new)
         self.graph.replay()
@@ -30,7 +30,7 @@ class StepRecording:
 
 
 class StepRecorder:
-    """Records steps on a stream of its own. All recordings share a memory pool: none needs what another one has left.
+    """Records steps on a separate stream. All recordings share a memory pool, since none reads another's results.
 
     Args:
         device: A CUDA device.
@@ -48,7 +48,7 @@ class StepRecorder:
             for _ in range(dry_runs):
                 step(batch)
             graph = torch.cuda.CUDAGraph()
-            # Other threads may use CUDA meanwhile: that of a loader, which pins memory.
+            # Other threads may use CUDA meanwhile, such as a loader's thread that pins memory.
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 loss, correct = step(batch)
         torch.cuda.current_stream(self._device).wait_stream(self._stream)

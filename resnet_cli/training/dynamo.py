@@ -1,8 +1,8 @@
 """Keep torch.compile's compiler, torch._dynamo, out of runs that do not use it, and its state out of other runs.
 
 Its import takes over a second and 170 MB. Methods of `Optimizer` import it when an optimizer is made, loaded, saved or
-cleared, and twice in each step, to mark where graphs of a surrounding compiled loop must end. No such loop is compiled
-here: `compiled_step` compiles what lies between those calls. PyTorch has no public switch for this, so this module
+cleared, and twice in each step, to mark graph breaks for a surrounding compiled loop. No such loop is compiled here:
+`compiled_step` compiles the code between those calls. PyTorch has no public switch for this, so this module
 relies on two private details: the cache attribute `__dynamo_disable` of `torch._disable_dynamo`, and the decorator
 `_use_grad` of `Optimizer.step`. It is tested with torch 2.11.0 and 2.14.1. Where these details change, torch's own
 methods run: the start is slower, results are the same, and `tests/training/test_dynamo.py` fails.
@@ -34,7 +34,7 @@ def reset_compiler() -> Iterator[None]:
 def _has_compiled() -> bool:
     """Return True if torch.compile has traced anything in this process.
 
-    Else there is nothing to reset, and with CUDA `torch._dynamo.reset` would import the compiler, which takes seconds.
+    If it has not, there is nothing to reset, and with CUDA `torch._dynamo.reset` would take seconds to import.
     """
     dynamo = sys.modules.get("torch._dynamo.utils")
     return dynamo is not None and bool(dynamo.counters)
@@ -42,7 +42,7 @@ def _has_compiled() -> bool:
 
 @contextmanager
 def without_dynamo_import() -> Iterator[None]:
-    """Run the methods of `Optimizer` without the import: they are their own cached functions inside this block."""
+    """Prevent the methods of `Optimizer` from importing dynamo inside this block: each is its own cached function."""
     methods = [getattr(getattr(Optimizer, name, None), "__wrapped__", None) for name in METHODS]
     patched = [method for method in methods if method is not None and not hasattr(method, CACHE)]
     for method in patched:
@@ -55,7 +55,7 @@ def without_dynamo_import() -> Iterator[None]:
 
 
 def step_optimizer(optimizer: Optimizer) -> None:
-    """Call `optimizer.step()`, hooks included, without the import for torch's own optimizers."""
+    """Call `optimizer.step()` with its hooks; for torch's own optimizers, without importing dynamo."""
     for part in parts_of(optimizer):
         is_patched = "step" in vars(part)  # by a scheduler of torch, at any time
         step = None if is_patched else _undecorated(type(part).step)
@@ -66,13 +66,13 @@ def step_optimizer(optimizer: Optimizer) -> None:
 
 
 def parts_of(optimizer: Optimizer) -> Sequence[Optimizer]:
-    """Return the optimizers that a `resnet_cli.optimizers.CombinedOptimizer` consists of; of others themselves."""
+    """Return the parts of a `resnet_cli.optimizers.CombinedOptimizer`, or a list of the optimizer itself."""
     return getattr(optimizer, "combined_optimizers", (optimizer,))
 
 
 @lru_cache(maxsize=32)
 def _undecorated(method: Callable[..., Any]) -> Callable[[Optimizer], Any] | None:
-    """Return a class's `step` with its hooks and without `_use_grad`; None if it is not decorated like this."""
+    """Return a class's `step` with its hooks but without `_use_grad`; None if it has no such decorator."""
     decorated = getattr(method, "__wrapped__", None)
     plain = getattr(decorated, "__wrapped__", None)
     if plain is None or getattr(getattr(decorated, "__code__", None), "co_name", None) != "_use_grad":

@@ -1,4 +1,4 @@
-"""The line of an epoch in the log, and shorter ones for narrow terminals; columns of one layout are aligned."""
+"""The log line of an epoch, with shorter layouts for narrow terminals; columns are aligned within a layout."""
 
 import logging
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from resnet_cli.training.metrics import Row
 
 logger = logging.getLogger("resnet_cli")
 
-LEFT_WIDTH = 18  # of `  left 59 min 59 s`
+LEFT_WIDTH = 18  # columns of `  left 59 min 59 s`
 BEST = "  best"
 
 
@@ -28,11 +28,11 @@ def format_epoch(
     """Format a row of metrics as one line for the log, with balanced accuracy if epochs are selected by it.
 
     Args:
-        row: The row.
+        row: The row of metrics of the epoch.
         num_epochs: Number of epochs of the run.
-        is_best: The epoch is the best so far.
-        select_by: What makes it that.
-        seconds_left: How long the rest of the run takes, as far as it is known.
+        is_best: Whether the epoch is the best so far.
+        select_by: Measure by which epochs are compared.
+        seconds_left: Estimated time for the rest of the run; None if unknown.
     """
     width = len(str(num_epochs))
     left = "" if seconds_left is None else f"  left {format_seconds(seconds_left)}"
@@ -58,7 +58,7 @@ def _layouts(
 ) -> Iterator[tuple[int, str]]:
     """Yield lines with the width of their layout, the widest first.
 
-    A width is that of a line with all its parts: it does not depend on whether this one is the best or the last.
+    A width is that of a line with all its parts, so that the layout does not change for the best or the last epoch.
     """
     left = "" if seconds_left is None else f"  left {format_seconds(seconds_left)}"
     best = BEST if is_best else ""
@@ -69,15 +69,15 @@ def _layouts(
     has_val = val[0] is not None
     medium = f"epoch {place}  loss {_loss(train[0])} accuracy {train[1]:6.2f} %"
     medium += f"  val {_loss(val[0])} accuracy {val[1]:6.2f} %" if has_val else ""
-    yield len(medium) + LEFT_WIDTH + len(BEST), _joined(medium, left, best)
+    yield len(medium) + LEFT_WIDTH + len(BEST), _join(medium, left, best)
     short = f"loss {_loss(train[0])} {train[1]:6.2f} %" + (f"  val {_loss(val[0])} {val[1]:6.2f} %" if has_val else "")
-    yield len(f"epoch {place}  {short}") + LEFT_WIDTH + len(BEST), _joined(f"epoch {place}  {short}", left, best)
+    yield len(f"epoch {place}  {short}") + LEFT_WIDTH + len(BEST), _join(f"epoch {place}  {short}", left, best)
     for line in (f"epoch {place}  {short}", f"{place}  {short}"):
         yield len(line) + len(BEST), f"{line}{best}"
 
 
-def _joined(line: str, left: str, best: str) -> str:
-    """Return the parts of a line; what is left has its width also where it is not known, if something follows."""
+def _join(line: str, left: str, best: str) -> str:
+    """Join the parts of a line; an unknown time left is padded if another part follows."""
     return f"{line}{left:{LEFT_WIDTH if best else 0}}{best}"
 
 

@@ -30,13 +30,13 @@ def without_smoothing(loss_fn: LossFunction | None) -> LossFunction | None:
 
 
 class _Sums:
-    """Running sums of a kind of output, on the device."""
+    """Running sums over the outputs of an evaluation, plain or with test-time augmentation, on the device."""
 
     def __init__(
         self, device: torch.device, loss_fn: LossFunction, label_totals: LabelTotals | None, ranks: Ranks
     ) -> None:
         self.totals, self.by_class, self.ranks = Totals(device), label_totals or ClassTotals(), ranks
-        self._batches: list[tuple[Tensor, Tensor, int]] = []  # of this rank, where there are others
+        self._batches: list[tuple[Tensor, Tensor, int]] = []  # this rank's sums by batch, if there are several ranks
         self.loss_fn, self.count = loss_fn, count_correct if label_totals is None else count_exact
 
     def add(self, logits_BK: Tensor, labels_B: Tensor) -> None:
@@ -55,7 +55,7 @@ class _Sums:
             self.totals.add(*batch)
 
     def compute(self) -> Scores:
-        """Return the scores: those over all ranks, summed in the order of the batches as one process sums them."""
+        """Return the scores over all ranks, summed in the order of the batches as a single process would."""
         if self.ranks.size > 1:
             own = [(loss.cpu(), correct.cpu(), count) for loss, correct, count in self._batches]
             found: list[Any] = self.ranks.gather({"batches": own, "by_class": self.by_class.collected()})
@@ -88,8 +88,8 @@ def evaluate(
         loss_fn: (logits [B, K], classes [B]) -> mean loss.
         autocast: Returns the context manager of the forward pass.
         label_totals: Collects the scores of images with several labels; None if each has one.
-        tta: Also those of the mean output over views of the same images, as `Scores.tta`; they change nothing else.
-        ranks: Each evaluates batches of its own, in turn, and all of them return the scores of all batches.
+        tta: Test-time augmentation, whose scores are added as `Scores.tta`; all other scores stay the same.
+        ranks: The ranks that divide the batches among them; each returns the scores of all batches.
 
     Raises:
         StoppedError: one of several ranks has received a signal.

@@ -23,7 +23,7 @@ def require_finite_loss(state: TrainState, loss: float, name: str = "the loss") 
 
 
 def require_finite_gradients(state: TrainState) -> None:
-    """Raise if a gradient or a buffer, which the forward pass has written, contains an infinity or NaN.
+    """Raise if a gradient, or a buffer that the forward pass has updated, contains an infinity or NaN.
 
     Gradients of float16 runs are left to their scaler, which skips the update. Computing the norms takes less than a
     thousandth of a step of ResNet-20 on a CPU; on other devices the host would have to wait for them.
@@ -41,7 +41,7 @@ def require_finite_gradients(state: TrainState) -> None:
         tensors += [p.grad for group in state.optimizer.param_groups for p in group["params"] if p.grad is not None]
     if not tensors or math.isfinite(sum(norm.item() for norm in torch._foreach_norm(tensors))):
         return
-    # A norm of large finite values can overflow, so the tensors themselves decide.
+    # A norm of large finite values can overflow, so the elements are checked before an error is raised.
     if checks_gradients:
         named = state.model.named_parameters()
         _require_finite(state, [(f"the gradient of {name}", p.grad) for name, p in named if p.grad is not None])

@@ -2,10 +2,10 @@
 
 A frozen parameter requires no gradient: the backward pass ends where nothing in front of it trains, and the optimizer,
 which skips parameters without a gradient, changes neither it nor its state, by weight decay either. A batch norm whose
-parameters are frozen, or whose running statistics match, stays in evaluation mode. Dropout stays as it is. Averages are
-taken of frozen parameters too: lookahead's write-back moves those that had trained before, as in airbench94.
+parameters are frozen, or whose running statistics match, stays in evaluation mode. Dropout is not affected. Frozen
+parameters are averaged too: lookahead's write-back changes those that were trained before, as in airbench94.
 
-What is frozen is a function of the step alone, so that a resumed run freezes what an uninterrupted one does.
+What is frozen is a function of the step alone, so that a resumed run freezes the same as an uninterrupted one.
 """
 
 import logging
@@ -32,13 +32,13 @@ Position = float | int | str
 
 @dataclass(frozen=True)
 class FreezeRule:
-    """What is frozen when, as the user gave it.
+    """What is frozen and when, as given in the config.
 
     Args:
-        key: Where it stands in the config.
+        key: Its key in the config.
         match: Regular expression, searched in the names of parameters and of running statistics.
-        at: Position from which on it is frozen; None is the run's beginning.
-        until: Position at which it begins to train; None never is.
+        at: Position at which freezing starts; None is the beginning of the run.
+        until: Position at which training starts; None is never.
     """
 
     key: str
@@ -53,13 +53,13 @@ def freeze_rules(
     """Return the rules of `trainer.freeze`.
 
     Args:
-        freeze: A regular expression, searched in the names of parameters: those that match, and the running statistics
-            of batch norms that have no others, do not train. Or a list of such, and of `{match, at, until}`: frozen
-            from the position `at` on, or until the position `until`. Positions are those of schedules: 3 or 0.5
-            epochs, `400 steps`, `50%`.
+        freeze: A regular expression, searched in the names of parameters: those that match do not train, nor do the
+            running statistics of batch norms without other parameters. Or a list of such expressions and of
+            `{match, at, until}`: frozen from the position `at` on, or until the position `until`. Positions are
+            written as in schedules: 3 or 0.5 epochs, `400 steps`, `50%`.
 
     Raises:
-        InputError: an item of the list is none of these, or a pattern is no regular expression.
+        InputError: an item of the list has another form, or a pattern is not a regular expression.
     """
     items = [freeze] if isinstance(freeze, str) else list(freeze or [])
     problems: list[str] = []
@@ -85,12 +85,12 @@ def freeze_rules(
 
 @dataclass(frozen=True)
 class FrozenSpan:
-    """What is frozen in which steps.
+    """What is frozen and in which steps.
 
     Args:
         match: Regular expression, searched in the names of parameters and of running statistics.
         at: The first step (from 0) in which it is frozen.
-        until: The first step after `at` in which it trains; None never does.
+        until: The first step after `at` in which it trains; None is never.
     """
 
     match: str
@@ -98,13 +98,13 @@ class FrozenSpan:
     until: int | None = None
 
     def covers(self, step: int) -> bool:
-        """Return True if it is frozen in a step."""
+        """Return True if the parameters that match are frozen in a step."""
         return self.at <= step and (self.until is None or step < self.until)
 
 
 @dataclass(frozen=True, eq=False)
 class _Phase:
-    """Steps from `start` on in which the same parameters are frozen and the same layers stay in evaluation mode."""
+    """A range of steps, from `start` on, with the same parameters frozen and the same layers in evaluation mode."""
 
     start: int
     patterns: tuple[str, ...]
@@ -113,14 +113,14 @@ class _Phase:
 
 
 class Freezing:
-    """Freezes parts of a model and lets them train again, as the steps of a run ask for.
+    """Freezes and unfreezes parts of a model, by the step of the run.
 
     Args:
-        model: Its parameters that train when the first step is taken are frozen and thawed; others stay as they are.
-        spans: What is frozen when.
+        model: The model. Parameters that do not require gradients before the first step are never changed.
+        spans: What is frozen and when.
 
     Attributes:
-        compiled: What is compiled again at each change, for the log; an empty string if nothing is.
+        compiled: Name of what is recompiled at each change, for the log; empty if nothing is.
 
     Raises:
         InputError: a pattern matches nothing, or in some step nothing would train.
@@ -143,7 +143,7 @@ class Freezing:
         self.set_spans(spans)
 
     def set_spans(self, spans: Sequence[FrozenSpan]) -> None:
-        """Replace what is frozen when, before the first step: the length of the run has changed.
+        """Replace the spans before the first step, after the length of the run has changed.
 
         Raises:
             InputError: as in the constructor.
@@ -167,20 +167,20 @@ class Freezing:
 
     @property
     def phase(self) -> object:
-        """What identifies what is frozen at present; None before anything is."""
+        """An identifier of the set of parameters that is frozen now; None before the first step."""
         return self._present
 
     @property
     def frozen_layers(self) -> tuple[nn.Module, ...]:
-        """The batch norms that stay in evaluation mode in the present steps."""
+        """The batch norms that stay in evaluation mode now."""
         return self._present.layers if self._present is not None else ()
 
     def apply(self, step: int, optimizer: torch.optim.Optimizer) -> bool:
-        """Freeze what is frozen in a step, and let the rest train. Return True if that is another part than before.
+        """Freeze what is frozen in a step, and unfreeze the rest. Return True if the frozen part has changed.
 
         Args:
             step: The step that is about to be taken, from 0.
-            optimizer: Over the model's parameters.
+            optimizer: The optimizer of the model's parameters.
         """
         phase = self._permanent if self._measuring else self._phases[self._index(step)]
         for layer in phase.layers:  # in each step: an evaluation in between sets the mode of all layers
@@ -204,7 +204,7 @@ class Freezing:
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
-        """Freeze only what is frozen in every step, and log nothing: the steps are timed, and are none of the run's."""
+        """Freeze only what is frozen in every step, and do not log, for steps that are timed and then undone."""
         self._measuring, self._present = True, None
         try:
             yield
@@ -227,7 +227,7 @@ class Freezing:
         return _Phase(start, tuple(patterns), frozen, tuple(layers))
 
     def _unmatched(self, pattern: str) -> str | None:
-        """Return the problem of a pattern that matches nothing; None of one that does."""
+        """Return an error message if a pattern matches nothing, else None."""
         names = [*self._parameters, *self._statistics]
         if any(map(re.compile(pattern).search, names)):
             return None
@@ -250,9 +250,9 @@ def _is_frozen(layer: nn.Module, frozen: frozenset[Tensor]) -> bool:
 
 
 def _complete_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Start the momentum of parameters that train later than others of their group, at zero.
+    """Give a zero momentum to parameters that begin to train later than others of their group.
 
-    torch's fused SGD takes a group in which all parameters have momentum, or none.
+    torch's fused SGD requires that either all parameters of a group have momentum or none.
     """
     for group in optimizer.param_groups:
         if not group.get("fused") or not group.get("momentum"):

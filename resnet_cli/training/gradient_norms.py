@@ -43,16 +43,16 @@ class GradientSums:
         if not self._weights:
             layers = weighted_layers(self.model)
             found = {name: layer.weight for name, layer in layers.items() if layer.weight not in self.skipped}
-            self._set([0.0] * len(found), 0)  # which may run out of memory: then no layer has been found
+            self._set([0.0] * len(found), 0)  # may run out of memory, so the layers are not stored before
             self._weights = found
 
     def reset(self) -> None:
-        """Set the sums to zero in place: the tensors stay, since a recorded step adds to them."""
+        """Set the sums to zero in place: a recorded step adds to these tensors."""
         for tensor in self.tensors:
             tensor.zero_()
 
     def add(self) -> None:
-        """Add the norms of the present gradients; a layer without a gradient counts as zero."""
+        """Add the norms of the current gradients; a layer without a gradient counts as zero."""
         self.find_layers()
         if not self._weights:
             return

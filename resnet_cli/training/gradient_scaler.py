@@ -1,4 +1,4 @@
-"""GradientScaler: torch's scaler of float16 losses, whose scale the host reads from the device once after each step."""
+"""GradientScaler: torch's scaler of float16 losses, which transfers its scale from the device once per step."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
-"""Lockstep: functions that run one at a time and exchange tensors in between, each in a thread of its own.
+"""Lockstep: functions in threads of their own that take turns and exchange tensors.
 
-Shards of a batch that are normalised together have to reach a batch-norm layer together, in the forward and in the
-backward pass. One runs up to the layer, then the next; when the last has arrived, the first goes on with the sum. Only
-one thread runs at any time, so that results do not depend on the scheduler, and each has a random state of its own.
+Shards of a batch that are normalised together have to meet at each batch-norm layer, in the forward and in the backward
+pass. One runs up to the layer, then the next; when the last has arrived, the first continues with the sum. Only one
+thread runs at any time, so that results do not depend on the scheduler, and each has a random state of its own.
 """
 
 import threading
@@ -20,10 +20,10 @@ class _AbandonedError(Exception):
 
 
 class Lockstep(Generic[T]):
-    """Runs functions in lockstep; all of them exchange tensors equally often.
+    """Runs functions in lockstep; all of them must exchange tensors the same number of times.
 
     Args:
-        combine: The tensors that the functions have given, in order -> what each of them receives.
+        combine: Tensors passed to `exchange` by the functions, in order -> the tensor that each of them receives.
     """
 
     def __init__(self, combine: Callable[[Sequence[Tensor]], Tensor]) -> None:
@@ -68,7 +68,7 @@ class Lockstep(Generic[T]):
         return [results[number] for number in range(count)]
 
     def exchange(self, number: int, tensor: Tensor) -> Tensor:
-        """Give the tensor of a function, and return the combined one of all; called by the function itself."""
+        """Return the combined tensors of all functions; each function calls this with its number and tensor."""
         self._given[number] = tensor
         if number == len(self._given) - 1:
             self._combined = self._combine(self._given)

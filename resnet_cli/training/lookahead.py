@@ -18,10 +18,10 @@ class LookaheadOptions:
 
     Attributes:
         k: Steps between two synchronisations.
-        alpha: How far the slow weights move towards the fast ones at a synchronisation, 1 is all the way.
-        final_alpha: `alpha` at the end of the run; None keeps it.
-        power: At the share x of the run alpha is `alpha + (final_alpha - alpha) x**power`.
-        buffers: Floating-point buffers (batch-norm statistics) are averaged and written back like weights.
+        alpha: Fraction of the way that the slow weights move towards the fast ones at a synchronisation, 0 to 1.
+        final_alpha: `alpha` at the end of the run; None keeps `alpha` constant.
+        power: At the fraction x of the run, alpha is `alpha + (final_alpha - alpha) x**power`.
+        buffers: Whether floating-point buffers (batch-norm statistics) are averaged and written back like weights.
     """
 
     k: int = 5
@@ -38,7 +38,7 @@ def lookahead_options(
     lookahead_power: Annotated[float, Positive()] = 1.0,
     lookahead_buffers: bool = False,
 ) -> LookaheadOptions:
-    """Return the settings that the keys of a trainer's node give; the config group `trainer` reads them here."""
+    """Return the lookahead settings of a trainer; the config group `trainer` takes its `lookahead_*` keys from here."""
     alphas = (lookahead_alpha, lookahead_final_alpha)
     return LookaheadOptions(lookahead_k, *alphas, power=lookahead_power, buffers=lookahead_buffers)
 
@@ -46,13 +46,13 @@ def lookahead_options(
 class Lookahead(WeightAverage):
     """slow <- slow + alpha (fast - slow), then fast <- slow, every k optimizer steps.
 
-    The slow weights are what is evaluated and saved, so at the end of the run those of the last synchronisation. The
-    optimizer's state is left alone, as in the paper's experiments. Batch-norm statistics are the model's, as in the
+    The slow weights are evaluated and saved; after the last step these are the ones of the last synchronisation. The
+    optimizer's state is not changed, as in the paper's experiments. Batch-norm statistics are the model's, as in the
     published code of Zhang et al.; with `buffers` they are slow too, as in airbench94 (Jordan 2024, arXiv 2404.00498),
     whose `1 - alpha` is `0.95**5 x**3`: `alpha=1`, `final_alpha=0.2262190625`, `power=3`.
 
     Args:
-        model: Its present weights are the first slow ones.
+        model: The model, whose current weights initialise the slow ones.
         options: Settings.
     """
 
@@ -64,7 +64,7 @@ class Lookahead(WeightAverage):
 
     @property
     def is_in_step(self) -> bool:
-        """False: most steps change nothing, so the synchronisation is not part of a compiled step."""
+        """False: most steps do not synchronise, so the synchronisation is not part of a compiled step."""
         return False
 
     def check_length(self, num_epochs: float, num_batches: int | None = None) -> None:
@@ -81,7 +81,7 @@ class Lookahead(WeightAverage):
         """Set the length of the run, over which alpha changes.
 
         Raises:
-            InputError: it changes, and the loader has no length; or as in `check_length`.
+            InputError: alpha changes and the loader has no length; or as in `check_length`.
         """
         self.check_length(num_epochs, num_batches)
         if num_batches is None and self.options.final_alpha is not None:
@@ -100,7 +100,7 @@ class Lookahead(WeightAverage):
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Synchronise both weights after optimizer step number `step`, if it is a multiple of k."""
+        """Synchronise slow and fast weights after optimizer step number `step`, if it is a multiple of k."""
         if step % self.options.k == 0:
             torch._foreach_lerp_(self._averages, self._replaced, self.weight(step))
             self._copy(self._averages, to=self._replaced)

@@ -1,4 +1,4 @@
-"""What a loss returns, before it is used: a class of the user's may return anything."""
+"""Checks of the value that a loss returns: a user-defined loss may return anything."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ ONE_NUMBER = "it must be one number, the mean over the images"
 
 
 def problem_of_loss(loss: object, *, trains: bool) -> str | None:
-    """Return why the result of a loss is none, as a verb and its object; None if there is nothing wrong with it.
+    """Return what is wrong with the result of a loss, as a verb phrase; None if it is valid.
 
     Args:
         loss: What the loss returned.
-        trains: A backward pass follows, for which it needs a gradient.
+        trains: Whether a backward pass follows, for which the result must require a gradient.
     """
     if not isinstance(loss, Tensor):
         kind = "None" if loss is None else f"a {type(loss).__name__}"
@@ -33,8 +33,8 @@ def require_loss(loss: object, logits_BK: Tensor, key: str, function: Any) -> No
     """Raise an `InputError` unless the result of a loss can be used.
 
     Args:
-        loss: What it returned.
-        logits_BK: What it was computed from. Without a gradient of them in training the model is at fault.
+        loss: What the loss function returned.
+        logits_BK: The logits that it was computed from. If they require no gradient in training, the model is at fault.
         key: Config group of the loss.
         function: The loss, whose class the message names.
     """

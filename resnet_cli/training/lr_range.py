@@ -13,10 +13,10 @@ from resnet_cli.training.trainer import ClassifierTrainer
 
 FIRST_LR, LAST_LR, STEPS = 1e-6, 10.0, 150  # 21 steps for each power of ten
 SMOOTHING = 0.9  # weight of the past in the smoothed loss
-DIVERGED_AT = 4.0  # times the lowest smoothed loss
-LEAST_STEPS = 10  # before the test may end: the first losses are smoothed over few
-LEAST_FALL = 0.01  # of the smoothed loss, without which there is nothing to suggest
-RISE = 0.1  # of the fall by which the loss rises again behind a lowest point that means something
+DIVERGED_AT = 4.0  # multiple of the lowest smoothed loss at which the test ends
+LEAST_STEPS = 10  # before the test may end: the first smoothed losses average over few values
+LEAST_FALL = 0.01  # relative fall of the smoothed loss that is needed for a suggestion
+RISE = 0.1  # fraction of the fall by which the loss must rise after its lowest point for that to be a minimum
 A_TENTH = "a tenth of the learning rate with the lowest smoothed loss"
 STEEPEST = "where the smoothed loss falls fastest, since it did not rise again up to the highest learning rate"
 
@@ -27,9 +27,9 @@ class LrPoint:
 
     Args:
         step: Number of the step, from 0.
-        lr: Its learning rate; other groups' were in proportion.
+        lr: Learning rate of the first group; those of other groups are in proportion.
         loss: The training loss before the step.
-        smoothed: The exponential moving average of the losses so far, without bias towards its start.
+        smoothed: The bias-corrected exponential moving average of the losses so far.
     """
 
     step: int
@@ -44,10 +44,10 @@ class LrSuggestion:
 
     Args:
         lr: The learning rate, to two digits; None if the loss did not fall.
-        rule: How it was chosen.
+        rule: How the learning rate was chosen.
         lowest: The point with the lowest smoothed loss.
-        steepest: The point at which the smoothed loss falls fastest, by the logarithm of the learning rate.
-        diverged_at: The learning rate at which the test ended early; None if it did not.
+        steepest: The point at which the smoothed loss falls fastest over the logarithm of the learning rate.
+        diverged_at: The learning rate at which the loss diverged and the test ended early; None if it did not.
     """
 
     lr: float | None
@@ -64,11 +64,12 @@ def run_range_test(
     *,
     control: RunControl = RunControl(),  # noqa: B008  it is frozen
 ) -> tuple[list[LrPoint], float | None]:
-    """Train at rising learning rates until the loss diverges or the rates end; the trainer is of no use afterwards.
+    """Train at rising learning rates until the loss diverges or the last rate is reached.
 
     Args:
-        trainer: The trainer of a run that has not begun. The learning rates of all groups rise in proportion.
-        dl_train: The loader of the training batches, which is iterated as often as it takes.
+        trainer: The trainer of a run that has not begun; it cannot be used afterwards. The learning rates of all groups
+            rise in proportion.
+        dl_train: The loader of the training batches, which is iterated as often as needed.
         base_lr: The optimizer's learning rate at a factor of 1.
         control: Polled after each step.
 
@@ -104,7 +105,7 @@ def run_range_test(
 
 
 def _loss_of_step(stepper: Stepper, batch: Batch) -> float:
-    """Take a step and return its loss, infinity where a run would end."""
+    """Take a step and return its loss; infinity if the run would end with a `DivergedError`."""
     try:
         return stepper.run_step(batch)[0].item()
     except DivergedError:
@@ -112,7 +113,7 @@ def _loss_of_step(stepper: Stepper, batch: Batch) -> float:
 
 
 def suggest_lr(points: list[LrPoint], diverged_at: float | None) -> LrSuggestion:
-    """Return what a test suggests: `A_TENTH`, or `STEEPEST` if the loss has no lowest point.
+    """Return the learning rate that a test suggests, by the rule `A_TENTH`, or `STEEPEST` if the loss has no minimum.
 
     Args:
         points: At least one.

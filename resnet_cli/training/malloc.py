@@ -11,8 +11,8 @@ def keep_freed_memory() -> bool:
     """Disable `mmap` for large blocks and the return of freed memory to the kernel.
 
     By default each tensor of at least 32 MiB (at first 128 KiB) is mapped anew, and the kernel zeroes its pages at
-    their first access in every step. Call this before the first tensor is allocated. On other systems than Linux with
-    glibc it has no effect.
+    their first access in every step. Call this before the first tensor is allocated. It has no effect except on Linux
+    with glibc.
 
     Returns:
         True if the C library has accepted both settings.

@@ -1,4 +1,4 @@
-"""Measure what an epoch of a run takes, by steps that leave no trace in the run."""
+"""Measure how long an epoch of a run takes, with steps whose effects on the run are undone."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,7 +16,7 @@ from resnet_cli.training.stepper import Stepper
 from resnet_cli.training.trainer import ClassifierTrainer
 
 WARM_UP_STEPS = 3  # not timed: cuDNN benchmarks, code is compiled, loader workers start, the allocator settles
-LEAST_STEPS = 3  # timed, however long they take
+LEAST_STEPS = 3  # timed steps, however long they take
 
 Clock = Callable[[], float]
 
@@ -27,10 +27,10 @@ class Measurement:
 
     Args:
         batches: Batches of an epoch.
-        step: Seconds of a training step with the loading of its batch.
-        image: Seconds of an image in evaluation.
-        steps: Steps that were timed.
-        row: A row of metrics as an epoch has it.
+        step: Seconds per training step, including the loading of its batch.
+        image: Seconds per image in evaluation.
+        steps: Number of steps that were timed.
+        row: A row of metrics like that of an epoch.
     """
 
     batches: int
@@ -49,13 +49,13 @@ def measure(
     control: RunControl = RunControl(),  # noqa: B008  it is frozen
     clock: Clock = monotonic,
 ) -> Measurement:
-    """Time training steps and evaluation; the state, the random state and the learning rates are as before.
+    """Time training steps and evaluation; then restore the training state, random state and learning rates.
 
     Args:
         trainer: The trainer of a run that has not begun. What it compiles stays compiled.
         dl_train: The loader of the training batches.
         dl_val: The loader of the validation batches; None times the evaluation of training batches.
-        seconds: How long to measure after the warm-up, about; a third of it again goes to evaluation.
+        seconds: Approximate time for training steps after the warm-up; evaluation takes a third of it in addition.
         control: Polled after each batch.
         clock: Returns seconds.
 
@@ -85,7 +85,7 @@ def measure(
 
 
 class _Timer:
-    """Measures the time from `start`, with all work that the device has been given."""
+    """Measures the time since `start`, including all work queued on the device."""
 
     def __init__(self, device: torch.device, clock: Clock) -> None:
         self._device, self._clock, self._started = device, clock, 0.0
@@ -105,9 +105,9 @@ class _Timer:
 
 
 def _time_steps(batches: EpochIterator, stepper: Stepper, timer: _Timer, seconds: float) -> tuple[int, float, int]:
-    """Take steps for some seconds; return their number, their time, and the batches of an epoch that was completed.
+    """Take steps for some seconds; return their number, their time, and the number of batches in a completed epoch.
 
-    The time is read ever more rarely, so that a device which runs behind the host is not made to wait in each step.
+    The time is read less and less often, since each reading waits for the device.
     """
     check_at, done, elapsed, length = LEAST_STEPS, 0, 0.0, 0
     timer.start()
@@ -149,7 +149,7 @@ def _until(batches: Iterator[Batch], is_over: Callable[[], bool]) -> Iterator[Ba
 
 @contextmanager
 def without_trace(stepper: Stepper) -> Iterator[None]:
-    """Take the learning rates to zero; on exit restore everything that steps change, and the random state.
+    """Set the learning rates to zero; on exit restore everything that steps change, and the random state.
 
     Tensors are restored in place: compiled code and recorded steps refer to them.
     """
@@ -165,7 +165,7 @@ def without_trace(stepper: Stepper) -> Iterator[None]:
         {key: _copy(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups
     ]
     assert state.step == 0, "measured before the first step"
-    # What a constructor has made, as Adagrad's does: the dictionaries themselves, and copies of their values.
+    # State from the constructor, as Adagrad's creates: the dictionaries themselves, and copies of their values.
     initial = {
         parameter: (values, {name: _copy(value) for name, value in values.items()})
         for parameter, values in optimizer.state.items()

@@ -56,7 +56,7 @@ class Totals:
         self.count += count
 
     def compute(self, by_class: "ClassTotals | LabelTotals | None" = None) -> Scores:
-        """Return the scores so far, with those that `by_class` computes; the host waits once."""
+        """Return the scores so far, with those of `by_class`; the host waits for the device once."""
         measures = by_class.measures(self.sums_2.dtype) if by_class is not None else None
         if by_class is None or measures is None:
             return _scores(self.sums_2.tolist(), self.count)
@@ -75,7 +75,7 @@ class Totals:
         if self._pending is None:
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             host = self.sums_2.to("cpu", non_blocking=True, copy=True)  # into pinned memory
-            copied.record(torch.cuda.current_stream(self.device))  # of its card, which may not be the current one
+            copied.record(torch.cuda.current_stream(self.device))  # the current device may be another card
             self._pending = host, copied, self.count
         return self._latest
 
@@ -90,7 +90,7 @@ class Totals:
 
 
 def _scores(sums: list[float], count: int) -> Scores:
-    """Return the scores of the summed loss and the number of correct predictions."""
+    """Return the scores for sums of loss and correct predictions over `count` samples."""
     loss, correct = sums
     return Scores(loss / max(count, 1), 100.0 * correct / max(count, 1), count)
 
@@ -102,12 +102,12 @@ class ClassTotals:
         self.counts_2K: Tensor | None = None
 
     def add(self, logits_BK: Tensor, labels: Tensor) -> None:
-        """Add a batch; labels are those of `count_correct`."""
+        """Add a batch; labels are as in `count_correct`."""
         classes = logits_BK.shape[1]
         if self.counts_2K is None:
             self.counts_2K = torch.zeros(2, classes, dtype=torch.int64, device=logits_BK.device)
         classes_B = most_probable(labels)
-        is_class_BK = classes_B[:, None] == torch.arange(classes, device=logits_BK.device)  # no host waits for it
+        is_class_BK = classes_B[:, None] == torch.arange(classes, device=logits_BK.device)  # unlike bincount, no sync
         is_correct_B1 = (logits_BK.argmax(dim=1) == classes_B)[:, None]
         self.counts_2K += torch.stack([is_class_BK.sum(0), (is_class_BK & is_correct_B1).sum(0)])
 
@@ -116,7 +116,7 @@ class ClassTotals:
         return None if self.counts_2K is None else self.counts_2K.cpu()
 
     def merge(self, found: Sequence[Tensor | None], device: torch.device) -> None:
-        """Replace the counts by the sums of those of all ranks."""
+        """Replace the counts with their sums over all ranks."""
         counts = [count for count in found if count is not None]
         self.counts_2K = torch.stack(counts).sum(0).to(device) if counts else None
 
@@ -137,8 +137,8 @@ def count_correct(logits_BK: Tensor, labels: Tensor) -> Tensor:
     """Return the number of correct predictions, a scalar on the device.
 
     Args:
-        logits_BK: Predicted is the class with the largest.
-        labels: Classes [B], or class probabilities [B, K], of which the most probable class counts.
+        logits_BK: Logits; the prediction is the class with the largest one.
+        labels: Classes [B], or class probabilities [B, K], whose most probable class is the label.
     """
     return (logits_BK.argmax(dim=1) == most_probable(labels)).sum()
 

@@ -18,7 +18,7 @@ class FitMonitor:
     """Shows progress, profiles, saves and polls for stop signals between the steps of a fit.
 
     Args:
-        state: The run's. Its `seconds` are the time of steps and batches, without that of saves.
+        state: The state of the run. Its `seconds` are the time of steps and loading, without saves.
         saving: When and where the state is saved.
         control: Polled after each step.
         profiled_device: Device whose first steps are profiled; None profiles nothing.
@@ -43,7 +43,7 @@ class FitMonitor:
         self._profile = StepProfile(profiled_device) if profiled_device is not None else None
         self._progress: Progress | None = None
         self._clock = self._epoch_began = 0.0
-        self._share = 1.0  # of the epoch's batches that are trained on here; less in a resumed one
+        self._share = 1.0  # of the epoch's batches that this process trains on; below 1 in a resumed epoch
         self._time_left = TimeLeft()
 
     @property
@@ -52,7 +52,7 @@ class FitMonitor:
         return self._profile.section if self._profile is not None else no_section
 
     def start_epoch(self, num_epochs: int, num_batches: int | None) -> None:
-        """Begin to show an epoch, and start its clock."""
+        """Start the progress display and the clock of an epoch."""
         description = f"epoch {self.state.epoch + 1}/{num_epochs}"
         others = num_epochs - self.state.epoch - 1
         self._progress = Progress(
@@ -63,14 +63,14 @@ class FitMonitor:
         self._share = 1 - self.state.batches / num_batches if num_batches else 1.0
 
     def time_left(self, num_epochs: int) -> float | None:
-        """Return the seconds that the run's other epochs take, after one is complete; None if there are none."""
+        """Return the estimated seconds of the remaining epochs; None after the last one."""
         if self._share > 0:
             self._time_left.add((monotonic() - self._epoch_began) / self._share)
         epochs = num_epochs - self.state.epoch
         return self._time_left.estimate(epochs) if epochs > 0 else None
 
     def after_step(self) -> None:
-        """Show the progress, continue the profile, stop if a signal has arrived, and save if a save is due.
+        """Update progress and profile, stop if a signal has arrived, and save if a save is due.
 
         Raises:
             StoppedError: a signal has arrived; the state is saved.
@@ -88,7 +88,7 @@ class FitMonitor:
         self._clock = monotonic()
 
     def finish_epoch(self) -> Scores:
-        """Return the scores of the epoch, which is complete, and stop its clock."""
+        """Stop the clock of an epoch that is complete, and return its scores."""
         scores = self.state.totals.compute()
         self.state.seconds += monotonic() - self._clock
         self._close_progress()

@@ -20,9 +20,9 @@ class LabelScores:
     Attributes:
         mean_average_precision: Mean of the areas under the precision-recall curves, each as scikit-learn computes it.
         macro_f1: Mean F1 of predictions with a probability above 0.5.
-        chosen_macro_f1: The same with the thresholds that were given; None without any.
-        thresholds: The probability of each class above which its F1 is highest on these images; 0.5 for a class that
-            does not occur.
+        chosen_macro_f1: Mean F1 with the thresholds passed to `LabelTotals`; None without them.
+        thresholds: Probability threshold of each class with the highest F1 on these images; 0.5 for a class that does
+            not occur.
     """
 
     mean_average_precision: float
@@ -32,7 +32,7 @@ class LabelScores:
 
 
 def count_exact(logits_BK: Tensor, labels_BK: Tensor) -> Tensor:
-    """Return the number of images of which every label is right at a probability of 0.5, a scalar on the device."""
+    """Return the number of images with every label right at a threshold of 0.5, a scalar on the device."""
     return ((logits_BK > 0) == (labels_BK > 0.5)).all(dim=1).sum()
 
 
@@ -58,7 +58,7 @@ class LabelTotals:
         return [(logits.cpu(), labels.cpu()) for logits, labels in zip(self._logits, self._labels, strict=True)]
 
     def merge(self, found: Sequence[list[tuple[Tensor, Tensor]]], device: torch.device) -> None:
-        """Take the batches of all ranks, in the order of one process."""
+        """Replace the batches with those of all ranks, in the order in which one process would evaluate them."""
         batches = list(in_turn(found))
         self._logits = [logits.to(device) for logits, _ in batches]
         self._labels = [labels.to(device) for _, labels in batches]

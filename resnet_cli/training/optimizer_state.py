@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def with_tensors(optimizer_state: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
-    """Return the states of the parameters that have tensors in them."""
+    """Return the states of the parameters whose state contains tensors."""
     return {parameter: values for parameter, values in optimizer_state.items() if tensors_of({parameter: values})}
 
 

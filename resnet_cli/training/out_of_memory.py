@@ -1,4 +1,4 @@
-"""Steps that run out of memory are undone and repeated in smaller micro-batches (`trainer.on_oom=halve`)."""
+"""Undo steps that run out of memory, and repeat them in smaller micro-batches (`trainer.on_oom=halve`)."""
 
 import logging
 from collections.abc import Iterable
@@ -18,14 +18,14 @@ logger = logging.getLogger("resnet_cli")
 
 OnOutOfMemory = Literal["raise", "halve"]
 
-LEAST_WITH_BATCH_NORM = 3  # even parts of at most 3 images have at least 2, without which batch norm cannot train
+LEAST_WITH_BATCH_NORM = 3  # even parts of at most 3 images have 2 or more: batch norm cannot train on a single one
 
 
 class StepBackup:
-    """What a step changes, kept to undo a step that fails in the middle.
+    """A copy of everything that a step changes, to undo a step that fails halfway.
 
-    Buffers and sums are few and are copied before the step; parameters, the optimizer's state and averages only before
-    the update, when the memory of the activations is free again.
+    Buffers and sums are small and are copied before the step; parameters, the optimizer's state and averages only
+    before the update, when the memory of the activations is free again.
 
     Args:
         state: The state before the step.
@@ -66,8 +66,8 @@ class StepBackup:
             self._restore_optimizer(self._values)
         clear_gradients(state.optimizer)
         state.step = self.step
-        if self._scaler:  # unscaled gradients and overflows of the step are forgotten
-            state.scaler.scale(torch.zeros((), device=state.totals.device))  # which creates the scale in a first step
+        if self._scaler:  # loading the state also clears the record of unscaled gradients and overflows
+            state.scaler.scale(torch.zeros((), device=state.totals.device))  # creates the scale before a first step
             state.scaler.update(self._scaler["scale"])
             state.scaler.load_state_dict(self._scaler)  # and the count of steps without an overflow
 
@@ -106,7 +106,7 @@ class HalvingStepper(Stepper):
                     raise
             finally:
                 self._backup = None
-            # Here the error is gone, and with it the references to the activations of the step.
+            # Outside of `except` the error is gone, and with it the references to the activations of the step.
             if backup is not None:
                 backup.restore()
             if self.device.type == "cuda":
@@ -151,7 +151,7 @@ def _copy(value: Any) -> Any:
 
 
 def _restore(present: dict[str, Any], saved: dict[str, Any], kept: tuple[str, ...] = ()) -> None:
-    """Make a dictionary what it was; tensors stay the same objects."""
+    """Restore the saved content of a dictionary; tensors stay the same objects."""
     for key in [key for key in present if key not in saved and key not in kept]:
         del present[key]
     for key, value in saved.items():

@@ -28,10 +28,10 @@ def no_section(_: str) -> AbstractContextManager[Any]:
 
 
 class StepProfile:
-    """Profiles the first steps of a fit, whose results it does not change.
+    """Profiles the first steps of a fit without changing its results.
 
-    Sections are timed in other steps than operations are traced in: on a GPU, timing a section waits for its end, which
-    would distort the trace.
+    Sections and operations are timed in separate steps: on a GPU, timing a section waits for its end, which would
+    distort the trace of operations.
 
     Args:
         device: Device of the steps.

@@ -16,12 +16,12 @@ logger = logging.getLogger("resnet_cli")
 
 BAR_SECONDS = 0.2  # between refreshes of the bar; a refresh peeks at the sums, without waiting for the device
 BAR_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
-WIDE, NARROW = 100, 72  # columns of a terminal: with fewer the bar says less
+WIDE, NARROW = 100, 72  # columns of a terminal below which the bar leaves out details
 LINE_SECONDS = 15.0  # between plain lines, which end up in log files
 
 
 def _bar_type() -> "type[tqdm]":  # type: ignore[type-arg]
-    """Return tqdm's bar for a notebook, or that for a terminal; in a notebook without ipywidgets that one too."""
+    """Return tqdm's notebook bar in a notebook with ipywidgets, else its terminal bar."""
     if not in_notebook():
         return tqdm
     with warnings.catch_warnings(action="ignore"):
@@ -40,7 +40,7 @@ class Progress:
         batches: Batches of the epoch; None if unknown.
         done: Batches done before the first step, in a resumed epoch.
         shown: False shows nothing.
-        seconds_after: How long the run's other epochs take, as far as it is known: the bar shows the end of the run.
+        seconds_after: Estimated seconds of the epochs after this one, added to the time left; None if unknown.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Progress:
             self._refresh(totals)
 
     def close(self) -> None:
-        """Remove the bar. In a notebook, that of an epoch which was not finished stays, in red."""
+        """Remove the bar; in a notebook, the bar of an unfinished epoch stays, in red."""
         if self._bar is not None:
             self._bar.n = self._batch  # the last batches may not have been shown
             self._bar.close()
@@ -101,7 +101,7 @@ class Progress:
             logger.info("%s  batch %d/%s  %s", self._description, self._batch, self._batches or "?", text)
 
     def _run_left(self, elapsed: float) -> str:
-        """Return the time left of the run, with a comma; empty in the last epoch, and while it is not known."""
+        """Return the time left of the run, after a comma; empty in the last epoch and while it is unknown."""
         trained = self._batch - self._first_batch - 1
         if self._seconds_after is None or not self._batches or trained < 1:
             return ""

@@ -1,4 +1,4 @@
-"""Exchange: what the parts of a step add up - gradients, batch-norm statistics, loss - as one flat tensor."""
+"""Exchange: the values that are summed over the parts of a step, as one flat tensor."""
 
 import copy
 
@@ -12,13 +12,13 @@ SLOTS = 3  # after gradients and statistics: loss, correct predictions, ranks th
 
 
 class Exchange:
-    """What the parts of a step add up, as one flat tensor.
+    """Packs gradients, batch-norm statistics, loss and counts of a part of a step into one flat tensor, and back.
 
-    The mean of batch-norm statistics over the parts, weighted by their samples, becomes that of every rank.
+    Every rank gets the mean of the batch-norm statistics over the parts, weighted by their samples.
 
     Args:
-        model: With the buffers of before the step.
-        optimizer: Over its parameters.
+        model: The model, with its buffers as before the step.
+        optimizer: The optimizer of its parameters.
         ranks: All ranks.
     """
 
@@ -31,29 +31,29 @@ class Exchange:
         self.statistics: list[Tensor] = [t for layer in layers for t in (layer.running_mean, layer.running_var)]  # type: ignore[misc]
         self.counts: list[Tensor] = [layer.num_batches_tracked for layer in layers]  # type: ignore[misc]
         self._before = [tensor.clone() for tensor in (*self.statistics, *self.counts)]
-        self._used = [False] * len(self.parameters)  # whether a gradient belongs to the part of this rank
+        self._used = [False] * len(self.parameters)  # whether this rank's part has a gradient of the parameter
         doubles = any(parameter.dtype == torch.float64 for parameter in self.parameters)
         self.dtype = torch.float64 if doubles else torch.float32
 
     def blank(self, device: torch.device) -> Tensor:
-        """Return a tensor like those that `flatten` returns."""
+        """Return a tensor of the shape and type that `flatten` returns."""
         length = sum(tensor.numel() for tensor in (*self.parameters, *self.statistics))
         return torch.zeros(length + len(self.parameters) + SLOTS, dtype=self.dtype, device=device)
 
     @torch.no_grad()
     def restore_statistics(self) -> None:
-        """Restore the statistics of before the step: each shard begins with them."""
+        """Restore the statistics from before the step, with which each shard begins."""
         for tensor, value in zip((*self.statistics, *self.counts), self._before, strict=True):
             tensor.copy_(value)
 
     @torch.no_grad()
     def flatten(self, share: float, loss: Tensor, correct: Tensor, replica: "Replica | None" = None) -> Tensor:
-        """Return gradients, which parameters have one, statistics times `share`, loss, correct predictions and stop.
+        """Return gradients, flags of parameters with one, statistics times `share`, loss, correct and stop, flat.
 
         Args:
-            share: Of the samples of the step.
+            share: The part's share of the samples of the step.
             loss: Mean loss times `share`.
-            correct: Correct predictions.
+            correct: Number of correct predictions.
             replica: A copy of the model that has the gradients and the statistics; None is the model itself.
         """
         device = loss.device
@@ -73,8 +73,9 @@ class Exchange:
         """Set gradients and statistics to the sums over all parts.
 
         Args:
-            total: The sum of what `flatten` returned.
-            has_empty_parts: The batch has fewer samples than parts, and this rank may not know which gradients it has.
+            total: The sum of the results of `flatten`.
+            has_empty_parts: Whether the batch has fewer samples than parts, so that this rank may have no gradients to
+                tell which parameters have one.
         """
         sizes = [tensor.numel() for tensor in (*self.parameters, *self.statistics)]
         pieces = torch.split(total[: sum(sizes)], sizes)

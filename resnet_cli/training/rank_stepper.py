@@ -27,9 +27,9 @@ class RankStepper(Stepper):
     """Takes the steps of a run together with the other ranks.
 
     Args:
-        state: The run's.
+        state: The state of the run.
         ranks: All ranks.
-        shards: Parts of a batch whose gradients are summed in a fixed tree; None has a part for each rank.
+        shards: Number of parts of a batch, whose gradients are summed in a fixed tree; None has a part for each rank.
         sync_batch_norm: Normalise over the whole batch.
         others: The other arguments of `Stepper`.
     """
@@ -51,9 +51,9 @@ class RankStepper(Stepper):
             self.part = self._own_part
 
     def finish_epoch(self, batches: Iterable[Batch]) -> None:
-        """Average in the weights of the epoch; buffers become the first rank's, in the model and in the averages.
+        """Add the weights of the epoch to the average; set the buffers of model and averages to the first rank's.
 
-        Those that are no batch-norm statistics differ between ranks.
+        Buffers other than batch-norm statistics differ between ranks.
         """
         super().finish_epoch(batches)
         average = self.state.average
@@ -77,7 +77,7 @@ class RankStepper(Stepper):
         seed_device(self.device, self.seed, "step", self.state.epoch, self.state.batches, *parts)
 
     def _step_together(self, batch: Batch, *, options: StepOptions, **others: Any) -> tuple[Tensor, Tensor]:
-        """Do what `train_step` does, with the arguments of that, together with the other ranks."""
+        """Take a step like `train_step`, with the same arguments, together with the other ranks."""
         state = self.state
         exchange = Exchange(state.model, state.optimizer, self.ranks)
         if self.shards is None:
@@ -104,7 +104,7 @@ class RankStepper(Stepper):
         clear_gradients(self.state.optimizer)
         if not self.sync_batch_norm:
             return self._part_of_step(self.model, batch, part, options)
-        with synchronised(self.state.model, self._summed):
+        with synchronised(self.state.model, self._sum_over_ranks):
             return self._part_of_step(self.model, batch, part, options)
 
     def _part_of_step(
@@ -124,12 +124,12 @@ class RankStepper(Stepper):
         nothing = torch.zeros((), device=self.device)
         return share, nothing, nothing
 
-    def _summed(self, tensor: Tensor) -> Tensor:
+    def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
         self.ranks.sum_(tensor)
         return tensor
 
     def _shard(self, batch: Batch, options: StepOptions, exchange: Exchange, shard: int) -> Tensor | None:
-        """Return what a shard adds; None if it has no sample."""
+        """Return the flat tensor of a shard (see `Exchange.flatten`); None if the shard has no samples."""
         part = part_of(len(batch[0]), shard, self.shards or 1)
         if part.start == part.stop:
             return None
@@ -139,7 +139,7 @@ class RankStepper(Stepper):
         return exchange.flatten(*self._gradients_of(batch, part, options))
 
     def _synchronised_shards(self, batch: Batch, options: StepOptions, exchange: Exchange) -> Leaf:
-        """Compute what the shards of this rank add, normalised together with those of the others."""
+        """Compute the flat tensors of this rank's shards, with batch norm synchronised over all shards."""
         shards = self.shards or 1
         own = self.ranks.part(shards)
         if not self._replicas:

@@ -1,4 +1,4 @@
-"""Progressive resolution: training images are made smaller, by the position in the run; evaluation keeps their size."""
+"""Progressive resolution: training images are reduced by the position in the run; evaluation uses the full size."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,14 +21,14 @@ GOLDEN_RATIO = 0.6180339887498949
 def resolution_points(
     resolution: Points | None = None, resolution_multiple: Annotated[int, AtLeast(1)] = 8
 ) -> tuple[Points | None, int]:
-    """Return the settings of progressive resolution; the config group `trainer` reads them here.
+    """Return the settings of progressive resolution, which are keys of the config group `trainer`.
 
     Args:
         resolution: Pairs of position and share of the image's height and width, in order: `[[0, 0.5], ["60%", 1]]`
-            trains on half the size at first and grows to the whole by 60 % of the run. Positions are those of
-            `schedule.points`; between two of them the share changes linearly, two at one position are a jump. Images
-            are made smaller after all augmentation. Null trains on whole images. Evaluation always has whole images.
-        resolution_multiple: Sizes are rounded to multiples of this; every size is compiled for itself.
+            trains on half the size at first and grows to the full size by 60 % of the run. Positions are written as in
+            `schedule.points`; the share changes linearly in between, and jumps where two points have one position.
+            Images are reduced after augmentation. Null trains at full size. Evaluation always uses the full size.
+        resolution_multiple: Sizes are rounded to multiples of this; each size is compiled separately.
     """
     return resolution, resolution_multiple
 
@@ -38,12 +38,12 @@ class Resolution:
     """The size of training images by step.
 
     Attributes:
-        size: Height and width of whole images.
+        size: Full height and width of the images.
         knots: Pairs of step and share of the size, in order; linear in between.
-        multiple: Sizes are multiples of this, except for that of whole images.
+        multiple: Sizes are multiples of this, except for the full size.
         total_steps: Length of the run.
-        is_sampled: Step k has the size of a step that is chosen by k over the whole run, so that the first few steps
-            take as long as those of the run do on average.
+        is_sampled: Step k takes its size from a position spread by k over the whole run, so that the mean time of the
+            first few steps is close to that of all steps.
     """
 
     size: tuple[int, int]
@@ -59,7 +59,7 @@ class Resolution:
         return self._rounded(self._share(step))
 
     def sizes(self) -> list[tuple[int, int, int]]:
-        """Return the first step, height and width of each run of steps of one size."""
+        """Return (first step, height, width) for each stretch of steps with the same size."""
         found: list[tuple[int, int, int]] = []
         for step in range(max(self.total_steps, 1)):
             size = self.size_at(step)
@@ -68,7 +68,7 @@ class Resolution:
         return found
 
     def resize(self, images_BCHW: Tensor, step: int) -> Tensor:
-        """Return the images for a step: averaged down (bilinear, antialiased), or themselves if they stay whole."""
+        """Return the images reduced (bilinear, antialiased) to the size of a step, or unchanged at full size."""
         return resize(images_BCHW, self.size_at(step))
 
     def in_every_size(self, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -79,7 +79,7 @@ class Resolution:
                 yield resize(images_BCHW, size), labels
 
     def sampled(self) -> "Resolution":
-        """Return the same with `is_sampled`."""
+        """Return a copy with `is_sampled` set."""
         return replace(self, is_sampled=True)
 
     def _share(self, step: int) -> float:
@@ -99,7 +99,7 @@ class Resolution:
 
 
 def resize(images_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return images of another size in the same memory format."""
+    """Return images resized to (height, width), in the same memory format."""
     if images_BCHW.shape[2:] == size:
         return images_BCHW
     is_channels_last = images_BCHW.is_contiguous(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ from resnet_cli.training.metrics import Row
 from resnet_cli.training.profiling import StepProfile
 from resnet_cli.training.state import TrainState
 
-SAVE_SECONDS = 300.0  # the longest time between saves if no number of steps is set
+SAVE_SECONDS = 300.0  # time after which a save is due if no number of steps is set
 
 
 class Saver(Protocol):
@@ -53,8 +53,8 @@ class SavePolicy:
     def after_epoch(self, state: TrainState, *, is_best: bool) -> None:
         """Save the state, the metrics and, if the epoch is the best so far, the weights.
 
-        The state comes first: of a run that is killed between the two it has the weights of the best epoch. The other
-        way round, those of the former best would be lost if the epoch did not come out the same again.
+        The state is saved first: if the run is killed between the two, the state contains the weights of the best
+        epoch. In the other order, the previous best weights could be lost: the epoch may end differently when repeated.
         """
         if self.saver is None:
             return
@@ -65,7 +65,7 @@ class SavePolicy:
 
     @contextmanager
     def saved_when_stopped(self, state: TrainState) -> Iterator[None]:
-        """Save the state if a stop signal ends what follows the steps of an epoch."""
+        """Save the state if a stop signal ends the block, which follows the steps of an epoch."""
         try:
             yield
         except StoppedError:

@@ -1,6 +1,6 @@
 """Sharpness: the largest eigenvalue of the Hessian of the training loss, by Lanczos' method (Cohen et al. 2021).
 
-Full-batch gradient descent with the learning rate `lr` makes it grow until it stays at `2 / lr` (arXiv 2103.00065).
+Under full-batch gradient descent it grows until it reaches `2 / lr` for a learning rate `lr` (arXiv 2103.00065).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from resnet_cli.training.evaluation import LossFunction
 from resnet_cli.training.teacher import Teacher
 
 MOST_ITERATIONS = 40
-TOLERANCE = 1e-3  # relative change of the eigenvalue in an iteration after which it counts as found
+TOLERANCE = 1e-3  # relative change of the eigenvalue in an iteration below which it has converged
 
 Batches = Callable[[], Iterable[Batch]]
 
@@ -33,19 +33,19 @@ def sharpness(
 ) -> float | None:
     """Return the largest eigenvalue of the Hessian of the mean loss by the trainable parameters, in training mode.
 
-    None if it is not finite.
+    Return None if it is not finite.
 
-    It is a function of weights, batches and seed: neither weights, buffers, gradients and mode of the model nor the
-    random stream change. It takes an array of the parameters' size for each of up to `iterations` iterations.
+    The result is a function of weights, batches and seed. Weights, buffers, gradients and mode of the model and the
+    random state do not change. Each of up to `iterations` iterations keeps a vector of the size of the parameters.
 
     Args:
         model: Images [B, C, H, W] -> logits [B, K].
         loss_fn: (logits in float32, labels) -> mean loss of a batch.
         batches: Returns the (images, labels) pairs that the loss is a mean over, the same ones in each call.
-        seed: Of the vector that the iterations start from, and of dropout.
-        iterations: Products with the Hessian, at most; half to a third of the passes that training takes for one.
+        seed: Seed of the start vector of the iterations, and of dropout.
+        iterations: Maximum number of products with the Hessian; each takes as long as two to three training passes.
         frozen: Layers that stay in evaluation mode.
-        teacher: A network that the loss includes the predictions of.
+        teacher: A network whose predictions the loss includes.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
@@ -58,7 +58,7 @@ def sharpness(
         return hessian_product(model, loss_fn, parameters, batches(), vector, teacher)
 
     cuda = [device] if device.type == "cuda" else []
-    with _unchanged(model, frozen), torch.enable_grad(), torch.random.fork_rng(devices=cuda):
+    with _training_mode(model, frozen), torch.enable_grad(), torch.random.fork_rng(devices=cuda):
         return largest_eigenvalue(product, vector, iterations)
 
 
@@ -120,15 +120,15 @@ def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, itera
                 image = image - torch.dot(image, vector) * vector
         length = image.norm().item()
         if length <= 1e-6 * max(map(abs, diagonal)) or not length:
-            break  # the vectors so far span all that the start is made of
+            break  # the vectors so far span an invariant subspace that contains the start vector
         beside.append(length)
         basis.append(image / length)
     return found
 
 
 @contextmanager
-def _unchanged(model: nn.Module, frozen: Iterable[nn.Module]) -> Iterator[None]:
-    """Set training mode, but for frozen layers; put buffers and modes back in the end."""
+def _training_mode(model: nn.Module, frozen: Iterable[nn.Module]) -> Iterator[None]:
+    """Set training mode except in frozen layers; restore buffers and modes on exit."""
     modes = {module: module.training for module in model.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     model.train()

@@ -1,4 +1,4 @@
-"""Single epochs and batches without a run around them: what a notebook calls beside `ClassifierTrainer.fit`."""
+"""Single epochs and batches without a run: the methods of `ClassifierTrainer`, besides `fit`, that notebooks call."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -37,12 +37,12 @@ class SingleEpochs(ABC):
         return isinstance(self.stepper, RankStepper) and self.stepper.shards is not None
 
     def share_steps(self, ranks: Ranks, shards: int | None = None, *, sync_batch_norm: bool = False) -> None:
-        """Train together with other ranks, or in shards; before the first step.
+        """Train together with other ranks, or in shards; call this before the first step.
 
         Args:
             ranks: All ranks.
-            shards: Parts of a batch whose gradients are summed in a fixed tree.
-            sync_batch_norm: Normalise over the whole batch, and not over the part of each rank.
+            shards: Number of parts of a batch, whose gradients are summed in a fixed tree.
+            sync_batch_norm: Normalise over the whole batch instead of each rank's part.
         """
         stepper = self.stepper
         self.ranks = ranks
@@ -53,13 +53,13 @@ class SingleEpochs(ABC):
         self.stepper.resolution = stepper.resolution
 
     def evaluated_batches(self, loader: Iterable[Batch], limit: int | None, control: RunControl) -> Iterator[Batch]:
-        """Return the batches of an evaluation, or those of this rank; several ranks poll for signals themselves."""
+        """Return this rank's batches of an evaluation; with several ranks, `evaluate` polls for signals itself."""
         polled = control if self.ranks.size == 1 else None
         return EpochIterator(loader, limit=limit, control=polled, turn=self.ranks.turn).iterate(epoch=0)
 
     @abstractmethod
     def train_limit(self, max_batches: int | None = None) -> int | None:
-        """Return the number of the batch at which a training epoch ends; None if it ends with the data."""
+        """Return the maximum number of batches in a training epoch; None if it ends with the data."""
 
     @abstractmethod
     def evaluate(self, batches: Iterable[Batch], *, thresholds: list[float] | None = None, tta: Tta = "none") -> Scores:

@@ -17,7 +17,7 @@ from resnet_cli.training.step import lrs_by_group
 from resnet_cli.training.weight_average import WeightAverage
 
 BEST_KEYS = ("epoch", "val_accuracy", "val_loss", "val_balanced_accuracy", "val_map", "val_macro_f1")
-LABELS = ("name", "schedule")  # of parameter groups: by which the config finds them, so never those of a checkpoint
+LABELS = ("name", "schedule")  # entries of parameter groups by which the config finds them: never from a checkpoint
 
 
 @dataclass
@@ -31,7 +31,7 @@ class BestTracker:
 
     best: Row | None = None
     epochs_without_improvement: int = 0
-    select_by: SelectBy = DEFAULT  # of equal epochs the other measure decides: see `ranking`
+    select_by: SelectBy = DEFAULT  # ties are broken by another measure: see `ranking`
 
     def reset(self) -> None:
         """Forget the best epoch."""
@@ -42,7 +42,7 @@ class BestTracker:
 
         Args:
             row: Its row of metrics.
-            thresholds: The threshold of each class that was chosen on validation, if images have several labels.
+            thresholds: Threshold of each class, chosen on the validation images, if images have several labels.
         """
         if row.get("val_accuracy") is None:
             return False
@@ -62,7 +62,7 @@ class TrainState:
     """The state of a training run between two steps.
 
     It holds no random state: every draw is a function of (seed, epoch, step). `batches`, `totals` and `gradients` are
-    the progress within the current epoch, so that a run resumes in the middle of one.
+    the progress within the current epoch, so that a run can resume in the middle of an epoch.
     """
 
     model: nn.Module
@@ -80,7 +80,7 @@ class TrainState:
     rows: list[Row] = field(default_factory=list)  # one for each finished epoch
     # Where steps ran out of memory: `epoch` and `step` from 1, and the largest `micro_batch` from there on.
     halvings: list[dict[str, int]] = field(default_factory=list)
-    is_save_due: bool = False  # a step has changed how the run goes on, which a resumed one must know
+    is_save_due: bool = False  # a step has changed settings that a resumed run must take over
     # Cache of `require_finite_gradients`, filled after the first forward pass of each epoch.
     modules_with_buffers: list[nn.Module] | None = field(init=False, default=None)
 
@@ -96,7 +96,7 @@ class TrainState:
 
     @property
     def micro_batch(self) -> int | None:
-        """The largest number of images in a micro-batch, since a step ran out of memory; None if none has."""
+        """The largest number of images in a micro-batch after steps ran out of memory; None if no step has."""
         return self.halvings[-1]["micro_batch"] if self.halvings else None
 
     def start_epoch(self) -> None:
@@ -107,13 +107,13 @@ class TrainState:
         self.batches, self.seconds, self.modules_with_buffers = 0, 0.0, None
 
     def finish_epoch(self, row: Row) -> None:
-        """Append the row of the epoch that is complete, and begin the next one."""
+        """Append the row of the completed epoch, and start the next one."""
         self.rows.append(row)
         self.epoch += 1
         self.start_epoch()
 
     def is_done(self, epochs: float, patience: int | None) -> bool:
-        """Return True if the run has its `epochs`, or `patience` epochs without an improvement."""
+        """Return True after `epochs` epochs, or `patience` epochs without an improvement."""
         return self.epoch >= epochs or bool(patience and self.best_tracker.epochs_without_improvement >= patience)
 
     def is_over(self, epochs: int, patience: int | None, prune: Prune) -> bool:
@@ -128,7 +128,7 @@ class TrainState:
         return done
 
     def build_row(self, train: Scores, val: Scores | None) -> Row:
-        """Return the row of metrics of the current epoch, which is complete."""
+        """Return the row of metrics of the current epoch after its last step."""
         return epoch_row(
             epoch=self.epoch + 1,
             step=self.step,
@@ -164,7 +164,7 @@ class TrainState:
 
         Args:
             state: A return value of `state_dict`.
-            keep_options: Options of the optimizer that keep their present values.
+            keep_options: Options of the optimizer that keep their current values.
 
         Raises:
             RuntimeError, ValueError, KeyError: the stored state belongs to another model, optimizer or setting.
@@ -191,12 +191,12 @@ class TrainState:
         return self.average.applied() if self.average else nullcontext()
 
     def restart_average(self) -> None:
-        """Restart the average at the model's present weights."""
+        """Restart the average from the model's current weights."""
         if self.average is not None:
             self.average.restart()
 
     def _with_own_step_counts(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Return an optimizer's state with the present `capturable`, which recorded steps set: only CUDA takes it."""
+        """Return an optimizer's state with this optimizer's `capturable`: recorded steps set it, and it needs CUDA."""
         stored, own = state["param_groups"], self.optimizer.param_groups
         if len(stored) != len(own):
             return state  # the optimizer refuses it
@@ -220,8 +220,8 @@ class TrainState:
 def align_state(optimizer: torch.optim.Optimizer) -> None:
     """Give tensors of an optimizer's state the device and the memory format of their parameters.
 
-    Fused kernels assume that without a check. A constructor that makes state, as Adagrad's, comes before the model is
-    moved; a checkpoint may come from a run with another memory format.
+    Fused kernels assume this without a check. Optimizers like Adagrad create their state in the constructor, before the
+    model is moved, and a checkpoint may come from a run with another memory format.
     """
     for parameter, values in optimizer.state.items():
         for name, value in values.items():

@@ -31,7 +31,7 @@ class StepOptions:
         clip_norm: Maximum norm of all gradients together; None does not clip.
         count_correct: (logits, labels) -> number of correct predictions.
         micro_batch: The largest number of images in a micro-batch; None sets no limit.
-        teacher: A network whose predictions the loss includes; None is the loss on the labels alone.
+        teacher: A network whose predictions the loss includes; None uses the labels alone.
     """
 
     loss_fn: LossFunction
@@ -62,8 +62,8 @@ def train_step(
     Args:
         batch: Images [B, C, H, W], and classes [B] or class probabilities [B, K].
         model: Images [B, C, H, W] -> logits [B, K], in training mode.
-        optimizer: Its gradients are cleared first.
-        scaler: Scales the loss of float16 runs, and skips the update if gradients overflow; else it is disabled.
+        optimizer: The optimizer; gradients are cleared first.
+        scaler: Scales the loss of float16 runs, and skips the update if gradients overflow; disabled otherwise.
         options: Loss, autocast, micro-batches and clipping.
         on_loss: Called with the loss of each micro-batch before its backward pass; raises to prevent the update.
         on_gradients: Called when the gradients are complete and unscaled, before they are clipped; raises likewise.
@@ -91,19 +91,19 @@ def compute_gradients(
     section: Section = no_section,
     of_batch: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Add to the gradients those of a batch, one micro-batch after another; see `train_step`.
+    """Accumulate the gradients of a batch, one micro-batch after another; see `train_step` for the arguments.
 
     Args:
-        batch: As in `train_step`, and so are the others.
-        model: In training mode.
+        batch: Images [B, C, H, W], and classes [B] or class probabilities [B, K].
+        model: Model in training mode.
         scaler: Scales the loss.
         options: Loss, autocast and micro-batches.
-        on_loss: Called with each loss.
-        section: Profiles.
-        of_batch: Share of the samples of the step that `batch` has, which its mean loss is multiplied by.
+        on_loss: Called with the loss of each micro-batch.
+        section: Returns the context manager that profiles a section of the step.
+        of_batch: Share of the samples of the whole step that `batch` contains; the loss is multiplied by it.
 
     Returns:
-        Mean loss times that share, and number of correct predictions.
+        Mean loss times `of_batch`, and number of correct predictions.
     """
     losses, corrects = [], []
     for images_BCHW, labels, share in split_batch(batch, options.accumulate, options.micro_batch):
@@ -126,7 +126,7 @@ def update_weights(
     options: StepOptions,
     on_gradients: Callable[[], None] | None = None,
 ) -> None:
-    """Unscale and clip the gradients, which are complete, and take the optimizer's step; see `train_step`."""
+    """Unscale and clip the complete gradients, and take the optimizer's step; see `train_step`."""
     if scaler.is_enabled() and (on_gradients is not None or options.clip_norm is not None):
         scaler.unscale_(optimizer)
     if on_gradients is not None:
@@ -144,7 +144,7 @@ def clear_gradients(optimizer: Optimizer) -> None:
     """Set all gradients to None, as `optimizer.zero_grad()` does.
 
     torch's own method also opens a record for the profiler and checks each gradient's graph: 9 us for two tensors
-    against 0.3 us here, and 60 us against 24 us for the 65 of ResNet-20. An optimizer's own method is called.
+    against 0.3 us here, and 60 us against 24 us for the 65 of ResNet-20. An overridden method is called instead.
     """
     if getattr(optimizer.zero_grad, "__func__", None) is not Optimizer.zero_grad:
         optimizer.zero_grad()
@@ -162,7 +162,7 @@ def split_batch(
     Args:
         batch: Images and labels.
         accumulate: The number of micro-batches.
-        micro_batch: The largest number of images in one; more micro-batches, as even as possible, where it is exceeded.
+        micro_batch: The largest number of images in one; if it is exceeded, the batch is split into more, even parts.
     """
     images_BCHW, labels = batch
     least = -(-images_BCHW.shape[0] // micro_batch) if micro_batch is not None else 1
@@ -184,13 +184,13 @@ def compute_loss(
 
     Args:
         logits_BK: The model's output, of any precision; the loss is computed in float32.
-        images_BCHW: The images, which the teacher sees too.
+        images_BCHW: The images, for the teacher.
         labels: Classes [B] or class probabilities [B, K].
         share: Samples of the micro-batch divided by those of the batch.
-        options: The loss, and what counts as correct.
+        options: The loss function, and the function that counts correct predictions.
 
     Raises:
-        InputError: the model returns no scores, or the loss no number with a gradient.
+        InputError: the model does not return scores, or the loss does not return a number with a gradient.
     """
     require_scores(logits_BK, "in training mode it returns")
     logits_BK = logits_BK.float()
@@ -205,7 +205,7 @@ def compute_loss(
 
 
 def require_scores(output: object, returns: str) -> None:
-    """Raise an `InputError` unless the output of a model is a tensor; `returns` begins the message's verb."""
+    """Raise an `InputError` unless the output of a model is a tensor; `returns` is the beginning of the message."""
     if not isinstance(output, Tensor):
         kind = type(output).__name__
         raise InputError(f"model: {returns} a {kind}, not a tensor of scores [B, K]; wrap it in a class that does")
@@ -213,7 +213,7 @@ def require_scores(output: object, returns: str) -> None:
 
 def clip_gradients(optimizer: Optimizer, max_norm: float) -> None:
     """Scale the gradients of an optimizer's parameters down to `max_norm`, all together."""
-    # By way of the parts, as their steps: torch.compile finds a group of an optimizer by where it has seen it first.
+    # Take the groups from the parts, as their steps do: torch.compile identifies a group by the path of its first use.
     groups = [group for part in parts_of(optimizer) for group in part.param_groups]
     clip_grad_norm_([p for group in groups for p in group["params"]], max_norm)
 
@@ -231,9 +231,9 @@ def set_lr(optimizer: Optimizer, factor: float, own: Mapping[str, float] | None 
     changed in place.
 
     Args:
-        optimizer: Of a run.
-        factor: For all groups but those in `own`.
-        own: The `schedule` of a group -> its own factor.
+        optimizer: The optimizer.
+        factor: Factor for all groups but those in `own`.
+        own: Factors of groups with a schedule of their own, by their `schedule` entry.
     """
     for group in optimizer.param_groups:
         if "initial_lr" not in group:  # only once: `float` waits for a tensor on a GPU
@@ -247,13 +247,13 @@ def set_lr(optimizer: Optimizer, factor: float, own: Mapping[str, float] | None 
 
 
 def base_lr(optimizer: Optimizer) -> float:
-    """Return the learning rate that the optimizer was built with, which a factor of 1 leaves as it is."""
+    """Return the learning rate that the optimizer was built with, before any factor of a schedule."""
     group = optimizer.param_groups[0]
     return float(optimizer.defaults.get("lr", group.get("initial_lr", group["lr"])))
 
 
 def lrs_by_group(optimizer: Optimizer) -> dict[str, float] | None:
-    """Return the present learning rate of each group by its name; None if they all are and will be the same."""
+    """Return the current learning rate of each group by name; None if all groups always have the same one."""
     groups = optimizer.param_groups
     if len({(float(group.get("initial_lr", group["lr"])), group.get("schedule")) for group in groups}) < 2:
         return None

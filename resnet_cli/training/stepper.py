@@ -18,27 +18,27 @@ from resnet_cli.training.state import TrainState
 from resnet_cli.training.step import StepOptions, base_lr, set_lr, train_step
 from resnet_cli.training.stochastic_average import StochasticAverage
 
-OVERFLOW = "without overflow"  # in torch's error if a learning rate or weight decay is no float32
-GPU_CHECK_STEPS = 50  # steps between checks of the loss on devices that the host would have to wait for
+OVERFLOW = "without overflow"  # part of torch's error for a learning rate or weight decay outside of float32's range
+GPU_CHECK_STEPS = 50  # steps between checks of the loss on a GPU, since each makes the host wait
 
 
 class Stepper:
     """Takes the training steps of a run and updates its state: learning rate, seed, step, average and sums.
 
     Args:
-        state: The run's.
+        state: The state of the run.
         model: The model, or its compiled form.
         options: Settings of a step.
-        schedule: Step (0-based, about to be taken) -> factor on every learning rate; None leaves them alone. One with
-            `groups` has further ones by the `schedule` of a parameter group, as `resnet_cli.schedules.GroupedSchedule`.
+        schedule: Step (0-based, about to be taken) -> factor on every learning rate; None keeps them constant. It may
+            have `groups` with separate factors for some parameter groups: `resnet_cli.schedules.GroupedSchedule`.
         seed: Seeds the device's generator by (seed, epoch, batch) before each step; None does not seed it.
 
     Attributes:
-        can_sync_every_step: True where reading a number from the device does not make the host wait, so that loss and
+        can_sync_every_step: True if reading a number from the device does not make the host wait, so that loss and
             gradients are checked in every step.
         section: Returns the context manager that profiles a section of a step.
-        resolution: Makes the images of a step smaller; None trains on them as they are.
-        part: Number of samples in a batch -> those that this process trains on; None is all.
+        resolution: Reduces the images of a step; None trains on them at full size.
+        part: Number of samples in a batch -> the samples that this process trains on; None is all.
         step_function: `train_step`, or a function of the same arguments.
     """
 
@@ -69,7 +69,7 @@ class Stepper:
             Mean loss and number of correct predictions, scalars on the device that are valid until the next step.
 
         Raises:
-            DivergedError: the loss or a gradient is not finite, where it is checked; nothing has been updated.
+            DivergedError: a check found that the loss or a gradient is not finite; nothing has been updated.
         """
         loss, correct = self._take_step(batch)
         self._record_step(loss, correct, batch)
@@ -77,7 +77,7 @@ class Stepper:
 
     @property
     def watches_gradients(self) -> bool:
-        """True if something is done with the gradients before the update."""
+        """True if the gradients are inspected before the update."""
         return self.can_sync_every_step or self.state.gradients is not None
 
     def _take_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -113,22 +113,22 @@ class Stepper:
         return loss, correct
 
     def start_epoch(self, num_epochs: float, num_batches: int | None = None) -> None:
-        """Begin, or continue, the present epoch of a run of `num_epochs`, each of `num_batches` if that is known.
+        """Begin or continue the current epoch of a run of `num_epochs`, each of `num_batches` if that is known.
 
         Raises:
-            InputError: the run is too short for its average.
+            InputError: the run is too short for its weight average.
         """
-        self._apply_freezing()  # before the progress bar, which its line would break
+        self._apply_freezing()  # before the progress bar, since its log line would break the bar
         if self.state.average is not None:
             self.state.average.start_epoch(self.state.epoch, num_epochs, self.state.step, num_batches)
 
     def finish_epoch(self, batches: Iterable[Batch]) -> None:
-        """Average in the weights of the epoch, if epochs are averaged, with batch-norm statistics of their own.
+        """Add the weights of the epoch to the average, if epochs are averaged, and compute its batch-norm statistics.
 
-        Done twice, as by a run that was stopped in between, it changes nothing.
+        A second call for the same epoch, as after an interruption, has no effect.
 
         Args:
-            batches: The epoch's once more, on the device; not iterated if nothing depends on them.
+            batches: The batches of the epoch again, on the device; iterated only if they are needed.
         """
         average, state = self.state.average, self.state
         if not isinstance(average, StochasticAverage) or not average.add_epoch(state.epoch):
@@ -143,9 +143,10 @@ class Stepper:
             average.set_buffers()
 
     def sharpness(self, batches: Batches) -> float | None:
-        """Return the sharpness of the loss of the last step on an epoch's batches, which are on the device.
+        """Return the sharpness of the training loss on an epoch's batches, which are on the device.
 
-        As in that step, images have its size, frozen layers are in evaluation mode, and the teacher adds to the loss.
+        As in the last step, images have its size, frozen layers are in evaluation mode, and the loss includes the
+        teacher.
         """
         state, options = self.state, self.options
         resolution, last_step = self.resolution, max(0, state.step - 1)
@@ -158,19 +159,19 @@ class Stepper:
         return sharpness(state.model, options.loss_fn, resized, frozen=frozen, teacher=options.teacher)
 
     def lr_factor(self) -> float | None:
-        """Return the factor on every learning rate in the next step; None leaves them alone."""
+        """Return the factor on every learning rate in the next step; None keeps them as they are."""
         if self._tail_lr is not None:
             return self._tail_lr / base_lr(self.state.optimizer)
         return None if self.schedule is None else self.schedule(self._schedule_step())
 
     @property
     def _tail_lr(self) -> float | None:
-        """The learning rate of all steps of the tail of stochastic weight averaging, if the next step is in it."""
+        """The learning rate of all steps of the averaged tail, if it is set and the next step is in the tail."""
         average = self.state.average
         return average.lr if isinstance(average, StochasticAverage) and average.first_step is not None else None
 
     def _own_lr_factors(self) -> dict[str, float]:
-        """Return the factors of the groups that have schedules of their own; in a tail with a rate of its own none."""
+        """Return the factors of groups with schedules of their own; none in a tail with its own learning rate."""
         schedules: Mapping[str, Callable[[int], float]] = getattr(self.schedule, "groups", {})
         if not schedules or self._tail_lr is not None:
             return {}
@@ -178,21 +179,21 @@ class Stepper:
         return {name: schedule(step) for name, schedule in schedules.items()}
 
     def _schedule_step(self) -> int:
-        """Return the step of the schedule that is about to be taken; in a tail of constant rates always its first."""
+        """Return the step to evaluate the schedule at: the next one, or in a constant tail always its first."""
         average, step = self.state.average, self.state.step
         first_step = average.first_step if isinstance(average, StochasticAverage) else None
         return first_step or step  # a tail that is the whole run would keep the rate of the warm-up
 
     def warm_up(self, batches: Iterable[Batch]) -> bool:
-        """Compile for batches of these shapes. Return False: there is nothing to compile here."""
+        """Return False: an uncompiled step needs no warm-up. Subclasses compile for batches of these shapes."""
         return False
 
     def forget_optimizer_state(self) -> None:
-        """Remove the state that steps have created in the optimizer, before the first step of a run."""
+        """Remove optimizer state that measuring steps have created, before the first step of a run."""
         self.state.optimizer.state.clear()
 
     def _resized(self, batch: Batch) -> Batch:
-        """Return a batch in the size of the step that is about to be taken."""
+        """Return a batch with images in the size of the next step."""
         return batch if self.resolution is None else (self.resolution.resize(batch[0], self.state.step), batch[1])
 
     def _prepare_step(self) -> None:
@@ -208,12 +209,12 @@ class Stepper:
             seed_device(self.device, self.seed, "step", state.epoch, state.batches)
 
     def _apply_freezing(self) -> bool:
-        """Freeze what is frozen in the next step, and let the rest train. Return True if that changes anything."""
+        """Freeze what is frozen in the next step, and unfreeze the rest. Return True if that changes anything."""
         state = self.state
         if state.freezing is None:
             return False
         if state.gradients is not None:
-            state.gradients.find_layers()  # while all of them train
+            state.gradients.find_layers()  # before any are frozen
         return state.freezing.apply(state.step, state.optimizer)
 
     def _record_step(self, loss: Tensor, correct: Tensor, batch: Batch) -> None:

@@ -12,21 +12,21 @@ from resnet_cli.training.weight_average import WeightAverage
 
 
 class StochasticAverage(WeightAverage):
-    """The equal average of the weights at the end of each epoch of the run's tail (Izmailov et al. 2018, SWA).
+    """The equal average of the weights after each epoch of a tail of the run (Izmailov et al. 2018, SWA).
 
     The learning rate is constant in the tail. Buffers are the model's, as in `torch.optim.swa_utils.AveragedModel`,
     until `set_buffers` takes the batch-norm statistics of the averaged weights. Before the tail nothing is averaged,
     and the model's own weights are evaluated.
 
     Args:
-        model: Its weights are averaged.
+        model: The model whose weights are averaged.
         start: Where the tail begins: a fraction of the run's epochs if it is below 1, else a number of epochs.
-        lr: Learning rate of the tail; None keeps the one that the schedule has at its beginning, or follows the
+        lr: Learning rate of the tail; None keeps the schedule's value at the beginning of the tail, or follows the
             schedule if the tail is the whole run.
 
     Attributes:
-        count: Epochs that are averaged.
-        first_step: Optimizer steps that were taken before the tail; None before it.
+        count: Number of epochs in the average.
+        first_step: Optimizer steps taken before the tail; None until it begins.
 
     Raises:
         InputError: `start` is above 1 and not a whole number.
@@ -40,15 +40,15 @@ class StochasticAverage(WeightAverage):
         self.start, self.lr = start, lr
         self._num_weights, self._has_batch_norm = len(parameters), has_batch_norm(model)
         self.count, self.first_step = 0, None  # type: int, int | None
-        self._last_epoch = -1  # the last one that is averaged in: a resumed epoch is not averaged in twice
+        self._last_epoch = -1  # the last epoch in the average: a resumed run must not add it twice
 
     @property
     def is_active(self) -> bool:
-        """True from the end of the first epoch of the tail."""
+        """True after the first epoch of the tail."""
         return self.count > 0
 
     def first_epoch(self, num_epochs: float) -> int:
-        """Return the first epoch of the tail, from 0, in a run of so many."""
+        """Return the first epoch of the tail, from 0, in a run of `num_epochs`."""
         return math.floor(self.start * num_epochs) if self.start < 1 else int(self.start)
 
     def check_length(self, num_epochs: float, num_batches: int | None = None) -> None:
@@ -59,7 +59,7 @@ class StochasticAverage(WeightAverage):
             raise InputError(f"trainer.swa_start={first}: nothing is averaged in a run of {epochs}; 0.75 is usual")
 
     def start_epoch(self, epoch: int, num_epochs: float, step: int, num_batches: int | None = None) -> None:
-        """Begin the tail if this is its first epoch; forget it if a longer run has moved it behind this epoch."""
+        """Begin the tail if this is its first epoch; reset it if a longer run begins it after this epoch."""
         self.check_length(num_epochs)
         if epoch < self.first_epoch(num_epochs):
             self.restart()
@@ -68,7 +68,7 @@ class StochasticAverage(WeightAverage):
 
     @torch.no_grad()
     def add_epoch(self, epoch: int) -> bool:
-        """Average in the weights at the end of an epoch. Return False if it is before the tail."""
+        """Add the weights at the end of an epoch to the average. Return False if the epoch is before the tail."""
         if self.first_step is None:
             return False
         own, n = self._replaced, self._num_weights
@@ -83,21 +83,21 @@ class StochasticAverage(WeightAverage):
         return True
 
     def set_buffers(self) -> None:
-        """Take the model's present buffers, which are those of the averaged weights."""
+        """Copy the model's current buffers, which belong to the averaged weights."""
         n = self._num_weights
         self._copy(self._replaced[n:], to=self._averages[n:])
 
     @property
     def share_of_epochs(self) -> float:
-        """The share of the tail, if there is batch norm."""
+        """The tail's share of the epochs if the model has batch norm, else 0."""
         return (1 - self.start if self.start < 1 else 1.0) if self._has_batch_norm else 0.0
 
     def facts(self) -> dict[str, int]:
-        """Return how many epochs the evaluated weights are the mean of; 0 are the model's own."""
+        """Return the number of epochs in the average; 0 if the model's own weights are evaluated."""
         return {"averaged_epochs": self.count}
 
     def restart(self) -> None:
-        """Forget what has been averaged."""
+        """Discard the average."""
         self.count, self.first_step, self._last_epoch = 0, None, -1
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Batch norm over the whole batch of several ranks: `trainer.sync_batch_norm`.
 
-`torch.nn.SyncBatchNorm` runs on CUDA devices alone; this runs wherever torch.distributed does.
+`torch.nn.SyncBatchNorm` requires CUDA; this works wherever torch.distributed does.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ Summed = Callable[[Tensor], Tensor]  # a tensor -> its sum over all parts of the
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all parts of a batch; each of them is passed the sum of the gradients of all."""
+    """Sum over all parts of a batch; in the backward pass each part receives the sum of the gradients of all parts."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, summed: Summed) -> Tensor:
@@ -29,14 +29,14 @@ class _Sum(torch.autograd.Function):
 
 
 def normalise_together(layer: _BatchNorm, input: Tensor, summed: Summed) -> Tensor:  # noqa: A002
-    """Return what a batch-norm layer in training mode returns for its part of a batch, and update its statistics.
+    """Apply a batch-norm layer in training mode to one part of a batch, and update its statistics.
 
-    Mean and variance are computed in float32, one after the other: a difference of means of squares would lose digits.
+    Mean and variance are computed in float32 in two passes: E[x^2] - E[x]^2 would lose digits.
 
     Args:
         layer: The layer.
-        input: [B, C, ...].
-        summed: Sums over all parts of the batch.
+        input: This part's input, [B, C, ...].
+        summed: Sums a tensor over all parts of the batch.
     """
     values = input if input.dtype == torch.float64 else input.float()
     dims = [0, *range(2, values.ndim)]
@@ -68,7 +68,7 @@ def _update_statistics(layer: _BatchNorm, mean_C: Tensor, var_C: Tensor) -> None
 
 @contextmanager
 def synchronised(model: nn.Module, summed: Summed) -> Iterator[None]:
-    """Let the batch-norm layers of a model that are in training mode normalise over all parts of a batch."""
+    """Make batch-norm layers in training mode normalise over all parts of a batch inside the block."""
     layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.training]
     for layer in layers:
         layer.forward = partial(normalise_together, layer, summed=summed)  # type: ignore[method-assign]

@@ -14,15 +14,15 @@ Combine = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Teacher(nn.Module):
-    """A trained network in evaluation mode, which stays there, and the loss of learning from it.
+    """A trained network that stays in evaluation mode, and the loss of a student that learns from it.
 
     Args:
-        model: Images [B, C, H, W] -> logits [B, K]. Its parameters no longer require gradients.
+        model: Images [B, C, H, W] -> logits [B, K]. `requires_grad` of its parameters is set to False.
         combine: (logits [B, K], the teacher's logits [B, K], loss on the labels) -> loss.
         student_stats: Mean and standard deviation per channel by which the images of a batch are normalised.
-        own_stats: Those by which the teacher's images were normalised; None for both is the same normalisation.
-        size: (H, W) of the teacher's images; others are resized. None takes any.
-        order: The teacher's output for each class of the student; None if they have the same order.
+        own_stats: The same for the images that the teacher was trained on; None for both if they are equal.
+        size: (H, W) of the teacher's images, to which others are resized; None accepts any size.
+        order: Index of the teacher's output for each class of the student; None if the order is the same.
     """
 
     scale: Tensor | None
@@ -53,7 +53,7 @@ class Teacher(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> "Teacher":
-        """Stay in evaluation mode, whatever mode is asked for."""
+        """Stay in evaluation mode, whatever `mode` is."""
         return super().train(False)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Teacher(nn.Module):
         return logits_BK if self.order is None else logits_BK[:, self.order]
 
     def prepare(self, backend: Backend) -> "Teacher":
-        """Move the teacher to where a run computes; compile it if that compiles its model."""
+        """Move the teacher to the backend's device, and compile it if the backend compiles models."""
         backend.prepare_model(self)
         self.model = backend.compile_model(self.model)
         return self

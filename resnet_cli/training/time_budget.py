@@ -1,4 +1,4 @@
-"""How many epochs, or steps, fit into a time budget, by the times that were measured."""
+"""Number of epochs, or steps, that fit into a time budget, from measured times."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -16,9 +16,9 @@ def budget_seconds(
 
     Args:
         time_budget: Chooses the number of epochs, or below one epoch the number of steps, so that the run takes about
-            this long, from the reading of the data to the test result: `30 min`, `1h30m`, or a number of seconds. An
-            epoch is measured before the first one. A run that is slower than that still takes the epochs that were
-            chosen, and a resumed run keeps them. None trains for `epochs`.
+            this long, from the reading of the data to the test result: `30 min`, `1h30m`, or a number of seconds. The
+            time of an epoch is measured before the first one. The number does not change if the run turns out slower,
+            or when it is resumed. None trains for `epochs`.
     """
     return None if time_budget is None else parse_seconds(time_budget)
 
@@ -28,14 +28,14 @@ class EpochTimes:
     """Measured times in seconds.
 
     Args:
-        batches: Training batches of an epoch.
-        training: All of them, with their loading.
-        validation: The validation set.
-        test: The test set, as long as an image of the validation set takes.
-        saving: Weights, state and metrics at the end of an epoch.
-        checkpoint: The state alone, inside an epoch.
-        drawing: The curves.
-        drawing_every: The shortest time between two drawings of them.
+        batches: Number of training batches in an epoch.
+        training: Time of all training steps of an epoch, including loading.
+        validation: Time of evaluation on the validation set.
+        test: Time of evaluation on the test set, estimated from the time of a validation image.
+        saving: Time to save weights, state and metrics at the end of an epoch.
+        checkpoint: Time to save the state inside an epoch.
+        drawing: Time to draw the curves.
+        drawing_every: The shortest time between two drawings of the curves.
         checkpoint_every: Steps between saves inside an epoch; None saves by the clock.
     """
 
@@ -51,12 +51,12 @@ class EpochTimes:
 
     @property
     def after_steps(self) -> float:
-        """What an epoch takes besides its steps."""
+        """Time of an epoch without its steps."""
         return self.validation + self.saving
 
     @property
     def epoch(self) -> float:
-        """A whole epoch: steps, saves among them, validation, and the share of the curves that it draws."""
+        """Time of a whole epoch: steps, saves, validation, and its share of drawing the curves."""
         saves = self.training / SAVE_SECONDS
         if self.checkpoint_every is not None:
             saves = self.batches / self.checkpoint_every
@@ -70,7 +70,7 @@ class RunLength:
 
     Args:
         epochs: Number of epochs.
-        steps_per_epoch: Steps of each; None is all batches.
+        steps_per_epoch: Steps in each epoch; None is all batches.
     """
 
     epochs: int

@@ -1,19 +1,19 @@
-"""TimeLeft: how long the rest of a run takes, by its recent epochs."""
+"""TimeLeft: estimate of the time left in a run, from its recent epochs."""
 
 from collections import deque
 
-LEAST_EPOCHS, LEAST_SECONDS = 5, 10.0  # that count as recent; a machine that others use changes its speed
+LEAST_EPOCHS, LEAST_SECONDS = 5, 10.0  # minimum span of the recent epochs; a shared machine changes its speed
 
 
 class TimeLeft:
-    """Estimates the time left from the recent epochs; the first counts only while it is alone, since it warms up."""
+    """Estimates the time left from the recent epochs; the first, which warms up, counts only while it is alone."""
 
     def __init__(self) -> None:
         self._recent: deque[float] = deque()
         self.epochs = 0
 
     def add(self, seconds: float) -> None:
-        """Add a whole epoch: its steps, validation and saves."""
+        """Add the time of a whole epoch: its steps, validation and saves."""
         self.epochs += 1
         if self.epochs == 2:
             self._recent.clear()

@@ -49,12 +49,12 @@ class ClassifierTrainer(SingleEpochs):
             with an attribute `label_smoothing` is evaluated without it.
         optimizer: Over the model's parameters.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps` or a device; None leaves the model where it is.
-        schedule: Step (0-based, about to be taken) -> factor on every learning rate; None leaves them alone.
+        schedule: Step (0-based, about to be taken) -> factor on every learning rate; None keeps them constant.
         seed: Makes dropout and the like a function of (seed, epoch, batch); None draws from the global random state.
         epochs: Number of epochs that `fit` trains for by default; 9.9 ends the tenth after nine tenths of its steps.
         precision: `auto` is bf16 on CUDA cards that support it, fp16 with a gradient scaler on older ones, and fp32
             elsewhere.
-        cpu_bf16: Let `auto` be bf16 also on a CPU that multiplies bf16 in hardware.
+        cpu_bf16: Let `auto` also choose bf16 on a CPU that multiplies bf16 in hardware.
         channels_last: Keep convolution weights and images in channels-last memory format.
         compile: `model` compiles the model; `step` the whole step, on CUDA into a CUDA graph, before the first epoch.
         accumulate: Number of micro-batches that a batch is split into, for batches that do not fit into memory.
@@ -62,30 +62,30 @@ class ClassifierTrainer(SingleEpochs):
             the batch stays the same. The weights are copied before each update, to undo one that fails.
         clip_norm: Maximum norm of all gradients together; null does not clip.
         label_smoothing: Probability spread evenly over all classes (Szegedy et al. 2016, section 7).
-        averaging: `ema` evaluates and saves an exponential moving average of the weights; `swa` the mean of those after
-            each epoch of a tail with a constant learning rate, its batch-norm statistics from one more pass over them;
+        averaging: `ema` evaluates and saves an exponential moving average of the weights; `swa` their mean over the
+            epochs of a tail with a constant learning rate, with batch-norm statistics from an extra pass over an epoch;
             `lookahead` slow weights that move towards the trained ones every few steps and replace them.
-        averaging_decay: Weight of the past in the average of `ema`, per step.
-        swa_start: Where the tail begins: a fraction of the epochs, or from 1 on a number of them.
+        averaging_decay: Weight of the previous average in each step of `ema`.
+        swa_start: Beginning of the tail: a fraction of the epochs if below 1, else a number of epochs.
         swa_lr: Learning rate of the tail, other groups' in proportion; null keeps the schedule's at its beginning.
-        early_stopping: Stop after this many epochs without a better one; null never does.
+        early_stopping: Stop after this many epochs without an improvement; null does not stop early.
         select_by: What makes an epoch the best: the lowest validation loss, or the highest accuracy, balanced accuracy
             (mean recall over the classes that occur) or, with several labels, mean average precision or macro F1.
         checkpoint_every: Steps between saves inside an epoch; null saves after each epoch and every five minutes.
         max_batches: Use only the first batches of each epoch and each evaluation, to try things out.
-        steps_per_epoch: End each epoch after so many steps, and evaluate on all batches; None ends it with the data.
-        overfit_batches: Train on the first batches of the first epoch again and again, and validate on them too.
+        steps_per_epoch: End each epoch after this many steps, and evaluate on all batches; None ends it with the data.
+        overfit_batches: Train repeatedly on this many batches from the start of the first epoch; validate on them too.
         deterministic: Use only operations that are reproducible on one machine; slower on CUDA.
         log_gradients: Record the gradient norm of each convolution and linear layer's weight, before clipping and as
             the mean over the steps of the epoch, in the epoch's row as `gradient_norms`: {layer: norm}.
-        log_sharpness: After every so many epochs, record the largest eigenvalue of the Hessian of the training loss
-            over the epoch's batches as `sharpness` in its row; null never does. It takes as long as some epochs.
+        log_sharpness: Every this many epochs, record the largest eigenvalue of the Hessian of the training loss over
+            the epoch's batches as `sharpness` in its row; null never does. It takes as long as several epochs.
         profile: Profile the first few steps, and write `profile/` in the run folder.
         multi_label: Images have several labels, [B, K] of 0 and 1. Accuracy is the share of images with every label
             right at a probability of 0.5, and evaluations have mean average precision and macro F1.
         lookahead: Settings of `averaging="lookahead"`.
-        teacher: A trained network that the training loss includes the predictions of.
-        freezing: What does not train in which steps.
+        teacher: A trained network whose predictions the training loss includes.
+        freezing: What is frozen and in which steps.
 
     Raises:
         ValueError: device or precision are not available, or not with `compile`; `label_smoothing` is set with a loss
@@ -160,7 +160,7 @@ class ClassifierTrainer(SingleEpochs):
 
     @property
     def precision(self) -> str:
-        """The precision that was chosen."""
+        """The precision in use, with `auto` resolved."""
         return self.backend.precision
 
     def fit(
@@ -180,7 +180,7 @@ class ClassifierTrainer(SingleEpochs):
         Args:
             dl_train: A loader of this package, or any iterable of (images, labels) that can be iterated repeatedly.
             dl_test: Validation batches of each epoch; None saves the last epoch instead of the best.
-            num_epochs: None counts the epochs of a loaded state as done.
+            num_epochs: Number of further epochs; None trains up to the constructor's number, counting a loaded state's.
             early_stopping: Overrides the constructor's.
             max_batches: Overrides the constructor's.
             verbose: Show a progress bar in each epoch and log a line after it.
@@ -188,7 +188,7 @@ class ClassifierTrainer(SingleEpochs):
             control: Ends the run from outside: stop signals and pruning.
 
         Raises:
-            DivergedError: the loss or a weight is not finite; nothing of that is saved.
+            DivergedError: the loss or a weight is not finite; that state is not saved.
             PrunedError, StoppedError: `control` has ended the run.
             ValueError: the trainer's `profile` is true, and there is no saver to write it.
         """
@@ -230,11 +230,11 @@ class ClassifierTrainer(SingleEpochs):
         return fit_result(state.rows[first_row:])
 
     def set_length(self, epochs: float, steps_per_epoch: int | None, schedule: Callable[[int], float] | None) -> None:
-        """Set the length of a run that has not begun, and the schedule over it."""
+        """Set the length of a run that has not begun, and its schedule."""
         self.epochs, self.steps_per_epoch, self.stepper.schedule = epochs, steps_per_epoch, schedule
 
     def train_limit(self, max_batches: int | None = None) -> int | None:
-        """Return the number of the batch at which a training epoch ends; None if it ends with the data."""
+        """Return the maximum number of batches in a training epoch; None if it ends with the data."""
         limit = self.max_batches if max_batches is None else max_batches
         return min([number for number in (limit, self.steps_per_epoch) if number is not None], default=None)
 
@@ -243,8 +243,8 @@ class ClassifierTrainer(SingleEpochs):
 
         Args:
             batches: (images, labels) pairs.
-            thresholds: Probability of each class above which an image with several labels has it.
-            tta: Test-time augmentation, whose scores stand beside the plain ones.
+            thresholds: Probability threshold of each class, for images with several labels.
+            tta: Test-time augmentation, whose scores are added as `Scores.tta`.
         """
         label_totals = LabelTotals(thresholds) if self.multi_label else None
         with self.state.evaluated_weights(), self.backend.switches():
@@ -260,7 +260,7 @@ class ClassifierTrainer(SingleEpochs):
             logger.info("warm-up %.1f s", monotonic() - clock)
 
     def _measure_sharpness(self, batches: EpochIterator) -> dict[str, float | None]:
-        """Return the sharpness after the present epoch, if it is to be recorded there."""
+        """Return the sharpness after the current epoch, as a row entry; empty if this epoch does not record it."""
         epoch, every = self.state.epoch, self.log_sharpness
         if every is None or (epoch + 1) % every:
             return {}
@@ -288,7 +288,7 @@ def _training_loss(loss_fn: LossFunction | None, label_smoothing: float, device:
 
 
 def _stepper_class(compile: CompileMode, on_oom: OnOutOfMemory) -> type[Stepper]:  # noqa: A002
-    """Return the kind of stepper; `ValueError` for two settings that exclude one another."""
+    """Return the class of the stepper; raise `ValueError` if the two settings exclude one another."""
     if compile == "step" and on_oom == "halve":
         raise ValueError(
             "trainer.on_oom=halve: not supported with trainer.compile=step, which records steps of one size; "

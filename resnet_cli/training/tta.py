@@ -1,4 +1,4 @@
-"""Test-time augmentation: the mean output over an image and changed copies of it."""
+"""Test-time augmentation: the mean output over several views of an image."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -15,11 +15,11 @@ NUM_VIEWS: dict[Tta, int] = {"none": 0, "flip": 2, "flip_translate": 6}
 
 
 def views_for_test(test_tta: Tta = "none") -> Tta:
-    """Return the test-time augmentation with which the test set is evaluated at the end of a run, beside the plain one.
+    """Return the test-time augmentation with which the test set is evaluated at the end of a run.
 
     Args:
-        test_tta: `flip` is the mean output over an image and its mirror image; `flip_translate` over six views. Both
-            figures come from one reading of the test set. They select nothing.
+        test_tta: `flip` is the mean output over an image and its mirror image; `flip_translate` over six views. The
+            plain result is reported too, from the same pass over the test set. Neither is used for selection.
     """
     return test_tta
 
@@ -35,9 +35,9 @@ class AveragedViews(nn.Module):
 
     Args:
         model: The net.
-        kind: `flip` is the mean over the image and its mirror image. `flip_translate` gives that half of the weight,
-            and the other half to the same of two copies, shifted by a pixel up and left and down and right (Jordan
-            2024, arXiv 2404.00498, section 3.6).
+        kind: `flip` is the mean over the image and its mirror image. `flip_translate` gives that mean half of the
+            weight; the other half goes to the same mean over two copies, shifted by a pixel up and left, and down and
+            right (Jordan 2024, arXiv 2404.00498, section 3.6).
     """
 
     def __init__(self, model: Callable[[Tensor], Tensor], kind: Literal["flip", "flip_translate"]) -> None:
@@ -46,7 +46,7 @@ class AveragedViews(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return the mean logits, [B, K]."""
-        logits_BK = self._both_ways(images_BCHW)
+        logits_BK = self._mean_with_mirrored(images_BCHW)
         if self.kind == "flip":
             return logits_BK
         _, _, height, width = images_BCHW.shape
@@ -55,7 +55,7 @@ class AveragedViews(nn.Module):
         is_channels_last = images_BCHW.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if is_channels_last else torch.contiguous_format
         shifted = [padded[:, :, i : i + height, i : i + width].contiguous(memory_format=layout) for i in (0, 2)]
-        return 0.5 * logits_BK + 0.5 * torch.stack([self._both_ways(view) for view in shifted]).mean(0)
+        return 0.5 * logits_BK + 0.5 * torch.stack([self._mean_with_mirrored(view) for view in shifted]).mean(0)
 
-    def _both_ways(self, images_BCHW: Tensor) -> Tensor:
+    def _mean_with_mirrored(self, images_BCHW: Tensor) -> Tensor:
         return 0.5 * (self.model(images_BCHW) + self.model(images_BCHW.flip(-1)))

@@ -1,4 +1,4 @@
-"""WeightAverage: what all kinds of averages of a model's weights have in common."""
+"""WeightAverage: base class of the averages of a model's weights."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ from torch import Tensor
 class WeightAverage:
     """Averages of some of a model's tensors, which replace them in the model while it is evaluated or saved.
 
-    A kind implements what of a run it follows: steps, by `update` and `update_by`, or epochs.
+    A subclass follows either the steps of a run, by `update` and `update_by`, or its epochs.
 
     Args:
-        replaced: The model's tensors; their present values are the first averages.
+        replaced: The model's tensors, whose current values initialise the averages.
     """
 
     def __init__(self, replaced: Sequence[Tensor]) -> None:
@@ -28,7 +28,7 @@ class WeightAverage:
 
     @property
     def is_active(self) -> bool:
-        """True if the averages are to be evaluated and saved, and not the model's own weights."""
+        """True if the averages are evaluated and saved instead of the model's own weights."""
         return True
 
     def check_length(self, num_epochs: float, num_batches: int | None = None) -> None:
@@ -40,7 +40,7 @@ class WeightAverage:
         return True
 
     def start_epoch(self, epoch: int, num_epochs: float, step: int, num_batches: int | None = None) -> None:
-        """Begin, or continue, an epoch; nothing unless the kind depends on the position in the run.
+        """Begin or continue an epoch; averages that depend on the position in the run override this.
 
         Args:
             epoch: Its number, from 0.
@@ -53,7 +53,7 @@ class WeightAverage:
         """
 
     def update(self, step: int) -> None:
-        """Average in the weights after optimizer step number `step` (1 is the first)."""
+        """Add the weights after optimizer step number `step` (1 is the first) to the average."""
 
     def weight(self, step: int) -> float:
         """Return the weight of the new values after optimizer step number `step`, for `update_by`."""
@@ -68,15 +68,15 @@ class WeightAverage:
 
     @property
     def share_of_epochs(self) -> float:
-        """Share of the epochs after which the training images are read once more; 1 if it depends on their number."""
+        """Share of the epochs that end with an extra pass over the training images; 1 if it depends on their number."""
         return 0.0
 
     def facts(self) -> dict[str, int]:
-        """Return what the row of an epoch says of the average."""
+        """Return the entries that the average adds to the row of an epoch."""
         return {}
 
     def restart(self) -> None:
-        """Restart at the model's present weights."""
+        """Restart from the model's current weights."""
         self._copy(self._replaced, to=self._averages)
 
     @contextmanager
@@ -93,12 +93,12 @@ class WeightAverage:
             self._copy(own, to=self._replaced)
 
     def copy_to_model(self) -> None:
-        """Replace the model's weights by the averages, if they are active."""
+        """Replace the model's weights with the averages, if they are active."""
         if self.is_active:
             self._copy(self._averages, to=self._replaced)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the averages in the order of `tensors`, and what a kind counts besides."""
+        """Return the averages in the order of `tensors`, and any counters of a subclass."""
         return {"average": self._averages}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

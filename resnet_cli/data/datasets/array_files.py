@@ -1,4 +1,4 @@
-"""Files of arrays: `.npz`, `.npy`, folders of `.npy`, and `.pt` of tensors, all read without executing anything."""
+"""Array files: `.npz`, `.npy`, folders of `.npy`, and `.pt` with tensors, all read without executing code."""
 
 import re
 import zipfile
@@ -30,11 +30,11 @@ OBJECTS = "holds Python objects, which only unpickling reads, and that would run
 
 @dataclass(frozen=True)
 class NamedArray:
-    """An array, and how messages refer to it.
+    """An array with its file and name, for messages.
 
     Args:
-        file: Its file.
-        name: Its name in the file; empty if the file holds one array without a name.
+        file: File of the array.
+        name: Name in the file; empty if the file holds a single unnamed array.
         values: The array.
     """
 
@@ -60,7 +60,7 @@ class ArrayFile:
     loaders: Mapping[str, Callable[[], Any]]
 
     def load(self, name: str) -> NamedArray:
-        """Load an array; a large `.npy` file is mapped."""
+        """Load an array; a large `.npy` file is memory-mapped."""
         where = self.path / f"{name}.npy" if self.path.is_dir() else self.path
         with _one_line_errors(f"{where}: {name}" if where == self.path and name else str(where)):
             values = np.asarray(self.loaders[name]())
@@ -77,7 +77,7 @@ def open_arrays(path: Path, key: str) -> ArrayFile:
         key: The config key of the path, for messages.
 
     Raises:
-        InputError: It does not exist, or cannot be read as arrays.
+        InputError: The file does not exist, or cannot be read as arrays.
     """
     suffix = path.suffix.lower()
     if path.is_dir():
@@ -106,7 +106,7 @@ def open_arrays(path: Path, key: str) -> ArrayFile:
 
 
 def _loader(path: Path) -> Callable[[], Any]:
-    # Copy on write: PyTorch warns of arrays that cannot be written to.
+    # Copy on write, since PyTorch warns about read-only arrays.
     return partial(np.load, path, mmap_mode="c", allow_pickle=False)
 
 
@@ -116,7 +116,7 @@ def _load_member(path: Path, name: str) -> Any:
 
 
 def _load_tensors(path: Path) -> Any:
-    """Load a file of `torch.save`; the tensors of a file in today's format are mapped."""
+    """Load a file of `torch.save`; files in the zip format are memory-mapped."""
     return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
@@ -140,7 +140,7 @@ def _flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def _one_line_errors(name: str) -> Iterator[None]:
-    """Raise errors of readers as `InputError`s that name the file."""
+    """Convert errors of readers to `InputError`s that name the file."""
     try:
         yield
     except (InputError, MemoryError):

@@ -27,11 +27,11 @@ def to_labels(
 
     Args:
         arrays: The labels of `train` and, if present, of `val` and `test`: whole numbers, one-hot rows, or text.
-        class_names: Names of the classes: of number 0, 1, ..., or all texts that may occur. None takes the texts, or
-            the numbers, of the training labels, sorted.
+        class_names: Names of the classes 0, 1, ..., or all texts that may occur. None takes the sorted texts or numbers
+            of the training labels.
 
     Raises:
-        InputError: Labels are not those of one class for each image, or only other splits have them.
+        InputError: Labels do not give one class for each image, or a label occurs only outside of the training split.
     """
     values = {split: _one_per_image(array) for split, array in arrays.items()}
     kinds = {split: found.dtype.kind == "U" for split, found in values.items()}
@@ -52,7 +52,7 @@ def to_labels(
         if not kinds["train"]:
             _log_gaps(arrays["train"], known)
     return names, {
-        split: _numbered(arrays[split], found, known, names, is_given=class_names is not None)
+        split: _to_indices(arrays[split], found, known, names, is_given=class_names is not None)
         for split, found in values.items()
     }
 
@@ -64,10 +64,10 @@ def to_label_sets(
 
     Args:
         arrays: The labels of `train` and, if present, of `val` and `test`: 0 and 1, or booleans, [N, K].
-        class_names: Names of the classes; None counts them from 0.
+        class_names: Names of the classes; None numbers them from 0.
 
     Raises:
-        InputError: Labels are something else, or the splits have different numbers of classes.
+        InputError: Labels have another form, or the splits have different numbers of classes.
     """
     found: dict[str, Tensor] = {}
     for split, array in arrays.items():
@@ -93,7 +93,7 @@ def text_array(array: NamedArray) -> list[str]:
     """Return the names in an array of text.
 
     Raises:
-        InputError: It is not a list of texts.
+        InputError: The array is not a list of texts.
     """
     if array.values.dtype.kind not in "SU" or array.values.ndim != 1:
         raise InputError(f"{array}: names of classes are a list of texts")
@@ -162,7 +162,7 @@ def _refuse_repeated(names: Sequence[str]) -> None:
 
 
 def _log_gaps(array: NamedArray, known: Array) -> None:
-    """Log a warning if labels are not 0, 1, ..., K - 1: a class may have been lost, or counting begins at 1."""
+    """Log a warning if labels are not 0, 1, ..., K - 1: a class may be missing, or labels may start at 1."""
     if not len(known) or known[-1] == len(known) - 1:
         return
     gaps = np.setdiff1d(np.arange(min(int(known[-1]), MAX_CLASSES)), known)
@@ -173,8 +173,8 @@ def _log_gaps(array: NamedArray, known: Array) -> None:
     )  # fmt: skip
 
 
-def _numbered(array: NamedArray, values: Array, known: Array, names: tuple[str, ...], *, is_given: bool) -> Tensor:
-    """Return the place of each label among the known ones."""
+def _to_indices(array: NamedArray, values: Array, known: Array, names: tuple[str, ...], *, is_given: bool) -> Tensor:
+    """Return the index of each label in `known`."""
     unknown = np.setdiff1d(values, known)
     if len(unknown):
         where = f"data.class_names has {len(names)}" if is_given else f"the training labels have {len(names)}"

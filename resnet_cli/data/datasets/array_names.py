@@ -1,4 +1,4 @@
-"""Which arrays of a file are the images and labels of which split, by their usual names or by those of the config."""
+"""Find the arrays of images and labels of each split in a file, by usual names or by names in the config."""
 
 import logging
 import re
@@ -26,16 +26,16 @@ ALLOWED = (*PLACES, "class_names")
 
 
 def find_arrays(path: Path, names: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
-    """Return the names of the arrays to be used.
+    """Return the names of the arrays to use.
 
     Args:
-        path: Their file, for messages.
-        names: The names of all its arrays.
-        given: What the config says, as the result.
+        path: The file, for messages.
+        names: The names of all arrays in the file.
+        given: Names from the config, in the form of the result.
 
     Returns:
-        The name of an array by `train_images`, `train_labels`, `test_images` ... and `class_names`, as far as there is
-        one. `train_images` and `train_labels` are there.
+        Names of arrays by role: `train_images` and `train_labels`, and those of `test_images`, ..., `class_names` that
+        were found.
 
     Raises:
         InputError: Names are unknown, or images or labels are not found or not unique; one line for each problem.
@@ -89,7 +89,7 @@ def _missing_places(path: Path, names: Sequence[str], chosen: Mapping[str, str])
 
 
 def _leave_out_halves(path: Path, split: str, chosen: dict[str, str]) -> None:
-    """Leave out a split of which only images or only labels are there, with a warning."""
+    """Leave out a split that has only images or only labels, with a warning."""
     places = [f"{split}_images", f"{split}_labels"]
     there = [place for place in places if place in chosen]
     if len(there) == 1:
@@ -98,7 +98,7 @@ def _leave_out_halves(path: Path, split: str, chosen: dict[str, str]) -> None:
 
 
 def _parse(name: str) -> tuple[str, str] | None:
-    """Return the split and role that the name of an array means; None if it is not a usual name."""
+    """Return the split and role that an array's name indicates; None if it is not a usual name."""
     words = re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
     words = "_".join(filter(None, re.split(r"[\W_]+", words)))
     if words in CLASS_NAMES:

@@ -18,7 +18,7 @@ Array = np.ndarray[Any, Any]
 USUAL_CHANNELS = (1, 3, 4)
 CHUNK_VALUES = 4_000_000  # converted at a time
 NATURAL_RANGES = {"bool": (0, 1), "uint8": (0, 255), "uint16": (0, 65535)}
-DARK = 16  # values that stay below a sixteenth of the range leave images almost black
+DARK = 16  # images whose values stay below 1/16 of the range are almost black
 
 log = logging.getLogger("resnet_cli")
 
@@ -27,7 +27,7 @@ def find_layout(array: NamedArray, layout: ArrayLayout) -> ArrayLayout:
     """Return the order of the axes of images, found from their shape if `layout` is `auto`.
 
     Raises:
-        InputError: The shape is not that of images, fits several orders, or does not fit `layout`.
+        InputError: The shape is not that of images, is ambiguous, or does not match `layout`.
     """
     shape = array.values.shape
     if len(shape) not in (3, 4):
@@ -49,7 +49,7 @@ def find_layout(array: NamedArray, layout: ArrayLayout) -> ArrayLayout:
 
 
 def _advice(shape: Sequence[int]) -> str:
-    """Return how an array of another number of axes may become images."""
+    """Return advice on how an array with another number of axes can be converted to images."""
     if len(shape) != 2 or math.isqrt(shape[1]) ** 2 != shape[1] or shape[1] < 4:
         return "[N, H, W, C], [N, C, H, W] or [N, H, W]"
     side = math.isqrt(shape[1])
@@ -57,12 +57,12 @@ def _advice(shape: Sequence[int]) -> str:
 
 
 def to_images(array: NamedArray, layout: ArrayLayout, value_range: Sequence[float] | None) -> Tensor:
-    """Return images as uint8 [N, H, W, C]; a view of the array if it is uint8 already and no range is given.
+    """Return images as uint8 [N, H, W, C]: a view of the array if it is already uint8 and no range is given.
 
     Args:
         array: The images.
         layout: The order of its axes, not `auto`.
-        value_range: Values that become 0 and 255; None takes those of the type, if it has a natural range.
+        value_range: Values that become 0 and 255; None takes the range of the type, if it has a natural one.
 
     Raises:
         InputError: The type has no natural range and none is given, or values are not finite.
@@ -85,7 +85,7 @@ def to_images(array: NamedArray, layout: ArrayLayout, value_range: Sequence[floa
 
 
 class _Scale:
-    """Scales values to 8 bits as image files of more than 8 bits are, and keeps an account of them.
+    """Scales values to 8 bits, as for image files of more than 8 bits, and records their range.
 
     Args:
         array: The array, for messages.
@@ -101,7 +101,7 @@ class _Scale:
         self.table = self._scale(np.arange(2 ** (8 * kind.itemsize))) if kind in (np.uint8, np.uint16) else None
 
     def __call__(self, values: Array, start: int) -> Array:
-        """Return values [B, H, W, C], of the images from number `start` on, as uint8."""
+        """Return values [B, H, W, C] of images `start`, `start` + 1, ... as uint8."""
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             first = start + int(np.argmin(np.isfinite(values).all(axis=(1, 2, 3))))
             kind = "NaN" if np.isnan(values[first - start]).any() else "infinite values"
@@ -122,7 +122,7 @@ class _Scale:
         return scaled_uint8
 
     def log_range(self, *, is_given: bool) -> None:
-        """Log a warning if values are cut off, or fill little of a range that nobody gave."""
+        """Log a warning if values are clipped, or use little of a range that was not given."""
         extent = f"values go from {self.smallest:g} to {self.largest:g}"
         bounds = f"[{self.low:g},{self.high:g}]"
         if self.outside:
@@ -136,7 +136,7 @@ class _Scale:
 
 
 def _refuse(array: NamedArray) -> tuple[float, float]:
-    """Raise an `InputError` with the range that fits the values; they have no natural one."""
+    """Raise an `InputError` that suggests a range, since the type of the values has no natural one."""
     values, (low, high) = array.values, (math.inf, -math.inf)
     for start in range(0, len(values), rows := max(1, CHUNK_VALUES // max(1, math.prod(values.shape[1:])))):
         finite = values[start : start + rows]

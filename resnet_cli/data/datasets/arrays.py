@@ -36,23 +36,23 @@ def arrays(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Dataset:
-    """Load images and labels from arrays, without executing anything that the files hold.
+    """Load images and labels from arrays, without executing code from the files.
 
     Arrays are found by their names: `x_train`, `train_images`, `X`, `images` or `data` are images, `y_train`,
     `train_labels`, `y`, `labels` or `target` are labels, and the other splits have `val` or `test` instead. Images may
-    have any number of channels. Labels are whole numbers, one-hot rows, or texts, which name the classes. Without test
-    images, a fixed, stratified part of the training images becomes the test split.
+    have any number of channels. Labels are whole numbers, one-hot rows, or class names. Without test images, a fixed,
+    stratified part of the training images becomes the test split.
 
     Args:
         file: An `.npz` file, a `.pt` or `.pth` file of tensors, a folder of `.npy` files, or the `.npy` file of the
-            images; `~` is the home folder. Large `.npy` files are mapped rather than read.
-        labels_file: The file of the labels, if `file` holds the images alone.
-        arrays: Names of arrays that are not found by their usual names, by what they are: `train_images`,
-            `train_labels`, `val_images` ..., `class_names`.
-        labels: `multi` if images have several labels, or none: then labels are 0 and 1, [N, K].
-        layout: Order of the axes of the images; `auto` finds it from their shape.
-        range: Lowest and highest value, which become 0 and 255; None takes those of `uint8` and `uint16`, and refuses
-            other types.
+            images; `~` is the home folder. Large `.npy` files are memory-mapped.
+        labels_file: The file of the labels, if `file` holds only the images.
+        arrays: Names of arrays without a usual name, by role: `train_images`, `train_labels`, `val_images` ...,
+            `class_names`.
+        labels: `multi` if an image may have any number of labels: labels are then 0 and 1, [N, K].
+        layout: Order of the axes of the images; `auto` infers it from their shape.
+        range: Lowest and highest value, which become 0 and 255; None takes the range of `uint8` or `uint16`, and
+            rejects other types.
         class_names: Names of the classes, in the order of their numbers; None takes them from the file, or the labels.
         test_fraction: Fraction of the images held out for testing if there are no test images.
         mean: Mean of each channel on the scale 0 to 1; None computes it.
@@ -95,7 +95,7 @@ def arrays(
 
 
 def _open(path: Path, labels_file: str | None, given: Mapping[str, str]) -> tuple[dict[str, ArrayFile], dict[str, str]]:
-    """Return the file and the name of each array to be used."""
+    """Return the files by role, and the names of the arrays to use."""
     content = open_arrays(path, "data.file")
     names = list(content.loaders)
     if labels_file is None:
@@ -116,12 +116,12 @@ def _open(path: Path, labels_file: str | None, given: Mapping[str, str]) -> tupl
 
 
 def _by_split(loaded: Mapping[str, NamedArray], role: str) -> dict[str, NamedArray]:
-    """Return the images or the labels by split."""
+    """Return the images or the labels of each split."""
     return {place.split("_")[0]: loaded[place] for place in PLACES if place in loaded and place.endswith(role)}
 
 
 def _compare_counts(images: Mapping[str, NamedArray], labels: Mapping[str, NamedArray]) -> None:
-    """Raise an `InputError` if there are not as many labels as images."""
+    """Raise an `InputError` if the numbers of labels and images differ."""
     problems = [
         f"{images[split]} has {len(images[split].values)} images, but {labels[split]} has {len(labels[split].values)} "
         "labels"

@@ -14,7 +14,7 @@ from resnet_cli.seeding import seeded_generator
 
 DigitSide = Annotated[int, Between(8, 256)]
 
-DIGITS_MAX = 16  # largest pixel value of the digits, which count the dark dots of 4x4 blocks
+DIGITS_MAX = 16  # largest pixel value of the digits: each pixel counts the dark dots in a block of 4x4
 
 
 def digits(*, image_size: DigitSide | tuple[DigitSide, DigitSide] = 16) -> Dataset:
@@ -47,7 +47,7 @@ def synthetic(
     noise: Annotated[float, AtLeast(0)] = 0.1,
     image_seed: Annotated[int, AtLeast(0)] = 0,
 ) -> Dataset:
-    """Generate learnable images: each shows the smooth pattern of its class, shifted, at a random contrast, with noise.
+    """Generate learnable images: the smooth pattern of the class, shifted at random, at a random contrast, with noise.
 
     Args:
         count: Training images; labels cycle through the classes.
@@ -56,7 +56,7 @@ def synthetic(
         image_size: Side in pixels, or height and width.
         channels: Number of channels.
         noise: Standard deviation of the noise on the scale 0 to 1.
-        image_seed: Seed of the images, which do not depend on the seed of the run.
+        image_seed: Seed of the images, independent of the seed of the run.
     """
     coarse = torch.randn(classes, channels, 4, 4, generator=seeded_generator("cpu", image_seed, "synthetic patterns"))
     height, width = height_and_width(image_size)
@@ -112,7 +112,7 @@ def noise(
         classes: Number of classes.
         image_size: Side in pixels, or height and width.
         channels: Number of channels.
-        image_seed: Seed of images and labels, which do not depend on the seed of the run.
+        image_seed: Seed of images and labels, independent of the seed of the run.
     """
 
     def make_split(name: str, size: int) -> DatasetSplit:

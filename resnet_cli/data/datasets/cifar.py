@@ -28,7 +28,7 @@ VALUES_PER_IMAGE = 3 * 32 * 32
 class CifarFiles:
     """The files of a data set and their MD5 checksums, as in torchvision's `CIFAR10` and `CIFAR100`.
 
-    They are repeated here because importing torchvision takes seconds and 170 MB, which only a download needs.
+    They are repeated here because importing torchvision takes seconds and 170 MB, and only a download needs it.
 
     Args:
         name: The data set's name.
@@ -59,7 +59,7 @@ class CifarFiles:
 
     @property
     def archive(self) -> str:
-        """File name of the archive, which may be placed in the root folder."""
+        """File name of the archive, which may lie in the root folder."""
         return self.url.rpartition("/")[2]
 
 
@@ -160,7 +160,7 @@ def _load_cifar(
 def _read_archive(
     files: CifarFiles, archive: Path, *, verify: bool
 ) -> tuple[DatasetSplit, DatasetSplit, tuple[str, ...]]:
-    """Unpack an archive beside itself, or for this run alone where that folder cannot be written to."""
+    """Unpack an archive into its folder, or into a temporary one if that is not writable, and read it."""
     root = archive.parent
     if not os.access(root, os.W_OK):
         with tempfile.TemporaryDirectory(prefix="resnet-cli-") as folder:
@@ -184,7 +184,7 @@ def _extract(files: CifarFiles, archive: Path, target: Path) -> None:
 
 
 def _verify(files: CifarFiles, folder: Path, archive: Path | None = None) -> None:
-    """Compare the files in a folder with their MD5; errors name `archive` if they come from one."""
+    """Compare the files in a folder with their MD5; errors name `archive` if the files come from one."""
     for name, md5 in files.md5.items():
         try:
             if (folder / name).is_file():

@@ -1,4 +1,4 @@
-"""Images that a table lists: a row with path and label for each, and optionally its split, weight and group."""
+"""Images listed in a table: a row with path, label and optionally split, weight and group of each image."""
 
 import logging
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from resnet_cli.files import expand_home
 
 log = logging.getLogger("resnet_cli")
 
-# Usual names of the columns, the preferred one first; upper and lower case, spaces and underscores are alike.
+# Usual names of the columns, the preferred one first; case, spaces and underscores are ignored.
 PATH_NAMES = (
     "path", "filepath", "filename", "file", "image", "imagepath", "imagename", "imagefile", "img", "imgpath", "imgname",
     "relativepath", "relpath",
@@ -57,11 +57,11 @@ def csv(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Dataset:
-    """Load the images that a table lists: a CSV or TSV file, or a Parquet file.
+    """Load images listed in a table: a CSV, TSV or Parquet file.
 
-    The first line names the columns. Classes are in the order of their sorted names, whole numbers in that of their
-    values; samples are in the order of the rows. Without a column of splits, or without rows of the test split, a
-    fixed, stratified part of the training images becomes the test split.
+    The first line names the columns. Classes are sorted by name, or by value if they are whole numbers; samples are in
+    the order of the rows. Without a column of splits, or without rows of the test split, a fixed, stratified part of
+    the training images becomes the test split.
 
     Args:
         file: The table; `~` is the home folder. Cells of a text file are separated by commas, semicolons, tabs or bars.
@@ -69,23 +69,23 @@ def csv(
             unpacked once into `cache`; None is the folder of the table.
         path_column: Column of the image files' paths; None finds a usual name such as `path`, `filename` or `image`.
         label_column: Column of the class names; None finds `label`, `class`, `target`, `category` ... With
-            `labels=multi` also a list of columns of 0 and 1, one for each class, which None finds too.
-        labels: `multi` if images have several labels, or none.
-        label_delimiter: What is between the names of classes in a cell with several; None finds `|`, `;` or a comma.
+            `labels=multi` it may be a list of columns of 0 and 1, one for each class, which None finds too.
+        labels: `multi` if an image may have any number of labels.
+        label_delimiter: Delimiter of several class names in a cell; None finds `|`, `;` or a comma.
         split_column: Column of the splits (`train`, `val`, `test` or their other usual names); None finds `split`,
             `set`, `subset` ...
-        weight_column: Column of how often an image is drawn in relation to others; None finds `weight`.
-        group: Column of what belongs together, such as a patient: its images stay in one split.
+        weight_column: Column of the relative sampling frequency of images; None finds `weight`.
+        group: Column of a group, such as the patient: images of a group stay in one split.
         image_size: Side of the images in pixels, or height and width; None if all files already have the same size.
         resize: `crop` scales the largest centred part of that shape, `squash` scales both sides, `pad` scales the whole
             image and surrounds it with `background`.
-        interpolation: How pixels between those of the file are computed.
-        mode: `RGB`, or `L` for grey: other images are converted, with a warning that names the first. `all` takes the
-            channels of the files as they are, of which a TIFF file may have any number.
+        interpolation: Interpolation of scaling: `bilinear` or `bicubic`.
+        mode: `RGB`, or `L` for grey: other images are converted, with a warning that names the first. `all` keeps the
+            channels of the files; TIFF files may have any number.
         background: Colour under transparent pixels and around padded images: a name such as `white`, `#rrggbb`, or red,
             green and blue to 255.
-        range: Lowest and highest value of images of more than 8 bits, which become 0 and 255; None takes those of 16
-            bits, and refuses floating-point images.
+        range: Lowest and highest value of images of more than 8 bits, which become 0 and 255; None takes the range of
+            16 bits, and rejects floating-point images.
         test_fraction: Fraction of the images held out for testing if there is no test split.
         cache: Folder for decoded images; None decodes them in every run.
         mean: Mean of each channel on the scale 0 to 1; None computes it.
@@ -121,20 +121,20 @@ def csv(
 
 
 def _describe_rows(columns: Columns, splits: Sequence[str]) -> dict[str, str]:
-    """Return where the parts were found: rows with a value in the column of splits, or all."""
+    """Describe where the parts were found: rows with a value in the column of splits, or all rows."""
     if columns.split is None:
         return {"train": "all rows"}
     return {split: f"{split} rows of column {columns.split!r}" for split in splits}
 
 
 def _hint(class_names: Sequence[str], is_multi: bool) -> str:
-    """Return what to set if images seem to have several labels, but are read as if they had one."""
+    """Return advice if images seem to have several labels but are read as having one."""
     joined = next((name for name in class_names if not is_multi and any(sign in name for sign in "|;,")), None)
     return "" if joined is None else f"data.labels=multi if {joined!r} is several labels"
 
 
 def _find_columns(table: Table, is_multi: bool, **given: Any) -> Columns:
-    """Return the columns of a table, and log which ones were found by other names than the first of the usual ones."""
+    """Return the columns of a table, and log those that were found by other names than the preferred ones."""
     usual = {"path": PATH_NAMES, "label": LABEL_NAMES, "split": SPLIT_COLUMN_NAMES, "weight": WEIGHT_NAMES, "group": ()}
     found: dict[str, Any] = {}
     problems: list[object] = []

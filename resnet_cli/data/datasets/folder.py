@@ -1,7 +1,7 @@
 """Image folders with one sub-folder for each class.
 
-Every file is either a sample, or refused by name, or counted in a warning: none is skipped silently. `layout` decides
-which folders are splits and which are classes.
+Every file is a sample, is rejected with its name, or is counted in a warning: none is skipped silently. `layout`
+determines which folders are splits and which are classes.
 """
 
 import logging
@@ -60,30 +60,30 @@ def image_folder(
 ) -> Dataset:
     """Load images from `root/train/<class>/*`, `root/test/<class>/*` and, if present, `root/val/<class>/*`.
 
-    The splits may have other usual names (`training`, `valid`, `validation`, `dev`, `testing`, `eval`), in any case of
-    letters. Without `train/`, the class folders are expected in `root` itself. Without `test/`, a fixed, stratified
-    part of the training images becomes the test split. Classes and samples are in the order of their sorted names;
-    sub-folders of a class folder belong to the class. Folders that systems and tools leave behind are ignored; names
-    that start with a dot, and files that are not images by their names, are passed over and counted in a warning.
+    The splits may have other usual names (`training`, `valid`, `validation`, `dev`, `testing`, `eval`), in upper or
+    lower case. Without `train/`, the class folders are expected in `root` itself. Without `test/`, a fixed, stratified
+    part of the training images becomes the test split. Classes and samples are sorted by name; sub-folders of a class
+    folder belong to the class. Folders that systems and tools leave behind are ignored; names that start with a dot,
+    and files without an image extension, are skipped and counted in a warning.
 
     Args:
         root: The folder, or an archive of it (`.zip`, `.tar`, `.tar.gz` ...), which is unpacked once into `cache`; `~`
             is the home folder.
-        layout: `auto` takes folders for splits if one is named like a training split, else for classes; folders that
-            hold the same sub-folders are refused then. `classes` takes every folder for a class, `splits` none.
-        group: Regular expression that finds the group of each image in its path below `root`: what its first bracket
-            that takes part matches, or the whole match. Images of a group stay together in every split, the test split
-            included.
+        layout: `splits`: the folders are splits. `classes`: they are classes. `auto`: they are splits if one is named
+            like a training split, else classes, unless all of them hold the same sub-folders, which is an error.
+        group: Regular expression that finds the group of each image in its path below `root`: the first capturing group
+            that takes part in the match, or else the whole match. Images of a group stay in one split, including the
+            test split.
         image_size: Side of the images in pixels, or height and width; None if all files already have the same size.
         resize: `crop` scales the largest centred part of that shape, `squash` scales both sides, `pad` scales the whole
             image and surrounds it with `background`.
-        interpolation: How pixels between those of the file are computed.
-        mode: `RGB`, or `L` for grey: other images are converted, with a warning that names the first. `all` takes the
-            channels of the files as they are, of which a TIFF file may have any number.
+        interpolation: Interpolation of scaling: `bilinear` or `bicubic`.
+        mode: `RGB`, or `L` for grey: other images are converted, with a warning that names the first. `all` keeps the
+            channels of the files; TIFF files may have any number.
         background: Colour under transparent pixels and around padded images: a name such as `white`, `#rrggbb`, or red,
             green and blue to 255.
-        range: Lowest and highest value of images of more than 8 bits, which become 0 and 255; None takes those of 16
-            bits, and refuses floating-point images.
+        range: Lowest and highest value of images of more than 8 bits, which become 0 and 255; None takes the range of
+            16 bits, and rejects floating-point images.
         test_fraction: Fraction of the images held out for testing if there is no `test/`.
         cache: Folder for decoded images; None decodes them in every run.
         mean: Mean of each channel on the scale 0 to 1; None computes it.
@@ -110,7 +110,7 @@ def image_folder(
 
 
 def _scan_splits(base: Path, layout: Layout) -> tuple[dict[str, FilesByClass], dict[str, str]]:
-    """Return the classes of train and, if present, of test and val, and where these were found."""
+    """Return the classes of train and, if present, of test and val, and where the splits were found."""
     report = ScanReport()
     folders = find_splits(base, layout, report)
     splits = {name: _scan_classes(base, folder, report) for name, folder in folders.items()}
@@ -151,7 +151,7 @@ def _scan_classes(base: Path, folder: Path, report: ScanReport) -> FilesByClass:
         elif holds_runs(path):
             report.notes.append(f"{path} holds runs of resnet-train and is not a class")
         elif holds_folders_alone(path):
-            report.notes.append(f"{path} holds no files and is not a class")  # the folder of a run that begins
+            report.notes.append(f"{path} holds no files and is not a class")  # such as the folder of a starting run
         else:
             files = _scan_files(base, path, (os.path.realpath(folder),), report)
             if files or not report.holds_other_files(path):
@@ -169,7 +169,7 @@ def _scan_files(base: Path, folder: Path, ancestors: tuple[str, ...], report: Sc
     Args:
         base: The data set's folder.
         folder: The class folder or a sub-folder of it.
-        ancestors: Real paths of the folders that lead to `folder`, to detect links in a circle.
+        ancestors: Real paths of the parents of `folder`, to detect circular links.
         report: Where problems are added.
     """
     real = os.path.realpath(folder)

@@ -13,15 +13,15 @@ from resnet_cli.errors import InputError
 
 IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "pixel_values")
 LABEL_NAMES = ("label", "labels", "target", "class", "category", "class_name", "label_name", "y")
-SAMPLE = 16  # images whose size stands for that of all
+SAMPLE = 16  # images from which the mean size is estimated
 
 
 class TableSource:
-    """Images whose encoded content is in a column of a table, as a struct of `bytes` and `path`, or as bytes.
+    """Images stored in a column of a table, encoded, as a struct of `bytes` and `path` or as bytes.
 
     Args:
-        table: A `datasets.Dataset` of this column alone, which gives out Arrow tables.
-        rows: Numbers of the rows that are used.
+        table: A `datasets.Dataset` with only this column, in Arrow format.
+        rows: Numbers of the rows to use.
         name: How messages refer to the table.
     """
 
@@ -69,23 +69,23 @@ class TableSource:
             yield content[:DIGEST_BYTES] + content[max(DIGEST_BYTES, len(content) - DIGEST_BYTES) :]
 
     def mean_bytes(self) -> float:
-        """Return the mean size of some of the images."""
+        """Return the mean size of some of the encoded images in bytes."""
         chosen = range(0, len(self), max(1, len(self) // SAMPLE))
         return sum(len(self.open(index).content) for index in chosen) / max(1, len(chosen))
 
 
 def read_cell(table: Any, row: int) -> Any:
-    """Return the only cell in a row of a table."""
+    """Return the cell in a row of a table with one column."""
     return table[row].column(0)[0].as_py()
 
 
 def make_source(table: Any, column: str, rows: Sequence[int], name: str, base: Path) -> ImageSource:
-    """Return the images of a column: those in the table, or the files that it names.
+    """Return the images of a column, which holds either images or paths of files.
 
     Args:
         table: A `datasets.Dataset`.
         column: The name of the column.
-        rows: Numbers of the rows that are used.
+        rows: Numbers of the rows to use.
         name: How messages refer to the table.
         base: Folder that paths in the table are relative to.
     """
@@ -104,10 +104,10 @@ def make_source(table: Any, column: str, rows: Sequence[int], name: str, base: P
 
 
 def find_image_column(features: Mapping[str, Any], given: str | None, name: str) -> str:
-    """Return the column of the images: the given one, or the only one with images, or the one with a usual name.
+    """Return the column of the images: the given one, the only one with images, or one with a usual name.
 
     Raises:
-        InputError: There is none, several have images, or the given one has none.
+        InputError: No column or several columns have images, or the given one has none.
     """
     kinds = {column: type(feature).__name__ for column, feature in features.items()}
     decoded = [column for column, kind in kinds.items() if kind == "Image"]
@@ -123,7 +123,7 @@ def find_image_column(features: Mapping[str, Any], given: str | None, name: str)
 
 
 def find_label_column(features: Mapping[str, Any], given: str | None, name: str, taken: str) -> str:
-    """Return the column of the labels: the given one, or the only one of classes, or the one with a usual name."""
+    """Return the column of the labels: the given one, the only one of classes, or one with a usual name."""
     if given is not None:
         _require_column(features, "data.label_column", given, name)
         return given
@@ -164,7 +164,7 @@ def _is_text(feature: Any) -> bool:
 
 
 def read_labels(table: Any, column: str, name: str) -> "np.ndarray[Any, Any] | None":
-    """Return the labels of a table as whole numbers or text [N]; None if it has no labels: all are -1 or empty.
+    """Return the labels of a table as whole numbers or text [N]; None if all are -1 or empty.
 
     Raises:
         InputError: Some rows have no label, or labels are lists.

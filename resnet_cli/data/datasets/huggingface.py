@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, and folders and Parquet files in its format, by the library `datasets`."""
+"""Data sets of the Hugging Face hub, and folders and Parquet files in its formats, read by the library `datasets`."""
 
 import importlib.util
 import logging
@@ -30,7 +30,7 @@ from resnet_cli.files import expand_home
 log = logging.getLogger("resnet_cli")
 
 Tables = Mapping[str, Any]  # a `datasets.Dataset` for each split
-SAVED = ("dataset_dict.json", "state.json")  # of `save_to_disk`
+SAVED = ("dataset_dict.json", "state.json")  # files that `save_to_disk` writes
 FILE_FORMATS = {".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow"}
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -54,21 +54,21 @@ def huggingface(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Dataset:
-    """Load images of the Hugging Face hub, or of a folder or file in one of its formats. No code of theirs is run.
+    """Load a data set of the Hugging Face hub, or a folder or file in one of its formats, without running its code.
 
-    The library `datasets` downloads a set once into its own cache, `$HF_HOME`; `HF_HUB_OFFLINE=1` uses that cache
-    alone. Splits have their usual names (`train`, `validation`, `test` ...). Without a test split, or if its labels are
-    kept secret, a fixed, stratified part of the training images becomes the test split.
+    The library `datasets` downloads a set once into its own cache, `$HF_HOME`; with `HF_HUB_OFFLINE=1` only that cache
+    is used. Splits have their usual names (`train`, `validation`, `test` ...). Without a test split, or if its labels
+    are withheld, a fixed, stratified part of the training images becomes the test split.
 
     Args:
         name: Name on the hub, such as `ylecun/mnist`.
-        root: Instead of `name`: a Parquet file, a folder of Parquet files, or one that `save_to_disk` wrote.
+        root: Instead of `name`: a Parquet file, a folder of Parquet files, or a folder that `save_to_disk` wrote.
         subset: The subset (configuration), if the set has several.
         revision: Commit, branch or tag on the hub; None takes the newest.
         image_column: Column of the images; None finds the only one, or `image`, `img` ...
         label_column: Column of the labels: classes, whole numbers or text; None finds the only column of classes, or
             `label`, `target`, `class` ...
-        image_size: As in `image_folder`, like all that follow.
+        image_size: As in `image_folder`, like the arguments that follow.
         resize: `crop`, `squash` or `pad`.
         interpolation: `bilinear` or `bicubic`.
         mode: `RGB`, `L` for grey, or `all` for the channels of the files.
@@ -80,7 +80,7 @@ def huggingface(
         std: Standard deviation of each channel.
 
     Raises:
-        InputError: The set is not there, or its columns, labels or images cannot be used.
+        InputError: The set does not exist, or its columns, labels or images cannot be used.
     """
     if (name is None) == (root is None):
         raise InputError("data=huggingface takes data.name=NAME of the hub, or data.root=PATH: one of them")
@@ -125,14 +125,14 @@ def _open_images(
 
 
 def _find_revision(table: Any) -> str | None:
-    """Return the commit of the hub that a table is from; None if it is not of the hub."""
-    # of the file in the cache, or of the name of the set if it was loaded from a snapshot, which has the commit's name
+    """Return the hub commit that a table comes from; None if it is not from the hub."""
+    # A folder of the cached file, or the name of the set if it was loaded from a snapshot, is named after the commit.
     folders = [part for file in table.cache_files for part in reversed(Path(file["filename"]).parts[:-1])]
     return next((folder for folder in folders if COMMIT.fullmatch(folder)), None)
 
 
 def _load_from_hub(name: str, subset: str | None, revision: str | None) -> Tables:
-    """Load a data set of the hub, from the cache of the library if it is there."""
+    """Load a data set of the hub, from the library's cache if possible."""
     library = _import_library()
 
     def load() -> Any:
@@ -148,10 +148,10 @@ def _load_from_hub(name: str, subset: str | None, revision: str | None) -> Table
 
 
 def _find_snapshot(name: str, revision: str | None) -> str | None:
-    """Return the folder of a data set that `hf download` has put into the cache of the hub; None if there is none."""
+    """Return the folder into which `hf download` has cached a data set; None if there is none."""
     import huggingface_hub
 
-    with suppress(OSError, ValueError):  # it is not there, or the name is none of the hub
+    with suppress(OSError, ValueError):  # not cached, or not a valid name on the hub
         return str(
             huggingface_hub.snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True)
         )
@@ -159,7 +159,7 @@ def _find_snapshot(name: str, revision: str | None) -> str | None:
 
 
 def _load_from_disk(path: Path, subset: str | None) -> Tables:
-    """Load a Parquet file, or a folder of `save_to_disk` or of Parquet files."""
+    """Load a Parquet file, a folder of Parquet files, or a folder of `save_to_disk`."""
     if not path.exists():
         raise InputError(f"data.root={path} does not exist")
     library = _import_library()
@@ -175,7 +175,7 @@ def _load_from_disk(path: Path, subset: str | None) -> Tables:
 
 
 def _import_library() -> Any:
-    """Return the library `datasets`, which stays quiet but for errors."""
+    """Import the library `datasets`, and silence all of its messages but errors."""
     if importlib.util.find_spec("datasets") is None:
         raise InputError("data=huggingface needs the package datasets: pip install 'resnet-cli[huggingface]'")
     import datasets
@@ -194,7 +194,7 @@ def _load(load: Callable[[], Any], setting: str, advice: str = "") -> Tables:
         found = load()
     except MemoryError:
         raise
-    except Exception as error:  # it raises exceptions of any type, and of the file systems and formats below it
+    except Exception as error:  # the library and the file systems and formats below it raise errors of any type
         reason = str(error).strip().split("\n")[0].rstrip(".: ")[:300] or type(error).__name__
         is_unreachable = isinstance(error, ConnectionError) and advice
         raise InputError(f"{setting} cannot be loaded: {reason}{advice if is_unreachable else ''}") from None
@@ -202,10 +202,10 @@ def _load(load: Callable[[], Any], setting: str, advice: str = "") -> Tables:
 
 
 def _choose_splits(tables: Tables, source: str) -> dict[str, Any]:
-    """Return the tables of train and, if present, val and test; an only split is the training split.
+    """Return the tables of train and, if present, val and test; a single split is the training split.
 
     Raises:
-        InputError: No split is the training split by its name, or it is empty.
+        InputError: No split has the name of a training split, or it is empty.
     """
     chosen: dict[str, str] = {}
     for split, names in SPLIT_NAMES.items():
@@ -225,7 +225,7 @@ def _choose_splits(tables: Tables, source: str) -> dict[str, Any]:
 
 
 def _read_labels(splits: Tables, column: str, source: str) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Return the names of the classes, and the labels of each split that has some."""
+    """Return the names of the classes, and the labels of each split that has labels."""
     found = {}
     for split, table in splits.items():
         labels = read_labels(table, column, f"{source}, {split}") if len(table) and column in table.features else None

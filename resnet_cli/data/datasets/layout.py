@@ -1,4 +1,4 @@
-"""How a folder of images is laid out: which sub-folders are splits, which are classes, and what belongs to neither."""
+"""Layout of an image folder: which sub-folders are splits, which are classes, and which are neither."""
 
 import os
 import re
@@ -13,8 +13,8 @@ Layout = Literal["auto", "classes", "splits"]
 
 EXPECTED = "expected train/<class>/* and test/<class>/* (and val/, if there is one), or <class>/*"
 
-# Names of the splits in any case of letters, the preferred one first. `eval` is a second name of both kinds: the test
-# split, or the validation split where another folder is the test split.
+# Names of the splits in upper or lower case, the preferred one first. `eval` may be either: the test split, or the
+# validation split if another folder is the test split.
 SPLIT_NAMES: Mapping[str, Sequence[str]] = {
     "train": ("train", "training"),
     "test": ("test", "testing", "eval", "evaluation"),
@@ -27,8 +27,8 @@ TOOL_FOLDERS = frozenset({
     "lost+found", "__pycache__",
 })  # fmt: skip
 
-# A file with another extension is not an image by its name. Formats that Pillow does not read are included: such a
-# photograph is refused rather than passed over.
+# Files with other extensions are skipped. The list includes image formats that Pillow does not read, so that such
+# photographs cause an error instead of being skipped.
 IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".ppm",
     ".pgm", ".pbm", ".pnm", ".pfm", ".avif", ".avifs", ".jp2", ".j2k", ".jpc", ".jpx", ".jxl", ".tga", ".ico", ".icns",
@@ -37,10 +37,10 @@ IMAGE_SUFFIXES = frozenset({
 })  # fmt: skip
 NOT_IMAGES_BY_NAME = frozenset({"readme", "license", "licence", "copying", "makefile", "checksums", "md5sums"})
 
-YEAR = re.compile(r"(?:19|20)\d\d(?:[-_.]?\d\d){0,2}")  # or a month, or a day
+YEAR = re.compile(r"(?:19|20)\d\d(?:[-_.]?\d\d){0,2}")  # optionally with month and day
 
 RUN_FILES = frozenset({"run.json", "sweep.json", "multirun.yaml"})
-RUN_DEPTH = 3  # multirun/DATE/TIME-NAME/JOB/run.json
+RUN_DEPTH = 3  # as in multirun/DATE/TIME-NAME/JOB/run.json
 
 
 @dataclass
@@ -50,7 +50,7 @@ class ScanReport:
     Args:
         problems: Messages on entries that cannot be used.
         ignored: Paths of files outside class folders, and of entries whose names start with a dot.
-        passed_over: Paths of files in class folders that are not images by their names.
+        passed_over: Paths of files in class folders that have no image extension.
         notes: Lines on how the folder was read.
     """
 
@@ -60,14 +60,14 @@ class ScanReport:
     notes: list[str] = field(default_factory=list)
 
     def holds_other_files(self, folder: Path) -> bool:
-        """Return whether files of a folder were passed over."""
+        """Return whether files in a folder were skipped."""
         return any(Path(name).is_relative_to(folder) for name in self.passed_over)
 
     def lines(self) -> list[str]:
-        """Return lines for the user on what was chosen and what is not used.
+        """Return lines for the user on how the folder was read and what is not used.
 
         Raises:
-            InputError: There are problems; the first five are named.
+            InputError: There are problems; the message lists the first five.
         """
         if self.problems:
             more = [f"... and {len(self.problems) - 5} more such problems"] if len(self.problems) > 5 else []
@@ -83,18 +83,18 @@ class ScanReport:
 
 
 def list_entries(folder: Path, report: ScanReport) -> list[os.DirEntry[str]]:
-    """List a folder sorted by name, without what tools leave behind; names that start with a dot are reported."""
+    """List a folder sorted by name, ignoring files of tools and reporting names that start with a dot."""
     try:
         with os.scandir(folder) as iterator:
             entries = sorted(iterator, key=lambda entry: entry.name)
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}") from None
     report.ignored += [entry.path for entry in entries if entry.name.startswith(".")]
-    return [entry for entry in entries if not entry.name.startswith(".") and not _is_left_by_a_tool(entry)]
+    return [entry for entry in entries if not entry.name.startswith(".") and not _is_tool_folder(entry)]
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a folder, or a link to one; a link to itself is none."""
+    """Return whether an entry is a folder or a link to one; False for a link to itself."""
     try:
         return entry.is_dir()
     except OSError:
@@ -102,7 +102,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def is_file(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a file, or a link to one; a link to itself is none."""
+    """Return whether an entry is a file or a link to one; False for a link to itself."""
     try:
         return entry.is_file()
     except OSError:
@@ -110,7 +110,7 @@ def is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def is_image_by_name(name: str) -> bool:
-    """Return whether a file may be an image by its extension; one without an extension may."""
+    """Return whether a file may be an image by its extension; True if it has none."""
     path = Path(name.lower())
     return path.suffix in IMAGE_SUFFIXES if path.suffix else path.name not in NOT_IMAGES_BY_NAME
 
@@ -122,7 +122,7 @@ def find_splits(root: Path, layout: Layout, report: ScanReport) -> dict[str, Pat
         root: The data set's folder.
         layout: `splits`: the sub-folders are splits. `classes`: they are classes, whatever their names. `auto`: they
             are splits if one is named like a training split, else classes.
-        report: Where lines on the choice are added.
+        report: Report to which lines on the choice are added.
 
     Raises:
         InputError: There is no training split, or the sub-folders look like parts of a data set.
@@ -150,7 +150,7 @@ def find_splits(root: Path, layout: Layout, report: ScanReport) -> dict[str, Pat
 
 
 def _choose_splits(folders: Mapping[str, Path]) -> dict[str, Path]:
-    """Choose the folder of each split: the first of its names that is there and is not another split's."""
+    """Choose the folder of each split: the first of its names that exists and is not the folder of another split."""
     chosen: dict[str, Path] = {}
     for split, names in SPLIT_NAMES.items():
         candidates = [folder for name in names for folder in folders if folder.lower() == name]
@@ -161,9 +161,9 @@ def _choose_splits(folders: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def _check_parts(root: Path, folders: Mapping[str, Path], report: ScanReport) -> None:
-    """Raise `InputError` if all folders hold the same sub-folders: folds, years or splits of other names.
+    """Raise `InputError` if all folders hold the same sub-folders, as do folds, years or splits with unusual names.
 
-    Folders without images do not count. If some folders hold images themselves, a line says what was found.
+    Folders without images are ignored. If some of the folders contain images directly, a line is added to the report.
     """
     inner: dict[str, set[str]] = {}
     others = 0
@@ -188,7 +188,7 @@ def _check_parts(root: Path, folders: Mapping[str, Path], report: ScanReport) ->
 
 
 def _note_years(root: Path, inner: Mapping[str, set[str]], report: ScanReport) -> None:
-    """Add a line if the folders are named by years or days, and all hold one sub-folder of the same name."""
+    """Add a line if the folders are named after years or dates, and all hold one sub-folder of the same name."""
     shared = set.intersection(*inner.values()) if len(inner) > 1 else set()
     if shared and all(YEAR.fullmatch(name) for name in inner):
         report.notes.append(
@@ -210,10 +210,10 @@ def _note_parts(train: Path, report: ScanReport) -> None:
 
 
 def _describe_parts(root: Path, inner: Mapping[str, set[str]]) -> str | None:
-    """Describe folders that hold the same sub-folders, at least two; None if they do not.
+    """Describe folders that hold the same two or more sub-folders; None if they do not.
 
     Args:
-        root: The folder that holds them.
+        root: The parent folder.
         inner: Names of the sub-folders of each folder.
     """
     shared = set.intersection(*inner.values()) if len(inner) > 1 else set()
@@ -223,7 +223,7 @@ def _describe_parts(root: Path, inner: Mapping[str, set[str]]) -> str | None:
 
 
 def holds_runs(folder: Path, depth: int = RUN_DEPTH) -> bool:
-    """Return whether a folder holds runs or sweeps of this program, at most `depth` folders down."""
+    """Return whether a folder holds runs or sweeps of this program, at most `depth` levels down."""
     try:
         with os.scandir(folder) as iterator:
             entries = list(iterator)
@@ -237,7 +237,7 @@ def holds_runs(folder: Path, depth: int = RUN_DEPTH) -> bool:
 
 
 def holds_folders_alone(folder: Path) -> bool:
-    """Return whether a folder holds folders, and neither it nor they hold a file, except dot files."""
+    """Return whether a folder holds sub-folders, and neither it nor they hold files other than dot files."""
     found = list(os.walk(folder))
     return len(found) > 1 and all(name.startswith(".") for _, _, names in found for name in names)
 
@@ -246,7 +246,7 @@ def _holds_images(folder: Path) -> bool:
     return any(is_image_by_name(name) for _, _, names in os.walk(folder) for name in names if not name.startswith("."))
 
 
-def _is_left_by_a_tool(entry: os.DirEntry[str]) -> bool:
+def _is_tool_folder(entry: os.DirEntry[str]) -> bool:
     return entry.name.lower() in TOOL_FOLDERS and is_folder(entry)
 
 

@@ -1,4 +1,4 @@
-"""Rows of arrays that are larger than memory: they are chosen into a file that is mapped, not into memory."""
+"""Row selection from arrays that may be larger than memory, into a memory-mapped temporary file."""
 
 import math
 import os
@@ -9,19 +9,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-LARGE = 1 << 28  # bytes from which rows are put into a file
+LARGE = 1 << 28  # bytes from which rows are copied to a file
 CHUNK = 64 << 20  # bytes that are copied at once
-DISK_FOLDER = Path("/var/tmp")  # on a disk also where the usual folder for temporary files is in memory
+DISK_FOLDER = Path("/var/tmp")  # on disk even on systems whose /tmp is in memory
 
 
 def select_rows(array: Tensor, indices: Tensor) -> Tensor:
     """Return rows of an array.
 
-    Rows in any order are no view of an array, so that those of a large one are copied. They go into a temporary file
-    without a name, of which the system keeps in memory what it has room for; without room on the disk, into memory.
+    Arbitrary rows are not a view of the array and must be copied. Large copies go to an unlinked temporary file, which
+    the system caches in memory as far as there is room, or to memory if the disk is full.
 
     Args:
-        array: [N, ...]; its file may be mapped too.
+        array: Array [N, ...], which may be memory-mapped itself.
         indices: Rows to return, int64 [M].
     """
     shape = (len(indices), *array.shape[1:])

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: 60,000 + 10,000 grey images of 28x28, in four IDX files, packed by gzip or not."""
+"""MNIST and Fashion-MNIST: 60,000 + 10,000 grey images of 28x28, in four IDX files, optionally compressed by gzip."""
 
 import gzip
 import hashlib
@@ -27,9 +27,9 @@ class MnistFiles:
 
     Args:
         name: The data set's name.
-        reader: Name of its torchvision class, which downloads it, and of its folder in torchvision's layout.
+        reader: Name of the torchvision class that downloads it, and of its folder in torchvision's layout.
         class_names: Names of the classes, as in torchvision.
-        md5: MD5 of each unpacked file. gzip stores a time and a name, so archives of the same content differ.
+        md5: MD5 of each uncompressed file: gzip stores a time and a name, so that archives of equal content differ.
     """
 
     name: str
@@ -85,8 +85,8 @@ def mnist(
     """Load MNIST (LeCun et al. 1998): 60,000 + 10,000 grey digits of 28x28.
 
     Args:
-        root: Folder that holds the four files, packed (`*-ubyte.gz`) or not, or contains the folder that does
-            (`MNIST/raw`); `~` is the home folder.
+        root: Folder of the four files, compressed (`*-ubyte.gz`) or not, or a folder that contains it (`MNIST/raw`);
+            `~` is the home folder.
         download: Download the data set if it is missing.
         verify: Compare the content of every file with its known MD5.
         mean: Mean of each channel on the scale 0 to 1; None computes it.
@@ -147,13 +147,13 @@ def _find_all(folder: Path, files: MnistFiles) -> bool:
 
 
 def _find(folder: Path, name: str) -> Path:
-    """Return the path of a file, or of its archive if there is none; some copies have a dot before `idx`."""
+    """Return the path of a file, or of its archive if there is no file; some copies have a dot before `idx`."""
     names = [name, f"{name}.gz", name.replace("-idx", ".idx"), f"{name.replace('-idx', '.idx')}.gz"]
     return next((folder / found for found in names if (folder / found).is_file()), folder / name)
 
 
 def _read(path: Path, md5: str | None) -> bytes:
-    """Return the content of a file or of a packed one; raise `InputError` if its MD5 is not the given one."""
+    """Return the uncompressed content of a file; raise `InputError` if its MD5 is not the given one."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content: bytes = file.read(MAX_BYTES)
@@ -170,7 +170,7 @@ def _parse_idx(path: Path, content: bytes, dimensions: int) -> Tensor:
     """Return the array of an IDX file, uint8.
 
     Args:
-        path: For messages.
+        path: The file, for messages.
         content: A magic number, the length of each dimension as big-endian 32-bit integers, and the values.
         dimensions: Number of dimensions that the array must have.
     """

@@ -16,7 +16,7 @@ class Root(NamedTuple):
 
     Args:
         folder: The folder.
-        name: What the data set is called.
+        name: Name of the data set.
     """
 
     folder: Path
@@ -26,13 +26,13 @@ class Root(NamedTuple):
 def find_root(
     root: str, cache: str | None, *, expected: str = "", count_files: Callable[[Path], int] | None = None
 ) -> Root:
-    """Return the folder of a data set. An archive is unpacked, and a folder around all of its content is passed over.
+    """Return the folder of a data set, after unpacking if it is an archive; a single top-level folder is skipped.
 
     Args:
-        root: A folder, or an archive as `resnet_cli.data.images.archive.unpack_once` takes it.
+        root: A folder, or an archive that `resnet_cli.data.images.archive.unpack_once` supports.
         cache: The folder of the cache.
-        expected: What the folder should hold, for messages.
-        count_files: Returns how many files of a table a folder holds; None if the folder holds folders of images.
+        expected: What the folder should contain, for messages.
+        count_files: Returns how many files of a table a folder contains; None if there is no table.
 
     Raises:
         InputError: There is no such folder, or the archive cannot be unpacked.
@@ -55,7 +55,7 @@ def find_root(
 
 
 def _content_folder(folder: Path, count_files: Callable[[Path], int] | None) -> Path:
-    """Return the only folder in an archive, as most of them have one, or the archive's folder itself."""
+    """Return the single top-level folder that most archives have, or the folder of the archive itself."""
     entries = list_entries(folder, ScanReport())
     if len(entries) != 1 or not is_folder(entries[0]):
         return folder

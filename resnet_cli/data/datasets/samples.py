@@ -1,4 +1,4 @@
-"""Image files by split, from their names and labels to a `Dataset`: what every data set of files shares."""
+"""Construction of a `Dataset` from names and labels of image files, shared by all data sets of files."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Samples:
-    """Image files and what is known of each.
+    """Image files with their labels, weights and groups.
 
     Args:
-        names: Paths relative to the data set's folder, or what else `open_images` of `make_dataset` takes.
+        names: Paths relative to the data set's folder, or other names that `open_images` of `make_dataset` takes.
         labels: Class indices, int64 [N].
         weights: As in `DatasetSplit`.
         groups: As in `DatasetSplit`.
@@ -41,12 +41,12 @@ class Samples:
 
 
 def open_parts(parts: Mapping[str, T], open_images: Callable[[T], LazyImages], *, first: str) -> dict[str, LazyImages]:
-    """Return the images of each part, by its name; where files determine the size, it is that of one of the parts.
+    """Return the images of each part; if the files determine the image size, all parts get that of one part.
 
     Args:
-        parts: What `open_images` takes, by the name of the part.
+        parts: Arguments of `open_images`, by the name of the part.
         open_images: Returns the images of a part.
-        first: The name of the part whose size is that of all.
+        first: The name of the part that determines the image size.
     """
     images = {name: open_images(part) for name, part in parts.items()}
     for part in images.values():
@@ -73,9 +73,9 @@ def make_dataset(
         class_names: Names of the classes.
         test_fraction: Fraction of the training images held out if there is no test split.
         source: The data set's folder or file, for messages.
-        found: Where `train` and, if present, `test` and `val` were found, in words.
-        hint: What to set if something was inferred wrongly.
-        options: Further arguments of `Dataset`: its name and its statistics.
+        found: Descriptions of where `train` and, if present, `test` and `val` were found.
+        hint: Advice for the case that something was inferred wrongly.
+        options: Further arguments of `Dataset`: its name and statistics.
     """
     train, test = samples["train"], samples.get("test")
     origins = Origins.of_parts(found, test_fraction, hint)

@@ -1,7 +1,7 @@
-"""The index of a shard: which samples are in it, where their images are, and their labels.
+"""The index of a shard: its samples, the positions of their images, and their labels.
 
-A sample is a group of files of one stem that follow one another, as the WebDataset format says: `a/001.jpg`,
-`a/001.cls`. The stem ends before the first dot of the file's name; the rest is the extension.
+As in the WebDataset format, a sample is a sequence of files with the same stem: `a/001.jpg`, `a/001.cls`. The stem ends
+before the first dot of the file's name; the rest is the extension.
 """
 
 import hashlib
@@ -24,18 +24,18 @@ from resnet_cli.data.images.shards import OpenFiles, Shard
 from resnet_cli.data.images.tar_index import Member, list_members
 from resnet_cli.errors import InputError, MachineError
 
-STEM = re.compile(r"((?:.*/|)[^./]+)\.([^/]+)")  # and extension; names that begin with a dot are none
+STEM = re.compile(r"((?:.*/|)[^./]+)\.([^/]+)")  # stem and extension; does not match names that begin with a dot
 LABEL_EXTENSIONS = ("cls", "cls.txt", "label", "class", "target", "json")
 LABEL_FIELDS = ("label", "cls", "class", "class_name", "label_name", "target", "category", "y")
-LONGEST_LABEL = 1 << 20  # bytes of a file with a label, which is text or JSON
-END_BYTES = 4096  # of each image in its checksum, the last ones: the first are alike in many images
+LONGEST_LABEL = 1 << 20  # bytes of a label file, which is text or JSON
+END_BYTES = 4096  # at the end of each image, for its checksum: the first bytes are equal in many images
 
-Group = dict[str, Member]  # the files of a sample by their extensions
+Group = dict[str, Member]  # the files of a sample by extension
 
 
 @dataclass(frozen=True)
 class Extensions:
-    """Which files of a sample are read; the arguments are those of `resnet_cli.data.webdataset`."""
+    """The files of a sample to read; the arguments are those of `resnet_cli.data.webdataset`."""
 
     image: str | None = None
     label: str | None = None
@@ -47,8 +47,8 @@ class ShardIndex(NamedTuple):
 
     Args:
         shard: The images.
-        class_names: Labels that occur, in the order of their first samples.
-        labels: Number of each sample's label in `class_names`, int64 [N].
+        class_names: Labels that occur, in order of first occurrence.
+        labels: Index of each sample's label in `class_names`, int64 [N].
     """
 
     shard: Shard
@@ -57,9 +57,9 @@ class ShardIndex(NamedTuple):
 
 
 def index_shard(path: Path | RemoteFile, extensions: Extensions, cache: ArrayCache) -> ShardIndex:
-    """Return the index of a shard, from the cache if possible; else headers and labels are read, in their order.
+    """Return the index of a shard, from the cache or by reading its headers and labels.
 
-    A shard on a server is copied for it as a whole, and the copy is deleted.
+    A shard on a server is downloaded to a temporary copy.
 
     Raises:
         InputError: The archive is damaged, or samples cannot be used; one line for each problem.
@@ -82,7 +82,7 @@ def _file_facts(path: Path) -> str:
 
 
 def _read_remote(file: RemoteFile, extensions: Extensions) -> dict[str, Any]:
-    """Return what `_read_index` does, from a copy."""
+    """Return what `_read_index` returns, from a temporary copy."""
     with tempfile.TemporaryDirectory(prefix="resnet-cli-") as folder:
         copy = Path(folder) / "shard.tar"
         try:
@@ -137,7 +137,7 @@ def _group_by_stem(path: Path, problems: list[str]) -> Iterator[tuple[str, Group
             problems.append(f"{path}: sample {stem!r} is there twice, or its files do not follow one another")
             continue
         seen.add(stem)
-        if not Path(stem).name.startswith("__"):  # __index__ and the like are about the shard
+        if not Path(stem).name.startswith("__"):  # __index__ and the like describe the shard
             yield stem, group
 
 
@@ -157,7 +157,7 @@ def _find_image(group: Group, extensions: Extensions) -> Member:
 
 
 def _read_label(path: Path, group: Group, extensions: Extensions, file: OpenFiles) -> str:
-    """Return the label of a sample: a class name, or an index as text."""
+    """Return the label of a sample: a class name, or a class index as text."""
     given = extensions.label
     wanted = LABEL_EXTENSIONS if given is None else (given.strip().lstrip(".").lower(),)
     if extensions.label_field is not None and given is None:
@@ -180,7 +180,7 @@ def _read_label(path: Path, group: Group, extensions: Extensions, file: OpenFile
 
 
 def _find_field(text: str, extension: str, given: str | None) -> str:
-    """Return the label in a text of JSON: a number, a text, or a field of an object."""
+    """Return the label in a JSON text: a number, a string, or a field of an object."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

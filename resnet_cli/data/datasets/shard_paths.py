@@ -1,4 +1,4 @@
-"""Paths of shards from how a config names them: `train-{000..099}.tar`, `train-*.tar`, or a list of such texts."""
+"""Expansion of shard names in a config: `train-{000..099}.tar`, `train-*.tar`, or a list of these."""
 
 import glob
 import os
@@ -23,7 +23,7 @@ def find_shards(named: Mapping[str, str | Sequence[str] | None]) -> dict[str, li
     """Return the shards of each split.
 
     Args:
-        named: How the config names them, by config key such as `shards`; None for those that are not set.
+        named: Values of config keys such as `shards`; None for keys that are not set.
 
     Raises:
         InputError: Shards are missing or named twice; one line for each problem.
@@ -72,7 +72,7 @@ def _expand(text: str, key: str) -> Sequence[ShardPath]:
 
 
 def _expand_address(text: str, key: str) -> Sequence[RemoteFile]:
-    """Return the files on a web server that an address with braces stands for."""
+    """Return the files on a web server that an address with braces expands to."""
     if text.lower().startswith("pipe:"):
         raise InputError(f"{key}={text}: `pipe:` runs a command, which a config must not: give its files, or addresses")
     if not text.lower().startswith(("http://", "https://")):
@@ -94,7 +94,7 @@ def _require_pairs(text: str, key: str) -> None:
 
 
 def _find_missing(paths: Sequence[Path], key: str) -> list[str]:
-    """Return a message on each missing shard; one for all if there is none of several."""
+    """Return a message for each missing shard, or a single one if all of several are missing."""
     missing = [path for path in paths if not path.is_file()]
     if len(missing) == len(paths) > 1:
         return [f"{key}: {_describe_missing(missing[0])}, nor do the other {len(paths) - 1} shards"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from resnet_cli.data.images.resize import height_and_width
 
-# Channels, side (or height and width) in pixels, classes: a number, or the name of the argument that sets it.
+# Channels, side (or height and width) in pixels, classes: each is a number or the name of the argument that sets it.
 SIZES: Mapping[str, tuple[int | str, int | str, int | str]] = {
     "cifar10": (3, 32, 10),
     "cifar100": (3, 32, 100),
@@ -24,12 +24,12 @@ def known_size(dataset: Callable[..., Any], arguments: Mapping[str, Any]) -> tup
     """Return the image size and the number of classes of `dataset(**arguments)` without calling it.
 
     Args:
-        dataset: A function that returns a `Dataset`, of this package or of the user's.
+        dataset: A function of this package or of a user that returns a `Dataset`.
         arguments: Its arguments; other keys are ignored.
 
     Returns:
-        (channels, height, width) and the number of classes; None for data that have to be opened, which are image
-        folders and users' own data sets.
+        (channels, height, width) and the number of classes; None for data that have to be opened, such as image
+        folders and user-defined data sets.
     """
     if not dataset.__module__.startswith("resnet_cli.data.") or dataset.__name__ not in SIZES:
         return None

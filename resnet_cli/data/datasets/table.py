@@ -1,4 +1,4 @@
-"""Tables with a row for each image: CSV and TSV files, as spreadsheets and other programs write them, and Parquet."""
+"""Tables with a row for each image: CSV and TSV files, in the variants that spreadsheets write, and Parquet."""
 
 import codecs
 import csv
@@ -14,12 +14,12 @@ from resnet_cli.config.suggestions import did_you_mean, nearest_name, similar_fi
 from resnet_cli.errors import InputError
 
 DELIMITERS = ",\t;|"
-BYTE_ORDER_MARKS = {  # UTF-32 has the one of UTF-16 and two zero bytes, but no program writes tables in it
+BYTE_ORDER_MARKS = {  # UTF-32 is left out: its mark begins with that of UTF-16, and no program writes tables in it
     codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"
 }  # fmt: skip
 OTHER_FORMATS = frozenset({".xlsx", ".xls", ".ods", ".json", ".jsonl", ".feather", ".arrow", ".pkl", ".npz", ".zip"})
 EXCEL_DELIMITER = re.compile(rf"sep=([{re.escape(DELIMITERS)}])[,;]*$")  # a line before the names of the columns
-MAX_PROBLEMS = 5  # that are named; the others are counted
+MAX_PROBLEMS = 5  # problems to list; the others are counted
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Table:
     Args:
         path: The file.
         columns: The cells of each column, by its name.
-        lines: Where each row is, for messages: its first line in a text file, its number in a Parquet file.
-        unit: What `lines` counts.
+        lines: Position of each row, for messages: the first line in a text file, the row number in a Parquet file.
+        unit: Unit of `lines`.
     """
 
     path: Path
@@ -46,9 +46,9 @@ class Table:
         return f"{self.path}, {self.unit} {self.lines[row]}"
 
     def find_column(self, key: str, name: str | None, usual_names: Sequence[str]) -> str | None:
-        """Return the name of a column: the one that the config gives, or else the first of the usual ones.
+        """Return the name of a column: the one given in the config, or the first of the usual names that exists.
 
-        Upper and lower case, spaces and underscores are alike in usual names.
+        Case, spaces and underscores in usual names are ignored.
 
         Raises:
             InputError: The config names a column that the table does not have.
@@ -59,11 +59,11 @@ class Table:
                 raise InputError(f"{key}={name}: {self.path} has no such column, but {names}")
             return name
         by_plain_name = {_plain(column): column for column in reversed(self.columns)}
-        by_plain_name |= {column: column for column in self.columns}  # `label` is meant where there is `Label` too
+        by_plain_name |= {column: column for column in self.columns}  # exact names win: `label` over `Label`
         return next((by_plain_name[usual] for usual in usual_names if usual in by_plain_name), None)
 
     def require_column(self, key: str, name: str | None, usual_names: Sequence[str]) -> str:
-        """Return the name of a column that must be there, as `find_column` does."""
+        """Return the name of a column as `find_column` does; raise an `InputError` if there is none."""
         found = self.find_column(key, name, usual_names)
         if found is None:
             nearest = nearest_name(usual_names[0], self.columns) or "NAME"
@@ -83,12 +83,12 @@ def read_table(path: Path, key: str) -> Table:
 
     Args:
         path: A Parquet file by its name, or a text file with the names of the columns in its first line. Cells are
-            separated by commas, semicolons, tabs or bars, and quoted as CSV says; the text is UTF-8, or UTF-16 with a
+            separated by commas, semicolons, tabs or bars, and quoted as in CSV; the text is UTF-8, or UTF-16 with a
             byte order mark.
         key: The config key of the path, for messages.
 
     Raises:
-        InputError: The file cannot be read; one line for each problem, with its place in the file.
+        InputError: The file cannot be read; one line for each problem, with its position in the file.
     """
     if not path.is_file():
         state = "is not a file" if path.exists() else "does not exist"
@@ -103,7 +103,7 @@ def read_table(path: Path, key: str) -> Table:
 
 
 def raise_problems(problems: Iterable[str]) -> None:
-    """Raise an `InputError` with the first problems and the number of the others, if there are any."""
+    """Raise an `InputError` with the first problems and the number of others, if there are problems."""
     found = list(problems)
     if found:
         hidden = len(found) - MAX_PROBLEMS
@@ -157,15 +157,15 @@ def _decode(path: Path) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        read = error.object  # from behind a byte order mark
+        read = error.object  # the bytes without a byte order mark
         line = read.count(b"\n", 0, error.start) + 1
         byte = f"byte 0x{read[error.start]:02x}"
         raise InputError(f"{path}, line {line}: {byte} is not {encoding}: save it as UTF-8 text") from None
 
 
 def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows that have a cell, each with the number of its first line."""
-    # Lines keep their ends: a cell in quotes may hold line breaks.
+    """Yield the rows with at least one cell that is not empty, each with the number of its first line."""
+    # Line endings are kept, since a cell in quotes may contain line breaks.
     reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
     try:
@@ -178,7 +178,7 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str
 
 
 def _raise_if_unusable(path: Path, names: Sequence[str]) -> None:
-    """Raise an `InputError` if columns have the same name."""
+    """Raise an `InputError` if several columns have the same name."""
     twice = next((name for name in names if names.count(name) > 1 and name), None)
     if twice is not None:
         raise InputError(f"{path}, line 1: two columns are named {twice!r}")

@@ -1,4 +1,4 @@
-"""Labels of images with several, or none: names in one cell, or a column of 0 and 1 for each class."""
+"""Multi-label columns of tables: several names in a cell, or a column of 0 and 1 for each class."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -13,8 +13,8 @@ from resnet_cli.errors import InputError
 
 log = logging.getLogger("resnet_cli")
 
-DELIMITERS = "|;,"  # between the names in a cell, the preferred one first
-YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")  # cells of columns of classes
+DELIMITERS = "|;,"  # of names in a cell, the preferred one first
+YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")  # cells in columns of classes
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class LabelSets:
     """The labels of each row.
 
     Args:
-        texts: The same for rows of the same labels, for messages.
+        texts: Text of each row's labels for messages, equal for rows with equal labels.
         labels: Bool [N, K].
         class_names: Names of the K classes.
     """
@@ -33,10 +33,10 @@ class LabelSets:
 
 
 def find_class_columns(table: Table, given: Sequence[str] | None, used: Sequence[str]) -> list[str]:
-    """Return the columns of 0 and 1: those that the config gives, or all others than `used` that hold nothing else.
+    """Return the columns of 0 and 1: those given in the config, or all that contain only these and are not `used`.
 
     Raises:
-        InputError: There are fewer than two, or the table lacks one that is given.
+        InputError: There are fewer than two, or a given column does not exist.
     """
     if given is not None:
         columns = [table.find_column("data.label_column", str(name), ()) or "" for name in given]
@@ -61,11 +61,11 @@ def read_label_sets(
     Args:
         table: The table.
         column: The column of class names, or one of 0 and 1 for each class.
-        delimiter: What is between the names in a cell; None takes the first of `DELIMITERS` that occurs in one.
+        delimiter: Delimiter of the names in a cell; None takes the first of `DELIMITERS` that occurs.
         splits: The split of each row; the classes are those of the training split.
 
     Raises:
-        InputError: Rows cannot be used; the first five are named with their lines.
+        InputError: Rows cannot be used; the message lists the first five with their lines.
     """
     if not isinstance(column, str):
         return _read_class_columns(table, column)
@@ -112,7 +112,7 @@ def _read_class_columns(table: Table, columns: Sequence[str]) -> LabelSets:
 
 
 def label_order(labels: set[str]) -> Callable[[str], tuple[int, str]]:
-    """Return the key to sort labels by: their values if all are whole numbers, else the text."""
+    """Return a sort key for labels: by value if all are whole numbers, else by text."""
     are_numbers = all(label.isdecimal() and label.isascii() for label in labels)
     return lambda label: (int(label) if are_numbers else 0, label)
 

@@ -1,4 +1,4 @@
-"""The rows of a table as samples: their files, classes, splits, weights and groups, each checked with its line."""
+"""Conversion of table rows to samples: files, classes, splits, weights and groups; errors name the line."""
 
 import logging
 import math
@@ -21,15 +21,15 @@ from resnet_cli.errors import InputError
 
 log = logging.getLogger("resnet_cli")
 
-MAX_COUNTED = 1000  # paths that show which folder they are relative to
+MAX_COUNTED = 1000  # paths that are tried to find the folder that they are relative to
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of a table's columns; None for those that it does not have.
+    """The names of a table's columns; None for columns that it does not have.
 
-    `label` names one column, or for images with several labels one of 0 and 1 for each class. With `label_sets` the
-    cells of one column have names of classes, with `delimiter` between them.
+    `label` is the name of one column, or with several labels a list of columns of 0 and 1, one for each class. With
+    `label_sets`, the cells of a single column contain class names separated by `delimiter`.
     """
 
     path: str
@@ -42,7 +42,7 @@ class Columns:
 
     @property
     def filled(self) -> list[str]:
-        """The columns that have something in each row; images may have no label where they can have several."""
+        """The columns that must not have empty cells; label sets may be empty."""
         labels = [] if self.label_sets or not isinstance(self.label, str) else [self.label]
         return [c for c in (self.path, *labels, self.split, self.weight, self.group) if c is not None]
 
@@ -52,11 +52,11 @@ def read_samples(table: Table, columns: Columns, base: Path) -> tuple[dict[str, 
 
     Args:
         table: The table.
-        columns: Which of its columns are used.
+        columns: The columns to use.
         base: Folder that the paths are relative to.
 
     Raises:
-        InputError: Rows cannot be used; the first five are named with their lines.
+        InputError: Rows cannot be used; the message lists the first five with their lines.
     """
     raise_problems(
         f"{table.where(row)}: no {column}"
@@ -81,7 +81,7 @@ def read_samples(table: Table, columns: Columns, base: Path) -> tuple[dict[str, 
         names,
         labels,
         None if columns.weight is None else _read_weights(table, columns.weight),
-        None if columns.group is None else _number(table.columns[columns.group]),
+        None if columns.group is None else _number_groups(table.columns[columns.group]),
     )
     rows = {split: torch.tensor([i for i, found in enumerate(splits) if found == split]) for split in SPLIT_NAMES}
     return {split: samples.select(indices) for split, indices in rows.items() if len(indices)}, class_names
@@ -91,14 +91,14 @@ def _find_files(table: Table, column: str, base: Path) -> list[str]:
     """Return the path of each row's file relative to `base`.
 
     Raises:
-        InputError: Paths lead out of `base`, or there are no such files.
+        InputError: Paths lead out of `base`, or files do not exist.
     """
     bases = (base.absolute(), base.resolve())
     found: list[str] = []
     problems: list[str] = []
     count = 0
     for row, cell in enumerate(table.columns[column]):
-        names = _names(cell, bases)
+        names = _relative_candidates(cell, bases)
         name = next((name for name in names if _is_file(base / name)), None)
         if name is not None:
             found.append(name)
@@ -115,19 +115,19 @@ def _find_files(table: Table, column: str, base: Path) -> list[str]:
 
 
 def count_files(cells: Sequence[str], base: Path) -> int:
-    """Return how many of a table's paths name files in a folder, of at most about `MAX_COUNTED` of them."""
+    """Return how many of a table's paths, from a sample of about `MAX_COUNTED`, exist in a folder."""
     bases = (base.absolute(), base.resolve())
     counted = cells[:: max(1, len(cells) // MAX_COUNTED)]
-    return sum(any(_is_file(base / name) for name in _names(cell, bases)) for cell in counted)
+    return sum(any(_is_file(base / name) for name in _relative_candidates(cell, bases)) for cell in counted)
 
 
-def _names(cell: str, bases: Sequence[Path]) -> list[str]:
-    """Return what a path may be relative to a folder, given as `bases`, in the order of `_spellings`."""
+def _relative_candidates(cell: str, bases: Sequence[Path]) -> list[str]:
+    """Return candidates for a path relative to a folder, which is given as `bases`, in the order of `_spellings`."""
     return [name for text in _spellings(cell) if (name := _relative(text, bases)) is not None]
 
 
 def _spellings(cell: str) -> Iterator[str]:
-    """Yield how a path may be spelled on this disk: as it is, without spaces around it, and as other systems do."""
+    """Yield spellings of a path: unchanged, stripped of spaces, with other systems' separators and Unicode forms."""
     text = cell.strip()
     yield text
     yield cell
@@ -137,7 +137,7 @@ def _spellings(cell: str) -> Iterator[str]:
 
 
 def _relative(text: str, bases: Sequence[Path]) -> str | None:
-    """Return a path relative to the first of the folders that holds it; None if it leads out of them."""
+    """Return a path relative to the first of the folders that contains it; None if none does."""
     path = Path(os.path.normpath(text))
     if path.is_absolute():
         return next((os.path.relpath(path, base) for base in bases if path.is_relative_to(base)), None)
@@ -151,13 +151,13 @@ def _is_file(path: Path) -> bool:
 
 
 def _describe_missing(name: str, base: Path) -> str:
-    """Return that a file is missing, with the nearest name in its folder."""
+    """Return a message that a file is missing, with the nearest name in its folder."""
     path = base / name
     try:
         if path.is_dir():
             return f"{path} is a folder"
         nearest = nearest_name(path.name, [entry.name for entry in path.parent.iterdir()])
-    except (OSError, ValueError):  # the folder is missing too, or the name is none
+    except (OSError, ValueError):  # the folder is missing too, or the name is not valid
         nearest = ""
     return f"{path} does not exist" + (f"; did you mean {path.with_name(nearest)}?" if nearest else "")
 
@@ -167,7 +167,7 @@ def _read_splits(table: Table, column: str | None) -> list[str]:
     if column is None:
         return ["train"] * len(table)
     cells = [cell.strip().lower() for cell in table.columns[column]]
-    both = set(SPLIT_NAMES["test"]) & set(SPLIT_NAMES["val"])  # `eval` is val where other rows are named test
+    both = set(SPLIT_NAMES["test"]) & set(SPLIT_NAMES["val"])  # `eval` means val if other rows are named test
     has_test = not both.issuperset(set(SPLIT_NAMES["test"]).intersection(cells))
     meanings = {name: split for split, names in SPLIT_NAMES.items() for name in names}
     meanings |= dict.fromkeys(both, "val" if has_test else "test")
@@ -184,7 +184,7 @@ def _read_splits(table: Table, column: str | None) -> list[str]:
 
 
 def _find_repeated(table: Table, names: Sequence[str], labels: Sequence[str], splits: Sequence[str]) -> Iterator[str]:
-    """Yield a message on each file that an earlier row names too."""
+    """Yield a message for each file that an earlier row names too."""
     first: dict[str, int] = {}
     for row, name in enumerate(names):
         earlier = first.setdefault(name, row)
@@ -199,7 +199,7 @@ def _find_repeated(table: Table, names: Sequence[str], labels: Sequence[str], sp
 
 
 def _find_classes(table: Table, labels: Sequence[str], splits: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the classes, which are those of the training split, in their order.
+    """Return the sorted names of the classes, which are those of the training split.
 
     Raises:
         InputError: Rows of another split have a label that no row of the training split has.
@@ -239,7 +239,7 @@ def _read_weights(table: Table, column: str) -> Tensor:
     return torch.tensor(weights, dtype=torch.float64)
 
 
-def _number(cells: Sequence[str]) -> Tensor:
-    """Return numbers of the groups in the order of their first rows, int64 [N]."""
+def _number_groups(cells: Sequence[str]) -> Tensor:
+    """Return the number of each row's group, counted by first occurrence, int64 [N]."""
     numbers: dict[str, int] = {}
     return torch.tensor([numbers.setdefault(cell.strip(), len(numbers)) for cell in cells])

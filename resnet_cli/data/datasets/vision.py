@@ -1,4 +1,4 @@
-"""SVHN and Oxford Flowers-102, whose labels are MATLAB files."""
+"""SVHN and Oxford Flowers-102, whose labels are in MATLAB files."""
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
@@ -29,14 +29,14 @@ def svhn(
 ) -> Dataset:
     """Load SVHN, cropped (Netzer et al. 2011): 73,257 + 26,032 house-number digits of 32x32.
 
-    `root` holds `*_32x32.mat`, or contains the folder `svhn` or `SVHN` that does. Arguments and errors are those of
+    `root` contains `*_32x32.mat`, or a folder `svhn` or `SVHN` with these files. Arguments and errors are those of
     `mnist`. Needs scipy.
     """
     from torchvision.datasets import SVHN
 
     _require_scipy("svhn")
     split_list = {split: SVHN.split_list[split] for split in ("train", "test")}
-    base = _first_with(
+    base = _first_folder_with(
         expand_home(root, "data.root"), ("", "svhn", "SVHN"), [name for _, name, _ in split_list.values()]
     )
     files = {split: base / name for split, (_, name, _) in split_list.items()}
@@ -73,7 +73,7 @@ def flowers102(
 ) -> Dataset:
     """Load Oxford Flowers-102 (Nilsback & Zisserman 2008): 1,020 + 6,149 photographs, and 1,020 for validation.
 
-    `root` holds `jpg/` and the label files, or contains the folder `flowers-102` that does. Needs scipy. `root`,
+    `root` contains `jpg/` and the label files, or a folder `flowers-102` with these. Needs scipy. `root`,
     `download`, `mean`, `std` and errors are those of `mnist`; `image_size`, `resize`, `interpolation` and `cache` are
     those of `image_folder`; `verify` compares the label files with their MD5.
     """
@@ -82,7 +82,7 @@ def flowers102(
     _require_scipy("flowers102")
     base, archives = expand_home(root, "data.root"), Flowers102._file_dict
     (labels_name, _), (splits_name, _) = archives["label"], archives["setid"]
-    found = _first_with(base, ("flowers-102", ""), ["jpg", labels_name, splits_name])
+    found = _first_folder_with(base, ("flowers-102", ""), ["jpg", labels_name, splits_name])
     label_files = {found / name: md5 for name, md5 in (archives["label"], archives["setid"])}
 
     def load(target: Path) -> None:
@@ -118,13 +118,13 @@ def _ensure_present(
     *,
     download: bool,
 ) -> None:
-    """Download the data set by `load` unless all `required` paths exist; raise `InputError` if that is not allowed."""
+    """Download the data set by `load` unless all `required` paths exist; raise `InputError` without `download`."""
     if not all(path.exists() for path in required):
         download_if_allowed(source, root, load, allowed=download)
 
 
-def _first_with(root: Path, folders: Sequence[str], names: Sequence[str]) -> Path:
-    """Return the first of some folders in `root` that contains all `names`; the first of all if none does."""
+def _first_folder_with(root: Path, folders: Sequence[str], names: Sequence[str]) -> Path:
+    """Return the first of `folders` in `root` that contains all `names`; the first one if none does."""
     candidates = [root / folder for folder in folders]
     return next((path for path in candidates if all((path / name).exists() for name in names)), candidates[0])
 
@@ -143,7 +143,7 @@ def _verify_files(checksums: Mapping[Path, str]) -> None:
 
 
 def _without_integrity_check(reader: type[T]) -> type[T]:
-    """Return a subclass of a torchvision data set that verifies no checksums; `verify` has decided on that before."""
+    """Return a subclass of a torchvision data set without checksum verification, which `_verify_files` has done."""
     return type(reader.__name__, (reader,), {"_check_integrity": lambda self: True})
 
 
@@ -153,7 +153,7 @@ def _require_scipy(name: str) -> None:
 
 
 def _read_or_raise(path: Path, read: Callable[[], Any]) -> Any:
-    """Return the result of `read`; raise its errors as one-line `InputError`s that name `path`."""
+    """Return the result of `read`; convert its errors to one-line `InputError`s that name `path`."""
     try:
         return read()
     except Exception as error:  # readers of torchvision and scipy raise exceptions of any type on damaged files

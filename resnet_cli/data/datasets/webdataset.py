@@ -1,4 +1,4 @@
-"""Images in shards: tar archives of samples, as the WebDataset format says, for sets larger than a folder can be."""
+"""Images in shards: tar archives of samples in the WebDataset format, for sets too large for a folder."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ from resnet_cli.errors import InputError
 
 log = logging.getLogger("resnet_cli")
 
-SORTED_FRACTION = 0.5  # of the classes that a shard of shuffled samples would have; with fewer it seems to be sorted
+SORTED_FRACTION = 0.5  # of the expected number of classes in a shard, below which samples seem to be sorted by class
 
 
 def webdataset(
@@ -58,44 +58,44 @@ def webdataset(
 ) -> Dataset:
     """Load images from shards: uncompressed tar archives in which the files of a sample follow one another.
 
-    The headers and labels in each shard are read once, in their order, for an index of where each image is, and all
-    images once to check them; both results are kept in `cache`. From there on the order of an epoch is known before
-    anything is read, see `resnet_cli.data.shard_order.ShardOrder`: a run goes on at any step without reading what came
-    before, and any number of workers yields the same batches. Images are read one by one where they are, from at most
-    16 open shards; what is read ahead is the batches that the workers are ahead, two each. Shards may be on a server
-    that sends parts of files (HTTP ranges): each is copied once for its index, one after another, and deleted; from
-    there on images are asked for one by one by 16 threads of each worker, up to 4 MB of each open shard ahead where
-    they follow one another (the first pass over them, `shuffle_buffer=1`), and cut connections are taken up. Classes
-    are in the order of their sorted names, whole numbers in that of their values.
+    The headers and labels of each shard are read once to index the positions of the images, and all images are read
+    once to check them; both results are cached in `cache`. After that, the order of an epoch is known before anything
+    is read (see `resnet_cli.data.shard_order.ShardOrder`): a run can resume at any step without reading the preceding
+    samples, and any number of workers yields the same batches. Images are read individually from at most 16 open
+    shards; each worker prefetches two batches. Shards may be on a server that supports HTTP range requests: each is
+    downloaded once to a temporary copy for its index. After that, 16 threads of each worker request single images, with
+    up to 4 MB of read-ahead for each open shard when images are consecutive (in the first pass and with
+    `shuffle_buffer=1`), and resume interrupted transfers. Classes are sorted by name, or by value if they are whole
+    numbers.
 
     Args:
         shards: The training shards: a path with braces such as `train-{000..099}.tar` or a pattern such as
             `train-*.tar`, an address such as `https://host/train-{000..099}.tar`, or a list of these.
-        val_shards: Shards to validate on; None holds images out of the training shards, as `val_fraction` says.
-        test_shards: Shards to test on; None holds images out of the training shards: a fixed, stratified part.
-        image_extension: Extension of the image in each sample, or several to choose from, separated by semicolons; None
-            takes the only file that is an image by its name.
+        val_shards: Shards to validate on; None holds out `val_fraction` of the training images.
+        test_shards: Shards to test on; None holds out a fixed, stratified part of the training images.
+        image_extension: Extension of the image in each sample, or several separated by semicolons; None takes the only
+            file with an image extension.
         label_extension: Extension of the label; None takes `cls`, or else `json`.
         label_field: Field of the label in a JSON file; None takes `label`, `cls`, `class` ...
-        shuffle_buffer: Images among which the next one is drawn, after the order of the shards has been; 1 shuffles the
-            shards alone, and as many as there are images is an exact permutation. The buffer holds no images, but the
-            larger it is, the further apart are those that are read one after another.
-        lanes: Parts into which the shards of an epoch are dealt out, each with a buffer of its own, halved until each
-            has two shards. Batches come from them in turn, so that each of 2, 4 or 8 workers reads shards of its own.
-            The number of lanes changes the order, that of workers does not. See
+        shuffle_buffer: Number of images in the shuffle buffer, from which the next image is drawn after the order of
+            the shards has been shuffled; 1 shuffles only the shards, and the number of all images gives an exact
+            permutation. The buffer does not hold images, but with a larger one successive reads are further apart.
+        lanes: Number of lanes to which the shards of an epoch are distributed, each with its own buffer; it is halved
+            until each lane has two shards. Batches are taken from the lanes in turn, so that each of 2, 4 or 8 workers
+            reads its own shards. The order depends on the number of lanes, but not on that of workers. See
             `resnet_cli.data.shard_order.ShardOrder`.
         image_size: Side of the images in pixels, or height and width; None if all images already have the same size.
         resize: `crop` scales the largest centred part of that shape, `squash` scales both sides, `pad` scales the whole
             image and surrounds it with `background`.
-        interpolation: How pixels between those of the file are computed.
+        interpolation: Interpolation of scaling: `bilinear` or `bicubic`.
         mode: `RGB`, or `L` for grey. Other images are converted, with a warning that names the first.
         background: Colour under transparent pixels and around padded images: a name such as `white`, `#rrggbb`, or red,
             green and blue to 255.
-        range: Lowest and highest value of images of more than 8 bits, which become 0 and 255; None takes those of
-            16 bits, and refuses floating-point images.
+        range: Lowest and highest value of images of more than 8 bits, which become 0 and 255; None takes the range of
+            16 bits, and rejects floating-point images.
         test_fraction: Fraction of the images held out for testing if there are no `test_shards`.
-        cache: Folder for the index, and for decoded images if they take less than half of the free space; None reads
-            the shards for their index in every run.
+        cache: Folder for the index, and for decoded images if they take less than half of the free space; None indexes
+            the shards in every run.
         mean: Mean of each channel on the scale 0 to 1; None computes it, from 10,000 images if there are more.
         std: Standard deviation of each channel on the scale 0 to 1; None computes it likewise.
 
@@ -140,11 +140,11 @@ def _name(shard: ShardPath) -> str:
 
 
 def _describe_shards(paths: Mapping[str, Sequence[ShardPath]], test_fraction: float) -> Origins:
-    """Return where the parts were found: how many shards, from which on."""
+    """Describe where the parts were found: the number of shards, and the first one."""
     parts = {"shards": "train", "val_shards": "val", "test_shards": "test"}
     names = {}
     for key, found in paths.items():
-        first = Path(str(found[0])).name  # of a file on a server it is the end of its address
+        first = Path(str(found[0])).name  # for a file on a server, the end of its address
         names[parts[key]] = first if len(found) == 1 else f"{len(found):,} shards from {first} on"
     return Origins.of_parts(names, test_fraction)
 
@@ -152,7 +152,7 @@ def _describe_shards(paths: Mapping[str, Sequence[ShardPath]], test_fraction: fl
 def _index_shards(
     paths: Mapping[str, Sequence[ShardPath]], extensions: Extensions, cache: ArrayCache
 ) -> dict[str, list[ShardIndex]]:
-    """Return the index of each shard, by config key; raise an `InputError` with the problems of all."""
+    """Return the index of each shard, by config key; raise an `InputError` with the problems of all shards."""
     found: dict[str, list[ShardIndex]] = {name: [] for name in paths}
     problems: list[str] = []
     every = [(name, path) for name, some in paths.items() for path in some]
@@ -207,7 +207,7 @@ def _list_samples(indices: Sequence[ShardIndex], class_names: Sequence[str]) -> 
 
 
 def _warn_sorted(indices: Sequence[ShardIndex], classes: int, buffer: int) -> None:
-    """Log a warning if shards have so few classes that a buffer leaves batches with few of them."""
+    """Log a warning if shards have so few classes that batches from the buffer would have few classes too."""
     sizes = np.array([len(index.shard) for index in indices])
     if buffer >= sizes.sum():
         return

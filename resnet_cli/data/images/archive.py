@@ -1,6 +1,6 @@
-"""Archives of images, unpacked once into the cache: whole or not at all, and nothing outside of their folder.
+"""Archives of images, unpacked once into the cache: atomically, and never outside of their folder.
 
-An archive is known by its content, so that a copy of it or another time stamp unpacks nothing again.
+An archive is identified by its content, so that a copy, or one with another time stamp, is not unpacked again.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from resnet_cli.data.images.cache import ArrayCache
 from resnet_cli.errors import InputError, MachineError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-# What an archive may unpack to, for its size: images hardly shrink, and a file costs more than this many bytes.
+# Limits against decompression bombs, by the archive's size: images hardly compress, and each file takes space.
 MAX_RATIO, FREE_BYTES = 200, 100_000_000
 LEAST_BYTES_A_FILE, FREE_FILES = 16, 10_000
 
@@ -47,7 +47,7 @@ def unpack_once(archive: Path, cache: Path) -> Path:
 
     Args:
         archive: A .zip or .tar file; a .tar may be packed with gzip, bzip2 or xz.
-        cache: The folder of the cache, made if it is missing.
+        cache: The folder of the cache, created if missing.
 
     Raises:
         InputError: The archive is damaged, would write outside of its folder, or unpacks to far more than its size.
@@ -65,16 +65,16 @@ def unpack_once(archive: Path, cache: Path) -> Path:
             return target
     finally:
         for folder in missing:
-            with contextlib.suppress(OSError):  # not empty: the archive is unpacked; or never made
+            with contextlib.suppress(OSError):  # not empty since the archive is unpacked, or never created
                 folder.rmdir()
 
 
 def read_files(archive: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """Yield names and contents of the wanted files of an archive in their order; nothing is unpacked on the disk.
+    """Yield names and contents of the wanted files of an archive in order, without unpacking to disk.
 
     Raises:
         InputError: The archive is damaged, or unpacks to far more than its size.
-        MachineError: It cannot be read.
+        MachineError: The archive cannot be read.
     """
     with _machine_errors(archive, archive), contextlib.closing(list_members(archive, _most_bytes(archive))) as members:
         space = _most_bytes(archive)
@@ -88,12 +88,12 @@ def read_files(archive: Path, is_wanted: Callable[[str], bool]) -> Iterator[tupl
 
 
 def _most_bytes(archive: Path) -> int:
-    """Return how many bytes an archive may unpack to."""
+    """Return the number of bytes that an archive may unpack to."""
     return FREE_BYTES + MAX_RATIO * archive.stat().st_size
 
 
 def _content_key(archive: Path, cache: Path) -> str:
-    """Return a digest of an archive's content, which is remembered for its place, size, times and inode."""
+    """Return a digest of an archive's content, cached by its path, size, times and inode."""
     facts = archive.stat()
     identity = f"{archive.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\0{facts.st_ctime_ns}\0{facts.st_ino}"
     known = ArrayCache(cache / "archives")
@@ -109,8 +109,8 @@ def _content_key(archive: Path, cache: Path) -> str:
 
 
 def _unpack_into(archive: Path, target: Path) -> None:
-    """Unpack beside `target`, which then gets its name; no other process does so at the same time."""
-    if target.is_dir():  # by the process that had the lock before
+    """Unpack into a folder beside `target`, then rename it to `target`; the caller holds the lock."""
+    if target.is_dir():  # unpacked by the previous holder of the lock
         return
     partial = target.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
@@ -119,7 +119,7 @@ def _unpack_into(archive: Path, target: Path) -> None:
         partial.mkdir()
         _unpack(archive, partial)
         partial.rename(target)
-        _content_key(archive, target.parents[1])  # to be found next time without reading the archive
+        _content_key(archive, target.parents[1])  # caches the digest, so that the archive need not be read next time
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -147,7 +147,7 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def _copy(source: IO[bytes], file: IO[bytes], space: int, archive: Path) -> int:
-    """Copy a file and return its size, which must not be above `space`; sizes in headers are not trusted."""
+    """Copy a file and return its size; raise if it exceeds `space`, whatever size its header gives."""
     size = 0
     while chunk := source.read(CHUNK):
         size += len(chunk)
@@ -168,7 +168,7 @@ def _safe_name(archive: Path, name: str) -> str:
 
 @contextlib.contextmanager
 def _machine_errors(archive: Path, cache: Path) -> Iterator[None]:
-    """Turn the errors of damaged archives and of the disk into those that are shown in a line."""
+    """Convert errors of damaged archives and of the disk to `InputError`s and `MachineError`s."""
     try:
         yield
     except InputError:
@@ -178,7 +178,7 @@ def _machine_errors(archive: Path, cache: Path) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise InputError(f"{archive}: holds a file and a folder of one name: {error.filename}") from None
     except OSError as error:
-        if error.errno is None:  # of a decompressor
+        if error.errno is None:  # raised by a decompressor
             raise _damaged(archive, error) from None
         place = error.filename or cache
         raise MachineError(error.errno, f"{archive} cannot be unpacked: {place}: {error.strerror}") from None
@@ -191,7 +191,7 @@ def _damaged(archive: Path, error: Exception) -> InputError:
 
 @contextlib.contextmanager
 def _exclusive(path: Path) -> Iterator[None]:
-    """Wait until no other process unpacks the same archive; where files cannot be locked, nothing is held."""
+    """Hold a lock against other processes that unpack the same archive, if the file system supports locks."""
     import filelock
 
     lock = filelock.FileLock(path)
@@ -203,6 +203,6 @@ def _exclusive(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # a process that waits with this file finds the folder, or makes it
+        with contextlib.suppress(OSError):  # a process still waiting for this lock finds or creates the folder itself
             path.unlink()
         lock.release()

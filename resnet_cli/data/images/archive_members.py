@@ -1,4 +1,4 @@
-"""The files of .zip and .tar archives, one after another, with bounds on what a damaged or malicious one asks for."""
+"""The files of .zip and .tar archives in order, with limits on the memory that a malicious archive can demand."""
 
 import bz2
 import gzip
@@ -18,14 +18,14 @@ PACKED: Mapping[bytes, Callable[[Path], Any]] = {  # by the first bytes of the f
     b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open
 }  # fmt: skip
 CHUNK = 1 << 20  # bytes
-LONGEST_READ = 1 << 26  # bytes; a header of a .tar may ask for any number, to be held in memory
+LONGEST_READ = 1 << 26  # bytes: a header of a .tar may declare any size, which `tarfile` reads into memory
 
 
 class Member(NamedTuple):
     """A file or folder in an archive.
 
     Args:
-        name: Its path, with slashes.
+        name: Path with slashes.
         open: Opens a file for reading; None for a folder.
     """
 
@@ -34,11 +34,11 @@ class Member(NamedTuple):
 
 
 def list_members(archive: Path, space: int) -> Generator[Member, None, None]:
-    """Yield the files and folders of an archive in their order; its name says what kind it is.
+    """Yield the files and folders of an archive in order; its extension determines the format.
 
     Args:
         archive: The archive.
-        space: Most bytes that a packed .tar may unpack to behind its end.
+        space: Maximum number of bytes that a compressed .tar may unpack to after its end marker.
     """
     return _zip_members(archive) if archive.name.lower().endswith(".zip") else _tar_members(archive, space)
 
@@ -46,7 +46,7 @@ def list_members(archive: Path, space: int) -> Generator[Member, None, None]:
 def _zip_members(archive: Path) -> Generator[Member, None, None]:
     with zipfile.ZipFile(archive) as content:
         for info in content.infolist():
-            name = info.filename.replace("\\", "/")  # written by some programs on Windows
+            name = info.filename.replace("\\", "/")  # some programs on Windows write backslashes
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise InputError(f"{archive}: {name!r} is a link or a device, not a file")
@@ -66,7 +66,7 @@ def _tar_members(archive: Path, space: int) -> Generator[Member, None, None]:
             else:
                 raise InputError(f"{archive}: {info.name!r} is a device or a pipe, not a file")
         file.seek(content.offset)
-        if file.read(TAR_BLOCK) != bytes(TAR_BLOCK):  # tarfile takes a cut header for the end
+        if file.read(TAR_BLOCK) != bytes(TAR_BLOCK):  # tarfile takes a truncated header for the end
             raise tarfile.ReadError("it ends too early")
         if file.is_packed:
             file.read_to_end(space)
@@ -98,7 +98,7 @@ class _BoundedReader(io.BufferedIOBase):
         return content
 
     def read_to_end(self, space: int) -> None:
-        """Read what follows the end of the .tar, at most `space` bytes: only there is a checksum of gzip compared."""
+        """Read what follows the end of the .tar, at most `space` bytes, since gzip verifies its checksum only then."""
         while content := self.file.read(CHUNK):
             space -= len(content)
             if space < 0:
@@ -130,7 +130,7 @@ def _open_member(archive: Path, content: tarfile.TarFile, info: tarfile.TarInfo)
 
 
 def too_large(archive: Path) -> InputError:
-    """Return the error of an archive that unpacks to more than a sound one can."""
+    """Return the error for an archive that unpacks to more than is plausible for its size."""
     return InputError(
         f"{archive}: unpacks to far more than its size, which a damaged or malicious archive does; if it is neither, "
         "unpack it yourself, and give the folder"

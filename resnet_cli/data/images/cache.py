@@ -1,4 +1,4 @@
-"""A folder of cached arrays, written atomically. A cache that cannot be used costs time but raises no error."""
+"""A folder of cached arrays, written atomically. An unusable cache only costs time and raises no errors."""
 
 import json
 import logging
@@ -14,11 +14,11 @@ from resnet_cli.files import HOME_UNKNOWN, expand_home, write_atomically
 
 log = logging.getLogger("resnet_cli")
 
-_unwritable: set[Path] = set()  # folders of which this has been said
+_unwritable: set[Path] = set()  # folders about which a warning has been logged
 
 
 def find_cache_folder(cache: str | None) -> Path | None:
-    """Return the folder of a config's `cache`; None, after a warning, if it needs a home folder that is not known."""
+    """Return the folder of a config's `cache`; None, with a warning, if it needs a home folder that does not exist."""
     if cache is None:
         return None
     try:
@@ -39,7 +39,7 @@ class ArrayCache:
         self.folder = folder
 
     def load_array(self, key: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
-        """Load an array, mapped copy-on-write; None if it is missing, damaged or of another shape or type."""
+        """Load an array, memory-mapped copy-on-write; None if it is missing, damaged or of another shape or type."""
         if self.folder is None:
             return None
         import numpy as np
@@ -77,6 +77,6 @@ class ArrayCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self.folder / name, write)
         except OSError as error:
-            if self.folder not in _unwritable:  # once for all splits of a data set
+            if self.folder not in _unwritable:  # warn once for all splits of a data set
                 _unwritable.add(self.folder)
                 log.warning("%s: decoded images cannot be cached: %s", self.folder, error.args[-1])

@@ -1,4 +1,4 @@
-"""Arrays of the cache, row by row: written while the rows are decoded anyway, and read without holding the others."""
+"""Row-wise access to arrays of the cache: rows are written as images are decoded, and read individually."""
 
 import errno
 import logging
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("resnet_cli")
 
-DISK_FRACTION = 0.5  # of the free space of a disk that one array may take
+DISK_FRACTION = 0.5  # of the free disk space that one array may take
 
 
 class RowReader:
-    """Reads rows of an array, by several threads.
+    """Reads rows of an array; threads can share it.
 
-    Rows are read from the file instead of mapping it, since a system reads megabytes ahead at each row of a map, which
-    are wasted on rows in random order when the array is larger than main memory.
+    Rows are read from the file rather than from a memory map: for each row of a map, the system reads megabytes ahead,
+    which is wasted for rows in random order if the array is larger than main memory.
 
     Args:
         path: The array, a `.npy` file.
         shape: Shape of the array.
 
     Raises:
-        OSError, ValueError: It cannot be read, or has another shape or type than uint8.
+        OSError, ValueError: The file cannot be read, or does not have this shape and type uint8.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
@@ -49,11 +49,11 @@ class RowReader:
         """Return the rows at `indices_B`, uint8 [B, ...].
 
         Raises:
-            MachineError: The file cannot be read, or has become shorter.
+            MachineError: The file cannot be read, or has been truncated.
         """
         rows = torch.empty(len(indices_B), *self.shape[1:], dtype=torch.uint8)
         try:
-            with FileIO(self.path) as file:  # each thread needs a position of its own
+            with FileIO(self.path) as file:  # each thread needs its own file position
                 if hasattr(os, "posix_fadvise"):
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
                 for index, row in zip(indices_B.tolist(), rows.numpy(), strict=True):
@@ -69,13 +69,13 @@ class RowReader:
 
 
 class RowWriter:
-    """Writes the rows of `path`, which appears when all are there; until then they are in `PATH.partial`.
+    """Writes the rows of an array to `PATH.partial`, which is renamed to `path` when all rows are written.
 
-    One process writes an array at a time. A writer that cannot write, since the disk is full, since another process
-    writes the array, or since the array would take more than half of the free space, does nothing.
+    One process writes an array at a time. A writer does nothing if the disk is full, if another process is writing the
+    array, or if the array would take more than half of the free space.
 
     Args:
-        path: The array, a `.npy` file. Its folder is made.
+        path: The array, a `.npy` file. Its folder is created.
         shape: Shape of the array.
         dtype: Type of the array.
     """
@@ -97,11 +97,11 @@ class RowWriter:
 
     @property
     def is_open(self) -> bool:
-        """Whether rows are still taken."""
+        """Whether rows can be written."""
         return self._file is not None
 
     def write(self, indices_B: Tensor, rows: Tensor) -> None:
-        """Write rows [B, ...] at `indices_B`; those that are there already are passed over."""
+        """Write rows [B, ...] at `indices_B`, skipping those that are already written."""
         if self._file is None:
             return
         try:
@@ -118,22 +118,22 @@ class RowWriter:
             self.abandon(error)
 
     def abandon(self, error: OSError | None = None) -> None:
-        """Remove what was written; log a warning with the reason, if it is an error."""
+        """Delete the partial file; log a warning with the error, if any."""
         if error is not None:
             log.warning("%s: decoded images cannot be cached: %s", self.path.parent, error.strerror or error)
         if self._file is not None:
-            with suppress(OSError):  # what is in its buffer cannot be written either
+            with suppress(OSError):  # flushing its buffer fails too
                 self._close()
             with suppress(OSError):
                 self.partial.unlink()
             self._unlock()
 
     def __del__(self) -> None:
-        if os.getpid() == self._process:  # and not in a forked worker
+        if os.getpid() == self._process:  # not in a forked worker
             self.abandon()
 
     def _open(self) -> None:
-        """Open the partial file, if no other process has, and there is room."""
+        """Open the partial file if no other process has it open and there is enough space."""
         import numpy as np
         from filelock import Timeout
 
@@ -161,7 +161,7 @@ class RowWriter:
         self._start = self._file.tell()
 
     def _publish(self) -> None:
-        """Give the complete file its name."""
+        """Rename the complete file to `path`."""
         assert self._file is not None
         self._file.flush()
         self._close()
@@ -174,6 +174,6 @@ class RowWriter:
         file.close()
 
     def _unlock(self) -> None:
-        with suppress(OSError):  # Windows removes no open file
+        with suppress(OSError):  # Windows cannot remove an open file
             Path(self._lock.lock_file).unlink()
         self._lock.release()

@@ -1,8 +1,8 @@
 """Decoding of image files by Pillow to uint8 tensors, with one-line errors that name the file.
 
-Pixels are [H, W, C], sizes (C, H, W). Images stand upright, as their EXIF orientation says; transparent pixels are laid
-over a colour; more than 8 bits a channel are scaled to 8; of several frames or pages the first is used. What a file
-loses by that is noted. Pillow converts palettes and CMYK.
+Pixels are [H, W, C], sizes (C, H, W). Images are turned upright by their EXIF orientation; transparent pixels are
+composited over a colour; more than 8 bits per channel are scaled to 8; of several frames or pages the first is used.
+Such losses are recorded as notes. Pillow converts palettes and CMYK.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,25 +40,25 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Mode = Literal["RGB", "L", "all"]
-UNIDENTIFIED = {  # what to do about files of which Pillow knows nothing, by the end of their names
+UNIDENTIFIED = {  # advice on files that Pillow does not identify, by extension
     (".tif", ".tiff"): ", or one of many channels: data.mode=all",
     (".heic", ".heif"): ": convert photographs of a telephone to JPEG first",
     (".cr2", ".nef", ".arw", ".dng"): ": convert raw photographs to JPEG first",
 }
 
-# What `all` makes of the modes of Pillow whose pixels are not channels of 8 bits by themselves.
+# Modes to which `all` converts Pillow modes whose pixels are not channels of 8 bits.
 OWN_CHANNELS = {
     "1": "L", "I": "L", "F": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB", "YCbCr": "RGB",
 }  # fmt: skip
 
-# End-of-image markers by Pillow format. A file without its marker in the last bytes is probably truncated.
+# End-of-image markers by Pillow format. A file whose last bytes lack the marker is probably truncated.
 END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 
-ORIENTATION_TAG = 0x0112  # of EXIF
-TURNED = (5, 6, 7, 8)  # orientations that exchange width and height; Pillow ignores those that EXIF does not define
-WIDTH_TAG, HEIGHT_TAG, CHANNELS_TAG = 256, 257, 277  # of TIFF
+ORIENTATION_TAG = 0x0112  # EXIF tag
+TURNED = (5, 6, 7, 8)  # orientations that swap width and height; Pillow ignores values that EXIF does not define
+WIDTH_TAG, HEIGHT_TAG, CHANNELS_TAG = 256, 257, 277  # TIFF tags
 
-# Notes on what a file loses when it is decoded.
+# Notes on losses in decoding.
 FRAMES = "have several frames, of which the first is used"
 ALPHA = "have transparent pixels, laid over data.background"
 CHANNELS = "have more channels than are used; data.mode=all takes all"
@@ -66,16 +66,16 @@ CHANNELS = "have more channels than are used; data.mode=all takes all"
 
 @dataclass(frozen=True)
 class Decoding:
-    """How image files become pixels.
+    """Settings for decoding image files.
 
     Args:
-        mode: `RGB` for three channels, `L` for one, `all` for those of the file; alpha is a channel then.
+        mode: `RGB` for three channels, `L` for one, `all` for the channels of the file, including alpha.
         image_size: Side of the result in pixels, or its height and width; None keeps the size of the file.
         resize: `crop` scales the largest centred part of the requested shape; `squash` scales both sides and changes
             the aspect ratio; `pad` scales the whole image and surrounds it with `background`.
         background: Colour under transparent pixels: a name or `#rrggbb`, or its red, green and blue.
-        value_range: Values that become 0 and 255, for images of more than 8 bits; None takes those of a 16-bit type.
-        interpolation: How pixels between those of the file are computed.
+        value_range: Values that become 0 and 255, for images of more than 8 bits; None takes the range of 16 bits.
+        interpolation: Interpolation of scaling: `bilinear` or `bicubic`.
     """
 
     mode: Mode = "RGB"
@@ -86,13 +86,13 @@ class Decoding:
     interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
-        """Write equal sides as one number, so that both ways to say it are one key of the cache."""
+        """Normalise equal sides to one number, so that both forms have the same key in the cache."""
         if self.image_size is not None and not isinstance(self.image_size, int):
             height, width = self.image_size
             object.__setattr__(self, "image_size", height if height == width else (height, width))
 
     def key(self) -> list[object]:
-        """Return what identifies the settings in a cache; `bilinear` is not named, which earlier caches all are."""
+        """Return the settings for the key of a cache; `bilinear` is left out, for compatibility with older caches."""
         *own, interpolation = astuple(self)
         return [*own, interpolation] if interpolation != "bilinear" else own
 
@@ -124,13 +124,13 @@ class Decoding:
 
     @property
     def fixed_size(self) -> tuple[int, int, int] | None:
-        """(C, H, W) of every decoded image; None where the files determine it."""
+        """(C, H, W) of every decoded image; None if the files determine it."""
         if self.image_size is None or self.mode == "all":
             return None
         return len(self.mode), *height_and_width(self.image_size)
 
     def decoded_size(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Return (C, H, W) of an image that has a given size in its file."""
+        """Return the decoded size (C, H, W) of an image with a given size in its file."""
         return size if self.image_size is None else (size[0], *height_and_width(self.image_size))
 
 
@@ -141,7 +141,7 @@ class Header(NamedTuple):
         size: (C, H, W) of the decoded image.
         mode: Pillow mode of the file.
         looks_truncated: The file lacks the end marker of its format.
-        notes: What the file loses when it is decoded.
+        notes: What the file loses in decoding.
         file_size: Height and width of the image in the file.
     """
 
@@ -153,7 +153,7 @@ class Header(NamedTuple):
 
 
 def decode_with_pillow(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str, ...]]:
-    """Return the pixels as `resnet_cli.data.images.read.decode_unscaled` does."""
+    """Decode an image as `resnet_cli.data.images.read.decode_unscaled` does."""
     with _open_image(path) as image:
         require_range(image, path, decoding.value_range)
         notes, file_mode = _notes(image, decoding), image.mode
@@ -161,14 +161,14 @@ def decode_with_pillow(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str
 
 
 def examine_with_pillow(path: ImageFile, decoding: Decoding) -> tuple[Tensor, Header]:
-    """Return the pixels and the header as `resnet_cli.data.images.read.examine` does."""
+    """Return pixels and header as `resnet_cli.data.images.read.examine` does."""
     with _open_image(path) as image:
         header = _header(image, path, decoding)
         return decoding.scaled(_pixels(image, decoding)), header
 
 
 def _pixels(image: "Image.Image", decoding: Decoding) -> Tensor:
-    """Decode an opened image to uint8 [H, W, C], of the size that is scaled to the requested one."""
+    """Decode an opened image to uint8 [H, W, C], before scaling to the requested size."""
     is_reduced = _draft(image, decoding)
     is_whole = decoding.image_size is not None and not is_reduced
     image_HWC = decode_jpeg(image, _target_mode(image, decoding)) if is_whole else None
@@ -184,14 +184,14 @@ def to_pixels(image: "Image.Image", decoding: Decoding) -> Tensor:
         converted = to_8_bits(upright, decoding.value_range) if image.mode[0] in "IF" else upright
     mode = _target_mode(image, decoding)
     if converted.has_transparency_data and mode[-1] not in "Aa":
-        converted = _lay_over(converted, decoding.background)
+        converted = _composite(converted, decoding.background)
     converted = converted if converted.mode == mode else converted.convert(mode)
     pixels = torch.frombuffer(bytearray(converted.tobytes()), dtype=torch.uint8)
     return pixels.view(converted.height, converted.width, len(mode))
 
 
 def _turn_upright(image: "Image.Image") -> "Image.Image":
-    """Return an image as its EXIF orientation says: itself, without a copy, if it stands upright."""
+    """Turn an image upright by its EXIF orientation; return the same object if it already is."""
     image.load()
     if image.getexif().get(ORIENTATION_TAG, 1) == 1:
         return image
@@ -207,14 +207,14 @@ def read_header_with_pillow(path: ImageFile, decoding: Decoding) -> Header:
 
 
 def _header(image: "Image.Image", path: ImageFile, decoding: Decoding) -> Header:
-    """Return the header of an opened image that is not decoded yet."""
+    """Return the header of an opened image that has not been decoded."""
     require_range(image, path, decoding.value_range)
     w, h = _stored_size(image)
-    has_exif = image.format != "PNG" or "exif" in image.info  # else Pillow decodes a PNG to look behind its pixels
+    has_exif = image.format != "PNG" or "exif" in image.info  # else Pillow would decode a PNG to find it
     if has_exif and image.getexif().get(ORIENTATION_TAG, 1) in TURNED:
         h, w = w, h
     marker = END_MARKERS.get(image.format or "", b"")
-    file: IO[bytes] | None = getattr(image, "fp", None)  # open in most formats; opening it again takes longer
+    file: IO[bytes] | None = getattr(image, "fp", None)  # still open in most formats, which is faster than reopening
     looks_truncated = marker not in (read_last_bytes(path) if file is None else last_bytes(file))
     size = decoding.decoded_size((len(_target_mode(image, decoding)), h, w))
     return Header(size, image.mode, looks_truncated, _notes(image, decoding), (h, w))
@@ -226,7 +226,7 @@ def _target_mode(image: "Image.Image", decoding: Decoding) -> str:
 
 
 def _stored_size(image: "Image.Image") -> tuple[int, int]:
-    """Return width and height before the image is turned upright; Pillow's size of a TIFF is of either state."""
+    """Return width and height as stored; Pillow's size of a TIFF may or may not be that of the upright image."""
     tags = getattr(image, "tag_v2", None)
     if image.format == "TIFF" and tags is not None and WIDTH_TAG in tags and HEIGHT_TAG in tags:
         return int(tags[WIDTH_TAG]), int(tags[HEIGHT_TAG])
@@ -234,18 +234,18 @@ def _stored_size(image: "Image.Image") -> tuple[int, int]:
 
 
 def _notes(image: "Image.Image", decoding: Decoding) -> tuple[str, ...]:
-    """Return what an opened image loses when it is decoded, and whether a given range has no effect on it."""
+    """Return notes on what an opened image loses in decoding, and on a range without effect."""
     found = depth_notes(image, decoding.value_range)
     if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(CHANNELS_TAG, 1) > len(image.getbands()):
         found.append(CHANNELS)
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a camera's JPEG with its own preview
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO is a camera's JPEG with a preview
         found.append(FRAMES)
     if image.has_transparency_data and _target_mode(image, decoding)[-1] not in "Aa":
         found.append(ALPHA)
     return tuple(found)
 
 
-def _lay_over(image: "Image.Image", background: Color) -> "Image.Image":
+def _composite(image: "Image.Image", background: Color) -> "Image.Image":
     from PIL import Image
 
     color = background if isinstance(background, str) else tuple(map(int, background))
@@ -254,7 +254,7 @@ def _lay_over(image: "Image.Image", background: Color) -> "Image.Image":
 
 
 def _draft(image: "Image.Image", decoding: Decoding) -> bool:
-    """Have a JPEG decoded at a reduced scale where that is enough for the requested size; return whether it is."""
+    """Let a JPEG be decoded at a reduced scale if that suffices for the requested size; return whether it will be."""
     if decoding.image_size is None or image.format not in ("JPEG", "MPO"):
         return False
     is_turned = not isinstance(decoding.image_size, int) and image.getexif().get(ORIENTATION_TAG, 1) in TURNED
@@ -267,7 +267,7 @@ def _draft(image: "Image.Image", decoding: Decoding) -> bool:
 
 @contextmanager
 def _open_image(path: ImageFile) -> "Iterator[Image.Image]":
-    """Open an image; errors of Pillow, here or in the `with` block, become `InputError`s that name the file."""
+    """Open an image, and convert errors of Pillow, also in the `with` block, to `InputError`s that name the file."""
     from PIL import Image, UnidentifiedImageError
 
     silence_logger("PIL.TiffImagePlugin")
@@ -284,7 +284,7 @@ def _open_image(path: ImageFile) -> "Iterator[Image.Image]":
 
 
 def _avoid_memory_map(image: "Image.Image") -> None:
-    """Have Pillow read a turned TIFF file instead of mapping it, which mixes up its rows and columns (Pillow 13)."""
+    """Make Pillow read a turned TIFF file instead of mapping it, which swaps its rows and columns (Pillow 13)."""
     if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(ORIENTATION_TAG, 1) in TURNED:
         image.filename = ""  # type: ignore[attr-defined]
 

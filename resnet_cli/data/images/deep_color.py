@@ -1,7 +1,7 @@
-"""Colour images of 16 bits a channel, of which Pillow keeps 8: read whole where a range is given.
+"""Colour images of 16 bits per channel, of which Pillow keeps 8: full depth if a range is given.
 
-Pillow unpacks the upper byte of each value. Told that the bytes have the other order, it unpacks the lower one, so that
-two readings give all 16 bits.
+Pillow unpacks only the upper byte of each value. With the byte order reversed it unpacks the lower byte, so that
+decoding twice gives all 16 bits.
 """
 
 import re
@@ -22,15 +22,15 @@ OTHER_ORDER = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "lit
 def scaled_to_8_bits(
     image: "Image.Image", value_range: Sequence[float], load: Callable[["Image.Image"], "Image.Image"]
 ) -> "Image.Image":
-    """Return an image of 8 bits a channel from an opened file of more.
+    """Return an image of 8 bits per channel from an opened file of more.
 
     Args:
-        image: The opened file, which is not decoded yet.
+        image: The opened file, not decoded yet.
         value_range: Values that become 0 and 255.
         load: Decodes an image and turns it upright.
 
     Raises:
-        InputError: Pillow does not read its bytes in both orders.
+        InputError: Pillow cannot read the file in both byte orders.
     """
     import numpy as np
     from PIL import Image
@@ -57,7 +57,7 @@ def _content(image: "Image.Image") -> bytes:
 
 
 def _in_other_order(args: Any) -> Any:
-    """Return a tile's arguments, of which the first or only one says how values are packed, with the bytes swapped."""
+    """Return a tile's arguments with reversed byte order in the raw mode, which is the first or only argument."""
     if isinstance(args, str):
         return re.sub("16[BLN]", lambda found: OTHER_ORDER[found[0]], args)
     return (_in_other_order(args[0]), *args[1:])

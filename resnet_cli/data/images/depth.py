@@ -1,4 +1,4 @@
-"""Images of more than 8 bits a channel: which values become 0 and 255."""
+"""Images of more than 8 bits per channel, and their scaling to 8 bits."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-BITS_TAG = 258  # of TIFF: bits of each channel
+BITS_TAG = 258  # TIFF tag: bits of each channel
 
-# Notes on what a file loses when it is decoded, and on a range without an effect.
+# Notes on losses in decoding, and on a range without effect.
 DEPTH = "have more than 8 bits a channel, scaled to 8"
 NATURAL_DEPTH = (
     f"{DEPTH} by the range 0 to 65535; images of 12 bits need data.range=[0,4095], else they are almost black"
@@ -21,11 +21,11 @@ UNSCALED = "have 8 bits a channel, to which data.range does not apply"
 
 
 def scale_to_8_bits(values: "NDArray[Any]", value_range: Sequence[float] | None) -> "NDArray[np.uint8]":
-    """Return values as uint8. Those of 8 bits stay as they are, and others are scaled.
+    """Return values as uint8, scaled unless they already have 8 bits.
 
     Args:
         values: An array of any shape.
-        value_range: Values that become 0 and 255; None takes those of uint16.
+        value_range: Values that become 0 and 255; None takes the range of uint16.
     """
     import numpy as np
 
@@ -39,11 +39,11 @@ def scale_to_8_bits(values: "NDArray[Any]", value_range: Sequence[float] | None)
 
 
 def bits_a_channel(image: "Image.Image") -> int:
-    """Return the bits of a channel in a PNG or TIFF file; Pillow's modes of several channels have 8."""
+    """Return the bits per channel in a PNG or TIFF file; Pillow's modes of several channels always have 8."""
     if image.format == "TIFF":
         bits = getattr(image, "tag_v2", {}).get(BITS_TAG, (8,))
         return int(max(bits)) if isinstance(bits, tuple) else int(bits)
-    tile = getattr(image, "tile", None)  # what is read: decoder, extents, offset, layout of the bytes
+    tile = getattr(image, "tile", None)  # decoder, extents, offset and raw mode of the data
     return 16 if image.format == "PNG" and tile and "16" in str(tile[0][3]) else 8
 
 
@@ -53,7 +53,7 @@ def is_deep_color(image: "Image.Image") -> bool:
 
 
 def depth_notes(image: "Image.Image", value_range: Sequence[float] | None) -> list[str]:
-    """Return what is said of the depth of an opened image: nothing of 8 bits, unless a range is given."""
+    """Return notes on the depth of an opened image; empty for 8 bits unless a range is given."""
     if image.mode[0] not in "IF" and bits_a_channel(image) <= 8:
         return [] if value_range is None else [UNSCALED]
     takes_range = (

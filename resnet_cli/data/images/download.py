@@ -22,7 +22,7 @@ from typing import BinaryIO, cast
 
 from resnet_cli.errors import InputError, MachineError
 
-MAX_MEMBERS = 10_000  # files in an archive; those of CIFAR have about 10
+MAX_MEMBERS = 10_000  # files in an archive; CIFAR's archives have about 10
 CHUNK = 1 << 20  # bytes
 SERVER_TIMEOUT = 30.0  # seconds without a byte from the server
 
@@ -31,7 +31,7 @@ log = logging.getLogger("resnet_cli")
 
 @dataclass(frozen=True)
 class DownloadSource:
-    """Where a data set is downloaded from, and to.
+    """The files of a data set that can be downloaded.
 
     Args:
         name: The data set's name.
@@ -44,7 +44,7 @@ class DownloadSource:
     paths: Sequence[str]
 
     def not_found_error(self, root: Path) -> InputError:
-        """Return the error for a data set that is missing and must not be downloaded."""
+        """Return the error for a data set that is missing and may not be downloaded."""
         return InputError(
             f"{self.name}: not found at {self.format_paths(root)}: data.download=true fetches {', '.join(self.urls)}, "
             "data.root=DIR uses another folder, and data=digits needs no download"
@@ -79,7 +79,7 @@ def download_into(
         source: The files to download.
         root: The data set's root folder, created if missing.
         load: Function that downloads, verifies and unpacks into the folder that it is passed.
-        log_download: Log what is downloaded; False for an archive that is there already.
+        log_download: Whether to log the download; False for an archive that exists locally.
 
     Raises:
         InputError: The download failed; `root` is unchanged.
@@ -101,7 +101,7 @@ def download_into(
         raise MachineError(error.errno, f"{root}: {source.name} cannot be stored there: {error.strerror}") from None
     finally:
         for created_folder in created:
-            with contextlib.suppress(OSError):  # not empty: the download succeeded
+            with contextlib.suppress(OSError):  # not empty if the download succeeded
                 created_folder.rmdir()
 
 
@@ -114,7 +114,7 @@ def verify_md5(path: Path, expected: str) -> None:
 
 
 def wrong_md5(path: Path, found: str, expected: str) -> InputError:
-    """Return the error for a file whose content has another MD5 than the known one."""
+    """Return the error for a file with an unexpected MD5."""
     return InputError(
         f"{path}: its MD5 is {found}, not {expected}: the file is truncated, modified or re-encoded: delete it and "
         "use data.download=true, or accept it with data.verify=false"
@@ -137,7 +137,7 @@ def unpack(archive: Path, target: Path, *, members: str, limit: int) -> None:
         with gzip.open(archive) as stream:
             reader = _SizeLimitedReader(stream, limit, archive)
             _extract_all(reader, archive, target, members=members, limit=limit)
-            while reader.read(CHUNK):  # the checksum of gzip is behind the end of the .tar
+            while reader.read(CHUNK):  # gzip verifies its checksum at the end, after that of the .tar
                 pass
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, FileExistsError) as error:
         raise InputError(f"{archive}: damaged: {error}: delete it; data.download=true fetches it again") from None
@@ -161,7 +161,7 @@ def _extract_if_matching(tar: tarfile.TarFile, member: tarfile.TarInfo, target: 
     if not member.isreg() or not re.fullmatch(members, member.name) or ".." in member.name:
         return
     content = tar.extractfile(member)
-    assert content is not None  # only for members that are no regular files
+    assert content is not None  # None only for members that are not regular files
     path = target / member.name
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:

@@ -1,4 +1,4 @@
-"""Encoded images, in files or in memory, and what every decoder of them needs."""
+"""Encoded images, in files or in memory, and helpers for their decoders."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from typing import IO
 
 from resnet_cli.errors import InputError
 
-END_BYTES = 64  # at the end of an image, where its format has a marker
+END_BYTES = 64  # at the end of a file, in which an end-of-image marker is searched
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ ImageFile = Path | str | EncodedImage
 
 
 def as_source(path: ImageFile) -> Path | str | BytesIO:
-    """Return what decoders open: the path, or a file in memory."""
+    """Return an object that decoders can open: the path, or a file in memory."""
     return BytesIO(path.content) if isinstance(path, EncodedImage) else path
 
 
@@ -49,7 +49,7 @@ def read_last_bytes(path: ImageFile) -> bytes:
 
 
 def last_bytes(file: IO[bytes]) -> bytes:
-    """Read up to 64 bytes from the end of an opened file, which stands where it stood before."""
+    """Read up to 64 bytes from the end of an opened file without changing its position."""
     position = file.tell()
     file.seek(max(0, file.seek(0, os.SEEK_END) - END_BYTES))
     found = file.read()
@@ -59,7 +59,7 @@ def last_bytes(file: IO[bytes]) -> bytes:
 
 @contextmanager
 def name_in_errors(path: ImageFile) -> Iterator[None]:
-    """Context manager that turns errors of decoders into `InputError`s that name the file."""
+    """Convert errors of decoders inside this context to `InputError`s that name the file."""
     try:
         yield
     except InputError:
@@ -71,15 +71,15 @@ def name_in_errors(path: ImageFile) -> Iterator[None]:
 
 @cache
 def silence_logger(name: str) -> None:
-    """Silence the logger of a decoder, whose exceptions say the same; once, since it takes as long as a small image."""
+    """Silence a decoder's logger, which repeats its exceptions; cached, since this takes as long as a small image."""
     logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def silence_warnings(module: str) -> None:
-    """Ignore the warnings of a decoder's modules, on metadata and large images, which its callers handle.
+    """Ignore a decoder's warnings about metadata and large images, which its callers handle.
 
     Args:
-        module: Regular expression that their names begin with.
+        module: Regular expression that matches the beginning of its modules' names.
     """
     if not any(
         action == "ignore" and getattr(name, "pattern", "") == module for action, _, _, name, _ in warnings.filters

@@ -1,4 +1,4 @@
-"""Hashes of decoded pixels, by which images that are the same are found without comparing them."""
+"""Hashes of decoded pixels, for finding equal images without pairwise comparison."""
 
 import hashlib
 
@@ -9,10 +9,10 @@ HASH_BYTES = 8
 
 
 def hash_images(images_NHWC: Tensor) -> Tensor:
-    """Return a hash of the pixels of each image, int64 [N], of uint8 [N, H, W, C].
+    """Return a hash of the pixels of each uint8 image [N, H, W, C]: int64 [N].
 
-    They are 64 bits of SHA-256: of a million images, two different ones share a hash once in 40 million data sets.
-    60,000 images of 32x32 take 0.6 s.
+    Hashes are 64 bits of SHA-256: in a set of a million images, two different images share a hash with a probability of
+    1 in 40 million. 60,000 images of 32x32 take 0.6 s.
     """
     import numpy as np
 
@@ -27,7 +27,7 @@ def hash_images(images_NHWC: Tensor) -> Tensor:
 
 
 class HashTable:
-    """Hashes of the images of a set, which come one batch after the other.
+    """Hashes of the images of a set, added batch by batch.
 
     Args:
         count: Number of images.
@@ -35,11 +35,11 @@ class HashTable:
 
     def __init__(self, count: int) -> None:
         self.hashes = torch.zeros(count, dtype=torch.int64)
-        self._is_known = bytearray(count)  # looked up image by image, which takes ten times as long in a tensor
+        self._is_known = bytearray(count)  # a lookup in a tensor takes ten times as long
         self._left = count
 
     def add(self, indices_B: Tensor, images_BHWC: Tensor) -> None:
-        """Hash the images that are not known yet; once all are known this costs nothing."""
+        """Hash the images that have no hash yet; this returns at once when all have."""
         places = [(place, index) for place, index in enumerate(indices_B.tolist()) if not self._is_known[index]]
         if not self._left or not places:
             return

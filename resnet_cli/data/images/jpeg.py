@@ -1,6 +1,6 @@
 """Faster decoding of ordinary JPEG files by simplejpeg, if it is installed, to the same pixels as Pillow's.
 
-Both use libjpeg-turbo. Pillow hands the pixels over in pieces and copies them, which takes as long as decoding them.
+Both use libjpeg-turbo. Pillow passes the pixels on in pieces and copies them, which takes as long as decoding them.
 """
 
 from functools import cache
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SMALL_PIXELS = 128 * 128  # up to this size, Pillow is as fast
 COLORSPACES = {"RGB": "RGB", "L": "GRAY"}  # of simplejpeg, by Pillow's mode
-ORIENTATION_TAG = 0x0112  # of EXIF; 1 is upright
+ORIENTATION_TAG = 0x0112  # EXIF tag; 1 is upright
 
 
 def decode_jpeg(image: "Image.Image", mode: str) -> Tensor | None:
@@ -26,7 +26,7 @@ def decode_jpeg(image: "Image.Image", mode: str) -> Tensor | None:
         mode: The mode to decode to.
 
     Returns:
-        uint8 [H, W, C], or None if Pillow has to decode the file: it is small, turned, of another mode or damaged.
+        uint8 [H, W, C]; None if Pillow should decode the file, since it is small, turned, of another mode or damaged.
     """
     if (
         image.format != "JPEG"
@@ -42,7 +42,7 @@ def decode_jpeg(image: "Image.Image", mode: str) -> Tensor | None:
     file.seek(0)
     try:
         pixels_HWC = simplejpeg.decode_jpeg(file.read(), COLORSPACES[mode])
-    except ValueError:  # Pillow says what is wrong, or copes with it
+    except ValueError:  # Pillow either reports the damage or tolerates it
         return None
     return torch.from_numpy(pixels_HWC)
 

@@ -36,13 +36,15 @@ class LazyImages:
         names: Paths of the files, if `source` is a folder.
         mode: As in `Decoding`.
         image_size: Side of the images in pixels, or height and width; None if all files have the same size.
-        resize: As in `read_image`.
+        resize: As in `Decoding`.
         cache: Folder for decoded arrays; None disables the cache. Its keys are hashes of the source's `cache_facts`,
             such as names, sizes, times and inodes of files, so that a changed folder is decoded again.
-        background: As in `read_image`, and so are `value_range` and `interpolation`.
+        background: As in `Decoding`.
+        value_range: As in `Decoding`.
+        interpolation: As in `Decoding`.
 
     Raises:
-        InputError: `image_size` is None and the first images, one of which determines the size, cannot be read.
+        InputError: `image_size` is None and none of the first images, which determine the size, can be read.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class LazyImages:
         self._writer: RowWriter | None = None
         self._keeps = cache is not None
         self._table: HashTable | None = None
-        self._reference = ""  # what messages call the image that determines the size
+        self._reference = ""  # name in messages of the image that determines the size
         self._taken_size: tuple[int, ...] = ()
         self.size: tuple[int, int, int] = self.decoding.fixed_size or self._first_size()
 
@@ -79,19 +81,19 @@ class LazyImages:
 
     @property
     def readers(self) -> int:
-        """Return how many threads should read the images of a batch."""
+        """Return the number of threads to read the images of a batch with."""
         return int(getattr(self.source, "readers", 1))
 
     def with_source(self, source: ImageSource, *, keep: bool = True) -> "LazyImages":
-        """Return images of another source, decoded in the same way to the same size; `keep` puts them in the cache."""
+        """Return images of another source with the same decoding and size; `keep` puts them in the cache."""
         other = copy(self)
-        other.__dict__.pop("_key", None)  # of the images so far
+        other.__dict__.pop("_key", None)  # cached for the previous source
         other.source, other._has_warned, other._writer, other._keeps = source, False, None, keep
         other._table = None
         return other
 
     def take_size(self, other: "LazyImages") -> None:
-        """Expect the size of the images of another split; images of other sizes are found when all are read."""
+        """Take over the size of another split's images; images of other sizes are reported when all are read."""
         if self.decoding.fixed_size is None and self.size != other.size:
             self.size, self._reference, self._taken_size = other.size, other._reference, other.size
 
@@ -99,7 +101,7 @@ class LazyImages:
         """Read the header of every image, and decode those that look truncated; the result is cached.
 
         Raises:
-            InputError: Images cannot be read; the first five are named, and all are counted.
+            InputError: Images cannot be read; the message lists the first five and counts all.
         """
         report = self.cache.load_json(self._key)
         if report is None:
@@ -117,7 +119,7 @@ class LazyImages:
         return images_NHWC
 
     def cached_rows(self) -> RowReader | None:
-        """Return a reader of all images, uint8 [N, H, W, C], if the cache has them."""
+        """Return a reader of all images, uint8 [N, H, W, C], if the cache has them, else None."""
         if self.cache.folder is None or self.cache.load_json(self._key) is None:
             return None
         with suppress(OSError, ValueError, EOFError):
@@ -135,7 +137,7 @@ class LazyImages:
         self.write(indices_B, images_BHWC)
 
     def write(self, indices_B: Tensor, images_BHWC: Tensor) -> None:
-        """Put decoded images into the cache, which has them for `cached_rows` when the last one has come."""
+        """Write decoded images to the cache; `cached_rows` can read them when all are written."""
         if self.cache.folder is None or not self.is_kept:
             return
         if self._writer is None:
@@ -143,17 +145,17 @@ class LazyImages:
         self._writer.write(indices_B, images_BHWC)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a worker process needs."""
+        """Return the state that a worker process needs."""
         return {**self.__dict__, "_writer": None, "_table": None}
 
     def hashes(self) -> Tensor | None:
-        """Return a hash of the pixels of each image, int64 [N]; None if not all have been decoded, today or before."""
+        """Return a hash of the pixels of each image, int64 [N]; None if not all have ever been decoded."""
         if self._table is not None and self._table.is_complete:
             return self._table.hashes
         return self.cache.load_array(f"{self._key}-hashes", (len(self),), torch.int64)
 
     def _hash(self, indices_B: Tensor, images_BHWC: Tensor) -> None:
-        """Hash images that have just been decoded; the hashes of all are kept in the cache."""
+        """Hash newly decoded images; when all images are hashed, save the hashes in the cache."""
         if self._table is None:
             self._table = HashTable(len(self))
         if not self._table.is_complete:
@@ -165,17 +167,17 @@ class LazyImages:
         """Return image `index`, uint8 [H, W, C], and its header; it may have another size than the first.
 
         Args:
-            index: Which image.
-            decoded: Its pixels, if they are known.
+            index: Index of the image.
+            decoded: Its pixels, if already known.
 
         Raises:
-            InputError: It cannot be decoded.
+            InputError: The image cannot be decoded.
         """
         file = self.source.open(index)
         return examine(file, self.decoding) if decoded is None else (decoded, read_header(file, self.decoding))
 
     def save_findings(self, notes: Notes, hashes_N: Tensor) -> None:
-        """Note in the cache that all images can be used, what is said of them, and hashes of their pixels."""
+        """Record in the cache that all images are usable, the notes on them, and hashes of their pixels."""
         self.cache.save_array(f"{self._key}-hashes", hashes_N)
         self.cache.save_json(self._key, {"notes": notes})
 
@@ -195,7 +197,7 @@ class LazyImages:
         return digest.hexdigest()
 
     def channel_sums(self) -> Tensor:
-        """Sum the values and the squared values of each image by channel, without holding all images in memory.
+        """Return sums of the values and of their squares by image and channel, without all images in memory.
 
         Returns:
             int64 [N, 2, C], from the cache if possible.
@@ -246,7 +248,7 @@ class LazyImages:
         return rows
 
     def _first_size(self) -> tuple[int, int, int]:
-        """Return the size of the first image that can be read, and remember what messages call it."""
+        """Return the size of the first readable image, and store its name for messages."""
         index, size = find_first_size(self.source, self.decoding)
         self._reference = self.source.describe(index)
         return size
@@ -259,7 +261,7 @@ class LazyImages:
 
     @cached_property
     def _key(self) -> str:
-        """Hash of the settings and of what changes with the images."""
+        """Hash of the settings and of the source's `cache_facts`."""
         settings = [3, self.source.identity(), *self.decoding.key(), *self._taken_size]
         digest = hashlib.sha256(json.dumps(settings).encode())
         for fact in self.source.cache_facts():

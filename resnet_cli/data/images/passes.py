@@ -1,4 +1,4 @@
-"""A pass over all images of a source: in order, with a progress bar, and with all that is wrong said at the end."""
+"""A pass over all images of a source, in order, with a progress bar; problems are reported together at the end."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -12,8 +12,8 @@ from resnet_cli.errors import InputError
 
 T = TypeVar("T")
 
-Notes = dict[str, list[Any]]  # number of images and a description of the first, by what is said of them
-FileFacts = tuple[str, tuple[str, ...]]  # Pillow mode, and what the file loses when it is decoded
+Notes = dict[str, list[Any]]  # note -> number of images and a description of the first
+FileFacts = tuple[str, tuple[str, ...]]  # Pillow mode, and notes on what the file loses in decoding
 
 SMALL_FILE_BYTES = (
     16_384  # below this mean size of an encoded image, threads do not help: decoding holds the interpreter lock
@@ -41,10 +41,10 @@ def process_images(
         consume: Called with each index and the pair returned by `read`, in order.
 
     Returns:
-        `notes`: the number of images and a description of the first, by what is said of them.
+        `notes`: the number of images with each note, and a description of the first.
 
     Raises:
-        InputError: Images cannot be read, or differ in size, which is reported once; the first five are named.
+        InputError: Images cannot be read (the message lists the first five), or differ in size (reported once).
     """
     problems: list[str] = []
     notes: Notes = {}
@@ -72,7 +72,7 @@ def process_images(
 
 
 def add_notes(notes: Notes, name: str, mode: str, facts: FileFacts) -> None:
-    """Count what is said of an image: how it is converted, and what it loses."""
+    """Count the notes on an image: how it is converted, and what it loses."""
     for note, description in _notes(name, mode, facts):
         notes.setdefault(note, [0, description])[0] += 1
 

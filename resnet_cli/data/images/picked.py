@@ -1,4 +1,4 @@
-"""Some images of one or several sources, in any order, as a source of their own."""
+"""A source of images selected from one or several other sources, in any order."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ class PickedSource:
 
     Args:
         sources: The sources.
-        picks: Of each image the number of its source and its index there.
+        picks: The number of the source and the index in it of each image.
     """
 
     def __init__(self, sources: Sequence[ImageSource], picks: Sequence[tuple[int, int]]) -> None:
@@ -23,7 +23,7 @@ class PickedSource:
 
     @property
     def place(self) -> str:
-        """Return where the images of the first source are, for messages."""
+        """Return the place of the first source, for messages."""
         return self.sources[0].place
 
     def open(self, index: int) -> Path | EncodedImage:
@@ -37,21 +37,21 @@ class PickedSource:
         return self.sources[source].describe(i)
 
     def identity(self) -> str:
-        """Return where the images of all sources are."""
+        """Return the identities of all sources."""
         return "\n".join(dict.fromkeys(source.identity() for source in self.sources))
 
     def cache_facts(self) -> Iterator[str]:
-        """Yield what the sources say of the images, and which of them are picked."""
+        """Yield the cache facts of the sources, and the selection."""
         for source in self.sources:
             yield from source.cache_facts()
         yield f"\npicked {self.picks}"
 
     def content_facts(self) -> Iterator[bytes]:
-        """Yield what the sources say of the content of the images, and which of them are picked."""
+        """Yield the content facts of the sources, and the selection."""
         for source in self.sources:
             yield from source.content_facts()
         yield f"\npicked {self.picks}".encode()
 
     def mean_bytes(self) -> float:
-        """Return the mean size of an encoded image, about."""
+        """Return the approximate mean size of an encoded image in bytes."""
         return sum(source.mean_bytes() * len(source) for source in self.sources) / sum(map(len, self.sources))

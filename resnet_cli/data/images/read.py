@@ -1,6 +1,6 @@
 """Image files of any kind as uint8 tensors [H, W, C], with one-line errors that name the file.
 
-Pillow reads them, and tifffile those of any number of channels.
+They are read by Pillow, or by tifffile for TIFF files with other numbers of channels.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from resnet_cli.errors import InputError
 if TYPE_CHECKING:
     from PIL import Image
 
-SIZE_TRIES = 100  # images at the start of which one must be readable, where the files determine the size
+SIZE_TRIES = 100  # first images, one of which must be readable if the files determine the size
 
 
 def read_image(
@@ -47,7 +47,7 @@ def read_image(
 
 
 def decode(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str, ...]]:
-    """Return the pixels of an image file, the mode of the file and what it loses.
+    """Return the pixels of an image file, the mode of the file and notes on what it loses.
 
     Raises:
         InputError: The file cannot be decoded; the message names the file and the reason.
@@ -57,7 +57,7 @@ def decode(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str,
 
 
 def decode_unscaled(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, tuple[str, ...]]:
-    """Return what `decode` does with the pixels that it scales to the requested size."""
+    """Return what `decode` returns, with the pixels before scaling to the requested size."""
     if decoding.mode == "all" and _is_tiff(path):
         with name_in_errors(path), open_tiff(as_source(path)) as image:
             if image is not None:
@@ -66,12 +66,12 @@ def decode_unscaled(path: ImageFile, decoding: Decoding) -> tuple[Tensor, str, t
 
 
 def decode_image_unscaled(image: "Image.Image", decoding: Decoding) -> Tensor:
-    """Return the pixels of a Pillow image, before they are scaled: those of its file, if it has not been decoded yet.
+    """Return the pixels of a Pillow image before scaling, decoded from its file if it has not been decoded yet.
 
-    Of a large JPEG file, Pillow may decode a reduced scale, which a decoded image no longer offers.
+    A large JPEG file can be decoded at a reduced scale, which is no longer possible once it has been decoded.
 
     Raises:
-        InputError: It cannot be decoded.
+        InputError: The image cannot be decoded.
     """
     name = str(getattr(image, "filename", "") or "a Pillow image")
     content = _content(image)
@@ -83,7 +83,7 @@ def decode_image_unscaled(image: "Image.Image", decoding: Decoding) -> Tensor:
 
 
 def _content(image: "Image.Image") -> bytes | None:
-    """Return the file that an image was opened from, or None if it is decoded, or has moved to another frame."""
+    """Return the file content that an image was opened from; None if it is decoded or at another frame."""
     file = getattr(image, "fp", None)
     if file is None or not getattr(image, "tile", None) or image.tell():
         return None
@@ -97,7 +97,7 @@ def _content(image: "Image.Image") -> bytes | None:
 
 
 def read_header(path: ImageFile, decoding: Decoding) -> Header:
-    """Read the header of an image file that is to be decoded; raise `InputError` as `decode` does."""
+    """Read the header of an image file; raise `InputError` as `decode` does."""
     if decoding.mode == "all" and _is_tiff(path):
         with name_in_errors(path), open_tiff(as_source(path)) as image:
             if image is not None:
@@ -106,7 +106,7 @@ def read_header(path: ImageFile, decoding: Decoding) -> Header:
 
 
 def find_first_size(source: ImageSource, decoding: Decoding) -> tuple[int, tuple[int, int, int]]:
-    """Return index and size (C, H, W) of the first image that can be read; if none, raise the very first's error."""
+    """Return index and size (C, H, W) of the first readable image; raise the first image's error if there is none."""
     first_error: InputError | None = None
     for index in range(min(len(source), SIZE_TRIES)):
         try:
@@ -117,7 +117,7 @@ def find_first_size(source: ImageSource, decoding: Decoding) -> tuple[int, tuple
 
 
 def examine(path: ImageFile, decoding: Decoding) -> tuple[Tensor, Header]:
-    """Return what `decode` and `read_header` do, from one reading of a file; raise `InputError` as they do."""
+    """Return the results of `decode` and `read_header` from reading a file once; raise `InputError` as they do."""
     if decoding.mode == "all" and _is_tiff(path):
         return decode(path, decoding)[0], read_header(path, decoding)
     return examine_with_pillow(path, decoding)

@@ -1,4 +1,4 @@
-"""Files on web servers, of which parts are read: with retries, and nothing is stored."""
+"""Files on web servers, read in parts by range requests with retries, without local copies."""
 
 import http.client
 import threading
@@ -14,16 +14,16 @@ from urllib.parse import unquote, urlsplit
 from resnet_cli.data.images.download import SERVER_TIMEOUT
 from resnet_cli.errors import InputError
 
-TRIES = 5  # in a row that bring no byte
+TRIES = 5  # in a row without receiving a byte
 FIRST_PAUSE = 0.25  # seconds before the second try; doubled before each further one
-LASTING = (429, 500, 502, 503, 504)  # HTTP statuses after which it is tried again, as after a cut connection
-AHEAD = 4 << 20  # bytes that are read in one request where images are read one after another
-GAP = 1 << 16  # bytes between two images that follow one another: their labels and headers
+RETRIED_STATUSES = (429, 500, 502, 503, 504)  # HTTP statuses that are retried like interrupted connections
+AHEAD = 4 << 20  # bytes per request when images are read consecutively
+GAP = 1 << 16  # maximum bytes, of labels and headers, between two images that count as consecutive
 CHUNK = 1 << 20  # bytes read at once
 
 
 class UnreachableError(InputError):
-    """A server cannot be reached, or does not send parts of files: other files there will not be had either."""
+    """A server cannot be reached or does not support range requests, so that its other files cannot be read either."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class RemoteFile:
     """A file on a web server.
 
     Args:
-        url: Its address.
-        size: Its length in bytes; -1 if that is not known yet.
-        version: The server's mark of its content (`ETag`) and time of modification, as far as it says them.
+        url: Address of the file.
+        size: Length in bytes; -1 if not known yet.
+        version: `ETag` and time of modification, as far as the server sends them.
     """
 
     url: str
@@ -41,21 +41,21 @@ class RemoteFile:
     version: str = ""
 
     def __str__(self) -> str:
-        """Return the address without what may be secret in it: a signature in the query, a password."""
+        """Return the address without parts that may be secret: the query, which may be signed, and a password."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     @property
     def folder_name(self) -> str:
-        """Return the name of the folder that the file is in, or of the server."""
+        """Return the name of the file's folder, or of the server."""
         parts = urlsplit(self.url)
         return PurePosixPath(unquote(parts.path)).parent.name or parts.hostname or ""
 
     def probe(self) -> "RemoteFile":
-        """Return the file with its size and version, as the server says them.
+        """Return the file with the size and version that the server reports.
 
         Raises:
-            InputError: There is no such file, or parts of it cannot be read.
+            InputError: There is no such file, or the server does not support range requests.
         """
         for failures in range(1, TRIES + 1):
             try:
@@ -75,10 +75,10 @@ class RemoteFile:
         return replace(self, size=total, version=version)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return `size` bytes, or those up to the end.
+        """Return `size` bytes from `offset`, or fewer at the end of the file.
 
         Raises:
-            InputError: The server cannot be reached any more, or the file has changed.
+            InputError: The server can no longer be reached, or the file has changed.
         """
         content = bytearray()
         for chunk in self._chunks(offset, min(size, self.size - offset)):
@@ -86,13 +86,13 @@ class RemoteFile:
         return bytes(content)
 
     def copy_to(self, path: Path) -> None:
-        """Copy the whole file into a file of this machine; errors are those of `read`."""
+        """Download the whole file; errors are those of `read`."""
         with path.open("wb") as file:
             for chunk in self._chunks(0, self.size):
                 file.write(chunk)
 
     def _chunks(self, offset: int, size: int) -> Iterator[bytes]:
-        """Yield parts of the file in order; a cut connection is taken up where it was cut."""
+        """Yield parts of the file in order, resuming interrupted transfers."""
         end, failures = offset + size, 0
         while offset < end:
             before = offset
@@ -110,7 +110,7 @@ class RemoteFile:
                 time.sleep(FIRST_PAUSE * 2 ** (failures - 1))
 
     def _received(self, offset: int, end: int) -> Iterator[bytes]:
-        """Yield parts of the file in order as one connection brings them, which may be cut."""
+        """Yield parts of the file in order from one connection, which may be interrupted."""
         with _requesting(self), self._request(offset, end - offset) as response:
             if _total(response) != self.size:
                 raise InputError(f"{self}: the archive has changed, or the server no longer sends parts of it")
@@ -125,7 +125,7 @@ class RemoteFile:
 
 
 class RangeReader:
-    """Reads parts of a file that are asked for by several threads; further ahead if they follow one another.
+    """Reads parts of a file for several threads, with read-ahead if the parts are consecutive.
 
     Args:
         file: The file.
@@ -134,11 +134,11 @@ class RangeReader:
     def __init__(self, file: RemoteFile) -> None:
         self.file = file
         self._lock = threading.Lock()
-        self._end = 0  # of what was read last
+        self._end = 0  # of the last part read
         self._start, self._ahead = 0, b""
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return `size` bytes, or those up to the end."""
+        """Return `size` bytes from `offset`, or fewer at the end of the file."""
         with self._lock:
             follows = 0 <= offset - self._end <= GAP
             self._end = offset + size
@@ -152,19 +152,19 @@ class RangeReader:
 
 
 def _total(response: "http.client.HTTPResponse") -> int | None:
-    """Return the length of the file of which a response has a part; None if it has all of it."""
+    """Return the length of the whole file from a partial response; None if the response is not partial."""
     text = (response.headers.get("Content-Range") or "").rpartition("/")[2]
     return int(text) if response.status == http.HTTPStatus.PARTIAL_CONTENT and text.isdecimal() else None
 
 
 @contextmanager
 def _requesting(file: RemoteFile) -> Iterator[None]:
-    """Raise `InputError` for what a server refuses, and `UnreachableError` for what may work later."""
+    """Convert errors of requests: `InputError` if the server refuses, `UnreachableError` for temporary failures."""
     try:
         yield
     except urllib.error.HTTPError as error:
         error.close()  # the error holds the connection
-        kind = UnreachableError if error.code in LASTING else InputError
+        kind = UnreachableError if error.code in RETRIED_STATUSES else InputError
         raise kind(f"{file}: the server answers {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)

@@ -1,4 +1,4 @@
-"""Sizes of images: a side or height and width, and how an image of another size becomes one of the requested size."""
+"""Image sizes (a side, or height and width), and resizing of images to the requested size."""
 
 import platform
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ Resize = Literal["crop", "squash", "pad"]
 Interpolation = Literal["bilinear", "bicubic"]
 Color = str | Sequence[int]
 
-OVERSAMPLING = 2  # a JPEG is decoded at a reduced scale if the result is still this many times the requested size
+OVERSAMPLING = 2  # a JPEG is decoded at a reduced scale if that is still this many times the requested size
 
 
 def height_and_width(image_size: ImageSize) -> tuple[int, int]:
-    """Return height and width of an image size, which is a side or both."""
+    """Return height and width of an image size, which is one side or both."""
     if isinstance(image_size, int):
         return image_size, image_size
     height, width = image_size
@@ -32,7 +32,7 @@ def height_and_width(image_size: ImageSize) -> tuple[int, int]:
 
 
 def describe_difference(names: tuple[str, str], sizes: tuple[tuple[int, int, int], tuple[int, int, int]]) -> str:
-    """Describe two images of different sizes (C, H, W), and the key that makes them alike."""
+    """Describe two images of different sizes (C, H, W), and the key that makes the sizes equal."""
     (name, first), ((channels, h, w), (first_channels, first_h, first_w)) = names, sizes
     if channels != first_channels:
         remedy = "data.mode=RGB or L converts all images"
@@ -59,7 +59,7 @@ def resize_images(
     background: Color,
     interpolation: Interpolation = "bilinear",
 ) -> Tensor:
-    """Return uint8 images in the requested size, the same pixels as one at a time; see `resize_image`."""
+    """Return uint8 images in the requested size, with the same pixels as `resize_image` for each."""
     _, h, w, _ = images_BHWC.shape
     height, width = height_and_width(image_size)
     if (h, w) == (height, width):
@@ -79,8 +79,8 @@ def _crop_center(images_BHWC: Tensor, height: int, width: int) -> Tensor:
 
 
 def _scale(images_BHWC: Tensor, height: int, width: int, interpolation: Interpolation) -> Tensor:
-    """Return the pixels that `resize` of torchvision returns, with antialiasing, in a third of its time."""
-    # torch scales a copy in channels-last memory twice as fast as a part of a larger image
+    """Return the same pixels as torchvision's antialiased `resize`, in a third of its time."""
+    # torch scales a contiguous channels-last copy twice as fast as a slice of a larger image.
     images_BCHW = images_BHWC.contiguous().permute(0, 3, 1, 2)
     if images_BCHW.shape[2:] == (height, width):
         return images_BCHW.permute(0, 2, 3, 1)
@@ -96,9 +96,9 @@ def _scale(images_BHWC: Tensor, height: int, width: int, interpolation: Interpol
 
 @cache
 def _scales_uint8() -> bool:
-    """Return whether torch scales uint8 pixels as such on this processor; others are scaled as float32, and rounded.
+    """Return whether to scale pixels as uint8 on this processor, rather than as float32 with rounding.
 
-    The rule is torchvision's. Values of both ways differ by 1 at most.
+    The rule is torchvision's. The results differ by at most 1.
     """
     return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() in ("aarch64", "arm64")
 
@@ -108,14 +108,14 @@ def draft_size(
 ) -> tuple[int, int] | None:
     """Return the width and height at which a JPEG is decoded, 1/2, 1/4 or 1/8 of its own; None for its own size.
 
-    The decoder averages in the frequency domain, which is close to averaging boxes of pixels, and takes a fraction of
-    the time.
+    The decoder averages in the frequency domain, which is close to box averaging of pixels and takes a fraction of the
+    time.
 
     Args:
-        image: The image, which is not decoded yet.
+        image: The image, not decoded yet.
         image_size: The requested size.
         resize: As in `Decoding`.
-        is_turned: Whether the image is stored with rows and columns exchanged.
+        is_turned: Whether the image is stored with rows and columns swapped.
     """
     height, width = height_and_width(image_size)
     if is_turned:
@@ -126,7 +126,7 @@ def draft_size(
 
 
 def _fitted(height: int, width: int, *, into: tuple[int, int]) -> tuple[int, int]:
-    """Return the largest size of the shape `height` x `width` that fits into another, at least a pixel each way."""
+    """Return the largest size with the aspect ratio of `height` x `width` that fits into another; at least 1 x 1."""
     outer_height, outer_width = into
     if outer_height * width <= outer_width * height:
         return outer_height, max(1, round(outer_height * width / height))
@@ -144,7 +144,7 @@ def _pad(images_BHWC: Tensor, height: int, width: int, background: Color) -> Ten
 
 
 def background_color(background: Color, channels: int) -> list[int]:
-    """Return the value of each channel of a background: those of RGB for three channels, and of grey for others."""
+    """Return the value of each channel of a background: RGB for three channels, grey for other numbers."""
     from PIL import Image
 
     color = background if isinstance(background, str) else tuple(map(int, background))

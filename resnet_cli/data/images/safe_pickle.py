@@ -1,7 +1,7 @@
 """A restricted unpickler for arrays, strings, numbers and containers of them.
 
 The standard unpickler calls any function that the file names. This one does not even call numpy's: the few functions
-that the pickle of an array names are replaced by the small ones below, which are created anew for each file.
+that the pickle of an array names are replaced by the small ones below, which are created again for each file.
 """
 
 import pickle
@@ -20,7 +20,7 @@ def load_arrays(path: Path) -> Any:
     """Load a pickle file; bytes from Python 2 and byte-string keys of dictionaries are decoded to text.
 
     Raises:
-        InputError: The file cannot be read, is damaged, or names anything but arrays, strings and numbers.
+        InputError: The file cannot be read, is damaged, or contains anything but arrays, strings and numbers.
     """
     try:
         with path.open("rb") as file:
@@ -54,7 +54,7 @@ class _Placeholder:
 
 
 class _Budget:
-    """Counts down values, so that a list contained many times in itself cannot expand without bound."""
+    """A limit on the number of values, so that a list that contains itself many times cannot expand without bound."""
 
     def __init__(self, values: int) -> None:
         self.remaining = values

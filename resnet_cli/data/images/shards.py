@@ -1,4 +1,4 @@
-"""ShardSource: images in tar archives, read where they are."""
+"""ShardSource: images in tar archives, read in place."""
 
 import hashlib
 import os
@@ -17,8 +17,8 @@ from resnet_cli.data.images.encoded import EncodedImage
 from resnet_cli.data.images.remote import RangeReader, RemoteFile
 from resnet_cli.errors import InputError
 
-READERS = 16  # threads that wait for a server in each process
-MOST_OPEN = 16  # shards that a process keeps open; a buffer spans few of them
+READERS = 16  # threads per process for images on a server
+MOST_OPEN = 16  # shards that a process keeps open; a shuffle buffer spans few of them
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Shard:
 
     Args:
         path: The archive.
-        facts: Its absolute path, size, times and inode, as text; of one on a server its address, size and version.
-        names: Paths of the images in it, each with a zero character after it: one text is smaller than many.
+        facts: Absolute path, size, times and inode as text; for a shard on a server address, size and version.
+        names: Paths of the images in the archive, each followed by a null character: one text is smaller than many.
         members: Offset, size, checksum of the last bytes and start of the name in `names` of each image, int64 [N, 4].
     """
 
@@ -51,7 +51,7 @@ class ShardSource:
 
     Args:
         shards: The shards.
-        samples: Number of the shard and position in it of each image, int64 [N, 2].
+        samples: Number of the shard and position in the shard of each image, int64 [N, 2].
     """
 
     def __init__(self, shards: Sequence[Shard], samples: Tensor) -> None:
@@ -69,7 +69,7 @@ class ShardSource:
 
     @property
     def readers(self) -> int:
-        """Return how many threads a process should read with: more where each image is waited for."""
+        """Return the number of threads to read with: more for images on a server, which have latency."""
         return READERS if any(isinstance(shard.path, RemoteFile) for shard in self.shards) else 1
 
     def select(self, indices: Tensor) -> "ShardSource":
@@ -90,23 +90,23 @@ class ShardSource:
         return EncodedImage(content, name)
 
     def describe(self, index: int) -> str:
-        """Return the shard of image `index` and its path there."""
+        """Return the shard of image `index` and its path in the shard."""
         shard, position = self._find(index)
         return f"{shard.path}: {shard.name(position)}"
 
     def identity(self) -> str:
-        """Return that these are shards; `cache_facts` has their paths."""
+        """Return a constant, since `cache_facts` has the paths of the shards."""
         return "shards"
 
     def cache_facts(self) -> Iterator[str]:
-        """Yield the paths, sizes, times and inodes of the shards, and which of their images these are."""
+        """Yield the paths, sizes, times and inodes of the shards, and the selection of images."""
         for number in self._used:
             yield f"{self.shards[number].facts}\0"
         digest = hashlib.sha256(self.samples.contiguous().numpy().tobytes())
         yield digest.hexdigest()
 
     def content_facts(self) -> Iterator[bytes]:
-        """Yield the images' names, sizes and checksums of their last bytes, which the index has: nothing is read."""
+        """Yield the images' names, sizes and checksums of their last bytes, all from the index."""
         for number in self._used:
             shard = self.shards[number]
             positions = self.samples[self.samples[:, 0] == number, 1].numpy()
@@ -114,13 +114,13 @@ class ShardSource:
             yield shard.members[positions, 1:3].tobytes()
 
     def mean_bytes(self) -> float:
-        """Return the mean size of an image."""
+        """Return the mean size of an encoded image in bytes."""
         sizes = [shard.members[:, 1] for shard in self.shards]
         return float(np.concatenate(sizes).mean())
 
     @cached_property
     def _used(self) -> list[int]:
-        """Numbers of the shards that have images of this source."""
+        """The numbers of the shards with images of this source."""
         return [int(number) for number in np.unique(self.samples[:, 0].numpy())]
 
     def _find(self, index: int) -> tuple[Shard, int]:
@@ -129,19 +129,19 @@ class ShardSource:
 
 
 class OpenFiles:
-    """Files that a process keeps open, the ones used last. Threads share them; worker processes open their own."""
+    """The most recently used files, kept open. Threads share them; worker processes open their own."""
 
     def __init__(self) -> None:
         self._files: OrderedDict[Path | RemoteFile, _File | RangeReader] = OrderedDict()
         self._lock = threading.Lock()
 
     def read(self, path: Path | RemoteFile, offset: int, size: int) -> bytes:
-        """Return `size` bytes of a file, or those up to its end."""
-        if isinstance(path, Path) and not hasattr(os, "pread"):  # Windows, where an open file cannot be replaced either
+        """Return `size` bytes of a file from `offset`, or fewer at its end."""
+        if isinstance(path, Path) and not hasattr(os, "pread"):  # Windows, where open files also cannot be replaced
             with path.open("rb") as file:
                 file.seek(offset)
                 return file.read(size)
-        return self._open(path).read(offset, size)  # kept until it is read, also if another thread opens many files
+        return self._open(path).read(offset, size)  # the reference keeps it open even if another thread evicts it
 
     def _open(self, path: Path | RemoteFile) -> "_File | RangeReader":
         with self._lock:
@@ -156,7 +156,7 @@ class OpenFiles:
 
 
 class _File:
-    """The descriptor `number` of a file, which is closed when nobody refers to this object any more."""
+    """The descriptor `number` of a file, closed when this object is garbage-collected."""
 
     def __init__(self, path: Path) -> None:
         self.number = os.open(path, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Where encoded images come from: files of a folder, or another source that gives out images by their number."""
+"""Sources of encoded images: files of a folder, or other sequences of images."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -9,12 +9,12 @@ from typing import Protocol
 from resnet_cli.data.images.encoded import EncodedImage
 from resnet_cli.errors import InputError
 
-TIFF_DECODER = "2\0"  # turned TIFF files got other pixels from version 1, which may be in the cache
-DIGEST_BYTES = 65_536  # read from each end of an image for its digest
+TIFF_DECODER = "2\0"  # version: version 1 decoded turned TIFF files differently, and its pixels may be in the cache
+DIGEST_BYTES = 65_536  # read from either end of an image for its digest
 
 
 class ImageSource(Protocol):
-    """A sequence of encoded images. It is sent to worker processes, and images are opened by several threads."""
+    """A sequence of encoded images, which must be picklable for worker processes and safe to use from threads."""
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -24,22 +24,22 @@ class ImageSource(Protocol):
         """Where the images are, for messages: `files in DIR`."""
 
     def open(self, index: int) -> Path | EncodedImage:
-        """Return image `index`, which is not decoded yet."""
+        """Return the encoded image `index`."""
 
     def describe(self, index: int) -> str:
         """Return the file or row of image `index`, for messages."""
 
     def identity(self) -> str:
-        """Return where the images are, for the key of the cache."""
+        """Return the location of the images, for the key of the cache."""
 
     def cache_facts(self) -> Iterator[str]:
-        """Yield what is another text as soon as an image may be another; images are not read for it."""
+        """Yield texts that change whenever an image may have changed, without reading images."""
 
     def content_facts(self) -> Iterator[bytes]:
-        """Yield what tells the images apart by their content, wherever they are stored."""
+        """Yield facts that depend on the content of the images and not on where they are stored."""
 
     def mean_bytes(self) -> float:
-        """Return the mean size of an encoded image, about."""
+        """Return the approximate mean size of an encoded image in bytes."""
 
 
 class FileSource:
@@ -70,14 +70,14 @@ class FileSource:
         return str(self.root / self.names[index])
 
     def identity(self) -> str:
-        """Return the folder without links."""
+        """Return the folder with links resolved."""
         return str(self.root.resolve())
 
     def cache_facts(self) -> Iterator[str]:
         """Yield the files' names, sizes, modification and change times and inodes.
 
-        An archive with fixed times, `rsync -t` or two exchanged folders leave names, sizes and modification times as
-        they were, but not inodes and change times.
+        Archives with fixed times, `rsync -t` and swapped folders may preserve names, sizes and modification times, but
+        not inodes and change times.
         """
         for name, stat in zip(self.names, self._stats, strict=True):
             decoder = TIFF_DECODER if name.lower().endswith((".tif", ".tiff")) else ""
@@ -90,7 +90,7 @@ class FileSource:
             yield _read_ends(self.root / name, stat.st_size)
 
     def mean_bytes(self) -> float:
-        """Return the mean size of a file."""
+        """Return the mean size of a file in bytes."""
         return sum(stat.st_size for stat in self._stats) / len(self)
 
     @cached_property

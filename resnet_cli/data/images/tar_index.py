@@ -1,4 +1,4 @@
-"""The members of a tar archive and where they are in it, so that they can be read in any order without unpacking."""
+"""The members of a tar archive and their positions, for reading in any order without unpacking."""
 
 import os
 import tarfile
@@ -8,8 +8,8 @@ from typing import BinaryIO, NamedTuple
 
 from resnet_cli.errors import InputError
 
-BLOCK = tarfile.BLOCKSIZE  # a header, and the unit in which contents are padded
-LONGEST_END = 1 << 20  # bytes looked at after the end of an archive, which writers pad with zeros
+BLOCK = tarfile.BLOCKSIZE  # size of a header, and unit to which contents are padded
+LONGEST_END = 1 << 20  # bytes checked after the end of an archive, which writers pad with zeros
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}  # by first bytes
 
 
@@ -17,9 +17,9 @@ class Member(NamedTuple):
     """A file in an archive.
 
     Args:
-        name: Its path in the archive.
-        offset: Where its content begins, in bytes.
-        size: Length of its content in bytes.
+        name: Path in the archive.
+        offset: Start of the content in bytes.
+        size: Length of the content in bytes.
     """
 
     name: str
@@ -28,10 +28,10 @@ class Member(NamedTuple):
 
 
 def list_members(path: Path) -> Iterator[Member]:
-    """Yield the files in an uncompressed tar archive in their order; only headers are read.
+    """Yield the files in an uncompressed tar archive in order, reading only headers.
 
     Raises:
-        InputError: The archive is damaged, cut off or compressed, or cannot be read; the message says where it is.
+        InputError: The archive is damaged, truncated, compressed or unreadable; the message has the position.
     """
     try:
         with path.open("rb") as file:
@@ -43,13 +43,13 @@ def list_members(path: Path) -> Iterator[Member]:
         raise InputError(f"{path}: {error.strerror or error}") from None
     except InputError:
         raise
-    except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:  # of hostile headers
+    except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:  # malicious headers
         raise InputError(f"{path}: {_describe(path, error)}") from None
 
 
 def _read_members(tar: tarfile.TarFile, path: Path, length: int) -> Iterator[Member]:
     while (entry := tar.next()) is not None:
-        tar.members.clear()  # type: ignore[attr-defined]  # it grows with the archive
+        tar.members.clear()  # type: ignore[attr-defined]  # would grow with the archive
         if entry.offset_data + entry.size > length:
             raise InputError(f"{path}: {entry.name} is cut off: the archive ends at byte {length}")
         if entry.issparse():
@@ -64,7 +64,7 @@ def _read_members(tar: tarfile.TarFile, path: Path, length: int) -> Iterator[Mem
 
 
 def _require_end(offset: int, file: BinaryIO, path: Path) -> None:
-    """Raise if what follows the last member is no end: `tarfile` takes a damaged header for one."""
+    """Raise unless an end marker follows the last member: `tarfile` takes a damaged header for the end."""
     file.seek(offset)
     end = file.read(BLOCK)
     if len(end) < BLOCK:

@@ -1,4 +1,4 @@
-"""Reading of many images by threads, in their order."""
+"""Reading of many images by threads, in order."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

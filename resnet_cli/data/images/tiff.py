@@ -1,6 +1,6 @@
-"""TIFF files of any number of channels, which Pillow does not read: multispectral images, of instruments and maps.
+"""TIFF files with any number of channels, which Pillow does not read: multispectral and scientific images.
 
-Channels are the samples of a pixel or, in files of one sample, the pages. Arrays are [H, W, C], sizes (C, H, W).
+Channels are the samples of a pixel or, in files with one sample, the pages. Arrays are [H, W, C], sizes (C, H, W).
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are of files above 4 GB
 ORIENTATION_TAG = 274
-MAX_PIXELS = 178_956_970  # above which Pillow refuses an image
-LEFT_TO_PILLOW = ("PALETTE", "YCBCR", "MINISWHITE")  # values that are no channels yet
+MAX_PIXELS = 178_956_970  # Pillow's limit
+LEFT_TO_PILLOW = ("PALETTE", "YCBCR", "MINISWHITE")  # colour spaces that need a conversion
 
 
 class TiffImage:
@@ -41,7 +41,7 @@ class TiffImage:
 
     @cached_property
     def _channel_axis(self) -> str | None:
-        """The axis of the channels: samples, channels by name, or the only other one, such as the pages."""
+        """The axis of the channels: samples, a named channel axis, or the only other axis, such as pages."""
         others = [axis for axis, size in self._sizes.items() if axis not in "YX" and size > 1]
         named = next((axis for axis in "SC" if axis in others), None)
         return named or (others[0] if len(others) == 1 else None)
@@ -80,7 +80,7 @@ class TiffImage:
     def read(self) -> "NDArray[Any]":
         """Return the values of the first image, upright [H, W, C]."""
         kept = ("Y", "X", self._channel_axis)
-        values = self._series.asarray(maxworkers=1)  # images are decoded by several threads as it is
+        values = self._series.asarray(maxworkers=1)  # several threads decode images already
         values = values[tuple(slice(None) if axis in kept else 0 for axis in self._series.axes)]
         axes = [axis for axis in self._series.axes if axis in kept]
         values = values.transpose([axes.index(axis) for axis in kept if axis in axes])
@@ -89,7 +89,7 @@ class TiffImage:
 
 @contextmanager
 def open_tiff(source: Path | str | BytesIO) -> Iterator[TiffImage | None]:
-    """Open a TIFF file; None if its values become channels by a conversion that Pillow knows.
+    """Open a TIFF file; yield None if its colour space needs a conversion, which is left to Pillow.
 
     Raises:
         InputError: The package tifffile is missing. Damaged files raise errors of any type, also in the `with` block.
@@ -106,7 +106,7 @@ def open_tiff(source: Path | str | BytesIO) -> Iterator[TiffImage | None]:
 
 
 def _turn_upright(values_HWC: "NDArray[Any]", orientation: int) -> "NDArray[Any]":
-    """Return the image as the EXIF orientation of a file says, from 1 (as it is) to 8."""
+    """Turn an image upright by an EXIF orientation from 1 (unchanged) to 8."""
     if orientation >= 5:
         values_HWC = values_HWC.swapaxes(0, 1)
     flip_rows, flip_columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)

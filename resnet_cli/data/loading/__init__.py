@@ -1,1 +1,1 @@
-"""Loaders: sample order, augmentation, normalisation and batches on the device."""
+"""Loaders: sample order, augmentation, normalisation, and batches on the device."""

@@ -27,17 +27,17 @@ ScaleRange = tuple[Annotated[float, Positive()], Annotated[float, Positive()]]
 class Augment:
     """Augmentation of the training images.
 
-    In this order: resized crop, crop, flip, affine map, policy, colour jitter, grey, blur, solarise, `transforms`,
+    The order is: resized crop, crop, flip, affine map, policy, colour jitter, grey, blur, solarise, `transforms`,
     (normalisation), random erasing, cutout, mixup or CutMix. The draws of resized crop, affine map, policy, grey, blur,
-    solarise, `transforms` and random erasing are a function of (seed, epoch, sample), the same for every backend,
-    number of workers, batch size and kind of device; distributions and pixels are those of torchvision.transforms.v2.
+    solarise, `transforms` and random erasing are a function of (seed, epoch, sample), independent of backend, number of
+    workers, batch size and device; distributions and pixels are those of torchvision.transforms.v2.
 
     Args:
         crop: Padding of the random crop in pixels; 0 disables it.
         crop_padding: Values of the padding: zeros or reflected pixels.
-        flip: Horizontal flip: `random` for each image, or `alternating`, in every other epoch.
+        flip: Horizontal flip: `random` for each image, or `alternating` in every other epoch.
         cutout: Height and width of the erased square in pixels; 0 disables it.
-        cutout_whole: The square lies wholly in the image; else its centre does.
+        cutout_whole: Place the whole square inside the image; false places only its centre inside.
         brightness: Strength; 0 disables it.
         contrast: Strength; 0 disables it.
         saturation: Strength, for RGB images only; 0 disables it.
@@ -50,24 +50,24 @@ class Augment:
         augmix_severity: Largest strength of AugMix, from 1 to 10.
         erase: Probability of random erasing (Zhong et al. 2017): a box is set to the mean colour.
         erase_area: Smallest and largest area of that box, as a fraction of the image's; the default is torchvision's.
-        resized_crop: Smallest and largest area of a random crop of ratio 3/4 to 4/3, as a fraction of the image as it
-            is stored, to whose size the crop is enlarged; None disables it. With image files, `data.image_size` is the
-            size that is stored and trained on. `crop` is another augmentation, which comes after it.
-        rotation: Largest angle of the random rotation in degrees; 0 disables it. The corners become black, as with the
-            three that follow.
+        resized_crop: Smallest and largest area of a random crop with aspect ratio 3/4 to 4/3, as a fraction of the
+            stored image, to whose size the crop is enlarged; None disables it. For image files the stored size is
+            `data.image_size`, which is also the training size. `crop` is a separate augmentation that follows it.
+        rotation: Largest angle of the random rotation in degrees; 0 disables it. Uncovered pixels become black, also
+            with `translate`, `scale` and `shear`.
         translate: Largest random shift as a fraction of the width and of the height; 0 disables it.
-        scale: Smallest and largest factor on the size of what is shown; None disables it.
+        scale: Smallest and largest random factor on the size of the content; None disables it.
         shear: Largest angle of the random shear along x in degrees; 0 disables it.
         grey: Probability of turning an RGB image into its greyscale version.
-        blur: Probability of a Gaussian blur of standard deviation 0.1 to 2 pixels.
-        solarise: Probability of inverting the values from 128 on.
-        repeats: Repeated augmentation (Hoffer et al. 2020): each batch holds every image this many times, each time
-            augmented differently. If that does not divide `batch_size`, the copies of an image may be in two
-            consecutive batches. As in timm, an epoch stays as long, and sees a part of the images; of the last one it
-            may have fewer copies.
+        blur: Probability of a Gaussian blur with a standard deviation of 0.1 to 2 pixels.
+        solarise: Probability of inverting the values of 128 and above.
+        repeats: Repeated augmentation (Hoffer et al. 2020): each image occurs this many times in its batch, augmented
+            differently each time. If it does not divide `batch_size`, the copies of an image may be in two consecutive
+            batches. As in timm, an epoch keeps its length and so covers a part of the images; the last one may have
+            fewer copies.
         transforms: Transforms of torchvision.transforms.v2, or others, on single images: each takes a uint8 image
-            [C, H, W] before normalisation and returns one of the same size. The global random streams are seeded for
-            each image. They run one image at a time, which takes longer than all others.
+            [C, H, W] before normalisation and returns one of the same size. The global random generators are seeded for
+            each image. Images are transformed one by one, which takes longer than all other augmentations.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Augment:
 
     @property
     def mixes_neighbours(self) -> bool:
-        """True if an image is mixed with the one before it in the batch."""
+        """True if images are mixed with the preceding image in the batch."""
         return bool(self.mixup or self.cutmix)
 
     @property
@@ -134,10 +134,10 @@ class Augment:
         return bool(self.rotation or self.translate or self.scale is not None or self.shear)
 
     def validate(self, in_size: tuple[int, int, int]) -> None:
-        """Check that the settings are possible for images of size (C, H, W).
+        """Check that the settings can be applied to images of size (C, H, W).
 
         Raises:
-            InputError: They are not; one line for each problem.
+            InputError: They cannot; one line for each problem.
         """
         channels, h, w = in_size
         short = min(h, w)
@@ -162,12 +162,12 @@ class Augment:
             raise InputError(*problems)
 
     def validate_batch_size(self, batch_size: int) -> None:
-        """Raise an `InputError` if a batch cannot hold all copies of an image."""
+        """Raise an `InputError` if a batch is too small for all copies of an image."""
         if self.repeats > batch_size:
             raise InputError(f"data.augment.repeats={self.repeats}: a batch has {batch_size} images (data.batch_size)")
 
     def _channel_problems(self, channels: int) -> list[str]:
-        """Find augmentations of colours that images of this number of channels cannot have."""
+        """Find colour augmentations that do not support images with this number of channels."""
         found = f"these have {channels}"
         problems = [
             f"data.augment.{name}={strength:g}: needs images of 3 channels, {found}: use 0"
@@ -186,8 +186,8 @@ class Augment:
 
         Args:
             images_BCHW: uint8 images.
-            indices_B: Indices of the images in their split, in main memory. A further copy of an image in the same
-                epoch counts as another image, with a number from `COPY_STRIDE` on.
+            indices_B: Indices of the images in their split, in main memory. Further copies of an image in the same
+                epoch have other numbers, from `COPY_STRIDE` on.
             epoch: Epoch from 0.
             seed: Seed of the run.
             generator: Source of the draws of crop, flip and colour jitter, on the images' device.

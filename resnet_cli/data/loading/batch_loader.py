@@ -34,7 +34,7 @@ class Normalize:
         self.device = torch.device(device)
         self.scale_C = torch.tensor([1 / (255 * s) for s in std], device=device)
         self.shift_C = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)
-        # The same for a row of `_width` pixels; recomputed when images of another width arrive.
+        # Scale and shift for a row of `_width` pixels; recomputed when images of another width arrive.
         self._width = 1
         self._scale_WC, self._shift_WC = self.scale_C, self.shift_C
 
@@ -52,8 +52,8 @@ class Normalize:
 class BatchLoader(ABC):
     """An iterable over the batches of an epoch.
 
-    A batch is a pair of images, float32 [B, C, H, W] in channels-last memory, and classes [B] or probabilities [B, K];
-    the labels of images with several are 0 or 1.
+    A batch is a pair of images, float32 [B, C, H, W] in channels-last memory, and labels: classes [B], probabilities
+    [B, K], or for images with several labels 0 and 1 [B, K].
     Subclasses implement how the pixels of given samples are gathered. All randomness is in this class, so that all
     subclasses yield the same batches. Only one epoch may be in progress at a time.
 
@@ -66,13 +66,13 @@ class BatchLoader(ABC):
         shuffle: Draw a new sample order in each epoch.
         draw_weights: Draw the samples of each epoch with replacement, each in proportion to its weight, float [N];
             None takes each sample once.
-        shards: Which samples are stored together, so that a shuffled order keeps them near one another.
+        shards: Order that keeps samples of a shard close together when shuffled; None shuffles freely.
         drop_last: Drop the last batch if it is not full.
         augment: Augmentation of the images; None disables it.
-        center: Fraction of the height and width in the centre that is cut out and enlarged to the image; 1 is all.
+        center: Fraction of height and width to crop from the centre and enlarge to the image size; 1 keeps the image.
     """
 
-    reads_parts = False  # whether reading the samples of a part alone saves time
+    reads_parts = False  # whether reading only the samples of a part saves time
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class BatchLoader(ABC):
         return self.epoch(0)
 
     def restricted_to(self, indices: Tensor) -> "BatchLoader":
-        """Return a loader of these of the samples, all of which are in its epochs; it shares the memory of this one."""
+        """Return a loader of a subset of the samples, each once per epoch, which shares this loader's memory."""
         part = copy.copy(self)
         part.indices, part.samples, part._length = indices, len(indices), -(-len(indices) // self.batch_size)
         return part
@@ -121,22 +121,22 @@ class BatchLoader(ABC):
         every: int = 1,
         part: Callable[[int], slice] | None = None,
     ) -> Iterator[Batch]:
-        """Yield the batches of an epoch, from batch `start` on; they are those of the whole epoch.
+        """Yield the batches of an epoch from batch `start` on, the same as in a whole epoch.
 
         Args:
             epoch: Number of the epoch, from 0.
             start: The first batch.
             stop: Number of samples after which the epoch ends; None for all.
             every: Yield only every `every`-th batch.
-            part: Number of samples in a batch -> those that the caller uses; the others may be blank.
+            part: Number of samples in a batch -> the samples that the caller uses; others may be blank.
         """
         order = self._order(epoch)[: self.samples if stop is None else stop]
         gathered = (
             self._gather_parts(order, start, part)
             if part is not None and self.reads_parts
-            else self._gather(self._chosen(order, start, every))
+            else self._gather(self._every_nth_batch(order, start, every))
         )
-        # Known in main memory, so that what is drawn for each sample needs no question to the device.
+        # Kept in main memory, so that the draws of each sample need no synchronisation with the device.
         numbers = torch.split(number_copies(order) if self.augment else order, self.batch_size)
         for step, (images_BHWC, labels_B, _) in zip(itertools.count(start, every), gathered, strict=False):
             if self.center != 1:
@@ -146,8 +146,8 @@ class BatchLoader(ABC):
             else:
                 yield self._augment_batch(self.augment, images_BHWC, labels_B, numbers[step], epoch, step)
 
-    def _chosen(self, order: Tensor, start: int, every: int) -> Tensor:
-        """Return the indices of every so many batches; only the last of them can be short."""
+    def _every_nth_batch(self, order: Tensor, start: int, every: int) -> Tensor:
+        """Return the indices of every `every`-th batch from `start` on; only the last one can be short."""
         if every == 1:
             return order[start * self.batch_size :]
         batches = torch.split(order, self.batch_size)[start::every] if len(order) else ()
@@ -156,10 +156,10 @@ class BatchLoader(ABC):
     def _gather_parts(
         self, order: Tensor, start: int, part: Callable[[int], slice]
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield whole batches in which only the samples of a part are read, and those that they are mixed with."""
+        """Yield whole batches in which only the samples of a part, and those they are mixed with, are read."""
         batches = torch.split(order, self.batch_size)[start:] if len(order) else ()
         mixes = self.augment is not None and self.augment.mixes_neighbours
-        places = [_needed(len(batch), part(len(batch)), mixes=mixes) for batch in batches]
+        places = [_needed_positions(len(batch), part(len(batch)), mixes=mixes) for batch in batches]
         wanted = [batch[place] for batch, place in zip(batches, places, strict=True)]
         gathered = self._gather(torch.cat(wanted), [len(own) for own in wanted]) if wanted else iter(())
         for batch, place, (images, labels, _) in zip(batches, places, gathered, strict=False):
@@ -171,13 +171,13 @@ class BatchLoader(ABC):
             yield whole_images, whole_labels, batch
 
     def _order(self, epoch: int) -> Tensor:
-        """Return the indices of an epoch's samples in their order, a function of (seed, epoch)."""
+        """Return the indices of an epoch's samples in order, a function of (seed, epoch)."""
         order = self.indices
         source = seeded_generator("cpu", self.seed, "order", epoch)
         if self.draw_weights is not None:
             order = order[draw_with_replacement(self.draw_weights, len(order), source)]
         if self.shards is not None and self.shuffle:
-            repeats = 1 if self.augment is None else self.augment.repeats  # of a row of samples, batches as many
+            repeats = 1 if self.augment is None else self.augment.repeats  # a batch has this many copies of a sample
             order = self.shards.shuffle(order, source, -(-self.batch_size // repeats))
         elif self.draw_weights is None and self.shuffle:
             order = order[torch.randperm(len(order), generator=source)]
@@ -188,7 +188,7 @@ class BatchLoader(ABC):
     def sample(self, count: int) -> Tensor:
         """Return at most `count` normalised images without augmentation: float32 [count, C, H, W].
 
-        They are the first of a random order that depends on the seed alone. No epoch may be in progress.
+        They are the first in a random order that depends only on the seed. No epoch may be in progress.
         """
         order = torch.randperm(len(self.indices), generator=seeded_generator("cpu", self.seed, "sample"))[:count]
         return torch.cat([self.normalize(images_BHWC) for images_BHWC, _, _ in self._gather(self.indices[order])])
@@ -196,14 +196,14 @@ class BatchLoader(ABC):
     def first_batch(self, limit: int) -> Batch:
         """Return the first batch of the first epoch, or its first `limit` images if it has more.
 
-        Those of a batch that is cut are augmented as a batch of their own. No epoch may be in progress.
+        If the batch is truncated, the images are augmented as a batch of that size. No epoch may be in progress.
         """
         (batch,) = self.epoch(0, stop=min(self.batch_size, self.samples, limit))
         return batch
 
     @abstractmethod
     def _gather(self, indices: Tensor, sizes: Sequence[int] = ()) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield the samples `indices` in chunks of these sizes, by default of `batch_size`, on the device.
+        """Yield the samples `indices` in chunks of the given sizes, by default `batch_size`, on the device.
 
         Yields:
             uint8 images [B, H, W, C], labels [B] and indices [B].
@@ -223,8 +223,8 @@ class BatchLoader(ABC):
         return augment.transform_normalised(floats_BCHW, labels_B, num_classes=self.num_classes, generator=source)
 
 
-def _needed(count: int, part: slice, *, mixes: bool) -> Tensor:
-    """Return the places in a batch that a part of it needs, at least one; mixing takes the place before each too."""
+def _needed_positions(count: int, part: slice, *, mixes: bool) -> Tensor:
+    """Return the positions in a batch that a part needs, at least one; mixing also needs each preceding position."""
     places = torch.arange(part.start, max(part.stop, part.start + 1)) % count
     if mixes and part.stop - part.start < count:
         places = torch.cat([places, (places[:1] - 1) % count])

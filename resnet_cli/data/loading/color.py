@@ -33,7 +33,7 @@ def adjust_contrast(images_BCHW: Tensor, factor_B: Tensor) -> Tensor:
 
 
 def adjust_sharpness(images_BCHW: Tensor, factor_B: Tensor) -> Tensor:
-    """Scale the difference of the images from a smoothed version; a border of one pixel stays as it is."""
+    """Scale the difference of the images from a smoothed version, except in a border of one pixel."""
     channels, h, w = images_BCHW.shape[1:]
     if min(h, w) <= 2:
         return images_BCHW
@@ -54,12 +54,12 @@ def posterize(images_BCHW: Tensor, bits_B: Tensor) -> Tensor:
 
 
 def solarise(images_BCHW: Tensor, threshold_B: Tensor) -> Tensor:
-    """Invert the values that are not below the threshold."""
+    """Invert the values at or above the threshold."""
     return torch.where(images_BCHW >= _per_image(threshold_B, images_BCHW), ~images_BCHW, images_BCHW)
 
 
 def solarise_half(images_BCHW: Tensor) -> Tensor:
-    """Invert the values from 128 on."""
+    """Invert the values of 128 and above."""
     return torch.where(images_BCHW >= 128, ~images_BCHW, images_BCHW)
 
 
@@ -87,7 +87,7 @@ def blur(images_BCHW: Tensor, sigma_B: Tensor, size: int) -> Tensor:
 
 
 def blur_kernel_size(h: int, w: int) -> int:
-    """Return the size of the kernel of `blur` for images of a size: odd, and 3 or more."""
+    """Return the kernel size of `blur` for images of height `h` and width `w`: odd, and at least 3."""
     return max(3, int(BLUR_KERNEL * min(h, w)) // 2 * 2 + 1)
 
 

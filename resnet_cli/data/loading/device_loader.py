@@ -1,4 +1,4 @@
-"""A loader of images that are kept on the device as uint8."""
+"""A loader of images that are stored on the device as uint8."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -13,7 +13,7 @@ from resnet_cli.data.loading.batch_loader import BatchLoader
 
 
 class ResidentSplit:
-    """A split on the device. It is decoded and transferred at the first access, once for all loaders that share it.
+    """A split on the device, decoded and transferred at the first access, once for all loaders that share it.
 
     Args:
         split: The images and labels.

@@ -1,4 +1,4 @@
-"""Random numbers of each sample as a function of (seed, epoch, sample), in any order, batch and number of workers.
+"""Random numbers of each sample as a function of (seed, epoch, sample), independent of order, batch and workers.
 
 Shapes: B batch, D draws of a sample.
 """
@@ -10,15 +10,15 @@ from torch import Tensor
 
 from resnet_cli.seeding import derive_seed
 
-COPY_STRIDE = 1 << 40  # between the numbers of two copies of an image in an epoch; no data set has as many images
+COPY_STRIDE = 1 << 40  # difference of the numbers of two copies of an image, above the size of any data set
 
-_INCREMENT = 0x9E3779B97F4A7C15 - (1 << 64)  # of splitmix64 (Steele et al. 2014), as are the shifts and factors below
+_INCREMENT = 0x9E3779B97F4A7C15 - (1 << 64)  # of splitmix64 (Steele et al. 2014), like the shifts and factors below
 _ROUNDS = ((30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64)))  # products wrap around
 
 
 @dataclass(frozen=True)
 class SampleDraws:
-    """Draws of the samples of a batch, in main memory: what is done to an image is known without asking the device.
+    """Draws of the samples of a batch, in main memory so that reading them does not synchronise with the device.
 
     Args:
         samples_B: Numbers of the samples, int64; see `number_copies`.
@@ -34,7 +34,7 @@ class SampleDraws:
         return len(self.samples_B)
 
     def bits(self, purpose: str, count: int) -> Tensor:
-        """Draw `count` integers from all of int64 for each sample: [B, D]. Other purposes draw other numbers."""
+        """Draw `count` integers from the whole range of int64 for each sample: [B, D], other ones for each purpose."""
         key = derive_seed(self.seed, "augment", purpose, self.epoch)
         state_B1 = _mix(self.samples_B[:, None] * _INCREMENT + key)
         return _mix(state_B1 + torch.arange(1, count + 1) * _INCREMENT)
@@ -48,7 +48,7 @@ class SampleDraws:
         return low + (high - low) * self.uniform(purpose, 1)[:, 0]
 
     def chosen(self, purpose: str, probability: float) -> Tensor:
-        """Choose each sample with this probability; return the positions of those chosen, int64."""
+        """Choose each sample with this probability; return the positions of the chosen samples, int64."""
         return (self.uniform(purpose, 1)[:, 0] < probability).nonzero()[:, 0]
 
     def subset(self, positions: Tensor) -> "SampleDraws":
@@ -57,7 +57,7 @@ class SampleDraws:
 
 
 def number_copies(indices: Tensor) -> Tensor:
-    """Assign numbers to the samples of an epoch, so that copies of an image are different samples.
+    """Assign numbers to the samples of an epoch, different ones to copies of an image.
 
     Args:
         indices: Indices of the images in the order of the epoch, int64 [N].
@@ -76,12 +76,12 @@ def number_copies(indices: Tensor) -> Tensor:
 def repeat_samples(order: Tensor, repeats: int, batch_size: int) -> Tensor:
     """Return an epoch of the same length in which each batch holds every image `repeats` times.
 
-    If `repeats` does not divide `batch_size`, an image may have some of its copies in the next batch; of the last image
-    there are fewer if it does not divide the epoch. Copies of an image are about `batch_size / repeats` places apart,
+    If `repeats` does not divide `batch_size`, some copies of an image may be in the next batch; if it does not divide
+    the epoch, the last image has fewer copies. Copies of an image are about `batch_size / repeats` positions apart,
     since mixup and CutMix mix neighbours.
 
     Args:
-        order: Indices of an epoch in random order, int64 [N]; the first N / repeats of them are used.
+        order: Indices of an epoch in random order, int64 [N], of which the first N / repeats are used.
         repeats: Copies of each image.
         batch_size: Samples in a batch.
     """
@@ -99,5 +99,5 @@ def _mix(bits: Tensor) -> Tensor:
 
 
 def _shift_right(bits: Tensor, count: int) -> Tensor:
-    """Shift int64 as if it was unsigned."""
+    """Shift int64 as if it were unsigned."""
     return (bits >> count) & ((1 << (64 - count)) - 1)

@@ -1,6 +1,6 @@
-"""Affine maps, resized crops and erased boxes with parameters for each image, drawn as torchvision draws them.
+"""Affine maps, resized crops and erased boxes with parameters for each image, from the distributions of torchvision.
 
-Parameters are computed in float64 in main memory, so that they are the same for every device.
+Parameters are computed in float64 in main memory, so that they are the same for all devices.
 
 Shapes: B batch, C channels, H height, W width.
 """
@@ -17,9 +17,9 @@ from resnet_cli.data.loading.draws import SampleDraws
 Interpolation = Literal["nearest", "bilinear"]
 Range = tuple[float, float]
 
-ATTEMPTS = 10  # to draw a box that fits into the image, as in torchvision
+ATTEMPTS = 10  # at drawing a box that fits into the image, as in torchvision
 CROP_RATIO = (3 / 4, 4 / 3)  # width / height of resized crops, as in torchvision
-ERASE_RATIO = (0.3, 3.3)  # of the erased box, as torchvision's default
+ERASE_RATIO = (0.3, 3.3)  # height / width of erased boxes, torchvision's default
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class AffineMap:
 
     @classmethod
     def identity(cls, count: int) -> "AffineMap":
-        """Return maps that change nothing."""
+        """Return identity maps."""
         pairs = [torch.zeros(count, 2, dtype=torch.float64) for _ in range(3)]
         ones = torch.ones(count, dtype=torch.float64)
         return cls(torch.zeros_like(ones), pairs[0], ones, pairs[1], pairs[2])
@@ -107,12 +107,12 @@ def random_affine(
 
 
 def warp(images_BCHW: Tensor, inverse_B23: Tensor, interpolation: Interpolation = "nearest") -> Tensor:
-    """Map uint8 images by matrices from pixels of the result to pixels of the image; what comes from outside is 0.
+    """Warp uint8 images by matrices from pixels of the result to pixels of the image; pixels from outside are 0.
 
     Args:
         images_BCHW: uint8 images.
-        inverse_B23: As from `AffineMap.inverse`; the origin is the centre of the image.
-        interpolation: As in torchvision; `nearest` does not make new colours.
+        inverse_B23: Matrices as from `AffineMap.inverse`; the origin is the centre of the image.
+        interpolation: As in torchvision; `nearest` creates no new colours.
     """
     h, w = images_BCHW.shape[2:]
     device = images_BCHW.device
@@ -139,7 +139,7 @@ def random_crop_boxes(draws: SampleDraws, size: tuple[int, int], scale: Range) -
     width, height = (h * w * area * ratio).sqrt().round(), (h * w * area / ratio).sqrt().round()
     fits = (width >= 1) & (width <= w) & (height >= 1) & (height <= h)
     width, height = _first_that_fits(fits, width, w), _first_that_fits(fits, height, h)
-    narrowest, widest = CROP_RATIO  # of the central crop of images in which no box fitted
+    narrowest, widest = CROP_RATIO  # of the central crop that is used if no box fits
     width = torch.where(fits.any(1), width, min(w, round(h * widest)))
     height = torch.where(fits.any(1), height, min(h, round(w / narrowest)))
     position_B2 = draws.uniform("resized crop position", 2)
@@ -151,7 +151,7 @@ def random_crop_boxes(draws: SampleDraws, size: tuple[int, int], scale: Range) -
 def resize_boxes(images_BCHW: Tensor, boxes: Boxes) -> Tensor:
     """Enlarge a box of each uint8 image to the size of the image, bilinearly."""
     h, w = images_BCHW.shape[2:]
-    device = images_BCHW.device  # to which rows and columns are sent, and not the grid, which is as large as the images
+    device = images_BCHW.device  # rows and columns are sent there rather than the grid, which is as large as the images
     y_BH = _positions(boxes.top, boxes.height, h).to(device, non_blocking=True)
     x_BW = _positions(boxes.left, boxes.width, w).to(device, non_blocking=True)
     grid_BHW2 = torch.stack([x_BW[:, None].expand(-1, h, -1), y_BH[:, :, None].expand(-1, -1, w)], 3)
@@ -160,14 +160,14 @@ def resize_boxes(images_BCHW: Tensor, boxes: Boxes) -> Tensor:
 
 
 def _positions(start_B: Tensor, length_B: Tensor, size: int) -> Tensor:
-    """Return where `size` pixels of the result lie in a line of `size` pixels, from -1 to 1: float32 [B, size]."""
+    """Return the positions, from -1 to 1, of the result's pixels in a line of `size` pixels: float32 [B, size]."""
     pixels = (torch.arange(size) + 0.5) * length_B[:, None] / size - 0.5
     pixels = pixels.clamp(min=0).minimum(length_B[:, None] - 1) + start_B[:, None]
     return (pixels + 0.5) * 2 / size - 1
 
 
 def enlarge_center(images_BCHW: Tensor, fraction: float) -> Tensor:
-    """Cut out the centre of uint8 images and enlarge it to their size.
+    """Crop the centre of uint8 images and enlarge it to their size.
 
     Args:
         images_BCHW: uint8 images.
@@ -182,7 +182,7 @@ def enlarge_center(images_BCHW: Tensor, fraction: float) -> Tensor:
 
 
 def random_erase_boxes(draws: SampleDraws, size: tuple[int, int], area: Range) -> Boxes:
-    """Draw boxes as `torchvision.transforms.v2.RandomErasing` does; one is empty where none of ten fits.
+    """Draw boxes as `torchvision.transforms.v2.RandomErasing` does; a box is empty if none of ten attempts fits.
 
     Args:
         draws: Source of the draws of each image.
@@ -214,7 +214,7 @@ def _inside(start_B: Tensor, length_B: Tensor, size: int) -> Tensor:
 
 
 def _areas_and_ratios(uniform_BD: Tensor, scale: Range, ratio: Range) -> tuple[Tensor, Tensor]:
-    """Return `ATTEMPTS` areas, uniform, and ratios, uniform in their logarithm, from twice as many draws."""
+    """Return `ATTEMPTS` uniform areas and as many log-uniform ratios from uniform draws."""
     areas, ratios = uniform_BD.chunk(2, 1)
     low, high = torch.tensor(ratio, dtype=torch.float64).log()
     return scale[0] + (scale[1] - scale[0]) * areas, (low + (high - low) * ratios).exp()

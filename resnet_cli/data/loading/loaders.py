@@ -1,4 +1,4 @@
-"""The loaders of a run: splitting the data set, choosing where the images are kept, and normalisation."""
+"""The loaders of a run: splitting of the data set, choice of the backend, and normalisation."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from resnet_cli.errors import InputError
 
 Backend = Literal["auto", "device", "stream"]
 
-MOST_MEASURED = 10_000  # images in shards from which mean and standard deviation are computed
+MOST_MEASURED = 10_000  # images in shards used to compute mean and standard deviation
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class Loaders:
     """The loaders of a run, and facts that are determined by the data.
 
     Args:
-        train: Shuffled and augmented.
-        val: In order; None if no validation images are held out.
-        test: In order; its images are not decoded before the first iteration.
+        train: Loader of the training images, shuffled and augmented.
+        val: Loader of the validation images in order; None if there are none.
+        test: Loader of the test images in order, which are not decoded before the first iteration.
         mean: Mean of each channel used by the normalisation, on the scale 0 to 1.
         std: Standard deviation of each channel used by the normalisation, on the scale 0 to 1.
         class_names: Names of the classes, indexed by label.
         in_size: (C, H, W) of the images.
         counts: Number of images by split: train, val and test.
         backend: `device` or `stream`.
-        revision: Which version of the data this is; None if their source has none.
+        revision: Version of the data; None if their source has no versions.
         origins: Where the parts come from; None if nothing was inferred, as for known data sets.
         changed_labels: What `label_noise` changed; see `resnet_cli.data.partition.Partition`.
         samples: The split that each loader reads, and the indices of its samples in it; None for all.
@@ -79,16 +79,16 @@ class Loaders:
 
     @cached_property
     def fingerprints(self) -> dict[str, Fingerprint]:
-        """What identifies the samples of each split; computed when it is first asked for, since it reads the files."""
+        """Fingerprints of the samples of each split, computed at the first access since this reads the files."""
         return {name: fingerprint_split(*samples) for name, samples in self.samples.items()}
 
     def format_changed_labels(self) -> str:
-        """Return the text of `label_noise.json`: the changed training samples with their own and their given class."""
+        """Return the text of `label_noise.json`: the changed training samples with their original and new class."""
         changes = {name: {"own": own, "given": given} for name, (own, given) in self.changed_labels.items()}
         return json.dumps(changes, indent=1, ensure_ascii=False) + "\n"
 
     def format_splits(self) -> str:
-        """Return the text of `splits.json`, which names the samples of each split."""
+        """Return the text of `splits.json`, which lists the samples of each split."""
         return format_samples(self.samples)
 
 
@@ -128,18 +128,18 @@ def make_loaders(
         val_fraction: Fraction of the training split held out for validation, stratified; 0 disables validation. If the
             data set has its own validation split, that is used unless `val_fraction` is 0.
         train_size: Number of training images, a stratified subset of those that are not held out; None uses all.
-        split_seed: Seed of the split and of the subset, which do not depend on `seed`, so that runs that differ only in
+        split_seed: Seed of the split and of the subset. They do not depend on `seed`, so that runs that differ only in
             `seed` can be compared.
-        folds: Number of parts into which the training images are split for cross-validation, stratified. A validation
-            split of the data set itself is among them.
+        folds: Number of parts into which the training images are split for cross-validation, stratified. They include
+            the data set's own validation split, if any.
         fold: The part that is held out for validation, from 0; `val_fraction` has no effect then.
-        group: Regular expression that finds the group of each image in its path: what the first bracket that takes part
-            matches, or the whole match. Images of a group stay together in every split, which are stratified as far as
-            whole groups allow. Data sets with a `group` of their own say what it means.
+        group: Regular expression that finds the group of each image in its path: the first capturing group that takes
+            part in the match, or else the whole match. Images of a group stay in one split; splits are stratified as
+            far as whole groups allow. Some data sets define their own `group`.
         splits: File that lists the samples to train, validate and test on, such as `splits.json` of a run.
         classes: Names of the classes to keep; None keeps all.
-        merge: Names of classes to join, by the name of the class that they become; before `classes` is read.
-        label_noise: Fraction of the training images that get the label of another class, for experiments.
+        merge: Name of a merged class -> names of the classes to merge; applied before `classes`.
+        label_noise: Fraction of the training images whose label is changed to another class, for experiments.
         backend: `device` keeps uint8 images on the device; `stream` has worker processes gather them. Both yield the
             same batches. `auto` selects `device` if the images need less than half of the GPU's free memory and either
             are in main memory anyway or need less than a quarter of it.
@@ -148,13 +148,12 @@ def make_loaders(
         drop_last: Drop the last training batch if it is not full.
         sampler: `uniform` takes each training image once in an epoch. `balanced` draws as many with replacement, each
             class equally often on average, and `weighted` by the data set's weights.
-        eval_crop: Fraction of the height and width in the centre of validation and test images that is evaluated,
-            enlarged to the image. Nets trained on resized crops see objects larger than they are in the whole image;
-            0.875 is usual for them.
+        eval_crop: Fraction of height and width of the central crop of validation and test images, which is enlarged to
+            the image size. Nets trained on resized crops see objects enlarged; 0.875 is usual for them.
         augment: Augmentation of the training images.
 
     Raises:
-        InputError: The data set is inconsistent, or settings do not fit it.
+        InputError: The data set is inconsistent, or settings cannot be applied to it.
     """
     options = SplitOptions(
         val_fraction, train_size, split_seed, folds, fold, group, splits, classes, merge, label_noise
@@ -202,7 +201,7 @@ class _LoaderFactory:
         device: Device of the batches.
         seed: Seed of the loaders.
         backend: As in `make_loaders`.
-        stream_options: Arguments of `StreamLoader` alone.
+        stream_options: Additional arguments of `StreamLoader`.
     """
 
     def __init__(
@@ -232,7 +231,7 @@ class _LoaderFactory:
 
         Args:
             split: The images.
-            indices: Which of them; None for all.
+            indices: Indices of the samples; None for all.
             persistent: Keep worker processes between epochs.
             options: Further arguments of `BatchLoader`.
         """
@@ -244,9 +243,9 @@ class _LoaderFactory:
         return StreamLoader(split, indices, persistent=persistent, **self.stream_options, **options)
 
     def _validate_files(self, dataset: Dataset) -> None:
-        """Check image files before training, except those that are about to be decoded anyway.
+        """Check image files before training, except training images of the device backend.
 
-        On the device backend these are the training images; the test images are decoded when they are needed.
+        These are decoded before training anyway; test images are decoded when they are needed.
         """
         for split in unique_splits(dataset):
             is_decoded_now = self.on_device and split is dataset.train
@@ -254,11 +253,11 @@ class _LoaderFactory:
                 split.images.validate()
 
     def _statistics(self, dataset: Dataset, train_indices: Tensor) -> tuple[Sequence[float], Sequence[float]]:
-        """Return the data set's mean and standard deviation; compute those that it lacks."""
+        """Return the data set's mean and standard deviation, computed if it does not define them."""
         train = dataset.train
-        if train.shards is not None:  # decoding all images of a large set for it takes hours
+        if train.shards is not None:  # decoding all images of a large set would take hours
             train_indices = spread(train_indices, MOST_MEASURED)
-        if self.on_device:  # decode, and so check, the files also if nothing is computed from them
+        if self.on_device:  # decode the files, which checks them, even if nothing is computed
             train = DatasetSplit(self.resident.host_images, train.labels)
         mean, std = dataset.mean, dataset.std
         if mean is None or std is None:

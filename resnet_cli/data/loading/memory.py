@@ -1,4 +1,4 @@
-"""Memory of the machine: whether decoded images fit into it, and whether workers have shared memory."""
+"""Checks of main, device and shared memory for decoded images and workers."""
 
 import errno
 import math
@@ -12,8 +12,8 @@ from resnet_cli.data.dataset import Dataset
 from resnet_cli.data.selection import unique_splits
 from resnet_cli.errors import MachineError
 
-RAM_FRACTION = 0.25  # of main memory that decoded images may take under backend=auto
-DEVICE_FRACTION = 0.5  # of a GPU's free memory that they may take under backend=auto
+RAM_FRACTION = 0.25  # of main memory that decoded images may take with backend=auto
+DEVICE_FRACTION = 0.5  # of a GPU's free memory that decoded images may take with backend=auto
 MIN_SHARED_BYTES = 1 << 18  # of /dev/shm, for the locks of two workers and the loader
 
 
@@ -33,7 +33,7 @@ def memory_limit() -> int:
     physical: int = psutil.virtual_memory().total
     try:
         return min(physical, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no control groups of version 2, or no limit ("max")
+    except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
         return physical
 
 
@@ -41,7 +41,7 @@ def require_shared_memory(workers: int, folder: str = "/dev/shm") -> None:
     """Raise if there is too little shared memory to start workers; torch would fail with a traceback.
 
     Raises:
-        MachineError: There is too little.
+        MachineError: There is too little shared memory.
     """
     try:
         free = shutil.disk_usage(folder).free
@@ -55,7 +55,7 @@ def require_shared_memory(workers: int, folder: str = "/dev/shm") -> None:
 def share_batches(count: int, shape: tuple[int, ...], folder: str = "/dev/shm") -> Tensor | None:
     """Return shared memory for batches of images that worker processes fill: uint8 [count, *shape].
 
-    None if there is not twice as much of it, as in a container, or on a system that keeps it elsewhere.
+    Return None if less than twice as much is free, as in many containers, or if the system has no such folder.
     """
     needed = count * math.prod(shape)
     try:
@@ -64,7 +64,7 @@ def share_batches(count: int, shape: tuple[int, ...], folder: str = "/dev/shm") 
         return None
     if 2 * needed > free:
         return None
-    # filled at once: pages that are first used later may be missing then, which would kill the process
+    # Touch all pages now: if memory ran out at a later first use, the process would be killed.
     batches = torch.empty(count, *shape, dtype=torch.uint8)
     batches.share_memory_()  # type: ignore[no-untyped-call]
     return batches.zero_()

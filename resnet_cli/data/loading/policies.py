@@ -1,7 +1,7 @@
-"""RandAugment, TrivialAugment, AutoAugment and AugMix over whole batches, each image with operations of its own.
+"""RandAugment, TrivialAugment, AutoAugment and AugMix over whole batches, with separate operations for each image.
 
-Distributions and pixels are those of `torchvision.transforms.v2`. What is drawn is known in main memory, so that the
-images of one operation are gathered and changed together without a question to the device.
+Distributions and pixels are those of `torchvision.transforms.v2`. Draws are made in main memory, so that the images of
+each operation are gathered and changed together without synchronising with the device.
 
 Shapes: B batch, C channels, H height, W width, S steps, M chains of AugMix.
 """
@@ -35,7 +35,7 @@ class Steps:
 
     Args:
         operation: Positions in `OPERATIONS`, int64 [B, S].
-        strength: Strengths with their signs, float64 [B, S]; 0 for operations that have none.
+        strength: Signed strengths, float64 [B, S]; 0 for operations without a strength.
     """
 
     operation: Tensor
@@ -44,13 +44,13 @@ class Steps:
 
 @dataclass(frozen=True)
 class PolicySettings:
-    """A policy and its settings; those of other policies are not used.
+    """A policy and its settings; settings of other policies are ignored.
 
     Args:
         name: The policy.
         ops: Operations of RandAugment.
         magnitude: Strength of RandAugment, from 0 to 30.
-        sub_policies: The data set for which AutoAugment's sub-policies were found.
+        sub_policies: Data set for which AutoAugment's sub-policies were found.
         severity: Largest strength of AugMix, from 1 to 10.
     """
 
@@ -111,11 +111,11 @@ def draw_chains(draws: SampleDraws, severity: int, size: tuple[int, int]) -> tup
 
     Args:
         draws: Source of the draws.
-        severity: Number of the strengths, from the weakest, that are drawn from.
+        severity: Largest strength to draw, from 1 to 10.
         size: Height and width of the images.
 
     Returns:
-        Steps [B * M, S], where a chain that is shorter ends with `Identity`, and weights of the image itself and of the
+        Steps [B * M, S], in which shorter chains end with `Identity`, and the weights of the image itself and of the
         chains, float64 [B, 1 + M].
     """
     b, chains = len(draws), len(draws) * MIX_WIDTH
@@ -125,7 +125,7 @@ def draw_chains(draws: SampleDraws, severity: int, size: tuple[int, int]) -> tup
     operation = torch.where(torch.arange(MIX_DEPTH) < length, chosen, OPERATIONS.index("Identity"))
     bins = (uniform[:, 2] * severity).long()
     steps = Steps(operation, _signed_strength("augmix", size, operation, bins, uniform[:, 1]))
-    # With alpha = 1, Dirichlet's distribution is that of exponential numbers divided by their sum.
+    # A Dirichlet distribution with alpha = 1 is that of exponential variables divided by their sum.
     exponential = -torch.log1p(-draws.uniform("augmix weights", 2 + MIX_WIDTH))
     own_B2 = exponential[:, :2] / exponential[:, :2].sum(1, keepdim=True)
     chains_BM = exponential[:, 2:] / exponential[:, 2:].sum(1, keepdim=True)
@@ -133,7 +133,7 @@ def draw_chains(draws: SampleDraws, severity: int, size: tuple[int, int]) -> tup
 
 
 def _mix_chains(images_BCHW: Tensor, draws: SampleDraws, severity: int) -> Tensor:
-    """Blend each image with three versions of itself that went through chains of operations (Hendrycks et al. 2019)."""
+    """Blend each image with three versions of itself transformed by chains of operations (Hendrycks et al. 2019)."""
     b, c, h, w = images_BCHW.shape
     steps, weights = draw_chains(draws, severity, (h, w))
     changed = apply_steps(images_BCHW.repeat_interleave(MIX_WIDTH, 0), steps, "bilinear").view(b, MIX_WIDTH, c, h, w)
@@ -150,7 +150,7 @@ def apply_steps(images_BCHW: Tensor, steps: Steps, interpolation: Interpolation)
     Args:
         images_BCHW: uint8 images of one or three channels.
         steps: The operations.
-        interpolation: Of the geometric operations.
+        interpolation: Interpolation of the geometric operations.
     """
     images_BCHW = images_BCHW.clone()
     for operation_B, strength_B in zip(steps.operation.T, steps.strength.T, strict=True):
@@ -172,7 +172,7 @@ def apply_steps(images_BCHW: Tensor, steps: Steps, interpolation: Interpolation)
 
 
 def affine_map(operation_B: Tensor, strength_B: Tensor, size: tuple[int, int]) -> AffineMap:
-    """Return the maps of the geometric operations, as `torchvision.transforms.v2` makes them."""
+    """Return the maps of the geometric operations, as in `torchvision.transforms.v2`."""
     names = ("Identity", *GEOMETRIC)
     is_op: Mapping[str, Tensor] = {name: operation_B == number for number, name in enumerate(names)}
     none = AffineMap.identity(len(operation_B))
@@ -185,7 +185,7 @@ def affine_map(operation_B: Tensor, strength_B: Tensor, size: tuple[int, int]) -
         return torch.stack([torch.where(is_op[x], values, zeros), torch.where(is_op[y], values, zeros)], 1)
 
     return AffineMap(
-        angle=torch.where(is_op["Rotate"], -strength_B, zeros),  # `rotate` and `affine` turn opposite ways
+        angle=torch.where(is_op["Rotate"], -strength_B, zeros),  # `rotate` and `affine` turn in opposite directions
         translate=pairs("TranslateX", "TranslateY", strength_B.trunc()),
         scale=none.scale,
         shear=pairs("ShearX", "ShearY", shear),
@@ -194,7 +194,7 @@ def affine_map(operation_B: Tensor, strength_B: Tensor, size: tuple[int, int]) -
 
 
 def change_colors(name: str, images_BCHW: Tensor, strength_B: Tensor) -> Tensor:
-    """Apply one operation on colours to all images."""
+    """Apply one colour operation to all images."""
     from torchvision.transforms.v2 import functional
 
     blends = {
@@ -224,7 +224,7 @@ def _choose(uniform: Tensor, policy: Policy) -> Tensor:
 
 
 def _signed_strength(policy: Policy, size: tuple[int, int], operation: Tensor, bins: Tensor, uniform: Tensor) -> Tensor:
-    """Return the strength of each operation, negative for half of those that have a sign."""
+    """Return the strength of each operation, negative for half of the signed ones."""
     table = strengths(policy, *size)
     strength = table.values[operation, bins]
     return torch.where(table.signed[operation] & (uniform < 0.5), -strength, strength)

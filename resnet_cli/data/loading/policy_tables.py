@@ -1,6 +1,6 @@
 """Operations, strengths and sub-policies of the augmentation policies: the tables of torchvision 0.26 to 0.29.
 
-They are kept here and not read from torchvision, where they are private: a run must not change with its version.
+They are copied, since they are private in torchvision and a run must not change with its version.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ OPERATIONS = (
 )  # fmt: skip
 SIGNED = (*GEOMETRIC, *BLENDING)  # operations whose strength is negative for half of the images
 
-BINS = {"randaugment": 31, "trivial_augment": 31, "autoaugment": 10, "augmix": 10}  # steps of the strengths
-CHOICES = {  # of which an operation is drawn
+BINS = {"randaugment": 31, "trivial_augment": 31, "autoaugment": 10, "augmix": 10}  # number of strengths
+CHOICES = {  # operations to draw from, by policy
     "randaugment": OPERATIONS[:-1],
     "trivial_augment": OPERATIONS[:-1],
     "autoaugment": OPERATIONS[1:],
@@ -67,7 +67,7 @@ def strengths(policy: Policy, h: int, w: int) -> Strengths:
     return Strengths(values, torch.tensor([name in SIGNED for name in OPERATIONS]))
 
 
-# Each line is a sub-policy: two operations with their probability and the bin of their strength, - where it has none.
+# Each line is a sub-policy: two operations with their probability and the bin of their strength, or - if it has none.
 _SUB_POLICIES = {
     "imagenet": """
         Posterize 0.4 8 Rotate 0.6 9|Solarize 0.6 5 AutoContrast 0.6 -|Equalize 0.8 - Equalize 0.6 -

@@ -1,4 +1,4 @@
-"""How often the images of an epoch are drawn: once each, each class equally often, or by weights of the data set."""
+"""Sampling of the images of an epoch: once each, balanced over the classes, or by weights of the data set."""
 
 from typing import Literal
 
@@ -12,15 +12,15 @@ Sampler = Literal["uniform", "balanced", "weighted"]
 
 
 def sampling_weights(sampler: Sampler, dataset: Dataset, indices: Tensor) -> Tensor | None:
-    """Return how often each training image is drawn in relation to others; None takes each once in an epoch.
+    """Return the relative sampling frequency of each training image; None takes each once in an epoch.
 
     Args:
         sampler: As in `make_loaders`.
         dataset: The data set.
-        indices: Indices of the images to train on in the training split.
+        indices: Indices in the training split of the images to train on.
 
     Returns:
-        Float64 [N]. `balanced` gives every class the same sum.
+        float64 [N]. `balanced` gives every class the same sum.
 
     Raises:
         InputError: The data set has no weights, or those of the images to train on are all 0.
@@ -29,7 +29,7 @@ def sampling_weights(sampler: Sampler, dataset: Dataset, indices: Tensor) -> Ten
         return None
     if sampler == "balanced":
         labels = dataset.train.labels[indices]
-        if labels.ndim == 2:  # an image is drawn for each of its classes; to have none is a class too
+        if labels.ndim == 2:  # an image is drawn for each of its classes; having no label counts as a class
             labels = torch.cat([labels, ~labels.any(1, keepdim=True)], 1)
             return (labels / labels.sum(0).clamp(min=1).double()).sum(1)
         return torch.bincount(labels).double().reciprocal()[labels]
@@ -47,10 +47,10 @@ def sampling_weights(sampler: Sampler, dataset: Dataset, indices: Tensor) -> Ten
 def draw_with_replacement(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Draw `count` indices, each in proportion to its weight.
 
-    `torch.multinomial` takes no more than 2^24 weights.
+    Unlike `torch.multinomial`, this supports more than 2^24 weights.
 
     Args:
-        weights: Float64 [N], not all 0; those with 0 are never drawn.
+        weights: float64 [N], not all 0; indices with weight 0 are never drawn.
         count: Indices to draw.
         generator: Source of the draws, on the CPU.
     """

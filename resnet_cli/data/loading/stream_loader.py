@@ -1,4 +1,4 @@
-"""A loader of images that stay in main memory, in files or in the cache of decoded images."""
+"""A loader of images in main memory, in files or in the cache of decoded images."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,16 +22,16 @@ from resnet_cli.errors import InputError, MachineError
 
 T = TypeVar("T")
 
-PREFETCH = 2  # batches that each worker prepares ahead
-MOST_READERS = 4  # threads that read from the cache; more do not make a disk faster
+PREFETCH = 2  # batches that each worker prefetches
+MOST_READERS = 4  # threads that read from the cache; more do not increase a disk's throughput
 
 
 class StreamLoader(BatchLoader):
     """Gathers uint8 batches with `torch.utils.data.DataLoader` and augments and normalises them on the device.
 
-    Files are decoded by worker processes, and kept in the cache if the data set has one; from the epoch on in which it
-    has them all, they are read from there. Workers only look up or decode pixels. All randomness is in the main
-    process, in the functions that `DeviceLoader` uses, so that the number of workers affects only the speed.
+    Files are decoded by worker processes and written to the cache, if the data set has one; once it is complete, later
+    epochs read from it. Workers only look up or decode pixels. All randomness is in the main process, in the functions
+    that `DeviceLoader` uses too, so that the number of workers affects only the speed.
 
     Args:
         split: The images and labels.
@@ -71,7 +71,7 @@ class StreamLoader(BatchLoader):
         images = self.split.images
         rows = images.cached_rows() if isinstance(images, LazyImages) else None
         if rows is not None:
-            self._loader = self._slots = None  # the workers have no more to do
+            self._loader = self._slots = None  # the workers are no longer needed
         batches = self._decode_in_workers(chunks) if rows is None else self._read_cached(rows, chunks)
         for batch in batches:
             if rows is None and isinstance(images, LazyImages):
@@ -79,10 +79,10 @@ class StreamLoader(BatchLoader):
             yield batch.to(self.device)
 
     def _read_cached(self, rows: RowReader, chunks: Sequence[Tensor]) -> Iterator["_RawBatch"]:
-        """Yield batches of images that are in the cache. No processes: threads read ahead, if there are `workers`.
+        """Yield batches of images from the cache, with read-ahead by threads if `workers` is above 0.
 
         Args:
-            rows: All images of the split.
+            rows: Reader of all images of the split.
             chunks: Indices of the samples of each batch.
         """
 
@@ -106,7 +106,7 @@ class StreamLoader(BatchLoader):
                 yield batch if self._slots is None else batch.with_pixels(self._slots)
         except RuntimeError as error:
             failure = str(error).partition("\n")[0]
-            if not failure.startswith("DataLoader"):  # torch's messages on dead workers start like this
+            if not failure.startswith("DataLoader"):  # the prefix of torch's messages on dead workers
                 raise
         except OSError as error:
             failure = error.strerror or str(error)
@@ -132,9 +132,9 @@ class StreamLoader(BatchLoader):
 
 
 class _ChunkSampler:
-    """A batch sampler that yields the chunks that were assigned last, each with the number of a slot for its pixels.
+    """A batch sampler that yields the most recently assigned chunks, each with the number of a slot for its pixels.
 
-    There are more slots than batches on their way, so that the main process is done with a slot when it comes again.
+    There are more slots than batches in flight, so that the main process is done with a slot before its next use.
     """
 
     def __init__(self) -> None:
@@ -152,11 +152,11 @@ class _ChunkSampler:
 class _RawBatch:
     """A gathered batch, sent from a worker to the main process.
 
-    It is pickled as numpy arrays: torch would pass each tensor through a file in /dev/shm, of which containers often
-    have only 64 MB, and which takes longer than copying a batch of small images. Pixels in a slot are not sent.
+    It is pickled as numpy arrays: torch would pass each tensor through a file in /dev/shm, which takes longer than
+    copying a batch of small images and has only 64 MB in many containers. Pixels in a slot are not sent.
 
     Args:
-        pixels: uint8 [B, H, W, C]; empty on its way to the main process if the pixels are in a slot.
+        pixels: uint8 [B, H, W, C]; empty in transit if the pixels are in a slot.
         labels: int64 [B].
         indices: Indices of the samples in their split, int64 [B].
         slot: Number of the slot.
@@ -171,7 +171,7 @@ class _RawBatch:
         return _from_arrays, (self.slot, self.pixels.numpy(), self.labels.numpy(), self.indices.numpy())
 
     def with_pixels(self, slots: Tensor) -> "_RawBatch":
-        """Return the batch with its pixels, which stay in the slot."""
+        """Return the batch with a view of its pixels in the slot."""
         return replace(self, pixels=slots[self.slot, : len(self.labels)])
 
     def pin_memory(self) -> "_RawBatch":
@@ -187,7 +187,7 @@ class _RawBatch:
 
 
 def _map_ahead(function: Callable[[Tensor], T], chunks: Sequence[Tensor], threads: int) -> Iterator[T]:
-    """Yield `function(chunk)` for each chunk in order, computed by threads, one chunk ahead each."""
+    """Yield `function(chunk)` for each chunk in order, computed by threads that are each one chunk ahead."""
     pending: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(threads, "reader")
     try:
@@ -197,7 +197,7 @@ def _map_ahead(function: Callable[[Tensor], T], chunks: Sequence[Tensor], thread
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-    finally:  # the epoch may end early
+    finally:  # also if the epoch ends early
         pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -209,7 +209,7 @@ def _from_arrays(slot: int, *arrays: Any) -> _RawBatch:
 class _BatchDataset(Dataset[Any]):
     """Returns whole batches by the indices of their samples.
 
-    An unusable file is returned as the text of its error: raised in a worker, it would arrive as a traceback.
+    The error of an unusable file is returned as text: an exception in a worker would arrive with a traceback.
     """
 
     def __init__(self, split: DatasetSplit, slots: Tensor | None) -> None:
@@ -237,7 +237,7 @@ class _BatchDataset(Dataset[Any]):
 
 
 def _read_images(images: LazyImages, indices: Sequence[int]) -> Iterator[Tensor]:
-    """Yield images in order, read by threads where each one is waited for."""
+    """Yield images in order, read by threads if the source has latency."""
     return map_in_order(lambda number: images[indices[number]], len(indices), images.readers)
 
 

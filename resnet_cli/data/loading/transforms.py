@@ -15,7 +15,7 @@ from resnet_cli.seeding import derive_seed
 
 CropPadding = Literal["zero", "reflect"]
 
-LARGE_IMAGE_BYTES = 32_768  # from this size of an image, a CPU takes longer to copy it twice than to start its copy
+LARGE_IMAGE_BYTES = 32_768  # image size from which two copies take a CPU longer than the overhead of starting one
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601, as in the greyscale conversion of Pillow and torchvision
 HASH_FACTORS = (
@@ -59,8 +59,8 @@ def random_flip(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
 def alternating_flip(images_BCHW: Tensor, indices_B: Tensor, epoch: int, seed: int) -> Tensor:
     """Mirror each image in every other epoch, a random half of them in epoch 0 (Jordan 2024, arXiv 2404.00498).
 
-    Two consecutive epochs show every image both ways. The half that is mirrored first is determined by a hash of
-    (seed, index), so that no state is kept between epochs.
+    Two consecutive epochs contain both versions of every image. A hash of (seed, index) determines which images are
+    mirrored first, so that no state is kept between epochs.
 
     Args:
         images_BCHW: Images.
@@ -78,8 +78,8 @@ def alternating_flip(images_BCHW: Tensor, indices_B: Tensor, epoch: int, seed: i
 def cutout(images_BCHW: Tensor, size: int, generator: torch.Generator, *, whole: bool = False) -> Tensor:
     """Set a square of `size` pixels to zero, centred anywhere in the image and clipped at its border.
 
-    On normalised images zero is the mean colour, as in DeVries & Taylor 2017, section 3. A `whole` square is one that
-    the border does not clip, as in airbench96 (Jordan 2024).
+    On normalised images zero is the mean colour, as in DeVries & Taylor 2017, section 3. A `whole` square is not
+    clipped, as in airbench96 (Jordan 2024).
     """
     side = torch.full((), size, device=images_BCHW.device)
     inside_BHW = _random_boxes(images_BCHW, side, generator, whole=whole)
@@ -116,7 +116,7 @@ def color_jitter(
 def mixup(
     images_BCHW: Tensor, labels_B: Tensor, alpha: float, num_classes: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Blend each image with its neighbour in the batch, and their labels likewise (Zhang et al. 2017).
+    """Blend each image with its neighbour in the batch, and their labels in proportion (Zhang et al. 2017).
 
     Args:
         images_BCHW: Floating-point images in random order.
@@ -135,7 +135,7 @@ def mixup(
 def cutmix(
     images_BCHW: Tensor, labels_B: Tensor, alpha: float, num_classes: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Paste a box of each image's neighbour in the batch into it; labels by area (Yun et al. 2019, section 3.1).
+    """Paste a box from its neighbour in the batch into each image; mix labels by area (Yun et al. 2019, section 3.1).
 
     Arguments and result are those of `mixup`. The box has the aspect ratio of the images and is the same for the whole
     batch.
@@ -180,13 +180,13 @@ def _flip_where(images_BCHW: Tensor, flip_B: Tensor) -> Tensor:
 
 
 def _random_boxes(images_BCHW: Tensor, size: Tensor, generator: torch.Generator, *, whole: bool = False) -> Tensor:
-    """Draw boxes centred anywhere in the images, or anywhere where they are whole.
+    """Draw boxes centred anywhere in the images, or only where they are not clipped if `whole`.
 
     Args:
         images_BCHW: Images, for their shape and device.
         size: Height and width of the boxes in pixels, or one number for both.
         generator: Source of the draws.
-        whole: No box reaches over the border.
+        whole: Whether boxes must lie inside the image.
 
     Returns:
         Boolean masks [B, H, W], true inside the box.
@@ -223,13 +223,13 @@ def _to_grey(pixels_BCHW: Tensor) -> Tensor:
 
 
 def _mix_labels(labels_B: Tensor, weight: Tensor, num_classes: int) -> Tensor:
-    """Return class probabilities [B, K]: `weight` for each label, the remainder for its neighbour's."""
+    """Return class probabilities [B, K]: `weight` for each label, 1 - `weight` for its neighbour's."""
     one_hot_BK = (labels_B if labels_B.ndim == 2 else F.one_hot(labels_B, num_classes)).to(weight.dtype)
     return torch.lerp(one_hot_BK.roll(1, 0), one_hot_BK, weight)
 
 
 def _sample_symmetric_beta(alpha: float, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Draw once from Beta(alpha, alpha), without rejection sampling, which would need host synchronisation.
+    """Draw a number from Beta(alpha, alpha) without rejection sampling, which would need host synchronisation.
 
     Bailey 1994 draws Student's t with n degrees of freedom from two uniform numbers. With n = 2 alpha,
     t / sqrt(n + t^2) is distributed as 2 Beta(alpha, alpha) - 1.

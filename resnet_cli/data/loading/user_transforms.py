@@ -1,4 +1,4 @@
-"""Transforms of a user's own on single images, each with random numbers that depend on (seed, epoch, sample) alone.
+"""User-defined transforms of single images, with random numbers that depend only on (seed, epoch, sample).
 
 Shapes: B batch, C channels, H height, W width.
 """
@@ -17,14 +17,14 @@ from resnet_cli.errors import InputError
 
 Transform = Callable[[Tensor], Any]
 
-TRIALS = 4  # of each transform when it is checked; what it does may depend on chance
+TRIALS = 4  # of each transform in its check, since its behaviour may be random
 
 
 def apply_transforms(images_BCHW: Tensor, draws: SampleDraws, transforms: Sequence[Transform]) -> Tensor:
     """Apply transforms to each uint8 image in turn.
 
-    The global random streams of Python, NumPy and PyTorch are seeded for each image and put back afterwards. A
-    transform that draws on a CUDA device draws other numbers there than on a CPU.
+    The global random states of Python, NumPy and PyTorch are seeded for each image and restored afterwards. A transform
+    that draws on a CUDA device draws other numbers there than on a CPU.
 
     Args:
         images_BCHW: uint8 images.
@@ -70,7 +70,7 @@ def _try(transform: Transform, in_size: tuple[int, int, int]) -> str:
         image_CHW = torch.randint(0, 256, in_size, dtype=torch.uint8)
         try:
             result = transform(image_CHW.clone())
-        except Exception as error:  # any class of torch and of the user may be named
+        except Exception as error:  # user-defined classes may raise anything
             reason = " ".join(str(error).split()) or type(error).__name__
             size = "x".join(map(str, in_size))
             return f"does not take a uint8 image of {size}: {reason}"
@@ -100,19 +100,19 @@ def _seed_global_streams(seed: int, device: torch.device) -> None:
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
-        torch.cuda.default_generators[_index(device)].manual_seed(seed)
+        torch.cuda.default_generators[_device_index(device)].manual_seed(seed)
 
 
 @contextmanager
 def _global_streams_kept(device: torch.device) -> Iterator[None]:
     python, numpy = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices=[_index(device)] if device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[_device_index(device)] if device.type == "cuda" else []):
             yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
 
 
-def _index(device: torch.device) -> int:
+def _device_index(device: torch.device) -> int:
     return torch.cuda.current_device() if device.index is None else device.index

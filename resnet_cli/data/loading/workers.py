@@ -14,20 +14,20 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-PROGRESS_SECONDS = 0.1  # processor time that counts as progress; idle workers use less in minutes
+PROGRESS_SECONDS = 0.1  # CPU time that counts as progress; idle workers use less in minutes
 
 
 class WorkerDataLoader(DataLoader[Any]):
     """A `DataLoader` whose workers start fast and leave signals to the main process.
 
-    On Linux workers are forked, which takes milliseconds; from Python 3.14 on, that is no longer the default. There is
-    no warning of more workers than cores: their number is a setting of the run, the same on every machine, and on one
-    core torch would warn of the default four times an epoch. The loader draws its base seeds from a generator of its
-    own, which leaves the global random stream unchanged.
+    On Linux workers are forked, which takes milliseconds but is not the default from Python 3.14 on. torch's warning
+    about more workers than cores is suppressed: their number is a setting of the run and independent of the machine,
+    and on one core torch would warn about the default four times an epoch. The loader draws its base seeds from its own
+    generator, which leaves the global random state unchanged.
 
     Args:
-        dataset: What the batches are taken from.
-        workers: Number of worker processes; 0 = the main process.
+        dataset: The data set.
+        workers: Number of worker processes; 0 is the main process.
         options: Other arguments of `DataLoader`.
     """
 
@@ -42,15 +42,15 @@ class WorkerDataLoader(DataLoader[Any]):
 
 
 def prepare_worker(_worker: int) -> None:
-    """Make a worker ignore the signals that stop a run, but SIGTERM if the main process sends it.
+    """Make a worker ignore the signals that stop a run, except SIGTERM from the main process.
 
-    Signals often go to the whole process group, but the main process decides when to stop, and needs its workers until
-    then. `multiprocessing` sends SIGTERM to workers at the exit of the main process.
+    Signals often go to the whole process group, but the main process decides when to stop and needs its workers until
+    then. `multiprocessing` sends SIGTERM to workers when the main process exits.
     """
     for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # macOS lacks it; there SIGTERM from anyone stops a worker
+    if hasattr(signal, "sigwaitinfo"):  # missing on macOS, where SIGTERM from any process stops a worker
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_exit_on_parent_sigterm, daemon=True).start()
 
@@ -62,15 +62,15 @@ def _exit_on_parent_sigterm() -> None:
 
 
 def iterate_with_watchdog(batches: Iterable[Any], workers: set[BaseProcess], timeout: float) -> Iterator[Any]:
-    """Iterate over a `DataLoader`; kill its workers if they make no progress while a batch is waited for.
+    """Iterate over a `DataLoader`; kill its workers if they make no progress while waiting for a batch.
 
-    Progress is a finished batch or processor time: a worker that decodes large photographs is slow, not hung.
-    `DataLoader` raises `RuntimeError` when its workers are killed. Its own `timeout` does not detect a worker that
-    stops in the middle of sending a batch.
+    Progress is a finished batch or CPU time: a worker that decodes large photographs is slow, not hung. `DataLoader`
+    raises `RuntimeError` when its workers are killed. Its own `timeout` does not detect a worker that stops in the
+    middle of sending a batch.
 
     Args:
         batches: The loader.
-        workers: Its worker processes so far; those that it starts now are added.
+        workers: Its worker processes so far; processes that it starts are added.
         timeout: Seconds without progress after which workers count as hung.
     """
     other_processes = set(multiprocessing.active_children())
@@ -92,7 +92,7 @@ def iterate_with_watchdog(batches: Iterable[Any], workers: set[BaseProcess], tim
 
 
 class Watchdog:
-    """Kills processes that make no progress while they are waited for, until `done` is set.
+    """Kills processes that make no progress while the main process waits for them, until `done` is set.
 
     Args:
         workers: The processes.
@@ -105,18 +105,18 @@ class Watchdog:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def start_waiting(self) -> None:
-        """Count the time from now on."""
+        """Start the timeout."""
         self._waiting_since = time.monotonic()
 
     def stop_waiting(self) -> None:
-        """Stop counting the time: a batch has come."""
+        """Stop the timeout: a batch has arrived."""
         self._waiting_since = math.inf
 
     def _watch(self) -> None:
         used, last_progress = 0.0, -math.inf
         while not self.done.wait(min(1.0, self.timeout / 4)):
             now_used = sum(map(_processor_seconds, tuple(self.workers)))
-            if not used <= now_used < used + PROGRESS_SECONDS:  # less if a worker has ended
+            if not used <= now_used < used + PROGRESS_SECONDS:  # the sum decreases if a worker has exited
                 used, last_progress = now_used, time.monotonic()
             if time.monotonic() - max(self._waiting_since, last_progress) > self.timeout:
                 for worker in tuple(self.workers):
@@ -125,7 +125,7 @@ class Watchdog:
 
 
 def _processor_seconds(worker: BaseProcess) -> float:
-    """Return the processor time that a process has used; 0 if it has ended."""
+    """Return the CPU time that a process has used, in seconds; 0 if it has exited."""
     import psutil
 
     try:

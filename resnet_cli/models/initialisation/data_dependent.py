@@ -1,4 +1,4 @@
-"""Initialisations that look at training images: LSUV, and a first convolution that whitens.
+"""Initialisations that depend on training images: LSUV, and whitening by the first convolution.
 
 Shapes: B images, C channels, H height, W width, N patches of an image, D values of a patch (C * its height * width).
 """
@@ -17,30 +17,30 @@ from resnet_cli.errors import InputError
 
 IMAGE_COUNTS: Mapping[str, int] = {"lsuv": 256, "whitening": 5_000}  # number of images that each uses
 
-DEFAULT_IMAGES = 5_000  # images, for a network without `init_images`
-MAX_VALUES = 2**26  # of all images together, at most: 256 MB
+DEFAULT_IMAGES = 5_000  # for a network without `init_images`
+MAX_VALUES = 2**26  # values of all images together: 256 MB
 
-TOLERANCE = 0.1  # of LSUV's variances (section 3)
+TOLERANCE = 0.1  # of LSUV's output variances (section 3)
 MAX_TRIES = 10
-CONSTANT = 1e-12  # share of an output's mean square below which its variance is rounding: (float32's 6e-8)^2 is 4e-15
-EPS = 5e-4  # added to eigenvalues, of images of unit variance, as in the code of airbench94
-CHUNK = 2**24  # values of the patches that are in memory at once
+CONSTANT = 1e-12  # fraction of an output's mean square below which its variance is rounding (float32: 6e-8^2 = 4e-15)
+EPS = 5e-4  # added to the eigenvalues for images of unit variance, as in the code of airbench94
+CHUNK = 2**24  # values of patches in memory at once
 
 Layer = nn.Conv2d | nn.Linear
 
 
 def initialise_model_from_images(model: nn.Module, sample: Callable[[int], Tensor]) -> list[str]:
-    """Call `initialise_from_data(images_BCHW) -> list[str]` of a network that has it, with training images.
+    """Call a network's `initialise_from_data(images_BCHW) -> list[str]`, if it has this method, with training images.
 
     The network receives `init_images` images (5,000 without such an attribute), fewer if they are large. It may set its
     weights from them, and returns lines for the log.
 
     Args:
-        model: On the device that it is trained on. Without the method, or with `init_images` 0, nothing happens.
-        sample: Count -> at most so many training images `[B, C, H, W]`, on that device.
+        model: The network on its training device. Without the method, or if `init_images` is 0, nothing happens.
+        sample: Count -> at most that many training images `[B, C, H, W]` on that device.
 
     Raises:
-        InputError: the method's, with `model.` before the keys.
+        InputError: the method raised it; keys get the prefix `model.`.
     """
     method = getattr(model, "initialise_from_data", None)
     count = int(getattr(model, "init_images", DEFAULT_IMAGES))
@@ -57,9 +57,9 @@ def initialise_model_from_images(model: nn.Module, sample: Callable[[int], Tenso
 def lsuv(model: nn.Module, images_BCHW: Tensor) -> list[str]:
     """Rescale each convolution and linear layer, in the order of their calls, until its output has unit variance.
 
-    Layer-sequential unit variance (Mishkin and Matas 2015, arXiv 1511.06422, algorithm 1) on the first images; the
-    weights should be orthonormal. One pass does it: a layer is done before the next one is called. Nothing is dropped,
-    and batch norms go by the batch.
+    Layer-sequential unit variance (Mishkin and Matas 2015, arXiv 1511.06422, algorithm 1); the weights should be
+    orthonormal. A single forward pass is enough, since each layer is rescaled before the next one is called. Dropout is
+    off, and batch norms use batch statistics.
 
     Returns:
         Lines for the log.
@@ -74,7 +74,7 @@ def lsuv(model: nn.Module, images_BCHW: Tensor) -> list[str]:
         if layer in variances or layer in unscalable or layer in constant:  # called again
             return output
         before = after = _variance(output)
-        if not before > CONSTANT * output.square().mean().item():  # nor are infinities and NaN
+        if not before > CONSTANT * output.square().mean().item():  # written so that NaN counts as constant too
             constant.add(layer)
             return output
         drawn, rescaled = layer.weight.clone(), output
@@ -87,7 +87,7 @@ def lsuv(model: nn.Module, images_BCHW: Tensor) -> list[str]:
         if abs(after - 1) <= TOLERANCE:
             variances[layer] = (before, after)
             return rescaled
-        unscalable[layer] = before  # its output is not in proportion to its weights
+        unscalable[layer] = before  # its output is not proportional to its weights
         layer.weight.copy_(drawn)
         return output
 
@@ -103,11 +103,11 @@ def lsuv(model: nn.Module, images_BCHW: Tensor) -> list[str]:
     if unscalable:
         names = [f"{layers[m]} ({variance:.3g})" for m, variance in unscalable.items()]
         lines.append(
-            f"lsuv warning: left as drawn, {MAX_TRIES} tries brought their variances nowhere near 1: {_some(names)}"
+            f"lsuv warning: left as drawn, {MAX_TRIES} tries brought their variances nowhere near 1: {_shorten(names)}"
         )
     if constant:
         names = [layers[m] for m in layers if m in constant]
-        lines.append(f"lsuv warning: left as drawn, since their outputs are constant or not finite: {_some(names)}")
+        lines.append(f"lsuv warning: left as drawn, since their outputs are constant or not finite: {_shorten(names)}")
     return lines
 
 
@@ -123,14 +123,14 @@ def _summary(variances: Sequence[tuple[float, float]]) -> str:
     return f"{count}, output variances {low:.3g} to {high:.3g} before, {least:.3g} to {most:.3g} after"
 
 
-def _some(names: Sequence[str]) -> str:
+def _shorten(names: Sequence[str]) -> str:
     shown = ", ".join(names[:5])
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
 
 
 @contextmanager
 def _calibrating(model: nn.Module) -> Iterator[None]:
-    """Nothing is dropped and batch norms go by the batch; modes, buffers and the random stream are put back."""
+    """Disable dropout and use batch statistics in batch norms; restore modes, buffers and random state on exit."""
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     cuda = {p.device for p in model.parameters() if p.device.type == "cuda"}
@@ -149,10 +149,10 @@ def _calibrating(model: nn.Module) -> Iterator[None]:
 
 
 def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d]:
-    """Name and module of the convolution that `whiten` fills.
+    """Return name and module of the convolution that `whiten` sets.
 
     Raises:
-        InputError: there is none, or it has groups or fewer than two filters.
+        InputError: there is no convolution, or the first one has groups or fewer than two filters.
     """
     name, conv = next(((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)), ("", None))
     if conv is None:
@@ -167,17 +167,17 @@ def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d]:
 
 @torch.no_grad()
 def whiten(model: nn.Module, images_BCHW: Tensor) -> list[str]:
-    """Fill the first convolution with the principal components of the images' patches and with their negatives.
+    """Set the first convolution to the principal components of the images' patches and their negatives.
 
     Each eigenvector of the patches' covariance is divided by sqrt(eigenvalue + eps), so that the outputs are
     uncorrelated and of unit variance (Page 2018; Jordan 2024, arXiv 2404.00498, section 3.1). The leading components
-    come first, then their negatives; filters that are left over keep their weights. The bias is zero.
+    come first, then their negatives; any remaining filters keep their weights. The bias is set to zero.
 
     Returns:
         A line for the log.
 
     Raises:
-        InputError: the images have other channels than the convolution, or no patch of its size; see also
+        InputError: the images and the convolution differ in channels, or the images are smaller than a patch; see also
             `first_convolution`.
     """
     name, conv = first_convolution(model)
@@ -203,7 +203,7 @@ def whiten(model: nn.Module, images_BCHW: Tensor) -> list[str]:
 
 
 def _patch_covariance(images_BCHW: Tensor, conv: nn.Conv2d) -> Tensor:
-    """Covariance [D, D] of the patches that the convolution sees without its padding; float64, on the CPU."""
+    """Return the covariance [D, D] of the patches that the convolution sees without padding; float64, on the CPU."""
     size = conv.weight[0].numel()
     total_D, moments_DD, count = torch.zeros(size).double(), torch.zeros(size, size).double(), 0
     for images in torch.split(images_BCHW, max(1, CHUNK // (size * images_BCHW[0, 0].numel()))):

@@ -1,7 +1,7 @@
-"""Fixup: residual networks that start well without normalisation (Zhang et al. 2019, arXiv 1901.09321, section 3).
+"""Fixup: initialisation of residual networks without normalisation (Zhang et al. 2019, arXiv 1901.09321, section 3).
 
-A network that can be initialised so has a learned number added before each convolution and activation, and one that
-each branch is multiplied by. All of these parameters are named `scalar`: they want a tenth of the learning rate.
+A network that supports it adds a learned scalar before each convolution and activation, and multiplies each branch by
+another. All of these parameters are named `scalar`, since they need a tenth of the learning rate.
 """
 
 import math
@@ -17,16 +17,16 @@ from resnet_cli.models.layers.shortcuts import Gate
 def initialise_fixup(model: nn.Module) -> None:
     """Draw the weights of `model` by Fixup's rules, in the order of its modules.
 
-    The last convolution of each of the L branches and the classifier, the last linear layer, start at zero; the other
-    convolutions of a branch of m are He's (normal, variance 2 / fan_out) times `L ** (-1 / (2 * m - 2))`; every other
-    layer is He's; scalars start at 0 where added and 1 where multiplied by, other biases at 0, those of gates at
-    their initial value.
+    The last convolution of each of the L branches and the classifier (the last linear layer) start at zero. The other
+    convolutions of a branch with m convolutions get He's initialisation (normal, variance 2 / fan_out) times
+    `L ** (-1 / (2 * m - 2))`, and all other layers He's. Added scalars start at 0, factors at 1, biases of gates at
+    their initial value and other biases at 0.
 
     Args:
-        model: Has residual blocks whose `main_path` is a sequence with convolutions and a `ScalarMultiplier`.
+        model: A model with residual blocks whose `main_path` is a sequence with convolutions and a `ScalarMultiplier`.
 
     Raises:
-        InputError: a model without such blocks.
+        InputError: the model has no such blocks.
     """
     blocks = [m for m in model.modules() if isinstance(m, Residual)]
     branches = [b.main_path for b in blocks if any(isinstance(m, ScalarMultiplier) for m in b.main_path.children())]

@@ -16,7 +16,7 @@ from resnet_cli.models.layers.scalars import ScalarBias, ScalarMultiplier
 from resnet_cli.models.layers.shortcuts import Gate, GatedShortcut, Scale, ZeroPadShortcut
 from resnet_cli.models.layers.units import GlobalAveragePool, SqueezeExcitation
 
-SCALING = (nn.Identity, _DropoutNd, StochasticDepth, Scale, ScalarMultiplier)  # layers that do only that
+SCALING = (nn.Identity, _DropoutNd, StochasticDepth, Scale, ScalarMultiplier)  # layers that only scale their input
 LINEAR = (*SCALING, ScalarBias, nn.Flatten, nn.AvgPool2d, nn.AdaptiveAvgPool2d, GlobalAveragePool)
 
 
@@ -27,10 +27,10 @@ def initialise_looks_linear(model: nn.Module) -> None:
     O x. The network is linear in evaluation: dropout and DropConnect drop from each half by itself.
 
     Args:
-        model: Its modules are taken to run in the order of their registration, but for the two paths of a `Residual`.
+        model: The model, whose modules must run in the order of registration, except for the two paths of a `Residual`.
 
     Raises:
-        InputError: layers that are not linear, or sums of what a CReLU made and what none did, with what to set.
+        InputError: the model has layers that are not linear, or adds outputs of a CReLU to others; with advice.
     """
     initialiser = _LooksLinearInitialiser(residual=any(isinstance(m, Residual) for m in model.modules()))
     initialiser.module("", model, paired=False)
@@ -39,18 +39,18 @@ def initialise_looks_linear(model: nn.Module) -> None:
 
 
 class _LooksLinearInitialiser:
-    """Draws weights while it follows the path of a batch through a network.
+    """Draws weights while following the path of a batch through a network.
 
-    `paired` means that features represent their first half of channels minus the second, as the outputs of a CReLU
-    do. Averaging, flattening or adding such pairs returns pairs.
+    `paired` features represent the difference of the first and the second half of their channels, like the outputs of a
+    CReLU. Averaging, flattening and adding preserve pairs.
 
     Args:
-        residual: True if the network has residual blocks, for the advice in error messages.
+        residual: Whether the network has residual blocks, for the advice in error messages.
     """
 
     def __init__(self, *, residual: bool) -> None:
         self.residual = residual
-        self.problems: dict[str, str] = {}  # the first of each advice
+        self.problems: dict[str, str] = {}  # advice -> the first problem that it solves
 
     def module(self, name: str, module: nn.Module, *, paired: bool) -> bool:
         """Draw the layers of `module`, and return whether its outputs are pairs, given whether its inputs are."""

@@ -24,9 +24,9 @@ Init = Literal[
 class Initialised(nn.Module):
     """A network that was initialised by name; `init` is that name.
 
-    `initialise_from_data` is the hook of the initialisations that look at training images. The train command calls it
-    once, before the first step of a run that starts from scratch, with `init_images` of them; the same goes for any
-    network with a method of this name, see `data_dependent.initialise_model_from_images`.
+    `initialise_from_data` is the hook for initialisations that depend on training images. The train command calls it
+    with `init_images` images before the first step of a run that starts from scratch, for this and any other network
+    with a method of this name; see `data_dependent.initialise_model_from_images`.
     """
 
     init: Init = "default"
@@ -37,15 +37,15 @@ class Initialised(nn.Module):
         return IMAGE_COUNTS.get(self.init, 0)
 
     def initialise_from_data(self, images_BCHW: Tensor) -> list[str]:
-        """Finish `lsuv` or `whitening` on training images as the network will get them; the others are finished.
+        """Complete `lsuv` or `whitening` with preprocessed training images; other initialisations need no images.
 
-        Only weights change: buffers, modes, gradients and the random stream do not.
+        Only weights change: buffers, modes, gradients and the random state do not.
 
         Returns:
             Lines for the log.
 
         Raises:
-            InputError: the images do not suit `whitening`.
+            InputError: the images cannot be used for `whitening`.
         """
         if self.init == "lsuv":
             return lsuv(self, images_BCHW)
@@ -55,25 +55,25 @@ class Initialised(nn.Module):
 def initialise(model: Initialised, init: Init) -> None:
     """Draw the weights of every convolution and linear layer of `model`, in the order of its modules.
 
-    * `default`: leave what PyTorch drew when the layers were built.
+    * `default`: keep the weights that PyTorch drew when the layers were built.
     * `he`: normal, of variance 2 / fan_out for convolutions, as in the reference code of the residual networks, and
       2 / fan_in for linear layers (He et al. 2015, arXiv 1502.01852, eqs. 14 and 10).
     * `xavier`: uniform, of variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010, eq. 16).
     * `orthogonal`: orthonormal rows or columns (Saxe et al. 2013, arXiv 1312.6120), times sqrt(2) for the rectifiers.
-    * `zero_gamma`: `he`, and the last scale of every residual branch zero, so that blocks start as their shortcuts
-      (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
+    * `zero_gamma`: `he`, with the scale of the last norm of every residual branch at zero, so that blocks start as
+      their shortcuts (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
     * `fixup`: see `fixup.initialise_fixup` (Zhang et al. 2019, arXiv 1901.09321).
-    * `lsuv`: orthonormal; then, by `initialise_from_data`, outputs of unit variance (arXiv 1511.06422).
+    * `lsuv`: orthonormal; then `initialise_from_data` scales outputs to unit variance (arXiv 1511.06422).
     * `looks_linear`: see `looks_linear.initialise_looks_linear` (Balduzzi et al. 2017, arXiv 1702.08591).
-    * `partial_identity`: `default`, and convolutions but the first, of odd kernels and stride 1, pass their inputs on
-      in their first outputs (arXiv 2404.00498, section 3.2).
-    * `whitening`: `he`; then, by `initialise_from_data`, a first convolution that whitens (the same, section 3.1).
+    * `partial_identity`: `default`, but the first outputs of convolutions with odd kernels and stride 1, except the
+      first convolution, are initially copies of their inputs (arXiv 2404.00498, section 3.2).
+    * `whitening`: `he`; then `initialise_from_data` sets a first convolution that whitens (the same, section 3.1).
 
-    No rectifier follows the last linear layer, the classifier: its gain is 1 where that of the others is sqrt(2).
+    No rectifier follows the last linear layer, the classifier, so its gain is 1 where that of others is sqrt(2).
 
     Raises:
-        InputError: `zero_gamma` for a branch that could not learn: without a shortcut, or without a norm at its end;
-            a network that cannot have `fixup`, `looks_linear`, `partial_identity` or `whitening`.
+        InputError: `zero_gamma` with a branch that could not learn, since it has no shortcut or no norm at its end;
+            a network that does not support `fixup`, `looks_linear`, `partial_identity` or `whitening`.
     """
     check_choice("init", init, get_args(Init))
     model.init = init
@@ -118,7 +118,7 @@ def _zero_gamma(model: nn.Module) -> None:
         raise InputError("init=zero_gamma: this network has no residual blocks; init=he suits every network")
     for name, block in blocks:
         end = _last_layer(block.main_path)
-        # after a rectifier a zero scale passes no gradient, so the branch would stay dead
+        # If a rectifier followed the zero scale, it would pass no gradient, and the branch would stay dead.
         if block.shortcut_path is None or not isinstance(end, NORM_LAYERS) or end.weight is None:
             raise InputError(
                 f"init=zero_gamma: the block {name} needs a shortcut and a branch that ends in a norm with a scale "

@@ -20,7 +20,7 @@ class Maxout(nn.Module):
     Goodfellow et al. 2013, arXiv 1302.4389.
 
     Args:
-        pieces: Linear functions that each output is the largest of.
+        pieces: Number of linear functions of which each output is the maximum.
     """
 
     def __init__(self, pieces: int = 2) -> None:
@@ -39,7 +39,7 @@ class Maxout(nn.Module):
 
 
 class CReLU(nn.Module):
-    """The positive and the negative part, one after the other: `[B, C, ...]` -> `[B, 2 * C, ...]`.
+    """The positive and the negative part, concatenated: `[B, C, ...]` -> `[B, 2 * C, ...]`.
 
     Shang et al. 2016, arXiv 1603.05201.
     """
@@ -85,18 +85,18 @@ def make_activation(name: Activation, params: Mapping[str, Any] = {}) -> nn.Modu
 
 
 def out_channels_before(layer: nn.Module, channels: int) -> int:
-    """Return the outputs that the layer before the activation `layer` needs, for `channels` units."""
+    """Return the number of outputs that the layer before the activation `layer` needs, for `channels` units."""
     return channels * layer.pieces if isinstance(layer, Maxout) else channels
 
 
 def in_channels_after(layer: nn.Module, channels: int) -> int:
-    """Return the inputs of the layer after the activation `layer`, for `channels` units."""
+    """Return the number of inputs of the layer after the activation `layer`, for `channels` units."""
     return 2 * channels if isinstance(layer, CReLU) else channels
 
 
 @dataclass(frozen=True)
 class ActivationSpec:
-    """An activation by name that knows how wide the layers around it must be.
+    """An activation by name, with the widths of the layers before and after it.
 
     For a layer of `channels` units in the config, the layer before the activation has `out_channels_before(channels)`
     outputs and the layer after it `in_channels_after(channels)` inputs. Both are `channels` unless the activation is
@@ -126,14 +126,14 @@ class ActivationSpec:
         return self.name not in ("maxout", "crelu")
 
     def out_channels_before(self, channels: int) -> int:
-        """Return the outputs that the layer before needs."""
+        """Return the number of outputs that the layer before needs."""
         return out_channels_before(self.layer(), channels)
 
     def in_channels_after(self, channels: int) -> int:
-        """Return the inputs of the layer after."""
+        """Return the number of inputs of the layer after."""
         return in_channels_after(self.layer(), channels)
 
 
 def width_preserving(activation: ActivationSpec) -> ActivationSpec:
-    """Return the activation for places that keep the width, as after a sum: `relu` in place of those that change it."""
+    """Return the activation for places that keep the width, as after a sum: `relu` if `activation` changes it."""
     return activation if activation.keeps_width else ActivationSpec("relu")

@@ -1,4 +1,4 @@
-"""The residual block that every family here is made of, and its two teaching forms."""
+"""The residual block that all network families of this package use, and its two teaching forms."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -22,7 +22,7 @@ class Residual(nn.Module):
         shortcut_path: The path that is added to the branch, of the same output shape; None adds nothing.
         before: Layers before the split into the two paths.
         after: Layers after the sum.
-        gate: g of `g * main_path + (1 - g) * shortcut_path` (arXiv 1603.05027, section 3.1, exclusive gating).
+        gate: g in `g * main_path + (1 - g) * shortcut_path` (arXiv 1603.05027, section 3.1, exclusive gating).
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class ResidualBlock(Residual):
     """Convolutions of stride 1 with a shortcut around them; the sum goes through a ReLU.
 
     `main_path`: for each convolution but the last, convolution (bias, same padding), `Dropout2d` if any, normalisation
-    if any, activation; the last convolution stands alone. `shortcut_path`, unless `shortcut` is another than B: the
-    identity (an empty `nn.Sequential`), or one 1x1 convolution without bias where the channel counts differ.
+    if any, activation; nothing follows the last convolution. `shortcut_path` for `shortcut="B"`: the identity (an empty
+    `nn.Sequential`), or one 1x1 convolution without bias where the channel counts differ.
 
     Args:
         in_channels: Channels of the input `[B, in_channels, H, W]`.
@@ -74,13 +74,13 @@ class ResidualBlock(Residual):
         norm: The normalisation between convolutions, which overrides `batchnorm`; None follows `batchnorm`.
         norm_params: Its keyword arguments.
         shortcut: The path that is added to the branch; see `shortcuts.paths`.
-        gate_bias: Where the bias of a gated shortcut starts; the lower, the more of the shortcut is kept.
-        stochastic_depth: Probability of leaving the branch out for a sample in training.
-        map_size: H, W where they are known, for error messages.
+        gate_bias: Initial bias of a gated shortcut; the lower, the more of the shortcut is kept.
+        stochastic_depth: Probability of dropping the branch for a sample in training.
+        map_size: H, W if known, for error messages.
 
     Raises:
-        InputError: `channels` and `kernel_sizes` of unequal lengths, a width below 1, an even kernel, an identity
-            between unequal channels, stochastic depth without a shortcut.
+        InputError: `channels` and `kernel_sizes` have unequal lengths, a width is below 1, a kernel is even, an
+            identity joins unequal channels, or stochastic depth is used without a shortcut.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class ResidualBlock(Residual):
 
 
 class ResidualBottleneckBlock(ResidualBlock):
-    """A residual block that works at fewer channels inside (He et al. 2015, figure 5, right).
+    """A residual block with fewer channels inside (He et al. 2015, figure 5, right).
 
     A 1x1 convolution to `inner_channels[0]`, the inner convolutions, a 1x1 convolution back to `in_out_channels`; the
     other arguments are those of `ResidualBlock`.
@@ -141,12 +141,12 @@ class ResidualBottleneckBlock(ResidualBlock):
         norm: The normalisation between convolutions, which overrides `batchnorm`; None follows `batchnorm`.
         norm_params: Its keyword arguments.
         shortcut: The path that is added to the branch; see `shortcuts.paths`.
-        gate_bias: Where the bias of a gated shortcut starts.
-        stochastic_depth: Probability of leaving the branch out for a sample in training.
-        map_size: H, W where they are known, for error messages.
+        gate_bias: Initial bias of a gated shortcut.
+        stochastic_depth: Probability of dropping the branch for a sample in training.
+        map_size: H, W if known, for error messages.
 
     Raises:
-        InputError: as `ResidualBlock`.
+        InputError: as in `ResidualBlock`.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ def _stride_1_paths(shortcut: ShortcutSpec, in_channels: int, out_channels: int,
     """Create the shortcut of a block of stride 1."""
     if shortcut.name != "B":
         return shortcut.between_maps((in_channels, *map_size), out_channels, 1)
-    path = nn.Sequential()  # the parts of B have no names: the module's first form, which notebooks rely on
+    path = nn.Sequential()  # notebooks rely on B as a sequence without named parts
     if in_channels != out_channels:
         path.append(nn.Conv2d(in_channels, out_channels, 1, bias=False))
     return Paths(path)

@@ -12,16 +12,16 @@ from resnet_cli.models.checks import check_choice, make_layer
 
 Norm = Literal["batch", "layer", "group", "none"]
 
-NORM_LAYERS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)  # what the specs below create
-GROUP_COUNTS = (8, 4, 2, 1)  # tried in this order where `num_groups` is not set
-MIN_GROUP_SIZE = 4  # channels of a group; a vector's feature alone in its group would always become zero
+NORM_LAYERS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)  # classes of the layers that `NormSpec` creates
+GROUP_COUNTS = (8, 4, 2, 1)  # tried in this order if `num_groups` is not set
+MIN_GROUP_SIZE = 4  # channels of a group; in a vector, a group of one feature would always become zero
 
 
 def group_norm(channels: int, num_groups: int | None = None, eps: float = 1e-5, affine: bool = True) -> nn.GroupNorm:
-    """Create a group norm with as many groups as divide the channels, unless `num_groups` is set.
+    """Create a group norm; the default is the largest of `GROUP_COUNTS` that suits the number of channels.
 
     Raises:
-        InputError: groups of unequal sizes.
+        InputError: `num_groups` does not divide the channels.
     """
     if num_groups is None:
         num_groups = next(g for g in GROUP_COUNTS if g == 1 or (channels % g == 0 and channels // g >= MIN_GROUP_SIZE))
@@ -36,8 +36,8 @@ class NormSpec:
 
     * `batch`: over the batch and the map (Ioffe and Szegedy 2015, arXiv 1502.03167).
     * `layer`: over the channels and the map of one sample (Ba et al. 2016, arXiv 1607.06450).
-    * `group`: over groups of channels and the map of one sample (Wu and He 2018, arXiv 1803.08494); `num_groups` of
-      `params`, or the most of 8, 4, 2 and 1 that leave four channels or more in each.
+    * `group`: over groups of channels and the map of one sample (Wu and He 2018, arXiv 1803.08494); their number is
+      `num_groups` in `params`, by default the largest of 8, 4, 2 and 1 with at least four channels in each.
     * `none`: no layer at all.
 
     Args:
@@ -45,7 +45,7 @@ class NormSpec:
         params: Keyword arguments of the layers, such as `eps`, `momentum` for batch norm, `num_groups` for group norm.
 
     Raises:
-        InputError: an unknown name, with the nearest right one, or parameters of no normalisation.
+        InputError: an unknown name, with the nearest valid one, or parameters that no normalisation has.
     """
 
     name: Norm = "batch"
@@ -60,7 +60,7 @@ class NormSpec:
         """Create a layer for feature maps `[B, channels, H, W]`, or return None.
 
         Raises:
-            InputError: a parameter that the layer does not take or rejects for so many channels.
+            InputError: the layer does not have a parameter, or rejects its value for this number of channels.
         """
         if self.name == "batch":
             return make_layer("norm_params", nn.BatchNorm2d, channels, params=self.params)
@@ -74,8 +74,8 @@ class NormSpec:
         """Create a layer for vectors `[B, features]`, or return None.
 
         Raises:
-            InputError: a parameter that the layer does not take or rejects for so many features, or groups of one
-                feature, which would always become zero.
+            InputError: the layer does not have a parameter, or rejects its value for this number of features; or groups
+                have one feature, which would always become zero.
         """
         if self.name == "batch":
             return make_layer("norm_params", nn.BatchNorm1d, features, params=self.params)

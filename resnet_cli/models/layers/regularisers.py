@@ -10,14 +10,14 @@ from resnet_cli.errors import InputError
 class DropConnectConv2d(nn.Conv2d):
     """A convolution that drops weights in training (Wan et al. 2013); `drop_connect` is the probability.
 
-    Each batch draws one mask. What is kept is divided by the probability of keeping it, so that the expected output is
-    that of evaluation, where nothing is dropped. The bias is kept.
+    One mask is drawn for each batch. Kept weights are divided by the probability of keeping them, so that the expected
+    output is that of evaluation, where nothing is dropped. The bias is never dropped.
     """
 
     drop_connect = 0.0
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map `[B, C, H, W]` as `nn.Conv2d` does, with the weights that were kept."""
+        """Map `[B, C, H, W]` as `nn.Conv2d` does, with the kept weights."""
         weight = F.dropout(self.weight, self.drop_connect, self.training)
         outputs: Tensor = self._conv_forward(inputs, weight, self.bias)
         return outputs
@@ -34,7 +34,7 @@ class DropConnectLinear(nn.Linear):
     drop_connect = 0.0
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map `[B, C]` as `nn.Linear` does, with the weights that were kept."""
+        """Map `[B, C]` as `nn.Linear` does, with the kept weights."""
         return F.linear(inputs, F.dropout(self.weight, self.drop_connect, self.training), self.bias)
 
     def extra_repr(self) -> str:
@@ -43,12 +43,12 @@ class DropConnectLinear(nn.Linear):
 
 
 def add_drop_connect(model: nn.Module, probability: float) -> None:
-    """Make every convolution and linear layer of `model` drop weights in training; nothing changes at 0.
+    """Make every convolution and linear layer of `model` drop weights in training, unless `probability` is 0.
 
-    The layers keep their names, weights and biases; nothing is drawn.
+    The layers keep their names, weights and biases, and no random numbers are drawn.
 
     Raises:
-        InputError: a probability outside 0 to below 1.
+        InputError: the probability is not in [0, 1).
     """
     _check_probability("drop_connect", probability)
     if not probability:
@@ -71,16 +71,16 @@ def _empty_replacement(layer: nn.Module) -> DropConnectConv2d | DropConnectLinea
 
 
 class StochasticDepth(nn.Module):
-    """Leaves a residual branch out for some samples in training (Huang et al. 2016, arXiv 1603.09382).
+    """Drops a residual branch for some samples in training (Huang et al. 2016, arXiv 1603.09382).
 
-    Each sample draws for itself. Branches that are kept are divided by the probability of keeping them, so that nothing
-    has to change in evaluation.
+    Samples are dropped independently. Kept branches are divided by the probability of keeping them, so that evaluation
+    needs no scaling.
 
     Args:
-        probability: Of leaving the branch out, from 0 to below 1.
+        probability: Probability of dropping the branch, from 0 to below 1.
 
     Raises:
-        InputError: another probability.
+        InputError: the probability is not in [0, 1).
     """
 
     def __init__(self, probability: float) -> None:
@@ -101,15 +101,15 @@ class StochasticDepth(nn.Module):
 
 
 def linear_rates(blocks: int, last: float) -> list[float]:
-    """Probabilities of leaving each of `blocks` out that grow in equal steps to `last` (Huang et al., eq. 4)."""
+    """Return the probability of dropping each of `blocks` blocks, growing linearly to `last` (Huang et al., eq. 4)."""
     return [last * (block + 1) / blocks for block in range(blocks)]
 
 
 def check_stochastic_depth(last: float, *, shortcuts: bool) -> None:
-    """Refuse to leave branches out, by a probability of up to `last`, where there are no `shortcuts` instead of them.
+    """Check that branches are only dropped, with a probability of up to `last`, in blocks with `shortcuts`.
 
     Raises:
-        InputError: nothing would be left of a block.
+        InputError: without its branch, a block without a shortcut would return zeros; or `last` is not a probability.
     """
     _check_probability("stochastic_depth", last)
     if last > 0 and not shortcuts:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class ScalarBias(nn.Module):
-    """Adds one learned number, 0 at first, to every element."""
+    """Adds one learned number, initially 0, to every element."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class ScalarMultiplier(nn.Module):
     """Multiplies every element by one learned number.
 
     Args:
-        start: The number at first.
+        start: Initial value of the number.
     """
 
     def __init__(self, start: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""Shortcuts by name: what is added to a residual branch, between feature maps or between vectors.
+"""Shortcuts by name: the paths that are added to residual branches, for feature maps and for vectors.
 
 A, B, C: He et al. 2015, arXiv 1512.03385, section 4.1. The others: He et al. 2016, arXiv 1603.05027, table 1.
 """
@@ -19,11 +19,11 @@ Shortcut = Literal[
     "shortcut_gating", "dropout_shortcut", "none",
 ]  # fmt: skip
 
-SCALE = 0.5  # of the constant-scaled shortcuts, and the probability of the dropout shortcut
+SCALE = 0.5  # factor of constant-scaled shortcuts, and probability of the dropout shortcut
 
 
 class ZeroPadShortcut(nn.Module):
-    """Parameter-free: every `stride`-th pixel, then `extra` channels of zeros at the end, or as many fewer channels.
+    """Parameter-free: takes every `stride`-th pixel and appends `extra` channels of zeros, or drops -`extra` channels.
 
     Works on maps `[B, C, H, W]` and, at stride 1, on vectors `[B, C]`.
     """
@@ -34,7 +34,7 @@ class ZeroPadShortcut(nn.Module):
         self.extra = extra
 
     def forward(self, features: Tensor) -> Tensor:
-        """`[B, C, H, W]` -> `[B, C + extra, ceil(H / stride), ceil(W / stride)]`; `[B, C]` -> `[B, C + extra]`."""
+        """Map `[B, C, H, W]` to `[B, C + extra, ceil(H / stride), ceil(W / stride)]`, `[B, C]` to `[B, C + extra]`."""
         if features.ndim == 2:
             return F.pad(features, (0, self.extra))
         return F.pad(features[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
@@ -75,12 +75,12 @@ class Gate(nn.Module):
         self.reset_bias()
 
     def reset_bias(self) -> None:
-        """Set the layer's bias to its start, after an initialisation has set all biases to zero."""
+        """Reset the layer's bias to its initial value, after an initialisation has set all biases to zero."""
         assert self.layer.bias is not None
         nn.init.constant_(self.layer.bias, self.bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Gates of the shape of the block's output."""
+        """Return gates in the shape of the block's output."""
         return torch.sigmoid(self.layer(inputs))
 
 
@@ -131,14 +131,14 @@ def paths(
 
     Args:
         kind: One of `Shortcut`.
-        changes: `[16, 32, 32] -> [32, 16, 16]`, where the block changes the shape; None where it does not.
-        resize: Makes the parameter-free map to the output's shape.
-        project: Makes the learned map to the output's shape.
-        gate_layer: Makes the layer of a gate.
-        gate_bias: Where a gate's bias starts.
+        changes: Text such as `[16, 32, 32] -> [32, 16, 16]` if the block changes the shape; None if it does not.
+        resize: Creates the parameter-free map to the output's shape.
+        project: Creates the learned map to the output's shape.
+        gate_layer: Creates the layer of a gate.
+        gate_bias: Initial bias of a gate.
 
     Raises:
-        InputError: an unknown name; `identity` in a block that changes the shape, with the shortcuts that would work.
+        InputError: an unknown name; `identity` in a block that changes the shape, with the shortcuts that support it.
     """
     check_choice("shortcut", kind, get_args(Shortcut))
     if kind == "none":
@@ -192,8 +192,8 @@ class ShortcutSpec:
         """Create the shortcut of a block of feature maps.
 
         Args:
-            in_size: Channels of the block's input, then height and width where they are known, for error messages.
-            out_channels: Channels of its output, whose height and width are `ceil(side / stride)`.
+            in_size: Channels of the block's input, then height and width if known, for error messages.
+            out_channels: Channels of the block's output, whose height and width are `ceil(side / stride)`.
             stride: Pixels between outputs.
             norm: Creates the normalisation of a projection's channels.
 

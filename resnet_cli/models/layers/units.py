@@ -28,7 +28,7 @@ LayerKinds = tuple[Literal["norm", "act"], ...]
 
 
 class Layout(NamedTuple):
-    """Which layers an order puts where; "norm" is the normalisation, if any, "act" the activation."""
+    """The layers at each position in an order: "norm" is the normalisation, if any, "act" the activation."""
 
     before_conv: LayerKinds
     after_conv: LayerKinds
@@ -49,7 +49,7 @@ class GlobalAveragePool(nn.Module):
     """Means over height and width: `[B, C, H, W]` -> `[B, C]`."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """Means `[B, C]`."""
+        """Return the means `[B, C]`."""
         return features.mean((2, 3))
 
 
@@ -73,8 +73,9 @@ class ResidualStageBuilder:
     """Builds the residual units, the stem and the head of a network in one style.
 
     Between the convolutions of a branch any activation works, since the convolutions adapt to its widths. Residual sums
-    cannot change their width, so `maxout` and `crelu` fall back to ReLU in the stem, after sums and at a branch's end.
-    Pre-activated branches and the classifier may read `crelu`; `maxout`, which would halve their input, is ReLU there.
+    cannot change their width, so ReLU replaces `maxout` and `crelu` in the stem, after sums and at the end of a branch.
+    Before pre-activated branches and the classifier `crelu` is possible; `maxout`, which would halve their inputs, is
+    replaced there too.
 
     Args:
         block: Two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the width at the end.
@@ -84,11 +85,11 @@ class ResidualStageBuilder:
         shortcut: The path that is added to the branch.
         residual: False leaves the shortcuts out.
         dropout: Probability of dropping an activation before the last convolution of a unit.
-        spatial_dropout: Probability of dropping a channel there.
-        stochastic_depth: Probability of leaving out the last unit's branch; those before grow to it in equal steps.
-        se_ratio: Reduction of squeeze-and-excitation at the end of the branch; None: without.
+        spatial_dropout: Probability of dropping a channel before the last convolution of a unit.
+        stochastic_depth: Probability of dropping the branch of the last unit; it grows linearly over the units.
+        se_ratio: Reduction of squeeze-and-excitation at the end of the branch; None leaves it out.
         fixup: Add Fixup's scalars to branches, stem and head.
-        branch_scale: Multiply each branch by one learned number that starts here; None: without.
+        branch_scale: Initial value of a learned scalar that multiplies each branch; None has no such scalar.
         stride_first: Bottlenecks halve the image in their first convolution instead of their 3x3 one.
     """
 
@@ -108,32 +109,32 @@ class ResidualStageBuilder:
 
     @property
     def layout(self) -> Layout:
-        """Which layers go where."""
+        """The layers at each position."""
         return LAYOUTS[self.order]
 
     @property
     def trunk_activation(self) -> ActivationSpec:
-        """The activation on the trunk, whose width must stay."""
+        """The activation on the trunk, where the width must not change."""
         return width_preserving(self.activation)
 
     @property
     def preactivation(self) -> ActivationSpec:
-        """The activation after a sum: of a pre-activated branch or the classifier."""
+        """The activation after a sum, before a pre-activated branch or the classifier."""
         return self.activation if self.activation.out_channels_before(1) == 1 else self.trunk_activation
 
     def out_channels(self, width: int) -> int:
-        """Channels after a unit of `width`."""
+        """Return the number of channels after a unit of `width`."""
         return width * EXPANSION if self.block == "bottleneck" else width
 
     def stem(self, conv: nn.Conv2d) -> nn.Sequential:
-        """Create the first convolution and its normalisation and activation, unless the first unit brings them."""
+        """Create the first convolution with normalisation and activation, unless the first unit begins with these."""
         stem = nn.Sequential(conv)
         if self.fixup:
             stem.add_module("bias", ScalarBias())
         return self._append_layers(stem, self.layout.after_conv, conv.out_channels, self.trunk_activation)
 
     def stages(self, in_size: tuple[int, int, int], widths: Sequence[int], counts: Sequence[int]) -> nn.Sequential:
-        """One stage of units for each width; every stage but the first halves height and width in its first unit."""
+        """Create a stage of units for each width; all but the first halve height and width in their first unit."""
         stages = nn.Sequential()
         rates = iter(linear_rates(sum(counts), self.stochastic_depth))
         channels, height, width = in_size
@@ -165,11 +166,11 @@ class ResidualStageBuilder:
         first: bool = False,
         drop_probability: float = 0.0,
     ) -> Residual:
-        """One unit: `[B, *in_size]` -> `[B, out_channels(width), ceil(H / stride), ceil(W / stride)]`.
+        """Create a unit: `[B, *in_size]` -> `[B, out_channels(width), ceil(H / stride), ceil(W / stride)]`.
 
         With pre-activation, the `first` unit of a network and units with a projection activate before the split
-        (arXiv 1603.05027, appendix), the others inside their branch; so do all with `crelu`, whose channels are too
-        many for a shortcut. `drop_probability` is that of stochastic depth.
+        (arXiv 1603.05027, appendix), the others inside their branch. With `crelu`, which doubles the channels, all
+        units activate inside their branch. `drop_probability` is that of stochastic depth.
         """
         out_channels = self.out_channels(width)
         changes = in_size[0] != out_channels or stride != 1
@@ -180,7 +181,7 @@ class ResidualStageBuilder:
             in_size,
             out_channels,
             stride,
-            # normalised as the branch is where the two meet
+            # A projection is normalised if the end of the branch is.
             norm=lambda channels: self.norm.maps(channels) if "norm" in self.layout.after_last_conv else None,
         )
         if paths.branch_end is not None:

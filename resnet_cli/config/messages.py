@@ -1,10 +1,13 @@
 """Problems of a config as data, and the one place where they become lines for the user."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from resnet_cli.config.run_config import SEED_PARTS
 from resnet_cli.config.values import format_value
+from resnet_cli.errors import InputError
 
 Kind = Literal[
     "unknown key", "argument missing", "not allowed", "value missing",
@@ -74,6 +77,28 @@ class Problem:
             suggestion_to_set=f"; if it is one, set {self.suggestion}" if self.suggestion else "",
             stored=format_value(self.stored),
         )
+
+
+@contextmanager
+def naming(key: str, value: str) -> Iterator[None]:
+    """Begin each problem inside the block with a key and its value: a run or a file that the user named.
+
+    Raises:
+        InputError: The block raised one.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(*(_with_key(key, value, problem) for problem in error.details)) from error
+
+
+def _with_key(key: str, value: str, problem: object) -> object:
+    if isinstance(problem, Problem) and problem.kind == "untrusted":
+        return replace(problem, key=f"{key}={value}", kind="untrusted teacher")
+    text = str(problem)
+    if text.startswith((f"{key}=", f"{key}:", f"{key}.")):
+        return problem
+    return f"{key}={text}" if text.startswith(f"{value}: ") else f"{key}={value}: {text}"
 
 
 def as_typed(key: str) -> str:

@@ -212,7 +212,7 @@ def _check_names(path: str, node: Mapping[str, Any], allowed: Signature, known: 
             near = _nearest_key(prefix, str(key), allowed, known)
             others = options_with(path, str(key))
             keys = (", ".join(allowed.parameters) or "none") + (
-                f"; {path}={', '.join(others)} take it" if others else ""
+                f"; {path}={', '.join(others)} take{'s' * (len(others) == 1)} it" if others else ""
             )
             yield Problem(f"{prefix}{key}", "unknown key", node[key], allowed=keys, suggestion=near)
     for name, parameter in allowed.parameters.items():

@@ -55,6 +55,8 @@ def read_tensor_file(path: Path, device: torch.device | str = "cpu", *, mmap: bo
 
 def _require_plain_archive(path: Path, size: int) -> None:
     """Raise an error if an archive unpacks to more than its size, or its pickle holds more than plain data."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError(_describe_other_file(path, size))
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if any(entry.compress_type for entry in entries) or sum(entry.file_size for entry in entries) > size:
@@ -63,6 +65,18 @@ def _require_plain_archive(path: Path, size: int) -> None:
     for pickle in pickles:
         for instruction in _instructions(pickle):
             _require_plain(instruction)
+
+
+def _describe_other_file(path: Path, size: int) -> str:
+    """Describe a file that is not an archive of `torch.save`."""
+    if not size:
+        return "the file is empty"
+    with path.open("rb") as file:
+        start = file.read(9)
+    # A safetensors file begins with the length of its JSON header.
+    if start[8:] == b"{" and int.from_bytes(start[:8], "little") < size:
+        return "it is a safetensors file; rename it to *.safetensors"
+    return "it was not written by torch.save, or is incomplete"
 
 
 def _require_plain_legacy(file: BinaryIO, size: int) -> None:

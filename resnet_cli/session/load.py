@@ -9,13 +9,14 @@ from typing import Any
 
 from torch import nn
 
+from resnet_cli.config.messages import naming
 from resnet_cli.config.suggestions import similar_file
 from resnet_cli.config.values import format_value
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.models.transfer import Transfer, nearest_mismatch, transfer
 from resnet_cli.runs.folder import RunDir, find_run
-from resnet_cli.runs.weight_files import WeightFile, is_weight_file, read_weights
+from resnet_cli.runs.weight_files import SUFFIXES, WeightFile, is_weight_file, read_weights
 
 LEAST_FRACTION = 0.5  # of the parameters; with fewer, the weights are those of another net
 NOTICEABLE = 0.02  # difference of a mean or standard deviation, on the scale 0 to 1
@@ -131,7 +132,7 @@ def load_initial_weights(
         if not isinstance(start, str) or start == "scratch" or re.match(r"epoch \d", start):
             return InitialWeights()
         init_from = start
-    source = read_weights(resolve_weights(place or init_from))
+    source = read_initial_weights(init_from, place)
     line, record = load_weights(model, source, **sizes)
     own = source.normalisation
     if own is not None and _normalisations_differ(own, normalisation):
@@ -166,15 +167,31 @@ def _normalisations_differ(one: tuple[Sequence[float], ...], other: tuple[Sequen
     return any(abs(a - b) > NOTICEABLE for a, b in pairs)
 
 
+def read_initial_weights(init_from: str, place: str | None = None) -> WeightFile:
+    """Read the weights of `init_from`.
+
+    Args:
+        init_from: The run or file that the user names.
+        place: Its present path, if the name does not lead there from the working folder.
+
+    Raises:
+        InputError: There is no such run or file, or it holds no weights.
+    """
+    with naming("init_from", place or init_from):
+        return read_weights(resolve_weights(place or init_from))
+
+
 def resolve_weights(path: str) -> Path:
     """Return the file of weights that a path names: itself, or the best (else the last) checkpoint of a run folder.
 
     Raises:
         InputError: there is no such file or checkpoint.
     """
-    if not is_weight_file(path):
-        return resolve_checkpoint(path)
     file = expand_home(path)
+    if not is_weight_file(path):
+        if file.is_file():
+            raise InputError(f"{path}: files of weights end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+        return resolve_checkpoint(path)
     if not file.is_file():
         raise InputError(f"{path}: no such file{similar_file(file)}")
     return file

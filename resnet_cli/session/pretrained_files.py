@@ -101,7 +101,7 @@ def _fetch_from_hub(pretrained: Pretrained, repository: str, names: Sequence[str
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120].rstrip(" .")
 
 
 def _download(pretrained: Pretrained, file: Path) -> None:

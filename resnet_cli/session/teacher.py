@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnet_cli.config.messages import Problem
+from resnet_cli.config.messages import Problem, naming
 from resnet_cli.config.run_config import DEFAULT_DISTILLATION, RunConfig
 from resnet_cli.config.stored import Difference
 from resnet_cli.config.trust import targets
@@ -56,12 +56,10 @@ def load_teacher(config: RunConfig, place: str | None, loaders: Loaders) -> Load
     name = config.teacher
     if loaders.has_label_sets:
         raise InputError(f"teacher={name}: distillation needs one class for each image, and these have several labels")
-    try:
-        device = str(resolve_device(config.trainer.get("device")))
+    device = str(resolve_device(config.trainer.get("device")))
+    with naming("teacher", name):
         named = targets({"model": config.model})
         trained = open_trained(place or name, device=device, trust=config.trust, named=named)
-    except InputError as error:
-        raise InputError(*(_as_teacher_problem(name, problem) for problem in error.details)) from error
     order = _order_of_classes(name, trained, loaders)
     channels, height, width = trained.in_size
     if channels != loaders.in_size[0]:
@@ -117,13 +115,6 @@ def format_teacher(record: Mapping[str, Any]) -> str:
     size = record.get("resized_to")
     resized = f", images resized to {size[0]}x{size[1]} for it" if size else ""
     return f"{record['run']}: {model}, {record['file']} of epoch {record['epoch']}{resized}"
-
-
-def _as_teacher_problem(name: str, problem: object) -> object:
-    """Return a problem with the teacher's config as one of the key `teacher`."""
-    if isinstance(problem, Problem) and problem.kind == "untrusted":
-        return replace(problem, key=f"teacher={name}", kind="untrusted teacher")
-    return f"teacher={name}: {problem}"
 
 
 def _order_of_classes(name: str, trained: TrainedRun, loaders: Loaders) -> list[int]:

@@ -157,7 +157,8 @@ class Freezing:
         for phase in self._phases:
             if all(p in phase.frozen for p in self._parameters.values()):
                 patterns = ", ".join(map(repr, phase.patterns))
-                raise InputError(f"{KEY}: with {patterns} every parameter is frozen, and nothing would train")
+                since = f" from step {phase.start} on" if len(self._phases) > 1 else ""
+                raise InputError(f"{KEY}: with {patterns} every parameter is frozen{since}, and nothing would train")
         self._present = None
 
     @property

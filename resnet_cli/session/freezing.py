@@ -1,10 +1,14 @@
 """What a run freezes in which steps: the positions of `trainer.freeze` as numbers of steps."""
 
+import re
+
 import torch
+from torch import Tensor
 
 from resnet_cli.config.run_config import Node
 from resnet_cli.config.signatures import signature
 from resnet_cli.errors import InputError
+from resnet_cli.optimizers.depth import find_head
 from resnet_cli.schedules import RunLength
 from resnet_cli.training.freezing import FreezeRule, Freezing, FrozenSpan, freeze_rules
 
@@ -27,6 +31,36 @@ def build_freezing(trainer: Node, model: torch.nn.Module, length: RunLength) -> 
     if "freezing" not in signature(trainer["_target_"]).parameters:
         raise InputError(f"trainer.freeze: {trainer['_target_']} takes no `freezing`, as ClassifierTrainer does")
     return Freezing(model, spans)
+
+
+def require_trained_groups(optimizer: Node, model: torch.nn.Module, freezing: Freezing) -> None:
+    """Refuse options of the optimizer for parameters that are frozen for the whole run.
+
+    Args:
+        optimizer: The node of the group `optimizer`, which has been built.
+        model: The model.
+        freezing: What the run freezes.
+
+    Raises:
+        InputError: `optimizer.head_lr` or a pattern of `optimizer.groups` is only for such parameters.
+    """
+    never = freezing.never_trained
+    by_pattern: dict[str, list[Tensor]] = {pattern: [] for pattern in optimizer.get("groups") or {}}
+    for name, parameter in model.named_parameters():
+        pattern = next((pattern for pattern in by_pattern if re.search(pattern, name)), None)
+        if pattern is not None and parameter.requires_grad:
+            by_pattern[pattern].append(parameter)
+    head = find_head(model) if optimizer.get("head_lr") is not None else None
+    parts = {f"optimizer.groups: {pattern!r} matches only": own for pattern, own in by_pattern.items()}
+    if head is not None:
+        parts[f"optimizer.head_lr={optimizer['head_lr']:g} applies only to"] = list(head.parameters())
+    problems = [
+        f"{part} parameters that trainer.freeze freezes for the whole run"
+        for part, own in parts.items()
+        if own and all(parameter in never for parameter in own)
+    ]
+    if problems:
+        raise InputError(*problems)
 
 
 def frozen_spans(trainer: Node, length: RunLength) -> list[FrozenSpan]:

@@ -23,7 +23,7 @@ from resnet_cli.session import build
 from resnet_cli.session.batch_of_one import require_no_batch_of_one
 from resnet_cli.session.device import device_of
 from resnet_cli.session.first_look import LeakWarnings
-from resnet_cli.session.freezing import build_freezing, frozen_spans
+from resnet_cli.session.freezing import build_freezing, frozen_spans, require_trained_groups
 from resnet_cli.session.load import InitialWeights, load_initial_weights, require_same_weights
 from resnet_cli.session.losses import build_loss, with_trainer_smoothing
 from resnet_cli.session.optimizer_options import require_trainable
@@ -139,9 +139,7 @@ def prepare(
     teacher = load_teacher(here, paths.get("teacher"), loaders)
     changes += teacher_changes(checkpoint.content if checkpoint else {}, teacher, force=config.resume_force)
     _require_measures(config.trainer, loaders)
-    model = build.model(
-        here.model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=config.seed_of("init")
-    )
+    model = _build_model(here, loaders)
     _require_images_in_batches(config.trainer, model, loaders, ranks)
     trainer = _build_trainer(here, model, loaders, planned_trainer, teacher)
     share_steps(trainer, config.trainer, ranks)
@@ -223,6 +221,19 @@ def _num_batches(trainer: Node, loaders: Loaders) -> int:
     return min([len(loaders.train), *(limit for limit in limits if limit)])
 
 
+def _build_model(config: RunConfig, loaders: Loaders) -> torch.nn.Module:
+    try:
+        return build.model(
+            config.model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=config.seed_of("init")
+        )
+    except InputError as error:
+        if "image_size" not in config.data:
+            raise
+        hint = "; set data.image_size to resize the images"
+        problems = (f"{text}{hint}" if "in_size=" in text else text for text in error.problems)
+        raise InputError(*problems) from error
+
+
 def _build_trainer(
     config: RunConfig,
     model: torch.nn.Module,
@@ -239,11 +250,14 @@ def _build_trainer(
     schedule = _build_schedule(config, loaders, planned_trainer)
     optimizer = build.optimizer(config.optimizer, model)
     loss_fn = build_loss(config.loss, config.trainer, loaders)
+    freezing = build_freezing(config.trainer, model, length)
+    if freezing is not None:
+        require_trained_groups(config.optimizer, model, freezing)
     trainer = build.trainer(
         config.trainer, model=model, optimizer=optimizer, schedule=schedule, loss_fn=loss_fn,
         seed=config.seed_of("augment"), multi_label=loaders.has_label_sets,
         teacher=teacher.network if teacher is not None else None,
-        freezing=build_freezing(config.trainer, model, length),
+        freezing=freezing,
     )  # fmt: skip
     if resolution is not None:
         trainer.stepper.resolution = resolution

@@ -93,7 +93,7 @@ def test_classes_in_another_order_are_matched(train, folder):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["teacher=nowhere"], "teacher=nowhere: nowhere: no such run folder"),
+        (["teacher=nowhere"], "teacher=nowhere: no such run folder"),
         (
             ["teacher=teacher", "data.classes=4"],
             "teacher=teacher: knows other classes than the data: it lacks class 3",

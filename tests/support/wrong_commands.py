@@ -270,7 +270,7 @@ trainer.device=gpu0 -> trainer.device: 'gpu0' is not a device
 trainer.device=xla -> trainer.device
 trainer.device=cpu trainer.precision=fp16 -> trainer.precision: fp16 is not supported on the CPU
 trainer.device=cpu trainer.precision=tf32 -> trainer.precision: tf32 needs a CUDA device
-init_from=nowhere -> nowhere: no such run folder
+init_from=nowhere -> init_from=nowhere: no such run folder
 data=image_folder data.root=nowhere -> data.root=nowhere does not exist
 data=image_folder data.root=file.txt -> data.root=file.txt is not a folder, nor an archive
 data=arrays data.file=file.txt -> data.file=file.txt: not a file of arrays: expected .npz

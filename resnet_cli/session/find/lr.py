@@ -1,11 +1,12 @@
 """`find=lr`: a range test of the learning rate, its picture, and the override that it suggests."""
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from resnet_cli.config.run_config import RunConfig
+from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.errors import DivergedError, InputError
 from resnet_cli.plots.lr_range import draw_lr_range
 from resnet_cli.runs.folder import RunDir
@@ -45,10 +46,13 @@ def find_lr(config: RunConfig, run: RunDir, context: RunContext) -> tuple[dict[s
         [p.lr for p in points], [p.loss for p in points], [p.smoothed for p in points], run.path / "find_lr.png",
         title=f"{config.name}: learning-rate range test", suggestion=found.lr, lowest=found.lowest.lr,
     )  # fmt: skip
-    others = _other_rates(prepared, base, found.lr)
-    _log(prepared, found, len(points), others)
+    scale = None if found.lr is None else found.lr / base
+    typed = {"lr": base, **_further_rates(config.optimizer)}
+    override = " ".join(f"optimizer.{key}={rate * scale:.3g}" for key, rate in typed.items()) if scale else None
+    others = _other_rates(prepared, list(typed.values()), scale)
+    _log(prepared, found, len(points), override, others)
     facts = {
-        "suggestion": found.lr, "override": _override(found.lr), "rule": found.rule, "lowest": asdict(found.lowest),
+        "suggestion": found.lr, "override": override, "rule": found.rule, "lowest": asdict(found.lowest),
         "steepest": asdict(found.steepest), "diverged_at": diverged_at, "steps": len(points), "configured_lr": base,
         "groups": others, "batch_size": loaders.train.batch_size,
         "optimizer": type(trainer.state.optimizer).__name__, "device": str(trainer.device),
@@ -56,20 +60,29 @@ def find_lr(config: RunConfig, run: RunDir, context: RunContext) -> tuple[dict[s
     return facts, [asdict(point) for point in points]
 
 
-def _override(lr: float | None) -> str | None:
-    return None if lr is None else f"optimizer.lr={lr:g}"
+def _further_rates(optimizer: Node) -> dict[str, float]:
+    """Return the further learning rates of an optimizer by key: `head_lr`, and Muon's `sgd_lr`."""
+    return {key: value for key, value in optimizer.items() if key.endswith("_lr") and isinstance(value, int | float)}
 
 
-def _other_rates(prepared: PreparedRun, base: float, suggestion: float | None) -> dict[str, float]:
-    """Return the scaled learning rates of groups whose rate is not `base`, by name; empty without any."""
-    if suggestion is None:
+def _other_rates(prepared: PreparedRun, typed: Sequence[float], scale: float | None) -> dict[str, float]:
+    """Return the scaled learning rates, by name, of the groups that follow none of the rates in `typed`."""
+    if scale is None:
         return {}
-    groups = prepared.trainer.state.optimizer.param_groups
-    initial = {str(group.get("name", number)): float(group["initial_lr"]) for number, group in enumerate(groups)}
-    return {name: lr / base * suggestion for name, lr in initial.items() if lr != base}
+    found = {}
+    freezing = prepared.trainer.state.freezing
+    frozen = freezing.never_trained if freezing is not None else frozenset()
+    for number, group in enumerate(prepared.trainer.state.optimizer.param_groups):
+        rate = float(group["initial_lr"])
+        follows = any(math.isclose(rate, own * group.get("lr_scale", 1.0)) for own in typed)
+        if not follows and not frozen.issuperset(group["params"]):
+            found[str(group.get("name", number))] = rate * scale
+    return found
 
 
-def _log(prepared: PreparedRun, found: LrSuggestion, steps: int, others: Mapping[str, float]) -> None:
+def _log(
+    prepared: PreparedRun, found: LrSuggestion, steps: int, override: str | None, others: Mapping[str, float]
+) -> None:
     size = prepared.loaders.train.batch_size
     end = f"the loss diverged at {found.diverged_at:.2g}" if found.diverged_at else "the loss did not diverge"
     logger.info("steps   %d on batches of %d, the learning rate rising from 1e-06; %s", steps, size, end)
@@ -77,7 +90,7 @@ def _log(prepared: PreparedRun, found: LrSuggestion, steps: int, others: Mapping
     if found.lr is None:
         logger.info("no suggestion: the loss did not fall; look at the picture, and at the data and the model")
         return
-    logger.info("type    %s  (%s)", _override(found.lr), found.rule)
+    logger.info("type    %s  (%s)", override, found.rule)
     if others:
         listed = ", ".join(f"{name} {lr:.2g}" for name, lr in others.items())
         logger.info("groups  with learning rates of their own, in the same proportion: %s", listed)

@@ -1,1 +1,1 @@
-"""The fault campaign: what machines and people do to runs, one module for each letter of its table."""
+"""The fault campaign: faults of machines and mistakes of users, one module for each letter of its table."""

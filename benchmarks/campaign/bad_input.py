@@ -1,4 +1,4 @@
-"""Letter E: wrong configs, wrong data and odd paths. Each is refused in a line or two that leaves nothing behind."""
+"""Letter E: wrong configs, wrong data and odd paths. Each is rejected in a line or two, and nothing is left behind."""
 
 import os
 import pickle
@@ -25,7 +25,7 @@ SMALL = (
     "data.batch_size=32", "model=resnet8", "trainer.epochs=1",
 )  # fmt: skip
 
-# What is typed -> what the answer holds. Those of `PLAIN` need no torch.
+# Command line -> text that the error message must contain. The checks of `PLAIN` need no torch.
 PLAIN = """
 model.colour=3 -> model.colour: unknown key
 model.depht=20 -> model.depht: unknown key; did you mean model.depth?
@@ -84,7 +84,7 @@ def rows(table: str) -> list[tuple[str, str]]:
 
 
 def small(typed: str) -> list[str]:
-    """Return the arguments typed, over those of a run of a second."""
+    """Return the arguments of a run of one second, with the overrides of a command line."""
     given = shlex.split(typed)
     if given[0].startswith(("resume=", "data=")):
         return given
@@ -104,11 +104,11 @@ def bad_configs(bench: Bench) -> Iterator[Trial]:
     for typed, words in cases:
         done = bench.fork(*small(typed), cwd=folder, env={"CUDA_VISIBLE_DEVICES": ""})
         problem = refusal(done, words) or changes(folder, before)
-        before = listing(folder)  # what a failed trial has left is not held against the next one
+        before = listing(folder)  # so that files left by a failed trial do not count against the next one
         yield Trial(typed, not problem, problem)
     torch = 0.0 if bench.quick else _fastest(bench, folder, command=(sys.executable, "-c", "import torch")).seconds
     for typed in TIMED[:1] if bench.quick else TIMED:
-        # What only building shows cannot be told before torch is there, which alone takes 2 s on some machines.
+        # Errors found while building come after the import of torch, which takes 2 s by itself on some machines.
         limit = 2.0 + (torch if typed in dict(rows(BUILT)) else 0.0)
         done = _fastest(bench, folder, *small(typed), enough=limit)
         problem = refusal(done, dict(table)[typed], seconds=limit) or changes(folder, before)
@@ -116,7 +116,7 @@ def bad_configs(bench: Bench) -> Iterator[Trial]:
 
 
 def _fastest(bench: Bench, folder: Path, *arguments: str, enough: float = 0.0, **how: Any) -> Done:
-    """Return the fastest of five runs: other work on the machine can only delay a command."""
+    """Return the fastest of five runs, since other load on the machine can only slow a command down."""
     runs: list[Done] = []
     while len(runs) < 5 and not any(done.seconds < enough for done in runs):
         runs.append(bench.cli(*arguments, cwd=folder, env={"CUDA_VISIBLE_DEVICES": ""}, **how))

@@ -39,7 +39,7 @@ def kills(bench: Bench) -> Iterator[Trial]:
 
 
 def chain(bench: Bench, name: str, options: list[str], forked: bool, most: int) -> Iterator[Trial]:
-    """One run that is killed and resumed until it ends; every kill shares in the result."""
+    """Kill and resume one run until it ends; every kill counts as a trial with the run's result."""
     whole, seconds = whole_run(bench, *options, forked=forked)
     run = bench.folder("parts") / "run"
     arguments, times = command(bench, run, *options), list[str]()
@@ -59,7 +59,7 @@ def chain(bench: Bench, name: str, options: list[str], forked: bool, most: int) 
 
 
 def whole_run(bench: Bench, *options: str, forked: bool = True) -> tuple[dict[str, str], float]:
-    """Return what an uninterrupted run leaves behind, and its seconds."""
+    """Return the outcome of an uninterrupted run, and its seconds."""
     key = (options, forked)
     if key not in bench.kept:
         run = bench.folder("whole") / "run"
@@ -90,7 +90,7 @@ def damages(bench: Bench) -> Iterator[Trial]:
             done = bench.fork(*command(bench, copy))
             told = [line for line in done.out.splitlines() if "resuming from previous.pt" in line]
             problem = ended_alike(done, copy, whole)
-            # A bit may be one that means nothing; loading it is right then, and the outcome shows that it was.
+            # A flipped bit may have no effect; then loading the file is right, which the outcome confirms.
             if not problem and not (len(told) == 1 and str(last.name) in told[0]) and name != "a bit flipped":
                 problem = f"the damage is not told in a line: {told}"
             yield Trial(f"{name} {i + 1}", not problem, problem)
@@ -146,7 +146,7 @@ DAMAGES: dict[str, tuple[int, Callable[[Path, random.Random], object]]] = {
 
 
 def full_disks(bench: Bench) -> Iterator[Trial]:
-    """File systems and files too small for the saves, and a disk that another program fills during the run."""
+    """Run with file systems and file-size limits too small for saves, and with a disk that fills during the run."""
     whole, _ = whole_run(bench, "trainer.epochs=6")
     size = (bench.root / "whole/run/checkpoints/last.pt").stat().st_size
     for i in range(bench.count(6, 1)):
@@ -164,7 +164,7 @@ def full_disks(bench: Bench) -> Iterator[Trial]:
 
 
 def limited(bench: Bench, number: int, most: int, whole: Mapping[str, str]) -> Trial:
-    """`ulimit -f`: no file may be larger."""
+    """Run with a limit on file sizes (`ulimit -f`)."""
     run = bench.folder(f"limit{number}") / "run"
     started = bench.start(*command(bench, run, "trainer.epochs=6"), forked=True)
     resource.prlimit(started.pid, resource.RLIMIT_FSIZE, (most, most))
@@ -200,7 +200,7 @@ PHASES: dict[str, Callable[[Path], object]] = {
 def filled(
     bench: Bench, space: Namespace, phase: str, reached: Callable[[Path], object], whole: Mapping[str, str]
 ) -> Trial:
-    """Another program takes all that is free, from some moment on."""
+    """Run while another program fills the disk from some moment on."""
     disk = bench.folder("disk")
     space.sh(f"mount -t tmpfs -o size=16m tmpfs {disk}")
     arguments = command(bench, disk / "run", "trainer.epochs=6")
@@ -219,7 +219,7 @@ def filled(
 
 
 def fill(path: Path) -> None:
-    """Take what is free on the file system."""
+    """Fill the file system."""
     with path.open("ab") as file:
         free = os.statvfs(path).f_bavail * os.statvfs(path).f_frsize
         if free:
@@ -248,7 +248,7 @@ def refused(done: Done, run: Path) -> str:
 
 
 def bad_folders(bench: Bench) -> Iterator[Trial]:
-    """Run folders that cannot be made: told in a line within two seconds, before the data are read."""
+    """Use run folders that cannot be created: one line within two seconds, before the data are read."""
     place = bench.folder("place")
     (place / "file").write_text("theirs")
     (place / "closed").mkdir(mode=0o555)
@@ -308,12 +308,12 @@ def contents(bench: Bench) -> Iterator[Trial]:
 
 
 def size(path: Path) -> int:
-    """Bytes; none for a file that is not there."""
+    """Return the size of a file in bytes; 0 if it does not exist."""
     return path.stat().st_size if path.exists() else 0
 
 
 def unexpected(run: Path, killed: Running) -> str:
-    """Files that neither belong to a run nor are the killed process's own; else nothing."""
+    """Return files that belong neither to a run nor to the killed process; empty if there are none."""
     names = [str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()]
     extra = [name for name in names if not belongs(name) and not name.endswith((f".{killed.pid}.tmp", ".lock"))]
     saves = [name for name in names if name.startswith("checkpoints/")]

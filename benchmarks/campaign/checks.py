@@ -1,4 +1,4 @@
-"""What a trial looks at: the answer on stderr, and what lies in a folder before and after."""
+"""Checks of trials: the message on stderr, and the content of a folder before and after."""
 
 import hashlib
 import os
@@ -13,11 +13,11 @@ def refusal(done: Done, *words: str, status: int | Iterable[int] = 2, most: int 
     """Return what is wrong with a refusal: "" if it has the status and at most `most` lines that all begin `error:`.
 
     Args:
-        done: What the command did.
-        words: What the lines must hold.
-        status: The exit status, or those that will do.
-        most: How many lines.
-        seconds: The longest time; 0 does not look.
+        done: The finished command.
+        words: Texts that the lines must contain.
+        status: The exit status, or the allowed ones.
+        most: Maximum number of lines.
+        seconds: Time limit; 0 sets none.
     """
     statuses = {status} if isinstance(status, int) else set(status)
     lines = done.err.splitlines()

@@ -21,8 +21,8 @@ PRECISIONS = {
 }
 OPTIMIZERS = {"sgd": ["optimizer=sgd"], "adamw": ["optimizer=adamw"]}
 STEPS = 4  # of an epoch of the tiny run
-# The place where a process is gone with SIGKILL: the n-th look for signals on behalf of a function, of which
-# `after_step` has one after each step, before it is saved, and `iterate` one after each batch of validation and test.
+# The place where a process is killed by SIGKILL: the n-th check for signals by a function. `after_step` checks once
+# after each step, before it is saved, and `iterate` once after each batch of validation and test.
 KILL = """
 import os, signal, sys
 from resnet_cli.session.signals import StopSignals
@@ -49,7 +49,7 @@ PLACES = {
 
 
 def exact(bench: Bench) -> Iterator[Trial]:
-    """Each place, number of workers, precision and optimizer; of compiled runs those without workers."""
+    """Try each place, number of workers, precision and optimizer; compiled runs only without workers."""
     cells = list(product(PRECISIONS, OPTIMIZERS, WORKERS))
     cells = [cell for cell in cells if cell[0] != "compile" or cell[2] == "no workers"]
     if bench.quick:
@@ -70,7 +70,7 @@ def exact(bench: Bench) -> Iterator[Trial]:
 def resumed(
     bench: Bench, name: str, place: str, options: list[str], changed: list[str], whole: Mapping[str, str]
 ) -> Trial:
-    """Killed at a place and gone on with, perhaps with other options; the outcome must be that of `whole`."""
+    """Kill a run at a place and resume it, perhaps with other options; the outcome must equal `whole`."""
     run = bench.folder("parts") / "run"
     problem = stopped(bench, run, place, options)
     if not problem:
@@ -79,7 +79,7 @@ def resumed(
 
 
 def stopped(bench: Bench, run: Path, place: str, options: list[str]) -> str:
-    """Kill a run at a place; says what went wrong, if something did."""
+    """Kill a run at a place; return what went wrong, or an empty text."""
     function, number = PLACES[place]
     code = KILL.format(function=function, number=number)
     done = bench.fork(*command(bench, run, *options), code=code, timeout=200)
@@ -99,7 +99,7 @@ CHANGES: dict[str, tuple[list[str], list[str]]] = {
 
 
 def harmless(bench: Bench) -> Iterator[Trial]:
-    """Change what may change on a resume without an effect. There is no option for prefetching or logging."""
+    """Change options that must not affect a resumed run. There is no option for prefetching or logging."""
     whole = bench.folder("whole") / "run"
     problem = bench.fork(*command(bench, whole)).clean(lines=0)
     before = {} if problem else outcome(whole)
@@ -149,7 +149,7 @@ def refused(bench: Bench) -> Iterator[Trial]:
 
 
 def files(run: Path) -> dict[str, bytes]:
-    """All that is in a folder."""
+    """Return the content of all files in a folder."""
     return {str(path): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file() and path.name != ".lock"}
 
 

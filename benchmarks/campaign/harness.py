@@ -1,4 +1,4 @@
-"""What the tests of the campaign share: commands run and killed, the tiny run, and what a run leaves behind."""
+"""Shared parts of the campaign's tests: running and killing commands, the tiny run, and the outcome of a run."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ Signals = Sequence[tuple[float, int]]  # (seconds after the start, number)
 
 @dataclass(frozen=True)
 class Trial:
-    """One attempt and whether the program stood it."""
+    """One attempt, and whether the program passed it."""
 
     name: str
     passed: bool
@@ -46,10 +46,10 @@ class Test:
     Args:
         id: Letter and number.
         title: What is done.
-        points: For all trials passed; pro rata for fewer.
-        run: Makes the trials.
+        points: Points if all trials pass; a proportional share for fewer.
+        run: Runs the trials.
         all_or_nothing: No points unless all trials pass.
-        missing: Why it cannot be run yet; then it has no points.
+        missing: Why it cannot be run yet, in which case it has no points.
     """
 
     id: str
@@ -123,7 +123,7 @@ class Running:
         self.signal(signal.SIGKILL, group=group)
 
     def children(self) -> list[int]:
-        """Living processes of its session other than the main one, whoever has adopted them."""
+        """Return the living processes of its session other than the main one, even if reparented."""
         return [pid for pid in session(self.pid) if pid != self.pid]
 
     def until(self, condition: Callable[[], Any], timeout: float = 60) -> bool:
@@ -204,7 +204,7 @@ class Bench:
 
     @property
     def tiny(self) -> list[str]:
-        """Overrides of a run of a second: 4 steps in each of 3 epochs, a save after each, and all that draws."""
+        """The overrides of a run of one second: 3 epochs of 4 steps, a save after each, and every kind of random draw."""
         return [
             "data=image_folder", f"data.root={self.images()}", "data.cache=null", "data.batch_size=32",
             "data.val_fraction=0.2", "data.augment.crop=1", "data.augment.cutout=3", "data.augment.brightness=0.2",
@@ -439,7 +439,7 @@ def write_images(folder: Path, *, train: int = 144, test: int = 48, side: int = 
 
 
 def outcome(folder: Path) -> dict[str, str]:
-    """SHA-256 of all that a run leaves behind and that its clock does not decide, by name."""
+    """Return the SHA-256 of each result of a run that does not depend on the clock, by name."""
     import torch
 
     last = torch.load(folder / "checkpoints/last.pt", weights_only=True)["state"]
@@ -486,7 +486,7 @@ def _hash(value: Any) -> str:
 
 
 def leftovers(folder: Path) -> str:
-    """Files of a run folder that should not be there after a run that has ended; empty when there are none."""
+    """Return files that should not be in the folder of a finished run; empty if there are none."""
     found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
     extra = [name for name in found if not belongs(name)]
     return f"left behind: {', '.join(extra)}" if extra else ""

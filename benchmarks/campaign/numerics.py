@@ -1,4 +1,4 @@
-"""Letter H: numbers that are none. Training stops before they reach the weights and goes on from the last good save."""
+"""Letter H: NaN and infinity. Training stops before they reach the weights and resumes from the last good save."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Letter I: what people bring. Folders, pictures, paths and files of their own are used, or refused in a line."""
+"""Letter I: users' own folders, pictures, paths and files. They work, or are rejected in a line."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Runs on several processes: a rank is killed, or the launcher is told to stop, and the run goes on."""
+"""Runs on several processes: a rank is killed or the launcher is stopped, and the run is resumed."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ CHANGES = ((2, 2), (3, 3), (2, 1), (3, 2), (2, 3), (1, 2))  # processes before a
 
 
 def killed(bench: Bench) -> Iterator[Trial]:
-    """Kill one rank, or all of the run at once; go on on as many processes, fewer and more."""
+    """Kill one rank or the whole run; resume on the same number of processes, on fewer and on more."""
     whole = _whole(bench)
     for before, after in CHANGES[: bench.count(len(CHANGES), 1)]:
         for what in ("one rank", "all of it") if before > 1 else ("all of it",):
@@ -31,7 +31,7 @@ def killed(bench: Bench) -> Iterator[Trial]:
 
 
 def stopped(bench: Bench) -> Iterator[Trial]:
-    """SIGTERM to the launcher, and Ctrl-C to its group: saved, nothing lives, and the run goes on identically."""
+    """Send SIGTERM to the launcher, or Ctrl-C to its group: the run is saved, all exit, and it resumes exactly."""
     whole = _whole(bench)
     kinds = ((signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True))
     for number, group in kinds[: bench.count(len(kinds), 1)]:
@@ -69,7 +69,7 @@ def _begun(bench: Bench, run: Path, processes: int) -> Running | None:
 
 
 def _kill(started: Running, what: str) -> str:
-    """Kill a rank, or all of a run, and say what is wrong with how it ended."""
+    """Kill a rank or a whole run; return what is wrong with how it ended."""
     if what == "all of it":
         started.kill(group=True)
         started.wait(WITHIN)
@@ -94,7 +94,7 @@ def _is_rank(pid: int) -> bool:
 
 
 def _alive(started: Running) -> str:
-    """Return how many processes of a run that has ended live on, after a moment for those that look after others."""
+    """Return how many processes of an ended run are still alive, after a grace period for helper processes."""
     deadline = time.monotonic() + GRACE
     while (left := session(started.pid)) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Letter F: files that came from elsewhere and mean harm. Nothing of theirs runs, leaves its folder, or is told."""
+"""Letter F: malicious files. None of their code runs, nothing is written outside of a folder, and no secret leaks."""
 
 import io
 import os
@@ -139,7 +139,7 @@ def _run_folder(bench: Bench, folder: Path) -> Path:
 
 
 def _harmless(bench: Bench, name: str, folder: Path, commands: list[list[str]], **how: Any) -> Trial:
-    """Each command refuses, quickly, in little memory, and nothing happens."""
+    """Check that each command rejects a file quickly, with little memory and without side effects."""
     before, problem = listing(folder), ""
     for arguments in commands:
         done = bench.fork(*arguments, cwd=folder, env={"SECRET": SECRET}, **how)
@@ -276,13 +276,13 @@ def _archives(bench: Bench) -> dict[str, tuple[list[tuple[Any, bytes]] | Callabl
             archive.writestr(f"{inside}../../../victim/new", planted)
 
     def bomb(path: Path) -> None:
-        """Says 3 GB in one member, and is 3 GB: a thousandth of it when packed."""
+        """Write an archive with one member of 3 GB that compresses to a thousandth of its size."""
         size = 3 << 30
         with tarfile.open(path, "w:gz") as tar:
             tar.addfile(_member(f"{inside}data_batch_1", size=size), _Zeros(size))
 
     def many_bombs(path: Path) -> None:
-        """Each member is allowed, all of them are 1 GB."""
+        """Write an archive of 1 GB in which each member is within the limits."""
         size = 1 << 26
         with tarfile.open(path, "w:gz") as tar:
             for i in range(16):
@@ -394,7 +394,7 @@ def links(bench: Bench) -> Iterator[Trial]:
 
 
 def _resumed_beside(bench: Bench, folder: Path) -> str:
-    """Links at every temporary name that the resumed process could use, planted while it is held at its start."""
+    """Plant links at every temporary name that a resumed process could use, while it is paused at its start."""
     import signal
     import time
 

@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def warm_up() -> None:
-    """One run here, so that what is imported only when it is needed has been imported."""
+    """Run once in this process, so that lazily imported modules are imported."""
     from resnet_cli.commands.train.main import run
 
     options = ["data=digits", "data.backend=stream", "data.workers=0", "trainer.epochs=1", "trainer.max_batches=1"]
@@ -76,7 +76,7 @@ def become(command: dict[str, Any]) -> None:
         status = 1
     atexit._run_exitfuncs()
     sys.stdout.flush()
-    os._exit(status)  # the interpreter's end would go through all that is frozen, and tell of leaks
+    os._exit(status)  # interpreter shutdown would traverse all frozen objects and report leaks
 
 
 if __name__ == "__main__":

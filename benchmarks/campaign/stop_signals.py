@@ -12,8 +12,8 @@ from campaign import ranks
 from campaign.checkpoints import WORKERS, command, ended_alike, whole_run
 from campaign.harness import Bench, Done, Test, Trial, leftovers, outcome, same, session, works
 
-# The process signals itself or its group at a place that is exact: at the n-th look for signals from a function (see
-# exact_resume.py), or in the middle of the n-th save of the whole state. The time of the last signal is noted.
+# The process signals itself or its group at an exact place: at the n-th check for signals by a function (see
+# exact_resume.py), or in the middle of the n-th save of the whole state. The time of the last signal is recorded.
 SIGNAL = """
 import os, sys, time
 from resnet_cli.session.signals import StopSignals
@@ -84,7 +84,7 @@ def interrupted(bench: Bench) -> Iterator[Trial]:
 
 
 def stopped(bench: Bench, phase: str, options: list[str], signals: Sequence[int], *, group: bool, within: float) -> str:
-    """Stop a run and go on with it; says what is wrong with either."""
+    """Stop a run and resume it; return what is wrong with either."""
     whole, _ = whole_run(bench, *options)
     run = bench.folder("parts") / "run"
     if phase == "the start":
@@ -141,7 +141,7 @@ def in_sweep(bench: Bench, options: list[str], run: Path, signals: Sequence[int]
 def signalled(
     bench: Bench, arguments: list[str], phase: str, signals: Sequence[int], *, group: bool
 ) -> tuple[Done, float]:
-    """Run with signals from inside; also gives the seconds from the last of them to the end."""
+    """Run with signals from inside; also return the seconds from the last signal to the exit."""
     function, number, _ = PHASES[phase]
     note = bench.root / "note"
     note.unlink(missing_ok=True)
@@ -168,7 +168,7 @@ def at_step(run: Path, step: int, *, exact: bool = True) -> str:
 
 
 def orphans(bench: Bench) -> Iterator[Trial]:
-    """Ten seconds after each kind of kill: which processes live, and what there is in /dev/shm."""
+    """Check for living processes and files in /dev/shm ten seconds after each kind of kill."""
     own = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs tmpfs /dev/shm && exec "$@"', "sh")
     prefix = own if works(*own) else ()
     options = [*WORKERS["2 workers"], "trainer.epochs=500"]

@@ -1,4 +1,4 @@
-"""Letter D: sweeps whose jobs fail, are wrong, are killed, and must not touch one another."""
+"""Letter D: sweeps whose jobs fail, are invalid or are killed, and must not affect one another."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from campaign.bad_input import SMALL
 from campaign.checks import changes, listing, refusal, tail
 from campaign.harness import Bench, Done, Test, Trial, outcome, same
 
-# A user's model that fails on purpose, and notes what its process holds when it is built.
+# A user's model that fails on purpose, and records memory, files and children of its process when built.
 NET = """
 import json, os, signal, torch
 from pathlib import Path
@@ -123,7 +123,7 @@ def alone(bench: Bench) -> Iterator[Trial]:
 def _alone(
     bench: Bench, folder: Path, what: str, swept: list[str], fixed: list[str], status: int = 0
 ) -> Iterator[Trial]:
-    """Every job of a sweep against the same job run alone."""
+    """Compare every job of a sweep with the same job run alone."""
     keys = {argument.partition("=")[0] for argument in [*swept, *fixed]}
     base = [option for option in SMALL if option.partition("=")[0] not in keys] + fixed
     sweep = folder / f"sweep {what}"
@@ -218,7 +218,7 @@ def _steps(sweep: Path) -> int:
 
 
 def _stamps(run: Path) -> dict[str, int]:
-    """When each file was last written."""
+    """Return the modification time of each file."""
     return {str(path.relative_to(run)): path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
 
 

@@ -34,7 +34,7 @@ def add_launcher_options() -> None:
         if stored is not None and not set(options) <= set(stored.node):
             known = OmegaConf.to_container(stored.node, resolve=False)
             assert isinstance(known, dict)
-            # Not by `store`: Hydra 1.4 warns of a second config of the same name unless it gets `replace`, which 1.3 lacks.
+            # Not by `store`: Hydra 1.4 warns of a second config of one name unless it gets `replace`, which 1.3 lacks.
             schemas[file] = replace(stored, node=OmegaConf.create({**known, **options}))
 
 

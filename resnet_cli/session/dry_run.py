@@ -1,17 +1,37 @@
 """Build the parts of a config without its data, to find errors in a sweep's jobs before the first one starts."""
 
+from resnet_cli.config.messages import naming
 from resnet_cli.config.run_length import total_steps
 from resnet_cli.config.signatures import locate
 from resnet_cli.config.validation import Settings
 from resnet_cli.data.datasets.sizes import known_size
+from resnet_cli.runs import checkpoints
 from resnet_cli.session import build
 from resnet_cli.session.device import device_of, precision_of
+from resnet_cli.session.load import read_initial_weights, resolve_checkpoint
 from resnet_cli.session.losses import with_trainer_smoothing
 from resnet_cli.session.optimizer_options import require_trainable
 from resnet_cli.session.time_budget import LONGEST
 from resnet_cli.training.dynamo import without_dynamo_import
 
 STEPS_PER_EPOCH = 1_000_000  # unknown without data; few would make a warm-up in steps look too long
+
+
+def check_weights(key: str, place: str) -> None:
+    """Read the file of `init_from` or `teacher`, and discard its content.
+
+    Args:
+        key: `init_from` or `teacher`.
+        place: The run or file, where it is today.
+
+    Raises:
+        InputError: There is no such file, or it holds no weights.
+    """
+    if key == "init_from":
+        read_initial_weights(place)
+    else:
+        with naming(key, place):
+            checkpoints.load(resolve_checkpoint(place))
 
 
 def check_buildable(settings: Settings, *, here: bool) -> None:

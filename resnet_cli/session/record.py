@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from resnet_cli.config.run_config import DEFAULT_LOSS
-from resnet_cli.config.selection import select_by_of, selected_by
+from resnet_cli.config.selection import selected_by
 from resnet_cli.config.stored import dump, flat
 from resnet_cli.errors import MachineError, PrunedError, StoppedError
 from resnet_cli.files import write_atomically
@@ -24,16 +23,15 @@ from resnet_cli.runs.repositories import find_repositories, repositories_of_swee
 from resnet_cli.session import protocol
 from resnet_cli.session.chance import ChanceCheck
 from resnet_cli.session.context import RunContext
-from resnet_cli.session.first_look import log_classes, write_samples
+from resnet_cli.session.first_look import write_samples
 from resnet_cli.session.paths import record_paths
 from resnet_cli.session.prepare import PreparedRun
-from resnet_cli.session.resolution import describe_resolution
 from resnet_cli.session.resume_warnings import inexactness_warnings, nothing_to_do, rising_rate_warnings
 from resnet_cli.session.run_data import count_data, describe_data
 from resnet_cli.session.saver import RunSaver, named_best
 from resnet_cli.session.score_records import record_label_scores, record_scores, record_views
+from resnet_cli.session.start_log import further_warnings, log_summary
 from resnet_cli.session.stored_code import stored_modules_in_use
-from resnet_cli.session.teacher import format_teacher
 from resnet_cli.session.test_set import score_test_set
 from resnet_cli.training.control import RunControl
 from resnet_cli.training.device import device_name
@@ -76,7 +74,8 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     warnings = inexactness_warnings(before, record, trainer.backend, in_shards=trainer.in_shards)
     write_code(run, take_snapshot(prepared.config.stored(), repositories), resumed=bool(before))
     started = [f"init    {line}" for line in prepared.initialisation]
-    for line in (*started, *warnings, *rising_rate_warnings(before, trainer)):
+    further = further_warnings(prepared, context.overrides or ())
+    for line in (*started, *warnings, *rising_rate_warnings(before, trainer), *further):
         logger.info("%s", line)
     prepared.leaks.log_known()
     for module, folder in stored_modules_in_use(prepared.config.stored()).items():
@@ -165,47 +164,6 @@ def _record_paths(prepared: PreparedRun, before: dict[str, Any]) -> dict[str, An
 def _record_processes(processes: int, before: dict[str, Any]) -> dict[str, int]:
     """Return the number of processes, for a run that has or had several."""
     return {"processes": processes} if processes > 1 or "processes" in before else {}
-
-
-def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
-    """Log the model, the data, the device and the folder of a run that is about to start."""
-    config, loaders = prepared.config, prepared.loaders
-    counts, size = loaders.counts, "x".join(map(str, loaders.in_size))
-    logger.info("model   %s, %s parameters", _class_name(config.model), f"{record['parameters']:,}")
-    logger.info(
-        "data    %s: %s training, %s validation, %s test images of %s, %d classes",
-        _class_name(config.data),
-        *(f"{counts[split]:,}" for split in ("train", "val", "test")),
-        size,
-        len(loaders.class_names),
-    )
-    log_classes(loaders, config)
-    if loaders.origins is not None:
-        logger.info("parts   %s", loaders.origins.format())
-    if loaders.has_label_sets:
-        loss, select_by = _class_name(config.loss or DEFAULT_LOSS), select_by_of(config.stored())
-        logger.info("labels  several an image: loss %s, the best epoch by %s", loss, select_by)
-    if prepared.teacher is not None:
-        logger.info("teacher %s", format_teacher(prepared.teacher))
-    if prepared.trainer.stepper.resolution is not None:
-        logger.info("sizes   %s", describe_resolution(prepared.trainer.stepper.resolution))
-    seeds = "".join(f", {part} {seed}" for part, seed in config.own_seeds().items())
-    together = f", {record['processes']} processes" if record.get("processes", 1) > 1 else ""
-    logger.info("device  %s, %s%s, seed %d%s", record["device"], record["precision"], together, config.seed, seeds)
-    logger.info("folder  %s", prepared.run.path)
-    for key, path in prepared.paths.items():
-        logger.info("%s has moved to %s", key, path)
-    if prepared.start.description != "scratch":
-        logger.info("from    %s", prepared.start.description)
-    if prepared.start.weights.line:
-        logger.info("weights %s", prepared.start.weights.line)
-    if prepared.start.file and config.init_from and config.resume != "auto":
-        own = prepared.start.file.name
-        logger.info("init_from: %s is not used, the run goes on from its own %s", config.init_from, own)
-
-
-def _class_name(node: Any) -> str:
-    return str(node["_target_"]).rsplit(".", 1)[-1]
 
 
 @contextmanager

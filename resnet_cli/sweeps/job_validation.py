@@ -108,12 +108,21 @@ def validate_jobs(sweep: DictConfig, jobs: Sequence[Sequence[str]]) -> dict[int,
             with problems.collect(number):
                 planned[number] = plan_job(sweep, overrides, number, configs)
     problems.raise_collected()
-    _find_files(sweep, planned, problems)
+    places = _find_files(sweep, planned, problems)
     problems.raise_collected()
-    if len(jobs) > 1:
-        _build_parts(
-            planned, problems, is_local=runs_on_this_machine(sweep), isolated=bool((sweep.sweep or {}).get("isolate"))
-        )
+    waiting = {number: job for number, job in planned.items() if not job.is_finished}
+    if len(jobs) > 1 and waiting:
+        is_local = runs_on_this_machine(sweep)
+
+        def check() -> dict[str, list[str]]:
+            _build_parts(waiting, problems, is_local=is_local)
+            if is_local:
+                _read_weights(sweep, waiting, places, problems)
+            return problems.job_titles
+
+        # Jobs that are to be forked from this process need one that has run nothing of torch.
+        is_isolated = bool((sweep.sweep or {}).get("isolate"))
+        problems.job_titles = {**in_forked_process(check)} if is_isolated else check()
     problems.raise_collected()
     return planned
 
@@ -131,47 +140,72 @@ def _announced(line: str) -> Iterator[None]:
         timer.cancel()
 
 
-def _find_files(sweep: DictConfig, planned: Mapping[int, PlannedJob], problems: "_ProblemCollector") -> None:
-    """Find the files that the unfinished jobs need, if they run on this machine."""
+def _find_files(
+    sweep: DictConfig, planned: Mapping[int, PlannedJob], problems: "_ProblemCollector"
+) -> dict[int, dict[str, str]]:
+    """Find the files that the unfinished jobs need, if they run on this machine.
+
+    Returns:
+        For each job, the present locations, by key, of files that are not where its config says.
+    """
     launch = active_launch()
+    found: dict[int, dict[str, str]] = {}
     if launch is None or not runs_on_this_machine(sweep):
-        return
+        return found
     for number, job in planned.items():
         if not job.is_finished:
             with problems.collect(number):
-                paths_from(job.settings, launch.origin, RunDir(Path(sweep.hydra.sweep.dir) / job.folder_name))
+                found[number] = paths_from(job.settings, launch.origin, _run_of(sweep, job))
+    return found
 
 
-def _build_parts(
-    planned: Mapping[int, PlannedJob], problems: "_ProblemCollector", *, is_local: bool, isolated: bool
-) -> None:
-    """Build the model, optimizer and schedule of each unfinished job, once for jobs that share them.
+def _run_of(sweep: DictConfig, job: PlannedJob) -> RunDir:
+    return RunDir(Path(sweep.hydra.sweep.dir) / job.folder_name)
+
+
+def _build_parts(jobs: Mapping[int, PlannedJob], problems: "_ProblemCollector", *, is_local: bool) -> None:
+    """Build the model, optimizer and schedule of each job, once for jobs that share them.
 
     Args:
-        planned: The jobs by their numbers.
+        jobs: The jobs by their numbers.
         problems: Collects what is wrong.
         is_local: The jobs use the devices of this machine.
-        isolated: Jobs are to be forked from this process, so that it must run nothing of torch itself.
     """
-    if isolated and not all(job.is_finished for job in planned.values()):
+    from resnet_cli.session.dry_run import check_buildable  # imports torch, which finished jobs do not need
 
-        def build() -> dict[str, list[str]]:
-            _build_parts(planned, problems, is_local=is_local, isolated=False)
-            return problems.job_titles
-
-        problems.job_titles = {**in_forked_process(build)}
-        return
     built: set[str] = set()
-    for number, job in planned.items():
+    for number, job in jobs.items():
         parts = [job.settings.get(group) for group in ("model", "optimizer", "schedule", "loss", "trainer")]
         fingerprint = json.dumps(parts, default=str)
-        if job.is_finished or fingerprint in built:
-            continue
-        built.add(fingerprint)
-        from resnet_cli.session.dry_run import check_buildable  # imports torch, which finished jobs do not need
+        if fingerprint not in built:
+            built.add(fingerprint)
+            with problems.collect(number):
+                check_buildable(job.settings, here=is_local)
 
-        with problems.collect(number):
-            check_buildable(job.settings, here=is_local)
+
+def _read_weights(
+    sweep: DictConfig,
+    jobs: Mapping[int, PlannedJob],
+    places: Mapping[int, Mapping[str, str]],
+    problems: "_ProblemCollector",
+) -> None:
+    """Read the weights that jobs start from and the checkpoints of their teachers, each file once.
+
+    Jobs with a checkpoint of their own do not need the former.
+    """
+    from resnet_cli.session.dry_run import check_weights
+
+    read: set[tuple[str, str]] = set()
+    for number, job in jobs.items():
+        run = _run_of(sweep, job)
+        has_begun = run.last.exists() or run.previous.exists()
+        for key in ("teacher",) if has_begun else ("init_from", "teacher"):
+            name = job.settings.get(key)
+            place = places.get(number, {}).get(key, name)
+            if name is not None and (key, place) not in read:
+                read.add((key, place))
+                with problems.collect(number):
+                    check_weights(key, place)
 
 
 class _ProblemCollector:

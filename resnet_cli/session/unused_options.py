@@ -1,0 +1,80 @@
+"""Options that the user typed and that have no effect with the rest of the config."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from resnet_cli.config.stored import flat
+
+
+@dataclass(frozen=True)
+class _Dependency:
+    """Keys that have an effect only if another one has a certain value.
+
+    Args:
+        keys: The keys. A key stands for those below it, too.
+        on: The key that they depend on.
+        needs: What has to be set, for the user.
+        value: The value that `on` has to have; None: any that is not null, 0 or `none`.
+    """
+
+    keys: tuple[str, ...]
+    on: str
+    needs: str
+    value: str | None = None
+
+    def is_met(self, values: Mapping[str, Any]) -> bool:
+        """Return True if the keys have an effect, as far as is known: a user's own class may use them in any way."""
+        target = str(values.get(f"{self.on.partition('.')[0]}._target_", "resnet_cli."))
+        if self.on not in values or not target.startswith("resnet_cli."):
+            return True
+        found = values[self.on]
+        if self.value is not None:
+            return found == self.value
+        return found not in (None, "none", 0, "0", False)
+
+
+def _under(prefix: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{prefix}.{name}" for name in names)
+
+
+LOOKAHEAD = _under("trainer", "lookahead_k", "lookahead_alpha", "lookahead_power", "lookahead_buffers")
+DEPENDENCIES = (
+    _Dependency(("distillation",), "teacher", "teacher=RUN"),
+    _Dependency(("trainer.averaging_decay",), "trainer.averaging", "trainer.averaging=ema", "ema"),
+    _Dependency(("trainer.swa_start",), "trainer.averaging", "trainer.averaging=swa", "swa"),
+    _Dependency(LOOKAHEAD, "trainer.averaging", "trainer.averaging=lookahead", "lookahead"),
+    _Dependency(("trainer.resolution_multiple",), "trainer.resolution", "trainer.resolution"),
+    _Dependency(_under("schedule", "warmup_start", "warmup_shape"), "schedule.warmup", "schedule.warmup"),
+    _Dependency(("data.fold",), "data.folds", "data.folds"),
+    _Dependency(("data.resize",), "data.image_size", "data.image_size"),
+    _Dependency(("data.augment.crop_padding",), "data.augment.crop", "data.augment.crop"),
+    _Dependency(("data.augment.cutout_whole",), "data.augment.cutout", "data.augment.cutout"),
+    _Dependency(("data.augment.erase_area",), "data.augment.erase", "data.augment.erase"),
+    _Dependency(
+        _under("data.augment", "randaugment_ops", "randaugment_magnitude"), "data.augment.policy",
+        "data.augment.policy=randaugment", "randaugment",
+    ),
+    _Dependency(
+        ("data.augment.autoaugment_policy",), "data.augment.policy", "data.augment.policy=autoaugment", "autoaugment",
+    ),
+    _Dependency(("data.augment.augmix_severity",), "data.augment.policy", "data.augment.policy=augmix", "augmix"),
+)  # fmt: skip
+
+
+def unused_options(settings: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Return a line for each key that was typed and has no effect.
+
+    Args:
+        settings: The config of the run.
+        overrides: The overrides that were typed.
+    """
+    values = flat(settings)
+    lines = []
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        for dependency in DEPENDENCIES:
+            is_one = any(key == name or key.startswith(f"{name}.") for name in dependency.keys)
+            if is_one and not dependency.is_met(values):
+                lines.append(f"{key}={value}: has no effect without {dependency.needs}")
+    return lines

@@ -204,7 +204,7 @@ class Bench:
 
     @property
     def tiny(self) -> list[str]:
-        """The overrides of a run of one second: 3 epochs of 4 steps, a save after each, and every kind of random draw."""
+        """The overrides of a run of one second: 3 epochs of 4 steps, a save after each, all kinds of random draws."""
         return [
             "data=image_folder", f"data.root={self.images()}", "data.cache=null", "data.batch_size=32",
             "data.val_fraction=0.2", "data.augment.crop=1", "data.augment.cutout=3", "data.augment.brightness=0.2",

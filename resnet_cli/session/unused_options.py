@@ -26,9 +26,9 @@ class _Dependency:
     def is_met(self, values: Mapping[str, Any]) -> bool:
         """Return True if the keys have an effect, as far as is known: a user's own class may use them in any way."""
         target = str(values.get(f"{self.on.partition('.')[0]}._target_", "resnet_cli."))
-        if self.on not in values or not target.startswith("resnet_cli."):
+        if not target.startswith("resnet_cli.") or ("." in self.on and self.on not in values):
             return True
-        found = values[self.on]
+        found = values.get(self.on)
         if self.value is not None:
             return found == self.value
         return found not in (None, "none", 0, "0", False)
@@ -46,7 +46,6 @@ DEPENDENCIES = (
     _Dependency(LOOKAHEAD, "trainer.averaging", "trainer.averaging=lookahead", "lookahead"),
     _Dependency(("trainer.resolution_multiple",), "trainer.resolution", "trainer.resolution"),
     _Dependency(_under("schedule", "warmup_start", "warmup_shape"), "schedule.warmup", "schedule.warmup"),
-    _Dependency(("data.fold",), "data.folds", "data.folds"),
     _Dependency(("data.resize",), "data.image_size", "data.image_size"),
     _Dependency(("data.augment.crop_padding",), "data.augment.crop", "data.augment.crop"),
     _Dependency(("data.augment.cutout_whole",), "data.augment.cutout", "data.augment.cutout"),

@@ -195,17 +195,16 @@ def _read_weights(
     """
     from resnet_cli.session.dry_run import check_weights
 
-    read: set[tuple[str, str]] = set()
+    first_jobs: dict[tuple[str, str], int] = {}  # by key and place
     for number, job in jobs.items():
         run = _run_of(sweep, job)
         has_begun = run.last.exists() or run.previous.exists()
         for key in ("teacher",) if has_begun else ("init_from", "teacher"):
-            name = job.settings.get(key)
-            place = places.get(number, {}).get(key, name)
-            if name is not None and (key, place) not in read:
-                read.add((key, place))
-                with problems.collect(number):
-                    check_weights(key, place)
+            if (name := job.settings.get(key)) is not None:
+                first_jobs.setdefault((key, places.get(number, {}).get(key, name)), number)
+    for (key, place), number in first_jobs.items():
+        with problems.collect(number):
+            check_weights(key, place)
 
 
 class _ProblemCollector:

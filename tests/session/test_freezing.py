@@ -99,3 +99,23 @@ def test_positions_are_those_of_schedules():
 def test_the_key_is_off_by_default_and_changes_no_hash():
     assert settings_of()["trainer"]["freeze"] is None
     assert ADDED_SINCE_0_1_0["trainer.freeze"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["trainer.freeze=head", "optimizer.head_lr=0.3"],
+            "optimizer.head_lr=0.3 applies only to parameters that trainer.freeze freezes for the whole run",
+        ),
+        (
+            ["trainer.freeze=stem", "+optimizer.groups.stem.lr=0.1"],
+            "optimizer.groups: 'stem' matches only parameters that trainer.freeze freezes for the whole run",
+        ),
+        (["trainer.freeze=[{match:stem,until:1}]", "+optimizer.groups.stem.lr=0.1"], ""),
+        (["trainer.freeze=stem", "optimizer.head_lr=0.3"], ""),
+    ],
+)
+def test_options_of_parameters_that_never_train_are_refused(train, options, message):
+    status, _, err = train(*tiny("model=resnet8", "model.width=4", "trainer.epochs=2", *options))
+    assert (status, err) == ((2, f"error: {message}\n") if message else (0, ""))

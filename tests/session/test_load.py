@@ -144,3 +144,40 @@ def test_a_file_that_does_not_fit_is_one_line_and_leaves_nothing(train, tmp_path
     assert "net.pth" in line
     assert words in line
     assert not (tmp_path / "b").exists()
+
+
+def test_problems_with_a_file_begin_with_its_key(train, tmp_path):
+    (tmp_path / "empty.pt").write_bytes(b"")
+    (tmp_path / "text.pt").write_text("no weights")
+    (tmp_path / "named_wrongly.pt").write_bytes((2).to_bytes(8, "little") + b"{}")
+    (tmp_path / "net.pkl").write_text("no weights")
+    torch.save([1, 2], tmp_path / "list.pt")
+    problems = {
+        "nowhere": "no such run folder",
+        "empty.pt": "damaged, or not a file of weights (the file is empty)",
+        "text.pt": "damaged, or not a file of weights (it was not written by torch.save, or is incomplete)",
+        "named_wrongly.pt": "damaged, or not a file of weights (it is a safetensors file; rename it to *.safetensors)",
+        "net.pkl": "files of weights end in .pt, .pth, .th, .bin, .ckpt, .tar or .safetensors",
+        "list.pt": "holds no weights: a list, not a state dict",
+    }
+    for name, problem in problems.items():
+        assert train(*tiny(f"init_from={name}")) == (2, "", f"error: init_from={name}: {problem}\n")
+
+
+def test_a_sweep_reads_the_weights_of_its_jobs_before_the_first_one_starts(train, finished, tmp_path):
+    (tmp_path / "empty.pt").write_bytes(b"")
+    for key, kind in (("init_from", "file of weights"), ("teacher", "checkpoint of resnet-cli")):
+        status, _, err = train("-m", *tiny("model=cnn", "hydra.sweep.dir=s"), f"{key}=d,empty.pt")
+        assert (status, len(err.splitlines())) == (2, 1)
+        assert f"error: job 1 ({key}=empty.pt): {key}=empty.pt: damaged, or not a {kind} (the file is empty)" in err
+        assert not (tmp_path / "s").exists()
+
+
+def test_other_weights_are_named_where_a_run_is_started_or_resumed(train, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "other")
+    start = tiny("model=cnn", "resume=auto", "hydra.run.dir=e", "trainer.epochs=1")
+    assert train(*start, "init_from=other")[0] == 0
+    line = "init_from: d is not used, the run goes on from its own last.pt"
+    for name, expected in (("other", False), ("d", True)):
+        status, out, _ = train(*start, f"init_from={name}")
+        assert (status, line in out) == (0, expected)

@@ -87,3 +87,26 @@ def test_a_run_is_neither_resumed_nor_overwritten(train, tmp_path):
 def test_a_time_budget_is_not_measured(train, tmp_path):
     assert train(*tiny("find=lr", "~trainer.epochs", "trainer.time_budget=1 h", "hydra.run.dir=found"))[0] == 0
     assert names(tmp_path / "found") == FILES
+
+
+@pytest.mark.draws
+def test_every_learning_rate_that_has_a_key_is_in_the_line_to_type(train, tmp_path):
+    """Groups that follow one of them, and those that are frozen, are not listed."""
+    start = tiny("model=resnet8", "model.width=4", "optimizer.lr=0.1", "optimizer.head_lr=0.3", "find=lr")
+    status, out, err = train(*start, "optimizer.layer_decay=0.5", "trainer.freeze=stem", "hydra.run.dir=found")
+    assert (status, err) == (0, "")
+    found = json.loads((tmp_path / "found/find_lr.json").read_text())
+    lr, head_lr = (float(text.partition("=")[2]) for text in found["override"].split())
+    assert found["override"].startswith("optimizer.lr=")
+    assert head_lr == pytest.approx(3 * lr, rel=0.01)
+    assert f"type    {found['override']}  (" in out
+    assert found["groups"] == {}
+
+
+@pytest.mark.draws
+def test_the_rate_of_muons_other_parameters_is_in_the_line_too(train, tmp_path):
+    options = ["optimizer=muon", "optimizer.lr=0.05", "optimizer.sgd_lr=0.1", "model=resnet8", "model.width=4"]
+    assert train(*tiny(*options, "find=lr", "hydra.run.dir=found"))[0] == 0
+    found = json.loads((tmp_path / "found/find_lr.json").read_text())
+    rates = dict(text.split("=") for text in found["override"].split())
+    assert float(rates["optimizer.sgd_lr"]) == pytest.approx(2 * float(rates["optimizer.lr"]), rel=0.01)

@@ -1,0 +1,54 @@
+"""Options that are typed and have no effect are named in one line, and the run goes on."""
+
+import pytest
+
+from resnet_cli.session.unused_options import unused_options
+from tests.support.runs import tiny
+
+LOOKAHEAD = "trainer.averaging=lookahead"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "needs"),
+    [
+        (["distillation.weight=0.5"], "teacher=RUN"),
+        (["trainer.averaging_decay=0.9"], "trainer.averaging=ema"),
+        (["trainer.averaging=ema", "trainer.swa_start=0.5"], "trainer.averaging=swa"),
+        (["trainer.averaging=swa", "trainer.lookahead_k=7"], LOOKAHEAD),
+        (["trainer.lookahead_buffers=true"], LOOKAHEAD),
+        (["trainer.resolution_multiple=4"], "trainer.resolution"),
+        (["schedule.warmup_shape=constant"], "schedule.warmup"),
+        (["data.augment.erase_area=[0.1,0.2]"], "data.augment.erase"),
+        (["data.augment.policy=augmix", "data.augment.randaugment_ops=1"], "data.augment.policy=randaugment"),
+    ],
+)
+def test_an_option_without_effect_is_named(train, overrides, needs):
+    status, out, err = train(*tiny(*overrides, "trainer.epochs=1"))
+    assert (status, err) == (0, "")
+    assert [line for line in out.splitlines() if "has no effect" in line] == [
+        f"{overrides[-1]}: has no effect without {needs}"
+    ]
+
+
+def test_options_with_an_effect_are_not_named(train):
+    used = ["trainer.averaging=ema", "trainer.averaging_decay=0.9"]
+    used += ["schedule=cosine", "schedule.warmup=1", "schedule.warmup_start=0.1", "data.augment.crop=1"]
+    status, out, _ = train(*tiny(*used, "data.augment.crop_padding=reflect", "trainer.epochs=2"))
+    assert status == 0
+    assert "has no effect" not in out
+
+
+def test_a_users_own_trainer_may_use_its_keys_in_any_way():
+    settings = {"trainer": {"_target_": "mine.Trainer", "averaging": "none", "swa_start": 0.5}}
+    assert unused_options(settings, ["trainer.swa_start=0.5"]) == []
+    settings["trainer"]["_target_"] = "resnet_cli.ClassifierTrainer"
+    assert len(unused_options(settings, ["++trainer.swa_start=0.5"])) == 1
+
+
+def test_fine_tuning_without_weights_is_named(train, tmp_path):
+    start = tiny("experiment=finetune", "model=resnet8", "model.width=4", "trainer.epochs=1")
+    line = "experiment=finetune: the weights are random"
+    status, out, _ = train(*start, "hydra.run.dir=a")
+    assert (status, line in out) == (0, True)
+    status, out, _ = train(*start, "init_from=a", "hydra.run.dir=b")
+    assert (status, line in out) == (0, False)

@@ -107,7 +107,9 @@ def evaluate_run(run: TrainedRun, options: EvalOptions) -> Evaluation:
     """
     positive = find_positive(run, options.positive, needed=options.target is not None)
     if options.calibrate and run.run is None:
-        raise InputError(f"--calibrate: {run.file} lies in no run folder, in whose run.json a temperature is kept")
+        raise InputError(
+            f"--calibrate: {run.file} is not in a run folder, where the temperature is stored; give a run folder"
+        )
     images = _images(run, options)
     outputs = collect_outputs(run, images, tta=options.tta)
     if images.own is not None and run.was_compiled:
@@ -230,7 +232,7 @@ def write_files(evaluation: Evaluation, folder: Path) -> None:
             _remove_if_abandoned(rest)
         staged = Path(tempfile.mkdtemp(prefix=STAGED, dir=folder))
     except OSError as error:
-        raise MachineError(error.errno, f"{folder}: cannot be made: {error.strerror}") from None
+        raise MachineError(error.errno, f"{folder}: cannot be created: {error.strerror}") from None
     try:
         for name, content in evaluation.files.items():
             write_atomically(staged / name, content)

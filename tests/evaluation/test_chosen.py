@@ -166,4 +166,4 @@ def test_calibration_of_a_checkpoint_without_a_run_folder_is_refused(evaluated, 
     shutil.copy(place / "run/checkpoints/best.pt", tmp_path / "alone.pt")
     status, _, err = evaluated(str(tmp_path / "alone.pt"), "--calibrate", "--out", str(tmp_path / "out"))
     assert status == 2
-    assert "lies in no run folder" in err
+    assert "is not in a run folder" in err

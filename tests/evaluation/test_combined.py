@@ -241,8 +241,8 @@ def test_the_command_refuses_what_cannot_be_averaged(folder, tmp_path, capsys):
     assert "--average weights: takes two runs or more" in lines[1]
     assert "another architecture" in lines[2]
     assert "was trained on" in lines[3]
-    assert "of several runs best or last" in lines[4]
-    assert lines[5] == "error: --embed: of one net, not of --average probabilities"
+    assert "with --average it takes best or last" in lines[4]
+    assert lines[5] == "error: --embed: cannot be combined with --average probabilities"
     assert sorted(Path(seed0).rglob("*")) == before
 
 

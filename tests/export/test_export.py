@@ -247,7 +247,7 @@ def test_a_checkpoint_outside_of_a_run_needs_a_name_for_the_file(exported, place
     shutil.copy(place / "run/checkpoints/best.pt", place / "best.pt")
     status, _, err = exported("--format", "pt2", run="best.pt")
     assert status == 2
-    assert err == "error: best.pt: lies in no run folder; name the file with --out\n"
+    assert err == "error: best.pt: not in a run folder; give --out FILE\n"
 
 
 def test_references_have_the_labels_and_the_normalisation_of_the_run_after_the_images_have_changed(place):

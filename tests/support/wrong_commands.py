@@ -15,11 +15,11 @@ data=true -> data=true: not the name of an option
 -m model=1,2 -> a group was given no name
 ~model -> ~model: a run needs this group; model=NAME chooses another option
 ~optimizer=sgd -> ~optimizer=sgd: a run needs this group
---resolve -> --resolve: goes with --cfg job
+--resolve -> --resolve: needs --cfg job
 name=${oc.env:NO_SUCH} -> name: the environment variable NO_SUCH is not set; ${oc.env:NO_SUCH,VALUE} has a value
 name=${seed.x} -> name: Error trying to access seed.x
--m seed=0,1 --cfg job -> --multirun, --run, --cfg and --info exclude one another
---run --info config -> --multirun, --run, --cfg and --info exclude one another
+-m seed=0,1 --cfg job -> --multirun, --run, --cfg and --info are mutually exclusive
+--run --info config -> --multirun, --run, --cfg and --info are mutually exclusive
 data.merge={pet: [cat, dog]} -> put the whole argument in single quotes
 optimizer=sdg -> did you mean sgd?
 optimizer=lion -> optimizer=lion: no such option (adam, adamw, muon, rmsprop, sgd)
@@ -128,7 +128,7 @@ trainer.max_batches=0 -> trainer.max_batches: 0 is not allowed
 trainer.time_budget=30minuts -> trainer.time_budget: 30minuts is not allowed; it takes text such as '30 min'
 trainer.time_budget=0 -> trainer.time_budget: 0 is not allowed
 trainer.time_budget=-5s -> trainer.time_budget: -5s is not allowed
-trainer.time_budget=1h trainer.epochs=3 -> trainer.epochs: 3 is given with trainer.time_budget=1h, which chooses it
+trainer.time_budget=1h trainer.epochs=3 -> trainer.epochs: 3 cannot be combined with trainer.time_budget=1h
 trainer.steps_per_epoch=0 -> trainer.steps_per_epoch: 0 is not allowed
 trainer.compile=modle -> did you mean model?
 trainer.precision=fp17 -> did you mean fp16?

@@ -52,7 +52,7 @@ FILES = (
     "unknown.png", "blocks.json", "blocks.csv", "blocks.png",
 )  # fmt: skip
 COMPILED = (
-    "the run was trained with trainer.compile=model, which rounds otherwise than the net that is evaluated here: "
+    "the run was trained with trainer.compile=model, which rounds differently from the net evaluated here: "
     "figures may differ from run.json's in the last digits"
 )
 STAGED = ".new-"  # prefix of the folder in which files are written before they replace earlier ones
@@ -180,7 +180,7 @@ def _validation_metrics(
         temperature, is_other = found["temperature"]["value"], "on_other_images" in found["temperature"]
     elif temperature is not None:
         other = describe_other_images(run, run.record["temperature"], images.own)
-        images.notes.extend([] if other is None else [f"the temperature {other}; --calibrate fits one anew"])
+        images.notes.extend([] if other is None else [f"the temperature {other}; --calibrate fits a new one"])
         is_other = other is not None
     if temperature is not None:
         found["calibrated"] = calibrated_metrics(outputs, temperature, on_other_images=is_other)

@@ -109,7 +109,7 @@ def as_user_error(error: BaseException) -> Exception | None:
         return InputError("config files refer to one another in a circle in their defaults lists")
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
         # torch raises it when the worker dies, wherever the main process is just then.
-        return MachineError(f"{str(error).splitlines()[0].rstrip('. ')}: data.workers=0 works without processes")
+        return MachineError(f"{str(error).splitlines()[0].rstrip('. ')}; use data.workers=0")
     if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS and error.filename:
         return MachineError(error.errno, f"{error.filename}: {error.strerror}")
     return explain_computation(error)

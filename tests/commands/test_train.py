@@ -405,7 +405,7 @@ def test_a_workers_death_is_the_machines_fault_wherever_it_is_noticed():
 
     told = as_user_error(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
     assert isinstance(told, MachineError)
-    assert str(told) == "DataLoader worker (pid 7) is killed by signal: Killed: data.workers=0 works without processes"
+    assert str(told) == "DataLoader worker (pid 7) is killed by signal: Killed; use data.workers=0"
     assert as_user_error(RuntimeError("another")) is None
 
 

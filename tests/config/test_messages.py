@@ -45,8 +45,8 @@ LINES = [
     (Problem("trainer.epochs", "chosen by another", 3, allowed="trainer.time_budget", stored="1 h"),
      "trainer.epochs: 3 cannot be combined with trainer.time_budget=1 h, which determines it; give only one of them"),
     (Problem("model._target_", "untrusted", "a.Net"),
-     "model._target_: a.Net is named only in a stored config and is not among the parts of resnet-cli, torch.nn, torch.optim, "
-     "torchvision.models and torchvision.transforms that this key allows; if you trust it, pass "
+     "model._target_: a.Net is named only in a stored config and is not among the parts of resnet-cli, torch.nn, "
+     "torch.optim, torchvision.models and torchvision.transforms that this key allows; if you trust it, pass "
      "model._target_=a.Net or trust=true"),
     (Problem("teacher=run", "untrusted teacher", "a.Net"),
      "teacher=run: its config names a.Net, which is not part of resnet-cli, torch.nn or torchvision.models; if you "

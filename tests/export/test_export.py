@@ -218,7 +218,7 @@ def test_a_set_that_is_not_resized_keeps_its_size(train, tmp_path, capsys):
     [
         (["--out", "model.h5"], "--out=model.h5: name it *.onnx or *.pt2"),
         (["--out", "model.pt2", "--format", "onnx"], "--format=onnx: model.pt2 is a file of format pt2"),
-        (["--out", "model.pt2", "--precision", "int8"], "--precision int8: goes with --format onnx"),
+        (["--out", "model.pt2", "--precision", "int8"], "--precision int8: needs --format onnx"),
         (["--out", "model.pt2", "--calibrated"], CALIBRATE),
         (["--out", "model.pt2", "--reject-by", "energy"], "--reject-by energy: needs --reject RATE"),
         (["--out", "model.pt2", "--tolerance", "-1"], "argument --tolerance: -1 is not a number above 0"),

@@ -258,13 +258,13 @@ schedule=multistep schedule.milestones=[50%,200%] -> beyond the end of the run
 schedule=multistep schedule.milestones=[1] schedule.warmup=2 -> inside the warm-up
 schedule=piecewise_linear schedule.points=[] -> at least one pair
 schedule.warmup=1 schedule.warmup_shape=constant -> trains nothing
-data.drop_last=true data.batch_size=1000 -> data.batch_size=1000: with data.drop_last=true at most
+data.drop_last=true data.batch_size=1000 -> data.batch_size=1000: must be at most
 data.val_fraction=0.001 -> data.val_fraction=0.001: 0.001 of 96 images is none: use 0.011 or more
 data.image_size=1 -> model
 data.classes=100 -> 96
 data.augment.crop_padding=reflect data.augment.crop=8 -> data.augment.crop
-data.train_size=97 -> data.train_size=97: a subset of 97: choose 1
-data.train_size=1000 -> data.train_size=1000: a subset of 1000: choose 1
+data.train_size=97 -> data.train_size=97: choose 1
+data.train_size=1000 -> data.train_size=1000: choose 1
 trainer.device=cuda:99 -> trainer.device: cuda:99 is not available
 trainer.device=gpu0 -> trainer.device: 'gpu0' is not a device
 trainer.device=xla -> trainer.device
@@ -274,7 +274,7 @@ init_from=nowhere -> init_from=nowhere: no such run folder
 data=image_folder data.root=nowhere -> data.root=nowhere does not exist
 data=image_folder data.root=file.txt -> data.root=file.txt is not a folder, nor an archive
 data=arrays data.file=file.txt -> data.file=file.txt: not a file of arrays: expected .npz
-data=huggingface -> data=huggingface takes data.name=NAME of the hub, or data.root=PATH
+data=huggingface -> data=huggingface: needs either data.name=NAME of the hub or data.root=PATH
 data=csv data.file=file.text -> data.file=file.text does not exist; did you mean file.txt?
 data=cifar10 data.root=nowhere data.download=false -> nowhere
 """

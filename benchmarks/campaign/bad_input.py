@@ -62,8 +62,8 @@ seed=${nope} -> seed: Interpolation key 'nope' not found
 a=b=c -> a=b=c: not key=value
 """
 BUILT = """
-data.drop_last=true data.batch_size=1000 -> data.batch_size=1000: with data.drop_last=true at most
-trainer.processes=64 data.batch_size=33 -> data.batch_size=33: fewer than trainer.processes=64
+data.drop_last=true data.batch_size=1000 -> data.batch_size=1000: must be at most
+trainer.processes=64 data.batch_size=33 -> data.batch_size=33: must be at least trainer.processes=64
 trainer.device=cuda -> trainer.device: cuda is not available on this machine: 0 CUDA devices
 trainer.device=gpu0 -> trainer.device: 'gpu0' is not a device; it takes auto, cpu, cuda
 trainer.device=cpu trainer.precision=fp16 -> trainer.precision: fp16 is not supported on the CPU; use auto, fp32 or bf16

@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--unknown", action="append", default=[], metavar="DIR",
-        help="unknown.json, .csv, .png: how well scores tell these images, of none of the classes, from the split's",
+        help="unknown.json, .csv, .png: how well scores separate the split's images from these of no known class",
     )  # fmt: skip
     parser.add_argument(
         "--delete-blocks", action="store_true",
@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--average", choices=("weights", "probabilities"),
-        help="evaluate several runs as one: one net with the mean of their weights, or the mean of what all say",
+        help="evaluate several runs as one: one net with the mean of their weights, or the mean of their probabilities",
     )  # fmt: skip
     parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
     parser.add_argument("--out", metavar="DIR", help="folder of the files; default: RUN/eval/SPLIT")
@@ -176,9 +176,12 @@ def _require_options_of_averages(options: argparse.Namespace) -> None:
     if options.average is None:
         return
     of_one = {"--data": options.data, "--at": options.at, "--calibrate": options.calibrate}
-    problems = [f"{name}: of one run, not of --average" for name, value in of_one.items() if value]
+    problems = [f"{name}: cannot be combined with --average" for name, value in of_one.items() if value]
     if options.checkpoint not in (None, "best", "last"):
-        problems.append(f"--checkpoint {options.checkpoint}: of several runs best or last; or give checkpoints as RUN")
+        problems.append(
+            f"--checkpoint {options.checkpoint}: with --average it takes best or last; to choose checkpoints, give "
+            "their files as RUN"
+        )
     if options.average == "probabilities":
         given = {
             "--explain": options.explain,
@@ -186,7 +189,9 @@ def _require_options_of_averages(options: argparse.Namespace) -> None:
             "--unknown": options.unknown,
             "--delete-blocks": options.delete_blocks,
         }
-        problems += [f"{name}: of one net, not of --average probabilities" for name, value in given.items() if value]
+        problems += [
+            f"{name}: cannot be combined with --average probabilities" for name, value in given.items() if value
+        ]
     if problems:
         raise InputError(*problems)
 
@@ -210,7 +215,7 @@ def _folder(trained: "TrainedRun", options: argparse.Namespace) -> Path:
             raise InputError(f"--out={folder}: is a file; the files of an evaluation go into a folder")
         return folder
     if trained.run is None:
-        raise InputError(f"{trained.file}: lies in no run folder; --out DIR says where the files go")
+        raise InputError(f"{trained.file}: not in a run folder; give --out DIR")
     if options.data:
         return trained.run.evaluation / folder_name(options.split or "all", dict(options.data))
     name = options.split or "test"

@@ -126,11 +126,11 @@ def _default_path(trained: "TrainedRun", format_name: str) -> Path:
         MachineError: The folder cannot be created.
     """
     if trained.run is None:
-        raise InputError(f"{trained.file}: lies in no run folder; name the file with --out")
+        raise InputError(f"{trained.file}: not in a run folder; give --out FILE")
     try:
         trained.run.exports.mkdir(exist_ok=True)
     except OSError as error:
-        raise MachineError(error.errno, f"{trained.run.exports}: cannot be made: {error.strerror}") from None
+        raise MachineError(error.errno, f"{trained.run.exports}: cannot be created: {error.strerror}") from None
     return trained.run.exports / f"model.{format_name}"
 
 

@@ -77,7 +77,7 @@ def _input_and_output_folders(options: argparse.Namespace, flag: str) -> tuple[P
         "--delete-blocks": options.delete_blocks,
         "--label-errors": options.label_errors and flag != "--label-errors",
     }  # fmt: skip
-    problems = [f"{name}: not together with {flag}" for name, value in given.items() if value]
+    problems = [f"{name}: cannot be combined with {flag}" for name, value in given.items() if value]
     if len(options.runs) > 1:
         problems.append(f"{flag}: takes one sweep")
     sweep = expand_home(options.run)

@@ -52,9 +52,9 @@ def preset_command(options: argparse.Namespace) -> Callable[[argparse.Namespace]
         return None
     for other in ("compare", "analysis", "out"):
         if getattr(options, other) is not None:
-            raise InputError(f"--{chosen}: says nothing of a network; leave --{options.analysis or other} out")
+            raise InputError(f"--{chosen}: does not describe a network; leave out --{options.analysis or other}")
     if options.items and chosen not in ("copy", "check"):
-        raise InputError(f"--{chosen}: takes no settings; leave {' '.join(options.items)} out")
+        raise InputError(f"--{chosen}: takes no settings; leave out {' '.join(options.items)}")
     return commands[chosen]
 
 
@@ -66,7 +66,7 @@ def compose_planned(items: Sequence[str], config_dir: str | None) -> Composed:
     """
     run = next(filter(is_run, items), None)
     if run is not None and any(item.lstrip("+").startswith("plan=") for item in items):
-        raise InputError(f"plan: {run} keeps the plan that it has begun with; leave plan out")
+        raise InputError(f"plan: {run} keeps the plan that it was started with; leave out plan")
     with planned(_arguments(items, config_dir)):
         return compose_settings(items, config_dir=config_dir)
 
@@ -116,7 +116,7 @@ def _copy(options: argparse.Namespace) -> None:
         _copy_plan(options, level, [name, *rest])
         return
     if rest:
-        raise InputError(f"--copy {name}: is copied as it is; leave {' '.join(rest)} out, and change the copy")
+        raise InputError(f"--copy {name}: is copied unchanged; leave out {' '.join(rest)} and edit the copy")
     if run is not None:
         _write(options, "experiment", run.path.absolute().name, eject_run(run, options.config_dir))
         return
@@ -133,7 +133,7 @@ def _find_named_run(name: str) -> RunDir | None:
 
 def _copy_plan(options: argparse.Namespace, level: str, items: list[str]) -> None:
     if level not in LEVELS:
-        raise InputError(f"plan={level}: takes {', '.join(LEVELS)}")
+        raise InputError(f"plan={level}: is not allowed; it takes {', '.join(LEVELS)}")
     target = _target(options, "experiment", level)  # checked first, since planning takes time
     with planned(_arguments(items, options.config_dir)) as plans:
         settings = compose_settings(items, config_dir=options.config_dir).settings
@@ -166,7 +166,7 @@ def _write_new(path: Path, group: str, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MachineError(error.errno, f"{path.parent}: cannot be made: {error.strerror}") from None
+        raise MachineError(error.errno, f"{path.parent}: cannot be created: {error.strerror}") from None
     write_atomically(path, text)
     sweep = "-m " if group in HYDRA_GROUPS else ""
     print_output(f"{path} written; after changing it:\n  resnet-train {sweep}{group}={path.stem}\n")

@@ -106,9 +106,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def _report(options: argparse.Namespace) -> None:
     if options.single and options.goal is not None:
-        raise InputError("--goal: of the mean over seeds; not together with --single")
+        raise InputError("--goal: needs means over seeds; cannot be combined with --single")
     if options.single and options.over:
-        raise InputError(f"--over {options.over[0]}: averages over a key; not together with --single")
+        raise InputError(f"--over {options.over[0]}: averages over a key; cannot be combined with --single")
     out = None if options.out is None else output_path(options.out)
     if options.watch is not None or options.serve is not None:
         _watch(options, out)
@@ -210,7 +210,9 @@ def _goal(text: str) -> Goal:
     measure = measure or "test_accuracy"
     if measure not in MEASURES:
         known = ", ".join(MEASURES)
-        raise argparse.ArgumentTypeError(f"{measure!r} is no measure{did_you_mean(measure, MEASURES)}; one of {known}")
+        raise argparse.ArgumentTypeError(
+            f"{measure!r} is not a measure{did_you_mean(measure, MEASURES)}; one of {known}"
+        )
     return Goal(measure, value)
 
 

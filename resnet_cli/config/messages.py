@@ -26,19 +26,22 @@ TEMPLATES: dict[Kind, str] = {
     "not a dotted name": "{given} is not the dotted name of a class or function",
     "not found": "{reason}{suggestion}",
     "no target": "has no _target_; a file of this group names the class or function to build",
-    "experiment without package": "holds keys of its own; begin the experiment's file with the line "
+    "experiment without package": "sets top-level keys; start the experiment's file with the line "
     "`# @package _global_`",
     "another kind": "{given} is not {allowed}",
-    "takes nothing given": "{given} takes none of {allowed}, as a {reason} does{suggestion_to_set}",
+    "takes nothing given": "{given} accepts none of {allowed}, unlike a {reason}{suggestion_to_set}",
     "import failed": "importing {given} failed: {reason}",
-    "logger without name": "holds loggers by name; begin the group file with the line `# @package logger.<name>`",
+    "logger without name": "needs a name for each logger; start the group file with the line "
+    "`# @package logger.<name>`",
     "logger not selected": "is not selected; choose it with logger={given}",
-    "chosen by another": "{given} is given with {allowed}={stored}, which chooses it; give one of them",
+    "chosen by another": "{given} cannot be combined with {allowed}={stored}, which determines it; give only one "
+    "of them",
     "changed": "{stored} -> {given}: changed since the run was saved",
-    "untrusted teacher": "its config names {given}, which is no part of resnet-cli, torch.nn or "
-    "torchvision.models; if you know it, pass trust=true",
-    "untrusted": "{given} is named by a stored config alone and is no part of resnet-cli, torch.nn, torch.optim, "
-    "torchvision.models or torchvision.transforms that belongs there; if you know it, pass {key}={value} or trust=true",
+    "untrusted teacher": "its config names {given}, which is not part of resnet-cli, torch.nn or "
+    "torchvision.models; if you trust it, pass trust=true",
+    "untrusted": "{given} is named only in a stored config and is not among the parts of resnet-cli, torch.nn, "
+    "torch.optim, torchvision.models and torchvision.transforms that this key allows; if you trust it, pass "
+    "{key}={value} or trust=true",
 }
 
 

@@ -78,17 +78,17 @@ def _merged_names(class_names: Sequence[str], merge: Mapping[str, Sequence[str |
     problems, joined = [], dict[str, str]()
     for new, members in merge.items():
         if not members:
-            problems.append(f"data.merge.{new}: no classes to join")
+            problems.append(f"data.merge.{new}: no classes to merge")
         for member in map(str, members):
             if member not in class_names:
                 problems.append(f"data.merge.{new}: {_describe_unknown(member, class_names)}")
             elif member in joined:
-                problems.append(f"data.merge.{new}: {member} is joined to {joined[member]} already")
+                problems.append(f"data.merge.{new}: {member} is already merged into {joined[member]}")
             else:
                 joined[member] = str(new)
                 names[class_names.index(member)] = str(new)
     problems += [
-        f"data.merge.{new}: {new} is a class of its own; list it, or choose another name"
+        f"data.merge.{new}: {new} is already a class; add it to the list, or choose another name"
         for new in map(str, merge)
         if new in class_names and joined.get(new) != new
     ]
@@ -101,7 +101,7 @@ def _kept_names(order: Sequence[str], classes: Sequence[str | int], own_names: S
     """Return the chosen classes in the order of the data set."""
     chosen = list(map(str, classes))
     problems = [
-        f"data.classes: {name} is joined to another class by data.merge" if name in own_names else
+        f"data.classes: {name} is merged into another class by data.merge" if name in own_names else
         f"data.classes: {_describe_unknown(name, order)}"
         for name in chosen if name not in order
     ]  # fmt: skip
@@ -163,7 +163,7 @@ def describe_names_alike(class_names: Sequence[str]) -> str:
         return ""
     shown = "; ".join(" and ".join(escape_control_characters(name) for name in group) for group in groups[:3])
     more = f" (and {len(groups) - 3} more)" if len(groups) > 3 else ""
-    line = f"class names that differ only in case: {shown}{more}: if they are one class, join them with data.merge"
+    line = f"class names that differ only in case: {shown}{more}: if they are one class, merge them with data.merge"
     first = groups[0]
     if all(re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) for name in first):
         line += f", such as 'data.merge={{{first[-1]}: [{', '.join(first)}]}}'"

@@ -113,7 +113,7 @@ class Dataset:
             return []
         return [
             f"{self.name}: {classes} classes are named but the training labels have {classes - len(missing)}: "
-            f"none is {missing[0]} ({self.class_names[missing[0]]!r})"
+            f"no image has label {missing[0]} ({self.class_names[missing[0]]!r})"
         ]
 
     def _statistics_problems(self) -> list[str]:

@@ -74,7 +74,7 @@ def hold_out_groups(labels: Tensor, groups: Tensor, fraction: float, seed: int) 
     """
     counts = _count(labels, groups)
     if len(counts) < 2:
-        raise InputError("there is 1 group, which has to be trained on: none can be held out")
+        raise InputError("there is only 1 group, which is needed for training: none can be held out")
     is_only = (counts > 0).sum(0) == 1
     is_kept = (counts[:, is_only] > 0).any(1)
     if is_kept.all():
@@ -90,7 +90,7 @@ def choose_groups(labels: Tensor, groups: Tensor, count: int, seed: int) -> Tens
         InputError: `count` is above the number of samples.
     """
     if not 1 <= count <= len(labels):
-        raise InputError(f"a subset of {count}: choose 1 to {len(labels)} images")
+        raise InputError(f"choose 1 to {len(labels)} images")
     counts = _count(labels, groups)
     if count == len(labels) or len(counts) < 2:
         return torch.arange(len(labels))

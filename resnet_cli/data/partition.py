@@ -42,9 +42,9 @@ class SplitOptions:
     def validate(self) -> None:
         """Raise `InputError` if settings contradict one another."""
         if self.folds is None and self.fold:
-            raise InputError(f"data.fold={self.fold}: data.folds says how many folds there are")
+            raise InputError(f"data.fold={self.fold}: needs data.folds, the number of folds")
         if self.folds is not None and self.fold >= self.folds:
-            raise InputError(f"data.fold={self.fold}: with data.folds={self.folds} from 0 to {self.folds - 1}")
+            raise InputError(f"data.fold={self.fold}: must be from 0 to {self.folds - 1} with data.folds={self.folds}")
         if self.folds is not None and not self.val_fraction:
             raise InputError(f"data.folds={self.folds}: a fold is for validation, which data.val_fraction=0 turns off")
 

@@ -149,7 +149,7 @@ def _parts(content: Mapping[str, Any], setting: str) -> dict[str, Any]:
             parts[part] = content[taken[0]]
     every = sorted({name for names in SPLIT_NAMES.values() for name in names})
     problems += [
-        f"{setting}: {key} is no split; did you mean {near}?"
+        f"{setting}: {key} is not a split; did you mean {near}?"
         for key in content
         if key.lower() not in every and (near := nearest_name(key, every))
     ]
@@ -177,7 +177,7 @@ def _flat_names(entries: Any, folder: str, *, are_numbers: bool, setting: str) -
             yield from _flat_names(inner, prefix + name.strip("/"), are_numbers=are_numbers, setting=setting)
         return
     if not isinstance(entries, list):
-        raise InputError(f"{setting}: {format_value(entries)} is no list of names")
+        raise InputError(f"{setting}: {format_value(entries)} is not a list of names")
     for entry in entries:
         name = entry[0] if isinstance(entry, list) and entry else entry
         if are_numbers and folder:
@@ -185,8 +185,12 @@ def _flat_names(entries: Any, folder: str, *, are_numbers: bool, setting: str) -
         elif isinstance(name, str):
             yield prefix + name.removeprefix("./")
         else:
-            form = '{"train": {"train": [0, 1]}} says of which part' if are_numbers else "the data set has names"
-            raise InputError(f"{setting}: {format_value(name)} is no name; {form}")
+            form = (
+                'write it as {"train": {"train": [0, 1]}}, with the part that the number belongs to'
+                if are_numbers
+                else "the data set has names"
+            )
+            raise InputError(f"{setting}: {format_value(name)} is not a name; {form}")
 
 
 def _numbers(entry: Any, setting: str) -> range:
@@ -196,7 +200,7 @@ def _numbers(entry: Any, setting: str) -> range:
         raise InputError(f'{setting}: {format_value(entry)} is neither a number nor a range such as "0-9"')
     found = range(int(first), int(last if dash else first) + 1)
     if not 0 < len(found) <= MOST_NUMBERS:
-        raise InputError(f"{setting}: {format_value(entry)} is no range of samples")
+        raise InputError(f"{setting}: {format_value(entry)} is not a range of samples")
     return found
 
 

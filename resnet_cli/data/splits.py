@@ -39,7 +39,7 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
     sizes = _class_counts(labels)
     available = int((sizes - 1).clamp(min=0).sum())
     if not available:
-        raise InputError("every class has only 1 image, which has to be trained on: none can be held out")
+        raise InputError("every class has only 1 image, which is needed for training: none can be held out")
     count = min(round(fraction * len(labels)), available)
     if not count:
         raise InputError(f"{fraction:g} of {len(labels)} images is none: use {_round_up(1 / len(labels)):g} or more")
@@ -63,7 +63,7 @@ def stratified_subset(labels: Tensor, count: int, seed: int) -> Tensor:
     """
     sizes = _class_counts(labels)
     if not 1 <= count <= len(labels):
-        raise InputError(f"a subset of {count}: choose 1 to {len(labels)} images")
+        raise InputError(f"choose 1 to {len(labels)} images")
     if labels.ndim == 2:
         return draw_label_sets(labels, count, seed, "subset")
     return _draw_by_class(labels, _class_quotas(sizes, count, maximum=sizes), seed, "subset")

@@ -56,9 +56,9 @@ def options_of(trainer: Mapping[str, Any]) -> ProcessOptions:
             f"trainer.processes={options.processes}: more than trainer.shards={options.shards}; use at most as many"
         )
     if options.sync_batch_norm:
-        others = {"accumulate": (1, None, ", whose parts run one by one"), "compile": ("off", None, "")}
+        others = {"accumulate": (1, None, ", whose parts run one after the other"), "compile": ("off", None, "")}
         problems += [
-            f"trainer.sync_batch_norm=true: not with trainer.{key}={trainer[key]}{reason}"
+            f"trainer.sync_batch_norm=true: cannot be combined with trainer.{key}={trainer[key]}{reason}"
             for key, (*usual, reason) in others.items()
             if trainer.get(key) not in usual
         ]
@@ -83,14 +83,21 @@ def require_combinable(trainer: Mapping[str, Any], options: ProcessOptions, proc
     cause = f"trainer.processes={processes}" if processes > 1 else f"trainer.shards={options.shards}"
     problems = []
     if trainer.get("compile") == "step":
-        problems.append(f"trainer.compile=step: not with {cause}, which sums gradients; use trainer.compile=model")
+        problems.append(
+            f"trainer.compile=step: cannot be combined with {cause}, which sums gradients; use trainer.compile=model"
+        )
     if trainer.get("on_oom") == "halve":
-        problems.append(f"trainer.on_oom=halve: not with {cause}, whose parts keep their sizes; use trainer.accumulate")
+        problems.append(
+            f"trainer.on_oom=halve: cannot be combined with {cause}, whose parts keep their sizes; use "
+            "trainer.accumulate"
+        )
     if trainer.get("profile") and processes > 1:
-        problems.append(f"trainer.profile=true: not with {cause}; profile a run of one process")
+        problems.append(f"trainer.profile=true: cannot be combined with {cause}; profile a run of one process")
     if options.shards is not None and (trainer.get("accumulate") or 1) > 1:
-        problems.append(f"trainer.accumulate={trainer['accumulate']}: not with {cause}, which splits batches already")
+        problems.append(
+            f"trainer.accumulate={trainer['accumulate']}: cannot be combined with {cause}, which splits batches already"
+        )
     if options.shards is not None and trainer.get("precision") == "fp16":
-        problems.append(f"trainer.precision=fp16: not with {cause}; use bf16 or fp32")
+        problems.append(f"trainer.precision=fp16: cannot be combined with {cause}; use bf16 or fp32")
     if problems:
         raise InputError(*problems)

@@ -41,7 +41,7 @@ def find_positive(run: TrainedRun, name: str | None, *, needed: bool) -> int | N
         return 1
     if needed:
         kind = "labels" if run.has_label_sets else "classes"
-        raise InputError(f"--at: the run has {len(run.class_names)} {kind}; name the one it is for by --positive CLASS")
+        raise InputError(f"--at: the run has {len(run.class_names)} {kind}; choose one with --positive CLASS")
     return None
 
 
@@ -65,7 +65,7 @@ def operating_point(
     scores_N, is_positive_N = _scores(outputs, positive)
     threshold = target.choose_threshold(Ranking(*_scores(chosen_on or outputs, positive)).curves())
     if np.isnan(threshold):
-        what = "of" if target.quantity == "sensitivity" else "but those of"
+        what = "of" if target.quantity == "sensitivity" else "of classes other than"
         raise InputError(f"--at: there are no images {what} {name} to choose the threshold on")
     count = len(scores_N)
 

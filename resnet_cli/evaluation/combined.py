@@ -177,7 +177,7 @@ def _mean_logits(found: Sequence[Outputs], logits: Sequence[npt.NDArray[Any]]) -
     """Return logits of the mean probabilities, float32 [N, K], in the order of the first outputs."""
     first, probabilities = found[0], []
     if any(set(outputs.names) != set(first.names) for outputs in found):
-        raise InputError("--average probabilities: the runs read other images (trainer.max_batches)")
+        raise InputError("--average probabilities: the runs read different images (trainer.max_batches)")
     for outputs, logits_NK in zip(found, map(torch.from_numpy, logits), strict=True):
         scores_NK = logits_NK.double()
         own_NK = scores_NK.sigmoid() if first.has_label_sets else scores_NK.softmax(1)

@@ -52,7 +52,7 @@ FILES = (
     "unknown.png", "blocks.json", "blocks.csv", "blocks.png",
 )  # fmt: skip
 COMPILED = (
-    "the run was trained with trainer.compile=model, which rounds otherwise than the net that is evaluated here: "
+    "the run was trained with trainer.compile=model, which rounds differently from the net evaluated here: "
     "figures may differ from run.json's in the last digits"
 )
 STAGED = ".new-"  # prefix of the folder in which files are written before they replace earlier ones
@@ -107,7 +107,9 @@ def evaluate_run(run: TrainedRun, options: EvalOptions) -> Evaluation:
     """
     positive = find_positive(run, options.positive, needed=options.target is not None)
     if options.calibrate and run.run is None:
-        raise InputError(f"--calibrate: {run.file} lies in no run folder, in whose run.json a temperature is kept")
+        raise InputError(
+            f"--calibrate: {run.file} is not in a run folder, where the temperature is stored; give a run folder"
+        )
     images = _images(run, options)
     outputs = collect_outputs(run, images, tta=options.tta)
     if images.own is not None and run.was_compiled:
@@ -178,7 +180,7 @@ def _validation_metrics(
         temperature, is_other = found["temperature"]["value"], "on_other_images" in found["temperature"]
     elif temperature is not None:
         other = describe_other_images(run, run.record["temperature"], images.own)
-        images.notes.extend([] if other is None else [f"the temperature {other}; --calibrate fits one anew"])
+        images.notes.extend([] if other is None else [f"the temperature {other}; --calibrate fits a new one"])
         is_other = other is not None
     if temperature is not None:
         found["calibrated"] = calibrated_metrics(outputs, temperature, on_other_images=is_other)
@@ -230,7 +232,7 @@ def write_files(evaluation: Evaluation, folder: Path) -> None:
             _remove_if_abandoned(rest)
         staged = Path(tempfile.mkdtemp(prefix=STAGED, dir=folder))
     except OSError as error:
-        raise MachineError(error.errno, f"{folder}: cannot be made: {error.strerror}") from None
+        raise MachineError(error.errno, f"{folder}: cannot be created: {error.strerror}") from None
     try:
         for name, content in evaluation.files.items():
             write_atomically(staged / name, content)

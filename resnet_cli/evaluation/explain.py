@@ -73,7 +73,7 @@ def find_feature_layer(model: nn.Module, image_1CHW: Tensor) -> nn.Module:
         for handle in handles:
             handle.remove()
     if not found:
-        raise InputError(f"--explain: {type(model).__name__} has no feature maps, of which maps could be drawn")
+        raise InputError(f"--explain: {type(model).__name__} has no feature maps to explain")
     return found[-1]
 
 

@@ -89,7 +89,7 @@ def _explain(run: TrainedRun, images: EvaluatedImages, outputs: Outputs, count: 
         raise InputError("--explain: the images have several labels; a map is of one class")
     chosen = most_confident_mistakes(found, count)
     if len(chosen) < count:
-        result.notes.append(f"--explain {count}: there are {len(chosen)} mistakes")
+        result.notes.append(f"--explain {count}: there are only {len(chosen)} mistakes")
     if not chosen:
         return
     tiles, captions = [], []

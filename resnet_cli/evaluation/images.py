@@ -134,12 +134,12 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
     loaders = run.loaders(_plain_node(node, "train"))
     if loaders.in_size != run.in_size:
         sizes = ("x".join(map(str, size)) for size in (loaders.in_size, run.in_size))
-        raise InputError("--data: images of {}, and the net takes {} (channels x height x width)".format(*sizes))
+        raise InputError("--data: images are {}, but the net takes {} (channels x height x width)".format(*sizes))
     if loaders.has_label_sets != run.has_label_sets:
         kinds = (
             "several labels" if several else "one label" for several in (loaders.has_label_sets, run.has_label_sets)
         )
-        raise InputError("--data: images have {} each, and those of the run {}".format(*kinds))
+        raise InputError("--data: images have {} each, but those of the run {}".format(*kinds))
     notes: list[str] = []
     places_K = _label_mapping(run, loaders, notes)
     parts, names, left_out = [], [], 0

@@ -81,12 +81,12 @@ def _class_difference(first: Member, other: Member, *, is_ordered: bool) -> str:
     own, theirs = first.run.class_names, other.run.class_names
     missing, new = (sorted(set(a) - set(b)) for a, b in ((own, theirs), (theirs, own)))
     if first.run.has_label_sets != other.run.has_label_sets:
-        return f"images have {_labels(other)} each, and in {first.name} {_labels(first)}"
+        return f"images have {_labels(other)} each, but in {first.name} {_labels(first)}"
     if missing or new:
         what = [*(f"no {name}" for name in missing[:3]), *(f"also {name}" for name in new[:3])]
-        return f"other classes than {first.name}: {', '.join(what)}"
+        return f"its classes differ from those of {first.name}: {', '.join(what)}"
     if is_ordered and own != theirs:
-        return f"the classes of {first.name} in another order; --average probabilities matches names"
+        return f"its classes are in a different order from those of {first.name}; use --average probabilities"
     return ""
 
 
@@ -97,7 +97,8 @@ def _labels(member: Member) -> str:
 def require_same_architecture(members: Sequence[Member]) -> None:
     """Raise an `InputError` unless the weights of all runs fit one net."""
     problems = [
-        f"{other.name}: another architecture than {members[0].name}: {difference}; --average probabilities takes any"
+        f"{other.name}: its architecture differs from that of {members[0].name}: {difference}; use "
+        "--average probabilities"
         for other in members[1:]
         if (difference := _architecture_difference(members[0].run, other.run))
     ]
@@ -121,7 +122,7 @@ def warn_of_separate_starts(members: Sequence[Member]) -> list[str]:
     if len(scratch) < 2:
         return []
     return [
-        f"{' and '.join(list(scratch.values())[:2])} began from other weights: averages are usually of runs that "
+        f"{' and '.join(list(scratch.values())[:2])} started from different weights: averages are usually of runs that "
         "share a start, such as init_from=RUN or model.weights=DEFAULT"
     ]
 
@@ -163,7 +164,7 @@ def compare_splits(members: Sequence[Member], split: Split, average: Average) ->
         elif average == "probabilities" and word in differ:
             problems.append(f"{other.name}: its {word} images are not those of {first.name}{remedy}")
         elif average == "probabilities" and _sorted_labels(first, split) != _sorted_labels(other, split):
-            problems.append(f"{other.name}: some {word} images have other labels than in {first.name}")
+            problems.append(f"{other.name}: some {word} images have different labels in {first.name}")
         elif differ:
             lines.append(f"{other.name}: its {' and '.join(differ)} images are not those of {first.name}")
         change = other.change(split) if other.names(split) else None

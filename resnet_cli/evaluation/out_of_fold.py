@@ -110,15 +110,15 @@ def predict_out_of_fold(members: Sequence[Member]) -> OutOfFold:
     labels: dict[str, int] = {}
     for member in members:
         if member.run.has_label_sets:
-            raise InputError(f"{member.name}: images have several labels each; this takes one an image")
+            raise InputError(f"{member.name}: images have several labels each; this needs one per image")
         if member.run.class_names != first.class_names:
-            raise InputError(f"{member.name}: other classes than {members[0].name}")
+            raise InputError(f"{member.name}: its classes differ from those of {members[0].name}")
         if member.run.in_size != first.in_size:
-            raise InputError(f"{member.name}: images of another size than {members[0].name}")
+            raise InputError(f"{member.name}: its image size differs from that of {members[0].name}")
         probabilities_NK, labels_N = _predict(member)
         for name, row_K, label in zip(member.names("val"), probabilities_NK, labels_N.tolist(), strict=True):
             if labels.setdefault(name, label) != label:
-                raise InputError(f"{member.name}: {name} has another label than in another run")
+                raise InputError(f"{member.name}: {name} has different labels in different runs")
             sums[name] = sums[name] + row_K if name in sums else row_K
             counts[name] = counts.get(name, 0) + 1
     known = {name for member in members for split in ("train", "val") for name in member.names(split)}

@@ -53,7 +53,7 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         if self.precision == "int8" and self.format != "onnx":
-            raise InputError("--precision int8: goes with --format onnx")
+            raise InputError("--precision int8: needs --format onnx")
 
 
 def export_run(

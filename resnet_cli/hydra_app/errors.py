@@ -93,23 +93,23 @@ def as_user_error(error: BaseException) -> Exception | None:
         return InputError("a group was given no name; it takes the name of one of its options, as in model=resnet8")
     if isinstance(error, ValueError) and str(error).startswith(ALTERNATIVES):
         return InputError(
-            "--multirun, --run, --cfg and --info exclude one another; --cfg shows one config: leave out -m, and give "
-            "each key one value"
+            "--multirun, --run, --cfg and --info are mutually exclusive; --cfg shows one config: leave out -m, and "
+            "give each key one value"
         )
     if isinstance(error, ValueError) and str(error).startswith(NO_CFG):
-        return InputError("--resolve: goes with --cfg job, whose references it follows")
+        return InputError("--resolve: needs --cfg job, whose references it resolves")
     if isinstance(error, ValueError) and str(error).startswith(NO_SHELL_COMMAND):
         return InputError("-sc: takes install=SHELL, uninstall=SHELL or query=SHELL, where SHELL is bash, fish or zsh")
     if isinstance(error, KeyError) and error.args == (COMPLETION_VARIABLE,):
         return InputError(
-            "-sc query: the shell calls it, and sets COMP_LINE; install completion with "
+            "-sc query: is called by the shell, which sets COMP_LINE; install completion with "
             'eval "$(resnet-train -sc install=bash)"'
         )
     if isinstance(error, RecursionError) and _is_in_defaults(error):
         return InputError("config files refer to one another in a circle in their defaults lists")
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
         # torch raises it when the worker dies, wherever the main process is just then.
-        return MachineError(f"{str(error).splitlines()[0].rstrip('. ')}: data.workers=0 works without processes")
+        return MachineError(f"{str(error).splitlines()[0].rstrip('. ')}; use data.workers=0")
     if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS and error.filename:
         return MachineError(error.errno, f"{error.filename}: {error.strerror}")
     return explain_computation(error)

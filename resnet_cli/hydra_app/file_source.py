@@ -121,7 +121,7 @@ def _name(path: Path, group: str, option: str) -> str:
 def _check_content(config: Any, path: Path) -> None:
     """Raise an `InputError` for content that is not that of a config file."""
     if not isinstance(config, DictConfig):
-        raise InputError(f"{display_path(path)}:1: no lines `key: value`")
+        raise InputError(f"{display_path(path)}:1: not a mapping of `key: value` lines")
     if "defaults" in config:
         wrong = _wrong_defaults(config._get_node("defaults"), path.stem)
         if wrong:

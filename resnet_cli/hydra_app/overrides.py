@@ -143,8 +143,8 @@ def _resume_folder(argument: str, typed: str | None) -> list[str]:
     folder = None if typed is None else _parse_value(typed)
     if folder is not None and os.path.realpath(str(folder)) != os.path.realpath(run.path):
         raise InputError(
-            f"{RUN_DIR}{folder}: is given with resume={value}, which goes on in its own folder; init_from={value} "
-            "starts a new run from its weights"
+            f"{RUN_DIR}{folder}: cannot be combined with resume={value}, which continues in its own folder; "
+            f"init_from={value} starts a new run from its weights"
         )
     return [f"{RUN_DIR}{quote_override(str(run.path))}"]
 

@@ -157,5 +157,5 @@ class Preprocessing:
     def _checked(self, image_HWC: Tensor, name: object) -> Tensor:
         """Return a decoded image after checking its channels: with `mode=all` a file may have any number."""
         if image_HWC.shape[2] != self.in_size[0]:
-            raise InputError(f"{name}: {image_HWC.shape[2]} channels, and the net takes {self.in_size[0]}")
+            raise InputError(f"{name}: {image_HWC.shape[2]} channels, but the net takes {self.in_size[0]}")
         return image_HWC

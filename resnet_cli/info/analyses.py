@@ -127,7 +127,7 @@ def _measure(analysis: Analysis, composed: Composed, *, alone: bool) -> Series:
         except InputError as error:
             if not nets:
                 raise
-            print(f"no {label} twin: {error.problems[0]}", file=sys.stderr)
+            print(f"the {label} counterpart could not be built: {error.problems[0]}", file=sys.stderr)
     if alone:
         nets |= _trained_network(composed, loaders)
     images_BCHW, labels_B = next(loaders.train.epoch(0))

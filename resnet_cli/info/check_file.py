@@ -36,7 +36,7 @@ def check_file(name: str, items: list[str], config_dir: str | None) -> str:
     if not path.is_file():
         raise InputError(f"--check {name}: no such file")
     if path.suffix != ".yaml":
-        raise InputError(f"--check {name}: is no config; Hydra reads files that are named *.yaml")
+        raise InputError(f"--check {name}: is not a config; its name must end in .yaml")
     content = _read(path)
     if _is_whole(content):
         settings = stored.read(path)
@@ -84,7 +84,7 @@ def _read(path: Path) -> dict[str, Any]:
     except YAML_ERRORS as error:
         raise InputError(describe_yaml_error(error, path, data)) from None
     if not isinstance(content, dict):
-        raise InputError(f"{display_path(path)}:1: no lines `key: value`")
+        raise InputError(f"{display_path(path)}:1: not a mapping of `key: value` lines")
     return content
 
 

@@ -98,7 +98,7 @@ def look_at_files(images: LazyImages, *, near: bool, workers: int, timeout: floa
         failure = str(error).partition("\n")[0]
         if not failure.startswith("DataLoader"):  # the prefix of torch's messages on dead workers
             raise
-        raise MachineError(f"data.workers={workers}: {failure}: data.workers=0 works without processes") from None
+        raise MachineError(f"data.workers={workers}: {failure}; use data.workers=0") from None
 
 
 class _Chunks(TorchDataset[Chunk]):

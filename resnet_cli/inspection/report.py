@@ -237,7 +237,7 @@ def _problems(found: Inspected, report: Report) -> list[str]:
         problems.append(f"images of {sizes} sizes: {one}")
     if len(channels) > 1:
         numbers = " and ".join(map(str, channels))
-        problems.append(f"images of {numbers} channels: data.mode=RGB or L gives all the same")
+        problems.append(f"images of {numbers} channels: data.mode=RGB or L converts all to the same")
     try:
         found.dataset.validate()
     except InputError as error:

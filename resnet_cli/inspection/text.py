@@ -120,7 +120,7 @@ def rare_lines(report: Report) -> list[str]:
         return []
     rarest = min(report["classes"], key=lambda row: row["train"])
     lines = [
-        "  classes count equally with loss.class_weights=balanced (or data.sampler=balanced) and "
+        "  to weight classes equally, set loss.class_weights=balanced (or data.sampler=balanced) and "
         "trainer.select_by=val_balanced_accuracy"
     ]
     few = [f"{rarest[part]:,} {SPLIT_NAMES[part]}" for part in ("val", "test") if rarest.get(part, FEW) < FEW]

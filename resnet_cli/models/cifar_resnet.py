@@ -120,9 +120,9 @@ class CifarResNet(Initialised):
 def _check_fixup(order: Order, norm: Norm, *, has_shortcuts: bool) -> None:
     wrong = []
     if order != "original":
-        wrong.append(f"init=fixup: its scalars have their places in the original order; order={order}: set original")
+        wrong.append(f"init=fixup: its scalars are placed for the original order; order={order}: set original")
     if norm != "none":
-        wrong.append(f"init=fixup: stands in for normalisation; norm={norm}: set none")
+        wrong.append(f"init=fixup: replaces normalisation; norm={norm}: set none")
     if not has_shortcuts:
         wrong.append("init=fixup: branches start at zero, so shortcuts are needed; set residual=true and shortcut=A")
     if wrong:
@@ -139,7 +139,9 @@ def _check_branch_scale(branch_scale: float | None, init: Init, *, has_shortcuts
         )
     if init == "fixup" or (init == "zero_gamma" and branch_scale == 0):
         why = "its branches have a scale already" if init == "fixup" else "neither of two scales of zero could learn"
-        raise InputError(f"branch_scale={branch_scale}: not with init={init}: {why}; set branch_scale=null or init=he")
+        raise InputError(
+            f"branch_scale={branch_scale}: cannot be combined with init={init}: {why}; set branch_scale=null or init=he"
+        )
 
 
 def _units_per_stage(depth: int, block: Block) -> int:

@@ -55,7 +55,7 @@ def torchvision_model(
         )
     if name in WITH_AUXILIARY_HEADS:
         if options.get("aux_logits"):
-            raise InputError(f"options.aux_logits=true: must be false; {name} has to give one list of scores")
+            raise InputError(f"options.aux_logits=true: must be false; {name} must return only the class scores")
         options = {"aux_logits": False, "init_weights": True, **options}
         if weights is not None and channels == RGB:  # published weights expect a normalisation inside the net
             options = {"transform_input": True, **options}

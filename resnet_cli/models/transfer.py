@@ -90,7 +90,8 @@ def nearest_mismatch(model: nn.Module, stored: Mapping[str, Tensor], found: Tran
     name = next((name for name in own if name in found.new), next(iter(own), ""))
     near = sources.get(name) or nearest_name(name, stored) or next(iter(stored), "")
     shape = list(own[name].shape) if name else []
-    return f"the model's {name} {shape} has nearest to it {near} {list(stored[near].shape) if near else []}"
+    found_shape = list(stored[near].shape) if near else []
+    return f"the model has {name} {shape}, the file's most similar tensor is {near} {found_shape}"
 
 
 def with_channels(weight: Tensor, channels: int) -> Tensor:

@@ -91,7 +91,14 @@ def assess_goal(runs: Sequence[Run], goal: Goal) -> GoalResult:
         return GoalResult(f"not reached: {side}, {_format_p(p)}", low, high, p, decimals=decimals)
     more = more_seeds(gain, found.std, found.n)
     takes = f"{more} more seed{'s' if more != 1 else ''}" if more is not None else f"over {MOST_RUNS:,} seeds"
-    return GoalResult(f"not shown: {side}, {_format_p(p)}; about {takes} if this goes on", low, high, p, more, decimals)
+    return GoalResult(
+        f"not shown: {side}, {_format_p(p)}; about {takes} if mean and deviation stay the same",
+        low,
+        high,
+        p,
+        more,
+        decimals,
+    )
 
 
 def goal_values(runs: Sequence[Run], goal: Goal) -> list[object]:

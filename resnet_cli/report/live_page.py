@@ -62,10 +62,11 @@ def _section(sweeps: Sequence[SweepProgress], runs: Sequence[RunProgress], refre
     if len(runs) > MOST_RUNS:
         rows.append(f'<tr><td colspan="5">and {len(runs) - MOST_RUNS} more runs</td></tr>')
     titles = "".join(f'<th scope="col">{title}</th>' for title in ("", "done", "best val", "time left", "state"))
-    body = "\n".join(rows) or '<tr><td colspan="5">No run is going on.</td></tr>'
+    body = "\n".join(rows) or '<tr><td colspan="5">No run is in progress.</td></tr>'
     at = datetime.now().astimezone().strftime("%H:%M:%S")
     return (
-        f'<section class="live" data-refresh="{refresh.seconds:g}" aria-label="Going on"><h2>Going on at {at}</h2>\n'
+        f'<section class="live" data-refresh="{refresh.seconds:g}" aria-label="In progress">'
+        f"<h2>In progress at {at}</h2>\n"
         f"<table><thead><tr>{titles}</tr></thead>\n<tbody>\n{body}\n</tbody></table>\n</section>\n"
     )
 
@@ -82,7 +83,7 @@ def _run_row(run: RunProgress) -> str:
     if run.planned:
         done = f"{_bar(run.done, run.planned)} {run.done:g} of {run.planned:g} epochs"
     together = f"{run.processes} processes, " if run.processes > 1 else ""
-    state = f"{together}wrote {_duration(run.seconds_silent)} ago"
+    state = f"{together}last update {_duration(run.seconds_silent)} ago"
     return _row("run", run.name, done, run.score or ABSENT, _duration(run.seconds_left), state)
 
 

@@ -47,7 +47,7 @@ def redraw_card(run: RunDir) -> None:
     try:
         write_card(run)
     except (InputError, OSError) as error:
-        logger.info("card.md is not drawn: %s", error)
+        logger.info("card.md could not be written: %s", error)
 
 
 def format_card(summary: Summary, run: RunDir) -> str:

@@ -74,12 +74,12 @@ class RunDir:
             **record: Fields of the record.
 
         Raises:
-            MachineError: the folder cannot be made or written.
+            MachineError: the folder cannot be created or written.
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise MachineError(error.errno, f"{self.path}: cannot be made: {error.strerror}") from None
+            raise MachineError(error.errno, f"{self.path}: cannot be created: {error.strerror}") from None
         for folder in (self.path, self.checkpoints):
             own = (
                 self.config,

@@ -28,8 +28,8 @@ def _protocol_limits(summary: Summary) -> Iterator[str]:
     reads = sum(summary["test_reads"].values())
     if reads > 1:
         yield (
-            f"The test set was read {reads} times. What is chosen after looking at a test result makes the next one "
-            "too good."
+            f"The test set was read {reads} times. What is chosen after looking at a test result biases the next "
+            "one upwards."
         )
     if summary["selection"].get("weights") == "last epoch":
         yield "No validation part was held out: the weights are those of the last epoch, and no epoch was chosen."
@@ -42,7 +42,7 @@ def _data_limits(summary: Summary) -> Iterator[str]:
         if count and count < FEW_IMAGES:
             yield f"One of the {count:,} {words} images is {100 / count:.2g} points of the {words} accuracy."
     if data["split"]["label_noise"]:
-        yield "A part of the training labels was made wrong on purpose (`label_noise`)."
+        yield "Some of the training labels were changed deliberately (`label_noise`)."
     if training["overfit_batches"] or training["max_batches"]:
         yield "Only the first batches of each epoch were used: this run tests the set-up, not the net."
 

@@ -37,7 +37,7 @@ def exclusive(folder: Path, kind: str = "run") -> Iterator[None]:
     Raises:
         InUseError: another process, named by process id and host, writes there.
         InputError: this process does.
-        MachineError: the folder cannot be made or written.
+        MachineError: the folder cannot be created or written.
     """
     key = os.path.realpath(folder)
     if key in _held:
@@ -48,7 +48,7 @@ def exclusive(folder: Path, kind: str = "run") -> Iterator[None]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise MachineError(error.errno, f"{folder}: cannot be made: {error.strerror}") from None
+            raise MachineError(error.errno, f"{folder}: cannot be created: {error.strerror}") from None
         with hold(folder / LOCK_NAME, kind):
             _held.add(key)
             try:

@@ -42,11 +42,11 @@ def require_no_batch_of_one(
         return
     reason = "the model has a batch norm over single values, which cannot train on one image"
     if samples == 1:
-        raise InputError(f"there is only 1 training image: {reason}")
+        raise InputError(f"data: only 1 training image: {reason}; use more images")
     if bad_size == remainder and accumulate == parts == 1:
         raise InputError(
-            f"data.batch_size={batch_size}: the last batch of {samples} training images has 1: {reason}; use "
-            "data.drop_last=true or another batch size"
+            f"data.batch_size={batch_size}: with {samples} training images, the last batch of an epoch has 1 image: "
+            f"{reason}; use data.drop_last=true or another batch size"
         )
     if bad_size == 1:
         raise InputError(f"data.batch_size={batch_size}: {reason}; use a larger one")

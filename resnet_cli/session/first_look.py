@@ -39,7 +39,7 @@ def write_samples(run: RunDir, loaders: Loaders, name: str) -> None:
         write_atomically(run.samples, picture)
     except Exception as error:  # also from a user's augmentation: training raises it next, with all details
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        logger.warning("%s is not drawn: %s", run.samples.name, reason)
+        logger.warning("%s could not be drawn: %s", run.samples.name, reason)
 
 
 def listed_classes(names: Sequence[str]) -> str:
@@ -122,5 +122,5 @@ def describe_rare_class(loaders: Loaders, data: Node, loss: Node, select_by: str
         advice.append("loss.class_weights=balanced")
     if select_by == DEFAULT:
         advice.append(f"trainer.select_by={BALANCED}")
-    remedy = f"; classes count equally with {' '.join(advice)}" if advice else ""
-    return f"{name}: {', '.join(counts)} images, against {train[large]:,} training images of {other}{remedy}"
+    remedy = f"; to weight classes equally, set {' '.join(advice)}" if advice else ""
+    return f"{name}: {', '.join(counts)} images; {other} has {train[large]:,} training images{remedy}"

@@ -68,7 +68,7 @@ def load_weights(
         if found.fraction > 0:
             fits = f"only {100 * found.fraction:.0f} % of the parameters are in it"
         near = nearest_mismatch(model, source.tensors, found)
-        raise InputError(f"{key}: {source.path} is of another model: {fits}; {near}")
+        raise InputError(f"{key}: {source.path} holds weights of another model: {fits}; {near}")
     model.load_state_dict(found.tensors, strict=False)
     return _describe(model, source, found)
 
@@ -137,7 +137,7 @@ def load_initial_weights(
     own = source.normalisation
     if own is not None and _normalisations_differ(own, normalisation):
         mean, std = (f"[{','.join(f'{value:.4g}' for value in values)}]" for values in own)
-        line += f"; its images were normalised by data.mean={mean} data.std={std}, these are not"
+        line += f"; its images were normalised by data.mean={mean} data.std={std}, unlike the images of this run"
     return InitialWeights(init_from, line, record)
 
 

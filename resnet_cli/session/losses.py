@@ -36,7 +36,7 @@ def with_trainer_smoothing(node: Node | None, trainer: Node) -> Node:
     if node["_target_"] != DEFAULT_LOSS["_target_"]:
         takes_it = "label_smoothing" in signature(node["_target_"]).parameters
         remedy = f"set loss.label_smoothing={smoothing} instead" if takes_it else "smooth in your own loss"
-        raise InputError(f"trainer.label_smoothing={smoothing}: goes with loss=cross_entropy; {remedy}")
+        raise InputError(f"trainer.label_smoothing={smoothing}: needs loss=cross_entropy; {remedy}")
     return {**node, "label_smoothing": smoothing}
 
 

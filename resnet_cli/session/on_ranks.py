@@ -44,10 +44,12 @@ def require_possible(config: RunConfig, processes: int) -> None:
     name, problems = f"trainer.processes={processes}", []
     for key in ("find", "verify_resume"):
         if getattr(config, key):
-            problems.append(f"{key}: not with {name}; a single process does it")
+            problems.append(f"{key}: cannot be combined with {name}; it runs in a single process")
     size = build.batch_size(config.data)
     if size < processes:
-        problems.append(f"data.batch_size={size}: fewer than {name}, each of which takes a part of every batch")
+        problems.append(
+            f"data.batch_size={size}: must be at least {name}, since every process takes part of each batch"
+        )
     if problems:
         raise InputError(*problems)
 
@@ -57,7 +59,9 @@ def require_cards(trainer: Node, processes: int) -> None:
     device = str(trainer.get("device") or "cpu")
     if device.startswith("cuda:") or device == "mps":
         kind = "cuda" if device.startswith("cuda:") else "cpu"
-        raise InputError(f"trainer.device={device}: is one device; trainer.processes={processes} takes device={kind}")
+        raise InputError(
+            f"trainer.device={device}: is a single device; for trainer.processes={processes} use trainer.device={kind}"
+        )
     if not takes_cards(trainer):
         if device == "auto" and torch.backends.mps.is_available():
             raise InputError(

@@ -207,12 +207,10 @@ def _require_measures(trainer: Node, loaders: Loaders) -> None:
     select_by: str | None = build.get_argument(trainer, "select_by")
     if loaders.has_label_sets and select_by == "val_balanced_accuracy":
         raise InputError(
-            "trainer.select_by=val_balanced_accuracy: images have several labels; use val_map, val_macro_f1"
+            "trainer.select_by=val_balanced_accuracy: the images have several labels; use val_map or val_macro_f1"
         )
     if not loaders.has_label_sets and select_by in OF_LABEL_SETS:
-        raise InputError(
-            f"trainer.select_by={select_by}: for images with several labels (data.labels=multi); these have one each"
-        )
+        raise InputError(f"trainer.select_by={select_by}: needs images with several labels (data.labels=multi)")
 
 
 def _num_batches(trainer: Node, loaders: Loaders) -> int:
@@ -244,7 +242,7 @@ def _build_trainer(
     length = _run_length(planned_trainer, loaders)
     resolution = build_resolution(config.trainer, loaders, length)
     if resolution is not None and teacher is not None:
-        raise InputError(f"{RESOLUTION}: not together with teacher, which would see the smaller images too")
+        raise InputError(f"{RESOLUTION}: cannot be combined with teacher, which would also get the smaller images")
     if resolution is not None:
         require_every_size(model, resolution, loaders.in_size[0])
     schedule = _build_schedule(config, loaders, planned_trainer)

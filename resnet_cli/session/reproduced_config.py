@@ -29,7 +29,7 @@ def overlay_reproduced(run: RunDir, settings: Settings, keys: Sequence[str]) -> 
     """
     for key in ("resume", "verify_resume"):
         if settings.get(key) not in (None, False, "auto"):
-            raise InputError(f"{key}: is given with reproduce={run.path}; give one of them")
+            raise InputError(f"{key}: cannot be combined with reproduce={run.path}")
     if settings.get("resume_force") is True:
         raise InputError(
             f"resume_force: has no effect on reproduce={run.path}, which takes no other config; leave it out"
@@ -38,17 +38,19 @@ def overlay_reproduced(run: RunDir, settings: Settings, keys: Sequence[str]) -> 
     source = read_run(run.path, str(run.path), problems)
     if source.status == "finished" and (problems or not source.rows):
         reason = problems[0] if problems else "it has no rows in metrics.jsonl"
-        raise InputError(f"reproduce={run.path}: its metrics cannot be compared with: {reason}")
+        raise InputError(f"reproduce={run.path}: its metrics cannot be used for comparison: {reason}")
     if source.status != "finished":
         raise InputError(
             f"reproduce={run.path}: the run has not finished ({source.status}), so there is no end to compare with; "
-            f"resume={quote_override(str(run.path))} goes on with it"
+            f"resume={quote_override(str(run.path))} continues it"
         )
     result = stored.overlaid(_without_budget(stored.read(run.config)), settings, keys)
     begun_from = section(section(source.record, "paths"), "init_from").get("value") or source.record.get("start")
     begun_from = None if begun_from == "scratch" else begun_from
     if begun_from is None and settings.get("init_from") is not None:
-        raise InputError(f"init_from={settings['init_from']}: {run.path} did not start from other weights")
+        raise InputError(
+            f"init_from={settings['init_from']}: {run.path} did not start from given weights; leave out init_from"
+        )
     if settings.get("init_from") is None:
         result["init_from"] = begun_from
     return result
@@ -73,7 +75,7 @@ def require_same_results(run: RunDir, settings: Settings) -> None:
     if lines:
         raise InputError(
             *(f"{line}: changed from the run that is reproduced" for line in lines),
-            f"reproduce: trains the config of {run.path}, and takes only what may differ elsewhere: {ELSEWHERE}, ...",
+            f"reproduce: trains the config of {run.path}; only keys such as {ELSEWHERE} may be set",
         )
 
 

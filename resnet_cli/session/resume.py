@@ -82,7 +82,7 @@ def load_latest(run: RunDir, resume: str | None) -> LoadedCheckpoint | None:
         InputError: the folder holds a run and `resume` is None, or none of its checkpoints can be used.
     """
     if resume is None and run.exists:
-        raise InputError(f"{run.path}: holds a run already; resume=auto continues it")
+        raise InputError(f"{run.path}: already holds a run; resume=auto continues it")
     has_trained = run.metrics.exists() and run.metrics.stat().st_size > 0
     if resume is None or not (run.last.exists() or run.previous.exists() or has_trained):
         return None

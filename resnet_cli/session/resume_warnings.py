@@ -50,8 +50,8 @@ def rising_rate_warnings(before: Mapping[str, Any], trainer: ClassifierTrainer) 
     if following <= last * 1.001:
         return []
     return [
-        f"warning: the learning rate ended at {last:.4g} and continues at {following:.4g}, as the schedule of "
-        f"{trainer.epochs} epochs has it"
+        f"warning: the learning rate ended at {last:.4g} and continues at {following:.4g}, according to "
+        f"the schedule for {trainer.epochs} epochs"
     ]
 
 
@@ -59,9 +59,9 @@ def nothing_to_do(trainer: ClassifierTrainer) -> str:
     """Return the line about a complete run, with the key that continues it: more epochs, or more patience."""
     epoch, stale = trainer.state.epoch, trainer.state.best_tracker.epochs_without_improvement
     if epoch >= trainer.epochs:
-        return f"nothing to do: {epoch} epochs are done; more with trainer.epochs={2 * epoch}"
+        return f"nothing to do: {epoch} epochs are done; for more, set trainer.epochs={2 * epoch}"
     return (
         f"nothing to do: stopped early after epoch {epoch} of {trainer.epochs:g}, {stale} "
-        f"epoch{'s' if stale != 1 else ''} after the best one (trainer.early_stopping={trainer.early_stopping}); goes "
-        f"on with trainer.early_stopping={2 * stale} resume_force=true"
+        f"epoch{'s' if stale != 1 else ''} after the best one (trainer.early_stopping={trainer.early_stopping}); to "
+        f"continue, set trainer.early_stopping={2 * stale} resume_force=true"
     )

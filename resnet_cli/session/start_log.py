@@ -34,7 +34,7 @@ def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
         logger.info("parts   %s", loaders.origins.format())
     if loaders.has_label_sets:
         loss, select_by = _class_name(config.loss or DEFAULT_LOSS), select_by_of(config.stored())
-        logger.info("labels  several an image: loss %s, the best epoch by %s", loss, select_by)
+        logger.info("labels  several per image: loss %s, the best epoch by %s", loss, select_by)
     if prepared.teacher is not None:
         logger.info("teacher %s", format_teacher(prepared.teacher))
     if prepared.trainer.stepper.resolution is not None:
@@ -52,7 +52,7 @@ def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
     named_before = (record.get("paths") or {}).get("init_from", {}).get("value")
     if prepared.start.file and config.init_from and (config.resume != "auto" or config.init_from != named_before):
         own = prepared.start.file.name
-        logger.info("init_from: %s is not used, the run goes on from its own %s", config.init_from, own)
+        logger.info("init_from: %s is not used, the run continues from its own %s", config.init_from, own)
 
 
 def further_warnings(prepared: PreparedRun, overrides: Sequence[str]) -> list[str]:

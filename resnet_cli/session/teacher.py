@@ -63,7 +63,9 @@ def load_teacher(config: RunConfig, place: str | None, loaders: Loaders) -> Load
     order = _order_of_classes(name, trained, loaders)
     channels, height, width = trained.in_size
     if channels != loaders.in_size[0]:
-        raise InputError(f"teacher={name}: takes images of {channels} channels, and the data have {loaders.in_size[0]}")
+        raise InputError(
+            f"teacher={name}: expects images with {channels} channels, but the data have {loaders.in_size[0]}"
+        )
     node = config.distillation or DEFAULT_DISTILLATION
     combine = build.instantiate("distillation", node, {})
     try_distillation(node["_target_"], combine, len(order))
@@ -121,15 +123,15 @@ def _order_of_classes(name: str, trained: TrainedRun, loaders: Loaders) -> list[
     """Return the teacher's output for each class of the data.
 
     Raises:
-        InputError: the teacher knows other classes.
+        InputError: the teacher has different classes.
     """
     own, wanted = list(trained.class_names), list(loaders.class_names)
     if trained.has_label_sets:
-        raise InputError(f"teacher={name}: was trained on images with several labels, and these have one each")
+        raise InputError(f"teacher={name}: was trained on images with several labels, but these have one each")
     if set(own) != set(wanted) or len(own) != len(wanted):
         missing, more = ([x for x in a if x not in b] for a, b in ((wanted, own), (own, wanted)))
         parts = [f"{words} {_listed(names)}" for words, names in (("lacks", missing), ("has", more)) if names]
-        raise InputError(f"teacher={name}: knows other classes than the data: it {' and '.join(parts)}")
+        raise InputError(f"teacher={name}: has different classes from the data: it {' and '.join(parts)}")
     return [own.index(x) for x in wanted]
 
 

@@ -192,8 +192,8 @@ def find_budget(
         if length is None or not is_same_budget(flat(stored), flat(config.stored())):
             former = format_value(trainer.get("time_budget"))
             raise InputError(
-                f"{BUDGET}={format_value(budget.given)}: the run has begun with {former}, and keeps its epochs; "
-                "trainer.epochs=N makes it longer"
+                f"{BUDGET}={format_value(budget.given)}: the run was started with {former} and keeps its number "
+                "of epochs; trainer.epochs=N makes it longer"
             )
     elif parse_seconds(facts.get("budget")) == seconds:
         length = _read_length(facts)

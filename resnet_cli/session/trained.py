@@ -229,12 +229,12 @@ def _require_checkpoint_of(run: RunDir, file: Path, settings: Settings) -> None:
         return
     other = RunDir(folder.parent)
     if folder.name == "checkpoints" and other.config.is_file():
-        raise InputError(f"--checkpoint {file}: of the run {other.path}; give it in place of {run.path}")
+        raise InputError(f"--checkpoint {file}: belongs to the run {other.path}; give it instead of {run.path}")
     found, own = flat(settings), flat(read(run.config))
     for key in found:
         if (key == "seed" or key.startswith("model.")) and key in own and found[key] != own[key]:
-            values = f"{key}={format_value(found[key])}, and {run.path} has {format_value(own[key])}"
-            raise InputError(f"--checkpoint {file}: of another run: {values}; give it in place of the run")
+            values = f"{key}={format_value(found[key])}, but {run.path} has {format_value(own[key])}"
+            raise InputError(f"--checkpoint {file}: belongs to another run: {values}; give it instead of the run")
 
 
 def _is_file(path: str) -> bool:

@@ -192,7 +192,7 @@ def _describe_exit_status(status: int | None) -> str:
     if status is None or status >= 0:
         return f"the process of the job ended with status {status}"
     name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-    hint = ", perhaps since memory ran out" if name == "SIGKILL" else ""
+    hint = ", perhaps because memory ran out" if name == "SIGKILL" else ""
     return f"the process of the job was killed by {name}{hint}"
 
 

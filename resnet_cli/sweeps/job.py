@@ -181,7 +181,7 @@ def _train(
 
 
 def _report_elsewhere(job: SweepJob, run: RunDir, console: JobConsole) -> JobElsewhereError:
-    console.print("another process trains it; waiting for that")
+    console.print("is being trained by another process; waiting for it")
     return JobElsewhereError(run.path.absolute(), job.settings)
 
 

@@ -69,7 +69,7 @@ def _require_training(config: DictConfig) -> None:
     """Raise an `InputError` if the jobs of the sweep would train nothing that could be compared."""
     swept = {override.partition("=")[0].lstrip("+") for override in hydra_config.sweep_overrides(config)}
     if config.get("find") is not None or "find" in swept:
-        raise InputError("find: has no result that a sweep could compare; find the setting of one config, without -m")
+        raise InputError("find: cannot be used in a sweep, since it gives no result to compare; use it without -m")
 
 
 def _validated_jobs(config: DictConfig, *, is_default_folder: bool) -> Mapping[int, PlannedJob]:

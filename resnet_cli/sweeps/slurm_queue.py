@@ -86,7 +86,7 @@ class QueueAnswers:
             return dict(line.split("|", 1) for line in done.stdout.splitlines() if "|" in line)
         if not self._is_silent:
             self._is_silent = True
-            print_line(f"note: {reason}; the jobs go on, and are followed by the files that they write", sys.stderr)
+            print_line(f"note: {reason}; the jobs continue and are tracked through their files", sys.stderr)
         return None
 
 

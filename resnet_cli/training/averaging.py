@@ -67,11 +67,11 @@ def make_average(
         InputError: options of one kind are set with another, or `swa_start` is not a valid position.
     """
     if lookahead.final_alpha is not None and averaging != "lookahead":
-        raise InputError(f"trainer.lookahead_final_alpha={lookahead.final_alpha:g}: only with averaging=lookahead")
+        raise InputError(f"trainer.lookahead_final_alpha={lookahead.final_alpha:g}: needs trainer.averaging=lookahead")
     if not lookahead.alpha and averaging == "lookahead":
         raise InputError("trainer.lookahead_alpha=0: nothing would be learned; 0.5 is usual")
     if swa_lr is not None and averaging != "swa":
-        raise InputError(f"trainer.swa_lr={swa_lr:g}: only with averaging=swa")
+        raise InputError(f"trainer.swa_lr={swa_lr:g}: needs trainer.averaging=swa")
     if averaging == "lookahead":
         return Lookahead(model, lookahead)
     if averaging == "ema":

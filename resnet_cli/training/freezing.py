@@ -158,7 +158,7 @@ class Freezing:
             if all(p in phase.frozen for p in self._parameters.values()):
                 patterns = ", ".join(map(repr, phase.patterns))
                 since = f" from step {phase.start} on" if len(self._phases) > 1 else ""
-                raise InputError(f"{KEY}: with {patterns} every parameter is frozen{since}, and nothing would train")
+                raise InputError(f"{KEY}: with {patterns} every parameter is frozen{since}; leave some to train")
         self._present = None
 
     @property

@@ -172,7 +172,7 @@ class TrainState:
         self.model.load_state_dict(state["model"])
         self._load_optimizer(state["optimizer"], keep_options)
         if (self.average is None) != (state["average"] is None):
-            raise ValueError("trainer.averaging is on in one and off in the other")
+            raise ValueError("trainer.averaging is on in one state and off in the other")
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         if state["scaler"]:

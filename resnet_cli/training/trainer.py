@@ -281,7 +281,7 @@ def _device_of(model: nn.Module) -> torch.device:
 def _training_loss(loss_fn: LossFunction | None, label_smoothing: float, device: torch.device) -> LossFunction:
     """Return the loss of the steps; a module is moved to the device in place."""
     if loss_fn is not None and label_smoothing:
-        raise ValueError("label_smoothing goes with the default loss; pass loss_fn=None or smooth in your own loss")
+        raise ValueError("label_smoothing needs the default loss; pass loss_fn=None or smooth in your own loss")
     if isinstance(loss_fn, nn.Module):
         loss_fn.to(device)
     return loss_fn or partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)

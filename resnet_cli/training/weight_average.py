@@ -109,7 +109,7 @@ class WeightAverage:
         """
         stored = state["average"]
         if set(state) != set(self.state_dict()):
-            raise ValueError("trainer.averaging is of another kind in one than in the other")
+            raise ValueError("the stored averages are those of another trainer.averaging")
         if [t.shape for t in stored] != [t.shape for t in self._averages]:
             raise ValueError("the stored averages belong to another model")
         self._copy(stored, to=self._averages)

@@ -106,9 +106,9 @@ def test_all_images_count_where_training_validated_on_some(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("flag", ["--label-errors", "--out-of-fold"])
 @pytest.mark.parametrize(("arguments", "problems"), [
-    (["sweep", "--split", "val", "--tta", "flip"], ["--split: not together", "--tta: not together"]),
+    (["sweep", "--split", "val", "--tta", "flip"], ["--split: cannot be combined", "--tta: cannot be combined"]),
     (["sweep", "--explain", "3", "--embed", "--unknown", "x"],
-     ["--explain: not together", "--embed: not together", "--unknown: not together"]),
+     ["--explain: cannot be combined", "--embed: cannot be combined", "--unknown: cannot be combined"]),
     (["nothing"], ["nothing: no such folder"]),
     (["sweep/sweep.json"], ["sweep/sweep.json: not a folder"]),
     (["sweep", "--out", "sweep/sweep.json"], ["--out=sweep/sweep.json: is a file"]),
@@ -131,7 +131,7 @@ def test_a_sweep_without_the_flag_is_told_of_it(sweep, capsys):
 def test_either_of_the_flags(sweep, capsys):
     assert run(["sweep", "sweep", "--out-of-fold", "--label-errors"]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "error: --label-errors: not together with --out-of-fold", "error: --out-of-fold: takes one sweep"
+        "error: --label-errors: cannot be combined with --out-of-fold", "error: --out-of-fold: takes one sweep"
     ]  # fmt: skip
 
 

@@ -392,7 +392,7 @@ def test_gradients_of_a_network_without_residual_option_have_no_twin(described):
 def test_twin_that_cannot_be_built_is_left_out(info):
     status, out, err = info(*TINY, "model=resnet8", "model.init=zero_gamma", "--gradients")
     assert status == 0
-    assert err.startswith("no plain twin: model.init=zero_gamma: ")
+    assert err.startswith("the plain counterpart could not be built: model.init=zero_gamma: ")
     assert "plain" not in out
 
 

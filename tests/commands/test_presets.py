@@ -200,10 +200,10 @@ def test_check_of_a_whole_config(info, place):
         ("conf/model/a.yaml", "a: [", ["conf/model/a.yaml:1: "]),
         ("conf/model/a.yaml", "defaults: [resnet21]\n", ["model=resnet21: no such option"]),
         ("a.yaml", "# @package _global_\nseed: -1\n", ["seed: -1 is not allowed"]),
-        ("a.yaml", "- 1\n", ["a.yaml:1: no lines"]),
+        ("a.yaml", "- 1\n", ["a.yaml:1: not a mapping"]),
         ("a.yaml", "b: 1\n", ["a.yaml: neither a whole config nor a file of a group"]),
         ("a.yaml", "a: 2024-13-45\n", ["a.yaml: month must be in 1..12"]),
-        ("a.yml", "b: 1\n", ["--check a.yml: is no config"]),
+        ("a.yml", "b: 1\n", ["--check a.yml: is not a config"]),
     ],
 )  # fmt: skip
 def test_check_reports_every_problem(info, tmp_path, name, text, problems):
@@ -221,13 +221,13 @@ def test_check_reports_every_problem(info, tmp_path, name, text, problems):
     [
         (["--show", "resnet21"], "resnet21: no such preset; did you mean resnet20?"),
         (["--list", "modl"], "modl: no such group; did you mean model?"),
-        (["--show", "resnet20", "data=digits"], "--show: takes no settings; leave data=digits out"),
+        (["--show", "resnet20", "data=digits"], "--show: takes no settings; leave out data=digits"),
         (["--copy"], "--copy: give a preset"),
-        (["--copy", "resnet20", "model.width=3"], "--copy resnet20: is copied as it is"),
+        (["--copy", "resnet20", "model.width=3"], "--copy resnet20: is copied unchanged"),
         (["--copy", "resnet20", "--as", "../x"], "--as ../x: a name has letters"),
-        (["--copy", "plan=nice", "data=digits"], "plan=nice: takes quick, good, best"),
+        (["--copy", "plan=nice", "data=digits"], "plan=nice: is not allowed; it takes quick, good, best"),
         (["model=resnet20", "--as", "x"], "--as x: names the file of --copy"),
-        (["--env", "--gradients"], "--env: says nothing of a network; leave --gradients out"),
+        (["--env", "--gradients"], "--env: does not describe a network; leave out --gradients"),
         (["--check", "missing.yaml"], "--check missing.yaml: no such file"),
     ],
 )
@@ -280,4 +280,4 @@ def test_a_cache_inside_another_is_counted_once(info, tmp_path, monkeypatch):
 def test_a_run_is_not_planned_again(info, trained_run):
     status, _, err = info(str(trained_run), "plan=good")
     assert status == 2
-    assert err == f"error: plan: {trained_run} keeps the plan that it has begun with; leave plan out\n"
+    assert err == f"error: plan: {trained_run} keeps the plan that it was started with; leave out plan\n"

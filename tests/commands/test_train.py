@@ -229,7 +229,7 @@ def test_a_run_folder_is_not_written_over(train, tmp_path):
     train(*tiny("hydra.run.dir=d"))
     status, _, err = train(*tiny("hydra.run.dir=d"))
     assert status == 2
-    assert "error: d: holds a run already; resume=auto continues it" in err
+    assert "error: d: already holds a run; resume=auto continues it" in err
 
 
 def test_a_damaged_checkpoint_is_named(train, tmp_path):
@@ -255,7 +255,7 @@ def test_weights_of_another_run_are_a_start(train, tmp_path):
     assert record_of(tmp_path / "b")["start"] == "a"
     status, _, err = train(*tiny("model=cnn", "init_from=a"))
     assert status == 2
-    assert "is of another model" in err
+    assert "holds weights of another model" in err
 
 
 def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(train, tmp_path):
@@ -405,7 +405,7 @@ def test_a_workers_death_is_the_machines_fault_wherever_it_is_noticed():
 
     told = as_user_error(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
     assert isinstance(told, MachineError)
-    assert str(told) == "DataLoader worker (pid 7) is killed by signal: Killed: data.workers=0 works without processes"
+    assert str(told) == "DataLoader worker (pid 7) is killed by signal: Killed; use data.workers=0"
     assert as_user_error(RuntimeError("another")) is None
 
 

@@ -301,7 +301,10 @@ def test_a_run_is_not_continued_as_another(train, a_run, typed, answer):
 
 @pytest.mark.parametrize(
     ("more", "words"),
-    [(["model=cnn", "init_from=d"], "is of another model: none of its"), (["hydra.run.dir=d"], "holds a run already")],
+    [
+        (["model=cnn", "init_from=d"], "holds weights of another model: none of its"),
+        (["hydra.run.dir=d"], "already holds a run"),
+    ],
 )
 def test_a_run_is_no_start_for_another_model(train, a_run, more, words):
     before = sorted(path.name for path in a_run.iterdir())
@@ -350,5 +353,5 @@ def test_any_misspelling_of_a_key_is_told_with_the_right_one(composed, data):
 def test_a_folder_that_cannot_be_made_is_told_in_a_line(train, tmp_path, arguments, folder):
     status, out, err = train(*(argument.format(folder) for argument in arguments))
     assert (status, out, err.count("\n")) == (4, "", 1)
-    assert f"{folder}: cannot be made: " in err
+    assert f"{folder}: cannot be created: " in err
     assert list(tmp_path.iterdir()) == []

@@ -29,28 +29,28 @@ LINES = [
     (Problem("model._target_", "not found", "a.Ne", suggestion="Net", reason="a has no 'Ne'"),
      "model._target_: a has no 'Ne'; did you mean Net?"),
     (Problem("model._target_", "takes nothing given", "os.system", allowed="in_size", reason="model"),
-     "model._target_: os.system takes none of in_size, as a model does"),
+     "model._target_: os.system accepts none of in_size, unlike a model"),
     (Problem("optimizer", "no target"),
      "optimizer: has no _target_; a file of this group names the class or function to build"),
     (Problem("experiment", "experiment without package"),
-     "experiment: holds keys of its own; begin the experiment's file with the line `# @package _global_`"),
+     "experiment: sets top-level keys; start the experiment's file with the line `# @package _global_`"),
     (Problem("optimizer._target_", "another kind", "os.system", allowed="an optimizer: it takes no params"),
      "optimizer._target_: os.system is not an optimizer: it takes no params"),
     (Problem("model._target_", "import failed", "a.Net", reason="ValueError: x"),
      "model._target_: importing a.Net failed: ValueError: x"),
     (Problem("logger", "logger without name"),
-     "logger: holds loggers by name; begin the group file with the line `# @package logger.<name>`"),
+     "logger: needs a name for each logger; start the group file with the line `# @package logger.<name>`"),
     (Problem("optimizer.lr", "changed", 0.2, stored=0.1),
      "optimizer.lr: 0.1 -> 0.2: changed since the run was saved"),
     (Problem("trainer.epochs", "chosen by another", 3, allowed="trainer.time_budget", stored="1 h"),
-     "trainer.epochs: 3 is given with trainer.time_budget=1 h, which chooses it; give one of them"),
+     "trainer.epochs: 3 cannot be combined with trainer.time_budget=1 h, which determines it; give only one of them"),
     (Problem("model._target_", "untrusted", "a.Net"),
-     "model._target_: a.Net is named by a stored config alone and is no part of resnet-cli, torch.nn, torch.optim, "
-     "torchvision.models or torchvision.transforms that belongs there; if you know it, pass "
+     "model._target_: a.Net is named only in a stored config and is not among the parts of resnet-cli, torch.nn, "
+     "torch.optim, torchvision.models and torchvision.transforms that this key allows; if you trust it, pass "
      "model._target_=a.Net or trust=true"),
     (Problem("teacher=run", "untrusted teacher", "a.Net"),
-     "teacher=run: its config names a.Net, which is no part of resnet-cli, torch.nn or torchvision.models; if you know "
-     "it, pass trust=true"),
+     "teacher=run: its config names a.Net, which is not part of resnet-cli, torch.nn or torchvision.models; if you "
+     "trust it, pass trust=true"),
     (Problem("logger.wandb", "logger not selected", "wandb"),
      "logger.wandb: is not selected; choose it with logger=wandb"),
 ]  # fmt: skip

@@ -44,7 +44,9 @@ def test_times_are_said_with_two_units(seconds, text):
 def test_a_budget_and_epochs_are_not_both_given(given, in_files, is_wrong):
     settings = {"trainer": {"epochs": 20, "time_budget": "1 h"}}
     if is_wrong:
-        with pytest.raises(InputError, match=r"^trainer\.epochs: 20 is given with trainer\.time_budget=1 h, which"):
+        with pytest.raises(
+            InputError, match=r"^trainer\.epochs: 20 cannot be combined with trainer\.time_budget=1 h, which"
+        ):
             require_one_length(settings, given, in_files)
     else:
         require_one_length(settings, given, in_files)

@@ -263,9 +263,9 @@ def test_a_checkpoints_config_must_be_plain(value):
         ("loss", "os.system", "os.system is not a loss to build: name a class, such as torch.nn.CrossEntropyLoss"),
         ("data", "os.system", "os.system is not a data set: name a function that returns a resnet_cli.data.Dataset"),
         ("data", "torchvision.datasets.CIFAR10", "torchvision.datasets.CIFAR10 is not a data set: name a function"),
-        ("model", "os.system", "os.system takes none of in_size"),
-        ("trainer", "os.system", "os.system takes none of model"),
-        ("schedule", "os.system", "os.system takes none of total_steps"),
+        ("model", "os.system", "os.system accepts none of in_size"),
+        ("trainer", "os.system", "os.system accepts none of model"),
+        ("schedule", "os.system", "os.system accepts none of total_steps"),
         (
             "schedule",
             "torch.optim.lr_scheduler.CosineAnnealingLR",

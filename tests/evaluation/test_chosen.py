@@ -113,7 +113,7 @@ def test_curves_are_drawn_of_all_classes_or_of_one(evaluated, place):
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--at", "sensitivity=2"], "sensitivity=2 is not sensitivity=X"),
     (["--at", "recall=0.9"], "recall=0.9 is not sensitivity=X"),
-    (["--at", "sensitivity=0.9"], "--at: the run has 3 classes; name the one it is for by --positive CLASS"),
+    (["--at", "sensitivity=0.9"], "--at: the run has 3 classes; choose one with --positive CLASS"),
     (["--positive", "squar"], "--positive squar: the run has no such class; did you mean square?"),
 ])  # fmt: skip
 def test_wrong_input_is_one_line_and_leaves_nothing(evaluated, place, arguments, words):
@@ -135,7 +135,7 @@ def test_a_temperature_of_images_that_have_changed_since_is_marked_when_it_is_us
     status, _, err = evaluated("run")
     (line,) = [line for line in err.splitlines() if "the temperature was chosen on validation images that have" in line]
     assert status == 0
-    assert line.endswith("; --calibrate fits one anew")
+    assert line.endswith("; --calibrate fits a new one")
     assert metrics_of(place / "run")["calibrated"]["on_other_images"]
 
 
@@ -166,4 +166,4 @@ def test_calibration_of_a_checkpoint_without_a_run_folder_is_refused(evaluated, 
     shutil.copy(place / "run/checkpoints/best.pt", tmp_path / "alone.pt")
     status, _, err = evaluated(str(tmp_path / "alone.pt"), "--calibrate", "--out", str(tmp_path / "out"))
     assert status == 2
-    assert "lies in no run folder" in err
+    assert "is not in a run folder" in err

@@ -143,9 +143,9 @@ def test_other_architectures_and_classes_are_refused(members):
     with pytest.raises(InputError) as refused:
         members_of.require_same_architecture(members("seed0", "wide", "seed1"))
     assert refused.value.problems == (
-        "wide: another architecture than seed0: model.width 1 and 2; --average probabilities takes any",
+        "wide: its architecture differs from that of seed0: model.width 1 and 2; use --average probabilities",
     )
-    with pytest.raises(InputError, match=r"fewer: other classes than seed0: no class 2$"):
+    with pytest.raises(InputError, match=r"fewer: its classes differ from those of seed0: no class 2$"):
         members_of.require_same_classes(members("seed0", "fewer"), "probabilities")
     found = members("seed0", "seed1")
     found[1].run.model.extra = nn.Linear(1, 1)
@@ -156,7 +156,7 @@ def test_other_architectures_and_classes_are_refused(members):
 @pytest.mark.slow
 def test_runs_that_did_not_begin_alike_are_told(members):
     (line,) = members_of.warn_of_separate_starts(members("seed0", "seed1", "tuned"))
-    assert line.startswith("seed0 and seed1 began from other weights")
+    assert line.startswith("seed0 and seed1 started from different weights")
     assert members_of.warn_of_separate_starts(members("seed0", "tuned", "held out otherwise")) == []
 
 
@@ -241,8 +241,8 @@ def test_the_command_refuses_what_cannot_be_averaged(folder, tmp_path, capsys):
     assert "--average weights: takes two runs or more" in lines[1]
     assert "another architecture" in lines[2]
     assert "was trained on" in lines[3]
-    assert "of several runs best or last" in lines[4]
-    assert lines[5] == "error: --embed: of one net, not of --average probabilities"
+    assert "with --average it takes best or last" in lines[4]
+    assert lines[5] == "error: --embed: cannot be combined with --average probabilities"
     assert sorted(Path(seed0).rglob("*")) == before
 
 

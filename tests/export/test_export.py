@@ -218,7 +218,7 @@ def test_a_set_that_is_not_resized_keeps_its_size(train, tmp_path, capsys):
     [
         (["--out", "model.h5"], "--out=model.h5: name it *.onnx or *.pt2"),
         (["--out", "model.pt2", "--format", "onnx"], "--format=onnx: model.pt2 is a file of format pt2"),
-        (["--out", "model.pt2", "--precision", "int8"], "--precision int8: goes with --format onnx"),
+        (["--out", "model.pt2", "--precision", "int8"], "--precision int8: needs --format onnx"),
         (["--out", "model.pt2", "--calibrated"], CALIBRATE),
         (["--out", "model.pt2", "--reject-by", "energy"], "--reject-by energy: needs --reject RATE"),
         (["--out", "model.pt2", "--tolerance", "-1"], "argument --tolerance: -1 is not a number above 0"),
@@ -247,7 +247,7 @@ def test_a_checkpoint_outside_of_a_run_needs_a_name_for_the_file(exported, place
     shutil.copy(place / "run/checkpoints/best.pt", place / "best.pt")
     status, _, err = exported("--format", "pt2", run="best.pt")
     assert status == 2
-    assert err == "error: best.pt: lies in no run folder; name the file with --out\n"
+    assert err == "error: best.pt: not in a run folder; give --out FILE\n"
 
 
 def test_references_have_the_labels_and_the_normalisation_of_the_run_after_the_images_have_changed(place):

@@ -63,7 +63,7 @@ def test_a_run_opens_as_a_trained_model(former, name):
 
 def test_a_run_with_a_users_class_opens_when_the_class_is_named(former, monkeypatch):
     monkeypatch.syspath_prepend(former)
-    with pytest.raises(InputError, match=r"mynets\.Net is named by a stored config alone"):
+    with pytest.raises(InputError, match=r"mynets\.Net is named only in a stored config"):
         open_trained(str(former / "own_class"))
     run = open_trained(str(former / "own_class"), named={"model": "mynets.Net"})
     assert run.model(torch.zeros(1, *run.in_size)).shape == (1, 3)

@@ -109,7 +109,7 @@ def test_a_defect_is_not_translated():
 
 def test_commands_of_the_shells_completion_are_lines(train_command):
     for argument, words in [
-        ("query=bash", "error: -sc query: the shell calls it"),
+        ("query=bash", "error: -sc query: is called by the shell"),
         ("foo", "error: -sc: takes install=SHELL, uninstall=SHELL or query=SHELL"),
     ]:
         done = train_command("-sc", argument)

@@ -12,7 +12,7 @@ HYDRA_CASES = {
     "alias": (b"a: 1\nb: *x\n", 2, "the alias *x has no anchor &x"),
     "anchor twice": (b"a: &x 1\nb: &x 2\n", 2, "the anchor &x is there twice"),
     "reference": (b"a: 1\nb: ${oops\n", 2, "${oops: an incomplete reference"),
-    "list": (b"- a\n", 1, "no lines `key: value`"),
+    "list": (b"- a\n", 1, "not a mapping of `key: value` lines"),
     "package": (b"# @package [\na: 1\n", 1, "not a dotted key"),
     "defaults of another kind": (b"a: 1\ndefaults: 3\n", 2, "defaults: not a list"),
     "item of two keys": (b"defaults: [{a: 1, b: 2}]\n", 1, "defaults: an item is neither"),

@@ -88,7 +88,7 @@ def test_what_to_do_about_a_rare_class_is_said(capsys, photos):
     options = ["data=image_folder", f"data.root={photos}", "data.cache=null", "data.val_fraction=0"]
     assert data.run(options) == 0
     out = capsys.readouterr().out
-    assert "imbalance 5.00: 10 training images of cat, 2 of dog\n  classes count equally with loss.class_wei" in out
+    assert "imbalance 5.00: 10 training images of cat, 2 of dog\n  to weight classes equally, set loss.class_wei" in out
     assert "figures of dog rest on few images (4 test): -m data.folds=5" in out
 
 
@@ -164,7 +164,7 @@ def test_the_page_of_images_of_several_modes_shows_those_like_the_first(capsys, 
             Image.open(photos / f"train/{name}/{i}.png").convert(mode).save(photos / f"train/{name}/{i}.png")
     out = tmp_path / "data.html"
     report = look(capsys, photos, "data.mode=all", f"seed={seed}", "--out", str(out))
-    assert report["problems"] == ["images of 1 and 2 and 3 and 4 channels: data.mode=RGB or L gives all the same"]
+    assert report["problems"] == ["images of 1 and 2 and 3 and 4 channels: data.mode=RGB or L converts all to the same"]
     assert out.read_text().count("<img alt=") == 20
     assert '<img class="batch"' in out.read_text()
 

@@ -84,7 +84,7 @@ def test_a_killed_process_is_an_error_of_the_machine(folder, monkeypatch):
         os.kill(os.getpid(), signal.SIGKILL)
 
     monkeypatch.setattr(LazyImages, "examine", die)
-    with pytest.raises(MachineError, match=r"data.workers=2: DataLoader .* data.workers=0 works without processes"):
+    with pytest.raises(MachineError, match=r"data.workers=2: DataLoader .* use data.workers=0"):
         survey_split(open_split(folder), workers=2)
 
 

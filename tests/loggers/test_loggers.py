@@ -169,9 +169,7 @@ def test_an_override_below_a_stored_null_takes_the_node_as_composed_now_and_belo
 
 
 def test_a_stored_logger_from_outside_is_refused_unless_named():
-    with pytest.raises(
-        InputError, match=r"logger\.mine\._target_: fake_logger\.Fake is named by a stored config alone"
-    ):
+    with pytest.raises(InputError, match=r"logger\.mine\._target_: fake_logger\.Fake is named only in a stored config"):
         trust.check_names({**BASE, "logger": {"mine": FAKE}}, {})
     trust.check_names({**BASE, "logger": {"mine": FAKE}}, trust.targets({"logger": {"mine": FAKE}}))
     own = {name: {"_target_": f"resnet_cli.loggers.{name}"} for name in ("MLflow", "TensorBoard", "WeightsAndBiases")}
@@ -192,7 +190,7 @@ def test_verify_resume_uses_no_loggers():
         ("logger.wandb.project=x", "logger.wandb: is not selected; choose it with logger=wandb"),
         ("logger.mine=3", "logger: {'mine': 3} is not allowed; it takes a mapping to a mapping or null"),
         ("logger.mine._target_=nomod.X", "logger.mine._target_: there is no module named 'nomod'"),
-        ("logger._target_=fake_logger.Fake", "logger: holds loggers by name; begin the group file with the line "
+        ("logger._target_=fake_logger.Fake", "logger: needs a name for each logger; start the group file with the line "
          "`# @package logger.<name>`"),
     ],
 )  # fmt: skip

@@ -167,8 +167,14 @@ def test_branches_scaled_by_zero_start_as_their_shortcuts_and_learn(order):
     [
         ({"residual": False}, "branch_scale=0.0: scales what is added to a shortcut"),
         ({"shortcut": "none"}, "branch_scale=0.0: scales what is added to a shortcut"),
-        ({"init": "fixup", "norm": "none"}, "branch_scale=0.0: not with init=fixup: its branches have a scale already"),
-        ({"init": "zero_gamma"}, "branch_scale=0.0: not with init=zero_gamma: neither of two scales of zero could"),
+        (
+            {"init": "fixup", "norm": "none"},
+            "branch_scale=0.0: cannot be combined with init=fixup: its branches have a scale already",
+        ),
+        (
+            {"init": "zero_gamma"},
+            "branch_scale=0.0: cannot be combined with init=zero_gamma: neither of two scales of zero could",
+        ),
     ],
 )
 def test_what_a_scale_of_the_branches_does_not_go_with(options, words):

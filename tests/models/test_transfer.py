@@ -107,8 +107,8 @@ def test_a_wider_net_takes_too_little_and_the_nearest_is_named():
     found = fitted(narrow, wide.state_dict())
     assert found.fraction < 0.1
     assert (
-        "main_path.conv1.weight [16, 16, 3, 3] has nearest to it stages.0.0.main_path.conv1.weight [32, "
-        in nearest_mismatch(narrow, wide.state_dict(), found)
+        "main_path.conv1.weight [16, 16, 3, 3], the file's most similar tensor is "
+        "stages.0.0.main_path.conv1.weight [32, " in nearest_mismatch(narrow, wide.state_dict(), found)
     )
 
 

@@ -60,7 +60,7 @@ def test_each_group_says_how_it_stands(tmp_path, capsys):
     words = {lr: row["goal_result"] for lr, row in rows.items()}
     assert words["0.1"].startswith("reached, p = 0.0")
     assert words["0.2"].startswith("not shown: above by 0.1, p = 0.2")
-    assert words["0.2"].endswith("more seeds if this goes on")
+    assert words["0.2"].endswith("more seeds if mean and deviation stay the same")
     assert words["0.3"].startswith("not reached: below by 0.95, p = 0.98")
     assert words["0.4"] == "above by 0.5 in the only run: a test takes two seeds"
     assert words["0.5"] == "no finished run"
@@ -115,7 +115,7 @@ def test_folds_are_no_seeds(tmp_path, capsys):
     [
         (["--goal", "high"], "'high' is not a number, such as 94.0"),
         (["--goal", "test_acuracy=9"], "did you mean test_accuracy"),
-        (["--goal", "94", "--single"], "--goal: of the mean over seeds; not together with --single"),
+        (["--goal", "94", "--single"], "--goal: needs means over seeds; cannot be combined with --single"),
     ],
 )
 def test_a_wrong_goal_is_named(tmp_path, capsys, arguments, words):

@@ -390,8 +390,8 @@ def test_the_file_name_chooses_the_format(tmp_path, name, begins):
     [(["RUNS", "--out", "RUNS/x.doc"], "x.doc: name it"), (["RUNS", "--out", "RUNS/no/x.md"], "folder does not exist"),
      (["RUNS", "--out", "RUNS"], "is a folder"), (["RUNS", "--out", "x.md", "--format", "csv"], "is a file of format"),
      (["RUNS", "--over", "data.split_sed"], "did you mean data.split_seed?"), (["nowhere"], "no such folder"),
-     (["RUNS", "--over", "seed", "--single"], "not together"), ([], "--help"), (["RUNS", "--frmat", "csv"], "--help"),
-     (["RUNS/a/run.json"], "not a folder")],
+     (["RUNS", "--over", "seed", "--single"], "cannot be combined"), ([], "--help"),
+     (["RUNS", "--frmat", "csv"], "--help"), (["RUNS/a/run.json"], "not a folder")],
 )  # fmt: skip
 def test_wrong_commands_get_a_line(tmp_path, monkeypatch, capsys, arguments, said):
     monkeypatch.chdir(tmp_path)

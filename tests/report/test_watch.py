@@ -70,7 +70,7 @@ def test_the_page_is_written_again_and_at_last_as_one_that_stays(runs, tmp_path,
     first, second = seen
     assert 'data-refresh="2"' in first
     assert '<td class="place">b</td>' in first.partition("<main>")[0]  # it goes on
-    assert "No run is going on." in second
+    assert "No run is in progress." in second
     assert "95.00" in second
     assert "data-refresh" not in page.read_text()
     assert "95.00" in page.read_text()

@@ -200,7 +200,7 @@ def test_evaluations_and_exports_are_listed_the_newest_ones(tmp_path):
 @pytest.mark.parametrize(("changes", "words"), [
     (["data.val_fraction=0"], "One run with one seed"),
     (["trainer.max_batches=2"], "Only the first batches of each epoch were used"),
-    (["data.label_noise=0.2"], "made wrong on purpose"),
+    (["data.label_noise=0.2"], "changed deliberately"),
 ])  # fmt: skip
 def test_limitations(tmp_path, changes, words):
     assert words in card_of(write_run(tmp_path / "run", *changes))[1]

@@ -14,9 +14,14 @@ MAPS = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
 @pytest.mark.parametrize(
     ("samples", "batch_size", "accumulate", "words"),
     [
-        (129, 128, 1, "data.batch_size=128: the last batch of 129 training images has 1: .*use data.drop_last=true or"),
+        (
+            129,
+            128,
+            1,
+            "data.batch_size=128: with 129 training images, the last batch of an epoch has 1 image: .*drop_last",
+        ),
         (100, 1, 1, "data.batch_size=1: .*use a larger one"),
-        (1, 128, 1, "there is only 1 training image"),
+        (1, 128, 1, "data: only 1 training image"),
         (129, 129, 65, "trainer.accumulate=65: leaves micro-batches of 1 image in a batch of 129"),
         (131, 128, 2, "trainer.accumulate=2: leaves micro-batches of 1 image in a batch of 3"),
     ],
@@ -47,7 +52,7 @@ def test_a_run_is_refused_before_anything_is_made(train, tmp_path, more):
     arguments = tiny(*more, "data.count=33", "data.batch_size=32", "data.val_fraction=0", "trainer.epochs=1")
     status, _, err = train(*arguments)
     assert status == 2
-    assert err.startswith("error: data.batch_size=32: the last batch of 33 training images has 1")
+    assert err.startswith("error: data.batch_size=32: with 33 training images, the last batch of an epoch has 1 image")
     assert list(tmp_path.iterdir()) == []
     if more[0] == "model=residual_mlp":
         assert train(*arguments, "data.drop_last=true")[0] == 0

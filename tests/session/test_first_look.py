@@ -44,7 +44,7 @@ def test_samples_that_cannot_be_drawn_stop_no_run(train, tmp_path, monkeypatch):
     monkeypatch.setattr("resnet_cli.session.first_look.draw_samples", fail)
     status, out, _ = train(*tiny("trainer.epochs=1"), "hydra.run.dir=d")
     assert status == 0
-    assert "samples.png is not drawn: no ink\n" in out
+    assert "samples.png could not be drawn: no ink\n" in out
     assert not (tmp_path / "d" / "samples.png").exists()
 
 
@@ -83,9 +83,12 @@ def test_a_rare_class_is_named_with_keys_that_help():
     name, largest = dataset.class_names[1], max(found.class_counts)
     line = describe_rare_class(found, {}, {}, "val_accuracy")
     assert line.startswith(
-        f"{name}: {train} training, {val} validation, {test} test images, against {largest} training"
+        f"{name}: {train} training, {val} validation, {test} test images; "
+        f"{dataset.class_names[found.class_counts.index(largest)]} has {largest} training images"
     )
-    assert line.endswith("count equally with loss.class_weights=balanced trainer.select_by=val_balanced_accuracy")
+    assert line.endswith(
+        "to weight classes equally, set loss.class_weights=balanced trainer.select_by=val_balanced_accuracy"
+    )
     assert "class_weights" not in describe_rare_class(found, {"sampler": "balanced"}, {}, "val_accuracy")
     assert "equally" not in describe_rare_class(found, {}, {"class_weights": "balanced"}, "val_balanced_accuracy")
     assert describe_rare_class(loaders(workers=0), {}, {}, "val_accuracy") == ""

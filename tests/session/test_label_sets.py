@@ -30,7 +30,7 @@ def bands(tmp_path):
 def test_a_run_has_its_defaults_rows_and_thresholds(train, tmp_path, bands):
     status, out, err = train(*ARRAYS, "hydra.run.dir=run")
     assert (status, err) == (0, "")
-    assert "labels  several an image: loss BinaryCrossEntropy, the best epoch by val_map" in out
+    assert "labels  several per image: loss BinaryCrossEntropy, the best epoch by val_map" in out
     config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
     assert config["loss"]["_target_"] == "resnet_cli.losses.BinaryCrossEntropy"
     rows, record = rows_of(tmp_path / "run"), record_of(tmp_path / "run")
@@ -61,8 +61,11 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(train, tmp_path, bands):
     [
         (["loss=cross_entropy"], "loss._target_: resnet_cli.losses.CrossEntropy takes one class for each image"),
         (["loss=focal"], "loss._target_: resnet_cli.losses.Focal takes one class for each image"),
-        (["trainer.select_by=val_balanced_accuracy"], "trainer.select_by=val_balanced_accuracy: images have several"),
-        (["data=digits", "~data.labels", "trainer.select_by=val_map"], "trainer.select_by=val_map: for images with"),
+        (
+            ["trainer.select_by=val_balanced_accuracy"],
+            "trainer.select_by=val_balanced_accuracy: the images have several",
+        ),
+        (["data=digits", "~data.labels", "trainer.select_by=val_map"], "trainer.select_by=val_map: needs images with"),
         (["loss._target_=torch.nn.MultiMarginLoss"], "loss: torch.nn.MultiMarginLoss on logits [2, 3] and class prob"),
     ],
 )

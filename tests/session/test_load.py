@@ -81,7 +81,7 @@ def test_other_weights_than_those_of_the_resumed_run_are_not_dropped_silently(tr
     shutil.copytree(finished, tmp_path / "other")
     status, out, _ = train("resume=d", "init_from=other", "trainer.epochs=3")
     assert status == 0
-    assert "init_from: other is not used, the run goes on from its own last.pt" in out
+    assert "init_from: other is not used, the run continues from its own last.pt" in out
 
 
 def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_from_the_same_weights(train, finished, tmp_path):

@@ -111,7 +111,7 @@ def test_a_users_loss_gets_what_it_has_parameters_for():
         (
             FOCAL,
             0.2,
-            r"trainer.label_smoothing=0.2: goes with loss=cross_entropy; set loss.l",
+            r"trainer.label_smoothing=0.2: needs loss=cross_entropy; set loss.l",
         ),
         (of(Margin), 0.2, "smooth in your own loss"),
         (

@@ -131,10 +131,10 @@ def test_an_odd_number_of_threads_is_not_used(source, threads):
         (["trainer.epochs=1"], ["trainer.epochs: 2 -> 1: changed", "reproduce: "]),
         (["trainer.time_budget=9"], ["trainer.time_budget: ", "reproduce: "]),
         (["seed=1", "model=resnet20"], ["seed: 0 -> 1: ", "model.depth: 8 -> 20: ", "reproduce: "]),
-        (["resume=a"], ["resume: is given with reproduce=a"]),
-        (["verify_resume=true"], ["verify_resume: is given with reproduce=a"]),
+        (["resume=a"], ["resume: cannot be combined with reproduce=a"]),
+        (["verify_resume=true"], ["verify_resume: cannot be combined with reproduce=a"]),
         (["resume_force=true"], ["resume_force: has no effect on reproduce=a"]),
-        (["init_from=a"], ["init_from=a: a did not start from other weights"]),
+        (["init_from=a"], ["init_from=a: a did not start from given weights; leave out init_from"]),
         (["hydra.run.dir=a"], ["reproduce=a: is the folder of the new run too"]),
         (["optimizer.rl=0.3"], ["optimizer.rl: unknown key"]),
     ],
@@ -156,7 +156,7 @@ def test_a_run_without_an_end_is_refused(train, source, tmp_path, status):
     code, _, err = train("reproduce=a")
     assert code == 2
     assert err.startswith("error: reproduce=a: the run has not finished (")
-    assert "resume=a goes on with it" in err
+    assert "resume=a continues it" in err
     assert {path.name for path in tmp_path.iterdir()} == {"a"}
 
 
@@ -171,7 +171,7 @@ def test_damaged_metrics_of_a_finished_run_are_called_so(train, source, tmp_path
     (source / "metrics.jsonl").write_text(text)
     status, _, err = train("reproduce=a")
     assert status == 2
-    assert err.startswith("error: reproduce=a: its metrics cannot be compared with: ")
+    assert err.startswith("error: reproduce=a: its metrics cannot be used for comparison: ")
     assert words in err
     assert err.count("\n") == 1
     assert not (tmp_path / "outputs").exists()
@@ -246,7 +246,7 @@ def test_own_classes_are_taken_from_the_run_if_it_is_trusted(train, own_class):
     arguments = ("reproduce=there/a", "hydra.run.dir=b")
     status, _, err = train(*arguments)
     assert status == 2
-    assert err.startswith("error: model._target_: reproduced_nets.Net is named by a stored config alone")
+    assert err.startswith("error: model._target_: reproduced_nets.Net is named only in a stored config")
     assert not (own_class / "b").exists()
     assert "reproduced_nets" not in sys.modules
     status, out, err = train(*arguments, "trust=true")

@@ -422,7 +422,7 @@ def test_a_run_that_stopped_early_says_so_and_how_it_goes_on(train, tmp_path):
         assert "warning" not in out
         assert (
             f"nothing to do: stopped early after epoch 2 of {9 if changes else 6}, 1 epoch after the best one "
-            "(trainer.early_stopping=1); goes on with trainer.early_stopping=2 resume_force=true\n"
+            "(trainer.early_stopping=1); to continue, set trainer.early_stopping=2 resume_force=true\n"
         ) in out
     assert train("resume=d", "trainer.early_stopping=2", "resume_force=true")[0] == 0
     assert len(rows_of(tmp_path / "d")) == 3
@@ -445,8 +445,8 @@ def test_another_folder_beside_resume_is_refused(train, stopped, tmp_path):
     status, out, err = train("resume=d", "hydra.run.dir=e")
     assert (status, out) == (2, "")
     assert err == (
-        "error: hydra.run.dir=e: is given with resume=d, which goes on in its own folder; init_from=d starts a new run "
-        "from its weights\n"
+        "error: hydra.run.dir=e: cannot be combined with resume=d, which continues in its own folder; "
+        "init_from=d starts a new run from its weights\n"
     )
     assert not (tmp_path / "e").exists()
     assert train("hydra.run.dir=./d/", "resume=d")[0] == 0

@@ -96,9 +96,12 @@ def test_classes_in_another_order_are_matched(train, folder):
         (["teacher=nowhere"], "teacher=nowhere: no such run folder"),
         (
             ["teacher=teacher", "data.classes=4"],
-            "teacher=teacher: knows other classes than the data: it lacks class 3",
+            "teacher=teacher: has different classes from the data: it lacks class 3",
         ),
-        (["teacher=teacher", "data.channels=1"], "teacher=teacher: takes images of 3 channels, and the data have 1"),
+        (
+            ["teacher=teacher", "data.channels=1"],
+            "teacher=teacher: expects images with 3 channels, but the data have 1",
+        ),
         (["teacher=teacher", "distillation.temperature=0"], "distillation.temperature: 0 is not allowed"),
         (["teacher=teacher", "distillation.weight=1.1"], "distillation.weight: 1.1 is not allowed"),
         (["teacher=teacher", "+distillation.alpha=1"], "distillation.alpha: unknown key"),
@@ -122,7 +125,7 @@ def test_a_teacher_names_no_code_of_its_own_choice(train, folder):
     altered(folder / "teacher/checkpoints/best.pt", change)
     status, _, err = train(*tiny("teacher=teacher", "hydra.run.dir=student"))
     assert status == 2
-    assert err.startswith("error: teacher=teacher: its config names evil.Net, which is no part of resnet-cli")
+    assert err.startswith("error: teacher=teacher: its config names evil.Net, which is not part of resnet-cli")
     assert not (folder / "ran").exists()
 
 

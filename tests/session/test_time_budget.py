@@ -68,7 +68,7 @@ def test_the_choice_is_stored_and_a_resumed_run_keeps_it(train, tmp_path, monkey
     status, out, err = train("resume=a", "trainer.time_budget=2000 s")
     assert (status, out) == (2, "")
     assert err == (
-        "error: trainer.time_budget=2000 s: the run has begun with 1000 s, and keeps its epochs; "
+        "error: trainer.time_budget=2000 s: the run was started with 1000 s and keeps its number of epochs; "
         "trainer.epochs=N makes it longer\n"
     )
     assert train("resume=a", "trainer.epochs=5")[0] == 0, "made longer"

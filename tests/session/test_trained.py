@@ -40,13 +40,17 @@ def test_the_best_checkpoint_is_taken_unless_another_is_named(copied):
 def test_a_checkpoint_of_another_run_is_refused(copied, tmp_path):
     other = shutil.copytree(copied, tmp_path / "other")
     named = other / "checkpoints" / "last.pt"
-    with pytest.raises(InputError, match=f"--checkpoint {named}: of the run {other}; give it in place of {copied}"):
+    with pytest.raises(
+        InputError, match=f"--checkpoint {named}: belongs to the run {other}; give it instead of {copied}"
+    ):
         open_trained(str(copied), checkpoint=str(named))
     kept = shutil.copy(named, tmp_path / "epoch2.pt")
     assert open_trained(str(copied), checkpoint=str(kept)).run.path == copied
     config = copied / "config.yaml"
     config.write_text(config.read_text().replace("\nseed: 0\n", "\nseed: 7\n"))
-    with pytest.raises(InputError, match=f"of another run: seed=0, and {copied} has 7; give it in place of the run"):
+    with pytest.raises(
+        InputError, match=f"belongs to another run: seed=0, but {copied} has 7; give it instead of the run"
+    ):
         open_trained(str(copied), checkpoint=str(kept))
 
 

@@ -15,11 +15,11 @@ data=true -> data=true: not the name of an option
 -m model=1,2 -> a group was given no name
 ~model -> ~model: a run needs this group; model=NAME chooses another option
 ~optimizer=sgd -> ~optimizer=sgd: a run needs this group
---resolve -> --resolve: goes with --cfg job
+--resolve -> --resolve: needs --cfg job
 name=${oc.env:NO_SUCH} -> name: the environment variable NO_SUCH is not set; ${oc.env:NO_SUCH,VALUE} has a value
 name=${seed.x} -> name: Error trying to access seed.x
--m seed=0,1 --cfg job -> --multirun, --run, --cfg and --info exclude one another
---run --info config -> --multirun, --run, --cfg and --info exclude one another
+-m seed=0,1 --cfg job -> --multirun, --run, --cfg and --info are mutually exclusive
+--run --info config -> --multirun, --run, --cfg and --info are mutually exclusive
 data.merge={pet: [cat, dog]} -> put the whole argument in single quotes
 optimizer=sdg -> did you mean sgd?
 optimizer=lion -> optimizer=lion: no such option (adam, adamw, muon, rmsprop, sgd)
@@ -128,7 +128,7 @@ trainer.max_batches=0 -> trainer.max_batches: 0 is not allowed
 trainer.time_budget=30minuts -> trainer.time_budget: 30minuts is not allowed; it takes text such as '30 min'
 trainer.time_budget=0 -> trainer.time_budget: 0 is not allowed
 trainer.time_budget=-5s -> trainer.time_budget: -5s is not allowed
-trainer.time_budget=1h trainer.epochs=3 -> trainer.epochs: 3 is given with trainer.time_budget=1h, which chooses it
+trainer.time_budget=1h trainer.epochs=3 -> trainer.epochs: 3 cannot be combined with trainer.time_budget=1h
 trainer.steps_per_epoch=0 -> trainer.steps_per_epoch: 0 is not allowed
 trainer.compile=modle -> did you mean model?
 trainer.precision=fp17 -> did you mean fp16?
@@ -258,13 +258,13 @@ schedule=multistep schedule.milestones=[50%,200%] -> beyond the end of the run
 schedule=multistep schedule.milestones=[1] schedule.warmup=2 -> inside the warm-up
 schedule=piecewise_linear schedule.points=[] -> at least one pair
 schedule.warmup=1 schedule.warmup_shape=constant -> trains nothing
-data.drop_last=true data.batch_size=1000 -> data.batch_size=1000: with data.drop_last=true at most
+data.drop_last=true data.batch_size=1000 -> data.batch_size=1000: must be at most
 data.val_fraction=0.001 -> data.val_fraction=0.001: 0.001 of 96 images is none: use 0.011 or more
 data.image_size=1 -> model
 data.classes=100 -> 96
 data.augment.crop_padding=reflect data.augment.crop=8 -> data.augment.crop
-data.train_size=97 -> data.train_size=97: a subset of 97: choose 1
-data.train_size=1000 -> data.train_size=1000: a subset of 1000: choose 1
+data.train_size=97 -> data.train_size=97: choose 1
+data.train_size=1000 -> data.train_size=1000: choose 1
 trainer.device=cuda:99 -> trainer.device: cuda:99 is not available
 trainer.device=gpu0 -> trainer.device: 'gpu0' is not a device
 trainer.device=xla -> trainer.device
@@ -274,7 +274,7 @@ init_from=nowhere -> init_from=nowhere: no such run folder
 data=image_folder data.root=nowhere -> data.root=nowhere does not exist
 data=image_folder data.root=file.txt -> data.root=file.txt is not a folder, nor an archive
 data=arrays data.file=file.txt -> data.file=file.txt: not a file of arrays: expected .npz
-data=huggingface -> data=huggingface takes data.name=NAME of the hub, or data.root=PATH
+data=huggingface -> data=huggingface: needs either data.name=NAME of the hub or data.root=PATH
 data=csv data.file=file.text -> data.file=file.text does not exist; did you mean file.txt?
 data=cifar10 data.root=nowhere data.download=false -> nowhere
 """

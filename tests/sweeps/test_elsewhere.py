@@ -39,7 +39,7 @@ def test_a_job_that_another_process_trains_is_waited_for(ends_well, train, tmp_p
     status, out, err = train("-m", "resume=s")
     process.join()
     assert (status, err) == (0, ""), out
-    assert out.count("another process trains it; waiting for that") == 1
+    assert out.count("is being trained by another process; waiting for it") == 1
     assert {one["status"] for one in records(tmp_path / "s").values()} == {"finished"}
     assert len(rows_of(other)) == 1
     assert out.count(": starts") == (not ends_well), "what the other process has left is gone on with"

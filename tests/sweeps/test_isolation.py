@@ -70,7 +70,7 @@ def test_a_result_that_is_larger_than_a_pipe_comes_back(sweep_job, monkeypatch):
 @pytest.mark.parametrize(
     ("ends", "words"),
     [
-        (lambda signals: os.kill(os.getpid(), signal.SIGKILL), "killed by SIGKILL, perhaps since memory ran out"),
+        (lambda signals: os.kill(os.getpid(), signal.SIGKILL), "killed by SIGKILL, perhaps because memory ran out"),
         (lambda signals: os.kill(os.getpid(), signal.SIGUSR2), "killed by SIGUSR2"),
         (lambda signals: os._exit(7), "ended with status 7"),
     ],

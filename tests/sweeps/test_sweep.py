@@ -148,7 +148,7 @@ def test_stop_on_failure_starts_no_further_job(train, own_nets):
     command = ["-m", "+model.fails=true,false", *NET, "seed=0", "sweep.stop_on_failure=true"]
     status, out, err = train(*command)
     assert status == 1
-    assert "1 of 2 jobs have not begun" in out
+    assert "1 of 2 jobs have not started" in out
     assert "error: 2 of 2 jobs did not finish" in err
     assert not any("fails=False" in path.name for path in (own_nets / "s").iterdir())
     (own_nets / "broken").unlink()

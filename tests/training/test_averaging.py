@@ -208,7 +208,7 @@ def test_a_state_of_another_kind_or_model_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"averaging": "ema", "swa_lr": 0.1}, "trainer.swa_lr=0.1: only with averaging=swa"),
+        ({"averaging": "ema", "swa_lr": 0.1}, "trainer.swa_lr=0.1: needs trainer.averaging=swa"),
         ({"averaging": "swa", "swa_start": 2.5}, "trainer.swa_start=2.5: below 1 a fraction"),
         ({"averaging": "swa", "swa_start": 2, "epochs": 2}, "trainer.swa_start=2: nothing is averaged"),
     ],

@@ -135,7 +135,7 @@ def test_a_run_that_ends_before_the_first_synchronisation_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lookahead": LookaheadOptions(final_alpha=0.2), "averaging": "ema"}, "only with averaging=lookahead"),
+        ({"lookahead": LookaheadOptions(final_alpha=0.2), "averaging": "ema"}, "needs trainer.averaging=lookahead"),
         ({"lookahead": LookaheadOptions(alpha=0.0), "averaging": "lookahead"}, "lookahead_alpha=0: nothing"),
     ],
 )

@@ -175,7 +175,7 @@ def _print_sweep(sweep: SweepDir, summary: str) -> int:
         return print_error(error)
     waiting = sum(not job.record for job in jobs)
     if waiting:
-        print_line(f"{waiting} of {len(jobs)} jobs have not begun", sys.stdout)
+        print_line(f"{waiting} of {len(jobs)} jobs have not started", sys.stdout)
     if summary:
         print_line(summary, sys.stdout)
     unfinished = sum(job.status not in ("finished", "pruned") or job.has_failed_to_continue for job in jobs)

@@ -20,12 +20,12 @@ TORCH = (".pt", ".pth")
 EXPECTED = ".npz, .npy, .pt, .pth or a folder of .npy files"
 ADVICE_BY_SUFFIX = {
     ".csv": "data=csv reads tables", ".tsv": "data=csv reads tables", ".parquet": "data=huggingface reads such files",
-    ".pkl": "unpickling it would run what it says; numpy.savez saves arrays without that",
+    ".pkl": "unpickling it could run code; save the arrays with numpy.savez",
     ".mat": "scipy.io.loadmat reads it, and numpy.savez saves its arrays",
     ".h5": "h5py reads it, and numpy.savez saves its arrays",
     ".hdf5": "h5py reads it, and numpy.savez saves its arrays",
 }  # fmt: skip
-OBJECTS = "holds Python objects, which only unpickling reads, and that would run what the file says: save {} alone"
+OBJECTS = "holds Python objects, and unpickling them could run code: save {} alone"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def open_arrays(path: Path, key: str) -> ArrayFile:
         return ArrayFile(path, {"": _loader(path)})
     if suffix == ".npz":
         if not zipfile.is_zipfile(path):
-            raise InputError(f"{path} cannot be read: not an archive as numpy.savez writes it, or cut short")
+            raise InputError(f"{path} cannot be read: not an archive written by numpy.savez, or truncated")
         with _one_line_errors(str(path)), np.load(path, allow_pickle=False) as archive:
             return ArrayFile(path, {name: partial(_load_member, path, name) for name in archive})
     with _one_line_errors(str(path)):

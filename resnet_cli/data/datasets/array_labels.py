@@ -42,7 +42,7 @@ def to_labels(
             _refuse_negative(arrays[split], found)
     known: Array = np.unique(values["train"])
     if len(known) > MAX_CLASSES:
-        raise InputError(f"{arrays['train']}: {len(known)} different labels: these are no classes")
+        raise InputError(f"{arrays['train']}: {len(known)} different labels: these are not classes")
     if class_names is not None:
         names = tuple(map(str, class_names))
         _refuse_repeated(names)
@@ -158,7 +158,7 @@ def _refuse_negative(array: NamedArray, values: Array) -> None:
 def _refuse_repeated(names: Sequence[str]) -> None:
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
-        raise InputError(f"data.class_names: {twice!r} is there twice")
+        raise InputError(f"data.class_names: {twice!r} is listed twice")
 
 
 def _log_gaps(array: NamedArray, known: Array) -> None:

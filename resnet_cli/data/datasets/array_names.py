@@ -51,8 +51,8 @@ def find_arrays(path: Path, names: Sequence[str], given: Mapping[str, str]) -> d
     for place, candidates in found.items():
         if len(candidates) > 1 and place not in given:
             problems.append(
-                f"{path}: {' and '.join(candidates)} may both be {place}: data.arrays={{{place}: {candidates[0]}}} "
-                "says which"
+                f"{path}: {' and '.join(candidates)} may both be {place}; choose one with "
+                f"data.arrays={{{place}: {candidates[0]}}}"
             )
     chosen = {place: candidates[0] for place, candidates in found.items()} | dict(given)
     if not problems:
@@ -82,7 +82,7 @@ def _unknown_names(path: Path, names: Sequence[str], given: Mapping[str, str]) -
 def _missing_places(path: Path, names: Sequence[str], chosen: Mapping[str, str]) -> list[str]:
     usual = {"train_images": "x_train, train_images or images", "train_labels": "y_train, train_labels or labels"}
     return [
-        f"{path}: no array is named {text} ({format_names(names)}): data.arrays={{{place}: NAME}} names it"
+        f"{path}: no array is named {text} ({format_names(names)}); set data.arrays={{{place}: NAME}}"
         for place, text in usual.items()
         if place not in chosen
     ]

@@ -130,8 +130,8 @@ class _Scale:
             log.warning("%s: %.3g%% of the values are outside data.range=%s: %s", self.array, percent, bounds, extent)
         elif not is_given and self.array.values.dtype != bool and self.largest < self.high / DARK:
             log.warning(
-                "%s: %s, which is dark in the range %s of the type; data.range=[low,high] gives another", self.array,
-                extent, bounds,
+                "%s: %s, which is dark in the range %s of the type; set data.range=[low,high] to scale them",
+                self.array, extent, bounds,
             )  # fmt: skip
 
 
@@ -146,4 +146,4 @@ def _refuse(array: NamedArray) -> tuple[float, float]:
     usual = [(0, 1), (-1, 1), (0, 255), (0, 65535)]
     fitting = next((f"[{a},{b}]" for a, b in usual if a <= low and high <= b), f"[{low:g},{high:g}]")
     extent = f"from {low:g} to {high:g}" if low <= high else "none of them finite"
-    raise InputError(f"{array}: values {extent}: data.range={fitting} says which become black and white")
+    raise InputError(f"{array}: values {extent}; set data.range={fitting} to the values of black and white")

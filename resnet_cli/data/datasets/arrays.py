@@ -80,7 +80,7 @@ def arrays(
     _compare_counts(images, _by_split(loaded, "labels"))
     pixels = {split: to_images(array, found, range) for split, array in images.items()}
     if layout == "auto" and found != "NHW":
-        log.info("%s: read as %s; data.layout says otherwise", images["train"], found)
+        log.info("%s: read as %s; set data.layout if that is wrong", images["train"], found)
     splits = {split: DatasetSplit(pixels[split], targets[split]) for split in pixels}
     if "test" not in splits:
         kept = hold_out_test(targets["train"], test_fraction, names, source=str(path))
@@ -101,7 +101,7 @@ def _open(path: Path, labels_file: str | None, given: Mapping[str, str]) -> tupl
     if labels_file is None:
         if names == [""]:
             beside = path.with_name(f"{path.stem}_labels.npy")
-            raise InputError(f"{path}: one array, the images: data.labels_file={beside} would be that of the labels")
+            raise InputError(f"{path}: one array, the images; give the labels with data.labels_file={beside}")
         chosen = find_arrays(path, names, given)
         return dict.fromkeys(chosen, content), chosen
     labels_path = expand_home(labels_file, "data.labels_file")
@@ -110,7 +110,7 @@ def _open(path: Path, labels_file: str | None, given: Mapping[str, str]) -> tupl
         if len(found) != 1:
             raise InputError(f"{key}={where}: {len(found)} arrays, but one is expected with data.labels_file")
     if given:
-        raise InputError(f"data.arrays={dict(given)}: not with data.labels_file")
+        raise InputError(f"data.arrays={dict(given)}: cannot be combined with data.labels_file")
     (label_name,) = labels.loaders
     return {"train_images": content, "train_labels": labels}, {"train_images": names[0], "train_labels": label_name}
 

@@ -115,9 +115,7 @@ def find_image_column(features: Mapping[str, Any], given: str | None, name: str)
     if given is not None:
         _require_column(features, "data.image_column", given, name)
         if given not in encoded and not _is_text(features[given]):
-            raise InputError(
-                f"data.image_column={given}: {name} has {features[given]} in it, an image column has encoded images"
-            )
+            raise InputError(f"data.image_column={given}: {name} has {features[given]} in it, not encoded images")
         return given
     return _choose(encoded, IMAGE_NAMES, "data.image_column", "images", features, name)
 
@@ -143,7 +141,7 @@ def _choose(
         return chosen
     columns = ", ".join(map(repr, candidates or features))
     state = "several columns may hold" if candidates else "no column is known to hold"
-    raise InputError(f"{name}: {state} the {what} ({columns}): {key}=NAME names it")
+    raise InputError(f"{name}: {state} the {what} ({columns}); set {key}=NAME")
 
 
 def _require_column(features: Mapping[str, Any], key: str, column: str, name: str) -> None:

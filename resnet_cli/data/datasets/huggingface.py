@@ -83,7 +83,7 @@ def huggingface(
         InputError: The set does not exist, or its columns, labels or images cannot be used.
     """
     if (name is None) == (root is None):
-        raise InputError("data=huggingface takes data.name=NAME of the hub, or data.root=PATH: one of them")
+        raise InputError("data=huggingface: needs either data.name=NAME of the hub or data.root=PATH")
     base = Path() if root is None else expand_home(root, "data.root")
     source = name or str(base)
     tables = _load_from_hub(source, subset, revision) if name else _load_from_disk(base, subset)
@@ -93,7 +93,7 @@ def huggingface(
     class_names, labels = _read_labels(splits, find_label_column(features, label_column, source, images), source)
     commit = _find_revision(splits["train"]) if name else None
     if commit is not None:
-        log.info("%s: revision %s; data.revision=%s keeps to it", source, commit, commit)
+        log.info("%s: revision %s; set data.revision=%s to pin it", source, commit, commit)
     options: dict[str, Any] = {
         "mode": mode, "image_size": image_size, "resize": resize, "cache": find_cache_folder(cache),
         "background": background, "value_range": range, "interpolation": interpolation,
@@ -144,7 +144,7 @@ def _load_from_hub(name: str, subset: str | None, revision: str | None) -> Table
                 raise
             return library.load_dataset(snapshot, subset)
 
-    return _load(load, f"data.name={name}", "; HF_HUB_OFFLINE=1 uses what is in its cache alone")
+    return _load(load, f"data.name={name}", "; HF_HUB_OFFLINE=1 uses only its cache")
 
 
 def _find_snapshot(name: str, revision: str | None) -> str | None:

@@ -178,7 +178,7 @@ def _parse_idx(path: Path, content: bytes, dimensions: int) -> Tensor:
     magic, shape = header[0], header[1:]
     count = torch.Size(shape).numel()
     if magic != IDX_MAGIC[dimensions] or len(content) != 4 * len(header) + count:
-        raise InputError(f"{path}: cannot be read: not an IDX file of {dimensions} dimensions, or cut short")
+        raise InputError(f"{path}: cannot be read: not an IDX file of {dimensions} dimensions, or truncated")
     if not count:
         raise InputError(f"{path}: no images or labels in it")
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=4 * len(header)).view(shape)

@@ -45,12 +45,14 @@ def find_root(
         raise InputError(f"data.root={path} does not exist{more}")
     if not is_archive(path):
         raise InputError(
-            f"data.root={path} is not a folder, nor an archive by its name (.zip, .tar, .tar.gz ...){more}"
+            f"data.root={path} is neither a folder nor, by its name, an archive (.zip, .tar, .tar.gz ...){more}"
         )
     name = next(path.name[: -len(suffix)] for suffix in SUFFIXES if path.name.lower().endswith(suffix))
     folder = find_cache_folder(cache)
     if folder is None:
-        raise InputError(f"data.root={path}: an archive is unpacked into data.cache, which is not set: data.cache=DIR")
+        raise InputError(
+            f"data.root={path}: an archive is unpacked into data.cache, which is not set; set data.cache=DIR"
+        )
     return Root(_content_folder(unpack_once(path, folder), count_files), name)
 
 

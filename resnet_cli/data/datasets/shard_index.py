@@ -131,10 +131,10 @@ def _group_by_stem(path: Path, problems: list[str]) -> Iterator[tuple[str, Group
         group: Group = {}
         for match, member in files:
             if match[2].lower() in group:
-                problems.append(f"{path}: sample {stem!r}: {member.name} is there twice")
+                problems.append(f"{path}: sample {stem!r}: {member.name} appears twice")
             group[match[2].lower()] = member
         if stem in seen:
-            problems.append(f"{path}: sample {stem!r} is there twice, or its files do not follow one another")
+            problems.append(f"{path}: sample {stem!r} appears twice, or its files do not follow one another")
             continue
         seen.add(stem)
         if not Path(stem).name.startswith("__"):  # __index__ and the like describe the shard
@@ -152,7 +152,7 @@ def _find_image(group: Group, extensions: Extensions) -> Member:
         which = f"no image .{extensions.image.lstrip('.')}" if extensions.image else "no image"
         raise InputError(f"{which} among its files {_format(group)}")
     if len(found) > 1:
-        raise InputError(f"several images ({_format(found)}): data.image_extension={found[0]} takes one of them")
+        raise InputError(f"several images ({_format(found)}); choose one with data.image_extension={found[0]}")
     return group[found[0]]
 
 
@@ -191,7 +191,7 @@ def _find_field(text: str, extension: str, given: str | None) -> str:
         if name is None:
             missing = f"no field {given!r}" if given else "no label"
             raise InputError(f".{extension} has {missing}, but {', '.join(map(repr, value)) or 'nothing'}"
-                             f"{'' if given else ': data.label_field=NAME takes one of these'}")  # fmt: skip
+                             f"{'' if given else '; choose one with data.label_field=NAME'}")  # fmt: skip
         value = value[name]
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise InputError(f".{extension} has the label {json.dumps(value)[:40]}, not a class index or name")

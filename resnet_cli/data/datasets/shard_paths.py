@@ -47,7 +47,7 @@ def find_shards(named: Mapping[str, str | Sequence[str] | None]) -> dict[str, li
         for path in found[name]:
             place = path.resolve() if isinstance(path, Path) else path
             if place in seen:
-                problems.append(f"{key}: {path} is there twice" + (f", in {seen[place]} too" * (seen[place] != key)))
+                problems.append(f"{key}: {path} is listed twice" + (f", also in {seen[place]}" * (seen[place] != key)))
             seen.setdefault(place, key)
     raise_problems(problems)
     return found
@@ -74,11 +74,11 @@ def _expand(text: str, key: str) -> Sequence[ShardPath]:
 def _expand_address(text: str, key: str) -> Sequence[RemoteFile]:
     """Return the files on a web server that an address with braces expands to."""
     if text.lower().startswith("pipe:"):
-        raise InputError(f"{key}={text}: `pipe:` runs a command, which a config must not: give its files, or addresses")
-    if not text.lower().startswith(("http://", "https://")):
         raise InputError(
-            f"{key}={text}: shards are read from folders, mounted ones too, and from http(s)://, not there"
+            f"{key}={text}: `pipe:` runs a command, which a config is not allowed to do; give files or addresses"
         )
+    if not text.lower().startswith(("http://", "https://")):
+        raise InputError(f"{key}={text}: shards are read only from folders (including mounted ones) and http(s)://")
     _require_pairs(text, key)
     if "*" in text:
         raise InputError(f"{key}={text}: a server does not list its files: name them in braces, such as {{000..099}}")

@@ -69,7 +69,7 @@ class Table:
             nearest = nearest_name(usual_names[0], self.columns) or "NAME"
             raise InputError(
                 f"{self.path}: no column is named {', '.join(usual_names[:3])} ...; its first line names "
-                f"{self._format_columns()}: {key}={nearest} takes one of these"
+                f"{self._format_columns()}; choose one with {key}={nearest}"
             )
         return found
 
@@ -95,10 +95,10 @@ def read_table(path: Path, key: str) -> Table:
         raise InputError(f"{key}={path} {state}{similar_file(path)}")
     suffix = path.suffix.lower()
     if suffix in OTHER_FORMATS:
-        raise InputError(f"{key}={path}: {suffix} is not read: save it as .csv, .tsv or .parquet")
+        raise InputError(f"{key}={path}: {suffix} is not supported; save it as .csv, .tsv or .parquet")
     table = _read_parquet(path) if suffix in (".parquet", ".pq") else _read_text(path)
     if not len(table):
-        raise InputError(f"{path}: no rows below the names of the columns")
+        raise InputError(f"{path}: no rows below the header")
     return table
 
 

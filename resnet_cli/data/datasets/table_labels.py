@@ -86,7 +86,7 @@ def read_label_sets(
         raise InputError(f"{table.path}: column {column!r} has {only} in its training rows: 2 are needed")
     if all(len(row) < 2 for row in names):
         log.warning(
-            "%s: no image has two labels with %r between them; data.label_delimiter names what is",
+            "%s: no image has two labels with %r between them; set data.label_delimiter to what is",
             table.path,
             delimiter,
         )

@@ -105,11 +105,11 @@ def _find_files(table: Table, column: str, base: Path) -> list[str]:
             continue
         count += 1
         if count <= MAX_PROBLEMS:
-            reason = _describe_missing(names[0], base) if names else f"{cell.strip()} leads out of data.root={base}"
+            reason = _describe_missing(names[0], base) if names else f"{cell.strip()} is outside data.root={base}"
             problems.append(f"{table.where(row)}: {reason}")
     if len(table) == count > MAX_PROBLEMS:
-        advice = "data.root=DIR names the folder that the paths are relative to"
-        raise InputError(f"{problems[0]}; the files of the other {count - 1} rows are missing too: {advice}")
+        advice = "set data.root to the folder that the paths are relative to"
+        raise InputError(f"{problems[0]}; the files of the other {count - 1} rows are missing too; {advice}")
     raise_problems([*problems, *[""] * (count - len(problems))])
     return found
 
@@ -195,7 +195,7 @@ def _find_repeated(table: Table, names: Sequence[str], labels: Sequence[str], sp
             difference = f" with the label {labels[earlier]!r}, not {labels[row]!r}"
         elif splits[row] != splits[earlier]:
             difference = f" in the {splits[earlier]} split, not {splits[row]}"
-        yield f"{table.where(row)}: {name} is there already, in {table.unit} {table.lines[earlier]}{difference}"
+        yield f"{table.where(row)}: {name} is already listed in {table.unit} {table.lines[earlier]}{difference}"
 
 
 def _find_classes(table: Table, labels: Sequence[str], splits: Sequence[str]) -> tuple[str, ...]:

@@ -176,7 +176,7 @@ def _machine_errors(archive: Path, cache: Path) -> Iterator[None]:
     except DAMAGE as error:
         raise _damaged(archive, error) from None
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise InputError(f"{archive}: holds a file and a folder of one name: {error.filename}") from None
+        raise InputError(f"{archive}: holds a file and a folder with the same name: {error.filename}") from None
     except OSError as error:
         if error.errno is None:  # raised by a decompressor
             raise _damaged(archive, error) from None

@@ -125,7 +125,7 @@ def _open_member(archive: Path, content: tarfile.TarFile, info: tarfile.TarInfo)
     except (KeyError, RecursionError):
         file = None
     if file is None:
-        raise InputError(f"{archive}: {info.name!r} is a link to {info.linkname!r}, which is no file of the archive")
+        raise InputError(f"{archive}: {info.name!r} is a link to {info.linkname!r}, which is not a file in the archive")
     return file
 
 

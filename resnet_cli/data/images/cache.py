@@ -24,7 +24,9 @@ def find_cache_folder(cache: str | None) -> Path | None:
     try:
         return expand_home(cache)
     except InputError:
-        log.warning("data.cache: %s: %s; decoded images are not kept. data.cache=DIR keeps them", cache, HOME_UNKNOWN)
+        log.warning(
+            "data.cache: %s: %s; decoded images are not kept; set data.cache=DIR to keep them", cache, HOME_UNKNOWN
+        )
         return None
 
 

@@ -142,8 +142,8 @@ class RowWriter:
         needed, free = self.shape[0] * row_bytes, shutil.disk_usage(self.path.parent).free
         if needed > DISK_FRACTION * free:
             log.warning(
-                "%s: decoded images are not cached: they need %s GB and %s GB are free; data.cache=DIR names another "
-                "disk", self.path.parent, f"{needed / 1e9:,.1f}", f"{free / 1e9:,.1f}",
+                "%s: decoded images are not cached: they need %s GB, but only %s GB are free; set data.cache=DIR to "
+                "use another disk", self.path.parent, f"{needed / 1e9:,.1f}", f"{free / 1e9:,.1f}",
             )  # fmt: skip
             return
         try:

@@ -73,7 +73,7 @@ def require_range(image: "Image.Image", path: object, value_range: Sequence[floa
     is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     if image.mode[0] in "IF" and not is_16_bit and value_range is None:
         kind = "floating-point" if image.mode == "F" else "32-bit"
-        raise InputError(f"{path}: {kind} values: data.range=[low,high] says which become black and white")
+        raise InputError(f"{path}: {kind} values; set data.range=[low,high] to the values of black and white")
     if value_range is not None and is_deep_color(image) and getattr(image, "fp", None) is None:
         raise InputError(f"{path}: is decoded to 8 bits a channel, to which no range applies; give the file itself")
 

@@ -138,7 +138,7 @@ def _decode_tiff(image: TiffImage, path: ImageFile, decoding: Decoding) -> tuple
 
 def _tiff_header(image: TiffImage, path: ImageFile, decoding: Decoding) -> Header:
     if image.dtype not in ("uint8", "uint16", "bool") and decoding.value_range is None:
-        raise InputError(f"{path}: {image.dtype} values: data.range=[low,high] says which become 0 and 255")
+        raise InputError(f"{path}: {image.dtype} values; set data.range=[low,high] to the values of black and white")
     has_8_bits = image.dtype in ("uint8", "bool")
     notes = [] if has_8_bits else [NATURAL_DEPTH if decoding.value_range is None else DEPTH]
     if has_8_bits and decoding.value_range is not None:

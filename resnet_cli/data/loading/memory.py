@@ -49,7 +49,7 @@ def require_shared_memory(workers: int, folder: str = "/dev/shm") -> None:
         return  # not Linux: shared memory is elsewhere
     if workers and free < MIN_SHARED_BYTES:
         problem = f"only {free // 1024} kB left in {folder}"
-        raise MachineError(errno.ENOSPC, f"data.workers={workers}: {problem}: data.workers=0 works without processes")
+        raise MachineError(errno.ENOSPC, f"data.workers={workers}: {problem}; use data.workers=0")
 
 
 def share_batches(count: int, shape: tuple[int, ...], folder: str = "/dev/shm") -> Tensor | None:

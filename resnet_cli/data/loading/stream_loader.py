@@ -113,7 +113,7 @@ class StreamLoader(BatchLoader):
         else:
             return
         self._loader = None
-        raise MachineError(f"data.workers={self.workers}: {failure}: data.workers=0 works without processes")
+        raise MachineError(f"data.workers={self.workers}: {failure}; use data.workers=0")
 
     def _make_loader(self) -> "DataLoader[Any]":
         if self.workers and self.device.type == "cpu":  # for CUDA, batches are copied to page-locked memory

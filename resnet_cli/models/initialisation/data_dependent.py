@@ -103,11 +103,12 @@ def lsuv(model: nn.Module, images_BCHW: Tensor) -> list[str]:
     if unscalable:
         names = [f"{layers[m]} ({variance:.3g})" for m, variance in unscalable.items()]
         lines.append(
-            f"lsuv warning: left as drawn, {MAX_TRIES} tries brought their variances nowhere near 1: {_shorten(names)}"
+            f"lsuv warning: not rescaled, since {MAX_TRIES} tries did not bring their variances near 1: "
+            f"{_shorten(names)}"
         )
     if constant:
         names = [layers[m] for m in layers if m in constant]
-        lines.append(f"lsuv warning: left as drawn, since their outputs are constant or not finite: {_shorten(names)}")
+        lines.append(f"lsuv warning: not rescaled, since their outputs are constant or not finite: {_shorten(names)}")
     return lines
 
 

@@ -146,7 +146,7 @@ def paths(
     if kind == "identity" and changes:
         raise InputError(
             f"shortcut=identity: a block maps {changes}, which the identity cannot follow; use A (parameter_free: "
-            f"subsamples, adds channels of zeros), B (a projection just there), C (projection: in every block), a "
+            f"subsamples, adds channels of zeros), B (a projection only there), C (projection: in every block), a "
             f"scaled, gated or dropout one, or none"
         )
     if _projects(kind, changes=changes is not None):

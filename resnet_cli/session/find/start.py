@@ -39,11 +39,11 @@ def find_setting(config: RunConfig, run: RunDir, context: RunContext) -> dict[st
     """
     for key in ("resume", "reproduce"):
         if getattr(config, key) not in (None, "auto"):
-            raise InputError(f"{key}: is given with find={config.find}, which trains nothing; give one of them")
+            raise InputError(f"{key}: cannot be combined with find={config.find}, which trains nothing")
     if config.verify_resume:
-        raise InputError(f"verify_resume: is given with find={config.find}; give one of them")
+        raise InputError(f"verify_resume: cannot be combined with find={config.find}")
     if run.exists:
-        raise InputError(f"{run.path}: holds a run already; give find={config.find} another hydra.run.dir")
+        raise InputError(f"{run.path}: already holds a run; give find={config.find} another hydra.run.dir")
     run.require_writable()
     trainer = {key: value for key, value in config.trainer.items() if key not in ("time_budget", "on_oom")}
     plain = replace(config, resume=None, trainer=trainer)

@@ -175,8 +175,8 @@ def test_bools_are_black_and_white(npz):
 def test_floats_without_a_range_are_refused_with_what_to_type(npz, low, high, words):
     original = np.linspace(low, high, 12 * 16).reshape(12, 4, 4)
     assert problem_of(file=npz(x_train=original, y_train=LABELS)).endswith(
-        f"x.npz: x_train (float64 [12, 4, 4]): values from {low:g} to {high:g}: data.range={words} says which become "
-        "black and white"
+        f"x.npz: x_train (float64 [12, 4, 4]): values from {low:g} to {high:g}; set data.range={words} to the values "
+        "of black and white"
     )
 
 
@@ -275,7 +275,7 @@ def test_class_names_are_given_or_in_the_file(npz):
     )
     given = arrays(file=npz(**content, class_names=np.array(names, dtype=object)), class_names=names)
     assert given.class_names == tuple(names), "what is given in place of an array is not hindered by it"
-    assert "'red' is there twice" in problem_of(file=npz(**content), class_names=["red", "red", "blue"])
+    assert "'red' is listed twice" in problem_of(file=npz(**content), class_names=["red", "red", "blue"])
     assert "names of classes are a list of texts" in problem_of(file=npz(**content, class_names=np.arange(3)))
     texts = np.array(names)[LABELS]
     order = arrays(file=npz(**content | {"y": texts}, x_test=images(12, 4, 4), y_test=texts), class_names=names)
@@ -292,7 +292,9 @@ def test_two_files_of_arrays(tmp_path):
     assert both.long().sum() == images(12, 4, 4, 3).astype(int).sum()
     assert arrays(file=str(tmp_path)).train.images.equal(data.train.images)  # as a folder
     assert "data.labels_file=" in problem_of(file=file)
-    assert "not with data.labels_file" in problem_of(file=file, labels_file=labels_file, arrays={"class_names": "x"})
+    assert "cannot be combined with data.labels_file" in problem_of(
+        file=file, labels_file=labels_file, arrays={"class_names": "x"}
+    )
     np.savez(tmp_path / "x.npz", x=images(12, 4, 4), y=LABELS)
     assert "x.npz: 2 arrays, but one is expected" in problem_of(file=str(tmp_path / "x.npz"), labels_file=labels_file)
 

@@ -159,8 +159,8 @@ HEADER = "path,label,split\n"
 GOOD = "0.png,cat,train\n1.png,dog,train\n2.png,cat,test\n"
 BAD_ROWS = [
     ("10.png,cat,train", "labels.csv, line 5: {root}/10.png does not exist; did you mean {root}/1.png?"),
-    ("../x.png,cat,train", "labels.csv, line 5: ../x.png leads out of data.root={root}"),
-    ("/etc/hostname,cat,train", "labels.csv, line 5: /etc/hostname leads out of data.root={root}"),
+    ("../x.png,cat,train", "labels.csv, line 5: ../x.png is outside data.root={root}"),
+    ("/etc/hostname,cat,train", "labels.csv, line 5: /etc/hostname is outside data.root={root}"),
     (".,cat,train", "labels.csv, line 5: {root} is a folder"),
     ("3.png,cats,test", "labels.csv, line 5: no training image has the label 'cats' of this test image; "
      "did you mean cat?"),
@@ -170,9 +170,9 @@ BAD_ROWS = [
      "did you mean test?"),
     ("3.png,cat", "labels.csv, line 5: 2 cells, but the first line names 3 columns"),
     ("3.png,cat,test,", "labels.csv, line 5: 4 cells, but the first line names 3 columns"),
-    ("./0.png,cat,train", "labels.csv, line 5: 0.png is there already, in line 2"),
-    ("0.png,dog,train", "labels.csv, line 5: 0.png is there already, in line 2 with the label 'cat', not 'dog'"),
-    ("0.png,cat,test", "labels.csv, line 5: 0.png is there already, in line 2 in the train split, not test"),
+    ("./0.png,cat,train", "labels.csv, line 5: 0.png is already listed in line 2"),
+    ("0.png,dog,train", "labels.csv, line 5: 0.png is already listed in line 2 with the label 'cat', not 'dog'"),
+    ("0.png,cat,test", "labels.csv, line 5: 0.png is already listed in line 2 in the train split, not test"),
     ('"3.png,cat,test', "labels.csv, line 5: unexpected end of data: a quote that is not closed, or not doubled?"),
     (b"\xfc.png,cat,test", "labels.csv, line 5: byte 0xfc is not utf-8: save it as UTF-8 text"),
     ("3.png\0,cat,train", "labels.csv, line 5: "),
@@ -204,7 +204,7 @@ def test_a_wrong_root_is_one_line(table, tmp_path):
     rows = "".join(f"{i}.png,{i % 2}\n" for i in range(10))
     [line] = problems_of(table, f"path,label\n{rows}", root=str(tmp_path / "empty"))
     assert "line 2: " in line
-    assert "the files of the other 9 rows are missing too: data.root=DIR" in line
+    assert "the files of the other 9 rows are missing too; set data.root" in line
     for root, words in ((tmp_path / "none", "does not exist"), (tmp_path / "0.png", "is not a folder, nor an archive")):
         [line] = problems_of(table, f"path,label\n{rows}", root=str(root))
         assert line.startswith(f"data.root={root} {words}")
@@ -214,13 +214,13 @@ def test_a_wrong_root_is_one_line(table, tmp_path):
     ("text", "options", "words"),
     [
         ("a,label\n0.png,x\n", {}, "no column is named path, filepath, filename ...; its first line names "
-         "'a', 'label': data.path_column=NAME takes one of these"),
-        ("path,lable\n0.png,x\n", {}, "'path', 'lable': data.label_column=lable takes one of these"),
+         "'a', 'label'; choose one with data.path_column=NAME"),
+        ("path,lable\n0.png,x\n", {}, "'path', 'lable'; choose one with data.label_column=lable"),
         ("path,label\n0.png,x\n", {"label_column": "lable"},
          "data.label_column=lable: {file} has no such column, but 'path', 'label'; did you mean label?"),
         ("path,label,patient\n0.png,x,1\n", {"group": "pateint"}, "data.group=pateint: {file} has no such column"),
         ("path,label,label\n0.png,x,x\n", {}, "{file}, line 1: two columns are named 'label'"),
-        ("path,label\n", {}, "{file}: no rows below the names of the columns"),
+        ("path,label\n", {}, "{file}: no rows below the header"),
         ("", {}, "{file}: an empty file"),
         ("path,label\n0.png,x\n1.png,x\n", {}, "{file}: all training images are of class 'x': 2 are needed"),
         ("path,label,weight\n0.png,x,1\n1.png,y,-1\n", {}, "{file}, line 3: weight is '-1', not a number from 0"),
@@ -242,7 +242,7 @@ def test_files_that_are_no_tables(table, tmp_path):
     )
     assert problems_of(csv, file=str(tmp_path)) == (f"data.file={tmp_path} is not a file",)
     [line] = problems_of(table, SPLITS, name="labels.xlsx")
-    assert line.endswith("labels.xlsx: .xlsx is not read: save it as .csv, .tsv or .parquet")
+    assert line.endswith("labels.xlsx: .xlsx is not supported; save it as .csv, .tsv or .parquet")
 
 
 def test_classes_that_a_split_lacks_are_said(table, caplog):
@@ -317,7 +317,7 @@ def test_a_column_of_0_and_1_for_each_class(table):
         ("path,a\n0.png,1\n1.png,0\n", {}, "not two columns of 0 and 1: name them with data.label_column"),
         ("path,label,split\n0.png,x|y,train\n1.png,x|yy,test\n", {}, "line 3: no training image has the label 'yy'"),
         ("path,label\n0.png,x\n1.png,x\n", {}, "only the class 'x' in its training rows: 2 are needed"),
-        ("path,label\n0.png,x|y\n0.png,x\n", {}, "0.png is there already, in line 2 with the label 'x|y', not 'x'"),
+        ("path,label\n0.png,x|y\n0.png,x\n", {}, "0.png is already listed in line 2 with the label 'x|y', not 'x'"),
     ],
 )
 def test_labels_that_are_no_sets_are_named(table, text, options, words):

@@ -322,7 +322,9 @@ def test_an_archive_of_a_folder_is_the_folder(tmp_path, around, suffix):
 def test_an_archive_needs_a_cache_and_a_file_that_is_none_is_named(tmp_path):
     archive = shutil.make_archive(str(tmp_path / "x"), "zip", put(tmp_path / "in", "a/0.png", "b/0.png"))
     assert problems_of(archive) == (
-        f"data.root={archive}: an archive is unpacked into data.cache, which is not set: data.cache=DIR",
+        f"data.root={archive}: an archive is unpacked into data.cache, which is not set; set data.cache=DIR",
     )
     [line] = problems_of(tmp_path / "in/a/0.png")
-    assert line.startswith(f"data.root={tmp_path}/in/a/0.png is not a folder, nor an archive by its name (.zip, .tar, ")
+    assert line.startswith(
+        f"data.root={tmp_path}/in/a/0.png is neither a folder nor, by its name, an archive (.zip, .tar, "
+    )

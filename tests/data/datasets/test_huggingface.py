@@ -177,7 +177,7 @@ def test_sets_of_the_hub_come_from_the_cache_and_say_their_revision(tmp_path, ca
     data = huggingface(name="someone/birds", cache=None)
     assert (data.name, len(data.train), len(data.test)) == ("someone/birds", 12, 3)
     assert data.revision == COMMIT
-    assert f"someone/birds: revision {COMMIT}; data.revision={COMMIT} keeps to it" in caplog.text
+    assert f"someone/birds: revision {COMMIT}; set data.revision={COMMIT} to pin it" in caplog.text
     problem = problem_of(huggingface, name="nobody/nothing")
     assert problem.startswith("data.name=nobody/nothing cannot be loaded: ")
 

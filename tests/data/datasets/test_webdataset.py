@@ -165,11 +165,11 @@ def test_missing_and_repeated_shards_are_named(tmp_path):
     assert "nor do the other 2 shards" in problems(str(tmp_path / "no{0..2}.tar"))[0]
     assert "no such file" in problems(str(tmp_path / "no*.tar"))[0]
     assert (
-        "is there twice, in data.shards too"
+        "is listed twice, also in data.shards"
         in problems(str(tmp_path / "train-*.tar"), val_shards=str(tmp_path / "train-01.tar"))[0]
     )
-    assert "`pipe:` runs a command, which a config must not" in problems("pipe:cat x.tar")[0]
-    assert "shards are read from folders" in problems("s3://bucket/x.tar")[0]
+    assert "`pipe:` runs a command, which a config is not allowed to do" in problems("pipe:cat x.tar")[0]
+    assert "shards are read only from folders" in problems("s3://bucket/x.tar")[0]
     assert "name them in braces" in problems("https://a.org/*.tar")[0]
     assert "a brace is not closed" in problems("https://a.org/{0..9.tar")[0]
     assert "a brace is not closed" in problems("x-{0..9.tar")[0]
@@ -184,13 +184,13 @@ def good(n):
     [
         ([("5.png", png(5))], "sample '5': no label (.cls or .json) among its files .png"),
         ([("5.xyz", b""), ("5.cls", b"a")], "sample '5': no image among its files .xyz, .cls"),
-        ([("5.png", png(5)), ("5.jpg", b""), ("5.cls", b"a")], "several images (.png, .jpg): data.image_extension=png"),
-        ([*good(5), *good(1)], "sample '1' is there twice"),
-        ([("5.png", png(5)), ("5.png", png(5)), ("5.cls", b"a")], "5.png is there twice"),
+        ([("5.png", png(5)), ("5.jpg", b""), ("5.cls", b"a")], "several images (.png, .jpg); choose one with data.image_extension=png"),
+        ([*good(5), *good(1)], "sample '1' appears twice"),
+        ([("5.png", png(5)), ("5.png", png(5)), ("5.cls", b"a")], "5.png appears twice"),
         ([("5.png", png(5)), ("5.cls", b"")], "sample '5': .cls has no label in it"),
         ([("5.png", png(5)), ("5.cls", b"\xff")], "sample '5': .cls is not text"),
         ([("5.png", png(5)), ("5.json", b"{")], "sample '5': .json is not JSON"),
-        ([("5.png", png(5)), ("5.json", json_label(caption="x"))], "'caption': data.label_field=NAME"),
+        ([("5.png", png(5)), ("5.json", json_label(caption="x"))], "'caption'; choose one with data.label_field=NAME"),
         ([("5.png", png(5)), ("5.json", json_label(label=[1, 2]))], "has the label [1, 2], not a class index or name"),
     ],
 )  # fmt: skip

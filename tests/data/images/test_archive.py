@@ -140,7 +140,7 @@ def test_names_that_lead_out_are_refused(tmp_path, cache, name):
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../../etc/passwd", "none", "link", "folder"])
 def test_links_out_of_a_tar_are_refused(tmp_path, cache, kind, target):
     path = tar_of(tmp_path / "x.tar", FILES, member("folder", tarfile.DIRTYPE), member("link", kind, target))
-    assert f"'link' is a link to {target!r}, which is no file of the archive" in refusal(path, cache)
+    assert f"'link' is a link to {target!r}, which is not a file in the archive" in refusal(path, cache)
 
 
 def test_links_inside_a_tar_become_copies(tmp_path, cache):
@@ -240,7 +240,7 @@ def test_a_bomb_behind_the_end_is_refused(tmp_path, cache, monkeypatch, suffix):
 
 def test_names_that_collide_are_refused(tmp_path, cache):
     path = tar_of(tmp_path / "x.tar", {"a": b"1", "a/b": b"2"})
-    assert "holds a file and a folder of one name" in refusal(path, cache)
+    assert "holds a file and a folder with the same name" in refusal(path, cache)
     with tarfile.open(path, "w") as content:
         content.addfile(tarfile.TarInfo("twice"))
         content.addfile(tarfile.TarInfo("twice"))

@@ -88,7 +88,7 @@ def test_other_values_need_a_range(tmp_path, dtype):
     if dtype.startswith("float"):
         array[0, 0, 0] = np.nan
     path = write(tmp_path / "x.tif", array)
-    problem = f"{path}: {dtype} values: data.range=[low,high] says which become 0 and 255"
+    problem = f"{path}: {dtype} values; set data.range=[low,high] to the values of black and white"
     assert refusal(path) == problem
     with pytest.raises(InputError, match=r"data\.range"):
         read_header(path, ALL)

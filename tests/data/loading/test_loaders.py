@@ -241,8 +241,8 @@ def test_auto_streams_images_that_do_not_fit(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    ({"drop_last": True, "batch_size": 55}, "data.batch_size=55: with data.drop_last=true at most 54"),
-    ({"train_size": 55}, "data.train_size=55: a subset of 55: choose 1 to 54"),
+    ({"drop_last": True, "batch_size": 55}, "data.batch_size=55: must be at most 54"),
+    ({"train_size": 55}, "data.train_size=55: choose 1 to 54"),
     ({"val_fraction": 0.001}, "data.val_fraction=0.001: 0.001 of 60 images is none: use 0.017 or more"),
     ({"augment": {"cutout": 7}}, "data.augment.cutout=7"),
 ])  # fmt: skip

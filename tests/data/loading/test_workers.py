@@ -86,7 +86,7 @@ def test_a_worker_that_hangs_between_epochs_is_killed_too():
     assert list(train.epoch(0))
     (process,) = train._processes
     os.kill(process.pid, signal.SIGSTOP)
-    with pytest.raises(MachineError, match=r"data\.workers=0 works without processes"):
+    with pytest.raises(MachineError, match=r"use data\.workers=0"):
         list(train.epoch(1))
 
 

@@ -154,7 +154,7 @@ def test_dead_layers_are_left_alone_and_named():
     kept = model[1].weight.clone()
     lines = lsuv(model, images())
     assert lines[0].startswith("lsuv on 64 images: 1 layer, ")
-    assert lines[1] == "lsuv warning: left as drawn, since their outputs are constant or not finite: 1, 3"
+    assert lines[1] == "lsuv warning: not rescaled, since their outputs are constant or not finite: 1, 3"
     assert torch.equal(model[1].weight, kept)
     assert all(p.isfinite().all() for p in model.parameters())
     assert lsuv(cnn(), torch.zeros(8, *SIZE))[0] == "lsuv on 8 images: no layer was rescaled"
@@ -177,7 +177,7 @@ def test_layers_out_of_reach_are_tried_ten_times_and_named():
     line, warning = lsuv(model, images())
     assert line.startswith("lsuv on 64 images: 1 layer, ")
     assert model[1].calls == 11
-    assert warning.startswith("lsuv warning: left as drawn, 10 tries brought their variances nowhere near 1: 1 (0.1")
+    assert warning.startswith("lsuv warning: not rescaled, since 10 tries did not bring their variances near 1: 1 (0.1")
     assert warning.endswith(" and 2 more")
     assert all(torch.equal(a, b) for a, b in zip(drawn, model[:8].parameters(), strict=True))
 

@@ -60,9 +60,9 @@ def test_groups_with_an_optimizer_of_their_own_rise_in_proportion_to_the_key_tha
     ("arguments", "problem"),
     [
         (["find=epochs"], "find: epochs is not allowed; it takes one of lr, batch_size or null"),
-        (["find=lr", "verify_resume=true"], "verify_resume: is given with find=lr"),
-        (["-m", "find=lr", "seed=0,1"], "find: has no result that a sweep could compare"),
-        (["-m", "find=lr,batch_size"], "find: has no result that a sweep could compare"),
+        (["find=lr", "verify_resume=true"], "verify_resume: cannot be combined with find=lr"),
+        (["-m", "find=lr", "seed=0,1"], "find: cannot be used in a sweep"),
+        (["-m", "find=lr,batch_size"], "find: cannot be used in a sweep"),
         (["find=lr", "optimizer.weight_decay=x"], "optimizer.weight_decay: x is not allowed"),
     ],
 )

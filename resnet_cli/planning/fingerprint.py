@@ -19,7 +19,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.inspection.survey import Survey, survey_split
 from resnet_cli.planning.similarity import Sample, measure_similarity
 
-FORMAT = 3  # version of the file; data sets with a file of another version are measured again
+FORMAT = 4  # version of the file; data sets with a file of another version are measured again
 SAMPLE = 1500  # images that are compared with one another
 RARE = 10  # images of a class that is called rare
 

@@ -14,7 +14,7 @@ from resnet_cli.planning.typed import is_typed
 from resnet_cli.planning.wording import about_epochs
 
 Facts = Mapping[str, Any]
-# Images a second of a net, from what it sets, the side of images, and the batch size.
+# Images a second of a net, from what it sets, the side of images, and the images of a step.
 Rate = Callable[[Mapping[str, Any], int, int], float]
 Accepts = Callable[[Mapping[str, Any]], bool]
 
@@ -78,6 +78,7 @@ class _Planner:
         if self.epochs_are_typed:
             self.facts["passes"] = self.typed["trainer.epochs"]
         self._apply(self.rules["batch_size"])
+        self._count_step_images()
         self._choose_net()
         for rule in self.rules["rules"]:
             self._apply(rule)
@@ -92,6 +93,12 @@ class _Planner:
         for val_fraction in [choice.value for choice in self.choices if choice.key == "data.val_fraction"]:
             self.facts["images"] = self.images_left(val_fraction)
         self.facts["steps_at_32"] = -(-self.facts["images"] // 32)
+
+    def _count_step_images(self) -> None:
+        """Count the images of a step: a batch, but at most all training images."""
+        batch_size, images = self.facts["batch_size"], self.facts["images"]
+        self.facts["step_images"] = min(batch_size, images)
+        self.facts["step"] = f"{images:,} (all training images)" if images < batch_size else f"{batch_size:,}"
 
     def _apply(self, rule: Mapping[str, Any]) -> None:
         """Choose the values of the first case of a rule that holds."""
@@ -112,9 +119,10 @@ class _Planner:
                 self.choices.append(Choice(key, value, reasons[key], evidence))
             self.facts[key.rpartition(".")[2]] = self.typed.get(key, value)
 
-    def _scaled(self, value: float, at: int, power: float) -> float:
-        """Scale a value for batches of `at` images to the batch size of the run, rounded to two digits."""
-        return float(f"{value * (self.facts['batch_size'] / at) ** power:.2g}")
+    def _scaled(self, value: float, at: int, power: float, up_to: int) -> float:
+        """Scale a value for steps of `at` images to the images of a step, `up_to` at most; rounded to two digits."""
+        images = max(1, min(self.facts["step_images"], up_to))
+        return float(f"{value * (images / at) ** power:.2g}")
 
     def _choose_net(self) -> None:
         """Choose the side of the images, the net and the number of epochs."""
@@ -197,7 +205,7 @@ class _Planner:
         """Return the images per second that a net trains, with its optimizer."""
         optimizer = self._optimizer(net)
         values = net["set"] if optimizer is None else {**net["set"], "optimizer": optimizer}
-        return self.rate(values, side, self.facts["batch_size"])
+        return self.rate(values, side, self.facts["step_images"])
 
     def _largest_affordable(self, sides: Sequence[int]) -> tuple[int, Mapping[str, Any], float]:
         """Return side, net and rate: the largest net that is fast enough at the largest side that has one.

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SIDE = 8  # pixels of the images that are compared
-SAME = 1e-6  # of deviations
+SAME = 1e-6  # of deviations, and of values of small images that are copies
 MOST_ERROR = 0.1  # standard error of the agreement of changed images, above which it is inconclusive
 
 
@@ -39,6 +39,13 @@ class Sample:
     areas: Tensor
     classes: int
 
+    def without_copies(self) -> "Sample":
+        """Return the sample with only the first of images that are copies of one another."""
+        vectors_ND = self.images_BCHW.flatten(1)
+        is_alike_NN = torch.cdist(vectors_ND, vectors_ND, p=torch.inf) <= SAME
+        kept_N = ~is_alike_NN.tril(-1).any(1)
+        return Sample(self.images_BCHW[kept_N], self.labels[kept_N], self.areas[kept_N], self.classes)
+
     @staticmethod
     def of(images: Sequence[Tensor], areas: Sequence[float], labels: Tensor, classes: int) -> "Sample":
         """Return the sample of uint8 images [H, W, C], which may have unlike sizes; other arguments as above."""
@@ -51,6 +58,9 @@ class Sample:
 def measure_similarity(sample: Sample) -> dict[str, float | None]:
     """Return the facts about a sample.
 
+    Copies are left out of the comparison of neighbours: the copy of an unchanged image would be its nearest neighbour,
+    but not that of a changed one.
+
     Returns:
         - `neighbour_accuracy`: share of the images whose nearest other image has their class.
         - `mirrored`, `upside_down`, `turned` (by 90 degrees): the same for changed images among unchanged ones, over
@@ -59,23 +69,29 @@ def measure_similarity(sample: Sample) -> dict[str, float | None]:
         - `colour_accuracy`, `scale_accuracy`: share of the images whose class has the nearest mean colour, or the
           nearest mean size, over chance and as a share of what is possible: 0 where colour, or size, says nothing.
     """
-    counts = torch.bincount(sample.labels, minlength=sample.classes).double()
-    chance = float((counts / counts.sum()).square().sum())
-    plain = _neighbour_accuracy(sample, lambda images: images)
+    distinct = sample.without_copies()
+    chance = _chance(distinct)
+    plain = _neighbour_accuracy(distinct, lambda images: images)
     found: dict[str, float | None] = {"neighbour_accuracy": round(plain, 4)}
-    error = (2 * plain * (1 - plain) / len(sample.labels)) ** 0.5 / max(1e-9, plain - chance)
+    error = (2 * plain * (1 - plain) / len(distinct.labels)) ** 0.5 / max(1e-9, plain - chance)
     changes: dict[str, Callable[[Tensor], Tensor]] = {
         "mirrored": lambda images: images.flip(3),
         "upside_down": lambda images: images.flip(2),
         "turned": lambda images: images.rot90(1, (2, 3)),
     }
     for name, change in changes.items():
-        kept = (_neighbour_accuracy(sample, change) - chance) / max(1e-9, plain - chance)
+        kept = (_neighbour_accuracy(distinct, change) - chance) / max(1e-9, plain - chance)
         found[name] = round(kept, 3) if plain > chance and error <= MOST_ERROR else None
     colours = sample.images_BCHW.mean((2, 3))
-    found["colour_accuracy"] = _mean_accuracy(colours, sample, chance)
-    found["scale_accuracy"] = _mean_accuracy(sample.areas.log()[:, None], sample, chance)
+    found["colour_accuracy"] = _mean_accuracy(colours, sample)
+    found["scale_accuracy"] = _mean_accuracy(sample.areas.log()[:, None], sample)
     return found
+
+
+def _chance(sample: Sample) -> float:
+    """Return the probability that two images of a sample have the same class."""
+    counts = torch.bincount(sample.labels, minlength=sample.classes).double()
+    return float((counts / counts.sum()).square().sum())
 
 
 def _neighbour_accuracy(sample: Sample, change: Callable[[Tensor], Tensor]) -> float:
@@ -93,7 +109,7 @@ def _normalised(images_BCHW: Tensor) -> Tensor:
     return F.normalize(vectors_ND - vectors_ND.mean(1, keepdim=True), dim=1)
 
 
-def _mean_accuracy(values_NC: Tensor, sample: Sample, chance: float) -> float:
+def _mean_accuracy(values_NC: Tensor, sample: Sample) -> float:
     """Return the accuracy over chance of the nearest class mean of a few values; no image counts in its own mean."""
     values_NC = values_NC.double()
     if float(values_NC.std(0, correction=0).sum()) < SAME:
@@ -104,5 +120,5 @@ def _mean_accuracy(values_NC: Tensor, sample: Sample, chance: float) -> float:
     means_NKC = (sums_KC - one_hot_NK[:, :, None] * values_NC[:, None]) / others_NK.clamp(min=1)[:, :, None]
     distances_NK = (means_NKC - values_NC[:, None]).square().sum(2)
     nearest_N = distances_NK.masked_fill(others_NK == 0, torch.inf).argmin(1)
-    accuracy = float((nearest_N == sample.labels).double().mean())
+    accuracy, chance = float((nearest_N == sample.labels).double().mean()), _chance(sample)
     return round(max(0.0, (accuracy - chance) / max(1e-9, 1 - chance)), 3)

@@ -362,6 +362,39 @@ def test_learning_rates_are_those_of_the_batch_size():
     assert sgd == {4: 0.0031, 32: 0.025, 128: 0.1, 512: 0.4}
 
 
+@pytest.mark.parametrize(
+    ("typed", "images", "rate", "reason"),
+    [
+        ({}, 115, 0.13, "for 115 (all training images) by the square root of their size"),
+        ({}, 64, 0.1, "the best of four at batches of this size"),
+        ({}, 60000, 0.28, "as for batches of 512, since rates were tried with batches of 16 to 128 only"),
+        ({}, 2000, 0.28, "these are of 2,000 (all training images)"),
+        ({"optimizer.nesterov": True}, 115, 0.09, "in proportion for batches of 115 (all training images)"),
+        ({"optimizer.nesterov": True}, 5000, 3.9, "in proportion for batches of 5,000 (all training images)"),
+        ({"optimizer.nesterov": True}, 60000, 6.4, "as for batches of 8,192"),
+    ],
+)  # fmt: skip
+def test_learning_rates_are_not_scaled_to_more_images_than_a_step_has_or_rates_were_tried_for(
+    typed, images, rate, reason
+):
+    made = plan(typed={"data.batch_size": 10000, **typed}, images=images)
+    choice = next(choice for choice in made.choices if choice.key == "optimizer.lr")
+    assert choice.value == rate
+    assert reason in choice.reason
+    assert values(made).get("optimizer.sgd_lr", rate) == rate
+
+
+def test_nets_are_timed_with_no_more_images_than_there_are():
+    sizes = set()
+
+    def rate(net, side, batch_size):
+        sizes.add(batch_size)
+        return 1000.0
+
+    plan(typed={"data.batch_size": 10000}, machine={"budget": 60}, rate=rate, images=115)
+    assert sizes == {115}
+
+
 def test_a_net_that_was_chosen_is_measured_for_the_budget():
     def rate(net, side, batch_size):
         assert "model" not in net

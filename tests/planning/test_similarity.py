@@ -79,3 +79,29 @@ def test_an_image_says_nothing_about_itself():
     sample = Sample.of([noise(torch.Generator().manual_seed(i)) for i in range(6)], [1.0] * 6, labels, 6)
     found = measure_similarity(sample)
     assert found["neighbour_accuracy"] == found["colour_accuracy"] == 0
+
+
+def with_copies(sample, times):
+    """Return a sample with each image several times."""
+    images = sample.images_BCHW.repeat(times, 1, 1, 1)
+    return Sample(images, sample.labels.repeat(times), sample.areas.repeat(times), sample.classes)
+
+
+def test_copies_do_not_change_what_is_said_of_mirrored_images():
+    def sometimes_clear(generator, label):
+        is_clear = int(torch.randint(10, (), generator=generator)) < 6
+        return bar(generator, label) if is_clear else noise(generator)
+
+    once = images_of(sometimes_clear, count=900)
+    found = measure_similarity(once)
+    assert found["neighbour_accuracy"] < 0.9
+    assert found["mirrored"] > 0.8
+    copied = measure_similarity(with_copies(once, 3))
+    for name in ("neighbour_accuracy", "mirrored", "upside_down", "turned"):
+        assert copied[name] == found[name]
+
+
+def test_images_of_which_all_are_copies_say_nothing_of_changes():
+    found = measure_similarity(images_of(lambda generator, label: torch.full((16, 16, 3), 90 + label).byte()))
+    assert found["mirrored"] is None
+    assert found["colour_accuracy"] == 1  # copies count in it

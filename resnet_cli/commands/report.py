@@ -213,7 +213,11 @@ def _goal(text: str) -> Goal:
         raise argparse.ArgumentTypeError(
             f"{measure!r} is not a measure{did_you_mean(measure, MEASURES)}; one of {known}"
         )
-    return Goal(measure, value)
+    goal = Goal(measure, value)
+    if not goal.is_loss and not 1 < value < 100:
+        meant = f"; did you mean {100 * value:g}?" if 0 < value <= 1 else ""
+        raise argparse.ArgumentTypeError(f"{text!r}: {measure} is in percent, and a goal lies between 1 and 100{meant}")
+    return goal
 
 
 def _choose_format(requested: str | None, out: Path | None) -> str:

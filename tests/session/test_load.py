@@ -177,7 +177,7 @@ def test_other_weights_are_named_where_a_run_is_started_or_resumed(train, finish
     shutil.copytree(finished, tmp_path / "other")
     start = tiny("model=cnn", "resume=auto", "hydra.run.dir=e", "trainer.epochs=1")
     assert train(*start, "init_from=other")[0] == 0
-    line = "init_from: d is not used, the run goes on from its own last.pt"
+    line = "init_from: d is not used, the run continues from its own last.pt"
     for name, expected in (("other", False), ("d", True)):
         status, out, _ = train(*start, f"init_from={name}")
         assert (status, line in out) == (0, expected)

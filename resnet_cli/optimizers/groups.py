@@ -188,7 +188,10 @@ def _check_option(
 ) -> str | None:
     """Return what is wrong with a group's option, judged by the type of the optimizer's default; None if valid."""
     if key not in defaults:
-        return f"{where}: no such option{did_you_mean(key, defaults)} (allowed: {', '.join(defaults)})"
+        allowed = [*(name for name in defaults if name not in CONSTRUCTOR_OPTIONS), *OWN_PARTS]
+        if key == "match":  # as in trainer.freeze
+            return f"{where}: no such option; the pattern is the key, as in {{{value}: {{lr: 0.1}}}}"
+        return f"{where}: no such option{did_you_mean(key, allowed)} (allowed: {', '.join(allowed)})"
     if key in CONSTRUCTOR_OPTIONS:
         return f"{where}: has no effect on a group; set optimizer.{key}"
     expected, limit = defaults[key], limits.get(key, NOT_NEGATIVE)

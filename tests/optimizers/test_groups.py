@@ -73,6 +73,8 @@ def test_lr_replaces_and_lr_scale_multiplies(factory):
         ({"weight": {}, "5.weight": {}}, r"'5.weight' matches only parameters that are frozen or that an earlier"),
         ({"5": {"learning_rate": 1.0}}, r"groups\.5\.learning_rate: no such option; did you mean lr"),
         ({"5": {"momentun": 1.0}}, r"groups\.5\.momentun: no such option; did you mean momentum\?"),
+        ({"5": {"shedule": {}}}, r"groups\.5\.shedule: no such option; did you mean schedule\?"),
+        ({"a": {"match": "5"}}, r"groups\.a\.match: no such option; the pattern is the key, as in \{5: \{lr: 0\.1\}\}"),
         ({"5": {"params": []}}, r"groups\.5\.params: no such option"),
         (
             {"5": {"lr": "fast"}, "3": {"lr_scale": -1}},

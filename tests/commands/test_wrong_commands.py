@@ -140,7 +140,10 @@ BAD_IMAGES = {
     "truncated": (cut, "cannot be decoded"),
     "400 megapixels": (lambda path: path.write_bytes(huge_png()), "too large to be decoded safely"),
     "a folder named as an image": (refold, "is a folder without images"),
-    "floating-point": (lambda path: Image.new("F", (8, 8)).save(path, "TIFF"), "floating-point values: data.range="),
+    "floating-point": (
+        lambda path: Image.new("F", (8, 8)).save(path, "TIFF"),
+        "floating-point values; set data.range=",
+    ),
     "another size": (lambda path: Image.new("RGB", (9, 7)).save(path), "is 9x7 pixels but"),
     "a broken link": (lambda path: (path.unlink(), path.symlink_to("nowhere")), "broken link"),
 }

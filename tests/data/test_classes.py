@@ -158,7 +158,7 @@ def test_label_noise_depends_on_the_seed_of_the_split_not_of_the_run():
         (("cat", "dog", "A", "a"), ""),
         (
             ("Straße", "STRASSE", "x y", "X y"),
-            "Straße and STRASSE; x y and X y: if they are one class, join them with data",
+            "Straße and STRASSE; x y and X y: if they are one class, merge them with data",
         ),
         (
             tuple(f"{word} {k}" for k in range(5) for word in ("Cat", "cat")),

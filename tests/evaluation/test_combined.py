@@ -125,7 +125,9 @@ def test_classes_and_images_are_matched_by_name(members):
         head.bias.copy_(head.bias[order])
     names = other.run.data["class_names"]
     other.run.data["class_names"] = [names[k] for k in order]
-    with pytest.raises(InputError, match="seed0: the classes of seed0 in another order; --average probabilities"):
+    with pytest.raises(
+        InputError, match="seed0: its classes are in a different order from those of seed0; use --average probabilities"
+    ):
         members_of.require_same_classes([first, other], "weights")
     members_of.require_same_classes([first, other], "probabilities")
     alone = collect_outputs(first.run, own_images(first.run, "val"))
@@ -184,7 +186,7 @@ def test_other_images_and_other_labels_have_no_common_figures(members):
     found = members("seed0", "seed1")
     split, _ = found[1].partition.samples["test"]
     split.labels[0] = (split.labels[0] + 1) % 3
-    with pytest.raises(InputError, match="seed1: some test images have other labels than in seed0"):
+    with pytest.raises(InputError, match="seed1: some test images have different labels in seed0"):
         members_of.compare_splits(found, "test", "probabilities")
     found[1].partition.samples["test"] = (split, torch.arange(3))
     with pytest.raises(InputError, match=r"seed1: its test images are not those of seed0$"):
@@ -239,7 +241,7 @@ def test_the_command_refuses_what_cannot_be_averaged(folder, tmp_path, capsys):
     assert all(line.startswith("error: ") for line in lines)
     assert "takes one run; --average weights or probabilities" in lines[0]
     assert "--average weights: takes two runs or more" in lines[1]
-    assert "another architecture" in lines[2]
+    assert "its architecture differs" in lines[2]
     assert "was trained on" in lines[3]
     assert "with --average it takes best or last" in lines[4]
     assert lines[5] == "error: --embed: cannot be combined with --average probabilities"

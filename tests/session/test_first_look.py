@@ -102,7 +102,7 @@ def test_class_names_that_differ_only_in_case_are_warned_of(caplog):
     log_classes(make_loaders(dataset, device="cpu", seed=0, val_fraction=0), RunConfig(name="pets", **groups))
     (line,) = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
     assert line == (
-        "class names that differ only in case: Cat and cat: if they are one class, join them with data.merge, such as "
+        "class names that differ only in case: Cat and cat: if they are one class, merge them with data.merge, such as "
         "'data.merge={cat: [Cat, cat]}'"
     )
 

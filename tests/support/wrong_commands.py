@@ -272,7 +272,7 @@ trainer.device=cpu trainer.precision=fp16 -> trainer.precision: fp16 is not supp
 trainer.device=cpu trainer.precision=tf32 -> trainer.precision: tf32 needs a CUDA device
 init_from=nowhere -> init_from=nowhere: no such run folder
 data=image_folder data.root=nowhere -> data.root=nowhere does not exist
-data=image_folder data.root=file.txt -> data.root=file.txt is not a folder, nor an archive
+data=image_folder data.root=file.txt -> data.root=file.txt is neither a folder nor, by its name, an archive
 data=arrays data.file=file.txt -> data.file=file.txt: not a file of arrays: expected .npz
 data=huggingface -> data=huggingface: needs either data.name=NAME of the hub or data.root=PATH
 data=csv data.file=file.text -> data.file=file.text does not exist; did you mean file.txt?

@@ -165,8 +165,7 @@ def make_loaders(
         augment.validate_batch_size(batch_size)
     if drop_last and batch_size > len(train_indices):
         raise InputError(
-            f"data.batch_size={batch_size}: must be at most {len(train_indices)}, the number of training images, with "
-            "data.drop_last=true"
+            f"data.batch_size={batch_size}: must be at most {len(train_indices)} (all images) with data.drop_last=true"
         )
     stream_options = {"workers": workers, "worker_timeout": worker_timeout}
     make = _LoaderFactory(dataset, train_indices, torch.device(device), seed, backend, stream_options)

@@ -83,7 +83,7 @@ def test_names_of_the_config_come_first(npz, caplog):
 
 def test_names_that_are_not_found_or_not_unique_are_said(npz):
     content = {"x_train": images(12, 4, 4), "train_images": images(12, 4, 4), "y_train": LABELS}
-    assert "x_train and train_images may both be train_images: data.arrays={train_images: x_train}" in problem_of(
+    assert "x_train and train_images may both be train_images; choose one with data.arrays={train_images" in problem_of(
         file=npz(**content)
     )
     unnamed = problems_of(file=npz(pictures=images(12, 4, 4), codes=LABELS))

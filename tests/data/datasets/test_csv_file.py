@@ -205,7 +205,7 @@ def test_a_wrong_root_is_one_line(table, tmp_path):
     [line] = problems_of(table, f"path,label\n{rows}", root=str(tmp_path / "empty"))
     assert "line 2: " in line
     assert "the files of the other 9 rows are missing too; set data.root" in line
-    for root, words in ((tmp_path / "none", "does not exist"), (tmp_path / "0.png", "is not a folder, nor an archive")):
+    for root, words in ((tmp_path / "none", "does not exist"), (tmp_path / "0.png", "is neither a folder nor")):
         [line] = problems_of(table, f"path,label\n{rows}", root=str(root))
         assert line.startswith(f"data.root={root} {words}")
 

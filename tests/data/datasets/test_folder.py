@@ -84,7 +84,7 @@ def test_grey_and_resized(tmp_path):
 def test_missing_folder_and_unknown_layouts(tmp_path):
     assert "does not exist" in problems_of(tmp_path / "nowhere")[0]
     (tmp_path / "file").write_text("")
-    assert "is not a folder" in problems_of(tmp_path / "file")[0]
+    assert "is neither a folder nor" in problems_of(tmp_path / "file")[0]
     put(tmp_path / "no_train", "test/a/0.png", "test/b/0.png")
     assert "has test/ but no train/" in problems_of(tmp_path / "no_train")[0]
     put(tmp_path / "flat", "0.png", "1.png")

@@ -112,7 +112,7 @@ def test_tables_of_other_programs_have_their_columns_found(tmp_path, load):
     assert load(tmp_path / "y.parquet").class_names == ("0", "1", "2")
     assert "data.label_column=clas: " in problem_of(load, tmp_path / "y.parquet", label_column="clas")
     assert "did you mean class?" in problem_of(load, tmp_path / "y.parquet", label_column="clas")
-    assert "an image column has encoded images" in problem_of(load, tmp_path / "y.parquet", image_column="class")
+    assert "not encoded images" in problem_of(load, tmp_path / "y.parquet", image_column="class")
 
 
 def test_a_folder_of_images_is_read_as_the_library_reads_it(tmp_path, load):

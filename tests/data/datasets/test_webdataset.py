@@ -184,7 +184,7 @@ def good(n):
     [
         ([("5.png", png(5))], "sample '5': no label (.cls or .json) among its files .png"),
         ([("5.xyz", b""), ("5.cls", b"a")], "sample '5': no image among its files .xyz, .cls"),
-        ([("5.png", png(5)), ("5.jpg", b""), ("5.cls", b"a")], "several images (.png, .jpg); choose one with data.image_extension=png"),
+        ([("5.png", png(5)), ("5.jpg", b""), ("5.cls", b"a")], "(.png, .jpg); choose one with data.image_ext"),
         ([*good(5), *good(1)], "sample '1' appears twice"),
         ([("5.png", png(5)), ("5.png", png(5)), ("5.cls", b"a")], "5.png appears twice"),
         ([("5.png", png(5)), ("5.cls", b"")], "sample '5': .cls has no label in it"),

@@ -137,7 +137,7 @@ def test_floating_point_images_need_a_range(tmp_path):
     values = np.array([[-1.0, 0.0, 0.5, 1.0, 9.0, np.nan]], dtype=np.float32)
     path = saved(tmp_path / "a.tif", Image.fromarray(values))
     for read in (lambda: read_image(path), lambda: read_header(path, Decoding())):
-        with pytest.raises(InputError, match=r"a\.tif: floating-point values: data\.range=\[low,high\]"):
+        with pytest.raises(InputError, match=r"a\.tif: floating-point values; set data\.range=\[low,high\]"):
             read()
     assert read_image(path, mode="L", value_range=[0, 1]).flatten().tolist() == [0, 0, 128, 255, 255, 0]
 

@@ -97,7 +97,7 @@ SPOILS = [
     (spoil_empty, "an empty file"),
     (spoil_text, "not an image in a format that Pillow reads"),
     (spoil_truncated, "cannot be decoded"),
-    (spoil_float, "floating-point values: data.range=[low,high]"),
+    (spoil_float, "floating-point values; set data.range=[low,high]"),
     (huge_png, "too large to be decoded safely"),
 ]
 

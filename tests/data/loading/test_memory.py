@@ -13,7 +13,7 @@ from tests.support.loaders import small_loaders
 def test_too_little_shared_memory_is_reported_before_workers_start(monkeypatch):
     monkeypatch.setattr(memory.shutil, "disk_usage", lambda folder: SimpleNamespace(free=16 * 4096))
     assert small_loaders(backend="stream", workers=0)
-    with pytest.raises(MachineError, match=r"data\.workers=1: only 64 kB left in /dev/shm: data\.workers=0 works"):
+    with pytest.raises(MachineError, match=r"data\.workers=1: only 64 kB left in /dev/shm; use data\.workers=0"):
         small_loaders(backend="stream", workers=1)
 
 

@@ -62,7 +62,7 @@ def test_more_workers_than_cores_are_not_warned_of():
 def test_dead_workers_are_one_line_with_the_remedy():
     batches, worker = start_worker(small_loaders(small_data_set(count=900), backend="stream", workers=1).train)
     worker.kill()
-    with pytest.raises(MachineError, match=r"data\.workers=1: DataLoader worker .* data\.workers=0 works"):
+    with pytest.raises(MachineError, match=r"data\.workers=1: DataLoader worker .*; use data\.workers=0"):
         list(batches)
 
 

@@ -48,7 +48,7 @@ def stub(monkeypatch):
 
     def replace(accuracy, epochs=3):
         def train(config, folder, context):
-            settings = vars(config)
+            settings = dict(vars(config))
             calls.append(settings)
             run = RunDir(folder)
             before = run.read_record()

@@ -171,19 +171,18 @@ class _Measurer:
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:24]
         self.key = f"fingerprint-{digest}"
         known = self.cache.load_json(self.key)
-        if known is None or known.get("format") != FORMAT:
+        if known is None or known.get("format") != FORMAT or known.get("damaged"):  # other options may read the damaged
             logger.info("plan    looking at the training images")
-            known = measure_fingerprint(self.node, parts)
+            known = measure_fingerprint(self.node, parts, self.machine.device)
             self.facts = known
             self._save()
         self.facts = known
         return {key: value for key, value in known.items() if not key.startswith("_")}
 
     def images_left(self, val_fraction: float) -> int:
-        """Return the number of training images that can be decoded if another fraction is held out."""
+        """Return the number of training images if another fraction is held out."""
         with quiet():
-            left = len(build.partition({**self.node, "val_fraction": val_fraction}).train_indices)
-        return round(left * (1 - float(self.facts["damaged"])))
+            return len(build.partition({**self.node, "val_fraction": val_fraction}).train_indices)
 
     def published_weights(self) -> list[str]:
         """Return the nets of the rules whose published weights are in the cache of `torch.hub`."""

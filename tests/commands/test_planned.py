@@ -155,14 +155,58 @@ def test_images_of_any_size_are_planned_for_without_a_budget(train, side):
     assert "plan: quick" in out
 
 
-def test_files_of_which_none_can_be_decoded_are_not_planned_for(train, tmp_path):
-    for name in ("cat", "dog"):
-        write_class_folders(tmp_path / "photos", [name], 12, (40, 30))
-    for path in (tmp_path / "photos").rglob("*.*"):
-        path.write_bytes(path.read_bytes()[:60])
-    status, _, err = train("plan=quick", "data=image_folder", "data.root=photos", "data.image_size=8")
+def damage(*files):
+    for file in files:
+        file.write_bytes(file.read_bytes()[:60])
+
+
+@pytest.mark.parametrize("count", [1, 24])
+def test_damaged_files_are_refused_before_nets_are_measured(train, tmp_path, monkeypatch, count):
+    monkeypatch.setattr(make, "images_per_second", lambda *a, **o: pytest.fail("measured"))
+    write_class_folders(tmp_path / "photos" / "train", ["cat", "dog"], 12, (40, 30))
+    write_class_folders(tmp_path / "photos" / "test", ["cat", "dog"], 2, (40, 30))
+    files = sorted((tmp_path / "photos" / "train").rglob("*.*"))
+    damage(*files[-count:])
+    line = ["data=image_folder", "data.root=photos", "data.image_size=8", "trainer.time_budget=30 s"]
+    status, _, err = train("plan=quick", *line)
     assert status == 2
-    assert "error: plan: none of the training images can be decoded: " in err
+    assert err.count("\n") == 1 + ("looking at the training images" in err)
+    path = files[-count].relative_to(tmp_path / "photos")
+    assert f"error: plan: {count} of 24 training files cannot be decoded (the first: " in err
+    assert f"{path}: " in err
+    assert err.count("cannot be decoded") == 1
+    assert err.endswith("); resnet-data lists them; delete or replace them\n")
+    assert train(*line)[0] == 2, "the run would not refuse them"
+
+
+def test_damaged_files_that_the_run_does_not_read_are_no_obstacle(train, tmp_path):
+    write_class_folders(tmp_path / "photos" / "train", ["cat", "dog"], 12, (40, 30))
+    write_class_folders(tmp_path / "photos" / "test", ["cat", "dog"], 2, (40, 30))
+    line = ["plan=quick", "data=image_folder", "data.root=photos", "data.image_size=8", "data.train_size=8", *SHORT]
+    assert train(*line, "data.val_fraction=0.2", "hydra.run.dir=whole")[0] == 0
+    used = json.loads((tmp_path / "whole" / "splits.json").read_text())
+    files = sorted((tmp_path / "photos" / "train").rglob("*.*"))
+    names = {f"{folder}/{name}" for part in ("train", "val") for folder in used[part] for name in used[part][folder]}
+    unused = [file for file in files if file.relative_to(tmp_path / "photos").as_posix() not in names]
+    assert 0 < len(unused) < len(files)
+    content = unused[0].read_bytes()
+    unused[0].write_bytes(content[: len(content) // 2] + b"\0" * 100 + content[-12:])  # with its header and end
+    line += ["data.val_fraction=0.2", "data.cache=null"]
+    known = ["data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]"]
+    assert train(*line, "data.backend=stream", *known, "hydra.run.dir=part")[0] == 0
+    for reads_all in (["data.backend=device", *known], ["data.backend=stream"]):
+        assert "plan: 1 of 24 training files cannot be decoded" in train(*line, *reads_all)[2]
+
+
+def test_files_of_unlike_sizes_are_refused_before_nets_are_measured(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(make, "images_per_second", lambda *a, **o: pytest.fail("measured"))
+    write_class_folders(tmp_path / "photos", ["cat"], 12, (40, 30))
+    write_class_folders(tmp_path / "photos", ["dog"], 12, (30, 30))
+    line = ["plan=quick", "data=image_folder", "data.root=photos", "trainer.time_budget=30 s"]
+    status, _, err = train(*line, "data.image_size=null")
+    assert status == 2
+    assert "error: " in err
+    assert "data.image_size=N, such as 64, makes all images N x N" in err
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ FACTS = {
     "repeated_classes": 10,
     "imbalance": 1.2, "channels": 3, "grey": False, "height": 32, "width": 32,
     "short_side": 32, "short_side_spread": 1.0,
-    "damaged": 0.0, "duplicates": 0.0, "neighbour_accuracy": 0.3, "mirrored": 0.97, "upside_down": 0.6, "turned": 0.4,
+    "damaged": 0, "duplicates": 0.0, "neighbour_accuracy": 0.3, "mirrored": 0.97, "upside_down": 0.6, "turned": 0.4,
     "colour_accuracy": 0.1, "scale_accuracy": 0.0,
 }  # fmt: skip
 MACHINE = {

@@ -114,12 +114,13 @@ def count_classes(labels: Tensor, classes: int) -> dict[str, Any]:
     is_multi = labels.ndim == 2
     counts = labels.sum(0).long() if is_multi else torch.bincount(labels, minlength=classes)
     rarest, largest = int(counts.min()), int(counts.max())
+    median = float(counts.double().quantile(0.5))  # the mean of the middle two where their number is even
     return {
         "images": len(labels),
         "classes": classes,
         "labels": "multi" if is_multi else "single",
         "rarest": rarest,
-        "median_class": int(counts.median()),
+        "median_class": int(median + 0.5),
         "rare_classes": int((counts < RARE).sum()),
         "repeated_classes": int((counts > 1).sum()),
         "imbalance": round(largest / max(1, rarest), 2),

@@ -34,7 +34,7 @@ def test_a_planned_run_keeps_its_plan(train, tmp_path):
     assert not any("batch_size" in override for override in record_of(run)["overrides"])
     text = (run / "plan.yaml").read_text()
     assert "batch_size: 32  # 77 training images" in text
-    assert "Set by you, and left as they are" in text
+    assert "Set by you and not changed by the plan" in text
     assert json.loads((run / "fingerprint.json").read_text())["images"] == 86
     assert "## Plan" in (run / "card.md").read_text()
 
@@ -598,3 +598,13 @@ def test_a_run_that_is_trained_again_has_the_plan_too(train, tmp_path):
     for name in ("plan.yaml", "fingerprint.json"):
         assert (tmp_path / "again" / name).read_text() == (tmp_path / "run" / name).read_text()
     assert "## Plan" in (tmp_path / "again" / "card.md").read_text()
+
+
+def test_no_measure_of_validation_is_planned_without_validation(train, tmp_path):
+    for name, count in (("cat", 60), ("dog", 12)):
+        write_class_folders(tmp_path / "photos", [name], count, (10, 10))
+    line = ["plan=quick", "data=image_folder", "data.root=photos"]
+    assert choices_of(train(*line, "--cfg", "job")[2])["trainer.select_by"] == "val_balanced_accuracy"
+    status, _, err = train(*line, *SHORT, "data.val_fraction=0")
+    assert status == 0
+    assert "trainer.select_by" not in choices_of(err)

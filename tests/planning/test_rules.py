@@ -27,6 +27,7 @@ MACHINE = {
     "bf16": True,
     "weights": (),
     "holds_out": True,
+    "validates": True,
     "start": None,
 }
 # Facts by which data differ, with values on both sides of every limit.
@@ -109,7 +110,9 @@ def test_muon_is_chosen_where_it_costs_little_and_was_measured():
 def test_classes_are_drawn_equally_only_where_the_rarest_has_very_few_images():
     few = {"imbalance": 25.0, "rarest": 6}
     assert values(plan(**few))["data.sampler"] == "balanced"
-    for facts in ({"imbalance": 50.0, "rarest": 16}, {"imbalance": 5.0, "rarest": 6}, {**few, "labels": "multi"}):
+    assert values(plan(**{**few, "rarest": 3}))["data.sampler"] == "balanced"
+    unlike = {"imbalance": 50.0, "rarest": 16}, {"imbalance": 50.0, "rarest": 2}, {"imbalance": 5.0, "rarest": 6}
+    for facts in (*unlike, {**few, "labels": "multi"}):
         assert "data.sampler" not in values(plan(**facts))
     assert "data.sampler" not in values(plan(typed={"loss.class_weights": "balanced"}, **few)), "weighted twice"
 
@@ -337,8 +340,8 @@ def test_conditions():
 @pytest.mark.parametrize(
     ("rate", "words"),
     [
-        (1e5, "about 1700 epochs in the budget, 14 are enough"),
-        (60, "about 1 epoch in the budget, fewer than the 14 that it should get"),
+        (1e5, "about 1,700 epochs in the budget, at least 14 are needed"),
+        (60, "about 1 epoch in the budget, fewer than the 14 it needs"),
         (3, "0.05 of an epoch in the budget"),
         (0.5, "hardly any of an epoch in the budget"),
     ],
@@ -473,3 +476,48 @@ def test_a_net_that_was_chosen_keeps_the_sizes_that_it_takes():
     assert values(made)["data.image_size"] == 128
     with pytest.raises(InputError, match="too small"):
         plan(typed={"model": "torchvision"}, machine={"budget": 300, "can_resize": True}, rate=rate, short_side=64)
+
+
+def test_a_class_of_one_or_two_images_is_warned_of_with_what_to_do():
+    for imbalance in (2.0, 50.0):
+        (one,), (two,) = (plan(rarest=count, imbalance=imbalance).warnings for count in (1, 2))
+        assert one.startswith(
+            "the rarest class has 1 training image: add images of it, or leave it out with data.classes"
+        )
+        assert two.startswith("the rarest class has 2 training images: add")
+    assert "add images" not in str(plan(rarest=3, imbalance=2.0).warnings)
+
+
+def test_the_best_epoch_is_only_selected_where_there_is_validation():
+    unequal = {"imbalance": 4.0, "rarest": 100}
+    assert values(plan(**unequal))["trainer.select_by"] == "val_balanced_accuracy"
+    assert "trainer.select_by" not in values(plan(machine={"validates": False, "holds_out": False}, **unequal))
+
+
+def reasons_of(made):
+    return {choice.key: choice.reason for choice in made.choices}
+
+
+def test_numbers_of_reasons_have_their_noun_in_the_right_form():
+    one = reasons_of(plan(images=1, median_class=1, channels=1, mirrored=None, height=1, width=1))
+    assert one["data.val_fraction"].startswith("the median class has 1 image:")
+    assert one["data.batch_size"] == "1 training image: 1 batch of 32"
+    assert one["data.augment.crop"] == "a pixel is more than an eighth of 1 pixel"
+    assert one["trainer.epochs"].startswith("1 training image and")
+    assert reasons_of(plan(images=60000))["data.batch_size"] == "60,000 training images"
+    assert "1 pixel," in reasons_of(plan(machine={"can_resize": True}, short_side=1))["data.image_size"]
+    for rate, words in ((1, "trains 1 image per"), (0.5, "trains 0.5 images per"), (1234, "trains 1,234 images per")):
+        made = plan(machine={"budget": 100}, rate=lambda *_, rate=rate: float(rate))
+        assert words in reasons_of(made)["model"]
+    assert "about 2,000 epochs" in reasons_of(plan(typed={"trainer.epochs": 2000}))["data.augment.erase"]
+    assert "about 20.5 epochs" in reasons_of(plan(typed={"trainer.epochs": 20.5}))["data.augment.erase"]
+
+
+@pytest.mark.parametrize(
+    ("imbalance", "words"), [(216.0, "216 times"), (216.4, "216 times"), (3.45, "3.45 times"), (4.0, "4 times")]
+)
+def test_ratios_have_no_needless_decimals(imbalance, words):
+    made = plan(imbalance=imbalance, rarest=6)
+    assert f"has {words} the images" in reasons_of(made)["trainer.select_by"]
+    if imbalance >= 10:
+        assert f"which has {words} its images" in reasons_of(made)["data.sampler"]

@@ -66,7 +66,7 @@ def compose_planned(items: Sequence[str], config_dir: str | None) -> Composed:
     """
     run = next(filter(is_run, items), None)
     if run is not None and any(item.lstrip("+").startswith("plan=") for item in items):
-        raise InputError(f"plan: {run} keeps the plan that it has begun with; leave plan out")
+        raise InputError(f"plan: {run} keeps the plan that it was started with; leave out plan")
     with planned(_arguments(items, config_dir)):
         return compose_settings(items, config_dir=config_dir)
 

@@ -125,12 +125,15 @@ def test_values_of_an_experiment_count_as_typed(train, tmp_path):
     ("arguments", "problem"),
     [
         (["plan=nice"], "error: plan=nice: takes quick, good, best or null\n"),
-        (["-m", "plan=good", "data=digits,synthetic"], "sweep over data without it, or run one by one"),
+        (
+            ["-m", "plan=good", "data=digits,synthetic"],
+            "leave out plan to sweep over data, or start the runs one by one",
+        ),
         (["plan=good", "data.batch_size=no"], "error: data.batch_size"),
         (["plan=good", "data=image_folder", "data.root=missing"], "data.root=missing does not exist"),
         (["plan=good", "data=image_folder", "data.root=photos", "data.layout=classes"], "has 1 class"),
         (["plan=good", *TINY[:2], "data.classes=3", "data.count=4", "data.val_fraction=0"], "too few to train on"),
-        (["plan=good", "reproduce=missing"], "leave plan out"),
+        (["plan=good", "reproduce=missing"], "leave out plan with reproduce"),
         (["plan=good", *TINY, "model=resnet21"], "error: model=resnet21: no such option"),
         (["-m", "plan=good", *TINY, "schedule=missing", "seed=0,1"], "error: schedule=missing: no such option"),
         (["plan=good", "experiment=missing"], "error: experiment=missing: no such option"),
@@ -456,9 +459,19 @@ def test_rates_are_measured_again_after_a_week_and_with_another_torch(train, mon
 
 def test_a_sweep_over_what_plans_depend_on_says_for_which_value_it_is_made(train, tmp_path):
     line = ["-m", "plan=quick", *TINY, "trainer=debug"]
-    note = "plan    made for model=resnet8, with which the sweep begins, and used for all of its jobs\n"
+    note = "plan    made for model=resnet8, the first job of the sweep, and used for all jobs\n"
     assert note in train(*line, "model=resnet8,cnn")[2]
     assert "made for" not in train(*line, "model=resnet8", "seed=0,1", "data.folds=5", "data.fold=0,1")[2]
+
+
+def test_each_plan_of_a_sweep_over_levels_begins_with_its_level(train):
+    err = train("-m", "plan=quick,good", *TINY, "trainer=debug", "model=resnet8")[2]
+    lines = [line for line in err.splitlines() if line.startswith("plan    ")]
+    titles = [line for line in lines if line.startswith("plan    plan=")]
+    assert titles == ["plan    plan=quick", "plan    plan=good"]
+    first, second = map(lines.index, titles)
+    assert lines[first + 1] == lines[second + 1]
+    assert "plan    plan=" not in train("-m", "plan=quick", "seed=0,1", *TINY, "trainer=debug", "model=resnet8")[2]
 
 
 def test_rates_are_those_of_the_net_that_an_experiment_sets(train, tmp_path, monkeypatch):

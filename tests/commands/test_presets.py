@@ -280,4 +280,4 @@ def test_a_cache_inside_another_is_counted_once(info, tmp_path, monkeypatch):
 def test_a_run_is_not_planned_again(info, trained_run):
     status, _, err = info(str(trained_run), "plan=good")
     assert status == 2
-    assert err == f"error: plan: {trained_run} keeps the plan that it has begun with; leave plan out\n"
+    assert err == f"error: plan: {trained_run} keeps the plan that it was started with; leave out plan\n"

@@ -44,7 +44,8 @@ def measure_fingerprint(node: Node, parts: Partition, device: torch.device = CPU
           `rare_classes` (with fewer than 10), `repeated_classes` (with more than one), `imbalance` (largest class /
           rarest);
         - `channels`, `height`, `width` as they were measured; `grey`, whether all images are; `short_side` (median of
-          the files), `short_side_spread` (95th percentile / 5th);
+          the files), `short_side_spread` (95th percentile / 5th), `long_side` and `aspect` (long side / short side;
+          medians);
         - `duplicates`, the share of images that are copies of another; `damaged`, the number of files that cannot be
           decoded, though the run does not read them;
         - `neighbour_accuracy`, `mirrored`, `upside_down`, `turned`, `colour_accuracy`, `scale_accuracy`: see
@@ -129,11 +130,13 @@ def count_classes(labels: Tensor, classes: int) -> dict[str, Any]:
 
 def _sizes(split: DatasetSplit, survey: Survey) -> dict[str, Any]:
     channels, height, width = split.size
-    sides = np.repeat([min(size) for size in survey.sizes], list(survey.sizes.values()))
-    low, middle, high = np.percentile(sides, [5, 50, 95])
+    counts = list(survey.sizes.values())
+    short, long = (np.repeat([side(size) for size in survey.sizes], counts) for side in (min, max))
+    low, middle, high = np.percentile(short, [5, 50, 95])
     return {
         "channels": channels, "height": height, "width": width, "grey": _is_grey(channels, survey.modes),
         "short_side": int(middle), "short_side_spread": round(float(high / max(1, low)), 2),
+        "long_side": int(np.median(long)), "aspect": round(float(np.median(long / short)), 2),
     }  # fmt: skip
 
 

@@ -87,6 +87,7 @@ def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = N
     circumstances = {
         "budget": parse_seconds(settings["trainer"].get("time_budget")),
         "can_resize": can_resize,
+        "resize": data.get("resize") if can_resize or isinstance(data.get("image_size"), int) else None,
         "device": machine.device.type,
         "weights": planner.published_weights(),
         "bf16": machine.device.type == "cpu" and has_bf16_matrix_units(),

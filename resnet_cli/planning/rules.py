@@ -11,7 +11,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.planning.choices import Choice, Plan
 from resnet_cli.planning.conditions import holds
 from resnet_cli.planning.typed import is_typed
-from resnet_cli.planning.wording import Wording, about_epochs, counted, format_number
+from resnet_cli.planning.wording import Wording, about_epochs, counted, describe_scaling, format_number
 
 Facts = Mapping[str, Any]
 # Images a second of a net, from what it sets, the side of images, and the images of a step.
@@ -44,7 +44,8 @@ def make_plan(
         level: quick, good or best.
         fingerprint: See `resnet_cli.planning.fingerprint`.
         typed: Keys that the user typed, or that an experiment sets, with their values; groups with their options.
-        machine: The circumstances: `device`, `bf16`, `budget` in seconds or None, `can_resize`, `weights` (the nets of
+        machine: The circumstances: `device`, `bf16`, `budget` in seconds or None, `can_resize` (whether a side may be
+            chosen), `resize` (how files become squares: `crop`, `squash`, `pad`, or None), `weights` (the nets of
             torchvision whose published weights are on this machine), `validates` (whether there are validation
             images), `holds_out` (whether they are held out of the training images) and `start` (where the weights of a
             net that the user chose come from: `published`, `run`, or None).
@@ -67,6 +68,7 @@ class _Planner:
         self.facts["net_optimizer"] = None
         self.facts["class_weights"] = typed.get("loss.class_weights")
         self.optimizer_is_typed = any(key.partition(".")[0] == "optimizer" for key in typed)
+        self.facts["cropped_percent"] = round(100 - 100 / facts["aspect"])
         self.facts["duplicates_percent"] = round(100 * facts["duplicates"])
         self.choices: list[Choice] = []
         self.skipped: list[str] = []
@@ -80,6 +82,7 @@ class _Planner:
             self.facts["passes"] = self.typed["trainer.epochs"]
         self._apply(self.rules["batch_size"])
         self._count_step_images()
+        self._apply(self.rules["resize"])
         self._choose_net()
         for rule in self.rules["rules"]:
             self._apply(rule)
@@ -265,18 +268,21 @@ class _Planner:
         if not self.facts["can_resize"]:
             yield min(height, width)
             return
-        short = self.facts["short_side"]
-        sides = [side for side in self.rules["sides"] if side <= short] or self.rules["sides"][:1]
+        own = self._side_of_files
+        sides = [side for side in self.rules["sides"] if side <= own] or self.rules["sides"][:1]
         yield from sides
-        if sides[-1] < short <= self.rules["kept_up_to"]:
-            yield short
+        if sides[-1] < own <= self.rules["kept_up_to"]:
+            yield own
+
+    @property
+    def _side_of_files(self) -> int:
+        """The side that files have as squares if they are not scaled: the long one if they are padded."""
+        return int(self.facts["long_side" if self.facts["resize"] == "pad" else "short_side"])
 
     def _choose_side(self, side: int, reason: str = "") -> None:
         """Choose the side of the images, if they can be resized; `reason` is added to the sizes of the files."""
         if self.facts["can_resize"]:
-            short = self.facts["short_side"]
-            kept = "as they are" if side == short else "reduced" if side < short else "enlarged to the smallest size"
-            why = f"files of {counted(short, 'pixel')}, {kept}" + (f": {reason}" if reason else "")
+            why = describe_scaling(self.facts, self._side_of_files, side) + (f": {reason}" if reason else "")
             self._choose({"data.image_size": side}, why, "measured")
         self.facts["side"] = side
 

@@ -1,8 +1,10 @@
 """Numbers of a plan in words."""
 
+from collections.abc import Mapping
 from string import Formatter
 from typing import Any
 
+SQUARED = {"crop": "cropped", "squash": "squashed", "pad": "padded"}  # by `data.resize`
 MOST_EXACT = 10  # from which a ratio is rounded to a whole number
 
 
@@ -22,6 +24,22 @@ def counted(number: float, noun: str) -> str:
 def format_number(number: float) -> str:
     """Return a number with separators of thousands, and with the decimals that it has."""
     return f"{int(number):,}" if number == int(number) else f"{number:,}"
+
+
+def describe_scaling(facts: Mapping[str, Any], own_side: int, side: int) -> str:
+    """Return the size of files, and what becomes of them as squares, in words.
+
+    Args:
+        facts: The facts of a plan.
+        own_side: The side of the squares if files are not scaled.
+        side: Their side.
+    """
+    kept = "as they are" if side == own_side else "reduced" if side < own_side else "enlarged to the smallest size"
+    short, long = facts["short_side"], facts["long_side"]
+    if facts["aspect"] <= 1 or facts["resize"] is None:
+        return f"files of {counted(short, 'pixel')}, {kept}"
+    squared = f"{SQUARED[facts['resize']]} to squares"
+    return f"files of {short:,} x {long:,} pixels, {squared if side == own_side else f'{kept} and {squared}'}"
 
 
 class Wording(Formatter):

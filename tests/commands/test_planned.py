@@ -621,3 +621,15 @@ def test_no_measure_of_validation_is_planned_without_validation(train, tmp_path)
     status, _, err = train(*line, *SHORT, "data.val_fraction=0")
     assert status == 0
     assert "trainer.select_by" not in choices_of(err)
+
+
+def test_text_lines_are_padded_to_squares(train, tmp_path):
+    write_class_folders(tmp_path / "lines", ["cat", "dog"], 12, (64, 16))
+    line = ["plan=quick", "data=image_folder", "data.root=lines", "--cfg", "job"]
+    chosen = choices_of(train(*line)[2])
+    assert (chosen["data.resize"], chosen["data.image_size"]) == ("pad", "64")
+    assert choices_of(train(*line, "data.image_size=16")[2])["data.resize"] == "pad"
+    for typed in ("data.image_size=[16,64]", "data.image_size=null", "data.resize=crop", "data.resize=squash"):
+        assert "data.resize" not in choices_of(train(*line, typed)[2])
+    assert train(*line[:-2], "trainer.epochs=1", "model=resnet8", "hydra.run.dir=run")[0] == 0
+    assert "resize: pad" in (tmp_path / "run" / "config.yaml").read_text()

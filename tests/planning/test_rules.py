@@ -16,13 +16,14 @@ FACTS = {
     "images": 5000, "classes": 10, "labels": "single", "rarest": 400, "median_class": 500, "rare_classes": 0,
     "repeated_classes": 10,
     "imbalance": 1.2, "channels": 3, "grey": False, "height": 32, "width": 32,
-    "short_side": 32, "short_side_spread": 1.0,
+    "short_side": 32, "short_side_spread": 1.0, "long_side": 32, "aspect": 1.0,
     "damaged": 0, "duplicates": 0.0, "neighbour_accuracy": 0.3, "mirrored": 0.97, "upside_down": 0.6, "turned": 0.4,
     "colour_accuracy": 0.1, "scale_accuracy": 0.0,
 }  # fmt: skip
 MACHINE = {
     "budget": None,
     "can_resize": False,
+    "resize": None,
     "device": "cpu",
     "bf16": True,
     "weights": (),
@@ -51,7 +52,7 @@ def values(made):
 
 
 def all_rules():
-    return [read_rules()["validation"], read_rules()["batch_size"], *read_rules()["rules"]]
+    return [*(read_rules()[name] for name in ("validation", "batch_size", "resize")), *read_rules()["rules"]]
 
 
 def test_a_plan_is_the_same_for_the_same_facts():
@@ -70,7 +71,7 @@ def test_every_combination_of_facts_gives_a_valid_config(level, side):
 
 @pytest.mark.parametrize("case", [case for rule in all_rules() for case in rule["cases"]], ids=str)
 def test_every_case_sets_keys_that_exist(case):
-    data = ["data=image_folder", "data.root=DIR"] if "data.image_size" in case["set"] else []
+    data = ["data=image_folder", "data.root=DIR"] if "data.resize" in case["set"] else []
     plain = {key: value["value"] if isinstance(value, dict) else value for key, value in case["set"].items()}
     overrides = [format_override(key, value) for key, value in plain.items()]
     assert problems_of(settings_of(*data, *overrides)) == []
@@ -521,3 +522,40 @@ def test_ratios_have_no_needless_decimals(imbalance, words):
     assert f"has {words} the images" in reasons_of(made)["trainer.select_by"]
     if imbalance >= 10:
         assert f"which has {words} its images" in reasons_of(made)["data.sampler"]
+
+
+RESIZED = {"can_resize": True, "resize": "crop"}
+LINES = {"short_side": 32, "long_side": 256, "aspect": 8.0, "height": 64, "width": 64}
+
+
+def test_long_files_are_padded_and_not_cropped():
+    made = plan(machine=RESIZED, **LINES)
+    assert (values(made)["data.resize"], values(made)["data.image_size"]) == ("pad", 224)
+    reasons = reasons_of(made)
+    assert reasons["data.resize"] == "files are 8 times as long as wide, of which a square crop would lose 88 %"
+    assert reasons["data.image_size"] == "files of 32 x 256 pixels, reduced and padded to squares"
+    assert values(plan(machine={**RESIZED, "can_resize": False}, **LINES))["data.resize"] == "pad"  # of a typed side
+    for resize, aspect in ((None, 8.0), ("squash", 8.0), ("crop", 1.49), ("crop", 1.0)):
+        assert "data.resize" not in values(plan(machine={**RESIZED, "resize": resize}, **{**LINES, "aspect": aspect}))
+
+
+def test_a_crop_that_is_typed_is_kept_and_named():
+    made = plan(machine=RESIZED, typed={"data.resize": "crop"}, **LINES)
+    assert "data.resize" not in values(made)
+    assert "data.resize" in made.typed
+    assert values(made)["data.image_size"] == 32
+    assert reasons_of(made)["data.image_size"] == "files of 32 x 256 pixels, cropped to squares"
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({}, "files of 32 pixels, as they are"),
+        ({"short_side": 33, "long_side": 44, "aspect": 1.33}, "files of 33 x 44 pixels, cropped to squares"),
+        ({"short_side": 300, "long_side": 300}, "files of 300 pixels, reduced"),
+        ({"short_side": 300, "long_side": 400, "aspect": 1.33},
+         "files of 300 x 400 pixels, reduced and cropped to squares"),
+    ],
+)  # fmt: skip
+def test_only_files_that_keep_all_pixels_are_as_they_are(facts, reason):
+    assert reasons_of(plan(machine=RESIZED, **facts))["data.image_size"] == reason

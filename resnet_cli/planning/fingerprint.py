@@ -14,17 +14,19 @@ from resnet_cli.config.run_config import Node
 from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.fingerprint import fingerprint_split
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.loading.memory import fits_in_memory
 from resnet_cli.data.partition import Partition
 from resnet_cli.errors import InputError
 from resnet_cli.inspection.survey import Survey, survey_split
 from resnet_cli.planning.similarity import Sample, measure_similarity
 
 FORMAT = 4  # version of the file; data sets with a file of another version are measured again
+CPU = torch.device("cpu")
 SAMPLE = 1500  # images that are compared with one another
 RARE = 10  # images of a class that is called rare
 
 
-def measure_fingerprint(node: Node, parts: Partition) -> dict[str, Any]:
+def measure_fingerprint(node: Node, parts: Partition, device: torch.device = CPU) -> dict[str, Any]:
     """Read the training images of a data set and return the facts that rules may ask for.
 
     For held-out images in the same split, only the sizes are counted.
@@ -32,6 +34,7 @@ def measure_fingerprint(node: Node, parts: Partition) -> dict[str, Any]:
     Args:
         node: The config of the data.
         parts: Its split.
+        device: Device of the run.
 
     Returns:
         Numbers, names and short lists:
@@ -41,32 +44,65 @@ def measure_fingerprint(node: Node, parts: Partition) -> dict[str, Any]:
           `rare_classes` (with fewer than 10), `repeated_classes` (with more than one), `imbalance` (largest class /
           rarest);
         - `channels`, `height`, `width` as they were measured; `grey`, whether all images are; `short_side` (median of
-          the files), `short_side_spread` (95th percentile / 5th);
-        - `duplicates`, the share of images that are copies of another; `damaged`, of files that cannot be decoded;
+          the files), `short_side_spread` (95th percentile / 5th), `long_side` and `aspect` (long side / short side;
+          medians);
+        - `duplicates`, the share of images that are copies of another; `damaged`, the number of files that cannot be
+          decoded, though the run does not read them;
         - `neighbour_accuracy`, `mirrored`, `upside_down`, `turned`, `colour_accuracy`, `scale_accuracy`: see
           `resnet_cli.planning.similarity`.
 
     Raises:
-        InputError: The data set cannot be read.
+        InputError: The data set cannot be read, or the run would refuse some of its training images.
     """
     split, chosen = parts.samples["train"]
     indices = parts.train_indices
     survey = survey_split(split, workers=node.get("workers", 2), timeout=node.get("worker_timeout", 300))
-    usable = indices[torch.from_numpy(survey.pixels[indices.numpy()] > 0)]
-    if len(usable) == 0:
-        reason = next(iter(survey.damaged.values()), "there are none")
-        raise InputError(f"plan: none of the training images can be decoded: {reason}")
-    labels = split.labels[usable]
+    _require_usable(survey, parts, reads_all=_reads_all(node, parts, device))
     classes = len(parts.dataset.class_names)
     return {
         "format": FORMAT,
         "data": fingerprint_split(split, chosen),
-        **count_classes(labels, classes),
+        **count_classes(split.labels[indices], classes),
         **_sizes(split, survey),
-        "damaged": 1 - len(usable) / max(1, len(indices)),
-        "duplicates": _share_of_copies(survey.hashes[usable.numpy()]),
-        **_similarity(split, usable, classes),
+        "damaged": len(survey.damaged),
+        "duplicates": _share_of_copies(survey.hashes[indices.numpy()]),
+        **_similarity(split, indices, classes),
     }
+
+
+def _reads_all(node: Node, parts: Partition, device: torch.device) -> bool:
+    """Return whether a run decodes all files of the training split, also those that it neither trains on nor holds out.
+
+    It does so to keep them on the device, or to measure their mean and standard deviation, except those of shards.
+    """
+    dataset, backend = parts.dataset, node.get("backend", "auto")
+    if backend == "device" or (backend == "auto" and fits_in_memory(dataset, device)):
+        return True
+    return (dataset.mean is None or dataset.std is None) and parts.samples["train"][0].shards is None
+
+
+def _require_usable(survey: Survey, parts: Partition, *, reads_all: bool) -> None:
+    """Raise an `InputError` if a run would refuse some of the surveyed images.
+
+    Args:
+        survey: The survey of the data set's training split.
+        parts: The split, which may take only some of these images.
+        reads_all: Whether a run reads the others as well.
+    """
+    split = survey.split
+    used = [part[1] for part in parts.samples.values() if part[0] is split]
+    is_used = torch.full((len(split),), reads_all or any(indices is None for indices in used))
+    for indices in used:
+        is_used[indices if indices is not None else slice(None)] = True
+    damaged = [index for index in sorted(survey.damaged) if is_used[index]]
+    if damaged:
+        first = survey.damaged[damaged[0]].replace(": cannot be decoded: ", ": ", 1)
+        raise InputError(
+            f"plan: {len(damaged):,} of {len(split):,} training files cannot be decoded (the first: {first}); "
+            "resnet-data lists them; delete or replace them"
+        )
+    if isinstance(split.images, LazyImages) and len(survey.decoded_sizes) > 1:
+        split.images.validate()  # raises what the run would say of files of other sizes
 
 
 def count_classes(labels: Tensor, classes: int) -> dict[str, Any]:
@@ -79,12 +115,13 @@ def count_classes(labels: Tensor, classes: int) -> dict[str, Any]:
     is_multi = labels.ndim == 2
     counts = labels.sum(0).long() if is_multi else torch.bincount(labels, minlength=classes)
     rarest, largest = int(counts.min()), int(counts.max())
+    median = float(counts.double().quantile(0.5))  # the mean of the middle two where their number is even
     return {
         "images": len(labels),
         "classes": classes,
         "labels": "multi" if is_multi else "single",
         "rarest": rarest,
-        "median_class": int(counts.median()),
+        "median_class": int(median + 0.5),
         "rare_classes": int((counts < RARE).sum()),
         "repeated_classes": int((counts > 1).sum()),
         "imbalance": round(largest / max(1, rarest), 2),
@@ -93,11 +130,13 @@ def count_classes(labels: Tensor, classes: int) -> dict[str, Any]:
 
 def _sizes(split: DatasetSplit, survey: Survey) -> dict[str, Any]:
     channels, height, width = split.size
-    sides = np.repeat([min(size) for size in survey.sizes], list(survey.sizes.values()))
-    low, middle, high = np.percentile(sides, [5, 50, 95])
+    counts = list(survey.sizes.values())
+    short, long = (np.repeat([side(size) for size in survey.sizes], counts) for side in (min, max))
+    low, middle, high = np.percentile(short, [5, 50, 95])
     return {
         "channels": channels, "height": height, "width": width, "grey": _is_grey(channels, survey.modes),
         "short_side": int(middle), "short_side_spread": round(float(high / max(1, low)), 2),
+        "long_side": int(np.median(long)), "aspect": round(float(np.median(long / short)), 2),
     }  # fmt: skip
 
 
@@ -110,12 +149,12 @@ def _share_of_copies(hashes: np.ndarray) -> float:
     return round(1 - len(np.unique(hashes)) / max(1, len(hashes)), 4)
 
 
-def _similarity(split: DatasetSplit, usable: Tensor, classes: int) -> dict[str, float | None]:
+def _similarity(split: DatasetSplit, indices: Tensor, classes: int) -> dict[str, float | None]:
     """Compare a sample of images of one label each; the facts are None for images with several."""
     if split.labels.ndim == 2:
         return dict.fromkeys(Sample.FACTS)
-    order = torch.randperm(len(usable), generator=torch.Generator().manual_seed(0))[:SAMPLE]
-    chosen = usable[order].sort().values
+    order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))[:SAMPLE]
+    chosen = indices[order].sort().values
     rows = split.images.cached_rows() if isinstance(split.images, LazyImages) else None
     images = list(rows.read(chosen)) if rows is not None else [split.images[index] for index in chosen.tolist()]
     areas = [_area(split, index, image) for index, image in zip(chosen.tolist(), images, strict=True)]

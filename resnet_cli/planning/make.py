@@ -24,6 +24,7 @@ from resnet_cli.planning.plan_file import format_lines, format_override, format_
 from resnet_cli.planning.rules import make_plan, read_rules
 from resnet_cli.planning.step_times import MOST_SECONDS, images_per_second
 from resnet_cli.planning.typed import start_of_weights, typed_values
+from resnet_cli.planning.wording import counted
 from resnet_cli.runs.environment import cpu_name
 from resnet_cli.runs.logs import quiet
 from resnet_cli.session import build
@@ -86,10 +87,12 @@ def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = N
     circumstances = {
         "budget": parse_seconds(settings["trainer"].get("time_budget")),
         "can_resize": can_resize,
+        "resize": data.get("resize") if can_resize or isinstance(data.get("image_size"), int) else None,
         "device": machine.device.type,
         "weights": planner.published_weights(),
         "bf16": machine.device.type == "cpu" and has_bf16_matrix_units(),
         "holds_out": planner.holds_out,
+        "validates": planner.validates,
         "start": start_of_weights(settings),
     }
     plan = make_plan(level, facts, typed, circumstances, planner.rate, planner.images_left, planner.accepts)
@@ -101,8 +104,8 @@ def _require_enough(facts: Mapping[str, Any]) -> None:
     """Raise an `InputError` if the data are too few to train on."""
     if facts["repeated_classes"] < (2 if facts["labels"] == "single" else 1):
         raise InputError(
-            f"plan: {facts['images']} training images of {facts['classes']} classes are too few to train on; "
-            "resnet-data shows them"
+            f"plan: too few to train on: {counted(facts['images'], 'training image')} of "
+            f"{counted(facts['classes'], 'class')}; resnet-data shows them"
         )
 
 
@@ -144,7 +147,7 @@ class _Measurer:
     ) -> None:  # fmt: skip
         self.settings, self.node, self.can_resize = settings, node, can_resize
         self.items, self.config_dir, self.machine = items, config_dir, machine
-        self.holds_out = False  # whether validation images are held out of the training images
+        self.holds_out = self.validates = False  # see `make_plan`
         folder = node.get("cache", os.environ.get("RESNET_CLI_CACHE", CACHE))
         self.cache = ArrayCache(find_cache_folder(folder))
         self.facts: dict[str, Any] = {}
@@ -165,25 +168,25 @@ class _Measurer:
             parts = build.partition(self.node)
         split, chosen = parts.samples["train"]
         is_given = any(self.node.get(key) is not None for key in ("folds", "splits"))
-        self.holds_out = not is_given and "val" in parts.samples and parts.samples["val"][0] is split
+        self.validates = "val" in parts.samples
+        self.holds_out = not is_given and self.validates and parts.samples["val"][0] is split
         reading = {key: value for key, value in self.node.items() if key not in IGNORED_KEYS}
         identity = [FORMAT, fingerprint_split(split, chosen), reading]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:24]
         self.key = f"fingerprint-{digest}"
         known = self.cache.load_json(self.key)
-        if known is None or known.get("format") != FORMAT:
+        if known is None or known.get("format") != FORMAT or known.get("damaged"):  # other options may read the damaged
             logger.info("plan    looking at the training images")
-            known = measure_fingerprint(self.node, parts)
+            known = measure_fingerprint(self.node, parts, self.machine.device)
             self.facts = known
             self._save()
         self.facts = known
         return {key: value for key, value in known.items() if not key.startswith("_")}
 
     def images_left(self, val_fraction: float) -> int:
-        """Return the number of training images that can be decoded if another fraction is held out."""
+        """Return the number of training images if another fraction is held out."""
         with quiet():
-            left = len(build.partition({**self.node, "val_fraction": val_fraction}).train_indices)
-        return round(left * (1 - float(self.facts["damaged"])))
+            return len(build.partition({**self.node, "val_fraction": val_fraction}).train_indices)
 
     def published_weights(self) -> list[str]:
         """Return the nets of the rules whose published weights are in the cache of `torch.hub`."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from resnet_cli.planning.choices import Choice, Plan
+from resnet_cli.planning.wording import counted
 
 INDENT = "  "
 
@@ -21,9 +22,10 @@ def format_plan(plan: Plan, facts: Mapping[str, Any]) -> str:
     values = [choice for choice in plan.choices if "." in choice.key]
     lines = [
         "# @package _global_",
-        f"# plan={plan.level} for {plan.images:,} training images of {facts['classes']:,} classes, by resnet-cli.",
+        f"# plan={plan.level} for {counted(plan.images, 'training image')} of {counted(facts['classes'], 'class')}, "
+        "by resnet-cli.",
         "# Copy it to conf/experiment/NAME.yaml to change it, and train with experiment=NAME.",
-        *(f"# Set by you, and left as they are: {', '.join(plan.typed)}" for _ in range(bool(plan.typed))),
+        *(f"# Set by you and not changed by the plan: {', '.join(plan.typed)}" for _ in range(bool(plan.typed))),
         *(f"# Look at this first: {line}" for line in plan.warnings),
     ]
     if options:

@@ -11,7 +11,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.planning.choices import Choice, Plan
 from resnet_cli.planning.conditions import holds
 from resnet_cli.planning.typed import is_typed
-from resnet_cli.planning.wording import about_epochs
+from resnet_cli.planning.wording import Wording, about_epochs, counted, describe_scaling, format_number
 
 Facts = Mapping[str, Any]
 # Images a second of a net, from what it sets, the side of images, and the images of a step.
@@ -24,6 +24,7 @@ LEAST_RESERVE = 10.0  # seconds of the budget that are kept for starting and pla
 MEASURED_BEFORE = "the rates were measured on this machine before the plan was made"
 RGB = 3
 MUON = "muon"
+WORDING = Wording()
 
 
 @cache
@@ -43,10 +44,11 @@ def make_plan(
         level: quick, good or best.
         fingerprint: See `resnet_cli.planning.fingerprint`.
         typed: Keys that the user typed, or that an experiment sets, with their values; groups with their options.
-        machine: The circumstances: `device`, `bf16`, `budget` in seconds or None, `can_resize`, `weights` (the nets of
-            torchvision whose published weights are on this machine), `holds_out` (whether validation images are held
-            out of the training images) and `start` (where the weights of a net that the user chose come from:
-            `published`, `run`, or None).
+        machine: The circumstances: `device`, `bf16`, `budget` in seconds or None, `can_resize` (whether a side may be
+            chosen), `resize` (how files become squares: `crop`, `squash`, `pad`, or None), `weights` (the nets of
+            torchvision whose published weights are on this machine), `validates` (whether there are validation
+            images), `holds_out` (whether they are held out of the training images) and `start` (where the weights of a
+            net that the user chose come from: `published`, `run`, or None).
         rate: Images a second that a net trains.
         images_left: Returns the number of training images if this fraction is held out in place of the config's.
         accepts: Returns whether a net accepts the keys of `model` that were typed.
@@ -66,6 +68,7 @@ class _Planner:
         self.facts["net_optimizer"] = None
         self.facts["class_weights"] = typed.get("loss.class_weights")
         self.optimizer_is_typed = any(key.partition(".")[0] == "optimizer" for key in typed)
+        self.facts["cropped_percent"] = round(100 - 100 / facts["aspect"])
         self.facts["duplicates_percent"] = round(100 * facts["duplicates"])
         self.choices: list[Choice] = []
         self.skipped: list[str] = []
@@ -79,11 +82,14 @@ class _Planner:
             self.facts["passes"] = self.typed["trainer.epochs"]
         self._apply(self.rules["batch_size"])
         self._count_step_images()
+        self._apply(self.rules["resize"])
         self._choose_net()
         for rule in self.rules["rules"]:
             self._apply(rule)
         warnings = [
-            row["text"].format(**self.facts) for row in self.rules["warnings"] if holds(row["when"], self.facts)
+            WORDING.format(row["text"], **self.facts)
+            for row in self.rules["warnings"]
+            if holds(row["when"], self.facts)
         ]
         return Plan(self.level, self.facts["images"], tuple(self.choices), tuple(self.skipped), tuple(warnings))
 
@@ -110,7 +116,7 @@ class _Planner:
     def _choose(self, values: Mapping[str, Any], because: str | Mapping[str, str], evidence: str) -> None:
         """Choose the values that the user has not typed, and make the values in effect facts."""
         reasons = dict.fromkeys(values, because) if isinstance(because, str) else because
-        reasons = {key: reasons[key].format(**self.facts) for key in values}
+        reasons = {key: WORDING.format(reasons[key], **self.facts) for key in values}
         for key, planned in values.items():
             value = self._scaled(**planned) if isinstance(planned, Mapping) else planned
             if is_typed(key, self.typed):
@@ -144,15 +150,17 @@ class _Planner:
             passes = self._passes_in_budget(rate)
             self._choose_side(side, f"{net['name']} gets {about_epochs(passes)} in the budget at this size")
             least = self._least_passes(net)
-            needs = f"{least:g} are enough" if passes >= least else f"fewer than the {least:g} that it should get"
-            speed = f"{net['name']} trains {rate:,.0f} images per second here"
+            needs = f"fewer than the {format_number(least)} it needs"
+            if passes >= least:
+                needs = f"at least {format_number(least)} {'is' if least == 1 else 'are'} needed"
+            speed = f"{net['name']} trains {counted(round(rate) if rate >= 1 else rate, 'image')} per second here"
             reason = f"{speed}: {about_epochs(passes)} in the budget, {needs}"
             self._count_epochs(passes)
             self._use_net(net, reason, MEASURED_BEFORE)
         if budget is None:
             self._choose(
                 {"trainer.epochs": self.facts["passes"]},
-                f"{images:,} training images and no time budget",
+                f"{counted(images, 'training image')} and no time budget",
                 "not measured",
             )
 
@@ -260,18 +268,21 @@ class _Planner:
         if not self.facts["can_resize"]:
             yield min(height, width)
             return
-        short = self.facts["short_side"]
-        sides = [side for side in self.rules["sides"] if side <= short] or self.rules["sides"][:1]
+        own = self._side_of_files
+        sides = [side for side in self.rules["sides"] if side <= own] or self.rules["sides"][:1]
         yield from sides
-        if sides[-1] < short <= self.rules["kept_up_to"]:
-            yield short
+        if sides[-1] < own <= self.rules["kept_up_to"]:
+            yield own
+
+    @property
+    def _side_of_files(self) -> int:
+        """The side that files have as squares if they are not scaled: the long one if they are padded."""
+        return int(self.facts["long_side" if self.facts["resize"] == "pad" else "short_side"])
 
     def _choose_side(self, side: int, reason: str = "") -> None:
         """Choose the side of the images, if they can be resized; `reason` is added to the sizes of the files."""
         if self.facts["can_resize"]:
-            short = self.facts["short_side"]
-            kept = "as they are" if side == short else "reduced" if side < short else "enlarged to the smallest size"
-            why = f"files of {short} pixels, {kept}" + (f": {reason}" if reason else "")
+            why = describe_scaling(self.facts, self._side_of_files, side) + (f": {reason}" if reason else "")
             self._choose({"data.image_size": side}, why, "measured")
         self.facts["side"] = side
 

@@ -34,7 +34,7 @@ def test_a_planned_run_keeps_its_plan(train, tmp_path):
     assert not any("batch_size" in override for override in record_of(run)["overrides"])
     text = (run / "plan.yaml").read_text()
     assert "batch_size: 32  # 77 training images" in text
-    assert "Set by you, and left as they are" in text
+    assert "Set by you and not changed by the plan" in text
     assert json.loads((run / "fingerprint.json").read_text())["images"] == 86
     assert "## Plan" in (run / "card.md").read_text()
 
@@ -125,12 +125,15 @@ def test_values_of_an_experiment_count_as_typed(train, tmp_path):
     ("arguments", "problem"),
     [
         (["plan=nice"], "error: plan=nice: takes quick, good, best or null\n"),
-        (["-m", "plan=good", "data=digits,synthetic"], "sweep over data without it, or run one by one"),
+        (
+            ["-m", "plan=good", "data=digits,synthetic"],
+            "leave out plan to sweep over data, or start the runs one by one",
+        ),
         (["plan=good", "data.batch_size=no"], "error: data.batch_size"),
         (["plan=good", "data=image_folder", "data.root=missing"], "data.root=missing does not exist"),
         (["plan=good", "data=image_folder", "data.root=photos", "data.layout=classes"], "has 1 class"),
         (["plan=good", *TINY[:2], "data.classes=3", "data.count=4", "data.val_fraction=0"], "too few to train on"),
-        (["plan=good", "reproduce=missing"], "leave plan out"),
+        (["plan=good", "reproduce=missing"], "leave out plan with reproduce"),
         (["plan=good", *TINY, "model=resnet21"], "error: model=resnet21: no such option"),
         (["-m", "plan=good", *TINY, "schedule=missing", "seed=0,1"], "error: schedule=missing: no such option"),
         (["plan=good", "experiment=missing"], "error: experiment=missing: no such option"),
@@ -155,14 +158,58 @@ def test_images_of_any_size_are_planned_for_without_a_budget(train, side):
     assert "plan: quick" in out
 
 
-def test_files_of_which_none_can_be_decoded_are_not_planned_for(train, tmp_path):
-    for name in ("cat", "dog"):
-        write_class_folders(tmp_path / "photos", [name], 12, (40, 30))
-    for path in (tmp_path / "photos").rglob("*.*"):
-        path.write_bytes(path.read_bytes()[:60])
-    status, _, err = train("plan=quick", "data=image_folder", "data.root=photos", "data.image_size=8")
+def damage(*files):
+    for file in files:
+        file.write_bytes(file.read_bytes()[:60])
+
+
+@pytest.mark.parametrize("count", [1, 24])
+def test_damaged_files_are_refused_before_nets_are_measured(train, tmp_path, monkeypatch, count):
+    monkeypatch.setattr(make, "images_per_second", lambda *a, **o: pytest.fail("measured"))
+    write_class_folders(tmp_path / "photos" / "train", ["cat", "dog"], 12, (40, 30))
+    write_class_folders(tmp_path / "photos" / "test", ["cat", "dog"], 2, (40, 30))
+    files = sorted((tmp_path / "photos" / "train").rglob("*.*"))
+    damage(*files[-count:])
+    line = ["data=image_folder", "data.root=photos", "data.image_size=8", "trainer.time_budget=30 s"]
+    status, _, err = train("plan=quick", *line)
     assert status == 2
-    assert "error: plan: none of the training images can be decoded: " in err
+    assert err.count("\n") == 1 + ("looking at the training images" in err)
+    path = files[-count].relative_to(tmp_path / "photos")
+    assert f"error: plan: {count} of 24 training files cannot be decoded (the first: " in err
+    assert f"{path}: " in err
+    assert err.count("cannot be decoded") == 1
+    assert err.endswith("); resnet-data lists them; delete or replace them\n")
+    assert train(*line)[0] == 2, "the run would not refuse them"
+
+
+def test_damaged_files_that_the_run_does_not_read_are_no_obstacle(train, tmp_path):
+    write_class_folders(tmp_path / "photos" / "train", ["cat", "dog"], 12, (40, 30))
+    write_class_folders(tmp_path / "photos" / "test", ["cat", "dog"], 2, (40, 30))
+    line = ["plan=quick", "data=image_folder", "data.root=photos", "data.image_size=8", "data.train_size=8", *SHORT]
+    assert train(*line, "data.val_fraction=0.2", "hydra.run.dir=whole")[0] == 0
+    used = json.loads((tmp_path / "whole" / "splits.json").read_text())
+    files = sorted((tmp_path / "photos" / "train").rglob("*.*"))
+    names = {f"{folder}/{name}" for part in ("train", "val") for folder in used[part] for name in used[part][folder]}
+    unused = [file for file in files if file.relative_to(tmp_path / "photos").as_posix() not in names]
+    assert 0 < len(unused) < len(files)
+    content = unused[0].read_bytes()
+    unused[0].write_bytes(content[: len(content) // 2] + b"\0" * 100 + content[-12:])  # with its header and end
+    line += ["data.val_fraction=0.2", "data.cache=null"]
+    known = ["data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]"]
+    assert train(*line, "data.backend=stream", *known, "hydra.run.dir=part")[0] == 0
+    for reads_all in (["data.backend=device", *known], ["data.backend=stream"]):
+        assert "plan: 1 of 24 training files cannot be decoded" in train(*line, *reads_all)[2]
+
+
+def test_files_of_unlike_sizes_are_refused_before_nets_are_measured(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(make, "images_per_second", lambda *a, **o: pytest.fail("measured"))
+    write_class_folders(tmp_path / "photos", ["cat"], 12, (40, 30))
+    write_class_folders(tmp_path / "photos", ["dog"], 12, (30, 30))
+    line = ["plan=quick", "data=image_folder", "data.root=photos", "trainer.time_budget=30 s"]
+    status, _, err = train(*line, "data.image_size=null")
+    assert status == 2
+    assert "error: " in err
+    assert "data.image_size=N, such as 64, makes all images N x N" in err
 
 
 @pytest.mark.parametrize(
@@ -412,9 +459,19 @@ def test_rates_are_measured_again_after_a_week_and_with_another_torch(train, mon
 
 def test_a_sweep_over_what_plans_depend_on_says_for_which_value_it_is_made(train, tmp_path):
     line = ["-m", "plan=quick", *TINY, "trainer=debug"]
-    note = "plan    made for model=resnet8, with which the sweep begins, and used for all of its jobs\n"
+    note = "plan    made for model=resnet8, the first job of the sweep, and used for all jobs\n"
     assert note in train(*line, "model=resnet8,cnn")[2]
     assert "made for" not in train(*line, "model=resnet8", "seed=0,1", "data.folds=5", "data.fold=0,1")[2]
+
+
+def test_each_plan_of_a_sweep_over_levels_begins_with_its_level(train):
+    err = train("-m", "plan=quick,good", *TINY, "trainer=debug", "model=resnet8")[2]
+    lines = [line for line in err.splitlines() if line.startswith("plan    ")]
+    titles = [line for line in lines if line.startswith("plan    plan=")]
+    assert titles == ["plan    plan=quick", "plan    plan=good"]
+    first, second = map(lines.index, titles)
+    assert lines[first + 1] == lines[second + 1]
+    assert "plan    plan=" not in train("-m", "plan=quick", "seed=0,1", *TINY, "trainer=debug", "model=resnet8")[2]
 
 
 def test_rates_are_those_of_the_net_that_an_experiment_sets(train, tmp_path, monkeypatch):
@@ -554,3 +611,25 @@ def test_a_run_that_is_trained_again_has_the_plan_too(train, tmp_path):
     for name in ("plan.yaml", "fingerprint.json"):
         assert (tmp_path / "again" / name).read_text() == (tmp_path / "run" / name).read_text()
     assert "## Plan" in (tmp_path / "again" / "card.md").read_text()
+
+
+def test_no_measure_of_validation_is_planned_without_validation(train, tmp_path):
+    for name, count in (("cat", 60), ("dog", 12)):
+        write_class_folders(tmp_path / "photos", [name], count, (10, 10))
+    line = ["plan=quick", "data=image_folder", "data.root=photos"]
+    assert choices_of(train(*line, "--cfg", "job")[2])["trainer.select_by"] == "val_balanced_accuracy"
+    status, _, err = train(*line, *SHORT, "data.val_fraction=0")
+    assert status == 0
+    assert "trainer.select_by" not in choices_of(err)
+
+
+def test_text_lines_are_padded_to_squares(train, tmp_path):
+    write_class_folders(tmp_path / "lines", ["cat", "dog"], 12, (64, 16))
+    line = ["plan=quick", "data=image_folder", "data.root=lines", "--cfg", "job"]
+    chosen = choices_of(train(*line)[2])
+    assert (chosen["data.resize"], chosen["data.image_size"]) == ("pad", "64")
+    assert choices_of(train(*line, "data.image_size=16")[2])["data.resize"] == "pad"
+    for typed in ("data.image_size=[16,64]", "data.image_size=null", "data.resize=crop", "data.resize=squash"):
+        assert "data.resize" not in choices_of(train(*line, typed)[2])
+    assert train(*line[:-2], "trainer.epochs=1", "model=resnet8", "hydra.run.dir=run")[0] == 0
+    assert "resize: pad" in (tmp_path / "run" / "config.yaml").read_text()

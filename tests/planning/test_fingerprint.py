@@ -38,7 +38,7 @@ def test_of_files_of_unlike_sizes(tmp_path):
     found = fingerprint(
         "data=image_folder", f"data.root={tmp_path / 'photos'}", "data.image_size=16", "data.cache=null"
     )
-    assert found["short_side"] == 30
+    assert (found["short_side"], found["long_side"], found["aspect"]) == (30, 40, 1.33)
     assert (found["height"], found["width"]) == (16, 16)
 
 
@@ -62,6 +62,9 @@ def test_sizes_of_files_that_tell_the_class(tmp_path):
 def test_counts_of_classes():
     found = count_classes(torch.tensor([0] * 20 + [1] * 4), 2)
     assert (found["rarest"], found["imbalance"], found["rare_classes"]) == (4, 5.0, 1)
+    for sizes, median in (([40, 60, 100, 300], 80), ([10, 11, 90], 11), ([45] * 10, 45)):
+        labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+        assert count_classes(labels, len(sizes))["median_class"] == median
     several = count_classes(torch.tensor([[1, 1, 0], [1, 0, 0]]), 3)
     assert (several["labels"], several["rarest"], several["images"]) == ("multi", 0, 2)
 

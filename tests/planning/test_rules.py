@@ -16,17 +16,19 @@ FACTS = {
     "images": 5000, "classes": 10, "labels": "single", "rarest": 400, "median_class": 500, "rare_classes": 0,
     "repeated_classes": 10,
     "imbalance": 1.2, "channels": 3, "grey": False, "height": 32, "width": 32,
-    "short_side": 32, "short_side_spread": 1.0,
-    "damaged": 0.0, "duplicates": 0.0, "neighbour_accuracy": 0.3, "mirrored": 0.97, "upside_down": 0.6, "turned": 0.4,
+    "short_side": 32, "short_side_spread": 1.0, "long_side": 32, "aspect": 1.0,
+    "damaged": 0, "duplicates": 0.0, "neighbour_accuracy": 0.3, "mirrored": 0.97, "upside_down": 0.6, "turned": 0.4,
     "colour_accuracy": 0.1, "scale_accuracy": 0.0,
 }  # fmt: skip
 MACHINE = {
     "budget": None,
     "can_resize": False,
+    "resize": None,
     "device": "cpu",
     "bf16": True,
     "weights": (),
     "holds_out": True,
+    "validates": True,
     "start": None,
 }
 # Facts by which data differ, with values on both sides of every limit.
@@ -50,7 +52,7 @@ def values(made):
 
 
 def all_rules():
-    return [read_rules()["validation"], read_rules()["batch_size"], *read_rules()["rules"]]
+    return [*(read_rules()[name] for name in ("validation", "batch_size", "resize")), *read_rules()["rules"]]
 
 
 def test_a_plan_is_the_same_for_the_same_facts():
@@ -69,7 +71,7 @@ def test_every_combination_of_facts_gives_a_valid_config(level, side):
 
 @pytest.mark.parametrize("case", [case for rule in all_rules() for case in rule["cases"]], ids=str)
 def test_every_case_sets_keys_that_exist(case):
-    data = ["data=image_folder", "data.root=DIR"] if "data.image_size" in case["set"] else []
+    data = ["data=image_folder", "data.root=DIR"] if "data.resize" in case["set"] else []
     plain = {key: value["value"] if isinstance(value, dict) else value for key, value in case["set"].items()}
     overrides = [format_override(key, value) for key, value in plain.items()]
     assert problems_of(settings_of(*data, *overrides)) == []
@@ -109,7 +111,9 @@ def test_muon_is_chosen_where_it_costs_little_and_was_measured():
 def test_classes_are_drawn_equally_only_where_the_rarest_has_very_few_images():
     few = {"imbalance": 25.0, "rarest": 6}
     assert values(plan(**few))["data.sampler"] == "balanced"
-    for facts in ({"imbalance": 50.0, "rarest": 16}, {"imbalance": 5.0, "rarest": 6}, {**few, "labels": "multi"}):
+    assert values(plan(**{**few, "rarest": 3}))["data.sampler"] == "balanced"
+    unlike = {"imbalance": 50.0, "rarest": 16}, {"imbalance": 50.0, "rarest": 2}, {"imbalance": 5.0, "rarest": 6}
+    for facts in (*unlike, {**few, "labels": "multi"}):
         assert "data.sampler" not in values(plan(**facts))
     assert "data.sampler" not in values(plan(typed={"loss.class_weights": "balanced"}, **few)), "weighted twice"
 
@@ -337,8 +341,8 @@ def test_conditions():
 @pytest.mark.parametrize(
     ("rate", "words"),
     [
-        (1e5, "about 1700 epochs in the budget, 14 are enough"),
-        (60, "about 1 epoch in the budget, fewer than the 14 that it should get"),
+        (1e5, "about 1,700 epochs in the budget, at least 14 are needed"),
+        (60, "about 1 epoch in the budget, fewer than the 14 it needs"),
         (3, "0.05 of an epoch in the budget"),
         (0.5, "hardly any of an epoch in the budget"),
     ],
@@ -473,3 +477,85 @@ def test_a_net_that_was_chosen_keeps_the_sizes_that_it_takes():
     assert values(made)["data.image_size"] == 128
     with pytest.raises(InputError, match="too small"):
         plan(typed={"model": "torchvision"}, machine={"budget": 300, "can_resize": True}, rate=rate, short_side=64)
+
+
+def test_a_class_of_one_or_two_images_is_warned_of_with_what_to_do():
+    for imbalance in (2.0, 50.0):
+        (one,), (two,) = (plan(rarest=count, imbalance=imbalance).warnings for count in (1, 2))
+        assert one.startswith(
+            "the rarest class has 1 training image: add images of it, or leave it out with data.classes"
+        )
+        assert two.startswith("the rarest class has 2 training images: add")
+    assert "add images" not in str(plan(rarest=3, imbalance=2.0).warnings)
+
+
+def test_the_best_epoch_is_only_selected_where_there_is_validation():
+    unequal = {"imbalance": 4.0, "rarest": 100}
+    assert values(plan(**unequal))["trainer.select_by"] == "val_balanced_accuracy"
+    assert "trainer.select_by" not in values(plan(machine={"validates": False, "holds_out": False}, **unequal))
+
+
+def reasons_of(made):
+    return {choice.key: choice.reason for choice in made.choices}
+
+
+def test_numbers_of_reasons_have_their_noun_in_the_right_form():
+    one = reasons_of(plan(images=1, median_class=1, channels=1, mirrored=None, height=1, width=1))
+    assert one["data.val_fraction"].startswith("the median class has 1 image:")
+    assert one["data.batch_size"] == "1 training image: 1 batch of 32"
+    assert one["data.augment.crop"] == "a pixel is more than an eighth of 1 pixel"
+    assert one["trainer.epochs"].startswith("1 training image and")
+    assert reasons_of(plan(images=60000))["data.batch_size"] == "60,000 training images"
+    assert "1 pixel," in reasons_of(plan(machine={"can_resize": True}, short_side=1))["data.image_size"]
+    for rate, words in ((1, "trains 1 image per"), (0.5, "trains 0.5 images per"), (1234, "trains 1,234 images per")):
+        made = plan(machine={"budget": 100}, rate=lambda *_, rate=rate: float(rate))
+        assert words in reasons_of(made)["model"]
+    assert "about 2,000 epochs" in reasons_of(plan(typed={"trainer.epochs": 2000}))["data.augment.erase"]
+    assert "about 20.5 epochs" in reasons_of(plan(typed={"trainer.epochs": 20.5}))["data.augment.erase"]
+
+
+@pytest.mark.parametrize(
+    ("imbalance", "words"), [(216.0, "216 times"), (216.4, "216 times"), (3.45, "3.45 times"), (4.0, "4 times")]
+)
+def test_ratios_have_no_needless_decimals(imbalance, words):
+    made = plan(imbalance=imbalance, rarest=6)
+    assert f"has {words} the images" in reasons_of(made)["trainer.select_by"]
+    if imbalance >= 10:
+        assert f"which has {words} its images" in reasons_of(made)["data.sampler"]
+
+
+RESIZED = {"can_resize": True, "resize": "crop"}
+LINES = {"short_side": 32, "long_side": 256, "aspect": 8.0, "height": 64, "width": 64}
+
+
+def test_long_files_are_padded_and_not_cropped():
+    made = plan(machine=RESIZED, **LINES)
+    assert (values(made)["data.resize"], values(made)["data.image_size"]) == ("pad", 224)
+    reasons = reasons_of(made)
+    assert reasons["data.resize"] == "files are 8 times as long as wide, of which a square crop would lose 88 %"
+    assert reasons["data.image_size"] == "files of 32 x 256 pixels, reduced and padded to squares"
+    assert values(plan(machine={**RESIZED, "can_resize": False}, **LINES))["data.resize"] == "pad"  # of a typed side
+    for resize, aspect in ((None, 8.0), ("squash", 8.0), ("crop", 1.49), ("crop", 1.0)):
+        assert "data.resize" not in values(plan(machine={**RESIZED, "resize": resize}, **{**LINES, "aspect": aspect}))
+
+
+def test_a_crop_that_is_typed_is_kept_and_named():
+    made = plan(machine=RESIZED, typed={"data.resize": "crop"}, **LINES)
+    assert "data.resize" not in values(made)
+    assert "data.resize" in made.typed
+    assert values(made)["data.image_size"] == 32
+    assert reasons_of(made)["data.image_size"] == "files of 32 x 256 pixels, cropped to squares"
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({}, "files of 32 pixels, as they are"),
+        ({"short_side": 33, "long_side": 44, "aspect": 1.33}, "files of 33 x 44 pixels, cropped to squares"),
+        ({"short_side": 300, "long_side": 300}, "files of 300 pixels, reduced"),
+        ({"short_side": 300, "long_side": 400, "aspect": 1.33},
+         "files of 300 x 400 pixels, reduced and cropped to squares"),
+    ],
+)  # fmt: skip
+def test_only_files_that_keep_all_pixels_are_as_they_are(facts, reason):
+    assert reasons_of(plan(machine=RESIZED, **facts))["data.image_size"] == reason

@@ -114,7 +114,7 @@ def test_folds_are_no_seeds(tmp_path, capsys):
     ("arguments", "words"),
     [
         (["--goal", "high"], "'high' is not a number, such as 94.0"),
-        (["--goal", "0.94"], "'0.94': test_accuracy is in percent, and a goal lies between 1 and 100; did you mean 94?"),
+        (["--goal", "0.94"], "test_accuracy is in percent, and a goal lies between 1 and 100; did you mean 94?"),
         (["--goal", "val_map=150"], "'val_map=150': val_map is in percent, and a goal lies between 1 and 100"),
         (["--goal", "test_acuracy=9"], "did you mean test_accuracy"),
         (["--goal", "94", "--single"], "--goal: needs means over seeds; cannot be combined with --single"),

@@ -65,7 +65,9 @@ def planned(arguments: Sequence[str]) -> Iterator[Plans]:
         folder.mkdir()
         files: dict[str, dict[str, str]] = {}
         for level in levels:
-            text, fingerprint = _find_plan(level, overrides, options) or _make_plan(level, options, overrides)
+            text, fingerprint = _find_plan(level, overrides, options) or _make_plan(
+                level, options, overrides, is_one_of_several=len(levels) > 1
+            )
             (folder / f"{level}.yaml").write_text(as_option(text, level), encoding="utf-8")
             run = RunDir("")
             files[level] = {run.plan.name: text, run.fingerprint.name: fingerprint}
@@ -99,11 +101,13 @@ def _levels(overrides: Sequence[Override], options: Sequence[str]) -> list[str]:
         raise InputError(f"plan={shown}: takes {', '.join(LEVELS)}{or_null}")
     for key in RUN_KEYS:
         if key in typed and _values(typed[key], options) not in ([None], ["auto"]):
-            raise InputError(f"plan: a run keeps the plan that it has begun with; leave plan out with {key}")
+            raise InputError(f"plan: a run keeps the plan that it was started with; leave out plan with {key}")
     for key, override in typed.items():
         of_data = key == "data" or key.startswith("data.")
         if override.is_sweep_override() and of_data and key not in SWEPT:
-            raise InputError(f"plan: is made for one data set; sweep over {key} without it, or run one by one")
+            raise InputError(
+                f"plan: a plan is for one data set; leave out plan to sweep over {key}, or start the runs one by one"
+            )
     return values
 
 
@@ -188,8 +192,10 @@ def _differing_keys(job: RunDir, typed: Mapping[str, Any], options: Sequence[str
     return {key for key in {*typed, *given} if typed.get(key, missing) != given.get(key, missing)}
 
 
-def _make_plan(level: str, options: Sequence[str], overrides: Sequence[Override]) -> tuple[str, str]:
-    """Make the plan and print it."""
+def _make_plan(
+    level: str, options: Sequence[str], overrides: Sequence[Override], *, is_one_of_several: bool
+) -> tuple[str, str]:
+    """Make the plan and print it, with its level if a sweep has several."""
     items, first_values = [], []
     for override in overrides:
         key = _key(override)
@@ -203,8 +209,9 @@ def _make_plan(level: str, options: Sequence[str], overrides: Sequence[Override]
 
     made = plan_command(level, items, config_dir=config_dir(options))
     stream = sys.stdout if in_notebook() else sys.stderr  # a notebook shows the latter in red
-    note = f"plan    made for {' '.join(first_values)}, with which the sweep begins, and used for all of its jobs"
-    for line in [*made.lines, *[note] * bool(first_values)]:
+    title = f"plan    plan={level}"
+    note = f"plan    made for {' '.join(first_values)}, the first job of the sweep, and used for all jobs"
+    for line in [*[title] * is_one_of_several, *made.lines, *[note] * bool(first_values)]:
         print_line(format_line(line, stream), stream)
     return made.text, made.fingerprint
 

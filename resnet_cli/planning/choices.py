@@ -31,6 +31,7 @@ class Plan:
         choices: The values, in the order in which they were chosen.
         typed: Keys that the rules would have chosen too, but that the user typed.
         warnings: What the user should look at.
+        epochs: About how many epochs the time budget allows; None without one.
     """
 
     level: str
@@ -38,3 +39,4 @@ class Plan:
     choices: tuple[Choice, ...]
     typed: tuple[str, ...]
     warnings: tuple[str, ...]
+    epochs: int | None = None

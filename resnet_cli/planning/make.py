@@ -96,7 +96,13 @@ def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = N
         "start": start_of_weights(settings),
     }
     plan = make_plan(level, facts, typed, circumstances, planner.rate, planner.images_left, planner.accepts)
-    content = {**facts, "rates": planner.rates, "machine": machine.name, **circumstances}
+    content = {
+        **facts,
+        "rates": planner.rates,
+        "machine": machine.name,
+        **circumstances,
+        "expected_epochs": plan.epochs,
+    }
     return MadePlan(plan, format_plan(plan, facts), json.dumps(content, indent=1) + "\n")
 
 

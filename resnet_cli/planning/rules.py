@@ -91,7 +91,10 @@ class _Planner:
             for row in self.rules["warnings"]
             if holds(row["when"], self.facts)
         ]
-        return Plan(self.level, self.facts["images"], tuple(self.choices), tuple(self.skipped), tuple(warnings))
+        epochs = None if self.facts["budget"] is None else self.facts["passes"]
+        return Plan(
+            self.level, self.facts["images"], tuple(self.choices), tuple(self.skipped), tuple(warnings), epochs
+        )  # fmt: skip
 
     def _hold_out(self) -> None:
         """Choose the fraction of images for validation, and count those that remain."""

@@ -84,7 +84,7 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     redraw_card(run)
     budget = prepared.budget
     if budget is not None and record["test"] is None:
-        logger.info("%s", budget.start_epochs())
+        logger.info("%s", budget.start_epochs(context.files))
     chance = ChanceCheck(prepared.loaders, prepared.trainer.epochs)
     return RunSaver(
         run, prepared.config.stored(), describe_data(prepared.loaders), prepared.loggers,

@@ -20,6 +20,7 @@ from resnet_cli.data.loading.batch_loader import BatchLoader
 from resnet_cli.errors import InputError
 from resnet_cli.loggers import LoggerGroup
 from resnet_cli.runs.folder import RunDir
+from resnet_cli.session.planned_epochs import describe_shortfall
 from resnet_cli.session.resume import LoadedCheckpoint
 from resnet_cli.session.run_data import describe_data
 from resnet_cli.session.saver import DRAW_SECONDS, RunSaver
@@ -101,8 +102,8 @@ class TimeBudget:
         """Return that field at the start of this process; for a resumed run, only with the time of its former parts."""
         return self.record() if self._is_new else {"time_budget": {**self.facts, "taken_seconds": round(self.taken, 1)}}
 
-    def start_epochs(self) -> str:
-        """Start the clock of the first epoch; return the line that says what was chosen."""
+    def start_epochs(self, files: Mapping[str, str]) -> str:
+        """Start the clock of the first epoch; return what was chosen, and what the plan in `files` expected."""
         self._epoch_began = self.clock()
         assert self.length is not None
         chosen = f"{self.length.epochs} epoch{'s' if self.length.epochs != 1 else ''}"
@@ -110,6 +111,7 @@ class TimeBudget:
             chosen += f" of {self.length.steps_per_epoch} of {self.facts.get('batches', '?')} steps"
         if not self._is_new or self.expected_end is None:
             return f"budget  {format_seconds(self.seconds)}: {chosen}, chosen when the run began"
+        chosen += describe_shortfall(files, self.length.passes(self.facts["batches"]))
         epoch, steps = format_seconds(self.facts["epoch_seconds"]), self.facts["measured_steps"]
         over = (self.expected_end - self._end_of_budget()).total_seconds()
         late = f", {format_seconds(over)} over the budget" if over > NOTABLE_SHARE * self.seconds else ""

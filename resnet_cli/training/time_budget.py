@@ -76,6 +76,10 @@ class RunLength:
     epochs: int
     steps_per_epoch: int | None = None
 
+    def passes(self, batches: int) -> float:
+        """Return how many passes over the training images the run makes, if these are so many batches."""
+        return self.epochs * (1.0 if self.steps_per_epoch is None else self.steps_per_epoch / batches)
+
 
 def choose_length(times: EpochTimes, available: float) -> RunLength:
     """Return the longest run that fits: whole epochs, or one of fewer steps; at least one step.

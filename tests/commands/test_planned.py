@@ -9,10 +9,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from resnet_cli.commands.train import planned
 from resnet_cli.planning import make
+from resnet_cli.session import time_budget
+from resnet_cli.training.measuring import Measurement
 from tests.support.images import write_class_folders
 from tests.support.runs import assert_same_end, record_of
 
 TINY = ["data=synthetic", "data.image_size=8", "data.count=96", "data.test_count=32", "data.classes=3"]
+ROW = {"epoch": 1, "train_loss": 1.0, "val_loss": 1.0, "train_accuracy": 1.0, "val_accuracy": 1.0, "lr": 0.1}
 SHORT = ["trainer.epochs=2", "model=resnet8"]
 
 
@@ -633,3 +636,14 @@ def test_text_lines_are_padded_to_squares(train, tmp_path):
         assert "data.resize" not in choices_of(train(*line, typed)[2])
     assert train(*line[:-2], "trainer.epochs=1", "model=resnet8", "hydra.run.dir=run")[0] == 0
     assert "resize: pad" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(("rate", "is_said"), [(1e5, True), (30.0, False)])
+def test_a_budget_that_allows_far_fewer_epochs_than_planned_says_so(train, tmp_path, monkeypatch, rate, is_said):
+    monkeypatch.setattr(make, "images_per_second", lambda *arguments, **options: rate)
+    monkeypatch.setattr(time_budget, "measure", lambda trainer, *a, **o: Measurement(3, 1.0, 0.0, 7, ROW))
+    status, out, err = train("plan=quick", *TINY, "model=resnet8", "trainer.time_budget=12 s", "hydra.run.dir=run")
+    assert status == 0
+    line = next(line for line in (out + err).splitlines() if "an epoch takes" in line)
+    expected = json.loads((tmp_path / "run" / "fingerprint.json").read_text())["expected_epochs"]
+    assert (f" (the plan expected about {expected:,} epochs), end" in line) is is_said

@@ -25,6 +25,7 @@ from resnet_cli.errors import InputError
 ALIKE = 0.85  # of difflib's ratio: --epoch is trainer.epochs, but --gpus is not optimizer.groups
 UNKNOWN = "unrecognized arguments: "
 PARSE_METHODS = ("parse_args", "parse_intermixed_args")
+ALTERNATIVES = "Only one of --run"  # how Hydra's error about -m beside --cfg begins
 
 
 @contextmanager
@@ -47,8 +48,15 @@ def hydra_arguments_replaced(arguments: Sequence[str]) -> Iterator[None]:
 
 
 def check_options(arguments: Sequence[str]) -> None:
-    """Raise `InputError` if Hydra would refuse one of the options."""
-    _parser_that_raises(sys.modules["hydra.main"].get_args_parser).parse_args(list(arguments))
+    """Raise the error with which Hydra would refuse the options.
+
+    Raises:
+        InputError: There is no such option, or its value is wrong.
+        ValueError: Several of --multirun, --run, --cfg and --info are given, in the words of Hydra.
+    """
+    parsed = _parser_that_raises(sys.modules["hydra.main"].get_args_parser).parse_args(list(arguments))
+    if sum(bool(getattr(parsed, name, None)) for name in ("multirun", "run", "cfg", "info")) > 1:
+        raise ValueError(ALTERNATIVES)
 
 
 def _parser_that_raises(get_args_parser: Callable[[], argparse.ArgumentParser]) -> argparse.ArgumentParser:

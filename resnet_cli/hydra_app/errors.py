@@ -32,6 +32,7 @@ from resnet_cli.errors import (
     MachineError,
     explain_computation,
 )
+from resnet_cli.hydra_app.argument_parser import ALTERNATIVES
 from resnet_cli.hydra_app.compose import interpolation_problem, literal_hint
 from resnet_cli.hydra_app.hints import command_name, hint_after_divergence, hint_for
 from resnet_cli.runs.terminal import colour_line, has_colour
@@ -46,7 +47,6 @@ NO_CFG = "The --resolve flag"  # when there is no --cfg beside it
 NO_SHELL_COMMAND = "Expecting one subcommand"  # when -sc has none of its commands
 COMPLETION_VARIABLE = "COMP_LINE"  # what the shell sets for -sc query=bash
 NULL_GROUP = "Config group override must be"  # and when a group is set to null
-ALTERNATIVES = "Only one of --run"  # and for -m beside --cfg
 EXIT_STATUSES: Mapping[type[Exception], int] = {InputError: 2, DivergedError: 3, MachineError: 4}
 
 

@@ -29,6 +29,7 @@ from resnet_cli.runs.environment import cpu_name
 from resnet_cli.runs.logs import quiet
 from resnet_cli.session import build
 from resnet_cli.session.device import device_of, precision_of
+from resnet_cli.session.dry_run import check_weights
 from resnet_cli.session.pretrained_files import has_published_weights
 from resnet_cli.training.device import device_name, has_bf16_matrix_units
 
@@ -78,6 +79,9 @@ def plan_command(level: str, items: Sequence[str], *, config_dir: str | None = N
     if BATCH_SIZE in typed:
         typed[BATCH_SIZE] = build.batch_size(settings["data"])  # the default if the key was deleted
     machine = Machine.of(settings["trainer"], typed)
+    for key in ("init_from", "teacher"):  # before nets are measured
+        if settings.get(key) is not None:
+            check_weights(key, settings[key])
     data = settings["data"]
     can_resize = "data.image_size" not in typed and "image_size" in data and data["image_size"] is None
     node = {**data, "image_size": PLANNED_SIDE} if can_resize else data

@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -291,13 +292,25 @@ def test_null_plans_nothing(train, monkeypatch):
     assert train("plan=null", "experiment=null", *TINY, "--cfg", "job")[0] == 0
 
 
-@pytest.mark.parametrize("option", [["--cfg", "plan"], ["--info", "nothing"], ["--epochs", "3"]])
+@pytest.mark.parametrize(
+    "option", [["--cfg", "plan"], ["--info", "nothing"], ["--epochs", "3"], ["-m", "--cfg", "job"]]
+)
 def test_a_wrong_option_is_refused_before_the_plan_is_made(train, monkeypatch, option):
     monkeypatch.setattr(make, "plan_command", lambda *arguments, **options: pytest.fail("planned"))
     status, out, err = train("plan=quick", *TINY, *option)
     assert (status, out) == (2, "")
     assert option[0] in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("key", ["init_from", "teacher"])
+def test_weights_are_read_before_nets_are_measured(train, tmp_path, monkeypatch, key):
+    monkeypatch.setattr(make, "measure_fingerprint", lambda *arguments: pytest.fail("looked at the images"))
+    (tmp_path / "empty.pt").write_bytes(b"")
+    for name, problem in (("nowhere", "no such run folder"), ("empty.pt", "damaged, or not a ")):
+        status, out, err = train("plan=quick", *TINY, f"{key}={name}")
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith(f"error: {key}={name}: {problem}")
 
 
 def test_measurements_are_remembered(train, tmp_path, monkeypatch):
@@ -555,7 +568,8 @@ def test_images_that_the_plan_holds_out_are_not_counted(train, tmp_path):
         (["model=torchvision"], {"optimizer.lr": "0.025", "schedule": "one_cycle"}),
     ],
 )  # fmt: skip
-def test_nets_that_start_from_weights_are_fine_tuned(train, monkeypatch, typed, keys):
+def test_nets_that_start_from_weights_are_fine_tuned(train, tmp_path, monkeypatch, typed, keys):
+    torch.save({"weight": torch.ones(1)}, tmp_path / "weights.pt")
     monkeypatch.setattr("resnet_cli.session.pretrained.with_defaults_of_weights", lambda settings, keys: settings)
     status, _, err = train("plan=good", *TINY, *typed, "--cfg", "job")
     assert status == 0

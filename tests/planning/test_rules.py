@@ -532,7 +532,10 @@ def test_long_files_are_padded_and_not_cropped():
     made = plan(machine=RESIZED, **LINES)
     assert (values(made)["data.resize"], values(made)["data.image_size"]) == ("pad", 224)
     reasons = reasons_of(made)
-    assert reasons["data.resize"] == "files are 8 times as long as they are wide, and a square crop would lose 88 % of them"
+    assert (
+        reasons["data.resize"]
+        == "files are 8 times as long as they are wide, and a square crop would lose 88 % of them"
+    )
     assert reasons["data.image_size"] == "files of 32 x 256 pixels, reduced and padded to squares"
     assert values(plan(machine={**RESIZED, "can_resize": False}, **LINES))["data.resize"] == "pad"  # of a typed side
     for resize, aspect in ((None, 8.0), ("squash", 8.0), ("crop", 1.99), ("crop", 1.0)):

@@ -77,7 +77,7 @@ def test_impossible_splits_are_refused():
     labels = torch.tensor([0, 1, 0, 1])
     with pytest.raises(InputError, match="1 group"):
         hold_out_groups(labels, torch.zeros(4, dtype=torch.int64), 0.5, 0)
-    with pytest.raises(InputError, match="each of the 2 groups alone has a class"):
+    with pytest.raises(InputError, match="each of the 2 groups has a class that no other"):
         hold_out_groups(labels, labels, 0.5, 0)
     with pytest.raises(InputError, match="there are 2"):
         number_folds_of_groups(labels, labels, 3, 0)

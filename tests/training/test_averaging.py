@@ -199,7 +199,7 @@ def test_a_state_of_another_kind_or_model_is_refused():
     flat = nn.Linear(2, 2)
     ema, mean = ExponentialAverage(flat, 0.9), StochasticAverage(flat, 0.5, None)
     for target, source in ((ema, mean), (mean, ema)):
-        with pytest.raises(ValueError, match="those of another trainer.averaging"):
+        with pytest.raises(ValueError, match=r"those of another trainer\.averaging"):
             target.load_state_dict(source.state_dict())
     with pytest.raises(ValueError, match="another model"):
         mean.load_state_dict(StochasticAverage(nn.Linear(3, 2), 0.5, None).state_dict())

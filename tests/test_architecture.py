@@ -1,4 +1,4 @@
-"""The shape of the code: rooms on floors, imports that go down only, heavy imports that come late."""
+"""The shape of the code: components in layers, imports from lower layers only, heavy imports that come late."""
 
 import ast
 import itertools
@@ -7,9 +7,9 @@ import subprocess
 import sys
 from functools import cache
 
-# The rooms from the ground up, in the order in which a reader meets them. A room imports from floors below its own, and
-# nothing from its neighbours. A room is a folder, or a single file at the package's root.
-FLOORS = [
+# The layers from the bottom up, in reading order. A component is a folder, or a single file at the package's root. It
+# imports from layers below its own, and nothing from its own layer.
+LAYERS = [
     ["errors", "files", "seeding", "streams"],
     ["config"],
     ["distributed"],
@@ -22,19 +22,19 @@ FLOORS = [
     ["planning"],
     ["commands"],
 ]
-# Rooms inside a room, lowest first. Files of the room itself may be above or below them, but not in a circle.
-INNER_ROOMS = {"models": ["layers", "initialisation"], "data": ["images", "datasets", "loading"],
+# Components inside a component, lowest first. Its own files may be above or below them, but not in a circle.
+INNER_COMPONENTS = {"models": ["layers", "initialisation"], "data": ["images", "datasets", "loading"],
                "session": ["find"], "sweeps": ["search"], "commands": ["train"]}  # fmt: skip
 ROOT = ["__init__", "__main__", "errors", "files", "losses", "seeding", "streams"]
-GROUND_IS_FREE = 0  # files of the ground may import one another
+BASE = 0  # components of the base layer may import one another
 
 
-def test_the_drawing_of_the_floors_is_that_of_the_test(repository):
+def test_layers_in_the_design_document_are_those_of_this_test(repository):
     text = (repository / "docs" / "design.md").read_text(encoding="utf-8")
     drawing = re.search(r"\n\n((?: {4}.*\n)+)\n`tests/test_architecture", text)[1]
-    rooms = {room for floor in FLOORS for room in floor}
-    drawn = [list(itertools.takewhile(rooms.__contains__, line.split())) for line in drawing.splitlines()]
-    assert [sorted(floor) for floor in drawn] == [sorted(floor) for floor in reversed(FLOORS)]
+    components = {component for layer in LAYERS for component in layer}
+    drawn = [list(itertools.takewhile(components.__contains__, line.split())) for line in drawing.splitlines()]
+    assert [sorted(layer) for layer in drawn] == [sorted(layer) for layer in reversed(LAYERS)]
 
 
 def package_files(repository):
@@ -71,50 +71,55 @@ def imports_of(path, repository):
                 yield name if file.with_suffix(".py").exists() or file.is_dir() else module
 
 
-def room_of(module):
+def component_of(module):
     return module.split(".")[1] if "." in module else "__init__"
 
 
-def floor_of(room):
-    return next(i for i, rooms in enumerate(FLOORS) if room in rooms)
+def layer_of(component):
+    return next(i for i, components in enumerate(LAYERS) if component in components)
 
 
 def arrows(repository):
-    """Pairs of modules, importing and imported, in different rooms; the package's own `__init__` is no room."""
+    """Pairs of modules, importing and imported, in different components; the package's own `__init__` is not one."""
     for path in package_files(repository):
         module = module_of(path, repository)
         for other in imports_of(path, repository):
-            if room_of(module) not in (room_of(other), "__init__", "__main__") and room_of(other) != "__init__":
+            if (
+                component_of(module) not in (component_of(other), "__init__", "__main__")
+                and component_of(other) != "__init__"
+            ):
                 yield module, other
 
 
-def test_the_root_holds_the_ground_and_folders(repository):
+def test_components_are_the_folders_and_the_files_of_the_root(repository):
     assert sorted(path.stem for path in (repository / "resnet_cli").glob("*.py")) == ROOT
     folders = {p.name for p in (repository / "resnet_cli").iterdir() if p.is_dir() and (p / "__init__.py").exists()}
-    assert folders == {room for rooms in FLOORS for room in rooms} - set(ROOT)
+    assert folders == {component for components in LAYERS for component in components} - set(ROOT)
     inner = {p.parent.relative_to(repository / "resnet_cli").as_posix() for p in package_files(repository)}
-    assert {name for name in inner if "/" in name} == {f"{a}/{b}" for a, rooms in INNER_ROOMS.items() for b in rooms}
+    assert {name for name in inner if "/" in name} == {
+        f"{a}/{b}" for a, components in INNER_COMPONENTS.items() for b in components
+    }
 
 
-def test_imports_go_down(repository):
+def test_imports_are_from_lower_layers(repository):
     wrong = [
         f"{module} imports {other}"
         for module, other in arrows(repository)
-        if floor_of(room_of(other)) >= floor_of(room_of(module))
-        and not floor_of(room_of(other)) == floor_of(room_of(module)) == GROUND_IS_FREE
+        if layer_of(component_of(other)) >= layer_of(component_of(module))
+        and not layer_of(component_of(other)) == layer_of(component_of(module)) == BASE
     ]
     assert wrong == []
 
 
-def test_inner_rooms_import_down_too(repository):
+def test_inner_components_import_from_lower_ones_too(repository):
     wrong = []
     for path in package_files(repository):
         module = module_of(path, repository)
-        order = INNER_ROOMS.get(room_of(module), [])
+        order = INNER_COMPONENTS.get(component_of(module), [])
         parts = path.relative_to(repository / "resnet_cli").parts
         inner = parts[1] if len(parts) == 3 else ""
         for other in imports_of(path, repository) if inner in order else ():
-            there = other.split(".")[2] if room_of(other) == room_of(module) and other.count(".") >= 2 else ""
+            there = other.split(".")[2] if component_of(other) == component_of(module) and other.count(".") >= 2 else ""
             if there in order and order.index(there) > order.index(inner):
                 wrong.append(f"{module} imports {other}")
     assert wrong == []
@@ -140,12 +145,12 @@ def test_modules_do_not_import_in_circles(repository):
         visit(module, [])
 
 
-def test_the_rule_sees_every_way_of_importing(tmp_path):
-    room = tmp_path / "resnet_cli" / "models"
-    room.mkdir(parents=True)
+def test_every_form_of_import_is_found(tmp_path):
+    component = tmp_path / "resnet_cli" / "models"
+    component.mkdir(parents=True)
     for name in ("errors", "session"):
         (tmp_path / "resnet_cli" / f"{name}.py").touch()
-    file = room / "net.py"
+    file = component / "net.py"
     file.write_text(
         "from typing import TYPE_CHECKING\nimport resnet_cli.errors\nif TYPE_CHECKING:\n    from .. import session\n"
         "def f():\n    from resnet_cli import session as s\n    from resnet_cli.session import train\n"
@@ -157,12 +162,12 @@ def test_the_rule_sees_every_way_of_importing(tmp_path):
 def test_hydra_and_omegaconf_stay_at_the_edge(repository):
     edge = {"hydra_app", "sweeps", "commands"}
     for path in package_files(repository):
-        room = path.relative_to(repository / "resnet_cli").parts[0]
+        component = path.relative_to(repository / "resnet_cli").parts[0]
         for node in import_statements(path):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             uses = any(n.split(".")[0] in ("hydra", "omegaconf") for n in names)
-            assert not uses or room in edge, f"{path.name} imports {names}"
+            assert not uses or component in edge, f"{path.name} imports {names}"
 
 
 def test_files_stay_small(repository):

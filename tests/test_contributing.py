@@ -1,4 +1,4 @@
-"""CONTRIBUTING can be followed: its recipes work as written, its commands exist, its rooms and words are those used."""
+"""CONTRIBUTING can be followed: its recipes work as written, its commands exist, its components and terms exist."""
 
 import ast
 import json
@@ -139,12 +139,14 @@ def test_recipes_pass_the_linter_once_their_imports_are_sorted(copy):
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_rooms_are_the_folders_of_the_package(repository, contributing):
+def test_components_are_those_of_the_package(repository, contributing):
     table = contributing.partition("## Components and layers")[2].partition("\n## ")[0]
-    rooms = re.findall(r"`(\w+)`", "".join(line.split("|")[2] for line in table.splitlines() if line.startswith("| ")))
+    components = re.findall(
+        r"`(\w+)`", "".join(line.split("|")[2] for line in table.splitlines() if line.startswith("| "))
+    )
     package = repository / "resnet_cli"
     there = [p.parent.name for p in package.glob("*/__init__.py")] + [p.stem for p in package.glob("[!_]*.py")]
-    assert sorted(room for room in rooms if room != "resnet_cli") == sorted(there)
+    assert sorted(component for component in components if component != "resnet_cli") == sorted(there)
 
 
 def test_commands_of_the_checks_are_sessions_files_and_markers(repository, contributing):

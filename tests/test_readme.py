@@ -34,12 +34,12 @@ def commands(text):
             yield shlex.split(re.split(r" {4,}", found[1])[0], comments=True)[1:]
 
 
-def test_tree_names_every_room_and_no_other(repository):
+def test_tree_names_every_component_and_no_other(repository):
     tree = read("docs/understand/code.md").partition("\nTo read the code")[0]
     package = repository / "resnet_cli"
-    rooms = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
-    rooms |= {path.name for path in package.glob("*.py") if not path.name.startswith("_")}
-    assert re.findall(r"^ {6}(\w+(?:\.py|/)) ", tree, re.MULTILINE) == sorted(rooms, key=tree.index)
+    components = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    components |= {path.name for path in package.glob("*.py") if not path.name.startswith("_")}
+    assert re.findall(r"^ {6}(\w+(?:\.py|/)) ", tree, re.MULTILINE) == sorted(components, key=tree.index)
     top = re.findall(r"^ {4}(\w+)/ ", tree, re.MULTILINE)
     folders = {path.name for path in repository.iterdir() if path.is_dir() and not path.name.startswith((".", "_"))}
     assert set(top) <= folders

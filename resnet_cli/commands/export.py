@@ -164,7 +164,7 @@ def _format(report: dict[str, Any], path: Path) -> list[str]:
         f"accuracy {found['accuracy']:.2f} %, the run {found['run_accuracy']:.2f} %",
     ]
     if "rejection_agreement" in found:
-        lines.insert(3, f"rejected as by the run: {found['rejection_agreement']:.2f} % of the images")
+        lines.insert(3, f"rejection agrees with the run: {found['rejection_agreement']:.2f} % of the images")
     for batch in times["file"]:
         per = f"batch {batch}"
         lines.append(f"latency  {per:9}  {times['file'][batch]:.2f} ms, PyTorch {times['pytorch'][batch]:.2f} ms")

@@ -15,10 +15,10 @@ EXPLANATIONS = (
     (r"found character '\\t' that cannot start", "a tab; YAML is indented with spaces"),
     (r"found character '(.)' that cannot start", "text that begins with {0} is written in quotes"),
     (r"mapping values are not allowed here", "no key can be here: a wrong indent, or text with a colon without quotes"),
-    (r"found duplicate key (.+)", "the key {0} is there twice"),
+    (r"found duplicate key (.+)", "the key {0} occurs twice"),
     (r"found unhashable key", "a list or mapping cannot be a key; text with brackets is written in quotes"),
     (r"found undefined alias '(.+)'", "the alias *{0} has no anchor &{0} before it"),
-    (r"found duplicate anchor '(.+?)'", "the anchor &{0} is there twice"),
+    (r"found duplicate anchor '(.+?)'", "the anchor &{0} occurs twice"),
     (r"could not determine a constructor for the tag '(?:tag:yaml\.org,2002:)?(.+)'", "the tag {0} is not known"),
     (r"but found another document", "a second document; one file holds one"),
     (r"but found '<document start>'", "a second document; one file holds one"),
@@ -80,7 +80,7 @@ def _place_and_reason(error: Exception, data: bytes) -> tuple[int | None, str]:
     error = _python_parser_error(data) or error  # one wording: libyaml words errors differently
     if isinstance(error, UnicodeDecodeError):
         line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
-        return line, f"the byte 0x{byte:02x} is no UTF-8 text; save the file as UTF-8"
+        return line, f"the byte 0x{byte:02x} is not UTF-8 text; save the file as UTF-8"
     if isinstance(error, yaml.reader.ReaderError):
         found = error.character if isinstance(error.character, int) else ord(error.character[:1])
         line = data.decode("utf-8", "replace")[: error.position].count("\n") + 1
@@ -112,4 +112,4 @@ def _explain_marked_error(error: yaml.MarkedYAMLError) -> tuple[int | None, str]
     for words, explanation in UNFINISHED:
         if words in context:
             return (begin if words in REPORTED_AT_START else None) or line, explanation
-    return line or begin, " ".join(f"{context} {problem}".split()) or "no valid YAML"
+    return line or begin, " ".join(f"{context} {problem}".split()) or "invalid YAML"

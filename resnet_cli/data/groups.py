@@ -74,11 +74,13 @@ def hold_out_groups(labels: Tensor, groups: Tensor, fraction: float, seed: int) 
     """
     counts = _count(labels, groups)
     if len(counts) < 2:
-        raise InputError("there is only 1 group, which is needed for training: none can be held out")
+        raise InputError("the only group is needed for training: none can be held out")
     is_only = (counts > 0).sum(0) == 1
     is_kept = (counts[:, is_only] > 0).any(1)
     if is_kept.all():
-        raise InputError(f"each of the {len(counts)} groups alone has a class and has to be trained on")
+        raise InputError(
+            f"each of the {len(counts)} groups has a class that no other group has and is needed for training"
+        )
     part_of = _distribute(counts, [1 - fraction, fraction], seed, fixed=is_kept)[_compact(groups)]
     return (part_of == 0).nonzero().flatten(), (part_of == 1).nonzero().flatten()
 

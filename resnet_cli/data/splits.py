@@ -42,7 +42,9 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
         raise InputError("every class has only 1 image, which is needed for training: none can be held out")
     count = min(round(fraction * len(labels)), available)
     if not count:
-        raise InputError(f"{fraction:g} of {len(labels)} images is none: use {_round_up(1 / len(labels)):g} or more")
+        raise InputError(
+            f"{fraction:g} of {len(labels)} images is less than one image: use {_round_up(1 / len(labels)):g} or more"
+        )
     quotas = _class_quotas(sizes, count, maximum=(sizes - 1).clamp(min=0))
     held_out = _draw_by_class(labels, quotas, seed, "split")
     is_kept = torch.ones(len(labels), dtype=torch.bool)
@@ -74,7 +76,7 @@ def _split_label_sets(labels_NK: Tensor, fraction: float, seed: int) -> tuple[Te
     count = min(round(fraction * len(labels_NK)), len(labels_NK) - 1)
     if count < 1:
         least = _round_up(1 / max(len(labels_NK), 1))
-        raise InputError(f"{fraction:g} of {len(labels_NK)} images is none: use {least:g} or more")
+        raise InputError(f"{fraction:g} of {len(labels_NK)} images is less than one image: use {least:g} or more")
     held_out = draw_label_sets(labels_NK, count, seed, "split")
     is_kept = torch.ones(len(labels_NK), dtype=torch.bool)
     is_kept[held_out] = False

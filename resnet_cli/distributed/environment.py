@@ -89,7 +89,7 @@ def first_host(nodes: str) -> str:
 def _port(environment: Mapping[str, str], default: int | None = None) -> int:
     port = _number(environment, "MASTER_PORT", default)
     if not 0 < port <= LAST_PORT:
-        raise InputError(f"MASTER_PORT={port}: is not a port; ports are numbers from 1 to {LAST_PORT}")
+        raise InputError(f"MASTER_PORT={port}: not a port number; it must be 1 to {LAST_PORT}")
     return port
 
 
@@ -100,6 +100,4 @@ def _number(environment: Mapping[str, str], name: str, default: int | None = Non
     try:
         return int(str(text))
     except ValueError:
-        raise InputError(
-            f"{name}={text}: is not a number; torchrun and srun set it for each of their processes"
-        ) from None
+        raise InputError(f"{name}={text}: not a number; torchrun and srun set it for each of their processes") from None

@@ -41,8 +41,8 @@ def damage_blocks(
 
     blocks = find_blocks(model, torch.zeros(1, *run.in_size, device=next(model.parameters()).device))
     if not blocks:
-        raise InputError("--delete-blocks: this net has no residual blocks; those of cifar_resnet, resnet and "
-                         "residual_mlp do, and their plain twins, blocks without a shortcut")  # fmt: skip
+        raise InputError("--delete-blocks: this net has no residual blocks; cifar_resnet, resnet and "
+                         "residual_mlp have them, including their plain variants")  # fmt: skip
     facts: dict[str, Any] = {
         "accuracy": accuracy(),
         "without": single_deletions(model, blocks, accuracy),

@@ -52,8 +52,8 @@ FILES = (
     "unknown.png", "blocks.json", "blocks.csv", "blocks.png",
 )  # fmt: skip
 COMPILED = (
-    "the run was trained with trainer.compile=model, which rounds differently from the net evaluated here: "
-    "figures may differ from run.json's in the last digits"
+    "the run was trained with trainer.compile=model, whose rounding differs from that of this evaluation: "
+    "results may differ from run.json in the last digits"
 )
 STAGED = ".new-"  # prefix of the folder in which files are written before they replace earlier ones
 ABANDONED_SECONDS = 3600  # age from which such a folder is taken to belong to a process that was killed
@@ -108,7 +108,7 @@ def evaluate_run(run: TrainedRun, options: EvalOptions) -> Evaluation:
     positive = find_positive(run, options.positive, needed=options.target is not None)
     if options.calibrate and run.run is None:
         raise InputError(
-            f"--calibrate: {run.file} is not in a run folder, where the temperature is stored; give a run folder"
+            f"--calibrate: {run.file} is not in a run folder, so there is no run.json to store the temperature in"
         )
     images = _images(run, options)
     outputs = collect_outputs(run, images, tta=options.tta)

@@ -157,7 +157,7 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
             names += part_names
     new = [name for name in loaders.class_names if name not in run.class_names]
     if not parts:
-        raise InputError(f"--data: no image is of a class that the run knows; they are of {_list_names('class', new)}")
+        raise InputError(f"--data: the run knows none of the images' classes: {_list_names('class', new)}")
     if new:
         notes.append(f"{left_out} images left out, of {_list_names('class', new)} that the run does not know")
     about = {"images": left_out, "classes": new} if new else {}

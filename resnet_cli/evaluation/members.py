@@ -122,8 +122,8 @@ def warn_of_separate_starts(members: Sequence[Member]) -> list[str]:
     if len(scratch) < 2:
         return []
     return [
-        f"{' and '.join(list(scratch.values())[:2])} started from different weights: averages are usually of runs that "
-        "share a start, such as init_from=RUN or model.weights=DEFAULT"
+        f"{' and '.join(list(scratch.values())[:2])} started from different weights: averaged runs usually share "
+        "their initial weights, for example by init_from=RUN or model.weights=DEFAULT"
     ]
 
 

@@ -110,7 +110,7 @@ def predict_out_of_fold(members: Sequence[Member]) -> OutOfFold:
     labels: dict[str, int] = {}
     for member in members:
         if member.run.has_label_sets:
-            raise InputError(f"{member.name}: images have several labels each; this needs one per image")
+            raise InputError(f"{member.name}: images have several labels each; only one label per image is supported")
         if member.run.class_names != first.class_names:
             raise InputError(f"{member.name}: its classes differ from those of {members[0].name}")
         if member.run.in_size != first.in_size:

@@ -53,7 +53,7 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         if self.precision == "int8" and self.format != "onnx":
-            raise InputError("--precision int8: needs --format onnx")
+            raise InputError("--precision int8: only with --format onnx")
 
 
 def export_run(
@@ -155,14 +155,14 @@ def _require_parity(
     checks_difference = options.precision != "int8" or options.tolerance is not None
     problems = []
     if checks_difference and not found.largest_difference <= tolerance:
-        problems.append(f"outputs differ by up to {found.largest_difference:.2g}, tolerance {tolerance:g}")
+        problems.append(f"by up to {found.largest_difference:.2g}, tolerance {tolerance:g}")
     if not found.top1_agreement >= LEAST_AGREEMENT[options.precision]:
         problems.append(f"only {found.top1_agreement:.2f} % of {found.images} images have the same best class")
     alike = found.rejection_agreement
     if alike is not None and not alike >= LEAST_AGREEMENT[options.precision]:
-        problems.append(f"only {alike:.2f} % of {found.images} images are rejected or kept as by the run")
+        problems.append(f"only {alike:.2f} % of {found.images} images are rejected or kept as in the run")
     if problems:
-        raise ParityError(f"the exported file does not compute what the run does: {'; '.join(problems)}; not kept")
+        raise ParityError(f"the exported file's outputs differ from the run's: {'; '.join(problems)}; it was discarded")
     if resizes and checks_difference:
         parity.require_equal_resizing(run_file, classifier, to_output(classifier, options.output), tolerance)
 

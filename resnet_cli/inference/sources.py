@@ -50,7 +50,7 @@ class ImageList:
         self.problems: list[str] = []
         for name in names:
             if name == STANDARD_INPUT and lines is None:
-                self.problems.append("-: standard input is closed; it takes the names of images")
+                self.problems.append("-: standard input is closed, so no names can be read")
                 continue
             try:
                 self._found.append(name if name == STANDARD_INPUT else _find(name))

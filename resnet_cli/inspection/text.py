@@ -57,7 +57,7 @@ def format_parts(report: Report) -> Iterator[str]:
             line += f" of {found['of']:,}"
         yield line
     if "val" not in report["parts"]:
-        yield "val           none: the last epoch is the one that is tested"
+        yield "val           none: the last epoch is tested"
 
 
 def format_sizes(report: Report) -> str:
@@ -93,7 +93,7 @@ def format_decoding(report: Report) -> str:
     found = report["decoding"]
     megabytes = f"{found['bytes'] / 1e6:,.1f} MB"
     if not found["are_files"]:
-        return f"none: {found['images']:,} images in memory, {megabytes}; looked at in {found['seconds']:.1f} s"
+        return f"none: {found['images']:,} images in memory, {megabytes}; inspected in {found['seconds']:.1f} s"
     how = "read from the cache" if found["was_cached"] else "decoded"
     place = "no cache" if found["cache"] is None else f"cache {found['cache']}"
     state = "" if found["cache"] is None or found["is_cached"] else ", not kept yet"
@@ -126,7 +126,7 @@ def rare_lines(report: Report) -> list[str]:
     few = [f"{rarest[part]:,} {SPLIT_NAMES[part]}" for part in ("val", "test") if rarest.get(part, FEW) < FEW]
     if few:
         lines.append(
-            f"  figures of {_short(rarest['name'])} rest on few images ({', '.join(few)}): "
+            f"  metrics of {_short(rarest['name'])} depend on few images ({', '.join(few)}): "
             "-m data.folds=5 data.fold=0,1,2,3,4 validates on each image once"
         )
     return lines

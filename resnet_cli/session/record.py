@@ -181,7 +181,7 @@ def run_status(prepared: PreparedRun, saver: RunSaver) -> Iterator[None]:
     except PrunedError as pruned:
         run.update_record(status="pruned", ended=utc_now(), reason=str(pruned))
         saver.draw_curves(state.rows)
-        logger.info("pruned: %s", pruned)
+        logger.info("%s", pruned)
     except (StoppedError, KeyboardInterrupt) as stop:
         run.update_record(status="interrupted", ended=utc_now(), **saver.record())
         if isinstance(stop, StoppedError):  # after a second Ctrl-C no time is spent on a picture

@@ -47,13 +47,15 @@ def require_trainable(batch: Batch) -> None:
         raise InputError(f"images are {images.dtype}: normalise them first, as in (images.float() / 255 - mean) / std")
     if labels.is_floating_point() and labels.ndim != 2:
         raise InputError(
-            f"labels are {labels.dtype} of shape {list(labels.shape)}: classes are integers [B], as of labels.long(), "
-            "and class probabilities have the shape [B, K]"
+            f"labels are {labels.dtype} of shape {list(labels.shape)}: classes are integers [B], for example "
+            "labels.long(), and class probabilities have the shape [B, K]"
         )
     if labels.dtype not in CLASS_TYPES and not labels.is_floating_point():
-        raise InputError(f"labels are {labels.dtype}: classes are int64 [B], as of labels.long()")
+        raise InputError(f"labels are {labels.dtype}: classes are int64 [B], for example labels.long()")
     if not labels.is_floating_point() and labels.ndim != 1:
-        raise InputError(f"labels are classes of shape {list(labels.shape)}: it must be [B], as of labels.flatten()")
+        raise InputError(
+            f"labels are classes of shape {list(labels.shape)}: they must have shape [B], for example labels.flatten()"
+        )
     if len(images) != len(labels):
         raise InputError(f"a batch has {len(images)} images and {len(labels)} labels")
 

@@ -136,8 +136,8 @@ class HalvingStepper(Stepper):
             else ""
         )
         logger.warning(
-            "out of memory in epoch %d, step %d: it is repeated in micro-batches of at most %d images, and so are the "
-            "following; the batch stays the same%s",
+            "out of memory in epoch %d, step %d: repeating it in micro-batches of at most %d images, also in later "
+            "steps; the batch size is unchanged%s",
             state.epoch + 1, state.step + 1, size, differs,
         )  # fmt: skip
 

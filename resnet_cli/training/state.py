@@ -124,7 +124,7 @@ class TrainState:
         """
         pruned, done = prune(self.rows), self.is_done(epochs, patience)
         if pruned and not done:
-            raise PrunedError(f"given up after epoch {self.epoch} of {epochs}")
+            raise PrunedError(f"pruned after epoch {self.epoch} of {epochs}")
         return done
 
     def build_row(self, train: Scores, val: Scores | None) -> Row:

@@ -34,7 +34,9 @@ class StochasticAverage(WeightAverage):
 
     def __init__(self, model: nn.Module, start: float, lr: float | None) -> None:
         if start >= 1 and not float(start).is_integer():
-            raise InputError(f"trainer.swa_start={start}: below 1 a fraction of the run, else a whole number of epochs")
+            raise InputError(
+                f"trainer.swa_start={start}: must be a fraction of the run below 1, or a whole number of epochs"
+            )
         parameters, buffers = list(model.parameters()), list(model.buffers())
         super().__init__([*parameters, *buffers])
         self.start, self.lr = start, lr

@@ -256,7 +256,7 @@ def test_other_images_of_no_class_that_the_run_knows_are_refused(evaluated, plac
         shutil.copytree(place / "photos/stripes", place / "other" / kind)
     status, _, err = evaluated("--data", "root=other")
     assert (status, len(err.splitlines())) == (2, 1)
-    assert "no image is of a class that the run knows; they are of 2 classes (yak, zebra)" in err
+    assert "the run knows none of the images' classes: 2 classes (yak, zebra)" in err
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_standard_input_takes_any_name_and_skips_what_cannot_be_read(predicted, 
     monkeypatch.setattr("sys.stdin", None)
     status, out, err = predicted("-", "photos", "--format", "jsonl")
     assert (status, len(names_of(out))) == (2, 60)
-    assert err == "error: -: standard input is closed; it takes the names of images\n"
+    assert err == "error: -: standard input is closed, so no names can be read\n"
 
 
 def test_a_damaged_archive_is_reported_and_the_rest_done(predicted, place):
@@ -138,8 +138,7 @@ def test_out_says_how_many_images_are_not_in_the_file(predicted, place):
     status, out, err = predicted("photos", "--out", "classes.csv")
     assert (status, out) == (2, "classes.csv: 60 images; 1 could not be read and is not in it\n")
     assert err == (
-        "error: photos/IMG_1.HEIC: not an image in a format that Pillow reads: convert photographs of a telephone to "
-        "JPEG first\n"
+        "error: photos/IMG_1.HEIC: not an image in a format that Pillow reads: convert phone photos to JPEG first\n"
     )
 
 

@@ -84,7 +84,7 @@ def test_rare_classes_stay_in_the_training_split(sizes, fraction, seed):
 @given(st.integers(2, 5000))
 def test_advice_on_the_fraction_works_when_it_is_followed(n):
     labels = torch.zeros(n, dtype=torch.int64)
-    with pytest.raises(InputError, match=r"is none: use .* or more") as caught:
+    with pytest.raises(InputError, match=r"is less than one image: use .* or more") as caught:
         stratified_split(labels, 0.4 / n, 0)
     advised = float(str(caught.value).split("use ")[1].split()[0])
     assert len(stratified_split(labels, advised, 0)[1]) >= 1

@@ -41,13 +41,13 @@ def test_a_process_alone_is_no_rank(environment):
 
 
 def test_a_variable_that_is_no_number_is_an_input_error():
-    with pytest.raises(InputError, match="LOCAL_RANK=one: is not a number"):
+    with pytest.raises(InputError, match="LOCAL_RANK=one: not a number"):
         find_existing_rank({**TORCHRUN, "LOCAL_RANK": "one"})
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1"])
 def test_a_number_that_is_no_port_is_an_input_error(port):
-    with pytest.raises(InputError, match=f"MASTER_PORT={port}: is not a port"):
+    with pytest.raises(InputError, match=f"MASTER_PORT={port}: not a port number"):
         find_existing_rank({**TORCHRUN, "MASTER_PORT": port})
 
 

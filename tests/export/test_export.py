@@ -95,7 +95,7 @@ def test_wrong_preprocessing_is_found_and_leaves_no_file(exported, place, monkey
     monkeypatch.setattr(ExportGraph, "__init__", with_wrong_mean)
     status, out, err = exported("--format", "pt2")
     assert (status, out) == (1, "")
-    assert err.startswith("error: the exported file does not compute what the run does: outputs differ by up to ")
+    assert err.startswith("error: the exported file's outputs differ from the run's: by up to ")
     assert list((place / "run/export").iterdir()) == []
     assert "exports" not in record_of(place / "run")
 
@@ -138,15 +138,15 @@ def test_a_wrong_output_rejected_is_found(exported, place, monkeypatch, method):
     options = ("--format", "pt2", "--reject", "25%", "--reject-by", method)
     status, out, _ = exported(*options, "--out", "right.pt2")
     assert status == 0
-    assert "rejected as by the run: 100.00 % of the images\n" in out
+    assert "rejection agrees with the run: 100.00 % of the images\n" in out
     assert json.loads((place / "right.pt2.json").read_text())["parity"]["rejection_agreement"] == 100
     forward = ExportGraph.forward
     monkeypatch.setattr(ExportGraph, "forward", lambda self, images: (forward(self, images)[0], *_all(images)))
     status, out, err = exported(*options, "--out", "wrong.pt2")
     assert (status, out) == (1, "")
     assert err == (
-        "error: the exported file does not compute what the run does: "
-        "only 25.00 % of 12 images are rejected or kept as by the run; not kept\n"
+        "error: the exported file's outputs differ from the run's: "
+        "only 25.00 % of 12 images are rejected or kept as in the run; it was discarded\n"
     )
     assert not list(place.glob("*wrong*"))
 
@@ -218,7 +218,7 @@ def test_a_set_that_is_not_resized_keeps_its_size(train, tmp_path, capsys):
     [
         (["--out", "model.h5"], "--out=model.h5: name it *.onnx or *.pt2"),
         (["--out", "model.pt2", "--format", "onnx"], "--format=onnx: model.pt2 is a file of format pt2"),
-        (["--out", "model.pt2", "--precision", "int8"], "--precision int8: needs --format onnx"),
+        (["--out", "model.pt2", "--precision", "int8"], "--precision int8: only with --format onnx"),
         (["--out", "model.pt2", "--calibrated"], CALIBRATE),
         (["--out", "model.pt2", "--reject-by", "energy"], "--reject-by energy: needs --reject RATE"),
         (["--out", "model.pt2", "--tolerance", "-1"], "argument --tolerance: -1 is not a number above 0"),

@@ -10,7 +10,7 @@ NET = "_target_: resnet_cli.models.CifarResNet\ndepth: 14\nwidth: 4\n"
 HYDRA_CASES = {
     **WRONG_YAML,
     "alias": (b"a: 1\nb: *x\n", 2, "the alias *x has no anchor &x"),
-    "anchor twice": (b"a: &x 1\nb: &x 2\n", 2, "the anchor &x is there twice"),
+    "anchor twice": (b"a: &x 1\nb: &x 2\n", 2, "the anchor &x occurs twice"),
     "reference": (b"a: 1\nb: ${oops\n", 2, "${oops: an incomplete reference"),
     "list": (b"- a\n", 1, "not a mapping of `key: value` lines"),
     "package": (b"# @package [\na: 1\n", 1, "not a dotted key"),

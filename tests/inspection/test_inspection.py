@@ -89,7 +89,7 @@ def test_what_to_do_about_a_rare_class_is_said(capsys, photos):
     assert data.run(options) == 0
     out = capsys.readouterr().out
     assert "imbalance 5.00: 10 training images of cat, 2 of dog\n  to weight classes equally, set loss.class_wei" in out
-    assert "figures of dog rest on few images (4 test): -m data.folds=5" in out
+    assert "metrics of dog depend on few images (4 test): -m data.folds=5" in out
 
 
 def test_leaks_doubtful_labels_and_copies_are_told_apart(capsys, photos):

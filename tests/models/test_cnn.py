@@ -81,7 +81,7 @@ def test_resnet_of_every_style_has_the_sizes_it_says(layout, style):
     shortcut = style["shortcut"] if style["residual"] else "none"
     ends = [*layout["channels"][layout["pool_every"] - 1 :: layout["pool_every"]], layout["channels"][-1]]
     if shortcut == "none" and style["stochastic_depth"]:
-        with pytest.raises(ValueError, match=r"stochastic_depth=0\.3: nothing would be left"):
+        with pytest.raises(ValueError, match=r"stochastic_depth=0\.3: without a shortcut"):
             ResNet(**layout, **style)
     elif shortcut == "identity" and {*ends} != {3}:
         with pytest.raises(ValueError, match=r"shortcut=identity: .*\[\d, \d, \d\] -> \[\d, \d, \d\].*projection"):
@@ -157,7 +157,7 @@ def test_norms_of_a_resnet():
 def test_resnet_refuses_an_identity_between_unequal_channels():
     with pytest.raises(ValueError, match=r"shortcut=identity: .*\[8, 4, 3\] -> \[9, 4, 3\].*A .*B .*C "):
         ResNet((8, 8, 6), 2, [4, 8, 4, 9], 2, [], shortcut="identity")
-    with pytest.raises(ValueError, match=r"stochastic_depth=0\.5: nothing would be left"):
+    with pytest.raises(ValueError, match=r"stochastic_depth=0\.5: without a shortcut"):
         ResNet((8, 8, 6), 2, [4, 8, 4, 9], 2, [], stochastic_depth=0.5, residual=False)
 
 

@@ -65,7 +65,7 @@ def test_is_the_plain_layers_in_order():
 def test_every_style_has_the_sizes_it_says(style, classes):
     shortcut = style["shortcut"] if style["residual"] else "none"
     if shortcut == "none" and style["stochastic_depth"]:
-        with pytest.raises(ValueError, match=r"stochastic_depth=0\.3: nothing would be left"):
+        with pytest.raises(ValueError, match=r"stochastic_depth=0\.3: without a shortcut"):
             ResidualMLP((2, 2, 3), classes, **style)
         return
     if shortcut == "identity" and {style["width"], *style["dims"]} != {style["width"]}:

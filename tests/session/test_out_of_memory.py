@@ -44,7 +44,7 @@ def test_a_run_goes_on_in_halves_and_says_so(train, tmp_path, memory):
     memory.images = 20
     status, out, err = train(*tiny(*NET, HALVE, "hydra.run.dir=run"))
     assert status == 0
-    assert "out of memory in epoch 1, step 1: it is repeated in micro-batches of at most 16 images" in out + err
+    assert "out of memory in epoch 1, step 1: repeating it in micro-batches of at most 16 images" in out + err
     assert set(memory.parts) == {16, 11}  # 86 images: 32, 32 and 22
     assert record_of(tmp_path / "run")["out_of_memory"] == [{"epoch": 1, "step": 1, "micro_batch": 16}]
     assert (

@@ -20,7 +20,7 @@ from pathlib import Path
 
 LONGEST = 2**20  # bytes of a command with its environment
 PRELOADED = ["hydra.main", "matplotlib.backends.backend_agg", "resnet_cli.commands.train.job", "resnet_cli.losses"]
-ROOMS = ("config", "hydra_app", "models", "optimizers", "plots", "schedules", "session", "training")
+COMPONENTS = ("config", "hydra_app", "models", "optimizers", "plots", "schedules", "session", "training")
 
 
 def serve(control):
@@ -81,8 +81,8 @@ def enter(command, descriptors):
 
 
 if __name__ == "__main__":
-    for room in ROOMS:
-        package = importlib.import_module(f"resnet_cli.{room}")
+    for component in COMPONENTS:
+        package = importlib.import_module(f"resnet_cli.{component}")
         PRELOADED.extend(module.name for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."))
     for name in PRELOADED:
         importlib.import_module(name)

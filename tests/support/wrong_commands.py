@@ -219,7 +219,7 @@ model=cifar_resnet model.depth=19 -> model.depth=19: must be 6n+2
 model=cifar_resnet model.block=bottleneck model.depth=22 -> model.depth=22: must be 9n+2
 model=cifar_resnet model.depth=28 -> a WRN-28 is depth=26 here
 model=cifar_resnet model.shortcut=identity -> model.shortcut=identity: a block maps [16, 8, 8] -> [32, 4, 4]
-model=plain20 model.stochastic_depth=0.2 -> nothing would be left of a block without a shortcut
+model=plain20 model.stochastic_depth=0.2 -> without a shortcut, a dropped block returns zeros
 model=cifar_resnet model.init=fixup -> norm=batch: set none
 model=fixup20 model.residual=false -> set residual=true
 model=cifar_resnet model.init=looks_linear -> is not linear; set norm=none
@@ -259,7 +259,7 @@ schedule=multistep schedule.milestones=[1] schedule.warmup=2 -> inside the warm-
 schedule=piecewise_linear schedule.points=[] -> at least one pair
 schedule.warmup=1 schedule.warmup_shape=constant -> trains nothing
 data.drop_last=true data.batch_size=1000 -> data.batch_size=1000: must be at most
-data.val_fraction=0.001 -> data.val_fraction=0.001: 0.001 of 96 images is none: use 0.011 or more
+data.val_fraction=0.001 -> data.val_fraction=0.001: 0.001 of 96 images is less than one image: use 0.011 or more
 data.image_size=1 -> model
 data.classes=100 -> 96
 data.augment.crop_padding=reflect data.augment.crop=8 -> data.augment.crop

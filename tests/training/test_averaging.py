@@ -199,7 +199,7 @@ def test_a_state_of_another_kind_or_model_is_refused():
     flat = nn.Linear(2, 2)
     ema, mean = ExponentialAverage(flat, 0.9), StochasticAverage(flat, 0.5, None)
     for target, source in ((ema, mean), (mean, ema)):
-        with pytest.raises(ValueError, match="another kind"):
+        with pytest.raises(ValueError, match=r"those of another trainer\.averaging"):
             target.load_state_dict(source.state_dict())
     with pytest.raises(ValueError, match="another model"):
         mean.load_state_dict(StochasticAverage(nn.Linear(3, 2), 0.5, None).state_dict())
@@ -209,7 +209,7 @@ def test_a_state_of_another_kind_or_model_is_refused():
     ("options", "message"),
     [
         ({"averaging": "ema", "swa_lr": 0.1}, "trainer.swa_lr=0.1: needs trainer.averaging=swa"),
-        ({"averaging": "swa", "swa_start": 2.5}, "trainer.swa_start=2.5: below 1 a fraction"),
+        ({"averaging": "swa", "swa_start": 2.5}, "trainer.swa_start=2.5: must be a fraction of the run below 1"),
         ({"averaging": "swa", "swa_start": 2, "epochs": 2}, "trainer.swa_start=2: nothing is averaged"),
     ],
 )

@@ -41,7 +41,7 @@ def test_usual_forms_of_a_pair_train_alike(batch):
         (("a.png", LABELS), "this one is a tuple of str, Tensor"),
         ((IMAGES.byte(), LABELS), r"images are torch.uint8: normalise them first"),
         ((IMAGES, LABELS.float()), r"labels are torch.float32 of shape \[6\]: classes are integers"),
-        ((IMAGES, LABELS[:, None]), r"labels are classes of shape \[6, 1\]: it must be \[B\]"),
+        ((IMAGES, LABELS[:, None]), r"labels are classes of shape \[6, 1\]: they must have shape \[B\]"),
         ((IMAGES, LABELS.int()), r"labels are torch.int32: classes are int64 \[B\]"),
         ((IMAGES, LABELS > 0), r"labels are torch.bool: classes are int64"),
         ((IMAGES[:0], LABELS[:0]), "this one has no images"),

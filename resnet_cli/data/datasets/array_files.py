@@ -20,12 +20,12 @@ TORCH = (".pt", ".pth")
 EXPECTED = ".npz, .npy, .pt, .pth or a folder of .npy files"
 ADVICE_BY_SUFFIX = {
     ".csv": "data=csv reads tables", ".tsv": "data=csv reads tables", ".parquet": "data=huggingface reads such files",
-    ".pkl": "unpickling it could run code; save the arrays with numpy.savez",
+    ".pkl": "unpickling it can execute code; save the arrays with numpy.savez",
     ".mat": "scipy.io.loadmat reads it, and numpy.savez saves its arrays",
     ".h5": "h5py reads it, and numpy.savez saves its arrays",
     ".hdf5": "h5py reads it, and numpy.savez saves its arrays",
 }  # fmt: skip
-OBJECTS = "holds Python objects, and unpickling them could run code: save {} alone"
+OBJECTS = "contains Python objects, which only unpickling can read, and unpickling can execute code: save only {}"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def open_arrays(path: Path, key: str) -> ArrayFile:
         return ArrayFile(path, {"": _loader(path)})
     if suffix == ".npz":
         if not zipfile.is_zipfile(path):
-            raise InputError(f"{path} cannot be read: not an archive written by numpy.savez, or truncated")
+            raise InputError(f"{path} cannot be read: not a numpy.savez archive, or truncated")
         with _one_line_errors(str(path)), np.load(path, allow_pickle=False) as archive:
             return ArrayFile(path, {name: partial(_load_member, path, name) for name in archive})
     with _one_line_errors(str(path)):

@@ -42,7 +42,7 @@ def to_labels(
             _refuse_negative(arrays[split], found)
     known: Array = np.unique(values["train"])
     if len(known) > MAX_CLASSES:
-        raise InputError(f"{arrays['train']}: {len(known)} different labels: these are not classes")
+        raise InputError(f"{arrays['train']}: {len(known)} different labels: too many for classes")
     if class_names is not None:
         names = tuple(map(str, class_names))
         _refuse_repeated(names)

@@ -98,10 +98,10 @@ def csv(
     table = read_table(path, "data.file")
     is_multi = labels == "multi"
     if label_delimiter == "":
-        raise InputError("data.label_delimiter: is empty; give what is between the names, or null")
+        raise InputError("data.label_delimiter is empty; give the delimiter, or null")
     if not is_multi and (label_delimiter is not None or not isinstance(label_column, str | None)):
         name = "label_column" if label_delimiter is None else "label_delimiter"
-        raise InputError(f"data.{name}: is for images with several labels: set data.labels=multi")
+        raise InputError(f"data.{name}: requires data.labels=multi")
     columns = _find_columns(
         table, is_multi, path=path_column, label=label_column, split=split_column, weight=weight_column, group=group
     )

@@ -75,7 +75,7 @@ class ScanReport:
         lines = list(self.notes)
         for paths, text in (
             (self.ignored, "ignored outside class folders"),
-            (self.passed_over, "passed over, not images by their names"),
+            (self.passed_over, "skipped: no image extension"),
         ):
             if paths:
                 lines.append(f"{len(paths)} file{'s' if len(paths) > 1 else ''} {text}; the first: {paths[0]}")

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 Mode = Literal["RGB", "L", "all"]
 UNIDENTIFIED = {  # advice on files that Pillow does not identify, by extension
     (".tif", ".tiff"): ", or one of many channels: data.mode=all",
-    (".heic", ".heif"): ": convert photographs of a telephone to JPEG first",
+    (".heic", ".heif"): ": convert phone photos to JPEG first",
     (".cr2", ".nef", ".arw", ".dng"): ": convert raw photographs to JPEG first",
 }
 
@@ -60,7 +60,7 @@ WIDTH_TAG, HEIGHT_TAG, CHANNELS_TAG = 256, 257, 277  # TIFF tags
 
 # Notes on losses in decoding.
 FRAMES = "have several frames, of which the first is used"
-ALPHA = "have transparent pixels, laid over data.background"
+ALPHA = "have transparent pixels, composited over data.background"
 CHANNELS = "have more channels than are used; data.mode=all takes all"
 
 

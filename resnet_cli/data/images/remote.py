@@ -69,8 +69,7 @@ class RemoteFile:
                 time.sleep(FIRST_PAUSE * 2 ** (failures - 1))
         if total is None:
             raise UnreachableError(
-                f"{self}: the server sends whole files alone (no HTTP ranges): copy the shards to a folder, or use "
-                "another server"
+                f"{self}: the server does not support HTTP ranges: copy the shards to a folder, or use another server"
             )
         return replace(self, size=total, version=version)
 

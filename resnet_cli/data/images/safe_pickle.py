@@ -43,7 +43,7 @@ class _Unpickler(pickle.Unpickler):
             return self._allowed[module.replace("numpy._core", "numpy.core"), name]
         except KeyError:
             raise pickle.UnpicklingError(
-                f"refused: it names {module}.{name}, and only arrays, strings and numbers are read"
+                f"rejected: it refers to {module}.{name}; only arrays, strings and numbers are allowed"
             ) from None
 
 

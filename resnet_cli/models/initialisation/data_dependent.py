@@ -103,7 +103,7 @@ def lsuv(model: nn.Module, images_BCHW: Tensor) -> list[str]:
     if unscalable:
         names = [f"{layers[m]} ({variance:.3g})" for m, variance in unscalable.items()]
         lines.append(
-            f"lsuv warning: not rescaled, since {MAX_TRIES} tries did not bring their variances near 1: "
+            f"lsuv warning: not rescaled, since their output variance did not reach 1 in {MAX_TRIES} tries: "
             f"{_shorten(names)}"
         )
     if constant:

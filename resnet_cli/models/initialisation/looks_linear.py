@@ -77,7 +77,7 @@ class _LooksLinearInitialiser:
         branch = self.module(f"{name}.main_path", block.main_path, paired=paired)
         path = block.shortcut_path
         if path is not None and self.module(f"{name}.shortcut_path", path, paired=paired) != branch:
-            self._add_problem(f"the block {name} adds what a CReLU made to what none did", "set residual=false")
+            self._add_problem(f"the block {name} adds the output of a CReLU to another output", "set residual=false")
         return self.module(f"{name}.after", block.after, paired=branch)
 
     def _draw(self, name: str, layer: nn.Conv2d | nn.Linear, *, paired: bool) -> None:

@@ -141,8 +141,8 @@ def _partial_identity(model: nn.Module) -> None:
     suitable = [m for m in convs[1:] if set(m.stride) == {1} and all(side % 2 for side in m.kernel_size)]
     if not suitable:
         raise InputError(
-            "init=partial_identity: no convolution after the first has stride 1 and an odd kernel, so none could pass "
-            "its inputs on; init=he suits every network"
+            "init=partial_identity: no convolution after the first has stride 1 and an odd kernel, so none can be "
+            "initialised as an identity; init=he suits every network"
         )
     for conv in suitable:
         passing = conv.in_channels // conv.groups

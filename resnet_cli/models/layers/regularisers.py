@@ -114,8 +114,8 @@ def check_stochastic_depth(last: float, *, shortcuts: bool) -> None:
     _check_probability("stochastic_depth", last)
     if last > 0 and not shortcuts:
         raise InputError(
-            f"stochastic_depth={last}: nothing would be left of a block without a shortcut; "
-            f"it must be 0 with residual=false or shortcut=none"
+            f"stochastic_depth={last}: without a shortcut, a dropped block returns zeros; "
+            "use 0 with residual=false or shortcut=none"
         )
 
 

@@ -361,7 +361,7 @@ def test_nothing_is_executed(tmp_path, capsys):
         labels_file = str(tmp_path / name) if name.endswith(".npy") else None
         problem = problem_of(file=str(tmp_path / name), labels_file=labels_file)
         assert str(tmp_path / name) in problem
-        assert "holds Python objects" in problem
+        assert "contains Python objects" in problem
     assert capsys.readouterr().out == ""
 
 

@@ -327,7 +327,7 @@ def test_labels_that_are_no_sets_are_named(table, text, options, words):
 
 def test_options_of_several_labels_need_them(table):
     (problem,) = problems_of(table, SPLITS, label_delimiter=";")
-    assert problem == "data.label_delimiter: is for images with several labels: set data.labels=multi"
+    assert problem == "data.label_delimiter: requires data.labels=multi"
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_tables_without_a_first_line(table, tmp_path, content, problem):
 
 def test_an_empty_delimiter_is_refused_by_its_key(table):
     [line] = problems_of(table, "path,label\n0.png,a\n", labels="multi", label_delimiter="")
-    assert line.startswith("data.label_delimiter: is empty")
+    assert line.startswith("data.label_delimiter is empty")
 
 
 def test_weights_of_test_images_may_all_be_zero(table):

@@ -148,7 +148,7 @@ def test_files_that_are_not_images_by_their_names_are_passed_over_with_a_count(t
     with caplog.at_level(logging.WARNING, "resnet_cli"):
         data = image_folder(root=str(tmp_path), cache=None)
     assert values(data.train) == [0, 1]
-    assert "6 files passed over, not images by their names; the first: " in caplog.text
+    assert "6 files skipped: no image extension; the first: " in caplog.text
 
 
 @pytest.mark.parametrize("name", ["0.heic", "0.JPG", "0"])

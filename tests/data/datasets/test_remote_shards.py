@@ -90,7 +90,7 @@ def test_missing_files_servers_and_ranges_are_named_in_a_line(tmp_path, server):
     assert list(missing) == [f"{server.url}/train-0{n}.tar: the server answers 404 Not Found" for n in (6, 7)]
     server.sends_parts = False
     (line,) = problems(server.url)
-    assert f"{server.url}/train-00.tar: the server sends whole files alone (no HTTP ranges)" in line
+    assert f"{server.url}/train-00.tar: the server does not support HTTP ranges" in line
     (line,) = problems("http://127.0.0.1:1")
     assert line == "http://127.0.0.1:1/train-00.tar: the server cannot be reached: Connection refused"
     server.sends_parts = True

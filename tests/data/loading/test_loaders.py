@@ -243,7 +243,7 @@ def test_auto_streams_images_that_do_not_fit(folder, monkeypatch):
 @pytest.mark.parametrize(("options", "words"), [
     ({"drop_last": True, "batch_size": 55}, "data.batch_size=55: must be at most 54"),
     ({"train_size": 55}, "data.train_size=55: choose 1 to 54"),
-    ({"val_fraction": 0.001}, "data.val_fraction=0.001: 0.001 of 60 images is none: use 0.017 or more"),
+    ({"val_fraction": 0.001}, "data.val_fraction=0.001: 0.001 of 60 images is less than one image: use 0.017 or more"),
     ({"augment": {"cutout": 7}}, "data.augment.cutout=7"),
 ])  # fmt: skip
 def test_settings_that_do_not_fit_the_data_are_named(options, words):

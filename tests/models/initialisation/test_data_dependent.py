@@ -177,7 +177,8 @@ def test_layers_out_of_reach_are_tried_ten_times_and_named():
     line, warning = lsuv(model, images())
     assert line.startswith("lsuv on 64 images: 1 layer, ")
     assert model[1].calls == 11
-    assert warning.startswith("lsuv warning: not rescaled, since 10 tries did not bring their variances near 1: 1 (0.1")
+    start = "lsuv warning: not rescaled, since their output variance did not reach 1 in 10 tries: 1 (0.1"
+    assert warning.startswith(start)
     assert warning.endswith(" and 2 more")
     assert all(torch.equal(a, b) for a, b in zip(drawn, model[:8].parameters(), strict=True))
 

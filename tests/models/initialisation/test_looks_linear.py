@@ -81,7 +81,9 @@ def test_perceptrons_without_shortcuts_are_linear():
     torch.manual_seed(0)
     options = {"width": 12, "dims": [12, 8, 8], "norm": "none", "activation_type": "crelu", "init": "looks_linear"}
     assert_linear(ResidualMLP((3, 8, 8), 4, residual=False, **options), rectifiers=3)
-    with pytest.raises(ValueError, match=r"looks_linear: the block blocks\.0 adds what a CReLU made to .* residual=fa"):
+    with pytest.raises(
+        ValueError, match=r"looks_linear: the block blocks\.0 adds the output of a CReLU to another .* residual=fa"
+    ):
         ResidualMLP((3, 8, 8), 4, **options)
 
 

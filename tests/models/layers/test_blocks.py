@@ -60,7 +60,7 @@ def test_every_style_has_the_sizes_it_says(style, widths, bottleneck):
     out_channels = in_channels if bottleneck else channels[-1]
     kind, sides = (ResidualBottleneckBlock if bottleneck else ResidualBlock), [3] * len(channels)
     if shortcut == "none" and style["stochastic_depth"]:
-        with pytest.raises(ValueError, match=r"stochastic_depth=0\.3: nothing would be left"):
+        with pytest.raises(ValueError, match=r"stochastic_depth=0\.3: without a shortcut"):
             kind(in_channels, channels, sides, **style)
     elif shortcut == "identity" and in_channels != out_channels:
         words = rf"shortcut=identity: .*\[{in_channels}, 6, 7\] -> \[{out_channels}, 6, 7\].*projection"

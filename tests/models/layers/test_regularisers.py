@@ -120,5 +120,5 @@ def test_probabilities_are_from_zero_to_below_one(value):
 def test_stochastic_depth_needs_shortcuts():
     check_stochastic_depth(0.0, shortcuts=False)
     check_stochastic_depth(0.5, shortcuts=True)
-    with pytest.raises(ValueError, match=r"stochastic_depth=0\.5: nothing would be left"):
+    with pytest.raises(ValueError, match=r"stochastic_depth=0\.5: without a shortcut"):
         check_stochastic_depth(0.5, shortcuts=False)

@@ -280,7 +280,7 @@ def test_a_pruned_run_has_its_best_and_no_test_result(train, tmp_path, monkeypat
             assert trial.value == record["best"]["val_accuracy"]
     assert (record["status"], len(rows), record["test"]) == ("pruned", 1, None)
     assert record["best"]["epoch"] == 1
-    assert "pruned: given up after epoch 1 of 2" in (folder / "train.log").read_text()
+    assert "pruned after epoch 1 of 2" in (folder / "train.log").read_text()
 
 
 @pytest.mark.slow

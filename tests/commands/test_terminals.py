@@ -60,7 +60,7 @@ def image_folder(root):
         ("train", ["data=image_folder", 'data.root="~/d"'], "data.root=~/d"),
         ("train", ['resume="~/run"'], "resume=~/run"),
         ("train", ["-m", 'resume="~/run"'], "resume=~/run"),
-        ("train", ['init_from="~someone/run"'], "~someone/run"),
+        ("train", ['init_from="~someone/run"'], "init_from=~someone/run"),
         ("info", ["~/run"], "~/run"),
         ("report", ["~/run"], "~/run"),
         ("report", [".", "--out", "~/x.html"], "--out=~/x.html"),

@@ -84,7 +84,7 @@ def test_a_class_without_training_images_and_labels_of_another_shape_are_named()
     dataset = data_set()
     empty = dataset.train.labels.clone()
     empty[:, 2] = False
-    with pytest.raises(InputError, match=r"none is 2 \('c'\)"):
+    with pytest.raises(InputError, match=r"no image has label 2 \('c'\)"):
         Dataset("x", dataset.class_names, DatasetSplit(dataset.train.images, empty), dataset.test).validate()
     wrong = DatasetSplit(dataset.train.images, dataset.train.labels[:, :3])
     with pytest.raises(InputError, match=r"labels must be bool \[200, 4\]"):

@@ -244,7 +244,7 @@ def test_payload_in_place_of_a_batch_is_not_run_even_with_its_checksum(tmp_path,
     (folder / "data_batch_1").write_bytes(pickle.dumps(Payload()))
     train = {**cifar.CIFAR10.train, "data_batch_1": md5(folder / "data_batch_1")}
     monkeypatch.setattr(cifar, "CIFAR10", replace(cifar.CIFAR10, train=train))
-    assert "refused" in problem_of(cifar10, root=str(tmp_path / "root"))
+    assert "rejected" in problem_of(cifar10, root=str(tmp_path / "root"))
     assert not (tmp_path / "canary").exists()
 
 

@@ -120,7 +120,7 @@ def test_a_stored_state_gives_the_weights_that_the_run_evaluates(buffers):
 def test_a_state_of_another_kind_is_refused():
     lookahead, ema = trainer_with(LookaheadOptions()), make_trainer(normalised_net(), averaging="ema")
     for one, other in ((lookahead, ema), (ema, lookahead)):
-        with pytest.raises(ValueError, match="another trainer.averaging"):
+        with pytest.raises(ValueError, match=r"another trainer\.averaging"):
             one.state.load_state_dict(other.state.state_dict())
 
 

@@ -63,7 +63,7 @@ class _Budget:
         """Count one value; raise `UnpicklingError` if there are too many."""
         self.remaining -= 1
         if self.remaining < 0:
-            raise pickle.UnpicklingError(f"refused: it contains more than {MAX_VALUES:,} values")
+            raise pickle.UnpicklingError(f"rejected: it contains more than {MAX_VALUES:,} values")
 
 
 def _resolve_placeholders(found: Any, budget: _Budget) -> Any:
@@ -88,7 +88,7 @@ def _allowed_callables() -> dict[tuple[str, str], Callable[..., Any]]:
     class Dtype(_Placeholder):
         def __init__(self, code: str, *_: object) -> None:
             if not PLAIN_DTYPE.fullmatch(code):
-                raise pickle.UnpicklingError(f"refused: an array of type {code!r}, and only plain numbers are read")
+                raise pickle.UnpicklingError(f"rejected: an array of type {code!r}; only plain numbers are allowed")
             self.value = np.dtype(code)
 
         def __setstate__(self, state: tuple[Any, ...]) -> None:

@@ -190,9 +190,9 @@ def test_large_images_get_a_narrow_net_with_muon_that_has_to_get_all_its_passes(
         return values(plan(level, machine=machine, rate=rate, **{"short_side": 96, "images": 1000, **facts}))
 
     few, many = 1000 * 40 / 0.85 / 500.0, 1000 * 40 / 0.85 / 200.0  # seconds for 40 passes
-    assert chosen(few + 1)["model.layers"] == [1, 1, 1, 1]
-    assert (chosen(many + 1)["model.layers"], chosen(many + 1)["model.width"]) == ([2, 2, 2, 2], 0.5)
-    assert (chosen(many + 1)["data.image_size"], chosen(many + 1)["optimizer"]) == (96, "muon")
+    assert chosen(few + 5)["model.layers"] == [1, 1, 1, 1]
+    assert (chosen(many + 5)["model.layers"], chosen(many + 5)["model.width"]) == ([2, 2, 2, 2], 0.5)
+    assert (chosen(many + 5)["data.image_size"], chosen(many + 5)["optimizer"]) == (96, "muon")
     assert values(plan(short_side=96, machine={"can_resize": True}))["model.layers"] == [2, 2, 2, 2]
     assert values(plan("best", short_side=96, machine={"can_resize": True}))["optimizer"] == "sgd"
 
@@ -291,9 +291,9 @@ def test_images_are_reduced_until_a_net_is_fast_enough():
         seconds: values(
             plan(machine={"budget": seconds, "can_resize": True}, rate=rate, short_side=300, height=64, width=64)
         )["data.image_size"]
-        for seconds in (20, 60, 300, 5000)
+        for seconds in (22, 60, 300, 5000)
     }
-    assert sides == {20: 24, 60: 32, 300: 64, 5000: 224}
+    assert sides == {22: 24, 60: 32, 300: 64, 5000: 224}
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_conditions():
 @pytest.mark.parametrize(
     ("rate", "words"),
     [
-        (1e5, "about 1,700 epochs in the budget, at least 14 are needed"),
+        (1e5, "about 567 epochs in the budget, at least 14 are needed"),
         (60, "about 1 epoch in the budget, fewer than the 14 it needs"),
         (3, "0.05 of an epoch in the budget"),
         (0.5, "hardly any of an epoch in the budget"),
@@ -407,8 +407,8 @@ def test_a_net_that_was_chosen_is_measured_for_the_budget():
     files = {"short_side": 224, "height": 64, "width": 64}
     made = plan(typed={"model": "resnet50"}, machine={"budget": 300, "can_resize": True}, rate=rate, **files)
     chosen = {choice.key: choice for choice in made.choices}
-    assert chosen["data.image_size"].value == 32  # 51 epochs, of which 40 are wanted
-    assert "the net that you chose gets about 51 epochs in the budget" in chosen["data.image_size"].reason
+    assert chosen["data.image_size"].value == 32  # 50 epochs, of which 40 are wanted
+    assert "the net that you chose gets about 50 epochs in the budget" in chosen["data.image_size"].reason
     slow = plan(typed={"model": "resnet50"}, machine={"budget": 20}, rate=rate)
     assert "data.augment.erase" not in values(slow)  # it gets two epochs
 
@@ -462,8 +462,8 @@ def test_seconds_of_starting_are_left_out_of_short_budgets():
         return next(choice.reason for choice in made.choices if choice.key == "model")
 
     assert "hardly any" in epochs(5)
-    assert "about 10 epochs" in epochs(20)
-    assert "about 255 epochs" in epochs(300)
+    assert "about 9 epochs" in epochs(20)
+    assert "about 232 epochs" in epochs(300)
 
 
 def test_a_net_that_was_chosen_keeps_the_sizes_that_it_takes():
@@ -562,3 +562,9 @@ def test_a_crop_that_is_typed_is_kept_and_named():
 )  # fmt: skip
 def test_only_files_that_keep_all_pixels_are_as_they_are(facts, reason):
     assert reasons_of(plan(machine=RESIZED, **facts))["data.image_size"] == reason
+
+
+def test_an_epoch_takes_time_besides_its_steps():
+    made = plan(images=115, machine={"budget": 60}, rate=lambda net, side, batch_size: 190.0)
+    reason = next(choice.reason for choice in made.choices if choice.key == "model")
+    assert "about 71 epochs in the budget" in reason  # 83 by the rate alone

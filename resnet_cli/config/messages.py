@@ -96,7 +96,7 @@ def naming(key: str, value: str) -> Iterator[None]:
 
 
 def _with_key(key: str, value: str, problem: object) -> object:
-    if isinstance(problem, Problem) and problem.kind == "untrusted":
+    if isinstance(problem, Problem) and problem.kind == "untrusted":  # in the stored config of the run
         return replace(problem, key=f"{key}={value}", kind="untrusted teacher")
     text = str(problem)
     if text.startswith((f"{key}=", f"{key}:", f"{key}.")):

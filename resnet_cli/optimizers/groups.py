@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 import torch
@@ -132,22 +132,33 @@ def apply_group_options(optimizer: torch.optim.Optimizer, groups: Groups) -> Non
         group["lr"] *= group.get("lr_scale", 1.0)
 
 
+def match_parameters(
+    model: nn.Module, patterns: Iterable[str]
+) -> Iterator[tuple[str | None, str, nn.Parameter]]:  # fmt: skip
+    """Yield the trainable parameters in order: the first pattern that is found in the name or None, name, parameter.
+
+    Raises:
+        InputError: a pattern is not a regular expression.
+    """
+    compiled = {pattern: _compile_pattern(pattern) for pattern in patterns}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            yield next((pattern for pattern in compiled if compiled[pattern].search(name)), None), name, parameter
+
+
 def _split_by_pattern(
     model: nn.Module, decay_norm_and_bias: bool, groups: Groups
 ) -> Iterator[tuple[str | None, dict[str, Any]]]:
     """Yield (pattern, parameter group) pairs; the pattern is None for parameters that match none."""
-    patterns = {pattern: _compile_pattern(pattern) for pattern in groups}
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     split: dict[tuple[str | None, bool], list[Tensor]] = defaultdict(list)
-    for name, parameter in named:
-        pattern = next((pattern for pattern, compiled in patterns.items() if compiled.search(name)), None)
+    for pattern, name, parameter in match_parameters(model, groups):
         decays = decay_norm_and_bias or (parameter.ndim > 1 and not name.endswith("bias"))
         split[pattern, decays].append(parameter)
 
     used = {pattern for pattern, _ in split}
     unused = [pattern for pattern in groups if pattern not in used]
     if unused:
-        raise InputError(*(_describe_unmatched(pattern, patterns[pattern], model) for pattern in unused))
+        raise InputError(*(_describe_unmatched(pattern, model) for pattern in unused))
     for pattern in (None, *groups):
         options = dict(groups[pattern]) if pattern is not None else {}
         own = {key: options.pop(key, None) for key in OWN_PARTS}
@@ -174,10 +185,10 @@ def _compile_pattern(pattern: str) -> re.Pattern[str]:
         raise InputError(f"groups: {pattern!r} is not a regular expression: {error}") from error
 
 
-def _describe_unmatched(pattern: str, compiled: re.Pattern[str], model: nn.Module) -> str:
+def _describe_unmatched(pattern: str, model: nn.Module) -> str:
     """Return the error message for a pattern that matches no remaining parameter."""
     names = [name for name, _ in model.named_parameters()]
-    if any(map(compiled.search, names)):
+    if any(map(_compile_pattern(pattern).search, names)):
         return f"groups: {pattern!r} matches only parameters that are frozen or that an earlier pattern took"
     near = nearest_names(pattern.replace("\\", ""), names, count=3, cutoff=0.0)
     return f"groups: {pattern!r} matches no parameter; the nearest are {', '.join(near)}"

@@ -91,9 +91,9 @@ def _require_usable(survey: Survey, parts: Partition, *, reads_all: bool) -> Non
     """
     split = survey.split
     used = [part[1] for part in parts.samples.values() if part[0] is split]
-    is_used = torch.full((len(split),), reads_all or any(indices is None for indices in used))
+    is_used = torch.full((len(split),), reads_all)
     for indices in used:
-        is_used[indices if indices is not None else slice(None)] = True
+        is_used[slice(None) if indices is None else indices] = True
     damaged = [index for index in sorted(survey.damaged) if is_used[index]]
     if damaged:
         first = survey.damaged[damaged[0]].replace(": cannot be decoded: ", ": ", 1)

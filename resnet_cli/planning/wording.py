@@ -31,8 +31,8 @@ def describe_scaling(facts: Mapping[str, Any], own_side: int, side: int) -> str:
 
     Args:
         facts: The facts of a plan.
-        own_side: The side of the squares if files are not scaled.
-        side: Their side.
+        own_side: The side of the squares if files are not scaled, in pixels.
+        side: The side of the squares, in pixels.
     """
     kept = "as they are" if side == own_side else "reduced" if side < own_side else "enlarged to the smallest size"
     short, long = facts["short_side"], facts["long_side"]
@@ -49,8 +49,5 @@ class Wording(Formatter):
         """Return a value in words if the specification is a noun or `times`, else as `str.format` does."""
         if format_spec == "times":
             return f"{format_number(round(value) if value >= MOST_EXACT else value)} times"
-        return (
-            counted(value, format_spec)
-            if format_spec[-1:].isalpha() and len(format_spec) > 1
-            else format(value, format_spec)
-        )
+        is_noun = format_spec[:1].isalpha() and len(format_spec) > 1  # not `d`, `.2g` or `,`
+        return counted(value, format_spec) if is_noun else format(value, format_spec)

@@ -1,6 +1,6 @@
 """What a run freezes in which steps: the positions of `trainer.freeze` as numbers of steps."""
 
-import re
+from collections import defaultdict
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from resnet_cli.config.run_config import Node
 from resnet_cli.config.signatures import signature
 from resnet_cli.errors import InputError
 from resnet_cli.optimizers.depth import find_head
+from resnet_cli.optimizers.groups import match_parameters
 from resnet_cli.schedules import RunLength
 from resnet_cli.training.freezing import FreezeRule, Freezing, FrozenSpan, freeze_rules
 
@@ -45,19 +46,17 @@ def require_trained_groups(optimizer: Node, model: torch.nn.Module, freezing: Fr
         InputError: `optimizer.head_lr` or a pattern of `optimizer.groups` is only for such parameters.
     """
     never = freezing.never_trained
-    by_pattern: dict[str, list[Tensor]] = {pattern: [] for pattern in optimizer.get("groups") or {}}
-    for name, parameter in model.named_parameters():
-        pattern = next((pattern for pattern in by_pattern if re.search(pattern, name)), None)
-        if pattern is not None and parameter.requires_grad:
-            by_pattern[pattern].append(parameter)
-    head = find_head(model) if optimizer.get("head_lr") is not None else None
-    parts = {f"optimizer.groups: {pattern!r} matches only": own for pattern, own in by_pattern.items()}
-    if head is not None:
-        parts[f"optimizer.head_lr={optimizer['head_lr']:g} applies only to"] = list(head.parameters())
+    parts: dict[str, list[Tensor]] = defaultdict(list)
+    for pattern, _, parameter in match_parameters(model, optimizer.get("groups") or {}):
+        if pattern is not None:
+            parts[f"optimizer.groups: {pattern!r} matches only"].append(parameter)
+    head = find_head(model)
+    if head is not None and optimizer.get("head_lr") is not None:
+        parts[f"optimizer.head_lr={optimizer['head_lr']:g} applies only to"] += head.parameters()
     problems = [
         f"{part} parameters that trainer.freeze freezes for the whole run"
         for part, own in parts.items()
-        if own and all(parameter in never for parameter in own)
+        if never.issuperset(own)
     ]
     if problems:
         raise InputError(*problems)

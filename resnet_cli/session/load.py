@@ -132,7 +132,7 @@ def load_initial_weights(
         if not isinstance(start, str) or start == "scratch" or re.match(r"epoch \d", start):
             return InitialWeights()
         init_from = start
-    source = read_initial_weights(init_from, place)
+    source = read_initial_weights(place or init_from)
     line, record = load_weights(model, source, **sizes)
     own = source.normalisation
     if own is not None and _normalisations_differ(own, normalisation):
@@ -167,26 +167,30 @@ def _normalisations_differ(one: tuple[Sequence[float], ...], other: tuple[Sequen
     return any(abs(a - b) > NOTICEABLE for a, b in pairs)
 
 
-def read_initial_weights(init_from: str, place: str | None = None) -> WeightFile:
+def read_initial_weights(path: str) -> WeightFile:
     """Read the weights of `init_from`.
 
     Args:
-        init_from: The run or file that the user names.
-        place: Its present path, if the name does not lead there from the working folder.
+        path: The run or file, where it is today.
 
     Raises:
         InputError: There is no such run or file, or it holds no weights.
     """
-    with naming("init_from", place or init_from):
-        return read_weights(resolve_weights(place or init_from))
+    with naming("init_from", path):
+        return read_weights(resolve_weights(path))
 
 
 def resolve_weights(path: str) -> Path:
-    """Return the file of weights that a path names: itself, or the best (else the last) checkpoint of a run folder.
+    """Return the file that `init_from` names: itself, or the best (else the last) checkpoint of a run folder.
 
     Raises:
-        InputError: there is no such file or checkpoint.
+        InputError: There is no such file or checkpoint, or the ending is not that of a file of weights.
     """
+    with naming("init_from", path):
+        return _find_weights(path)
+
+
+def _find_weights(path: str) -> Path:
     file = expand_home(path)
     if not is_weight_file(path):
         if file.is_file():

@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import nn
 
-from resnet_cli.config.messages import naming
 from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.config.signatures import signature
 from resnet_cli.config.values import is_valid
@@ -107,9 +106,7 @@ def require_weight_files(config: RunConfig, paths: Mapping[str, str]) -> None:
         InputError: there is no such file, and it could not be fetched.
     """
     if config.init_from is not None:
-        place = paths.get("init_from", config.init_from)
-        with naming("init_from", place):
-            resolve_weights(place)
+        resolve_weights(paths.get("init_from", config.init_from))
     elif (pretrained := pretrained_of(config.model)) is not None:
         find_pretrained_file(pretrained)
 

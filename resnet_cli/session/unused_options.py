@@ -15,7 +15,7 @@ class _Dependency:
         keys: The keys. A key stands for those below it, too.
         on: The key that they depend on.
         needs: What has to be set, for the user.
-        value: The value that `on` has to have; None: any that is not null, 0 or `none`.
+        value: The value that `on` has to have; None for any but null, 0 and `none`.
     """
 
     keys: tuple[str, ...]
@@ -31,7 +31,7 @@ class _Dependency:
         found = values.get(self.on)
         if self.value is not None:
             return found == self.value
-        return found not in (None, "none", 0, "0", False)
+        return found not in (None, "none", 0)
 
 
 def _under(prefix: str, *names: str) -> tuple[str, ...]:
@@ -73,7 +73,7 @@ def unused_options(settings: Mapping[str, Any], overrides: Sequence[str]) -> lis
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
         for dependency in DEPENDENCIES:
-            is_one = any(key == name or key.startswith(f"{name}.") for name in dependency.keys)
-            if is_one and not dependency.is_met(values):
+            depends = any(key == name or key.startswith(f"{name}.") for name in dependency.keys)
+            if depends and not dependency.is_met(values):
                 lines.append(f"{key}={value}: has no effect without {dependency.needs}")
     return lines

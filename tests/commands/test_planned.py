@@ -203,6 +203,8 @@ def test_damaged_files_that_the_run_does_not_read_are_no_obstacle(train, tmp_pat
     assert train(*line, "data.backend=stream", *known, "hydra.run.dir=part")[0] == 0
     for reads_all in (["data.backend=device", *known], ["data.backend=stream"]):
         assert "plan: 1 of 24 training files cannot be decoded" in train(*line, *reads_all)[2]
+    damage(next(file for file in files if file not in unused))
+    assert "plan: 1 of 24 training files cannot be decoded" in train(*line, "data.backend=stream", *known)[2]
 
 
 def test_files_of_unlike_sizes_are_refused_before_nets_are_measured(train, tmp_path, monkeypatch):

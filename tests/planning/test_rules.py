@@ -8,6 +8,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.planning.conditions import LIMITS, holds
 from resnet_cli.planning.plan_file import format_override
 from resnet_cli.planning.rules import make_plan, read_rules
+from resnet_cli.planning.wording import Wording
 from resnet_cli.session.first_look import RARE_FROM
 from tests.support.settings import problems_of, settings_of
 
@@ -568,3 +569,10 @@ def test_an_epoch_takes_time_besides_its_steps():
     made = plan(images=115, machine={"budget": 60}, rate=lambda net, side, batch_size: 190.0)
     reason = next(choice.reason for choice in made.choices if choice.key == "model")
     assert "about 71 epochs in the budget" in reason  # 83 by the rate alone
+
+
+def test_nouns_count_and_other_specifications_format_numbers():
+    text = "{n:image} of {classes:class}, {ratio:times}, {ratio:.2g}, {n:,}, {n:d}"
+    assert (
+        Wording().format(text, n=1200, classes=1, ratio=2.51) == "1,200 images of 1 class, 2.51 times, 2.5, 1,200, 1200"
+    )

@@ -181,3 +181,26 @@ def test_other_weights_are_named_where_a_run_is_started_or_resumed(train, finish
     for name, expected in (("other", False), ("d", True)):
         status, out, _ = train(*start, f"init_from={name}")
         assert (status, line in out) == (0, expected)
+
+
+def test_a_job_that_has_begun_needs_no_weights_to_start_from(train, finished, tmp_path):
+    shutil.copy(finished / "checkpoints/best.pt", tmp_path / "start.pt")
+    sweep = ["-m", *tiny("model=cnn", "hydra.sweep.dir=s", "trainer.epochs=1"), "init_from=start.pt", "seed=0,1"]
+    assert train(*sweep)[0] == 0
+    (tmp_path / "start.pt").unlink()
+    status, _, err = train("-m", "resume=s", "trainer.epochs=2")
+    assert (status, err) == (0, "")
+
+
+def test_weights_of_a_sweep_that_is_resumed_elsewhere_are_read_where_they_are(
+    train, finished, tmp_path, monkeypatch
+):  # fmt: skip
+    shutil.copy(finished / "checkpoints/best.pt", tmp_path / "start.pt")
+    sweep = ["-m", *tiny("model=cnn", "hydra.sweep.dir=s", "trainer.epochs=1"), "init_from=start.pt", "seed=0,1"]
+    assert train(*sweep)[0] == 0
+    for job in (tmp_path / "s").glob("seed*"):
+        shutil.rmtree(job)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    status, _, err = train("-m", f"resume={tmp_path / 's'}")
+    assert (status, err) == (0, "")

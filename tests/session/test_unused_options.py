@@ -45,8 +45,13 @@ def test_a_users_own_trainer_may_use_its_keys_in_any_way():
     assert len(unused_options(settings, ["++trainer.swa_start=0.5"])) == 1
 
 
+def test_a_file_that_leaves_the_other_key_out_may_have_any_default():
+    settings = {"data": {"_target_": "resnet_cli.data.image_folder", "augment": {"crop_padding": "reflect"}}}
+    assert unused_options(settings, ["data.augment.crop_padding=reflect"]) == []
+
+
 def test_fine_tuning_without_weights_is_named(train, tmp_path):
-    start = tiny("experiment=finetune", "model=resnet8", "model.width=4", "trainer.epochs=1")
+    start = tiny("+experiment=finetune", "model=resnet8", "model.width=4", "trainer.epochs=1")
     line = "experiment=finetune: the weights are random"
     status, out, _ = train(*start, "hydra.run.dir=a")
     assert (status, line in out) == (0, True)

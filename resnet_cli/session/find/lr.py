@@ -46,10 +46,12 @@ def find_lr(config: RunConfig, run: RunDir, context: RunContext) -> tuple[dict[s
         [p.lr for p in points], [p.loss for p in points], [p.smoothed for p in points], run.path / "find_lr.png",
         title=f"{config.name}: learning-rate range test", suggestion=found.lr, lowest=found.lowest.lr,
     )  # fmt: skip
-    scale = None if found.lr is None else found.lr / base
-    typed = {"lr": base, **_further_rates(config.optimizer)}
-    override = " ".join(f"optimizer.{key}={rate * scale:.3g}" for key, rate in typed.items()) if scale else None
-    others = _other_rates(prepared, list(typed.values()), scale)
+    override, others = None, {}
+    if found.lr is not None:
+        scale = found.lr / base
+        rates = {"lr": base, **_further_rates(config.optimizer)}
+        override = " ".join(f"optimizer.{key}={rate * scale:.3g}" for key, rate in rates.items())
+        others = _other_rates(prepared, list(rates.values()), scale)
     _log(prepared, found, len(points), override, others)
     facts = {
         "suggestion": found.lr, "override": override, "rule": found.rule, "lowest": asdict(found.lowest),
@@ -65,17 +67,13 @@ def _further_rates(optimizer: Node) -> dict[str, float]:
     return {key: value for key, value in optimizer.items() if key.endswith("_lr") and isinstance(value, int | float)}
 
 
-def _other_rates(prepared: PreparedRun, typed: Sequence[float], scale: float | None) -> dict[str, float]:
-    """Return the scaled learning rates, by name, of the groups that follow none of the rates in `typed`."""
-    if scale is None:
-        return {}
+def _other_rates(prepared: PreparedRun, rates: Sequence[float], scale: float) -> dict[str, float]:
+    """Return the scaled learning rates, by name, of the groups whose rate is none of `rates` times their `lr_scale`."""
     found = {}
-    freezing = prepared.trainer.state.freezing
-    frozen = freezing.never_trained if freezing is not None else frozenset()
     for number, group in enumerate(prepared.trainer.state.optimizer.param_groups):
         rate = float(group["initial_lr"])
-        follows = any(math.isclose(rate, own * group.get("lr_scale", 1.0)) for own in typed)
-        if not follows and not frozen.issuperset(group["params"]):
+        follows = any(math.isclose(rate, own * group.get("lr_scale", 1.0)) for own in rates)
+        if not follows:
             found[str(group.get("name", number))] = rate * scale
     return found
 

@@ -91,7 +91,7 @@ def test_a_time_budget_is_not_measured(train, tmp_path):
 
 @pytest.mark.draws
 def test_every_learning_rate_that_has_a_key_is_in_the_line_to_type(train, tmp_path):
-    """Groups that follow one of them, and those that are frozen, are not listed."""
+    """Groups that follow one of them, by depth, are not listed."""
     start = tiny("model=resnet8", "model.width=4", "optimizer.lr=0.1", "optimizer.head_lr=0.3", "find=lr")
     status, out, err = train(*start, "optimizer.layer_decay=0.5", "trainer.freeze=stem", "hydra.run.dir=found")
     assert (status, err) == (0, "")

@@ -192,15 +192,12 @@ def test_a_job_that_has_begun_needs_no_weights_to_start_from(train, finished, tm
     assert (status, err) == (0, "")
 
 
-def test_weights_of_a_sweep_that_is_resumed_elsewhere_are_read_where_they_are(
-    train, finished, tmp_path, monkeypatch
-):  # fmt: skip
+def test_weights_of_a_sweep_that_is_resumed_elsewhere_are_read_where_they_are(train, finished, tmp_path):
     shutil.copy(finished / "checkpoints/best.pt", tmp_path / "start.pt")
     sweep = ["-m", *tiny("model=cnn", "hydra.sweep.dir=s", "trainer.epochs=1"), "init_from=start.pt", "seed=0,1"]
     assert train(*sweep)[0] == 0
     for job in (tmp_path / "s").glob("seed*"):
         shutil.rmtree(job)
     (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    status, _, err = train("-m", f"resume={tmp_path / 's'}")
+    status, _, err = train("-m", f"resume={tmp_path / 's'}", cwd=tmp_path / "elsewhere")
     assert (status, err) == (0, "")

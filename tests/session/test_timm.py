@@ -100,6 +100,7 @@ def test_missing_weights_are_one_line_that_says_where_to_put_them(train, place, 
     (line,) = err.splitlines()
     assert line.startswith("error: model.name=test_resnet.r160_in1k: could not fetch timm/test_resnet.r160_in1k from")
     assert line.endswith(f"put its model.safetensors at {place} yourself")
+    assert ". )" not in line
     assert not (tmp_path / "a").exists()
 
 

@@ -51,7 +51,7 @@ def test_a_file_that_leaves_the_other_key_out_may_have_any_default():
 
 
 def test_fine_tuning_without_weights_is_named(train, tmp_path):
-    start = tiny("+experiment=finetune", "model=resnet8", "model.width=4", "trainer.epochs=1")
+    start = tiny("experiment=finetune", "model=resnet8", "model.width=4", "trainer.epochs=1")
     line = "experiment=finetune: the weights are random"
     status, out, _ = train(*start, "hydra.run.dir=a")
     assert (status, line in out) == (0, True)

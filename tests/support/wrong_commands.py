@@ -62,6 +62,7 @@ data.augment.rotate=3 -> did you mean data.augment.rotation?
 data.augment.hue=3 -> data.augment.hue: unknown key (allowed: crop,
 schedule.warmpu=1 -> did you mean schedule.warmup?
 schedule.milestones=[1] -> schedule.milestones: unknown key (allowed: peak_at,
+model=resnet8 model.pretrained=true -> init; model=timm takes it)
 sed=1 -> did you mean seed?
 resumee=x -> did you mean resume?
 init_form=x -> did you mean init_from?
@@ -263,6 +264,7 @@ data.val_fraction=0.001 -> data.val_fraction=0.001: 0.001 of 96 images is less t
 data.image_size=1 -> model
 data.classes=100 -> 96
 data.augment.crop_padding=reflect data.augment.crop=8 -> data.augment.crop
+model=airbench -> height and width must be 25 or more for this network; set data.image_size to resize the images
 data.train_size=97 -> data.train_size=97: choose 1
 data.train_size=1000 -> data.train_size=1000: choose 1
 trainer.device=cuda:99 -> trainer.device: cuda:99 is not available

@@ -272,7 +272,10 @@ def test_parameters_that_do_not_train_anyway_are_left_alone():
     [
         ([FrozenSpan("^frond")], "'\\^frond' matches no parameter; the nearest are front"),
         ([FrozenSpan(".")], "every parameter is frozen"),
-        ([FrozenSpan("^front"), FrozenSpan("back|head", at=5)], "'\\^front', 'back|head' every parameter is frozen"),
+        (
+            [FrozenSpan("^front"), FrozenSpan("back|head", at=5)],
+            "'\\^front', 'back|head' every parameter is frozen from step 5 on",
+        ),
     ],
 )
 def test_patterns_that_match_nothing_or_everything_are_refused(spans, message):

@@ -274,7 +274,7 @@ def test_parameters_that_do_not_train_anyway_are_left_alone():
         ([FrozenSpan(".")], "every parameter is frozen"),
         (
             [FrozenSpan("^front"), FrozenSpan("back|head", at=5)],
-            "'\\^front', 'back|head' every parameter is frozen from step 5 on",
+            "'\\^front', 'back\\|head' every parameter is frozen from step 5 on",
         ),
     ],
 )

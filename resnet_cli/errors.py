@@ -1,5 +1,9 @@
 """Failures that a user can act on, each with its own exit status."""
 
+import sysconfig
+import traceback
+from pathlib import Path
+
 # Parts of torch's messages when device or main memory is full: not all of these errors are `OutOfMemoryError`s.
 OUT_OF_MEMORY = (
     "CUDA out of memory", "CUDA error: out of memory", "HIP out of memory", "MPS backend out of memory",
@@ -103,3 +107,27 @@ def explain_computation(error: BaseException) -> ComputationError | None:
     if type(error).__module__.startswith(COMPILERS):
         return ComputationError(f"trainer.compile: {type(error).__name__}: {text}; use trainer.compile=off")
     return None
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an error of a user's class in one line: its text, and the line of the user's file where it came up."""
+    text = (str(error).strip().splitlines() or [""])[0].strip()
+    if not isinstance(error, RuntimeError | ValueError | TypeError):  # their text alone may be a name: KeyError: 'x'
+        text = f"{type(error).__name__}: {text}" if text else ""
+    return f"{text or type(error).__name__}{_place_of(error)}"
+
+
+def _place_of(error: BaseException) -> str:
+    """Return ` (nets.py:30)`, the innermost line of the user's own code in a traceback; an empty text without one."""
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    own = next((frame for frame in frames if _is_users(frame.filename)), None)
+    return "" if own is None else f" ({Path(own.filename).name}:{own.lineno})"
+
+
+def _is_users(file: str) -> bool:
+    """Return whether a source file is neither one of this package, nor of an installed one, nor of Python."""
+    path = Path(file)
+    if file.startswith("<") or {"site-packages", "dist-packages"} & set(path.parts):
+        return False
+    folders = (Path(__file__).parent, sysconfig.get_path("stdlib"))
+    return not any(path.is_relative_to(folder) for folder in folders)

@@ -26,6 +26,7 @@ from resnet_cli.loggers import Logger, require_packages
 from resnet_cli.optimizers import build_optimizer
 from resnet_cli.schedules import GroupedSchedule
 from resnet_cli.session.model_memory import build_within_memory
+from resnet_cli.session.optimizer_options import StepTrial
 from resnet_cli.session.refusals import explain_refusal, require_kind, with_full_key
 from resnet_cli.training.evaluation import LossFunction
 from resnet_cli.training.freezing import Freezing
@@ -181,33 +182,35 @@ def model(node: Node, *, in_size: tuple[int, int, int], num_classes: int, seed: 
     return built
 
 
-def optimizer(node: Node, model: nn.Module) -> torch.optim.Optimizer:
-    """Build the optimizer over the model's parameter groups.
+def optimizer(node: Node, model: nn.Module, device: torch.device | None = None) -> torch.optim.Optimizer:
+    """Build the optimizer over the model's parameter groups; with a device, try a step of another one like it there.
 
     Raises:
-        InputError: the optimizer refused a value, or an option or a pattern of `optimizer.groups` is wrong.
+        InputError: the optimizer refused a value or cannot take a step, or an option or a pattern of `optimizer.groups`
+            is wrong.
     """
     own, options = _split_reader_keys("optimizer", node)
+    trials: list[StepTrial] = []
+    build_part = partial(_instantiate_optimizer, trials=trials)
     try:
         options["groups"] = {
-            pattern: _with_own_optimizer(f"optimizer.groups.{pattern}.optimizer", group)
+            pattern: group
+            if (own_node := group.get("optimizer")) is None
+            else {**group, "optimizer": partial(build_part, f"optimizer.groups.{pattern}.optimizer", own_node)}
             for pattern, group in (options.get("groups") or {}).items()
         }
-        built = build_optimizer(model, lambda groups: _instantiate_optimizer("optimizer", own, groups), **options)
+        built = build_optimizer(model, partial(build_part, "optimizer", own), **options)
     except InputError as error:
         raise InputError(*(p if p.startswith("optimizer") else f"optimizer.{p}" for p in error.problems)) from error
+    for trial in trials if device is not None else ():
+        trial.require_step(device)
     return built
 
 
-def _with_own_optimizer(key: str, group: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a group of `optimizer.groups` with a function that builds its own optimizer in place of the node."""
-    node = group.get("optimizer")
-    if node is None:
-        return group
-    return {**group, "optimizer": lambda groups: _instantiate_optimizer(key, node, groups)}
-
-
-def _instantiate_optimizer(key: str, node: Node, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+def _instantiate_optimizer(
+    key: str, node: Node, groups: list[dict[str, Any]], trials: list[StepTrial]
+) -> torch.optim.Optimizer:
+    trials.append(StepTrial(key, node["_target_"], lambda own: instantiate(key, node, {"params": own}), groups))
     built: torch.optim.Optimizer = instantiate(key, node, {"params": groups})
     require_kind(key, node, built, torch.optim.Optimizer, "a torch.optim.Optimizer")
     return built

@@ -1,5 +1,7 @@
 """Build the parts of a config without its data, to find errors in a sweep's jobs before the first one starts."""
 
+import torch
+
 from resnet_cli.config.messages import naming
 from resnet_cli.config.run_length import total_steps
 from resnet_cli.config.signatures import locate
@@ -45,8 +47,8 @@ def check_buildable(settings: Settings, *, here: bool) -> None:
         InputError: one of them cannot be built.
     """
     trainer, data = settings["trainer"], settings["data"]
-    if here:
-        device = device_of(trainer)
+    device = device_of(trainer) if here else None
+    if device is not None:
         precision_of(trainer, device)
         require_trainable(settings["optimizer"], device)
     with_trainer_smoothing(settings.get("loss"), trainer)
@@ -62,4 +64,5 @@ def check_buildable(settings: Settings, *, here: bool) -> None:
         in_size, num_classes = sizes
         model = build.model(settings["model"], in_size=in_size, num_classes=num_classes, seed=settings["seed"])
         with without_dynamo_import():
-            build.optimizer(settings["optimizer"], model)
+            # jobs may fork from this process, which must not use CUDA
+            build.optimizer(settings["optimizer"], model, device if device == torch.device("cpu") else None)

@@ -1,13 +1,17 @@
-"""Refuse options of torch's optimizers whose types are right but which cannot be used for training here."""
+"""Refuse optimizers, and options of torch's, whose types are right but which cannot be used for training here."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from resnet_cli.config.run_config import Node
 from resnet_cli.config.signatures import locate
-from resnet_cli.errors import InputError
+from resnet_cli.errors import InputError, describe_error, is_out_of_memory
+from resnet_cli.training.dynamo import step_optimizer
 
 
 def require_trainable(optimizer: Node, device: torch.device) -> None:
@@ -45,3 +49,54 @@ def _is_torchs(target: str) -> bool:
     found = locate(target)
     bases = found.__mro__ if isinstance(found, type) else ()
     return any(base is not Optimizer and base.__module__.startswith("torch.optim") for base in bases)
+
+
+class StepTrial:
+    """A step of another optimizer like one of the run, on a few weights of its own.
+
+    It finds optimizers that are for sparse gradients only, and defects of a user's class. The optimizer of the run is
+    not touched.
+
+    Args:
+        key: Full key of the optimizer.
+        target: Its dotted name.
+        build: Builds another one over parameter groups.
+        groups: The parameter groups of the run, before they are given to its optimizer, which may change them.
+    """
+
+    def __init__(
+        self, key: str, target: str, build: Callable[[list[dict[str, Any]]], Optimizer], groups: list[dict[str, Any]]
+    ) -> None:
+        self.key, self.target, self.build = key, target, build
+        self.groups = [{**group, "params": _smallest_of_each_rank(group["params"])} for group in groups]
+
+    def require_step(self, device: torch.device) -> None:
+        """Raise an `InputError` if a step on dense gradients fails on a device."""
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            try:
+                optimizer = self.build([_on_device(group, device) for group in self.groups])
+            except Exception:  # the optimizer of the run could be built, so weights of other sizes are to blame
+                return
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = torch.full_like(parameter, 1e-3)
+            try:
+                step_optimizer(optimizer)
+            except Exception as error:  # of a user's class
+                if is_out_of_memory(error):
+                    return
+                raise InputError(
+                    f"{self.key}: {self.target} fails in its first step: {describe_error(error)}"
+                ) from error
+
+
+def _smallest_of_each_rank(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Return the smallest parameter of each number of dimensions."""
+    ordered = sorted(parameters, key=Tensor.numel, reverse=True)
+    return list({parameter.ndim: parameter for parameter in ordered}.values())
+
+
+def _on_device(group: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return a parameter group with copies of its parameters on a device."""
+    own = {name: copy(value) for name, value in group.items()}
+    return {**own, "params": [nn.Parameter(parameter.detach().to(device, copy=True)) for parameter in group["params"]]}

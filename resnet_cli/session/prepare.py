@@ -246,7 +246,7 @@ def _build_trainer(
     if resolution is not None:
         require_every_size(model, resolution, loaders.in_size[0])
     schedule = _build_schedule(config, loaders, planned_trainer)
-    optimizer = build.optimizer(config.optimizer, model)
+    optimizer = build.optimizer(config.optimizer, model, device_of(config.trainer))
     loss_fn = build_loss(config.loss, config.trainer, loaders)
     freezing = build_freezing(config.trainer, model, length)
     if freezing is not None:

@@ -4,6 +4,7 @@ import pytest
 
 from resnet_cli.session.unused_options import unused_options
 from tests.support.runs import tiny
+from tests.support.settings import settings_of
 
 LOOKAHEAD = "trainer.averaging=lookahead"
 
@@ -28,6 +29,28 @@ def test_an_option_without_effect_is_named(train, overrides, needs):
     assert [line for line in out.splitlines() if "has no effect" in line] == [
         f"{overrides[-1]}: has no effect without {needs}"
     ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "needs"),
+    [
+        (["model.gate_bias=3"], "model.shortcut=exclusive_gating or shortcut_gating"),
+        (["model.shortcut=shortcut_gating", "model.gate_bias=3"], None),
+        (["model.residual=false", "model.shortcut=C"], "model.residual=true"),
+        (["model.residual=false", "model.gate_bias=3"], "model.residual=true"),
+        (["model=resnet18", "model.residual=false", "model.shortcut=C"], "model.residual=true"),
+        (["model=plain_mlp", "model.shortcut=C"], "model.residual=true"),
+        (["model=residual_mlp", "model.gate_bias=3"], "model.shortcut=exclusive_gating or shortcut_gating"),
+        (["model=resnet", "model.norm=group", "model.batchnorm=false"], "model.norm=null"),
+        (["model=resnet", "model.batchnorm=false"], None),
+        (["model=resnet", "model.hidden_dropout=0.5"], "model.hidden_dims"),
+        (["model=cnn", "model.hidden_dims=[]", "model.hidden_dropout=0.5"], "model.hidden_dims"),
+        (["model=cnn", "model.hidden_dropout=0.5"], None),
+    ],
+)
+def test_options_of_a_model_without_effect_are_named(overrides, needs):
+    expected = [] if needs is None else [f"{overrides[-1]}: has no effect without {needs}"]
+    assert unused_options(settings_of(*overrides), overrides) == expected
 
 
 def test_options_with_an_effect_are_not_named(train):

@@ -1,4 +1,7 @@
-"""Check for batches of one image, on which batch norm cannot train where feature maps have a single pixel."""
+"""Check the sizes of batches and micro-batches before the first step.
+
+Batch norm cannot train on batches of one image where feature maps have a single pixel.
+"""
 
 import copy
 
@@ -9,6 +12,25 @@ from resnet_cli.distributed.ranks import part_of
 from resnet_cli.errors import InputError
 
 BATCH_NORM_ERROR = "Expected more than 1 value per channel"  # of torch.nn.functional.batch_norm
+
+
+def require_micro_batches(accumulate: int, batch_size: int, processes: int = 1) -> None:
+    """Raise an `InputError` if a batch, or the part of it that a process gets, has too few images to be split.
+
+    Args:
+        accumulate: Micro-batches that a batch is split into.
+        batch_size: Images in a full batch.
+        processes: Number of processes that share a batch.
+    """
+    own = part_of(batch_size, 0, processes)
+    images = own.stop - own.start
+    if accumulate > images:
+        whose = f"data.batch_size={batch_size}" + (f" on {processes} processes gives each" if processes > 1 else " has")
+        count = f"{images} image{'s' if images != 1 else ''}"
+        raise InputError(
+            f"trainer.accumulate={accumulate}: {whose} {count} in a batch; use at most {images}, or a larger "
+            "data.batch_size"
+        )
 
 
 def require_no_batch_of_one(

@@ -20,7 +20,7 @@ from resnet_cli.loggers import LoggerGroup
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.schedules import RunLength
 from resnet_cli.session import build
-from resnet_cli.session.batch_of_one import require_no_batch_of_one
+from resnet_cli.session.batch_of_one import require_micro_batches, require_no_batch_of_one
 from resnet_cli.session.device import device_of
 from resnet_cli.session.first_look import LeakWarnings
 from resnet_cli.session.freezing import build_freezing, frozen_spans, require_trained_groups
@@ -135,6 +135,7 @@ def prepare(
     validate_changes(checkpoint, config)  # before the data are read, which can take minutes
     if checkpoint is None:
         require_weight_files(here, paths)
+        _require_micro_batches(config, ranks)
     loaders, changes = _read_data(config, here, checkpoint, ranks)
     teacher = load_teacher(here, paths.get("teacher"), loaders)
     changes += teacher_changes(checkpoint.content if checkpoint else {}, teacher, force=config.resume_force)
@@ -164,6 +165,16 @@ def prepare(
         config, run, loggers, loaders, trainer, start, lines, paths, LeakWarnings(loaders), budget,
         None if teacher is None else teacher.record, initialisation_seconds,
     )  # fmt: skip
+
+
+def _require_micro_batches(config: RunConfig, ranks: Ranks) -> None:
+    """Raise an `InputError` if batches are split into more parts than they have images.
+
+    Former versions accepted it, so their runs may be reproduced. The search for a batch size tries small ones.
+    """
+    if config.reproduce is None and config.find is None:
+        accumulate = build.get_argument(config.trainer, "accumulate") or 1
+        require_micro_batches(accumulate, build.batch_size(config.data), ranks.size)
 
 
 def _require_images_in_batches(trainer: Node, model: torch.nn.Module, loaders: Loaders, ranks: Ranks) -> None:

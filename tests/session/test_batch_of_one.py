@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from resnet_cli.errors import InputError
-from resnet_cli.session.batch_of_one import require_no_batch_of_one
+from resnet_cli.session.batch_of_one import require_micro_batches, require_no_batch_of_one
 from tests.support.runs import tiny
 
 VALUES = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.BatchNorm1d(4))
@@ -56,3 +56,35 @@ def test_a_run_is_refused_before_anything_is_made(train, tmp_path, more):
     assert list(tmp_path.iterdir()) == []
     if more[0] == "model=residual_mlp":
         assert train(*arguments, "data.drop_last=true")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            (1000, 64),
+            "trainer.accumulate=1000: data.batch_size=64 has 64 images in a batch; "
+            "use at most 64, or a larger data.batch_size",
+        ),
+        ((34, 65, 2), "trainer.accumulate=34: data.batch_size=65 on 2 processes gives each 33 images in a batch"),
+        ((2, 1), "trainer.accumulate=2: data.batch_size=1 has 1 image in a batch"),
+    ],
+)
+def test_more_micro_batches_than_images_are_refused(arguments, words):
+    with pytest.raises(InputError, match=f"^{words}"):
+        require_micro_batches(*arguments)
+    accumulate, *others = arguments
+    require_micro_batches(min(accumulate - 1, 64), *others)
+
+
+def test_a_new_run_is_refused_and_a_former_one_resumes(train, tmp_path, monkeypatch):
+    many = tiny("model=residual_mlp", "trainer.accumulate=33", "trainer.epochs=1", "hydra.run.dir=a")
+    status, _, err = train(*many)
+    assert (status, list(tmp_path.iterdir())) == (2, [])
+    assert err.startswith("error: trainer.accumulate=33: data.batch_size=32 has 32 images in a batch")
+    with monkeypatch.context() as former:
+        former.setattr("resnet_cli.session.prepare.require_micro_batches", lambda *_: None)
+        assert train(*many)[0] == 0
+    assert train("reproduce=a", "hydra.run.dir=b")[0] == 0
+    assert train("resume=a", "trainer.epochs=2")[0] == 0
+    assert train(*many[:-1], "hydra.run.dir=c", "find=batch_size")[0] == 0  # which tries batches of 8 and 16

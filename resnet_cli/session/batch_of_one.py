@@ -10,6 +10,7 @@ from torch import nn
 
 from resnet_cli.distributed.ranks import part_of
 from resnet_cli.errors import InputError
+from resnet_cli.training.step import split_batch
 
 BATCH_NORM_ERROR = "Expected more than 1 value per channel"  # of torch.nn.functional.batch_norm
 
@@ -42,6 +43,7 @@ def require_no_batch_of_one(
     num_batches: int,
     accumulate: int,
     parts: int = 1,
+    evenly: bool = True,
 ) -> None:
     """Check that the model can train on all batches of an epoch, before the first step.
 
@@ -53,13 +55,14 @@ def require_no_batch_of_one(
         num_batches: Batches of an epoch that are trained on.
         accumulate: Micro-batches that a batch is split into.
         parts: Number of processes or shards that a batch is divided among before it is split.
+        evenly: Whether micro-batches differ by one image at most; see `resnet_cli.training.step.split_batch`.
 
     Raises:
         InputError: A batch or micro-batch has one image, and the model normalises single values over the batch.
     """
     remainder = samples % batch_size if num_batches * batch_size > samples else 0
     sizes = {min(batch_size, samples), *([remainder] if remainder else [])}
-    bad_size = next((size for size in sorted(sizes) if _smallest_part(size, accumulate, parts) == 1), None)
+    bad_size = next((size for size in sorted(sizes) if _smallest_part(size, accumulate, parts, evenly) == 1), None)
     if bad_size is None or not _fails_on_one(model, in_size):
         return
     reason = "the model has a batch norm over single values, which cannot train on one image"
@@ -83,10 +86,11 @@ def require_no_batch_of_one(
     )
 
 
-def _smallest_part(size: int, accumulate: int, parts: int) -> int:
+def _smallest_part(size: int, accumulate: int, parts: int, evenly: bool) -> int:
     """Return the size of the smallest micro-batch of a batch."""
     own = [part_of(size, number, parts) for number in range(min(parts, size))]
-    return min(len(micro) for part in own for micro in torch.empty(part.stop - part.start).chunk(accumulate))
+    blanks = [torch.empty(part.stop - part.start) for part in own]
+    return min(len(micro) for blank in blanks for micro, *_ in split_batch((blank, blank), accumulate, evenly=evenly))
 
 
 def _fails_on_one(model: nn.Module, in_size: tuple[int, int, int]) -> bool:

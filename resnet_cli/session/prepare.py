@@ -135,13 +135,12 @@ def prepare(
     validate_changes(checkpoint, config)  # before the data are read, which can take minutes
     if checkpoint is None:
         require_weight_files(here, paths)
-        _require_micro_batches(config, ranks)
     loaders, changes = _read_data(config, here, checkpoint, ranks)
     teacher = load_teacher(here, paths.get("teacher"), loaders)
     changes += teacher_changes(checkpoint.content if checkpoint else {}, teacher, force=config.resume_force)
     _require_measures(config.trainer, loaders)
     model = _build_model(here, loaders)
-    _require_images_in_batches(config.trainer, model, loaders, ranks)
+    _require_images_in_batches(config, model, loaders, ranks, checkpoint)
     trainer = _build_trainer(here, model, loaders, planned_trainer, teacher)
     share_steps(trainer, config.trainer, ranks)
     load_weights = partial(_load_weights, trainer.state.model, run, here, paths.get("init_from"), loaders)
@@ -167,22 +166,19 @@ def prepare(
     )  # fmt: skip
 
 
-def _require_micro_batches(config: RunConfig, ranks: Ranks) -> None:
-    """Raise an `InputError` if batches are split into more parts than they have images.
-
-    Former versions accepted it, so their runs may be reproduced. The search for a batch size tries small ones.
-    """
-    if config.reproduce is None and config.find is None:
-        accumulate = build.get_argument(config.trainer, "accumulate") or 1
+def _require_images_in_batches(
+    config: RunConfig, model: torch.nn.Module, loaders: Loaders, ranks: Ranks, checkpoint: LoadedCheckpoint | None
+) -> None:
+    """Raise an `InputError` if batches are too small to be split, or too small for the model's batch norm."""
+    trainer = config.trainer
+    accumulate = build.get_argument(trainer, "accumulate") or 1
+    # Former versions accepted any number, and the search for a batch size tries small ones.
+    if checkpoint is None and config.reproduce is None and config.find is None:
         require_micro_batches(accumulate, build.batch_size(config.data), ranks.size)
-
-
-def _require_images_in_batches(trainer: Node, model: torch.nn.Module, loaders: Loaders, ranks: Ranks) -> None:
-    """Raise an `InputError` if batch norm would meet a batch, or a part of one, with a single image."""
     require_no_batch_of_one(
         model, loaders.in_size, samples=loaders.train.samples, batch_size=loaders.train.batch_size,
-        num_batches=_num_batches(trainer, loaders), accumulate=build.get_argument(trainer, "accumulate") or 1,
-        parts=parts_of_batches(trainer, ranks),
+        num_batches=_num_batches(trainer, loaders), accumulate=accumulate, parts=parts_of_batches(trainer, ranks),
+        evenly=checkpoint is None or "splits_evenly" in checkpoint.content["state"],
     )  # fmt: skip
 
 

@@ -40,12 +40,14 @@ class Reproduction:
         source: The run folder.
         run: The content of its files.
         data: The data as its checkpoint describes them; empty without a checkpoint.
+        splits_evenly: How its batches were split; see `resnet_cli.training.step.split_batch`.
         differences: What is different now, in words; known when the new run has started.
     """
 
     source: RunDir
     run: Run
     data: Mapping[str, Any]
+    splits_evenly: bool = True
     differences: list[str] = field(default_factory=list)
 
     @property
@@ -56,15 +58,19 @@ class Reproduction:
 
     def begin(self, prepared: PreparedRun) -> None:
         """Record what is reproduced, and log what is known to be different now."""
-        new = prepared.run
+        new, trainer = prepared.run, prepared.trainer
+        if trainer.ranks.size == 1:
+            trainer.state.splits_evenly = self.splits_evenly
         self.differences = [
             *_changed_conditions(self.run.record, new.read_record()),
             *_changed_code(read_code(self.source), read_code(new)),
             *(map(str, data_changes(self.data, describe_data(prepared.loaders), force=True)) if self.data else ()),
             *_changed_settings(self.run.settings, stored.flat(prepared.config.stored())),
         ]
-        if not prepared.trainer.backend.is_reproducible:
-            self.differences.append(f"trainer.deterministic=false on {prepared.trainer.device.type}")
+        if not trainer.backend.is_reproducible:
+            self.differences.append(f"trainer.deterministic=false on {trainer.device.type}")
+        if trainer.state.splits_evenly != self.splits_evenly and trainer.stepper.options.accumulate > 1:
+            self.differences.append("the sizes of micro-batches, if they do not divide a batch")
         if self.run.record.get("resumed_from"):
             self.differences.append("the run was resumed, perhaps with other settings")
         new.update_record(reproduces=self._record(identical=None))
@@ -129,10 +135,12 @@ def find_reproduction(config: RunConfig, run: RunDir) -> Reproduction | None:
     if source.path.resolve() == run.path.resolve():
         raise InputError(f"reproduce={name}: is the folder of the new run too; give another hydra.run.dir")
     data: Mapping[str, Any] = {}
+    splits_evenly = True
     for file in (source.best, source.last):
         if file.exists():
-            data = checkpoints.load(file)["data"]
-    return Reproduction(source, read_run(source.path, str(source.path), []), data)
+            content = checkpoints.load(file)
+            data, splits_evenly = content["data"], "splits_evenly" in content["state"]
+    return Reproduction(source, read_run(source.path, str(source.path), []), data, splits_evenly)
 
 
 @contextmanager

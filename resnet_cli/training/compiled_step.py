@@ -177,7 +177,9 @@ class CompiledStepper(Stepper):
         """`train_step` with compiled functions: forward and loss; clipping, update and average."""
         self.state.optimizer.zero_grad()
         losses, corrects = [], []
-        for images_BCHW, labels, share in split_batch(batch, self.options.accumulate, self.state.micro_batch):
+        for images_BCHW, labels, share in split_batch(
+            batch, self.options.accumulate, self.state.micro_batch, evenly=self.state.splits_evenly
+        ):
             with self.section("forward"):
                 loss, correct = self._compiled_loss(images_BCHW, labels, share)
             if self.can_sync_every_step:

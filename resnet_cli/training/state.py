@@ -80,6 +80,7 @@ class TrainState:
     rows: list[Row] = field(default_factory=list)  # one for each finished epoch
     # Where steps ran out of memory: `epoch` and `step` from 1, and the largest `micro_batch` from there on.
     halvings: list[dict[str, int]] = field(default_factory=list)
+    splits_evenly: bool = True  # see `split_batch`; runs begun by versions up to 0.1.0 keep their micro-batches
     is_save_due: bool = False  # a step has changed settings that a resumed run must take over
     # Cache of `require_finite_gradients`, filled after the first forward pass of each epoch.
     modules_with_buffers: list[nn.Module] | None = field(init=False, default=None)
@@ -157,6 +158,7 @@ class TrainState:
             "stale": self.best_tracker.epochs_without_improvement,
             "rows": self.rows,
             **({"halvings": self.halvings} if self.halvings else {}),
+            **({"splits_evenly": True} if self.splits_evenly else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any], *, keep_options: Collection[str] = ()) -> None:
@@ -184,6 +186,7 @@ class TrainState:
             setattr(self, name, state[name])
         self.best_tracker = BestTracker(state["best"], state["stale"], self.best_tracker.select_by)
         self.rows[:] = state["rows"]
+        self.splits_evenly = bool(state.get("splits_evenly", False))
         self.halvings = [{key: int(value) for key, value in item.items()} for item in state.get("halvings") or ()]
 
     def evaluated_weights(self) -> AbstractContextManager[None]:

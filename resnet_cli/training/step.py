@@ -32,6 +32,7 @@ class StepOptions:
         count_correct: (logits, labels) -> number of correct predictions.
         micro_batch: The largest number of images in a micro-batch; None sets no limit.
         teacher: A network whose predictions the loss includes; None uses the labels alone.
+        splits_evenly: Whether micro-batches differ by one image at most; see `split_batch`.
     """
 
     loss_fn: LossFunction
@@ -41,6 +42,7 @@ class StepOptions:
     count_correct: Callable[[Tensor, Tensor], Tensor] = count_correct
     teacher: Teacher | None = None
     micro_batch: int | None = None
+    splits_evenly: bool = True
 
 
 def train_step(
@@ -106,7 +108,9 @@ def compute_gradients(
         Mean loss times `of_batch`, and number of correct predictions.
     """
     losses, corrects = [], []
-    for images_BCHW, labels, share in split_batch(batch, options.accumulate, options.micro_batch):
+    for images_BCHW, labels, share in split_batch(
+        batch, options.accumulate, options.micro_batch, evenly=options.splits_evenly
+    ):
         with section("forward"):
             with options.autocast():
                 logits_BK = model(images_BCHW)
@@ -155,26 +159,30 @@ def clear_gradients(optimizer: Optimizer) -> None:
 
 
 def split_batch(
-    batch: Batch, accumulate: int, micro_batch: int | None = None
+    batch: Batch, accumulate: int, micro_batch: int | None = None, *, evenly: bool = True
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Yield micro-batches as (images, labels, share of the batch's samples).
 
     Args:
         batch: Images and labels.
-        accumulate: The number of micro-batches.
+        accumulate: The number of micro-batches; a batch with fewer images is split into single ones.
         micro_batch: The largest number of images in one; if it is exceeded, the batch is split into more, even parts.
+        evenly: Sizes differ by one at most. False splits as versions up to 0.1.0 do, ten micro-batches of 64 images
+            into nine of 7 and one of 1, unless `micro_batch` is exceeded.
     """
     images_BCHW, labels = batch
-    least = -(-images_BCHW.shape[0] // micro_batch) if micro_batch is not None else 1
-    if least > accumulate:
-        for images, targets in zip(images_BCHW.tensor_split(least), labels.tensor_split(least), strict=True):
-            yield images, targets, images.shape[0] / images_BCHW.shape[0]
-        return
-    if accumulate == 1:
+    size = images_BCHW.shape[0]
+    least = -(-size // micro_batch) if micro_batch is not None else 1
+    if max(least, accumulate) == 1:
         yield images_BCHW, labels, 1.0
         return
-    for images, targets in zip(images_BCHW.chunk(accumulate), labels.chunk(accumulate), strict=True):
-        yield images, targets, images.shape[0] / images_BCHW.shape[0]
+    if evenly or least > accumulate:
+        parts = min(max(least, accumulate), size)
+        pairs = zip(images_BCHW.tensor_split(parts), labels.tensor_split(parts), strict=True)
+    else:
+        pairs = zip(images_BCHW.chunk(accumulate), labels.chunk(accumulate), strict=True)
+    for images, targets in pairs:
+        yield images, targets, images.shape[0] / size
 
 
 def compute_loss(

@@ -85,9 +85,9 @@ class Stepper:
         state, scaler = self.state, self.state.scaler
         batch = self._resized(batch)
         self._prepare_step()
-        micro_batch, options = state.micro_batch, self.options
-        if micro_batch is not None:
-            options = replace(options, micro_batch=micro_batch)
+        options = self.options
+        if state.micro_batch is not None or not state.splits_evenly:
+            options = replace(options, micro_batch=state.micro_batch, splits_evenly=state.splits_evenly)
         scale = scaler.get_scale() if scaler.is_enabled() else 1.0
         try:
             loss, correct = self.step_function(

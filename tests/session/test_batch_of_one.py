@@ -88,3 +88,10 @@ def test_a_new_run_is_refused_and_a_former_one_resumes(train, tmp_path, monkeypa
     assert train("reproduce=a", "hydra.run.dir=b")[0] == 0
     assert train("resume=a", "trainer.epochs=2")[0] == 0
     assert train(*many[:-1], "hydra.run.dir=c", "find=batch_size")[0] == 0  # which tries batches of 8 and 16
+
+
+def test_sizes_that_differ_by_one_leave_no_single_image():
+    sizes = {"samples": 64, "batch_size": 64, "accumulate": 10, "num_batches": 1}
+    require_no_batch_of_one(VALUES, (3, 2, 2), **sizes)
+    with pytest.raises(InputError, match="leaves micro-batches of 1 image in a batch of 64"):
+        require_no_batch_of_one(VALUES, (3, 2, 2), **sizes, evenly=False)

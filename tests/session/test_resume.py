@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from resnet_cli.runs import checkpoints
+from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.lock import exclusive
 from resnet_cli.session.resume import initialise_from_images
+from resnet_cli.training.state import TrainState
 from tests.support.runs import assert_equal, assert_same_end, record_of, rows_of, tiny
 
 ARGUMENTS = tiny("trainer.checkpoint_every=1", "trainer.epochs=3", "trainer.averaging=ema", "data.augment.mixup=0.4",
@@ -460,3 +462,30 @@ def test_a_run_that_loses_its_validation_set_has_no_best_epoch_from_before(train
     record = record_of(tmp_path / "d")
     assert record["best"] is None
     assert record["selection"]["weights"] == "last epoch"
+
+
+def test_a_run_of_a_former_version_keeps_the_sizes_of_its_micro_batches(train, tmp_path, monkeypatch):
+    """They split 32 images into five of 6 and one of 2, now two of 6 and four of 5; batch norm depends on it."""
+
+    def run(name, epochs):
+        uneven = ["model=residual_mlp", "model.norm=batch", "trainer.accumulate=6", "schedule=constant"]
+        assert train(*tiny(*uneven, f"trainer.epochs={epochs}", f"hydra.run.dir={name}"))[0] == 0
+
+    def split_as_before(state):
+        state.splits_evenly = False
+        post_init(state)
+
+    run("now", 2)
+    with monkeypatch.context() as former:
+        post_init = TrainState.__post_init__
+        former.setattr(TrainState, "__post_init__", split_as_before)
+        run("whole", 2)
+        run("parts", 1)
+    assert train("resume=parts", "trainer.epochs=2")[0] == 0
+    now, whole, parts = (checkpoints.load(RunDir(tmp_path / name).last)["state"] for name in ("now", "whole", "parts"))
+    assert_equal(whole["model"], parts["model"])
+    assert "splits_evenly" not in parts
+    assert now["splits_evenly"] is True
+    assert not torch.equal(now["model"]["head.weight"], whole["model"]["head.weight"])
+    assert train("reproduce=whole", "hydra.run.dir=again")[0] == 0
+    assert train("reproduce=now", "hydra.run.dir=again_now")[0] == 0

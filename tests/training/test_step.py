@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from resnet_cli.optimizers import Muon
-from resnet_cli.training.step import clear_gradients
+from resnet_cli.training.step import clear_gradients, split_batch
 
 
 class Counting(torch.optim.SGD):
@@ -42,3 +42,22 @@ def test_a_method_that_was_patched_later_is_called():
     optimizer.zero_grad = lambda: calls.append("patched")
     clear_gradients(optimizer)
     assert calls == ["patched"]
+
+
+@pytest.mark.parametrize(
+    ("size", "accumulate", "micro_batch", "evenly", "sizes"),
+    [
+        (64, 10, None, True, [7] * 4 + [6] * 6),
+        (64, 10, None, False, [7] * 9 + [1]),
+        (64, 10, 5, False, [5] * 12 + [4]),
+        (3, 10, None, True, [1, 1, 1]),
+        (64, 1, None, True, [64]),
+        (64, 1, 32, True, [32, 32]),
+    ],
+)
+def test_sizes_of_micro_batches(size, accumulate, micro_batch, evenly, sizes):
+    batch = torch.arange(size), torch.arange(size)
+    found = list(split_batch(batch, accumulate, micro_batch, evenly=evenly))
+    assert [len(images) for images, _, _ in found] == sizes
+    assert torch.equal(torch.cat([labels for _, labels, _ in found]), batch[1])
+    assert sum(share for _, _, share in found) == pytest.approx(1)

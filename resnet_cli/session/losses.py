@@ -1,5 +1,7 @@
 """The loss of a run: built for its data, with the trainer's label smoothing, and tried once before training."""
 
+import copy
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +15,7 @@ from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError
 from resnet_cli.session import build
 from resnet_cli.training.evaluation import LossFunction
-from resnet_cli.training.loss_checks import problem_of_loss
+from resnet_cli.training.loss_checks import ONE_NUMBER, problem_of_loss
 
 
 def with_trainer_smoothing(node: Node | None, trainer: Node) -> Node:
@@ -40,13 +42,16 @@ def with_trainer_smoothing(node: Node | None, trainer: Node) -> Node:
     return {**node, "label_smoothing": smoothing}
 
 
-def build_loss(node: Node | None, trainer: Node, loaders: Loaders) -> LossFunction | None:
-    """Build the loss and run it once on blank scores; return None for the trainer's own smoothed cross-entropy.
+def build_loss(
+    node: Node | None, trainer: Node, loaders: Loaders, *, require_mean: bool = False
+) -> LossFunction | None:
+    """Build the loss and try it on blank scores; return None for the trainer's own smoothed cross-entropy.
 
     Args:
         node: The node of the group `loss`; None is `DEFAULT_LOSS`.
         trainer: The trainer's node, for its `label_smoothing`.
         loaders: The data, for the names and sizes of the classes.
+        require_mean: Refuse sums over the images, and losses of log-probabilities, of which former versions have runs.
 
     Raises:
         InputError: its arguments do not fit the data, or it is no loss of a classifier.
@@ -74,6 +79,8 @@ def build_loss(node: Node | None, trainer: Node, loaders: Loaders) -> LossFuncti
     if loaders.has_label_sets or any(getattr(loaders.train.augment, name, 0) for name in ("mixup", "cutmix")):
         forms[f"class probabilities [2, {classes}]"] = torch.full((2, classes), 1 / classes)
     try_loss(chosen["_target_"], built, classes, forms)
+    if require_mean:
+        _require_mean_over_images(chosen["_target_"], built, classes, next(iter(forms.values())))
     return built
 
 
@@ -87,6 +94,28 @@ def try_loss(target: str, built: Any, classes: int, forms: Mapping[str, torch.Te
     for name, labels in forms.items():
         logits_BK = torch.zeros(2, classes, requires_grad=True)
         _require_result(f"loss: {target} on logits [2, {classes}] and {name}", built, logits_BK, labels)
+
+
+def _require_mean_over_images(target: str, built: Any, classes: int, labels: torch.Tensor) -> None:
+    """Raise an `InputError` if a loss is the sum over the images, which doubles if each image is there twice.
+
+    A copy is called, since a user's loss may keep statistics; one that cannot be copied is not tried.
+    """
+    if isinstance(built, nn.NLLLoss):
+        raise InputError(
+            f"loss._target_: {target} takes log-probabilities, and it would get logits; use loss=cross_entropy, which "
+            "is the same for a model that returns log-probabilities"
+        )
+    logits_BK = torch.linspace(-1.0, 1.0, 2 * classes).reshape(2, classes)
+    try:
+        with warnings.catch_warnings(action="ignore"), torch.random.fork_rng(devices=[]), torch.no_grad():
+            loss = copy.deepcopy(built)
+            once, twice = (float(loss(logits_BK.repeat(n, 1), torch.cat([labels] * n))) for n in (1, 2))
+    except Exception:  # of a user's class, which may take no other sizes
+        return
+    if once and math.isclose(twice, 2 * once, rel_tol=1e-4):
+        remedy = "set loss.reduction=mean" if "reduction" in signature(target).parameters else ONE_NUMBER
+        raise InputError(f"loss: {target} returns the sum over the images, not the mean; {remedy}")
 
 
 def try_distillation(target: str, built: Any, classes: int) -> None:

@@ -141,7 +141,8 @@ def prepare(
     _require_measures(config.trainer, loaders)
     model = _build_model(here, loaders)
     _require_images_in_batches(config, model, loaders, ranks, checkpoint)
-    trainer = _build_trainer(here, model, loaders, planned_trainer, teacher)
+    is_new = checkpoint is None and config.reproduce is None
+    trainer = _build_trainer(here, model, loaders, planned_trainer, teacher, is_new=is_new)
     share_steps(trainer, config.trainer, ranks)
     load_weights = partial(_load_weights, trainer.state.model, run, here, paths.get("init_from"), loaders)
     load_weights = partial(shared_weights, ranks, trainer.state.model, load_weights)
@@ -245,6 +246,8 @@ def _build_trainer(
     loaders: Loaders,
     planned_trainer: Node,
     teacher: LoadedTeacher | None,
+    *,
+    is_new: bool,
 ) -> ClassifierTrainer:
     length = _run_length(planned_trainer, loaders)
     resolution = build_resolution(config.trainer, loaders, length)
@@ -254,7 +257,7 @@ def _build_trainer(
         require_every_size(model, resolution, loaders.in_size[0])
     schedule = _build_schedule(config, loaders, planned_trainer)
     optimizer = build.optimizer(config.optimizer, model, device_of(config.trainer))
-    loss_fn = build_loss(config.loss, config.trainer, loaders)
+    loss_fn = build_loss(config.loss, config.trainer, loaders, require_mean=is_new)
     freezing = build_freezing(config.trainer, model, length)
     if freezing is not None:
         require_trained_groups(config.optimizer, model, freezing)

@@ -40,6 +40,25 @@ class Vector(nn.Module):
         return F.cross_entropy(logits, labels, reduction="none")
 
 
+class Total(nn.Module):
+    """The sum over the images."""
+
+    def forward(self, logits, labels):
+        return F.cross_entropy(logits, labels, reduction="sum")
+
+
+class Negative(nn.Module):
+    """A mean that is negative, and counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, logits, labels):
+        self.calls += 1
+        return -logits.softmax(1).gather(1, labels[:, None]).mean()
+
+
 class Returning(nn.Module):
     """Returns what it is told to make of the loss; of up to `until` images the loss itself."""
 
@@ -129,6 +148,48 @@ def test_a_users_loss_gets_what_it_has_parameters_for():
 def test_a_loss_that_does_not_fit_is_named(node, smoothing, words):
     with pytest.raises(InputError, match=words):
         build_loss(node, {**TRAINER, "label_smoothing": smoothing}, rare_loaders())
+
+
+SUM = {"_target_": "torch.nn.CrossEntropyLoss", "reduction": "sum"}
+NEGATIVE_LIKELIHOOD = {"_target_": "torch.nn.NLLLoss"}
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        (SUM, r"loss: torch\.nn\.CrossEntropyLoss returns the sum over the images, .*; set loss\.reduction=mean$"),
+        (of(Total), r"loss: \S+\.Total returns the sum over the images, not the mean; it must be one number, the mean"),
+        (NEGATIVE_LIKELIHOOD, r"loss\._target_: torch\.nn\.NLLLoss takes log-probabilities, .* use loss=cross_entropy"),
+    ],
+)  # fmt: skip
+def test_a_loss_that_cannot_be_right_is_refused_in_new_runs(node, words):
+    with pytest.raises(InputError, match=f"^{words}"):
+        build_loss(node, TRAINER, rare_loaders(), require_mean=True)
+    assert build_loss(node, TRAINER, rare_loaders()) is not None  # to evaluate or resume a former one
+
+
+@pytest.mark.parametrize(
+    "node", [{**SUM, "reduction": "mean"}, of(Margin), of(Negative), FOCAL, {"_target_": "torch.nn.MultiMarginLoss"}]
+)
+def test_means_are_accepted(node):
+    assert build_loss(node, TRAINER, rare_loaders(), require_mean=True) is not None
+
+
+def test_a_loss_with_statistics_is_called_once_before_training():
+    assert build_loss(of(Negative), TRAINER, rare_loaders(), require_mean=True).calls == 1
+
+
+def test_a_run_with_a_sum_is_refused_before_anything_is_made_and_a_former_one_resumes(train, tmp_path, monkeypatch):
+    options = ["trainer.epochs=1", "optimizer.lr=1e-4", "loss._target_=torch.nn.CrossEntropyLoss"]
+    command = tiny("hydra.run.dir=a", *options, "loss.reduction=sum")
+    status, _, err = train(*command)
+    assert (status, list(tmp_path.iterdir())) == (2, [])
+    assert "set loss.reduction=mean" in err
+    with monkeypatch.context() as former:
+        former.setattr("resnet_cli.session.losses._require_mean_over_images", lambda *_: None)
+        assert train(*command)[0] == 0
+    assert train("reproduce=a", "hydra.run.dir=b")[0] == 0
+    assert train("resume=a", "trainer.epochs=2")[0] == 0
 
 
 NO_LOSS = [

@@ -114,10 +114,10 @@ def describe_error(error: BaseException) -> str:
     text = (str(error).strip().splitlines() or [""])[0].strip()
     if not isinstance(error, RuntimeError | ValueError | TypeError):  # their text alone may be a name: KeyError: 'x'
         text = f"{type(error).__name__}: {text}" if text else ""
-    return f"{text or type(error).__name__}{_place_of(error)}"
+    return f"{text or type(error).__name__}{place_of(error)}"
 
 
-def _place_of(error: BaseException) -> str:
+def place_of(error: BaseException) -> str:
     """Return ` (nets.py:30)`, the innermost line of the user's own code in a traceback; an empty text without one."""
     frames = reversed(traceback.extract_tb(error.__traceback__))
     own = next((frame for frame in frames if _is_users(frame.filename)), None)

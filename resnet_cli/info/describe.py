@@ -10,7 +10,7 @@ from resnet_cli.analysis.layer_table import depth, layer_table, receptive_field
 from resnet_cli.config.run_config import Node
 from resnet_cli.config.signatures import locate
 from resnet_cli.data.datasets.sizes import known_size
-from resnet_cli.errors import InputError
+from resnet_cli.errors import InputError, describe_error
 from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.compose import Composed
 from resnet_cli.models import ScalarChain
@@ -54,9 +54,8 @@ def _describe_network(node: Node, sizes: tuple[tuple[int, int, int], int]) -> Re
     net = _build_model(node, in_size, classes)
     try:
         rows = layer_table(net, in_size)
-    except (RuntimeError, ValueError, TypeError) as error:
-        size = "x".join(map(str, in_size))
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # a user's class may raise anything
+        size, reason = "x".join(map(str, in_size)), describe_error(error)
         raise InputError(f"model: {node['_target_']} does not run on images of {size}: {reason}") from error
     total = sum(row.multiply_adds for row in rows)
     return {

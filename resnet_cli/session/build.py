@@ -21,7 +21,7 @@ from resnet_cli.config.signatures import Parameter, locate, signature
 from resnet_cli.data import Dataset, Loaders, make_loaders
 from resnet_cli.data.partition import Partition, SplitOptions
 from resnet_cli.data.partition import partition as split_dataset
-from resnet_cli.errors import InputError
+from resnet_cli.errors import InputError, describe_error, place_of
 from resnet_cli.loggers import Logger, require_packages
 from resnet_cli.optimizers import build_optimizer
 from resnet_cli.schedules import GroupedSchedule
@@ -68,7 +68,7 @@ def instantiate(key: str, node: Node, provided: Mapping[str, Any]) -> Any:
         own = set(known.parameters) - set(provided)
         raise InputError(*(with_full_key(key, problem, own) for problem in error.problems)) from error
     except ValueError as error:
-        raise InputError(with_full_key(key, " ".join(str(error).split()), set())) from error
+        raise InputError(with_full_key(key, " ".join(str(error).split()) + place_of(error), set())) from error
     except (RuntimeError, TypeError, MemoryError) as error:
         reason = explain_refusal(error, target, known)
         if reason is None:
@@ -168,8 +168,8 @@ def model(node: Node, *, in_size: tuple[int, int, int], num_classes: int, seed: 
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             scores = built.eval()(torch.zeros(2, *in_size))
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # a user's class may raise anything
+        reason = describe_error(error)
         raise InputError(f"model: {node['_target_']} does not run on images of {size}: {reason}") from error
     finally:
         built.train(training)

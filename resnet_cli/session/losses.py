@@ -12,7 +12,7 @@ from torch import nn
 from resnet_cli.config.run_config import DEFAULT_LOSS, Node
 from resnet_cli.config.signatures import locate, signature
 from resnet_cli.data import Loaders
-from resnet_cli.errors import InputError
+from resnet_cli.errors import InputError, describe_error
 from resnet_cli.session import build
 from resnet_cli.training.evaluation import LossFunction
 from resnet_cli.training.loss_checks import ONE_NUMBER, problem_of_loss
@@ -131,8 +131,7 @@ def _require_result(call: str, built: Any, *arguments: torch.Tensor) -> None:
         with warnings.catch_warnings(action="ignore"), torch.enable_grad():  # an error follows
             result = built(*arguments)
     except Exception as error:  # of a user's class
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{call}: {reason}") from error
+        raise InputError(f"{call}: {describe_error(error)}") from error
     problem = problem_of_loss(result, trains=True)
     if problem is not None:
         raise InputError(f"{call}: {problem}")

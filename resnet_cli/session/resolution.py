@@ -5,7 +5,7 @@ from torch import nn
 
 from resnet_cli.config.run_config import Node
 from resnet_cli.data import Loaders
-from resnet_cli.errors import InputError
+from resnet_cli.errors import InputError, describe_error
 from resnet_cli.schedules import RunLength
 from resnet_cli.training.resolution import Resolution, resolution_points
 
@@ -47,8 +47,8 @@ def require_every_size(model: nn.Module, resolution: Resolution, channels: int) 
         try:
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 model.eval()(torch.zeros(2, channels, height, width))
-        except (RuntimeError, ValueError, TypeError) as error:
-            name, reason = type(model).__name__, str(error).strip().splitlines()[0]
+        except Exception as error:  # a user's class may raise anything
+            name, reason = type(model).__name__, describe_error(error)
             raise InputError(
                 f"{KEY}: {name} does not run on images of {channels}x{height}x{width}: {reason}; such a model needs "
                 "one size of image, or larger shares"

@@ -1,11 +1,16 @@
 """Config to objects: what the builder passes, and what it refuses."""
 
+from types import SimpleNamespace
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
 
 from resnet_cli.errors import InputError
+from resnet_cli.info.describe import describe
 from resnet_cli.session import build
+from resnet_cli.session.resolution import require_every_size
 from resnet_cli.training.step import StepOptions, compute_loss
 
 RESNET8 = {"_target_": "resnet_cli.models.CifarResNet", "depth": 8}
@@ -95,6 +100,52 @@ def test_trying_the_model_leaves_no_trace():
 def test_a_model_that_does_not_fit_is_refused(node, words):
     with pytest.raises(InputError, match=words):
         make(node)
+
+
+class Failing(nn.Module):
+    """A model whose forward pass, or constructor, raises an error."""
+
+    KINDS: ClassVar = {
+        "key": (lambda: {}["boo"], r"KeyError: 'boo'"),
+        "number": (lambda: 1 // 0, "ZeroDivisionError: .*zero"),
+        "attribute": (lambda: None.size, "AttributeError: 'NoneType' object has no attribute 'size'"),
+        "torch": (lambda: torch.ones(2, 3) @ torch.ones(2, 3), "mat1 and mat2 shapes cannot be multiplied .*"),
+        "empty": (lambda: next(iter(())), "StopIteration"),
+    }
+
+    def __init__(self, kind: str, num_classes: int):
+        super().__init__()
+        self.kind = kind
+        if kind == "constructor":
+            raise ValueError("no such kind")
+
+    def forward(self, images):
+        return self.KINDS[self.kind][0]()
+
+
+@pytest.mark.parametrize("kind", Failing.KINDS)
+def test_any_error_of_a_users_forward_is_a_line_with_its_place(kind):
+    reason = rf"{Failing.KINDS[kind][1]} \(test_build\.py:\d+\)$"
+    with pytest.raises(InputError, match=rf"^model: \S+\.Failing does not run on images of 3x2x2: {reason}"):
+        make(of(Failing, kind=kind))
+    resolution = SimpleNamespace(sizes=lambda: [(0, 2, 2)])
+    with pytest.raises(
+        InputError, match=r"^trainer\.resolution: Failing does not run on images of 3x2x2: .*test_build"
+    ):
+        require_every_size(Failing(kind, 3), resolution, 3)
+    settings = {"model": of(Failing, kind=kind), "data": {"_target_": "resnet_cli.data.mnist"}}
+    with pytest.raises(InputError, match=rf"^model: \S+\.Failing does not run on images of .*: {reason}"):
+        describe(SimpleNamespace(settings=settings, model="own", run=None, keys=()))
+
+
+def test_a_value_that_a_users_constructor_refuses_is_a_line_with_its_place():
+    with pytest.raises(InputError, match=r"^model: no such kind \(test_build\.py:\d+\)$"):
+        make(of(Failing, kind="constructor"))
+
+
+def test_errors_of_this_package_and_of_torch_have_no_place():
+    with pytest.raises(InputError, match=r"does not run on images of 3x2x2: mat1 and mat2 [^()]*\([^()]*\)$"):
+        make({"_target_": "torch.nn.Linear", "in_features": 5, "out_features": 3})
 
 
 def test_a_refused_value_carries_its_key():

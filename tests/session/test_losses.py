@@ -59,6 +59,13 @@ class Negative(nn.Module):
         return -logits.softmax(1).gather(1, labels[:, None]).mean()
 
 
+class Searching(nn.Module):
+    """Fails."""
+
+    def forward(self, logits, labels):
+        return {}["scale"]
+
+
 class Returning(nn.Module):
     """Returns what it is told to make of the loss; of up to `until` images the loss itself."""
 
@@ -141,6 +148,7 @@ def test_a_users_loss_gets_what_it_has_parameters_for():
         ({**FOCAL, "class_weights": [1, 2]}, 0, "^loss.class_weights: 2 numbers, but the data have 3 classes"),
         ({"_target_": "torch.nn.MSELoss"}, 0, r"^loss: torch.nn.MSELoss on logits \[2, 3\] and classes \[2\]: "),
         (of(Vector), 0, r"Vector on logits \[2, 3\] and classes \[2\]: returns \[2\]; it must be one number"),
+        (of(Searching), 0, r"classes \[2\]: KeyError: 'scale' \(test_losses\.py:\d+\)$"),
         (of(Learnt), 0, "Learnt has parameters, which no optimizer would train"),
         ({"_target_": "builtins.dict"}, 0, r"^loss._target_: builtins.dict returned a dict"),
     ],

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.data.loading.draws import SampleDraws
-from resnet_cli.errors import InputError
+from resnet_cli.errors import InputError, describe_error
 
 Transform = Callable[[Tensor], Any]
 
@@ -71,9 +71,8 @@ def _try(transform: Transform, in_size: tuple[int, int, int]) -> str:
         try:
             result = transform(image_CHW.clone())
         except Exception as error:  # user-defined classes may raise anything
-            reason = " ".join(str(error).split()) or type(error).__name__
             size = "x".join(map(str, in_size))
-            return f"does not take a uint8 image of {size}: {reason}"
+            return f"does not take a uint8 image of {size}: {describe_error(error)}"
         if problem := _problem(result, image_CHW):
             return problem
     return ""

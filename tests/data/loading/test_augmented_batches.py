@@ -122,6 +122,10 @@ def test_transforms_leave_the_global_random_streams_as_they_were():
     assert len((found.int() - images.int()).flatten(1)[:, 0].unique()) > 5
 
 
+def searching(image):
+    return {}["table"]
+
+
 @pytest.mark.parametrize(
     ("transform", "problem"),
     [
@@ -130,6 +134,7 @@ def test_transforms_leave_the_global_random_streams_as_they_were():
         (v2.ToDtype(torch.float32, scale=True), "returns float32; it must stay uint8"),
         (v2.Normalize([0.5] * 3, [0.5] * 3), "Normalize does not take a uint8 image of 3x8x8"),
         (torch.nn.Linear(3, 3), "Linear does not take a uint8 image"),
+        (searching, "image of 3x8x8: KeyError: 'table' (test_augmented_batches.py:"),
         (v2.ToPILImage(), "returns a Image, not an image"),
         (5, "data.augment.transforms[0]: int is not a transform"),
     ],

@@ -3,6 +3,7 @@
 import copy
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,8 @@ def load_run(
     Raises:
         InputError: There is no such run, or its checkpoint is damaged.
     """
+    if not isinstance(path, str | PathLike):
+        raise InputError(f"load_run: {path!r}: must be the path of a run folder or of a checkpoint")
     run = open_trained(str(path), checkpoint=checkpoint, device=device, trust=trust)
     return Classifier(run, batch_size=batch_size, temperature=temperature)
 

@@ -56,12 +56,36 @@ def test_a_run_is_resumed(tmp_path):
         (["resume=nowhere"], "nowhere"),
         (["verify_resume=true"], "verify_resume: needs processes of its own"),
         ("model=resnet20", r'takes a list of settings, such as \["model=resnet20"\]'),
+        ([3], r'^train: 3: settings are strings, such as "trainer\.epochs=5"$'),
+        ([None], r"^train: None: settings are strings"),
+        ([["model=resnet20"]], r"^train: \['model=resnet20'\]: settings are strings"),
+        (3, r'^train: takes a list of settings, such as \["model=resnet20"\]; this is of type int$'),
+        (None, r"^train: takes a list of settings, .* of type NoneType$"),
+        ({"model": "resnet20"}, r"^train: takes a list of settings, .* of type dict$"),
+        (b"model=resnet20", r"^train: takes a list of settings, .* of type bytes$"),
     ],
 )
 def test_wrong_settings_raise_the_errors_of_the_command(arguments, message, tmp_path):
     with pytest.raises(InputError, match=message):
         resnet_cli.train(arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_own_groups_is_a_path(tmp_path):
+    (tmp_path / "own" / "trainer").mkdir(parents=True)
+    (tmp_path / "own" / "trainer" / "short.yaml").write_text("defaults: [default, _self_]\nepochs: 1\n")
+    for name, folder in (("a", tmp_path / "own"), ("b", "own")):
+        arguments = [text for text in tiny("trainer=short") if not text.startswith("trainer.epochs")]
+        run = resnet_cli.train([*arguments, f"hydra.run.dir={name}"], config_dir=folder)
+        assert len(run.rows) == 1
+    with pytest.raises(InputError, match=r"^train: config_dir=3: must be the path of a folder$"):
+        resnet_cli.train(tiny(), config_dir=3)
+
+
+@pytest.mark.parametrize("path", [3, None, ["run"], b"run"])
+def test_a_run_to_load_is_a_path(path):
+    with pytest.raises(InputError, match=r"^load_run: .*: must be the path of a run folder or of a checkpoint$"):
+        resnet_cli.load_run(path)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """`resnet_cli.train`: what resnet-train does, called from Python, such as from a notebook."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ class Run:
         return load_run(self.path, **options)
 
 
-def train(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Run:
+def train(overrides: Sequence[str] = (), *, config_dir: str | PathLike[str] | None = None) -> Run:
     """Train one run as `resnet-train` does with these arguments, and return it.
 
     An interrupt finishes the step, saves `last.pt` and raises `KeyboardInterrupt`; `train(["resume=..."])` continues.
@@ -72,11 +73,13 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | None = None) -> Ru
         raise found.with_traceback(None) from None
 
 
-def _train(overrides: Sequence[str], config_dir: str | None) -> Run:
+def _train(overrides: Sequence[str], config_dir: str | PathLike[str] | None) -> Run:
     """Train one run; see `train`."""
-    if isinstance(overrides, str):
-        raise InputError(f'train: takes a list of settings, such as ["{overrides}"]')
-    arguments = list(map(str, overrides))
+    arguments = _as_arguments(overrides)
+    if config_dir is not None:
+        if not isinstance(config_dir, str | PathLike):
+            raise InputError(f"train: config_dir={config_dir!r}: must be the path of a folder")
+        config_dir = str(config_dir)
     option = next((argument for argument in arguments if argument.startswith("-")), None)
     if option is not None:
         raise InputError(f"train: {option}: takes settings only; a sweep is a loop of calls, or resnet-train -m")
@@ -100,6 +103,24 @@ def _train(overrides: Sequence[str], config_dir: str | None) -> Run:
         except StoppedError as stopped:
             raise KeyboardInterrupt(f"stopped by {signal.Signals(stopped.signum).name}") from None
     return Run(folder, record, RunDir(folder).read_metrics())
+
+
+def _as_arguments(overrides: object) -> list[str]:
+    """Return the settings as texts.
+
+    Raises:
+        InputError: They are no list of strings, of which paths are a kind.
+    """
+    if isinstance(overrides, str):
+        raise InputError(f'train: takes a list of settings, such as ["{overrides}"]')
+    if isinstance(overrides, bytes | Mapping) or not isinstance(overrides, Iterable):
+        kind = type(overrides).__name__
+        raise InputError(f'train: takes a list of settings, such as ["model=resnet20"]; this is of type {kind}')
+    settings = list(overrides)
+    wrong = [setting for setting in settings if not isinstance(setting, str | PathLike)]
+    if wrong:
+        raise InputError(*(f'train: {value!r}: settings are strings, such as "trainer.epochs=5"' for value in wrong))
+    return list(map(str, settings))
 
 
 def _relative(folder: Path) -> Path:

@@ -202,8 +202,9 @@ def optimizer(node: Node, model: nn.Module, device: torch.device | None = None) 
         built = build_optimizer(model, partial(build_part, "optimizer", own), **options)
     except InputError as error:
         raise InputError(*(p if p.startswith("optimizer") else f"optimizer.{p}" for p in error.problems)) from error
-    for trial in trials if device is not None else ():
-        trial.require_step(device)
+    if device is not None:
+        for trial in trials:
+            trial.require_step(device)
     return built
 
 

@@ -235,7 +235,7 @@ def write_files(evaluation: Evaluation, folder: Path) -> None:
         raise MachineError(error.errno, f"{folder}: cannot be created: {error.strerror}") from None
     try:
         for name, content in evaluation.files.items():
-            write_atomically(staged / name, content)
+            write_atomically(staged / name, content, target=folder / name)
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
         for name in sorted(evaluation.files, key=METRICS.__eq__):

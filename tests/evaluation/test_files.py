@@ -1,10 +1,12 @@
 """Files of an evaluation, which replace earlier ones whole, and what it says of a compiled run."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from resnet_cli.errors import MachineError
 from resnet_cli.evaluation import evaluate, table
 from resnet_cli.evaluation.evaluate import Evaluation, write_files
 from resnet_cli.session.trained import open_trained
@@ -50,10 +52,21 @@ def test_interrupted_while_it_writes_the_earlier_files_stay(folder, monkeypatch,
     assert content(folder) == {**FIRST, "notes.txt": b"the user's"}
 
 
+def test_a_full_disk_is_reported_by_the_name_of_the_file_that_was_to_be_written(folder, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(MachineError) as caught:
+        write_files(Evaluation({}, SECOND, []), folder)
+    file = folder / next(iter(SECOND))
+    assert caught.value.args[1].startswith(f"{file}: cannot be written: No space left on device (1 bytes needed, ")
+
+
 @pytest.mark.parametrize("call", range(3))
 @pytest.mark.parametrize("step", ["unlink", "replace"])
 def test_interrupted_while_it_replaces_there_is_no_mix(folder, monkeypatch, step, call):
-    monkeypatch.setattr(evaluate, "write_atomically", lambda path, data: path.write_bytes(data))
+    monkeypatch.setattr(evaluate, "write_atomically", lambda path, data, target: path.write_bytes(data))
     interrupt(monkeypatch, Path, step, call)
     with pytest.raises(KeyboardInterrupt):
         write_files(Evaluation({}, SECOND, []), folder)

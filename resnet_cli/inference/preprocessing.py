@@ -13,7 +13,7 @@ from torch import Tensor
 
 from resnet_cli.data.images.decode import Decoding
 from resnet_cli.data.images.depth import scale_to_8_bits
-from resnet_cli.data.images.encoded import EncodedImage
+from resnet_cli.data.images.encoded import EncodedImage, name_in_errors
 from resnet_cli.data.images.read import decode_image_unscaled, decode_unscaled
 from resnet_cli.data.loading.batch_loader import Normalize
 from resnet_cli.data.loading.geometry import enlarge_center
@@ -80,8 +80,8 @@ class Preprocessing:
         """Return one image as uint8 [H, W, C] in the size that the net takes.
 
         Args:
-            image: A path, the bytes of a file, a Pillow image, or an array or tensor [H, W, C], [C, H, W] or [H, W]
-                of uint8, or of the other types that the run was trained on.
+            image: A path, the bytes of a file, a binary file that is open, a Pillow image, or an array or tensor
+                [H, W, C], [C, H, W] or [H, W] of uint8, or of the other types that the run was trained on.
 
         Raises:
             InputError: The image cannot be decoded, or has other channels than the net takes.
@@ -124,6 +124,8 @@ class Preprocessing:
             return self._checked(decode_unscaled(image, self.decoding)[0], image)
         if isinstance(image, bytes | bytearray):
             return self._decode(EncodedImage(bytes(image), "an image in memory"))
+        if hasattr(image, "read"):
+            return self._decode(_read_file(image))
         if isinstance(image, Tensor | np.ndarray):
             return self._from_array(image)
         if type(image).__module__.partition(".")[0] == "PIL" or hasattr(image, "getbands"):
@@ -159,3 +161,20 @@ class Preprocessing:
         if image_HWC.shape[2] != self.in_size[0]:
             raise InputError(f"{name}: {image_HWC.shape[2]} channels, but the net takes {self.in_size[0]}")
         return image_HWC
+
+
+def _read_file(file: Any) -> EncodedImage:
+    """Return the whole content of an open file, wherever its position is, as Pillow reads it.
+
+    Raises:
+        InputError: It is closed, cannot be read or was opened as text.
+    """
+    given = getattr(file, "name", None)
+    name = given if isinstance(given, str) else "an image in an open file"
+    with name_in_errors(name):
+        if not hasattr(file, "seekable") or file.seekable():
+            file.seek(0)
+        content = file.read()
+    if not isinstance(content, bytes | bytearray):
+        raise InputError(f"{name}: opened as text; open image files with mode 'rb'")
+    return EncodedImage(bytes(content), name)

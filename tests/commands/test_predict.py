@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from resnet_cli import load_run
-from resnet_cli.commands import predict
+from resnet_cli.commands import export, predict
 
 
 @pytest.fixture
@@ -203,6 +203,28 @@ def test_images_before_the_run_are_answered_by_the_right_order(place, capsys):
     assert predict.run(["photos", "run"]) == 2
     assert capsys.readouterr().err == (
         "error: photos: not a run folder; the run comes first: resnet-predict run IMAGES\n"
+    )
+
+
+def test_an_image_before_the_run_is_answered_by_the_right_order(place, capsys):
+    assert predict.run(["photos/circle/000.png", "run"]) == 2
+    assert capsys.readouterr().err == (
+        "error: photos/circle/000.png: not a run folder; the run comes first: resnet-predict run IMAGES\n"
+    )
+
+
+def test_a_checkpoint_is_a_run_beside_a_folder_of_images_that_is_one(place, capsys):
+    shutil.copytree("photos/circle", "run/photos")
+    assert predict.run(["run/checkpoints/best.pt", "run", "--out", "o.csv"]) == 0
+
+
+@pytest.mark.parametrize("command", [predict, export])
+def test_a_sweep_is_called_one(place, capsys, command):
+    (place / "sweep").mkdir()
+    (place / "sweep/sweep.json").write_text("{}")
+    assert command.run(["sweep", *(["photos"] if command is predict else [])]) == 2
+    assert capsys.readouterr().err == (
+        "error: sweep: a sweep; give one of its run folders, or compare them: resnet-report sweep\n"
     )
 
 

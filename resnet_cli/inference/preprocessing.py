@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli.data.images.decode import Decoding
-from resnet_cli.data.images.depth import scale_to_8_bits
+from resnet_cli.data.images.depth import NoRangeError, scale_to_8_bits
 from resnet_cli.data.images.encoded import EncodedImage, name_in_errors
 from resnet_cli.data.images.read import decode_image_unscaled, decode_unscaled
 from resnet_cli.data.loading.batch_loader import Normalize
@@ -21,6 +21,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.session.build import get_argument
 
 MODES = {1: "L", 3: "RGB"}  # by number of channels; for other numbers images keep their mode
+NO_RANGE = ", but the run was trained without data.range and takes only unsigned values of 8 or 16 bits"
 SCALED_TOGETHER_BYTES = 65_536  # images up to this size are scaled in batches, which would take much memory if larger
 
 
@@ -104,6 +105,9 @@ class Preprocessing:
         for index, image in enumerate(images):
             try:
                 pixels = self._decode(image)
+            except NoRangeError as error:
+                found.append(InputError(f"{error.path}: {error.values} values{NO_RANGE}"))
+                continue
             except InputError as error:
                 found.append(error)
                 continue
@@ -151,9 +155,7 @@ class Preprocessing:
             shape = "x".join(map(str, values.shape))
             raise InputError(f"an array of {shape} is not an image of {channels} channels, [H, W, {channels}]")
         if values.dtype not in (np.uint8, np.uint16, np.bool_) and self.decoding.value_range is None:
-            raise InputError(
-                f"{values.dtype} values: the run was trained without data.range; pass uint8 values from 0 to 255"
-            )
+            raise InputError(f"{values.dtype} values{NO_RANGE}")
         return torch.from_numpy(np.array(scale_to_8_bits(values, self.decoding.value_range), order="C"))
 
     def _checked(self, image_HWC: Tensor, name: object) -> Tensor:

@@ -185,6 +185,15 @@ def test_an_unreadable_image_is_reported_and_the_rest_done(predicted, place):
     assert not (place / "o.csv").exists()
 
 
+def test_values_without_a_range_are_explained_without_a_setting_of_training(predicted, place):
+    Image.new("F", (12, 10)).save("float.tif")
+    Image.new("I", (12, 10), 70_000).save("long.tif")
+    status, out, err = predicted("float.tif", "long.tif")
+    why = "values, but the run was trained without data.range and takes only unsigned values of 8 or 16 bits"
+    assert (status, out) == (2, "")
+    assert err.splitlines() == [f"error: float.tif: floating-point {why}", f"error: long.tif: 32-bit {why}"]
+
+
 def test_out_has_all_lines_and_chooses_the_format(predicted, place):
     assert predicted("photos", "--out", "classes.csv") == (0, "classes.csv: 60 images\n", "")
     assert len((place / "classes.csv").read_text().splitlines()) == 61

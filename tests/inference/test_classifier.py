@@ -150,7 +150,11 @@ def test_a_temperature_changes_no_label_of_several(trained_run, files):
         ("missing.png", "missing.png: cannot be decoded: No such file"),
         (b"no image", "an image in memory: not an image"),
         (np.zeros((4, 4, 2), np.uint8), "an array of 4x4x2 is not an image of 3 channels"),
-        (np.zeros((4, 4, 3), np.float32), "float32 values"),
+        (
+            np.zeros((4, 4, 3), np.float32),
+            "float32 values, but the run was trained without data.range and takes only unsigned values of 8 or 16 bits",
+        ),
+        (Image.new("F", (4, 4)), "floating-point values, but the run was trained without data.range and takes only"),
         ([3.5], "a float is not an image"),
         (io.StringIO("text"), "an image in an open file: opened as text; open image files with mode 'rb'"),
         (io.BytesIO(b"no image"), "an image in an open file: not an image"),

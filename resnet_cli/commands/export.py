@@ -152,7 +152,7 @@ def _note_export(trained: "TrainedRun", path: Path, report: dict[str, Any]) -> N
             if isinstance(before, list)
             else []
         )
-        trained.run.update_record(exports=[*others, entry])
+        trained.run.add_to_record(exports=[*others, entry])
         write_card(trained.run)
 
 

@@ -129,6 +129,16 @@ class RunDir:
         record = {**self.read_record(), **fields}
         write_atomically(self.record, json.dumps(record, indent=2, ensure_ascii=False, default=str) + "\n")
 
+    def add_to_record(self, **fields: Any) -> None:
+        """Set fields of the record that training wrote.
+
+        Raises:
+            InputError: There is none; a file with these fields alone would not be a record of a run.
+        """
+        if not self.record.exists():
+            raise InputError(f"{self.record}: is missing")
+        self.update_record(**fields)
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the rows of `metrics.jsonl` as this program writes them; empty without that file."""
         try:

@@ -38,9 +38,9 @@ class Classifier:
     """
 
     def __init__(self, run: TrainedRun, *, batch_size: int = 256, temperature: float = 1.0) -> None:
-        if not isinstance(batch_size, Integral) or batch_size < 1:
+        if not _is_in_range(batch_size, Integral, 1):
             raise InputError(f"batch_size={batch_size!r}: must be a whole number, at least 1")
-        if not isinstance(temperature, Real) or not 0 < temperature < math.inf:
+        if not _is_in_range(temperature, Real, math.ulp(0.0)):
             raise InputError(f"temperature={temperature!r}: must be a number above 0")
         self.model, self.backend = run.model, run.backend
         self.class_names, self.has_label_sets = run.class_names, run.has_label_sets
@@ -175,6 +175,12 @@ def load_run(
     except InputError as error:
         raise InputError(*(FLAGS.sub("", problem) for problem in error.problems)) from None
     return Classifier(run, batch_size=batch_size, temperature=temperature)
+
+
+def _is_in_range(value: Any, kind: type, lowest: float) -> bool:
+    """Return whether a value is a finite number of a kind, also one of NumPy's, that is not below another."""
+    is_number: bool = isinstance(value, kind)
+    return is_number and lowest <= value < math.inf
 
 
 def _rescale_thresholds(thresholds: list[float] | None, temperature: float) -> list[float] | None:

@@ -1,39 +1,48 @@
 """Atomic file writes: a reader sees the old content or the new content, never a part of it."""
 
 import errno
+import io
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import BinaryIO
 
 from resnet_cli.errors import InputError, MachineError
 
-OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+OPEN_DESCRIPTOR = re.compile(r"/(?:dev|proc/self|proc/thread-self)/fd/(\d+)")  # what /dev/stdout is a link to
+MAX_LINKS = 40  # as in Linux
 
 HOME_UNKNOWN = "the home folder is not known (set HOME)"
 
 Content = bytes | str | Callable[[BinaryIO], object]
 
 
-def write_atomically(path: Path, content: Content, *, backup: Path | None = None) -> None:
+def write_atomically(path: Path, content: Content, *, backup: Path | None = None, target: Path | None = None) -> None:
     """Write a file so that a reader sees either the old or the new content, even after a crash.
 
     The content goes to a temporary file in the same folder, which is flushed to disk and renamed to `path`; then the
-    folder is flushed. A symbolic link at `path` or `backup` is replaced, never followed.
+    folder is flushed. A symbolic link at `path` or `backup` is replaced, not followed, unless it leads to a pipe or a
+    device: these are written to, and stay.
 
     Args:
         path: The file to write; its folder must exist.
         content: Text (see `encode_text`), bytes, or a function that writes to an open binary file.
         backup: Path in the same folder under which the previous file is kept.
+        target: The file that messages name if the caller renames `path` to it afterwards; None is `path`.
 
     Raises:
         MachineError: the disk is full, or the folder is missing or not writable; the previous file is intact.
     """
     data = encode_text(content) if isinstance(content, str) else content
-    temporary = _temporary(path)
+    if _write_to_stream(path, data):
+        return
+    target, temporary = target or path, _temporary(path)
     try:
         _remove(temporary)  # left by a killed process with the same process id, or planted
         with os.fdopen(os.open(temporary, NEW_FILE, 0o666), "wb") as file:
@@ -50,9 +59,24 @@ def write_atomically(path: Path, content: Content, *, backup: Path | None = None
     except OSError as error:
         _remove(temporary)  # before the free space is measured
         space = _format_missing_space(path.parent, data) if error.errno in OUT_OF_SPACE else ""
-        raise MachineError(error.errno, f"{path}: cannot be written: {error.strerror}{space}") from None
+        raise MachineError(error.errno, f"{target}: cannot be written: {error.strerror}{space}") from None
     finally:
         _remove(temporary)
+
+
+def move_file(path: Path, target: Path) -> None:
+    """Rename a file, or write its content to a pipe or a device that is at `target` already.
+
+    Raises:
+        MachineError: `target` cannot be written.
+    """
+    try:
+        if not _write_to_stream(target, lambda file: file.write(path.read_bytes())):
+            path.replace(target)
+    except MachineError:
+        raise
+    except OSError as error:
+        raise MachineError(error.errno, f"{target}: cannot be written: {error.strerror}") from None
 
 
 def encode_text(text: str) -> bytes:
@@ -68,7 +92,7 @@ def expand_home(path: str, key: str = "") -> Path:
 
     Args:
         path: The path.
-        key: Its config key, for the message.
+        key: Its config key, its flag, or the name of a positional argument in capitals, for the message.
 
     Raises:
         InputError: the path is empty (for example from an unset shell variable) and would mean the working folder; or
@@ -81,9 +105,10 @@ def expand_home(path: str, key: str = "") -> Path:
     except RuntimeError:
         user = Path(path).parts[0][1:]
         problem = f"the home folder of {user} is not known" if user else HOME_UNKNOWN
-        is_flag = not key or key.startswith("--")
-        remedy = "give" if is_flag else f"set {key}, or an environment variable that it refers to, to"
-        raise InputError(f"{key}{key and '='}{path}: {problem}; {remedy} a path without ~") from None
+        is_argument = not key or key.isupper()
+        is_typed = is_argument or key.startswith("--")
+        remedy = "give" if is_typed else f"set {key}, or an environment variable that it refers to, to"
+        raise InputError(f"{'' if is_argument else f'{key}='}{path}: {problem}; {remedy} a path without ~") from None
 
 
 def remove_stale_temporaries(folder: Path, names: Collection[str]) -> None:
@@ -103,6 +128,48 @@ def format_free_space(folder: Path) -> str:
         return f"{shutil.disk_usage(folder).free:,} free"
     except OSError:  # the folder is missing
         return "free space unknown"
+
+
+def _write_to_stream(path: Path, data: bytes | Callable[[BinaryIO], object]) -> bool:
+    """Write to the pipe or device at a path; return False if there is none.
+
+    Raises:
+        MachineError: It cannot be written, or is a socket or a disk.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    descriptor = _find_descriptor(path)
+    if descriptor is None and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        return False
+    if stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
+        kind = "disk" if stat.S_ISBLK(mode) else "socket"
+        raise MachineError(errno.EINVAL, f"{path}: cannot be written: it is a {kind}")
+    if callable(data):
+        buffer = io.BytesIO()  # a pipe has no positions, which the function may need
+        data(buffer)
+        data = buffer.getvalue()
+    try:
+        # A second opening of a file that standard output goes to would write from its beginning.
+        with path.open("wb") if descriptor is None else os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise MachineError(error.errno, f"{path}: cannot be written: {error.strerror}") from None
+    return True
+
+
+def _find_descriptor(path: Path) -> int | None:
+    """Return the number of the open file of this process that a path such as `/dev/stdout` leads to, if it does."""
+    for _ in range(MAX_LINKS):
+        found = OPEN_DESCRIPTOR.fullmatch(os.path.normpath(path.absolute()))  # `resolve` would pass it
+        if found is not None:
+            return int(found[1])
+        try:
+            path = path.parent / path.readlink()
+        except OSError:  # no link
+            return None
+    return None
 
 
 def _temporary(path: Path) -> Path:

@@ -4,13 +4,16 @@ import errno
 import json
 import os
 import signal
+import socket
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from resnet_cli import files
 from resnet_cli.errors import InputError, MachineError
-from resnet_cli.files import expand_home, remove_stale_temporaries, write_atomically
+from resnet_cli.files import expand_home, move_file, remove_stale_temporaries, write_atomically
 from tests.support import tiers
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of threads that others began
@@ -134,6 +137,73 @@ def test_a_full_disk_is_one_line_with_numbers(tmp_path, monkeypatch, call):
     assert set(names(tmp_path)) <= {"file", "kept"}
 
 
+@contextmanager
+def read_pipe(path):
+    """Make a named pipe and collect what is written to it inside the block."""
+    os.mkfifo(path)
+    found = []
+    reader = threading.Thread(target=lambda: found.append(path.read_bytes()), daemon=True)
+    reader.start()
+    yield found
+    reader.join(20)
+
+
+@pytest.mark.parametrize("through", ["itself", "a link", "a link to a link"])
+@pytest.mark.parametrize("content", ["text", b"bytes", lambda file: (file.seek(3), file.seek(0), file.write(b"x"))])
+def test_a_pipe_is_written_to_and_stays(tmp_path, through, content):
+    pipe = path = tmp_path / "pipe"
+    with read_pipe(pipe) as found:
+        for number in range(through.count("link")):
+            (tmp_path / str(number)).symlink_to(path.name)
+            path = tmp_path / str(number)
+        write_atomically(path, content, backup=tmp_path / "kept")
+    assert found == [b"x" if callable(content) else b"text" if content == "text" else b"bytes"]
+    assert pipe.is_fifo()
+    assert path.is_symlink() == (through != "itself")
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_file_that_is_moved_onto_a_pipe_is_written_to_it(tmp_path):
+    (tmp_path / "new").write_text("content")
+    with read_pipe(tmp_path / "pipe") as found:
+        move_file(tmp_path / "new", tmp_path / "pipe")
+    assert (found, (tmp_path / "pipe").is_fifo()) == ([b"content"], True)
+    move_file(tmp_path / "new", tmp_path / "file")
+    assert names(tmp_path) == ["file", "pipe"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc/self/fd")
+def test_the_file_that_a_descriptor_is_open_for_is_appended_to(tmp_path):
+    """As `--out /dev/stdout > FILE`: the link stays, and what was written before is not overwritten."""
+    with (tmp_path / "file").open("wb") as file:
+        (tmp_path / "stdout").symlink_to(f"/proc/self/fd/{file.fileno()}")
+        file.write(b"before ")
+        file.flush()
+        write_atomically(tmp_path / "stdout", "content")
+        file.write(b" after")
+    assert (tmp_path / "stdout").is_symlink()
+    assert (tmp_path / "file").read_text() == "before content after"
+
+
+def test_a_socket_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # names of sockets are short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+        with pytest.raises(MachineError, match="socket: cannot be written: it is a socket"):
+            write_atomically(Path("socket"), "content")
+        assert Path("socket").is_socket()
+
+
+def test_a_file_that_may_not_be_that_large_says_nothing_of_free_space(tmp_path, monkeypatch):
+    def too_large(*arguments):
+        raise OSError(errno.EFBIG, "File too large")
+
+    monkeypatch.setattr(os, "fsync", too_large)
+    with pytest.raises(MachineError) as caught:
+        write_atomically(tmp_path / "staged", "x", target=tmp_path / "file")
+    assert caught.value.args[1] == f"{tmp_path / 'file'}: cannot be written: File too large"
+
+
 def test_text_with_lone_surrogates_is_written_as_escapes_that_json_reads(tmp_path):
     name = os.fsdecode(b"caf\xe9 \xc3\xa9")
     write_atomically(tmp_path / "a.json", json.dumps({"name": name}, ensure_ascii=False))
@@ -147,5 +217,6 @@ def test_expand_home_of_an_unknown_user_names_the_key(monkeypatch):
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     with pytest.raises(InputError, match=r"^data.root=~/x: the home folder is not known \(set HOME\)"):
         expand_home("~/x", "data.root")
-    with pytest.raises(InputError, match=r"^~who/x: the home folder of who is not known; give a path without ~$"):
-        expand_home("~who/x")
+    for key in ("", "RUN"):
+        with pytest.raises(InputError, match=r"^~who/x: the home folder of who is not known; give a path without ~$"):
+            expand_home("~who/x", key)

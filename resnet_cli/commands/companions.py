@@ -54,7 +54,7 @@ def find_rejection(options: argparse.Namespace, trained: "TrainedRun", classifie
     if trained.run is not None and trained.record.get("reject") != found.record():
         # The record is optional here: another process may hold the folder, or the disk may be read-only.
         with suppress(InputError, MachineError), exclusive(trained.run.path):
-            trained.run.update_record(reject=found.record())
+            trained.run.add_to_record(reject=found.record())
     return found
 
 

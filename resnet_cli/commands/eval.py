@@ -198,7 +198,7 @@ def _require_options_of_averages(options: argparse.Namespace) -> None:
 
 def _require_no_sweep(path: str) -> None:
     """Raise an `InputError` if the path is the folder of a sweep."""
-    if is_sweep(expand_home(path)):
+    if is_sweep(expand_home(path, "RUN")):
         remedy = "give one of its run folders, --out-of-fold for a sweep over folds, or compare its runs"
         raise InputError(f"{path}: a sweep; {remedy}: resnet-report {path}")
 

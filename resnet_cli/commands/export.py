@@ -21,6 +21,7 @@ from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.errors import InputError, MachineError
+from resnet_cli.files import expand_home
 
 if TYPE_CHECKING:
     from resnet_cli.session.trained import TrainedRun
@@ -78,6 +79,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _export(options: argparse.Namespace) -> None:
+    expand_home(options.run, "RUN")
     out = None if options.out is None else output_path(options.out)
     format_name = _choose_format(options.format, out)
     require_probability_options(options)
@@ -150,7 +152,7 @@ def _note_export(trained: "TrainedRun", path: Path, report: dict[str, Any]) -> N
             if isinstance(before, list)
             else []
         )
-        trained.run.update_record(exports=[*others, entry])
+        trained.run.add_to_record(exports=[*others, entry])
         write_card(trained.run)
 
 

@@ -80,7 +80,7 @@ def _input_and_output_folders(options: argparse.Namespace, flag: str) -> tuple[P
     problems = [f"{name}: cannot be combined with {flag}" for name, value in given.items() if value]
     if len(options.runs) > 1:
         problems.append(f"{flag}: takes one sweep")
-    sweep = expand_home(options.run)
+    sweep = expand_home(options.run, "RUN")
     if not sweep.is_dir():
         problems.append(f"{options.run}: {'not a folder' if sweep.exists() else 'no such folder'}")
     folder = None if options.out is None else expand_home(options.out, "--out")

@@ -12,7 +12,9 @@ from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, output_path
 from resnet_cli.commands.presets import add_preset_options, compose_planned, preset_command
 from resnet_cli.commands.terminal import print_output
+from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.errors import InputError
+from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.compose import Composed, is_run
 from resnet_cli.hydra_app.errors import as_user_error
 from resnet_cli.hydra_app.overrides import override_keys
@@ -178,7 +180,11 @@ def _describe(options: argparse.Namespace) -> dict[str, Any]:
 def _describe_run(items: Sequence[str]) -> dict[str, Any] | None:
     """Return the description of the run folder among the items, if there is one."""
     runs = [item for item in items if is_run(item)]
-    return describe_run(runs[0]) if len(runs) == 1 else None
+    facts = describe_run(runs[0]) if len(runs) == 1 else None
+    if len(runs) == 1 and facts is None and expand_home(runs[0]).exists():
+        shown = escape_control_characters(runs[0])
+        print(f"note: {shown}: run.json is missing, so only the network is described", file=sys.stderr)
+    return facts
 
 
 def _describe_network(options: argparse.Namespace, facts: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -87,10 +87,11 @@ def _predict(options: argparse.Namespace) -> None:
 
     images = ImageList(options.images, sys.stdin)
     problems = list(images.problems)
-    if not expand_home(options.run).exists():
-        raise InputError(f"{options.run}: no such run folder{similar_file(expand_home(options.run))}", *problems)
+    given = expand_home(options.run, "RUN")
+    if not given.exists():
+        raise InputError(f"{options.run}: no such run folder{similar_file(given)}", *problems)
     run = next((name for name in options.images if _is_run(name)), None)
-    if run is not None and expand_home(options.run).is_dir() and not _is_run(options.run):
+    if run is not None and given.suffix != ".pt" and not _is_run(options.run):
         raise InputError(f"{options.run}: not a run folder; the run comes first: resnet-predict {run} IMAGES")
     if problems and (options.strict or images.count() == 0):
         raise InputError(*problems)
@@ -116,7 +117,7 @@ def _predict(options: argparse.Namespace) -> None:
 def _is_run(name: str) -> bool:
     try:
         return RunDir(expand_home(name)).config.is_file()
-    except OSError:  # a name that is too long
+    except (OSError, InputError):  # a name that is too long, or empty
         return False
 
 

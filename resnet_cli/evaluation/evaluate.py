@@ -235,7 +235,7 @@ def write_files(evaluation: Evaluation, folder: Path) -> None:
         raise MachineError(error.errno, f"{folder}: cannot be created: {error.strerror}") from None
     try:
         for name, content in evaluation.files.items():
-            write_atomically(staged / name, content)
+            write_atomically(staged / name, content, target=folder / name)
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
         for name in sorted(evaluation.files, key=METRICS.__eq__):
@@ -259,7 +259,7 @@ def record_evaluation(run: RunDir, metrics: Mapping[str, Any], *, tta: Tta, fold
     """Add an evaluation to the record of a run, and rewrite its card.
 
     Returns:
-        None, or why it could not be recorded: the run is in progress, or its folder cannot be written.
+        None, or why it could not be recorded: the run is in progress, its folder cannot be written, or has no record.
     """
     facts = ("split", "data", "average", "runs", "checkpoint", "epoch", "at", "samples", "left_out", *IN_RECORD)
     entry = {name: metrics[name] for name in facts if name in metrics}
@@ -272,8 +272,8 @@ def record_evaluation(run: RunDir, metrics: Mapping[str, Any], *, tta: Tta, fold
             before = run.read_record().get("evaluations")
             evaluations = [*(before if isinstance(before, list) else []), to_plain(entry)]
             fitted = {"temperature": to_plain(metrics["temperature"])} if "temperature" in metrics else {}
-            run.update_record(evaluations=evaluations, **fitted)
+            run.add_to_record(evaluations=evaluations, **fitted)
             redraw_card(run)
     except (InputError, MachineError) as error:
-        return f"not recorded in {run.record}: {error}"
+        return f"not recorded in {run.record}: {str(error).removeprefix(f'{run.record}: ')}"
     return None

@@ -10,8 +10,7 @@ import numpy as np
 
 from resnet_cli.evaluation.bootstrap import to_plain
 from resnet_cli.evaluation.decisions import Decisions, confusion_counts
-
-BETWEEN_LABELS = "|"
+from resnet_cli.inference.output import join_labels
 
 
 def format_json(content: Mapping[str, Any]) -> str:
@@ -28,7 +27,7 @@ def format_per_class(classes: Sequence[Mapping[str, Any]]) -> str:
 def format_predictions(found: Decisions, names: Sequence[str], class_names: Sequence[str]) -> str:
     """Return a CSV with a row for each image: name, label, prediction, its probability, and the loss.
 
-    Several labels are joined by `|`; the probability is then that of the least certain decision.
+    Several labels are joined by `join_labels`; the probability is then that of the least certain decision.
     """
     if found.labels.ndim == 2:
         decided_NK = np.where(found.predicted, found.probabilities_NK, 1 - found.probabilities_NK)
@@ -54,7 +53,7 @@ def format_confusion(found: Decisions, class_names: Sequence[str]) -> str:
 
 def _label(label: Any, class_names: Sequence[str]) -> str:
     if np.ndim(label):
-        return BETWEEN_LABELS.join(class_names[k] for k in np.flatnonzero(label).tolist())
+        return join_labels(class_names[k] for k in np.flatnonzero(label).tolist())
     return class_names[int(label)]
 
 

@@ -134,9 +134,9 @@ def _embed(
 
 
 def _unknown(run: TrainedRun, outputs: Outputs, names: Sequence[str], result: FurtherResult) -> None:
-    unknown = ImageList(names)
+    unknown = ImageList(names, argument="--unknown")
     if unknown.problems:
-        raise InputError(*(f"--unknown: {problem}" for problem in unknown.problems))
+        raise InputError(*(f"--unknown: {problem.removeprefix('--unknown: ')}" for problem in unknown.problems))
     classifier = Classifier(run)
     logits = []
     for pixels_BHWC, problems in read_images(classifier, unknown):

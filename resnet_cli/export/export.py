@@ -19,7 +19,7 @@ from resnet_cli.errors import InputError, MachineError, ParityError
 from resnet_cli.export import files, parity, quantise
 from resnet_cli.export.files import Format, Runner
 from resnet_cli.export.graph import ExportGraph, Output, is_resized
-from resnet_cli.files import write_atomically
+from resnet_cli.files import move_file, write_atomically
 from resnet_cli.inference.classifier import Classifier
 from resnet_cli.inference.rejection import Rejection
 from resnet_cli.runs.environment import utc_now
@@ -101,8 +101,7 @@ def export_run(
             "threads": torch.get_num_threads(),
             "versions": {"resnet_cli": __version__, "torch": torch.__version__, **_onnx_versions(options.format)},
         }  # fmt: skip
-        with _machine_errors(path):
-            temporary.replace(path)
+        move_file(temporary, path)
         write_atomically(path.with_name(f"{path.name}.json"), json.dumps(report, indent=2, ensure_ascii=False) + "\n")
         return report
     finally:

@@ -201,7 +201,7 @@ def is_run(item: str) -> bool:
 
 def _run_folder(path: str) -> str:
     """Return the run folder of a path, which may name the folder or a checkpoint in it."""
-    if expand_home(path).exists():
+    if expand_home(path, "RUN").exists():
         return str(find_run(path).path)
     is_option = (CONFIG_FOLDER / "model" / f"{path}.yaml").is_file()
     near = f"; did you mean model={path}?" if is_option else similar_file(expand_home(path))

@@ -1,8 +1,11 @@
 """Classifier: class probabilities for images of any kind from a trained run; what `resnet_cli.load_run` returns."""
 
 import copy
+import math
+import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,14 +19,16 @@ from resnet_cli.inference.preprocessing import Preprocessing
 from resnet_cli.session.trained import TrainedRun, check_node, open_trained
 
 Images = Any  # see `Classifier`
+FLAGS = re.compile(r"(?<!\S)--(?=(?:checkpoint|device|trust)\b)")  # of commands, in messages about arguments
 
 
 class Classifier:
     """A trained net with the preprocessing and the class names of its run.
 
-    Images are one or several of: paths of image files, bytes of such files, Pillow images, arrays [H, W, C] and tensors
-    [H, W, C] or [C, H, W]; or a whole batch [N, H, W, C] or [N, C, H, W]. Values are uint8, or of the type that
-    the run was trained on. They are decoded, resized and normalised as the run's validation images were.
+    Images are one or several of: paths of image files, bytes of such files, binary files that are open, Pillow images,
+    arrays [H, W, C] and tensors [H, W, C] or [C, H, W]; or a whole batch [N, H, W, C] or [N, C, H, W]. Values are
+    uint8, or of the type that the run was trained on. They are decoded, resized and normalised as the run's validation
+    images were.
 
     A classifier can be pickled and shared between threads.
 
@@ -34,10 +39,10 @@ class Classifier:
     """
 
     def __init__(self, run: TrainedRun, *, batch_size: int = 256, temperature: float = 1.0) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size={batch_size}: must be at least 1")
-        if not temperature > 0:
-            raise InputError(f"temperature={temperature}: must be above 0")
+        if not _is_in_range(batch_size, Integral, 1):
+            raise InputError(f"batch_size={batch_size!r}: must be a whole number, at least 1")
+        if not _is_in_range(temperature, Real, math.ulp(0.0)):
+            raise InputError(f"temperature={temperature!r}: must be a number above 0")
         self.model, self.backend = run.model, run.backend
         self.class_names, self.has_label_sets = run.class_names, run.has_label_sets
         self.thresholds = _rescale_thresholds(run.thresholds, temperature)
@@ -141,7 +146,7 @@ class Classifier:
 def load_run(
     path: str | Path,
     *,
-    checkpoint: str | None = None,
+    checkpoint: str | Path | None = None,
     device: str | None = None,
     batch_size: int = 256,
     temperature: float = 1.0,
@@ -159,12 +164,24 @@ def load_run(
         trust: Build classes that only the stored config names; that runs code of its author's choice.
 
     Raises:
-        InputError: There is no such run, or its checkpoint is damaged.
+        InputError: There is no such run, its checkpoint is damaged, or an argument is wrong.
     """
-    if not isinstance(path, str | PathLike):
+    if not isinstance(path, str | PathLike) or not str(path).strip():
         raise InputError(f"load_run: {path!r}: must be the path of a run folder or of a checkpoint")
-    run = open_trained(str(path), checkpoint=checkpoint, device=device, trust=trust)
+    if not isinstance(checkpoint, str | Path | None):
+        raise InputError(f"checkpoint={checkpoint!r}: must be best, last or a file")
+    name = None if checkpoint is None else str(checkpoint)
+    try:
+        run = open_trained(str(path), checkpoint=name, device=device, trust=trust)
+    except InputError as error:
+        raise InputError(*(FLAGS.sub("", problem) for problem in error.problems)) from None
     return Classifier(run, batch_size=batch_size, temperature=temperature)
+
+
+def _is_in_range(value: Any, kind: type, lowest: float) -> bool:
+    """Return whether a value is a finite number of a kind, also one of NumPy's, that is not below another."""
+    is_number: bool = isinstance(value, kind)
+    return is_number and lowest <= value < math.inf
 
 
 def _rescale_thresholds(thresholds: list[float] | None, temperature: float) -> list[float] | None:
@@ -187,11 +204,14 @@ def _data_node(run: TrainedRun) -> Any:
 
 def _chunks(images: Images, size: int) -> Iterator[Sequence[Any]]:
     """Split images into lists of at most `size`; one image is a list of one."""
+    if isinstance(images, np.ndarray) and images.dtype.kind in "UO" and images.ndim < 2:
+        images = images.reshape(-1).tolist()  # names, or objects
     if isinstance(images, Tensor | np.ndarray):
         images = images[None] if images.ndim < 4 else images
         yield from (images[start : start + size] for start in range(0, len(images), size))
         return
-    is_single = isinstance(images, str | Path | bytes | bytearray) or not isinstance(images, Iterable)
+    is_file = isinstance(images, str | Path | bytes | bytearray) or hasattr(images, "read")
+    is_single = is_file or not isinstance(images, Iterable)
     chunk: list[Any] = []
     for image in [images] if is_single else images:
         chunk.append(image)

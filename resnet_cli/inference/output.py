@@ -3,13 +3,21 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.inference.predict import Prediction
 
 DIGITS = 6  # decimals of probabilities in CSV and JSON
+
+
+def join_labels(names: Iterable[str]) -> str:
+    r"""Return the labels of an image as one cell of a table, separated by `|`.
+
+    A `|` in a name becomes `\|` and a `\` becomes `\\`, so that each list of names has a text of its own.
+    """
+    return "|".join(name.replace("\\", "\\\\").replace("|", "\\|") for name in names)
 
 
 class Writer(Protocol):
@@ -55,7 +63,7 @@ class CsvWriter:
 
     Args:
         top: Number of classes in a prediction.
-        has_label_sets: Whether images have several labels; these get a column, in which they are separated by `|`.
+        has_label_sets: Whether images have several labels; these get a column, see `join_labels`.
         rejects: Whether images are rejected; score and decision get a column each.
     """
 
@@ -77,7 +85,7 @@ class CsvWriter:
     def _cells(self, prediction: Prediction) -> list[object]:
         cells: list[object] = [prediction.name]
         if prediction.labels is not None:
-            cells.append("|".join(prediction.labels))
+            cells.append(join_labels(prediction.labels))
         for name, probability in prediction.top:
             cells += [name, round(probability, DIGITS)]
         if self.rejects:

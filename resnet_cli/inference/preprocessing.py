@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from resnet_cli.data.images.decode import Decoding
-from resnet_cli.data.images.depth import scale_to_8_bits
-from resnet_cli.data.images.encoded import EncodedImage
+from resnet_cli.data.images.depth import NoRangeError, scale_to_8_bits
+from resnet_cli.data.images.encoded import EncodedImage, name_in_errors
 from resnet_cli.data.images.read import decode_image_unscaled, decode_unscaled
 from resnet_cli.data.loading.batch_loader import Normalize
 from resnet_cli.data.loading.geometry import enlarge_center
@@ -21,6 +21,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.session.build import get_argument
 
 MODES = {1: "L", 3: "RGB"}  # by number of channels; for other numbers images keep their mode
+NO_RANGE = ", but the run was trained without data.range and takes only unsigned values of 8 or 16 bits"
 SCALED_TOGETHER_BYTES = 65_536  # images up to this size are scaled in batches, which would take much memory if larger
 
 
@@ -80,8 +81,8 @@ class Preprocessing:
         """Return one image as uint8 [H, W, C] in the size that the net takes.
 
         Args:
-            image: A path, the bytes of a file, a Pillow image, or an array or tensor [H, W, C], [C, H, W] or [H, W]
-                of uint8, or of the other types that the run was trained on.
+            image: A path, the bytes of a file, a binary file that is open, a Pillow image, or an array or tensor
+                [H, W, C], [C, H, W] or [H, W] of uint8, or of the other types that the run was trained on.
 
         Raises:
             InputError: The image cannot be decoded, or has other channels than the net takes.
@@ -104,6 +105,9 @@ class Preprocessing:
         for index, image in enumerate(images):
             try:
                 pixels = self._decode(image)
+            except NoRangeError as error:
+                found.append(InputError(f"{error.path}: {error.values} values{NO_RANGE}"))
+                continue
             except InputError as error:
                 found.append(error)
                 continue
@@ -124,6 +128,8 @@ class Preprocessing:
             return self._checked(decode_unscaled(image, self.decoding)[0], image)
         if isinstance(image, bytes | bytearray):
             return self._decode(EncodedImage(bytes(image), "an image in memory"))
+        if hasattr(image, "read"):
+            return self._decode(_read_file(image))
         if isinstance(image, Tensor | np.ndarray):
             return self._from_array(image)
         if type(image).__module__.partition(".")[0] == "PIL" or hasattr(image, "getbands"):
@@ -149,9 +155,7 @@ class Preprocessing:
             shape = "x".join(map(str, values.shape))
             raise InputError(f"an array of {shape} is not an image of {channels} channels, [H, W, {channels}]")
         if values.dtype not in (np.uint8, np.uint16, np.bool_) and self.decoding.value_range is None:
-            raise InputError(
-                f"{values.dtype} values: the run was trained without data.range; pass uint8 values from 0 to 255"
-            )
+            raise InputError(f"{values.dtype} values{NO_RANGE}")
         return torch.from_numpy(np.array(scale_to_8_bits(values, self.decoding.value_range), order="C"))
 
     def _checked(self, image_HWC: Tensor, name: object) -> Tensor:
@@ -159,3 +163,20 @@ class Preprocessing:
         if image_HWC.shape[2] != self.in_size[0]:
             raise InputError(f"{name}: {image_HWC.shape[2]} channels, but the net takes {self.in_size[0]}")
         return image_HWC
+
+
+def _read_file(file: Any) -> EncodedImage:
+    """Return the whole content of an open file, wherever its position is, as Pillow reads it.
+
+    Raises:
+        InputError: It is closed, cannot be read or was opened as text.
+    """
+    given = getattr(file, "name", None)
+    name = given if isinstance(given, str) else "an image in an open file"
+    with name_in_errors(name):
+        if not hasattr(file, "seekable") or file.seekable():
+            file.seek(0)
+        content = file.read()
+    if not isinstance(content, bytes | bytearray):
+        raise InputError(f"{name}: opened as text; open image files with mode 'rb'")
+    return EncodedImage(bytes(content), name)

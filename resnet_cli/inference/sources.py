@@ -3,18 +3,24 @@
 import glob
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from resnet_cli.data.datasets.layout import is_image_by_name
-from resnet_cli.data.images.archive import is_archive, read_files
+from resnet_cli.data.images.archive import SUFFIXES, is_archive, read_files
 from resnet_cli.data.images.encoded import EncodedImage
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.files import expand_home
 
 STANDARD_INPUT = "-"
+# The first bytes of JPEG, PNG, GIF, TIFF, WebP, ZIP and gzip files, none of which begin the name of a file.
+FILE_CONTENT = re.compile(
+    rb"\xff\xd8\xff|\x89PNG|GIF8[79]a[^\w.-]|II\*\x00|MM\x00\*|RIFF.{4}WEBP|PK\x03\x04|\x1f\x8b", re.DOTALL
+)
 
 
 class NamedImage(NamedTuple):
@@ -22,7 +28,7 @@ class NamedImage(NamedTuple):
 
     Args:
         name: Name in the output: the path as given, or as found below a folder; `ARCHIVE/path` in an archive.
-        source: A file, or its content; if `name` is an archive that cannot be read, the error.
+        source: A file, or its content; if `name` matches no image, or is an archive that cannot be read, the error.
     """
 
     name: str
@@ -37,88 +43,124 @@ class ImageList:
             `photos/**/*.jpg`; archives (.zip, .tar, .tar.gz ...); `-` for names on standard input, one per line or
             each followed by a null character.
         lines: Standard input; None if it is closed.
+        argument: What the names are given by, for the message about an empty name.
 
     Attributes:
         problems: A line for each name that matches no image.
     """
 
-    def __init__(self, names: Sequence[str], lines: Iterable[str] | None = ()) -> None:
+    def __init__(self, names: Sequence[str], lines: Iterable[str] | None = (), *, argument: str = "IMAGE") -> None:
         self._lines = lines or ()
         if STANDARD_INPUT in names and isinstance(lines, io.TextIOWrapper):
             lines.reconfigure(encoding=sys.getfilesystemencoding(), errors=sys.getfilesystemencodeerrors())
-        self._found: list[str | list[str]] = []  # lists of image files, or the name of an archive or standard input
+        self._found: list[list[str] | None] = []  # files, of which some are archives; None is standard input
         self.problems: list[str] = []
         for name in names:
             if name == STANDARD_INPUT and lines is None:
                 self.problems.append("-: standard input is closed, so no names can be read")
                 continue
             try:
-                self._found.append(name if name == STANDARD_INPUT else _find(name))
+                self._found.append(None if name == STANDARD_INPUT else _find(name, argument))
             except InputError as error:
                 self.problems += error.problems
 
     def count(self) -> int | None:
         """Return the number of images; None if archives or standard input would have to be read for it."""
-        counts = [len(found) for found in self._found if not isinstance(found, str)]
-        return sum(counts) if len(counts) == len(self._found) else None
+        total = 0
+        for files in self._found:
+            if files is None or any(is_archive(Path(file)) for file in files if _may_be_archive(file)):
+                return None
+            total += len(files)
+        return total
 
     def __iter__(self) -> Iterator[NamedImage]:
-        for found in self._found:
-            if found == STANDARD_INPUT:
-                for name in _read_names(self._lines):
-                    yield from _open(_find_or_keep(name))
-            else:
-                yield from _open(found)
+        for files in self._found:
+            yield from _open(files) if files is not None else self._from_standard_input()
+
+    def _from_standard_input(self) -> Iterator[NamedImage]:
+        for number, line in enumerate(self._lines):
+            if number == 0 and FILE_CONTENT.match(os.fsencode(line)):
+                self._lines = ()  # the rest of the data, for a second `-`
+                problem = f"{STANDARD_INPUT}: standard input has the data of an image or archive, not names of images"
+                yield NamedImage(STANDARD_INPUT, InputError(f"{problem}; give the file itself"))
+                return
+            for name in _split_names(line):
+                try:
+                    files = _find(name)
+                except InputError as error:
+                    yield NamedImage(name, error)
+                else:
+                    yield from _open(files)
 
 
-def _read_names(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the names on standard input, one per line, or separated by null characters as by `find -print0`."""
-    for line in lines:
-        yield from (name for name in line.rstrip("\r\n").split("\0") if name)
+def _split_names(line: str) -> list[str]:
+    """Return the names in a line of standard input: one, or several, each followed by a null character (`-print0`)."""
+    return [name for name in line.rstrip("\r\n").split("\0") if name.strip()]
 
 
-def _open(found: str | list[str]) -> Iterator[NamedImage]:
-    return _from_archive(found) if isinstance(found, str) else (NamedImage(name, name) for name in found)
+def _open(files: Iterable[str]) -> Iterator[NamedImage]:
+    for file in files:
+        if _may_be_archive(file) and is_archive(Path(file)):
+            yield from _from_archive(file)
+        else:
+            yield NamedImage(file, file)
 
 
-def _find_or_keep(name: str) -> str | list[str]:
-    """Return what `_find` returns; if it finds nothing, a list of the name itself, whose reading then fails."""
-    try:
-        return _find(name)
-    except InputError:
-        return [name]
+def _may_be_archive(file: str) -> bool:
+    return file.lower().endswith(SUFFIXES)
 
 
-def _find(name: str) -> str | list[str]:
-    """Return the image files that a name matches, or the name of an archive.
+def _find(name: str, argument: str = "IMAGE") -> list[str]:
+    """Return the image files and archives that a name matches.
 
     Raises:
         InputError: There is no such file or folder, it cannot be accessed, or the folder has no images.
     """
     try:
-        return _look_up(name, expand_home(name))
+        return _look_up(name, expand_home(name, argument))
     except OSError as error:  # a name that is too long, or a folder without search permission
         raise InputError(f"{name}: {error.strerror}") from None
 
 
-def _look_up(name: str, path: Path) -> str | list[str]:
+def _look_up(name: str, path: Path) -> list[str]:
     """Return what is at a path; see `_find`."""
     if path.is_dir():
         images = sorted(_walk(str(path)))
         if not images:
             raise InputError(f"{name}: no image files in this folder, by their names (.jpg, .png ...)")
         return images
-    if is_archive(path):
-        return str(path)
     if path.exists():
         return [str(path)]
     if glob.has_magic(name):
-        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  patterns may be absolute
-        images = [file for match in matches for file in (sorted(_walk(match)) if Path(match).is_dir() else [match])]
+        images = _match(str(path))
         if images:
-            return list(dict.fromkeys(images))
+            return images
         raise InputError(f"{name}: no file has a name of this pattern")
     raise InputError(f"{name}: no such file or folder")
+
+
+def _match(pattern: str) -> list[str]:
+    """Return the files that match a pattern, and the image files of folders that do, each once.
+
+    A file that is found through several links to folders has the name in the fewest folders.
+    """
+    found: list[str] = []
+    seen: set[tuple[str, str]] = set()
+    real_path = cache(os.path.realpath)
+
+    def is_new(file: str) -> bool:
+        folder, name = os.path.split(file)
+        key = real_path(folder), name
+        if key in seen:
+            return False
+        seen.add(key)
+        return True
+
+    matches = {str(Path(match)) for match in glob.iglob(pattern, recursive=True)}  # noqa: PTH207  may be absolute
+    for match in sorted(matches, key=lambda match: (match.count(os.sep), match)):
+        if is_new(match):
+            found += filter(is_new, _walk(match)) if Path(match).is_dir() else [match]
+    return sorted(found)
 
 
 def _walk(folder: str) -> Iterator[str]:
@@ -139,10 +181,13 @@ def _from_archive(name: str) -> Iterator[NamedImage]:
         parts = member.split("/")
         return is_image_by_name(parts[-1]) and not any(part.startswith(".") for part in parts if part != ".")
 
+    is_empty = True
     try:
         for member, content in read_files(Path(name), is_wanted):
-            full = f"{name}/{member}"
+            full, is_empty = f"{name}/{member}", False
             yield NamedImage(full, EncodedImage(content, full))
+        if is_empty:
+            raise InputError(f"{name}: no image files in this archive, by their names (.jpg, .png ...)")
     except InputError as error:
         yield NamedImage(name, error)
     except MachineError as error:

@@ -6,7 +6,7 @@ from typing import Any
 
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
-from resnet_cli.runs.folder import RunDir, find_run, is_sweep
+from resnet_cli.runs.folder import RunDir, find_run
 from resnet_cli.runs.reading import read_run
 from resnet_cli.runs.summary import summarise
 
@@ -22,11 +22,9 @@ def describe_run(path: str) -> dict[str, Any] | None:
     Raises:
         InputError: The folder is not that of a run, its record or config is damaged, or the folder is that of a sweep.
     """
-    folder = expand_home(path)
+    folder = expand_home(path, "RUN")
     if not folder.exists():
         return None  # composing reports it, with a suggestion
-    if is_sweep(folder):
-        raise InputError(f"{path}: a sweep; give one of its run folders, or compare them: resnet-report {path}")
     run = find_run(path)
     if not run.record.exists():
         return None

@@ -89,7 +89,7 @@ class KnownRuns:
 
 
 def _resolve_folder(text: str) -> Path:
-    path = expand_home(text)
+    path = expand_home(text, "DIR")
     if path.suffix == ".pt" and path.parent.name == "checkpoints":
         path = path.parent.parent
     if not path.is_dir():

@@ -129,6 +129,16 @@ class RunDir:
         record = {**self.read_record(), **fields}
         write_atomically(self.record, json.dumps(record, indent=2, ensure_ascii=False, default=str) + "\n")
 
+    def add_to_record(self, **fields: Any) -> None:
+        """Set fields of the record that training wrote.
+
+        Raises:
+            InputError: There is none; a file with these fields alone would not be a record of a run.
+        """
+        if not self.record.exists():
+            raise InputError(f"{self.record}: is missing")
+        self.update_record(**fields)
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the rows of `metrics.jsonl` as this program writes them; empty without that file."""
         try:
@@ -162,7 +172,7 @@ def find_run(path: str) -> RunDir:
     """Return the run folder that `path` names: the folder itself, or that of a checkpoint in it.
 
     Raises:
-        InputError: there is no such folder, or it is no run folder.
+        InputError: there is no such folder, or it is no run folder, but perhaps that of a sweep.
     """
     given = expand_home(path)
     folder = given.parent.parent if given.suffix == ".pt" and given.parent.name == "checkpoints" else given
@@ -170,6 +180,8 @@ def find_run(path: str) -> RunDir:
         raise InputError(f"{path}: no such run folder{similar_file(given)}")
     run = RunDir(folder)
     if not run.config.is_file():
+        if is_sweep(given):
+            raise InputError(f"{path}: a sweep; give one of its run folders, or compare them: resnet-report {path}")
         around = next((parent for parent in given.parents[:2] if RunDir(parent).config.is_file()), None)
         raise InputError(f"{path}: not a run folder ({f'give {around}' if around else 'it has no config.yaml'})")
     return run

@@ -21,6 +21,7 @@ from resnet_cli.runs import lock
 from resnet_cli.runs.folder import RunDir
 
 STATUSES = ("finished", "pruned", "failed", "interrupted", "running", "killed")
+ADDED = ("evaluations", "temperature", "reject", "exports")  # by other commands, to the record of training
 MAX_RECORD_BYTES = 1 << 20  # of a run.json; typical size: 1,500
 MAX_METRICS_BYTES = 1 << 26  # of a metrics.jsonl; typical size: 250 per epoch
 MAX_LINE_LENGTH, MAX_BRACKETS = 1000, 500  # of a config.yaml for the C parser; they bound how deep YAML can nest
@@ -141,6 +142,8 @@ def _load_record(path: Path) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         reason = "empty" if not text.strip() else f"not JSON, perhaps half-written: {error}"
         raise InputError(f"{path}: not a run record: {reason}") from None
+    if isinstance(record, dict) and "status" not in record and not record.keys().isdisjoint(ADDED):
+        raise InputError(f"{path}: the record of training is missing; the file has only {', '.join(record)}")
     if not isinstance(record, dict) or record.get("status") not in STATUSES:
         raise InputError(f"{path}: not a record written by resnet-train")
     return record

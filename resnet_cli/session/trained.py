@@ -207,8 +207,10 @@ def _find_checkpoint(path: str, checkpoint: str | None) -> Path:
     """Return the checkpoint that `open_trained` loads."""
     if checkpoint is None:
         return resolve_checkpoint(path)
+    if not checkpoint.strip():
+        raise InputError("--checkpoint: is empty; it takes best, last or a checkpoint")
     if checkpoint not in CHECKPOINTS:
-        file = expand_home(checkpoint)
+        file = expand_home(checkpoint, "--checkpoint")
         if not file.is_file():
             raise InputError(f"--checkpoint {checkpoint}: no such file; it takes best, last or a checkpoint")
         return file
@@ -262,7 +264,7 @@ def _backend(trainer: Any, device: str | None, precision_name: str | None) -> Ba
         "cpu_bf16": node.get("cpu_bf16") is True,
     }
     try:
-        return Backend.resolve(device or stored, precision, **options)
+        return Backend.resolve(stored if device is None else device, precision, **options)
     except (ValueError, TypeError) as error:
         if device is not None and "device" in str(error):
             raise InputError(str(error).replace("trainer.device", "--device")) from None

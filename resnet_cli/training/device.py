@@ -23,8 +23,8 @@ def resolve_device(name: str | torch.device | None) -> torch.device:
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        device = torch.device(name or "cpu")
-    except RuntimeError:
+        device = torch.device("cpu" if name is None else name)
+    except (RuntimeError, TypeError):
         raise ValueError(f"trainer.device: {name!r} is not a device; it takes auto, cpu, cuda, cuda:1 or mps") from None
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0

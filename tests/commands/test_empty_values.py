@@ -2,7 +2,8 @@
 
 import pytest
 
-from resnet_cli.commands import info, report
+from resnet_cli.commands import data, export, info, predict, report
+from resnet_cli.commands import eval as evaluate
 from tests.support.runs import tiny
 
 FOLDER = ("data=image_folder", "data.root=pictures")
@@ -65,12 +66,35 @@ def test_an_empty_environment_variable_is_refused_by_the_key_it_sets(
     [
         (info, ["--gradients", "--out="], "--out"),
         (info, ["--config-dir="], "--config-dir"),
-        (info, [""], "a path"),
+        (info, [""], "RUN: "),
+        (data, [""], "RUN: "),
+        (predict, ["", "a.png"], "RUN: "),
+        (evaluate, [""], "RUN: "),
+        (evaluate, ["", "--out-of-fold"], "RUN: "),
+        (export, [""], "RUN: "),
         (report, [".", "--out="], "--out"),
-        (report, [""], "a path"),
+        (report, [""], "DIR: "),
     ],
 )
 def test_an_empty_path_of_another_command_is_refused(tmp_path, monkeypatch, capsys, command, arguments, words):
     monkeypatch.chdir(tmp_path)
     status = command.run(arguments)
     assert_empty_is_refused(tmp_path, status, capsys.readouterr().err, words)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "line"),
+    [
+        (predict, ["photos", "--checkpoint", ""], "--checkpoint: is empty; it takes best, last or a checkpoint"),
+        (evaluate, ["--checkpoint="], "--checkpoint: is empty; it takes best, last or a checkpoint"),
+        (export, ["--checkpoint="], "--checkpoint: is empty; it takes best, last or a checkpoint"),
+        (predict, ["photos", "--device="], "--device: '' is not a device; it takes auto, cpu, cuda, cuda:1 or mps"),
+        (evaluate, ["--device="], "--device: '' is not a device; it takes auto, cpu, cuda, cuda:1 or mps"),
+        (predict, [""], "IMAGE: is empty; give a path, . for the working folder"),
+        (predict, ["photos", " "], "IMAGE: is empty; give a path, . for the working folder"),
+        (evaluate, ["--unknown="], "--unknown: is empty; give a path, . for the working folder"),
+    ],
+)
+def test_an_empty_value_beside_a_run_is_refused_by_its_option(place, capsys, command, arguments, line):
+    status = command.run(["run", *arguments])
+    assert (status, capsys.readouterr().err.splitlines()[-1:]) == (2, [f"error: {line}"])

@@ -11,6 +11,7 @@ from PIL import Image
 
 from resnet_cli import load_run
 from resnet_cli.commands import eval as evaluation
+from resnet_cli.commands import export, predict
 from resnet_cli.evaluation.collect import collect_outputs
 from resnet_cli.evaluation.images import own_images
 from resnet_cli.session.trained import open_trained
@@ -49,6 +50,15 @@ def test_test_figures_equal_the_record_to_the_last_digit(evaluated, place):
     found, recorded = json.loads(out), record_of(place / "run")["test"]
     assert {key: found[key] for key in recorded} == recorded
     assert json.loads((place / "run/eval/test/metrics.json").read_text()) == found
+
+
+def test_a_run_without_a_record_gets_none_that_has_only_additions(evaluated, place):
+    (place / "run/run.json").unlink()
+    status, _, err = evaluated()
+    assert (status, err) == (0, "note: not recorded in run/run.json: is missing\n")
+    assert predict.run(["run", "photos", "--reject", "5%"]) == 0
+    assert export.run(["run", "--format", "pt2"]) == 0
+    assert not (place / "run/run.json").exists()
 
 
 def test_validation_figures_equal_the_row_of_the_best_epoch(evaluated, place):

@@ -174,9 +174,14 @@ def test_a_sweep(info, tmp_path):
 
 def test_a_config_without_a_record_still_shows_its_network(info, run):
     (run / "run.json").unlink()
-    status, out, _ = info("run")
+    status, out, err = info("run")
     assert status == 0
     assert out.startswith("model            ")
+    assert err == "note: run: run.json is missing, so only the network is described\n"
+    (run / "run.json").write_text('{"reject": {}, "exports": []}')  # as commands of an earlier version added
+    assert info("run") == (
+        2, "", "error: run/run.json: the record of training is missing; the file has only reject, exports\n"
+    )  # fmt: skip
 
 
 def test_a_hostile_record_changes_no_line(info, run):

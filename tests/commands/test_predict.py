@@ -8,10 +8,12 @@ import shutil
 import tarfile
 import zipfile
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from resnet_cli import load_run
-from resnet_cli.commands import predict
+from resnet_cli.commands import export, predict
 
 
 @pytest.fixture
@@ -84,11 +86,66 @@ def test_standard_input_takes_any_name_and_skips_what_cannot_be_read(predicted, 
     status, out, err = predicted("-", "-", "--format", "jsonl")
     assert (status, [os.fsencode(name) for name in names_of(out)]) == (2, [names[0], *names[2].split(b"\0")[:2]])
     assert len(err.splitlines()) == 2
-    assert err.startswith("error: " + "x" * 300 + ".png: cannot be decoded: File name too long\nerror: ")
+    assert err.startswith("error: " + "x" * 300 + ".png: File name too long\nerror: ")
+    assert err.endswith(".png: no such file or folder\n")
     monkeypatch.setattr("sys.stdin", None)
     status, out, err = predicted("-", "photos", "--format", "jsonl")
     assert (status, len(names_of(out))) == (2, 60)
     assert err == "error: -: standard input is closed, so no names can be read\n"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "zip"])
+def test_an_image_on_standard_input_is_one_line(predicted, place, monkeypatch, kind):
+    content = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(content, "w") as archive:
+            archive.write("photos/square/001.png")
+    else:
+        pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(content, kind)
+    content.seek(0)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(content, encoding="utf-8"))
+    status, out, err = predicted("-", "-", "--format", "jsonl")
+    assert (status, out) == (2, "")
+    problem = "standard input has the data of an image or archive, not names of images; give the file itself"
+    assert err == f"error: -: {problem}\n"
+
+
+@pytest.mark.parametrize("name", ["GIF89a.png", "RIFF.png", "II.png", "PK.png"])
+def test_names_that_begin_as_images_do_are_names(predicted, place, monkeypatch, name):
+    shutil.copy("photos/square/001.png", name)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{name}\n"))
+    status, out, err = predicted("-", "--format", "jsonl")
+    assert (status, names_of(out), err) == (0, [name], "")
+
+
+def test_a_pattern_names_each_image_once_and_opens_archives(predicted, place):
+    images = [f"photos/{kind}/{index:03d}.png" for kind in ("circle", "square", "stripes") for index in range(20)]
+    with zipfile.ZipFile("photos/circle.zip", "w") as archive:
+        archive.write("photos/circle/000.png", "a.png")
+    assert predicted("photos/cir*", "--format", "csv", "--out", "o.csv")[1] == "o.csv: 21 images\n"
+    (place / "photos/square/back").symlink_to("..", target_is_directory=True)
+    (place / "photos/circle/same.png").symlink_to("000.png")  # a link to a file is a name that was asked for
+    expected = sorted([*images, "photos/circle.zip/a.png", "photos/circle/same.png"])
+    for pattern in ("photos/**", "photos//**", "./photos/**"):
+        status, out, err = predicted(pattern, "--format", "jsonl")
+        assert (status, err, sorted(names_of(out))) == (0, "", expected), pattern
+    status, out, err = predicted("photos/square/**/000.png", "--format", "jsonl")
+    assert names_of(out) == [
+        "photos/square/000.png", "photos/square/back/circle/000.png", "photos/square/back/stripes/000.png"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["no.zip", "n*.zip", "no.tar"])
+def test_an_archive_without_images_is_refused_as_a_folder_is(predicted, place, name):
+    with zipfile.ZipFile("no.zip", "w") as archive:
+        archive.writestr("readme.txt", "no image")
+    with tarfile.open("no.tar", "w") as archive:
+        archive.add("run/config.yaml")
+    status, out, err = predicted(name)
+    file = name.replace("n*", "no")
+    assert (status, out) == (2, "")
+    assert err == f"error: {file}: no image files in this archive, by their names (.jpg, .png ...)\n"
 
 
 def test_a_damaged_archive_is_reported_and_the_rest_done(predicted, place):
@@ -128,6 +185,15 @@ def test_an_unreadable_image_is_reported_and_the_rest_done(predicted, place):
     assert not (place / "o.csv").exists()
 
 
+def test_values_without_a_range_are_explained_without_a_setting_of_training(predicted, place):
+    Image.new("F", (12, 10)).save("float.tif")
+    Image.new("I", (12, 10), 70_000).save("long.tif")
+    status, out, err = predicted("float.tif", "long.tif")
+    why = "values, but the run was trained without data.range and takes only unsigned values of 8 or 16 bits"
+    assert (status, out) == (2, "")
+    assert err.splitlines() == [f"error: float.tif: floating-point {why}", f"error: long.tif: 32-bit {why}"]
+
+
 def test_out_has_all_lines_and_chooses_the_format(predicted, place):
     assert predicted("photos", "--out", "classes.csv") == (0, "classes.csv: 60 images\n", "")
     assert len((place / "classes.csv").read_text().splitlines()) == 61
@@ -146,6 +212,28 @@ def test_images_before_the_run_are_answered_by_the_right_order(place, capsys):
     assert predict.run(["photos", "run"]) == 2
     assert capsys.readouterr().err == (
         "error: photos: not a run folder; the run comes first: resnet-predict run IMAGES\n"
+    )
+
+
+def test_an_image_before_the_run_is_answered_by_the_right_order(place, capsys):
+    assert predict.run(["photos/circle/000.png", "run"]) == 2
+    assert capsys.readouterr().err == (
+        "error: photos/circle/000.png: not a run folder; the run comes first: resnet-predict run IMAGES\n"
+    )
+
+
+def test_a_checkpoint_is_a_run_beside_a_folder_of_images_that_is_one(place, capsys):
+    shutil.copytree("photos/circle", "run/photos")
+    assert predict.run(["run/checkpoints/best.pt", "run", "--out", "o.csv"]) == 0
+
+
+@pytest.mark.parametrize("command", [predict, export])
+def test_a_sweep_is_called_one(place, capsys, command):
+    (place / "sweep").mkdir()
+    (place / "sweep/sweep.json").write_text("{}")
+    assert command.run(["sweep", *(["photos"] if command is predict else [])]) == 2
+    assert capsys.readouterr().err == (
+        "error: sweep: a sweep; give one of its run folders, or compare them: resnet-report sweep\n"
     )
 
 

@@ -1,12 +1,20 @@
 """Files of an evaluation, which replace earlier ones whole, and what it says of a compiled run."""
 
+import csv
+import errno
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from resnet_cli.errors import MachineError
 from resnet_cli.evaluation import evaluate, table
 from resnet_cli.evaluation.evaluate import Evaluation, write_files
+from resnet_cli.evaluation.files import format_predictions
+from resnet_cli.inference.output import CsvWriter
+from resnet_cli.inference.predict import Prediction
 from resnet_cli.session.trained import open_trained
 
 FIRST = {"metrics.json": b"1", "per_class.csv": b"1", "curves.csv": b"1", "curves.png": b"1"}
@@ -50,10 +58,21 @@ def test_interrupted_while_it_writes_the_earlier_files_stay(folder, monkeypatch,
     assert content(folder) == {**FIRST, "notes.txt": b"the user's"}
 
 
+def test_a_full_disk_is_reported_by_the_name_of_the_file_that_was_to_be_written(folder, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(MachineError) as caught:
+        write_files(Evaluation({}, SECOND, []), folder)
+    file = folder / next(iter(SECOND))
+    assert caught.value.args[1].startswith(f"{file}: cannot be written: No space left on device (1 bytes needed, ")
+
+
 @pytest.mark.parametrize("call", range(3))
 @pytest.mark.parametrize("step", ["unlink", "replace"])
 def test_interrupted_while_it_replaces_there_is_no_mix(folder, monkeypatch, step, call):
-    monkeypatch.setattr(evaluate, "write_atomically", lambda path, data: path.write_bytes(data))
+    monkeypatch.setattr(evaluate, "write_atomically", lambda path, data, target: path.write_bytes(data))
     interrupt(monkeypatch, Path, step, call)
     with pytest.raises(KeyboardInterrupt):
         write_files(Evaluation({}, SECOND, []), folder)
@@ -80,3 +99,20 @@ def test_the_likelihood_is_not_shown_as_another_loss():
     }  # fmt: skip
     rows = {row[0]: row for row in table._overall_rows(metrics)}
     assert (rows["loss"][1], rows["loss"][3]) == ("0.9000", table._with_unit(None, table.NUMBER))
+
+
+@pytest.mark.parametrize(
+    ("names", "cell"), [(["a", "b"], "a|b"), (["a|b"], r"a\|b"), (["a\\", "b"], r"a\\|b"), ([], "")]
+)
+def test_labels_with_the_separator_in_their_names_are_told_apart(names, cell):
+    """By both writers: of predictions, and of evaluations."""
+    prediction = Prediction("x.png", (("a", 0.5),), tuple(names))
+    row = CsvWriter(top=1, has_label_sets=True, rejects=False).rows([prediction])
+    assert next(csv.reader([row]))[1] == cell
+    classes = [*names, "other"]
+    labels_1K = np.array([[True] * len(names) + [False]])
+    found = SimpleNamespace(
+        labels=labels_1K, predicted=labels_1K, probabilities_NK=np.full((1, len(classes)), 0.5), losses_N=np.zeros(1)
+    )
+    row = format_predictions(found, ["x.png"], classes).splitlines()[1]
+    assert next(csv.reader([row]))[1:3] == [cell, cell]

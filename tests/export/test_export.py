@@ -1,7 +1,9 @@
 """Exported files compute what their run does, or are not kept."""
 
 import json
+import os
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -260,6 +262,19 @@ def test_references_have_the_labels_and_the_normalisation_of_the_run_after_the_i
     torch.testing.assert_close(references.outputs, classifier.forward(references.images))
     is_square = references.images.flatten(1).eq(255).all(1)
     assert references.labels.tolist() == [1 if square else 2 for square in is_square.tolist()]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_gets_the_file_and_stays(exported, place):
+    os.mkfifo("pipe.pt2")
+    found = []
+    reader = threading.Thread(target=lambda: found.append(Path("pipe.pt2").read_bytes()), daemon=True)
+    reader.start()
+    assert exported("--out", "pipe.pt2")[0] == 0
+    reader.join(20)
+    assert Path("pipe.pt2").is_fifo()
+    (place / "read.pt2").write_bytes(found[0])
+    assert files.load(place / "read.pt2", "pt2")(torch.zeros(1, 10, 10, 3, dtype=torch.uint8))[0].shape == (1, 3)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")

@@ -1,5 +1,7 @@
 """A trained run as a classifier: the same numbers from every form of an image, in threads and after pickling."""
 
+import io
+import math
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -28,18 +30,27 @@ def files(trained_run):
 
 
 @pytest.fixture
-def opened(files):
+def stack():
     with ExitStack() as stack:
-        yield [stack.enter_context(Image.open(file)) for file in files[:5]]
+        yield stack
 
 
-def test_every_form_of_an_image_gives_the_same_probabilities(classifier, files, opened):
+@pytest.fixture
+def opened(files, stack):
+    return [stack.enter_context(Image.open(file)) for file in files[:5]]
+
+
+def test_every_form_of_an_image_gives_the_same_probabilities(classifier, files, opened, stack):
     expected = classifier(files[:5])
     assert expected.shape == (5, 3)
     torch.testing.assert_close(expected.sum(1), torch.ones(5))
     forms = {
         "texts": [str(file) for file in files[:5]],
         "bytes": [file.read_bytes() for file in files[:5]],
+        "an array of names": np.array([str(file) for file in files[:5]]),
+        "an array of paths": np.array(files[:5]),
+        "files": [stack.enter_context(file.open("rb")) for file in files[:5]],
+        "files in memory": [io.BytesIO(file.read_bytes()) for file in files[:5]],
         "Pillow images": opened,
         "decoded Pillow images": [Image.open(file).convert("RGB") for file in files[:5]],
         "arrays": [np.asarray(Image.open(file)) for file in files[:5]],
@@ -52,6 +63,10 @@ def test_every_form_of_an_image_gives_the_same_probabilities(classifier, files, 
     for name, images in forms.items():
         assert torch.equal(classifier(images), expected), name
     torch.testing.assert_close(classifier(files[0])[0], classifier(files[:1])[0])
+    written = io.BytesIO()
+    opened[0].save(written, "PNG")  # its position is the end
+    for single in (written, stack.enter_context(files[0].open("rb")), np.array(str(files[0]))):
+        assert torch.equal(classifier(single), classifier(files[:1]))
     assert torch.equal(classifier(np.asarray(Image.open(files[0]))), classifier(files[:1]))
 
 
@@ -135,8 +150,15 @@ def test_a_temperature_changes_no_label_of_several(trained_run, files):
         ("missing.png", "missing.png: cannot be decoded: No such file"),
         (b"no image", "an image in memory: not an image"),
         (np.zeros((4, 4, 2), np.uint8), "an array of 4x4x2 is not an image of 3 channels"),
-        (np.zeros((4, 4, 3), np.float32), "float32 values"),
+        (
+            np.zeros((4, 4, 3), np.float32),
+            "float32 values, but the run was trained without data.range and takes only unsigned values of 8 or 16 bits",
+        ),
+        (Image.new("F", (4, 4)), "floating-point values, but the run was trained without data.range and takes only"),
         ([3.5], "a float is not an image"),
+        (io.StringIO("text"), "an image in an open file: opened as text; open image files with mode 'rb'"),
+        (io.BytesIO(b"no image"), "an image in an open file: not an image"),
+        (np.array(["missing.png"]), "missing.png: cannot be decoded: No such file"),
     ],
 )
 def test_what_is_no_image_is_refused(classifier, image, message):
@@ -152,3 +174,33 @@ def test_grey_and_transparent_images_become_what_the_net_takes(classifier, tmp_p
     found = classifier([tmp_path / "grey.png", tmp_path / "alpha.png", tmp_path / "deep.png"])
     torch.testing.assert_close(found[0], found[1])
     torch.testing.assert_close(found[0], found[2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"device": "gpu"}, "device: 'gpu' is not a device; it takes auto, cpu, cuda, cuda:1 or mps"),
+        ({"device": ""}, "device: '' is not a device; it takes auto, cpu, cuda, cuda:1 or mps"),
+        ({"device": 1.5}, "device: 1.5 is not a device; it takes auto, cpu, cuda, cuda:1 or mps"),
+        ({"checkpoint": ""}, "checkpoint: is empty; it takes best, last or a checkpoint"),
+        ({"checkpoint": "worst"}, "checkpoint worst: no such file; it takes best, last or a checkpoint"),
+        ({"checkpoint": 3}, "checkpoint=3: must be best, last or a file"),
+        ({"temperature": "1"}, "temperature='1': must be a number above 0"),
+        ({"temperature": math.inf}, "temperature=inf: must be a number above 0"),
+        ({"temperature": math.nan}, "temperature=nan: must be a number above 0"),
+        ({"temperature": 0}, "temperature=0: must be a number above 0"),
+        ({"batch_size": "4"}, "batch_size='4': must be a whole number, at least 1"),
+        ({"batch_size": 0}, "batch_size=0: must be a whole number, at least 1"),
+        ({"path": ""}, "path='': must be a run folder or a checkpoint"),
+        ({"path": 3}, "path=3: must be a run folder or a checkpoint"),
+    ],
+)
+def test_wrong_arguments_are_refused_by_their_names(trained_run, arguments, message):
+    with pytest.raises(InputError) as caught:
+        load_run(**{"path": trained_run, **arguments})
+    assert str(caught.value) == message
+
+
+def test_numbers_of_numpy_are_numbers(trained_run, files):
+    warm = load_run(trained_run, temperature=np.float32(2), batch_size=np.int64(3))
+    torch.testing.assert_close(warm(files[:5]), load_run(trained_run, temperature=2)(files[:5]))

@@ -202,7 +202,7 @@ def test_long_names_of_classes_do_not_widen_the_table(capsys, photos):
 @pytest.mark.parametrize(("arguments", "words"), [
     (["data.root=nowhere"], "nowhere"), (["--out", "x.png"], "html"), (["--out="], "--out"),
     (["data.rot=x"], "data.rot: unknown key; did you mean data.root?"), (["--outt=x"], "--outt"),
-    (["--near-duplicates"], "ImageHash: pip install 'resnet-cli[near]'"), ([""], "a path"),
+    (["--near-duplicates"], "ImageHash: pip install 'resnet-cli[near]'"), ([""], "RUN: is empty"),
     (["--format", "xml"], "xml"),
 ])  # fmt: skip
 def test_wrong_input_is_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments, words):

@@ -20,6 +20,22 @@ NATURAL_DEPTH = (
 UNSCALED = "have 8 bits a channel, to which data.range does not apply"
 
 
+class NoRangeError(InputError):
+    """An image has values without a natural range, and none is given.
+
+    Args:
+        path: How messages refer to the image.
+        values: The type of its values.
+    """
+
+    def __init__(self, path: object, values: str) -> None:
+        self.path, self.values = str(path), values
+        super().__init__(f"{path}: {values} values; set data.range=[low,high] to the values of black and white")
+
+    def __reduce__(self) -> tuple[type["NoRangeError"], tuple[str, str]]:
+        return NoRangeError, (self.path, self.values)
+
+
 def scale_to_8_bits(values: "NDArray[Any]", value_range: Sequence[float] | None) -> "NDArray[np.uint8]":
     """Return values as uint8, scaled unless they already have 8 bits.
 
@@ -63,7 +79,7 @@ def depth_notes(image: "Image.Image", value_range: Sequence[float] | None) -> li
 
 
 def require_range(image: "Image.Image", path: object, value_range: Sequence[float] | None) -> None:
-    """Raise `InputError` if the values of an image have no natural range, or the given one cannot be applied.
+    """Raise `InputError` if the given range cannot be applied, `NoRangeError` if there is none and it is needed.
 
     Args:
         image: The opened image.
@@ -73,7 +89,7 @@ def require_range(image: "Image.Image", path: object, value_range: Sequence[floa
     is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     if image.mode[0] in "IF" and not is_16_bit and value_range is None:
         kind = "floating-point" if image.mode == "F" else "32-bit"
-        raise InputError(f"{path}: {kind} values; set data.range=[low,high] to the values of black and white")
+        raise NoRangeError(path, kind)
     if value_range is not None and is_deep_color(image) and getattr(image, "fp", None) is None:
         raise InputError(f"{path}: is decoded to 8 bits a channel, to which no range applies; give the file itself")
 

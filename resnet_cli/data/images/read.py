@@ -21,7 +21,14 @@ from resnet_cli.data.images.decode import (
     read_header_with_pillow,
     to_pixels,
 )
-from resnet_cli.data.images.depth import DEPTH, NATURAL_DEPTH, UNSCALED, require_range, scale_to_8_bits
+from resnet_cli.data.images.depth import (
+    DEPTH,
+    NATURAL_DEPTH,
+    UNSCALED,
+    NoRangeError,
+    require_range,
+    scale_to_8_bits,
+)
 from resnet_cli.data.images.encoded import EncodedImage, ImageFile, as_source, name_in_errors
 from resnet_cli.data.images.resize import Color, ImageSize, Resize
 from resnet_cli.data.images.source import ImageSource
@@ -138,7 +145,7 @@ def _decode_tiff(image: TiffImage, path: ImageFile, decoding: Decoding) -> tuple
 
 def _tiff_header(image: TiffImage, path: ImageFile, decoding: Decoding) -> Header:
     if image.dtype not in ("uint8", "uint16", "bool") and decoding.value_range is None:
-        raise InputError(f"{path}: {image.dtype} values; set data.range=[low,high] to the values of black and white")
+        raise NoRangeError(path, image.dtype)
     has_8_bits = image.dtype in ("uint8", "bool")
     notes = [] if has_8_bits else [NATURAL_DEPTH if decoding.value_range is None else DEPTH]
     if has_8_bits and decoding.value_range is not None:

@@ -1,6 +1,7 @@
 """TIFF files of any number of channels, and `mode=all` of the other formats."""
 
 import logging
+import pickle
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image, ImageOps
 from resnet_cli.data import LazyImages, image_folder
 from resnet_cli.data.dataset import channel_statistics
 from resnet_cli.data.images.decode import CHANNELS, FRAMES, Decoding
-from resnet_cli.data.images.depth import NATURAL_DEPTH
+from resnet_cli.data.images.depth import NATURAL_DEPTH, NoRangeError
 from resnet_cli.data.images.encoded import EncodedImage
 from resnet_cli.data.images.read import decode, read_header, read_image
 from resnet_cli.errors import InputError
@@ -228,3 +229,9 @@ def test_statistics_are_those_of_each_channel(tmp_path):
     train = data.train.images.load().numpy().reshape(-1, 6) / 255
     np.testing.assert_allclose(mean, train.mean(0))
     np.testing.assert_allclose(std, train.std(0))
+
+
+def test_an_error_about_values_passes_between_processes():
+    error = NoRangeError("a.tif", "float32")
+    copied = pickle.loads(pickle.dumps(error))
+    assert (copied.problems, copied.path, copied.values) == (error.problems, "a.tif", "float32")

@@ -191,8 +191,8 @@ def test_grey_and_transparent_images_become_what_the_net_takes(classifier, tmp_p
         ({"temperature": 0}, "temperature=0: must be a number above 0"),
         ({"batch_size": "4"}, "batch_size='4': must be a whole number, at least 1"),
         ({"batch_size": 0}, "batch_size=0: must be a whole number, at least 1"),
-        ({"path": ""}, "path='': must be a run folder or a checkpoint"),
-        ({"path": 3}, "path=3: must be a run folder or a checkpoint"),
+        ({"path": ""}, "load_run: '': must be the path of a run folder or of a checkpoint"),
+        ({"path": 3}, "load_run: 3: must be the path of a run folder or of a checkpoint"),
     ],
 )
 def test_wrong_arguments_are_refused_by_their_names(trained_run, arguments, message):

@@ -4,6 +4,7 @@ Images are stored as [N, H, W, C]: permuting a gathered batch to [B, C, H, W] th
 a copy.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -119,6 +120,24 @@ class Dataset:
         if not problems:
             problems += self._class_problems()
         problems += self._statistics_problems()
+        if problems:
+            raise InputError(*problems)
+
+    def validate_scale(self) -> None:
+        """Check that mean and standard deviation are on the scale 0 to 1, not on that of pixels.
+
+        This is separate from `validate`, so that runs that were trained with other values can still be opened.
+
+        Raises:
+            InputError: They are not; one line for each problem.
+        """
+        problems = []
+        for key, values in (("mean", self.mean or ()), ("std", self.std or ())):
+            lowest = 0 if key == "mean" else -math.inf  # `validate` refuses others
+            if not all(lowest <= value <= 1 for value in values):
+                given = ",".join(f"{value:g}" for value in values)
+                hint = "; divide by 255" if all(0 <= value <= 255 for value in values) else ""
+                problems.append(f"data.{key}=[{given}]: each must be from 0 to 1, the scale of the images{hint}")
         if problems:
             raise InputError(*problems)
 

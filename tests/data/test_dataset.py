@@ -48,6 +48,26 @@ def test_inconsistencies_are_named_with_both_numbers(changes, words):
     assert any(words in problem for problem in problems_of(**changes))
 
 
+@pytest.mark.parametrize(("changes", "problem"), [
+    ({"mean": [123.7, 116.3, 103.5]}, "data.mean=[123.7,116.3,103.5]: each must be from 0 to 1, the scale of the images"
+     "; divide by 255"),
+    ({"mean": [-1, -5, 0.2]}, "data.mean=[-1,-5,0.2]: each must be from 0 to 1, the scale of the images"),
+    ({"mean": [0.5, float("nan"), 0.5]}, "data.mean=[0.5,nan,0.5]: each must be from 0 to 1, the scale of the images"),
+    ({"std": [1e-9, 1, 1e9]}, "data.std=[1e-09,1,1e+09]: each must be from 0 to 1, the scale of the images"),
+])  # fmt: skip
+def test_statistics_on_another_scale_are_refused_but_not_where_runs_are_opened(changes, problem):
+    data = dataclasses.replace(GOOD, **changes)
+    data.validate()
+    with pytest.raises(InputError) as caught:
+        data.validate_scale()
+    assert caught.value.problems == (problem,)
+
+
+@pytest.mark.parametrize(("mean", "std"), [([0, 0, 0], [1, 1, 1]), ([0.5] * 3, [0.5] * 3), ([1.0] * 3, [1 / 255] * 3)])
+def test_statistics_of_published_weights_are_on_the_scale(mean, std):
+    dataclasses.replace(GOOD, mean=mean, std=std).validate_scale()
+
+
 def test_one_class_is_refused():
     data = Dataset("set", ("a",), make_split([0, 0]), make_split([0]))
     with pytest.raises(InputError, match="only 1 class: a classifier needs at least 2"):

@@ -48,7 +48,7 @@ def scaled_to_8_bits(
 
     mode, transparent = image.mode, image.info.get("transparency")
     content = _content(image)
-    is_grey = GREY_WITH_ALPHA in str(image.tile)
+    is_grey = GREY_WITH_ALPHA in str(getattr(image, "tile", ""))
     with Image.open(BytesIO(content)) as again:
         again.tile = [tile._replace(args=_in_other_order(tile.args)) for tile in again.tile]
         try:

@@ -7,9 +7,10 @@ from typing import NoReturn
 
 from resnet_cli import __version__
 from resnet_cli.config.suggestions import did_you_mean
-from resnet_cli.errors import InputError
+from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.files import expand_home
 from resnet_cli.hydra_app.errors import print_error
+from resnet_cli.session.signals import StopSignals
 
 UNKNOWN = "unrecognized arguments: "
 VERSION = f"resnet-cli {__version__}"
@@ -54,12 +55,15 @@ def exit_status(
     """Run a command with the parsed options and return its exit status.
 
     0 success · 1 a defect of the program, a failed job, or an export that differs · 2 wrong input · 4 failure of the
-    machine · 130 interrupted.
+    machine · 128 + the number of the signal that stopped it, such as 130 for Ctrl-C and 143 for SIGTERM.
     """
     try:
-        command(parser.parse_intermixed_args(list(arguments)))
+        with StopSignals():
+            command(parser.parse_intermixed_args(list(arguments)))
     except SystemExit as finished:  # --help
         return int(finished.code or 0)
+    except StoppedError as stopped:
+        return 128 + stopped.signum
     except KeyboardInterrupt:
         return 130
     except Exception as error:

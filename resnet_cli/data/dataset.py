@@ -4,6 +4,8 @@ Images are stored as [N, H, W, C]: permuting a gathered batch to [B, C, H, W] th
 a copy.
 """
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -88,20 +90,54 @@ class Dataset:
         """True if an image may have any number of labels."""
         return self.train.labels.ndim == 2
 
-    def validate(self) -> None:
-        """Check that splits, labels, class names and statistics are consistent.
+    @property
+    def _splits(self) -> dict[str, DatasetSplit]:
+        return {"train": self.train, "test": self.test} | ({} if self.val is None else {"val": self.val})
+
+    def validate_types(self) -> None:
+        """Check the types of images, labels, weights and class names, on which everything else relies.
 
         Raises:
-            InputError: They are inconsistent; one line for each problem.
+            InputError: A type is wrong; one line for each problem.
         """
+        problems = _name_problems(self.name, self.class_names)
+        for split_name, split in self._splits.items():
+            problems += _type_problems(f"{self.name}: {split_name} split", split)
+        if problems:
+            raise InputError(*problems)
+
+    def validate(self) -> None:
+        """Check that splits, labels, class names and statistics have the right types and are consistent.
+
+        Raises:
+            InputError: They are not; one line for each problem.
+        """
+        self.validate_types()
         classes = len(self.class_names)
-        splits = {"train": self.train, "test": self.test} | ({"val": self.val} if self.val else {})
         problems = [f"{self.name}: only {classes} class: a classifier needs at least 2"] if classes < 2 else []
-        for split_name, split in splits.items():
+        for split_name, split in self._splits.items():
             problems += _split_problems(f"{self.name}: {split_name} split", split, self.train.size, classes)
         if not problems:
             problems += self._class_problems()
         problems += self._statistics_problems()
+        if problems:
+            raise InputError(*problems)
+
+    def validate_scale(self) -> None:
+        """Check that mean and standard deviation are on the scale 0 to 1, not on that of pixels.
+
+        This is separate from `validate`, so that runs that were trained with other values can still be opened.
+
+        Raises:
+            InputError: They are not; one line for each problem.
+        """
+        problems = []
+        for key, values in (("mean", self.mean or ()), ("std", self.std or ())):
+            lowest = 0 if key == "mean" else -math.inf  # `validate` refuses others
+            if not all(lowest <= value <= 1 for value in values):
+                given = ",".join(f"{value:g}" for value in values)
+                hint = "; divide by 255" if all(0 <= value <= 255 for value in values) else ""
+                problems.append(f"data.{key}=[{given}]: each must be from 0 to 1, the scale of the images{hint}")
         if problems:
             raise InputError(*problems)
 
@@ -128,6 +164,52 @@ class Dataset:
         return problems
 
 
+def _name_problems(name: str, class_names: Sequence[object]) -> list[str]:
+    """Find class names that are no strings or not unique; the first of each kind."""
+    for each in class_names:
+        if not isinstance(each, str):
+            return [f"{name}: class names must be strings; {each!r} is {_type_name(each)}"]
+    twice = next((each for each, count in Counter(class_names).items() if count > 1), None)
+    return [f"{name}: two classes are named {twice!r}"] if twice is not None else []
+
+
+def _type_problems(name: str, split: DatasetSplit) -> list[str]:
+    """Find values of wrong types in a split, which `name` refers to in messages."""
+    problems = []
+    images, labels, weights = split.images, split.labels, split.weights
+    if isinstance(images, Tensor) and images.dtype == torch.uint8:
+        if images.ndim != 4:
+            problems.append(f"{name}: images are {list(images.shape)}; must be [N, H, W, C]")
+    elif not isinstance(images, LazyImages):
+        problems.append(f"{name}: images are {_type_name(images)}; must be {_expected(images, torch.uint8)}")
+    if not isinstance(labels, Tensor) or labels.dtype not in (torch.int64, torch.bool):
+        wanted = f"{_expected(labels, torch.int64)} (bool [N, K] for images with several labels)"
+        problems.append(f"{name}: labels are {_type_name(labels)}; must be {wanted}")
+    elif labels.ndim != (2 if labels.dtype == torch.bool else 1):
+        problems.append(
+            f"{name}: labels are {_type_name(labels)} {list(labels.shape)}; must be int64 [N], or bool [N, K] for "
+            "images with several labels"
+        )
+    if weights is not None and not isinstance(weights, Tensor):
+        problems.append(f"{name}: weights are {_type_name(weights)}; must be a tensor of floats")
+    return problems
+
+
+def _type_name(value: object) -> str:
+    """Return the data type of a tensor, or the type of another value, with the data type of a NumPy array."""
+    if isinstance(value, Tensor):
+        return str(value.dtype).removeprefix("torch.")
+    kind = type(value)
+    prefix = "" if kind.__module__ == "builtins" else f"{kind.__module__.partition('.')[0]}."
+    dtype = getattr(value, "dtype", None)
+    return f"{prefix}{kind.__name__}" + ("" if dtype is None else f" of {dtype}")
+
+
+def _expected(value: object, dtype: torch.dtype) -> str:
+    name = str(dtype).removeprefix("torch.")
+    return name if isinstance(value, Tensor) else f"a torch.Tensor of {name}"
+
+
 def _split_problems(name: str, split: DatasetSplit, size: tuple[int, int, int], classes: int) -> list[str]:
     """Find the first problem of one split.
 
@@ -148,7 +230,7 @@ def _split_problems(name: str, split: DatasetSplit, size: tuple[int, int, int], 
         return [f"{name}: the weights of its images must be finite, 0 or more, one for each image"]
     if split.labels.ndim == 2:
         shape = (len(split), classes)
-        is_right = split.labels.dtype == torch.bool and split.labels.shape == shape
+        is_right = split.labels.shape == shape
         return [] if is_right else [f"{name}: labels must be bool {list(shape)}, one column for each class"]
     low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= classes:

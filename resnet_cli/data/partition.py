@@ -90,6 +90,7 @@ def partition(dataset: Dataset, options: SplitOptions) -> Partition:
         InputError: The data set is inconsistent, or settings cannot be applied to it.
     """
     options.validate()
+    dataset.validate_types()
     dataset, left_out = with_names(dataset), frozenset[str]()
     if options.classes is not None or options.merge:
         before = dataset

@@ -238,10 +238,11 @@ def _problems(found: Inspected, report: Report) -> list[str]:
     if len(channels) > 1:
         numbers = " and ".join(map(str, channels))
         problems.append(f"images of {numbers} channels: data.mode=RGB or L converts all to the same")
-    try:
-        found.dataset.validate()
-    except InputError as error:
-        problems += error.problems
+    for check in (found.dataset.validate, found.dataset.validate_scale):
+        try:
+            check()
+        except InputError as error:
+            problems += error.problems
     if sizes <= 1 and len(channels) <= 1:
         try:
             build_augment(found.node, found.dataset.train.size)

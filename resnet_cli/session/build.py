@@ -134,10 +134,14 @@ def partition(node: Node) -> Partition:
     return split_dataset(dataset(node), SplitOptions(**chosen))
 
 
-def loaders(node: Node, *, device: torch.device, seed: int, augment_seed: int | None = None) -> Loaders:
-    """Build the data set, split it, and return its loaders; `augment_seed` None is `seed`."""
+def loaders(
+    node: Node, *, device: torch.device, seed: int, augment_seed: int | None = None, is_new: bool = False
+) -> Loaders:
+    """Build the data set, split it, and return its loaders; `augment_seed` None is `seed`, `is_new` is for new runs."""
     _, options = _split_reader_keys("data", node)
     built = dataset(node)
+    if is_new:
+        built.validate_scale()
     if options.get("augment") is not None:
         options["augment"] = instantiate("data.augment", options["augment"], {})
     made = make_loaders(built, device=device, seed=seed, **options)

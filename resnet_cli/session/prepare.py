@@ -190,7 +190,7 @@ def _read_data(
     with ranks.in_turn("data"):
         loaders = build.loaders(
             here.data, device=device_of(here.trainer), seed=config.seed_of("order"),
-            augment_seed=config.seed_of("augment"),
+            augment_seed=config.seed_of("augment"), is_new=checkpoint is None,
         )  # fmt: skip
     if checkpoint is None:
         return loaders, []

@@ -6,7 +6,6 @@ not survive a fork. That holds in a command, which also checks parts by building
 where torch was imported before the command. There, and on systems without fork, a new process is spawned.
 """
 
-import ctypes
 import gc
 import importlib
 import multiprocessing
@@ -24,6 +23,7 @@ from omegaconf import DictConfig
 
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError, JobFailedError
+from resnet_cli.processes import signal_at_parent_death
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import JobStoppedError, StopSignals, stop_signals
 from resnet_cli.sweeps import job as sweep_job
@@ -40,7 +40,6 @@ PRELOADED = (
     "resnet_cli.plots.curves", "resnet_cli.session.verify", "resnet_cli.session.reproduction", "matplotlib.figure",
     "matplotlib.backends.backend_agg", "numpy.random",
 )  # fmt: skip
-PARENT_DEATH_SIGNAL = 1  # of prctl, see linux/prctl.h
 Outcome = tuple[Literal["score", "failed", "elsewhere", "stopped"], Any]
 
 _has_preloaded = False  # torch was imported here first
@@ -151,7 +150,7 @@ def _run_in_child(
     job: sweep_job.SweepJob, signals: StopSignals, reporter: TrialReporter | None, writer: Connection, mask: list[int]
 ) -> None:
     """Run a job in the process that was started for it, and send the outcome."""
-    _end_with_parent()
+    signal_at_parent_death(signal.SIGTERM)
     if signals.is_inherited:
         signals.adopt()
     if hasattr(signal, "pthread_sigmask"):
@@ -207,13 +206,6 @@ def _blocked_signals() -> Iterator[list[int]]:
         yield list(map(int, before))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent() -> None:
-    """Have this process receive SIGTERM when the launching one ends, where the system supports that."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def in_forked_process(function: Callable[[], Any]) -> Any:

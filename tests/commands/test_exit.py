@@ -1,10 +1,14 @@
 """How a command ends: with its status, and with everything done that Python does at its end except collecting."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+
+from resnet_cli.commands.flags import Parser, exit_status
 
 COMMAND = """
 import atexit, gc, sys, threading, time
@@ -81,3 +85,27 @@ def test_an_unexpected_error_ends_with_its_traceback(tmp_path):
     assert "RuntimeError: as asked" in done.stderr
     assert done.stdout.splitlines()[:3] == ["['fails']", "thread", "registered in main"]
     assert "registered before main" in done.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
+def test_a_signal_ends_a_command_with_its_status_after_cleaning_up(name, status):
+    number, cleaned = getattr(signal, name), []
+
+    def command(options):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        finally:
+            cleaned.append(True)
+
+    def handler(number, frame):
+        raise RuntimeError("the handler before")
+
+    before = signal.signal(number, handler)
+    try:
+        assert exit_status(Parser("resnet-x", "", ""), [], command) == status
+        assert cleaned == [True]
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)

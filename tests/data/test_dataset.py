@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_cli.data import Dataset, DatasetSplit, LazyImages
+from resnet_cli.data import Dataset, DatasetSplit, LazyImages, make_loaders
 from resnet_cli.data.dataset import channel_statistics
 from resnet_cli.errors import InputError
 
@@ -48,10 +48,69 @@ def test_inconsistencies_are_named_with_both_numbers(changes, words):
     assert any(words in problem for problem in problems_of(**changes))
 
 
+@pytest.mark.parametrize(("changes", "problem"), [
+    ({"mean": [123.7, 116.3, 103.5]}, "data.mean=[123.7,116.3,103.5]: each must be from 0 to 1, the scale of the images"
+     "; divide by 255"),
+    ({"mean": [-1, -5, 0.2]}, "data.mean=[-1,-5,0.2]: each must be from 0 to 1, the scale of the images"),
+    ({"mean": [0.5, float("nan"), 0.5]}, "data.mean=[0.5,nan,0.5]: each must be from 0 to 1, the scale of the images"),
+    ({"std": [1e-9, 1, 1e9]}, "data.std=[1e-09,1,1e+09]: each must be from 0 to 1, the scale of the images"),
+])  # fmt: skip
+def test_statistics_on_another_scale_are_refused_but_not_where_runs_are_opened(changes, problem):
+    data = dataclasses.replace(GOOD, **changes)
+    data.validate()
+    with pytest.raises(InputError) as caught:
+        data.validate_scale()
+    assert caught.value.problems == (problem,)
+
+
+@pytest.mark.parametrize(("mean", "std"), [([0, 0, 0], [1, 1, 1]), ([0.5] * 3, [0.5] * 3), ([1.0] * 3, [1 / 255] * 3)])
+def test_statistics_of_published_weights_are_on_the_scale(mean, std):
+    dataclasses.replace(GOOD, mean=mean, std=std).validate_scale()
+
+
 def test_one_class_is_refused():
     data = Dataset("set", ("a",), make_split([0, 0]), make_split([0]))
     with pytest.raises(InputError, match="only 1 class: a classifier needs at least 2"):
         data.validate()
+
+
+@pytest.mark.parametrize(("changes", "problem"), [
+    ({"images": GOOD.train.images / 255}, "images are float32; must be uint8"),
+    ({"images": GOOD.train.images.short()}, "images are int16; must be uint8"),
+    ({"images": GOOD.train.images.numpy()}, "images are numpy.ndarray of uint8; must be a torch.Tensor of uint8"),
+    ({"images": GOOD.train.images[..., 0]}, "images are [4, 4, 5]; must be [N, H, W, C]"),
+    ({"labels": GOOD.train.labels.int()}, "labels are int32; must be int64 (bool [N, K] for images with"),
+    ({"labels": GOOD.train.labels.float()}, "labels are float32; must be int64"),
+    ({"labels": [0, 1, 2, 0]}, "labels are list; must be a torch.Tensor of int64"),
+    ({"labels": torch.zeros(4, 3, dtype=torch.int64)}, "labels are int64 [4, 3]; must be int64 [N], or bool [N, K]"),
+    ({"labels": torch.zeros(4, dtype=torch.bool)}, "labels are bool [4]; must be int64 [N], or bool [N, K]"),
+    ({"weights": [1.0, 1.0, 1.0, 1.0]}, "weights are list; must be a tensor of floats"),
+])  # fmt: skip
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_wrong_types_are_refused_in_every_split(changes, problem, part):
+    (found,) = problems_of(**{part: dataclasses.replace(GOOD.train, **changes)})
+    assert found.startswith(f"set: {part} split: {problem}")
+
+
+@pytest.mark.parametrize(("names", "problem"), [
+    ((0, 1, 2), "set: class names must be strings; 0 is int"),
+    (("a", "b", None), "set: class names must be strings; None is NoneType"),
+    (("a", "b", "a"), "set: two classes are named 'a'"),
+])  # fmt: skip
+def test_class_names_are_distinct_strings(names, problem):
+    assert problems_of(class_names=names) == (problem,)
+
+
+@pytest.mark.parametrize("options", [{}, {"classes": ["a", "b"]}, {"train_size": 2}])
+def test_wrong_types_are_refused_before_options_use_the_values(options):
+    split = DatasetSplit(GOOD.train.images.numpy(), GOOD.train.labels.tolist())
+    with pytest.raises(InputError) as caught:
+        make_loaders(Dataset("mine", (0, 1, 2), split, GOOD.test), device="cpu", seed=0, **options)
+    assert [problem.partition(";")[0] for problem in caught.value.problems] == [
+        "mine: class names must be strings",
+        "mine: train split: images are numpy.ndarray of uint8",
+        "mine: train split: labels are list",
+    ]
 
 
 def test_all_problems_come_together():

@@ -55,6 +55,8 @@ def test_photographs_of_different_sizes_are_looked_at_before_a_size_is_chosen(ca
     assert report["problems"] == ["images of 3 sizes: data.image_size=N or [H,W] resizes them to one, such as 64"]
     assert {part: found["images"] for part, found in report["parts"].items()} == {"train": 20, "test": 10}
     assert look(capsys, photos, "data.image_size=16")["problems"] == []
+    [problem] = look(capsys, photos, "data.image_size=16", "data.mean=[120,120,120]")["problems"]
+    assert problem == "data.mean=[120,120,120]: each must be from 0 to 1, the scale of the images; divide by 255"
 
 
 @pytest.mark.parametrize("compared", [100, 0])

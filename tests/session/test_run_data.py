@@ -5,8 +5,10 @@ import shutil
 import pytest
 from PIL import Image
 
+from resnet_cli.data import Dataset
 from resnet_cli.errors import InputError
 from resnet_cli.session.run_data import data_changes
+from resnet_cli.session.trained import open_trained
 from tests.support import tiers
 from tests.support.runs import record_of, rows_of
 
@@ -72,6 +74,25 @@ def test_a_resume_with_other_data_is_refused_by_split_or_accepted_and_recorded(t
     assert rows_of(tmp_path / "run") == before
     assert train(*longer, "resume_force=true")[0] == 0
     assert any(line.startswith("data, ") for line in record_of(tmp_path / "run")["resumed_from"][-1]["changes"])
+
+
+def test_a_new_run_refuses_statistics_on_the_scale_of_pixels_and_a_started_one_resumes(
+    train, tmp_path, images, monkeypatch
+):
+    own = [text for text in RUN if not text.startswith(("data.mean", "data.std"))]
+    run = [*own, "data.mean=[123,116,103]", "data.std=[58,57,57]", "trainer.epochs=1"]
+    status, _, err = train(*run)
+    assert status == 2
+    assert err.splitlines() == [
+        "error: data.mean=[123,116,103]: each must be from 0 to 1, the scale of the images; divide by 255",
+        "error: data.std=[58,57,57]: each must be from 0 to 1, the scale of the images; divide by 255",
+    ]
+    with monkeypatch.context() as as_before:
+        as_before.setattr(Dataset, "validate_scale", lambda _: None)
+        assert train(*run)[0] == 0
+    assert train("resume=run", "trainer.epochs=2")[0] == 0
+    assert len(rows_of(tmp_path / "run")) == 2
+    assert open_trained(str(tmp_path / "run")).data["mean"] == [123, 116, 103]
 
 
 def test_checkpoints_of_earlier_versions_have_no_fingerprints():

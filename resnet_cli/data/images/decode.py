@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from resnet_cli.data.images.deep_color import scaled_to_8_bits
+from resnet_cli.data.images.deep_color import has_transparent_color, scaled_to_8_bits
 from resnet_cli.data.images.depth import depth_notes, is_deep_color, require_range, to_8_bits
 from resnet_cli.data.images.encoded import (
     ImageFile,
@@ -177,7 +177,7 @@ def _pixels(image: "Image.Image", decoding: Decoding) -> Tensor:
 
 def to_pixels(image: "Image.Image", decoding: Decoding) -> Tensor:
     """Decode an opened image to uint8 [H, W, C], upright and without transparency."""
-    if decoding.value_range is not None and is_deep_color(image):
+    if has_transparent_color(image) or (decoding.value_range is not None and is_deep_color(image)):
         converted = scaled_to_8_bits(image, decoding.value_range, _turn_upright)
     else:
         upright = _turn_upright(image)

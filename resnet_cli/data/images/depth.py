@@ -95,9 +95,14 @@ def require_range(image: "Image.Image", path: object, value_range: Sequence[floa
 
 
 def to_8_bits(image: "Image.Image", value_range: Sequence[float] | None) -> "Image.Image":
-    """Scale an image of one channel of 16 or 32 bits to 8 bits."""
+    """Scale an image of one channel of 16 or 32 bits to 8 bits, with alpha if the file has a transparent value."""
     import numpy as np
     from PIL import Image
 
     low, high = value_range or (0, 65535)
-    return Image.fromarray(scale_to_8_bits(np.asarray(image, dtype=np.float64), (low, high)))
+    values = np.asarray(image, dtype=np.float64)
+    scaled = Image.fromarray(scale_to_8_bits(values, (low, high)))
+    transparent = image.info.get("transparency")
+    if transparent is not None:
+        scaled.putalpha(Image.fromarray((values != transparent) * np.uint8(255)))
+    return scaled

@@ -14,7 +14,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from resnet_cli.processes import signal_at_parent_death
+
 PROGRESS_SECONDS = 0.1  # CPU time that counts as progress; idle workers use less in minutes
+PARENT_SECONDS = 5.0  # between looks at whether the main process has ended, where the system does not signal that
 
 
 class WorkerDataLoader(DataLoader[Any]):
@@ -42,22 +45,39 @@ class WorkerDataLoader(DataLoader[Any]):
 
 
 def prepare_worker(_worker: int) -> None:
-    """Make a worker ignore the signals that stop a run, except SIGTERM from the main process.
+    """Make a worker ignore the signals that stop a run, except SIGTERM from the main process, and end with that.
 
     Signals often go to the whole process group, but the main process decides when to stop and needs its workers until
-    then. `multiprocessing` sends SIGTERM to workers when the main process exits.
+    then. `multiprocessing` sends SIGTERM to workers when the main process exits. If that is killed, a worker may wait
+    forever to send a batch through a pipe that other workers hold open, and it keeps the locks and the output of the
+    main process.
     """
+    parent = os.getppid()
     for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # missing on macOS, where SIGTERM from any process stops a worker
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_exit_on_parent_sigterm, daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2})
+        is_told = signal_at_parent_death(signal.SIGUSR2)  # before the thread first checks for a parent that has ended
+        threading.Thread(target=_exit_on_signal, args=(parent,), daemon=True).start()
+        if is_told:
+            return
+    if os.name == "posix":  # Windows keeps the number of a parent that has ended, and torch ends its workers there
+        threading.Thread(target=_exit_after_parent, args=(parent,), daemon=True).start()
 
 
-def _exit_on_parent_sigterm() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
+def _exit_on_signal(parent: int) -> None:
+    """Exit at SIGTERM from the parent, or at SIGUSR2 if the parent has ended and not only one of its threads."""
+    while os.getppid() == parent:
+        found = signal.sigwaitinfo({signal.SIGTERM, signal.SIGUSR2})
+        if found.si_signo == signal.SIGTERM and found.si_pid == parent:
+            break
+    os._exit(0)
+
+
+def _exit_after_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_SECONDS)
     os._exit(0)
 
 

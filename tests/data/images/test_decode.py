@@ -26,19 +26,26 @@ def saved(path, image, **options):
     return path
 
 
-def png_of_16_bit_rgb(path, values=RAMP, exif=b"", alpha=None):
+def png_of_16_bit_rgb(path, values=RAMP, alpha=None, **chunks):
     """Write a PNG of three equal channels of 16 bits, or four, which Pillow cannot write."""
+    return png_of_16_bits(path, [values] * 3 + ([] if alpha is None else [alpha]), **chunks)
+
+
+def png_of_16_bits(path, channels, exif=b"", transparent=()):
+    """Write a PNG of one to four channels of 16 bits, perhaps with a transparent colour."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    channels = [values] * 3 + ([] if alpha is None else [alpha])
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in np.stack(channels, 2))
-    header = struct.pack(">IIBBBBB", *values.shape[::-1], 16, 2 if alpha is None else 6, 0, 0, 0)
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[len(channels)]
+    header = struct.pack(">IIBBBBB", *channels[0].shape[::-1], 16, kind, 0, 0, 0)
+    before = chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)) if transparent else b""
     behind = chunk(b"eXIf", exif) if exif else b""
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
+        + before
         + chunk(b"IDAT", zlib.compress(rows))
         + behind
         + chunk(b"IEND", b"")
@@ -122,10 +129,35 @@ def test_deep_colour_is_turned_upright_and_laid_over_the_background(tmp_path):
     path = png_of_16_bit_rgb(tmp_path / "a.png", TWELVE_BITS, exif=exif.tobytes().removeprefix(b"Exif\0\0"))
     image = read_image(path, value_range=[0, 4095])
     assert np.array_equal(image[..., 0].numpy(), np.rot90(AS_8_BITS, -1))
-    alpha = np.array([[0, 0, 0, 0], [4095] * 4], dtype=np.uint16)
+    alpha = np.array([[0, 0, 0, 0], [65535] * 4], dtype=np.uint16)
     path = png_of_16_bit_rgb(tmp_path / "b.png", TWELVE_BITS, alpha=alpha)
     image = read_image(path, value_range=[0, 4095])[..., 0].numpy()
     assert np.array_equal(image, np.stack([np.full(4, 255), AS_8_BITS[1]]))
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_a_range_leaves_alpha_on_the_scale_of_its_16_bits(tmp_path, channels):
+    color, alpha = (np.full((8, 8), value, dtype=np.uint16) for value in (2248, 32768))
+    path = png_of_16_bits(tmp_path / "a.png", [color] * (channels - 1) + [alpha])
+    assert read_image(path, mode="all", value_range=[0, 4095])[0, 0].tolist() == [*[140] * 3, 128]
+    assert read_image(path, value_range=[0, 4095], background="black")[0, 0].tolist() == [70] * 3
+
+
+@pytest.mark.parametrize("value_range", [None, [0, 4095]])
+@pytest.mark.parametrize("mode", ["RGB", "L", "all"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_transparent_value_of_16_bits_is_laid_over_the_background(tmp_path, channels, mode, value_range):
+    # 2049 has the upper byte of the transparent value, 264 its lower byte twice.
+    values = np.array([[2048, 2049], [264, 2056]], dtype=np.uint16)
+    plain = png_of_16_bits(tmp_path / "plain.png", [values] * channels)
+    path = png_of_16_bits(tmp_path / "a.png", [values] * channels, transparent=[2056] * channels)
+    decoding = Decoding(mode, value_range=value_range)
+    expected = decode(plain, decoding)[0]
+    expected[1, 1] = 255
+    image, _, notes = decode(path, decoding)
+    assert torch.equal(image, expected)
+    assert ALPHA in notes
+    assert torch.equal(examine(path, decoding)[0], expected)
 
 
 def test_a_range_that_cannot_be_applied_is_said(tmp_path):

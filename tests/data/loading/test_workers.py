@@ -3,10 +3,13 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
 from functools import partial
 
+import psutil
 import pytest
 
 from resnet_cli.data.loading.workers import Watchdog
@@ -33,6 +36,56 @@ def test_workers_ignore_signals_that_others_send():
     worker.terminate()  # this process is its parent
     worker.join(10)
     assert worker.exitcode == 0
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from resnet_cli.data.loading.workers import WorkerDataLoader
+
+class Large:
+    def __len__(self):
+        return 100
+    def __getitem__(self, index):
+        return np.zeros(1 << 20, np.uint8)  # more than a pipe holds
+
+if __name__ == "__main__":
+    batches = iter(WorkerDataLoader(Large(), workers=2, batch_size=None, collate_fn=bytes))
+    next(batches)
+    print(*(worker.pid for worker in batches._workers), flush=True)
+    sys.stdin.read(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no SIGKILL")
+def test_workers_end_with_a_main_process_that_is_killed(tmp_path):
+    """Also while they wait to send a batch through a pipe that both hold open."""
+    (tmp_path / "killed.py").write_text(KILLED, encoding="utf-8")
+    script = [sys.executable, str(tmp_path / "killed.py")]
+    with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as main:
+        workers = [psutil.Process(int(pid)) for pid in main.stdout.readline().split()]
+        time.sleep(1)  # until both wait to send
+        main.stdin.write("x")
+        main.stdin.flush()
+        assert main.wait(60) == -signal.SIGKILL
+        left = psutil.wait_procs(workers, timeout=20)[1]
+        for worker in left:  # they hold the pipe that is closed next
+            worker.kill()
+    assert len(workers) == 2
+    assert not left
+
+
+def test_workers_outlive_the_thread_that_started_them():
+    train = small_loaders(small_data_set(count=400), backend="stream", workers=1).train
+    thread = threading.Thread(target=lambda: list(train.epoch(0)))
+    thread.start()
+    thread.join()
+    (worker,) = train._processes
+    worker.join(1)
+    assert worker.is_alive()
+    assert len(list(train.epoch(1))) == len(train)
+    assert set(train._processes) == {worker}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")

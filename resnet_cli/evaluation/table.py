@@ -50,7 +50,7 @@ def format_table(run: str, metrics: Mapping[str, Any], folder: str) -> str:
         lines += ["", *_point_lines(point)]
     if "blocks" in metrics:
         lines += ["", *format_blocks(metrics["blocks"])]
-    lines += ["", *_class_lines(metrics["classes"]), "", f"files in {folder}"]
+    lines += ["", *_threshold_lines(metrics), *_class_lines(metrics["classes"]), "", f"files in {folder}"]
     return "".join(f"{escape_control_characters(line)}\n" for line in lines)
 
 
@@ -103,15 +103,25 @@ def _point_lines(point: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {name} {_with_unit(point[name], PERCENT)}{interval}"
 
 
+def _threshold_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which thresholds the classes have, if images have several labels; means may be at other ones."""
+    thresholds = metrics.get("thresholds")
+    if thresholds and thresholds["chosen_on"] is not None:
+        yield "classes at the thresholds chosen on the validation images; rows above without 'chosen thresholds' at 0.5"
+    elif thresholds:
+        yield "classes at a threshold of 0.5"
+
+
 def _class_lines(classes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     shown = classes
     if len(classes) > MOST_CLASSES:
         occurring = [row for row in classes if row["support"]]
         shown = sorted(occurring, key=lambda row: row["f1"])[:WORST]
         yield f"the {len(shown)} classes of the lowest F1; all are in per_class.csv"
-    rows = [["class", *(name.replace("roc_auc", "ROC AUC").replace("f1", "F1") for name in CLASS_COLUMNS)]]
+    columns = (*CLASS_COLUMNS[:1], *(["threshold"] if "threshold" in classes[0] else []), *CLASS_COLUMNS[1:])
+    rows = [["class", *(name.replace("roc_auc", "ROC AUC").replace("f1", "F1") for name in columns)]]
     for row in shown:
-        cells = [_cell(name, row[name]) for name in CLASS_COLUMNS]
+        cells = [_cell(name, row[name]) for name in columns]
         rows.append([cut(" ".join(str(row["class"]).split()), LONGEST_NAME), *cells])
     yield from _columns(rows)
 
@@ -119,7 +129,7 @@ def _class_lines(classes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _cell(name: str, value: Any) -> str:
     if value is None or value != value:
         return "-"
-    return f"{value:,}" if name == "support" else _number(value, NUMBER if name == "roc_auc" else PERCENT)
+    return f"{value:,}" if name == "support" else _number(value, NUMBER if name in ("roc_auc", "threshold") else PERCENT)
 
 
 def _number(value: float, unit: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.evaluation.blocks import format_blocks
 from resnet_cli.evaluation.bootstrap import LEVEL
+from resnet_cli.evaluation.unknown import format_unknown
 from resnet_cli.runs.summary import cut
 
 PERCENT, NUMBER = "%", ""
@@ -48,6 +49,8 @@ def format_table(run: str, metrics: Mapping[str, Any], folder: str) -> str:
     point = metrics.get("operating_point")
     if point:
         lines += ["", *_point_lines(point)]
+    if "unknown" in metrics:
+        lines += ["", *format_unknown(metrics["unknown"])]
     if "blocks" in metrics:
         lines += ["", *format_blocks(metrics["blocks"])]
     lines += ["", *_threshold_lines(metrics), *_class_lines(metrics["classes"]), "", f"files in {folder}"]
@@ -129,7 +132,9 @@ def _class_lines(classes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _cell(name: str, value: Any) -> str:
     if value is None or value != value:
         return "-"
-    return f"{value:,}" if name == "support" else _number(value, NUMBER if name in ("roc_auc", "threshold") else PERCENT)
+    if name == "support":
+        return f"{value:,}"
+    return _number(value, NUMBER if name in ("roc_auc", "threshold") else PERCENT)
 
 
 def _number(value: float, unit: str) -> str:

@@ -110,7 +110,8 @@ def _threshold_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     """Yield which thresholds the classes have, if images have several labels; means may be at other ones."""
     thresholds = metrics.get("thresholds")
     if thresholds and thresholds["chosen_on"] is not None:
-        yield "classes at the thresholds chosen on the validation images; rows above without 'chosen thresholds' at 0.5"
+        images = "these images" if metrics.get("split") == "val" and "data" not in metrics else "the validation images"
+        yield f"classes at the thresholds chosen on {images}; rows above without 'chosen thresholds' at 0.5"
     elif thresholds:
         yield "classes at a threshold of 0.5"
 

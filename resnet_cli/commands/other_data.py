@@ -1,9 +1,10 @@
-"""--data KEY=VALUE of resnet-eval: a run's config with other images."""
+"""--data KEY=VALUE: a run's config with other images; and names of the folders of evaluations."""
 
 import argparse
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from resnet_cli.config.messages import escape_control_characters
@@ -55,6 +56,26 @@ def _as_path(run: str) -> str:
 def folder_name(split: str, overrides: Overrides) -> str:
     """Return the name of the folder of an evaluation: `all-photos-1a2b3c`."""
     place = next((overrides[key] for key in ("root", "file", "shards", "name", "data") if key in overrides), "")
-    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", place.rstrip("/").rsplit("/", 1)[-1]).strip("-")[:40]
-    digest = hashlib.sha256(repr(sorted(overrides.items())).encode("utf-8", "backslashreplace")).hexdigest()[:6]
-    return "-".join(part for part in (split, slug, digest) if part)
+    slug = _slug(place.rstrip("/").rsplit("/", 1)[-1])
+    return "-".join(part for part in (split, slug, _digest(sorted(overrides.items()))) if part)
+
+
+def folder_name_of_average(split: str, average: str, checkpoints: Sequence[Path]) -> str:
+    """Return the name of the folder of an average: `test-average-weights-seed0-seed1-1a2b3c`.
+
+    Args:
+        split: The split.
+        average: What is averaged.
+        checkpoints: The checkpoint of each member, whose run folders are named.
+    """
+    files = [file.resolve() for file in checkpoints]
+    names = [file.parents[1].name if file.parent.name == "checkpoints" else file.stem for file in files]
+    return f"{split}-average-{average}-{_slug('-'.join(names))}-{_digest([str(file) for file in files])}"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:40]
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(repr(content).encode("utf-8", "backslashreplace")).hexdigest()[:6]

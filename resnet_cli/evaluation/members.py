@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from resnet_cli.config.split_names import SPLIT_NAMES
@@ -62,6 +63,20 @@ class Member:
         if labels.ndim == 1:
             return [own[label] for label in labels.tolist()]
         return [{own[k] for k in row.nonzero().flatten().tolist()} for row in labels]
+
+
+def require_distinct(members: Sequence[Member]) -> None:
+    """Raise an `InputError` if two members are the same checkpoint, which would count twice."""
+    names: dict[Path, str] = {}
+    problems = []
+    for member in members:
+        file = member.run.file.resolve()
+        if file in names:
+            same = "is given twice" if member.name == names[file] else f"is the same checkpoint as {names[file]}"
+            problems.append(f"{member.name}: {same}; an average is of different runs or checkpoints")
+        names.setdefault(file, member.name)
+    if problems:
+        raise InputError(*problems)
 
 
 def require_same_classes(members: Sequence[Member], average: Average) -> None:

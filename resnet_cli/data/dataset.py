@@ -15,6 +15,7 @@ from resnet_cli.data.images.shards import ShardSource
 from resnet_cli.data.label_sets import count_classes
 from resnet_cli.data.origins import Origins
 from resnet_cli.data.shard_order import ShardOrder
+from resnet_cli.data.undivided import current_undivided
 from resnet_cli.errors import InputError
 
 
@@ -96,7 +97,9 @@ class Dataset:
         """
         classes = len(self.class_names)
         splits = {"train": self.train, "test": self.test} | ({"val": self.val} if self.val else {})
-        problems = [f"{self.name}: only {classes} class: a classifier needs at least 2"] if classes < 2 else []
+        problems = []
+        if classes < 2 and current_undivided() is None:
+            problems.append(f"{self.name}: only {classes} class: a classifier needs at least 2")
         for split_name, split in splits.items():
             problems += _split_problems(f"{self.name}: {split_name} split", split, self.train.size, classes)
         if not problems:

@@ -10,7 +10,7 @@ from resnet_cli.commands.companions import add_run_options, parse_count
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status
 from resnet_cli.commands.folds import add_fold_options, print_label_errors, print_out_of_fold
-from resnet_cli.commands.other_data import compose_other_data, folder_name, folder_name_of_average, parse_override
+from resnet_cli.commands.other_data import add_data_option, compose_other_data, folder_name, folder_name_of_average
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.errors import InputError
@@ -53,10 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("test", "val", "train"),
         help="the images; default: test, with --data all. train: without augmentation, in order",
     )
-    parser.add_argument(
-        "--data", type=parse_override, action="append", default=[], metavar="KEY=VALUE",
-        help="other images with the same classes, as data.KEY=VALUE of resnet-train; may be given several times",
-    )  # fmt: skip
+    add_data_option(parser, "other images with the same classes")
     parser.add_argument(
         "--tta", choices=("none", "flip", "flip_translate"), default="none",
         help="also the mean output over each image and its mirror image, and those shifted by a pixel",

@@ -96,7 +96,8 @@ def own_images(run: TrainedRun, split: Split) -> EvaluatedImages:
     """
     node = run.data_node()
     check_node("data", node, trust=run.trust, named=run.named)
-    loaders = run.loaders(_plain_node(node, split))
+    with run.naming_lost_files(f"--split {split} --data"):
+        loaders = run.loaders(_plain_node(node, split))
     notes: list[str] = []
     if split in loaders.samples:
         change = split_change(run.data.get("splits"), split, fingerprint_split(*loaders.samples[split]))

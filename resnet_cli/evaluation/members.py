@@ -41,7 +41,8 @@ class Member:
         """The run's training, validation and test samples; images are not decoded."""
         node = self.run.data_node()
         check_node("data", node, trust=self.run.trust, named=self.run.named)
-        return build.partition(node)
+        with self.run.naming_lost_files(""):
+            return build.partition(node)
 
     def names(self, split: Split) -> list[str]:
         """Return the names of the samples of a split, in order; empty if there is no such split."""

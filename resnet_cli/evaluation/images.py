@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -137,7 +137,7 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
     is_whole = split is None and node.get("splits") is None and node.get("group") is None
     with undivided() if is_whole else nullcontext() as whole:
         loaders = run.loaders(_plain_node(node, "train"))
-    available = [part for part in ("train", "val", "test") if part in loaders.samples]
+    available: list[Split] = [part for part in get_args(Split) if part in loaders.samples]
     if whole is not None and whole.lacks_test:  # they are the training images
         available.remove("test")
     if loaders.in_size != run.in_size:

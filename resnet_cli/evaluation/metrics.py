@@ -51,10 +51,9 @@ def compute_metrics(outputs: Outputs, *, resamples: int = RESAMPLES, seed: int =
     per_class: dict[str, list[float]] = class_metrics(found, areas)
     thresholds: dict[str, Any] = {}
     if outputs.has_label_sets:  # those of the decisions, from which the metrics of the classes are
-        chosen = outputs.thresholds is not None
-        values = outputs.thresholds or [0.5] * len(outputs.class_names)
-        thresholds["thresholds"] = {"chosen_on": "val" if chosen else None, "values": values}
-        per_class["threshold"] = values
+        used = outputs.thresholds or [0.5] * len(outputs.class_names)
+        thresholds["thresholds"] = {"chosen_on": "val" if outputs.thresholds else None, "values": used}
+        per_class["threshold"] = used
     metrics: dict[str, Any] = {**own, **{name: value for name, value in overall.items() if name not in own}}
     if outputs.views_NK is not None:
         views = Decisions.of(outputs.views_NK, outputs.labels, outputs.thresholds)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -26,6 +27,7 @@ from resnet_cli.planning.choices import Choice
 from resnet_cli.planning.plan_file import format_nested
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.reading import read_run
+from resnet_cli.session.paths import ITEM, located_settings, recorded_paths
 
 NOT_OF_FILES = tuple(key for key in CONTROL_KEYS if key != "init_from")  # keys that a file cannot set
 COPY_HINT = "# Copy it to"  # how a line of plan.yaml begins that does not apply to a copy
@@ -33,6 +35,8 @@ COPY_HINT = "# Copy it to"  # how a line of plan.yaml begins that does not apply
 
 def eject_run(run: RunDir, config_dir: str | None = None) -> str:
     """Return the text of an experiment file that trains with the config of a run.
+
+    Relative paths that do not lead to the run's files from the working folder are replaced by absolute ones.
 
     Raises:
         InputError: The run has no readable config, or a file cannot express its overrides.
@@ -44,10 +48,22 @@ def eject_run(run: RunDir, config_dir: str | None = None) -> str:
     except OSError as error:
         raise InputError(f"{error.filename or run.path}: cannot be read: {error.strerror}") from None
     overrides = [str(item) for item in record.get("overrides") or ()]
-    return eject(plan, overrides, stored.read(run.config), config_dir=config_dir)
+    settings = stored.read(run.config)
+    paths = recorded_paths(settings, (), run, needed=False)
+    runs = {key: place for key, place in paths.items() if key in ("init_from", "teacher")}
+    located = {**located_settings(settings, paths), **runs}
+    moved = {key: _value_of(located, key) for key in dict.fromkeys(ITEM.sub("", path) for path in paths)}
+    return eject(plan, overrides, located, config_dir=config_dir, moved=moved)
 
 
-def eject(plan: str, overrides: Sequence[str], settings: Settings, *, config_dir: str | None = None) -> str:
+def eject(
+    plan: str,
+    overrides: Sequence[str],
+    settings: Settings,
+    *,
+    config_dir: str | None = None,
+    moved: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
     """Return the text of an experiment file with the choices of a plan and the overrides of a command.
 
     The file is composed and compared with `settings`. Keys that would differ are added to it.
@@ -57,6 +73,7 @@ def eject(plan: str, overrides: Sequence[str], settings: Settings, *, config_dir
         overrides: The overrides of the command.
         settings: The config that the file has to compose to.
         config_dir: A further folder of config groups.
+        moved: Paths by key that are not those of the plan or the command, as in `settings`.
 
     Raises:
         InputError: A file cannot express the overrides.
@@ -66,6 +83,9 @@ def eject(plan: str, overrides: Sequence[str], settings: Settings, *, config_dir
     groups = _available_groups(options)
     for override in _parse_overrides(overrides):
         _add_override(override, defaults, values, groups)
+    for key, value in moved.items():
+        if key not in NOT_OF_FILES:
+            values[key] = Choice(key, value, "where it was found", "")
     for group in groups & CONFIG_GROUPS.keys():
         _drop_option(group, defaults, values)
     comments = [line for line in plan.splitlines() if line.startswith("#") and not line.startswith(COPY_HINT)]
@@ -78,6 +98,14 @@ def eject(plan: str, overrides: Sequence[str], settings: Settings, *, config_dir
     if wrong:
         raise InputError(f"--copy: no file can set {', '.join(wrong)} as the command does")
     return text
+
+
+def _value_of(settings: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a full key in nested settings."""
+    value: Any = settings
+    for name in key.split("."):
+        value = value[name]
+    return value
 
 
 def _parse_plan(text: str) -> tuple[dict[str, Choice], dict[str, Choice]]:

@@ -10,7 +10,7 @@ from resnet_cli.commands.companions import add_run_options, parse_count
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status
 from resnet_cli.commands.folds import add_fold_options, print_label_errors, print_out_of_fold
-from resnet_cli.commands.other_data import compose_other_data, folder_name, parse_override
+from resnet_cli.commands.other_data import add_data_option, compose_other_data, folder_name, folder_name_of_average
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.errors import InputError
@@ -53,17 +53,15 @@ def _parser() -> argparse.ArgumentParser:
         choices=("test", "val", "train"),
         help="the images; default: test, with --data all. train: without augmentation, in order",
     )
-    parser.add_argument(
-        "--data", type=parse_override, action="append", default=[], metavar="KEY=VALUE",
-        help="other images with the same classes, as data.KEY=VALUE of resnet-train; may be given several times",
-    )  # fmt: skip
+    add_data_option(parser, "other images with the same classes")
     parser.add_argument(
         "--tta", choices=("none", "flip", "flip_translate"), default="none",
         help="also the mean output over each image and its mirror image, and those shifted by a pixel",
     )  # fmt: skip
     parser.add_argument(
         "--at", type=_target, metavar="sensitivity=X | specificity=X",
-        help="sensitivity and specificity at a threshold, chosen on the validation images to reach X, such as 0.95",
+        help="sensitivity and specificity at a threshold, chosen to reach X, such as 0.95, on the validation images; "
+        "a run without them chooses on the evaluated images, which is optimistic",
     )  # fmt: skip
     parser.add_argument(
         "--positive", metavar="CLASS",
@@ -98,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         help="evaluate several runs as one: one net with the mean of their weights, or the mean of their probabilities",
     )  # fmt: skip
     parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
-    parser.add_argument("--out", metavar="DIR", help="folder of the files; default: RUN/eval/SPLIT")
+    parser.add_argument("--out", metavar="DIR", help="folder of the files; default: in RUN/eval")
     parser.add_argument("--device", help="as trainer.device; default: that of the run, or auto")
     add_run_options(parser)
     return parser
@@ -143,12 +141,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     )  # fmt: skip
     if options.average is None:
         trained = open_trained(options.run, **opened)
-        folder = _folder(trained, options)
+        folder = _folder([trained], options)
         evaluation, runs, title = evaluate_run(trained, wanted), [trained], options.run
     else:
         combined = open_combined(options.runs, options.average, options.split or "test", **opened)
-        folder = _folder(combined.run, options)
-        evaluation, runs, title = evaluate_combined(combined, wanted), [m.run for m in combined.members], combined.title
+        runs, title = [member.run for member in combined.members], combined.title
+        folder = _folder(runs, options)
+        evaluation = evaluate_combined(combined, wanted)
     write_files(evaluation, folder)
     _report(evaluation, runs, title, folder, options)
 
@@ -203,8 +202,8 @@ def _require_no_sweep(path: str) -> None:
         raise InputError(f"{path}: a sweep; {remedy}: resnet-report {path}")
 
 
-def _folder(trained: "TrainedRun", options: argparse.Namespace) -> Path:
-    """Return the folder that the files of the evaluation go into.
+def _folder(runs: Sequence["TrainedRun"], options: argparse.Namespace) -> Path:
+    """Return the folder that the files of the evaluation go into, by default in that of the first run.
 
     Raises:
         InputError: The checkpoint is in no run folder and --out is not given, or --out is a file.
@@ -214,12 +213,15 @@ def _folder(trained: "TrainedRun", options: argparse.Namespace) -> Path:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--out={folder}: is a file; the files of an evaluation go into a folder")
         return folder
+    trained = runs[0]
     if trained.run is None:
         raise InputError(f"{trained.file}: not in a run folder; give --out DIR")
     if options.data:
         return trained.run.evaluation / folder_name(options.split or "all", dict(options.data))
     name = options.split or "test"
-    return trained.run.evaluation / (f"{name}-average-{options.average}" if options.average else name)
+    if options.average is not None:
+        name = folder_name_of_average(name, options.average, [run.file for run in runs])
+    return trained.run.evaluation / name
 
 
 def _target(text: str) -> tuple[str, float]:

@@ -17,6 +17,7 @@ from resnet_cli.commands.companions import (
 )
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, output_path
+from resnet_cli.commands.other_data import add_data_option, at_present_place
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.split_names import SPLIT_NAMES
@@ -39,6 +40,7 @@ examples:
   resnet-export RUN --format pt2 --out model.pt2                   for torch.export.load
   resnet-export RUN --precision int8                               8-bit weights and activations, for onnxruntime
   resnet-export RUN --calibrated --reject 5%                       with the temperature, and an output "rejected"
+  resnet-export RUN --data root=/new/photos                        if the run's images have been moved
 
 In Python:
   session = onnxruntime.InferenceSession("model.onnx")
@@ -63,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="X",
         help="allowed difference from PyTorch; default: 1e-4, fp16 0.02, int8 any (ten times as much for logits)",
     )
+    add_data_option(parser, "where the run's images are now, such as root=DIR, to compare the file with the run")
     add_run_options(parser)
     return parser
 
@@ -93,6 +96,7 @@ def _export(options: argparse.Namespace) -> None:
     trained = open_trained(
         options.run, checkpoint=options.checkpoint, device="cpu", precision="fp32", trust=options.trust
     )
+    trained = at_present_place(trained, options.run, options.data, trust=options.trust)
     classifier = Classifier(trained, temperature=find_temperature(options, trained))
     rejection = find_rejection(options, trained, classifier)
     wanted = ExportOptions(

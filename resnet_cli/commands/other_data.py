@@ -1,13 +1,18 @@
-"""--data KEY=VALUE of resnet-eval: a run's config with other images."""
+"""--data KEY=VALUE: a run's config with other images; and names of the folders of evaluations."""
 
 import argparse
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from resnet_cli.session.trained import TrainedRun
 
 Overrides = dict[str, str]  # values as typed, by key without `data.`
 
@@ -25,13 +30,24 @@ def parse_override(text: str) -> tuple[str, str]:
     return key, value
 
 
-def compose_other_data(run: str, given: Sequence[tuple[str, str]], *, trust: bool) -> tuple[Overrides, dict[str, Any]]:
+def add_data_option(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add --data KEY=VALUE, with the first part of its help."""
+    parser.add_argument(
+        "--data", type=parse_override, action="append", default=[], metavar="KEY=VALUE",
+        help=f"{text}, as data.KEY=VALUE of resnet-train; may be given several times",
+    )  # fmt: skip
+
+
+def compose_other_data(
+    run: str, given: Sequence[tuple[str, str]], *, trust: bool, keeps_split: bool = False
+) -> tuple[Overrides, dict[str, Any]]:
     """Return the given keys and values, and the checked node of group `data` with them.
 
     Args:
         run: A run folder, or a checkpoint in one.
         given: Keys and values, without `data.`.
         trust: Allow classes that only the run names.
+        keeps_split: The images are the run's own, elsewhere, and are split as they were.
 
     Raises:
         InputError: The config with these values is wrong; one line for each problem.
@@ -43,6 +59,8 @@ def compose_other_data(run: str, given: Sequence[tuple[str, str]], *, trust: boo
     node = settings["data"]
     if not isinstance(node, Mapping):
         raise InputError("--data: the run's config has no data")
+    if keeps_split:
+        return dict(given), dict(node)
     own = {key: value for key, value in OWN_SPLIT.items() if key in node and key not in dict(given)}
     return dict(given), {**node, **own}
 
@@ -52,9 +70,44 @@ def _as_path(run: str) -> str:
     return run if "/" in run or run.startswith("~") else f"./{run}"
 
 
+def at_present_place(trained: "TrainedRun", run: str, given: Sequence[tuple[str, str]], *, trust: bool) -> "TrainedRun":
+    """Return a run whose own images are read with the given keys and values, such as from where they are now.
+
+    Args:
+        trained: The run.
+        run: Its folder, or a checkpoint in it.
+        given: See `compose_other_data`.
+        trust: See `compose_other_data`.
+    """
+    if not given:
+        return trained
+    _, node = compose_other_data(run, given, trust=trust, keeps_split=True)
+    return replace(trained, other_data=node)
+
+
 def folder_name(split: str, overrides: Overrides) -> str:
     """Return the name of the folder of an evaluation: `all-photos-1a2b3c`."""
     place = next((overrides[key] for key in ("root", "file", "shards", "name", "data") if key in overrides), "")
-    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", place.rstrip("/").rsplit("/", 1)[-1]).strip("-")[:40]
-    digest = hashlib.sha256(repr(sorted(overrides.items())).encode("utf-8", "backslashreplace")).hexdigest()[:6]
-    return "-".join(part for part in (split, slug, digest) if part)
+    slug = _slug(place.rstrip("/").rsplit("/", 1)[-1])
+    return "-".join(part for part in (split, slug, _digest(sorted(overrides.items()))) if part)
+
+
+def folder_name_of_average(split: str, average: str, checkpoints: Sequence[Path]) -> str:
+    """Return the name of the folder of an average: `test-average-weights-seed0-seed1-1a2b3c`.
+
+    Args:
+        split: The split.
+        average: What is averaged.
+        checkpoints: The checkpoint of each member, whose run folders are named.
+    """
+    files = [file.resolve() for file in checkpoints]
+    names = [file.parents[1].name if file.parent.name == "checkpoints" else file.stem for file in files]
+    return f"{split}-average-{average}-{_slug('-'.join(names))}-{_digest([str(file) for file in files])}"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:40]
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(repr(content).encode("utf-8", "backslashreplace")).hexdigest()[:6]

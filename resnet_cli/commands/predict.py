@@ -17,6 +17,7 @@ from resnet_cli.commands.companions import (
 )
 from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, output_path
+from resnet_cli.commands.other_data import add_data_option, at_present_place
 from resnet_cli.commands.terminal import print_output
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.suggestions import similar_file
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
     rejects = "say 'none of these' at a threshold that rejects this share of the validation images, such as 5%%"
     add_probability_options(parser, rejects=rejects)
+    add_data_option(parser, "for --reject: where the run's images are now, such as root=DIR")
     parser.add_argument("--batch-size", type=parse_count, default=256, metavar="N", help="default: 256")
     parser.add_argument("--device", help="as trainer.device; default: that of the run, or auto")
     add_run_options(parser)
@@ -83,6 +85,8 @@ def _predict(options: argparse.Namespace) -> None:
     out = None if options.out is None else output_path(options.out)
     format_name = _choose_format(options.format, out)
     require_probability_options(options)
+    if options.data and options.reject is None:
+        raise InputError("--data: needs --reject RATE, which reads the run's validation images")
     from resnet_cli.inference.sources import ImageList
 
     images = ImageList(options.images, sys.stdin)
@@ -99,6 +103,7 @@ def _predict(options: argparse.Namespace) -> None:
     from resnet_cli.session.trained import open_trained
 
     trained = open_trained(options.run, checkpoint=options.checkpoint, device=options.device, trust=options.trust)
+    trained = at_present_place(trained, options.run, options.data, trust=options.trust)
     classifier = Classifier(trained, batch_size=options.batch_size, temperature=find_temperature(options, trained))
     rejection = find_rejection(options, trained, classifier)
     writer = _make_writer(format_name, options.top, classifier, rejects=rejection is not None)

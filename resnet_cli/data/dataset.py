@@ -17,6 +17,7 @@ from resnet_cli.data.images.shards import ShardSource
 from resnet_cli.data.label_sets import count_classes
 from resnet_cli.data.origins import Origins
 from resnet_cli.data.shard_order import ShardOrder
+from resnet_cli.data.undivided import current_undivided
 from resnet_cli.errors import InputError
 
 
@@ -103,6 +104,8 @@ class Dataset:
         problems = _name_problems(self.name, self.class_names)
         for split_name, split in self._splits.items():
             problems += _type_problems(f"{self.name}: {split_name} split", split)
+        if not problems and (self.mean is None or self.std is None):  # these are measured on uint8 images only
+            problems += self._image_type_problems()
         if problems:
             raise InputError(*problems)
 
@@ -114,7 +117,9 @@ class Dataset:
         """
         self.validate_types()
         classes = len(self.class_names)
-        problems = [f"{self.name}: only {classes} class: a classifier needs at least 2"] if classes < 2 else []
+        problems = []
+        if classes < 2 and current_undivided() is None:
+            problems.append(f"{self.name}: only {classes} class: a classifier needs at least 2")
         for split_name, split in self._splits.items():
             problems += _split_problems(f"{self.name}: {split_name} split", split, self.train.size, classes)
         if not problems:
@@ -123,15 +128,19 @@ class Dataset:
         if problems:
             raise InputError(*problems)
 
-    def validate_scale(self) -> None:
-        """Check that mean and standard deviation are on the scale 0 to 1, not on that of pixels.
+    def validate_new(self) -> None:
+        """Check what makes sense in no new run, but was accepted once, so that such runs must still open and resume.
 
-        This is separate from `validate`, so that runs that were trained with other values can still be opened.
+        Images must be uint8, class names unique, and mean and standard deviation on the scale 0 to 1, not on that of
+        pixels.
 
         Raises:
             InputError: They are not; one line for each problem.
         """
-        problems = []
+        self.validate_types()
+        twice = next((each for each, count in Counter(self.class_names).items() if count > 1), None)
+        problems = [f"{self.name}: two classes are named {twice!r}"] if twice is not None else []
+        problems += self._image_type_problems()
         for key, values in (("mean", self.mean or ()), ("std", self.std or ())):
             lowest = 0 if key == "mean" else -math.inf  # `validate` refuses others
             if not all(lowest <= value <= 1 for value in values):
@@ -140,6 +149,14 @@ class Dataset:
                 problems.append(f"data.{key}=[{given}]: each must be from 0 to 1, the scale of the images{hint}")
         if problems:
             raise InputError(*problems)
+
+    def _image_type_problems(self) -> list[str]:
+        """Find splits whose images are tensors of another type than uint8."""
+        return [
+            _image_type_problem(f"{self.name}: {name} split", split.images)
+            for name, split in self._splits.items()
+            if isinstance(split.images, Tensor) and split.images.dtype != torch.uint8
+        ]
 
     def _class_problems(self) -> list[str]:
         """Find classes without training images."""
@@ -165,23 +182,20 @@ class Dataset:
 
 
 def _name_problems(name: str, class_names: Sequence[object]) -> list[str]:
-    """Find class names that are no strings or not unique; the first of each kind."""
-    for each in class_names:
-        if not isinstance(each, str):
-            return [f"{name}: class names must be strings; {each!r} is {_type_name(each)}"]
-    twice = next((each for each, count in Counter(class_names).items() if count > 1), None)
-    return [f"{name}: two classes are named {twice!r}"] if twice is not None else []
+    """Find the first class name that is no string."""
+    other = next((each for each in class_names if not isinstance(each, str)), None)
+    return [] if other is None else [f"{name}: class names must be strings; {other!r} is {_type_name(other)}"]
 
 
 def _type_problems(name: str, split: DatasetSplit) -> list[str]:
     """Find values of wrong types in a split, which `name` refers to in messages."""
     problems = []
     images, labels, weights = split.images, split.labels, split.weights
-    if isinstance(images, Tensor) and images.dtype == torch.uint8:
+    if isinstance(images, Tensor):
         if images.ndim != 4:
             problems.append(f"{name}: images are {list(images.shape)}; must be [N, H, W, C]")
     elif not isinstance(images, LazyImages):
-        problems.append(f"{name}: images are {_type_name(images)}; must be {_expected(images, torch.uint8)}")
+        problems.append(_image_type_problem(name, images))
     if not isinstance(labels, Tensor) or labels.dtype not in (torch.int64, torch.bool):
         wanted = f"{_expected(labels, torch.int64)} (bool [N, K] for images with several labels)"
         problems.append(f"{name}: labels are {_type_name(labels)}; must be {wanted}")
@@ -193,6 +207,10 @@ def _type_problems(name: str, split: DatasetSplit) -> list[str]:
     if weights is not None and not isinstance(weights, Tensor):
         problems.append(f"{name}: weights are {_type_name(weights)}; must be a tensor of floats")
     return problems
+
+
+def _image_type_problem(name: str, images: object) -> str:
+    return f"{name}: images are {_type_name(images)}; must be {_expected(images, torch.uint8)}"
 
 
 def _type_name(value: object) -> str:

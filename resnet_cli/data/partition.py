@@ -15,6 +15,7 @@ from resnet_cli.data.origins import Origins
 from resnet_cli.data.selection import has_file_names, join, parts_of, replace_parts, with_names
 from resnet_cli.data.split_file import format_split_file, read_split_file
 from resnet_cli.data.splits import log_groups, number_folds, stratified_split, stratified_subset, warn_missing_classes
+from resnet_cli.data.undivided import current_undivided
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 
@@ -91,6 +92,9 @@ def partition(dataset: Dataset, options: SplitOptions) -> Partition:
     """
     options.validate()
     dataset.validate_types()
+    whole = current_undivided()
+    if whole is not None and whole.lacks_test:
+        dataset = replace(dataset, test=dataset.train)
     dataset, left_out = with_names(dataset), frozenset[str]()
     if options.classes is not None or options.merge:
         before = dataset
@@ -216,7 +220,7 @@ def _split_training_set(
             kept, held_out = _fold(labels, groups, options.folds, options)
             setting += f" data.fold={options.fold}"
             warn_missing_classes(setting, labels, kept, class_names, "no image to train on")
-        elif options.val_fraction and "val" not in samples:
+        elif options.val_fraction and "val" not in samples and current_undivided() is None:
             kept, held_out = _held_out(labels, groups, options)
         if len(held_out):
             warn_missing_classes(setting, labels, held_out, class_names, "nothing held out for validation")
@@ -229,7 +233,7 @@ def _split_training_set(
     except InputError as error:
         raise InputError(*(f"{setting}: {problem}" for problem in error.problems)) from None
     result: dict[str, Samples] = {"train": (split, available[kept]), "test": samples["test"]}
-    if options.val_fraction:
+    if options.val_fraction and ("val" in samples or len(held_out)):
         result["val"] = samples["val"] if "val" in samples else (split, available[held_out])
     return result
 

@@ -47,16 +47,17 @@ def with_names(dataset: Dataset) -> Dataset:
     Paths are not used as names if several samples share a file.
     """
     parts = parts_of(dataset)
-    names = {part: _file_names(split) if split.names is None else list(split.names) for part, split in parts.items()}
+    splits = {id(split): (part, split) for part, split in reversed(parts.items())}  # one split may be two parts
+    names = {
+        key: _file_names(split) if split.names is None else list(split.names) for key, (_, split) in splits.items()
+    }
     known = [name for found in names.values() for name in found or ()]
     are_names = None not in names.values() and len(set(known)) == len(known)
-    return replace_parts(
-        dataset,
-        {
-            part: replace(split, names=names[part] if are_names else NumberedNames(part, range(len(split))))
-            for part, split in parts.items()
-        },
-    )
+    named = {
+        key: replace(split, names=names[key] if are_names else NumberedNames(part, range(len(split))))
+        for key, (part, split) in splits.items()
+    }
+    return replace_parts(dataset, {part: named[id(split)] for part, split in parts.items()})
 
 
 def unique_splits(dataset: Dataset) -> list[DatasetSplit]:

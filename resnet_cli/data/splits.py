@@ -13,6 +13,7 @@ from torch import Tensor
 
 from resnet_cli.data.groups import hold_out_groups
 from resnet_cli.data.label_sets import count_classes, draw_label_sets
+from resnet_cli.data.undivided import current_undivided
 from resnet_cli.errors import InputError
 from resnet_cli.seeding import seeded_generator
 
@@ -118,11 +119,16 @@ def hold_out_test(
         groups: Group of each sample, int64 [N], to keep together; None if there are no groups.
 
     Returns:
-        Sorted indices of the training samples and of the test samples.
+        Sorted indices of the training samples and of the test samples; twice those of all samples if the data set is
+        read `undivided`.
 
     Raises:
         InputError: Nothing would be held out.
     """
+    whole = current_undivided()
+    if whole is not None:
+        whole.lacks_test = True
+        return torch.arange(len(labels)), torch.arange(len(labels))
     setting = f"{source}: data.test_fraction={fraction:g}"
     try:
         if groups is None:

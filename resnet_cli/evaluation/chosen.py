@@ -77,6 +77,7 @@ def operating_point(
         "positive": name,
         "target": f"{target.quantity} {100 * target.value:g} %",
         "chosen_on": "these images" if chosen_on is None else "the validation images",
+        "optimistic": chosen_on is None,
         "threshold": float(sigmoid(np.array(threshold))),
         **found,
         "intervals": bootstrap_intervals(count, statistic, resamples=resamples, seed=seed) if resamples else {},

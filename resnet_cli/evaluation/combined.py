@@ -24,6 +24,7 @@ from resnet_cli.evaluation.members import (
     Average,
     Member,
     compare_splits,
+    require_distinct,
     require_same_architecture,
     require_same_classes,
     warn_of_separate_starts,
@@ -95,14 +96,15 @@ def open_combined(
     """Open several runs as one; the arguments after the split are those of `open_trained`.
 
     Raises:
-        InputError: There are fewer than two runs, one cannot be opened, they cannot be combined, or one was trained on
-            images of the split.
+        InputError: There are fewer than two runs, one is given twice or cannot be opened, they cannot be combined, or
+            one was trained on images of the split.
     """
     if len(paths) < 2:
         raise InputError(f"--average {average}: takes two runs or more")
     members = tuple(
         Member(path, open_trained(path, checkpoint=checkpoint, device=device, trust=trust)) for path in paths
     )
+    require_distinct(members)
     require_same_classes(members, average)
     if average == "probabilities":
         return CombinedRuns(members, average, split, members[0].run, tuple(compare_splits(members, split, average)))

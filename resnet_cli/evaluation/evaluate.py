@@ -55,6 +55,7 @@ COMPILED = (
     "the run was trained with trainer.compile=model, whose rounding differs from that of this evaluation: "
     "results may differ from run.json in the last digits"
 )
+OPTIMISTIC = "the threshold of --at is chosen on the images on which it is measured, so its figures are optimistic"
 STAGED = ".new-"  # prefix of the folder in which files are written before they replace earlier ones
 ABANDONED_SECONDS = 3600  # age from which such a folder is taken to belong to a process that was killed
 
@@ -171,6 +172,8 @@ def _validation_metrics(
         found["operating_point"] = operating_point(
             outputs, options.target, positive, chosen_on=on, resamples=options.resamples
         )
+        if on is None:
+            images.notes.append(OPTIMISTIC if is_val else f"the run has no validation images: {OPTIMISTIC}")
     temperature, is_other = stored_temperature(run), False
     if options.calibrate:
         assert validation is not None

@@ -1,9 +1,10 @@
 """The images of an evaluation: a split of the run's own data, or others with the same classes."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from resnet_cli.config.run_config import Node
 from resnet_cli.data import BatchLoader, Loaders
 from resnet_cli.data.classes import find_places, relabel
 from resnet_cli.data.fingerprint import fingerprint_split
+from resnet_cli.data.undivided import undivided
 from resnet_cli.errors import InputError
 from resnet_cli.session.run_data import split_change
 from resnet_cli.session.trained import TrainedRun, check_node
@@ -94,7 +96,8 @@ def own_images(run: TrainedRun, split: Split) -> EvaluatedImages:
     """
     node = run.data_node()
     check_node("data", node, trust=run.trust, named=run.named)
-    loaders = run.loaders(_plain_node(node, split))
+    with run.naming_lost_files(f"--split {split} --data"):
+        loaders = run.loaders(_plain_node(node, split))
     notes: list[str] = []
     if split in loaders.samples:
         change = split_change(run.data.get("splits"), split, fingerprint_split(*loaders.samples[split]))
@@ -131,7 +134,12 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
     Raises:
         InputError: The images cannot be read, have another size than the run's, or none has a class of the run.
     """
-    loaders = run.loaders(_plain_node(node, "train"))
+    is_whole = split is None and node.get("splits") is None and node.get("group") is None
+    with undivided() if is_whole else nullcontext() as whole:
+        loaders = run.loaders(_plain_node(node, "train"))
+    available: list[Split] = [part for part in get_args(Split) if part in loaders.samples]
+    if whole is not None and whole.lacks_test:  # they are the training images
+        available.remove("test")
     if loaders.in_size != run.in_size:
         sizes = ("x".join(map(str, size)) for size in (loaders.in_size, run.in_size))
         raise InputError("--data: images are {}, but the net takes {} (channels x height x width)".format(*sizes))
@@ -143,9 +151,7 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
     notes: list[str] = []
     places_K = _label_mapping(run, loaders, notes)
     parts, names, left_out = [], [], 0
-    for part in ("train", "val", "test") if split is None else (split,):
-        if split is None and part not in loaders.samples:
-            continue
+    for part in available if split is None else (split,):
         loader, part_names = _loader(loaders, part), _names(loaders, part)
         if places_K is not None:
             is_known = _is_known(loaders.samples[part][0].labels[loader.indices], places_K)
@@ -158,8 +164,11 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
     new = [name for name in loaders.class_names if name not in run.class_names]
     if not parts:
         raise InputError(f"--data: the run knows none of the images' classes: {_list_names('class', new)}")
-    if new:
-        notes.append(f"{left_out} images left out, of {_list_names('class', new)} that the run does not know")
+    if left_out:
+        images = "1 image" if left_out == 1 else f"{left_out} images"
+        notes.append(f"{images} left out, of {_list_names('class', new)} that the run does not know")
+    elif new and loaders.has_label_sets:
+        notes.append(f"labels of {_list_names('class', new)} are ignored: the run does not know them")
     about = {"images": left_out, "classes": new} if new else {}
     return EvaluatedImages(tuple(parts), names, None, places_K, len(run.class_names), None, notes, about)
 

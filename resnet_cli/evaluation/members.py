@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from resnet_cli.config.split_names import SPLIT_NAMES
@@ -40,7 +41,8 @@ class Member:
         """The run's training, validation and test samples; images are not decoded."""
         node = self.run.data_node()
         check_node("data", node, trust=self.run.trust, named=self.run.named)
-        return build.partition(node)
+        with self.run.naming_lost_files(""):
+            return build.partition(node)
 
     def names(self, split: Split) -> list[str]:
         """Return the names of the samples of a split, in order; empty if there is no such split."""
@@ -62,6 +64,20 @@ class Member:
         if labels.ndim == 1:
             return [own[label] for label in labels.tolist()]
         return [{own[k] for k in row.nonzero().flatten().tolist()} for row in labels]
+
+
+def require_distinct(members: Sequence[Member]) -> None:
+    """Raise an `InputError` if two members are the same checkpoint, which would count twice."""
+    names: dict[Path, str] = {}
+    problems = []
+    for member in members:
+        file = member.run.file.resolve()
+        if file in names:
+            same = "is given twice" if member.name == names[file] else f"is the same checkpoint as {names[file]}"
+            problems.append(f"{member.name}: {same}; an average is of different runs or checkpoints")
+        names.setdefault(file, member.name)
+    if problems:
+        raise InputError(*problems)
 
 
 def require_same_classes(members: Sequence[Member], average: Average) -> None:

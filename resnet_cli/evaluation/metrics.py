@@ -48,7 +48,12 @@ def compute_metrics(outputs: Outputs, *, resamples: int = RESAMPLES, seed: int =
         own |= {"map": labels.mean_average_precision, "macro_f1": labels.macro_f1}
         if labels.chosen_macro_f1 is not None:
             own["macro_f1_with_thresholds"] = labels.chosen_macro_f1
-    per_class = class_metrics(found, areas)
+    per_class: dict[str, list[float]] = class_metrics(found, areas)
+    thresholds: dict[str, Any] = {}
+    if outputs.has_label_sets:  # those of the decisions, from which the metrics of the classes are
+        used = outputs.thresholds or [0.5] * len(outputs.class_names)
+        thresholds["thresholds"] = {"chosen_on": "val" if outputs.thresholds else None, "values": used}
+        per_class["threshold"] = used
     metrics: dict[str, Any] = {**own, **{name: value for name, value in overall.items() if name not in own}}
     if outputs.views_NK is not None:
         views = Decisions.of(outputs.views_NK, outputs.labels, outputs.thresholds)
@@ -56,6 +61,7 @@ def compute_metrics(outputs: Outputs, *, resamples: int = RESAMPLES, seed: int =
         metrics["tta"] = {**values, "intervals": of_views}
     return {
         **metrics,
+        **thresholds,
         "intervals": intervals,
         "calibration": reliability(outputs.logits_NK, outputs.labels).record(),
         "classes": [

@@ -6,6 +6,7 @@ from typing import Any
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.evaluation.blocks import format_blocks
 from resnet_cli.evaluation.bootstrap import LEVEL
+from resnet_cli.evaluation.unknown import format_unknown
 from resnet_cli.runs.summary import cut
 
 PERCENT, NUMBER = "%", ""
@@ -48,9 +49,11 @@ def format_table(run: str, metrics: Mapping[str, Any], folder: str) -> str:
     point = metrics.get("operating_point")
     if point:
         lines += ["", *_point_lines(point)]
+    if "unknown" in metrics:
+        lines += ["", *format_unknown(metrics["unknown"])]
     if "blocks" in metrics:
         lines += ["", *format_blocks(metrics["blocks"])]
-    lines += ["", *_class_lines(metrics["classes"]), "", f"files in {folder}"]
+    lines += ["", *_threshold_lines(metrics), *_class_lines(metrics["classes"]), "", f"files in {folder}"]
     return "".join(f"{escape_control_characters(line)}\n" for line in lines)
 
 
@@ -103,15 +106,26 @@ def _point_lines(point: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {name} {_with_unit(point[name], PERCENT)}{interval}"
 
 
+def _threshold_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which thresholds the classes have, if images have several labels; means may be at other ones."""
+    thresholds = metrics.get("thresholds")
+    if thresholds and thresholds["chosen_on"] is not None:
+        images = "these images" if metrics.get("split") == "val" and "data" not in metrics else "the validation images"
+        yield f"classes at the thresholds chosen on {images}; rows above without 'chosen thresholds' at 0.5"
+    elif thresholds:
+        yield "classes at a threshold of 0.5"
+
+
 def _class_lines(classes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     shown = classes
     if len(classes) > MOST_CLASSES:
         occurring = [row for row in classes if row["support"]]
         shown = sorted(occurring, key=lambda row: row["f1"])[:WORST]
         yield f"the {len(shown)} classes of the lowest F1; all are in per_class.csv"
-    rows = [["class", *(name.replace("roc_auc", "ROC AUC").replace("f1", "F1") for name in CLASS_COLUMNS)]]
+    columns = (*CLASS_COLUMNS[:1], *(["threshold"] if "threshold" in classes[0] else []), *CLASS_COLUMNS[1:])
+    rows = [["class", *(name.replace("roc_auc", "ROC AUC").replace("f1", "F1") for name in columns)]]
     for row in shown:
-        cells = [_cell(name, row[name]) for name in CLASS_COLUMNS]
+        cells = [_cell(name, row[name]) for name in columns]
         rows.append([cut(" ".join(str(row["class"]).split()), LONGEST_NAME), *cells])
     yield from _columns(rows)
 
@@ -119,7 +133,9 @@ def _class_lines(classes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _cell(name: str, value: Any) -> str:
     if value is None or value != value:
         return "-"
-    return f"{value:,}" if name == "support" else _number(value, NUMBER if name == "roc_auc" else PERCENT)
+    if name == "support":
+        return f"{value:,}"
+    return _number(value, NUMBER if name in ("roc_auc", "threshold") else PERCENT)
 
 
 def _number(value: float, unit: str) -> str:

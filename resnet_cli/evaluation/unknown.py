@@ -3,6 +3,7 @@
 Shapes: N images of the run's classes, M images of other classes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,20 @@ def detect(known_N: Floats, unknown_M: Floats) -> Detection:
     kept = int(np.ceil(0.95 * count))
     threshold = np.sort(known_N)[::-1][kept - 1]
     return Detection(100.0 * float(auroc), 100.0 * float((unknown_M >= threshold).mean()))
+
+
+def format_unknown(facts: Mapping[str, Any]) -> list[str]:
+    """Return lines for the terminal.
+
+    Args:
+        facts: Numbers of images, and the fields of a `Detection` for each score.
+    """
+    images = "1 image" if facts["images"] == 1 else f"{facts['images']:,} images"
+    lines = [f"{images} of unknown classes against {facts['known']:,} of the split:"]
+    for name, words in (("energy", "energy"), ("probability", "largest probability")):
+        found = facts[name]
+        lines.append(f"  by {words}: AUROC {found['auroc']:.2f} %, FPR95 {found['fpr95']:.2f} %")
+    return lines
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def export_run(
         report = {
             "file": path.name, "format": options.format, "precision": options.precision, "output": options.output,
             "bytes": temporary.stat().st_size, "at": utc_now(), "checkpoint": run.file.name, "epoch": run.epoch,
-            "temperature": classifier.temperature,
+            "temperature": classifier.temperature, **_thresholds(classifier),
             "rejection": None if options.rejection is None else options.rejection.record(),
             "takes": _input_text(run.in_size, resizes=resizes), "class_names": list(run.class_names),
             "parity": found.record(), "latency_ms": _latencies(run_file, classifier, references.images[0]),
@@ -129,12 +129,12 @@ def _write(
     facts = {
         "class_names": list(run.class_names), "in_size": list(run.in_size), "resizes": resizes,
         "output": options.output, "temperature": classifier.temperature, "epoch": run.epoch,
-        "labels": "multi" if run.has_label_sets else "single", "resnet_cli": __version__,
+        "labels": "multi" if run.has_label_sets else "single", **_thresholds(classifier), "resnet_cli": __version__,
         "rejection": None if options.rejection is None else options.rejection.record(),
     }  # fmt: skip
     metadata = files.metadata_of(run.settings, facts, dump(run.settings))
     outputs = [options.output, *(["rejected"] if options.rejection is not None else [])]
-    files.write(program, temporary, options.format, metadata, outputs)
+    files.write(program, temporary, options.format, metadata, outputs, resizes=resizes)
     if options.precision == "int8":
         whole = temporary.with_name(f"{temporary.name}.fp32")
         temporary.replace(whole)
@@ -143,6 +143,16 @@ def _write(
         finally:
             whole.unlink(missing_ok=True)
         files.set_metadata(temporary, metadata)
+
+
+def _thresholds(classifier: Classifier) -> dict[str, list[float]]:
+    """Return the probability of each class above which an image with several labels has it; empty with one label.
+
+    They apply to the exported probabilities, also with a temperature.
+    """
+    if not classifier.has_label_sets:
+        return {}
+    return {"thresholds": classifier.thresholds or [0.5] * len(classifier.class_names)}
 
 
 def _require_parity(

@@ -42,6 +42,11 @@ def require_one_file(graph: ExportGraph, format_name: Format) -> None:
         )
 
 
+def axis_names(*, resizes: bool) -> dict[int, str]:
+    """Return the names of the axes of the images whose size is not fixed, by position."""
+    return {0: "batch", **({1: "height", 2: "width"} if resizes else {})}
+
+
 def trace(graph: ExportGraph, example: Tensor, *, resizes: bool) -> torch.export.ExportedProgram:
     """Trace a graph for any number of images, and, if it resizes, any size.
 
@@ -53,8 +58,7 @@ def trace(graph: ExportGraph, example: Tensor, *, resizes: bool) -> torch.export
     Raises:
         InputError: The net cannot be traced.
     """
-    names = {0: "batch", **({1: "height", 2: "width"} if resizes else {})}
-    shapes = {axis: torch.export.Dim(name, min=1) for axis, name in names.items()}
+    shapes = {axis: torch.export.Dim(name, min=1) for axis, name in axis_names(resizes=resizes).items()}
     try:
         with quiet():
             return torch.export.export(graph, (example,), dynamic_shapes=(shapes,))
@@ -69,6 +73,8 @@ def write(
     format_name: Format,
     metadata: Mapping[str, str],
     outputs: Sequence[str],
+    *,
+    resizes: bool = False,
 ) -> None:
     """Write a traced program.
 
@@ -78,6 +84,7 @@ def write(
         format_name: Its format.
         metadata: Texts by name, stored in the file.
         outputs: Names of the outputs, for ONNX.
+        resizes: Whether height and width are dynamic, for their names in ONNX.
     """
     with quiet():
         if format_name == "pt2":
@@ -87,7 +94,7 @@ def write(
             return
         converted = torch.onnx.export(
             program, dynamo=True, input_names=[INPUT], output_names=list(outputs), opset_version=OPSET, verbose=False,
-            optimize=True,
+            optimize=True, dynamic_shapes=(axis_names(resizes=resizes),),  # a program has numbered symbols, no names
         )  # fmt: skip
         assert converted is not None
         converted.model.metadata_props.update(metadata)

@@ -136,7 +136,7 @@ def _measure(analysis: Analysis, composed: Composed, *, alone: bool) -> Series:
 
 def _trained_network(composed: Composed, loaders: Loaders) -> dict[str, nn.Module]:
     """Return the network of the named run with its weights, by its label; empty if there is none for these data."""
-    checkpoint = checkpoint_of_run(composed)
+    checkpoint = checkpoint_of_run(composed, warns=True)
     if checkpoint is None:
         return {}
     settings = composed.settings  # these were checked: every target in them is known or trusted

@@ -18,7 +18,7 @@ from resnet_cli.models.inspection import count_parameters
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import find_run
 from resnet_cli.session import build
-from resnet_cli.session.load import MAX_IMAGE_VALUES
+from resnet_cli.session.load import MAX_IMAGE_VALUES, best_or_last
 
 Report = dict[str, Any]
 MAX_RECORDED_CLASSES = 100_000
@@ -123,9 +123,10 @@ def _build_model(node: Node, in_size: tuple[int, int, int], classes: int) -> nn.
     return net
 
 
-def checkpoint_of_run(composed: Composed) -> Path | None:
-    """Return the named checkpoint, or the best or last one of the named run; None if there is none."""
+def checkpoint_of_run(composed: Composed, *, warns: bool = False) -> Path | None:
+    """Return the named checkpoint, or that of the named run by `best_or_last`; None if there is none."""
     if composed.run is None:
         return None
     named, run = expand_home(composed.run), find_run(composed.run)
-    return next((file for file in ([named] if named.is_file() else [run.best, run.last]) if file.is_file()), None)
+    file = named if named.is_file() else best_or_last(run, warns=warns)
+    return file if file.is_file() else None

@@ -238,7 +238,7 @@ def _problems(found: Inspected, report: Report) -> list[str]:
     if len(channels) > 1:
         numbers = " and ".join(map(str, channels))
         problems.append(f"images of {numbers} channels: data.mode=RGB or L converts all to the same")
-    for check in (found.dataset.validate, found.dataset.validate_scale):
+    for check in (found.dataset.validate, found.dataset.validate_new):
         try:
             check()
         except InputError as error:

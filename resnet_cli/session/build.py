@@ -141,7 +141,7 @@ def loaders(
     _, options = _split_reader_keys("data", node)
     built = dataset(node)
     if is_new:
-        built.validate_scale()
+        built.validate_new()
     if options.get("augment") is not None:
         options["augment"] = instantiate("data.augment", options["augment"], {})
     made = make_loaders(built, device=device, seed=seed, **options)

@@ -1,6 +1,7 @@
 """Find the weights that a path names, and load them into a model (`init_from=RUN|FILE`)."""
 
 import hashlib
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from resnet_cli.files import expand_home
 from resnet_cli.models.transfer import Transfer, nearest_mismatch, transfer
 from resnet_cli.runs.folder import RunDir, find_run
 from resnet_cli.runs.weight_files import SUFFIXES, WeightFile, is_weight_file, read_weights
+
+logger = logging.getLogger("resnet_cli")
 
 LEAST_FRACTION = 0.5  # of the parameters; with fewer, the weights are those of another net
 NOTICEABLE = 0.02  # difference of a mean or standard deviation, on the scale 0 to 1
@@ -180,36 +183,54 @@ def read_initial_weights(path: str) -> WeightFile:
         return read_weights(resolve_weights(path))
 
 
-def resolve_weights(path: str) -> Path:
-    """Return the file that `init_from` names: itself, or the best (else the last) checkpoint of a run folder.
+def resolve_weights(path: str, *, warns: bool = True) -> Path:
+    """Return the file that `init_from` names: itself, or the checkpoint of a run folder by `best_or_last`.
 
     Raises:
         InputError: There is no such file or checkpoint, or the ending is not that of a file of weights.
     """
     with naming("init_from", path):
-        return _find_weights(path)
+        return _find_weights(path, warns=warns)
 
 
-def _find_weights(path: str) -> Path:
+def _find_weights(path: str, *, warns: bool) -> Path:
     file = expand_home(path)
     if not is_weight_file(path):
         if file.is_file():
             raise InputError(f"{path}: files of weights end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
-        return resolve_checkpoint(path)
+        return resolve_checkpoint(path, warns=warns)
     if not file.is_file():
         raise InputError(f"{path}: no such file{similar_file(file)}")
     return file
 
 
-def resolve_checkpoint(path: str) -> Path:
-    """Return the checkpoint that a path names: the file itself, or the best (else the last) one of a run folder."""
+def resolve_checkpoint(path: str, *, warns: bool = True) -> Path:
+    """Return the checkpoint that a path names: the file itself, or that of a run folder by `best_or_last`."""
     file = expand_home(path)
     if file.suffix == ".pt" and file.is_file():  # also one that was copied out of its run folder
         return file
     run = find_run(path)
     if file.is_dir():
-        return run.best if run.best.exists() else run.last
+        return best_or_last(run, warns=warns)
     return file
+
+
+def best_or_last(run: RunDir, *, warns: bool = True) -> Path:
+    """Return the best checkpoint of a run, or its last one if it has none yet.
+
+    A run that selected a best epoch had the file. If it is missing, a warning names the file that is used instead.
+
+    Args:
+        run: The run.
+        warns: False for a check whose caller reads the checkpoint later.
+    """
+    if run.best.exists() or not warns:
+        return run.best if run.best.exists() else run.last
+    best = run.read_record().get("best")
+    if isinstance(best, Mapping) and run.last.exists():
+        epoch = format_value(best.get("epoch"))
+        logger.warning("%s is missing: %s is used instead; the best epoch was %s", run.best, run.last.name, epoch)
+    return run.last
 
 
 def data_sizes(payload: Mapping[str, Any], file: Path) -> tuple[tuple[int, int, int], int]:

@@ -120,6 +120,24 @@ def recorded_paths(
     return _find_existing(settings, given, places, needed=needed)
 
 
+def require_recorded_data(settings: Mapping[str, Any], run: RunDir, option: str) -> None:
+    """Raise an `InputError` if files of a run's data are neither where they were nor at the same place by the run.
+
+    Args:
+        settings: The config.
+        run: The run folder.
+        option: The option of the command that names the new place, such as `--data`; empty if it has none.
+    """
+    own = {"data": settings.get("data")}
+    places = {
+        key: _recorded_places(run, entry)
+        for key, value in _path_texts(own).items()
+        if isinstance(entry := _entries(run).get(key), Mapping) and entry.get("value") == value
+    }
+    remedies = {key: f"{option} {ITEM.sub('', key).removeprefix('data.')}=PATH" if option else "" for key in places}
+    _find_existing(own, (), places, needed=True, new_names=remedies)
+
+
 def paths_today(settings: Mapping[str, Any], given: Collection[str], run: RunDir) -> dict[str, str]:
     """Return the present locations of the files of a run that is resumed in its folder or reproduced; else empty.
 
@@ -208,7 +226,8 @@ def _find_existing(
         elif needed and _must_exist(settings, key):
             where = " or ".join(str(path.absolute()) for path in list(places_today)[:2])
             new_name = new_names.get(key, f"{ITEM.sub('', key)}=PATH")
-            problems.append(f"{key}={values[key]}: not found at {where}; give the new path with {new_name}")
+            remedy = f"; give the new path with {new_name}" if new_name else ""
+            problems.append(f"{key}={values[key]}: not found at {where}{remedy}")
     if problems:
         raise InputError(*problems)
     return found

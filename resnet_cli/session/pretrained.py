@@ -106,7 +106,7 @@ def require_weight_files(config: RunConfig, paths: Mapping[str, str]) -> None:
         InputError: there is no such file, and it could not be fetched.
     """
     if config.init_from is not None:
-        resolve_weights(paths.get("init_from", config.init_from))
+        resolve_weights(paths.get("init_from", config.init_from), warns=False)
     elif (pretrained := pretrained_of(config.model)) is not None:
         find_pretrained_file(pretrained)
 

@@ -1,7 +1,8 @@
 """TrainedRun: a run's model with the weights of a checkpoint, its config, and a description of its data."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from resnet_cli.runs.folder import RunDir, find_run
 from resnet_cli.runs.weight_files import checkpoint_weights
 from resnet_cli.session import build
 from resnet_cli.session.load import data_sizes, resolve_checkpoint
-from resnet_cli.session.paths import located_settings, recorded_paths
+from resnet_cli.session.paths import located_settings, recorded_paths, require_recorded_data
 from resnet_cli.session.trusted_kinds import check_kinds
 from resnet_cli.training.averaging import load_averages
 from resnet_cli.training.backend import Backend
@@ -48,6 +49,7 @@ class TrainedRun:
         thresholds: Probability of each class above which an image with several labels has it; None if not chosen.
         trust: The stored config may name any class.
         named: Classes from elsewhere that are allowed, by key.
+        other_data: Checked node of group `data` by which the run's images are read, instead of its own.
     """
 
     file: Path
@@ -60,6 +62,7 @@ class TrainedRun:
     thresholds: list[float] | None
     trust: bool
     named: Mapping[str, str]
+    other_data: Node | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -90,6 +93,8 @@ class TrainedRun:
 
     def data_node(self) -> Node:
         """Return the node of group `data`, with the present locations of files."""
+        if self.other_data is not None:
+            return self.other_data
         settings = self.settings
         if self.run is not None:
             settings = located_settings(settings, recorded_paths(settings, (), self.run, needed=False))
@@ -112,12 +117,31 @@ class TrainedRun:
         if node is None:
             node = self.data_node()
             check_node("data", node, trust=self.trust, named=self.named)
+            with self.naming_lost_files():
+                return self.loaders(node)
         device, (mean, std) = self.backend.device, (self.data["mean"], self.data["std"])
         made = build.loaders(node, device=device, seed=int(self.settings.get("seed") or 0))
+        if node is self.other_data and made.in_size != self.in_size:
+            sizes = ("x".join(map(str, size)) for size in (made.in_size, self.in_size))
+            raise InputError("--data: images are {}, but the net takes {} (channels x height x width)".format(*sizes))
         for loader in (made.train, made.val, made.test):
             if loader is not None:
                 loader.normalize = Normalize(mean, std, loader.device)
         return replace(made, mean=tuple(mean), std=tuple(std))
+
+    @contextmanager
+    def naming_lost_files(self, remedy: str = "--data") -> Iterator[None]:
+        """Let errors of reading the run's data say where its files were, if they are gone.
+
+        Args:
+            remedy: The option that names their new place; empty if the command has none.
+        """
+        try:
+            yield
+        except InputError:
+            if self.run is not None and self.other_data is None:
+                require_recorded_data(self.settings, self.run, remedy)
+            raise
 
 
 def open_trained(

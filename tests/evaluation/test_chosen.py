@@ -70,11 +70,12 @@ def test_temperature_is_kept_and_used(evaluated, place, capsys):
 
 @pytest.mark.parametrize("target", ["sensitivity=0.9", "specificity=80%"])
 def test_operating_point_is_chosen_on_the_validation_images(evaluated, place, target):
-    status, out, _ = evaluated("run", "--at", target, "--positive", "square")
-    assert status == 0
+    status, out, err = evaluated("run", "--at", target, "--positive", "square")
+    assert (status, err) == (0, "")
     point = metrics_of(place / "run")["operating_point"]
     assert point["positive"] == "square"
     assert point["chosen_on"] == "the validation images"
+    assert not point["optimistic"]
     assert "square against the rest" in out
     scores, positive = probabilities_of(place, "val", "square")
     found = scores >= point["threshold"] - 1e-6
@@ -90,10 +91,14 @@ def test_operating_point_on_the_validation_images_and_without_them(evaluated, tr
     settings = ("trainer.epochs=1", "data.classes=2")
     assert train(*tiny("hydra.run.dir=first", *settings))[0] == 0
     assert train(*tiny("hydra.run.dir=second", "data.val_fraction=0", *settings))[0] == 0
+    note = "the threshold of --at is chosen on the images on which it is measured"
     for arguments, split in ((["first", "--split", "val"], "val"), (["second"], "test")):
-        assert evaluated(*arguments, "--at", "sensitivity=0.8")[0] == 0
+        status, _, err = evaluated(*arguments, "--at", "sensitivity=0.8")
+        assert status == 0
+        assert f"note: {note}" in err if split == "val" else f"note: the run has no validation images: {note}" in err
         point = metrics_of(tmp_path / arguments[0], split)["operating_point"]
         assert point["chosen_on"] == "these images"
+        assert point["optimistic"]
         assert point["positive"] == "class 1"  # the second of two
         assert point["sensitivity"] >= 80
 

@@ -208,7 +208,7 @@ def test_the_command_evaluates_runs_as_one(members, folder, tmp_path, capsys):
     assert printed["loss"] == pytest.approx(nn.functional.cross_entropy(logits_NK, labels_N).item(), rel=1e-5)
     assert printed["accuracy"] == pytest.approx(100 * (logits_NK.argmax(1) == labels_N).float().mean().item())
     assert (printed["average"], printed["runs"]) == ("weights", paths)
-    files = tmp_path / "seed0/eval/val-average-weights"
+    (files,) = (tmp_path / "seed0/eval").glob("val-average-weights-seed0-tuned-*")
     assert json.loads((files / "metrics.json").read_text()) == printed
     assert (files / "predictions.csv").read_text().count("\n") == 1 + len(labels_N)
     for path in paths:  # the images were read for each
@@ -222,6 +222,29 @@ def test_the_command_evaluates_runs_as_one(members, folder, tmp_path, capsys):
     assert "32 test images" in table
     assert "with tta" in table
     assert (tmp_path / "x/metrics.json").is_file()
+
+
+def test_another_average_of_the_same_first_run_has_its_own_folder(folder, tmp_path, capsys):
+    first, other, third = (str(shutil.copytree(folder("seed0"), tmp_path / name)) for name in ("a", "b", "c"))
+    for members in ([first, other], [first, third], [first, other]):
+        assert evaluate([*members, "--average", "probabilities", "--resamples", "0"]) == 0
+    names = sorted(path.name for path in (tmp_path / "a/eval").iterdir())
+    assert [name.rpartition("-")[0] for name in names] == [
+        "test-average-probabilities-a-b",
+        "test-average-probabilities-a-c",
+    ]
+
+
+def test_a_run_that_is_given_twice_is_refused(folder, capsys):
+    seed0 = str(folder("seed0"))
+    capsys.readouterr()
+    for average in ("weights", "probabilities"):
+        assert evaluate([seed0, seed0, "--average", average]) == 2
+        assert evaluate([seed0, f"{seed0}/checkpoints/best.pt", "--average", average]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4
+    assert lines[0] == f"error: {seed0}: is given twice; an average is of different runs or checkpoints"
+    assert f"best.pt: is the same checkpoint as {seed0}; an average" in lines[1]
 
 
 def test_the_command_refuses_what_cannot_be_averaged(folder, tmp_path, capsys):

@@ -24,6 +24,19 @@ def width(picture):
     return Image.open(io.BytesIO(picture.read_bytes())).size[0]
 
 
+def test_the_table_says_how_well_unknown_images_are_told_apart(place, capsys, monkeypatch):
+    monkeypatch.setattr("resnet_cli.evaluation.evaluate.draw_pictures", lambda *_: {})
+    monkeypatch.setattr("resnet_cli.evaluation.further.draw_unknown", lambda *_: b"")
+    write_class_folders(place / "others", classes=("noise",), count=9, size=(5, 40))
+    assert command.run(["run", "--split", "val", "--unknown", "others", "--resamples", "0"]) == 0
+    out = capsys.readouterr().out
+    found = json.loads((place / "run/eval/val/unknown.json").read_text())
+    assert "\n9 images of unknown classes against 12 of the split:\n" in out
+    for name, words in (("energy", "energy"), ("probability", "largest probability")):
+        scores = found[name]
+        assert f"  by {words}: AUROC {scores['auroc']:.2f} %, FPR95 {scores['fpr95']:.2f} %\n" in out
+
+
 @pytest.mark.draws
 def test_maps_features_and_unknown_images_are_written(place, capsys):
     write_class_folders(place / "others", classes=("noise",), count=9, size=(5, 40))

@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 
 TINY = [  # a run of a second
@@ -19,6 +20,7 @@ SLOW = """
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 class Net(torch.nn.Module):
@@ -107,6 +109,7 @@ def job(folder, text):
 HEAVY = """
 import os
 import weakref
+import numpy as np
 import torch
 
 nets = weakref.WeakSet()
@@ -128,3 +131,15 @@ class Net(torch.nn.Module):
             raise RuntimeError("as asked")
         return self.layers(x)
 """
+
+
+def label_sets(folder, *arguments):
+    """Arguments of a run of a second on images with several labels, whose file is written to `folder`."""
+    draw = np.random.default_rng(0)
+    labels, images = draw.random((60, 3)) < 0.4, draw.integers(0, 120, (60, 6, 6, 3), dtype=np.uint8)
+    images += (100 * labels[:, None, None]).astype(np.uint8)
+    np.savez(folder / "labels.npz", images=images, labels=labels)
+    return [
+        "data=arrays", "data.file=labels.npz", "data.labels=multi", "data.class_names=[red,green,blue]",
+        "data.batch_size=16", "model=resnet8", "trainer.epochs=2", *arguments,
+    ]  # fmt: skip

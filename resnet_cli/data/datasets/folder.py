@@ -36,6 +36,7 @@ from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.resize import ImageSize, Interpolation, Resize
+from resnet_cli.data.undivided import current_undivided
 
 log = logging.getLogger("resnet_cli")
 
@@ -114,7 +115,7 @@ def _scan_splits(base: Path, layout: Layout) -> tuple[dict[str, FilesByClass], d
     report = ScanReport()
     folders = find_splits(base, layout, report)
     splits = {name: _scan_classes(base, folder, report) for name, folder in folders.items()}
-    if len(splits["train"]) == 1:
+    if len(splits["train"]) == 1 and current_undivided() is None:
         (only,) = splits["train"]
         inner = folders["train"] / only
         nested = any(is_folder(entry) for entry in list_entries(inner, ScanReport()))

@@ -1,0 +1,62 @@
+"""resnet-eval RUN --data reads other images whole: nothing is held out of them, and one class is enough."""
+
+import json
+import shutil
+
+import pytest
+
+from resnet_cli.commands import eval as evaluation
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    monkeypatch.setattr("resnet_cli.evaluation.evaluate.draw_pictures", lambda *_: {})
+
+
+@pytest.fixture
+def evaluated(place, capsys, caplog):
+    """Evaluate folders with so many images of each class: (status, metrics, lines of notes and warnings)."""
+
+    def run(counts, *options):
+        for path, count in counts.items():
+            (place / "other" / path).mkdir(parents=True)
+            for file in sorted((place / "photos/square").iterdir())[:count]:
+                shutil.copy(file, place / "other" / path)
+        arguments = ["run", "--data", "root=other", "--resamples", "0", "--format", "json", *options]
+        status = evaluation.run(arguments)
+        out, err = capsys.readouterr()
+        lines = [*err.splitlines(), *(record.getMessage() for record in caplog.records)]
+        return status, json.loads(out) if status == 0 else None, lines
+
+    return run
+
+
+def test_images_of_one_class_are_enough_for_its_recall(evaluated):
+    status, metrics, lines = evaluated({"square": 7})
+    assert (status, metrics["samples"]) == (0, 7)
+    assert [found["support"] for found in metrics["classes"]] == [0, 7, 0]
+    assert lines == ["note: no images of 2 classes (circle, stripes) of the run"]
+
+
+def test_classes_with_one_image_each_are_evaluated_without_notes_on_splits(evaluated):
+    status, metrics, lines = evaluated({"circle": 1, "square": 1, "stripes": 1, "zebra": 1})
+    assert (status, metrics["samples"]) == (0, 3)
+    assert lines == ["note: 1 image left out, of 1 class (zebra) that the run does not know"]
+
+
+def test_images_of_all_splits_are_evaluated_once(evaluated):
+    folders = {f"{part}/{name}": 2 for part in ("train", "val", "test") for name in ("circle", "square")}
+    status, metrics, _ = evaluated(folders)
+    assert (status, metrics["samples"]) == (0, 12)
+
+
+def test_a_class_without_images_in_the_split_is_not_said_to_be_left_out(evaluated):
+    folders = {"train/circle": 9, "train/square": 9, "train/zebra": 2, "test/circle": 3, "test/square": 3}
+    status, metrics, lines = evaluated(folders, "--split", "test")
+    assert (status, metrics["samples"]) == (0, 6)
+    assert not any("left out" in line for line in lines)
+
+
+def test_a_named_split_is_still_held_out(evaluated):
+    status, metrics, _ = evaluated({"circle": 10, "square": 10}, "--split", "test")
+    assert (status, metrics["samples"]) == (0, 4)

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from resnet_cli.analysis.custom_layers import is_matrix
 from resnet_cli.analysis.operator_counts import OperatorCounter, count_operators
-from resnet_cli.analysis.shape_tracing import NORM_LAYERS_OF_ANY_MODEL, Weighted, Window, reach_skeleton, shape_skeleton
+from resnet_cli.analysis.shape_tracing import (
+    NORM_LAYERS_OF_ANY_MODEL,
+    PoolingFunctions,
+    Weighted,
+    Window,
+    reach_skeleton,
+    shape_skeleton,
+)
 from resnet_cli.models.inspection import count_trainable
 
 WEIGHTED = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
@@ -192,7 +199,7 @@ def _calls(skeleton: nn.Module, images: Tensor, calls: list[Call]) -> list[Call]
     """Append the modules to `calls` in the order in which their calls end, with their outputs."""
     handles = [layer.register_forward_hook(lambda m, _, o: calls.append((m, o))) for layer in skeleton.modules()]
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), PoolingFunctions():
             skeleton(images.clone())  # some layers write into their input
     finally:
         for handle in handles:

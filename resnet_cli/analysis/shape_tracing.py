@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from resnet_cli.analysis.custom_layers import check_shapes, has_same_reach, is_squeeze_excitation, owns_weight_matrix
 from resnet_cli.models.layers.normalisation import NORM_LAYERS
@@ -19,6 +20,7 @@ from resnet_cli.models.layers.windows import Windowed, as_pair, window_of
 
 StandIn = Callable[[nn.Module], nn.Module | None]
 
+MAX_POOL_ARGUMENTS = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 NORM_LAYERS_OF_ANY_MODEL = (*NORM_LAYERS, nn.InstanceNorm2d, nn.LocalResponseNorm)
 
 
@@ -50,7 +52,8 @@ class Weighted(nn.Module):
     def weight(self) -> Tensor:
         """Return the layer's weight for code that computes with it instead of calling the layer."""
         self.is_weight_read = True
-        return self.own_weight
+        weight: Tensor = self.own_weight
+        return weight
 
 
 class Convolution(Weighted):
@@ -95,6 +98,17 @@ class Linear(Weighted):
         outputs = _ones(features.mean(-1, keepdim=True))
         self.nodes.append(outputs.grad_fn)
         return outputs.expand(*features.shape[:-1], out_features).clone()  # some layers write into their input
+
+
+class PoolingFunctions(TorchFunctionMode):
+    """Makes the outputs of max pooling as a function depend on whole windows, not on the first of equal values."""
+
+    def __torch_function__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call `func`, or the stand-in for max pooling."""
+        options = {**dict(zip(MAX_POOL_ARGUMENTS, args, strict=False)), **(kwargs or {})}
+        if func not in (F.max_pool2d, torch.max_pool2d) or options.get("return_indices"):
+            return func(*args, **(kwargs or {}))
+        return Window(nn.MaxPool2d(**{name: options[name] for name in options if name != "input"}))(options["input"])
 
 
 class Unknown(nn.Module):

@@ -93,6 +93,19 @@ def test_layers_with_another_forward_for_the_same_windows(options):
     assert (depth(model.to("meta"), SIZE), receptive_field(model, SIZE)) == (3, (5, 5))
 
 
+@pytest.mark.parametrize("function", [F.max_pool2d, torch.max_pool2d])
+def test_max_pooling_as_a_function_sees_whole_windows(function):
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(8, 8, 3, padding=1)
+
+        def forward(self, maps):
+            return self.conv(function(maps, 2, 2, 0, 1, True))
+
+    assert receptive_field(Net(between=[Pooled()]), SIZE) == (5 + 1 + 4, 5 + 1 + 4)
+
+
 class WeightReader(nn.Module):
     """Computes with the weight of a layer that it does not call."""
 

@@ -181,8 +181,8 @@ def model(node: Node, *, in_size: tuple[int, int, int], num_classes: int, seed: 
     return built
 
 
-def optimizer(node: Node, model: nn.Module) -> torch.optim.Optimizer:
-    """Build the optimizer over the model's parameter groups.
+def optimizer(node: Node, model: nn.Module, num_classes: int | None = None) -> torch.optim.Optimizer:
+    """Build the optimizer over the model's parameter groups; `num_classes` tells which layer is the head.
 
     Raises:
         InputError: the optimizer refused a value, or an option or a pattern of `optimizer.groups` is wrong.
@@ -193,7 +193,8 @@ def optimizer(node: Node, model: nn.Module) -> torch.optim.Optimizer:
             pattern: _with_own_optimizer(f"optimizer.groups.{pattern}.optimizer", group)
             for pattern, group in (options.get("groups") or {}).items()
         }
-        built = build_optimizer(model, lambda groups: _instantiate_optimizer("optimizer", own, groups), **options)
+        factory = partial(_instantiate_optimizer, "optimizer", own)
+        built = build_optimizer(model, factory, num_classes=num_classes, **options)
     except InputError as error:
         raise InputError(*(p if p.startswith("optimizer") else f"optimizer.{p}" for p in error.problems)) from error
     return built

@@ -62,4 +62,4 @@ def check_buildable(settings: Settings, *, here: bool) -> None:
         in_size, num_classes = sizes
         model = build.model(settings["model"], in_size=in_size, num_classes=num_classes, seed=settings["seed"])
         with without_dynamo_import():
-            build.optimizer(settings["optimizer"], model)
+            build.optimizer(settings["optimizer"], model, num_classes)

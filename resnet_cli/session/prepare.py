@@ -246,11 +246,11 @@ def _build_trainer(
     if resolution is not None:
         require_every_size(model, resolution, loaders.in_size[0])
     schedule = _build_schedule(config, loaders, planned_trainer)
-    optimizer = build.optimizer(config.optimizer, model)
+    optimizer = build.optimizer(config.optimizer, model, len(loaders.class_names))
     loss_fn = build_loss(config.loss, config.trainer, loaders)
     freezing = build_freezing(config.trainer, model, length)
     if freezing is not None:
-        require_trained_groups(config.optimizer, model, freezing)
+        require_trained_groups(config.optimizer, model, freezing, len(loaders.class_names))
     trainer = build.trainer(
         config.trainer, model=model, optimizer=optimizer, schedule=schedule, loss_fn=loss_fn,
         seed=config.seed_of("augment"), multi_label=loaders.has_label_sets,

@@ -57,8 +57,26 @@ def test_other_channels_than_rgb(name, channels):
         ),
         ((3, 32, 32), {"name": "fcn_resnet50"}, "torchvision has no such classifier; did you mean"),
         ((3, 32, 32), {"name": "alexnet"}, "in_size=[3, 32, 32]: torchvision's alexnet cannot take such images: "),
-        ((3, 28, 28), {"name": "vit_b_16"}, "torchvision's vit_b_16 refuses them: Input shape indivisible"),
-        ((3, 32, 32), {"name": "maxvit_t"}, "torchvision's maxvit_t refuses them: Input size ("),
+        (
+            (3, 28, 28),
+            {"name": "vit_b_16"},
+            "in_size=[3, 28, 28]: torchvision's vit_b_16 needs a multiple of 16, such as 32",
+        ),
+        (
+            (3, 32, 32),
+            {"name": "maxvit_t"},
+            "in_size=[3, 32, 32]: torchvision's maxvit_t cannot be built for such images: Input size (",
+        ),
+        (
+            (3, 32, 32),
+            {"name": "maxvit_t", "options": {"squeeze_ratio": 0.5}},
+            "options={'squeeze_ratio': 0.5}: torchvision's maxvit_t refuses them for images of 32x32: Input size (",
+        ),
+        (
+            (3, 32, 32),
+            {"name": "vit_b_16", "options": {"image_size": 24}},
+            "options={'image_size': 24}: torchvision's vit_b_16 refuses them: Input shape indivisible",
+        ),
         ((3, 32, 48), {"name": "vit_b_16"}, "in_size=[3, 32, 48]: torchvision's vit_b_16 cannot take such images"),
         ((3, 32, 32), {"options": {"weights": "DEFAULT"}}, "options.weights: cannot be set"),
         ((3, 32, 32), {"options": {"droput": 1}}, "options={'droput': 1}: torchvision's resnet18 refuses them"),

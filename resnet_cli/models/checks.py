@@ -96,6 +96,13 @@ def make_layer(key: str, layer: Callable[..., Layer], *args: int, params: Mappin
         raise InputError(f"{key}={dict(params)}: {name} refuses it: {str(error).splitlines()[0]}") from error
 
 
+def require_plain(key: str, options: Mapping[str, Any]) -> None:
+    """Raise an `InputError` if an option names a class or function by `_target_`, which is not built there."""
+    for name, value in options.items():
+        if isinstance(value, Mapping) and "_target_" in value:
+            raise InputError(f"{key}.{name}: takes a plain value; for another class, write a model that builds the net")
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message; the name of its class if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

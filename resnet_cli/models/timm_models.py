@@ -9,7 +9,7 @@ from torch import nn
 from resnet_cli.config.ranges import NotEmpty
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
-from resnet_cli.models.checks import first_line, image_size, refusal
+from resnet_cli.models.checks import first_line, image_size, refusal, require_plain
 from resnet_cli.models.meta_device import meta_twin, run_twin
 
 # Options that are set here, or that would make timm read files, fetch configs or build other models than classifiers.
@@ -38,7 +38,7 @@ def timm_model(
         name: One of `timm.list_models()`, with or without the tag of its weights: `resnet18.a1_in1k`.
         pretrained: Start a run from the published weights. They are loaded when the run starts
             (`resnet_cli.session.pretrained`) and not here, since a resumed or evaluated run has its own weights.
-        options: Further arguments of the network, such as `drop_path_rate`.
+        options: Further arguments of the network that are plain values, such as `drop_path_rate`.
 
     Raises:
         InputError: timm is not installed, the name is unknown (the message has the nearest), or the network cannot take
@@ -49,6 +49,7 @@ def timm_model(
     reserved = [key for key in options if key in RESERVED_OPTIONS]
     if reserved:
         raise InputError(f"options.{reserved[0]}: cannot be set")
+    require_plain("options", options)
     import timm
 
     config = timm.get_pretrained_cfg(name)

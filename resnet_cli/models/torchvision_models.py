@@ -8,7 +8,7 @@ from torch import nn
 from resnet_cli.config.ranges import NotEmpty
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
-from resnet_cli.models.checks import first_line, image_size, refusal
+from resnet_cli.models.checks import first_line, image_size, refusal, require_plain
 from resnet_cli.models.meta_device import meta_twin, run_twin
 from resnet_cli.models.patches import nearest_multiple
 from resnet_cli.models.transfer import with_channels
@@ -38,7 +38,7 @@ def torchvision_model(
         weights: Published weights that a run starts from: `DEFAULT`, a name such as `IMAGENET1K_V1`, or a file. The net
             is built for them; they are loaded when a run starts (`resnet_cli.session.pretrained`) and not here, since
             a resumed or evaluated run has its own weights.
-        options: Further arguments of the network, such as `dropout` or `norm_layer`.
+        options: Further arguments of the network that are plain values, such as `dropout` or `zero_init_residual`.
 
     Raises:
         InputError: the name is unknown (the message has the nearest), or the network cannot take the images or options.
@@ -54,6 +54,7 @@ def torchvision_model(
         raise InputError(
             f"options.{reserved[0]}: cannot be set; weights are model.weights, and the data give the classes"
         )
+    require_plain("options", options)
     if name in WITH_AUXILIARY_HEADS:
         if options.get("aux_logits"):
             raise InputError(f"options.aux_logits=true: must be false; {name} must return only the class scores")

@@ -41,6 +41,7 @@ def test_building_draws_what_timm_draws():
         ),
         ({"name": "hf-hub:timm/resnet18"}, "timm has no such classifier"),
         ({"name": "local-dir:/tmp"}, "timm has no such classifier"),
+        ({"options": {"norm_layer": {"_target_": "torch.nn.GroupNorm"}}}, "options.norm_layer: takes a plain value"),
         ({"options": {"nonsense": 1}}, "options={'nonsense': 1}: timm's resnet18 refuses them: "),
         (
             {"name": "test_vit", "options": {"nonsense": 1}},

@@ -79,6 +79,11 @@ def test_other_channels_than_rgb(name, channels):
         ),
         ((3, 32, 48), {"name": "vit_b_16"}, "in_size=[3, 32, 48]: torchvision's vit_b_16 cannot take such images"),
         ((3, 32, 32), {"options": {"weights": "DEFAULT"}}, "options.weights: cannot be set"),
+        (
+            (3, 32, 32),
+            {"options": {"norm_layer": {"_target_": "torch.nn.GroupNorm"}}},
+            "options.norm_layer: takes a plain",
+        ),
         ((3, 32, 32), {"options": {"droput": 1}}, "options={'droput': 1}: torchvision's resnet18 refuses them"),
         ((3, 96, 96), {"name": "googlenet", "options": {"aux_logits": True}}, "options.aux_logits=true: must be false"),
     ],

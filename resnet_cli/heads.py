@@ -26,7 +26,8 @@ def find_head(model: nn.Module, num_classes: int | None = None) -> list[nn.Modul
     modules = dict(model.named_modules())
     found = [name for name, module in modules.items() if num_classes is not None and _rows(module) == num_classes]
     if not found:
-        return [module for module in modules.values() if isinstance(module, LAYERS)][-1:]
+        layers: list[nn.Module] = [module for module in modules.values() if isinstance(module, LAYERS)]
+        return layers[-1:]
     last = max(found, key=lambda name: (HEAD_NAMES.match(name) is not None, found.index(name)))
     return [modules[name] for name in found if _are_parallel(name, last, modules)]
 
@@ -39,8 +40,9 @@ def head_parameters(model: nn.Module, num_classes: int) -> list[str]:
 
 def _rows(module: nn.Module) -> int | None:
     weight = module._parameters.get("weight")
-    is_matrix = weight is not None and weight.ndim >= 2 and not isinstance(module, nn.Embedding)
-    return weight.shape[0] if is_matrix else None
+    if weight is None or weight.ndim < 2 or isinstance(module, nn.Embedding):
+        return None
+    return weight.shape[0]
 
 
 def _are_parallel(name: str, last: str, modules: dict[str, nn.Module]) -> bool:

@@ -54,7 +54,7 @@ def timm_model(
 
     config = timm.get_pretrained_cfg(name)
     is_sized = config is not None and config.fixed_input_size and "img_size" not in options
-    own = {"img_size": size[1:]} if is_sized else {}
+    own: dict[str, Any] = {"img_size": size[1:]} if is_sized else {}
     try:
         model: nn.Module = timm.create_model(
             name, pretrained=False, num_classes=out_classes, in_chans=size[0], **own, **options

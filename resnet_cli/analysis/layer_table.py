@@ -5,19 +5,30 @@ not change.
 """
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
+from resnet_cli.analysis.custom_layers import is_matrix
 from resnet_cli.analysis.operator_counts import OperatorCounter, count_operators
-from resnet_cli.analysis.shape_tracing import Weighted, Window, reach_skeleton, shape_skeleton
+from resnet_cli.analysis.shape_tracing import (
+    NORM_LAYERS_OF_ANY_MODEL,
+    PoolingFunctions,
+    Weighted,
+    Window,
+    reach_skeleton,
+    shape_skeleton,
+)
 from resnet_cli.models.inspection import count_trainable
 
 WEIGHTED = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 LARGEST_CANVAS = 1024  # pixels of a side
+# Names of parameters that are added: position embeddings, tables of biases, tokens.
+ADDED = re.compile(r"(^|_)((pos|position|bias|biases)(_|$)|(emb|embed|embedding|token)s?$)")
 
 Call = tuple[nn.Module, Any]  # a module and what it gave
 
@@ -120,11 +131,13 @@ def depth(model: nn.Module, in_size: Sequence[int]) -> int | None:
     Those of squeeze-and-excitation, which only scale, are not counted.
 
     Returns:
-        The number; None for a model whose operations cannot be followed.
+        The number; None for a model whose operations cannot be followed, or that multiplies by weights itself.
     """
     skeleton = reach_skeleton(model)
     try:
         calls = _calls(skeleton, torch.ones(1, *in_size, requires_grad=True), [])
+        if _uses_weights_itself(model, skeleton, in_size):
+            return None
     except Exception:  # a user's forward can fail in any way on numbers that are not its own
         return None
     end = calls[-1][1]
@@ -144,22 +157,49 @@ def receptive_field(model: nn.Module, in_size: Sequence[int]) -> tuple[int, int]
 
     Returns:
         Height and width, those of the image where the field covers it; None for a model without feature maps, with
-        tokens after them, or whose operations cannot be followed.
+        tokens after them, whose operations cannot be followed, or that multiplies by weights itself.
     """
     skeleton = reach_skeleton(model)
     try:
         with torch.no_grad():
             last = _last_map(_calls(skeleton, torch.ones(1, *in_size), []))
-        return None if last is None else _field(skeleton, in_size, last)
+        if last is None or _uses_weights_itself(model, skeleton, in_size):
+            return None
+        return _field(skeleton, in_size, last)
     except Exception:  # a user's forward can fail in any way on images of another size
         return None
+
+
+def _uses_weights_itself(model: nn.Module, skeleton: nn.Module, in_size: Sequence[int]) -> bool:
+    """Return whether a model multiplies by weights outside of the calls of layers, so that these are not followed.
+
+    It may read the weight of a layer that it does not call, or own a weight under any name.
+
+    Args:
+        model: The model.
+        skeleton: Its `reach_skeleton`, which has been called.
+        in_size: Channels, height and width of the images.
+    """
+    layers = [layer for layer in skeleton.modules() if isinstance(layer, Weighted)]
+    if any(layer.is_weight_read and not layer.nodes for layer in layers):
+        return True
+    others = {
+        parameter
+        for module in model.modules()
+        if not isinstance(module, (*get_args(WEIGHTED), *NORM_LAYERS_OF_ANY_MODEL))
+        for name, parameter in module._parameters.items()
+        if parameter is not None and is_matrix(parameter) and not ADDED.search(name)
+    }
+    rows = layer_table(model, in_size) if others else []
+    computing = [model.get_submodule(row.name) for row in rows if row.multiply_adds]
+    return any(not others.isdisjoint(module.parameters()) for module in computing if not isinstance(module, WEIGHTED))
 
 
 def _calls(skeleton: nn.Module, images: Tensor, calls: list[Call]) -> list[Call]:
     """Append the modules to `calls` in the order in which their calls end, with their outputs."""
     handles = [layer.register_forward_hook(lambda m, _, o: calls.append((m, o))) for layer in skeleton.modules()]
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), PoolingFunctions():
             skeleton(images.clone())  # some layers write into their input
     finally:
         for handle in handles:
@@ -182,7 +222,7 @@ def _last_map(calls: Sequence[Call]) -> int | None:
 def _field(skeleton: nn.Module, in_size: Sequence[int], last: int) -> tuple[int, int] | None:
     """Return the receptive field of a central position, on a canvas that grows until it holds the whole field.
 
-    None where no canvas holds it, as with a model that crops its images to a fixed size.
+    None where no canvas holds it, as with a model that crops its images to a fixed size, or the gradient vanishes.
     """
     channels, *image = in_size
     canvas = [2 * side for side in image]
@@ -203,7 +243,7 @@ def _field(skeleton: nn.Module, in_size: Sequence[int], last: int) -> tuple[int,
         reached_HW = gradient[0].ne(0).any(0)
         fields = [_extent(reached_HW.any(1 - axis)) for axis in (0, 1)]
         cut = [any(window.cut[axis] for window in windows) for axis in (0, 1)]
-        open_axes = [axis for axis in (0, 1) if cut[axis] and fields[axis] < image[axis]]
+        open_axes = [axis for axis in (0, 1) if fields[axis] == 0 or (cut[axis] and fields[axis] < image[axis])]
         if not open_axes:
             return min(fields[0], image[0]), min(fields[1], image[1])
         canvas = [side * (2 if axis in open_axes else 1) for axis, side in enumerate(canvas)]

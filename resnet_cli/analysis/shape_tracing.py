@@ -11,13 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
+from resnet_cli.analysis.custom_layers import check_shapes, has_same_reach, is_squeeze_excitation, owns_weight_matrix
 from resnet_cli.models.layers.normalisation import NORM_LAYERS
 from resnet_cli.models.layers.regularisers import DropConnectConv2d, DropConnectLinear
 from resnet_cli.models.layers.windows import Windowed, as_pair, window_of
 
 StandIn = Callable[[nn.Module], nn.Module | None]
 
+MAX_POOL_ARGUMENTS = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 NORM_LAYERS_OF_ANY_MODEL = (*NORM_LAYERS, nn.InstanceNorm2d, nn.LocalResponseNorm)
 
 
@@ -30,7 +33,8 @@ def reach_skeleton(model: nn.Module) -> nn.Sequential:
     """Return a copy of `[model]` in evaluation mode, in which only pixels that an output can depend on have a gradient.
 
     Left out is what does not move anything across the image, or looks at all of it only to scale: activations,
-    normalisation and squeeze-and-excitation.
+    normalisation and squeeze-and-excitation. Layers whose outputs depend on unknown places raise `ValueError` when they
+    are called.
     """
     return _skeleton(model, _any_stand_in)
 
@@ -40,8 +44,16 @@ class Weighted(nn.Module):
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias  # for code that reads them from the layer
+        self.own_weight, self.bias = layer.weight, layer.bias
         self.nodes: list[Any] = []
+        self.is_weight_read = False
+
+    @property
+    def weight(self) -> Tensor:
+        """Return the layer's weight for code that computes with it instead of calling the layer."""
+        self.is_weight_read = True
+        weight: Tensor = self.own_weight
+        return weight
 
 
 class Convolution(Weighted):
@@ -54,8 +66,9 @@ class Convolution(Weighted):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map `[B, C, H, W]` to ones of the convolution's output shape."""
-        if features.shape[-3] != self.groups * self.weight.shape[1]:
-            raise ValueError(f"a convolution of {self.groups * self.weight.shape[1]} channels got {features.shape[-3]}")
+        in_channels = self.groups * self.own_weight.shape[1]
+        if features.shape[-3] != in_channels:
+            raise ValueError(f"a convolution of {in_channels} channels got {features.shape[-3]}")
         outputs: Tensor = self.window(torch.unflatten(features, -3, (self.groups, -1)).mean(-3))
         self.nodes.append(outputs.grad_fn)
         return outputs.repeat_interleave(self.repeats, -3)
@@ -79,12 +92,31 @@ class Linear(Weighted):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map `[..., in]` to ones `[..., out]`."""
-        out_features, in_features = self.weight.shape
+        out_features, in_features = self.own_weight.shape
         if features.shape[-1] != in_features:
             raise ValueError(f"a linear layer of {in_features} features got {features.shape[-1]}")
         outputs = _ones(features.mean(-1, keepdim=True))
         self.nodes.append(outputs.grad_fn)
         return outputs.expand(*features.shape[:-1], out_features).clone()  # some layers write into their input
+
+
+class PoolingFunctions(TorchFunctionMode):
+    """Makes the outputs of max pooling as a function depend on whole windows, not on the first of equal values."""
+
+    def __torch_function__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call `func`, or the stand-in for max pooling."""
+        options = {**dict(zip(MAX_POOL_ARGUMENTS, args, strict=False)), **(kwargs or {})}
+        if func not in (F.max_pool2d, torch.max_pool2d) or options.get("return_indices"):
+            return func(*args, **(kwargs or {}))
+        return Window(nn.MaxPool2d(**{name: options[name] for name in options if name != "input"}))(options["input"])
+
+
+class Unknown(nn.Module):
+    """Stand-in for a layer whose outputs depend on unknown places."""
+
+    def forward(self, *_: Any, **__: Any) -> Tensor:
+        """Raise `ValueError`."""
+        raise ValueError("the operations of this layer cannot be followed")
 
 
 class Window(nn.Module):
@@ -156,7 +188,7 @@ def _skeleton(model: nn.Module, stand_in: StandIn) -> nn.Sequential:
     return root
 
 
-def _weighted_stand_in(layer: nn.Module) -> nn.Module | None:
+def _weighted_stand_in(layer: nn.Module) -> Weighted | None:
     """Return the stand-in for a layer with PyTorch's own `forward`; None for others, which may compute anything."""
     if isinstance(layer, nn.Conv2d) and type(layer).forward in (nn.Conv2d.forward, DropConnectConv2d.forward):
         return Convolution(layer)
@@ -166,9 +198,24 @@ def _weighted_stand_in(layer: nn.Module) -> nn.Module | None:
 
 
 def _any_stand_in(layer: nn.Module) -> nn.Module | None:
-    if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
-        return Pooling(layer)
     is_activation = type(layer).__module__ == nn.ReLU.__module__ and next(layer.children(), None) is None
-    if is_activation or isinstance(layer, NORM_LAYERS_OF_ANY_MODEL) or type(layer).__name__ == "SqueezeExcitation":
+    if is_activation or isinstance(layer, NORM_LAYERS_OF_ANY_MODEL) or is_squeeze_excitation(layer):
         return nn.Identity()
-    return _weighted_stand_in(layer)
+    if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
+        return Pooling(layer) if type(layer).forward in (nn.MaxPool2d.forward, nn.AvgPool2d.forward) else Unknown()
+    own = _weighted_stand_in(layer)
+    if own is not None:
+        return own
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        return _stand_in_of_subclass(layer)
+    return Unknown() if owns_weight_matrix(layer) else None
+
+
+def _stand_in_of_subclass(layer: nn.Conv2d | nn.Linear) -> nn.Module:
+    """Return the stand-in for a layer with a `forward` of its own, such as one that standardises its weights."""
+    stand_in = Convolution(layer) if isinstance(layer, nn.Conv2d) else Linear(layer)
+    if not has_same_reach(layer, stand_in):
+        return Unknown()
+    stand_in.nodes.clear()  # of the calls that compared the layers
+    check_shapes(stand_in, layer)
+    return stand_in

@@ -39,7 +39,7 @@ class ConfigGroup:
 CONFIG_GROUPS: Mapping[str, ConfigGroup] = {
     "model": ConfigGroup(given=("in_size", "in_channels", "out_classes", "num_classes")),
     "optimizer": ConfigGroup(
-        given=("params", "model"),
+        given=("params", "model", "num_classes"),
         readers=("resnet_cli.optimizers.parameter_groups",),
         kind="an optimizer: it takes neither params, as those of torch.optim do, nor model",
         is_of_kind=lambda target: target.open or not {"params", "model"}.isdisjoint(target.parameters),

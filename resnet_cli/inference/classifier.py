@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cli.errors import InputError
+from resnet_cli.heads import find_head
 from resnet_cli.inference.preprocessing import Preprocessing
 from resnet_cli.session.trained import TrainedRun, check_node, open_trained
 
@@ -223,12 +224,15 @@ def _chunks(images: Images, size: int) -> Iterator[Sequence[Any]]:
 
 
 def _find_head(model: nn.Module, num_classes: int) -> tuple[str, nn.Linear]:
-    """Return the name and module of the last linear layer, which computes the logits.
+    """Return the name and module of the linear layer that computes the logits.
 
     Raises:
-        InputError: There is none.
+        InputError: There is none, or there are several.
     """
-    found = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.Linear)]
-    if not found or found[-1][1].out_features != num_classes:
-        raise InputError(f"{type(model).__name__} has no linear layer that computes the logits, and so no features")
-    return found[-1]
+    heads = find_head(model, num_classes)
+    if len(heads) > 1:
+        raise InputError(f"{type(model).__name__} has {len(heads)} heads that compute the logits together; no features")
+    for name, part in model.named_modules():
+        if part in heads and isinstance(part, nn.Linear) and part.out_features == num_classes:
+            return name, part
+    raise InputError(f"{type(model).__name__} has no linear layer that computes the logits, and so no features")

@@ -94,3 +94,32 @@ def make_layer(key: str, layer: Callable[..., Layer], *args: int, params: Mappin
         raise
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise InputError(f"{key}={dict(params)}: {name} refuses it: {str(error).splitlines()[0]}") from error
+
+
+def require_plain(key: str, options: Mapping[str, Any]) -> None:
+    """Raise an `InputError` if an option names a class or function by `_target_`, which is not built there."""
+    for name, value in options.items():
+        if isinstance(value, Mapping) and "_target_" in value:
+            raise InputError(f"{key}.{name}: takes a plain value; for another class, write a model that builds the net")
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message; the name of its class if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def refusal(name: str, options: Mapping[str, Any], in_size: Sequence[int] | None, error: Exception) -> InputError:
+    """Return the error for a network of another library that cannot be built.
+
+    Args:
+        name: The network.
+        options: The user's options.
+        in_size: Channels, height and width of the images if the network is built for them.
+        error: What the library raised.
+    """
+    if in_size is None:
+        return InputError(f"options={dict(options)}: {name} refuses them: {first_line(error)}")
+    if not options:
+        return InputError(f"in_size={list(in_size)}: {name} cannot be built for such images: {first_line(error)}")
+    size = "x".join(map(str, in_size[1:]))
+    return InputError(f"options={dict(options)}: {name} refuses them for images of {size}: {first_line(error)}")

@@ -9,7 +9,7 @@ from torch import nn
 from resnet_cli.config.ranges import NotEmpty
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.errors import InputError
-from resnet_cli.models.checks import image_size
+from resnet_cli.models.checks import first_line, image_size, refusal, require_plain
 from resnet_cli.models.meta_device import meta_twin, run_twin
 
 # Options that are set here, or that would make timm read files, fetch configs or build other models than classifiers.
@@ -38,7 +38,7 @@ def timm_model(
         name: One of `timm.list_models()`, with or without the tag of its weights: `resnet18.a1_in1k`.
         pretrained: Start a run from the published weights. They are loaded when the run starts
             (`resnet_cli.session.pretrained`) and not here, since a resumed or evaluated run has its own weights.
-        options: Further arguments of the network, such as `drop_path_rate`.
+        options: Further arguments of the network that are plain values, such as `drop_path_rate`.
 
     Raises:
         InputError: timm is not installed, the name is unknown (the message has the nearest), or the network cannot take
@@ -49,22 +49,23 @@ def timm_model(
     reserved = [key for key in options if key in RESERVED_OPTIONS]
     if reserved:
         raise InputError(f"options.{reserved[0]}: cannot be set")
+    require_plain("options", options)
     import timm
 
     config = timm.get_pretrained_cfg(name)
-    if config is not None and config.fixed_input_size:
-        options = {"img_size": size[1:], **options}
+    is_sized = config is not None and config.fixed_input_size and "img_size" not in options
+    own: dict[str, Any] = {"img_size": size[1:]} if is_sized else {}
     try:
         model: nn.Module = timm.create_model(
-            name, pretrained=False, num_classes=out_classes, in_chans=size[0], **options
+            name, pretrained=False, num_classes=out_classes, in_chans=size[0], **own, **options
         )  # fmt: skip
     except Exception as error:  # timm's many networks may raise anything
-        raise InputError(f"options={dict(options)}: timm's {name} refuses them: {_first_line(error)}") from error
+        raise refusal(f"timm's {name}", options, in_size if own else None, error) from error
     try:
         run_twin(meta_twin(model), in_size)
     except (ValueError, RuntimeError, AssertionError, TypeError) as error:
         raise InputError(
-            f"in_size={list(in_size)}: timm's {name} cannot take such images: {_first_line(error)}"
+            f"in_size={list(in_size)}: timm's {name} cannot take such images: {first_line(error)}"
         ) from error
     return model
 
@@ -84,7 +85,3 @@ def require_timm_name(name: str) -> None:
     if tag and name not in known:
         there = f"; there are {', '.join(known)}" if known else ""
         raise InputError(f"model.name={name}: timm has no such weights{did_you_mean(name, known) or there}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resnet_cli.config.suggestions import nearest_name
-from resnet_cli.models.head import head_parameters
+from resnet_cli.heads import head_parameters
 
 POSITION_NAMES = ("pos_embed", "pos_emb", "position_embed", "positional_embed", "relative_position_bias_table")
 MOST_PREFIX_TOKENS = 2  # tokens before those of the patches: class and distillation

@@ -2,7 +2,7 @@
 
 The blocks of any network are found in the order of its `named_parameters`:
 
-- The head is the last convolution or linear layer.
+- The head is found by `resnet_cli.heads.find_head`.
 - A container (`Sequential`, `ModuleList`, `ModuleDict`) is not a block but holds blocks. So does a module that has a
   container of two or more modules of one class with several weights each: a stage of ConvNeXt, a transformer's
   encoder, a wrapper of a network.
@@ -18,27 +18,21 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from resnet_cli.heads import find_head
+
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-LAYERS = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 
 
-def find_head(model: nn.Module) -> nn.Module | None:
-    """Return the last convolution or linear layer of a model; None if it has none."""
-    return next((m for m in reversed(list(model.modules())) if isinstance(m, LAYERS)), None)
-
-
-def depths(model: nn.Module) -> dict[Tensor, int]:
+def depths(model: nn.Module, num_classes: int | None = None) -> dict[Tensor, int]:
     """Return the number of blocks from the head to each parameter: 0 in the head, 1 in the block before it."""
-    blocks = find_blocks(model)
-    head = find_head(model)
+    blocks = find_blocks(model, num_classes)
     found = {p: len(blocks) - index for index, block in enumerate(blocks) for p in block}
-    return found | dict.fromkeys(head.parameters() if head is not None else (), 0)
+    return found | {parameter: 0 for layer in find_head(model, num_classes) for parameter in layer.parameters()}
 
 
-def find_blocks(model: nn.Module) -> list[list[Tensor]]:
+def find_blocks(model: nn.Module, num_classes: int | None = None) -> list[list[Tensor]]:
     """Return the parameters of each block, in the order of `named_parameters`; those of the head are left out."""
-    head = find_head(model)
-    outside = set(head.parameters()) if head is not None else set()
+    outside: set[Tensor] = {parameter for layer in find_head(model, num_classes) for parameter in layer.parameters()}
     blocks: list[list[Tensor]] = [[]]
     has_weight = False
     for is_module, parameters in _parts(model):
@@ -86,7 +80,11 @@ def _is_block(module: nn.Module) -> bool:
 
 
 def with_rates_by_depth(
-    groups: list[dict[str, Any]], model: nn.Module, layer_decay: float | None, head_lr: float | None
+    groups: list[dict[str, Any]],
+    model: nn.Module,
+    layer_decay: float | None,
+    head_lr: float | None,
+    num_classes: int | None = None,
 ) -> list[dict[str, Any]]:
     """Split parameter groups by depth, and scale the learning rate of each part; the head may have its own rate.
 
@@ -95,6 +93,7 @@ def with_rates_by_depth(
         model: The model whose blocks determine the depths.
         layer_decay: The factor is `layer_decay ** depth`; None is 1.
         head_lr: Learning rate of the head; None is that of the optimizer.
+        num_classes: Number of classes, by which the head is found; None if it is unknown.
 
     Returns:
         The groups, from the head backwards with `layer_decay`; with `head_lr` the head comes last. The rows of metrics
@@ -102,7 +101,7 @@ def with_rates_by_depth(
     """
     if layer_decay is None and head_lr is None:
         return groups
-    depth_of = depths(model)
+    depth_of = depths(model, num_classes)
     last = 1 + max(depth_of.values(), default=0)
     split: dict[tuple[int, int], dict[str, Any]] = {}
     for index, group in enumerate(groups):

@@ -30,6 +30,7 @@ def parameter_groups(
     groups: Groups | None = None,
     layer_decay: Annotated[float, Bounds(gt=0, le=1)] | None = None,
     head_lr: Annotated[float, Positive()] | None = None,
+    num_classes: int | None = None,
 ) -> list[dict[str, Any]]:
     """Split the trainable parameters of a model into an optimizer's parameter groups, in the order of their names.
 
@@ -46,13 +47,14 @@ def parameter_groups(
             gives them a schedule of their own; the group's `schedule` entry is then the pattern.
         layer_decay: Factor on the learning rate for each block from the head backwards (`resnet_cli.optimizers.depth`).
             Parameters of groups with a learning rate, a scale or an optimizer of their own keep theirs.
-        head_lr: Learning rate of the last layer.
+        head_lr: Learning rate of the head (`resnet_cli.heads`).
+        num_classes: Number of classes, by which the head is found; None takes the last layer.
 
     Raises:
         InputError: a pattern is not a regular expression, or matches no parameter that earlier patterns have left.
     """
     split = [group for _, group in _split_by_pattern(model, decay_norm_and_bias, groups or {})]
-    return with_rates_by_depth(split, model, layer_decay, head_lr)
+    return with_rates_by_depth(split, model, layer_decay, head_lr, num_classes)
 
 
 def build_optimizer(
@@ -63,6 +65,7 @@ def build_optimizer(
     groups: Groups | None = None,
     layer_decay: float | None = None,
     head_lr: float | None = None,
+    num_classes: int | None = None,
     **options: Any,
 ) -> torch.optim.Optimizer:
     """Build `factory(parameter_groups, **options)`, validate the options of the groups and apply their `lr_scale`.
@@ -74,6 +77,7 @@ def build_optimizer(
         groups: See `parameter_groups`; the `optimizer` of a group is a function of its parameter groups.
         layer_decay: See `parameter_groups`.
         head_lr: See `parameter_groups`.
+        num_classes: See `parameter_groups`.
         **options: Arguments of the factory.
 
     Returns:
@@ -90,7 +94,8 @@ def build_optimizer(
         split[pattern if has_own else None].append(group)
     if split and None not in split:
         raise InputError("groups: all parameters have optimizers of their own; leave `optimizer` out of one group")
-    optimizer = factory(with_rates_by_depth(split.pop(None, []), model, layer_decay, head_lr), **options)
+    by_depth = with_rates_by_depth(split.pop(None, []), model, layer_decay, head_lr, num_classes)
+    optimizer = factory(by_depth, **options)
     apply_group_options(optimizer, groups)
     built = [optimizer]
     for pattern, own_groups in split.items():

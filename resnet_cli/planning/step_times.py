@@ -60,7 +60,7 @@ def images_per_second(
         net = net.to(memory_format=torch.channels_last)
         images = torch.randn(images_of_step, *in_size, device=device).contiguous(memory_format=torch.channels_last)
         labels = torch.arange(images_of_step, device=device) % classes
-        optimizer = build.optimizer(nodes["optimizer"], net)
+        optimizer = build.optimizer(nodes["optimizer"], net, classes)
         parameter = next(net.parameters())
 
         def compute_gradients() -> None:

@@ -186,8 +186,16 @@ def model(node: Node, *, in_size: tuple[int, int, int], num_classes: int, seed: 
     return built
 
 
-def optimizer(node: Node, model: nn.Module, device: torch.device | None = None) -> torch.optim.Optimizer:
-    """Build the optimizer over the model's parameter groups; with a device, try a step of another one like it there.
+def optimizer(
+    node: Node, model: nn.Module, num_classes: int | None = None, device: torch.device | None = None
+) -> torch.optim.Optimizer:
+    """Build the optimizer over the model's parameter groups.
+
+    Args:
+        node: Its config.
+        model: The network.
+        num_classes: Number of its outputs, which tells the layers of its head.
+        device: Where a step of another optimizer like it is tried; None tries none.
 
     Raises:
         InputError: the optimizer refused a value or cannot take a step, or an option or a pattern of `optimizer.groups`
@@ -203,7 +211,8 @@ def optimizer(node: Node, model: nn.Module, device: torch.device | None = None) 
             else {**group, "optimizer": partial(build_part, f"optimizer.groups.{pattern}.optimizer", own_node)}
             for pattern, group in (options.get("groups") or {}).items()
         }
-        built = build_optimizer(model, partial(build_part, "optimizer", own), **options)
+        factory = partial(build_part, "optimizer", own)
+        built = build_optimizer(model, factory, num_classes=num_classes, **options)
     except InputError as error:
         raise InputError(*(p if p.startswith("optimizer") else f"optimizer.{p}" for p in error.problems)) from error
     if device is not None:

@@ -65,4 +65,5 @@ def check_buildable(settings: Settings, *, here: bool) -> None:
         model = build.model(settings["model"], in_size=in_size, num_classes=num_classes, seed=settings["seed"])
         with without_dynamo_import():
             # jobs may fork from this process, which must not use CUDA
-            build.optimizer(settings["optimizer"], model, device if device == torch.device("cpu") else None)
+            trial_device = device if device == torch.device("cpu") else None
+            build.optimizer(settings["optimizer"], model, num_classes, trial_device)

@@ -8,7 +8,7 @@ from torch import Tensor
 from resnet_cli.config.run_config import Node
 from resnet_cli.config.signatures import signature
 from resnet_cli.errors import InputError
-from resnet_cli.optimizers.depth import find_head
+from resnet_cli.heads import find_head
 from resnet_cli.optimizers.groups import match_parameters
 from resnet_cli.schedules import RunLength
 from resnet_cli.training.freezing import FreezeRule, Freezing, FrozenSpan, freeze_rules
@@ -34,13 +34,16 @@ def build_freezing(trainer: Node, model: torch.nn.Module, length: RunLength) -> 
     return Freezing(model, spans)
 
 
-def require_trained_groups(optimizer: Node, model: torch.nn.Module, freezing: Freezing) -> None:
+def require_trained_groups(
+    optimizer: Node, model: torch.nn.Module, freezing: Freezing, num_classes: int | None = None
+) -> None:
     """Refuse options of the optimizer for parameters that are frozen for the whole run.
 
     Args:
         optimizer: The node of the group `optimizer`, which has been built.
         model: The model.
         freezing: What the run freezes.
+        num_classes: Number of classes, by which the model's head is found; None takes its last layer.
 
     Raises:
         InputError: `optimizer.head_lr` or a pattern of `optimizer.groups` is only for such parameters.
@@ -50,9 +53,9 @@ def require_trained_groups(optimizer: Node, model: torch.nn.Module, freezing: Fr
     for pattern, _, parameter in match_parameters(model, optimizer.get("groups") or {}):
         if pattern is not None:
             parts[f"optimizer.groups: {pattern!r} matches only"].append(parameter)
-    head = find_head(model)
-    if head is not None and optimizer.get("head_lr") is not None:
-        parts[f"optimizer.head_lr={optimizer['head_lr']:g} applies only to"] += head.parameters()
+    head = [parameter for layer in find_head(model, num_classes) for parameter in layer.parameters()]
+    if head and optimizer.get("head_lr") is not None:
+        parts[f"optimizer.head_lr={optimizer['head_lr']:g} applies only to"] += head
     problems = [
         f"{part} parameters that trainer.freeze freezes for the whole run"
         for part, own in parts.items()

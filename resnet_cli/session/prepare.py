@@ -17,6 +17,7 @@ from resnet_cli.data import Loaders
 from resnet_cli.distributed.ranks import ALONE, Ranks
 from resnet_cli.errors import InputError
 from resnet_cli.loggers import LoggerGroup
+from resnet_cli.models.patches import require_whole_patches
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.schedules import RunLength
 from resnet_cli.session import build
@@ -29,6 +30,7 @@ from resnet_cli.session.losses import build_loss, with_trainer_smoothing
 from resnet_cli.session.optimizer_options import require_trainable
 from resnet_cli.session.paths import located
 from resnet_cli.session.pretrained import load_pretrained, require_weight_files
+from resnet_cli.session.refusals import with_image_size
 from resnet_cli.session.resolution import KEY as RESOLUTION
 from resnet_cli.session.resolution import build_resolution, require_every_size
 from resnet_cli.session.resume import (
@@ -139,7 +141,7 @@ def prepare(
     teacher = load_teacher(here, paths.get("teacher"), loaders)
     changes += teacher_changes(checkpoint.content if checkpoint else {}, teacher, force=config.resume_force)
     _require_measures(config.trainer, loaders)
-    model = _build_model(here, loaders)
+    model = _build_model(here, loaders, is_new=checkpoint is None)
     _require_images_in_batches(config, model, loaders, ranks, checkpoint)
     is_new = checkpoint is None and config.reproduce is None
     trainer = _build_trainer(here, model, loaders, planned_trainer, teacher, is_new=is_new)
@@ -227,17 +229,19 @@ def _num_batches(trainer: Node, loaders: Loaders) -> int:
     return min([len(loaders.train), *(limit for limit in limits if limit)])
 
 
-def _build_model(config: RunConfig, loaders: Loaders) -> torch.nn.Module:
+def _build_model(config: RunConfig, loaders: Loaders, *, is_new: bool) -> torch.nn.Module:
+    """Build the model; that of a new run, which no earlier version has started, must see its images whole."""
     try:
-        return build.model(
+        model = build.model(
             config.model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=config.seed_of("init")
         )
+        if is_new:
+            require_whole_patches(model, loaders.in_size, config.model.get("name") or type(model).__name__)
     except InputError as error:
         if "image_size" not in config.data:
             raise
-        hint = "; set data.image_size to resize the images"
-        problems = (f"{text}{hint}" if "in_size=" in text else text for text in error.problems)
-        raise InputError(*problems) from error
+        raise InputError(*(with_image_size(text, config.data["image_size"]) for text in error.problems)) from error
+    return model
 
 
 def _build_trainer(
@@ -256,11 +260,12 @@ def _build_trainer(
     if resolution is not None:
         require_every_size(model, resolution, loaders.in_size[0])
     schedule = _build_schedule(config, loaders, planned_trainer)
-    optimizer = build.optimizer(config.optimizer, model, device_of(config.trainer))
+    classes = len(loaders.class_names)
+    optimizer = build.optimizer(config.optimizer, model, classes, device_of(config.trainer))
     loss_fn = build_loss(config.loss, config.trainer, loaders, require_mean=is_new)
     freezing = build_freezing(config.trainer, model, length)
     if freezing is not None:
-        require_trained_groups(config.optimizer, model, freezing)
+        require_trained_groups(config.optimizer, model, freezing, len(loaders.class_names))
     trainer = build.trainer(
         config.trainer, model=model, optimizer=optimizer, schedule=schedule, loss_fn=loss_fn,
         seed=config.seed_of("augment"), multi_label=loaders.has_label_sets,

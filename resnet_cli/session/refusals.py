@@ -38,6 +38,16 @@ def with_full_key(key: str, problem: str, parameters: Set[str]) -> str:
     return f"{key}{'.' if re.split(r'[^a-z_]', problem)[0] in parameters else ': '}{problem}"
 
 
+def with_image_size(problem: str, size: Any) -> str:
+    """Return `model: in_size=[3, 24, 24]: ...` with the setting of the user's, `data.image_size=24`.
+
+    If it is None, the setting is a hint at the end.
+    """
+    if size is not None:
+        return re.sub(r"^(model: )?in_size=\[[^\]]*\]: ", f"data.image_size={size}: ", problem)
+    return f"{problem}; set data.image_size to resize the images" if "in_size=" in problem else problem
+
+
 def require_kind(key: str, node: Node, built: Any, kind: Any, expected: str, returned: str = "returned a") -> None:
     """Raise an `InputError` unless a target has returned an instance of a class.
 

@@ -323,7 +323,7 @@ def test_networks_without_a_field():
     assert receptive_field(Crop(), (3, 8, 8)) is None
     assert receptive_field(MLP(12, [3], [None]), (12,)) is None
     assert receptive_field(Tokens(), (3, 16, 16)) is None
-    assert depth(Tokens(), (3, 16, 16)) == 1
+    assert depth(Tokens(), (3, 16, 16)) is None, "attention computes with weights that belong to no layer's call"
     assert [row.kind for row in layer_table(Tokens(), (3, 16, 16))] == [
         "Conv2d", "MultiheadAttention", "LayerNorm",
     ]  # fmt: skip

@@ -59,13 +59,13 @@ def test_statistics_on_another_scale_are_refused_but_not_where_runs_are_opened(c
     data = dataclasses.replace(GOOD, **changes)
     data.validate()
     with pytest.raises(InputError) as caught:
-        data.validate_scale()
+        data.validate_new()
     assert caught.value.problems == (problem,)
 
 
 @pytest.mark.parametrize(("mean", "std"), [([0, 0, 0], [1, 1, 1]), ([0.5] * 3, [0.5] * 3), ([1.0] * 3, [1 / 255] * 3)])
 def test_statistics_of_published_weights_are_on_the_scale(mean, std):
-    dataclasses.replace(GOOD, mean=mean, std=std).validate_scale()
+    dataclasses.replace(GOOD, mean=mean, std=std).validate_new()
 
 
 def test_one_class_is_refused():

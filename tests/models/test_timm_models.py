@@ -41,7 +41,12 @@ def test_building_draws_what_timm_draws():
         ),
         ({"name": "hf-hub:timm/resnet18"}, "timm has no such classifier"),
         ({"name": "local-dir:/tmp"}, "timm has no such classifier"),
-        ({"options": {"nonsense": 1}}, "options={'nonsense': 1}: timm's resnet18 refuses them"),
+        ({"options": {"norm_layer": {"_target_": "torch.nn.GroupNorm"}}}, "options.norm_layer: takes a plain value"),
+        ({"options": {"nonsense": 1}}, "options={'nonsense': 1}: timm's resnet18 refuses them: "),
+        (
+            {"name": "test_vit", "options": {"nonsense": 1}},
+            "options={'nonsense': 1}: timm's test_vit refuses them for images of 32x32: ",
+        ),
         *(({"options": {name: "x"}}, f"options.{name}: cannot be set") for name in RESERVED_OPTIONS),
     ],
 )

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from resnet_cli.heads import head_parameters
 from resnet_cli.models import CifarResNet
-from resnet_cli.models.head import head_parameters
 from resnet_cli.models.transfer import nearest_mismatch, transfer
 
 

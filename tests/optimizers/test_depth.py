@@ -5,9 +5,10 @@ import torch
 import torchvision
 from torch import nn
 
+from resnet_cli.heads import find_head
 from resnet_cli.models import Airbench, CifarResNet
 from resnet_cli.optimizers import Muon, build_optimizer
-from resnet_cli.optimizers.depth import depths, find_blocks, find_head
+from resnet_cli.optimizers.depth import depths, find_blocks
 from resnet_cli.session import build
 from tests.support.settings import problems_of, settings_of
 
@@ -19,7 +20,8 @@ def blocks_of(model):
 
 
 def head_of(model):
-    return next(name for name, module in model.named_modules() if module is find_head(model))
+    (head,) = find_head(model)
+    return next(name for name, module in model.named_modules() if module is head)
 
 
 def test_the_blocks_of_a_residual_network_are_stem_units_and_head():

@@ -10,6 +10,7 @@ from torch import nn
 from resnet_cli.errors import InputError
 from resnet_cli.info.describe import describe
 from resnet_cli.session import build
+from resnet_cli.session.refusals import with_image_size
 from resnet_cli.session.resolution import require_every_size
 from resnet_cli.training.step import StepOptions, compute_loss
 
@@ -258,3 +259,10 @@ def test_whole_numbers_serve_where_floats_are_expected():
 def test_numbers_that_no_layer_can_have_are_refused(node, words):
     with pytest.raises(InputError, match=words):
         build.model(node, in_size=(3, 8, 8), num_classes=10, seed=0)
+
+
+def test_a_refused_size_of_images_is_named_by_the_key_that_sets_it():
+    problem = "model: in_size=[3, 24, 24]: too small"
+    assert with_image_size(problem, 24) == "data.image_size=24: too small"
+    assert with_image_size(problem, None) == f"{problem}; set data.image_size to resize the images"
+    assert with_image_size("model.depth=9: no", None) == with_image_size("model.depth=9: no", 24) == "model.depth=9: no"

@@ -88,7 +88,7 @@ def test_a_new_run_refuses_statistics_on_the_scale_of_pixels_and_a_started_one_r
         "error: data.std=[58,57,57]: each must be from 0 to 1, the scale of the images; divide by 255",
     ]
     with monkeypatch.context() as as_before:
-        as_before.setattr(Dataset, "validate_scale", lambda _: None)
+        as_before.setattr(Dataset, "validate_new", lambda _: None)
         assert train(*run)[0] == 0
     assert train("resume=run", "trainer.epochs=2")[0] == 0
     assert len(rows_of(tmp_path / "run")) == 2

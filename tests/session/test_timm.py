@@ -110,3 +110,20 @@ def test_timm_reads_no_file_that_a_config_names(train, tmp_path):
     assert status == 2
     assert err == "error: model.options.checkpoint_path: cannot be set\n"
     assert not (tmp_path / "a").exists()
+
+
+def test_new_runs_see_whole_patches_and_runs_of_earlier_versions_resume(train, tmp_path, monkeypatch):
+    write_class_folders(tmp_path / "photos", classes=("circle", "square"), count=8, size=(40, 40))
+    photos = [option.replace("image_size=32", "image_size=33") for option in PHOTOS]
+    arguments = ["model=timm", "model.name=vit_tiny_patch16_224", *photos, "hydra.run.dir=run"]
+    status, _, err = train(*arguments, "trainer.epochs=1")
+    assert status == 2
+    assert err.startswith(
+        "error: data.image_size=33: vit_tiny_patch16_224 sees only whole patches: use a multiple of 16, such as 32"
+    )
+    with monkeypatch.context() as earlier:
+        earlier.setattr("resnet_cli.session.prepare.require_whole_patches", lambda *_: None)
+        status, _, err = train(*arguments, "trainer.epochs=1")
+    assert status == 0, err
+    status, _, err = train("resume=run", "trainer.epochs=2")
+    assert status == 0, err

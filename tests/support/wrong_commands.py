@@ -261,10 +261,10 @@ schedule=piecewise_linear schedule.points=[] -> at least one pair
 schedule.warmup=1 schedule.warmup_shape=constant -> trains nothing
 data.drop_last=true data.batch_size=1000 -> data.batch_size=1000: must be at most
 data.val_fraction=0.001 -> data.val_fraction=0.001: 0.001 of 96 images is less than one image: use 0.011 or more
-data.image_size=1 -> model
+data.image_size=1 -> data.image_size=1:
 data.classes=100 -> 96
 data.augment.crop_padding=reflect data.augment.crop=8 -> data.augment.crop
-model=airbench -> height and width must be 25 or more for this network; set data.image_size to resize the images
+model=airbench -> data.image_size=8: height and width must be 25 or more for this network
 data.train_size=97 -> data.train_size=97: choose 1
 data.train_size=1000 -> data.train_size=1000: choose 1
 trainer.device=cuda:99 -> trainer.device: cuda:99 is not available

@@ -51,7 +51,8 @@ def prepare_sweep(config: DictConfig) -> None:
         if not str(typed[key]).strip():
             raise InputError(f"hydra.sweep.{key}: is empty; give a folder")
     is_default_folder = hydra_config.resolve_sweep_folder(config)
-    planned = _validated_jobs(config, is_default_folder=is_default_folder)
+    with launch.signals_raised_at_once():
+        planned = _validated_jobs(config, is_default_folder=is_default_folder)
     lines = {
         number: finished_line(number, job.overrides, job.finished_record)
         for number, job in planned.items()

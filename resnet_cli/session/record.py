@@ -74,7 +74,7 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     warnings = inexactness_warnings(before, record, trainer.backend, in_shards=trainer.in_shards)
     write_code(run, take_snapshot(prepared.config.stored(), repositories), resumed=bool(before))
     started = [f"init    {line}" for line in prepared.initialisation]
-    further = further_warnings(prepared, context.overrides or ())
+    further = further_warnings(prepared, context.overrides or (), in_sweep=context.sweep is not None)
     for line in (*started, *warnings, *rising_rate_warnings(before, trainer), *further):
         logger.info("%s", line)
     prepared.leaks.log_known()

@@ -22,6 +22,7 @@ from resnet_cli.runs.logs import RunLog
 from resnet_cli.runs.repositories import find_repositories, repositories_of_sweep
 from resnet_cli.session import protocol
 from resnet_cli.session.chance import ChanceCheck
+from resnet_cli.session.complete_run import settings_to_store
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.first_look import write_samples
 from resnet_cli.session.paths import record_paths
@@ -60,7 +61,8 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     sweep = context.sweep
     repositories = find_repositories() if sweep is None else repositories_of_sweep(str(sweep), str(Path.cwd()))
     environment = collect_environment(repositories)
-    run.create(dump(prepared.config.stored()), **_starting_record(prepared, context, before), **environment)
+    settings, without_effect = settings_to_store(prepared, before, context.overrides or ())
+    run.create(dump(settings), **_starting_record(prepared, context, before), **environment)
     run.write_metrics(prepared.trainer.state.rows)
     write_atomically(run.splits, prepared.loaders.format_splits())
     for name, text in context.files.items():
@@ -75,7 +77,7 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     write_code(run, take_snapshot(prepared.config.stored(), repositories), resumed=bool(before))
     started = [f"init    {line}" for line in prepared.initialisation]
     further = further_warnings(prepared, context.overrides or (), in_sweep=context.sweep is not None)
-    for line in (*started, *warnings, *rising_rate_warnings(before, trainer), *further):
+    for line in (*started, *warnings, *rising_rate_warnings(before, trainer), *further, *without_effect):
         logger.info("%s", line)
     prepared.leaks.log_known()
     for module, folder in stored_modules_in_use(prepared.config.stored()).items():

@@ -460,3 +460,18 @@ def test_a_run_that_loses_its_validation_set_has_no_best_epoch_from_before(train
     record = record_of(tmp_path / "d")
     assert record["best"] is None
     assert record["selection"]["weights"] == "last epoch"
+
+
+def test_a_complete_run_keeps_its_config_and_says_so(train, tmp_path):
+    assert train(*tiny("hydra.run.dir=d", "trainer.epochs=1"))[0] == 0
+    config = (tmp_path / "d/config.yaml").read_text()
+    status, out, _ = train("resume=d", "trainer.test_tta=flip", "name=other", "trainer.device=auto")
+    assert status == 0
+    assert [line for line in out.splitlines() if "no effect" in line] == [
+        "trainer.test_tta=flip: has no effect, the run is complete; use resnet-eval d --tta flip",
+        "name=other: has no effect, the run is complete",
+    ]
+    assert (tmp_path / "d/config.yaml").read_text() == config
+    assert train("resume=d", "trainer.test_tta=flip", "trainer.epochs=2")[0] == 0
+    assert "test_tta: flip" in (tmp_path / "d/config.yaml").read_text()
+    assert record_of(tmp_path / "d")["test"]["tta"] == "flip"

@@ -26,6 +26,7 @@ from resnet_cli.loggers import Logger, require_packages
 from resnet_cli.optimizers import build_optimizer
 from resnet_cli.schedules import GroupedSchedule
 from resnet_cli.session.model_memory import build_within_memory
+from resnet_cli.session.optimizer_options import require_no_nesterov
 from resnet_cli.session.refusals import explain_refusal, require_kind, with_full_key
 from resnet_cli.training.evaluation import LossFunction
 from resnet_cli.training.freezing import Freezing
@@ -208,6 +209,7 @@ def _with_own_optimizer(key: str, group: Mapping[str, Any]) -> Mapping[str, Any]
 
 
 def _instantiate_optimizer(key: str, node: Node, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    require_no_nesterov(key, node)
     built: torch.optim.Optimizer = instantiate(key, node, {"params": groups})
     require_kind(key, node, built, torch.optim.Optimizer, "a torch.optim.Optimizer")
     return built

@@ -45,3 +45,14 @@ def _is_torchs(target: str) -> bool:
     found = locate(target)
     bases = found.__mro__ if isinstance(found, type) else ()
     return any(base is not Optimizer and base.__module__.startswith("torch.optim") for base in bases)
+
+
+def require_no_nesterov(key: str, node: Node) -> None:
+    """Raise an `InputError` for values of SGD that exclude Nesterov momentum, which is on by default here."""
+    if node["_target_"] != "torch.optim.SGD" or not node.get("nesterov"):
+        return
+    momentum, dampening = node.get("momentum", 0), node.get("dampening", 0)
+    problems = [f"{key}.momentum=0"] if momentum == 0 else []
+    problems += [f"{key}.dampening={dampening}"] if dampening != 0 else []
+    if problems:
+        raise InputError(*(f"{problem}: needs {key}.nesterov=false" for problem in problems))

@@ -27,7 +27,12 @@ from resnet_cli.session.context import RunContext
 from resnet_cli.session.first_look import write_samples
 from resnet_cli.session.paths import record_paths
 from resnet_cli.session.prepare import PreparedRun
-from resnet_cli.session.resume_warnings import inexactness_warnings, nothing_to_do, rising_rate_warnings
+from resnet_cli.session.resume_warnings import (
+    inexactness_warnings,
+    lost_record_warnings,
+    nothing_to_do,
+    rising_rate_warnings,
+)
 from resnet_cli.session.run_data import count_data, describe_data
 from resnet_cli.session.saver import RunSaver, named_best
 from resnet_cli.session.score_records import record_label_scores, record_scores, record_views
@@ -74,6 +79,7 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     log_summary(prepared, record)
     trainer = prepared.trainer
     warnings = inexactness_warnings(before, record, trainer.backend, in_shards=trainer.in_shards)
+    warnings += lost_record_warnings(before, is_resumed=prepared.start.file is not None)
     write_code(run, take_snapshot(prepared.config.stored(), repositories), resumed=bool(before))
     started = [f"init    {line}" for line in prepared.initialisation]
     further = further_warnings(prepared, context.overrides or (), in_sweep=context.sweep is not None)

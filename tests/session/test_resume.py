@@ -406,6 +406,7 @@ def test_a_learning_rate_that_rises_again_is_said_with_both_values(train, schedu
             float(said[0].split(words)[1].split(",")[0].split()[0]) for words in ("at ", "continues at ")
         )
         assert last < following
+        assert said[0].endswith("the schedule for 4 epochs")
 
 
 def test_a_run_that_stopped_early_says_so_and_how_it_goes_on(train, tmp_path):
@@ -475,3 +476,13 @@ def test_a_complete_run_keeps_its_config_and_says_so(train, tmp_path):
     assert train("resume=d", "trainer.test_tta=flip", "trainer.epochs=2")[0] == 0
     assert "test_tta: flip" in (tmp_path / "d/config.yaml").read_text()
     assert record_of(tmp_path / "d")["test"]["tta"] == "flip"
+
+
+def test_a_lost_record_is_named(train, tmp_path):
+    assert train(*tiny("hydra.run.dir=d", "trainer.epochs=1"))[0] == 0
+    line = "warning: run.json was missing: it begins anew, and the count of test reads with it\n"
+    status, out, _ = train("resume=d", "trainer.epochs=2")
+    assert (status, line in out) == (0, False)
+    (tmp_path / "d/run.json").unlink()
+    status, out, _ = train("resume=d", "trainer.epochs=3")
+    assert (status, line in out) == (0, True)

@@ -60,6 +60,7 @@ def _refused_changes(
     """Return the line about the changes that a state does not fit; None if none of them explains it."""
     run = file.parent.parent
     new_run = f"start a new run from its weights with init_from={run}"
+    prefixes: tuple[str, ...]
     if _shapes_of(stored.get("model")) != _shapes_of(state.model.state_dict()):
         prefixes, held, remedy = ("model.", "data"), "the weights of the former model", "start a new run"
     elif (state.average is None) != (stored.get("average") is None):

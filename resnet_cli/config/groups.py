@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from resnet_cli.config.signatures import Parameter, Signature, signature
 
@@ -34,6 +35,16 @@ class ConfigGroup:
         """Return the parameters of the readers, for a target whose own parameters are `own`."""
         parameters = {name: p for reader in self.readers for name, p in signature(reader).parameters.items()}
         return {name: p for name, p in parameters.items() if not (name in self.own_first and name in own)}
+
+    def split_keys(self, node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Split a node into the one that its target takes, and the options of the readers.
+
+        A key that both have a parameter for goes to both, except those of `own_first`.
+        """
+        own_keys = signature(node["_target_"]).parameters
+        reader_keys = self.reader_parameters(own_keys)
+        own = {name: value for name, value in node.items() if name not in reader_keys or name in own_keys}
+        return own, {name: value for name, value in node.items() if name in reader_keys}
 
 
 CONFIG_GROUPS: Mapping[str, ConfigGroup] = {

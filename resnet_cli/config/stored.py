@@ -200,6 +200,12 @@ def differences(stored: Settings, given: Settings) -> list[Difference]:
     ]
 
 
+def without_replaced_arguments(changes: Sequence[Difference]) -> list[Difference]:
+    """Drop changed arguments of nodes whose `_target_` changed: they follow from it."""
+    replaced = tuple(change.key.removesuffix("_target_") for change in changes if change.key.endswith("._target_"))
+    return [change for change in changes if change.key.endswith("._target_") or not change.key.startswith(replaced)]
+
+
 def _ignored_teacher_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
     """Return the keys on teachers whose differences do not count.
 

@@ -25,7 +25,7 @@ from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
 from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.option_files import file_keys, keys_of_files, require_typed_plan
-from resnet_cli.hydra_app.overrides import hydra_arguments, override_keys, task_overrides
+from resnet_cli.hydra_app.overrides import has_fixed_folder, hydra_arguments, override_keys, task_overrides
 from resnet_cli.hydra_app.run_name import model_name, register_resolvers
 from resnet_cli.hydra_app.search_path import user_configs
 from resnet_cli.runs.folder import RunDir, find_run
@@ -136,6 +136,7 @@ class Composed:
         run: The run folder or checkpoint that the config comes from, if any.
         overrides: The overrides that the user typed, without options and Hydra's own settings.
         run_dir: Folder that a run of this config gets, as `hydra.run.dir` says.
+        is_run_dir_fixed: That folder has neither the time nor random letters in its name.
     """
 
     settings: Settings
@@ -146,6 +147,7 @@ class Composed:
     run: str | None
     overrides: tuple[str, ...]
     run_dir: str
+    is_run_dir_fixed: bool
 
 
 def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> Composed:
@@ -179,6 +181,7 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
             settings = run_settings(composed, given)
             in_files = keys_of_files(composed.hydra)
             run_dir = str(OmegaConf.select(composed, "hydra.run.dir"))
+            is_fixed = has_fixed_folder(composed)
     finally:
         HydraConfig.instance().cfg = before
     keys = tuple(override_keys(given))
@@ -188,7 +191,7 @@ def compose_settings(items: Sequence[str], *, config_dir: str | None = None) -> 
     of_run = bool({"resume", "reproduce"} & set(keys)) and not {"model", "model._target_"} & set(keys)
     name = str(settings["name"]) if of_run else model_name(composed.hydra, str(settings["model"]["_target_"]))
     run = runs[0] if runs else None
-    return Composed(settings, keys, in_files, choices, name, run, tuple(given), run_dir)
+    return Composed(settings, keys, in_files, choices, name, run, tuple(given), run_dir, is_fixed)
 
 
 def is_run(item: str) -> bool:

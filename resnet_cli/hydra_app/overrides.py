@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ OPTIONS_WITH_VALUE = {
     "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c",
     "--info", "-i",
 }  # fmt: skip
+CHANGING = ("${now:", "${letters:")  # references that have another value each time
 RUN_DIR = "hydra.run.dir="
 GROUPS_WITH_DEFAULT = (*NEEDED_GROUPS, "loss", *NULL_GROUPS)  # those of the defaults list
 GROUPS_OF_ONE_OPTION = (*NEEDED_GROUPS, "loss", "experiment")
@@ -183,6 +184,27 @@ def require_output_subdir(config: DictConfig) -> None:
     subdir = config.hydra.output_subdir
     if subdir is not None and str(subdir).strip() in ("", ".", "./"):
         raise InputError(f"hydra.output_subdir: {'is empty' if not subdir.strip() else subdir}; give a name, or null")
+
+
+def has_fixed_folder(config: DictConfig, kind: str = "run") -> bool:
+    """Return whether the composed config names the same folder of a `run` or a `sweep` each time it is composed."""
+    folder: Any = OmegaConf.to_container(config.hydra[kind], resolve=False)
+    return not any(name in str(folder["dir"]) for name in CHANGING)
+
+
+def require_fixed_folder(settings: Mapping[str, Any], *, is_fixed: bool, key: str = "hydra.run.dir") -> None:
+    """Refuse `resume=auto` in a folder that is a new one each time, so that the run could never be resumed this way.
+
+    Args:
+        settings: The composed config as plain data.
+        is_fixed: What `has_fixed_folder` returned.
+        key: The key of the folder.
+
+    Raises:
+        InputError: the folder has the time or random letters in its name.
+    """
+    if settings.get("resume") == "auto" and not settings.get("verify_resume") and not is_fixed:
+        raise InputError(f"resume=auto: needs a fixed folder to find the run again: {key}=FOLDER")
 
 
 def task_overrides(hydra_config: HydraConf | DictConfig) -> list[str]:

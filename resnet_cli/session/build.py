@@ -26,7 +26,7 @@ from resnet_cli.loggers import Logger, require_packages
 from resnet_cli.optimizers import build_optimizer
 from resnet_cli.schedules import GroupedSchedule
 from resnet_cli.session.model_memory import build_within_memory
-from resnet_cli.session.optimizer_options import StepTrial
+from resnet_cli.session.optimizer_options import StepTrial, require_no_nesterov
 from resnet_cli.session.refusals import explain_refusal, require_kind, with_full_key
 from resnet_cli.training.evaluation import LossFunction
 from resnet_cli.training.freezing import Freezing
@@ -93,29 +93,13 @@ def get_argument(node: Node, name: str) -> Any:
     return parameter.default if parameter else None
 
 
-def _split_reader_keys(group: str, node: Node) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split a group's node into the node that its target takes, and the options of the group's reader.
-
-    A key that both have a parameter for goes to both, except those of `ConfigGroup.own_first`.
-    """
-    own_keys = signature(node["_target_"]).parameters
-    reader_keys = CONFIG_GROUPS[group].reader_parameters(own_keys)
-    own = {name: value for name, value in node.items() if name not in reader_keys or name in own_keys}
-    return own, {name: value for name, value in node.items() if name in reader_keys}
-
-
-def _options_of_reader(options: Mapping[str, Any], reader: Callable[..., Any]) -> dict[str, Any]:
-    """Return the options that one of a group's readers takes."""
-    return {name: value for name, value in options.items() if name in inspect.signature(reader).parameters}
-
-
 def dataset(node: Node) -> Dataset:
     """Build the data set alone, before it is split.
 
     Raises:
         InputError: the target returns something else.
     """
-    own, _ = _split_reader_keys("data", node)
+    own, _ = CONFIG_GROUPS["data"].split_keys(node)
     built: Dataset = instantiate("data", own, {})
     require_kind("data", node, built, Dataset, "a resnet_cli.data.Dataset")
     return built
@@ -129,7 +113,7 @@ def batch_size(node: Node) -> int:
 
 def partition(node: Node) -> Partition:
     """Build the data set and split it as a run does; its images are not read."""
-    _, options = _split_reader_keys("data", node)
+    _, options = CONFIG_GROUPS["data"].split_keys(node)
     chosen = {field.name: options[field.name] for field in fields(SplitOptions) if field.name in options}
     return split_dataset(dataset(node), SplitOptions(**chosen))
 
@@ -138,7 +122,7 @@ def loaders(
     node: Node, *, device: torch.device, seed: int, augment_seed: int | None = None, is_new: bool = False
 ) -> Loaders:
     """Build the data set, split it, and return its loaders; `augment_seed` None is `seed`, `is_new` is for new runs."""
-    _, options = _split_reader_keys("data", node)
+    _, options = CONFIG_GROUPS["data"].split_keys(node)
     built = dataset(node)
     if is_new:
         built.validate_new()
@@ -201,7 +185,7 @@ def optimizer(
         InputError: the optimizer refused a value or cannot take a step, or an option or a pattern of `optimizer.groups`
             is wrong.
     """
-    own, options = _split_reader_keys("optimizer", node)
+    own, options = CONFIG_GROUPS["optimizer"].split_keys(node)
     trials: list[StepTrial] = []
     build_part = partial(_instantiate_optimizer, trials=trials)
     try:
@@ -224,6 +208,7 @@ def optimizer(
 def _instantiate_optimizer(
     key: str, node: Node, groups: list[dict[str, Any]], trials: list[StepTrial]
 ) -> torch.optim.Optimizer:
+    require_no_nesterov(key, node)
     trials.append(StepTrial(key, node["_target_"], lambda own: instantiate(key, node, {"params": own}), groups))
     built: torch.optim.Optimizer = instantiate(key, node, {"params": groups})
     require_kind(key, node, built, torch.optim.Optimizer, "a torch.optim.Optimizer")
@@ -288,8 +273,9 @@ def trainer(
     }  # fmt: skip
     if parts.get("teacher") is not None and "teacher" not in signature(node["_target_"]).parameters:
         raise InputError(f"teacher: {node['_target_']} takes none, as resnet_cli.ClassifierTrainer does")
-    node, options = _split_reader_keys("trainer", node)
-    provided["lookahead"] = lookahead_options(**_options_of_reader(options, lookahead_options))
+    node, options = CONFIG_GROUPS["trainer"].split_keys(node)
+    names = inspect.signature(lookahead_options).parameters
+    provided["lookahead"] = lookahead_options(**{name: value for name, value in options.items() if name in names})
     if loss_fn is not None and "label_smoothing" in node:  # it is in the loss
         node = {**node, "label_smoothing": 0.0}
     built: ClassifierTrainer = instantiate("trainer", node, provided)

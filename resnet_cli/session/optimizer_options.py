@@ -100,3 +100,14 @@ def _on_device(group: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Return a parameter group with copies of its parameters on a device."""
     own = {name: copy(value) for name, value in group.items()}
     return {**own, "params": [nn.Parameter(parameter.detach().to(device, copy=True)) for parameter in group["params"]]}
+
+
+def require_no_nesterov(key: str, node: Node) -> None:
+    """Raise an `InputError` for values of SGD that exclude Nesterov momentum, which is on by default here."""
+    if node["_target_"] != "torch.optim.SGD" or not node.get("nesterov"):
+        return
+    momentum, dampening = node.get("momentum", 0), node.get("dampening", 0)
+    problems = [f"{key}.momentum=0"] if momentum == 0 else []
+    problems += [f"{key}.dampening={dampening}"] if dampening != 0 else []
+    if problems:
+        raise InputError(*(f"{problem}: needs {key}.nesterov=false" for problem in problems))

@@ -260,8 +260,7 @@ def _build_trainer(
     if resolution is not None:
         require_every_size(model, resolution, loaders.in_size[0])
     schedule = _build_schedule(config, loaders, planned_trainer)
-    classes = len(loaders.class_names)
-    optimizer = build.optimizer(config.optimizer, model, classes, device_of(config.trainer))
+    optimizer = build.optimizer(config.optimizer, model, len(loaders.class_names), device_of(config.trainer))
     loss_fn = build_loss(config.loss, config.trainer, loaders, require_mean=is_new)
     freezing = build_freezing(config.trainer, model, length)
     if freezing is not None:
@@ -269,8 +268,7 @@ def _build_trainer(
     trainer = build.trainer(
         config.trainer, model=model, optimizer=optimizer, schedule=schedule, loss_fn=loss_fn,
         seed=config.seed_of("augment"), multi_label=loaders.has_label_sets,
-        teacher=teacher.network if teacher is not None else None,
-        freezing=freezing,
+        teacher=teacher.network if teacher is not None else None, freezing=freezing,
     )  # fmt: skip
     if resolution is not None:
         trainer.stepper.resolution = resolution

@@ -22,11 +22,17 @@ from resnet_cli.runs.logs import RunLog
 from resnet_cli.runs.repositories import find_repositories, repositories_of_sweep
 from resnet_cli.session import protocol
 from resnet_cli.session.chance import ChanceCheck
+from resnet_cli.session.complete_run import settings_to_store
 from resnet_cli.session.context import RunContext
 from resnet_cli.session.first_look import write_samples
 from resnet_cli.session.paths import record_paths
 from resnet_cli.session.prepare import PreparedRun
-from resnet_cli.session.resume_warnings import inexactness_warnings, nothing_to_do, rising_rate_warnings
+from resnet_cli.session.resume_warnings import (
+    inexactness_warnings,
+    lost_record_warnings,
+    nothing_to_do,
+    rising_rate_warnings,
+)
 from resnet_cli.session.run_data import count_data, describe_data
 from resnet_cli.session.saver import RunSaver, named_best
 from resnet_cli.session.score_records import record_label_scores, record_scores, record_views
@@ -60,7 +66,8 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     sweep = context.sweep
     repositories = find_repositories() if sweep is None else repositories_of_sweep(str(sweep), str(Path.cwd()))
     environment = collect_environment(repositories)
-    run.create(dump(prepared.config.stored()), **_starting_record(prepared, context, before), **environment)
+    settings, without_effect = settings_to_store(prepared, before, context.overrides or ())
+    run.create(dump(settings), **_starting_record(prepared, context, before), **environment)
     run.write_metrics(prepared.trainer.state.rows)
     write_atomically(run.splits, prepared.loaders.format_splits())
     for name, text in context.files.items():
@@ -72,10 +79,11 @@ def open_run_folder(prepared: PreparedRun, context: RunContext, log: RunLog) -> 
     log_summary(prepared, record)
     trainer = prepared.trainer
     warnings = inexactness_warnings(before, record, trainer.backend, in_shards=trainer.in_shards)
+    warnings += lost_record_warnings(before, is_resumed=prepared.start.file is not None)
     write_code(run, take_snapshot(prepared.config.stored(), repositories), resumed=bool(before))
     started = [f"init    {line}" for line in prepared.initialisation]
-    further = further_warnings(prepared, context.overrides or ())
-    for line in (*started, *warnings, *rising_rate_warnings(before, trainer), *further):
+    further = further_warnings(prepared, context.overrides or (), in_sweep=context.sweep is not None)
+    for line in (*started, *warnings, *rising_rate_warnings(before, trainer), *further, *without_effect):
         logger.info("%s", line)
     prepared.leaks.log_known()
     for module, folder in stored_modules_in_use(prepared.config.stored()).items():

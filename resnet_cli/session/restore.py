@@ -1,7 +1,7 @@
 """Load the state in a checkpoint into a run whose config may have changed since."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.signatures import signature
-from resnet_cli.config.stored import Difference
+from resnet_cli.config.stored import Difference, without_replaced_arguments
 from resnet_cli.errors import InputError
 from resnet_cli.training.state import TrainState
 
@@ -18,6 +18,11 @@ PARAMETER_SHAPED_STATE = (
     "momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg",
 )  # fmt: skip
 MISMATCH_ERRORS = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)
+LARGEST_LIST = 3  # changes that an error names
+
+
+class UnforceableChangeError(InputError):
+    """An accepted change of the config that the saved state does not fit, in whichever checkpoint it is."""
 
 
 def restore(
@@ -33,6 +38,7 @@ def restore(
         config: The present one.
 
     Raises:
+        UnforceableChangeError: the state does not fit because of the changes.
         InputError: the state does not fit this model and optimizer.
     """
     keys = [change.key for change in changes if change.key.startswith("optimizer.")]
@@ -42,8 +48,39 @@ def restore(
         if any(key.endswith("._target_") for key in keys):
             _try_step(state.optimizer)
     except MISMATCH_ERRORS as error:
+        if refusal := _refused_changes(state, file, stored, changes):
+            raise UnforceableChangeError(refusal) from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
         raise InputError(f"{file}: does not fit this model and optimizer: {reason}") from error
+
+
+def _refused_changes(
+    state: TrainState, file: Path, stored: Mapping[str, Any], changes: Sequence[Difference]
+) -> str | None:
+    """Return the line about the changes that a state does not fit; None if none of them explains it."""
+    run = file.parent.parent
+    new_run = f"start a new run from its weights with init_from={run}"
+    prefixes: tuple[str, ...]
+    if _shapes_of(stored.get("model")) != _shapes_of(state.model.state_dict()):
+        prefixes, held, remedy = ("model.", "data"), "the weights of the former model", "start a new run"
+    elif (state.average is None) != (stored.get("average") is None):
+        held = "no averaged weights" if stored.get("average") is None else "averaged weights"
+        prefixes, remedy = ("trainer.averaging",), new_run
+    else:
+        prefixes, remedy = ("optimizer.", "trainer.averaging", "trainer.freeze"), new_run
+        held = "the state of the former settings"
+    refused = [change for change in without_replaced_arguments(changes) if change.key.startswith(prefixes)]
+    if not refused:
+        return None
+    shown = ", ".join(map(str, refused[:LARGEST_LIST]))
+    others = f" and {len(refused) - LARGEST_LIST} more" if len(refused) > LARGEST_LIST else ""
+    return f"{shown}{others}: cannot be forced: {run} holds {held}; {remedy}"
+
+
+def _shapes_of(weights: object) -> dict[str, torch.Size] | None:
+    if not isinstance(weights, Mapping) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        return None
+    return {name: tensor.shape for name, tensor in weights.items()}
 
 
 def _optimizer_options(config: RunConfig) -> set[str]:

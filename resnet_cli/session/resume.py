@@ -12,7 +12,7 @@ import torch
 from resnet_cli.config.messages import Problem
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.run_length import EPOCHS
-from resnet_cli.config.stored import Difference, differences, flat
+from resnet_cli.config.stored import Difference, differences, flat, without_replaced_arguments
 from resnet_cli.config.values import format_value
 from resnet_cli.data import Loaders
 from resnet_cli.distributed.ranks import ALONE, Ranks
@@ -21,7 +21,7 @@ from resnet_cli.models.initialisation.data_dependent import initialise_model_fro
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.load import InitialWeights
-from resnet_cli.session.restore import MISMATCH_ERRORS, restore
+from resnet_cli.session.restore import MISMATCH_ERRORS, UnforceableChangeError, restore
 from resnet_cli.training.state import TrainState
 from resnet_cli.training.trainer import ClassifierTrainer
 
@@ -140,17 +140,11 @@ def validate_changes(checkpoint: LoadedCheckpoint | None, config: RunConfig) -> 
         raise InputError(
             *(
                 Problem(change.key, "changed", change.after, stored=change.before)
-                for change in _without_replaced_arguments(changes)
+                for change in without_replaced_arguments(changes)
             ),
             "resume: this is not the config of the run; start a new run, or accept the change with resume_force=true",
         )
     return changes
-
-
-def _without_replaced_arguments(changes: list[Difference]) -> list[Difference]:
-    """Drop changed arguments of nodes whose `_target_` changed: they follow from it."""
-    replaced = tuple(change.key.removesuffix("_target_") for change in changes if change.key.endswith("._target_"))
-    return [change for change in changes if change.key.endswith("._target_") or not change.key.startswith(replaced)]
 
 
 def restore_or_initialise(
@@ -187,6 +181,8 @@ def restore_or_initialise(
                 state.best_tracker.reset()  # no later epoch can be compared with it
             exact = _continues_exactly(checkpoint, config, changes)
             best_lost = ranks.from_first(partial(_is_best_lost, state, run, exact=exact))
+        except UnforceableChangeError:
+            raise  # an older checkpoint fits no better
         except InputError as error:
             problems = {**checkpoint.problems, checkpoint.file: str(error)}
             checkpoint = shared_checkpoint(ranks, partial(_load_newest, run, problems))

@@ -33,6 +33,18 @@ def inexactness_warnings(
     return [f"warning: {', '.join(reasons)}: not bit for bit the same as an uninterrupted run"] if reasons else []
 
 
+def lost_record_warnings(before: Mapping[str, Any], *, is_resumed: bool) -> list[str]:
+    """Warn if a run continues from a checkpoint and its record is missing.
+
+    Args:
+        before: The run's record; empty if there is none.
+        is_resumed: A checkpoint of the run was loaded.
+    """
+    if before or not is_resumed:
+        return []
+    return ["warning: run.json was missing: it begins anew, and the count of test reads with it"]
+
+
 def rising_rate_warnings(before: Mapping[str, Any], trainer: ClassifierTrainer) -> list[str]:
     """Warn if a finished run is extended and its schedule, which now spans more epochs, raises the learning rate again.
 
@@ -51,7 +63,7 @@ def rising_rate_warnings(before: Mapping[str, Any], trainer: ClassifierTrainer) 
         return []
     return [
         f"warning: the learning rate ended at {last:.4g} and continues at {following:.4g}, according to "
-        f"the schedule for {trainer.epochs} epochs"
+        f"the schedule for {trainer.epochs:g} epochs"
     ]
 
 

@@ -6,8 +6,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
 from resnet_cli.errors import StoppedError
@@ -55,6 +55,7 @@ class StopSignals:
         self.on_signal: Callable[[int], object] | None = None  # called with the first signal
         self._quiet = quiet
         self._polled = False
+        self._has_job_begun = False
         self._process = os.getpid()
         self._wakeup = -1
 
@@ -102,6 +103,23 @@ class StopSignals:
         Raises:
             StoppedError: a signal has arrived before.
         """
+        self._has_job_begun = True
+        self._raise_at_once()
+
+    @contextmanager
+    def raised_at_once(self) -> Iterator[None]:
+        """Raise `StoppedError` as soon as a signal arrives inside the block, which may take long and leaves no file.
+
+        Raises:
+            StoppedError: a signal has arrived, perhaps before.
+        """
+        self._raise_at_once()
+        try:
+            yield
+        finally:
+            self._polled = True
+
+    def _raise_at_once(self) -> None:
         self._polled = False
         if self.signum is not None:
             raise StoppedError(self.signum)
@@ -129,7 +147,8 @@ class StopSignals:
         if not self._quiet:
             with suppress(OSError):  # not `print`, which is not reentrant: the signal may interrupt one
                 start = "\n" if sys.stderr.isatty() else ""
-                os.write(2, f"{start}saving and stopping (press Ctrl-C again to quit now)\n".encode())
+                what = "saving and stopping" if self._has_job_begun or self.on_signal else "stopping"
+                os.write(2, f"{start}{what} (press Ctrl-C again to quit now)\n".encode())
 
     def _leave_closed_terminal(self) -> None:
         """Discard what is printed from now on if the terminal is closed: each line would be an error."""

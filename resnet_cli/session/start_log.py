@@ -6,9 +6,12 @@ from typing import Any
 
 from resnet_cli.config.run_config import DEFAULT_LOSS
 from resnet_cli.config.selection import select_by_of
+from resnet_cli.distributed.options import options_of
+from resnet_cli.models.layers.regularisers import has_random_layers
 from resnet_cli.session.first_look import log_classes
 from resnet_cli.session.prepare import PreparedRun
 from resnet_cli.session.resolution import describe_resolution
+from resnet_cli.session.shared_start import uses_ranks
 from resnet_cli.session.teacher import format_teacher
 from resnet_cli.session.unused_options import unused_options
 
@@ -55,19 +58,37 @@ def log_summary(prepared: PreparedRun, record: dict[str, Any]) -> None:
         logger.info("init_from: %s is not used, the run continues from its own %s", config.init_from, own)
 
 
-def further_warnings(prepared: PreparedRun, overrides: Sequence[str]) -> list[str]:
+def further_warnings(prepared: PreparedRun, overrides: Sequence[str], *, in_sweep: bool = False) -> list[str]:
     """Return lines about options that do not do what the user may expect.
 
     Args:
         prepared: The run.
         overrides: The overrides that were typed.
+        in_sweep: The run is a job of a sweep.
     """
-    lines = unused_options(prepared.config.stored(), overrides)
+    facts = {**_facts(prepared), "is job of sweep": in_sweep}
+    lines = unused_options(prepared.config.stored(), overrides, facts)
     if FINETUNE in overrides and prepared.start.is_scratch and not prepared.start.weights.line:
         lines.append(
             f"{FINETUNE}: the weights are random; init_from=RUN or model.weights=NAME starts from trained ones"
         )
     return lines
+
+
+def _facts(prepared: PreparedRun) -> dict[str, bool]:
+    """Return what unused options depend on besides the config; see `resnet_cli.session.unused_options.FACTS`."""
+    config, trainer = prepared.config, prepared.trainer
+    return {
+        "has validation": prepared.loaders.val is not None or trainer.overfit_batches is not None,
+        "is resumed": config.resume is not None,
+        "has ranks": uses_ranks(options_of(config.trainer), trainer.ranks),
+        "is random": (
+            config.data.get("augment", {}) is not None
+            or config.trainer.get("log_sharpness") is not None
+            or not str(config.model["_target_"]).startswith("resnet_cli.")
+            or has_random_layers(trainer.model)
+        ),
+    }
 
 
 def _class_name(node: Any) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from resnet_cli.config.run_config import SEED_PARTS
 from resnet_cli.config.stored import flat
 
 
@@ -13,7 +14,7 @@ class _Dependency:
 
     Args:
         keys: The keys. A key stands for those below it, too.
-        on: The key that they depend on.
+        on: The key that they depend on, or one of `FACTS`.
         needs: What has to be set, for the user.
         values: The values that `on` may have; without any, all but null, false, 0, `none` and an empty list.
     """
@@ -25,7 +26,8 @@ class _Dependency:
 
     def is_met(self, values: Mapping[str, Any]) -> bool:
         """Return True if the keys have an effect, as far as is known: a user's own class may use them in any way."""
-        target = str(values.get(f"{self.on.partition('.')[0]}._target_", "resnet_cli."))
+        owner = self.keys[0] if self.on in FACTS else self.on
+        target = str(values.get(f"{owner.partition('.')[0]}._target_", "resnet_cli."))
         if not target.startswith("resnet_cli.") or ("." in self.on and self.on not in values):
             return True
         found = values.get(self.on)
@@ -38,6 +40,12 @@ def _under(prefix: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{prefix}.{name}" for name in names)
 
 
+# What is known of a run besides its config.
+FACTS = ("has validation", "is job of sweep", "is resumed", "has ranks", "is random")
+SEED_KEYS = tuple(f"seed_{part}" for part in SEED_PARTS)  # typed as `seed.augment`
+EARLY_STOPPING = "trainer.early_stopping"
+VALIDATION = "validation images (data.val_fraction)"
+RANKS = _under("trainer", "sync_batch_norm", "collective_timeout", "max_restarts")
 LOOKAHEAD = _under("trainer", "lookahead_k", "lookahead_alpha", "lookahead_power", "lookahead_buffers")
 GATED = ("exclusive_gating", "shortcut_gating")
 DEPENDENCIES = (
@@ -65,23 +73,39 @@ DEPENDENCIES = (
         "data.augment.policy=autoaugment", ("autoaugment",),
     ),
     _Dependency(("data.augment.augmix_severity",), "data.augment.policy", "data.augment.policy=augmix", ("augmix",)),
+    _Dependency((EARLY_STOPPING, "trainer.select_by"), "has validation", VALIDATION),
+    _Dependency(RANKS, "has ranks", "trainer.processes"),
+    _Dependency(("sweep",), "is job of sweep", "-m"),
+    _Dependency(("resume_force",), "is resumed", "resume=RUN"),
+    _Dependency(("seed_augment",), "is random", "augmentation or dropout"),
 )  # fmt: skip
 
 
-def unused_options(settings: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+def unused_options(
+    settings: Mapping[str, Any], overrides: Sequence[str], facts: Mapping[str, bool] | None = None
+) -> list[str]:
     """Return a line for each key that was typed and has no effect: what it needs first.
+
+    Early stopping is named wherever it was set.
 
     Args:
         settings: The config of the run.
         overrides: The overrides that were typed.
+        facts: Values of `FACTS`; those that are missing count as true.
     """
-    values = flat(settings)
+    values = {**dict.fromkeys(FACTS, True), **flat(settings), **(facts or {})}
+    typed = [tuple(override.lstrip("+").split("=", 1)) for override in overrides if "=" in override]
+    patience = values.get(EARLY_STOPPING)
+    if patience is not None and all(key != EARLY_STOPPING for key, _ in typed):
+        typed.append((EARLY_STOPPING, str(patience)))
     lines = []
-    for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
+    for key, value in typed:
+        if value.lower() in ("false", "null"):
+            continue
         for dependency in DEPENDENCIES:
             depends = any(key == name or key.startswith(f"{name}.") for name in dependency.keys)
             if depends and not dependency.is_met(values):
-                lines.append(f"{key}={value}: has no effect without {dependency.needs}")
+                shown = key.replace("seed_", "seed.", 1) if key in SEED_KEYS else key
+                lines.append(f"{shown}={value}: has no effect without {dependency.needs}")
                 break
     return lines

@@ -106,6 +106,8 @@ class SerialLauncher(Launcher):
         finished = launch.finished if launch else {}
         results = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):
+            if launch and launch.signum is not None:
+                raise JobStoppedError(launch.signum)
             results.append(_completed_result() if number in finished else self._run(composer, overrides, number))
         return results
 

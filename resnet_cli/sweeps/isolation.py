@@ -230,6 +230,9 @@ def in_forked_process(function: Callable[[], Any]) -> Any:
         except EOFError:
             process.join()
             raise JobKilledError(_describe_exit_status(process.exitcode)) from None
+        except BaseException:  # a signal, which the process ignores
+            process.kill()
+            raise
         process.join()
     return result
 

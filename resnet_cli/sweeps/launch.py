@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
@@ -88,6 +88,10 @@ class SweepLaunch:
         folder.add_command(self._command.stored, jobs, self._command.replaces)
         self.folder = folder
         return path
+
+    def signals_raised_at_once(self) -> AbstractContextManager[None]:
+        """Return a context manager in which signals end the command at once: nothing is written there."""
+        return self._stop.raised_at_once()
 
     @property
     def signum(self) -> int | None:

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.errors import InputError
-from resnet_cli.hydra_app.overrides import require_output_subdir
+from resnet_cli.hydra_app.overrides import has_fixed_folder, override_keys, require_fixed_folder, require_output_subdir
 from resnet_cli.hydra_app.plugins import require_plugins
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.sweeps import gpus, grid, hydra_config
@@ -50,8 +50,12 @@ def prepare_sweep(config: DictConfig) -> None:
     for key in ("dir", "subdir"):
         if not str(typed[key]).strip():
             raise InputError(f"hydra.sweep.{key}: is empty; give a folder")
+    settings = {key: config.get(key) for key in ("resume", "verify_resume")}
+    require_fixed_folder(settings, is_fixed=has_fixed_folder(config, "sweep"), key="hydra.sweep.dir")
     is_default_folder = hydra_config.resolve_sweep_folder(config)
-    planned = _validated_jobs(config, is_default_folder=is_default_folder)
+    _require_jobs(config)
+    with launch.signals_raised_at_once():
+        planned = _validated_jobs(config, is_default_folder=is_default_folder)
     lines = {
         number: finished_line(number, job.overrides, job.finished_record)
         for number, job in planned.items()
@@ -70,6 +74,14 @@ def _require_training(config: DictConfig) -> None:
     swept = {override.partition("=")[0].lstrip("+") for override in hydra_config.sweep_overrides(config)}
     if config.get("find") is not None or "find" in swept:
         raise InputError("find: cannot be used in a sweep, since it gives no result to compare; use it without -m")
+
+
+def _require_jobs(config: DictConfig) -> None:
+    """Raise an `InputError` for `resume=auto` alone in a sweep's folder: it would add a job of defaults."""
+    folder = Path(str(config.hydra.sweep.dir))
+    others = set(override_keys(hydra_config.sweep_overrides(config))) - {"resume"}
+    if config.get("resume") == "auto" and not others and (folder / "sweep.json").is_file():
+        raise InputError(f"resume=auto: names no jobs of the sweep {folder}; -m resume={folder} resumes it")
 
 
 def _validated_jobs(config: DictConfig, *, is_default_folder: bool) -> Mapping[int, PlannedJob]:

@@ -122,7 +122,8 @@ def suggest_lr(points: list[LrPoint], diverged_at: float | None) -> LrSuggestion
     lowest = min(points, key=lambda point: point.smoothed)
     until = points[: lowest.step + 1]
     falls = [until[max(i - 1, 0)].smoothed - point.smoothed for i, point in enumerate(until)]
-    steepest = until[max(range(len(until)), key=falls.__getitem__)]
+    settled = range(min(LEAST_STEPS, len(until) - 1), len(until))  # the mean of the first few losses is noise
+    steepest = until[max(settled, key=falls.__getitem__)]
     first = points[min(LEAST_STEPS, len(points)) - 1].smoothed
     has_fallen = lowest.smoothed < (1 - LEAST_FALL) * first
     has_risen = diverged_at is not None or points[-1].smoothed > lowest.smoothed + RISE * (first - lowest.smoothed)

@@ -57,7 +57,7 @@ class StochasticAverage(WeightAverage):
         """Raise an `InputError` if the run ends before the tail begins."""
         first = self.first_epoch(num_epochs)
         if first >= num_epochs:
-            epochs = f"{num_epochs} epoch{'s' if num_epochs != 1 else ''}"
+            epochs = f"{num_epochs:g} epoch{'s' if num_epochs != 1 else ''}"
             raise InputError(f"trainer.swa_start={first}: nothing is averaged in a run of {epochs}; 0.75 is usual")
 
     def start_epoch(self, epoch: int, num_epochs: float, step: int, num_batches: int | None = None) -> None:

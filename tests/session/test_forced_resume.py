@@ -57,12 +57,22 @@ def test_a_groups_own_schedule_comes_and_goes(train, tmp_path, start):
     assert [group["name"] for group in groups_of(tmp_path)] == ["other", "fc|head"]
 
 
-def test_the_state_of_another_optimizer_is_refused(train, tmp_path, start):
-    start("optimizer=adamw")
-    arguments = [*FORCED, "optimizer=rmsprop"]
-    status, _, err = train(*arguments)
-    assert status == 2
-    assert err.startswith("error: run/checkpoints/last.pt: does not fit this model and optimizer: 'square_avg'")
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("optimizer=rmsprop", "optimizer._target_: torch.optim.AdamW -> torch.optim.RMSprop"),
+        ("model=resnet20", "model.depth: 8 -> 20"),
+        ("trainer.averaging=none", "trainer.averaging: ema -> none"),
+        ("trainer.averaging=swa", "trainer.averaging: ema -> swa"),
+    ],
+)
+def test_a_change_that_the_saved_state_does_not_fit_is_one_error(train, start, change, problem):
+    start("model=resnet8", "optimizer=adamw", "trainer.averaging=ema", epochs=2)
+    status, out, err = train(*FORCED[:1], "trainer.epochs=3", "resume_force=true", change)
+    assert (status, err.count("error:"), err.count("\n")) == (2, 1, 1)
+    assert err.startswith(f"error: {problem}: cannot be forced: run holds ")
+    assert ("init_from=run" in err) == (change != "model=resnet20")
+    assert "resuming from" not in out
 
 
 def test_options_of_another_optimizer_with_the_same_state_take_effect(train, tmp_path, start):

@@ -104,13 +104,13 @@ DENSE = "SparseAdam does not support dense gradients"
 def test_an_optimizer_that_fails_in_its_first_step_is_refused(node, problem):
     model = torch.nn.Linear(4, 3)
     with pytest.raises(InputError, match=problem):
-        build.optimizer(node, model, CPU)
+        build.optimizer(node, model, device=CPU)
 
 
 def test_the_first_step_is_tried_on_other_weights():
     model = torch.nn.Linear(4, 3)
     before, steps, state = model.weight.clone(), Counting.steps, torch.get_rng_state()
-    optimizer = build.optimizer(own(Counting), model, CPU)
+    optimizer = build.optimizer(own(Counting), model, device=CPU)
     assert Counting.steps == steps + 1
     assert torch.equal(model.weight, before)
     assert torch.equal(torch.get_rng_state(), state)
@@ -121,7 +121,7 @@ def test_the_first_step_is_tried_on_other_weights():
 
 def test_an_optimizer_that_cannot_be_built_over_a_few_weights_is_not_tried():
     steps = Counting.steps
-    build.optimizer(own(Whole), torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Linear(1, 30)), CPU)
+    build.optimizer(own(Whole), torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Linear(1, 30)), device=CPU)
     assert Counting.steps == steps
 
 

@@ -408,6 +408,7 @@ def test_a_learning_rate_that_rises_again_is_said_with_both_values(train, schedu
             float(said[0].split(words)[1].split(",")[0].split()[0]) for words in ("at ", "continues at ")
         )
         assert last < following
+        assert said[0].endswith("the schedule for 4 epochs")
 
 
 def test_a_run_that_stopped_early_says_so_and_how_it_goes_on(train, tmp_path):
@@ -489,3 +490,28 @@ def test_a_run_of_a_former_version_keeps_the_sizes_of_its_micro_batches(train, t
     assert not torch.equal(now["model"]["head.weight"], whole["model"]["head.weight"])
     assert train("reproduce=whole", "hydra.run.dir=again")[0] == 0
     assert train("reproduce=now", "hydra.run.dir=again_now")[0] == 0
+
+
+def test_a_complete_run_keeps_its_config_and_says_so(train, tmp_path):
+    assert train(*tiny("hydra.run.dir=d", "trainer.epochs=1"))[0] == 0
+    config = (tmp_path / "d/config.yaml").read_text()
+    status, out, _ = train("resume=d", "trainer.test_tta=flip", "name=other", "trainer.device=auto")
+    assert status == 0
+    assert [line for line in out.splitlines() if "no effect" in line] == [
+        "trainer.test_tta=flip: has no effect, the run is complete; use resnet-eval d --tta flip",
+        "name=other: has no effect, the run is complete",
+    ]
+    assert (tmp_path / "d/config.yaml").read_text() == config
+    assert train("resume=d", "trainer.test_tta=flip", "trainer.epochs=2")[0] == 0
+    assert "test_tta: flip" in (tmp_path / "d/config.yaml").read_text()
+    assert record_of(tmp_path / "d")["test"]["tta"] == "flip"
+
+
+def test_a_lost_record_is_named(train, tmp_path):
+    assert train(*tiny("hydra.run.dir=d", "trainer.epochs=1"))[0] == 0
+    line = "warning: run.json was missing: it begins anew, and the count of test reads with it\n"
+    status, out, _ = train("resume=d", "trainer.epochs=2")
+    assert (status, line in out) == (0, False)
+    (tmp_path / "d/run.json").unlink()
+    status, out, _ = train("resume=d", "trainer.epochs=3")
+    assert (status, line in out) == (0, True)

@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
+from omegaconf import OmegaConf
 
 from resnet_cli.errors import StoppedError
-from resnet_cli.session.signals import StopSignals, stop_signals
+from resnet_cli.session.signals import JobStoppedError, StopSignals, stop_signals
+from resnet_cli.sweeps import grid
 from tests.support import processes, tiers
 from tests.support.runs import SLOW, tiny
 
@@ -109,6 +112,28 @@ def test_a_stopped_sweep_goes_on_with_what_it_says(start, tmp_path, train):
     assert [json.loads((f / "run.json").read_text())["status"] for f in folders] == ["finished", "finished"]
 
 
+def test_a_sweep_is_stopped_while_its_jobs_are_checked(start, tmp_path):
+    process = start("-m", *tiny("seed=range(0,50000)", "hydra.sweep.dir=s"))
+    line = process.stdout.readline()
+    assert line == "checking 50,000 jobs\n"
+    process.terminate()
+    began = time.monotonic()
+    assert "job 0" not in ended(process, 143)
+    assert time.monotonic() - began < 5
+    assert not (tmp_path / "s").exists()
+
+
+def test_no_job_starts_once_a_signal_has_arrived(tmp_path, monkeypatch):
+    launch = SimpleNamespace(finished={}, signum=signal.SIGTERM)
+    monkeypatch.setattr(grid, "active_launch", lambda: launch)
+    monkeypatch.setattr(grid, "JobComposer", lambda config: None)
+    launcher = grid.SerialLauncher()
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    launcher.setup(hydra_context=None, task_function=None, config=config)
+    with pytest.raises(JobStoppedError):
+        launcher.launch([["seed=0"]], 0)
+
+
 def test_when_signals_are_raised_and_when_noted(capfd):
     before = signal.getsignal(signal.SIGTERM)
     with StopSignals(), pytest.raises(StoppedError):
@@ -120,7 +145,24 @@ def test_when_signals_are_raised_and_when_noted(capfd):
         assert stop() == signal.SIGTERM
         with pytest.raises(StoppedError):
             stop.begin_job()
+        with pytest.raises(StoppedError), stop.raised_at_once():
+            pass
+    assert capfd.readouterr().err == "stopping (press Ctrl-C again to quit now)\n"
+    with StopSignals() as stop:
+        stop.begin_job()
+        stop()
+        signal.raise_signal(signal.SIGTERM)
     assert capfd.readouterr().err == "saving and stopping (press Ctrl-C again to quit now)\n"
+    with StopSignals() as stop:
+        stop()
+        with pytest.raises(StoppedError), stop.raised_at_once():
+            signal.raise_signal(signal.SIGTERM)
+    with StopSignals() as stop:
+        with stop.raised_at_once():
+            pass
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signum == signal.SIGTERM
+    capfd.readouterr()
     with StopSignals() as stop:
         stop()
         stop.begin_job()

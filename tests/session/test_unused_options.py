@@ -20,6 +20,14 @@ LOOKAHEAD = "trainer.averaging=lookahead"
         (["trainer.resolution_multiple=4"], "trainer.resolution"),
         (["schedule.warmup_shape=constant"], "schedule.warmup"),
         (["data.augment.erase_area=[0.1,0.2]"], "data.augment.erase"),
+        (["data.val_fraction=0", "trainer.early_stopping=1"], "validation images (data.val_fraction)"),
+        (["data.val_fraction=0", "trainer.select_by=val_loss"], "validation images (data.val_fraction)"),
+        (["trainer.sync_batch_norm=true"], "trainer.processes"),
+        (["trainer.max_restarts=2"], "trainer.processes"),
+        (["trainer.collective_timeout=60"], "trainer.processes"),
+        (["sweep.isolate=true"], "-m"),
+        (["resume_force=true"], "resume=RUN"),
+        (["data.augment=null", "seed.augment=4"], "augmentation or dropout"),
         (["data.augment.policy=augmix", "data.augment.randaugment_ops=1"], "data.augment.policy=randaugment"),
     ],
 )
@@ -59,6 +67,33 @@ def test_options_with_an_effect_are_not_named(train):
     status, out, _ = train(*tiny(*used, "data.augment.crop_padding=reflect", "trainer.epochs=2"))
     assert status == 0
     assert "has no effect" not in out
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.early_stopping=1"],
+        ["trainer.overfit_batches=1", "data.val_fraction=0", "trainer.early_stopping=1"],
+        ["resume=auto", "hydra.run.dir=a", "resume_force=true"],
+        ["trainer.sync_batch_norm=false", "resume_force=false"],
+        ["seed.augment=4"],
+        ["data.augment=null", "model=resnet8", "model.width=4", "model.stochastic_depth=0.1", "seed.augment=4"],
+        ["trainer.deterministic=true", "trainer.shards=2", "trainer.sync_batch_norm=true"],
+        ["-m", "sweep.isolate=true", "seed=0"],
+    ],
+)
+def test_an_option_with_an_effect_is_not_named(train, overrides):
+    status, out, err = train(*tiny(*overrides, "trainer.epochs=1"))
+    assert (status, err) == (0, "")
+    assert "has no effect" not in out
+
+
+def test_early_stopping_without_validation_is_named_wherever_it_is_set():
+    settings = {"trainer": {"_target_": "resnet_cli.ClassifierTrainer", "early_stopping": 3}}
+    line = "trainer.early_stopping=3: has no effect without validation images (data.val_fraction)"
+    assert unused_options(settings, [], {"has validation": False}) == [line]
+    assert unused_options(settings, ["trainer.early_stopping=3"], {"has validation": False}) == [line]
+    assert unused_options(settings, []) == []
 
 
 def test_a_users_own_trainer_may_use_its_keys_in_any_way():

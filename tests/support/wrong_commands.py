@@ -244,7 +244,8 @@ optimizer._target_=torch.optim.LBFGS -> optimizer._target_: LBFGS requires a clo
 optimizer=adamw +optimizer.capturable=true -> optimizer.capturable: needs CUDA
 optimizer=adam +optimizer.differentiable=true -> optimizer.differentiable: is for gradients through the update
 optimizer=adam optimizer.groups={bias:{capturable:true}} -> optimizer.groups.bias.capturable: needs CUDA
-optimizer.dampening=0.5 -> optimizer: Nesterov momentum requires a momentum and zero dampening
+optimizer.dampening=0.5 -> optimizer.dampening=0.5: needs optimizer.nesterov=false
+optimizer.momentum=0 -> optimizer.momentum=0: needs optimizer.nesterov=false
 optimizer.groups={bias:{lr:-1}} -> optimizer.groups.bias.lr=-1: it takes a number 0 or more
 optimizer.groups={bias:{lrr:1}} -> no such option; did you mean lr?
 optimizer.groups={nothing:{lr:1}} -> 'nothing' matches no parameter

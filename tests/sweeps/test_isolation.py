@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from resnet_cli.errors import JobFailedError
+from resnet_cli.errors import JobFailedError, StoppedError
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import JobStoppedError, StopSignals
 from resnet_cli.sweeps import isolation
@@ -114,6 +114,22 @@ def test_a_function_in_a_forked_process_changes_nothing_here(sweep_job):
     assert seen == []
     with pytest.raises(isolation.JobKilledError, match="SIGKILL"):
         isolation.in_forked_process(lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def test_a_signal_ends_the_function_in_the_forked_process(sweep_job, tmp_path):
+    def sleep():
+        (tmp_path / "began").write_text(str(os.getpid()))
+        time.sleep(60)
+
+    def interrupt():
+        while not (tmp_path / "began").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with StopSignals(), pytest.raises(StoppedError):
+        isolation.in_forked_process(sleep)
+    assert os.waitpid(int((tmp_path / "began").read_text()), 0)[1] == signal.SIGKILL
 
 
 def test_a_process_that_has_used_torch_is_not_forked():

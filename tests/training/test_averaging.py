@@ -211,6 +211,10 @@ def test_a_state_of_another_kind_or_model_is_refused():
         ({"averaging": "ema", "swa_lr": 0.1}, "trainer.swa_lr=0.1: needs trainer.averaging=swa"),
         ({"averaging": "swa", "swa_start": 2.5}, "trainer.swa_start=2.5: must be a fraction of the run below 1"),
         ({"averaging": "swa", "swa_start": 2, "epochs": 2}, "trainer.swa_start=2: nothing is averaged"),
+        (
+            {"averaging": "swa", "swa_start": 2, "epochs": 2.0},
+            "trainer.swa_start=2: nothing is averaged in a run of 2 epochs",
+        ),
     ],
 )
 def test_settings_that_average_nothing_are_refused(options, message):

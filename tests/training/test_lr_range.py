@@ -96,5 +96,12 @@ def test_a_loss_that_only_falls_suggests_where_it_falls_fastest():
     assert suggestion.lr == pytest.approx(10**-2, rel=0.3)
 
 
+def test_the_first_few_losses_do_not_count_as_the_fastest_fall():
+    losses = curve(rises=True)
+    noisy = [4.0, 3.0, 2.5, *losses[3:]]
+    assert suggest_lr(points(noisy), None).steepest.step in (40, 41)
+    assert suggest_lr(points([2.0, 1.0, 3.0]), None).steepest.step == 1
+
+
 def test_a_loss_that_does_not_fall_suggests_nothing():
     assert suggest_lr(points([2.0] * 60 + [9.0]), 1.0).lr is None

@@ -13,7 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.hydra_app.compose import run_settings
-from resnet_cli.hydra_app.overrides import override_keys, require_output_subdir, task_overrides
+from resnet_cli.hydra_app.overrides import (
+    has_fixed_folder,
+    override_keys,
+    require_fixed_folder,
+    require_output_subdir,
+    task_overrides,
+)
 from resnet_cli.loggers import require_packages
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.session.signals import JobStoppedError, RunFailedError
@@ -72,7 +78,9 @@ def _errors_end_command() -> Iterator[None]:
 def _validate_run(config: DictConfig) -> None:
     """Raise an `InputError` unless a single run can start with the config."""
     overrides = task_overrides(config.hydra)
-    require_packages(run_settings(config, overrides).get("logger"))
+    settings = run_settings(config, overrides)
+    require_packages(settings.get("logger"))
+    require_fixed_folder(settings, is_fixed=has_fixed_folder(config))
     params = config.hydra.sweeper.get("params") or {}
     overridden = override_keys(overrides)
     if any(str(key).lstrip("+") not in overridden for key in params):

@@ -12,6 +12,7 @@ from resnet_cli.config.run_config import RunConfig
 from resnet_cli.errors import InputError, StoppedError
 from resnet_cli.hydra_app.compose import compose_settings
 from resnet_cli.hydra_app.errors import as_user_error
+from resnet_cli.hydra_app.overrides import require_fixed_folder
 from resnet_cli.loggers import require_packages
 from resnet_cli.runs.folder import RunDir
 from resnet_cli.runs.names import format_command, resume_command
@@ -90,6 +91,7 @@ def _train(overrides: Sequence[str], config_dir: str | PathLike[str] | None) -> 
     if settings.get("verify_resume"):
         raise InputError("verify_resume: needs processes of its own; use resnet-train verify_resume=true")
     require_packages(settings.get("logger"))
+    require_fixed_folder(settings, is_fixed=composed.is_run_dir_fixed)
     paths = paths_today(settings, composed.keys, RunDir(folder))
     with StopSignals() as stop:
         context = RunContext(

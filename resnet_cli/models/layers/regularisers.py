@@ -100,6 +100,12 @@ class StochasticDepth(nn.Module):
         return f"probability={self.probability}"
 
 
+def has_random_layers(model: nn.Module) -> bool:
+    """Return whether layers of a model draw random numbers in training: dropout of any kind, stochastic depth."""
+    names = (type(layer).__name__ for layer in model.modules())
+    return any("Drop" in name or "StochasticDepth" in name for name in names)
+
+
 def linear_rates(blocks: int, last: float) -> list[float]:
     """Return the probability of dropping each of `blocks` blocks, growing linearly to `last` (Huang et al., eq. 4)."""
     return [last * (block + 1) / blocks for block in range(blocks)]

@@ -186,6 +186,6 @@ def test_the_last_part_of_a_key_is_enough_where_it_is_unique(swept, capsys):
         assert run([str(swept), flag, "_target_"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"error: {flag} _target_: the last part of several keys; give one of data._target_, ")
-        assert run([str(swept), flag, "momentun"]) == 2
-        said = "no run has this key; did you mean optimizer.momentum?"
-        assert capsys.readouterr().err == f"error: {flag} momentun: {said}\n"
+        assert run([str(swept), flag, "warmpu"]) == 2
+        said = "no run has this key; did you mean schedule.warmup?"
+        assert capsys.readouterr().err == f"error: {flag} warmpu: {said}\n"

@@ -186,7 +186,7 @@ def _print_sweep(sweep: SweepDir, summary: str) -> int:
     if not unfinished:
         return 0
     can_resume = not summary or any(job.status not in ("finished", "pruned", "failed") for job in jobs)
-    command = resume_sweep_command(_relative(sweep.path.absolute()))
+    command = resume_sweep_command(_relative(sweep.path.absolute(), Path.cwd()))
     hint = f"; resume with: {command}" if can_resume else ""
     print_line(f"error: {unfinished} of {len(jobs)} jobs did not finish{hint}", sys.stderr)
     return 1

@@ -99,7 +99,8 @@ def test_every_kind_of_problem_has_its_entry_with_a_line_that_is_printed_so(repo
     assert set(entries) == set(TEMPLATES)
     for kind, entry in entries.items():
         (line,) = re.findall(r"^    error: [\w.]+: (.*)$", entry, re.MULTILINE)
-        words = [re.escape(part) for part in re.split(r"\{\w+\}", TEMPLATES[kind])]
+        parts = re.split(r"(?<!\{)\{\w+\}", TEMPLATES[kind])
+        words = [re.escape(part.replace("{{", "{").replace("}}", "}")) for part in parts]
         assert re.fullmatch(".*".join(words), line), kind
         assert "Cause" in entry, kind
         assert re.search("(Fix|fix):", entry), kind

@@ -25,6 +25,7 @@ from resnet_cli.report import (
     KnownRuns,
     Refresh,
     Table,
+    averaged_keys,
     build_tables,
     find_runs,
     format_figure,
@@ -72,10 +73,14 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY",
-        help="average over this key too, besides seed and fold",
+        help="average over this key too, besides seed and fold; its last part is enough where it is unique",
     )
     parser.add_argument(
-        "--columns", action="append", default=[], metavar="KEY,...", help="show these keys; all: every key that varies"
+        "--columns",
+        action="append",
+        default=[],
+        metavar="KEY,...",
+        help="show these keys instead of the overrides that differ; all: every key that varies",
     )
     parser.add_argument(
         "--goal", type=_goal, metavar="[MEASURE=]X",
@@ -135,10 +140,11 @@ def _tables(options: argparse.Namespace, found: FoundRuns) -> list[Table]:
         raise InputError("--columns: names no key; --columns all shows every key that varies")
     if not found.runs:
         return []
-    tables = build_tables(found.runs, over=(*REPETITIONS, *options.over), single=options.single, columns=columns)
+    over = averaged_keys(found.runs, options.over)
+    tables = build_tables(found.runs, over=(*REPETITIONS, *over), single=options.single, columns=columns)
     if options.goal is None:
         return tables
-    goal = replace(options.goal, over=tuple(options.over))
+    goal = replace(options.goal, over=tuple(over))
     return [replace(table, goal=goal) for table in tables]
 
 

@@ -14,12 +14,15 @@ Kind = Literal[
     "not a node", "not a dotted name", "not found", "import failed",
     "logger without name", "logger not selected", "changed", "untrusted", "another kind", "takes nothing given",
     "untrusted teacher", "no target", "experiment without package", "empty", "chosen by another",
+    "text of another type",
 ]  # fmt: skip
 
 TEMPLATES: dict[Kind, str] = {
     "unknown key": "unknown key{suggestion}{allowed_keys}",
     "argument missing": "missing; set {key}={allowed}",
     "not allowed": "{given} is not allowed; it takes {allowed}{suggestion}",
+    "text of another type": 'the text "{given}" is not allowed; it takes {allowed}: leave out the quotes, or read an '
+    "environment variable NAME with '{key}=${{oc.decode:${{oc.env:NAME}}}}'",
     "empty": "is empty; it takes {allowed}",
     "value missing": "a value must be given ({key}=...)",
     "not a node": "{given} is not a node with _target_; choose an option of the group, {key}=...",

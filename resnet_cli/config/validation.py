@@ -23,6 +23,7 @@ Settings = dict[str, Any]
 RUN_TARGET = "resnet_cli.config.run_config.RunConfig"  # the schema of the top level
 EXAMPLES = {"optimizer": "torch.optim.SGD", "schedule": "resnet_cli.schedules.cosine"}
 OPTIONAL_GROUPS = ("loss",)  # configs of runs that were made before the group was added have none
+WORDS = {"null": None, "true": True, "false": False}
 NEED_GIVEN_ARGUMENT = ("model", "schedule", "trainer")  # groups whose targets must take one of the builder's arguments
 
 
@@ -225,7 +226,8 @@ def _nearest_key(prefix: str, key: str, allowed: Signature, known: Sequence[str]
     near = nearest_name(key, allowed.parameters)
     if near:
         return f"{prefix}{near}"
-    known = [*CONFIG_GROUPS, "experiment", *(full for full in known if full != f"{prefix}{key}")]
+    own = f"{prefix}{key}"
+    known = [*CONFIG_GROUPS, "experiment", *(full for full in known if not f"{full}.".startswith(f"{own}."))]
     elsewhere = [full for full in known if full.rsplit(".", 1)[-1] == key]
     if elsewhere:
         return elsewhere[0]
@@ -238,6 +240,8 @@ def _check_value(path: str, value: object, parameter: Parameter, known: Sequence
         yield Problem(path, "value missing")
     elif isinstance(value, str) and not value.strip() and not is_valid(value, annotation):
         yield Problem(path, "empty", allowed=describe(annotation))
+    elif isinstance(value, str) and is_valid(_decoded(value), annotation) and not is_valid(value, annotation):
+        yield Problem(path, "text of another type", value, allowed=describe(annotation))
     elif not is_valid(value, annotation):
         near = nearest_name(value, spellings(annotation)) if isinstance(value, str) else ""
         yield Problem(path, "not allowed", value, allowed=describe(annotation), suggestion=near)
@@ -247,6 +251,14 @@ def _check_value(path: str, value: object, parameter: Parameter, known: Sequence
         for index, item in enumerate(value):
             if isinstance(item, Mapping) and "_target_" in item:
                 yield from _check_node(f"{path}[{index}]", item, ConfigGroup(given=("seed",)), known)
+
+
+def _decoded(text: str) -> object:
+    """Return the number or word, such as true, that a text is without its quotes; the text if it is neither."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return WORDS.get(text, text)
 
 
 def all_keys(settings: Mapping[str, Any], prefix: str = "") -> list[str]:

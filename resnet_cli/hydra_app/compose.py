@@ -240,7 +240,11 @@ def interpolation_problem(error: BaseException) -> str:
     variable = re.fullmatch(r"""["']?Environment variable '(.+)' not found["']?""", text)
     if variable is None:
         return text
-    return f"the environment variable {variable[1]} is not set; ${{oc.env:{variable[1]},VALUE}} has a value without it"
+    default = f"${{oc.env:{variable[1]},VALUE}}"
+    return (
+        f"the environment variable {variable[1]} is not set; {default} has a value without it: text, "
+        f"or a number with ${{oc.decode:{default}}}"
+    )
 
 
 def literal_hint(key: str, error: BaseException) -> str:

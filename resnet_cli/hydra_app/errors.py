@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hydra.errors import (
@@ -45,6 +45,7 @@ MACHINE_ERRNOS = {
 SEVERAL_VALUES = "Ambiguous value"  # how Hydra's error begins when a sweep is given without -m
 NO_CFG = "The --resolve flag"  # when there is no --cfg beside it
 NO_SHELL_COMMAND = "Expecting one subcommand"  # when -sc has none of its commands
+APP_MODULE = "resnet_cli.commands.train"  # whose folder Hydra takes relative paths of configs from
 COMPLETION_VARIABLE = "COMP_LINE"  # what the shell sets for -sc query=bash
 NULL_GROUP = "Config group override must be"  # and when a group is set to null
 EXIT_STATUSES: Mapping[type[Exception], int] = {InputError: 2, DivergedError: 3, MachineError: 4}
@@ -124,6 +125,11 @@ def _is_in_defaults(error: RecursionError) -> bool:
 def _invalid_override(error: OverrideParseException) -> str:
     """Format an override that Hydra's grammar does not accept, with a hint on quoting."""
     override = error.override.removeprefix("++")
+    spaced = re.match(r"([\w./@+~]+)(\s*)=(\s*)(.*)", override)
+    if spaced and (spaced[2] or spaced[3]):
+        return f"{override}: has spaces around =; {spaced[1]}={spaced[4]} has none"
+    if "=" not in override and "=" in sys.argv[1:]:
+        return f"{override}: not key=value; a setting has no spaces around ="
     if "=" not in override:
         path = Path(override)
         advice = _suggest_data_option(override) if path.exists() else "--help shows how settings are typed"
@@ -147,6 +153,8 @@ def _composition_failure(error: BaseException) -> str:
     cause = error.__cause__ or error
     key = getattr(cause, "full_key", None)
     first = interpolation_problem(error if str(error) else cause).replace("++", "")
+    if advised := _advised(first):
+        return advised
     if first.startswith(SEVERAL_VALUES):
         override = first.split("'", 1)[-1].removesuffix("'")
         key, _, value = override.partition("=")
@@ -155,16 +163,67 @@ def _composition_failure(error: BaseException) -> str:
     return f"{key}: {first}" if key and not first.startswith(str(key)) else first
 
 
+def _advise_sweeper(_: str) -> str:
+    """Say what a range of values to choose from needs, of the overrides that have one."""
+    typed = [word.lstrip("+") for word in sys.argv[1:] if re.search(r"=.*interval\(", word)]
+    return f"{', '.join(typed) or 'interval(...)'}: an interval needs hydra/sweeper=optuna; or give values, as in a,b,c"
+
+
+def _advise_group(key: str) -> str:
+    """Say which groups can be chosen from, for the key of an override that is in no defaults list."""
+    group, at, _ = key.partition("@")
+    if at:
+        return f"{key}: nothing of this group has this place; {group}=NAME chooses an option, +{key}=NAME adds one"
+    groups = [str(p.relative_to(CONFIG_FOLDER)) for p in sorted(CONFIG_FOLDER.rglob("*")) if p.is_dir()]
+    return f"{key}: is in no defaults list{did_you_mean(key, groups)}; +{key}=NAME adds a group of your own"
+
+
+def _advise_config_dir(module: str) -> str:
+    """Say how to add a folder of configs, where the program's own were replaced by one that does not exist."""
+    folder = module.removeprefix(f"{APP_MODULE}.").replace(".", "/")
+    return f"--config-path {folder}: replaces the configs of this program; --config-dir {folder} adds your own to them"
+
+
+# What is said in place of lines of Hydra that name no key or advise something else; each is given the pattern's group.
+ADVICE: Mapping[str, Callable[[str], str]] = {
+    r"^BasicSweeper does not support sweep type : (INTERVAL)": _advise_sweeper,
+    r"^Could not override '([\w./@]+)'": _advise_group,
+    r"^Primary config module '(.+)' not found": _advise_config_dir,
+}
+
+
+def _advised(line: str) -> str:
+    """Return what is said in place of a line of Hydra, if anything."""
+    return next((advise(found[1]) for pattern, advise in ADVICE.items() if (found := re.search(pattern, line))), "")
+
+
 def _missing_option(error: MissingConfigException) -> str:
     """Format an unknown option of a group: `model=resnet21: no such option; did you mean resnet20? (...)`."""
     place = (error.missing_cfg_file or "").removeprefix("data/")
     if place != error.missing_cfg_file and place and Path(place).exists():
         return f"data={place}: no such option; {_suggest_data_option(place)}"
-    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    group, option = _group_and_option(error.missing_cfg_file or "")
     shipped = [file.stem for file in sorted((CONFIG_FOLDER / group).glob("*.yaml"))]  # Hydra reports none for a list
     options = [name for name in error.options or shipped if not name.startswith("_")]
     if not group or not options:
-        return " ".join(str(error).splitlines()[0].split())
+        first = " ".join(str(error).splitlines()[0].split())
+        return _advised(first) or first
+    if option.endswith((".yaml", ".yml")):
+        name = Path(option).stem
+        return (
+            f"{group}={option}: options are names, not files; {group}={name} with --config-dir FOLDER reads "
+            f"FOLDER/{group}/{name}.yaml"
+        )
     named_in = re.match(r"In '(.+?)':", str(error))  # a file's defaults list, or the command line
     place = f", named in the defaults of {named_in[1]}" if named_in and named_in[1] != "train" else ""
     return f"{group}={option}: no such option{place}{did_you_mean(option, options)} ({', '.join(options)})"
+
+
+def _group_and_option(place: str) -> tuple[str, str]:
+    """Split `model/my/net` into the group, the longest that the program has, and the option as it was typed."""
+    parts = place.split("/")
+    for count in range(len(parts) - 1, 0, -1):
+        if (CONFIG_FOLDER / "/".join(parts[:count])).is_dir():
+            return "/".join(parts[:count]), "/".join(parts[count:])
+    group, _, option = place.rpartition("/")
+    return group, option

@@ -17,6 +17,7 @@ OUTPUT_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
 QUOTES = ('"', "'")
 TEXTS = ("name", "data.group")  # keys of texts that may have characters of Hydra's grammar
 TEXTS_OR_LISTS = ("trainer.freeze",)  # likewise, unless they begin like a list
+NESTED_REFERENCE = re.compile(r"\$\{[^,{}]*\$\{[^{}]*\}[^{}]*\}")  # Hydra takes it in quotes only
 WORDS = ("", "null", "auto", "???")  # values of a path's key that are no paths
 
 
@@ -25,7 +26,7 @@ def quote_paths(overrides: Sequence[str], *, multirun: bool) -> list[str]:
 
     A value in quotes, a reference `${...}` and, in a sweep, several values stay as they are. So does a value of a key
     that is not known to take a path, unless Hydra cannot parse it and there is such a file or folder. A `name` or a
-    pattern that Hydra cannot parse, such as `été`, is quoted too.
+    pattern that Hydra cannot parse, such as `été`, is quoted too, and so is `${oc.decode:${oc.env:NAME}}`.
 
     Args:
         overrides: `key=value`, as typed.
@@ -43,6 +44,8 @@ def _quote_path(override: str, *, multirun: bool) -> str:
         value = str(expand_home(value, name))
         override = f"{key}={value}"
     parsed = _parse(override)
+    if parsed is None and NESTED_REFERENCE.fullmatch(value) and not set(QUOTES) & set(value):
+        return f'{key}="{value}"'
     starts = QUOTES if name in TEXTS else (*QUOTES, "[", "{")
     is_text = parsed is None and (
         _exists(value) or (name in (*TEXTS, *TEXTS_OR_LISTS) and not value.startswith(starts))

@@ -8,6 +8,7 @@ from resnet_cli.report.live_page import Refresh, format_live
 from resnet_cli.report.measures import Statistics
 from resnet_cli.report.page import format_html
 from resnet_cli.report.runs import FoundRuns, KnownRuns, find_runs, read_runs
+from resnet_cli.report.summary import averaged_keys
 from resnet_cli.report.sweep_table import format_sweep_table
 from resnet_cli.report.writers import (
     MEASURES,
@@ -38,6 +39,7 @@ __all__ = [
     "Run",
     "Statistics",
     "Table",
+    "averaged_keys",
     "build_tables",
     "find_runs",
     "format_csv",

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cli.config.selection import rank_of_best
-from resnet_cli.errors import InputError
 from resnet_cli.report.goal import Goal
 from resnet_cli.report.keys import (
     ABSENT,
@@ -19,11 +18,11 @@ from resnet_cli.report.keys import (
     format_cell,
     sort_key,
     target_name,
-    unknown_key,
+    value_of_group,
     varying_columns,
 )
 from resnet_cli.report.measures import Statistics
-from resnet_cli.report.summary import format_pairs, requested_columns, short_names, summarise
+from resnet_cli.report.summary import averaged_keys, format_pairs, requested_columns, short_names, summarise
 from resnet_cli.runs.reading import STATUSES, Run
 
 # Keys of `data` that change how images are fed but not which: results with other values can be compared.
@@ -136,10 +135,7 @@ def build_tables(
     Raises:
         InputError: A key of `over` or `columns` is in no config.
     """
-    keys = {key for own in (*comparable_settings(runs).values(), *(run.settings for run in runs)) for key in own}
-    unknown = [key for key in over if key not in keys and key not in REPETITIONS]
-    if unknown:
-        raise InputError(*(f"--over {key or repr(key)}: {unknown_key(key, keys)}" for key in unknown))
+    over = [key for key in over if key in REPETITIONS] + averaged_keys(runs, [k for k in over if k not in REPETITIONS])
     protocols = _protocols(runs, over)
     differing = _differing_keys(protocols.values())
     every_column = varying_columns(runs, () if single else tuple(over))
@@ -232,7 +228,7 @@ def _build_table(
     shown = inside
     if requested is not None:
         shown = [*requested, *(c for c in inside if c.name == RESUMED and c not in requested)]
-    values = [{column.name: column.value_of(own[0]) for column in shown} for own in rows]
+    values = [{column.name: value_of_group(column, own) for column in shown} for own in rows]
     names, overrides = [column.name for column in shown], [dict[str, Any]() for _ in rows]
     if requested is None:
         names, overrides = summarise(values, [own[0] for own in rows])

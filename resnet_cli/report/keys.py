@@ -15,7 +15,6 @@ from resnet_cli.config.run_config import CONTROL_KEYS, DEFAULT_LOSS, SEED_PARTS
 from resnet_cli.config.run_length import BUDGET, CHOSEN, EPOCHS
 from resnet_cli.config.signatures import Opaque, signature
 from resnet_cli.config.stored import SAFE_TO_CHANGE
-from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.config.values import format_value
 from resnet_cli.report.runs import natural_sort_key
 from resnet_cli.runs.reading import Run
@@ -29,6 +28,7 @@ OWN_IMAGES = ("image_folder", "csv", "huggingface")  # the data sets whose conte
 ABSENT = "-"
 RESUMED = "resumed with"  # the column of settings that were changed when a run was resumed
 LONGEST_CELL = 60  # characters of a text in a table
+MOST_VALUES = 6  # of a key that differs within a group
 # Targets whose signature is found in the source text, without importing anything.
 PACKAGE_TARGET = r"(resnet_cli(\.(models|data|schedules|optimizers|losses))?|torch\.optim)\.[A-Za-z]\w*"
 
@@ -59,6 +59,19 @@ class Column:
         """Return whether a table of these runs has the column: they differ, or one was resumed with other settings."""
         is_mark = self.name == RESUMED and any(self.value_of(run) != ABSENT for run in runs)
         return is_mark or self.differs_among(runs)
+
+
+@dataclass(frozen=True)
+class Several:
+    """The different values of a key within a group, in order."""
+
+    values: Sequence[Any]
+
+
+def value_of_group(column: Column, runs: Sequence[Run]) -> Any:
+    """Return the value that runs share, or `Several` if they differ."""
+    different = {comparison_key(value): value for value in reversed([*map(column.value_of, runs)])}
+    return column.value_of(runs[0]) if len(different) == 1 else Several(sorted(different.values(), key=sort_key))
 
 
 def comparison_key(value: Any) -> Any:
@@ -252,14 +265,6 @@ def recorded_overrides(run: Run) -> list[str] | None:
     return list(map(str, recorded)) if isinstance(recorded, list) else None
 
 
-def unknown_key(key: str, keys: Collection[str]) -> str:
-    """Return why a key is refused, with the keys to choose from if it is the name of a group."""
-    own = sorted(name for name in keys if key and name.startswith(f"{key}."))
-    if own:
-        return f"a group of keys; give one of {', '.join(own)}"
-    return f"no run has this key{did_you_mean(key, sorted(keys))}"
-
-
 def format_cell(value: Any) -> str:
     """Format a value for a table, in one line; a long text without its middle."""
     return _format_value(value, is_cut=True)
@@ -275,6 +280,9 @@ def _format_value(value: Any, *, is_cut: bool) -> str:
         return value if len(value) <= LONGEST_CELL or not is_cut else f"{value[:28]}...{value[-29:]}"
     if isinstance(value, list):
         return f"[{','.join(_format_value(item, is_cut=is_cut) for item in value)}]"
+    if isinstance(value, Several):
+        texts = [_format_value(item, is_cut=is_cut) for item in value.values]
+        return ", ".join([*texts[:3], "...", texts[-1]] if is_cut and len(texts) > MOST_VALUES else texts)
     if isinstance(value, dict):
         return "{}" if not value else str(value)
     return format_value(value)

@@ -19,16 +19,23 @@
       if (column < 0) return (row) => row.text.includes(term);
       const [, , sign, wanted] = parts;
       return (row) => {
-        const cell = row.cells[column].toLowerCase(), numeric = isNumeric(cell) && isNumeric(wanted);
-        const [a, b] = numeric ? [Number(cell), Number(wanted)] : [cell, wanted];
-        if (sign === "=" || sign === "!=") return (a === b) === (sign === "=");
-        return numeric && { "<": a < b, ">": a > b, "<=": a <= b, ">=": a >= b }[sign];
+        // A key that differs within a group has several values: the row matches if one of them does.
+        const cell = row.cells[column].toLowerCase(), values = [...new Set([cell, ...cell.split(", ")])];
+        const matches = (value) => {
+          const numeric = isNumeric(value) && isNumeric(wanted);
+          const [a, b] = numeric ? [Number(value), Number(wanted)] : [value, wanted];
+          if (sign === "=" || sign === "!=") return a === b;
+          return numeric && { "<": a < b, ">": a > b, "<=": a <= b, ">=": a >= b }[sign];
+        };
+        return values.some(matches) === (sign !== "!=");
       };
     });
     return (row) => terms.every((matches) => matches(row));
   };
   const isNumeric = (text) => text !== "" && !isNaN(text);
-  const compareCells = (a, b) => (isNumeric(a) && isNumeric(b) ? Number(a) - Number(b) : a.localeCompare(b, "en", { numeric: true }));
+  const firstValue = (text) => text.split(", ", 1)[0];
+  const compareNumbers = (a, b) => (isNumeric(a) && isNumeric(b) ? Number(a) - Number(b) : 0);
+  const compareCells = (a, b) => compareNumbers(firstValue(a), firstValue(b)) || a.localeCompare(b, "en", { numeric: true });
 
   // Assigns colours and dashes to curves. A curve keeps its own while it is drawn; new curves get those that are free.
   const createStyles = () => {

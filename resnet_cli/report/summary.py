@@ -1,10 +1,10 @@
 """What a table shows of its runs by default: typed overrides that differ, as columns or in short form."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from resnet_cli.config.suggestions import did_you_mean
+from resnet_cli.config.suggestions import nearest_name
 from resnet_cli.errors import InputError
 from resnet_cli.report.keys import (
     ABSENT,
@@ -103,24 +103,54 @@ def _ambiguous_rows(
     ]  # fmt: skip
 
 
+def averaged_keys(runs: Sequence[Run], names: Collection[str]) -> list[str]:
+    """Return the keys that the user asks to average over; a key may be given by its last part.
+
+    Raises:
+        InputError: No run has such a key, or the last part is that of several.
+    """
+    if not names:
+        return []
+    settings = comparable_settings(runs)
+    return _full_keys("--over", names, {key for run in runs for key in (*run.settings, *settings[run.folder])})
+
+
+def _full_keys(flag: str, names: Collection[str], keys: Collection[str]) -> list[str]:
+    """Return the keys for what the user typed: `optimizer.lr` for `lr`, if no other key ends with `.lr`."""
+    found = [(name, [name] if name in keys else _keys_ending_with(name, keys)) for name in names]
+    wrong = [(name, of_name) for name, of_name in found if len(of_name) != 1]
+    if wrong:
+        raise InputError(*(f"{flag} {name or repr(name)}: {_refusal(name, own, keys)}" for name, own in wrong))
+    return [key for _, own in found for key in own]
+
+
+def _keys_ending_with(name: str, keys: Iterable[str]) -> list[str]:
+    return sorted(key for key in keys if name and key.endswith(f".{name}"))
+
+
+def _refusal(name: str, found: Sequence[str], keys: Collection[str]) -> str:
+    """Return why a name is refused, with the keys to choose from where there are several, or the nearest key."""
+    own = sorted(key for key in keys if name and key.startswith(f"{name}."))
+    if found or own:
+        kind = "the last part of several keys" if found else "a group of keys"
+        return f"{kind}; give one of {', '.join(found or own)}"
+    by_last_part = {key.rpartition(".")[2]: key for key in sorted(keys, reverse=True)}
+    near = nearest_name(name, sorted(keys)) or by_last_part.get(nearest_name(name, by_last_part), "")
+    return f"no run has this key{f'; did you mean {near}?' if near else ''}"
+
+
 def requested_columns(runs: Sequence[Run], varying: Sequence[Column], names: Sequence[str]) -> list[Column]:
     """Return the columns that the user asks for: keys, groups, or `all` for every key that varies.
 
     Raises:
-        InputError: No run has such a key.
+        InputError: No run has such a key, or the last part of a key is that of several.
     """
     known = {column.name: column for column in varying}
     settings = comparable_settings(runs)
     keys = {key for run in runs for key in (*run.settings, *settings[run.folder])}
     groups = {key.partition(".")[0] for key in keys if key.endswith("._target_")}
-    unknown = [name for name in names if name not in {*known, *keys, *groups, ALL_COLUMNS}]
-    if unknown:
-        candidates = sorted({*known, *keys, *groups})
-        raise InputError(
-            *(f"--columns {name}: no run has this key{did_you_mean(name, candidates)}" for name in unknown)
-        )
     found: dict[str, Column] = {}
-    for name in names:
+    for name in _full_keys("--columns", names, {*known, *keys, *groups, ALL_COLUMNS}):
         if name == ALL_COLUMNS:
             found |= known
         elif name in known:

@@ -452,3 +452,15 @@ def test_help_and_config_are_shown(train_command):
     assert "digits" in done.stdout
     done = train_command("model=resnet20", "--cfg", "job", fresh=True)
     assert "depth: 20" in done.stdout
+
+
+def test_commands_that_are_suggested_name_the_folder_also_with_chdir(train, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where it is afterwards, since Hydra changes it
+    status, out, _ = train(*tiny(), "hydra.job.chdir=true", "hydra.run.dir=run")
+    assert status == 0
+    assert f"resnet-eval {shlex.quote(str(tmp_path / 'run'))} " in out
+    assert "resume=." not in out
+    status, out, _ = train(*tiny(), "-m", "seed=1", "hydra.job.chdir=true", "hydra.sweep.dir=sweep")
+    assert status == 0
+    assert (tmp_path / "sweep" / "sweep.json").is_file()
+    assert len([*tmp_path.rglob("sweep.json")]) == 1

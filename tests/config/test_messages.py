@@ -16,6 +16,9 @@ LINES = [
      "model.depth: missing; set model.depth=a whole number"),
     (Problem("trainer.precision", "not allowed", "fp17", allowed="one of fp32, fp16", suggestion="fp16"),
      "trainer.precision: fp17 is not allowed; it takes one of fp32, fp16; did you mean fp16?"),
+    (Problem("optimizer.lr", "text of another type", "0.01", allowed="a number above 0"),
+     'optimizer.lr: the text "0.01" is not allowed; it takes a number above 0: leave out the quotes, or read an '
+     "environment variable NAME with 'optimizer.lr=${oc.decode:${oc.env:NAME}}'"),
     (Problem("data.root", "empty", "", allowed="text such as a path"),
      "data.root: is empty; it takes text such as a path"),
     (Problem("seed", "not allowed", True, allowed="a whole number"),

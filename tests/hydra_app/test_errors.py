@@ -11,6 +11,7 @@ import hydra
 import pytest
 from hydra import compose, initialize_config_dir
 
+from resnet_cli.commands.train.main import run
 from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.errors import DivergedError, InputError, InUseError, JobFailedError, MachineError
 from resnet_cli.hydra_app import compat
@@ -126,3 +127,44 @@ def test_a_reader_of_the_completion_may_go_away(tmp_path):
         ["bash", "-c", command], cwd=tmp_path, env=env, capture_output=True, text=True, check=True, timeout=60
     )
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["-m", "model=resnet8", "optimizer.lr=interval(0.1,0.2)"],
+         "optimizer.lr=interval(0.1,0.2): an interval needs hydra/sweeper=optuna; or give values, as in a,b,c"),
+        (["model=my/optimizer/o"], "model=my/optimizer/o: no such option ("),
+        (["model=my/o.yaml"], "model=my/o.yaml: options are names, not files; model=o with --config-dir FOLDER reads"),
+        (["+optimizer@opt2=adamw"], "opt2: unknown key (allowed: "),
+        (["optimizer@foo=adamw"], "optimizer@foo: nothing of this group has this place; optimizer=NAME chooses"),
+        (["optimiser/x=adamw"], "optimiser/x: is in no defaults list"),
+        (["--config-path", "my/own"],
+         "--config-path my/own: replaces the configs of this program; --config-dir my/own adds your own to them"),
+        (["trainer.epochs = 5"], "trainer.epochs = 5: has spaces around =; trainer.epochs=5 has none"),
+        (["trainer.epochs", "=", "5"], "trainer.epochs: not key=value; a setting has no spaces around ="),
+        (["optimizer.lr=${oc.env:RATE}"], 'optimizer.lr: the text "0.01" is not allowed; it takes a number above 0: '),
+        (["optimizer.lr=${oc.env:NO_RATE}"], "optimizer.lr: the environment variable NO_RATE is not set; "
+         "${oc.env:NO_RATE,VALUE} has a value without it: text, or a number with ${oc.decode:${oc.env:NO_RATE,VALUE}}"),
+    ],
+)  # fmt: skip
+def test_lines_of_hydra_are_replaced_by_what_to_type(arguments, line, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RATE", "0.01")
+    monkeypatch.setattr(sys, "argv", ["resnet-train", *arguments])
+    assert run(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"error: {line}")
+
+
+@pytest.mark.parametrize(
+    "override", ["optimizer.lr=${oc.decode:${oc.env:RATE}}", "optimizer.lr=${oc.decode:${oc.env:NO_RATE,0.01}}"]
+)
+def test_the_advised_reference_is_read_as_a_number(override, monkeypatch, capsys):
+    monkeypatch.setenv("RATE", "0.01")
+    assert run([override, "--cfg", "job", "-p", "optimizer.lr"]) == 0
+    assert capsys.readouterr().out == "0.01\n"
+
+
+def test_a_plus_before_a_key_that_exists_is_accepted(capsys):
+    assert run(["+model.depth=14", "model=resnet8", "--cfg", "job", "-p", "model.depth"]) == 0
+    assert capsys.readouterr().out == "14\n"

@@ -9,9 +9,11 @@ import subprocess
 import pytest
 
 from resnet_cli import report
+from resnet_cli.report.page import ASSETS
 from tests.support.reports import write_run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NODE = shutil.which("node")
 NAME = "<img src=x onerror=window.hacked=1>"
 
 DRIVER = """
@@ -158,3 +160,24 @@ def test_columns_are_chosen_and_legends_name_the_difference(seen):
 def test_rows_open_and_themes_change(seen):
     assert seen["opened"] == [True, "true"]
     assert (seen["light"], seen["dark"]) == ("rgb(255, 255, 255)", "rgb(20, 23, 28)")
+
+
+@pytest.mark.skipif(NODE is None, reason="no Node.js is installed")
+def test_rows_of_several_values_are_filtered_by_each_and_sorted_by_the_first():
+    script = (ASSETS / "page.js").read_text(encoding="utf-8")
+    functions = script[script.index("  const createFilter") : script.index("  // Assigns colours")]
+    driver = """
+      const cells = ["0.05, 0.1", "0.2, 0.4", "1e-3", "0.05"];
+      const rows = cells.map((cell) => ({ text: cell, cells: [cell] }));
+      const shown = (text) => rows.filter(createFilter(text, ["optimizer.lr"])).map((row) => row.text);
+      const found = ["lr=0.1", "lr>=0.4", "lr<0.06", "lr!=0.05"].map(shown);
+      console.log(JSON.stringify([...found, cells.sort(compareCells)]));
+    """
+    done = subprocess.run([NODE, "-e", functions + driver], capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout) == [
+        ["0.05, 0.1"],
+        ["0.2, 0.4"],
+        ["0.05, 0.1", "1e-3", "0.05"],
+        ["0.2, 0.4", "1e-3"],
+        ["1e-3", "0.05", "0.05, 0.1", "0.2, 0.4"],
+    ]

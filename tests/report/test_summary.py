@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import pytest
 
@@ -149,3 +150,42 @@ def test_the_page_shows_what_the_terminal_shows_and_holds_the_rest(unlike):
     for key in tables[0].columns:
         (head,) = [part for part in page.split("<th ") if f'data-key="{key}"' in part]
         assert (" hidden>" in head) == (key not in tables[0].shown)
+
+
+@pytest.fixture
+def swept(tmp_path):
+    """Runs over two learning rates and eight seeds."""
+    for seed in range(8):
+        for lr in (0.05, 0.1):
+            write_run(tmp_path / "runs" / f"{lr},{seed}", f"optimizer.lr={lr}", f"seed={seed}", overrides=[])
+    return tmp_path / "runs"
+
+
+def test_a_column_shows_all_values_of_a_group(swept, capsys):
+    lines = printed(capsys, swept, "--columns", "optimizer.lr,seed", "--over", "optimizer.lr").splitlines()
+    assert re.split(" {2,}", lines[6].strip())[:3] == ["0.05, 0.1", "0, 1, 2, ..., 7", "16"]
+    assert "| 0.05, 0.1 | 16 |" in printed(
+        capsys, swept, "--columns", "optimizer.lr", "--over", "optimizer.lr", "--format", "markdown"
+    )
+    text = printed(capsys, swept, "--columns", "seed", "--format", "csv")
+    assert [row["seed"] for row in csv.DictReader(io.StringIO(text))] == ["0, 1, 2, 3, 4, 5, 6, 7"] * 2
+    page = printed(capsys, swept, "--columns", "seed", "--format", "html")
+    assert page.count('data-v="0, 1, 2, 3, 4, 5, 6, 7">0, 1, 2, ..., 7</td>') == 2
+    single = printed(capsys, swept, "--columns", "seed", "--single", "--format", "csv")
+    assert [row["seed"] for row in csv.DictReader(io.StringIO(single))] == [*map(str, range(8))] * 2
+
+
+def test_the_last_part_of_a_key_is_enough_where_it_is_unique(swept, capsys):
+    lines = printed(capsys, swept, "--columns", "lr").splitlines()
+    assert lines[4].split()[:2] == ["optimizer.lr", "n"]
+    assert [line.split()[:2] for line in lines[6:8]] == [["0.05", "8"], ["0.1", "8"]]
+    averaged = printed(capsys, swept, "--columns", "lr", "--over", "lr", "--goal", "50")
+    assert averaged.splitlines()[6].split()[:3] == ["0.05,", "0.1", "16"]
+    assert "runs differ in optimizer.lr: no test over seeds" in averaged
+    for flag in ("--columns", "--over"):
+        assert run([str(swept), flag, "_target_"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {flag} _target_: the last part of several keys; give one of data._target_, ")
+        assert run([str(swept), flag, "warmpu"]) == 2
+        said = "no run has this key; did you mean schedule.warmup?"
+        assert capsys.readouterr().err == f"error: {flag} warmpu: {said}\n"

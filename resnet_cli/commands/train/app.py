@@ -14,6 +14,7 @@ from resnet_cli.hydra_app import compat
 from resnet_cli.hydra_app.argument_parser import hydra_arguments_replaced
 from resnet_cli.hydra_app.overrides import hydra_arguments
 from resnet_cli.hydra_app.search_path import user_configs
+from resnet_cli.hydra_app.shown_config import missing_package_explained, with_whole_config
 from resnet_cli.session.signals import JobStoppedError, RunFailedError, StopSignals
 from resnet_cli.streams import discard_output
 
@@ -39,7 +40,8 @@ def run(arguments: Sequence[str], stop: StopSignals, task: Task) -> int:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     try:
-        with hydra_arguments_replaced(hydra_arguments(arguments)), user_configs(arguments):
+        replaced = with_whole_config(hydra_arguments(arguments))
+        with hydra_arguments_replaced(replaced), user_configs(arguments), missing_package_explained(arguments):
             compat.silence_schema_warning()
             # Until the task begins, signals are only recorded: raised inside Hydra, they would leave an empty folder.
             stop()

@@ -87,10 +87,11 @@ def make_task(context: LauncherContext) -> app.Task:
         hydra_config = HydraConfig.get()
         overrides = task_overrides(hydra_config)
         settings = run_settings(composed, overrides)
-        folder = _relative(Path(hydra_config.runtime.output_dir))
+        start = Path(hydra_config.runtime.cwd)
+        folder = _relative(Path(hydra_config.runtime.output_dir), start)
         stop, command = context.stop, format_command("resnet-train", context.arguments)
         if hydra_config.mode == RunMode.MULTIRUN:
-            sweep = SweepDir(_relative(Path(hydra_config.sweep.dir).absolute()))
+            sweep = SweepDir(_relative(start / hydra_config.sweep.dir, start))
             with trial_reporter(hydra_config, select_by_of(settings)) as reporter:
                 number = hydra_config.job.num if reporter is None else reporter.number
                 paths = paths_from(settings, context.origin, RunDir(folder), needed=False)
@@ -120,9 +121,12 @@ def make_task(context: LauncherContext) -> app.Task:
     return task
 
 
-def _relative(folder: Path) -> Path:
-    """Return the folder relative to the working folder if it is inside: that is what the user types."""
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+def _relative(folder: Path, start: Path) -> Path:
+    """Return the folder relative to the working folder if it is inside: that is what the user types.
+
+    With `hydra.job.chdir=true`, the working folder is no longer `start`, that of the user; the path stays absolute.
+    """
+    return folder.relative_to(start) if Path.cwd() == start and folder.is_relative_to(start) else folder
 
 
 def next_commands(
@@ -182,7 +186,7 @@ def _print_sweep(sweep: SweepDir, summary: str) -> int:
     if not unfinished:
         return 0
     can_resume = not summary or any(job.status not in ("finished", "pruned", "failed") for job in jobs)
-    command = resume_sweep_command(_relative(sweep.path.absolute()))
+    command = resume_sweep_command(_relative(sweep.path.absolute(), Path.cwd()))
     hint = f"; resume with: {command}" if can_resume else ""
     print_line(f"error: {unfinished} of {len(jobs)} jobs did not finish{hint}", sys.stderr)
     return 1

@@ -183,8 +183,8 @@ class Dataset:
 
 def _name_problems(name: str, class_names: Sequence[object]) -> list[str]:
     """Find the first class name that is no string."""
-    other = next((each for each in class_names if not isinstance(each, str)), None)
-    return [] if other is None else [f"{name}: class names must be strings; {other!r} is {_type_name(other)}"]
+    others = [each for each in class_names if not isinstance(each, str)]
+    return [f"{name}: class names must be strings; {each!r} is {_type_name(each)}" for each in others[:1]]
 
 
 def _type_problems(name: str, split: DatasetSplit) -> list[str]:

@@ -95,10 +95,24 @@ def test_wrong_types_are_refused_in_every_split(changes, problem, part):
 @pytest.mark.parametrize(("names", "problem"), [
     ((0, 1, 2), "set: class names must be strings; 0 is int"),
     (("a", "b", None), "set: class names must be strings; None is NoneType"),
-    (("a", "b", "a"), "set: two classes are named 'a'"),
 ])  # fmt: skip
-def test_class_names_are_distinct_strings(names, problem):
+def test_class_names_are_strings(names, problem):
     assert problems_of(class_names=names) == (problem,)
+
+
+STATISTICS = {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
+
+
+@pytest.mark.parametrize(("changes", "problem"), [
+    ({"class_names": ("a", "b", "a")}, "set: two classes are named 'a'"),
+    ({"val": dataclasses.replace(GOOD.val, images=GOOD.val.images / 255)}, "set: val split: images are float32; must be uint8"),
+])  # fmt: skip
+def test_what_earlier_versions_trained_on_is_refused_in_new_runs_only(changes, problem):
+    data = dataclasses.replace(GOOD, **STATISTICS, **changes)
+    data.validate()
+    with pytest.raises(InputError) as caught:
+        data.validate_new()
+    assert caught.value.problems == (problem,)
 
 
 @pytest.mark.parametrize("options", [{}, {"classes": ["a", "b"]}, {"train_size": 2}])

@@ -49,7 +49,7 @@ def test_an_option_without_effect_is_named(train, overrides, needs):
         (["model=resnet18", "model.residual=false", "model.shortcut=C"], "model.residual=true"),
         (["model=plain_mlp", "model.shortcut=C"], "model.residual=true"),
         (["model=residual_mlp", "model.gate_bias=3"], "model.shortcut=exclusive_gating or shortcut_gating"),
-        (["model=resnet", "model.norm=group", "model.batchnorm=false"], "model.norm=null"),
+        (["model=resnet", "model.norm=group", "model.batchnorm=true"], "model.norm=null"),
         (["model=resnet", "model.batchnorm=false"], None),
         (["model=resnet", "model.hidden_dropout=0.5"], "model.hidden_dims"),
         (["model=cnn", "model.hidden_dims=[]", "model.hidden_dropout=0.5"], "model.hidden_dims"),

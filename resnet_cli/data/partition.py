@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import accumulate, combinations
 
 import torch
 from torch import Tensor
@@ -171,15 +171,17 @@ def _assigned_samples(dataset: Dataset, file: str, left_out: frozenset[str]) -> 
         found["test"] = [("test", i) for i in range(len(dataset.test)) if ("test", i) not in named]
         if not found["test"]:
             raise InputError(f"{setting}: has no test, and the data set's own test samples are all in other splits")
+    start = dict(zip(own, accumulate(map(len, own.values()), initial=0), strict=False))
+    places = {name: torch.tensor([start[part] + i for part, i in samples]) for name, samples in found.items()}
+    labels = torch.cat([split.labels for split in own.values()])
+    warn_missing_classes(setting, labels, places["train"], dataset.class_names, "no image to train on")
     unused = sum(map(len, own.values())) - sum(map(len, found.values()))
     if unused:
         log.info("%s: %d samples of the data set are in no split", setting, unused)
     if all(len({part for part, _ in samples}) == 1 for samples in found.values()):
         return {name: (own[samples[0][0]], torch.tensor([i for _, i in samples])) for name, samples in found.items()}
     together = join(list(own.values()), setting)
-    sizes = torch.tensor([0, *map(len, own.values())]).cumsum(0).tolist()
-    start = dict(zip(own, sizes, strict=False))
-    return {name: (together, torch.tensor([start[part] + i for part, i in samples])) for name, samples in found.items()}
+    return {name: (together, indices) for name, indices in places.items()}
 
 
 def _joined_for_folds(samples: Mapping[str, Samples], setting: str) -> dict[str, Samples]:

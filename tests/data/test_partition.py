@@ -142,6 +142,17 @@ def test_the_file_of_a_run_is_read_back_for_files_and_for_numbers(tmp_path, pati
                 assert torch.equal(other.labels[found], split.labels[expected.sort().values])
 
 
+def test_a_split_file_without_training_images_of_a_class_is_warned_of(tmp_path, caplog):
+    data = numbered()
+    found = (data.train.labels != 1).nonzero().flatten().tolist()
+    file = write(tmp_path / "splits.json", {"train": {"train": found}})
+    loaders(data, splits=file, val_fraction=0)
+    assert f"data.splits={file}: 1 of 3 classes have no image to train on: {data.class_names[1]!r}" in caplog.text
+    caplog.clear()
+    loaders(data, splits=write(tmp_path / "all.json", {"train": {"train": ["0-19"]}}), val_fraction=0)
+    assert "no image to train on" not in caplog.text
+
+
 def test_samples_move_between_the_splits_of_the_data_set(tmp_path):
     file = write(
         tmp_path / "splits.json",

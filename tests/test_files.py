@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -132,6 +133,16 @@ def test_a_full_disk_is_one_line_with_numbers(tmp_path, monkeypatch, call):
             write_atomically(path, full if call == "write" else "after", backup=tmp_path / "kept")
     assert path.read_text() == "before"
     assert set(names(tmp_path)) <= {"file", "kept"}
+
+
+def test_an_incomplete_write_of_numpy_has_a_reason_and_the_free_space(tmp_path):
+    def incomplete(file):
+        raise OSError("7680 requested and 3968 written")  # as `numpy.ndarray.tofile` does if the disk is full
+
+    with pytest.raises(MachineError) as caught:
+        write_atomically(tmp_path / "file", incomplete)
+    text = str(caught.value.args[-1])
+    assert re.search(r"file: cannot be written: 7680 requested and 3968 written \([\d,]+ free\)$", text)
 
 
 def test_text_with_lone_surrogates_is_written_as_escapes_that_json_reads(tmp_path):

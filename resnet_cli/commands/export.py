@@ -130,7 +130,9 @@ def _default_path(trained: "TrainedRun", format_name: str) -> Path:
     try:
         trained.run.exports.mkdir(exist_ok=True)
     except OSError as error:
-        raise MachineError(error.errno, f"{trained.run.exports}: cannot be created: {error.strerror}") from None
+        raise MachineError(
+            error.errno, f"{trained.run.exports}: cannot be created: {error.strerror or error}"
+        ) from None
     return trained.run.exports / f"model.{format_name}"
 
 

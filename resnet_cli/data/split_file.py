@@ -129,7 +129,7 @@ def _load(path: Path, setting: str) -> Mapping[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{setting}: {error.strerror}") from None
+        raise InputError(f"{setting}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{setting}: not JSON: {error}") from None
     if not isinstance(content, dict):

@@ -237,7 +237,7 @@ def write_label_errors(
         if sheet is None:
             picture.unlink(missing_ok=True)
     except OSError as error:
-        raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror}") from None
+        raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror or error}") from None
     write_atomically(table, format_errors(errors, found.names, found.class_names))
     if sheet is not None:
         write_atomically(picture, sheet)

@@ -200,4 +200,4 @@ def _machine_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise MachineError(error.errno, f"{path}: cannot be written: {error.strerror}") from None
+        raise MachineError(error.errno, f"{path}: cannot be written: {error.strerror or error}") from None

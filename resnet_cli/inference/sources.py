@@ -98,7 +98,7 @@ def _find(name: str) -> str | list[str]:
     try:
         return _look_up(name, expand_home(name))
     except OSError as error:  # a name that is too long, or a folder without search permission
-        raise InputError(f"{name}: {error.strerror}") from None
+        raise InputError(f"{name}: {error.strerror or error}") from None
 
 
 def _look_up(name: str, path: Path) -> str | list[str]:

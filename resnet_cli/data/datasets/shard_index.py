@@ -91,7 +91,9 @@ def _read_remote(file: RemoteFile, extensions: Extensions) -> dict[str, Any]:
         except InputError as error:
             raise type(error)(*(problem.replace(str(copy), str(file)) for problem in error.problems)) from None
         except OSError as error:
-            raise MachineError(error.errno, f"{file}: cannot be copied to {folder}: {error.strerror}") from None
+            raise MachineError(
+                error.errno, f"{file}: cannot be copied to {folder}: {error.strerror or error}"
+            ) from None
 
 
 def _read_index(path: Path, extensions: Extensions) -> dict[str, Any]:

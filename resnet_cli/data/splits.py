@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.data.groups import hold_out_groups
 from resnet_cli.data.label_sets import count_classes, draw_label_sets
 from resnet_cli.errors import InputError
@@ -95,7 +96,7 @@ def number_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
         InputError: There are fewer samples than folds.
     """
     if len(labels) < folds:
-        raise InputError(f"there are {len(labels)} images")
+        raise InputError(f"there are {counted(len(labels), 'image')}; use at most {len(labels)}")
     if labels.ndim == 2:
         labels = torch.unique(labels, dim=0, return_inverse=True)[1]
     shuffled = torch.randperm(len(labels), generator=seeded_generator("cpu", seed, "folds"))

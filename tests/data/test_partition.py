@@ -90,7 +90,7 @@ def test_train_size_is_taken_from_what_is_outside_the_fold():
         ({"fold": 1}, r"data.fold=1: needs data.folds"),
         ({"folds": 5, "fold": 5}, r"data.fold=5: must be from 0 to 4 with data.folds=5"),
         ({"folds": 5, "val_fraction": 0}, "data.val_fraction=0 turns off"),
-        ({"folds": 51}, "data.folds=51: there are 50 images"),
+        ({"folds": 51}, "data.folds=51: there are 50 images; use at most 50"),
         ({"group": "(x)"}, "numbered has no names of files"),
     ],
 )

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.data.datasets.array_files import NamedArray
+from resnet_cli.data.datasets.label_checks import MAX_CLASSES, refuse_measurements
 from resnet_cli.data.datasets.layout import format_names
 from resnet_cli.errors import InputError
 
 Array = np.ndarray[Any, Any]
-
-MAX_CLASSES = 100_000
 
 log = logging.getLogger("resnet_cli")
 
@@ -41,8 +40,7 @@ def to_labels(
         for split, found in values.items():
             _refuse_negative(arrays[split], found)
     known: Array = np.unique(values["train"])
-    if len(known) > MAX_CLASSES:
-        raise InputError(f"{arrays['train']}: {len(known)} different labels: too many for classes")
+    refuse_measurements(str(arrays["train"]), known.tolist(), len(values["train"]))
     if class_names is not None:
         names = tuple(map(str, class_names))
         _refuse_repeated(names)

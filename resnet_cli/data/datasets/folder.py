@@ -92,21 +92,22 @@ def image_folder(
     Raises:
         InputError: The folder contains something that cannot be used; one line for each problem.
     """
-    base, name = find_root(root, cache, expected=EXPECTED)
-    classes_by_split, found = _scan_splits(base, layout)
-    class_names = tuple(classes_by_split["train"])
-    samples = {split: _list_samples(classes, class_names) for split, classes in classes_by_split.items()}
-    if group is not None:
-        groups = GroupNames(group)
-        samples = {split: replace(own, groups=groups.number(own.names)) for split, own in samples.items()}
+    place = find_root(root, cache, expected=EXPECTED)
     open_images = partial(
-        LazyImages, base, mode=mode, image_size=image_size, resize=resize, cache=find_cache_folder(cache),
+        LazyImages, place.folder, mode=mode, image_size=image_size, resize=resize, cache=find_cache_folder(cache),
         background=background, value_range=range, interpolation=interpolation,
     )  # fmt: skip
-    return make_dataset(
-        samples, open_images, class_names=class_names, test_fraction=test_fraction, source=str(base),
-        name=name, mean=mean, std=std, found=found,
-    )  # fmt: skip
+    with place.naming_archive():
+        classes_by_split, found = _scan_splits(place.folder, layout)
+        class_names = tuple(classes_by_split["train"])
+        samples = {split: _list_samples(classes, class_names) for split, classes in classes_by_split.items()}
+        if group is not None:
+            groups = GroupNames(group)
+            samples = {split: replace(own, groups=groups.number(own.names)) for split, own in samples.items()}
+        return make_dataset(
+            samples, open_images, class_names=class_names, test_fraction=test_fraction, source=str(place.folder),
+            name=place.name, mean=mean, std=std, found=found,
+        )  # fmt: skip
 
 
 def _scan_splits(base: Path, layout: Layout) -> tuple[dict[str, FilesByClass], dict[str, str]]:

@@ -102,13 +102,13 @@ def read_table(path: Path, key: str) -> Table:
     return table
 
 
-def raise_problems(problems: Iterable[str]) -> None:
-    """Raise an `InputError` with the first problems and the number of others, if there are problems."""
+def raise_problems(problems: Iterable[str], *advice: str) -> None:
+    """Raise an `InputError` with the first problems, the number of others and advice, if there are problems."""
     found = list(problems)
     if found:
         hidden = len(found) - MAX_PROBLEMS
         more = [f"... and {hidden} more such problem{'s' if hidden > 1 else ''}"] if hidden > 0 else []
-        raise InputError(*found[:MAX_PROBLEMS], *more)
+        raise InputError(*found[:MAX_PROBLEMS], *more, *advice)
 
 
 def _plain(name: str) -> str:

@@ -14,10 +14,12 @@ Kind = Literal[
     "not a node", "not a dotted name", "not found", "import failed",
     "logger without name", "logger not selected", "changed", "untrusted", "another kind", "takes nothing given",
     "untrusted teacher", "no target", "experiment without package", "empty", "chosen by another",
+    "unknown key with advice",
 ]  # fmt: skip
 
 TEMPLATES: dict[Kind, str] = {
     "unknown key": "unknown key{suggestion}{allowed_keys}",
+    "unknown key with advice": "unknown key; {reason}",
     "argument missing": "missing; set {key}={allowed}",
     "not allowed": "{given} is not allowed; it takes {allowed}{suggestion}",
     "empty": "is empty; it takes {allowed}",

@@ -36,6 +36,7 @@ def format_overview(report: Report) -> list[str]:
         f"channels    {format_statistics(report)}",
         f"decoding    {format_decoding(report)}",
         *(f"refused     {problem}" for problem in report["problems"]),
+        *(f"warning     {line}" for line in report["notes"]),
         *([f"warning     {report['names_alike']}"] if report["names_alike"] else []),
         "",
         *_class_lines(report),

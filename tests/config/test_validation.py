@@ -125,8 +125,8 @@ def test_names_that_yaml_reads_as_other_values_are_answered_with_quotes():
     settings["data"]["classes"] = ["cat", None, 1.0]
     (line,) = problems_of(settings)
     assert line == (
-        "data.classes: [cat, null, 1.0] is not allowed; it takes a list of (text or a whole number) or null; write such "
-        'a name in quotes, "null"'
+        "data.classes: [cat, null, 1.0] is not allowed; it takes a list of (text or a whole number) or null; write "
+        'such a name in quotes, "null"'
     )
     settings["data"]["classes"] = [{"a": 1}, "b"]
     assert len(problems_of(settings)) == 1

@@ -142,6 +142,14 @@ def test_the_file_of_a_run_is_read_back_for_files_and_for_numbers(tmp_path, pati
                 assert torch.equal(other.labels[found], split.labels[expected.sort().values])
 
 
+@pytest.mark.parametrize("text", ['{"train": ["a"], "train": ["b"]}', '{"train": {"x": ["a"], "x": ["b"]}}'])
+def test_a_key_that_a_split_file_has_twice_is_refused(tmp_path, text):
+    (tmp_path / "splits.json").write_text(text)
+    key = '"x"' if "x" in text else '"train"'
+    with pytest.raises(InputError, match=f"splits.json: has the key {key} twice"):
+        loaders(numbered(), splits=str(tmp_path / "splits.json"))
+
+
 def test_a_split_file_without_training_images_of_a_class_is_warned_of(tmp_path, caplog):
     data = numbered()
     found = (data.train.labels != 1).nonzero().flatten().tolist()

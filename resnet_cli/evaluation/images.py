@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.run_config import Node
 from resnet_cli.data import BatchLoader, Loaders
 from resnet_cli.data.classes import find_places, relabel
@@ -159,7 +160,9 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
     if not parts:
         raise InputError(f"--data: the run knows none of the images' classes: {_list_names('class', new)}")
     if new:
-        notes.append(f"{left_out} images left out, of {_list_names('class', new)} that the run does not know")
+        notes.append(
+            f"{counted(left_out, 'image')} left out, of {_list_names('class', new)} that the run does not know"
+        )
     about = {"images": left_out, "classes": new} if new else {}
     return EvaluatedImages(tuple(parts), names, None, places_K, len(run.class_names), None, notes, about)
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.evaluation.bootstrap import RESAMPLES
 from resnet_cli.evaluation.collect import Outputs
@@ -182,7 +183,8 @@ def evaluate_out_of_fold(
     }  # fmt: skip
     images = _images(members, found)
     files = text_files(outputs, metrics) | draw_pictures(members[0].run, images, outputs, metrics)
-    notes = [f"{found.missing:,} images are in no finished run's validation part"] if found.missing else []
+    which = f"{counted(found.missing, 'image')} {'is' if found.missing == 1 else 'are'}"
+    notes = [f"{which} in no finished run's validation part"] if found.missing else []
     return Evaluation(metrics, files, notes)
 
 

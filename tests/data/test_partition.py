@@ -155,7 +155,7 @@ def test_a_split_file_without_training_images_of_a_class_is_warned_of(tmp_path, 
     found = (data.train.labels != 1).nonzero().flatten().tolist()
     file = write(tmp_path / "splits.json", {"train": {"train": found}})
     loaders(data, splits=file, val_fraction=0)
-    assert f"data.splits={file}: 1 of 3 classes have no image to train on: {data.class_names[1]!r}" in caplog.text
+    assert f"data.splits={file}: 1 of 3 classes has no image to train on: {data.class_names[1]!r}" in caplog.text
     caplog.clear()
     loaders(data, splits=write(tmp_path / "all.json", {"train": {"train": ["0-19"]}}), val_fraction=0)
     assert "no image to train on" not in caplog.text

@@ -10,6 +10,7 @@ from PIL import Image
 
 from resnet_cli.commands import data
 from resnet_cli.inspection import inspected, near, page
+from resnet_cli.inspection.text import format_copies, format_decoding
 
 
 @pytest.fixture
@@ -88,6 +89,17 @@ def test_what_files_lose_in_decoding_is_said_as_by_training(capsys, photos):
         lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning     ")]
         assert all(line[12:].startswith(words) for line, words in zip(lines, expected, strict=True)), lines
     assert len(look(capsys, photos)["notes"]) == 2
+
+
+def test_single_images_and_groups_are_counted_in_the_singular():
+    copies = {"across_parts": {"val in train": 1}, "across_classes": {"groups": 1, "images": 2}, "within": {"train": 1}}
+    assert format_copies({"duplicates": copies}) == [
+        "1 image of val in train",
+        "2 images in 1 group of equal images with different classes",
+        "1 image of train is a copy of another in it",
+    ]
+    decoding = {"images": 1, "bytes": 0, "seconds": 0, "are_files": False}
+    assert format_decoding({"decoding": decoding}).startswith("none: 1 image in memory")
 
 
 def test_classes_whose_names_differ_only_in_case_are_named(capsys, photos):

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from resnet_cli.commands.train import app
 from resnet_cli.commands.train.planned import planned
+from resnet_cli.config.counts import counted
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.selection import select_by_of, selected_score
 from resnet_cli.errors import InputError, MachineError, StoppedError
@@ -204,7 +205,9 @@ def _print_sweep(sweep: SweepDir, summary: str) -> int:
         return print_error(error)
     waiting = sum(not job.record for job in jobs)
     if waiting:
-        print_line(f"{waiting} of {len(jobs)} jobs have not started", sys.stdout)
+        print_line(
+            f"{waiting} of {counted(len(jobs), 'job')} {'has' if waiting == 1 else 'have'} not started", sys.stdout
+        )
     if summary:
         print_line(summary, sys.stdout)
     unfinished = sum(job.status not in ("finished", "pruned") or job.has_failed_to_continue for job in jobs)
@@ -213,5 +216,5 @@ def _print_sweep(sweep: SweepDir, summary: str) -> int:
     can_resume = not summary or any(job.status not in ("finished", "pruned", "failed") for job in jobs)
     command = resume_sweep_command(_relative(sweep.path.absolute()))
     hint = f"; resume with: {command}" if can_resume else ""
-    print_line(f"error: {unfinished} of {len(jobs)} jobs did not finish{hint}", sys.stderr)
+    print_line(f"error: {unfinished} of {counted(len(jobs), 'job')} did not finish{hint}", sys.stderr)
     return 1

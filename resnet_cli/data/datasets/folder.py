@@ -14,6 +14,7 @@ from typing import Annotated
 
 import torch
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.ranges import Between, NotEmpty
 from resnet_cli.data.dataset import Dataset
 from resnet_cli.data.datasets.layout import (
@@ -135,7 +136,7 @@ def _compare_with_train(
     """Report the classes of split `name` that train lacks; log a warning on those that only train has."""
     split, train = splits[name], splits["train"]
     unknown, missing = sorted(split.keys() - train), sorted(train.keys() - split)
-    counts = f"{folders[name]} has {len(split)} classes and {folders['train']} has {len(train)}"
+    counts = f"{folders[name]} has {counted(len(split), 'class')} and {folders['train']} has {len(train)}"
     if unknown:
         classes = format_names(sorted(train))
         report.problems.append(f"{counts}: {format_names(unknown)} of {name}/ not in train/ ({classes})")

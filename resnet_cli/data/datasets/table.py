@@ -10,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.suggestions import did_you_mean, nearest_name, similar_file
 from resnet_cli.errors import InputError
 
@@ -133,9 +134,12 @@ def _read_text(path: Path) -> Table:
     cells: list[list[str]] = []
     lines: list[int] = []
     problems: list[str] = []
+    columns_named = counted(len(names), "column")
     for line, row in rows:
         if len(row) != len(names):
-            problems.append(f"{path}, line {line}: {len(row)} cells, but the first line names {len(names)} columns")
+            problems.append(
+                f"{path}, line {line}: {counted(len(row), 'cell')}, but the first line names {columns_named}"
+            )
         cells.append(row)
         lines.append(line)
     raise_problems(problems)

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.suggestions import did_you_mean, nearest_name
 from resnet_cli.data.datasets.label_checks import refuse_measurements
 from resnet_cli.data.datasets.layout import SPLIT_NAMES, format_names
@@ -123,7 +124,7 @@ def _find_files(table: Table, column: str, base: Path) -> list[str]:
             problems.append(f"{table.where(row)}: {reason}")
     if len(table) == count > MAX_PROBLEMS:
         advice = "set data.root to the folder that the paths are relative to"
-        raise InputError(f"{problems[0]}; the files of the other {count - 1} rows are missing too; {advice}")
+        raise InputError(f"{problems[0]}; the files of the other {counted(count - 1, 'row')} are missing too; {advice}")
     raise_problems([*problems, *[""] * (count - len(problems))])
     return found
 

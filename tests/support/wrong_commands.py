@@ -59,7 +59,7 @@ data.bach_size=3 -> did you mean data.batch_size?
 data=digits data.classes=3 -> data.classes: 3 is not allowed; it takes a list of
 data.augment.mixupp=0.3 -> did you mean data.augment.mixup?
 data.augment.rotate=3 -> did you mean data.augment.rotation?
-data.augment.hue=3 -> data.augment.hue: unknown key; data.augment.transforms=[{_target_: torchvision.transforms.v2.ColorJitter, hue: 0.1}] does that
+data.augment.hue=3 -> data.augment.hue: unknown key; data.augment.transforms=[{_target_:
 schedule.warmpu=1 -> did you mean schedule.warmup?
 schedule.milestones=[1] -> schedule.milestones: unknown key (allowed: peak_at,
 model=resnet8 model.pretrained=true -> init; model=timm takes it)

@@ -181,7 +181,8 @@ def test_stop_on_failure_holds_for_the_other_commands_of_the_sweep(stops, count,
     stored_sweep(tmp_path / "s", tiny("seed=0"), tiny("seed=1"))
     status, _, err = train("-m", "resume=s", f"sweep.stop_on_failure={stops}")
     assert (status, len(calls)) == (1, count)
-    assert f"error: {count} of {count} job{'s' * (count > 1)} did not finish; resume with: resnet-train -m resume=s" in err
+    jobs = "1 of 1 job" if count == 1 else "2 of 2 jobs"
+    assert f"error: {jobs} did not finish; resume with: resnet-train -m resume=s" in err
 
 
 def test_a_job_that_calls_exit_ends_itself_alone(train, own_nets):

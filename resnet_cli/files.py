@@ -58,8 +58,9 @@ def write_atomically(path: Path, content: Content, *, backup: Path | None = None
         _flush_folder(path.parent)
     except OSError as error:
         _remove(temporary)  # before the free space is measured
-        space = _format_missing_space(path.parent, data) if error.errno in OUT_OF_SPACE else ""
-        raise MachineError(error.errno, f"{target}: cannot be written: {error.strerror}{space}") from None
+        is_full = error.errno in (*OUT_OF_SPACE, None)  # NumPy raises errors of incomplete writes without a number
+        space = _format_missing_space(path.parent, data) if is_full else ""
+        raise MachineError(error.errno, f"{target}: cannot be written: {error.strerror or error}{space}") from None
     finally:
         _remove(temporary)
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -202,6 +203,16 @@ def test_a_file_that_may_not_be_that_large_says_nothing_of_free_space(tmp_path, 
     with pytest.raises(MachineError) as caught:
         write_atomically(tmp_path / "staged", "x", target=tmp_path / "file")
     assert caught.value.args[1] == f"{tmp_path / 'file'}: cannot be written: File too large"
+
+
+def test_an_incomplete_write_of_numpy_has_a_reason_and_the_free_space(tmp_path):
+    def incomplete(file):
+        raise OSError("7680 requested and 3968 written")  # as `numpy.ndarray.tofile` does if the disk is full
+
+    with pytest.raises(MachineError) as caught:
+        write_atomically(tmp_path / "file", incomplete)
+    text = str(caught.value.args[-1])
+    assert re.search(r"file: cannot be written: 7680 requested and 3968 written \([\d,]+ free\)$", text)
 
 
 def test_text_with_lone_surrogates_is_written_as_escapes_that_json_reads(tmp_path):

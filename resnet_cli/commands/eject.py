@@ -46,7 +46,7 @@ def eject_run(run: RunDir, config_dir: str | None = None) -> str:
         plan = run.plan.read_text(encoding="utf-8", errors="replace") if run.plan.is_file() else plan
         record = read_run(run.path, run.path.name, []).record
     except OSError as error:
-        raise InputError(f"{error.filename or run.path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{error.filename or run.path}: cannot be read: {error.strerror or error}") from None
     overrides = [str(item) for item in record.get("overrides") or ()]
     settings = stored.read(run.config)
     paths = recorded_paths(settings, (), run, needed=False)

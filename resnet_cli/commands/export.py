@@ -19,6 +19,7 @@ from resnet_cli.commands.exit import exit_quickly, prepare_output
 from resnet_cli.commands.flags import Parser, exit_status, output_path
 from resnet_cli.commands.other_data import add_data_option, at_present_place
 from resnet_cli.commands.terminal import print_output
+from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.errors import InputError, MachineError
@@ -136,7 +137,9 @@ def _default_path(trained: "TrainedRun", format_name: str) -> Path:
     try:
         trained.run.exports.mkdir(exist_ok=True)
     except OSError as error:
-        raise MachineError(error.errno, f"{trained.run.exports}: cannot be created: {error.strerror}") from None
+        raise MachineError(
+            error.errno, f"{trained.run.exports}: cannot be created: {error.strerror or error}"
+        ) from None
     return trained.run.exports / f"model.{format_name}"
 
 
@@ -166,7 +169,7 @@ def _format(report: dict[str, Any], path: Path) -> list[str]:
         f"file     {path}, {report['bytes'] / 1e6:.2f} MB, {report['precision']}",
         f"takes    {report['takes']}, returns {report['output']} [N, {len(report['class_names'])}]",
         f"parity   largest difference {found['largest_difference']:.2g}, top-1 agreement "
-        f"{found['top1_agreement']:.2f} % on {found['images']:,} {SPLIT_NAMES[found['split']]} images",
+        f"{found['top1_agreement']:.2f} % on {counted(found['images'], SPLIT_NAMES[found['split']] + ' image')}",
         f"accuracy {found['accuracy']:.2f} %, the run {found['run_accuracy']:.2f} %",
     ]
     if "rejection_agreement" in found:

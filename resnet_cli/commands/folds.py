@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_cli.commands.terminal import print_output
+from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.errors import InputError
 from resnet_cli.files import expand_home
@@ -117,7 +118,11 @@ def _format_table(report: "LabelReport") -> str:
     images, missing, count = len(report.predictions.names), report.predictions.missing, len(report.errors)
     lines = [
         f"images   {images:,}, each by runs that were not trained on it",
-        *([f"missing  {missing:,} images: no finished run has them in its validation part"] if missing else []),
+        *(
+            [f"missing  {counted(missing, 'image')}: no finished run has them in its validation part"]
+            if missing
+            else []
+        ),
         f"labels   {count:,} probably wrong ({100 * count / images:.1f} %)",
     ]
     cells = [["name", "label", "suggested", "self-confidence", "score"]]

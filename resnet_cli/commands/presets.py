@@ -166,7 +166,7 @@ def _write_new(path: Path, group: str, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MachineError(error.errno, f"{path.parent}: cannot be created: {error.strerror}") from None
+        raise MachineError(error.errno, f"{path.parent}: cannot be created: {error.strerror or error}") from None
     write_atomically(path, text)
     sweep = "-m " if group in HYDRA_GROUPS else ""
     print_output(f"{path} written; after changing it:\n  resnet-train {sweep}{group}={path.stem}\n")

@@ -20,4 +20,4 @@ def print_output(text: str) -> None:
     except OSError as error:
         discard_output(sys.stdout)  # Python flushes it once more at exit, which would print a traceback
         if not isinstance(error, BrokenPipeError):
-            raise MachineError(error.errno, f"standard output: {error.strerror}") from None
+            raise MachineError(error.errno, f"standard output: {error.strerror or error}") from None

@@ -15,10 +15,12 @@ Kind = Literal[
     "logger without name", "logger not selected", "changed", "untrusted", "another kind", "takes nothing given",
     "untrusted teacher", "no target", "experiment without package", "empty", "chosen by another",
     "text of another type",
+    "unknown key with advice",
 ]  # fmt: skip
 
 TEMPLATES: dict[Kind, str] = {
     "unknown key": "unknown key{suggestion}{allowed_keys}",
+    "unknown key with advice": "unknown key; {reason}",
     "argument missing": "missing; set {key}={allowed}",
     "not allowed": "{given} is not allowed; it takes {allowed}{suggestion}",
     "text of another type": 'the text "{given}" is not allowed; it takes {allowed}: leave out the quotes, or read an '

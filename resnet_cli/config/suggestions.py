@@ -1,7 +1,7 @@
 """Suggest the nearest right name for a misspelt one."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 
@@ -9,11 +9,32 @@ from resnet_cli.config.paths import CONFIG_FOLDER
 
 CUTOFF = 0.6  # of difflib's ratio: difflib's own default
 
+TRANSFORM = "data.augment.transforms=[{{_target_: torchvision.transforms.v2.{}}}] does that"
+# Patterns of keys that a `_target_` does not have -> how to set what they mean.
+ADVICE: Mapping[str, Mapping[str, str]] = {
+    "resnet_cli.data.arrays": {
+        "image_size|resize|interpolation": "arrays are not resized: resize the images in the file",
+    },
+    "resnet_cli.data.Augment": {
+        "vflip|(random_?)?vertical_?flip|flip_?(vertical|v)": TRANSFORM.format("RandomVerticalFlip"),
+        "hue|color_?jitter|colour_?jitter": TRANSFORM.format("ColorJitter, hue: 0.1"),
+        "(random_)?perspective": TRANSFORM.format("RandomPerspective"),
+        "elastic(_transform)?": TRANSFORM.format("ElasticTransform"),
+        "sharpness|sharpen": TRANSFORM.format("RandomAdjustSharpness, sharpness_factor: 2"),
+    },
+}
+
 
 def did_you_mean(word: object, names: Iterable[str]) -> str:
     """Return `; did you mean X?` for the name nearest to `word`, or an empty string."""
     name = nearest_name(word, names)
     return f"; did you mean {name}?" if name else ""
+
+
+def advice_on_key(target: str, key: str) -> str:
+    """Return how to set what an unknown key of a target means, such as `vflip`; an empty string if that is unknown."""
+    found = ADVICE.get(target, {})
+    return next((advice for pattern, advice in found.items() if re.fullmatch(pattern, key, re.IGNORECASE)), "")
 
 
 def nearest_name(word: object, names: Iterable[str]) -> str:

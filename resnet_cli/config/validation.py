@@ -14,8 +14,8 @@ from typing import Any
 from resnet_cli.config.groups import CONFIG_GROUPS, LOGGER, OWN_PARTS, ConfigGroup, group_of
 from resnet_cli.config.messages import Problem
 from resnet_cli.config.signatures import NotFoundError, Parameter, Signature, signature
-from resnet_cli.config.suggestions import nearest_name, options_with
-from resnet_cli.config.values import describe, is_valid, spellings
+from resnet_cli.config.suggestions import advice_on_key, nearest_name, options_with
+from resnet_cli.config.values import describe, format_value, is_valid, spellings
 from resnet_cli.errors import InputError
 
 Settings = dict[str, Any]
@@ -191,7 +191,7 @@ def _check_node(path: str, node: Mapping[str, Any], part: ConfigGroup, known: Se
                 yield from problem
                 break
     merged = Signature({name: found[0] for name, found in parameters.items()}, own.open)
-    yield from _check_names(path, arguments, merged, known)
+    yield from _check_names(path, arguments, merged, known, target)
 
 
 def _first_missing(own: Signature, node: Mapping[str, Any]) -> str:
@@ -206,10 +206,16 @@ def _check_keys(path: str, node: Mapping[str, Any], allowed: Signature, known: S
     yield from _check_names(path, node, allowed, known)
 
 
-def _check_names(path: str, node: Mapping[str, Any], allowed: Signature, known: Sequence[str]) -> Iterator[Problem]:
+def _check_names(
+    path: str, node: Mapping[str, Any], allowed: Signature, known: Sequence[str], target: str = ""
+) -> Iterator[Problem]:
     prefix = f"{path}." if path else ""
     for key in node:
         if key not in allowed.parameters and not allowed.open:
+            advice = advice_on_key(target, str(key))
+            if advice:
+                yield Problem(f"{prefix}{key}", "unknown key with advice", reason=advice)
+                continue
             near = _nearest_key(prefix, str(key), allowed, known)
             others = options_with(path, str(key))
             keys = (", ".join(allowed.parameters) or "none") + (
@@ -244,7 +250,8 @@ def _check_value(path: str, value: object, parameter: Parameter, known: Sequence
         yield Problem(path, "text of another type", value, allowed=describe(annotation))
     elif not is_valid(value, annotation):
         near = nearest_name(value, spellings(annotation)) if isinstance(value, str) else ""
-        yield Problem(path, "not allowed", value, allowed=describe(annotation), suggestion=near)
+        allowed = describe(annotation) + _advice_on_quotes(value, annotation)
+        yield Problem(path, "not allowed", value, allowed=allowed, suggestion=near)
     elif isinstance(value, Mapping) and "_target_" in value:
         yield from _check_node(path, value, ConfigGroup(given=("seed",)), known)
     elif isinstance(value, list | tuple):
@@ -259,6 +266,14 @@ def _decoded(text: str) -> object:
         with suppress(ValueError):
             return kind(text)
     return WORDS.get(text, text)
+
+
+def _advice_on_quotes(value: object, annotation: Any) -> str:
+    """Return advice on a list of names in which YAML reads some as other values, such as `null` and `1.0`."""
+    if not isinstance(value, list | tuple) or not is_valid([str(item) for item in value], annotation):
+        return ""
+    wrong = next((item for item in value if not is_valid([item], annotation)), None)
+    return f'; write such a name in quotes, "{format_value(wrong)}"'
 
 
 def all_keys(settings: Mapping[str, Any], prefix: str = "") -> list[str]:

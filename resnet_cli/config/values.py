@@ -1,6 +1,8 @@
 """Validate config values against types, and describe types in words for error messages."""
 
+import json
 import math
+import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
@@ -20,6 +22,8 @@ SINGULAR = {
     list: "a list",
     dict: "a mapping",
 }
+# Texts that stay texts without quotes; the names of other values, such as null, are not among them.
+PLAIN_TEXT = re.compile(r"(?!(?:null|true|false|yes|no|on|off|nan|inf)$)[A-Za-z_./][\w ./-]*", re.IGNORECASE)
 PLURAL = {int: "whole numbers", float: "numbers", bool: "trues and falses", str: "texts"}
 
 
@@ -107,9 +111,9 @@ def describe(annotation: Any) -> str:
         return " ".join([describe(arguments[0]), *(str(limit) for limit in arguments[1:])])
     if origin in (Union, types.UnionType):
         numbers = float in arguments  # numbers include whole numbers
-        kept = [choice for choice in arguments if choice is not Opaque and not (choice is int and numbers)]
+        kept = [choice for choice in arguments if not _is_opaque(choice) and not (choice is int and numbers)]
         parts = list(dict.fromkeys(describe(choice) for choice in kept))
-        return " or ".join(parts)
+        return " or ".join(parts) or describe(Opaque)
     if origin is tuple and Ellipsis not in arguments:
         return f"a list of {len(arguments)}: " + ", ".join(map(describe, arguments))
     if annotation in (list, tuple, Sequence) or origin in (list, tuple, Sequence):
@@ -121,12 +125,36 @@ def describe(annotation: Any) -> str:
     return "a node with _target_"
 
 
+def _is_opaque(annotation: Any) -> bool:
+    """Return whether YAML has no values of an annotation, or of its mappings none but null, as for types of tensors."""
+    if get_origin(annotation) in (dict, Mapping):
+        inner = get_args(annotation)[1]
+        return get_origin(inner) in (Union, types.UnionType) and set(get_args(inner)) == {Opaque, type(None)}
+    return annotation is Opaque
+
+
 def format_value(value: Any) -> str:
     """Format a value as the user would type it, shortened."""
-    text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
-    text = text or str(value) or "nothing"
+    text = _format_nested(value) or "nothing"
     text = text if len(text) <= 60 else text[:57] + "..."
     return text if _fits_64_bits(value) else f"{text} (more than 64 bits hold)"
+
+
+def _format_nested(value: Any) -> str:
+    """Return a value as YAML writes it in one line, with texts in lists and mappings quoted only where needed."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_format_inner, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_format_inner(inner)}' for key, inner in value.items())}}}"
+    return str(value)
+
+
+def _format_inner(value: Any) -> str:
+    if isinstance(value, str) and not PLAIN_TEXT.fullmatch(value):
+        return json.dumps(value, ensure_ascii=False)
+    return _format_nested(value)
 
 
 def _fits_64_bits(value: Any) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.data.images.lazy import LazyImages
 from resnet_cli.data.images.shards import ShardSource
 from resnet_cli.data.label_sets import count_classes
@@ -172,7 +173,7 @@ class Dataset:
     def _statistics_problems(self) -> list[str]:
         channels = self.train.size[0]
         problems = [
-            f"data.{key} has {len(values)} numbers, the images have {channels} channels"
+            f"data.{key} has {counted(len(values), 'number')}, the images have {counted(channels, 'channel')}"
             for key, values in (("mean", self.mean), ("std", self.std))
             if values is not None and len(values) != channels
         ]
@@ -240,7 +241,7 @@ def _split_problems(name: str, split: DatasetSplit, size: tuple[int, int, int], 
     if not len(split):
         return [f"{name} has no images"]
     if len(split.images) != len(split.labels):
-        return [f"{name} has {len(split.images)} images but {len(split.labels)} labels"]
+        return [f"{name} has {counted(len(split.images), 'image')} but {counted(len(split.labels), 'label')}"]
     if split.size != size:
         sizes = " and ".join("x".join(map(str, shape)) for shape in (split.size, size))
         return [f"{name}: image size differs from the training split's: {sizes} (channels x height x width)"]
@@ -252,7 +253,9 @@ def _split_problems(name: str, split: DatasetSplit, size: tuple[int, int, int], 
         return [] if is_right else [f"{name}: labels must be bool {list(shape)}, one column for each class"]
     low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= classes:
-        return [f"{name}: labels go from {low} to {high}, but there are {classes} classes (0 to {classes - 1})"]
+        return [
+            f"{name}: labels go from {low} to {high}, but there are {counted(classes, 'class')} (0 to {classes - 1})"
+        ]
     return []
 
 

@@ -108,7 +108,7 @@ def number_folds_of_groups(labels: Tensor, groups: Tensor, folds: int, seed: int
     """
     counts = _count(labels, groups)
     if len(counts) < folds:
-        raise InputError(f"each needs a group of its own, and there are {len(counts)}")
+        raise InputError(f"each needs a group of its own, and there are {len(counts)}; use at most {len(counts)}")
     return _distribute(counts, [1 / folds] * folds, seed)[_compact(groups)]
 
 

@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import accumulate, combinations
 
 import torch
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.data.classes import change_labels, choose_classes
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.groups import GroupNames, choose_groups, hold_out_groups, number_folds_of_groups
@@ -99,7 +100,8 @@ def partition(dataset: Dataset, options: SplitOptions) -> Partition:
     if options.classes is not None or options.merge:
         before = dataset
         dataset, left_out = choose_classes(dataset, options.classes, options.merge)
-        log.info("classes %d of the %d, with %d images fewer", *_changes(before, dataset))
+        kept, known, fewer = _changes(before, dataset)
+        log.info("classes %d of the %d, with %s fewer", kept, known, counted(fewer, "image"))
     dataset.validate()
     if options.group is not None:
         dataset = _with_groups(dataset, options.group)
@@ -160,7 +162,8 @@ def _warn_shared_groups(samples: Mapping[str, Samples]) -> None:
     for first, second in combinations(groups, 2):
         shared = groups[first] & groups[second]
         if shared:
-            log.warning("data.group: %d groups are in the %s and in the %s split", len(shared), first, second)
+            which = "1 group is" if len(shared) == 1 else f"{len(shared):,} groups are"
+            log.warning("data.group: %s in the %s and in the %s split", which, first, second)
 
 
 def _assigned_samples(dataset: Dataset, file: str, left_out: frozenset[str]) -> dict[str, Samples]:
@@ -176,15 +179,18 @@ def _assigned_samples(dataset: Dataset, file: str, left_out: frozenset[str]) -> 
         found["test"] = [("test", i) for i in range(len(dataset.test)) if ("test", i) not in named]
         if not found["test"]:
             raise InputError(f"{setting}: has no test, and the data set's own test samples are all in other splits")
+    start = dict(zip(own, accumulate(map(len, own.values()), initial=0), strict=False))
+    places = {name: torch.tensor([start[part] + i for part, i in samples]) for name, samples in found.items()}
+    labels = torch.cat([split.labels for split in own.values()])
+    warn_missing_classes(setting, labels, places["train"], dataset.class_names, "no image to train on")
     unused = sum(map(len, own.values())) - sum(map(len, found.values()))
     if unused:
-        log.info("%s: %d samples of the data set are in no split", setting, unused)
+        which = "1 sample" if unused == 1 else f"{unused:,} samples"
+        log.info("%s: %s of the data set %s in no split", setting, which, "is" if unused == 1 else "are")
     if all(len({part for part, _ in samples}) == 1 for samples in found.values()):
         return {name: (own[samples[0][0]], torch.tensor([i for _, i in samples])) for name, samples in found.items()}
     together = join(list(own.values()), setting)
-    sizes = torch.tensor([0, *map(len, own.values())]).cumsum(0).tolist()
-    start = dict(zip(own, sizes, strict=False))
-    return {name: (together, torch.tensor([start[part] + i for part, i in samples])) for name, samples in found.items()}
+    return {name: (together, indices) for name, indices in places.items()}
 
 
 def _joined_for_folds(samples: Mapping[str, Samples], setting: str) -> dict[str, Samples]:
@@ -259,7 +265,8 @@ def _subset(labels: Tensor, groups: Tensor | None, count: int, options: SplitOpt
     if groups is None:
         return stratified_subset(labels, count, options.split_seed)
     chosen = choose_groups(labels, groups, count, options.split_seed)
-    log.info("data.train_size=%d: %d groups with %d images", count, len(set(groups[chosen].tolist())), len(chosen))
+    found = counted(len(set(groups[chosen].tolist())), "group"), counted(len(chosen), "image")
+    log.info("data.train_size=%d: %s with %s", count, *found)
     return chosen
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from resnet_cli.config.json_text import parse_json
 from resnet_cli.config.suggestions import nearest_name
 from resnet_cli.config.values import format_value
 from resnet_cli.data.datasets.layout import SPLIT_NAMES
@@ -127,11 +128,13 @@ def read_split_file(
 
 def _load(path: Path, setting: str) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{setting}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{setting}: not JSON: {error}") from None
+        raise InputError(f"{setting}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{setting}: is not JSON: {error}") from None
+    except InputError as error:
+        raise InputError(f"{setting}: {error}") from None
     if not isinstance(content, dict):
         raise InputError(f'{setting}: not a mapping of splits: {{"train": [...], "val": [...], "test": [...]}}')
     return content

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.data.groups import hold_out_groups
 from resnet_cli.data.label_sets import count_classes, draw_label_sets
 from resnet_cli.data.undivided import current_undivided
@@ -43,9 +44,8 @@ def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor
         raise InputError("every class has only 1 image, which is needed for training: none can be held out")
     count = min(round(fraction * len(labels)), available)
     if not count:
-        raise InputError(
-            f"{fraction:g} of {len(labels)} images is less than one image: use {_round_up(1 / len(labels)):g} or more"
-        )
+        images, least = counted(len(labels), "image"), _round_up(1 / len(labels))
+        raise InputError(f"{fraction:g} of {images} is less than one image: use {least:g} or more")
     quotas = _class_quotas(sizes, count, maximum=(sizes - 1).clamp(min=0))
     held_out = _draw_by_class(labels, quotas, seed, "split")
     is_kept = torch.ones(len(labels), dtype=torch.bool)
@@ -77,7 +77,9 @@ def _split_label_sets(labels_NK: Tensor, fraction: float, seed: int) -> tuple[Te
     count = min(round(fraction * len(labels_NK)), len(labels_NK) - 1)
     if count < 1:
         least = _round_up(1 / max(len(labels_NK), 1))
-        raise InputError(f"{fraction:g} of {len(labels_NK)} images is less than one image: use {least:g} or more")
+        raise InputError(
+            f"{fraction:g} of {counted(len(labels_NK), 'image')} is less than one image: use {least:g} or more"
+        )
     held_out = draw_label_sets(labels_NK, count, seed, "split")
     is_kept = torch.ones(len(labels_NK), dtype=torch.bool)
     is_kept[held_out] = False
@@ -96,7 +98,7 @@ def number_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
         InputError: There are fewer samples than folds.
     """
     if len(labels) < folds:
-        raise InputError(f"there are {len(labels)} images")
+        raise InputError(f"there are {counted(len(labels), 'image')}; use at most {len(labels)}")
     if labels.ndim == 2:
         labels = torch.unique(labels, dim=0, return_inverse=True)[1]
     shuffled = torch.randperm(len(labels), generator=seeded_generator("cpu", seed, "folds"))
@@ -152,9 +154,10 @@ def log_groups(setting: str, groups: Tensor, split: Sequence[Tensor], names: Seq
         names: Names of the parts.
     """
     total = sum(map(len, split))
+    numbers = [counted(len(set(groups[indices].tolist())), "group") for indices in split]
     parts = [
-        f"{len(set(groups[indices].tolist()))} groups with {len(indices) / total:.1%} of the images in {name}"
-        for name, indices in zip(names, split, strict=True)
+        f"{number} with {len(indices) / total:.1%} of the images in {name}"
+        for name, indices, number in zip(names, split, numbers, strict=True)
     ]
     log.info("%s: %s", setting, ", ".join(parts))
 
@@ -174,7 +177,8 @@ def warn_missing_classes(setting: str, labels: Tensor, chosen: Tensor, class_nam
     if missing:
         names = ", ".join(repr(class_names[k]) for k in missing[:5])
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        log.warning("%s: %d of %d classes have %s: %s%s", setting, len(missing), len(class_names), text, names, more)
+        which = f"{len(missing)} of {counted(len(class_names), 'class')} {'has' if len(missing) == 1 else 'have'}"
+        log.warning("%s: %s %s: %s%s", setting, which, text, names, more)
 
 
 def _round_up(value: float) -> float:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from resnet_cli.config.counts import counted
 from resnet_cli.errors import InputError
 from resnet_cli.evaluation.decisions import Decisions
 from resnet_cli.evaluation.images import EvaluatedImages
@@ -125,7 +126,9 @@ def collect_outputs(run: TrainedRun, images: EvaluatedImages, *, tta: Tta = "non
 def _finite(logits_NK: Tensor) -> Array:
     bad = int((~logits_NK.isfinite().all(1)).sum())
     if bad:
-        raise InputError(f"the net's output for {bad} of {len(logits_NK)} images is not finite: the run has diverged")
+        raise InputError(
+            f"the net's output for {bad} of {counted(len(logits_NK), 'image')} is not finite: the run has diverged"
+        )
     return np.asarray(logits_NK.numpy())
 
 

@@ -235,7 +235,7 @@ def write_files(evaluation: Evaluation, folder: Path) -> None:
             _remove_if_abandoned(rest)
         staged = Path(tempfile.mkdtemp(prefix=STAGED, dir=folder))
     except OSError as error:
-        raise MachineError(error.errno, f"{folder}: cannot be created: {error.strerror}") from None
+        raise MachineError(error.errno, f"{folder}: cannot be created: {error.strerror or error}") from None
     try:
         for name, content in evaluation.files.items():
             write_atomically(staged / name, content, target=folder / name)
@@ -246,7 +246,7 @@ def write_files(evaluation: Evaluation, folder: Path) -> None:
     except MachineError:
         raise
     except OSError as error:
-        raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror}") from None
+        raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 

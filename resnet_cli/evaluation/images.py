@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.run_config import Node
 from resnet_cli.data import BatchLoader, Loaders
 from resnet_cli.data.classes import find_places, relabel
@@ -165,8 +166,9 @@ def other_images(run: TrainedRun, node: Node, split: Split | None) -> EvaluatedI
     if not parts:
         raise InputError(f"--data: the run knows none of the images' classes: {_list_names('class', new)}")
     if left_out:
-        images = "1 image" if left_out == 1 else f"{left_out} images"
-        notes.append(f"{images} left out, of {_list_names('class', new)} that the run does not know")
+        notes.append(
+            f"{counted(left_out, 'image')} left out, of {_list_names('class', new)} that the run does not know"
+        )
     elif new and loaders.has_label_sets:
         notes.append(f"labels of {_list_names('class', new)} are ignored: the run does not know them")
     about = {"images": left_out, "classes": new} if new else {}

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.errors import InputError, MachineError
 from resnet_cli.evaluation.bootstrap import RESAMPLES
 from resnet_cli.evaluation.collect import Outputs
@@ -182,7 +183,8 @@ def evaluate_out_of_fold(
     }  # fmt: skip
     images = _images(members, found)
     files = text_files(outputs, metrics) | draw_pictures(members[0].run, images, outputs, metrics)
-    notes = [f"{found.missing:,} images are in no finished run's validation part"] if found.missing else []
+    which = f"{counted(found.missing, 'image')} {'is' if found.missing == 1 else 'are'}"
+    notes = [f"{which} in no finished run's validation part"] if found.missing else []
     return Evaluation(metrics, files, notes)
 
 
@@ -237,7 +239,7 @@ def write_label_errors(
         if sheet is None:
             picture.unlink(missing_ok=True)
     except OSError as error:
-        raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror}") from None
+        raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror or error}") from None
     write_atomically(table, format_errors(errors, found.names, found.class_names))
     if sheet is not None:
         write_atomically(picture, sheet)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.evaluation.collect import Outputs
 from resnet_cli.evaluation.curves import curve_files
@@ -41,7 +42,7 @@ def draw_pictures(
     """
     found = outputs.decisions
     split = metrics["split"]
-    words = f"{len(outputs.names):,} {SPLIT_NAMES.get(split, 'other')} images"
+    words = counted(len(outputs.names), f"{SPLIT_NAMES.get(split, 'other')} image")
     title = f"{words}, accuracy {metrics['accuracy']:.2f} %"
     counts = confusion_counts(found)
     error = metrics["expected_calibration_error"]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.evaluation.blocks import format_blocks
 from resnet_cli.evaluation.bootstrap import LEVEL
@@ -62,12 +63,12 @@ def _head(run: str, metrics: Mapping[str, Any]) -> Iterator[str]:
     part = {"train": "training images", "val": "validation images", "test": "test images", "all": "images"}
     of = f" of {', '.join(f'{key}={value}' for key, value in data.items())}" if data else ""
     if metrics.get("average") == "out_of_fold":
-        yield f"{run}: {len(metrics['runs'])} runs"
+        yield f"{run}: {counted(len(metrics['runs']), 'run')}"
         images, classes = metrics["samples"], len(metrics["classes"])
-        yield f"{images:,} images, each by runs that were not trained on it, {classes} classes"
+        yield f"{counted(images, 'image')}, each by runs that were not trained on it, {counted(classes, 'class')}"
         return
     yield run if "average" in metrics else f"{run}: {metrics['checkpoint']}, epoch {metrics['epoch']}"
-    yield f"{metrics['samples']:,} {part[metrics['split']]}{of}, {len(metrics['classes'])} classes"
+    yield f"{metrics['samples']:,} {part[metrics['split']]}{of}, {counted(len(metrics['classes']), 'class')}"
 
 
 def _overall_rows(metrics: Mapping[str, Any]) -> list[list[str]]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from resnet_cli import __version__
+from resnet_cli.config.counts import counted
 from resnet_cli.config.stored import dump
 from resnet_cli.data import Loaders
 from resnet_cli.errors import InputError, MachineError, ParityError
@@ -166,10 +167,12 @@ def _require_parity(
     if checks_difference and not found.largest_difference <= tolerance:
         problems.append(f"by up to {found.largest_difference:.2g}, tolerance {tolerance:g}")
     if not found.top1_agreement >= LEAST_AGREEMENT[options.precision]:
-        problems.append(f"only {found.top1_agreement:.2f} % of {found.images} images have the same best class")
+        problems.append(
+            f"only {found.top1_agreement:.2f} % of {counted(found.images, 'image')} have the same best class"
+        )
     alike = found.rejection_agreement
     if alike is not None and not alike >= LEAST_AGREEMENT[options.precision]:
-        problems.append(f"only {alike:.2f} % of {found.images} images are rejected or kept as in the run")
+        problems.append(f"only {alike:.2f} % of {counted(found.images, 'image')} are rejected or kept as in the run")
     if problems:
         raise ParityError(f"the exported file's outputs differ from the run's: {'; '.join(problems)}; it was discarded")
     if resizes and checks_difference:
@@ -209,4 +212,4 @@ def _machine_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise MachineError(error.errno, f"{path}: cannot be written: {error.strerror}") from None
+        raise MachineError(error.errno, f"{path}: cannot be written: {error.strerror or error}") from None

@@ -112,7 +112,7 @@ def as_user_error(error: BaseException) -> Exception | None:
         # torch raises it when the worker dies, wherever the main process is just then.
         return MachineError(f"{str(error).splitlines()[0].rstrip('. ')}; use data.workers=0")
     if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS and error.filename:
-        return MachineError(error.errno, f"{error.filename}: {error.strerror}")
+        return MachineError(error.errno, f"{error.filename}: {error.strerror or error}")
     return explain_computation(error)
 
 

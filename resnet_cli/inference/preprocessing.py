@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.data.images.decode import Decoding
 from resnet_cli.data.images.depth import NoRangeError, scale_to_8_bits
 from resnet_cli.data.images.encoded import EncodedImage, name_in_errors
@@ -153,7 +154,9 @@ class Preprocessing:
             values = values.transpose(1, 2, 0)
         if values.ndim != 3 or values.shape[2] != channels or 0 in values.shape:
             shape = "x".join(map(str, values.shape))
-            raise InputError(f"an array of {shape} is not an image of {channels} channels, [H, W, {channels}]")
+            raise InputError(
+                f"an array of {shape} is not an image of {counted(channels, 'channel')}, [H, W, {channels}]"
+            )
         if values.dtype not in (np.uint8, np.uint16, np.bool_) and self.decoding.value_range is None:
             raise InputError(f"{values.dtype} values{NO_RANGE}")
         return torch.from_numpy(np.array(scale_to_8_bits(values, self.decoding.value_range), order="C"))
@@ -161,7 +164,7 @@ class Preprocessing:
     def _checked(self, image_HWC: Tensor, name: object) -> Tensor:
         """Return a decoded image after checking its channels: with `mode=all` a file may have any number."""
         if image_HWC.shape[2] != self.in_size[0]:
-            raise InputError(f"{name}: {image_HWC.shape[2]} channels, but the net takes {self.in_size[0]}")
+            raise InputError(f"{name}: {counted(image_HWC.shape[2], 'channel')}, but the net takes {self.in_size[0]}")
         return image_HWC
 
 

@@ -119,7 +119,7 @@ def _find(name: str, argument: str = "IMAGE") -> list[str]:
     try:
         return _look_up(name, expand_home(name, argument))
     except OSError as error:  # a name that is too long, or a folder without search permission
-        raise InputError(f"{name}: {error.strerror}") from None
+        raise InputError(f"{name}: {error.strerror or error}") from None
 
 
 def _look_up(name: str, path: Path) -> list[str]:

@@ -31,7 +31,7 @@ def describe_run(path: str) -> dict[str, Any] | None:
     try:
         facts = summarise(read_run(run.path, run.path.name, []))
     except OSError as error:
-        raise InputError(f"{run.path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{run.path}: cannot be read: {error.strerror or error}") from None
     return {**facts, "checkpoints": _checkpoints(run)}
 
 

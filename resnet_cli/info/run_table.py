@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.durations import format_seconds
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.split_names import SPLIT_NAMES
@@ -67,7 +68,7 @@ def _data(data: Facts) -> str:
     counts = [f"{count:,} {SPLIT_NAMES[split]}" for split, count in data["images"].items() if count is not None]
     images = f": {', '.join(counts)} images" if counts else ""
     size = f" of {'x'.join(map(str, data['in_size']))}" if data["in_size"] else ""
-    classes = f", {data['classes']:,} classes" if data["classes"] is not None else ""
+    classes = f", {counted(data['classes'], 'class')}" if data["classes"] is not None else ""
     several = ", several labels an image" if data["labels"] == "multi" else ""
     place = f" ({data['place']})" if data["place"] else ""
     return f"{data['target'] or 'not known'}{place}{images}{size}{classes}{several}"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from resnet_cli.config.counts import counted
 from resnet_cli.info.analysis_tables import format_analysis
 from resnet_cli.info.run_table import format_run
 from resnet_cli.info.text_table import align_columns
@@ -35,7 +36,7 @@ def _network_facts(report: Report) -> dict[str, str]:
     """Return the properties of the whole network, formatted, by their names."""
     facts = {}
     if "in_size" in report:
-        facts["images"] = f"{_format_shape(report['in_size'])}, {report['classes']} classes"
+        facts["images"] = f"{_format_shape(report['in_size'])}, {counted(report['classes'], 'class')}"
     facts["parameters"] = f"{report['parameters']:,}"
     if "layers" in report:
         facts["multiply-adds"] = f"{report['multiply_adds']:,}"

@@ -14,6 +14,7 @@ from resnet_cli.data.classes import describe_names_alike
 from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.duplicates import describe_image
 from resnet_cli.data.images.lazy import LazyImages
+from resnet_cli.data.images.passes import format_notes
 from resnet_cli.errors import InputError
 from resnet_cli.inspection.copies import PARTS, Members, count_copies, find_groups
 from resnet_cli.inspection.inspected import SURVEY_SIDE, Inspected, Report, build_augment, survey_data
@@ -47,6 +48,7 @@ def _describe(found: Inspected, *, near: bool) -> Report:
         "origins": None if found.partition.origins is None else found.partition.origins.format(),
         "classes": _classes(found),
         "files": _files(found.surveys.values()),
+        "notes": [line for survey in found.surveys.values() for line in format_notes(survey.notes, len(survey.split))],
         "damaged": images.list_bad(lambda survey: survey.damaged),
         "suspicious": {kind: images.list_bad(partial(_suspicious, kind)) for kind in MEANINGS},
         "duplicates": count_copies(images.members, groups) | {"groups": [images.describe(g) for g in groups]},

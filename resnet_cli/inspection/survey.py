@@ -44,6 +44,7 @@ class Survey:
         sizes: Number of images by (width, height); sizes of files are those before resizing.
         modes: Number of files by Pillow mode; empty if the images are not files.
         decoded_sizes: Number of images by (width, height, channels) as decoded for the network.
+        notes: What files lose in decoding, and how they are converted.
         perceptual: Perceptual hash of each image, uint64 [N]; None if not requested.
         was_cached: Whether the decoded images were cached before the pass.
         seconds: Duration of the pass.
@@ -58,6 +59,7 @@ class Survey:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
     decoded_sizes: Counter[tuple[int, int, int]] = field(default_factory=Counter)
+    notes: Notes = field(default_factory=dict)
     perceptual: np.ndarray | None = None
     was_cached: bool = False
     seconds: float = 0.0
@@ -90,7 +92,6 @@ def survey_split(split: DatasetSplit, *, near: bool = False, workers: int = 0, t
 
 
 def _survey_files(images: LazyImages, found: Survey, workers: int, timeout: float) -> None:
-    notes: Notes = {}
     shortest = TINY_SIDE
     if images.decoding.image_size is not None:
         shortest = max(shortest, int(TINY_FRACTION * min(images.size[1:])))
@@ -100,7 +101,7 @@ def _survey_files(images: LazyImages, found: Survey, workers: int, timeout: floa
         for chunk in look_at_files(images, near=is_near, workers=workers, timeout=timeout):
             for index, header in sorted(chunk.headers.items()):
                 _note_file(index, header, shortest, found)
-                add_notes(notes, images.source.describe(index), images.decoding.mode, (header.mode, header.notes))
+                add_notes(found.notes, images.source.describe(index), images.decoding.mode, (header.mode, header.notes))
             for indices, size, pixels in chunk.groups:
                 _note_pixels(np.array(indices), size, pixels, found)
             if chunk.decoded is not None:
@@ -110,7 +111,7 @@ def _survey_files(images: LazyImages, found: Survey, workers: int, timeout: floa
     channels, height, width = images.size
     found.suspicious[BLANK].sort()
     if not found.damaged and set(found.decoded_sizes) == {(width, height, channels)}:
-        images.save_findings(notes, torch.from_numpy(found.hashes))
+        images.save_findings(found.notes, torch.from_numpy(found.hashes))
 
 
 def _note_file(index: int, header: Header, shortest: int, found: Survey) -> None:

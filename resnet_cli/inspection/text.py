@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.inspection.copies import PARTS
 from resnet_cli.session.first_look import RARE_FROM
@@ -28,7 +29,7 @@ def format_overview(report: Report) -> list[str]:
     """Format the parts, the files and the classes."""
     size = "x".join(map(str, report["size"]))
     return [
-        f"data        {report['data']}: {len(report['classes'])} classes, images of {size}",
+        f"data        {report['data']}: {counted(len(report['classes']), 'class')}, images of {size}",
         *(f"parts       {line}" if not i else f"            {line}" for i, line in enumerate(format_parts(report))),
         *([f"from        {report['origins']}"] if report["origins"] else []),
         f"files       {format_sizes(report)}",
@@ -36,6 +37,7 @@ def format_overview(report: Report) -> list[str]:
         f"channels    {format_statistics(report)}",
         f"decoding    {format_decoding(report)}",
         *(f"refused     {problem}" for problem in report["problems"]),
+        *(f"warning     {line}" for line in report["notes"]),
         *([f"warning     {report['names_alike']}"] if report["names_alike"] else []),
         "",
         *_class_lines(report),
@@ -50,7 +52,7 @@ def format_findings(report: Report, max_damaged: int | None = None) -> list[str]
 def format_parts(report: Report) -> Iterator[str]:
     """Yield a line for each part: its number of images, and how they were chosen."""
     for part, found in report["parts"].items():
-        line = f"{part:5} {found['images']:>9,} images"
+        line = f"{part:5} {found['images']:>9,} {'image' if found['images'] == 1 else 'images'}"
         if found["split"] != part:
             line += f", held out from the {found['of']:,} of {found['split']}"
         elif found["images"] != found["of"]:
@@ -69,7 +71,7 @@ def format_sizes(report: Report) -> str:
         return f"{kind}: {shown or 'none can be read'}"
     widths, heights = ([s[side] for s in sizes] for side in ("width", "height"))
     return (
-        f"{kind}: {shown}, and {len(sizes) - MAX_SIZES:,} more sizes: {min(widths)} to {max(widths)} wide, "
+        f"{kind}: {shown}, and {counted(len(sizes) - MAX_SIZES, 'more size')}: {min(widths)} to {max(widths)} wide, "
         f"{min(heights)} to {max(heights)} high"
     )
 
@@ -91,13 +93,13 @@ def format_statistics(report: Report) -> str:
 def format_decoding(report: Report) -> str:
     """Format the time of the pass over all images, and where decoded images are cached."""
     found = report["decoding"]
-    megabytes = f"{found['bytes'] / 1e6:,.1f} MB"
+    megabytes, images = f"{found['bytes'] / 1e6:,.1f} MB", counted(found["images"], "image")
     if not found["are_files"]:
-        return f"none: {found['images']:,} images in memory, {megabytes}; inspected in {found['seconds']:.1f} s"
+        return f"none: {images} in memory, {megabytes}; inspected in {found['seconds']:.1f} s"
     how = "read from the cache" if found["was_cached"] else "decoded"
     place = "no cache" if found["cache"] is None else f"cache {found['cache']}"
     state = "" if found["cache"] is None or found["is_cached"] else ", not kept yet"
-    return f"{found['images']:,} images {how} and examined in {found['seconds']:.1f} s; {megabytes}, {place}{state}"
+    return f"{images} {how} and examined in {found['seconds']:.1f} s; {megabytes}, {place}{state}"
 
 
 def format_imbalance(report: Report) -> str:
@@ -107,9 +109,9 @@ def format_imbalance(report: Report) -> str:
         return f"no training image of {ordered[0]['name']}"
     smallest, largest = ordered[0], ordered[-1]
     if smallest["train"] == largest["train"]:
-        return f"balanced: {largest['train']:,} training images each"
+        return f"balanced: {counted(largest['train'], 'training image')} each"
     return (
-        f"imbalance {report['imbalance']:.2f}: {largest['train']:,} training images of {largest['name']}, "
+        f"imbalance {report['imbalance']:.2f}: {counted(largest['train'], 'training image')} of {largest['name']}, "
         f"{smallest['train']:,} of {smallest['name']}"
     )
 
@@ -166,7 +168,7 @@ def _class_lines(report: Report) -> list[str]:
     ]
     for row in shown:
         if row is None:
-            lines.append(f"... {len(rows) - 2 * ENDS} more classes")
+            lines.append(f"... {counted(len(rows) - 2 * ENDS, 'more class')}")
         else:
             lines.append(f"{_short(row['name']):{width}}" + "".join(f"{row[part]:>10,}" for part in parts))
     return lines
@@ -195,11 +197,14 @@ def _bad_lines(report: Report, max_damaged: int | None) -> Iterator[str]:
 def format_copies(report: Report) -> list[str]:
     """Format a line for each kind of exact duplicate."""
     found = report["duplicates"]
-    lines = [f"{count:,} images of {pair}" for pair, count in found["across_parts"].items()]
+    lines = [f"{counted(count, 'image')} of {pair}" for pair, count in found["across_parts"].items()]
     if found["across_classes"]["groups"]:
         images, groups = found["across_classes"]["images"], found["across_classes"]["groups"]
-        lines.append(f"{images:,} images in {groups:,} groups of equal images with different classes")
-    lines += [f"{count:,} images of {part} are copies of others in it" for part, count in found["within"].items()]
+        lines.append(f"{counted(images, 'image')} in {counted(groups, 'group')} of equal images with different classes")
+    lines += [
+        f"{counted(count, 'image')} of {part} {'is a copy of another' if count == 1 else 'are copies of others'} in it"
+        for part, count in found["within"].items()
+    ]
     return lines
 
 
@@ -215,10 +220,10 @@ def _duplicate_lines(report: Report) -> Iterator[str]:
 
 def format_near(found: Report) -> str:
     """Format the number of pairs of near-duplicates."""
-    count = f"{found['pairs']:,}" if found["is_all"] else f"more than {found['limit']:,}"
+    count = counted(found["pairs"], "pair") if found["is_all"] else f"more than {counted(found['limit'], 'pair')}"
     across = "".join(f", {number:,} of {pair}" for pair, number in found["across_parts"].items())
     return (
-        f"{count} pairs of images that differ in at most {found['max_distance']} of 64 bits of a perceptual hash"
+        f"{count} of images that differ in at most {found['max_distance']} of 64 bits of a perceptual hash"
         f"{across}, {found['across_classes']:,} of different classes"
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.run_config import Node
 from resnet_cli.data.dataset import DatasetSplit
 from resnet_cli.data.fingerprint import fingerprint_split
@@ -98,7 +99,7 @@ def _require_usable(survey: Survey, parts: Partition, *, reads_all: bool) -> Non
     if damaged:
         first = survey.damaged[damaged[0]].replace(": cannot be decoded: ", ": ", 1)
         raise InputError(
-            f"plan: {len(damaged):,} of {len(split):,} training files cannot be decoded (the first: {first}); "
+            f"plan: {len(damaged):,} of {counted(len(split), 'training file')} cannot be decoded (the first: {first}); "
             "resnet-data lists them; delete or replace them"
         )
     if isinstance(split.images, LazyImages) and len(survey.decoded_sizes) > 1:

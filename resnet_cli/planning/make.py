@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.durations import parse_seconds
 from resnet_cli.config.run_config import Node
 from resnet_cli.config.validation import Settings
@@ -24,7 +25,6 @@ from resnet_cli.planning.plan_file import format_lines, format_override, format_
 from resnet_cli.planning.rules import make_plan, read_rules
 from resnet_cli.planning.step_times import MOST_SECONDS, images_per_second
 from resnet_cli.planning.typed import start_of_weights, typed_values
-from resnet_cli.planning.wording import counted
 from resnet_cli.runs.environment import cpu_name
 from resnet_cli.runs.logs import quiet
 from resnet_cli.session import build

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from resnet_cli.config.counts import counted
 from resnet_cli.planning.choices import Choice, Plan
-from resnet_cli.planning.wording import counted
 
 INDENT = "  "
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import yaml
 
+from resnet_cli.config.counts import counted, format_number
 from resnet_cli.errors import InputError
 from resnet_cli.planning.choices import Choice, Plan
 from resnet_cli.planning.conditions import holds
 from resnet_cli.planning.typed import is_typed
-from resnet_cli.planning.wording import Wording, about_epochs, counted, describe_scaling, format_number
+from resnet_cli.planning.wording import Wording, about_epochs, describe_scaling
 
 Facts = Mapping[str, Any]
 # Images a second of a net, from what it sets, the side of images, and the images of a step.

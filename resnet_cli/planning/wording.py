@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from string import Formatter
 from typing import Any
 
+from resnet_cli.config.counts import counted, format_number
+
 SQUARED = {"crop": "cropped", "squash": "squashed", "pad": "padded"}  # by `data.resize`
 MOST_EXACT = 10  # from which a ratio is rounded to a whole number
 
@@ -13,17 +15,6 @@ def about_epochs(passes: float) -> str:
     if passes < 0.95:
         return f"{passes:.1g} of an epoch" if passes >= 0.05 else "hardly any of an epoch"
     return f"about {counted(round(passes), 'epoch')}"
-
-
-def counted(number: float, noun: str) -> str:
-    """Return a number with a noun, such as `1 image`, `1,298 images`, `2.5 epochs` or `2 batches`."""
-    plural = f"{noun}{'es' if noun.endswith(('tch', 's')) else 's'}"
-    return f"{format_number(number)} {noun if number == 1 else plural}"
-
-
-def format_number(number: float) -> str:
-    """Return a number with separators of thousands, and with the decimals that it has."""
-    return f"{int(number):,}" if number == int(number) else f"{number:,}"
 
 
 def describe_scaling(facts: Mapping[str, Any], own_side: int, side: int) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from resnet_cli.config.counts import counted
 from resnet_cli.report.groups import Table
 from resnet_cli.report.keys import ABSENT
 from resnet_cli.report.measures import Statistics
@@ -60,7 +61,7 @@ def sweep_folders(runs: Sequence[Run], tops: Iterable[Path]) -> list[Path]:
 def _section(sweeps: Sequence[SweepProgress], runs: Sequence[RunProgress], refresh: Refresh) -> str:
     rows = [_sweep_row(sweep) for sweep in sweeps] + [_run_row(run) for run in runs[:MOST_RUNS]]
     if len(runs) > MOST_RUNS:
-        rows.append(f'<tr><td colspan="5">and {len(runs) - MOST_RUNS} more runs</td></tr>')
+        rows.append(f'<tr><td colspan="5">and {counted(len(runs) - MOST_RUNS, "more run")}</td></tr>')
     titles = "".join(f'<th scope="col">{title}</th>' for title in ("", "done", "best val", "time left", "state"))
     body = "\n".join(rows) or '<tr><td colspan="5">No run is in progress.</td></tr>'
     at = datetime.now().astimezone().strftime("%H:%M:%S")
@@ -74,14 +75,16 @@ def _section(sweeps: Sequence[SweepProgress], runs: Sequence[RunProgress], refre
 def _sweep_row(sweep: SweepProgress) -> str:
     counts = ", ".join(f"{count} {status}" for status, count in sweep.counts.items())
     state = counts if sweep.is_running or sweep.done == sweep.jobs else f"{counts}; stopped"
-    done = f"{_bar(sweep.done, sweep.jobs)} {sweep.done} of {sweep.jobs} jobs"
+    done = f"{_bar(sweep.done, sweep.jobs)} {sweep.done} of {counted(sweep.jobs, 'job')}"
     return _row("sweep", sweep.name, done, "", _duration(sweep.seconds_left), state)
 
 
 def _run_row(run: RunProgress) -> str:
     done = f"epoch {run.done:g}"
     if run.planned:
-        done = f"{_bar(run.done, run.planned)} {run.done:g} of {run.planned:g} epochs"
+        done = (
+            f"{_bar(run.done, run.planned)} {run.done:g} of {run.planned:g} {'epoch' if run.planned == 1 else 'epochs'}"
+        )
     together = f"{run.processes} processes, " if run.processes > 1 else ""
     state = f"{together}last update {_duration(run.seconds_silent)} ago"
     return _row("run", run.name, done, run.score or ABSENT, _duration(run.seconds_left), state)

@@ -58,7 +58,7 @@ def find_runs(folders: Iterable[Path | str], known: "KnownRuns | None" = None) -
             except InputError as error:
                 found.problems += error.problems
             except OSError as error:
-                found.problems.append(f"{folder}: cannot be read: {error.strerror}")
+                found.problems.append(f"{folder}: cannot be read: {error.strerror or error}")
         if len(found.runs) + len(found.problems) == before:
             found.problems.append(f"{top}: no run found below (no folder with a run.json that is not listed already)")
     return found
@@ -127,7 +127,7 @@ def _iterate_run_folders(top: Path, visited: set[tuple[int, int]], problems: lis
             with os.scandir(folder) as iterator:
                 entries = list(iterator)
         except OSError as error:
-            problems.append(f"{folder}: cannot be read: {error.strerror}")
+            problems.append(f"{folder}: cannot be read: {error.strerror or error}")
             continue
         if any(entry.name == "run.json" for entry in entries):
             yield folder

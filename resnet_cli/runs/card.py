@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.durations import format_seconds
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.errors import InputError
@@ -83,7 +84,7 @@ def _plan(run: RunDir) -> list[str]:
 
 def _status(summary: Summary) -> list[str]:
     done, planned = summary["epochs"]["done"], summary["epochs"]["planned"]
-    epochs = f"{done:,} of {planned:,} epochs" if planned else f"{done:,} epochs"
+    epochs = f"{done:,} of {counted(planned, 'epoch')}" if planned else counted(done, "epoch")
     seconds = f", {format_seconds(summary['seconds'])} of training" if summary["seconds"] else ""
     reason = f" {code(summary['reason'])}" if summary["reason"] else ""
     ended = f", ended {code(summary['ended'], 40)}" if summary["ended"] else ""

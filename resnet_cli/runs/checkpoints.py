@@ -85,7 +85,7 @@ def _read(path: Path, device: torch.device | str, *, mmap: bool = False) -> dict
     try:
         payload = read_tensor_file(path, device, mmap=mmap)
     except PermissionError as error:
-        raise MachineError(error.errno, f"{path}: cannot be read: {error.strerror}") from None
+        raise MachineError(error.errno, f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # damage can make the reader fail in any way
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{path}: damaged, or not a checkpoint of resnet-cli ({reason[:120]})") from None

@@ -135,7 +135,7 @@ def _own_modules(targets: Sequence[str], left_out: list[str]) -> tuple[dict[str,
         try:
             found[name in named][path.relative_to(root).as_posix()] = path.read_bytes()
         except OSError as error:
-            left_out.append(f"{path} ({error.strerror})")
+            left_out.append(f"{path} ({error.strerror or error})")
     return found[True], found[False]
 
 
@@ -209,7 +209,7 @@ def write_code(run: RunDir, snapshot: Snapshot, *, resumed: bool) -> None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
     except OSError as error:
-        raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror}") from None
+        raise MachineError(error.errno, f"{folder}: cannot be written: {error.strerror or error}") from None
     write_atomically(folder / INDEX, json.dumps(index, indent=2, ensure_ascii=False) + "\n")
     if index["left_out"]:
         logger.info("code    %s: left out %s", folder, "; ".join(index["left_out"]))

@@ -62,7 +62,7 @@ class RunDir:
         except MachineError:
             raise
         except OSError as error:
-            raise MachineError(error.errno, f"{self.path}: cannot be written: {error.strerror}") from None
+            raise MachineError(error.errno, f"{self.path}: cannot be written: {error.strerror or error}") from None
 
     def create(self, config_text: str, **record: Any) -> None:
         """Make the folder and write its config and record; on a resumed run, replace the config, update the record.
@@ -79,7 +79,7 @@ class RunDir:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise MachineError(error.errno, f"{self.path}: cannot be created: {error.strerror}") from None
+            raise MachineError(error.errno, f"{self.path}: cannot be created: {error.strerror or error}") from None
         for folder in (self.path, self.checkpoints):
             own = (
                 self.config,
@@ -103,7 +103,7 @@ class RunDir:
         try:
             self.previous.replace(self.last)
         except OSError as error:
-            raise MachineError(error.errno, f"{self.last}: cannot be written: {error.strerror}") from None
+            raise MachineError(error.errno, f"{self.last}: cannot be written: {error.strerror or error}") from None
 
     def read_record(self) -> dict[str, Any]:
         """Return the record; empty when there is none.
@@ -117,7 +117,7 @@ class RunDir:
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise MachineError(error.errno, f"{self.record}: cannot be read: {error.strerror}") from None
+            raise MachineError(error.errno, f"{self.record}: cannot be read: {error.strerror or error}") from None
         except (ValueError, RecursionError) as error:
             raise InputError(f"{self.record}: not a run record: {error}") from None
         if not isinstance(record, dict):

@@ -48,7 +48,7 @@ def exclusive(folder: Path, kind: str = "run") -> Iterator[None]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise MachineError(error.errno, f"{folder}: cannot be created: {error.strerror}") from None
+            raise MachineError(error.errno, f"{folder}: cannot be created: {error.strerror or error}") from None
         with hold(folder / LOCK_NAME, kind):
             _held.add(key)
             try:
@@ -108,7 +108,7 @@ def _in_use(folder: Path, owner: str, kind: str) -> InUseError:
 
 def _not_writable(folder: Path, error: OSError) -> MachineError:
     left = f" ({format_free_space(folder)})" if error.errno in OUT_OF_SPACE else ""
-    return MachineError(error.errno, f"{folder}: cannot be written: {error.strerror}{left}")
+    return MachineError(error.errno, f"{folder}: cannot be written: {error.strerror or error}{left}")
 
 
 if sys.platform != "win32":

@@ -57,7 +57,9 @@ class _LogFile(logging.FileHandler):
         try:
             return os.fdopen(os.open(self.baseFilename, flags, 0o666), "a", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
-            raise MachineError(error.errno, f"{self.baseFilename}: cannot be written: {error.strerror}") from None
+            raise MachineError(
+                error.errno, f"{self.baseFilename}: cannot be written: {error.strerror or error}"
+            ) from None
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Ignore the error; the default prints a traceback for each line."""

@@ -96,7 +96,7 @@ def _read(path: Path) -> Any:
     try:
         return read_tensor_file(path)
     except PermissionError as error:
-        raise MachineError(error.errno, f"{path}: cannot be read: {error.strerror}") from None
+        raise MachineError(error.errno, f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # damage can make the reader fail in any way
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         remedy = "; save its state dict alone in a file of its own" if reason.startswith("it names") else ""
@@ -113,7 +113,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         found: dict[str, Tensor] = load_file(path)
     except PermissionError as error:
-        raise MachineError(error.errno, f"{path}: cannot be read: {error.strerror}") from None
+        raise MachineError(error.errno, f"{path}: cannot be read: {error.strerror or error}") from None
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise InputError(f"{path}: damaged, or not a safetensors file ({reason})") from None

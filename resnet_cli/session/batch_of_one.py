@@ -8,6 +8,7 @@ import copy
 import torch
 from torch import nn
 
+from resnet_cli.config.counts import counted
 from resnet_cli.distributed.ranks import part_of
 from resnet_cli.errors import InputError
 from resnet_cli.training.step import split_batch
@@ -70,8 +71,8 @@ def require_no_batch_of_one(
         raise InputError(f"data: only 1 training image: {reason}; use more images")
     if bad_size == remainder and accumulate == parts == 1:
         raise InputError(
-            f"data.batch_size={batch_size}: with {samples} training images, the last batch of an epoch has 1 image: "
-            f"{reason}; use data.drop_last=true or another batch size"
+            f"data.batch_size={batch_size}: with {counted(samples, 'training image')}, the last batch of an epoch has "
+            f"1 image: {reason}; use data.drop_last=true or another batch size"
         )
     if bad_size == 1:
         raise InputError(f"data.batch_size={batch_size}: {reason}; use a larger one")

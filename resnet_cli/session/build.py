@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from resnet_cli.config.conversion import convert
+from resnet_cli.config.counts import counted
 from resnet_cli.config.groups import CONFIG_GROUPS
 from resnet_cli.config.run_config import Node
 from resnet_cli.config.signatures import Parameter, locate, signature
@@ -165,7 +166,7 @@ def model(node: Node, *, in_size: tuple[int, int, int], num_classes: int, seed: 
     if tuple(scores.shape) != (2, num_classes):
         raise InputError(
             f"model: {node['_target_']} returns scores of shape {list(scores.shape)} for 2 images of {size}; "
-            f"the data have {num_classes} classes, so it must be [2, {num_classes}]"
+            f"the data have {counted(num_classes, 'class')}, so it must be [2, {num_classes}]"
         )
     return built
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import escape_control_characters
 from resnet_cli.config.run_config import Node, RunConfig
 from resnet_cli.config.selection import DEFAULT, select_by_of
@@ -104,11 +105,17 @@ def describe_double_weighting(loaders: Loaders, data: Node, loss: Node) -> str:
 
 
 def describe_rare_class(loaders: Loaders, data: Node, loss: Node, select_by: str) -> str:
-    """Return how many images the rarest class has, and keys that help; an empty string if no class is rare."""
+    """Return how many images the rarest class has, and keys that help; an empty string if no class is rare.
+
+    Weights and equal draws do not help a class without training images, so only these classes are named if there are
+    any.
+    """
     if loaders.has_label_sets or "train" not in loaders.samples:
         return ""
     train = loaders.class_counts
     rare, large = train.index(min(train)), train.index(max(train))
+    if not train[rare]:
+        return f"no training image of {listed_classes([loaders.class_names[k] for k, n in enumerate(train) if not n])}"
     if max(train) < RARE_FROM * min(train):
         return ""
     counts = []
@@ -123,4 +130,4 @@ def describe_rare_class(loaders: Loaders, data: Node, loss: Node, select_by: str
     if select_by == DEFAULT:
         advice.append(f"trainer.select_by={BALANCED}")
     remedy = f"; to weight classes equally, set {' '.join(advice)}" if advice else ""
-    return f"{name}: {', '.join(counts)} images; {other} has {train[large]:,} training images{remedy}"
+    return f"{name}: {', '.join(counts)} images; {other} has {counted(train[large], 'training image')}{remedy}"

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.errors import InputError
 from resnet_cli.runs import checkpoints
 from resnet_cli.runs.folder import RunDir
@@ -96,7 +97,7 @@ def format_outcome(outcome: Outcome) -> str:
     """Return in words what differs between two runs."""
     words = []
     if outcome["epochs"]:
-        words.append(f"{outcome['epochs'][0]} epochs -> {outcome['epochs'][1]}")
+        words.append(f"{counted(outcome['epochs'][0], 'epoch')} -> {outcome['epochs'][1]}")
     if outcome["first_epoch"] is not None:
         largest = sorted(outcome["metrics"].items(), key=lambda item: "loss" not in item[0])
         shown = ", ".join(f"{name} {found['difference']:.3g} (epoch {found['epoch']})" for name, found in largest)

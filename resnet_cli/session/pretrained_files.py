@@ -88,7 +88,7 @@ def _fetch_from_hub(pretrained: Pretrained, repository: str, names: Sequence[str
                 break
         except OSError as error:
             if error.errno in DISK_ERRORS:
-                raise MachineError(error.errno, f"{place}: cannot be stored there: {error.strerror}") from None
+                raise MachineError(error.errno, f"{place}: cannot be stored there: {error.strerror or error}") from None
             reason = _first_line(error)
             break
         except Exception as error:  # the hub's client passes on whatever its connections raise
@@ -126,7 +126,7 @@ def _download(pretrained: Pretrained, file: Path) -> None:
             f"{pretrained.key}={pretrained.name}: could not fetch {url} ({reason}): put it at {file} yourself"
         ) from None
     except OSError as error:
-        raise MachineError(error.errno, f"{file}: cannot be stored there: {error.strerror}") from None
+        raise MachineError(error.errno, f"{file}: cannot be stored there: {error.strerror or error}") from None
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from resnet_cli.config.counts import counted
 from resnet_cli.training.backend import Backend
 from resnet_cli.training.trainer import ClassifierTrainer
 
@@ -63,7 +64,7 @@ def rising_rate_warnings(before: Mapping[str, Any], trainer: ClassifierTrainer) 
         return []
     return [
         f"warning: the learning rate ended at {last:.4g} and continues at {following:.4g}, according to "
-        f"the schedule for {trainer.epochs:g} epochs"
+        f"the schedule for {counted(trainer.epochs, 'epoch')}"
     ]
 
 
@@ -71,7 +72,8 @@ def nothing_to_do(trainer: ClassifierTrainer) -> str:
     """Return the line about a complete run, with the key that continues it: more epochs, or more patience."""
     epoch, stale = trainer.state.epoch, trainer.state.best_tracker.epochs_without_improvement
     if epoch >= trainer.epochs:
-        return f"nothing to do: {epoch} epochs are done; for more, set trainer.epochs={2 * epoch}"
+        done = f"{counted(epoch, 'epoch')} {'is' if epoch == 1 else 'are'} done"
+        return f"nothing to do: {done}; for more, set trainer.epochs={2 * epoch}"
     return (
         f"nothing to do: stopped early after epoch {epoch} of {trainer.epochs:g}, {stale} "
         f"epoch{'s' if stale != 1 else ''} after the best one (trainer.early_stopping={trainer.early_stopping}); to "

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.messages import Problem
 from resnet_cli.config.split_names import SPLIT_NAMES
 from resnet_cli.config.stored import Difference
@@ -111,5 +112,5 @@ def _changed_splits(before: Mapping[str, Any] | None, after: Mapping[str, Any]) 
 
 def _format_field(key: str, value: Any) -> str:
     if key == "class_names" and isinstance(value, list):
-        return f"{len(value)} classes ({format_value(value)[:60]})"
+        return f"{counted(len(value), 'class')} ({format_value(value)[:60]})"
     return f"{key.replace('_', ' ')} {format_value(value)[:60]}"

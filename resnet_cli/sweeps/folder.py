@@ -183,7 +183,7 @@ class SweepDir:
         except FileNotFoundError:
             raise InputError(f"{self.path}: not a sweep folder (it has no {self.record.name})") from None
         except OSError as error:
-            raise MachineError(error.errno, f"{self.record}: cannot be read: {error.strerror}") from None
+            raise MachineError(error.errno, f"{self.record}: cannot be read: {error.strerror or error}") from None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InputError(f"{self.record}: not a sweep record: {type(error).__name__}: {error}") from None
 

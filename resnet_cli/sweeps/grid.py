@@ -15,6 +15,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from resnet_cli.config.counts import counted
 from resnet_cli.errors import JobFailedError
 from resnet_cli.files import write_atomically
 from resnet_cli.runs.logs import print_line
@@ -128,7 +129,11 @@ class SerialLauncher(Launcher):
 
 def _print_finished(lines: Mapping[int, str], job_count: int) -> None:
     """Print a line for each finished job, or how many there are if they are many."""
-    shown = lines.values() if len(lines) <= MOST_LINES else [f"{len(lines):,} of {job_count:,} jobs: already finished"]
+    shown = (
+        lines.values()
+        if len(lines) <= MOST_LINES
+        else [f"{len(lines):,} of {counted(job_count, 'job')}: already finished"]
+    )
     for line in shown:
         print_line(f"\n{line}", sys.stdout)
 

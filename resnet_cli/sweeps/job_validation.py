@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.validation import Settings
 from resnet_cli.errors import InputError
 from resnet_cli.hydra_app.overrides import task_overrides
@@ -102,7 +103,7 @@ def validate_jobs(sweep: DictConfig, jobs: Sequence[Sequence[str]]) -> dict[int,
     problems = _ProblemCollector(jobs)
     planned: dict[int, PlannedJob] = {}
     configs = JobConfigs(sweep)
-    with _announced(f"checking {len(jobs):,} jobs"):
+    with _announced(f"checking {counted(len(jobs), 'job')}"):
         progress = tqdm(jobs, desc="checking jobs", delay=SECONDS_OF_SILENCE, leave=False, disable=None, unit="job")
         for number, overrides in enumerate(progress):
             with problems.collect(number):

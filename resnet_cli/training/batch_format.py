@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.errors import InputError
 from resnet_cli.training.backend import Batch
 
@@ -57,7 +58,7 @@ def require_trainable(batch: Batch) -> None:
             f"labels are classes of shape {list(labels.shape)}: they must have shape [B], for example labels.flatten()"
         )
     if len(images) != len(labels):
-        raise InputError(f"a batch has {len(images)} images and {len(labels)} labels")
+        raise InputError(f"a batch has {counted(len(images), 'image')} and {counted(len(labels), 'label')}")
 
 
 def name_label_error(error: IndexError, labels: Tensor) -> Exception:

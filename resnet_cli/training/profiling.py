@@ -93,7 +93,7 @@ class StepProfile:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise MachineError(error.errno, f"{folder}: cannot be created: {error.strerror}") from None
+            raise MachineError(error.errno, f"{folder}: cannot be created: {error.strerror or error}") from None
         with tempfile.TemporaryDirectory() as name:
             file = Path(name) / "trace.json"
             self._trace.export_chrome_trace(str(file))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib import import_module
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from resnet_cli import __version__
-from resnet_cli.commands.train.job import next_commands
+from resnet_cli.commands.train.job import next_commands, repeated_overrides
 from resnet_cli.training import progress
 from resnet_cli.training.metrics import Totals
 from tests.support import processes, tiers
@@ -170,6 +171,21 @@ def test_what_to_type_next_is_about_the_data_of_the_run():
     assert "resnet-data data=image_folder 'data.root=My Photos' data.image_size=32" in lines
     assert "-m data=image_folder 'data.root=My Photos' data.image_size=32 model=resnet20,plain20 seed=0,1,2" in lines
     assert "cifar10" not in lines
+
+
+def test_what_to_type_next_repeats_all_settings_of_the_data():
+    kept = ["data=csv", "data.file=a.csv", "data.labels=multi", "data.group=who", "data.folds=3", "data.mean=[0.5]"]
+    dropped = ["data.batch_size=8", "data.augment.flip=none", "data.augment.transforms=[]", "data.workers=0", "seed=1"]
+    typed = [*kept[:3], *dropped, *kept[3:], "data.fold=1", "loss=focal", "~data.std", "loss.gamma=1"]
+    record = {"overrides": typed, "data": {"labels": "multi"}}
+    data, loss = repeated_overrides(record)
+    assert (data, loss) == ([*kept, "data.fold=1", "~data.std"], ["loss=focal", "loss.gamma=1"])
+    assert repeated_overrides({**record, "data": {}}) == (data, [])
+    assert repeated_overrides({"overrides": None}) == ([], [])
+    *_, inspection, sweep = next_commands(1, PurePosixPath("a"), [], data=data, loss=loss)
+    assert shlex.split(inspection)[:9] == ["resnet-data", *kept, "data.fold=1", "~data.std"]
+    words = ["resnet-train", "-m", *kept, "~data.std", "loss=focal", "loss.gamma=1", "model=resnet20,plain20"]
+    assert shlex.split(sweep)[: len(words)] == words
 
 
 def test_the_bar_shows_the_time_left_of_epoch_and_run(monkeypatch, capsys):

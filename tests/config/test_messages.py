@@ -12,6 +12,8 @@ LINES = [
     (Problem("model.depht", "unknown key", 20, allowed="depth, width", suggestion="model.depth"),
      "model.depht: unknown key; did you mean model.depth?"),
     (Problem("model.x", "unknown key", 20, allowed="depth, width"), "model.x: unknown key (allowed: depth, width)"),
+    (Problem("data.augment.vflip", "unknown key with advice", reason="data.augment.transforms=[] does that"),
+     "data.augment.vflip: unknown key; data.augment.transforms=[] does that"),
     (Problem("model.depth", "argument missing", allowed="a whole number"),
      "model.depth: missing; set model.depth=a whole number"),
     (Problem("trainer.precision", "not allowed", "fp17", allowed="one of fp32, fp16", suggestion="fp16"),

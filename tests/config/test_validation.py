@@ -100,6 +100,38 @@ def test_all_problems_come_together_with_the_nearest_names():
         assert words in found
 
 
+@pytest.mark.parametrize(
+    ("target", "key", "expected"),
+    [
+        ("Augment", "vertical_flip", "transforms=[{_target_: torchvision.transforms.v2.RandomVerticalFlip}] does that"),
+        ("Augment", "hue", "torchvision.transforms.v2.ColorJitter, hue: 0.1}] does that"),
+        ("Augment", "rotate", "unknown key; did you mean data.augment.rotation?"),
+        ("arrays", "image_size", "unknown key; arrays are not resized: resize the images in the file"),
+        ("digits", "hue", "unknown key (allowed: "),
+    ],
+)
+def test_keys_of_other_programs_are_answered_by_what_does_the_same(target, key, expected):
+    settings = settings_of()
+    node = {"_target_": f"resnet_cli.data.{target}", key: 8}
+    if target == "Augment":
+        settings["data"]["augment"] = node
+    else:
+        settings["data"] = node
+    assert expected in problems_of(settings)[0]
+
+
+def test_names_that_yaml_reads_as_other_values_are_answered_with_quotes():
+    settings = settings_of()
+    settings["data"]["classes"] = ["cat", None, 1.0]
+    (line,) = problems_of(settings)
+    assert line == (
+        "data.classes: [cat, null, 1.0] is not allowed; it takes a list of (text or a whole number) or null; write "
+        'such a name in quotes, "null"'
+    )
+    settings["data"]["classes"] = [{"a": 1}, "b"]
+    assert len(problems_of(settings)) == 1
+
+
 def test_a_part_that_is_no_node_is_refused():
     settings = settings_of()
     settings["model"] = None

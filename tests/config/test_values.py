@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
+from resnet_cli.config.annotations import Opaque
 from resnet_cli.config.ranges import AtLeast, Below, Between, Positive
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.config.values import describe, format_value, is_valid
@@ -41,6 +42,8 @@ def test_fits(value, annotation, expected):
         (Literal["a", "b"], "one of a, b"),
         (Sequence[int], "a list of whole numbers"),
         (tuple[float, float], "a list of 2: a number, a number"),
+        (Opaque | Mapping[str, Opaque | None], "a node with _target_"),
+        (Sequence[Opaque], "a list of (a node with _target_)"),
     ],
 )
 def test_describe(annotation, words):
@@ -56,3 +59,5 @@ def test_nearest_prefers_a_common_beginning():
 def test_shown_reads_like_yaml_and_stays_short():
     assert [format_value(v) for v in (None, True, False, 0.1, "a")] == ["null", "true", "false", "0.1", "a"]
     assert len(format_value("x" * 200)) == 60
+    values = [["a b", "null", None, 1.0], ["1"], {"a": [True, "x.png"]}, [], {}]
+    assert [format_value(v) for v in values] == ['[a b, "null", null, 1.0]', '["1"]', "{a: [true, x.png]}", "[]", "{}"]

@@ -40,8 +40,8 @@ def test_a_good_set_passes():
     ({"class_names": ("a", "b", "c", "d")}, "the training labels have 3: no image has label 3 ('d')"),
     ({"test": make_split([])}, "test split has no images"),
     ({"val": make_split([0], h=5)}, "val split: image size differs from the training split's: 3x5x5 and 3x4x5"),
-    ({"train": DatasetSplit(make_split([0]).images, torch.tensor([0, 1]))}, "has 1 images but 2 labels"),
-    ({"mean": [0.5]}, "data.mean has 1 numbers, the images have 3 channels"),
+    ({"train": DatasetSplit(make_split([0]).images, torch.tensor([0, 1]))}, "has 1 image but 2 labels"),
+    ({"mean": [0.5]}, "data.mean has 1 number, the images have 3 channels"),
     ({"std": [0.2, 0.0, 0.2]}, "data.std=[0.2, 0.0, 0.2]: each must be above 0"),
 ])  # fmt: skip
 def test_inconsistencies_are_named_with_both_numbers(changes, words):

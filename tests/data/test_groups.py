@@ -79,7 +79,7 @@ def test_impossible_splits_are_refused():
         hold_out_groups(labels, torch.zeros(4, dtype=torch.int64), 0.5, 0)
     with pytest.raises(InputError, match="each of the 2 groups has a class that no other"):
         hold_out_groups(labels, labels, 0.5, 0)
-    with pytest.raises(InputError, match="there are 2"):
+    with pytest.raises(InputError, match="there are 2; use at most 2"):
         number_folds_of_groups(labels, labels, 3, 0)
     with pytest.raises(InputError, match="choose 1 to 4"):
         choose_groups(labels, labels, 5, 0)

@@ -90,7 +90,7 @@ def test_train_size_is_taken_from_what_is_outside_the_fold():
         ({"fold": 1}, r"data.fold=1: needs data.folds"),
         ({"folds": 5, "fold": 5}, r"data.fold=5: must be from 0 to 4 with data.folds=5"),
         ({"folds": 5, "val_fraction": 0}, "data.val_fraction=0 turns off"),
-        ({"folds": 51}, "data.folds=51: there are 50 images"),
+        ({"folds": 51}, "data.folds=51: there are 50 images; use at most 50"),
         ({"group": "(x)"}, "numbered has no names of files"),
     ],
 )
@@ -140,6 +140,25 @@ def test_the_file_of_a_run_is_read_back_for_files_and_for_numbers(tmp_path, pati
                 other, found = again.samples[part]
                 assert [other.names[i] for i in found] == [split.names[i] for i in expected.sort().values]
                 assert torch.equal(other.labels[found], split.labels[expected.sort().values])
+
+
+@pytest.mark.parametrize("text", ['{"train": ["a"], "train": ["b"]}', '{"train": {"x": ["a"], "x": ["b"]}}'])
+def test_a_key_that_a_split_file_has_twice_is_refused(tmp_path, text):
+    (tmp_path / "splits.json").write_text(text)
+    key = '"x"' if "x" in text else '"train"'
+    with pytest.raises(InputError, match=f"splits.json: has the key {key} twice"):
+        loaders(numbered(), splits=str(tmp_path / "splits.json"))
+
+
+def test_a_split_file_without_training_images_of_a_class_is_warned_of(tmp_path, caplog):
+    data = numbered()
+    found = (data.train.labels != 1).nonzero().flatten().tolist()
+    file = write(tmp_path / "splits.json", {"train": {"train": found}})
+    loaders(data, splits=file, val_fraction=0)
+    assert f"data.splits={file}: 1 of 3 classes has no image to train on: {data.class_names[1]!r}" in caplog.text
+    caplog.clear()
+    loaders(data, splits=write(tmp_path / "all.json", {"train": {"train": ["0-19"]}}), val_fraction=0)
+    assert "no image to train on" not in caplog.text
 
 
 def test_samples_move_between_the_splits_of_the_data_set(tmp_path):

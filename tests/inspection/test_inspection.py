@@ -10,6 +10,7 @@ from PIL import Image
 
 from resnet_cli.commands import data
 from resnet_cli.inspection import inspected, near, page
+from resnet_cli.inspection.text import format_copies, format_decoding
 
 
 @pytest.fixture
@@ -73,6 +74,34 @@ def test_photographs_that_all_have_a_size_of_their_own_are_looked_at(capsys, tmp
     assert report["problems"] == ["images of 20 sizes: data.image_size=N or [H,W] resizes them to one, such as 64"]
     assert {part: found["images"] for part, found in report["parts"].items()} == {"train": 16, "test": 4}
     assert out.read_text().count("<img alt=") == 16
+
+
+def test_what_files_lose_in_decoding_is_said_as_by_training(capsys, photos):
+    files = sorted(photos.glob("train/*/*.png"))
+    with Image.open(files[0]) as image:
+        image.convert("L").save(files[0])
+    Image.fromarray(np.full((12, 12), 3000, np.uint16)).save(files[1])
+    expected = [
+        "1 of 20 images are not RGB and are converted; the first: ",
+        "1 of 20 images have more than 8 bits a channel, scaled to 8 by the range 0 to 65535; ",
+    ]
+    for _ in range(2):  # the second time from the cache
+        options = [f"data.root={photos}", f"data.cache={photos.parent / 'cache'}", "data.val_fraction=0"]
+        assert data.run(["data=image_folder", *options]) == 0
+        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning     ")]
+        assert all(line[12:].startswith(words) for line, words in zip(lines, expected, strict=True)), lines
+    assert len(look(capsys, photos)["notes"]) == 2
+
+
+def test_single_images_and_groups_are_counted_in_the_singular():
+    copies = {"across_parts": {"val in train": 1}, "across_classes": {"groups": 1, "images": 2}, "within": {"train": 1}}
+    assert format_copies({"duplicates": copies}) == [
+        "1 image of val in train",
+        "2 images in 1 group of equal images with different classes",
+        "1 image of train is a copy of another in it",
+    ]
+    decoding = {"images": 1, "bytes": 0, "seconds": 0, "are_files": False}
+    assert format_decoding({"decoding": decoding}).startswith("none: 1 image in memory")
 
 
 def test_classes_whose_names_differ_only_in_case_are_named(capsys, photos):

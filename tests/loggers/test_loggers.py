@@ -188,7 +188,7 @@ def test_verify_resume_uses_no_loggers():
         ("logger=wandbb", "logger=wandbb: no such option; did you mean wandb? (mlflow, tensorboard, wandb)"),
         ("logger=[wandbb]", "logger=wandbb: no such option; did you mean wandb? (mlflow, tensorboard, wandb)"),
         ("logger.wandb.project=x", "logger.wandb: is not selected; choose it with logger=wandb"),
-        ("logger.mine=3", "logger: {'mine': 3} is not allowed; it takes a mapping to a mapping or null"),
+        ("logger.mine=3", "logger: {mine: 3} is not allowed; it takes a mapping to a mapping or null"),
         ("logger.mine._target_=nomod.X", "logger.mine._target_: there is no module named 'nomod'"),
         ("logger._target_=fake_logger.Fake", "logger: needs a name for each logger; start the group file with the line "
          "`# @package logger.<name>`"),

@@ -1,5 +1,7 @@
 """samples.png of a run: what is in it, when it is drawn, and that it stops no run."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from PIL import Image
@@ -92,6 +94,24 @@ def test_a_rare_class_is_named_with_keys_that_help():
     assert "class_weights" not in describe_rare_class(found, {"sampler": "balanced"}, {}, "val_accuracy")
     assert "equally" not in describe_rare_class(found, {}, {"class_weights": "balanced"}, "val_balanced_accuracy")
     assert describe_rare_class(loaders(workers=0), {}, {}, "val_accuracy") == ""
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((9, 0, 3), "no training image of dog"),
+        ((0, 0, 3), "no training image of cat, dog"),
+        ((1, 0, 0), "no training image of dog, owl"),
+    ],
+)
+def test_weights_are_not_advised_for_classes_without_training_images(counts, expected):
+    train, test = (
+        DatasetSplit(torch.zeros(len(labels), 4, 4, 1, dtype=torch.uint8), labels)
+        for labels in (torch.repeat_interleave(torch.arange(3), torch.tensor(counts)), torch.arange(3))
+    )
+    split = SimpleNamespace(train=train, samples={"train": (train, None), "test": (test, None)})
+    split.class_counts, split.class_names, split.has_label_sets = counts, ("cat", "dog", "owl"), False
+    assert describe_rare_class(split, {}, {}, "val_accuracy") == expected
 
 
 def test_class_names_that_differ_only_in_case_are_warned_of(caplog):

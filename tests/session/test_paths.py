@@ -196,7 +196,7 @@ def test_a_job_that_cannot_go_on_keeps_its_result(train, project, elsewhere):
     shutil.rmtree(project / "images (1), ü" / "train")
     status, _, err = train("-m", "resume=s", "trainer.epochs=2", cwd=project)
     assert status == 1
-    assert "1 of 1 jobs did not finish" in err
+    assert "1 of 1 job did not finish" in err
     (record,) = records(project / "s").values()
     assert record["status"] == "finished"
     assert "train" in record["reason"]

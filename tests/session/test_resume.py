@@ -391,7 +391,7 @@ def test_other_data_under_the_same_config_are_refused(train, tmp_path):
         (tmp_path / f"d/{part}/c").rename(tmp_path / f"c-{part}")
     status, _, err = train(*command, "trainer.epochs=2")
     assert status == 2
-    assert "error: data: 3 classes (['a', 'b', 'c']) -> 2 classes (['a', 'b']): changed since the run was saved" in err
+    assert "error: data: 3 classes ([a, b, c]) -> 2 classes ([a, b]): changed since the run was saved" in err
     assert "resume: these are not the data of the run; accept them with resume_force=true" in err
 
 

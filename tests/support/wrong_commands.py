@@ -59,7 +59,7 @@ data.bach_size=3 -> did you mean data.batch_size?
 data=digits data.classes=3 -> data.classes: 3 is not allowed; it takes a list of
 data.augment.mixupp=0.3 -> did you mean data.augment.mixup?
 data.augment.rotate=3 -> did you mean data.augment.rotation?
-data.augment.hue=3 -> data.augment.hue: unknown key (allowed: crop,
+data.augment.hue=3 -> data.augment.hue: unknown key; data.augment.transforms=[{_target_:
 schedule.warmpu=1 -> did you mean schedule.warmup?
 schedule.milestones=[1] -> schedule.milestones: unknown key (allowed: peak_at,
 model=resnet8 model.pretrained=true -> init; model=timm takes it)
@@ -79,7 +79,7 @@ optimizer.lr=-1 -> optimizer.lr: -1 is not allowed; it takes a number above 0
 optimizer.lr=0 -> optimizer.lr: 0 is not allowed; it takes a number above 0
 optimizer.lr=true -> optimizer.lr: true is not allowed
 optimizer.lr=[0.1] -> optimizer.lr: [0.1] is not allowed
-optimizer.lr={a:1} -> optimizer.lr: {'a': 1} is not allowed
+optimizer.lr={a:1} -> optimizer.lr: {a: 1} is not allowed
 optimizer.momentum=1.5 -> optimizer.momentum: 1.5 is not allowed; it takes a number from 0 to below 1
 optimizer.momentum=-0.1 -> optimizer.momentum: -0.1 is not allowed
 optimizer.momentum=nan -> optimizer.momentum: nan is not allowed
@@ -98,7 +98,7 @@ optimizer=muon optimizer.momentum=1 -> optimizer.momentum: 1 is not allowed
 optimizer=muon optimizer.newton_schulz_steps=0 -> optimizer.newton_schulz_steps: 0 is not allowed
 optimizer.groups=3 -> optimizer.groups: 3 is not allowed; it takes a mapping
 optimizer.groups={bias:{optimizer:sgd}} -> optimizer.groups.bias.optimizer: sgd is not allowed; it takes a node
-optimizer.groups={bias:{optimizer:{lr:1}}} -> bias.optimizer: {'lr': 1} is not allowed; it takes a node: {_target_:
+optimizer.groups={bias:{optimizer:{lr:1}}} -> bias.optimizer: {lr: 1} is not allowed; it takes a node: {_target_:
 optimizer.groups={bias:{optimizer:{_target_:torch.optim.SGD,lrr:1}}} -> did you mean optimizer.groups.bias.optimizer.lr?
 optimizer.groups={bias:{optimizer:{_target_:torch.optim.SGD,lr:-1}}} -> bias.optimizer.lr: -1 is not allowed
 optimizer.groups={bias:{optimizer:{_target_:torch.optim.SGD,groups:{}}}} -> bias.optimizer.groups: unknown key
@@ -179,7 +179,7 @@ model.dropout=1 -> model.dropout: 1 is not allowed; it takes a number from 0 to 
 model.stochastic_depth=nan -> model.stochastic_depth: nan is not allowed
 model.residual=2 -> model.residual: 2 is not allowed; it takes true or false
 model=cnn model.channels=64 -> model.channels: 64 is not allowed; it takes a list
-model=cnn model.channels=[64,abc] -> model.channels: [64, 'abc'] is not allowed
+model=cnn model.channels=[64,abc] -> model.channels: [64, abc] is not allowed
 model=cnn model.pool_every=0 -> model.pool_every: 0 is not allowed
 model=resnet18 model.stem=imgnet -> did you mean imagenet?
 model._target_=nowhere.Net -> model._target_: there is no module named 'nowhere'

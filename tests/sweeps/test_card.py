@@ -11,7 +11,7 @@ def test_cards_of_a_sweep(train, tmp_path):
     status, *_ = train(*tiny("-m", "hydra.sweep.dir=sweep", "trainer.epochs=1", "optimizer.lr=0.1,1e30"))
     assert status == 1
     finished, failed = ((job(tmp_path / "sweep", name) / "card.md").read_text() for name in ("lr=0.1", "lr=1e+30"))
-    assert "**finished**: 1 of 1 epochs" in finished
+    assert "**finished**: 1 of 1 epoch" in finished
     assert "**failed** `DivergedError: " in failed
 
 

@@ -70,7 +70,7 @@ def test_a_stop_reaches_every_process_and_the_sweep_goes_on(launcher, tmp_path, 
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert err.count("saving and stopping") == 1
-    assert "1 of 3 jobs have not started" in out
+    assert "1 of 3 jobs has not started" in out
     assert "resume with: resnet-train -m resume=s" in err
     assert {record["status"] for record in records(tmp_path / "s").values()} == {"interrupted"}
     (tmp_path / "quick").touch()

@@ -148,7 +148,7 @@ def test_stop_on_failure_starts_no_further_job(train, own_nets):
     command = ["-m", "+model.fails=true,false", *NET, "seed=0", "sweep.stop_on_failure=true"]
     status, out, err = train(*command)
     assert status == 1
-    assert "1 of 2 jobs have not started" in out
+    assert "1 of 2 jobs has not started" in out
     assert "error: 2 of 2 jobs did not finish" in err
     assert not any("fails=False" in path.name for path in (own_nets / "s").iterdir())
     (own_nets / "broken").unlink()
@@ -181,7 +181,8 @@ def test_stop_on_failure_holds_for_the_other_commands_of_the_sweep(stops, count,
     stored_sweep(tmp_path / "s", tiny("seed=0"), tiny("seed=1"))
     status, _, err = train("-m", "resume=s", f"sweep.stop_on_failure={stops}")
     assert (status, len(calls)) == (1, count)
-    assert f"error: {count} of {count} jobs did not finish; resume with: resnet-train -m resume=s" in err
+    jobs = "1 of 1 job" if count == 1 else "2 of 2 jobs"
+    assert f"error: {jobs} did not finish; resume with: resnet-train -m resume=s" in err
 
 
 def test_a_job_that_calls_exit_ends_itself_alone(train, own_nets):

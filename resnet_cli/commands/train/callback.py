@@ -117,4 +117,4 @@ def _create_folder(folder: Path, missing: Sequence[Path]) -> None:
         for path in missing:
             with suppress(OSError):
                 path.rmdir()
-        raise MachineError(error.errno, f"{folder}: cannot be created: {error.strerror}") from None
+        raise MachineError(error.errno, f"{folder}: cannot be created: {error.strerror or error}") from None

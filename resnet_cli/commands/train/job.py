@@ -2,8 +2,9 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -11,6 +12,7 @@ from omegaconf import DictConfig
 
 from resnet_cli.commands.train import app
 from resnet_cli.commands.train.planned import planned
+from resnet_cli.config.counts import counted
 from resnet_cli.config.run_config import RunConfig
 from resnet_cli.config.selection import select_by_of, selected_score
 from resnet_cli.errors import InputError, MachineError, StoppedError
@@ -38,7 +40,10 @@ from resnet_cli.sweeps.search.reporter import trial_reporter
 from resnet_cli.sweeps.worker import LauncherContext
 from resnet_cli.training.control import RunControl
 
-DATA = ("data=", "data.root=", "data.file=", "data.labels_file=", "data.shards=", "data.name=", "data.image_size=")
+# Keys of `data` that do not determine which images there are and how they are labelled, split and sampled.
+LOADING_KEYS = (
+    "augment", "batch_size", "eval_batch_size", "backend", "workers", "worker_timeout", "drop_last",
+)  # fmt: skip
 
 
 def run(arguments: Sequence[str], stop: StopSignals) -> int:
@@ -111,10 +116,10 @@ def make_task(context: LauncherContext) -> app.Task:
         except StoppedError as stopped:
             raise JobStoppedError(stopped.signum) from None
         if not settings.get("verify_resume") and settings.get("find") is None:
-            data = [text for text in record.get("overrides") or () if text.startswith(DATA)]
             rows = RunDir(folder).read_metrics()
             epochs = None if rows and rows[-1]["epoch"] < record["epochs"] else record["epochs"]
-            lines = next_commands(epochs, folder, own_classes, columns_of(sys.stdout), data)
+            data, loss = repeated_overrides(record)
+            lines = next_commands(epochs, folder, own_classes, columns_of(sys.stdout), data, loss)
             print_line("\n".join(lines), sys.stdout)
         return selected_score(record)
 
@@ -129,8 +134,31 @@ def _relative(folder: Path, start: Path) -> Path:
     return folder.relative_to(start) if Path.cwd() == start and folder.is_relative_to(start) else folder
 
 
+def repeated_overrides(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the typed overrides that further commands about the data of a run need, and those of its loss.
+
+    Args:
+        record: The record of the run. The loss is needed if images have several labels, which not all losses take.
+    """
+    typed = list(record.get("overrides") or ())
+    keys = override_keys(typed)
+    data = [
+        text
+        for text, key in zip(typed, keys, strict=True)
+        if key == "data" or (key.startswith("data.") and key.split(".")[1] not in LOADING_KEYS)
+    ]
+    has_label_sets = (record.get("data") or {}).get("labels") == "multi"
+    loss = [text for text, key in zip(typed, keys, strict=True) if has_label_sets and key.split(".")[0] == "loss"]
+    return data, loss
+
+
 def next_commands(
-    epochs: int | None, folder: Path, own_classes: Sequence[str], columns: int | None = None, data: Sequence[str] = ()
+    epochs: int | None,
+    folder: Path,
+    own_classes: Sequence[str],
+    columns: int | None = None,
+    data: Sequence[str] = (),
+    loss: Sequence[str] = (),
 ) -> list[str]:
     """Return lines that suggest commands to type after a run.
 
@@ -139,7 +167,8 @@ def next_commands(
         folder: Its folder.
         own_classes: Overrides that name the user's own classes, which resuming needs.
         columns: Width of the terminal; on a narrow one each meaning is printed above its command. None: no terminal.
-        data: Overrides that name the data, if they are not the default ones.
+        data: Overrides of the data, if they are not the default ones.
+        loss: Overrides of the loss that training on these data needs.
     """
     place = shlex.quote(folder.as_posix())
     trust = " --trust" if own_classes else ""
@@ -153,7 +182,8 @@ def next_commands(
         commands[shlex.join(["resnet-data", *data])] = "images of each class, damaged files, copies"
     else:
         commands["resnet-train model=resnet data=cifar10"] = "photographs (downloads 170 MB)"
-    sweep = ["resnet-train", "-m", *data, "model=resnet20,plain20", "seed=0,1,2"]
+    swept_data = [text for text, key in zip(data, override_keys(data), strict=True) if key != "data.fold"]
+    sweep = ["resnet-train", "-m", *swept_data, *loss, "model=resnet20,plain20", "seed=0,1,2"]
     commands[shlex.join(sweep)] = "a sweep: with and without shortcuts"
     width = min(max(map(len, commands)), 80)
     lines = [f"  {command:{width}}  {meaning}" for command, meaning in commands.items()]
@@ -179,7 +209,9 @@ def _print_sweep(sweep: SweepDir, summary: str) -> int:
         return print_error(error)
     waiting = sum(not job.record for job in jobs)
     if waiting:
-        print_line(f"{waiting} of {len(jobs)} jobs have not started", sys.stdout)
+        print_line(
+            f"{waiting} of {counted(len(jobs), 'job')} {'has' if waiting == 1 else 'have'} not started", sys.stdout
+        )
     if summary:
         print_line(summary, sys.stdout)
     unfinished = sum(job.status not in ("finished", "pruned") or job.has_failed_to_continue for job in jobs)
@@ -188,5 +220,5 @@ def _print_sweep(sweep: SweepDir, summary: str) -> int:
     can_resume = not summary or any(job.status not in ("finished", "pruned", "failed") for job in jobs)
     command = resume_sweep_command(_relative(sweep.path.absolute(), Path.cwd()))
     hint = f"; resume with: {command}" if can_resume else ""
-    print_line(f"error: {unfinished} of {len(jobs)} jobs did not finish{hint}", sys.stderr)
+    print_line(f"error: {unfinished} of {counted(len(jobs), 'job')} did not finish{hint}", sys.stderr)
     return 1

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.data.datasets.array_files import NamedArray
+from resnet_cli.data.datasets.label_checks import MAX_CLASSES, refuse_measurements
 from resnet_cli.data.datasets.layout import format_names
 from resnet_cli.errors import InputError
 
 Array = np.ndarray[Any, Any]
-
-MAX_CLASSES = 100_000
 
 log = logging.getLogger("resnet_cli")
 
@@ -41,8 +41,7 @@ def to_labels(
         for split, found in values.items():
             _refuse_negative(arrays[split], found)
     known: Array = np.unique(values["train"])
-    if len(known) > MAX_CLASSES:
-        raise InputError(f"{arrays['train']}: {len(known)} different labels: too many for classes")
+    refuse_measurements(str(arrays["train"]), known.tolist(), len(values["train"]))
     if class_names is not None:
         names = tuple(map(str, class_names))
         _refuse_repeated(names)
@@ -82,10 +81,13 @@ def to_label_sets(
     names = tuple(map(str, range(classes) if class_names is None else class_names))
     _refuse_repeated(names)
     if len(names) != classes:
-        raise InputError(f"data.class_names has {len(names)} names, but {arrays['train']} has {classes} columns")
+        columns = counted(classes, "column")
+        raise InputError(f"data.class_names has {counted(len(names), 'name')}, but {arrays['train']} has {columns}")
     for split, labels in found.items():
         if labels.shape[1] != classes:
-            raise InputError(f"{arrays[split]}: {labels.shape[1]} columns, but those of training have {classes}")
+            raise InputError(
+                f"{arrays[split]}: {counted(labels.shape[1], 'column')}, but those of training have {classes}"
+            )
     return names, found
 
 
@@ -178,7 +180,7 @@ def _to_indices(array: NamedArray, values: Array, known: Array, names: tuple[str
     unknown = np.setdiff1d(values, known)
     if len(unknown):
         where = f"data.class_names has {len(names)}" if is_given else f"the training labels have {len(names)}"
-        more = f" and {len(unknown) - 1} more labels" if len(unknown) > 1 else ""
+        more = f" and {counted(len(unknown) - 1, 'more label')}" if len(unknown) > 1 else ""
         label = unknown[0].item()
         is_text = isinstance(label, str)
         nearest = did_you_mean(label, names) if is_text else ""

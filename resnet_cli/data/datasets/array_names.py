@@ -72,7 +72,10 @@ def _unknown_names(path: Path, names: Sequence[str], given: Mapping[str, str]) -
     problems = []
     for place, name in given.items():
         if place not in ALLOWED:
-            problems.append(f"data.arrays.{place}: unknown; one of {', '.join(ALLOWED)}{did_you_mean(place, ALLOWED)}")
+            usual = _parse(place)
+            meant = "_".join(usual) if usual else ""
+            nearest = f"; did you mean {meant}?" if meant in ALLOWED else did_you_mean(place, ALLOWED)
+            problems.append(f"data.arrays.{place}: unknown; one of {', '.join(ALLOWED)}{nearest}")
         elif name not in names:
             nearest = did_you_mean(name, names)
             problems.append(f"data.arrays.{place}={name}: {path} has no such array ({format_names(names)}){nearest}")

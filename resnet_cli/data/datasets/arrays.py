@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.ranges import Between, NotEmpty
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.datasets.array_files import ArrayFile, NamedArray, open_arrays
@@ -123,8 +124,8 @@ def _by_split(loaded: Mapping[str, NamedArray], role: str) -> dict[str, NamedArr
 def _compare_counts(images: Mapping[str, NamedArray], labels: Mapping[str, NamedArray]) -> None:
     """Raise an `InputError` if the numbers of labels and images differ."""
     problems = [
-        f"{images[split]} has {len(images[split].values)} images, but {labels[split]} has {len(labels[split].values)} "
-        "labels"
+        f"{images[split]} has {counted(len(images[split].values), 'image')}, but {labels[split]} has "
+        f"{counted(len(labels[split].values), 'label')}"
         for split in images
         if images[split].values.shape[:1] != labels[split].values.shape[:1]
     ]

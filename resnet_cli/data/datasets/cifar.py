@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.ranges import NotEmpty
 from resnet_cli.data.dataset import Dataset, DatasetSplit
 from resnet_cli.data.images.download import DownloadSource, download_if_allowed, download_into, unpack, verify_md5
@@ -246,8 +247,8 @@ def _read_file(path: Path, label_key: str, target_NHWC: Tensor) -> Tensor:
     if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != VALUES_PER_IMAGE:
         raise InputError(f"{path}: data is {rows.dtype} {rows.shape}, not uint8 (images, {VALUES_PER_IMAGE})")
     if labels.dtype.kind not in "iu" or labels.shape != rows.shape[:1]:
-        raise InputError(f"{path}: {len(rows)} images but {label_key} is {labels.dtype} {labels.shape}")
+        raise InputError(f"{path}: {counted(len(rows), 'image')} but {label_key} is {labels.dtype} {labels.shape}")
     if len(rows) > len(target_NHWC):
-        raise InputError(f"{path}: {len(rows)} images, more than a file of its size can contain")
+        raise InputError(f"{path}: {counted(len(rows), 'image')}, more than a file of its size can contain")
     target_NHWC.numpy()[: len(rows)] = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return torch.from_numpy(labels.astype(np.int64))

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 from resnet_cli.config.ranges import Between, NotEmpty
 from resnet_cli.data.dataset import Dataset
-from resnet_cli.data.datasets.root import find_root
+from resnet_cli.data.datasets.root import Root, find_root
 from resnet_cli.data.datasets.samples import make_dataset
 from resnet_cli.data.datasets.table import Table, read_table
-from resnet_cli.data.datasets.table_labels import find_class_columns
+from resnet_cli.data.datasets.table_labels import describe_joined_labels, find_class_columns
 from resnet_cli.data.datasets.table_rows import Columns, count_files, read_samples
 from resnet_cli.data.images.cache import find_cache_folder
 from resnet_cli.data.images.decode import Mode
@@ -106,17 +106,19 @@ def csv(
         table, is_multi, path=path_column, label=label_column, split=split_column, weight=weight_column, group=group
     )
     columns = replace(columns, delimiter=label_delimiter)
-    base = path.parent
+    place = Root(path.parent, path.name)
     if root is not None:
-        base = find_root(root, cache, count_files=partial(count_files, table.columns[columns.path])).folder
-    samples, class_names = read_samples(table, columns, base)
+        place = find_root(root, cache, count_files=partial(count_files, table.columns[columns.path]))
+    with place.naming_archive():
+        samples, class_names = read_samples(table, columns, place.folder)
     open_images = partial(
-        LazyImages, base, mode=mode, image_size=image_size, resize=resize, cache=find_cache_folder(cache),
+        LazyImages, place.folder, mode=mode, image_size=image_size, resize=resize, cache=find_cache_folder(cache),
         background=background, value_range=range, interpolation=interpolation,
     )  # fmt: skip
     return make_dataset(
         samples, open_images, class_names=class_names, test_fraction=test_fraction, source=str(path), name=path.name,
-        mean=mean, std=std, found=_describe_rows(columns, list(samples)), hint=_hint(class_names, is_multi),
+        mean=mean, std=std, found=_describe_rows(columns, list(samples)),
+        hint="" if is_multi else describe_joined_labels(class_names),
     )  # fmt: skip
 
 
@@ -125,12 +127,6 @@ def _describe_rows(columns: Columns, splits: Sequence[str]) -> dict[str, str]:
     if columns.split is None:
         return {"train": "all rows"}
     return {split: f"{split} rows of column {columns.split!r}" for split in splits}
-
-
-def _hint(class_names: Sequence[str], is_multi: bool) -> str:
-    """Return advice if images seem to have several labels but are read as having one."""
-    joined = next((name for name in class_names if not is_multi and any(sign in name for sign in "|;,")), None)
-    return "" if joined is None else f"data.labels=multi if {joined!r} is several labels"
 
 
 def _find_columns(table: Table, is_multi: bool, **given: Any) -> Columns:

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import torch
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.ranges import Between, NotEmpty
 from resnet_cli.data.dataset import Dataset
 from resnet_cli.data.datasets.layout import (
@@ -93,21 +94,22 @@ def image_folder(
     Raises:
         InputError: The folder contains something that cannot be used; one line for each problem.
     """
-    base, name = find_root(root, cache, expected=EXPECTED)
-    classes_by_split, found = _scan_splits(base, layout)
-    class_names = tuple(classes_by_split["train"])
-    samples = {split: _list_samples(classes, class_names) for split, classes in classes_by_split.items()}
-    if group is not None:
-        groups = GroupNames(group)
-        samples = {split: replace(own, groups=groups.number(own.names)) for split, own in samples.items()}
+    place = find_root(root, cache, expected=EXPECTED)
     open_images = partial(
-        LazyImages, base, mode=mode, image_size=image_size, resize=resize, cache=find_cache_folder(cache),
+        LazyImages, place.folder, mode=mode, image_size=image_size, resize=resize, cache=find_cache_folder(cache),
         background=background, value_range=range, interpolation=interpolation,
     )  # fmt: skip
-    return make_dataset(
-        samples, open_images, class_names=class_names, test_fraction=test_fraction, source=str(base),
-        name=name, mean=mean, std=std, found=found,
-    )  # fmt: skip
+    with place.naming_archive():
+        classes_by_split, found = _scan_splits(place.folder, layout)
+        class_names = tuple(classes_by_split["train"])
+        samples = {split: _list_samples(classes, class_names) for split, classes in classes_by_split.items()}
+        if group is not None:
+            groups = GroupNames(group)
+            samples = {split: replace(own, groups=groups.number(own.names)) for split, own in samples.items()}
+        return make_dataset(
+            samples, open_images, class_names=class_names, test_fraction=test_fraction, source=str(place.folder),
+            name=place.name, mean=mean, std=std, found=found,
+        )  # fmt: skip
 
 
 def _scan_splits(base: Path, layout: Layout) -> tuple[dict[str, FilesByClass], dict[str, str]]:
@@ -135,7 +137,7 @@ def _compare_with_train(
     """Report the classes of split `name` that train lacks; log a warning on those that only train has."""
     split, train = splits[name], splits["train"]
     unknown, missing = sorted(split.keys() - train), sorted(train.keys() - split)
-    counts = f"{folders[name]} has {len(split)} classes and {folders['train']} has {len(train)}"
+    counts = f"{folders[name]} has {counted(len(split), 'class')} and {folders['train']} has {len(train)}"
     if unknown:
         classes = format_names(sorted(train))
         report.problems.append(f"{counts}: {format_names(unknown)} of {name}/ not in train/ ({classes})")

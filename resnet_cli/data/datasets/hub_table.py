@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.data.images.encoded import EncodedImage
 from resnet_cli.data.images.source import DIGEST_BYTES, FileSource, ImageSource
@@ -173,7 +174,7 @@ def read_labels(table: Any, column: str, name: str) -> "np.ndarray[Any, Any] | N
     if len(missing) == len(cells):
         return None
     if missing:
-        more = f" and {len(missing) - 1} more rows" if len(missing) > 1 else ""
+        more = f" and {counted(len(missing) - 1, 'more row')}" if len(missing) > 1 else ""
         raise InputError(f"{name}, row {missing[0]}{more}: no label in column {column!r}")
     if not isinstance(cells[0], str | int | float):
         raise InputError(f"data.label_column={column}: {name} has {feature} in it: one class for each image is needed")

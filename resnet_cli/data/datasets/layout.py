@@ -88,7 +88,7 @@ def list_entries(folder: Path, report: ScanReport) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as iterator:
             entries = sorted(iterator, key=lambda entry: entry.name)
     except OSError as error:
-        raise InputError(f"{folder} cannot be read: {error.strerror}") from None
+        raise InputError(f"{folder} cannot be read: {error.strerror or error}") from None
     report.ignored += [entry.path for entry in entries if entry.name.startswith(".")]
     return [entry for entry in entries if not entry.name.startswith(".") and not _is_tool_folder(entry)]
 

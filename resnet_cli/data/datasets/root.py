@@ -1,6 +1,7 @@
 """The folder that `data.root` names: itself, or the content of an archive."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +18,29 @@ class Root(NamedTuple):
     Args:
         folder: The folder.
         name: Name of the data set.
+        archive: The archive that was unpacked; None if there was none.
+        unpacked: The folder of its content in the cache.
     """
 
     folder: Path
     name: str
+    archive: Path | None = None
+    unpacked: Path | None = None
+
+    @contextmanager
+    def naming_archive(self) -> Iterator[None]:
+        """Name the archive instead of its folder in the cache in errors that the block raises.
+
+        Raises:
+            InputError: The block raised one.
+        """
+        try:
+            yield
+        except InputError as error:
+            if self.archive is None:
+                raise
+            names = (str(self.unpacked), str(self.archive))
+            raise type(error)(*(problem.replace(*names) for problem in error.problems)) from None
 
 
 def find_root(
@@ -53,7 +73,8 @@ def find_root(
         raise InputError(
             f"data.root={path}: an archive is unpacked into data.cache, which is not set; set data.cache=DIR"
         )
-    return Root(_content_folder(unpack_once(path, folder), count_files), name)
+    unpacked = unpack_once(path, folder)
+    return Root(_content_folder(unpacked, count_files), name, path, unpacked)
 
 
 def _content_folder(folder: Path, count_files: Callable[[Path], int] | None) -> Path:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from resnet_cli.config.json_text import parse_json
 from resnet_cli.data.datasets.layout import IMAGE_SUFFIXES
 from resnet_cli.data.images.cache import ArrayCache
 from resnet_cli.data.images.remote import RemoteFile
@@ -91,7 +92,9 @@ def _read_remote(file: RemoteFile, extensions: Extensions) -> dict[str, Any]:
         except InputError as error:
             raise type(error)(*(problem.replace(str(copy), str(file)) for problem in error.problems)) from None
         except OSError as error:
-            raise MachineError(error.errno, f"{file}: cannot be copied to {folder}: {error.strerror}") from None
+            raise MachineError(
+                error.errno, f"{file}: cannot be copied to {folder}: {error.strerror or error}"
+            ) from None
 
 
 def _read_index(path: Path, extensions: Extensions) -> dict[str, Any]:
@@ -182,9 +185,9 @@ def _read_label(path: Path, group: Group, extensions: Extensions, file: OpenFile
 def _find_field(text: str, extension: str, given: str | None) -> str:
     """Return the label in a JSON text: a number, a string, or a field of an object."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f".{extension} is not JSON: {error}") from None
+        value = parse_json(text)
+    except InputError as error:
+        raise InputError(f".{extension} {error}") from None
     if isinstance(value, dict):
         names = LABEL_FIELDS if given is None else (given,)
         name = next((name for name in names if name in value), None)

@@ -97,7 +97,8 @@ def _find_missing(paths: Sequence[Path], key: str) -> list[str]:
     """Return a message for each missing shard, or a single one if all of several are missing."""
     missing = [path for path in paths if not path.is_file()]
     if len(missing) == len(paths) > 1:
-        return [f"{key}: {_describe_missing(missing[0])}, nor do the other {len(paths) - 1} shards"]
+        others = "does the other shard" if len(paths) == 2 else f"do the other {len(paths) - 1:,} shards"
+        return [f"{key}: {_describe_missing(missing[0])}, nor {others}"]
     return [f"{key}: {_describe_missing(path)}" for path in missing]
 
 

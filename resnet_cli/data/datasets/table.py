@@ -10,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.suggestions import did_you_mean, nearest_name, similar_file
 from resnet_cli.errors import InputError
 
@@ -102,13 +103,13 @@ def read_table(path: Path, key: str) -> Table:
     return table
 
 
-def raise_problems(problems: Iterable[str]) -> None:
-    """Raise an `InputError` with the first problems and the number of others, if there are problems."""
+def raise_problems(problems: Iterable[str], *advice: str) -> None:
+    """Raise an `InputError` with the first problems, the number of others and advice, if there are problems."""
     found = list(problems)
     if found:
         hidden = len(found) - MAX_PROBLEMS
         more = [f"... and {hidden} more such problem{'s' if hidden > 1 else ''}"] if hidden > 0 else []
-        raise InputError(*found[:MAX_PROBLEMS], *more)
+        raise InputError(*found[:MAX_PROBLEMS], *more, *advice)
 
 
 def _plain(name: str) -> str:
@@ -133,9 +134,12 @@ def _read_text(path: Path) -> Table:
     cells: list[list[str]] = []
     lines: list[int] = []
     problems: list[str] = []
+    columns_named = counted(len(names), "column")
     for line, row in rows:
         if len(row) != len(names):
-            problems.append(f"{path}, line {line}: {len(row)} cells, but the first line names {len(names)} columns")
+            problems.append(
+                f"{path}, line {line}: {counted(len(row), 'cell')}, but the first line names {columns_named}"
+            )
         cells.append(row)
         lines.append(line)
     raise_problems(problems)

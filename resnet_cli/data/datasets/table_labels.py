@@ -1,7 +1,7 @@
 """Multi-label columns of tables: several names in a cell, or a column of 0 and 1 for each class."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -109,6 +109,12 @@ def _read_class_columns(table: Table, columns: Sequence[str]) -> LabelSets:
     labels = torch.tensor([[cell in YES for cell in found] for found in cells]).T.contiguous()
     texts = ["|".join(name for name, has in zip(columns, row, strict=True) if has) for row in labels.tolist()]
     return LabelSets(texts, labels, tuple(columns))
+
+
+def describe_joined_labels(labels: Iterable[str]) -> str:
+    """Return advice if labels that are read as one each seem to be several; an empty string if they do not."""
+    joined = next((label for label in labels if any(mark in label for mark in DELIMITERS)), None)
+    return "" if joined is None else f"data.labels=multi if {joined!r} is several labels"
 
 
 def label_order(labels: set[str]) -> Callable[[str], tuple[int, str]]:

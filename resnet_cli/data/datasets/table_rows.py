@@ -12,11 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.suggestions import did_you_mean, nearest_name
+from resnet_cli.data.datasets.label_checks import refuse_measurements
 from resnet_cli.data.datasets.layout import SPLIT_NAMES, format_names
 from resnet_cli.data.datasets.samples import Samples
 from resnet_cli.data.datasets.table import MAX_PROBLEMS, Table, raise_problems
-from resnet_cli.data.datasets.table_labels import label_order, read_label_sets
+from resnet_cli.data.datasets.table_labels import describe_joined_labels, label_order, read_label_sets
 from resnet_cli.errors import InputError
 
 log = logging.getLogger("resnet_cli")
@@ -58,12 +60,7 @@ def read_samples(table: Table, columns: Columns, base: Path) -> tuple[dict[str, 
     Raises:
         InputError: Rows cannot be used; the message lists the first five with their lines.
     """
-    raise_problems(
-        f"{table.where(row)}: no {column}"
-        for row in range(len(table))
-        for column in columns.filled
-        if not table.columns[column][row].strip()
-    )
+    raise_problems(_find_empty(table, columns), *_advice_on_empty(table, columns))
     names = _find_files(table, columns.path, base)
     splits = _read_splits(table, columns.split)
     if columns.label_sets:
@@ -74,6 +71,8 @@ def read_samples(table: Table, columns: Columns, base: Path) -> tuple[dict[str, 
         assert isinstance(columns.label, str), "one column of classes"
         cells = [cell.strip() for cell in table.columns[columns.label]]
         raise_problems(_find_repeated(table, names, cells, splits))
+        trained = [cell for cell, split in zip(cells, splits, strict=True) if split == "train"]
+        refuse_measurements(f"{table.path}: column {columns.label!r}", set(trained), len(trained))
         class_names = _find_classes(table, cells, splits)
         numbers = {name: number for number, name in enumerate(class_names)}
         labels = torch.tensor([numbers[label] for label in cells])
@@ -85,6 +84,22 @@ def read_samples(table: Table, columns: Columns, base: Path) -> tuple[dict[str, 
     )
     rows = {split: torch.tensor([i for i, found in enumerate(splits) if found == split]) for split in SPLIT_NAMES}
     return {split: samples.select(indices) for split, indices in rows.items() if len(indices)}, class_names
+
+
+def _find_empty(table: Table, columns: Columns) -> Iterator[str]:
+    """Yield a message for each empty cell of a column that must be filled."""
+    for row in range(len(table)):
+        for column in columns.filled:
+            if not table.columns[column][row].strip():
+                yield f"{table.where(row)}: no {column}"
+
+
+def _advice_on_empty(table: Table, columns: Columns) -> Iterator[str]:
+    """Yield a line on empty labels if other labels seem to be several: images may then have none."""
+    if not columns.label_sets and isinstance(columns.label, str):
+        line = describe_joined_labels(table.columns[columns.label])
+        if line:
+            yield f"{table.path}: {line}: images may then have none"
 
 
 def _find_files(table: Table, column: str, base: Path) -> list[str]:
@@ -109,7 +124,7 @@ def _find_files(table: Table, column: str, base: Path) -> list[str]:
             problems.append(f"{table.where(row)}: {reason}")
     if len(table) == count > MAX_PROBLEMS:
         advice = "set data.root to the folder that the paths are relative to"
-        raise InputError(f"{problems[0]}; the files of the other {count - 1} rows are missing too; {advice}")
+        raise InputError(f"{problems[0]}; the files of the other {counted(count - 1, 'row')} are missing too; {advice}")
     raise_problems([*problems, *[""] * (count - len(problems))])
     return found
 

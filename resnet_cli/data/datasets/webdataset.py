@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.ranges import AtLeast, Between, NotEmpty
 from resnet_cli.config.suggestions import did_you_mean
 from resnet_cli.data.dataset import Dataset, DatasetSplit
@@ -145,7 +146,7 @@ def _describe_shards(paths: Mapping[str, Sequence[ShardPath]], test_fraction: fl
     names = {}
     for key, found in paths.items():
         first = Path(str(found[0])).name  # for a file on a server, the end of its address
-        names[parts[key]] = first if len(found) == 1 else f"{len(found):,} shards from {first} on"
+        names[parts[key]] = first if len(found) == 1 else f"{counted(len(found), 'shard')} from {first} on"
     return Origins.of_parts(names, test_fraction)
 
 

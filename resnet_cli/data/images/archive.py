@@ -181,7 +181,7 @@ def _machine_errors(archive: Path, cache: Path) -> Iterator[None]:
         if error.errno is None:  # raised by a decompressor
             raise _damaged(archive, error) from None
         place = error.filename or cache
-        raise MachineError(error.errno, f"{archive} cannot be unpacked: {place}: {error.strerror}") from None
+        raise MachineError(error.errno, f"{archive} cannot be unpacked: {place}: {error.strerror or error}") from None
 
 
 def _damaged(archive: Path, error: Exception) -> InputError:

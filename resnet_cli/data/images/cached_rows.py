@@ -59,7 +59,7 @@ class RowReader:
                 for index, row in zip(indices_B.tolist(), rows.numpy(), strict=True):
                     self._read_row(file, index, row)
         except OSError as error:
-            raise MachineError(error.errno, f"{self.path}: cannot be read: {error.strerror}") from None
+            raise MachineError(error.errno, f"{self.path}: cannot be read: {error.strerror or error}") from None
         return rows
 
     def _read_row(self, file: FileIO, index: int, row: "np.ndarray[Any, Any]") -> None:

@@ -98,7 +98,9 @@ def download_into(
             error.close()  # the error holds the connection
         raise source.download_error(root, error) from None
     except OSError as error:
-        raise MachineError(error.errno, f"{root}: {source.name} cannot be stored there: {error.strerror}") from None
+        raise MachineError(
+            error.errno, f"{root}: {source.name} cannot be stored there: {error.strerror or error}"
+        ) from None
     finally:
         for created_folder in created:
             with contextlib.suppress(OSError):  # not empty if the download succeeded
@@ -189,7 +191,7 @@ def _make_folders(root: Path) -> list[Path]:
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MachineError(error.errno, f"data.root={root} cannot be created: {error.strerror}") from None
+        raise MachineError(error.errno, f"data.root={root} cannot be created: {error.strerror or error}") from None
     return missing
 
 

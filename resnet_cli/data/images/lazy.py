@@ -20,7 +20,7 @@ from resnet_cli.data.images.cache import ArrayCache
 from resnet_cli.data.images.cached_rows import RowReader, RowWriter
 from resnet_cli.data.images.decode import Decoding, Header, Mode
 from resnet_cli.data.images.hashes import HashTable
-from resnet_cli.data.images.passes import FileFacts, Notes, SizeError, process_images
+from resnet_cli.data.images.passes import FileFacts, Notes, SizeError, format_notes, process_images
 from resnet_cli.data.images.read import decode, examine, find_first_size, read_header
 from resnet_cli.data.images.resize import Color, ImageSize, Interpolation, Resize, describe_difference
 from resnet_cli.data.images.source import FileSource, ImageSource
@@ -292,5 +292,5 @@ class LazyImages:
         """Log a warning, once, for each note on images."""
         if not self._has_warned:
             self._has_warned = True
-            for note, (count, first) in report["notes"].items():
-                log.warning("%d of %d images %s; the first: %s", count, len(self), note, first)
+            for line in format_notes(report["notes"], len(self)):
+                log.warning("%s", line)

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
+from resnet_cli.config.counts import counted
 from resnet_cli.data.images.source import ImageSource
 from resnet_cli.data.images.threads import map_in_order
 from resnet_cli.errors import InputError
@@ -75,6 +76,13 @@ def add_notes(notes: Notes, name: str, mode: str, facts: FileFacts) -> None:
     """Count the notes on an image: how it is converted, and what it loses."""
     for note, description in _notes(name, mode, facts):
         notes.setdefault(note, [0, description])[0] += 1
+
+
+def format_notes(notes: Notes, images: int) -> list[str]:
+    """Return a line for each note on a set with this number of images."""
+    return [
+        f"{count:,} of {counted(images, 'image')} {note}; the first: {name}" for note, (count, name) in notes.items()
+    ]
 
 
 def _notes(name: str, mode: str, facts: FileFacts) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.ranges import AtLeast
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def describe_difference(names: tuple[str, str], sizes: tuple[tuple[int, int, int
     (name, first), ((channels, h, w), (first_channels, first_h, first_w)) = names, sizes
     if channels != first_channels:
         remedy = "data.mode=RGB or L converts all images"
-        return f"{name} has {channels} channels but {first} has {first_channels}: {remedy}"
+        return f"{name} has {counted(channels, 'channel')} but {first} has {first_channels}: {remedy}"
     remedy = "data.image_size=N, such as 64, makes all images N x N, data.image_size=[H,W] H x W"
     return f"{name} is {w}x{h} pixels but {first} is {first_w}x{first_h}: {remedy}"
 

@@ -28,7 +28,7 @@ def load_arrays(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise InputError(f"{path}: {error}") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # the unpickler raises exceptions of any type on damaged files
         raise InputError(f"{path}: damaged: {' '.join(str(error).split()) or type(error).__name__}") from None
 

@@ -98,7 +98,7 @@ class FileSource:
         try:
             return [(self.root / name).stat() for name in self.names]
         except OSError as error:
-            raise InputError(f"{error.filename}: {error.strerror}") from None
+            raise InputError(f"{error.filename}: {error.strerror or error}") from None
 
 
 def _read_ends(path: Path, size: int) -> bytes:
@@ -109,4 +109,4 @@ def _read_ends(path: Path, size: int) -> bytes:
             file.seek(max(len(start), size - DIGEST_BYTES))
             return start + file.read(DIGEST_BYTES)
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
+        raise InputError(f"{path}: {error.strerror or error}") from None

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
+from resnet_cli.config.counts import counted
 from resnet_cli.config.ranges import AtLeast, Below, Between, Bounds, Positive
 from resnet_cli.data.loading import color, geometry, transforms
 from resnet_cli.data.loading.draws import SampleDraws
@@ -164,7 +165,9 @@ class Augment:
     def validate_batch_size(self, batch_size: int) -> None:
         """Raise an `InputError` if a batch is too small for all copies of an image."""
         if self.repeats > batch_size:
-            raise InputError(f"data.augment.repeats={self.repeats}: a batch has {batch_size} images (data.batch_size)")
+            raise InputError(
+                f"data.augment.repeats={self.repeats}: a batch has {counted(batch_size, 'image')} (data.batch_size)"
+            )
 
     def _channel_problems(self, channels: int) -> list[str]:
         """Find colour augmentations that do not support images with this number of channels."""

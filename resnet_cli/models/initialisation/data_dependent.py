@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from resnet_cli.config.counts import counted
 from resnet_cli.errors import InputError
 
 IMAGE_COUNTS: Mapping[str, int] = {"lsuv": 256, "whitening": 5_000}  # number of images that each uses
@@ -99,7 +100,7 @@ def lsuv(model: nn.Module, images_BCHW: Tensor) -> list[str]:
     finally:
         for hook in hooks:
             hook.remove()
-    lines = [f"lsuv on {len(images_BCHW)} images: {_summary(list(variances.values()))}"]
+    lines = [f"lsuv on {counted(len(images_BCHW), 'image')}: {_summary(list(variances.values()))}"]
     if unscalable:
         names = [f"{layers[m]} ({variance:.3g})" for m, variance in unscalable.items()]
         lines.append(
@@ -198,7 +199,7 @@ def whiten(model: nn.Module, images_BCHW: Tensor) -> list[str]:
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
     return [
-        f"whitening on {len(images_BCHW):,} images: {2 * count} of {conv.out_channels} filters of {name}, "
+        f"whitening on {counted(len(images_BCHW), 'image')}: {2 * count} of {conv.out_channels} filters of {name}, "
         f"eigenvalues {values_D[0].item():.3g} to {values_D[count - 1].item():.3g}"
     ]
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from resnet_cli.config.counts import counted
 from resnet_cli.errors import InputError
 from resnet_cli.models.checks import check_choice, make_layer
 
@@ -26,7 +27,7 @@ def group_norm(channels: int, num_groups: int | None = None, eps: float = 1e-5, 
     if num_groups is None:
         num_groups = next(g for g in GROUP_COUNTS if g == 1 or (channels % g == 0 and channels // g >= MIN_GROUP_SIZE))
     elif not isinstance(num_groups, int) or num_groups < 1 or channels % num_groups:
-        raise InputError(f"num_groups={num_groups!r}: must divide the {channels} channels")
+        raise InputError(f"num_groups={num_groups!r}: must divide the {counted(channels, 'channel')}")
     return nn.GroupNorm(num_groups, channels, eps, affine)
 
 

@@ -97,6 +97,21 @@ def test_names_that_are_not_found_or_not_unique_are_said(npz):
     assert wrong[1].endswith("did you mean y_train?")
 
 
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [("images", "train_images"), ("x_test", "test_images"), ("y", "train_labels"), ("train_image", "train_images")],
+)
+def test_a_role_without_a_split_is_that_of_the_training_split(npz, place, expected):
+    (line,) = problems_of(file=npz(x_train=images(4, 8, 8, 3)), arrays={place: "x_train"})
+    assert line.endswith(f"; did you mean {expected}?")
+
+
+def test_text_labels_that_are_measurements_are_too_many_classes(npz):
+    words = np.array([f"{i / 10}" for i in range(1, 7)])
+    line = problem_of(file=npz(x_train=images(6, 8, 8, 3), y_train=words))
+    assert line.endswith("6 different labels, such as 0.1: too many for classes")
+
+
 def test_a_split_without_labels_is_left_out_with_a_warning(npz, caplog):
     data = arrays(file=npz(x_train=images(12, 4, 4), y_train=LABELS, x_test=images(5, 4, 4)))
     assert len(data.test) == 2  # held out

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import unicodedata
+import zipfile
 
 import pytest
 import torch
@@ -186,6 +187,38 @@ def test_bad_rows_are_named_with_their_line(table, tmp_path, row, problem):
     [line] = problems_of(table, content)
     expected = f"{tmp_path}/{problem.format(root=tmp_path)}"
     assert line == expected or (line.startswith(expected) and expected.endswith(": "))
+
+
+def test_a_column_of_measurements_is_too_many_classes(table, tmp_path):
+    rows = [f"{i}.png,{i / 8}" for i in range(8)]
+    expected = f"{tmp_path}/labels.csv: column 'label': 8 different labels, such as 0.0: too many for classes"
+    assert problems_of(table, "path,label\n" + "\n".join(rows)) == (expected,)
+    few = "path,label\n" + "\n".join(f"{i}.png,{i % 2 / 2}" for i in range(8))
+    assert table(few).class_names == ("0.0", "0.5")
+    whole = "path,label\n" + "\n".join(f"{i}.png,{i % 5}.0" for i in range(8))
+    assert len(table(whole).class_names) == 5
+
+
+def test_empty_labels_beside_joined_ones_are_answered_by_the_key_of_several_labels(table, tmp_path):
+    rows = [f"{i}.png,{'' if i % 2 else 'a|b'}" for i in range(10)] + ["10.png,", "11.png,", "12.png,"]
+    problems = problems_of(table, "path,labels\n" + "\n".join(rows))
+    assert problems[0] == f"{tmp_path}/labels.csv, line 3: no labels"
+    assert problems[-1] == (
+        f"{tmp_path}/labels.csv: data.labels=multi if 'a|b' is several labels: images may then have none"
+    )
+    assert len(problems_of(table, "path,labels\n0.png,a\n1.png,\n")) == 1
+
+
+def test_files_that_an_archive_lacks_are_named_by_the_archive(table, tmp_path):
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.write(tmp_path / "0.png", "0.png")
+    options = {"root": str(tmp_path / "photos.zip"), "path_column": "path"}
+    (tmp_path / "some.csv").write_text("path,label\n0.png,a\n10.png,b\n")
+    problems = problems_of(csv, file=str(tmp_path / "some.csv"), cache=str(tmp_path / "cache"), **options)
+    assert problems == (
+        f"{tmp_path}/some.csv, line 3: {tmp_path}/photos.zip/10.png does not exist; did you mean "
+        f"{tmp_path}/photos.zip/0.png?",
+    )
 
 
 def test_lines_are_those_of_the_file_also_after_line_breaks_in_quotes(table):

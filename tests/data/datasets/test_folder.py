@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import zipfile
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def values(split):
 
 def problems_of(root, **options):
     with pytest.raises(InputError) as caught:
-        image_folder(root=str(root), cache=None, **options)
+        image_folder(root=str(root), **{"cache": None, **options})
     return caught.value.problems
 
 
@@ -89,6 +90,14 @@ def test_missing_folder_and_unknown_layouts(tmp_path):
     assert "has test/ but no train/" in problems_of(tmp_path / "no_train")[0]
     put(tmp_path / "flat", "0.png", "1.png")
     assert "no class folders" in problems_of(tmp_path / "flat")[0]
+
+
+def test_an_archive_without_classes_is_named_not_its_folder_in_the_cache(tmp_path):
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("inner.zip", b"PK")
+    problems = problems_of(tmp_path / "photos.zip", cache=str(tmp_path / "cache"))
+    assert problems[0].startswith(f"{tmp_path}/photos.zip has no class folders: expected ")
+    assert "archives" not in "".join(problems)
 
 
 def test_one_class_is_refused(tmp_path):

@@ -78,7 +78,7 @@ def test_a_part_of_other_channels_names_the_key_too(tmp_path):
         Image.new("L", (6, 5)).save(file)
     data = image_folder(root=root, mode="all", image_size=4, cache=None)
     data.validate()
-    with pytest.raises(InputError, match=r"has 1 channels but .*train.* has 3: data\.mode=RGB or L"):
+    with pytest.raises(InputError, match=r"has 1 channel but .*train.* has 3: data\.mode=RGB or L"):
         data.test.images.validate()
 
 

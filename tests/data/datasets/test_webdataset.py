@@ -190,6 +190,7 @@ def good(n):
         ([("5.png", png(5)), ("5.cls", b"")], "sample '5': .cls has no label in it"),
         ([("5.png", png(5)), ("5.cls", b"\xff")], "sample '5': .cls is not text"),
         ([("5.png", png(5)), ("5.json", b"{")], "sample '5': .json is not JSON"),
+        ([("5.png", png(5)), ("5.json", b'{"label": 1, "label": 0}')], "sample '5': .json has the key \"label\" twice"),
         ([("5.png", png(5)), ("5.json", json_label(caption="x"))], "'caption'; choose one with data.label_field=NAME"),
         ([("5.png", png(5)), ("5.json", json_label(label=[1, 2]))], "has the label [1, 2], not a class index or name"),
     ],

@@ -102,7 +102,8 @@ class Dataset:
         Raises:
             InputError: A type is wrong; one line for each problem.
         """
-        problems = _name_problems(self.name, self.class_names)
+        others = [each for each in self.class_names if not isinstance(each, str)]
+        problems = [f"{self.name}: class names must be strings; {each!r} is {_type_name(each)}" for each in others[:1]]
         for split_name, split in self._splits.items():
             problems += _type_problems(f"{self.name}: {split_name} split", split)
         if not problems and (self.mean is None or self.std is None):  # these are measured on uint8 images only
@@ -130,10 +131,9 @@ class Dataset:
             raise InputError(*problems)
 
     def validate_new(self) -> None:
-        """Check what makes sense in no new run, but was accepted once, so that such runs must still open and resume.
+        """Check what only new runs must meet, since runs of earlier versions still open and resume.
 
-        Images must be uint8, class names unique, and mean and standard deviation on the scale 0 to 1, not on that of
-        pixels.
+        Images must be uint8, class names unique, and mean and standard deviation on the scale 0 to 1, not that of pixels.
 
         Raises:
             InputError: They are not; one line for each problem.
@@ -180,12 +180,6 @@ class Dataset:
         if any(not value > 0 for value in self.std or ()):
             problems.append(f"data.std={list(self.std or ())}: each must be above 0")
         return problems
-
-
-def _name_problems(name: str, class_names: Sequence[object]) -> list[str]:
-    """Find the first class name that is no string."""
-    others = [each for each in class_names if not isinstance(each, str)]
-    return [f"{name}: class names must be strings; {each!r} is {_type_name(each)}" for each in others[:1]]
 
 
 def _type_problems(name: str, split: DatasetSplit) -> list[str]:

@@ -105,7 +105,8 @@ STATISTICS = {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
 
 @pytest.mark.parametrize(("changes", "problem"), [
     ({"class_names": ("a", "b", "a")}, "set: two classes are named 'a'"),
-    ({"val": dataclasses.replace(GOOD.val, images=GOOD.val.images / 255)}, "set: val split: images are float32; must be uint8"),
+    ({"val": dataclasses.replace(GOOD.val, images=GOOD.val.images / 255)},
+     "set: val split: images are float32; must be uint8"),
 ])  # fmt: skip
 def test_what_earlier_versions_trained_on_is_refused_in_new_runs_only(changes, problem):
     data = dataclasses.replace(GOOD, **STATISTICS, **changes)

@@ -133,7 +133,7 @@ class Dataset:
     def validate_new(self) -> None:
         """Check what only new runs must meet, since runs of earlier versions still open and resume.
 
-        Images must be uint8, class names unique, and mean and standard deviation on the scale 0 to 1, not that of pixels.
+        Images must be uint8, class names unique, and mean and standard deviation on the scale 0 to 1, not of pixels.
 
         Raises:
             InputError: They are not; one line for each problem.

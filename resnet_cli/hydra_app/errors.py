@@ -178,6 +178,11 @@ def _advise_group(key: str) -> str:
     return f"{key}: is in no defaults list{did_you_mean(key, groups)}; +{key}=NAME adds a group of your own"
 
 
+def _advise_without_plus(key: str) -> str:
+    """Say how to change a key that exists, where + was typed before it, which adds a key."""
+    return f"+{key}: the config has this key already; without +, {key}=VALUE changes it"
+
+
 def _advise_config_dir(module: str) -> str:
     """Say how to add a folder of configs, where the program's own were replaced by one that does not exist."""
     folder = module.removeprefix(f"{APP_MODULE}.").replace(".", "/")
@@ -188,6 +193,7 @@ def _advise_config_dir(module: str) -> str:
 ADVICE: Mapping[str, Callable[[str], str]] = {
     r"^BasicSweeper does not support sweep type : (INTERVAL)": _advise_sweeper,
     r"^Could not override '([\w./@]+)'": _advise_group,
+    r"^Could not append to config. An item is already at '(.+)'": _advise_without_plus,
     r"^Primary config module '(.+)' not found": _advise_config_dir,
 }
 

@@ -56,8 +56,6 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     for override in quoted:
         override = _with_key_of_seed(_without_plus(override))
         key, equals, value = override.partition("=")
-        if equals and VALUE_KEY.fullmatch(own := key.lstrip("+")) and own not in groups:
-            key, override = own, f"{own}={value}"  # Hydra refuses one + before a key that exists; here it is harmless
         if equals and key in seen:
             raise InputError(f"{as_typed(key)}: given twice, as {seen[key]} and as {value}")
         seen[key] = value

@@ -203,7 +203,7 @@ def test_arguments_for_hydra(monkeypatch, tmp_path):
     (tmp_path / "conf" / "loss").mkdir(parents=True)
     given = ["model=resnet20", "seed=1", "model.width=2", "+a=1", "~b", "hydra.run.dir=x", "loss=focal", "--cfg", "job"]
     assert hydra_arguments(given) == [
-        "--cfg", "job", "model=resnet20", "++seed=1", "++model.width=2", "++a=1", "~b", "hydra.run.dir=x", "loss=focal",
+        "--cfg", "job", "model=resnet20", "++seed=1", "++model.width=2", "+a=1", "~b", "hydra.run.dir=x", "loss=focal",
     ]  # fmt: skip
     assert hydra_arguments(["-sc", "install=bash"]) == ["-sc", "install=bash"]
     for arguments, words in [

@@ -165,6 +165,7 @@ def test_the_advised_reference_is_read_as_a_number(override, monkeypatch, capsys
     assert capsys.readouterr().out == "0.01\n"
 
 
-def test_a_plus_before_a_key_that_exists_is_accepted(capsys):
-    assert run(["+model.depth=14", "model=resnet8", "--cfg", "job", "-p", "model.depth"]) == 0
-    assert capsys.readouterr().out == "14\n"
+def test_a_plus_before_a_key_that_exists_is_named(capsys):
+    assert run(["+model.depth=14", "model=resnet8"]) == 2
+    said = "the config has this key already; without +, model.depth=VALUE changes it"
+    assert capsys.readouterr().err == f"error: +model.depth: {said}\n"

@@ -8,12 +8,16 @@ from resnet_cli.config.paths import CONFIG_FOLDER
 from resnet_cli.errors import InputError
 from resnet_cli.heads import LAYERS, find_head, head_parameters
 from resnet_cli.models.transfer import transfer
-from resnet_cli.optimizers import build_optimizer
+from resnet_cli.optimizers import build_optimizer, depth
 from resnet_cli.optimizers.depth import find_blocks
+from resnet_cli.runs import checkpoints
+from resnet_cli.runs.folder import RunDir
 from resnet_cli.schedules import RunLength
 from resnet_cli.session import build
 from resnet_cli.session.freezing import build_freezing, require_trained_groups
+from resnet_cli.training.state import TrainState
 from tests.support import tiers
+from tests.support.runs import assert_equal, tiny
 from tests.support.settings import settings_of
 
 PRESETS = sorted({path.stem for path in (CONFIG_FOLDER / "model").glob("*.yaml")} - {"scalar_chain", "timm"})
@@ -57,6 +61,43 @@ def test_a_head_that_is_registered_first(classes):
     assert {id(p) for p in built.param_groups[-1]["params"]} == {id(p) for p in model.head.parameters()}
     stored = dict(HeadFirst(classes + 1).state_dict())
     assert set(transfer(model, stored, in_channels=3, num_classes=classes).new) == {"head.weight", "head.bias"}
+
+
+HEAD_FIRST = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.head, self.first = nn.Linear(8, num_classes), nn.Conv2d(3, 8, 3)
+
+    def forward(self, images):
+        return self.head(self.first(images).relu().mean((2, 3)))
+"""
+
+
+def test_runs_of_former_versions_keep_their_rule_for_the_head(train, tmp_path, monkeypatch):
+    """It was the last layer, whose learning rate `optimizer.head_lr` set."""
+    (tmp_path / "nets_with_head_first.py").write_text(HEAD_FIRST)
+    own = ["model._target_=nets_with_head_first.Net", "optimizer.head_lr=0.5", "schedule=constant"]
+
+    def mark_as_former(state):
+        post_init(state)
+        state.splits_evenly = False
+
+    def weights_of(run):
+        return checkpoints.load(RunDir(tmp_path / run).last)["state"]["model"]
+
+    with monkeypatch.context() as former:
+        post_init = TrainState.__post_init__
+        former.setattr(TrainState, "__post_init__", mark_as_former)
+        former.setattr(depth, "find_head", lambda model, num_classes=None: find_head(model))
+        assert train(*tiny(*own, "hydra.run.dir=whole"))[0] == 0
+        assert train(*tiny(*own, "hydra.run.dir=parts", "trainer.epochs=1"))[0] == 0
+    assert train("resume=parts", "trainer.epochs=2", "trust=true")[0] == 0
+    assert train(*tiny(*own, "hydra.run.dir=now"))[0] == 0
+    assert_equal(weights_of("parts"), weights_of("whole"))
+    assert not torch.equal(weights_of("now")["head.weight"], weights_of("whole")["head.weight"])
 
 
 def test_the_rate_of_a_head_that_is_trained_beside_frozen_layers():

@@ -144,7 +144,8 @@ def prepare(
     model = _build_model(here, loaders, is_new=checkpoint is None)
     _require_images_in_batches(config, model, loaders, ranks, checkpoint)
     is_new = checkpoint is None and config.reproduce is None
-    trainer = _build_trainer(here, model, loaders, planned_trainer, teacher, is_new=is_new)
+    num_classes = None if checkpoint is not None and checkpoint.is_former else len(loaders.class_names)
+    trainer = _build_trainer(here, model, loaders, planned_trainer, teacher, num_classes, is_new=is_new)
     share_steps(trainer, config.trainer, ranks)
     load_weights = partial(_load_weights, trainer.state.model, run, here, paths.get("init_from"), loaders)
     load_weights = partial(shared_weights, ranks, trainer.state.model, load_weights)
@@ -156,8 +157,7 @@ def prepare(
     lines = initialise_from_images(trainer, loaders) if start.is_scratch else []
     initialisation_seconds = monotonic() - clock if lines else 0.0
     if budget is not None and budget.length is None:
-        length = budget.choose(*measure_times(trainer, loaders, config, run, control, budget))
-        config = with_length(config, length)
+        config = with_length(config, budget.choose(*measure_times(trainer, loaders, config, run, control, budget)))
         _set_length(trainer, config, loaders)
     if budget is not None:
         budget.clock = monotonic  # from here on the first rank alone reads it
@@ -181,7 +181,7 @@ def _require_images_in_batches(
     require_no_batch_of_one(
         model, loaders.in_size, samples=loaders.train.samples, batch_size=loaders.train.batch_size,
         num_batches=_num_batches(trainer, loaders), accumulate=accumulate, parts=parts_of_batches(trainer, ranks),
-        evenly=checkpoint is None or "splits_evenly" in checkpoint.content["state"],
+        evenly=checkpoint is None or not checkpoint.is_former,
     )  # fmt: skip
 
 
@@ -231,10 +231,9 @@ def _num_batches(trainer: Node, loaders: Loaders) -> int:
 
 def _build_model(config: RunConfig, loaders: Loaders, *, is_new: bool) -> torch.nn.Module:
     """Build the model; that of a new run, which no earlier version has started, must see its images whole."""
+    classes, seed = len(loaders.class_names), config.seed_of("init")
     try:
-        model = build.model(
-            config.model, in_size=loaders.in_size, num_classes=len(loaders.class_names), seed=config.seed_of("init")
-        )
+        model = build.model(config.model, in_size=loaders.in_size, num_classes=classes, seed=seed)
         if is_new:
             require_whole_patches(model, loaders.in_size, config.model.get("name") or type(model).__name__)
     except InputError as error:
@@ -250,6 +249,7 @@ def _build_trainer(
     loaders: Loaders,
     planned_trainer: Node,
     teacher: LoadedTeacher | None,
+    num_classes: int | None,  # by which the head is found
     *,
     is_new: bool,
 ) -> ClassifierTrainer:
@@ -260,11 +260,11 @@ def _build_trainer(
     if resolution is not None:
         require_every_size(model, resolution, loaders.in_size[0])
     schedule = _build_schedule(config, loaders, planned_trainer)
-    optimizer = build.optimizer(config.optimizer, model, len(loaders.class_names), device_of(config.trainer))
+    optimizer = build.optimizer(config.optimizer, model, num_classes, device_of(config.trainer))
     loss_fn = build_loss(config.loss, config.trainer, loaders, require_mean=is_new)
     freezing = build_freezing(config.trainer, model, length)
     if freezing is not None:
-        require_trained_groups(config.optimizer, model, freezing, len(loaders.class_names))
+        require_trained_groups(config.optimizer, model, freezing, num_classes)
     trainer = build.trainer(
         config.trainer, model=model, optimizer=optimizer, schedule=schedule, loss_fn=loss_fn,
         seed=config.seed_of("augment"), multi_label=loaders.has_label_sets,

@@ -45,6 +45,11 @@ class LoadedCheckpoint:
     content: dict[str, Any]
     problems: Mapping[Path, str]
 
+    @property
+    def is_former(self) -> bool:
+        """True for runs begun by versions up to 0.2.0, which keep their micro-batches and their rule for the head."""
+        return "splits_evenly" not in self.content["state"]
+
 
 @dataclass(frozen=True)
 class StartingPoint:

@@ -80,7 +80,7 @@ class TrainState:
     rows: list[Row] = field(default_factory=list)  # one for each finished epoch
     # Where steps ran out of memory: `epoch` and `step` from 1, and the largest `micro_batch` from there on.
     halvings: list[dict[str, int]] = field(default_factory=list)
-    splits_evenly: bool = True  # see `split_batch`; runs begun by versions up to 0.1.0 keep their micro-batches
+    splits_evenly: bool = True  # see `split_batch`; runs begun by versions up to 0.2.0 keep their micro-batches
     is_save_due: bool = False  # a step has changed settings that a resumed run must take over
     # Cache of `require_finite_gradients`, filled after the first forward pass of each epoch.
     modules_with_buffers: list[nn.Module] | None = field(init=False, default=None)

@@ -167,7 +167,7 @@ def split_batch(
         batch: Images and labels.
         accumulate: The number of micro-batches; a batch with fewer images is split into single ones.
         micro_batch: The largest number of images in one; if it is exceeded, the batch is split into more, even parts.
-        evenly: Sizes differ by one at most. False splits as versions up to 0.1.0 do, ten micro-batches of 64 images
+        evenly: Sizes differ by one at most. False splits as versions up to 0.2.0 do, ten micro-batches of 64 images
             into nine of 7 and one of 1, unless `micro_batch` is exceeded.
     """
     images_BCHW, labels = batch

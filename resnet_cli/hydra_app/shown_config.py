@@ -86,7 +86,7 @@ def _keys(config: Any, prefix: str = "") -> list[str]:
 
 def _value_of(arguments: Sequence[str], names: Sequence[str]) -> str | None:
     """Return the value of an option, given as `--option value` or `--option=value`; None if it is not given."""
-    for argument, after in zip(arguments, [*arguments[1:], None], strict=True):
+    for argument, after in zip(arguments, [*arguments[1:], None], strict=False):
         name, equals, value = argument.partition("=")
         if name in names:
             return value if equals else after

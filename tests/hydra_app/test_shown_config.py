@@ -5,6 +5,7 @@ import re
 import pytest
 
 from resnet_cli.commands.train.main import run
+from resnet_cli.hydra_app.shown_config import missing_package_explained, with_whole_config
 
 
 @pytest.mark.parametrize(
@@ -38,3 +39,10 @@ def test_a_value_of_null_is_printed(capsys):
     assert run(["--cfg", "job", "-p", "optimizer.head_lr", "model=resnet8"]) == 0
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("null\n", "")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--cfg", "job"], ["model=resnet8", "-p"]])
+def test_other_arguments_stay_as_they_are(arguments):
+    assert with_whole_config(arguments) == arguments
+    with missing_package_explained(arguments):
+        pass
